@@ -1,0 +1,55 @@
+# MMSB: build, run, test. `make help` lists the targets.
+# Nothing unchanged is rebuilt: each step has a stamp or an output that make compares with its sources.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+BUILD := build
+TS_SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
+NATIVE_SOURCES := kernels.cu $(wildcard src/kernels/native/*.cuh src/kernels/native/*.h)
+LIB := $(BUILD)/libmmsb.so
+TAP := npx tap run
+
+.PHONY: help install build native native-all run test demo bench lint format clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+node_modules/.installed: package.json package-lock.json
+	npm ci --no-audit --no-fund
+	@touch $@
+
+install: node_modules/.installed
+
+$(BUILD)/.ts: $(TS_SOURCES) tsconfig.json node_modules/.installed
+	@mkdir -p $(BUILD)
+	npx tsc -p tsconfig.json
+	@touch $@
+
+build: node_modules/.installed $(BUILD)/.ts $(LIB) ## install what is needed and build everything; starts nothing
+
+include native.mk
+
+native: $(LIB) ## the native library: with CUDA where nvcc is found, else for the CPU
+
+run: build ## serve on http://127.0.0.1:7411
+	node bin/mmsb.js serve
+
+test: build ## every test
+	$(TAP) $(TAP_ARGS)
+
+demo: build ## live portfolio risk on real prices, in the terminal
+	npx tsx examples/risk/demo.ts
+
+bench: build ## measure, beside baselines, in one run
+	npx tsx bench/main.ts $(BENCH_ARGS)
+
+lint: node_modules/.installed ## types, style and format
+	npx tsc -p tsconfig.check.json
+	npx biome check
+
+format: node_modules/.installed ## let Biome rewrite what it can
+	npx biome check --write
+
+clean: ## remove what was built
+	rm -rf dist $(BUILD) .tap

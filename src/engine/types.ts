@@ -1,0 +1,155 @@
+/**
+ * The words of the bus that other rooms speak: what goes in (transactions), what comes out (commits, pages, events).
+ * Types only; no behaviour.
+ */
+import type { Dtype, TypedArray } from '../state/dtype.js'
+
+export type Merge = 'set' | 'add' | 'min' | 'max' | 'and' | 'or' | 'xor'
+export type Location = 'auto' | 'cpu' | 'gpu' | 'unified'
+export type PageKind = 'source' | 'derived'
+
+/** Values of a delta: a typed array of the page's dtype, or numbers, bigints, decimal strings, "NaN", "Infinity", booleans. */
+export type DeltaValues = TypedArray | readonly (number | bigint | string | boolean)[]
+
+/**
+ * A change to one source page. Dense: `offset` (default 0) and `values`. Sparse: `indices` and `values`. Masked: `mask`
+ * (one bit per element of the page, LSB first; base64 or bytes) and one value per set bit.
+ */
+export interface DeltaInput {
+  readonly offset?: number
+  readonly indices?: ArrayLike<number>
+  readonly mask?: string | Uint8Array
+  readonly values: DeltaValues
+  readonly merge?: Merge
+}
+
+export interface Expectation {
+  readonly page: string
+  readonly version: number
+}
+
+export interface TransactionInput {
+  readonly ops: readonly (DeltaInput & { readonly page: string })[]
+  readonly expect?: readonly Expectation[]
+  readonly source?: string
+  readonly intent?: unknown
+  /** Idempotency key: a repeat gets the first answer. */
+  readonly key?: string
+}
+
+export interface SourceDefinition {
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  readonly location?: Location
+  readonly fill?: number | bigint | string | boolean
+}
+
+/** The `derive` object of the API: an op, its inputs by role and the op's parameters. */
+export interface Derivation {
+  readonly op: string
+  readonly inputs: Readonly<Record<string, string>>
+  readonly [parameter: string]: unknown
+}
+
+export interface DerivedDefinition {
+  readonly derive: Derivation
+  /** Asks for a cast of the result. */
+  readonly dtype?: Dtype
+  readonly location?: Location
+}
+
+export type PageDefinition = SourceDefinition | DerivedDefinition
+
+export interface PageInfo {
+  readonly name: string
+  readonly id: number
+  readonly kind: PageKind
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  readonly bytes: number
+  readonly location: Exclude<Location, 'auto'>
+  readonly version: number
+  readonly createdEpoch: number
+  readonly derive?: Derivation
+  /** Names of the pages this one derives from, in the order of the definition's roles. */
+  readonly inputs: readonly string[]
+  readonly dependents: readonly string[]
+  /** 32 hex digits. */
+  readonly digest: string
+}
+
+/** What a committed transaction answers. */
+export interface CommitResult {
+  readonly epoch: number
+  /** Version, after the commit, of each page the transaction named (by name). */
+  readonly pages: Readonly<Record<string, number>>
+}
+
+export interface PageChange {
+  readonly pageId: number
+  readonly page: string
+  readonly kind: 'source' | 'derived' | 'created' | 'deleted'
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  /** Element ranges, ascending and disjoint: offset, count, offset, count, ... A created page has one that covers it. */
+  readonly ranges: Uint32Array
+}
+
+/** One epoch, as subscribers see it. Delivered synchronously while the state is exactly that of the epoch. */
+export interface CommitEvent {
+  readonly epoch: number
+  readonly timestampMs: number
+  readonly changes: readonly PageChange[]
+}
+
+export interface PageData {
+  readonly name: string
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  readonly version: number
+  /** The epoch the values belong to. */
+  readonly epoch: number
+  /** A copy. Flat, row-major; bool pages give a Uint8Array of 0 and 1. */
+  readonly values: TypedArray
+}
+
+export interface GraphNode {
+  readonly name: string
+  readonly kind: PageKind
+  readonly level: number
+  readonly op?: string
+}
+
+export interface GraphEdge {
+  readonly from: string
+  readonly to: string
+  /** The role of `from` in the definition of `to`. */
+  readonly input: string
+}
+
+export type FsyncMode = 'always' | 'interval' | 'off'
+
+export interface BusOptions {
+  /** Folder of log, index and checkpoints. Absent: the bus lives in memory only and nothing is durable. */
+  readonly dataDir?: string
+  readonly backend?: 'auto' | 'cpu' | 'cuda'
+  readonly fsync?: FsyncMode
+  /** Bound on the bytes of all pages. */
+  readonly memoryLimitBytes?: number
+  /** Native worker threads; default: the number of cores. */
+  readonly threads?: number
+  /** Where warnings and progress of recovery go; default: nowhere. */
+  readonly onNotice?: (notice: { level: 'info' | 'warn' | 'error'; message: string }) => void
+}
+
+export interface BusStatus {
+  readonly version: string
+  readonly epoch: number
+  readonly digest: string
+  readonly backend: 'cpu' | 'cuda'
+  readonly device?: Readonly<Record<string, unknown>>
+  readonly pages: number
+  readonly fsync: FsyncMode
+  readonly uptimeMs: number
+  readonly minEpoch: number
+}

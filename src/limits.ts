@@ -1,0 +1,70 @@
+/**
+ * Every limit and format constant that matters, named once. Units last. Changing a FORMAT constant changes files on
+ * disk; docs/FORMAT.md describes them. This file knows nothing of the rest of the code.
+ */
+
+/** Page and function names. */
+export const NAME_PATTERN = '^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}$'
+export const NAME_MAX_LENGTH = 200
+
+/** Pages. */
+export const PAGE_MAX_RANK = 8
+/** A page has fewer than 2^32 elements. */
+export const PAGE_MAX_ELEMENTS = 0xffff_ffff
+/** Largest page, in bytes. */
+export const PAGE_MAX_BYTES = 8 * 1024 ** 3
+export const PAGE_ID_MAX = 0xffff_fffe
+/** In a frame that a client sends: "the bus chooses the id". */
+export const PAGE_ID_UNASSIGNED = 0xffff_ffff
+/** Default quota for the bytes of all pages; MMSB_MEMORY_LIMIT changes it. */
+export const MEMORY_QUOTA_DEFAULT_BYTES = 8 * 1024 ** 3
+
+/** Frames: see docs/FORMAT.md. */
+export const FRAME_MAGIC = 0x3146_534d // "MSF1", little-endian
+export const FRAME_VERSION = 1
+export const FRAME_HEADER_BYTES = 32
+export const FRAME_MAX_BYTES = 64 * 1024 ** 2
+export const FRAME_MAX_COMMANDS = 1_000_000
+export const FRAME_MAX_PRECONDITIONS = 65_536
+export const FRAME_KEY_MAX_BYTES = 256
+export const FRAME_SOURCE_MAX_BYTES = 256
+export const FRAME_INTENT_MAX_BYTES = 16 * 1024
+export const DEFINITION_MAX_BYTES = 1024 ** 2
+
+/** Expressions. */
+export const EXPRESSION_MAX_LENGTH = 64 * 1024
+export const EXPRESSION_MAX_DEPTH = 256
+export const IR_MAX_INSTRUCTIONS = 4096
+export const IR_MAX_INPUTS = 64
+
+/** Commit queue: beyond these, a submit is refused with OVERLOADED. */
+export const QUEUE_MAX_TRANSACTIONS = 65_536
+export const QUEUE_MAX_BYTES = 256 * 1024 ** 2
+/** At most this many transactions and bytes share one epoch. */
+export const BATCH_MAX_TRANSACTIONS = 4096
+export const BATCH_MAX_BYTES = 32 * 1024 ** 2
+/** A plan expected to run longer than this leaves the event loop. */
+export const PLAN_ASYNC_THRESHOLD_NS = 200_000
+/** Idempotency keys remembered, oldest forgotten first. */
+export const IDEMPOTENCY_KEYS_MAX = 100_000
+
+/** Changed ranges reported per page and epoch; more are merged by closing the narrowest gaps. */
+export const CHANGED_RANGES_MAX = 256
+
+/** Log: see docs/FORMAT.md. */
+export const SEGMENT_BYTES = 64 * 1024 ** 2
+export const SEGMENT_HEADER_BYTES = 4096
+export const RECORD_HEADER_BYTES = 64
+export const RECORD_ALIGN_BYTES = 8
+export const CHECKPOINT_CHUNK_BYTES = 64 * 1024
+
+/** Digest: bytes of a page hashed together. */
+export const DIGEST_CHUNK_BYTES = 4096
+
+/** HTTP and stream. */
+export const HTTP_DEFAULT_PORT = 7411
+export const HTTP_BODY_MAX_BYTES = 64 * 1024 ** 2
+export const STREAM_MESSAGE_MAX_BYTES = 16 * 1024 ** 2
+export const STREAM_PROGRESS_INTERVAL_MS = 5_000
+export const STREAM_QUEUE_MAX_BYTES = 16 * 1024 ** 2
+export const STREAM_SUBSCRIPTIONS_MAX = 1_000
