@@ -3,30 +3,20 @@
  * Types only; no behaviour.
  */
 import type { Dtype, TypedArray } from '../state/dtype.js'
+import type { DeltaInput, Derivation, Expectation, Location, PageKind } from '../state/types.js'
 
-export type Merge = 'set' | 'add' | 'min' | 'max' | 'and' | 'or' | 'xor'
-export type Location = 'auto' | 'cpu' | 'gpu' | 'unified'
-export type PageKind = 'source' | 'derived'
-
-/** Values of a delta: a typed array of the page's dtype, or numbers, bigints, decimal strings, "NaN", "Infinity", booleans. */
-export type DeltaValues = TypedArray | readonly (number | bigint | string | boolean)[]
-
-/**
- * A change to one source page. Dense: `offset` (default 0) and `values`. Sparse: `indices` and `values`. Masked: `mask`
- * (one bit per element of the page, LSB first; base64 or bytes) and one value per set bit.
- */
-export interface DeltaInput {
-  readonly offset?: number
-  readonly indices?: ArrayLike<number>
-  readonly mask?: string | Uint8Array
-  readonly values: DeltaValues
-  readonly merge?: Merge
-}
-
-export interface Expectation {
-  readonly page: string
-  readonly version: number
-}
+export type {
+  DeltaInput,
+  DeltaValues,
+  Derivation,
+  DerivedDefinition,
+  Expectation,
+  Location,
+  Merge,
+  PageDefinition,
+  PageKind,
+  SourceDefinition,
+} from '../state/types.js'
 
 export interface TransactionInput {
   readonly ops: readonly (DeltaInput & { readonly page: string })[]
@@ -36,29 +26,6 @@ export interface TransactionInput {
   /** Idempotency key: a repeat gets the first answer. */
   readonly key?: string
 }
-
-export interface SourceDefinition {
-  readonly dtype: Dtype
-  readonly shape: readonly number[]
-  readonly location?: Location
-  readonly fill?: number | bigint | string | boolean
-}
-
-/** The `derive` object of the API: an op, its inputs by role and the op's parameters. */
-export interface Derivation {
-  readonly op: string
-  readonly inputs: Readonly<Record<string, string>>
-  readonly [parameter: string]: unknown
-}
-
-export interface DerivedDefinition {
-  readonly derive: Derivation
-  /** Asks for a cast of the result. */
-  readonly dtype?: Dtype
-  readonly location?: Location
-}
-
-export type PageDefinition = SourceDefinition | DerivedDefinition
 
 export interface PageInfo {
   readonly name: string

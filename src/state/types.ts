@@ -1,0 +1,57 @@
+/**
+ * The words that a transaction and a definition are made of, shared by every room above.
+ * Knows dtypes and nothing else.
+ */
+import type { Dtype, TypedArray } from './dtype.js'
+
+export const MERGES = ['set', 'add', 'min', 'max', 'and', 'or', 'xor'] as const
+export type Merge = (typeof MERGES)[number]
+
+export const LOCATIONS = ['auto', 'cpu', 'gpu', 'unified'] as const
+export type Location = (typeof LOCATIONS)[number]
+
+export const PAGE_KINDS = ['source', 'derived'] as const
+export type PageKind = (typeof PAGE_KINDS)[number]
+
+/** Values of a delta: a typed array of the page's dtype, or numbers, bigints, decimal strings, "NaN", "Infinity", booleans. */
+export type DeltaValues = TypedArray | readonly (number | bigint | string | boolean)[]
+
+/**
+ * A change to one source page. Dense: `offset` (default 0) and `values`. Sparse: `indices` and `values`. Masked: `mask`
+ * (one bit per element of the page, LSB first; base64 or bytes) and one value per set bit.
+ */
+export interface DeltaInput {
+  readonly offset?: number
+  readonly indices?: ArrayLike<number>
+  readonly mask?: string | Uint8Array
+  readonly values: DeltaValues
+  readonly merge?: Merge
+}
+
+export interface Expectation {
+  readonly page: string
+  readonly version: number
+}
+
+export interface SourceDefinition {
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  readonly location?: Location
+  readonly fill?: number | bigint | string | boolean
+}
+
+/** The `derive` object of the API: an op, its inputs by role and the op's parameters. */
+export interface Derivation {
+  readonly op: string
+  readonly inputs: Readonly<Record<string, string>>
+  readonly [parameter: string]: unknown
+}
+
+export interface DerivedDefinition {
+  readonly derive: Derivation
+  /** Asks for a cast of the result. */
+  readonly dtype?: Dtype
+  readonly location?: Location
+}
+
+export type PageDefinition = SourceDefinition | DerivedDefinition
