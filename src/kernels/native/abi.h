@@ -33,6 +33,8 @@ typedef struct mmsb_ctx mmsb_ctx;
 uint32_t mmsb_abi_version(void);
 // JSON: {"version","compiler","cuda":bool,"cudaArch":[..],"isa":"x86-64-v3"|"x86-64"}. Static storage.
 const char* mmsb_build_info(void);
+// Text of the last failure of a call on this context, on whichever thread it ran. Valid until the next call on it.
+const char* mmsb_context_error(mmsb_ctx* ctx);
 // Text of this thread's last failure. Static per-thread storage, valid until the next call on this thread.
 const char* mmsb_last_error(void);
 // CRC-32C (Castagnoli) of len bytes, continuing from seed (0 to start). Standard pre/post inversion inside.
@@ -105,6 +107,8 @@ int32_t mmsb_step_destroy(mmsb_ctx* ctx, uint32_t step);
 //   per step run, in order: u32 step, u32 flags (1 output changed, 2 ran wholly), u64 elements_computed
 // changed ranges are exact element runs (bytes differ from before the call, or were written by a changed delta); above
 // 256 ranges a page's list is coarsened by closing gaps of < 2, 4, 8, ... elements until it fits. (deterministic)
+// byte_len is stored last (release), so that another thread may watch for it. On failure, when out_cap >= 64, a header
+// alone is written: byte_len 64, flags = 0x80000000 | status. The caller zeroes byte_len before the call.
 #define MMSB_STEP_FULL 0x80000000u
 int32_t mmsb_execute(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count, const void* frames, uint64_t frames_len,
                      void* out, uint64_t out_cap, uint64_t* out_len);
