@@ -98,8 +98,8 @@ int32_t mmsb_step_destroy(mmsb_ctx* ctx, uint32_t step);
 // end with the bytes they had are not reported and start nothing (cutoff). The frames are checked wholly before the
 // first byte is applied.
 //
-// The result is written to out when it fits in out_cap; else *out_len says how much is needed and mmsb_result_copy
-// fetches it (valid until the next mmsb_execute). Layout, little-endian:
+// The result is written to out when it fits in out_cap; else only its header is, *out_len says how much is needed and
+// mmsb_result_copy fetches it (valid until the next mmsb_execute). *out_len is always set before byte_len. Layout, little-endian:
 //   header, 64 bytes: u32 byte_len, u32 changed_pages, u32 steps_run, u32 flags, u8 state_digest[16],
 //                     u64 exec_ns, u64 elements_computed, u64 bytes_moved, u64 reserved
 //   per changed page, in ascending page id: u32 page_id, u32 range_count, u8 digest[16],

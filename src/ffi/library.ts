@@ -1,0 +1,206 @@
+/**
+ * Loads the native library through koffi and checks that it is the one this code was written for. The only folder that
+ * knows koffi. Invariants: nothing is called before the ABI version matched; a status other than 0 becomes an MmsbError;
+ * handles are branded, so that a page id cannot be passed for a context.
+ */
+import { existsSync } from 'node:fs'
+import { endianness } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import koffi from 'koffi'
+import { type ErrorCode, MmsbError } from '../errors.js'
+
+/** Must equal MMSB_ABI_VERSION in src/kernels/native/abi.h. */
+const ABI_VERSION = 1
+
+export type ContextHandle = { readonly __brand: 'mmsb_ctx' }
+
+type Bytes = Uint8Array | Uint32Array | BigUint64Array | Float32Array | Float64Array | ArrayBufferView | null
+type Status = number
+type StatusCallback = (error: Error | null, status: Status) => void
+
+export interface NativeFunctions {
+  readonly mmsb_build_info: () => string
+  readonly mmsb_last_error: () => string
+  readonly mmsb_context_error: (ctx: ContextHandle) => string
+  readonly mmsb_crc32c: (data: Bytes, length: number, seed: number) => number
+  readonly mmsb_device_count: () => number
+  readonly mmsb_file_allocate: (fd: number, offset: number, length: number) => number
+  readonly mmsb_catalogue: () => string
+  readonly mmsb_open: (options: Bytes, out: unknown[]) => Status
+  readonly mmsb_close: (ctx: ContextHandle) => void
+  readonly mmsb_device_info: (ctx: ContextHandle, out: Bytes, capacity: number) => Status
+  readonly mmsb_memory_stats: (ctx: ContextHandle, out: Bytes) => Status
+  readonly mmsb_pages_create: (ctx: ContextHandle, descriptors: Bytes, count: number) => Status
+  readonly mmsb_pages_destroy: (ctx: ContextHandle, ids: Bytes, count: number) => Status
+  readonly mmsb_page_read: (
+    ctx: ContextHandle,
+    id: number,
+    offset: number,
+    length: number,
+    out: Bytes,
+  ) => Status
+  readonly mmsb_page_load: (
+    ctx: ContextHandle,
+    id: number,
+    offset: number,
+    length: number,
+    data: Bytes,
+  ) => Status
+  readonly mmsb_page_gather: (
+    ctx: ContextHandle,
+    id: number,
+    ranges: Bytes,
+    count: number,
+    out: Bytes,
+    length: number,
+  ) => Status
+  readonly mmsb_page_digest: (ctx: ContextHandle, id: number, out: Bytes) => Status
+  readonly mmsb_state_digest: (ctx: ContextHandle, out: Bytes) => Status
+  readonly mmsb_page_location: (ctx: ContextHandle, id: number, out: Bytes) => Status
+  readonly mmsb_step_create: (ctx: ContextHandle, descriptor: Bytes, length: number, out: Bytes) => Status
+  readonly mmsb_step_destroy: (ctx: ContextHandle, step: number) => Status
+  readonly mmsb_execute: ((
+    ctx: ContextHandle,
+    steps: Bytes,
+    stepCount: number,
+    frames: Bytes,
+    framesLength: number,
+    out: Bytes,
+    outCapacity: number,
+    outLength: Bytes,
+  ) => Status) & {
+    async(
+      ctx: ContextHandle,
+      steps: Bytes,
+      stepCount: number,
+      frames: Bytes,
+      framesLength: number,
+      out: Bytes,
+      outCapacity: number,
+      outLength: Bytes,
+      callback: StatusCallback,
+    ): void
+  }
+  readonly mmsb_result_copy: (ctx: ContextHandle, out: Bytes, capacity: number) => Status
+  readonly mmsb_bench_memcpy: (length: number, count: number, out: Bytes) => Status
+}
+
+const SIGNATURES: Readonly<Record<keyof NativeFunctions, string>> = {
+  mmsb_build_info: 'const char *mmsb_build_info()',
+  mmsb_last_error: 'const char *mmsb_last_error()',
+  mmsb_context_error: 'const char *mmsb_context_error(void *ctx)',
+  mmsb_crc32c: 'uint32_t mmsb_crc32c(const void *data, uint64_t len, uint32_t seed)',
+  mmsb_device_count: 'uint32_t mmsb_device_count()',
+  mmsb_file_allocate: 'int32_t mmsb_file_allocate(int32_t fd, uint64_t offset, uint64_t len)',
+  mmsb_catalogue: 'const char *mmsb_catalogue()',
+  mmsb_open: 'int32_t mmsb_open(const void *options, _Out_ void **out)',
+  mmsb_close: 'void mmsb_close(void *ctx)',
+  mmsb_device_info: 'int32_t mmsb_device_info(void *ctx, void *out, uint64_t cap)',
+  mmsb_memory_stats: 'int32_t mmsb_memory_stats(void *ctx, void *out)',
+  mmsb_pages_create: 'int32_t mmsb_pages_create(void *ctx, const void *descs, uint32_t count)',
+  mmsb_pages_destroy: 'int32_t mmsb_pages_destroy(void *ctx, const void *ids, uint32_t count)',
+  mmsb_page_read: 'int32_t mmsb_page_read(void *ctx, uint32_t id, uint64_t offset, uint64_t len, void *dst)',
+  mmsb_page_load:
+    'int32_t mmsb_page_load(void *ctx, uint32_t id, uint64_t offset, uint64_t len, const void *src)',
+  mmsb_page_gather:
+    'int32_t mmsb_page_gather(void *ctx, uint32_t id, const void *ranges, uint32_t n, void *dst, uint64_t dst_len)',
+  mmsb_page_digest: 'int32_t mmsb_page_digest(void *ctx, uint32_t id, void *out)',
+  mmsb_state_digest: 'int32_t mmsb_state_digest(void *ctx, void *out)',
+  mmsb_page_location: 'int32_t mmsb_page_location(void *ctx, uint32_t id, void *out)',
+  mmsb_step_create: 'int32_t mmsb_step_create(void *ctx, const void *desc, uint64_t len, void *out)',
+  mmsb_step_destroy: 'int32_t mmsb_step_destroy(void *ctx, uint32_t step)',
+  mmsb_execute:
+    'int32_t mmsb_execute(void *ctx, const void *steps, uint32_t step_count, const void *frames, uint64_t frames_len, void *out, uint64_t out_cap, void *out_len)',
+  mmsb_result_copy: 'int32_t mmsb_result_copy(void *ctx, void *out, uint64_t cap)',
+  mmsb_bench_memcpy: 'int32_t mmsb_bench_memcpy(uint64_t len, uint32_t n, void *out_ns)',
+}
+
+const STATUS_CODES: Readonly<Record<number, ErrorCode>> = {
+  1: 'INTERNAL',
+  2: 'OUT_OF_MEMORY',
+  3: 'UNSUPPORTED_LOCATION',
+  4: 'INVALID_DELTA',
+  5: 'BUS_FAILED',
+  6: 'INTERNAL',
+}
+
+/** Where the library is: MMSB_LIBRARY, or build/libmmsb.so beside the package's source. */
+function libraryPath(): string {
+  return process.env['MMSB_LIBRARY'] ?? fileURLToPath(new URL('../../build/libmmsb.so', import.meta.url))
+}
+
+function load(): NativeFunctions {
+  const path = libraryPath()
+  if (endianness() !== 'LE') throw new MmsbError('INTERNAL', 'MMSB runs on little-endian machines only')
+  if (!existsSync(path)) {
+    throw new MmsbError(
+      'INTERNAL',
+      `The native library is not built: ${path} is missing. Run \`make native\`.`,
+    )
+  }
+  const library = koffi.load(path)
+  const version = (library.func('uint32_t mmsb_abi_version()') as () => number)()
+  if (version !== ABI_VERSION) {
+    throw new MmsbError(
+      'INTERNAL',
+      `${path} has ABI version ${version}, this code needs ${ABI_VERSION}. Run \`make native\`.`,
+    )
+  }
+  const functions = Object.entries(SIGNATURES).map(([name, signature]) => [name, library.func(signature)])
+  return Object.fromEntries(functions) as NativeFunctions
+}
+
+let loaded: NativeFunctions | undefined
+
+/** The native functions; the library is loaded at the first call. Throws INTERNAL when it is missing or another version. */
+export function native(): NativeFunctions {
+  loaded ??= load()
+  return loaded
+}
+
+/** Turns a status into an error. `text` is what the library said about it. */
+export function statusError(status: Status, text: string): MmsbError {
+  return new MmsbError(STATUS_CODES[status] ?? 'INTERNAL', text || `native status ${status}`)
+}
+
+/** Throws unless `status` is 0. Only after a synchronous call. */
+export function check(status: Status): void {
+  if (status !== 0) throw statusError(status, native().mmsb_last_error())
+}
+
+/** CRC-32C (Castagnoli, RFC 3720) of `bytes`, continuing from `seed`. */
+export function crc32c(bytes: Uint8Array, seed = 0): number {
+  return native().mmsb_crc32c(bytes, bytes.byteLength, seed)
+}
+
+/** Reserves room in an open file (posix_fallocate). Returns 0 or an errno. */
+export function allocateFile(fd: number, offset: number, length: number): number {
+  return native().mmsb_file_allocate(fd, offset, length)
+}
+
+/** How many CUDA devices can be used: 0 without driver, device or CUDA build. */
+export function deviceCount(): number {
+  return native().mmsb_device_count()
+}
+
+export interface BuildInfo {
+  readonly version: string
+  readonly compiler: string
+  readonly cuda: boolean
+  readonly cudaArch: readonly (string | number)[]
+  readonly isa: string
+}
+
+export function buildInfo(): BuildInfo {
+  return JSON.parse(native().mmsb_build_info()) as BuildInfo
+}
+
+export interface NativeCatalogue {
+  readonly ir: Readonly<Record<string, number>>
+  readonly ops: Readonly<Record<string, { readonly code: number; readonly version: number }>>
+}
+
+/** What this library can run: IR opcodes and ops. */
+export function nativeCatalogue(): NativeCatalogue {
+  return JSON.parse(native().mmsb_catalogue()) as NativeCatalogue
+}
