@@ -1,0 +1,319 @@
+/**
+ * One element, and lists of elements, between JSON and bytes.
+ *
+ * In: integer dtypes take integral numbers in range; u64 and i64 also take decimal strings, and numbers only where those
+ * are exact; bigints are taken by every integer dtype; floats take numbers and the strings "NaN", "Infinity" and
+ * "-Infinity"; bool takes true, false, 0 and 1. A finite number that f32 would round to infinity is refused.
+ * Out: u64 and i64 are decimal strings, non-finite floats the three strings, bool is true or false, the rest numbers
+ * (an f32 as the double it equals). What comes out is accepted again and gives the same bits, but for NaN payloads.
+ *
+ * Invariant: a refused value is INVALID_DELTA, and the message holds its position. Little-endian hosts only.
+ */
+import { MmsbError } from '../errors.js'
+import { DTYPE_INFO, type Dtype, type TypedArray } from './dtype.js'
+import type { DeltaValues } from './types.js'
+
+/** Finite doubles of at least this magnitude round to infinity in f32: 2^128 - 2^103. */
+export const F32_OVERFLOW = 2 ** 128 - 2 ** 103
+
+const DECIMAL = /^-?[0-9]{1,20}$/
+
+/**
+ * The value of one element: a bigint for u64 and i64, else a number (0 or 1 for bool, f32 already rounded).
+ * `index` is the position in the list, for the message.
+ * @throws MmsbError INVALID_DELTA
+ */
+export function parseValue(dtype: Dtype, value: unknown, index?: number): number | bigint {
+  switch (dtype) {
+    case 'bool':
+      return parseBool(value, index)
+    case 'f32':
+    case 'f64':
+      return parseFloatValue(dtype, value, index)
+    case 'u64':
+    case 'i64':
+      return parseInteger(dtype, value, index)
+    default:
+      return Number(parseInteger(dtype, value, index))
+  }
+}
+
+function parseBool(value: unknown, index: number | undefined): number {
+  if (value === true || value === 1 || value === 1n) return 1
+  if (value === false || value === 0 || value === 0n) return 0
+  throw refused('bool', value, index, 'must be true, false, 0 or 1')
+}
+
+function parseFloatValue(dtype: 'f32' | 'f64', value: unknown, index: number | undefined): number {
+  if (typeof value === 'number') {
+    if (dtype === 'f64') return value
+    if (Math.abs(value) >= F32_OVERFLOW && Number.isFinite(value)) {
+      throw refused(dtype, value, index, 'is out of range')
+    }
+    return Math.fround(value)
+  }
+  if (value === 'NaN') return Number.NaN
+  if (value === 'Infinity') return Number.POSITIVE_INFINITY
+  if (value === '-Infinity') return Number.NEGATIVE_INFINITY
+  throw refused(dtype, value, index, 'must be a number, "NaN", "Infinity" or "-Infinity"')
+}
+
+function parseInteger(dtype: Dtype, value: unknown, index: number | undefined): bigint {
+  const info = DTYPE_INFO[dtype]
+  const wide = info.sizeBytes === 8
+  let integer: bigint
+  if (typeof value === 'bigint') {
+    integer = value
+  } else if (typeof value === 'number') {
+    if (!Number.isInteger(value)) throw refused(dtype, value, index, 'must be an integer')
+    if (wide && !Number.isSafeInteger(value)) {
+      throw refused(dtype, value, index, 'is not exact as a number; give it as a decimal string')
+    }
+    integer = BigInt(value)
+  } else if (wide && typeof value === 'string' && DECIMAL.test(value)) {
+    integer = BigInt(value)
+  } else {
+    throw refused(dtype, value, index, wide ? 'must be an integer or a decimal string' : 'must be an integer')
+  }
+  if (integer < info.min! || integer > info.max!) {
+    throw refused(dtype, value, index, `is out of range ${info.min} to ${info.max}`)
+  }
+  return integer
+}
+
+function refused(dtype: Dtype, value: unknown, index: number | undefined, why: string): MmsbError {
+  const where = index === undefined ? 'value' : `values[${index}]`
+  return new MmsbError('INVALID_DELTA', `${where}: ${show(value)} ${why} (dtype ${dtype})`)
+}
+
+function show(value: unknown): string {
+  if (typeof value === 'bigint' || typeof value === 'number' || value === undefined) return String(value)
+  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object'
+  if (typeof value !== 'string') return String(value)
+  return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value)
+}
+
+/** The bits of one element, zero-extended, as the `fill` of a page holds them. @throws MmsbError INVALID_DELTA */
+export function fillBits(dtype: Dtype, value: number | bigint | string | boolean): bigint {
+  const words = new BigUint64Array(1)
+  writeParsed(dtype, parseValue(dtype, value), words.buffer)
+  return words[0]!
+}
+
+/** The value of an element from its bits: the inverse of fillBits, as valuesToJson shows it. */
+export function fillToJson(dtype: Dtype, bits: bigint): number | string | boolean {
+  const words = BigUint64Array.of(bits)
+  return valuesToJson(dtype, DTYPE_INFO[dtype].view(words.buffer, 0, 1))[0]!
+}
+
+function writeParsed(dtype: Dtype, value: number | bigint, buffer: ArrayBuffer): void {
+  const view = DTYPE_INFO[dtype].view(buffer, 0, 1)
+  ;(view as { [index: number]: number | bigint })[0] = value
+}
+
+/** The bytes of `values`. A typed array must have the dtype's own type; it is copied. @throws MmsbError INVALID_DELTA */
+export function encodeValues(dtype: Dtype, values: DeltaValues): Uint8Array {
+  const bytes = new Uint8Array(values.length * DTYPE_INFO[dtype].sizeBytes)
+  writeValues(dtype, values, bytes.buffer, 0)
+  return bytes
+}
+
+/**
+ * Writes the bytes of `values` at byteOffset (a multiple of the element size) of a buffer that has room for them.
+ * @throws MmsbError INVALID_DELTA; the buffer may then hold a part of them
+ */
+export function writeValues(
+  dtype: Dtype,
+  values: DeltaValues,
+  buffer: ArrayBufferLike,
+  byteOffset: number,
+): void {
+  if (ArrayBuffer.isView(values)) {
+    checkTypedArray(dtype, values)
+    const bytes = values.byteLength
+    new Uint8Array(buffer, byteOffset, bytes).set(new Uint8Array(values.buffer, values.byteOffset, bytes))
+  } else {
+    WRITERS[dtype](values, buffer, byteOffset)
+  }
+}
+
+const ARRAY_NAMES: Readonly<Record<Dtype, string>> = {
+  bool: 'Uint8Array',
+  u8: 'Uint8Array',
+  i8: 'Int8Array',
+  u16: 'Uint16Array',
+  i16: 'Int16Array',
+  u32: 'Uint32Array',
+  i32: 'Int32Array',
+  u64: 'BigUint64Array',
+  i64: 'BigInt64Array',
+  f32: 'Float32Array',
+  f64: 'Float64Array',
+}
+
+function checkTypedArray(dtype: Dtype, values: ArrayBufferView & DeltaValues): void {
+  // A Buffer is a Uint8Array by its tag; instanceof would miss arrays of another realm.
+  const name = (values as { [Symbol.toStringTag]?: string })[Symbol.toStringTag]
+  if (name !== ARRAY_NAMES[dtype]) {
+    throw new MmsbError(
+      'INVALID_DELTA',
+      `values are a ${name ?? 'DataView'}; a page of ${dtype} takes a ${ARRAY_NAMES[dtype]} or a plain array`,
+    )
+  }
+  if (dtype === 'bool') checkBools(values as Uint8Array)
+}
+
+/** Checks that bytes are a bool array's: 0 or 1. @throws MmsbError INVALID_DELTA */
+export function checkBools(values: Uint8Array): void {
+  for (let i = 0; i < values.length; i++) {
+    if (values[i]! > 1) throw refused('bool', values[i], i, 'must be 0 or 1')
+  }
+}
+
+// One loop per dtype: each sees one kind of array and stays monomorphic. The general parser is for what is not a plain
+// number in range, and for the error. Numbers with a fraction, NaN and infinities fail the integer comparison.
+
+type PlainValues = readonly (number | bigint | string | boolean)[]
+type Writer = (values: PlainValues, buffer: ArrayBufferLike, byteOffset: number) => void
+
+const WRITERS: Readonly<Record<Dtype, Writer>> = {
+  bool: (v, b, o) => writeBools(v, new Uint8Array(b, o, v.length)),
+  u8: (v, b, o) => writeU8(v, new Uint8Array(b, o, v.length)),
+  i8: (v, b, o) => writeI8(v, new Int8Array(b, o, v.length)),
+  u16: (v, b, o) => writeU16(v, new Uint16Array(b, o, v.length)),
+  i16: (v, b, o) => writeI16(v, new Int16Array(b, o, v.length)),
+  u32: (v, b, o) => writeU32(v, new Uint32Array(b, o, v.length)),
+  i32: (v, b, o) => writeI32(v, new Int32Array(b, o, v.length)),
+  u64: (v, b, o) => writeWide('u64', v, new BigUint64Array(b, o, v.length)),
+  i64: (v, b, o) => writeWide('i64', v, new BigInt64Array(b, o, v.length)),
+  f32: (v, b, o) => writeF32(v, new Float32Array(b, o, v.length)),
+  f64: (v, b, o) => writeF64(v, new Float64Array(b, o, v.length)),
+}
+
+function writeBools(values: PlainValues, out: Uint8Array): void {
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]
+    out[i] = v === true || v === 1 ? 1 : v === false || v === 0 ? 0 : parseBool(v, i)
+  }
+}
+
+function writeU8(values: PlainValues, out: Uint8Array): void {
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]
+    out[i] = typeof v === 'number' && (v & 0xff) === v ? v : Number(parseInteger('u8', v, i))
+  }
+}
+
+function writeI8(values: PlainValues, out: Int8Array): void {
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]
+    out[i] = typeof v === 'number' && (v << 24) >> 24 === v ? v : Number(parseInteger('i8', v, i))
+  }
+}
+
+function writeU16(values: PlainValues, out: Uint16Array): void {
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]
+    out[i] = typeof v === 'number' && (v & 0xffff) === v ? v : Number(parseInteger('u16', v, i))
+  }
+}
+
+function writeI16(values: PlainValues, out: Int16Array): void {
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]
+    out[i] = typeof v === 'number' && (v << 16) >> 16 === v ? v : Number(parseInteger('i16', v, i))
+  }
+}
+
+function writeU32(values: PlainValues, out: Uint32Array): void {
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]
+    out[i] = typeof v === 'number' && v >>> 0 === v ? v : Number(parseInteger('u32', v, i))
+  }
+}
+
+function writeI32(values: PlainValues, out: Int32Array): void {
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]
+    out[i] = typeof v === 'number' && (v | 0) === v ? v : Number(parseInteger('i32', v, i))
+  }
+}
+
+function writeWide(dtype: 'u64' | 'i64', values: PlainValues, out: BigUint64Array | BigInt64Array): void {
+  for (let i = 0; i < values.length; i++) out[i] = parseInteger(dtype, values[i], i)
+}
+
+function writeF32(values: PlainValues, out: Float32Array): void {
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]
+    out[i] = typeof v === 'number' && v < F32_OVERFLOW && v > -F32_OVERFLOW ? v : parseFloatValue('f32', v, i)
+  }
+}
+
+function writeF64(values: PlainValues, out: Float64Array): void {
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]
+    out[i] = typeof v === 'number' ? v : parseFloatValue('f64', v, i)
+  }
+}
+
+/** The elements as JSON values, by the conventions at the top of this file. */
+export function valuesToJson(dtype: Dtype, values: TypedArray): (number | string | boolean)[] {
+  switch (dtype) {
+    case 'bool':
+      return Array.from(values as Uint8Array, (v) => v !== 0)
+    case 'u64':
+    case 'i64':
+      return Array.from(values as BigInt64Array, (v) => v.toString())
+    case 'f32':
+    case 'f64':
+      return Array.from(values as Float64Array, (v) => (Number.isFinite(v) ? v : String(v)))
+    default:
+      return Array.from(values as Int32Array)
+  }
+}
+
+/**
+ * The text of the JSON array of the elements: JSON.stringify(valuesToJson(...)), but -0 stays -0, and several times
+ * as fast.
+ */
+export function valuesToJsonText(dtype: Dtype, values: TypedArray): string {
+  if (values.length === 0) return '[]'
+  switch (dtype) {
+    case 'bool':
+      return boolsToText(values as Uint8Array)
+    case 'u64':
+    case 'i64':
+      return `["${values.join('","')}"]`
+    case 'f32':
+    case 'f64':
+      return allPlain(values as Float64Array) ? `[${values.join(',')}]` : floatsToText(values as Float64Array)
+    default:
+      return `[${values.join(',')}]`
+  }
+}
+
+/** Whether every element prints as JSON by itself: finite, and not -0. */
+function allPlain(values: Float64Array): boolean {
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]!
+    // v - v is NaN exactly for the non-finite; 1 / -0 is the only negative reciprocal of a zero.
+    if (v - v !== 0 || (v === 0 && 1 / v < 0)) return false
+  }
+  return true
+}
+
+function floatsToText(values: Float64Array): string {
+  const parts = new Array<string>(values.length)
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]!
+    parts[i] = v - v !== 0 ? `"${v}"` : v === 0 && 1 / v < 0 ? '-0' : String(v)
+  }
+  return `[${parts.join(',')}]`
+}
+
+function boolsToText(values: Uint8Array): string {
+  let text = values[0] ? '[true' : '[false'
+  for (let i = 1; i < values.length; i++) text += values[i] ? ',true' : ',false'
+  return `${text}]`
+}
