@@ -1,0 +1,108 @@
+/**
+ * Starts the real server as a child process and ends it, politely or with SIGKILL. Used by examples, benchmarks and
+ * tests, all of which look at the server from the outside only.
+ *
+ * Invariants: a child that was started is ended at the latest when this process exits; the promise of `startServer`
+ * settles only when the server listens or has gone. Imports nothing from src.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+
+const ENTRY = fileURLToPath(new URL('../bin/mmsb.js', import.meta.url))
+const START_TIMEOUT_MS = 60_000
+const STDERR_KEPT_CHARS = 8_000
+
+export interface ServerOptions {
+  readonly dataDir: string
+  /** More arguments for `mmsb serve`, such as `['--fsync', 'off']`. */
+  readonly args?: readonly string[]
+  readonly env?: Readonly<Record<string, string>>
+}
+
+export interface Server {
+  readonly url: string
+  readonly pid: number
+  /** How long it took from start to listening. */
+  readonly startMs: number
+  /** SIGTERM, then waits; resolves to the exit code. */
+  stop(): Promise<number | null>
+  /** SIGKILL, then waits until the process is gone. */
+  kill(): Promise<void>
+  /** What it has written to standard error, the last part. */
+  stderr(): string
+}
+
+const running = new Set<ChildProcess>()
+
+/** Kills every child that still runs; for signal handlers. */
+export function killServers(): void {
+  for (const child of running) child.kill('SIGKILL')
+}
+process.once('exit', killServers)
+
+/** Runs `mmsb serve` on a free port of the loopback interface and waits until it listens. */
+export async function startServer(options: ServerOptions): Promise<Server> {
+  const started = performance.now()
+  const args = [ENTRY, 'serve', '--port', '0', '--data-dir', options.dataDir, ...(options.args ?? [])]
+  const child = spawn(process.execPath, args, {
+    env: { ...process.env, ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  running.add(child)
+  const gone = once(child, 'exit').then(([code]) => {
+    running.delete(child)
+    return code as number | null
+  })
+  let stderr = ''
+  child.stderr.on('data', (chunk: Buffer) => {
+    stderr = (stderr + chunk.toString()).slice(-STDERR_KEPT_CHARS)
+  })
+  const url = await listening(child, gone, () => stderr)
+  return {
+    url,
+    pid: child.pid!,
+    startMs: performance.now() - started,
+    stop: () => {
+      child.kill('SIGTERM')
+      return gone
+    },
+    kill: async () => {
+      child.kill('SIGKILL')
+      await gone
+    },
+    stderr: () => stderr,
+  }
+}
+
+/** Resolves to the address in the line the server prints when it is ready. */
+async function listening(
+  child: ChildProcess,
+  gone: Promise<number | null>,
+  stderr: () => string,
+): Promise<string> {
+  const lines = createInterface({ input: child.stdout! })
+  const ready = new Promise<string>((resolve) => {
+    lines.on('line', (line) => {
+      const address = /^mmsb listening on (http:\/\/\S+)$/.exec(line)?.[1]
+      if (address !== undefined) resolve(address)
+    })
+  })
+  let timer: NodeJS.Timeout | undefined
+  const failed = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      child.kill('SIGKILL')
+      reject(new Error(`the server was not ready after ${START_TIMEOUT_MS} ms\n${stderr()}`))
+    }, START_TIMEOUT_MS)
+    gone.then((code) =>
+      reject(new Error(`the server ended with code ${code} before it was ready\n${stderr()}`)),
+    )
+  })
+  try {
+    return await Promise.race([ready, failed])
+  } finally {
+    clearTimeout(timer)
+    failed.catch(() => {})
+  }
+}
