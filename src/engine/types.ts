@@ -45,6 +45,18 @@ export interface PageInfo {
   readonly digest: string
 }
 
+/** The part of a page that is known at once. */
+export interface PageShape {
+  readonly id: number
+  readonly name: string
+  readonly kind: PageKind
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  readonly elements: number
+  readonly bytes: number
+  readonly version: number
+}
+
 /** What a committed transaction answers. */
 export interface CommitResult {
   readonly epoch: number
