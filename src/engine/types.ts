@@ -4,6 +4,8 @@
  */
 import type { Dtype, TypedArray } from '../state/dtype.js'
 import type { DeltaInput, Derivation, Expectation, Location, PageKind } from '../state/types.js'
+import type { StoreStats } from '../store/types.js'
+import type { Stage, StageSummary } from './timings.js'
 
 export type {
   DeltaInput,
@@ -131,4 +133,30 @@ export interface BusStatus {
   readonly fsync: FsyncMode
   readonly uptimeMs: number
   readonly minEpoch: number
+}
+
+interface PlaceStats {
+  count: number
+  bytes: number
+}
+
+export interface BusStats {
+  readonly epoch: number
+  readonly pages: {
+    readonly count: number
+    readonly source: number
+    readonly derived: number
+    readonly bytes: number
+    readonly byLocation: Readonly<Record<'cpu' | 'gpu' | 'unified', PlaceStats>>
+    readonly quotaBytes: number
+    readonly poolBytes: number
+  }
+  /** Deltas committed since start, by kind. */
+  readonly deltas: { readonly dense: number; readonly sparse: number; readonly masked: number }
+  readonly graph: { readonly nodes: number; readonly edges: number; readonly depth: number }
+  /** Per stage of a write's journey, since start. */
+  readonly timings: Readonly<Record<Stage, StageSummary>>
+  readonly queue: { readonly transactions: number; readonly bytes: number }
+  /** null when the bus lives in memory only. */
+  readonly log: StoreStats | null
 }

@@ -1,0 +1,391 @@
+/**
+ * The doors into the bus: what a caller wrote becomes a frame, once, and a pending transaction.
+ *
+ * Invariants: everything that can be refused without knowing what else is queued is refused here, before the queue; a
+ * frame made here needs no second look. Frames from outside (`pendingOfFrame`) are untrusted and checked wholly.
+ */
+import { MmsbError } from '../errors.js'
+import {
+  compileDerivation,
+  decodeDefinition,
+  encodeDefinition,
+  estimateCostNs,
+  type InputPage,
+} from '../kernels/catalogue.js'
+import { FRAME_INTENT_MAX_BYTES, NAME_PATTERN, PAGE_ID_UNASSIGNED } from '../limits.js'
+import { validateDelta } from '../state/delta.js'
+import { DTYPE_INFO, type Dtype } from '../state/dtype.js'
+import {
+  COMMAND_CREATE_PAGE,
+  COMMAND_DELETE_PAGE,
+  COMMAND_DELTA,
+  type CommandCursor,
+  type CreatePageCommand,
+  type CreatePageFields,
+  commandAt,
+  decodeFrame,
+  eachCommand,
+  type Frame,
+  patchPageId,
+} from '../state/frame.js'
+import { FrameWriter } from '../state/frame-writer.js'
+import { checkShape, elementCount } from '../state/shape.js'
+import {
+  type DeltaInput,
+  type DerivedDefinition,
+  LOCATIONS,
+  type Location,
+  type PageDefinition,
+  type SourceDefinition,
+} from '../state/types.js'
+import { fillBits } from '../state/value.js'
+import type { DeltaCounts, Pending, Precondition } from './pending.js'
+import type { PageRecord, Registry } from './registry.js'
+import type { TransactionInput } from './types.js'
+
+const NAME = new RegExp(NAME_PATTERN)
+const UNCOMMITTED = { step: undefined, version: 0, createdEpoch: 0 }
+const NO_DELTAS: DeltaCounts = { dense: 0, sparse: 0, masked: 0 }
+
+export interface TransactionMeta {
+  readonly key?: string
+  readonly source?: string
+  readonly intent?: unknown
+}
+
+export function checkName(name: string): void {
+  if (!NAME.test(name)) {
+    throw new MmsbError(
+      'INVALID_REQUEST',
+      `"${name.slice(0, 80)}" is not a valid name: it must match ${NAME_PATTERN}`,
+    )
+  }
+}
+
+/** A page record for a new source page. Throws INVALID_REQUEST, INVALID_DELTA (fill). */
+export function sourceRecord(id: number, name: string, definition: SourceDefinition): PageRecord {
+  checkName(name)
+  const { dtype, location = 'auto', fill = 0 } = definition
+  const { sizeBytes } = dtypeInfo(dtype)
+  checkLocation(location)
+  const shape = checkShape(definition.shape, dtype)
+  const elements = elementCount(shape)
+  return {
+    id,
+    name,
+    kind: 'source',
+    dtype,
+    shape,
+    elements,
+    bytes: elements * sizeBytes,
+    location,
+    fill: fillBits(dtype, fill),
+    derived: undefined,
+    ...UNCOMMITTED,
+  }
+}
+
+/** A page record for a new derived page; `inputOf` finds its inputs. Throws what the op's signature and shape rule say. */
+export function derivedRecord(
+  id: number,
+  name: string,
+  definition: DerivedDefinition,
+  inputOf: (name: string) => InputPage,
+): PageRecord {
+  checkName(name)
+  const { derive, location = 'auto' } = definition
+  checkLocation(location)
+  if (definition.dtype !== undefined) dtypeInfo(definition.dtype)
+  const compiled = compileDerivation(
+    derive,
+    inputOf,
+    definition.dtype === undefined ? {} : { dtype: definition.dtype },
+  )
+  const shape = checkShape(compiled.shape, compiled.dtype)
+  const elements = elementCount(shape)
+  return {
+    id,
+    name,
+    kind: 'derived',
+    dtype: compiled.dtype,
+    shape,
+    elements,
+    bytes: elements * DTYPE_INFO[compiled.dtype].sizeBytes,
+    location,
+    fill: 0n,
+    derived: {
+      opCode: compiled.opCode,
+      opVersion: compiled.opVersion,
+      inputs: compiled.inputs.map(({ role, id: inputId }) => ({ role, id: inputId })),
+      params: compiled.params,
+      derive: compiled.canonical,
+      definition: encodeDefinition(compiled),
+      costNs: estimateCostNs(compiled),
+    },
+    ...UNCOMMITTED,
+  }
+}
+
+/** Whether `page` is what `definition` would create. */
+export function sameDefinition(page: PageRecord, other: PageRecord): boolean {
+  if (page.kind !== other.kind || page.dtype !== other.dtype || page.location !== other.location) return false
+  if (page.shape.length !== other.shape.length || page.shape.some((size, axis) => size !== other.shape[axis]))
+    return false
+  if (page.derived === undefined || other.derived === undefined) return page.fill === other.fill
+  return Buffer.compare(page.derived.definition, other.derived.definition) === 0
+}
+
+export function isDerivedDefinition(definition: PageDefinition): definition is DerivedDefinition {
+  return 'derive' in definition
+}
+
+/** Pages to create together. */
+export function pendingOfCreates(pages: readonly PageRecord[], meta: TransactionMeta = {}): Pending {
+  const writer = new FrameWriter(frameMeta(meta))
+  for (const page of pages) writer.createPage(createCommand(page))
+  return { ...EMPTY, frame: writer.finish(), key: meta.key, creates: pages }
+}
+
+/** Pages to delete together, each before what it derives from. */
+export function pendingOfDeletes(ids: readonly number[], meta: TransactionMeta = {}): Pending {
+  const writer = new FrameWriter(frameMeta(meta))
+  for (const id of ids) writer.deletePage(id)
+  return { ...EMPTY, frame: writer.finish(), key: meta.key, deletes: ids }
+}
+
+/** One delta to one page: the hot path of PATCH. */
+export function pendingOfDelta(
+  page: PageRecord,
+  delta: DeltaInput,
+  meta: TransactionMeta,
+  expectVersion: number | undefined,
+): Pending {
+  checkWritable(page)
+  const preconditions = expectVersion === undefined ? NONE : [{ pageId: page.id, version: expectVersion }]
+  const writer = new FrameWriter({ ...frameMeta(meta), expect: preconditions })
+  writer.delta(page.id, page.dtype, page.elements, delta)
+  return {
+    ...EMPTY,
+    frame: writer.finish(),
+    key: meta.key,
+    preconditions,
+    writes: [page.id],
+    deltas: countKinds([delta]),
+  }
+}
+
+export function pendingOfTransaction(registry: Registry, tx: TransactionInput): Pending {
+  const preconditions = (tx.expect ?? []).map(({ page, version }) => {
+    if (!Number.isSafeInteger(version) || version < 0) {
+      throw new MmsbError('INVALID_REQUEST', `expect: ${String(version)} is not a version.`)
+    }
+    return { pageId: registry.require(page).id, version }
+  })
+  const writer = new FrameWriter({ ...frameMeta(tx), expect: preconditions })
+  const writes = new Set<number>()
+  for (const [index, op] of tx.ops.entries()) {
+    const page = registry.require(op.page)
+    checkWritable(page)
+    try {
+      writer.delta(page.id, page.dtype, page.elements, op)
+    } catch (error) {
+      if (error instanceof MmsbError && tx.ops.length > 1) {
+        throw new MmsbError(error.code, `ops[${index}] (page "${op.page}"): ${error.message}`, { op: index })
+      }
+      throw error
+    }
+    writes.add(page.id)
+  }
+  return {
+    ...EMPTY,
+    frame: writer.finish(),
+    key: tx.key,
+    preconditions,
+    writes: [...writes],
+    deltas: countKinds(tx.ops),
+  }
+}
+
+/**
+ * A frame from outside: checked wholly. Source pages it creates get their ids from `nextId`; derived pages are made by
+ * name (Bus.derive), since a frame would have to carry compiled code. Throws INVALID_REQUEST, INVALID_DELTA and the like.
+ */
+export function pendingOfFrame(registry: Registry, bytes: Uint8Array, nextId: () => number): Pending {
+  const frame = decodeFrame(bytes.slice())
+  const touched = new Touched()
+  const creates: PageRecord[] = []
+  let page: PageRecord | undefined
+  eachCommand(frame, (cursor) => {
+    switch (cursor.type) {
+      case COMMAND_DELTA:
+        // Runs of deltas to one page are common: look it up once.
+        if (page === undefined || page.id !== cursor.pageId) page = writablePage(registry, cursor.pageId)
+        validateDelta(cursor, page)
+        touched.delta(cursor)
+        break
+      case COMMAND_CREATE_PAGE: {
+        const command = commandAt(frame, cursor) as CreatePageCommand
+        const record = recordOfForeignCreate(command, nextId)
+        patchPageId(frame, command, record.id)
+        creates.push(record)
+        break
+      }
+      case COMMAND_DELETE_PAGE:
+        touched.deletes.push(cursor.pageId)
+        break
+      default:
+        throw new MmsbError('INVALID_REQUEST', 'Functions are not defined by frames.')
+    }
+  })
+  return {
+    ...touched.summary(),
+    frame: frame.bytes,
+    key: frame.key,
+    preconditions: frame.preconditions,
+    creates,
+  }
+}
+
+/** A frame from our own log: what it names exists and fits, since it was checked before it was written. */
+export function pendingOfLoggedFrame(frame: Frame, nameOf: (id: number) => string): Pending {
+  const touched = new Touched()
+  const creates: PageRecord[] = []
+  const createdNames = new Map<number, string>()
+  eachCommand(frame, (cursor) => {
+    if (cursor.type === COMMAND_DELTA) {
+      touched.delta(cursor)
+    } else if (cursor.type === COMMAND_CREATE_PAGE) {
+      const command = commandAt(frame, cursor) as CreatePageCommand
+      creates.push(recordOfLoggedCreate(command, (id) => createdNames.get(id) ?? nameOf(id)))
+      createdNames.set(command.id, command.name)
+    } else if (cursor.type === COMMAND_DELETE_PAGE) {
+      touched.deletes.push(cursor.pageId)
+    }
+  })
+  return { ...touched.summary(), frame: frame.bytes, key: frame.key, preconditions: NONE, creates }
+}
+
+/** The record of a page as its create command in the log describes it. `nameOf` names its inputs. */
+export function recordOfLoggedCreate(command: CreatePageFields, nameOf: (id: number) => string): PageRecord {
+  const { id, name, dtype, shape, location, kind, fill } = command
+  const elements = elementCount(shape)
+  const bytes = elements * DTYPE_INFO[dtype].sizeBytes
+  const base = { id, name, kind, dtype, shape, elements, bytes, location, fill, ...UNCOMMITTED }
+  if (kind === 'source') return { ...base, derived: undefined }
+  const definition = decodeDefinition(command.definition)
+  const byRole = Object.fromEntries(definition.inputs.map((input) => [input.role, nameOf(input.id)]))
+  return {
+    ...base,
+    derived: {
+      opCode: definition.opCode,
+      opVersion: definition.opVersion,
+      inputs: definition.inputs,
+      params: definition.params.slice(),
+      derive: { ...definition.derive, inputs: byRole },
+      definition: command.definition.slice(),
+      costNs: 0,
+    },
+  }
+}
+
+/** The create command of a page as a frame of its own: how checkpoints keep definitions. */
+export function definitionFrame(page: PageRecord): Uint8Array {
+  const writer = new FrameWriter({})
+  writer.createPage(createCommand(page))
+  return writer.finish()
+}
+
+/** What the deltas and deletions of a frame touch, gathered command by command. */
+class Touched {
+  readonly deletes: number[] = []
+  readonly #writes = new Set<number>()
+  readonly #counts = [0, 0, 0]
+  #last = -1
+
+  delta(cursor: CommandCursor): void {
+    const { pageId, kind } = cursor
+    if (pageId !== this.#last) this.#writes.add(pageId)
+    this.#last = pageId
+    this.#counts[kind] = (this.#counts[kind] ?? 0) + 1
+  }
+
+  summary(): Pick<Pending, 'writes' | 'deletes' | 'deltas'> {
+    const [dense = 0, sparse = 0, masked = 0] = this.#counts
+    return { writes: [...this.#writes], deletes: this.deletes, deltas: { dense, sparse, masked } }
+  }
+}
+
+const NONE: readonly Precondition[] = []
+const EMPTY = { preconditions: NONE, writes: [], creates: [], deletes: [], deltas: NO_DELTAS }
+
+function recordOfForeignCreate(command: CreatePageCommand, nextId: () => number): PageRecord {
+  const { name, dtype, shape, location, fill } = command
+  if (command.kind === 'derived') {
+    throw new MmsbError('INVALID_REQUEST', 'A frame cannot create derived pages; use PUT /v1/pages/{name}.')
+  }
+  if (command.id !== PAGE_ID_UNASSIGNED) {
+    throw new MmsbError(
+      'INVALID_REQUEST',
+      `A page to create must have the id ${PAGE_ID_UNASSIGNED}: the bus chooses it.`,
+    )
+  }
+  return { ...sourceRecord(nextId(), name, { dtype, shape, location }), fill }
+}
+
+function writablePage(registry: Registry, id: number): PageRecord {
+  const page = registry.byId(id)
+  if (page === undefined) throw new MmsbError('PAGE_NOT_FOUND', `There is no page with id ${id}.`)
+  checkWritable(page)
+  return page
+}
+
+function createCommand(page: PageRecord): Parameters<FrameWriter['createPage']>[0] {
+  const { id, name, dtype, shape, location, kind, fill } = page
+  return { id, name, dtype, shape, location, kind, fill, definition: page.derived?.definition ?? NO_BYTES }
+}
+
+const NO_BYTES = new Uint8Array(0)
+
+function frameMeta(meta: TransactionMeta): { key?: string; source?: string; intent?: string } {
+  const intent = meta.intent === undefined ? undefined : JSON.stringify(meta.intent)
+  if (intent !== undefined && intent.length > FRAME_INTENT_MAX_BYTES) {
+    throw new MmsbError('PAYLOAD_TOO_LARGE', `intent is longer than ${FRAME_INTENT_MAX_BYTES} bytes.`)
+  }
+  return {
+    ...(meta.key === undefined ? {} : { key: meta.key }),
+    ...(meta.source === undefined ? {} : { source: meta.source }),
+    ...(intent === undefined ? {} : { intent }),
+  }
+}
+
+function countKinds(deltas: readonly DeltaInput[]): DeltaCounts {
+  const counts = { dense: 0, sparse: 0, masked: 0 }
+  for (const delta of deltas) {
+    if (delta.indices !== undefined) counts.sparse++
+    else if (delta.mask !== undefined) counts.masked++
+    else counts.dense++
+  }
+  return counts
+}
+
+function checkWritable(page: PageRecord): void {
+  if (page.kind === 'derived') {
+    throw new MmsbError('PAGE_READ_ONLY', `Page "${page.name}" is derived; it cannot be written.`)
+  }
+}
+
+function checkLocation(location: string): void {
+  if (!(LOCATIONS as readonly string[]).includes(location)) {
+    throw new MmsbError('INVALID_REQUEST', `location: "${location}" is none of ${LOCATIONS.join(', ')}.`)
+  }
+}
+
+function dtypeInfo(dtype: string): (typeof DTYPE_INFO)[Dtype] {
+  if (!Object.hasOwn(DTYPE_INFO, dtype)) {
+    throw new MmsbError(
+      'INVALID_REQUEST',
+      `dtype: "${dtype}" is none of ${Object.keys(DTYPE_INFO).join(', ')}.`,
+    )
+  }
+  return DTYPE_INFO[dtype as Dtype]
+}

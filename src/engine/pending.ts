@@ -1,0 +1,39 @@
+/**
+ * A transaction on its way to an epoch: its frame, and what staging must know of it without decoding the frame again.
+ * Made at the door (src/engine/door.ts) or, in recovery, from the log.
+ */
+import type { PageRecord } from './registry.js'
+import type { CommitResult } from './types.js'
+
+export interface DeltaCounts {
+  readonly dense: number
+  readonly sparse: number
+  readonly masked: number
+}
+
+export interface Precondition {
+  readonly pageId: number
+  readonly version: number
+}
+
+export interface Pending {
+  readonly frame: Uint8Array
+  /** Idempotency key. */
+  readonly key: string | undefined
+  readonly preconditions: readonly Precondition[]
+  /** Ids of the pages that deltas write, unique. */
+  readonly writes: readonly number[]
+  /** Pages to create, in order; not yet known to anyone else. */
+  readonly creates: readonly PageRecord[]
+  /** Ids of pages to delete, each before what it derives from. */
+  readonly deletes: readonly number[]
+  readonly deltas: DeltaCounts
+}
+
+/** A pending transaction and who waits for it. */
+export interface Submission {
+  readonly pending: Pending
+  readonly queuedAtMs: number
+  readonly resolve: (result: CommitResult) => void
+  readonly reject: (error: unknown) => void
+}

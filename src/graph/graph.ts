@@ -1,0 +1,211 @@
+/**
+ * The dependency graph of pages and the plans cut from it.
+ *
+ * Theory: a derived page is a function of its inputs, and a page's definition never changes, so the graph only grows and
+ * shrinks at its edges. The level of a source page is 0, of a derived page 1 + the highest level of its inputs (longest
+ * path from a source). Steps run in (level, id) order: every input is final before it is read, and a diamond computes
+ * once. A plan is the cone of a set of dirty pages in that order; which of its steps really run is decided while
+ * executing, by dirty ranges and cutoff.
+ *
+ * Invariants: inputs of a node exist and have lower levels; `dependents` is the inverse of `inputs`; a cached plan is
+ * dropped whenever the structure changes. Knows nothing of files, names or bytes.
+ */
+
+export interface GraphNodeRecord {
+  readonly id: number
+  readonly level: number
+  /** The native step that computes the page; undefined for a source page. */
+  readonly step: number | undefined
+  readonly inputs: readonly number[]
+  readonly dependents: Set<number>
+  /** Estimated nanoseconds to compute the whole page. */
+  readonly costNs: number
+}
+
+export interface Plan {
+  /** Native steps in execution order. */
+  readonly steps: Uint32Array
+  /** Page ids computed by `steps`, in the same order. */
+  readonly pages: Uint32Array
+  /** Estimated nanoseconds if everything ran wholly. */
+  readonly costNs: number
+  /** Nanoseconds that executions of this plan took, smoothed; 0 before the first. */
+  observedNs: number
+}
+
+const PLAN_CACHE_MAX = 1024
+const EMPTY_PLAN: Plan = { steps: new Uint32Array(0), pages: new Uint32Array(0), costNs: 0, observedNs: 0 }
+
+export class Graph {
+  readonly #nodes = new Map<number, GraphNodeRecord>()
+  readonly #plans = new Map<string | number, Plan>()
+  #edgeCount = 0
+
+  get nodeCount(): number {
+    return this.#nodes.size
+  }
+
+  get edgeCount(): number {
+    return this.#edgeCount
+  }
+
+  node(id: number): GraphNodeRecord | undefined {
+    return this.#nodes.get(id)
+  }
+
+  /** The longest path, in edges, over all nodes. */
+  depth(): number {
+    let depth = 0
+    for (const node of this.#nodes.values()) depth = Math.max(depth, node.level)
+    return depth
+  }
+
+  addSource(id: number): void {
+    this.#insert({ id, level: 0, step: undefined, inputs: [], dependents: new Set(), costNs: 0 })
+  }
+
+  /** Adds a derived page. Its inputs are nodes already, so no cycle can arise. */
+  addDerived(id: number, inputs: readonly number[], step: number, costNs: number): void {
+    let level = 0
+    for (const input of inputs) level = Math.max(level, this.#require(input).level)
+    this.#insert({ id, level: level + 1, step, inputs, dependents: new Set(), costNs })
+    for (const input of new Set(inputs)) {
+      this.#require(input).dependents.add(id)
+      this.#edgeCount++
+    }
+    this.#plans.clear()
+  }
+
+  /** Removes a page nothing derives from. */
+  remove(id: number): void {
+    const node = this.#require(id)
+    if (node.dependents.size > 0) throw new Error(`graph: page ${id} still has dependents`)
+    for (const input of new Set(node.inputs)) {
+      this.#require(input).dependents.delete(id)
+      this.#edgeCount--
+    }
+    this.#nodes.delete(id)
+    this.#plans.clear()
+  }
+
+  /** The pages that depend on `id`, directly or not, in an order in which each comes before what it derives from. */
+  dependentsDeep(id: number): number[] {
+    const cone = this.#cone([id])
+    return cone.map((node) => node.id).reverse()
+  }
+
+  /** The path from page `from` to page `to` along derivations, both included, or undefined when there is none. */
+  path(from: number, to: number): number[] | undefined {
+    const cameFrom = new Map<number, number>([[from, from]])
+    const queue = [from]
+    for (let id = queue.shift(); id !== undefined && id !== to; id = queue.shift()) {
+      for (const next of this.#nodes.get(id)?.dependents ?? []) {
+        if (cameFrom.has(next)) continue
+        cameFrom.set(next, id)
+        queue.push(next)
+      }
+    }
+    if (!cameFrom.has(to)) return undefined
+    const path = [to]
+    for (let id = to; id !== from; ) {
+      id = cameFrom.get(id) as number
+      path.unshift(id)
+    }
+    return path
+  }
+
+  /** The plan for a set of dirty pages (ascending, unique). */
+  plan(dirty: readonly number[]): Plan {
+    if (dirty.length === 0) return EMPTY_PLAN
+    const key = dirty.length === 1 ? (dirty[0] as number) : dirty.join(',')
+    const cached = this.#plans.get(key)
+    if (cached !== undefined) return cached
+    const plan = this.#build(this.#cone(dirty))
+    if (this.#plans.size >= PLAN_CACHE_MAX) this.#plans.clear()
+    this.#plans.set(key, plan)
+    return plan
+  }
+
+  /** A plan that also computes the pages of `fresh` wholly (marked by `markFull`). Not cached: structure just changed. */
+  planWith(dirty: readonly number[], fresh: ReadonlySet<number>, markFull: (step: number) => number): Plan {
+    const nodes = new Set(this.#cone(dirty))
+    for (const id of fresh) {
+      const node = this.#require(id)
+      if (node.step !== undefined) nodes.add(node)
+      for (const dependent of this.#cone([id])) nodes.add(dependent)
+    }
+    const plan = this.#build([...nodes].sort(byLevel))
+    for (const [i, id] of plan.pages.entries()) {
+      if (fresh.has(id)) plan.steps[i] = markFull(plan.steps[i] as number)
+    }
+    return plan
+  }
+
+  /** Checks the invariants named above; for tests and debug builds. Throws on a violation. */
+  invariant(): void {
+    let edges = 0
+    for (const node of this.#nodes.values()) {
+      let level = 0
+      for (const input of new Set(node.inputs)) {
+        const source = this.#require(input)
+        if (!source.dependents.has(node.id))
+          throw new Error(`graph: ${input} does not know its dependent ${node.id}`)
+        level = Math.max(level, source.level + 1)
+        edges++
+      }
+      if (level !== node.level)
+        throw new Error(`graph: page ${node.id} has level ${node.level}, not ${level}`)
+      for (const dependent of node.dependents) {
+        if (!this.#require(dependent).inputs.includes(node.id)) {
+          throw new Error(`graph: ${dependent} does not name its input ${node.id}`)
+        }
+      }
+    }
+    if (edges !== this.#edgeCount) throw new Error(`graph: ${edges} edges counted, ${this.#edgeCount} kept`)
+  }
+
+  #cone(dirty: readonly number[]): GraphNodeRecord[] {
+    const seen = new Set<GraphNodeRecord>()
+    const queue: GraphNodeRecord[] = []
+    for (const id of dirty) {
+      const node = this.#nodes.get(id)
+      if (node !== undefined) queue.push(node)
+    }
+    for (let at = 0; at < queue.length; at++) {
+      for (const id of (queue[at] as GraphNodeRecord).dependents) {
+        const node = this.#require(id)
+        if (seen.has(node)) continue
+        seen.add(node)
+        queue.push(node)
+      }
+    }
+    return [...seen].sort(byLevel)
+  }
+
+  #build(nodes: readonly GraphNodeRecord[]): Plan {
+    const steps = new Uint32Array(nodes.length)
+    const pages = new Uint32Array(nodes.length)
+    let costNs = 0
+    for (const [i, node] of nodes.entries()) {
+      steps[i] = node.step as number
+      pages[i] = node.id
+      costNs += node.costNs
+    }
+    return { steps, pages, costNs, observedNs: 0 }
+  }
+
+  #insert(node: GraphNodeRecord): void {
+    if (this.#nodes.has(node.id)) throw new Error(`graph: page ${node.id} is there already`)
+    this.#nodes.set(node.id, node)
+  }
+
+  #require(id: number): GraphNodeRecord {
+    const node = this.#nodes.get(id)
+    if (node === undefined) throw new Error(`graph: page ${id} is not there`)
+    return node
+  }
+}
+
+function byLevel(a: GraphNodeRecord, b: GraphNodeRecord): number {
+  return a.level - b.level || a.id - b.id
+}

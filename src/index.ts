@@ -1,0 +1,24 @@
+/**
+ * The library's public face: the bus with its subscriptions, the errors and the words of its arguments and answers.
+ */
+import { Bus as EngineBus } from './engine/bus.js'
+import type { BusOptions } from './engine/types.js'
+import { type Change, type SubscribeOptions, subscribe } from './stream/subscribe.js'
+
+/** A bus that can be subscribed to. */
+export class Bus extends EngineBus {
+  static override async open(options: BusOptions = {}): Promise<Bus> {
+    return (await super.open(options)) as Bus
+  }
+
+  /** Every change to the pages that match, in order, from now on. Leaving the loop ends the subscription. */
+  subscribe(options: SubscribeOptions): AsyncIterableIterator<Change> {
+    return subscribe(this, options)
+  }
+}
+
+export type { CreateResult, PatchResult, WriteOptions } from './engine/bus.js'
+export type * from './engine/types.js'
+export { ERRORS, type ErrorCode, MmsbError, type ProblemDocument } from './errors.js'
+export type { Dtype, TypedArray } from './state/dtype.js'
+export type { Change, SubscribeOptions } from './stream/subscribe.js'
