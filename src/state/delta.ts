@@ -1,0 +1,278 @@
+/**
+ * The payload of a delta command (docs/FORMAT.md, type 4): its layout, the check against the page it goes to, and its
+ * form for people. How it is written is in frame-writer.ts.
+ *
+ * Invariants: checkDeltaLayout looks at the header and the padding only, in constant time, and makes every later access
+ * of the payload safe; validateDelta looks at all that the layout leaves open. A delta that passed both can be applied.
+ */
+import { MmsbError } from '../errors.js'
+import { align8, eachRun, isZero, scanBits } from './bytes.js'
+import { DTYPE_INFO, DTYPES, type Dtype, dtypeOfCode, type TypedArray } from './dtype.js'
+import type { DeltaCommand } from './frame.js'
+import { MERGES, type Merge } from './types.js'
+import { valuesToJson } from './value.js'
+
+export const DELTA_HEADER_BYTES = 32
+export const DELTA_DENSE = 0
+export const DELTA_SPARSE = 1
+export const DELTA_MASKED = 2
+/** Encodings: width of sparse indices; run-length coded mask. */
+export const SPARSE_U32 = 4
+export const MASK_RAW = 0
+export const MASK_RUNS = 1
+
+const FIRST_BITWISE_MERGE = MERGES.indexOf('and')
+
+/** By dtype code. */
+const SIZE_BYTES = Uint8Array.from(DTYPES, (name) => DTYPE_INFO[name].sizeBytes)
+const IS_FLOAT = Uint8Array.from(DTYPES, (name) => (DTYPE_INFO[name].kind === 'float' ? 1 : 0))
+
+const invalid = (index: number, why: string): MmsbError =>
+  new MmsbError('INVALID_DELTA', `command ${index}: ${why}`)
+
+/**
+ * Checks the layout of the delta command of `byteLength` bytes at `at`. All of them are in `bytes`.
+ * @throws MmsbError INVALID_DELTA
+ */
+export function checkDeltaLayout(
+  bytes: Uint8Array,
+  words: Uint32Array,
+  at: number,
+  byteLength: number,
+  index: number,
+): void {
+  if (byteLength < DELTA_HEADER_BYTES) throw invalid(index, `a delta needs ${DELTA_HEADER_BYTES} bytes`)
+  const word = at >>> 2
+  const codes = words[word + 3]!
+  const dtypeCode = (codes >>> 16) & 0xff
+  const size = SIZE_BYTES[dtypeCode]
+  if (size === undefined) throw invalid(index, `there is no dtype code ${dtypeCode}`)
+  checkMergeCode((codes >>> 8) & 0xff, dtypeCode, index)
+  const payloadLength = words[word + 7]!
+  if (DELTA_HEADER_BYTES + align8(payloadLength) !== byteLength) {
+    throw invalid(index, `a payload of ${payloadLength} bytes does not make a command of ${byteLength}`)
+  }
+  // Dense is the common case and has one comparison for each field.
+  const kind = codes & 0xff
+  const count = words[word + 5]!
+  const valueCount = words[word + 6]!
+  const valuesAt =
+    kind === DELTA_DENSE && codes >>> 24 === 0
+      ? 0
+      : otherValuesAt(words, word, index, kind, codes >>> 24, count, payloadLength)
+  if (kind !== DELTA_MASKED && valueCount !== count) {
+    throw invalid(index, `${valueCount} values for ${count} elements`)
+  }
+  if (valuesAt + valueCount * size !== payloadLength) {
+    throw invalid(index, `${valueCount} values do not fit a payload of ${payloadLength} bytes`)
+  }
+  const start = at + DELTA_HEADER_BYTES
+  if (!isZero(bytes, start + payloadLength, at + byteLength)) throw invalid(index, 'its padding is not 0')
+  const prefix = kind === DELTA_SPARSE ? count * 4 : valuesAt === 0 ? 0 : Math.ceil(count / 8)
+  if (codes >>> 24 !== MASK_RUNS && !isZero(bytes, start + prefix, start + valuesAt)) {
+    throw invalid(index, 'its padding is not 0')
+  }
+}
+
+function checkMergeCode(merge: number, dtypeCode: number, index: number): void {
+  if (merge >= MERGES.length) throw invalid(index, `there is no merge code ${merge}`)
+  if (merge >= FIRST_BITWISE_MERGE && IS_FLOAT[dtypeCode] === 1) {
+    throw invalid(index, `merge ${MERGES[merge]} is not defined for ${DTYPES[dtypeCode]}`)
+  }
+}
+
+/** Where the values of a sparse or masked delta begin, from the start of its payload. */
+function otherValuesAt(
+  words: Uint32Array,
+  word: number,
+  index: number,
+  kind: number,
+  encoding: number,
+  count: number,
+  payloadLength: number,
+): number {
+  if (kind === DELTA_SPARSE && encoding === SPARSE_U32) {
+    if (words[word + 4] !== 0) throw invalid(index, 'a sparse delta has offset 0')
+    return align8(count * 4)
+  }
+  if (kind === DELTA_MASKED && encoding === MASK_RAW) return align8(Math.ceil(count / 8))
+  if (kind === DELTA_MASKED && encoding === MASK_RUNS) {
+    if (payloadLength < 8) throw invalid(index, 'a run-length mask needs 8 bytes')
+    if (words[word + 9] !== 0) throw invalid(index, 'the reserved field of its mask is not 0')
+    return 8 + words[word + 8]! * 8
+  }
+  throw invalid(
+    index,
+    kind > DELTA_MASKED
+      ? `there is no delta kind ${kind}`
+      : `there is no encoding ${encoding} for kind ${kind}`,
+  )
+}
+
+// ---- against the page -------------------------------------------------------------------------------------------------
+
+/** What a delta is checked against. */
+export interface DeltaTarget {
+  readonly dtype: Dtype
+  readonly elements: number
+}
+
+type DeltaHeader = Omit<DeltaCommand, 'type'>
+
+/**
+ * Checks a delta whose layout holds against its page: dtype, range, indices, mask bits, bool values. Takes the command
+ * or the cursor of eachCommand.
+ * @throws MmsbError INVALID_DELTA
+ */
+export function validateDelta(delta: DeltaHeader, page: DeltaTarget): void {
+  if (DTYPES[delta.dtypeCode] !== page.dtype) {
+    throw invalid(delta.index, `values are ${DTYPES[delta.dtypeCode]}, the page is ${page.dtype}`)
+  }
+  switch (delta.kind) {
+    case DELTA_SPARSE:
+      checkIndices(delta, page.elements)
+      break
+    case DELTA_MASKED:
+      checkRange(delta, page.elements)
+      checkMask(delta)
+      break
+    default:
+      checkRange(delta, page.elements)
+  }
+  if (delta.dtypeCode === 0) checkBoolValues(delta)
+}
+
+function checkRange({ index, elementOffset, count }: DeltaHeader, elements: number): void {
+  if (elementOffset + count > elements) {
+    throw invalid(
+      index,
+      `elements ${elementOffset} to ${elementOffset + count} are past the end: the page has ${elements}`,
+    )
+  }
+}
+
+function checkIndices(delta: DeltaHeader, elements: number): void {
+  const { words } = delta.frame
+  const start = delta.payloadOffset >>> 2
+  for (let i = 0; i < delta.count; i++) {
+    if (words[start + i]! >= elements) {
+      throw invalid(
+        delta.index,
+        `indices[${i}]: ${words[start + i]} is past the end: the page has ${elements}`,
+      )
+    }
+  }
+}
+
+function checkMask(delta: DeltaHeader): void {
+  const { covered, set } = delta.encoding === MASK_RUNS ? measureRuns(delta) : measureBits(delta)
+  if (covered > delta.count) {
+    throw invalid(delta.index, `its mask goes past the ${delta.count} elements it covers`)
+  }
+  if (set !== delta.valueCount) {
+    throw invalid(delta.index, `${delta.valueCount} values for a mask with ${set} bits set`)
+  }
+}
+
+function measureRuns(delta: DeltaHeader): { covered: number; set: number } {
+  const { words } = delta.frame
+  const runs = delta.payloadOffset >>> 2
+  let covered = 0
+  let set = 0
+  for (let i = 0; i < words[runs]!; i++) {
+    covered += words[runs + 2 + i * 2]! + words[runs + 3 + i * 2]!
+    set += words[runs + 3 + i * 2]!
+  }
+  return { covered, set }
+}
+
+function measureBits(delta: DeltaHeader): { covered: number; set: number } {
+  const bits = maskBytes(delta)
+  const past = delta.count % 8
+  const clean = past === 0 || bits[bits.length - 1]! >>> past === 0
+  return { covered: clean ? delta.count : delta.count + 1, set: scanBits(bits).set }
+}
+
+function maskBytes(delta: DeltaHeader): Uint8Array {
+  return delta.frame.bytes.subarray(delta.payloadOffset, delta.payloadOffset + Math.ceil(delta.count / 8))
+}
+
+function checkBoolValues(delta: DeltaHeader): void {
+  const { bytes } = delta.frame
+  const end = delta.payloadOffset + delta.payloadLength
+  const start = end - delta.valueCount
+  for (let i = start; i < end; i++) {
+    if (bytes[i]! > 1)
+      throw invalid(delta.index, `values[${i - start}]: ${bytes[i]} must be 0 or 1 (dtype bool)`)
+  }
+}
+
+// ---- for people -------------------------------------------------------------------------------------------------------
+
+/** A delta as /v1/epochs shows it. `mask`: base64; with `offset` where the mask does not begin at element 0. */
+export interface DeltaJson {
+  readonly page: number
+  readonly offset?: number
+  readonly indices?: number[]
+  readonly mask?: string
+  readonly values: (number | string | boolean)[]
+  readonly merge: Merge
+}
+
+/** The op that made a delta command, with the page by id. The delta is one that validateDelta let through. */
+export function decodeDeltaForJson(delta: DeltaHeader): DeltaJson {
+  const page = delta.pageId
+  const values = valuesToJson(dtypeOfCode(delta.dtypeCode)!, deltaValues(delta))
+  const merge = MERGES[delta.merge]!
+  if (delta.kind === DELTA_SPARSE) {
+    const start = delta.payloadOffset >>> 2
+    return {
+      page,
+      indices: Array.from(delta.frame.words.subarray(start, start + delta.count)),
+      values,
+      merge,
+    }
+  }
+  if (delta.kind === DELTA_MASKED) {
+    const bits = delta.encoding === MASK_RUNS ? expandRuns(delta) : maskBytes(delta)
+    const mask = Buffer.from(bits.buffer, bits.byteOffset, bits.length).toString('base64')
+    return delta.elementOffset === 0
+      ? { page, mask, values, merge }
+      : { page, offset: delta.elementOffset, mask, values, merge }
+  }
+  return { page, offset: delta.elementOffset, values, merge }
+}
+
+/** The values of a delta, in the order of its payload: a view where alignment allows (it always does), not a copy. */
+export function deltaValues(delta: DeltaHeader): TypedArray {
+  const info = DTYPE_INFO[dtypeOfCode(delta.dtypeCode)!]
+  const { bytes } = delta.frame
+  const at = delta.payloadOffset + delta.payloadLength - delta.valueCount * info.sizeBytes
+  return info.view(bytes.buffer, bytes.byteOffset + at, delta.valueCount)
+}
+
+function expandRuns(delta: DeltaHeader): Uint8Array {
+  const bits = new Uint8Array(Math.ceil(delta.count / 8))
+  const { words } = delta.frame
+  const runs = delta.payloadOffset >>> 2
+  let element = 0
+  for (let i = 0; i < words[runs]!; i++) {
+    element += words[runs + 2 + i * 2]!
+    const end = element + words[runs + 3 + i * 2]!
+    for (; element < end; element++) bits[element >>> 3]! |= 1 << (element & 7)
+  }
+  return bits
+}
+
+/** A bitset as run-length words: runCount, 0, then skip and take of each run. */
+export function writeRuns(bits: Uint8Array, runCount: number, words: Uint32Array, at: number): void {
+  words[at] = runCount
+  words[at + 1] = 0
+  let next = at + 2
+  let element = 0
+  eachRun(bits, (start, end) => {
+    words[next++] = start - element
+    words[next++] = end - start
+    element = end
+  })
+}

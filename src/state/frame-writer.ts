@@ -1,0 +1,378 @@
+/**
+ * Writes frames (docs/FORMAT.md). Input from JSON or the library is checked here, while it is encoded: what comes out
+ * needs no second check.
+ *
+ * Invariants: a method that throws leaves the frame as it was; the buffer grows and is never shared; words that may stay
+ * unwritten inside a command (padding) are zeroed first, so leftovers of a refused command never show.
+ */
+import { MmsbError } from '../errors.js'
+import {
+  FRAME_HEADER_BYTES,
+  FRAME_INTENT_MAX_BYTES,
+  FRAME_KEY_MAX_BYTES,
+  FRAME_MAGIC,
+  FRAME_MAX_BYTES,
+  FRAME_MAX_COMMANDS,
+  FRAME_MAX_PRECONDITIONS,
+  FRAME_SOURCE_MAX_BYTES,
+  FRAME_VERSION,
+} from '../limits.js'
+import { align8, scanBits } from './bytes.js'
+import {
+  DELTA_DENSE,
+  DELTA_HEADER_BYTES,
+  DELTA_MASKED,
+  DELTA_SPARSE,
+  MASK_RAW,
+  MASK_RUNS,
+  SPARSE_U32,
+  writeRuns,
+} from './delta.js'
+import { DTYPE_INFO, type Dtype } from './dtype.js'
+import {
+  COMMAND_CREATE_PAGE,
+  COMMAND_DEFINE_FUNCTION,
+  COMMAND_DELETE_PAGE,
+  COMMAND_DELTA,
+  type CreatePageFields,
+  type FramePrecondition,
+} from './frame.js'
+import { type DeltaInput, type DeltaValues, LOCATIONS, MERGES, type Merge, PAGE_KINDS } from './types.js'
+import { writeValues } from './value.js'
+
+export interface FrameWriterOptions {
+  /** Idempotency key. */
+  readonly key?: string | undefined
+  readonly source?: string | undefined
+  /** Any JSON value; undefined: none. */
+  readonly intent?: unknown
+  readonly expect?: readonly FramePrecondition[] | undefined
+}
+
+/** Room for the header and one small delta; a frame that needs more doubles. */
+const INITIAL_BYTES = 256
+const NO_BYTES = new Uint8Array(0)
+
+const invalid = (detail: string): MmsbError => new MmsbError('INVALID_DELTA', detail)
+
+export class FrameWriter {
+  #bytes = new Uint8Array(INITIAL_BYTES)
+  #words = new Uint32Array(this.#bytes.buffer)
+  #length = FRAME_HEADER_BYTES
+  #commandCount = 0
+
+  /** @throws MmsbError PAYLOAD_TOO_LARGE, INVALID_REQUEST (an intent that is not JSON) */
+  constructor(options: FrameWriterOptions = {}) {
+    const { key, source, intent, expect } = options
+    if (key !== undefined || source !== undefined || intent !== undefined || expect !== undefined) {
+      this.#head(expect ?? [], key, source, intent)
+    }
+    this.#words[0] = FRAME_MAGIC
+    this.#words[2] = FRAME_VERSION
+  }
+
+  #head(
+    expect: readonly FramePrecondition[],
+    key: string | undefined,
+    source: string | undefined,
+    intent: unknown,
+  ): void {
+    const texts = [
+      textBytes(key, 'key', FRAME_KEY_MAX_BYTES),
+      textBytes(source, 'source', FRAME_SOURCE_MAX_BYTES),
+      textBytes(intentText(intent), 'intent', FRAME_INTENT_MAX_BYTES),
+    ] as const
+    if (expect.length > FRAME_MAX_PRECONDITIONS) {
+      throw new MmsbError(
+        'PAYLOAD_TOO_LARGE',
+        `${expect.length} preconditions; at most ${FRAME_MAX_PRECONDITIONS}`,
+      )
+    }
+    let at = this.#reserve(expect.length * 16 + texts.reduce((sum, text) => sum + align8(text.length), 0))
+    const words = this.#words
+    words[4] = expect.length
+    words[5] = texts[0].length | (texts[1].length << 16)
+    words[6] = texts[2].length
+    for (const { pageId, version } of expect) {
+      words[at >>> 2] = pageId
+      words[(at >>> 2) + 1] = 0
+      words[(at >>> 2) + 2] = version >>> 0
+      words[(at >>> 2) + 3] = Math.floor(version / 2 ** 32)
+      at += 16
+    }
+    for (const text of texts) at = this.#putPadded(at, text)
+    this.#length = at
+  }
+
+  /** Adds a create-page command. `definition` is empty for a source page. */
+  createPage(page: CreatePageFields): void {
+    const name = Buffer.from(page.name, 'latin1')
+    const rank = page.shape.length
+    const total = 32 + align8(rank * 4) + align8(name.length) + align8(page.definition.length)
+    const at = this.#reserve(total)
+    const word = at >>> 2
+    const words = this.#words
+    words[word] = COMMAND_CREATE_PAGE
+    words[word + 1] = total
+    words[word + 2] = page.id
+    words[word + 3] =
+      DTYPE_INFO[page.dtype].code |
+      (rank << 8) |
+      (LOCATIONS.indexOf(page.location) << 16) |
+      (PAGE_KINDS.indexOf(page.kind) << 24)
+    words[word + 4] = Number(page.fill & 0xffff_ffffn)
+    words[word + 5] = Number(page.fill >> 32n)
+    words[word + 6] = name.length
+    words[word + 7] = page.definition.length
+    if (rank % 2 === 1) words[word + 8 + rank] = 0
+    words.set(page.shape, word + 8)
+    const nameAt = at + 32 + align8(rank * 4)
+    this.#putPadded(this.#putPadded(nameAt, name), page.definition)
+    this.#commit(total)
+  }
+
+  deletePage(pageId: number): void {
+    const word = this.#reserve(16) >>> 2
+    this.#words[word] = COMMAND_DELETE_PAGE
+    this.#words[word + 1] = 16
+    this.#words[word + 2] = pageId
+    this.#words[word + 3] = 0
+    this.#commit(16)
+  }
+
+  /** An empty definition deletes the function. */
+  defineFunction(name: string, definition: Uint8Array = NO_BYTES): void {
+    const nameBytes = Buffer.from(name, 'latin1')
+    const total = 16 + align8(nameBytes.length) + align8(definition.length)
+    const at = this.#reserve(total)
+    const word = at >>> 2
+    this.#words[word] = COMMAND_DEFINE_FUNCTION
+    this.#words[word + 1] = total
+    this.#words[word + 2] = nameBytes.length
+    this.#words[word + 3] = definition.length
+    this.#putPadded(this.#putPadded(at + 16, nameBytes), definition)
+    this.#commit(total)
+  }
+
+  /**
+   * Adds a delta to a page of `elements` elements of `dtype`. A mask is stored raw or run-length coded, whichever is
+   * smaller.
+   * @throws MmsbError INVALID_DELTA, PAYLOAD_TOO_LARGE
+   */
+  delta(pageId: number, dtype: Dtype, elements: number, input: DeltaInput): void {
+    const merge = mergeCode(input.merge, dtype)
+    const { values, indices, mask, offset } = input
+    if (!Array.isArray(values) && !ArrayBuffer.isView(values)) throw invalid('values must be an array')
+    if (indices === undefined && mask === undefined) {
+      this.#dense(pageId, dtype, merge, elements, offset ?? 0, values)
+    } else if (offset !== undefined) {
+      throw invalid(`offset cannot be given together with ${indices === undefined ? 'mask' : 'indices'}`)
+    } else if (mask === undefined) {
+      this.#sparse(pageId, dtype, merge, elements, indices!, values)
+    } else if (indices === undefined) {
+      this.#masked(pageId, dtype, merge, elements, mask, values)
+    } else {
+      throw invalid('indices and mask cannot be given together')
+    }
+  }
+
+  #dense(
+    pageId: number,
+    dtype: Dtype,
+    merge: number,
+    elements: number,
+    offset: number,
+    values: DeltaValues,
+  ): void {
+    if (!Number.isInteger(offset) || offset < 0) throw invalid('offset must be an integer of at least 0')
+    const count = values.length
+    if (offset + count > elements) {
+      throw invalid(`elements ${offset} to ${offset + count} are past the end: the page has ${elements}`)
+    }
+    const payload = count * DTYPE_INFO[dtype].sizeBytes
+    const at = this.#deltaHeader(pageId, DELTA_DENSE, dtype, merge, 0, offset, count, count, payload)
+    writeValues(dtype, values, this.#bytes.buffer, at)
+    this.#commitDelta(payload)
+  }
+
+  #sparse(
+    pageId: number,
+    dtype: Dtype,
+    merge: number,
+    elements: number,
+    indices: ArrayLike<number>,
+    values: DeltaValues,
+  ): void {
+    if (!Array.isArray(indices) && !ArrayBuffer.isView(indices)) throw invalid('indices must be an array')
+    const count = indices.length
+    if (count !== values.length) throw invalid(`${count} indices but ${values.length} values`)
+    const payload = align8(count * 4) + count * DTYPE_INFO[dtype].sizeBytes
+    const at = this.#deltaHeader(pageId, DELTA_SPARSE, dtype, merge, SPARSE_U32, 0, count, count, payload)
+    if (count % 2 === 1) this.#words[(at >>> 2) + count] = 0
+    writeIndices(indices, elements, this.#words, at >>> 2)
+    writeValues(dtype, values, this.#bytes.buffer, at + align8(count * 4))
+    this.#commitDelta(payload)
+  }
+
+  #masked(
+    pageId: number,
+    dtype: Dtype,
+    merge: number,
+    elements: number,
+    mask: string | Uint8Array,
+    values: DeltaValues,
+  ): void {
+    const bits = maskBits(mask, elements)
+    const { set, runs } = scanBits(bits)
+    const count = values.length
+    if (set !== count) throw invalid(`the mask has ${set} bits set but there are ${count} values`)
+    const raw = align8(bits.length)
+    const coded = 8 + runs * 8
+    const encoding = coded < raw ? MASK_RUNS : MASK_RAW
+    const maskBytes = Math.min(coded, raw)
+    const payload = maskBytes + count * DTYPE_INFO[dtype].sizeBytes
+    const at = this.#deltaHeader(pageId, DELTA_MASKED, dtype, merge, encoding, 0, elements, count, payload)
+    if (encoding === MASK_RUNS) writeRuns(bits, runs, this.#words, at >>> 2)
+    else this.#putPadded(at, bits)
+    writeValues(dtype, values, this.#bytes.buffer, at + maskBytes)
+    this.#commitDelta(payload)
+  }
+
+  /** Reserves the whole command, writes its header and returns where the payload goes. */
+  #deltaHeader(
+    pageId: number,
+    kind: number,
+    dtype: Dtype,
+    merge: number,
+    encoding: number,
+    offset: number,
+    count: number,
+    valueCount: number,
+    payload: number,
+  ): number {
+    const total = DELTA_HEADER_BYTES + align8(payload)
+    const at = this.#reserve(total)
+    const word = at >>> 2
+    const words = this.#words
+    words[word] = COMMAND_DELTA
+    words[word + 1] = total
+    words[word + 2] = pageId
+    words[word + 3] = kind | (merge << 8) | (DTYPE_INFO[dtype].code << 16) | (encoding << 24)
+    words[word + 4] = offset
+    words[word + 5] = count
+    words[word + 6] = valueCount
+    words[word + 7] = payload
+    if (payload % 8 !== 0) {
+      words[(at + total - 8) >>> 2] = 0
+      words[(at + total - 4) >>> 2] = 0
+    }
+    return at + DELTA_HEADER_BYTES
+  }
+
+  #commitDelta(payload: number): void {
+    this.#commit(DELTA_HEADER_BYTES + align8(payload))
+  }
+
+  #commit(bytes: number): void {
+    this.#length += bytes
+    this.#commandCount++
+  }
+
+  /** Makes room for `bytes` more and returns where they begin. */
+  #reserve(bytes: number): number {
+    const need = this.#length + bytes
+    if (need > FRAME_MAX_BYTES) {
+      throw new MmsbError(
+        'PAYLOAD_TOO_LARGE',
+        `a transaction has at most ${FRAME_MAX_BYTES} bytes; this needs ${need}`,
+      )
+    }
+    if (this.#commandCount >= FRAME_MAX_COMMANDS) {
+      throw new MmsbError('PAYLOAD_TOO_LARGE', `a transaction has at most ${FRAME_MAX_COMMANDS} commands`)
+    }
+    if (need > this.#bytes.length) this.#grow(need)
+    return this.#length
+  }
+
+  #grow(need: number): void {
+    const larger = new Uint8Array(align8(Math.max(need, this.#bytes.length * 2)))
+    larger.set(this.#bytes.subarray(0, this.#length))
+    this.#bytes = larger
+    this.#words = new Uint32Array(larger.buffer)
+  }
+
+  /** Writes bytes and zeros up to a multiple of 8; returns the end. */
+  #putPadded(at: number, bytes: Uint8Array): number {
+    const end = at + align8(bytes.length)
+    if (end > at) this.#bytes.fill(0, end - 8, end)
+    this.#bytes.set(bytes, at)
+    return end
+  }
+
+  /** The finished frame: a view of the writer's buffer, at its start. The writer must not be used again. */
+  finish(): Uint8Array {
+    this.#words[1] = this.#length
+    this.#words[3] = this.#commandCount
+    return this.#bytes.subarray(0, this.#length)
+  }
+}
+
+function textBytes(text: string | undefined, what: string, mostBytes: number): Uint8Array {
+  if (text === undefined) return NO_BYTES
+  const bytes = Buffer.from(text, 'utf8')
+  if (bytes.length > mostBytes) {
+    throw new MmsbError('PAYLOAD_TOO_LARGE', `${what} has ${bytes.length} bytes; at most ${mostBytes}`)
+  }
+  return bytes
+}
+
+function intentText(intent: unknown): string | undefined {
+  try {
+    return intent === undefined ? undefined : JSON.stringify(intent)
+  } catch (cause) {
+    throw new MmsbError('INVALID_REQUEST', 'intent is not a JSON value', undefined, { cause })
+  }
+}
+
+function mergeCode(merge: Merge | undefined, dtype: Dtype): number {
+  if (merge === undefined) return 0
+  const code = MERGES.indexOf(merge)
+  if (code < 0) throw invalid(`merge must be one of ${MERGES.join(', ')}, not ${JSON.stringify(merge)}`)
+  if (DTYPE_INFO[dtype].kind === 'float' && (merge === 'and' || merge === 'or' || merge === 'xor')) {
+    throw invalid(`merge ${merge} is not defined for ${dtype}`)
+  }
+  return code
+}
+
+function writeIndices(indices: ArrayLike<number>, elements: number, words: Uint32Array, at: number): void {
+  for (let i = 0; i < indices.length; i++) {
+    const index = indices[i]
+    if (typeof index !== 'number' || index >>> 0 !== index) {
+      throw invalid(`indices[${i}]: ${String(index)} is not an index`)
+    }
+    if (index >= elements) throw invalid(`indices[${i}]: ${index} is past the end: the page has ${elements}`)
+    words[at + i] = index
+  }
+}
+
+/** The bitset of a mask over a whole page. */
+function maskBits(mask: string | Uint8Array, elements: number): Uint8Array {
+  const bits = typeof mask === 'string' ? decodeBase64(mask) : mask
+  if (!(bits instanceof Uint8Array)) throw invalid('mask must be base64 text or bytes')
+  const length = Math.ceil(elements / 8)
+  if (bits.length !== length) {
+    throw invalid(`mask has ${bits.length} bytes; ${elements} elements need ${length}`)
+  }
+  const past = elements % 8
+  if (past !== 0 && bits[length - 1]! >>> past !== 0) {
+    throw invalid(`mask has bits set past the ${elements} elements of the page`)
+  }
+  return bits
+}
+
+function decodeBase64(text: string): Uint8Array {
+  const bytes = Buffer.from(text, 'base64')
+  // Buffer skips what it does not know; only canonical text survives the way back.
+  if (bytes.toString('base64') !== text) throw invalid('mask is not base64')
+  return bytes
+}
