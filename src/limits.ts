@@ -56,7 +56,30 @@ export const SEGMENT_BYTES = 64 * 1024 ** 2
 export const SEGMENT_HEADER_BYTES = 4096
 export const RECORD_HEADER_BYTES = 64
 export const RECORD_ALIGN_BYTES = 8
+export const SEGMENT_FORMAT_VERSION = 1
+/** A length above this in a record header is not believed. */
+export const RECORD_MAX_BYTES = 512 * 1024 ** 2
+/** Up to this size a record is gathered in one buffer and written by one call; above, its parts are written in place. */
+export const RECORD_GATHER_MAX_BYTES = 64 * 1024
+export const LOG_READ_BYTES = 1024 ** 2
+/** fsync=interval: at most this long between two syncs of a log that changed. */
+export const LOG_SYNC_INTERVAL_MS = 1_000
+/** Zeros are written ahead of small appends, in pieces of this size, kept between one and two pieces ahead. */
+export const LOG_ZERO_PIECE_BYTES = 1024 ** 2
+
+/** Log index: one row per block of the log; rows are written to the catalogue this many at a time. */
+export const INDEX_BLOCK_BYTES = 256 * 1024
+export const INDEX_BATCH_ROWS = 64
+/** A block that touches more pages than this lists none: it may touch any. */
+export const INDEX_BLOCK_PAGES_MAX = 4096
+
+/** Checkpoints. */
 export const CHECKPOINT_CHUNK_BYTES = 64 * 1024
+/** Chunks lie together in rows of up to this size. */
+export const CHECKPOINT_PACK_BYTES = 1024 ** 2
+export const CHECKPOINT_PACK_CHUNKS_MAX = 16_384
+/** Pieces handed to the checkpoint's thread and not yet taken up by it. */
+export const CHECKPOINT_PIECES_IN_FLIGHT = 4
 
 /** Digest: bytes of a page hashed together. */
 export const DIGEST_CHUNK_BYTES = 4096
@@ -68,3 +91,19 @@ export const STREAM_MESSAGE_MAX_BYTES = 16 * 1024 ** 2
 export const STREAM_PROGRESS_INTERVAL_MS = 5_000
 export const STREAM_QUEUE_MAX_BYTES = 16 * 1024 ** 2
 export const STREAM_SUBSCRIPTIONS_MAX = 1_000
+export const STREAM_PATTERNS_MAX = 256
+export const STREAM_ID_MAX_LENGTH = 200
+export const STREAM_RATE_MAX_HZ = 1_000
+export const STREAM_CONNECTIONS_MAX = 10_000
+/** Bytes of pages a snapshot, and bytes of values a change message, may carry. */
+export const STREAM_SNAPSHOT_MAX_BYTES = 64 * 1024 ** 2
+export const STREAM_CHANGE_MAX_BYTES = 64 * 1024 ** 2
+/** Transactions of one WebSocket that wait for their epoch before the server stops reading from it. */
+export const STREAM_TRANSACTIONS_IN_FLIGHT_MAX = 4_096
+/** A WebSocket that shows no sign of life between two of these is dropped. */
+export const STREAM_PING_INTERVAL_MS = 60_000
+export const RETRY_AFTER_SECONDS = 1
+/** JSON of more values than this goes out in pieces, so that other requests are answered in between. */
+export const JSON_PIECE_ELEMENTS = 65_536
+/** How long a stopping server waits for requests that are under way. */
+export const STOP_GRACE_MS = 10_000

@@ -2,8 +2,17 @@
  * What the store keeps and gives back, and the doors to the outside it is handed. Types only.
  * The store knows epochs, frames as opaque bytes, page ids and chunks; it knows nothing of graphs or ops.
  */
+import type { StoreIo } from './io.js'
 
 export type FsyncPolicy = 'always' | 'interval' | 'off'
+
+/** CRC-32C (Castagnoli), continuing from `seed` (0 to start), standard inversions inside. */
+export type Crc32c = (bytes: Uint8Array, seed?: number) => number
+
+export interface Notice {
+  readonly level: 'info' | 'warn' | 'error'
+  readonly message: string
+}
 
 /** One epoch in the log. */
 export interface LogRecord {
@@ -13,7 +22,7 @@ export interface LogRecord {
   /** 16 bytes: the digest of the state before this epoch. */
   readonly digestBefore: Uint8Array
   readonly frameCount: number
-  /** The frames, one after another (docs/FORMAT.md). */
+  /** The frames, one after another (docs/FORMAT.md). Given to append, they must not change until it has settled. */
   readonly frames: Uint8Array
   /** Ids of the pages that deltas or structural commands of the frames touch, ascending. */
   readonly touchedPages: Uint32Array
@@ -41,7 +50,7 @@ export interface CheckpointHeader {
 export interface CheckpointSource {
   readonly header: CheckpointHeader
   readonly pages: readonly CheckpointPage[]
-  /** Bytes [offset, offset + length) of a page as of the checkpoint's epoch; length <= 1 MiB. */
+  /** Bytes [offset, offset + length) of a page as of the checkpoint's epoch; length <= 1 MiB. Copied before the next call. */
   read(pageId: number, offset: number, length: number): Uint8Array
 }
 
@@ -71,4 +80,88 @@ export interface RecoveryReport {
   readonly checkpointEpoch: number | null
   readonly tornBytes: number
   readonly notes: readonly string[]
+  /** The row of the recovery table that applied (src/store/recovery.ts). */
+  readonly row: string
+}
+
+/** One row of the log index: a run of whole records of one segment. */
+export interface IndexBlock {
+  /** First epoch of the segment the block lies in; names the segment. */
+  readonly segment: number
+  readonly offset: number
+  readonly end: number
+  readonly firstEpoch: number
+  readonly lastEpoch: number
+  /** Ids of the pages touched, packed (src/store/blocks.ts); null: any. */
+  readonly pages: Uint8Array | null
+}
+
+/** How far the index reaches, or that there is none to trust. */
+export type IndexState =
+  | { readonly state: 'lost'; readonly why: string }
+  | { readonly state: 'read'; readonly lastEpoch: number }
+
+/** The catalogue: log index and list of checkpoints. Everything in it can be rebuilt, so its loss loses nothing. */
+export interface Catalog {
+  /** Opens, migrates and checks; a catalogue that cannot be trusted is set aside and begun anew, and says so here. */
+  open(busId: string | null): Promise<IndexState>
+  addBlocks(blocks: readonly IndexBlock[]): Promise<void>
+  /** Forgets every block, to begin anew. */
+  clearBlocks(): Promise<void>
+  /** The block that holds the epoch, or undefined. */
+  blockOf(epoch: number): Promise<IndexBlock | undefined>
+  /** Blocks that overlap [from, to], ascending. */
+  blocksBetween(from: number, to: number): Promise<IndexBlock[]>
+  addCheckpoint(info: CheckpointInfo): Promise<void>
+  removeCheckpoint(epoch: number): Promise<void>
+  checkpoints(): Promise<CheckpointInfo[]>
+  close(): Promise<void>
+}
+
+export interface StoreOptions {
+  readonly dir: string
+  readonly fsync: FsyncPolicy
+  readonly crc32c: Crc32c
+  /** posix_fallocate through ffi: 0 or an errno. Absent: room is taken by writing zeros. */
+  readonly allocate?: (fd: number, offset: number, length: number) => number
+  readonly onNotice?: (notice: Notice) => void
+  /** Milliseconds since 1970. */
+  readonly clock?: () => number
+  /** The disk of the log; default: the real one. */
+  readonly io?: StoreIo
+  /** Random bytes for ids and seeds. */
+  readonly random?: (length: number) => Uint8Array
+  /** Calls back once after the delay; returns what cancels it. */
+  readonly setTimer?: (callback: () => void, delayMs: number) => () => void
+  /** Keeps a second process out; default: an exclusive lock held through SQLite. Returns what lets go. */
+  readonly lock?: (dir: string) => () => void
+  /** Default: catalog.db in a worker thread. */
+  readonly catalog?: Catalog
+  /** Size of a log segment; default SEGMENT_BYTES. */
+  readonly segmentBytes?: number
+}
+
+export interface TimingStats {
+  readonly count: number
+  readonly p50: number
+  readonly p99: number
+  readonly max: number
+}
+
+export interface StoreStats {
+  /** Bytes of records in the log, headers of segments included. */
+  readonly bytes: number
+  readonly segments: number
+  /** Records appended since the start. */
+  readonly records: number
+  /** Oldest epoch whose record is in the log; newest + 1 when it holds none. */
+  readonly minEpoch: number
+  readonly newestEpoch: number
+  /** Newest epoch known to be durable. */
+  readonly durableEpoch: number
+  /** Microseconds from the start of an append to its durability, of the newest appends. */
+  readonly appendUs: TimingStats
+  /** Epochs the index reaches. */
+  readonly indexedEpoch: number
+  readonly failure: string | null
 }

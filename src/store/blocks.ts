@@ -1,0 +1,100 @@
+/**
+ * Rows of the log index, built while records go by: runs of whole records with the set of pages they touch.
+ *
+ * Invariants: blocks follow one another without a gap, never span segments, and are closed by size alone, so an index
+ * rebuilt from the log has the same rows as one kept while it was written. A set of pages is exact or absent (any page).
+ */
+import { INDEX_BLOCK_BYTES, INDEX_BLOCK_PAGES_MAX } from '../limits.js'
+import type { IndexBlock } from './types.js'
+
+/** Ascending ids as gaps, in base 128, seven bits a byte, lowest first. */
+export function packPages(ids: Iterable<number>): Uint8Array {
+  const sorted = Uint32Array.from(ids).sort()
+  const bytes = new Uint8Array(sorted.length * 5)
+  let length = 0
+  let previous = 0
+  for (const id of sorted) {
+    let gap = id - previous
+    previous = id
+    while (gap >= 128) {
+      bytes[length++] = (gap & 127) | 128
+      gap = Math.floor(gap / 128)
+    }
+    bytes[length++] = gap
+  }
+  return bytes.slice(0, length)
+}
+
+/** The ids again. */
+export function unpackPages(bytes: Uint8Array): number[] {
+  const ids: number[] = []
+  let previous = 0
+  let gap = 0
+  let scale = 1
+  for (const byte of bytes) {
+    gap += (byte & 127) * scale
+    if (byte >= 128) {
+      scale *= 128
+      continue
+    }
+    previous += gap
+    ids.push(previous)
+    gap = 0
+    scale = 1
+  }
+  return ids
+}
+
+/** Gathers records into blocks. */
+export class BlockBuilder {
+  private open: {
+    segment: number
+    offset: number
+    end: number
+    firstEpoch: number
+    lastEpoch: number
+  } | null = null
+  private pages: Set<number> | null = new Set()
+
+  /** Takes the next record in; returns the block it completes, or null. */
+  add(
+    segment: number,
+    offset: number,
+    byteLength: number,
+    epoch: number,
+    touched: Uint32Array,
+  ): IndexBlock | null {
+    if (this.open === null) {
+      this.open = { segment, offset, end: offset, firstEpoch: epoch, lastEpoch: epoch }
+      this.pages = new Set()
+    }
+    this.open.end = offset + byteLength
+    this.open.lastEpoch = epoch
+    this.touch(touched)
+    return this.open.end - this.open.offset >= INDEX_BLOCK_BYTES ? this.flush() : null
+  }
+
+  private touch(ids: Uint32Array): void {
+    const { pages } = this
+    if (pages === null) return
+    if (ids.length > INDEX_BLOCK_PAGES_MAX) {
+      this.pages = null
+      return
+    }
+    for (const id of ids) pages.add(id)
+    if (pages.size > INDEX_BLOCK_PAGES_MAX) this.pages = null
+  }
+
+  /** Closes the block under way: at the end of a segment, or of the log. */
+  flush(): IndexBlock | null {
+    const { open, pages } = this
+    if (open === null) return null
+    this.open = null
+    return { ...open, pages: pages === null ? null : packPages(pages) }
+  }
+
+  /** The block under way, as it stands. */
+  peek(): IndexBlock | null {
+    return this.open === null ? null : { ...this.open, pages: null }
+  }
+}

@@ -1,0 +1,26 @@
+/**
+ * How the store names what went wrong: which system errors mean "no room", and the errors of the table it throws.
+ */
+import { MmsbError } from '../errors.js'
+
+export function systemCode(error: unknown): string {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
+}
+
+export function isNoRoom(error: unknown): boolean {
+  const code = systemCode(error)
+  return code === 'ENOSPC' || code === 'EDQUOT'
+}
+
+export function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
+/** The store has stopped, or must not start. */
+export function busFailed(detail: string, cause?: unknown): MmsbError {
+  return new MmsbError('BUS_FAILED', detail, undefined, cause === undefined ? undefined : { cause })
+}
+
+export function logFull(detail: string, cause?: unknown): MmsbError {
+  return new MmsbError('LOG_FULL', detail, undefined, cause === undefined ? undefined : { cause })
+}

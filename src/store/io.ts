@@ -1,0 +1,179 @@
+/**
+ * The disk, as the log sees it: an interface small enough to simulate, and the real one over node:fs.
+ *
+ * Invariants: `write` and `writeSync` put every byte or fail (short writes are continued); nothing here retries after an
+ * error; a file opened with `dsync` is durable, data and the metadata needed to read it, when a write returns. The log
+ * uses nothing but this interface, so a test can keep, drop or tear each write that was not synced. Checkpoint and
+ * catalog files are SQLite's and do not pass through here.
+ */
+import fs from 'node:fs'
+
+export type IoCallback = (error: NodeJS.ErrnoException | null) => void
+
+export interface OpenFlags {
+  readonly create?: boolean
+  readonly write?: boolean
+  /** Every write is durable when it returns (O_DSYNC). */
+  readonly dsync?: boolean
+}
+
+/** The injected disk. Paths are absolute. Errors are NodeJS errors with `code` (ENOSPC, EIO, ...). */
+export interface StoreIo {
+  makeDir(dir: string): void
+  /** Names in a folder, sorted. */
+  list(dir: string): string[]
+  exists(file: string): boolean
+  open(file: string, flags: OpenFlags): number
+  close(fd: number): void
+  sizeBytes(fd: number): number
+  /** Reads until `length` bytes or the end of the file; returns how many. */
+  readSync(fd: number, into: Uint8Array, length: number, position: number): number
+  read(fd: number, into: Uint8Array, length: number, position: number): Promise<number>
+  writeSync(fd: number, parts: readonly Uint8Array[], position: number): void
+  write(fd: number, parts: readonly Uint8Array[], position: number, done: IoCallback): void
+  syncSync(fd: number): void
+  sync(fd: number, done: IoCallback): void
+  truncate(fd: number, length: number): void
+  /** Reserves room for [offset, offset + length) and makes the file that long. Throws (ENOSPC) with the room unchanged. */
+  allocate(fd: number, offset: number, length: number): void
+  rename(from: string, to: string): void
+  remove(file: string): void
+  /** Makes creations, renames and removals in a folder durable. */
+  syncDir(dir: string): Promise<void>
+}
+
+/** posix_fallocate: 0 or an errno. */
+export type Allocate = (fd: number, offset: number, length: number) => number
+
+const ERRNO_NAMES: Readonly<Record<number, string>> = {
+  4: 'EINTR',
+  5: 'EIO',
+  9: 'EBADF',
+  22: 'EINVAL',
+  27: 'EFBIG',
+  28: 'ENOSPC',
+  95: 'EOPNOTSUPP',
+  122: 'EDQUOT',
+}
+
+function errnoError(errno: number, call: string): NodeJS.ErrnoException {
+  const code = ERRNO_NAMES[errno] ?? `errno ${errno}`
+  const error: NodeJS.ErrnoException = new Error(`${code}: ${call}`)
+  error.code = code
+  error.errno = -errno
+  return error
+}
+
+const ZEROS = new Uint8Array(1024 * 1024)
+
+/** Without posix_fallocate the room is taken by writing zeros, which also leaves nothing to be converted later. */
+function allocateByZeros(fd: number, offset: number, length: number): void {
+  for (let done = 0; done < length; ) {
+    done += fs.writeSync(fd, ZEROS, 0, Math.min(ZEROS.length, length - done), offset + done)
+  }
+}
+
+/** The parts that remain after `skip` bytes have been written. */
+function remaining(parts: readonly Uint8Array[], skip: number): Uint8Array[] {
+  const rest: Uint8Array[] = []
+  for (const part of parts) {
+    if (skip >= part.length) skip -= part.length
+    else {
+      rest.push(skip === 0 ? part : part.subarray(skip))
+      skip = 0
+    }
+  }
+  return rest
+}
+
+const lengthOf = (parts: readonly Uint8Array[]): number => {
+  let sum = 0
+  for (const part of parts) sum += part.length
+  return sum
+}
+
+function writeAsync(fd: number, parts: readonly Uint8Array[], position: number, done: IoCallback): void {
+  const length = lengthOf(parts)
+  const after = (error: NodeJS.ErrnoException | null, written: number): void => {
+    if (error !== null || written === length) done(error)
+    else if (written === 0) done(errnoError(5, 'write made no progress'))
+    else writeAsync(fd, remaining(parts, written), position + written, done)
+  }
+  const only = parts.length === 1 ? parts[0] : undefined
+  if (only !== undefined) fs.write(fd, only, 0, length, position, after)
+  else fs.writev(fd, parts as Uint8Array[], position, after)
+}
+
+function writeAll(fd: number, parts: readonly Uint8Array[], position: number): void {
+  const length = lengthOf(parts)
+  for (let done = 0; done < length; ) {
+    const rest = done === 0 ? parts : remaining(parts, done)
+    const only = rest.length === 1 ? rest[0] : undefined
+    const written =
+      only !== undefined
+        ? fs.writeSync(fd, only, 0, only.length, position + done)
+        : fs.writevSync(fd, rest as Uint8Array[], position + done)
+    if (written === 0) throw errnoError(5, 'write made no progress')
+    done += written
+  }
+}
+
+function readAll(fd: number, into: Uint8Array, length: number, position: number): number {
+  let done = 0
+  while (done < length) {
+    const got = fs.readSync(fd, into, done, length - done, position + done)
+    if (got === 0) break
+    done += got
+  }
+  return done
+}
+
+function readAsync(fd: number, into: Uint8Array, length: number, position: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const step = (done: number): void => {
+      fs.read(fd, into, done, length - done, position + done, (error, got) => {
+        if (error !== null) reject(error)
+        else if (got === 0 || done + got === length) resolve(done + got)
+        else step(done + got)
+      })
+    }
+    if (length === 0) resolve(0)
+    else step(0)
+  })
+}
+
+/** The machine's own disk. */
+export function realIo(allocate?: Allocate): StoreIo {
+  const { O_CREAT, O_DSYNC, O_RDONLY, O_RDWR } = fs.constants
+  return {
+    makeDir: (dir) => fs.mkdirSync(dir, { recursive: true, mode: 0o750 }),
+    list: (dir) => fs.readdirSync(dir).sort(),
+    exists: (file) => fs.existsSync(file),
+    open: (file, { create, write, dsync }) =>
+      fs.openSync(file, (write ? O_RDWR : O_RDONLY) | (create ? O_CREAT : 0) | (dsync ? O_DSYNC : 0), 0o640),
+    close: (fd) => fs.closeSync(fd),
+    sizeBytes: (fd) => fs.fstatSync(fd).size,
+    readSync: readAll,
+    read: readAsync,
+    writeSync: writeAll,
+    write: writeAsync,
+    syncSync: (fd) => fs.fdatasyncSync(fd),
+    sync: (fd, done) => fs.fdatasync(fd, done),
+    truncate: (fd, length) => fs.ftruncateSync(fd, length),
+    allocate: (fd, offset, length) => {
+      if (allocate === undefined) return allocateByZeros(fd, offset, length)
+      const errno = allocate(fd, offset, length)
+      if (errno !== 0) throw errnoError(errno, 'posix_fallocate')
+    },
+    rename: (from, to) => fs.renameSync(from, to),
+    remove: (file) => fs.rmSync(file, { force: true }),
+    syncDir: async (dir) => {
+      const handle = await fs.promises.open(dir, O_RDONLY)
+      try {
+        await handle.sync()
+      } finally {
+        await handle.close()
+      }
+    },
+  }
+}

@@ -1,0 +1,301 @@
+/**
+ * The log as a whole: the list of segments, what is found at start, and reading records back.
+ *
+ * Invariants: segments are contiguous (each begins with the epoch after the last of the one before it; checked when they
+ * are read); only the last may have a torn tail; inspecting changes nothing on disk, `openTail` does. Knows nothing of
+ * the index beyond where a block begins, and nothing of checkpoints.
+ */
+import path from 'node:path'
+import { MmsbError } from '../errors.js'
+import { LOG_READ_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
+import { busFailed, isNoRoom, textOf } from './failure.js'
+import type { StoreIo } from './io.js'
+import {
+  decodeRecordHeader,
+  encodeSegmentHeader,
+  recordAt,
+  recordSound,
+  type SegmentHeader,
+  viewOf,
+} from './record.js'
+import { readSegmentHeader, type ScannedRecord, SegmentScanner } from './segment.js'
+import { createSegment, NEXT_SEGMENT_NAME, newHeader, segmentName, Tail, type TailOptions } from './tail.js'
+import type { Crc32c, LogRecord } from './types.js'
+
+const SEGMENT_PATTERN = /^\d{20}\.seg$/
+
+export interface SegmentEntry {
+  readonly header: SegmentHeader
+  readonly file: string
+  /** Bytes of header and records; for the tail, as they stand. */
+  end: number
+}
+
+/** What inspecting the log found. */
+export interface LogFindings {
+  readonly segments: SegmentEntry[]
+  readonly busId: string | null
+  readonly newestEpoch: number
+  readonly tornBytes: number
+  /** Where the record stands that was durable and is bad, and what would be lost; null when there is none. */
+  readonly damage: string | null
+}
+
+export interface LogPlace {
+  readonly io: StoreIo
+  readonly logDir: string
+  readonly crc32c: Crc32c
+}
+
+export type OnScanned = (segment: SegmentHeader, scanned: ScannedRecord) => void
+
+/** Reads every segment header and every record of the last segment. Changes nothing. */
+export function inspectLog(place: LogPlace, onScanned: OnScanned): LogFindings {
+  const segments: SegmentEntry[] = []
+  const names = place.io.exists(place.logDir) ? place.io.list(place.logDir) : []
+  for (const name of names) {
+    if (!SEGMENT_PATTERN.test(name)) continue
+    const entry = inspectSegment(place, name)
+    if (typeof entry === 'string') return damaged(segments, `segment ${name}: ${entry}`)
+    const first = segments[0]
+    if (first !== undefined && first.header.busId !== entry.header.busId) {
+      return damaged(segments, `segment ${name} belongs to another bus`)
+    }
+    segments.push(entry)
+  }
+  const last = segments.at(-1)
+  if (last === undefined) return { segments, busId: null, newestEpoch: 0, tornBytes: 0, damage: null }
+  return inspectLast(place, segments, last, onScanned)
+}
+
+function damaged(segments: SegmentEntry[], damage: string): LogFindings {
+  return { segments, busId: segments[0]?.header.busId ?? null, newestEpoch: 0, tornBytes: 0, damage }
+}
+
+function inspectSegment(place: LogPlace, name: string): SegmentEntry | string {
+  const { io, logDir, crc32c } = place
+  const file = path.join(logDir, name)
+  const fd = io.open(file, {})
+  try {
+    const header = readSegmentHeader(io, fd, crc32c)
+    if (typeof header === 'string') return header
+    if (segmentName(header.firstEpoch) !== name)
+      return `its header says it begins with epoch ${header.firstEpoch}`
+    return { header, file, end: io.sizeBytes(fd) }
+  } finally {
+    io.close(fd)
+  }
+}
+
+function inspectLast(
+  place: LogPlace,
+  segments: SegmentEntry[],
+  last: SegmentEntry,
+  onScanned: OnScanned,
+): LogFindings {
+  const { io, crc32c } = place
+  const fd = io.open(last.file, {})
+  try {
+    const scanner = new SegmentScanner(io, fd, io.sizeBytes(fd), last.header, crc32c)
+    for (let found = scanner.next(); found !== null; found = scanner.next()) onScanned(last.header, found)
+    last.end = scanner.offset
+    const verdict = scanner.judgeEnd()
+    const newestEpoch = scanner.nextEpoch - 1
+    const base = { segments, busId: last.header.busId, newestEpoch }
+    if ('tornBytes' in verdict) return { ...base, tornBytes: verdict.tornBytes, damage: null }
+    return { ...base, tornBytes: 0, damage: describeDamage(last, scanner, verdict.damage) }
+  } finally {
+    io.close(fd)
+  }
+}
+
+function describeDamage(entry: SegmentEntry, scanner: SegmentScanner, why: string): string {
+  return (
+    `segment ${path.basename(entry.file)}, offset ${scanner.offset}: the record of epoch ${scanner.nextEpoch} is damaged ` +
+    `(${why}); cutting the log there would lose epoch ${scanner.nextEpoch} and all after it`
+  )
+}
+
+/** Opens the last segment for appends, cutting what is torn; creates the first one of a new bus. */
+export async function openTail(
+  options: TailOptions,
+  findings: LogFindings,
+  segments: SegmentEntry[],
+): Promise<Tail> {
+  const { io, logDir } = options
+  const last = segments.at(-1)
+  io.remove(path.join(logDir, NEXT_SEGMENT_NAME))
+  if (last === undefined) return beginLog(options, segments)
+  const fd = await reopen(options, last)
+  await io.syncDir(logDir)
+  return new Tail(
+    options,
+    { header: last.header, file: last.file, fd: fd.fd, capacity: fd.capacity },
+    last.end,
+    findings.newestEpoch,
+  )
+}
+
+/** Cuts the file behind the last record, allocates room again and makes all of it durable. */
+async function reopen(options: TailOptions, last: SegmentEntry): Promise<{ fd: number; capacity: number }> {
+  const { io, fsync, segmentBytes } = options
+  const fd = io.open(last.file, { write: true })
+  let capacity = last.end
+  try {
+    io.truncate(fd, last.end)
+    try {
+      if (segmentBytes > last.end) {
+        io.allocate(fd, last.end, segmentBytes - last.end)
+        capacity = segmentBytes
+      }
+    } catch (error) {
+      // No room: what there is can be read; the first write asks again and is told LOG_FULL.
+      if (!isNoRoom(error)) throw error
+      io.truncate(fd, last.end)
+    }
+    io.syncSync(fd)
+    if (fsync !== 'always') return { fd, capacity }
+  } catch (error) {
+    io.close(fd)
+    throw busFailed(`the log segment ${last.file} cannot be written: ${textOf(error)}`, error)
+  }
+  io.close(fd)
+  return { fd: io.open(last.file, { write: true, dsync: true }), capacity }
+}
+
+async function beginLog(options: TailOptions, segments: SegmentEntry[]): Promise<Tail> {
+  const { io, logDir, crc32c } = options
+  const next = await createSegment(options, options.segmentBytes)
+  const header = newHeader(options, 1)
+  const file = path.join(logDir, segmentName(1))
+  try {
+    io.writeSync(next.fd, [encodeSegmentHeader(header, crc32c)], 0)
+    io.syncSync(next.fd)
+    io.rename(next.file, file)
+    await io.syncDir(logDir)
+  } catch (error) {
+    io.close(next.fd)
+    throw busFailed(`the log cannot be begun: ${textOf(error)}`, error)
+  }
+  segments.push({ header, file, end: SEGMENT_HEADER_BYTES })
+  return new Tail(options, { ...next, header, file }, SEGMENT_HEADER_BYTES, 0)
+}
+
+/** Index in `segments` of the one that holds the epoch (the last that begins at or before it). */
+export function segmentOf(segments: readonly SegmentEntry[], epoch: number): number {
+  let low = 0
+  let high = segments.length - 1
+  while (low < high) {
+    const middle = (low + high + 1) >> 1
+    if ((segments[middle]?.header.firstEpoch ?? 0) <= epoch) low = middle
+    else high = middle - 1
+  }
+  return low
+}
+
+/** Every record after `fromEpoch`, synchronously. The record is valid until the next one is asked for. */
+export function* recordsAfter(
+  place: LogPlace,
+  segments: readonly SegmentEntry[],
+  fromEpoch: number,
+  newestEpoch: number,
+): Generator<LogRecord> {
+  for (let i = segmentOf(segments, fromEpoch + 1); i < segments.length; i++) {
+    const entry = segments[i]
+    if (entry === undefined || entry.header.firstEpoch > newestEpoch) return
+    const last = (segments[i + 1]?.header.firstEpoch ?? newestEpoch + 1) - 1
+    yield* recordsOfSegment(place, entry, fromEpoch, last)
+  }
+}
+
+function* recordsOfSegment(
+  place: LogPlace,
+  entry: SegmentEntry,
+  fromEpoch: number,
+  lastEpoch: number,
+): Generator<LogRecord> {
+  const { io, crc32c } = place
+  const fd = io.open(entry.file, {})
+  try {
+    const scanner = new SegmentScanner(io, fd, Math.min(entry.end, io.sizeBytes(fd)), entry.header, crc32c)
+    while (scanner.nextEpoch <= lastEpoch) {
+      const found = scanner.next()
+      if (found === null)
+        throw damageError(describeDamage(entry, scanner, 'later segments or records follow it'))
+      if (found.record.epoch > fromEpoch) yield found.record
+    }
+  } finally {
+    io.close(fd)
+  }
+}
+
+export function damageError(detail: string): MmsbError {
+  return busFailed(`the log is damaged: ${detail}`)
+}
+
+/** Reads records from an offset of one segment, asynchronously, in windows. Records own their bytes' window. */
+export async function* readForward(
+  place: LogPlace,
+  entry: SegmentEntry,
+  start: number,
+  startEpoch: number,
+  lastEpoch: number,
+): AsyncGenerator<ScannedRecord> {
+  const { io, crc32c } = place
+  const fd = io.open(entry.file, {})
+  try {
+    let offset = start
+    let need = RECORD_HEADER_BYTES
+    for (let epoch = startEpoch; epoch <= lastEpoch; ) {
+      const bytes = new Uint8Array(Math.max(need, Math.min(LOG_READ_BYTES, entry.end - offset)))
+      const got = await io.read(fd, bytes, bytes.length, offset)
+      const run = decodeRun(bytes.subarray(0, got), offset, epoch, lastEpoch, entry.header, crc32c)
+      yield* run.records
+      epoch += run.records.length
+      offset = run.next
+      if (run.records.length === 0 && (run.need === 0 || run.need <= need || run.need > entry.end - offset)) {
+        const where = `segment ${path.basename(entry.file)}, offset ${offset}`
+        throw new MmsbError(
+          'INTERNAL',
+          `the log is damaged: ${where}: the record of epoch ${epoch} is not sound`,
+        )
+      }
+      need = Math.max(run.need, RECORD_HEADER_BYTES)
+    }
+  } finally {
+    io.close(fd)
+  }
+}
+
+interface Run {
+  readonly records: ScannedRecord[]
+  /** File offset behind the last record of the run. */
+  readonly next: number
+  /** Bytes that the record at `next` needs; 0: what stands there is not sound. */
+  readonly need: number
+}
+
+function decodeRun(
+  bytes: Uint8Array,
+  base: number,
+  firstEpoch: number,
+  lastEpoch: number,
+  segment: SegmentHeader,
+  crc32c: Crc32c,
+): Run {
+  const view = viewOf(bytes)
+  const records: ScannedRecord[] = []
+  let at = 0
+  let need = RECORD_HEADER_BYTES
+  while (firstEpoch + records.length <= lastEpoch && at + RECORD_HEADER_BYTES <= bytes.length) {
+    const header = decodeRecordHeader(bytes, view, at, segment, crc32c)
+    need = header?.byteLength ?? 0
+    if (header === null || at + header.byteLength > bytes.length) break
+    const sound = recordSound(bytes, view, at, header, segment, crc32c) && !header.seal
+    need = sound && header.epoch === firstEpoch + records.length ? RECORD_HEADER_BYTES : 0
+    if (need === 0) break
+    records.push({ record: recordAt(bytes, at, header), offset: base + at, byteLength: header.byteLength })
+    at += header.byteLength
+  }
+  return { records, next: base + at, need }
+}

@@ -1,0 +1,238 @@
+/**
+ * The bytes of the log: segment header, record, seal (docs/FORMAT.md, "Log"). Pure functions over buffers.
+ *
+ * Invariants: a length is believed only under a header checksum; both checksums start from seeds drawn per segment, so
+ * bytes of another segment, or bytes a client put into a delta, cannot pass for a record; decoding never reads outside
+ * the bytes it is given. Knows nothing of files.
+ */
+import {
+  RECORD_ALIGN_BYTES,
+  RECORD_HEADER_BYTES,
+  RECORD_MAX_BYTES,
+  SEGMENT_FORMAT_VERSION,
+  SEGMENT_HEADER_BYTES,
+} from '../limits.js'
+import type { Crc32c, LogRecord } from './types.js'
+
+/** "MSRC" and "MSSL", little-endian. */
+export const RECORD_MAGIC = 0x4352_534d
+export const SEAL_MAGIC = 0x4c53_534d
+const SEGMENT_MAGIC = Buffer.from('MMSBLOG1', 'latin1')
+const TWO_32 = 0x1_0000_0000
+/** Record flags: bit 31 says that every append was made durable before the next began. */
+const EACH_SYNCED = 0x8000_0000
+const UNSYNCED_MAX = 0x7fff_ffff
+
+export interface SegmentHeader {
+  /** 32 hex digits. */
+  readonly busId: string
+  readonly firstEpoch: number
+  /** Where the header's and the record's checksum start. */
+  readonly headerSeed: number
+  readonly recordSeed: number
+  readonly createdMs: number
+}
+
+/** What a record says about the durability of those before it, which is what tells a torn tail from damage. */
+export interface SyncMark {
+  /** The policy was `always`: this record was begun only when all before it were durable. */
+  readonly eachSynced: boolean
+  /** Records just before this one that were not known to be durable when it was written. */
+  readonly unsynced: number
+}
+
+export function padded(length: number): number {
+  return (length + RECORD_ALIGN_BYTES - 1) & -RECORD_ALIGN_BYTES
+}
+
+/** Bytes a record takes in the log. */
+export function recordBytes(framesLength: number, touchedCount: number): number {
+  return RECORD_HEADER_BYTES + padded(framesLength) + padded(touchedCount * 4)
+}
+
+function putU64(view: DataView, offset: number, value: number): void {
+  view.setUint32(offset, value >>> 0, true)
+  view.setUint32(offset + 4, Math.floor(value / TWO_32), true)
+}
+
+function getU64(view: DataView, offset: number): number {
+  return view.getUint32(offset, true) + view.getUint32(offset + 4, true) * TWO_32
+}
+
+/** A view of the bytes as DataView. */
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}
+
+export function encodeSegmentHeader(header: SegmentHeader, crc32c: Crc32c): Uint8Array {
+  const bytes = new Uint8Array(SEGMENT_HEADER_BYTES)
+  const view = viewOf(bytes)
+  bytes.set(SEGMENT_MAGIC, 0)
+  view.setUint32(8, SEGMENT_FORMAT_VERSION, true)
+  view.setUint32(12, SEGMENT_HEADER_BYTES, true)
+  bytes.set(Buffer.from(header.busId, 'hex'), 16)
+  putU64(view, 32, header.firstEpoch)
+  view.setUint32(40, header.headerSeed, true)
+  view.setUint32(44, header.recordSeed, true)
+  putU64(view, 48, header.createdMs)
+  view.setUint32(SEGMENT_HEADER_BYTES - 4, crc32c(bytes.subarray(0, SEGMENT_HEADER_BYTES - 4)), true)
+  return bytes
+}
+
+/** The header, or what is wrong with it. */
+export function decodeSegmentHeader(bytes: Uint8Array, crc32c: Crc32c): SegmentHeader | string {
+  if (bytes.length < SEGMENT_HEADER_BYTES) return 'the file is shorter than a segment header'
+  const view = viewOf(bytes)
+  if (SEGMENT_MAGIC.compare(bytes, 0, 8) !== 0) return 'it does not begin as a log segment does'
+  const crc = crc32c(bytes.subarray(0, SEGMENT_HEADER_BYTES - 4))
+  if (crc !== view.getUint32(SEGMENT_HEADER_BYTES - 4, true)) return 'the checksum of its header is wrong'
+  const version = view.getUint32(8, true)
+  if (version !== SEGMENT_FORMAT_VERSION) return `its format version ${version} is not known to this release`
+  return {
+    busId: Buffer.from(bytes.subarray(16, 32)).toString('hex'),
+    firstEpoch: getU64(view, 32),
+    headerSeed: view.getUint32(40, true),
+    recordSeed: view.getUint32(44, true),
+    createdMs: getU64(view, 48),
+  }
+}
+
+/**
+ * Writes a record's header into `head` (64 bytes) and returns nothing; `body` are the parts that follow it, in order,
+ * padding included. One pass of the checksum over each part.
+ */
+export function encodeRecordHeader(
+  head: Uint8Array,
+  view: DataView,
+  record: LogRecord,
+  body: readonly Uint8Array[],
+  segment: SegmentHeader,
+  mark: SyncMark,
+  crc32c: Crc32c,
+): void {
+  const { epoch, timestampMs, digestBefore, frameCount, frames, touchedPages } = record
+  view.setUint32(0, RECORD_MAGIC, true)
+  view.setUint32(12, recordBytes(frames.length, touchedPages.length), true)
+  putU64(view, 16, epoch)
+  putU64(view, 24, timestampMs)
+  head.set(digestBefore, 32)
+  view.setUint32(48, frameCount, true)
+  view.setUint32(52, frames.length, true)
+  view.setUint32(56, touchedPages.length, true)
+  view.setUint32(60, markBits(mark), true)
+  sealHeader(head, view, body, segment, crc32c)
+}
+
+function markBits(mark: SyncMark): number {
+  return ((mark.eachSynced ? EACH_SYNCED : 0) | Math.min(mark.unsynced, UNSYNCED_MAX)) >>> 0
+}
+
+function sealHeader(
+  head: Uint8Array,
+  view: DataView,
+  body: readonly Uint8Array[],
+  segment: SegmentHeader,
+  crc32c: Crc32c,
+): void {
+  view.setUint32(8, crc32c(head.subarray(12, RECORD_HEADER_BYTES), segment.headerSeed), true)
+  let crc = crc32c(head.subarray(8, RECORD_HEADER_BYTES), segment.recordSeed)
+  for (const part of body) if (part.length > 0) crc = crc32c(part, crc)
+  view.setUint32(4, crc, true)
+}
+
+/** The mark of a clean close: stands where the record of `nextEpoch` would, and says that all before it is durable. */
+export function encodeSeal(
+  nextEpoch: number,
+  timestampMs: number,
+  segment: SegmentHeader,
+  crc32c: Crc32c,
+): Uint8Array {
+  const head = new Uint8Array(RECORD_HEADER_BYTES)
+  const view = viewOf(head)
+  view.setUint32(0, SEAL_MAGIC, true)
+  view.setUint32(12, RECORD_HEADER_BYTES, true)
+  putU64(view, 16, nextEpoch)
+  putU64(view, 24, timestampMs)
+  view.setUint32(60, EACH_SYNCED, true)
+  sealHeader(head, view, [], segment, crc32c)
+  return head
+}
+
+/** A header whose own checksum is right. */
+export interface RecordHeader extends SyncMark {
+  readonly seal: boolean
+  readonly byteLength: number
+  readonly epoch: number
+  readonly timestampMs: number
+  readonly frameCount: number
+  readonly framesLength: number
+  readonly touchedCount: number
+}
+
+/** The record header at `at`, or null where no header with a right checksum stands. */
+export function decodeRecordHeader(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  segment: SegmentHeader,
+  crc32c: Crc32c,
+): RecordHeader | null {
+  if (at + RECORD_HEADER_BYTES > bytes.length) return null
+  const magic = view.getUint32(at, true)
+  if (magic !== RECORD_MAGIC && magic !== SEAL_MAGIC) return null
+  const crc = crc32c(bytes.subarray(at + 12, at + RECORD_HEADER_BYTES), segment.headerSeed)
+  if (crc !== view.getUint32(at + 8, true)) return null
+  const byteLength = view.getUint32(at + 12, true)
+  const framesLength = view.getUint32(at + 52, true)
+  const touchedCount = view.getUint32(at + 56, true)
+  if (byteLength > RECORD_MAX_BYTES || byteLength !== recordBytes(framesLength, touchedCount)) return null
+  const bits = view.getUint32(at + 60, true)
+  return {
+    seal: magic === SEAL_MAGIC,
+    byteLength,
+    epoch: getU64(view, at + 16),
+    timestampMs: getU64(view, at + 24),
+    frameCount: view.getUint32(at + 48, true),
+    framesLength,
+    touchedCount,
+    eachSynced: bits >= EACH_SYNCED,
+    unsynced: bits & UNSYNCED_MAX,
+  }
+}
+
+/** Whether the whole record at `at` has the checksum its header claims. The bytes must be there. */
+export function recordSound(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  header: RecordHeader,
+  segment: SegmentHeader,
+  crc32c: Crc32c,
+): boolean {
+  return (
+    crc32c(bytes.subarray(at + 8, at + header.byteLength), segment.recordSeed) ===
+    view.getUint32(at + 4, true)
+  )
+}
+
+/** The record at `at`; its frames and digest are views into `bytes`, its page ids a copy when not aligned. */
+export function recordAt(bytes: Uint8Array, at: number, header: RecordHeader): LogRecord {
+  const frames = at + RECORD_HEADER_BYTES
+  const touched = frames + padded(header.framesLength)
+  return {
+    epoch: header.epoch,
+    timestampMs: header.timestampMs,
+    digestBefore: bytes.subarray(at + 32, at + 48),
+    frameCount: header.frameCount,
+    frames: bytes.subarray(frames, frames + header.framesLength),
+    touchedPages: idsAt(bytes, touched, header.touchedCount),
+  }
+}
+
+function idsAt(bytes: Uint8Array, at: number, count: number): Uint32Array {
+  const offset = bytes.byteOffset + at
+  if (offset % 4 === 0) return new Uint32Array(bytes.buffer, offset, count)
+  const copy = new Uint8Array(count * 4)
+  copy.set(bytes.subarray(at, at + count * 4))
+  return new Uint32Array(copy.buffer)
+}

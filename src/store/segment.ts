@@ -1,0 +1,208 @@
+/**
+ * Reads one segment: its header, its records in order, and the verdict where they end.
+ *
+ * Invariants: every record handed out has passed its checksum and follows the one before it by exactly one epoch. Where
+ * the records stop, `judgeEnd` tells a torn tail (a write the crash cut short: nothing durable is lost) from damage (a
+ * record that was durable has gone bad). Damage is proven by what stands behind: a later record is begun only when those
+ * before it are durable, or else says how many are not (SyncMark). Knows nothing of other segments.
+ */
+import { LOG_READ_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
+import type { StoreIo } from './io.js'
+import {
+  decodeRecordHeader,
+  decodeSegmentHeader,
+  RECORD_MAGIC,
+  type RecordHeader,
+  recordAt,
+  recordSound,
+  SEAL_MAGIC,
+  type SegmentHeader,
+  viewOf,
+} from './record.js'
+import type { Crc32c, LogRecord } from './types.js'
+
+/** Why a scan stopped. `seal` and `empty` are regular ends. */
+export type EndReason = 'seal' | 'empty' | 'header' | 'length' | 'body' | 'epoch'
+
+export interface ScannedRecord {
+  readonly record: LogRecord
+  /** Offset in the file. */
+  readonly offset: number
+  readonly byteLength: number
+}
+
+/** Reads and checks a segment's header; the header, or what is wrong. */
+export function readSegmentHeader(io: StoreIo, fd: number, crc32c: Crc32c): SegmentHeader | string {
+  const bytes = new Uint8Array(SEGMENT_HEADER_BYTES)
+  const got = io.readSync(fd, bytes, SEGMENT_HEADER_BYTES, 0)
+  return decodeSegmentHeader(bytes.subarray(0, got), crc32c)
+}
+
+/** A window over the file that moves forward. */
+class Window {
+  bytes = new Uint8Array(LOG_READ_BYTES)
+  view = viewOf(this.bytes)
+  start = 0
+  length = 0
+
+  constructor(
+    private readonly io: StoreIo,
+    private readonly fd: number,
+    readonly sizeBytes: number,
+  ) {}
+
+  /** Makes [at, at + need) available as far as the file goes; returns the index of `at` in `bytes`. */
+  seek(at: number, need: number): number {
+    if (at >= this.start && at + need <= this.start + this.length) return at - this.start
+    if (need > this.bytes.length) {
+      this.bytes = new Uint8Array(need)
+      this.view = viewOf(this.bytes)
+    }
+    const length = Math.max(0, Math.min(this.bytes.length, this.sizeBytes - at))
+    this.length = this.io.readSync(this.fd, this.bytes, length, at)
+    this.start = at
+    return 0
+  }
+
+  /** Bytes available from the index on. */
+  available(index: number): number {
+    return this.length - index
+  }
+}
+
+/** Walks the records of a segment in order. Records are views into a buffer that the next call may overwrite. */
+export class SegmentScanner {
+  /** Where the next record is looked for. After the end: where the sound records end. */
+  offset: number
+  /** Why the scan ended; null while it goes on. */
+  ended: EndReason | null = null
+  private readonly window: Window
+
+  constructor(
+    io: StoreIo,
+    fd: number,
+    readonly sizeBytes: number,
+    readonly segment: SegmentHeader,
+    private readonly crc32c: Crc32c,
+    start = SEGMENT_HEADER_BYTES,
+    public nextEpoch = segment.firstEpoch,
+  ) {
+    this.offset = start
+    this.window = new Window(io, fd, sizeBytes)
+  }
+
+  next(): ScannedRecord | null {
+    if (this.ended !== null) return null
+    const { window } = this
+    let at = window.seek(this.offset, RECORD_HEADER_BYTES)
+    if (window.available(at) < RECORD_HEADER_BYTES) {
+      return this.end(isZero(window.bytes.subarray(at, window.length)) ? 'empty' : 'header')
+    }
+    const header = decodeRecordHeader(window.bytes, window.view, at, this.segment, this.crc32c)
+    if (header === null) {
+      return this.end(isZero(window.bytes.subarray(at, at + RECORD_HEADER_BYTES)) ? 'empty' : 'header')
+    }
+    if (this.offset + header.byteLength > this.sizeBytes) return this.end('length')
+    at = window.seek(this.offset, header.byteLength)
+    if (!recordSound(window.bytes, window.view, at, header, this.segment, this.crc32c))
+      return this.end('body')
+    if (header.epoch !== this.nextEpoch) return this.end('epoch')
+    if (header.seal) return this.end('seal')
+    const offset = this.offset
+    this.offset += header.byteLength
+    this.nextEpoch++
+    return { record: recordAt(window.bytes, at, header), offset, byteLength: header.byteLength }
+  }
+
+  private end(reason: EndReason): null {
+    this.ended = reason
+    return null
+  }
+
+  /**
+   * After the end: what is behind it. `torn`: bytes of writes that were never durable, to be cut. `damage`: why the
+   * record of `nextEpoch` must have been durable and is not sound now.
+   */
+  judgeEnd(): EndVerdict {
+    if (this.ended === null) throw new Error('judgeEnd before the end')
+    if (this.ended === 'epoch') return { damage: `the record there is not of epoch ${this.nextEpoch}` }
+    const tail = this.lastNonZero()
+    if (this.ended === 'seal')
+      return tail > this.offset + RECORD_HEADER_BYTES
+        ? { damage: 'bytes follow the seal of a clean close' }
+        : CLEAN
+    if (tail <= this.offset) return CLEAN
+    const later = this.laterEvidence()
+    return later !== null ? { damage: later } : { tornBytes: tail - this.offset }
+  }
+
+  /** Offset behind the last byte that is not zero, or `offset`. */
+  private lastNonZero(): number {
+    let last = this.offset
+    for (let at = this.offset; at < this.sizeBytes; at += LOG_READ_BYTES) {
+      const index = this.window.seek(at, Math.min(LOG_READ_BYTES, this.sizeBytes - at))
+      const piece = this.window.bytes.subarray(index, Math.min(index + LOG_READ_BYTES, this.window.length))
+      if (!isZero(piece)) last = at + endOfNonZero(piece)
+    }
+    return last
+  }
+
+  /** Something behind the end that could only be written when the record at the end was durable. */
+  private laterEvidence(): string | null {
+    const { window, offset, nextEpoch } = this
+    const at = window.seek(offset, RECORD_HEADER_BYTES)
+    const whole = window.available(at) >= RECORD_HEADER_BYTES
+    const own = whole ? decodeRecordHeader(window.bytes, window.view, at, this.segment, this.crc32c) : null
+    if (own?.eachSynced && own.epoch === nextEpoch && this.lastNonZero() > offset + own.byteLength) {
+      return 'its checksum is wrong, and a later write was begun, which happens only when it was durable'
+    }
+    for (let from = offset + 8; from + RECORD_HEADER_BYTES <= this.sizeBytes; ) {
+      const header = this.nextHeader(from)
+      if (header === null) return null
+      if (header.epoch - header.unsynced > nextEpoch) {
+        return header.seal
+          ? 'the segment was closed cleanly after it'
+          : `a later record, of epoch ${header.epoch}, was written when it was durable`
+      }
+      from = header.offset + 8
+    }
+    return null
+  }
+
+  /** The first place from `from` on where a header with a right checksum stands. */
+  private nextHeader(from: number): (RecordHeader & { offset: number }) | null {
+    const { window } = this
+    for (let at = from; at + RECORD_HEADER_BYTES <= this.sizeBytes; ) {
+      const span = Math.min(LOG_READ_BYTES, this.sizeBytes - at)
+      const index = window.seek(at, span)
+      const last = index + span - RECORD_HEADER_BYTES
+      for (let i = index; i <= last; i += 8) {
+        const magic = window.view.getUint32(i, true)
+        if (magic !== RECORD_MAGIC && magic !== SEAL_MAGIC) continue
+        const header = decodeRecordHeader(window.bytes, window.view, i, this.segment, this.crc32c)
+        if (header !== null) return { ...header, offset: at + (i - index) }
+      }
+      at += (Math.floor((span - RECORD_HEADER_BYTES) / 8) + 1) * 8
+    }
+    return null
+  }
+}
+
+export type EndVerdict = { readonly tornBytes: number } | { readonly damage: string }
+
+const CLEAN: EndVerdict = { tornBytes: 0 }
+const ZEROS = Buffer.alloc(LOG_READ_BYTES)
+
+export function isZero(bytes: Uint8Array): boolean {
+  for (let at = 0; at < bytes.length; at += ZEROS.length) {
+    const length = Math.min(ZEROS.length, bytes.length - at)
+    if (ZEROS.compare(bytes, at, at + length, 0, length) !== 0) return false
+  }
+  return true
+}
+
+function endOfNonZero(bytes: Uint8Array): number {
+  let end = bytes.length
+  while (end > 0 && bytes[end - 1] === 0) end--
+  return end
+}

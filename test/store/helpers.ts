@@ -1,0 +1,76 @@
+/** What the store's tests share: a plain CRC-32C, records, scratch folders. */
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { Store } from '../../src/store/store.js'
+import type { LogRecord, StoreOptions } from '../../src/store/types.js'
+
+const TABLE = new Uint32Array(256)
+for (let i = 0; i < 256; i++) {
+  let c = i
+  for (let bit = 0; bit < 8; bit++) c = c & 1 ? (c >>> 1) ^ 0x82f6_3b78 : c >>> 1
+  TABLE[i] = c
+}
+
+/** CRC-32C by table; slow and plain. */
+export function crc32c(bytes: Uint8Array, seed = 0): number {
+  let crc = ~seed >>> 0
+  for (let i = 0; i < bytes.length; i++) crc = (TABLE[(crc ^ (bytes[i] ?? 0)) & 255] ?? 0) ^ (crc >>> 8)
+  return ~crc >>> 0
+}
+
+/** A new folder under the system's temporary one. */
+export function scratch(): string {
+  return fs.mkdtempSync(path.join(os.tmpdir(), 'mmsb-store-'))
+}
+
+/** Bytes that follow from the epoch alone, so that a reader can tell what it should have found. */
+export function framesOf(epoch: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length)
+  let x = (epoch * 2654435761) >>> 0
+  for (let i = 0; i < length; i++) {
+    x = (x * 1664525 + 1013904223) >>> 0
+    bytes[i] = x >>> 24
+  }
+  return bytes
+}
+
+export function recordOf(epoch: number, length = 40 + (epoch % 5) * 24): LogRecord {
+  return {
+    epoch,
+    timestampMs: 1_700_000_000_000 + epoch,
+    digestBefore: framesOf(epoch + 7, 16),
+    frameCount: 1 + (epoch % 3),
+    frames: framesOf(epoch, length),
+    touchedPages: Uint32Array.of(1, 2 + (epoch % 4), 100 + epoch),
+  }
+}
+
+/** A record's fields, copied, in a form that compares. */
+export function plain(record: LogRecord): unknown {
+  return {
+    ...record,
+    digestBefore: Buffer.from(record.digestBefore).toString('hex'),
+    frames: Buffer.from(record.frames).toString('hex'),
+    touchedPages: [...record.touchedPages],
+  }
+}
+
+export function openStore(dir: string, options: Partial<StoreOptions> = {}): Promise<Store> {
+  return Store.open({ dir, fsync: 'always', crc32c, segmentBytes: 64 * 1024, ...options })
+}
+
+export async function appendAll(store: Store, from: number, to: number, length?: number): Promise<void> {
+  for (let epoch = from; epoch <= to; epoch++) {
+    const record = recordOf(epoch, length)
+    await store.reserve(record.frames.length)
+    await store.append(record)
+  }
+}
+
+/** Checks that the store holds exactly records 1..newest. */
+export function epochsIn(store: Store, fromEpoch = 0): number[] {
+  const epochs: number[] = []
+  for (const record of store.records(fromEpoch)) epochs.push(record.epoch)
+  return epochs
+}
