@@ -1,31 +1,17 @@
 /**
- * The bus: transactions in, epochs out.
+ * The bus: the library's engine, as callers see it.
  *
- * The journey of a write: door (frame) -> queue -> batch (staged one by one) -> one record appended and synced, at the same
- * time as one native execution -> publish. Invariants:
- * - one epoch is in flight at a time, while the next batch gathers;
- * - nobody sees an epoch before it is durable, nor a part of one: reads are answered between epochs, and a synchronous
- *   read that finds one in flight finishes it first;
- * - acknowledgements, events and waiting reads come after versions moved;
- * - after a failure of the log or of an execution the bus takes nothing more: restarting recovers from the log.
- * Knows nothing of sockets; gets clock and disk through the store it opens.
+ * Writes pass a door (src/engine/door.ts) and the commit queue (src/engine/committer.ts). Reads are answered between
+ * epochs: asynchronous ones wait for the epoch in flight, a synchronous one finishes it first; so nobody sees half an
+ * epoch, or one that is not durable. Knows nothing of sockets.
  */
 import { availableParallelism } from 'node:os'
 import { performance } from 'node:perf_hooks'
 import { MmsbError } from '../errors.js'
-import { type ExecuteResult, NativeContext } from '../ffi/context.js'
+import { NativeContext } from '../ffi/context.js'
 import { allocateFile, crc32c, deviceCount } from '../ffi/library.js'
-import { Graph, type Plan } from '../graph/graph.js'
-import {
-  BATCH_MAX_BYTES,
-  BATCH_MAX_TRANSACTIONS,
-  IDEMPOTENCY_KEYS_MAX,
-  MEMORY_QUOTA_DEFAULT_BYTES,
-  PAGE_ID_MAX,
-  PLAN_ASYNC_THRESHOLD_NS,
-  QUEUE_MAX_BYTES,
-  QUEUE_MAX_TRANSACTIONS,
-} from '../limits.js'
+import { Graph } from '../graph/graph.js'
+import { MEMORY_QUOTA_DEFAULT_BYTES, PAGE_ID_MAX } from '../limits.js'
 import { DTYPE_INFO, type Dtype, type TypedArray } from '../state/dtype.js'
 import type {
   DeltaInput,
@@ -37,8 +23,9 @@ import type {
 } from '../state/types.js'
 import { Store } from '../store/store.js'
 import type { CheckpointInfo } from '../store/types.js'
-import { Batch } from './batch.js'
+import type { StageRooms } from './batch.js'
 import { checkpointSource } from './checkpoint.js'
+import { Committer } from './committer.js'
 import {
   derivedRecord,
   isDerivedDefinition,
@@ -52,20 +39,18 @@ import {
   type TransactionMeta,
 } from './door.js'
 import { graphView, hex, pageInfo, statsOf } from './inspect.js'
-import type { Pending, Submission } from './pending.js'
 import { recover } from './recovery.js'
 import { type PageRecord, Registry } from './registry.js'
-import { Timings } from './timings.js'
 import type {
   BusOptions,
   BusStats,
   BusStatus,
   CommitEvent,
   CommitResult,
+  ExecutionLog,
   FsyncMode,
   GraphEdge,
   GraphNode,
-  PageChange,
   PageData,
   PageInfo,
   PageShape,
@@ -91,49 +76,17 @@ export interface PatchResult {
   readonly page: string
 }
 
-/** An epoch between staging and publishing. */
-interface InFlight {
-  readonly batch: Batch
-  readonly submissions: readonly Submission[]
-  readonly timestampMs: number
-  /** Set while a native execution runs on another thread. */
-  executing: boolean
-  /** Set once the log was asked to append. */
-  appending: boolean
-  appended: Promise<void> | undefined
-  result: ExecuteResult | undefined
-}
-
-const EMPTY_STEPS = new Uint32Array(0)
-
 export class Bus {
   readonly #context: NativeContext
   readonly #backend: 'cpu' | 'cuda'
   readonly #fsync: FsyncMode
   readonly #registry = new Registry()
   readonly #graph = new Graph()
-  readonly #timings = new Timings()
-  readonly #listeners = new Set<(event: CommitEvent) => void>()
-  readonly #failureListeners = new Set<(reason: string) => void>()
-  readonly #answers = new Map<string, CommitResult>()
-  readonly #answersPending = new Map<string, Promise<CommitResult>>()
-  readonly #deltaCounts = { dense: 0, sparse: 0, masked: 0 }
+  readonly #committer: Committer
   readonly #startedMs = performance.now()
   #store: Store | undefined
-  #queue: Submission[] = []
-  #queueBytes = 0
-  #inFlight: InFlight | undefined
-  #scheduled = false
-  #held = 0
-  #waiters: (() => void)[] = []
-  #epoch = 0
-  #digest: Uint8Array
   #nextPageId = 1
-  #lastTimestampMs = 0
-  #failure: string | undefined
-  #closing: Promise<void> | undefined
-  /** The append of an epoch that a synchronous read published early; the next append comes after it. */
-  #trailingAppend: Promise<unknown> | undefined
+  #closed: Promise<void> | undefined
 
   /**
    * Opens a bus. With `dataDir` it recovers what the folder holds and logs every commit there; without, it lives in
@@ -160,7 +113,7 @@ export class Bus {
       threads: options.threads ?? availableParallelism(),
       quotaBytes: options.memoryLimitBytes ?? MEMORY_QUOTA_DEFAULT_BYTES,
     })
-    this.#digest = this.#context.stateDigest()
+    this.#committer = new Committer(this.#rooms)
   }
 
   async #openStore(dir: string, options: BusOptions): Promise<void> {
@@ -172,16 +125,9 @@ export class Bus {
       ...(options.onNotice === undefined ? {} : { onNotice: options.onNotice }),
     })
     try {
-      const recovered = await recover(
-        { registry: this.#registry, graph: this.#graph, context: this.#context },
-        store,
-        options.onNotice,
-      )
-      this.#epoch = recovered.epoch
-      this.#digest = recovered.digest
+      const recovered = await recover(this.#rooms, store, options.onNotice)
       this.#nextPageId = recovered.nextPageId
-      this.#lastTimestampMs = recovered.timestampMs
-      for (const [key, answer] of recovered.answers) this.#remember(key, answer)
+      this.#committer.attach(store, recovered)
     } catch (error) {
       await store.close()
       throw error
@@ -189,14 +135,18 @@ export class Bus {
     this.#store = store
   }
 
+  get #rooms(): StageRooms {
+    return { registry: this.#registry, graph: this.#graph, context: this.#context }
+  }
+
   /** The newest published epoch; 0 before the first commit. */
   get epoch(): number {
-    return this.#epoch
+    return this.#committer.epoch
   }
 
   /** Why the bus has stopped, or null. */
   get failure(): string | null {
-    return this.#failure ?? null
+    return this.#committer.failure ?? null
   }
 
   // ---- writing ----------------------------------------------------------------------------------------------------
@@ -224,7 +174,7 @@ export class Bus {
   async createMany(
     pages: readonly { name: string; definition: PageDefinition }[],
   ): Promise<{ epoch: number }> {
-    this.#refuseWhenStopped()
+    this.#committer.refuseWhenStopped()
     const siblings = new Map<string, PageRecord>()
     const records = pages.map(({ name, definition }) => {
       const id = this.#takePageId()
@@ -235,18 +185,18 @@ export class Bus {
       siblings.set(name, record)
       return record
     })
-    const { epoch } = await this.#commit(pendingOfCreates(records))
+    const { epoch } = await this.#committer.commit(pendingOfCreates(records))
     return { epoch }
   }
 
   /** Deletes a page; with `cascade` also everything derived from it. Throws PAGE_NOT_FOUND, PAGE_IN_USE. */
   async delete(name: string, options: { cascade?: boolean } = {}): Promise<{ epoch: number }> {
-    this.#refuseWhenStopped()
+    this.#committer.refuseWhenStopped()
     for (;;) {
       const page = this.#registry.require(name)
       const ids = options.cascade === true ? [...this.#graph.dependentsDeep(page.id), page.id] : [page.id]
       try {
-        const { epoch } = await this.#commit(pendingOfDeletes(ids))
+        const { epoch } = await this.#committer.commit(pendingOfDeletes(ids))
         return { epoch }
       } catch (error) {
         // A page derived from this one may have been committed since the list was made: make it again.
@@ -258,15 +208,17 @@ export class Bus {
 
   /** Applies one delta to a source page. */
   async patch(name: string, delta: DeltaInput, options: WriteOptions = {}): Promise<PatchResult> {
-    this.#refuseWhenStopped()
+    this.#committer.refuseWhenStopped()
     const page = this.#registry.require(name)
-    const { epoch, pages } = await this.#commit(pendingOfDelta(page, delta, options, options.expectVersion))
+    const { epoch, pages } = await this.#committer.commit(
+      pendingOfDelta(page, delta, options, options.expectVersion),
+    )
     return { epoch, version: pages[name] as number, page: name }
   }
 
   /** Writes all elements of a source page. */
   async write(name: string, values: DeltaValues, options: WriteOptions = {}): Promise<PatchResult> {
-    this.#refuseWhenStopped()
+    this.#committer.refuseWhenStopped()
     const page = this.#registry.require(name)
     if (values.length !== page.elements) {
       throw new MmsbError(
@@ -279,41 +231,41 @@ export class Bus {
 
   /** Commits deltas to several pages together, or none of them. */
   transact(transaction: TransactionInput): Promise<CommitResult> {
-    this.#refuseWhenStopped()
-    return this.#commit(pendingOfTransaction(this.#registry, transaction))
+    this.#committer.refuseWhenStopped()
+    return this.#committer.commit(pendingOfTransaction(this.#registry, transaction))
   }
 
   /** Commits a transaction in its binary form (docs/FORMAT.md). The bytes are untrusted and copied. */
   submit(frame: Uint8Array): Promise<CommitResult> {
-    this.#refuseWhenStopped()
-    return this.#commit(pendingOfFrame(this.#registry, frame, () => this.#takePageId()))
+    this.#committer.refuseWhenStopped()
+    return this.#committer.commit(pendingOfFrame(this.#registry, frame, () => this.#takePageId()))
   }
 
   // ---- reading ----------------------------------------------------------------------------------------------------
 
   /** Elements of a page, a copy, as of the newest epoch. Synchronous: an epoch in flight is finished first. */
   read(name: string, options: { offset?: number; count?: number } = {}): TypedArray {
-    this.#settle()
+    this.#committer.settle()
     return this.#copy(this.#registry.require(name), options)
   }
 
   /** Elements of a page with what they are; waits for an epoch in flight without blocking. */
   async data(name: string, options: { offset?: number; count?: number } = {}): Promise<PageData> {
-    if (this.#inFlight !== undefined) await this.#published()
-    this.#refuseWhenFailed()
+    await this.#committer.idle()
+    this.#committer.refuseWhenFailed()
     const page = this.#registry.require(name)
     return this.#dataOf(page, this.#copy(page, options))
   }
 
   /** Several pages, all at one epoch. */
   async readMany(names: readonly string[]): Promise<{ epoch: number; pages: Record<string, PageData> }> {
-    if (this.#inFlight !== undefined) await this.#published()
-    this.#refuseWhenFailed()
+    await this.#committer.idle()
+    this.#committer.refuseWhenFailed()
     const records = names.map((name) => this.#registry.require(name))
     const pages = Object.fromEntries(
       records.map((page) => [page.name, this.#dataOf(page, this.#copy(page, {}))]),
     )
-    return { epoch: this.#epoch, pages }
+    return { epoch: this.#committer.epoch, pages }
   }
 
   /**
@@ -336,7 +288,7 @@ export class Bus {
 
   /** What a page is. Throws PAGE_NOT_FOUND. */
   page(name: string): PageInfo {
-    this.#settle()
+    this.#committer.settle()
     return this.#info(this.#registry.require(name))
   }
 
@@ -350,8 +302,7 @@ export class Bus {
    * that one has been published, abandoned or has failed. `run` must not throw and must not write.
    */
   between(run: () => void): void {
-    if (this.#inFlight === undefined) run()
-    else this.#waiters.push(run)
+    this.#committer.between(run)
   }
 
   hasPage(name: string): boolean {
@@ -368,7 +319,7 @@ export class Bus {
     pages: PageInfo[]
     next: string | null
   } {
-    this.#settle()
+    this.#committer.settle()
     const { prefix = '', limit = 100, cursor } = options
     const matching = this.#registry
       .names()
@@ -379,15 +330,15 @@ export class Bus {
   }
 
   graph(): { nodes: GraphNode[]; edges: GraphEdge[] } {
-    this.#settle()
+    this.#committer.settle()
     return graphView(this.#registry, this.#graph)
   }
 
   status(): BusStatus {
     return {
       version: VERSION,
-      epoch: this.#epoch,
-      digest: hex(this.#digest),
+      epoch: this.#committer.epoch,
+      digest: hex(this.#committer.digest),
       backend: this.#backend,
       ...(this.#backend === 'cuda' ? { device: this.#context.deviceInfo() } : {}),
       pages: this.#registry.size,
@@ -397,21 +348,35 @@ export class Bus {
     }
   }
 
+  /**
+   * The execution log of the newest epoch: which derived pages were recomputed, in order, whether they changed, whether
+   * wholly, and how many elements were computed. Empty after recovery.
+   */
+  executionLog(): ExecutionLog {
+    this.#committer.settle()
+    const pageOfStep = new Map([...this.#registry.all()].map((page) => [page.step, page.name]))
+    const steps = (this.#committer.lastResult?.steps() ?? []).map(({ step, ...entry }) => ({
+      page: pageOfStep.get(step) ?? '',
+      ...entry,
+    }))
+    return { epoch: this.#committer.epoch, steps }
+  }
+
   /** The oldest epoch that can be read. */
   get minEpoch(): number {
-    return this.#epoch
+    return this.#committer.epoch
   }
 
   stats(): BusStats {
-    this.#settle()
+    this.#committer.settle()
     return statsOf({
       registry: this.#registry,
       graph: this.#graph,
       memory: this.#context.memory(),
-      deltas: this.#deltaCounts,
-      timings: this.#timings.summary(),
-      queue: { transactions: this.#queue.length, bytes: this.#queueBytes },
-      epoch: this.#epoch,
+      deltas: this.#committer.deltaCounts,
+      timings: this.#committer.timings.summary(),
+      queue: this.#committer.queued,
+      epoch: this.#committer.epoch,
       log: this.#store?.stats() ?? null,
       locationOf: (page) => this.#locationOf(page),
     })
@@ -424,14 +389,12 @@ export class Bus {
    * not throw and must not write. Returns what ends it.
    */
   onCommit(listener: (event: CommitEvent) => void): () => void {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
+    return this.#committer.onCommit(listener)
   }
 
   /** Calls back once when the bus fails. */
   onFailure(listener: (reason: string) => void): () => void {
-    this.#failureListeners.add(listener)
-    return () => this.#failureListeners.delete(listener)
+    return this.#committer.onFailure(listener)
   }
 
   // ---- keeping ----------------------------------------------------------------------------------------------------
@@ -441,28 +404,17 @@ export class Bus {
    * folder.
    */
   async checkpoint(): Promise<CheckpointInfo> {
-    this.#refuseWhenStopped()
+    this.#committer.refuseWhenStopped()
     const store = this.#store
     if (store === undefined) throw new MmsbError('INVALID_REQUEST', 'This bus has no data folder.')
-    this.#held++
-    try {
-      if (this.#inFlight !== undefined) await this.#published()
-      this.#refuseWhenFailed()
-      return await store.checkpoint(
-        checkpointSource({
-          registry: this.#registry,
-          context: this.#context,
-          epoch: this.#epoch,
-          timestampMs: this.#lastTimestampMs,
-          digest: this.#digest,
-          nextPageId: this.#nextPageId,
-          answers: this.#answers,
-        }),
+    const committer = this.#committer
+    return committer.hold(() => {
+      const { epoch, digest, timestampMs, answers } = committer
+      const state = { epoch, digest, timestampMs, answers, nextPageId: this.#nextPageId }
+      return store.checkpoint(
+        checkpointSource({ registry: this.#registry, context: this.#context, ...state }),
       )
-    } finally {
-      this.#held--
-      this.#schedule()
-    }
+    })
   }
 
   checkpoints(): CheckpointInfo[] {
@@ -471,29 +423,20 @@ export class Bus {
 
   /** Finishes what is queued, closes the log and frees the memory. Idempotent. */
   close(): Promise<void> {
-    this.#closing ??= this.#close()
-    return this.#closing
+    this.#closed ??= this.#committer.close().finally(() => this.#context.close())
+    return this.#closed
   }
 
-  async #close(): Promise<void> {
-    while (this.#failure === undefined && (this.#queue.length > 0 || this.#inFlight !== undefined)) {
-      await this.#published()
-    }
-    await this.#store?.close()
-    this.#failure ??= 'the bus is closed'
-    this.#context.close()
-  }
-
-  // ---- the commit queue -------------------------------------------------------------------------------------------
+  // ---- helpers ----------------------------------------------------------------------------------------------------
 
   async #define(name: string, recordOf: (id: number) => PageRecord): Promise<CreateResult> {
-    this.#refuseWhenStopped()
+    this.#committer.refuseWhenStopped()
     const record = recordOf(this.#takePageId())
     this.#checkBackend(record)
     try {
       const existing = this.#registry.byName(name)
       if (existing !== undefined) return this.#existing(existing, record)
-      const { epoch } = await this.#commit(pendingOfCreates([record]))
+      const { epoch } = await this.#committer.commit(pendingOfCreates([record]))
       return { epoch, created: true, page: this.#info(record) }
     } catch (error) {
       const existing = this.#registry.byName(name)
@@ -542,337 +485,6 @@ export class Bus {
     if (this.#nextPageId > PAGE_ID_MAX) throw new MmsbError('INTERNAL', 'All page ids are used up.')
     return this.#nextPageId++
   }
-
-  /** Queues a transaction; resolves when it is durable and visible. Throws OVERLOADED when the queue is full. */
-  #commit(pending: Pending): Promise<CommitResult> {
-    if (pending.key !== undefined) {
-      const known = this.#answers.get(pending.key)
-      if (known !== undefined) return Promise.resolve(known)
-      const running = this.#answersPending.get(pending.key)
-      if (running !== undefined) return running
-    }
-    if (
-      this.#queue.length >= QUEUE_MAX_TRANSACTIONS ||
-      (this.#queueBytes + pending.frame.byteLength > QUEUE_MAX_BYTES && this.#queue.length > 0)
-    ) {
-      throw new MmsbError('OVERLOADED', `${this.#queue.length} transactions are waiting.`, { retryAfterS: 1 })
-    }
-    const promise = new Promise<CommitResult>((resolve, reject) => {
-      this.#queue.push({ pending, queuedAtMs: performance.now(), resolve, reject })
-    })
-    this.#queueBytes += pending.frame.byteLength
-    if (pending.key !== undefined) this.#awaitAnswer(pending.key, promise)
-    this.#schedule()
-    return promise
-  }
-
-  #awaitAnswer(key: string, promise: Promise<CommitResult>): void {
-    this.#answersPending.set(key, promise)
-    const forget = (): void => {
-      this.#answersPending.delete(key)
-    }
-    promise.then(forget, forget)
-  }
-
-  /** Lets what the event loop has ready join the batch before it starts. */
-  #schedule(): void {
-    if (this.#scheduled || this.#inFlight !== undefined || this.#queue.length === 0 || this.#held > 0) return
-    this.#scheduled = true
-    setImmediate(() => {
-      this.#scheduled = false
-      if (this.#inFlight === undefined && this.#held === 0) this.#startEpoch()
-    })
-  }
-
-  #startEpoch(): void {
-    if (this.#failure !== undefined) return
-    const batch = new Batch(this.#epoch + 1, {
-      registry: this.#registry,
-      graph: this.#graph,
-      context: this.#context,
-    })
-    const submissions = this.#fill(batch)
-    if (submissions.length === 0) {
-      this.#notifyWaiters()
-      this.#schedule()
-      return
-    }
-    const timestampMs = Math.max(Date.now(), this.#lastTimestampMs)
-    this.#inFlight = {
-      batch,
-      submissions,
-      timestampMs,
-      executing: false,
-      appending: false,
-      appended: undefined,
-      result: undefined,
-    }
-    const flight = this.#inFlight
-    const store = this.#store
-    if (store === undefined) {
-      this.#runInMemory(flight)
-      return
-    }
-    this.#runDurably(flight, store).catch((error: unknown) => this.#fail(flight, error))
-  }
-
-  /** Moves transactions from the queue into the batch, refusing singly. */
-  #fill(batch: Batch): Submission[] {
-    const taken: Submission[] = []
-    let at = 0
-    for (; at < this.#queue.length && taken.length < BATCH_MAX_TRANSACTIONS; at++) {
-      const submission = this.#queue[at] as Submission
-      const bytes = submission.pending.frame.byteLength
-      if (taken.length > 0 && batch.frameBytes + bytes > BATCH_MAX_BYTES) break
-      try {
-        if (batch.stage(submission.pending) === 'later') break
-        taken.push(submission)
-      } catch (error) {
-        submission.reject(error)
-      }
-      this.#queueBytes -= bytes
-    }
-    this.#queue = at === this.#queue.length ? [] : this.#queue.slice(at)
-    return taken
-  }
-
-  #runInMemory(flight: InFlight): void {
-    const plan = flight.batch.plan()
-    const frames = flight.batch.frames()
-    if (!leavesEventLoop(plan, frames)) {
-      try {
-        flight.result = this.#execute(plan, frames)
-      } catch (error) {
-        this.#fail(flight, error)
-        return
-      }
-      this.#publish(flight)
-      return
-    }
-    flight.executing = true
-    this.#executeAsync(flight, plan, frames).then(
-      () => this.#publish(flight),
-      (error: unknown) => this.#fail(flight, error),
-    )
-  }
-
-  async #runDurably(flight: InFlight, store: Store): Promise<void> {
-    const { batch } = flight
-    const frames = batch.frames()
-    if (this.#trailingAppend !== undefined) {
-      await this.#trailingAppend
-      this.#trailingAppend = undefined
-    }
-    try {
-      const reserved = store.reserve(frames.byteLength)
-      if (reserved !== undefined) await reserved
-    } catch (error) {
-      this.#abandon(flight, error)
-      return
-    }
-    const plan = batch.plan()
-    flight.appending = true
-    const startedMs = performance.now()
-    const appended = store.append({
-      epoch: batch.epoch,
-      timestampMs: flight.timestampMs,
-      digestBefore: this.#digest,
-      frameCount: batch.pendings.length,
-      frames,
-      touchedPages: batch.touchedPages(),
-    })
-    flight.appended = appended
-    if (leavesEventLoop(plan, frames)) {
-      flight.executing = true
-      await Promise.all([appended, this.#executeAsync(flight, plan, frames)])
-    } else {
-      // The append is under way on another thread; its promise must have a handler before anything can throw.
-      const settled = appended.then(
-        () => undefined,
-        (error: unknown) => ({ error }),
-      )
-      flight.result = this.#execute(plan, frames)
-      const failed = await settled
-      if (failed !== undefined) throw failed.error
-    }
-    this.#timings.record('append', performance.now() - startedMs)
-    this.#publish(flight)
-  }
-
-  #execute(plan: Plan, frames: Uint8Array): ExecuteResult {
-    const result = this.#context.execute(plan.steps.length === 0 ? EMPTY_STEPS : plan.steps, frames)
-    this.#observe(plan, result)
-    return result
-  }
-
-  async #executeAsync(flight: InFlight, plan: Plan, frames: Uint8Array): Promise<void> {
-    const result = await this.#context.executeAsync(plan.steps, frames)
-    if (flight.result !== undefined) return
-    flight.executing = false
-    flight.result = result
-    this.#observe(plan, result)
-  }
-
-  #observe(plan: Plan, result: ExecuteResult): void {
-    const ns = result.execNs
-    plan.observedNs = plan.observedNs === 0 ? ns : plan.observedNs * 0.75 + ns * 0.25
-    this.#timings.record('execute', ns / 1e6)
-  }
-
-  /** Finishes the epoch in flight on this thread, so that a synchronous read sees a whole epoch. */
-  #settle(): void {
-    this.#refuseWhenFailed()
-    const flight = this.#inFlight
-    if (flight === undefined || (!flight.appending && this.#store !== undefined)) return
-    try {
-      if (flight.result === undefined && flight.executing) {
-        flight.result = this.#context.waitSync()
-        flight.executing = false
-      }
-      this.#store?.completeSync()
-    } catch (error) {
-      this.#fail(flight, error)
-      throw this.#stopped()
-    }
-    this.#trailingAppend = flight.appended
-    this.#publish(flight)
-  }
-
-  // ---- publish, abandon, fail -------------------------------------------------------------------------------------
-
-  #publish(flight: InFlight): void {
-    if (this.#inFlight !== flight || flight.result === undefined) return
-    const startedMs = performance.now()
-    const { batch, result } = flight
-    const epoch = batch.epoch
-    const wantsEvent = this.#listeners.size > 0
-    const changes: PageChange[] = []
-    if (wantsEvent) this.#collectChanges(batch, result, changes)
-    result.eachChangedId((id) => {
-      const page = this.#registry.byId(id)
-      if (page !== undefined) page.version = epoch
-    })
-    batch.publish()
-    this.#digest = batch.deleted.length > 0 ? this.#context.stateDigest() : result.stateDigest()
-    this.#epoch = epoch
-    this.#lastTimestampMs = flight.timestampMs
-    this.#inFlight = undefined
-    if (wantsEvent) {
-      const event: CommitEvent = { epoch, timestampMs: flight.timestampMs, changes }
-      for (const listener of this.#listeners) listener(event)
-    }
-    this.#answer(flight, startedMs)
-    this.#notifyWaiters()
-    this.#timings.record('publish', performance.now() - startedMs)
-    this.#schedule()
-  }
-
-  #collectChanges(batch: Batch, result: ExecuteResult, changes: PageChange[]): void {
-    for (const page of batch.created) {
-      if (!batch.isDeleted(page.id)) {
-        changes.push(changeOf(page, 'created', Uint32Array.of(0, page.elements)))
-      }
-    }
-    result.eachChange((id, ranges) => {
-      const page = this.#registry.byId(id)
-      if (page === undefined || batch.isDeleted(id)) return
-      changes.push(changeOf(page, page.kind, ranges.slice()))
-    })
-    for (const page of batch.deleted) {
-      if (batch.createdPage(page.id) === undefined) changes.push(changeOf(page, 'deleted', EMPTY_STEPS))
-    }
-  }
-
-  #answer(flight: InFlight, nowMs: number): void {
-    for (const { pending, queuedAtMs, resolve } of flight.submissions) {
-      this.#deltaCounts.dense += pending.deltas.dense
-      this.#deltaCounts.sparse += pending.deltas.sparse
-      this.#deltaCounts.masked += pending.deltas.masked
-      const result = { epoch: flight.batch.epoch, pages: this.#versionsOf(pending) }
-      if (pending.key !== undefined) this.#remember(pending.key, result)
-      this.#timings.record('commit', nowMs - queuedAtMs)
-      resolve(result)
-    }
-  }
-
-  #versionsOf(pending: Pending): Record<string, number> {
-    const versions: Record<string, number> = {}
-    for (const id of pending.writes) {
-      const page = this.#registry.byId(id)
-      if (page !== undefined) versions[page.name] = page.version
-    }
-    for (const page of pending.creates) versions[page.name] = page.version
-    return versions
-  }
-
-  #remember(key: string, answer: CommitResult): void {
-    this.#answers.set(key, answer)
-    if (this.#answers.size <= IDEMPOTENCY_KEYS_MAX) return
-    const [oldest] = this.#answers.keys()
-    if (oldest !== undefined) this.#answers.delete(oldest)
-  }
-
-  /** The log has no room: nothing was written or applied, and the bus goes on. */
-  #abandon(flight: InFlight, error: unknown): void {
-    flight.batch.abandon()
-    this.#inFlight = undefined
-    for (const { reject } of flight.submissions) reject(error)
-    this.#notifyWaiters()
-    const goesOn = error instanceof MmsbError && error.code === 'LOG_FULL'
-    if (goesOn) this.#schedule()
-    else this.#stop(error)
-  }
-
-  /** Memory and log may differ now: nothing more is taken. */
-  #fail(flight: InFlight, error: unknown): void {
-    if (this.#inFlight !== flight) {
-      this.#stop(error)
-      return
-    }
-    this.#inFlight = undefined
-    this.#stop(error)
-    for (const { reject } of flight.submissions) reject(this.#stopped())
-    this.#notifyWaiters()
-  }
-
-  #stop(error: unknown): void {
-    if (this.#failure !== undefined) return
-    this.#failure = error instanceof Error ? error.message : String(error)
-    const queued = this.#queue
-    this.#queue = []
-    this.#queueBytes = 0
-    for (const { reject } of queued) reject(this.#stopped())
-    this.#notifyWaiters()
-    for (const listener of this.#failureListeners) listener(this.#failure)
-  }
-
-  #stopped(): MmsbError {
-    return new MmsbError('BUS_FAILED', `The bus has stopped: ${this.#failure ?? 'unknown'}`)
-  }
-
-  #refuseWhenFailed(): void {
-    if (this.#failure !== undefined) throw this.#stopped()
-  }
-
-  #refuseWhenStopped(): void {
-    this.#refuseWhenFailed()
-    if (this.#closing !== undefined) throw new MmsbError('BUS_FAILED', 'The bus is closing.')
-  }
-
-  /** Resolves at the next publish, abandonment or failure. */
-  #published(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#waiters.push(resolve)
-    })
-  }
-
-  #notifyWaiters(): void {
-    if (this.#waiters.length === 0) return
-    const waiters = this.#waiters
-    this.#waiters = []
-    for (const resolve of waiters) resolve()
-  }
-
   // ---- views ------------------------------------------------------------------------------------------------------
 
   #copy(page: PageRecord, { offset = 0, count }: { offset?: number; count?: number }): TypedArray {
@@ -892,7 +504,7 @@ export class Bus {
 
   #dataOf(page: PageRecord, values: TypedArray): PageData {
     const { name, dtype, shape, version } = page
-    return { name, dtype, shape, version, epoch: this.#epoch, values }
+    return { name, dtype, shape, version, epoch: this.#committer.epoch, values }
   }
 
   #info(page: PageRecord): PageInfo {
@@ -908,14 +520,4 @@ export class Bus {
   #locationOf(page: PageRecord): Exclude<Location, 'auto'> {
     return this.#backend === 'cpu' ? 'cpu' : this.#context.pageLocation(page.id)
   }
-}
-
-function changeOf(page: PageRecord, kind: PageChange['kind'], ranges: Uint32Array): PageChange {
-  return { pageId: page.id, page: page.name, kind, dtype: page.dtype, shape: page.shape, ranges }
-}
-
-/** Whether an execution may hold the event loop too long and belongs on another thread. */
-function leavesEventLoop(plan: Plan, frames: Uint8Array): boolean {
-  const payloadNs = frames.byteLength / 2
-  return (plan.observedNs || plan.costNs) + payloadNs > PLAN_ASYNC_THRESHOLD_NS
 }

@@ -34,7 +34,6 @@ import {
   type DeltaInput,
   type DerivedDefinition,
   LOCATIONS,
-  type Location,
   type PageDefinition,
   type SourceDefinition,
 } from '../state/types.js'

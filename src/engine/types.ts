@@ -135,6 +135,17 @@ export interface BusStatus {
   readonly minEpoch: number
 }
 
+/** What one epoch computed. */
+export interface ExecutionLog {
+  readonly epoch: number
+  readonly steps: readonly {
+    readonly page: string
+    readonly changed: boolean
+    readonly full: boolean
+    readonly elementsComputed: number
+  }[]
+}
+
 interface PlaceStats {
   count: number
   bytes: number

@@ -27,7 +27,7 @@ function build({ sources, derived }: Sketch): Graph {
 
 t.test(
   'a plan holds exactly the pages reachable from the dirty ones, each once, after its inputs',
-  async (t) => {
+  async () => {
     fc.assert(
       fc.property(sketch, fc.array(fc.nat(), { minLength: 1, maxLength: 3 }), (drawn, picks) => {
         const graph = build(drawn)
@@ -55,7 +55,7 @@ t.test(
   },
 )
 
-t.test('removing pages in any allowed order keeps the invariants and forgets cached plans', async (t) => {
+t.test('removing pages in any allowed order keeps the invariants and forgets cached plans', async () => {
   fc.assert(
     fc.property(sketch, (drawn) => {
       const graph = build(drawn)

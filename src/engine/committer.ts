@@ -1,0 +1,510 @@
+/**
+ * The commit queue and the one epoch in flight: from a pending transaction to a published epoch.
+ *
+ *   queue -> batch (staged one by one) -> append + execute, at the same time -> publish
+ *
+ * Invariants:
+ * - one epoch is in flight at a time, while the next batch gathers;
+ * - an epoch is published when its record is durable and its execution done, never before;
+ * - acknowledgements, events and waiting reads come after versions moved;
+ * - no room in the log refuses the batch and changes nothing; any other failure stops the bus for good, since memory and
+ *   log may differ.
+ * Knows nothing of names beyond the registry, of sockets or of files.
+ */
+import { performance } from 'node:perf_hooks'
+import { MmsbError } from '../errors.js'
+import type { ExecuteResult } from '../ffi/context.js'
+import type { Plan } from '../graph/graph.js'
+import {
+  BATCH_MAX_BYTES,
+  BATCH_MAX_TRANSACTIONS,
+  IDEMPOTENCY_KEYS_MAX,
+  PLAN_ASYNC_THRESHOLD_NS,
+  QUEUE_MAX_BYTES,
+  QUEUE_MAX_TRANSACTIONS,
+} from '../limits.js'
+import type { Store } from '../store/store.js'
+import { Batch, type StageRooms } from './batch.js'
+import type { Pending, Submission } from './pending.js'
+import type { Recovered } from './recovery.js'
+import type { PageRecord } from './registry.js'
+import { Timings } from './timings.js'
+import type { CommitEvent, CommitResult, PageChange } from './types.js'
+
+/** An epoch between staging and publishing. */
+interface InFlight {
+  readonly batch: Batch
+  readonly submissions: readonly Submission[]
+  readonly timestampMs: number
+  /** Set while a native execution runs on another thread. */
+  executing: boolean
+  /** Set once the log was asked to append. */
+  appending: boolean
+  appended: Promise<void> | undefined
+  result: ExecuteResult | undefined
+}
+
+const DONE = Promise.resolve()
+const EMPTY_STEPS = new Uint32Array(0)
+
+export class Committer {
+  readonly timings = new Timings()
+  /** Deltas committed since start, by kind. */
+  readonly deltaCounts = { dense: 0, sparse: 0, masked: 0 }
+  readonly #rooms: StageRooms
+  readonly #listeners = new Set<(event: CommitEvent) => void>()
+  readonly #failureListeners = new Set<(reason: string) => void>()
+  readonly #answers = new Map<string, CommitResult>()
+  readonly #answersPending = new Map<string, Promise<CommitResult>>()
+  #store: Store | undefined
+  #queue: Submission[] = []
+  #queueBytes = 0
+  #inFlight: InFlight | undefined
+  #scheduled = false
+  #held = 0
+  #waiters: (() => void)[] = []
+  #epoch = 0
+  #digest: Uint8Array
+  #timestampMs = 0
+  #failure: string | undefined
+  #closing = false
+  /** The append of an epoch that a synchronous read published early; the next append comes after it. */
+  #trailingAppend: Promise<unknown> | undefined
+  #lastResult: ExecuteResult | undefined
+
+  constructor(rooms: StageRooms) {
+    this.#rooms = rooms
+    this.#digest = rooms.context.stateDigest()
+  }
+
+  /** From now on epochs go to this store, after what was recovered from it. */
+  attach(store: Store, recovered: Recovered): void {
+    this.#epoch = recovered.epoch
+    this.#digest = recovered.digest
+    this.#timestampMs = recovered.timestampMs
+    for (const [key, answer] of recovered.answers) this.#remember(key, answer)
+    this.#store = store
+  }
+
+  get epoch(): number {
+    return this.#epoch
+  }
+
+  /** The state's digest at `epoch`. */
+  get digest(): Uint8Array {
+    return this.#digest
+  }
+
+  /** When `epoch` was committed. */
+  get timestampMs(): number {
+    return this.#timestampMs
+  }
+
+  get failure(): string | undefined {
+    return this.#failure
+  }
+
+  get queued(): { transactions: number; bytes: number } {
+    return { transactions: this.#queue.length, bytes: this.#queueBytes }
+  }
+
+  /** Idempotency keys and their answers, oldest first. */
+  get answers(): ReadonlyMap<string, CommitResult> {
+    return this.#answers
+  }
+
+  /** The native result of the newest epoch since start. */
+  get lastResult(): ExecuteResult | undefined {
+    return this.#lastResult
+  }
+
+  /**
+   * Calls back for every epoch from now on, synchronously while the state is exactly that of the epoch. A listener must
+   * not throw and must not write. Returns what ends it.
+   */
+  onCommit(listener: (event: CommitEvent) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** Calls back once when the bus fails. */
+  onFailure(listener: (reason: string) => void): () => void {
+    this.#failureListeners.add(listener)
+    return () => this.#failureListeners.delete(listener)
+  }
+
+  /**
+   * Calls `run` while the state is exactly that of an epoch and no other can start: at once when none is in flight, else when
+   * that one has been published, abandoned or has failed. `run` must not throw and must not write.
+   */
+  between(run: () => void): void {
+    if (this.#inFlight === undefined) run()
+    else this.#waiters.push(run)
+  }
+
+  /** Runs `work` with no epoch in flight and none starting; transactions queue meanwhile. */
+  async hold<T>(work: () => Promise<T>): Promise<T> {
+    this.#held++
+    try {
+      await this.idle()
+      this.refuseWhenFailed()
+      return await work()
+    } finally {
+      this.#held--
+      this.#schedule()
+    }
+  }
+
+  /** Takes nothing more, finishes what is queued and closes the log. */
+  async close(): Promise<void> {
+    this.#closing = true
+    while (this.#failure === undefined && (this.#queue.length > 0 || this.#inFlight !== undefined)) {
+      await this.#next()
+    }
+    await this.#trailingAppend
+    await this.#store?.close()
+    this.#failure ??= 'the bus is closed'
+  }
+
+  /** Queues a transaction; resolves when it is durable and visible. Throws OVERLOADED when the queue is full. */
+  commit(pending: Pending): Promise<CommitResult> {
+    if (pending.key !== undefined) {
+      const known = this.#answers.get(pending.key)
+      if (known !== undefined) return Promise.resolve(known)
+      const running = this.#answersPending.get(pending.key)
+      if (running !== undefined) return running
+    }
+    if (
+      this.#queue.length >= QUEUE_MAX_TRANSACTIONS ||
+      (this.#queueBytes + pending.frame.byteLength > QUEUE_MAX_BYTES && this.#queue.length > 0)
+    ) {
+      throw new MmsbError('OVERLOADED', `${this.#queue.length} transactions are waiting.`, { retryAfterS: 1 })
+    }
+    const promise = new Promise<CommitResult>((resolve, reject) => {
+      this.#queue.push({ pending, queuedAtMs: performance.now(), resolve, reject })
+    })
+    this.#queueBytes += pending.frame.byteLength
+    if (pending.key !== undefined) this.#awaitAnswer(pending.key, promise)
+    this.#schedule()
+    return promise
+  }
+
+  #awaitAnswer(key: string, promise: Promise<CommitResult>): void {
+    this.#answersPending.set(key, promise)
+    const forget = (): void => {
+      this.#answersPending.delete(key)
+    }
+    promise.then(forget, forget)
+  }
+
+  /** Lets what the event loop has ready join the batch before it starts. */
+  #schedule(): void {
+    if (this.#scheduled || this.#inFlight !== undefined || this.#queue.length === 0 || this.#held > 0) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      if (this.#inFlight === undefined && this.#held === 0) this.#startEpoch()
+    })
+  }
+
+  #startEpoch(): void {
+    if (this.#failure !== undefined) return
+    const batch = new Batch(this.#epoch + 1, this.#rooms)
+    const submissions = this.#fill(batch)
+    if (submissions.length === 0) {
+      this.#notifyWaiters()
+      this.#schedule()
+      return
+    }
+    const timestampMs = Math.max(Date.now(), this.#timestampMs)
+    this.#inFlight = {
+      batch,
+      submissions,
+      timestampMs,
+      executing: false,
+      appending: false,
+      appended: undefined,
+      result: undefined,
+    }
+    const flight = this.#inFlight
+    const store = this.#store
+    if (store === undefined) {
+      this.#runInMemory(flight)
+      return
+    }
+    this.#runDurably(flight, store).catch((error: unknown) => this.#fail(flight, error))
+  }
+
+  /** Moves transactions from the queue into the batch, refusing singly. */
+  #fill(batch: Batch): Submission[] {
+    const taken: Submission[] = []
+    let at = 0
+    for (; at < this.#queue.length && taken.length < BATCH_MAX_TRANSACTIONS; at++) {
+      const submission = this.#queue[at] as Submission
+      const bytes = submission.pending.frame.byteLength
+      if (taken.length > 0 && batch.frameBytes + bytes > BATCH_MAX_BYTES) break
+      try {
+        if (batch.stage(submission.pending) === 'later') break
+        taken.push(submission)
+      } catch (error) {
+        submission.reject(error)
+      }
+      this.#queueBytes -= bytes
+    }
+    this.#queue = at === this.#queue.length ? [] : this.#queue.slice(at)
+    return taken
+  }
+
+  #runInMemory(flight: InFlight): void {
+    const plan = flight.batch.plan()
+    const frames = flight.batch.frames()
+    if (!leavesEventLoop(plan, frames)) {
+      try {
+        flight.result = this.#execute(plan, frames)
+      } catch (error) {
+        this.#fail(flight, error)
+        return
+      }
+      this.#publish(flight)
+      return
+    }
+    flight.executing = true
+    this.#executeAsync(flight, plan, frames).then(
+      () => this.#publish(flight),
+      (error: unknown) => this.#fail(flight, error),
+    )
+  }
+
+  async #runDurably(flight: InFlight, store: Store): Promise<void> {
+    const { batch } = flight
+    const frames = batch.frames()
+    if (this.#trailingAppend !== undefined) {
+      await this.#trailingAppend
+      this.#trailingAppend = undefined
+    }
+    try {
+      const reserved = store.reserve(frames.byteLength)
+      if (reserved !== undefined) await reserved
+    } catch (error) {
+      this.#abandon(flight, error)
+      return
+    }
+    const plan = batch.plan()
+    flight.appending = true
+    const startedMs = performance.now()
+    const appended = store.append({
+      epoch: batch.epoch,
+      timestampMs: flight.timestampMs,
+      digestBefore: this.#digest,
+      frameCount: batch.pendings.length,
+      frames,
+      touchedPages: batch.touchedPages(),
+    })
+    flight.appended = appended
+    if (leavesEventLoop(plan, frames)) {
+      flight.executing = true
+      await Promise.all([appended, this.#executeAsync(flight, plan, frames)])
+    } else {
+      // The append is under way on another thread; its promise must have a handler before anything can throw.
+      const settled = appended.then(
+        () => undefined,
+        (error: unknown) => ({ error }),
+      )
+      flight.result = this.#execute(plan, frames)
+      const failed = await settled
+      if (failed !== undefined) throw failed.error
+    }
+    this.timings.record('append', performance.now() - startedMs)
+    this.#publish(flight)
+  }
+
+  #execute(plan: Plan, frames: Uint8Array): ExecuteResult {
+    const result = this.#rooms.context.execute(plan.steps.length === 0 ? EMPTY_STEPS : plan.steps, frames)
+    this.#observe(plan, result)
+    return result
+  }
+
+  async #executeAsync(flight: InFlight, plan: Plan, frames: Uint8Array): Promise<void> {
+    const result = await this.#rooms.context.executeAsync(plan.steps, frames)
+    if (flight.result !== undefined) return
+    flight.executing = false
+    flight.result = result
+    this.#observe(plan, result)
+  }
+
+  #observe(plan: Plan, result: ExecuteResult): void {
+    const ns = result.execNs
+    plan.observedNs = plan.observedNs === 0 ? ns : plan.observedNs * 0.75 + ns * 0.25
+    this.timings.record('execute', ns / 1e6)
+  }
+
+  /** Finishes the epoch in flight on this thread, so that a synchronous read sees a whole epoch. */
+  settle(): void {
+    this.refuseWhenFailed()
+    const flight = this.#inFlight
+    if (flight === undefined || (!flight.appending && this.#store !== undefined)) return
+    try {
+      if (flight.result === undefined && flight.executing) {
+        flight.result = this.#rooms.context.waitSync()
+        flight.executing = false
+      }
+      this.#store?.completeSync()
+    } catch (error) {
+      this.#fail(flight, error)
+      throw this.#stopped()
+    }
+    this.#trailingAppend = flight.appended
+    this.#publish(flight)
+  }
+
+  // ---- publish, abandon, fail -------------------------------------------------------------------------------------
+
+  #publish(flight: InFlight): void {
+    if (this.#inFlight !== flight || flight.result === undefined) return
+    const startedMs = performance.now()
+    const { batch, result } = flight
+    const epoch = batch.epoch
+    const wantsEvent = this.#listeners.size > 0
+    const changes: PageChange[] = []
+    if (wantsEvent) this.#collectChanges(batch, result, changes)
+    result.eachChangedId((id) => {
+      const page = this.#rooms.registry.byId(id)
+      if (page !== undefined) page.version = epoch
+    })
+    batch.publish()
+    this.#digest = batch.deleted.length > 0 ? this.#rooms.context.stateDigest() : result.stateDigest()
+    this.#epoch = epoch
+    this.#timestampMs = flight.timestampMs
+    this.#inFlight = undefined
+    this.#lastResult = result
+    if (wantsEvent) {
+      const event: CommitEvent = { epoch, timestampMs: flight.timestampMs, changes }
+      for (const listener of this.#listeners) listener(event)
+    }
+    this.#answer(flight, startedMs)
+    this.#notifyWaiters()
+    this.timings.record('publish', performance.now() - startedMs)
+    this.#schedule()
+  }
+
+  #collectChanges(batch: Batch, result: ExecuteResult, changes: PageChange[]): void {
+    for (const page of batch.created) {
+      if (!batch.isDeleted(page.id)) {
+        changes.push(changeOf(page, 'created', Uint32Array.of(0, page.elements)))
+      }
+    }
+    result.eachChange((id, ranges) => {
+      const page = this.#rooms.registry.byId(id)
+      if (page === undefined || batch.isDeleted(id)) return
+      changes.push(changeOf(page, page.kind, ranges.slice()))
+    })
+    for (const page of batch.deleted) {
+      if (batch.createdPage(page.id) === undefined) changes.push(changeOf(page, 'deleted', EMPTY_STEPS))
+    }
+  }
+
+  #answer(flight: InFlight, nowMs: number): void {
+    for (const { pending, queuedAtMs, resolve } of flight.submissions) {
+      this.deltaCounts.dense += pending.deltas.dense
+      this.deltaCounts.sparse += pending.deltas.sparse
+      this.deltaCounts.masked += pending.deltas.masked
+      const result = { epoch: flight.batch.epoch, pages: this.#versionsOf(pending) }
+      if (pending.key !== undefined) this.#remember(pending.key, result)
+      this.timings.record('commit', nowMs - queuedAtMs)
+      resolve(result)
+    }
+  }
+
+  #versionsOf(pending: Pending): Record<string, number> {
+    const versions: Record<string, number> = {}
+    for (const id of pending.writes) {
+      const page = this.#rooms.registry.byId(id)
+      if (page !== undefined) versions[page.name] = page.version
+    }
+    for (const page of pending.creates) versions[page.name] = page.version
+    return versions
+  }
+
+  #remember(key: string, answer: CommitResult): void {
+    this.#answers.set(key, answer)
+    if (this.#answers.size <= IDEMPOTENCY_KEYS_MAX) return
+    const [oldest] = this.#answers.keys()
+    if (oldest !== undefined) this.#answers.delete(oldest)
+  }
+
+  /** The log has no room: nothing was written or applied, and the bus goes on. */
+  #abandon(flight: InFlight, error: unknown): void {
+    flight.batch.abandon()
+    this.#inFlight = undefined
+    for (const { reject } of flight.submissions) reject(error)
+    this.#notifyWaiters()
+    const goesOn = error instanceof MmsbError && error.code === 'LOG_FULL'
+    if (goesOn) this.#schedule()
+    else this.#stop(error)
+  }
+
+  /** Memory and log may differ now: nothing more is taken. */
+  #fail(flight: InFlight, error: unknown): void {
+    if (this.#inFlight !== flight) {
+      this.#stop(error)
+      return
+    }
+    this.#inFlight = undefined
+    this.#stop(error)
+    for (const { reject } of flight.submissions) reject(this.#stopped())
+    this.#notifyWaiters()
+  }
+
+  #stop(error: unknown): void {
+    if (this.#failure !== undefined) return
+    this.#failure = error instanceof Error ? error.message : String(error)
+    const queued = this.#queue
+    this.#queue = []
+    this.#queueBytes = 0
+    for (const { reject } of queued) reject(this.#stopped())
+    this.#notifyWaiters()
+    for (const listener of this.#failureListeners) listener(this.#failure)
+  }
+
+  #stopped(): MmsbError {
+    return new MmsbError('BUS_FAILED', `The bus has stopped: ${this.#failure ?? 'unknown'}`)
+  }
+
+  refuseWhenFailed(): void {
+    if (this.#failure !== undefined) throw this.#stopped()
+  }
+
+  refuseWhenStopped(): void {
+    this.refuseWhenFailed()
+    if (this.#closing) throw new MmsbError('BUS_FAILED', 'The bus is closing.')
+  }
+
+  /** Resolves when no epoch is in flight; the caller then has the state to itself until it awaits again. */
+  idle(): Promise<void> {
+    return this.#inFlight === undefined ? DONE : this.#next()
+  }
+
+  /** Resolves at the next publish, abandonment or failure. */
+  #next(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiters.push(resolve)
+    })
+  }
+
+  #notifyWaiters(): void {
+    if (this.#waiters.length === 0) return
+    const waiters = this.#waiters
+    this.#waiters = []
+    for (const resolve of waiters) resolve()
+  }
+}
+
+function changeOf(page: PageRecord, kind: PageChange['kind'], ranges: Uint32Array): PageChange {
+  return { pageId: page.id, page: page.name, kind, dtype: page.dtype, shape: page.shape, ranges }
+}
+
+/** Whether an execution may hold the event loop too long and belongs on another thread. */
+function leavesEventLoop(plan: Plan, frames: Uint8Array): boolean {
+  const payloadNs = frames.byteLength / 2
+  return (plan.observedNs || plan.costNs) + payloadNs > PLAN_ASYNC_THRESHOLD_NS
+}
