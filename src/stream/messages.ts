@@ -1,0 +1,170 @@
+/**
+ * What a subscriber is told, apart from how a protocol writes it.
+ *
+ * Invariants: a message is immutable and shared by all who get it; what a protocol makes of it is made once per message
+ * (`encoded`), not once per subscriber, and a page's part once per epoch, whichever messages it is in. Values are gathered
+ * while the state is that of the message's epoch: a part whose values nobody asked for by then has none.
+ */
+
+import type { PageChange } from '../engine/types.js'
+import type { MmsbError } from '../errors.js'
+import type { Dtype, TypedArray } from '../state/dtype.js'
+import { DTYPE_INFO } from '../state/dtype.js'
+import { totalElements } from '../state/ranges.js'
+import { valuesToJsonText } from '../state/value.js'
+
+export type DataMode = 'none' | 'ranges' | 'values'
+
+/** Reads the values of ranges of a page, as of this very moment. */
+export type Gather = (pageId: number, ranges: Uint32Array) => TypedArray
+
+const NOTHING: Record<DataMode, string> = { none: '', ranges: '', values: '' }
+
+/** One page's part of a change. */
+export class PagePart {
+  readonly change: PageChange
+  readonly #gather: Gather
+  #values: TypedArray | undefined
+  #json: Record<DataMode, string> = NOTHING
+
+  constructor(change: PageChange, gather: Gather) {
+    this.change = change
+    this.#gather = gather
+  }
+
+  /** Size of the values on the wire of a binary protocol; known without gathering them. */
+  get valueBytes(): number {
+    return totalElements(this.change.ranges) * DTYPE_INFO[this.change.dtype].sizeBytes
+  }
+
+  values(): TypedArray {
+    if (this.#values === undefined) {
+      const { kind, dtype, pageId, ranges } = this.change
+      this.#values =
+        kind === 'deleted' ? DTYPE_INFO[dtype].view(new ArrayBuffer(0), 0, 0) : this.#gather(pageId, ranges)
+    }
+    return this.#values
+  }
+
+  json(mode: DataMode): string {
+    if (this.#json === NOTHING) this.#json = { ...NOTHING }
+    if (this.#json[mode] === '') this.#json[mode] = this.#toJson(mode)
+    return this.#json[mode]
+  }
+
+  #toJson(mode: DataMode): string {
+    const { page, kind, dtype, shape, ranges } = this.change
+    let text = `{"page":"${page}","kind":"${kind}"`
+    if (kind === 'created') text += `,"dtype":"${dtype}","shape":${JSON.stringify(shape)}`
+    if (mode !== 'none') text += `,"ranges":${rangesToJson(ranges)}`
+    if (mode === 'values') text += `,"values":${valuesToJsonText(dtype, this.values())}`
+    return `${text}}`
+  }
+}
+
+function rangesToJson(ranges: Uint32Array): string {
+  if (ranges.length === 2) return `[[${ranges[0]},${ranges[1]}]]`
+  let text = ''
+  for (let i = 0; i < ranges.length; i += 2) text += `${i === 0 ? '' : ','}[${ranges[i]},${ranges[i + 1]}]`
+  return `[${text}]`
+}
+
+/** Remembers what each protocol made of a message. */
+abstract class Encodable {
+  #encodings: Map<string, unknown> | undefined
+
+  /** `make()`, once per `key`; the key names protocol, and addressee where the bytes differ by it. */
+  encoded<T>(key: string, make: () => T): T {
+    this.#encodings ??= new Map()
+    let made = this.#encodings.get(key) as T | undefined
+    if (made === undefined) {
+      made = make()
+      this.#encodings.set(key, made)
+    }
+    return made
+  }
+}
+
+/** One epoch, or several conflated, as subscribers of one shape see it. */
+export class ChangeMessage extends Encodable {
+  readonly type = 'change'
+  readonly epoch: number
+  readonly first: number
+  readonly parts: readonly PagePart[]
+  readonly mode: DataMode
+
+  constructor(first: number, epoch: number, parts: readonly PagePart[], mode: DataMode) {
+    super()
+    this.first = first
+    this.epoch = epoch
+    this.parts = parts
+    this.mode = mode
+  }
+
+  get valueBytes(): number {
+    if (this.mode !== 'values') return 0
+    let sum = 0
+    for (const part of this.parts) sum += part.valueBytes
+    return sum
+  }
+}
+
+export interface SnapshotPage {
+  readonly name: string
+  readonly id: number
+  readonly kind: 'source' | 'derived'
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  readonly version: number
+  readonly values: TypedArray
+}
+
+/** Every page that matches, whole, as of one epoch. */
+export class SnapshotMessage extends Encodable {
+  readonly type = 'snapshot'
+  readonly epoch: number
+  readonly pages: readonly SnapshotPage[]
+
+  constructor(epoch: number, pages: readonly SnapshotPage[]) {
+    super()
+    this.epoch = epoch
+    this.pages = pages
+  }
+}
+
+export type StreamMessage =
+  | ChangeMessage
+  | SnapshotMessage
+  | { readonly type: 'subscribed' | 'progress' | 'unsubscribed'; readonly epoch: number }
+  | { readonly type: 'compacted'; readonly minEpoch: number }
+  | { readonly type: 'overflow'; readonly resumeFrom: number }
+  | { readonly type: 'error'; readonly error: MmsbError }
+
+/** The JSON of a message in two halves, the second of which does not depend on whom it goes to. */
+export function jsonHead(type: string, id: string | undefined): string {
+  return id === undefined ? `{"type":"${type}"` : `{"type":"${type}","id":${JSON.stringify(id)}`
+}
+
+export function jsonTail(message: StreamMessage): string {
+  switch (message.type) {
+    case 'change': {
+      const parts = message.parts.map((part) => part.json(message.mode)).join(',')
+      return `,"epoch":${message.epoch},"first":${message.first},"changes":[${parts}]}`
+    }
+    case 'snapshot':
+      return `,"epoch":${message.epoch},"pages":{${message.pages.map(snapshotPageJson).join(',')}}}`
+    case 'compacted':
+      return `,"minEpoch":${message.minEpoch}}`
+    case 'overflow':
+      return `,"resumeFrom":${message.resumeFrom}}`
+    case 'error': {
+      const { code, message: detail, hint, extra } = message.error
+      return `,${JSON.stringify({ code, detail, hint, ...extra }).slice(1)}`
+    }
+    default:
+      return `,"epoch":${message.epoch}}`
+  }
+}
+
+const snapshotPageJson = ({ name, dtype, shape, version, values }: SnapshotPage): string =>
+  `"${name}":{"dtype":"${dtype}","shape":${JSON.stringify(shape)},"version":${version},"values":${valuesToJsonText(dtype, values)}}`

@@ -1,0 +1,64 @@
+/**
+ * Page patterns of subscriptions: a name, or a name with `*` for any run of characters (dots too).
+ *
+ * Invariant: matching takes time linear in pattern times name, whatever a client sends; so no regular expressions.
+ */
+import { MmsbError } from '../errors.js'
+import { NAME_MAX_LENGTH, STREAM_PATTERNS_MAX } from '../limits.js'
+
+const PATTERN = /^[A-Za-z0-9_.:*-]+$/
+
+export interface PatternSet {
+  /** The same for sets that match the same way. */
+  readonly key: string
+  matches(name: string): boolean
+}
+
+/** @throws MmsbError INVALID_REQUEST when a pattern could match no name, or there are none or too many. */
+export function patternSet(patterns: readonly string[]): PatternSet {
+  if (patterns.length === 0) throw new MmsbError('INVALID_REQUEST', 'pages: names no page and no pattern')
+  if (patterns.length > STREAM_PATTERNS_MAX) {
+    throw new MmsbError('INVALID_REQUEST', `pages: more than ${STREAM_PATTERNS_MAX} patterns`)
+  }
+  for (const pattern of patterns) checkPattern(pattern)
+  const unique = [...new Set(patterns)].sort()
+  const exact = new Set(unique.filter((p) => !p.includes('*')))
+  const wild = unique.filter((p) => p.includes('*'))
+  return {
+    key: unique.join(','),
+    matches: (name) => exact.has(name) || wild.some((pattern) => matchesWild(pattern, name)),
+  }
+}
+
+function checkPattern(pattern: string): void {
+  if (PATTERN.test(pattern) && pattern.length <= NAME_MAX_LENGTH) return
+  const shown = JSON.stringify(pattern.slice(0, 80))
+  throw new MmsbError(
+    'INVALID_REQUEST',
+    `pages: ${shown} is neither a page name nor a pattern such as "risk.*"`,
+  )
+}
+
+/** Greedy match that, where it fails, goes back to the last `*` alone: that is enough, and never exponential. */
+function matchesWild(pattern: string, name: string): boolean {
+  let p = 0
+  let n = 0
+  let star = -1
+  let resumeAt = 0
+  while (n < name.length) {
+    if (pattern[p] === '*') {
+      star = p++
+      resumeAt = n
+    } else if (p < pattern.length && pattern[p] === name[n]) {
+      p++
+      n++
+    } else if (star >= 0) {
+      p = star + 1
+      n = ++resumeAt
+    } else {
+      return false
+    }
+  }
+  while (pattern[p] === '*') p++
+  return p === pattern.length
+}

@@ -1,0 +1,203 @@
+/**
+ * Subscriptions for a program that holds the bus itself: an async iterator of changes.
+ *
+ * Invariants: the subscription starts when `subscribe` is called and ends with `return()` (so with `break`), an error, or the
+ * close of the bus; the queue is bounded like any reader's, and a lossless iterator that falls behind ends with
+ * OVERLOADED, whose `resumeFrom` names the last epoch it can rely on.
+ */
+import type { PageChange } from '../engine/types.js'
+import { MmsbError } from '../errors.js'
+import type { Dtype, TypedArray } from '../state/dtype.js'
+import type { Connection } from './connection.js'
+import { hubOf } from './hub.js'
+import type { ChangeMessage, PagePart, SnapshotMessage, SnapshotPage, StreamMessage } from './messages.js'
+import type { Sink, StreamBus, SubscribeOptions } from './types.js'
+
+export interface ChangedPage {
+  readonly page: string
+  /** In a snapshot `source` or `derived`. */
+  readonly kind: PageChange['kind']
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  /** Element ranges: offset, count. Absent with data `none`. */
+  readonly ranges?: readonly (readonly [offset: number, count: number])[]
+  /** The elements of the ranges, one after another. Present with data `values`; shared by all readers: do not write to it. */
+  readonly values?: TypedArray
+}
+
+/** One epoch, or with `first` < `epoch` several folded into one; or, as the first of all, the snapshot asked for. */
+export interface Change {
+  readonly type: 'change' | 'snapshot'
+  readonly epoch: number
+  readonly first: number
+  readonly changes: readonly ChangedPage[]
+}
+
+const ID = 'iterator'
+/** What a queued change costs besides its values. */
+const PART_BYTES = 128
+
+/** @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND; the iterator throws EPOCH_COMPACTED, OVERLOADED, BUS_FAILED */
+export function subscribe(bus: StreamBus, options: SubscribeOptions): AsyncIterableIterator<Change> {
+  const reader = new Reader()
+  const connection = hubOf(bus).connect(reader)
+  reader.connection = connection
+  try {
+    connection.subscribe(ID, options)
+  } catch (error) {
+    connection.close()
+    throw error
+  }
+  return {
+    next: () => reader.next(),
+    return: () => {
+      connection.close()
+      return Promise.resolve({ done: true, value: undefined })
+    },
+    [Symbol.asyncIterator]() {
+      return this
+    },
+  }
+}
+
+type Result = IteratorResult<Change>
+
+interface Waiter {
+  readonly resolve: (result: Result) => void
+  readonly reject: (error: unknown) => void
+}
+
+const DONE: Result = { done: true, value: undefined }
+
+class Reader implements Sink {
+  connection: Connection | undefined
+  queuedBytes = 0
+  readonly #queue: { readonly change: Change; readonly bytes: number }[] = []
+  #waiters: Waiter[] = []
+  #error: MmsbError | undefined
+  #isDone = false
+
+  get isCongested(): boolean {
+    return this.#queue.length > 0
+  }
+
+  send(_id: string, message: StreamMessage): void {
+    if (message.type === 'change') this.#push(changeOf(message), message.valueBytes, message.parts.length)
+    else if (message.type === 'snapshot') this.#pushSnapshot(message)
+    else {
+      const error = errorOf(message)
+      if (error !== undefined) this.#fail(error)
+    }
+  }
+
+  closed(): void {
+    this.#isDone = true
+    this.#queue.length = 0
+    this.queuedBytes = 0
+    for (const { resolve } of this.#waiters) resolve(DONE)
+    this.#waiters = []
+  }
+
+  next(): Promise<Result> {
+    const item = this.#queue.shift()
+    if (item !== undefined) {
+      this.queuedBytes -= item.bytes
+      if (this.#queue.length === 0) this.connection?.drained()
+      return Promise.resolve({ done: false, value: item.change })
+    }
+    if (this.#error !== undefined) {
+      const error = this.#error
+      this.#error = undefined
+      this.connection?.close()
+      return Promise.reject(error)
+    }
+    if (this.#isDone) return Promise.resolve(DONE)
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ resolve, reject })
+    })
+  }
+
+  #pushSnapshot(message: SnapshotMessage): void {
+    const change = message.encoded('iterator', () => ({
+      type: 'snapshot' as const,
+      epoch: message.epoch,
+      first: message.epoch,
+      changes: message.pages.map(wholePage),
+    }))
+    const bytes = message.pages.reduce((sum, page) => sum + page.values.byteLength, 0)
+    this.#push(change, bytes, message.pages.length)
+  }
+
+  #push(change: Change, valueBytes: number, partCount: number): void {
+    const waiter = this.#waiters.shift()
+    if (waiter !== undefined) {
+      waiter.resolve({ done: false, value: change })
+      return
+    }
+    const bytes = valueBytes + partCount * PART_BYTES
+    this.#queue.push({ change, bytes })
+    this.queuedBytes += bytes
+  }
+
+  /** What was queued before the error is still delivered. */
+  #fail(error: MmsbError): void {
+    const waiter = this.#waiters.shift()
+    if (waiter === undefined) {
+      this.#error = error
+      return
+    }
+    waiter.reject(error)
+    this.connection?.close()
+  }
+}
+
+function changeOf(message: ChangeMessage): Change {
+  return message.encoded('iterator', () => ({
+    type: 'change',
+    epoch: message.epoch,
+    first: message.first,
+    changes: message.parts.map((part) => changedPage(part, message.mode)),
+  }))
+}
+
+function changedPage(part: PagePart, mode: ChangeMessage['mode']): ChangedPage {
+  const { page, kind, dtype, shape, ranges } = part.change
+  const head = { page, kind, dtype, shape }
+  if (mode === 'none') return head
+  const pairs = pairsOf(ranges)
+  return mode === 'ranges' ? { ...head, ranges: pairs } : { ...head, ranges: pairs, values: part.values() }
+}
+
+const wholePage = ({ name, kind, dtype, shape, values }: SnapshotPage): ChangedPage => ({
+  page: name,
+  kind,
+  dtype,
+  shape,
+  ranges: [[0, values.length]],
+  values,
+})
+
+function pairsOf(ranges: Uint32Array): [number, number][] {
+  const pairs: [number, number][] = []
+  for (let i = 0; i < ranges.length; i += 2) pairs.push([ranges[i]!, ranges[i + 1]!])
+  return pairs
+}
+
+function errorOf(message: StreamMessage): MmsbError | undefined {
+  if (message.type === 'error') return message.error
+  if (message.type === 'compacted') {
+    return new MmsbError('EPOCH_COMPACTED', `the oldest epoch to start from is ${message.minEpoch}`, {
+      minEpoch: message.minEpoch,
+    })
+  }
+  if (message.type === 'overflow') {
+    return new MmsbError(
+      'OVERLOADED',
+      `too slow: changes after epoch ${message.resumeFrom} were not delivered`,
+      {
+        resumeFrom: message.resumeFrom,
+      },
+    )
+  }
+  return undefined
+}

@@ -1,0 +1,162 @@
+/**
+ * One subscription: what has been delivered, what is folded, when the next message may go.
+ *
+ * Invariants: epochs ascend and none comes twice; a lossless subscription delivers every epoch that touches it or ends; a
+ * `latest` one may fold epochs, and what it folded goes out as soon as reader and rate allow.
+ */
+import { MmsbError } from '../errors.js'
+import { STREAM_CHANGE_MAX_BYTES, STREAM_PROGRESS_INTERVAL_MS, STREAM_RATE_MAX_HZ } from '../limits.js'
+import { Conflation } from './conflation.js'
+import type { Connection } from './connection.js'
+import type { ChangeMessage, DataMode, SnapshotMessage } from './messages.js'
+import { type PatternSet, patternSet } from './pattern.js'
+import type { Topic } from './topic.js'
+import type { SubscribeOptions } from './types.js'
+
+/** One subscription of one connection. */
+export class Subscription {
+  readonly id: string
+  readonly #connection: Connection
+  readonly #patterns: PatternSet
+  readonly #mode: DataMode
+  readonly #isLatest: boolean
+  readonly #periodMs: number
+  #topic: Topic | undefined
+  /** The last epoch this subscriber needs no more of. */
+  #cursor = 0
+  #lastSentMs = 0
+  #notBeforeMs = 0
+  #folded: Conflation | undefined
+  #cancelTimer: (() => void) | undefined
+
+  /** @throws MmsbError INVALID_REQUEST */
+  constructor(connection: Connection, id: string, options: SubscribeOptions) {
+    const { pages, data = 'values', policy, maxRate } = options
+    if (maxRate !== undefined && !(maxRate > 0 && maxRate <= STREAM_RATE_MAX_HZ)) {
+      throw new MmsbError('INVALID_REQUEST', `maxRate: ${maxRate} is not in (0, ${STREAM_RATE_MAX_HZ}]`)
+    }
+    if (maxRate !== undefined && policy === 'lossless') {
+      throw new MmsbError(
+        'INVALID_REQUEST',
+        'maxRate: folds epochs together, which policy "lossless" forbids; use "latest"',
+      )
+    }
+    this.id = id
+    this.#connection = connection
+    this.#patterns = patternSet(pages)
+    this.#mode = data
+    this.#isLatest = policy === 'latest' || maxRate !== undefined
+    this.#periodMs = maxRate === undefined ? 0 : 1000 / maxRate
+  }
+
+  /** Goes live, after a snapshot if one is wanted (then only between epochs). */
+  start(withSnapshot = false): SnapshotMessage | undefined {
+    const { hub, sink } = this.#connection
+    this.#topic = hub.enter(this.#patterns, this.#mode, this)
+    const snapshot = withSnapshot ? this.#topic.snapshot(hub.bus) : undefined
+    this.#lastSentMs = hub.clock.nowMs()
+    this.#cursor = hub.bus.epoch
+    sink.send(this.id, { type: 'subscribed', epoch: hub.bus.epoch })
+    if (snapshot !== undefined) sink.send(this.id, snapshot)
+    return snapshot
+  }
+
+  stop(): void {
+    this.#cancelTimer?.()
+    this.#cancelTimer = undefined
+    this.#folded = undefined
+    if (this.#topic !== undefined) this.#connection.hub.leave(this.#topic, this)
+    this.#topic = undefined
+  }
+
+  /** Takes a commit, within it. */
+  offer(message: ChangeMessage, nowMs: number): void {
+    if (message.epoch <= this.#cursor) return
+    this.#cursor = message.epoch
+    try {
+      if (this.#isLatest) this.#offerLatest(message, nowMs)
+      else this.#offerLossless(message, nowMs)
+    } catch (error) {
+      this.#connection.end(this, { type: 'error', error: asMmsbError(error) })
+    }
+  }
+
+  /** After the sink drained: sends what was folded meanwhile. */
+  flushSoon(): void {
+    if (this.#folded === undefined || this.#cancelTimer !== undefined) return
+    const waitMs = this.#notBeforeMs - this.#connection.hub.clock.nowMs()
+    if (waitMs > 0) this.#flushAfter(waitMs)
+    else this.#connection.hub.bus.between(() => this.#flush())
+  }
+
+  progress(nowMs: number, epoch: number): void {
+    if (this.#topic === undefined || this.#folded !== undefined) return
+    if (nowMs - this.#lastSentMs < STREAM_PROGRESS_INTERVAL_MS / 2) return
+    this.#lastSentMs = nowMs
+    this.#connection.sink.send(this.id, { type: 'progress', epoch })
+  }
+
+  #offerLossless(message: ChangeMessage, nowMs: number): void {
+    if (!this.#connection.hasRoom) {
+      this.#connection.hub.counters.overflows++
+      this.#connection.end(this, { type: 'overflow', resumeFrom: message.epoch - 1 })
+      return
+    }
+    this.#send(message, nowMs)
+  }
+
+  #offerLatest(message: ChangeMessage, nowMs: number): void {
+    const mustWait =
+      this.#folded !== undefined || nowMs < this.#notBeforeMs || this.#connection.sink.isCongested
+    if (!mustWait) {
+      this.#send(message, nowMs)
+      return
+    }
+    this.#folded ??= new Conflation(message.epoch)
+    this.#folded.add(
+      message.epoch,
+      message.parts.map((part) => part.change),
+    )
+    this.#connection.hub.counters.conflated++
+    if (nowMs < this.#notBeforeMs) this.#flushAfter(this.#notBeforeMs - nowMs)
+  }
+
+  #send(message: ChangeMessage, nowMs: number): void {
+    if (message.valueBytes > STREAM_CHANGE_MAX_BYTES) {
+      throw new MmsbError(
+        'PAYLOAD_TOO_LARGE',
+        `epoch ${message.epoch} changed ${message.valueBytes} bytes, more than the ${STREAM_CHANGE_MAX_BYTES} a message may carry; subscribe with data "ranges" and read over HTTP`,
+      )
+    }
+    this.#lastSentMs = nowMs
+    if (this.#periodMs > 0) this.#notBeforeMs = nowMs + this.#periodMs
+    this.#connection.hub.counters.delivered++
+    this.#connection.sink.send(this.id, message)
+  }
+
+  #flushAfter(delayMs: number): void {
+    this.#cancelTimer ??= this.#connection.hub.clock.after(delayMs, () => {
+      this.#cancelTimer = undefined
+      this.#connection.hub.bus.between(() => this.#flush())
+    })
+  }
+
+  #flush(): void {
+    const folded = this.#folded
+    if (folded === undefined || this.#connection.sink.isCongested) return
+    const { bus, clock } = this.#connection.hub
+    if (bus.failure !== null) return
+    this.#folded = undefined
+    try {
+      const message = folded.finish(this.#mode, (pageId, ranges) => bus.gather(pageId, ranges))
+      if (message !== null) this.#send(message, clock.nowMs())
+    } catch (error) {
+      this.#connection.end(this, { type: 'error', error: asMmsbError(error) })
+    }
+  }
+}
+
+export const asMmsbError = (error: unknown): MmsbError =>
+  error instanceof MmsbError
+    ? error
+    : new MmsbError('INTERNAL', 'the change could not be sent', undefined, { cause: error })

@@ -1,0 +1,41 @@
+/** The words of the stream: what it needs of a bus, what a subscriber asks for, where messages go. Types only. */
+import type { CommitEvent, PageShape } from '../engine/types.js'
+import type { TypedArray } from '../state/dtype.js'
+import type { DataMode, StreamMessage } from './messages.js'
+
+/** What the stream needs of a bus. */
+export interface StreamBus {
+  readonly epoch: number
+  /** Why the bus has stopped, or null; then its state is that of no epoch. */
+  readonly failure: string | null
+  onFailure(listener: (reason: string) => void): () => void
+  onCommit(listener: (event: CommitEvent) => void): () => void
+  between(run: () => void): void
+  gather(pageId: number, ranges: Uint32Array): TypedArray
+  pageNames(): readonly string[]
+  peek(name: string): PageShape
+}
+
+export interface SubscribeOptions {
+  /** Page names, or patterns with `*` for any run of characters. Pages created later match too. */
+  readonly pages: readonly string[]
+  /** `now` (default); `snapshot`: the whole pages first; or the last epoch already seen. */
+  readonly from?: 'now' | 'snapshot' | number
+  /** What a change carries: nothing but names, changed ranges, or (default) ranges and values. */
+  readonly data?: DataMode
+  /** For a reader that is too slow: end (default), or fold epochs together. */
+  readonly policy?: 'lossless' | 'latest'
+  /** At most this many changes a second; implies `latest`. */
+  readonly maxRate?: number
+}
+
+/** Where the messages of one connection go. `send` must not throw and must not wait. */
+export interface Sink {
+  send(id: string, message: StreamMessage): void
+  /** Bytes sent and not yet taken by the reader or its network. */
+  readonly queuedBytes: number
+  /** True while a reader who takes only the latest should not get more. When it turns false the sink calls Connection.drained. */
+  readonly isCongested: boolean
+  /** No more messages come: the connection was closed from within. */
+  closed(): void
+}
