@@ -1,0 +1,135 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { Bus } from '../../src/engine/bus.js'
+
+function folder(test: typeof t): string {
+  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
+  test.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  return dir
+}
+
+const open = (dataDir: string, threads = 1): Promise<Bus> => Bus.open({ dataDir, backend: 'cpu', threads })
+
+async function fill(bus: Bus): Promise<void> {
+  await bus.create('x', { dtype: 'f32', shape: [64, 33], fill: 0.5 })
+  await bus.create('w', { dtype: 'f32', shape: [33, 5] })
+  await bus.derive('y', { op: 'matmul', inputs: { a: 'x', b: 'w' } })
+  await bus.derive('m', { op: 'reduce', inputs: { x: 'y' }, fn: 'mean', axes: [0] })
+  await bus.derive('e', { op: 'map', inputs: { m: 'm', y: 'y' }, expr: 'exp(y) / (1 + abs(m))' })
+  for (let i = 0; i < 50; i++) {
+    await bus.transact({
+      ops: [
+        { page: 'x', offset: i * 33, values: Array.from({ length: 33 }, (_, k) => Math.fround(k / (i + 1))) },
+        { page: 'w', indices: [i, i + 7, i], values: [i, 2, 3], merge: 'add' },
+      ],
+      source: 'test',
+      intent: { step: i },
+      key: `step-${i}`,
+    })
+  }
+}
+
+t.test('a reopened bus has the same epoch, digest, values, versions and answers', async (t) => {
+  const dir = folder(t)
+  const first = await open(dir)
+  await fill(first)
+  await first.create('doomed', { dtype: 'u8', shape: [3] })
+  await first.delete('doomed')
+  const before = { status: first.status(), pages: first.pages(), graph: first.graph(), y: first.read('y') }
+  await first.close()
+
+  for (const threads of [1, 3]) {
+    const again = await open(dir, threads)
+    t.match(again.status(), { epoch: before.status.epoch, digest: before.status.digest })
+    t.same(again.pages(), before.pages)
+    t.same(again.graph(), before.graph)
+    t.same(again.read('y'), before.y)
+    t.same(await again.transact({ ops: [{ page: 'x', values: [1] }], key: 'step-3' }), {
+      epoch: 9,
+      pages: { x: 9, w: 9 },
+    })
+    t.equal(again.status().epoch, before.status.epoch, 'a remembered key writes nothing')
+    await again.close()
+  }
+})
+
+t.test('page ids are not used again after a restart', async (t) => {
+  const dir = folder(t)
+  const first = await open(dir)
+  await first.create('a', { dtype: 'u8', shape: [1] })
+  const { page } = await first.create('b', { dtype: 'u8', shape: [1] })
+  await first.delete('b')
+  await first.close()
+  const again = await open(dir)
+  t.ok((await again.create('c', { dtype: 'u8', shape: [1] })).page.id > page.id)
+  await again.close()
+})
+
+t.test('a checkpoint shortens recovery and changes nothing else', async (t) => {
+  const dir = folder(t)
+  const first = await open(dir)
+  await fill(first)
+  const { epoch, pages, bytes } = await first.checkpoint()
+  t.same([epoch, pages], [55, 5])
+  t.equal(bytes, first.stats().pages.bytes)
+  await first.patch('x', { offset: 3, values: [9] })
+  const before = { status: first.status(), pages: first.pages() }
+  await first.close()
+  const notices: string[] = []
+  const again = await Bus.open({
+    dataDir: dir,
+    backend: 'cpu',
+    onNotice: ({ message }) => notices.push(message),
+  })
+  t.match(again.status(), { epoch: before.status.epoch, digest: before.status.digest })
+  t.same(again.pages(), before.pages)
+  t.match(notices.join('\n'), /1 epochs replayed/)
+  await again.patch('x', { offset: 4, values: [9] })
+  t.same(
+    again.executionLog().steps.map((step) => step.page),
+    ['y', 'm', 'e'],
+    'the loaded graph propagates',
+  )
+  await again.close()
+})
+
+t.test('writes during a checkpoint wait and are kept', async (t) => {
+  const dir = folder(t)
+  const bus = await open(dir)
+  await bus.create('n', { dtype: 'u32', shape: [100_000] })
+  const writes = Array.from({ length: 20 }, () => bus.patch('n', { values: [1], merge: 'add' }))
+  const checkpoint = bus.checkpoint()
+  const late = Array.from({ length: 20 }, () => bus.patch('n', { values: [1], merge: 'add' }))
+  await Promise.all([...writes, checkpoint, ...late])
+  await bus.close()
+  const again = await open(dir)
+  t.equal(again.read('n')[0], 40)
+  await again.close()
+})
+
+t.test('a synchronous read sees only durable epochs, and the log stays in order', async (t) => {
+  const dir = folder(t)
+  const bus = await open(dir)
+  await bus.create('n', { dtype: 'u32', shape: [1] })
+  for (let i = 0; i < 200; i++) {
+    const write = bus.patch('n', { values: [1], merge: 'add' })
+    await new Promise((resolve) => setImmediate(resolve))
+    const seen = bus.read('n')[0] as number
+    t.equal(seen, bus.epoch - 1)
+    if (i % 3 === 0) await write
+  }
+  await bus.close()
+  const again = await open(dir)
+  t.equal(again.read('n')[0], 200)
+  await again.close()
+})
+
+t.test('a second bus on the same folder is refused', async (t) => {
+  const dir = folder(t)
+  const bus = await open(dir)
+  await t.rejects(open(dir))
+  await bus.create('x', { dtype: 'u8', shape: [1] })
+  await bus.close()
+})
