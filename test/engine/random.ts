@@ -127,8 +127,8 @@ export function drawDerivation(draw: Draw, pages: readonly PageSketch[]): Deriva
     }
     case 3: {
       const derive: Record<string, unknown> = { op: 'reduce', inputs: one, fn: draw.pick(REDUCE_ANY) }
-      if (axis !== undefined && draw.chance(0.6)) derive['axes'] = [axis]
-      if (draw.chance(0.3)) derive['keepdims'] = true
+      if (axis !== undefined && draw.chance(0.6)) derive.axes = [axis]
+      if (draw.chance(0.3)) derive.keepdims = true
       return derive as Derivation
     }
     case 4: {
