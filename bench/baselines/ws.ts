@@ -1,0 +1,51 @@
+/**
+ * A bare `ws` server that makes messages durable and does nothing else: what has arrived is written to one file and
+ * fdatasynced as one batch while the next gathers, then each message is answered, or broadcast.
+ *
+ *   ws.ts FILE ack            parses each message as JSON (text) or takes it as it is (binary), answers as MMSB does
+ *   ws.ts FILE broadcast N    answers, and sends N bytes to every socket that asked for them by the path /events
+ */
+import { fdatasync, openSync, writeSync } from 'node:fs'
+import { type WebSocket, WebSocketServer } from 'ws'
+
+const [file, mode, size] = process.argv.slice(2)
+const fd = openSync(file!, 'a')
+const server = new WebSocketServer({ port: 0, host: '127.0.0.1', perMessageDeflate: false })
+const listeners = new Set<WebSocket>()
+const event = JSON.stringify({ t: 'x'.repeat(Math.max(Number(size ?? 0) - 8, 0)) })
+
+let epoch = 0
+let isSyncing = false
+let waiting: { socket: WebSocket; data: Buffer; id: unknown }[] = []
+
+function sync(): void {
+  const batch = waiting
+  waiting = []
+  isSyncing = true
+  writeSync(fd, Buffer.concat(batch.map(({ data }) => data)))
+  fdatasync(fd, (error) => {
+    if (error !== null) throw error
+    epoch += 1
+    for (const { socket, id } of batch)
+      socket.send(`{"type":"ack","id":${JSON.stringify(id)},"epoch":${epoch}}`)
+    if (mode === 'broadcast') for (const listener of listeners) listener.send(event)
+    isSyncing = false
+    if (waiting.length > 0) sync()
+  })
+}
+
+server.on('connection', (socket, request) => {
+  if (request.url === '/events') {
+    listeners.add(socket)
+    socket.on('close', () => listeners.delete(socket))
+    return
+  }
+  socket.on('message', (data: Buffer, isBinary) => {
+    const id = isBinary ? 0 : (JSON.parse(data.toString()) as { id: unknown }).id
+    waiting.push({ socket, data, id })
+    if (!isSyncing) sync()
+  })
+})
+server.on('listening', () => {
+  process.stdout.write(`listening on ${(server.address() as { port: number }).port}\n`)
+})

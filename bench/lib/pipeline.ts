@@ -1,0 +1,164 @@
+/**
+ * Clients that keep many small writes in flight: over raw sockets with prepared bytes, because a client library would
+ * cost more than the server measured. The WebSocket client writes masked frames with the mask zero and counts answers.
+ *
+ * Invariant: every answer is looked at; one that is not an acknowledgement ends the run with an error.
+ */
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+
+export interface Load {
+  readonly connections: number
+  /** Writes in flight per connection. */
+  readonly depth: number
+  readonly durationMs: number
+}
+
+/** A way to talk: opens a socket, gives the bytes of one write, and counts the answers in what arrives. */
+export interface Protocol {
+  open(index: number): Promise<Socket>
+  write(index: number): Buffer
+  /** Counts whole answers and returns what is left over of the last one. Throws on a refusal. */
+  answers(bytes: Buffer): { count: number; rest: Buffer }
+}
+
+/** Acknowledged writes per second. */
+export async function pipelinedWrites(protocol: Protocol, load: Load): Promise<number> {
+  const sockets: Socket[] = []
+  for (let index = 0; index < load.connections; index++) sockets.push(await protocol.open(index))
+  let acknowledged = 0
+  const started = performance.now()
+  const until = started + load.durationMs
+  const done = sockets.map((socket, index) => {
+    const batches = new Map<number, Buffer>()
+    const batch = (size: number) => {
+      const known = batches.get(size)
+      if (known !== undefined) return known
+      const made = Buffer.concat(Array.from({ length: size }, () => protocol.write(index)))
+      batches.set(size, made)
+      return made
+    }
+    let rest: Buffer = Buffer.alloc(0)
+    return new Promise<void>((resolve, reject) => {
+      socket.on('error', reject)
+      socket.on('close', () => reject(new Error('the server closed the connection')))
+      socket.on('data', (chunk: Buffer) => {
+        try {
+          const found = protocol.answers(rest.length === 0 ? chunk : Buffer.concat([rest, chunk]))
+          rest = found.rest
+          acknowledged += found.count
+          if (performance.now() >= until) resolve()
+          else if (found.count > 0) socket.write(batch(found.count))
+        } catch (error) {
+          reject(error as Error)
+        }
+      })
+      socket.write(batch(load.depth))
+    })
+  })
+  try {
+    await Promise.all(done)
+  } finally {
+    for (const socket of sockets) {
+      socket.removeAllListeners('close')
+      socket.destroy()
+    }
+  }
+  return (acknowledged / (performance.now() - started)) * 1000
+}
+
+/** WebSocket messages, text or binary. `isAck` looks at the payload of an answer. */
+export function webSocketProtocol(
+  port: number,
+  path: string,
+  subprotocol: string,
+  message: (index: number) => string | Uint8Array,
+  isAck: (payload: Buffer) => boolean,
+): Protocol {
+  return {
+    open: () => handshake(port, path, subprotocol),
+    write: (index) => clientFrame(message(index)),
+    answers(bytes) {
+      let at = 0
+      let count = 0
+      for (;;) {
+        const frame = serverFrame(bytes, at)
+        if (frame === null) return { count, rest: bytes.subarray(at) }
+        if (!isAck(frame.payload)) throw new Error(`not an acknowledgement: ${frame.payload.toString()}`)
+        count += 1
+        at = frame.end
+      }
+    },
+  }
+}
+
+async function handshake(port: number, path: string, subprotocol: string): Promise<Socket> {
+  const socket = connect(port, '127.0.0.1')
+  await once(socket, 'connect')
+  socket.setNoDelay(true)
+  const key = randomBytes(16).toString('base64')
+  socket.write(
+    `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
+      `Sec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: ${subprotocol}\r\n\r\n`,
+  )
+  const [head] = (await once(socket, 'data')) as [Buffer]
+  const text = head.toString('latin1')
+  if (!text.startsWith('HTTP/1.1 101') || !text.endsWith('\r\n\r\n')) throw new Error(`no upgrade: ${text}`)
+  return socket
+}
+
+function clientFrame(message: string | Uint8Array): Buffer {
+  const isText = typeof message === 'string'
+  const payload = isText
+    ? Buffer.from(message)
+    : Buffer.from(message.buffer, message.byteOffset, message.byteLength)
+  if (payload.length > 0xffff) throw new Error('a benchmark message is at most 64 KiB')
+  const head = payload.length < 126 ? Buffer.alloc(6) : Buffer.alloc(8)
+  head[0] = isText ? 0x81 : 0x82
+  if (payload.length < 126) head[1] = 0x80 | payload.length
+  else {
+    head[1] = 0x80 | 126
+    head.writeUInt16BE(payload.length, 2)
+  }
+  return Buffer.concat([head, payload])
+}
+
+function serverFrame(bytes: Buffer, at: number): { payload: Buffer; end: number } | null {
+  if (bytes.length - at < 2) return null
+  const short = bytes[at + 1]! & 0x7f
+  if (short === 127) throw new Error('an answer is too long')
+  const headBytes = short === 126 ? 4 : 2
+  if (bytes.length - at < headBytes) return null
+  const length = short === 126 ? bytes.readUInt16BE(at + 2) : short
+  const end = at + headBytes + length
+  return end > bytes.length ? null : { payload: bytes.subarray(at + headBytes, end), end }
+}
+
+/** Redis commands; every answer has to be an integer. */
+export function redisProtocol(port: number, command: (index: number) => readonly string[]): Protocol {
+  return {
+    async open() {
+      const socket = connect(port, '127.0.0.1')
+      await once(socket, 'connect')
+      socket.setNoDelay(true)
+      return socket
+    },
+    write(index) {
+      const parts = command(index)
+      const text = parts.map((part) => `$${Buffer.byteLength(part)}\r\n${part}\r\n`).join('')
+      return Buffer.from(`*${parts.length}\r\n${text}`)
+    },
+    answers(bytes) {
+      let at = 0
+      let count = 0
+      for (;;) {
+        const end = bytes.indexOf('\r\n', at)
+        if (end < 0) return { count, rest: bytes.subarray(at) }
+        if (bytes[at] !== 0x3a) throw new Error(`Redis refused: ${bytes.toString('latin1', at, end)}`)
+        count += 1
+        at = end + 2
+      }
+    },
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * Durable small writes over WebSocket, pipelined: JSON transactions and binary frames, beside a bare `ws` server that
+ * fdatasyncs each batch, and beside Redis `appendfsync always` with pipelined SETRANGE of the same bytes.
+ */
+import { join } from 'node:path'
+import { startServer } from '../../examples/server.js'
+import { encodeFrame } from '../lib/frame.js'
+import {
+  type Load,
+  type Protocol,
+  pipelinedWrites,
+  redisProtocol,
+  webSocketProtocol,
+} from '../lib/pipeline.js'
+import { type Baseline, startBaseline, startRedis } from '../lib/process.js'
+import { alternate } from '../lib/stats.js'
+import type { Context, Result, Skip } from '../lib/types.js'
+
+const PAGE = 'bench.ws'
+const ELEMENTS = 4096
+const VALUES = Array.from({ length: 8 }, (_, i) => i + 0.5)
+const REDIS_BUDGET = 1.5
+const CONNECTIONS = 10
+const DEPTH = 64
+
+export async function websocket(context: Context): Promise<(Result | Skip)[]> {
+  const server = await startServer({ dataDir: join(context.dir, 'bus') })
+  const page = await fetch(`${server.url}/v1/pages/${PAGE}`, {
+    method: 'PUT',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ dtype: 'f32', shape: [ELEMENTS] }),
+  })
+  if (!page.ok) throw new Error(await page.text())
+  const { id } = (await (await fetch(`${server.url}/v1/pages/${PAGE}`)).json()) as { id: number }
+  const port = Number(new URL(server.url).port)
+  const bare = await startBaseline('ws', join(context.dir, 'bare.log'), 'ack')
+  const redis = await startRedis(context.dir)
+
+  const results: (Result | Skip)[] = []
+  for (const kind of ['JSON', 'binary'] as const) {
+    const ours = streamProtocol(kind, port, id)
+    const name = `WebSocket ${kind} writes of 32 bytes, ${CONNECTIONS} x ${DEPTH} in flight`
+    const refused = await refusal(ours)
+    if (refused !== null) {
+      results.push({ name, skipped: `the server does not take ${kind} writes: ${refused}` })
+      continue
+    }
+    const same = streamProtocol(kind, bare.port, id)
+    results.push(await compare(context, name, ours, same, 'bare ws, fdatasync per batch', null))
+    results.push(await againstRedis(context, name, ours, redis))
+  }
+  await redis?.stop()
+  await bare.stop()
+  await server.stop()
+  return results
+}
+
+function streamProtocol(kind: 'JSON' | 'binary', port: number, pageId: number): Protocol {
+  const offset = (index: number) => (index * VALUES.length) % ELEMENTS
+  const message = (index: number) =>
+    kind === 'JSON'
+      ? JSON.stringify({
+          type: 'transaction',
+          id: 1,
+          ops: [{ page: PAGE, offset: offset(index), values: VALUES }],
+        })
+      : encodeFrame([{ pageId, offset: offset(index), values: new Float32Array(VALUES) }])
+  const subprotocol = kind === 'JSON' ? 'mmsb.v1.json' : 'mmsb.v1.bin'
+  return webSocketProtocol(port, '/v1/stream', subprotocol, message, (payload) => payload.includes('"ack"'))
+}
+
+/** Why a single write is not taken, or null. */
+async function refusal(protocol: Protocol): Promise<string | null> {
+  try {
+    await pipelinedWrites(protocol, { connections: 1, depth: 1, durationMs: 1 })
+    return null
+  } catch (error) {
+    return (error as Error).message
+  }
+}
+
+async function againstRedis(
+  context: Context,
+  name: string,
+  ours: Protocol,
+  redis: Baseline | null,
+): Promise<Result | Skip> {
+  if (redis === null) return { name: `${name}, beside Redis`, skipped: 'redis-server is not installed' }
+  const value = String.fromCharCode(...new Uint8Array(32).fill(0x78))
+  const theirs = redisProtocol(redis.port, (index) => ['SETRANGE', PAGE, String(index * 32), value])
+  return compare(context, name, ours, theirs, 'Redis, appendfsync always, SETRANGE', REDIS_BUDGET)
+}
+
+async function compare(
+  context: Context,
+  name: string,
+  ours: Protocol,
+  theirs: Protocol,
+  against: string,
+  budget: number | null,
+): Promise<Result> {
+  context.say(`${name}, beside ${against}`)
+  const load: Load = { connections: CONNECTIONS, depth: DEPTH, durationMs: context.quick ? 1000 : 4000 }
+  const pairs = await alternate(
+    context.quick ? 1 : 5,
+    () => pipelinedWrites(ours, load),
+    () => pipelinedWrites(theirs, load),
+  )
+  return {
+    name,
+    unit: 'writes/s',
+    mmsb: pairs.a,
+    baseline: pairs.b,
+    against,
+    ratio: pairs.ratio,
+    budget: budget === null ? null : { text: `>= ${budget} x`, met: pairs.ratio >= budget },
+  }
+}
