@@ -20,8 +20,28 @@ const PAGE = 'bench.ws'
 const ELEMENTS = 4096
 const VALUES = Array.from({ length: 8 }, (_, i) => i + 0.5)
 const REDIS_BUDGET = 1.5
+/** Deltas in one message: what a client that ingests at this rate would send. */
+const DELTAS_PER_FRAME = 64
 const CONNECTIONS = 10
-const DEPTH = 64
+/** Deltas in flight per connection, and commands for Redis. */
+const DEPTH = 256
+
+interface Write {
+  readonly name: string
+  readonly isJson: boolean
+  /** Deltas in one message, committed together. */
+  readonly deltas: number
+}
+
+const WRITES: readonly Write[] = [
+  { name: 'JSON, one delta of 32 bytes a message', isJson: true, deltas: 1 },
+  { name: 'binary, one delta of 32 bytes a message', isJson: false, deltas: 1 },
+  {
+    name: `binary, ${DELTAS_PER_FRAME} deltas of 32 bytes a message`,
+    isJson: false,
+    deltas: DELTAS_PER_FRAME,
+  },
+]
 
 export async function websocket(context: Context): Promise<(Result | Skip)[]> {
   const server = await startServer({ dataDir: join(context.dir, 'bus') })
@@ -37,17 +57,17 @@ export async function websocket(context: Context): Promise<(Result | Skip)[]> {
   const redis = await startRedis(context.dir)
 
   const results: (Result | Skip)[] = []
-  for (const kind of ['JSON', 'binary'] as const) {
-    const ours = streamProtocol(kind, port, id)
-    const name = `WebSocket ${kind} writes of 32 bytes, ${CONNECTIONS} x ${DEPTH} in flight`
+  for (const write of WRITES) {
+    const ours = streamProtocol(write, port, id)
+    const name = `WebSocket ${write.name}, ${CONNECTIONS} x ${DEPTH / write.deltas} messages in flight`
     const refused = await refusal(ours)
     if (refused !== null) {
-      results.push({ name, skipped: `the server does not take ${kind} writes: ${refused}` })
+      results.push({ name, skipped: `the server does not take them: ${refused}` })
       continue
     }
-    const same = streamProtocol(kind, bare.port, id)
-    results.push(await compare(context, name, ours, same, 'bare ws, fdatasync per batch', null))
-    results.push(await againstRedis(context, name, ours, redis))
+    const same = streamProtocol(write, bare.port, id)
+    results.push(await compare(context, name, write, ours, same, 'bare ws, fdatasync per batch', null))
+    results.push(await againstRedis(context, name, write, ours, redis))
   }
   await redis?.stop()
   await bare.stop()
@@ -55,17 +75,18 @@ export async function websocket(context: Context): Promise<(Result | Skip)[]> {
   return results
 }
 
-function streamProtocol(kind: 'JSON' | 'binary', port: number, pageId: number): Protocol {
-  const offset = (index: number) => (index * VALUES.length) % ELEMENTS
-  const message = (index: number) =>
-    kind === 'JSON'
-      ? JSON.stringify({
-          type: 'transaction',
-          id: 1,
-          ops: [{ page: PAGE, offset: offset(index), values: VALUES }],
-        })
-      : encodeFrame([{ pageId, offset: offset(index), values: new Float32Array(VALUES) }])
-  const subprotocol = kind === 'JSON' ? 'mmsb.v1.json' : 'mmsb.v1.bin'
+function streamProtocol({ isJson, deltas }: Write, port: number, pageId: number): Protocol {
+  const delta = (index: number, i: number) => {
+    const offset = ((index * deltas + i) * VALUES.length) % ELEMENTS
+    return { page: PAGE, pageId, offset, values: VALUES }
+  }
+  const message = (index: number) => {
+    const all = Array.from({ length: deltas }, (_, i) => delta(index, i))
+    if (!isJson) return encodeFrame(all.map((one) => ({ ...one, values: new Float32Array(one.values) })))
+    const ops = all.map(({ page, offset, values }) => ({ page, offset, values }))
+    return JSON.stringify({ type: 'transaction', id: 1, ops })
+  }
+  const subprotocol = isJson ? 'mmsb.v1.json' : 'mmsb.v1.bin'
   return webSocketProtocol(port, '/v1/stream', subprotocol, message, (payload) => payload.includes('"ack"'))
 }
 
@@ -82,33 +103,40 @@ async function refusal(protocol: Protocol): Promise<string | null> {
 async function againstRedis(
   context: Context,
   name: string,
+  write: Write,
   ours: Protocol,
   redis: Baseline | null,
 ): Promise<Result | Skip> {
   if (redis === null) return { name: `${name}, beside Redis`, skipped: 'redis-server is not installed' }
   const value = String.fromCharCode(...new Uint8Array(32).fill(0x78))
   const theirs = redisProtocol(redis.port, (index) => ['SETRANGE', PAGE, String(index * 32), value])
-  return compare(context, name, ours, theirs, 'Redis, appendfsync always, SETRANGE', REDIS_BUDGET)
+  return compare(context, name, write, ours, theirs, 'Redis, appendfsync always, SETRANGE', REDIS_BUDGET)
 }
 
 async function compare(
   context: Context,
   name: string,
+  { deltas }: Write,
   ours: Protocol,
   theirs: Protocol,
   against: string,
   budget: number | null,
 ): Promise<Result> {
   context.say(`${name}, beside ${against}`)
-  const load: Load = { connections: CONNECTIONS, depth: DEPTH, durationMs: context.quick ? 1000 : 4000 }
+  const durationMs = context.quick ? 1000 : 4000
+  const isRedis = budget !== null
+  const load = (depth: number): Load => ({ connections: CONNECTIONS, depth, durationMs })
   const pairs = await alternate(
     context.quick ? 1 : 5,
-    () => pipelinedWrites(ours, load),
-    () => pipelinedWrites(theirs, load),
+    async () => deltas * (await pipelinedWrites(ours, load(DEPTH / deltas))),
+    async () =>
+      isRedis
+        ? pipelinedWrites(theirs, load(DEPTH))
+        : deltas * (await pipelinedWrites(theirs, load(DEPTH / deltas))),
   )
   return {
     name,
-    unit: 'writes/s',
+    unit: 'deltas/s',
     mmsb: pairs.a,
     baseline: pairs.b,
     against,
