@@ -1,0 +1,483 @@
+// Every scalar operation of the expression IR, written once, for the CPU's VM, the reference evaluator, the CUDA kernels,
+// merges, casts and reductions.
+//
+// Invariants: no undefined behaviour for any operand; the same bits on host and device (docs/DETERMINISM.md). Operations
+// are branch-light, so that a loop over a block is vectorised. They work on "lane" types: u8 for bool (0 or 1), i32, u32,
+// i64, u64, f32, f64; narrow integers are computed in i32 and brought back by narrow(). Must not know of pages.
+#pragma once
+#include <math.h>
+
+#include "math.cuh"
+#include "op.cuh"
+
+namespace mmsb {
+namespace MMSB_NS {
+
+#define MMSB_FN static MMSB_HD inline
+
+// ---- type facts, without the standard library ---------------------------------------------------------------------
+
+template <class T>
+struct Lane;
+template <>
+struct Lane<u8> {
+  using Unsigned = u32;  // what it wraps in
+  static const bool isFloat = false, isSigned = false;
+  static const u32 bits = 8;
+};
+template <>
+struct Lane<i32> {
+  using Unsigned = u32;
+  static const bool isFloat = false, isSigned = true;
+  static const u32 bits = 32;
+};
+template <>
+struct Lane<u32> {
+  using Unsigned = u32;
+  static const bool isFloat = false, isSigned = false;
+  static const u32 bits = 32;
+};
+template <>
+struct Lane<i64> {
+  using Unsigned = u64;
+  static const bool isFloat = false, isSigned = true;
+  static const u32 bits = 64;
+};
+template <>
+struct Lane<u64> {
+  using Unsigned = u64;
+  static const bool isFloat = false, isSigned = false;
+  static const u32 bits = 64;
+};
+template <>
+struct Lane<f32> {
+  using Unsigned = u32;
+  static const bool isFloat = true, isSigned = true;
+  static const u32 bits = 32;
+};
+template <>
+struct Lane<f64> {
+  using Unsigned = u64;
+  static const bool isFloat = true, isSigned = true;
+  static const u32 bits = 64;
+};
+
+MMSB_FN f32 fromBits(u32 bits, f32) { return f32Of(bits); }
+MMSB_FN f64 fromBits(u64 bits, f64) { return f64Of(bits); }
+
+// The one NaN that is stored in pages, whatever computed it.
+MMSB_FN f32 canonical(f32 x) { return x == x ? x : f32Of(0x7fc00000u); }
+MMSB_FN f64 canonical(f64 x) { return x == x ? x : f64Of(0x7ff8000000000000ull); }
+
+// ---- arithmetic ---------------------------------------------------------------------------------------------------
+
+#define MMSB_WRAPPING(NAME, SIGN)                                  \
+  template <class T>                                               \
+  MMSB_FN T NAME(T a, T b) {                                       \
+    using U = typename Lane<T>::Unsigned;                          \
+    return T(U(a) SIGN U(b));                                      \
+  }                                                                \
+  template <>                                                      \
+  MMSB_HD inline f32 NAME(f32 a, f32 b) {                          \
+    return a SIGN b;                                               \
+  }                                                                \
+  template <>                                                      \
+  MMSB_HD inline f64 NAME(f64 a, f64 b) {                          \
+    return a SIGN b;                                               \
+  }
+MMSB_WRAPPING(sAdd, +)
+MMSB_WRAPPING(sSub, -)
+MMSB_WRAPPING(sMul, *)
+#undef MMSB_WRAPPING
+// bool adds as or, multiplies as and, like NumPy.
+template <>
+MMSB_HD inline u8 sAdd(u8 a, u8 b) {
+  return a | b;
+}
+template <>
+MMSB_HD inline u8 sMul(u8 a, u8 b) {
+  return a & b;
+}
+
+// Floats only.
+template <class T>
+MMSB_FN T sDiv(T a, T b) {
+  return a / b;
+}
+
+// Rounding to minus infinity; x // 0 = 0; the most negative // -1 wraps.
+template <class T>
+MMSB_FN T sFloorDiv(T a, T b) {
+  using U = typename Lane<T>::Unsigned;
+  if (b == 0) return 0;
+  if (Lane<T>::isSigned && b == T(-1)) return T(U(0) - U(a));
+  const T q = a / b;
+  return (Lane<T>::isSigned && q * b != a && ((a < 0) != (b < 0))) ? T(q - 1) : q;
+}
+// Sign of the divisor; x % 0 = 0.
+template <class T>
+MMSB_FN T sMod(T a, T b) {
+  if (b == 0 || (Lane<T>::isSigned && b == T(-1))) return 0;
+  const T r = a % b;
+  return (Lane<T>::isSigned && r != 0 && ((r < 0) != (b < 0))) ? T(r + b) : r;
+}
+
+// Python's and NumPy's floor division and remainder of floats, from the exact remainder fmod.
+template <class T>
+MMSB_FN T floatMod(T a, T b) {
+  T r = T(fmod(a, b));
+  if (r != 0) {
+    if ((b < 0) != (r < 0)) r += b;
+  } else {
+    r = T(mCopySign(0.0, f64(b)));
+  }
+  return b == 0 ? T(MMSB_NAN) : r;
+}
+template <class T>
+MMSB_FN T floatFloorDiv(T a, T b) {
+  if (b == 0) return a / b;
+  const T r = T(fmod(a, b));
+  T q = (a - r) / b;
+  if (r != 0 && ((b < 0) != (r < 0))) q -= 1;
+  if (q == 0) return T(mCopySign(0.0, f64(a / b)));
+  const T whole = T(floor(q));
+  return q - whole > T(0.5) ? whole + 1 : whole;
+}
+template <>
+MMSB_HD inline f32 sFloorDiv(f32 a, f32 b) {
+  return floatFloorDiv(a, b);
+}
+template <>
+MMSB_HD inline f64 sFloorDiv(f64 a, f64 b) {
+  return floatFloorDiv(a, b);
+}
+template <>
+MMSB_HD inline f32 sMod(f32 a, f32 b) {
+  return floatMod(a, b);
+}
+template <>
+MMSB_HD inline f64 sMod(f64 a, f64 b) {
+  return floatMod(a, b);
+}
+
+// Integers wrap; a negative power is 1 for base 1, +-1 for base -1, else 0.
+template <class T>
+MMSB_FN T sPow(T base, T power) {
+  using U = typename Lane<T>::Unsigned;
+  if (Lane<T>::isSigned && power < 0) {
+    if (base == 1) return 1;
+    if (base == T(-1)) return (U(power) & 1) != 0 ? T(-1) : T(1);
+    return 0;
+  }
+  U result = 1, square = U(base), left = U(power);
+  while (left != 0) {
+    if ((left & 1) != 0) result *= square;
+    square *= square;
+    left >>= 1;
+  }
+  return T(result);
+}
+template <>
+MMSB_HD inline f32 sPow(f32 a, f32 b) {
+  return mPow(a, b);
+}
+template <>
+MMSB_HD inline f64 sPow(f64 a, f64 b) {
+  return mPow(a, b);
+}
+
+template <class T>
+MMSB_FN T sNeg(T a) {
+  using U = typename Lane<T>::Unsigned;
+  return T(U(0) - U(a));
+}
+template <>
+MMSB_HD inline f32 sNeg(f32 a) {
+  return -a;
+}
+template <>
+MMSB_HD inline f64 sNeg(f64 a) {
+  return -a;
+}
+
+template <class T>
+MMSB_FN T sAbs(T a) {
+  return Lane<T>::isSigned && a < 0 ? sNeg(a) : a;
+}
+template <>
+MMSB_HD inline f32 sAbs(f32 a) {
+  return f32Of(bitsOf(a) & 0x7fffffffu);
+}
+template <>
+MMSB_HD inline f64 sAbs(f64 a) {
+  return mAbs(a);
+}
+
+// -1, 0 (also for -0) or 1; NaN stays.
+template <class T>
+MMSB_FN T sSign(T a) {
+  const T negative = Lane<T>::isSigned && a < 0 ? T(-1) : T(0);
+  const T sign = a > 0 ? T(1) : negative;
+  return Lane<T>::isFloat && a != a ? a : sign;
+}
+
+// ---- comparisons and logic ----------------------------------------------------------------------------------------
+
+template <class T>
+MMSB_FN u8 sEq(T a, T b) {
+  return a == b;
+}
+template <class T>
+MMSB_FN u8 sNe(T a, T b) {
+  return a != b;
+}
+template <class T>
+MMSB_FN u8 sLt(T a, T b) {
+  return a < b;
+}
+template <class T>
+MMSB_FN u8 sLe(T a, T b) {
+  return a <= b;
+}
+template <class T>
+MMSB_FN u8 sGt(T a, T b) {
+  return a > b;
+}
+template <class T>
+MMSB_FN u8 sGe(T a, T b) {
+  return a >= b;
+}
+template <class T>
+MMSB_FN u8 sIsNan(T a) {
+  return a != a;
+}
+template <class T>
+MMSB_FN T sSelect(u8 c, T a, T b) {
+  return c != 0 ? a : b;
+}
+
+// IEEE 754-2019 minimum and maximum: NaN if either is, -0 below +0. Both orders of the plain comparison agree unless the
+// operands are equal or unordered; joining their bits settles the zeros.
+template <class T>
+MMSB_FN T sMin(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+MMSB_FN T sMax(T a, T b) {
+  return b > a ? b : a;
+}
+template <>
+MMSB_HD inline f32 sMin(f32 a, f32 b) {
+  return f32Of(bitsOf(a < b ? a : b) | bitsOf(b < a ? b : a));
+}
+template <>
+MMSB_HD inline f64 sMin(f64 a, f64 b) {
+  return f64Of(bitsOf(a < b ? a : b) | bitsOf(b < a ? b : a));
+}
+template <>
+MMSB_HD inline f32 sMax(f32 a, f32 b) {
+  const f32 r = f32Of(bitsOf(a > b ? a : b) & bitsOf(b > a ? b : a));
+  return a != a || b != b ? a + b : r;
+}
+template <>
+MMSB_HD inline f64 sMax(f64 a, f64 b) {
+  const f64 r = f64Of(bitsOf(a > b ? a : b) & bitsOf(b > a ? b : a));
+  return a != a || b != b ? a + b : r;
+}
+
+// ---- rounding, roots, bits ----------------------------------------------------------------------------------------
+
+MMSB_FN f32 sSqrt(f32 a) {
+#ifdef __CUDA_ARCH__
+  return __fsqrt_rn(a);
+#else
+  return __builtin_sqrtf(a);
+#endif
+}
+MMSB_FN f64 sSqrt(f64 a) {
+#ifdef __CUDA_ARCH__
+  return __dsqrt_rn(a);
+#else
+  return __builtin_sqrt(a);
+#endif
+}
+#ifdef __CUDA_ARCH__
+#define MMSB_LIBM(NAME) NAME
+#else
+#define MMSB_LIBM(NAME) __builtin_##NAME
+#endif
+MMSB_FN f32 sFloor(f32 a) { return MMSB_LIBM(floorf)(a); }
+MMSB_FN f64 sFloor(f64 a) { return MMSB_LIBM(floor)(a); }
+MMSB_FN f32 sCeil(f32 a) { return MMSB_LIBM(ceilf)(a); }
+MMSB_FN f64 sCeil(f64 a) { return MMSB_LIBM(ceil)(a); }
+MMSB_FN f32 sTrunc(f32 a) { return MMSB_LIBM(truncf)(a); }
+MMSB_FN f64 sTrunc(f64 a) { return MMSB_LIBM(trunc)(a); }
+MMSB_FN f32 sRound(f32 a) { return MMSB_LIBM(rintf)(a); }
+MMSB_FN f64 sRound(f64 a) { return MMSB_LIBM(rint)(a); }
+
+// One rounding on floats; wraps on integers.
+template <class T>
+MMSB_FN T sFma(T a, T b, T c) {
+  return sAdd(sMul(a, b), c);
+}
+template <>
+MMSB_HD inline f32 sFma(f32 a, f32 b, f32 c) {
+  return MMSB_LIBM(fmaf)(a, b, c);
+}
+template <>
+MMSB_HD inline f64 sFma(f64 a, f64 b, f64 c) {
+  return MMSB_LIBM(fma)(a, b, c);
+}
+#undef MMSB_LIBM
+
+template <class T>
+MMSB_FN T sBitAnd(T a, T b) {
+  return a & b;
+}
+template <class T>
+MMSB_FN T sBitOr(T a, T b) {
+  return a | b;
+}
+template <class T>
+MMSB_FN T sBitXor(T a, T b) {
+  return a ^ b;
+}
+// A count that is negative or not below the width shifts everything out: 0, or the sign for a signed shr.
+template <class T>
+MMSB_FN T sShl(T a, T count) {
+  using U = typename Lane<T>::Unsigned;
+  return U(count) < Lane<T>::bits ? T(U(a) << (U(count) & (Lane<T>::bits - 1))) : T(0);
+}
+template <class T>
+MMSB_FN T sShr(T a, T count) {
+  using U = typename Lane<T>::Unsigned;
+  const U c = U(count) < Lane<T>::bits ? U(count) : U(Lane<T>::bits - 1);
+  const T shifted = T(a >> c);
+  return Lane<T>::isSigned || U(count) < Lane<T>::bits ? shifted : T(0);
+}
+
+// ---- casts --------------------------------------------------------------------------------------------------------
+
+// Wraps an i32 to a narrower integer of the given dtype, as an i32 again.
+MMSB_FN i32 narrow(i32 value, u8 dtype) {
+  switch (dtype) {
+    case U8: return i32(u8(u32(value)));
+    case I8: return i32(i8(u8(u32(value))));
+    case U16: return i32(u16(u32(value)));
+    case I16: return i32(i16(u16(u32(value))));
+    default: return value;
+  }
+}
+// The same, saturating.
+MMSB_FN i32 saturateNarrow(i32 value, u8 dtype) {
+  const i32 low = dtype == I8 ? -128 : dtype == I16 ? -32768 : 0;
+  const i32 high = dtype == I8 ? 127 : dtype == I16 ? 32767 : dtype == U8 ? 255 : 65535;
+  return value < low ? low : value > high ? high : value;
+}
+
+// sCast<To>(from) saturates; NaN gives 0; to bool it is x != 0.
+template <class To>
+struct CastTo;
+template <>
+struct CastTo<u8> {
+  template <class From>
+  static MMSB_HD u8 from(From x) {
+    return x != 0;
+  }
+};
+template <>
+struct CastTo<i32> {
+  static MMSB_HD i32 from(u8 x) { return x; }
+  static MMSB_HD i32 from(i32 x) { return x; }
+  static MMSB_HD i32 from(u32 x) { return x > 0x7fffffffu ? 0x7fffffff : i32(x); }
+  static MMSB_HD i32 from(i64 x) { return x < -0x80000000ll ? i32(-0x80000000ll) : x > 0x7fffffffll ? 0x7fffffff : i32(x); }
+  static MMSB_HD i32 from(u64 x) { return x > 0x7fffffffu ? 0x7fffffff : i32(x); }
+  static MMSB_HD i32 from(f32 x) { return from(f64(x)); }
+  static MMSB_HD i32 from(f64 x) {
+    f64 y = x == x ? x : 0.0;
+    y = y < -2147483648.0 ? -2147483648.0 : y;
+    y = y > 2147483647.0 ? 2147483647.0 : y;
+    return i32(y);
+  }
+};
+template <>
+struct CastTo<u32> {
+  static MMSB_HD u32 from(u8 x) { return x; }
+  static MMSB_HD u32 from(i32 x) { return x < 0 ? 0u : u32(x); }
+  static MMSB_HD u32 from(u32 x) { return x; }
+  static MMSB_HD u32 from(i64 x) { return x < 0 ? 0u : x > 0xffffffffll ? 0xffffffffu : u32(x); }
+  static MMSB_HD u32 from(u64 x) { return x > 0xffffffffu ? 0xffffffffu : u32(x); }
+  static MMSB_HD u32 from(f32 x) { return from(f64(x)); }
+  static MMSB_HD u32 from(f64 x) {
+    f64 y = x > 0.0 ? x : 0.0;  // NaN too
+    y = y > 4294967295.0 ? 4294967295.0 : y;
+    // By way of i32, for which there are vector instructions.
+    return u32(i32(sFloor(y) - 2147483648.0)) ^ 0x80000000u;
+  }
+};
+template <>
+struct CastTo<i64> {
+  static MMSB_HD i64 from(u8 x) { return x; }
+  static MMSB_HD i64 from(i32 x) { return x; }
+  static MMSB_HD i64 from(u32 x) { return x; }
+  static MMSB_HD i64 from(i64 x) { return x; }
+  static MMSB_HD i64 from(u64 x) { return x > 0x7fffffffffffffffull ? 0x7fffffffffffffffll : i64(x); }
+  static MMSB_HD i64 from(f32 x) { return from(f64(x)); }
+  static MMSB_HD i64 from(f64 x) {
+    if (x >= 9223372036854775808.0) return 0x7fffffffffffffffll;
+    if (x > -9223372036854775808.0) return i64(x);
+    return x == x ? i64(kSignBit) : 0;
+  }
+};
+template <>
+struct CastTo<u64> {
+  static MMSB_HD u64 from(u8 x) { return x; }
+  static MMSB_HD u64 from(i32 x) { return x < 0 ? 0 : u64(x); }
+  static MMSB_HD u64 from(u32 x) { return x; }
+  static MMSB_HD u64 from(i64 x) { return x < 0 ? 0 : u64(x); }
+  static MMSB_HD u64 from(u64 x) { return x; }
+  static MMSB_HD u64 from(f32 x) { return from(f64(x)); }
+  static MMSB_HD u64 from(f64 x) {
+    if (x >= 18446744073709551616.0) return 0xffffffffffffffffull;
+    return x > 0.0 ? u64(x) : 0;
+  }
+};
+template <>
+struct CastTo<f32> {
+  template <class From>
+  static MMSB_HD f32 from(From x) {
+    return f32(x);
+  }
+};
+template <>
+struct CastTo<f64> {
+  template <class From>
+  static MMSB_HD f64 from(From x) {
+    return f64(x);
+  }
+};
+
+template <class To, class From>
+MMSB_FN To sCast(From x) {
+  return CastTo<To>::from(x);
+}
+
+// ---- functions with a rare slow path, one element -----------------------------------------------------------------
+
+template <class T>
+MMSB_FN T sSin(T x) {
+  return mSinSpecial(x) ? mSinSlow(x) : mSinFast(x);
+}
+template <class T>
+MMSB_FN T sCos(T x) {
+  return mCosSpecial(x) ? mCosSlow(x) : mCosFast(x);
+}
+template <class T>
+MMSB_FN T sTan(T x) {
+  return mTanSpecial(x) ? mTanSlow(x) : mTanFast(x);
+}
+
+#undef MMSB_FN
+
+}  // namespace MMSB_NS
+}  // namespace mmsb
