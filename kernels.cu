@@ -1,0 +1,21 @@
+// The one native translation unit of MMSB. It is compiled in parts, chosen by MMSB_PART (see native.mk), so that every
+// CPU kernel exists twice (plain x86-64 and x86-64-v3, picked at load) and nvcc sees only the CUDA part:
+//   1 host: C ABI, contexts, memory, frames      2 CPU kernels (once for each instruction set)      3 CUDA backend
+#ifndef MMSB_PART
+#error "compile with -DMMSB_PART=1, 2 or 3"
+#endif
+
+#if MMSB_PART == 1
+#define MMSB_NS host
+#include "src/kernels/native/abi.cuh"
+#elif MMSB_PART == 2
+#ifdef __AVX2__
+#define MMSB_NS cpu_v3
+#else
+#define MMSB_NS cpu_base
+#endif
+#include "src/kernels/native/catalogue.cuh"
+#else
+#define MMSB_NS cuda
+#include "src/kernels/native/cuda_backend.cuh"
+#endif

@@ -1,0 +1,34 @@
+// The ops of this library, for one CPU part.
+#pragma once
+#include "op_copy.cuh"
+#include "part.cuh"
+#if __has_include("op_map.cuh")
+#include "op_map.cuh"
+#endif
+
+namespace mmsb {
+namespace MMSB_NS {
+
+static const Op* const kOps[] = {
+    &kOpCopy,
+    &kOpCast,
+};
+
+}  // namespace MMSB_NS
+
+#ifdef __AVX2__
+const CpuPart kCpuV3 = {
+    "x86-64-v3",
+#else
+const CpuPart kCpuBase = {
+    "x86-64",
+#endif
+    MMSB_NS::kOps,
+    sizeof MMSB_NS::kOps / sizeof MMSB_NS::kOps[0],
+    MMSB_NS::executeAll,
+    MMSB_NS::fillPage,
+    MMSB_NS::loadBytes,
+    MMSB_NS::updateShare,
+};
+
+}  // namespace mmsb

@@ -1,0 +1,20 @@
+// What the CPU part of the build gives to the host part. There is one for x86-64-v3 and one for plain x86-64.
+#pragma once
+#include "exec.cuh"
+
+namespace mmsb {
+
+struct CpuPart {
+  const char* isa;
+  const Op* const* ops;
+  u32 opCount;
+  void (*execute)(Exec& exec, const DeltaList& list, Step* const* steps, const u32* numbers, u32 count);
+  void (*fillPage)(PageSlot& slot, u64 bits);
+  void (*loadBytes)(PageSlot& slot, u64 offset, const u8* src, u64 bytes);
+  void (*updateShare)(PageSlot& slot, u64 state[2]);
+};
+
+extern const CpuPart kCpuBase;
+extern const CpuPart kCpuV3;
+
+}  // namespace mmsb

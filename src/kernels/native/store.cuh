@@ -1,0 +1,182 @@
+// The one way in which bytes of a page change: compare with the old bytes, write, hash, and record what changed.
+//
+// Invariants: recorded ranges are exactly the runs of elements whose bytes differ; the page's zero padding is never
+// written. Two threads may store into one page at once when no chunk is shared between them, or when `hash` is off (then
+// rehashRanges follows when all have ended).
+#pragma once
+#include "digest.cuh"
+#include "ranges.cuh"
+
+namespace mmsb {
+namespace MMSB_NS {
+
+struct StoreOut {
+  RangeSet changed;
+  u64 digest[2];  // to be added to the page's
+  Arena* arena;
+  Undo* undo;  // where old bytes are kept, or null
+  bool hash;
+  bool ascending;  // runs are stored in ascending order
+};
+
+static inline StoreOut makeStoreOut(Arena* arena, bool hash) {
+  StoreOut out;
+  memset(&out, 0, sizeof out);
+  out.arena = arena;
+  out.hash = hash;
+  out.ascending = true;
+  return out;
+}
+
+// 32 bytes: bit i set where byte i belongs to an element that differs.
+template <u32 SIZE>
+static inline u32 diffMask(const u8* a, const u8* b) {
+#ifdef __AVX2__
+  const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a));
+  const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
+  __m256i same;
+  if (SIZE == 1) same = _mm256_cmpeq_epi8(x, y);
+  else if (SIZE == 2) same = _mm256_cmpeq_epi16(x, y);
+  else if (SIZE == 4) same = _mm256_cmpeq_epi32(x, y);
+  else same = _mm256_cmpeq_epi64(x, y);
+  return ~u32(_mm256_movemask_epi8(same));
+#else
+  u32 mask = 0;
+  for (u32 half = 0; half < 2; half++) {
+    const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a + 16 * half));
+    const __m128i y = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + 16 * half));
+    __m128i same;
+    if (SIZE == 1) same = _mm_cmpeq_epi8(x, y);
+    else if (SIZE == 2) same = _mm_cmpeq_epi16(x, y);
+    else same = _mm_cmpeq_epi32(x, y);
+    if (SIZE == 8) same = _mm_and_si128(same, _mm_shuffle_epi32(same, 0xb1));
+    mask |= (u32(_mm_movemask_epi8(same)) ^ 0xffffu) << (16 * half);
+  }
+  return mask;
+#endif
+}
+
+// Records the runs of elements that differ between `now` and `next`; `element` is the number of the first. Gives the
+// bytes [*lo, *hi) outside of which all is equal; false when all is.
+template <u32 SIZE>
+static bool diffRuns(const u8* now, const u8* next, u32 bytes, u32 element, StoreOut& out, u32* lo, u32* hi) {
+  u32 inRun = 0;  // all ones inside a run
+  u32 runStart = 0, first = bytes, last = 0;
+  const auto close = [&](u32 end) {
+    if (first > runStart) first = runStart;
+    last = end;
+    const u32 start = element + runStart / SIZE, count = (end - runStart) / SIZE;
+    if (out.ascending) rangesPushAscending(out.changed, start, count, *out.arena);
+    else rangesPush(out.changed, start, count, *out.arena);
+  };
+  const auto scan = [&](u32 at, u32 mask) {
+    if (mask == inRun) return;
+    u32 edges = mask ^ (mask << 1 | (inRun & 1));
+    while (edges != 0) {
+      const u32 edge = at + u32(__builtin_ctz(edges));
+      edges &= edges - 1;
+      if (inRun == 0) runStart = edge;
+      else close(edge);
+      inRun = ~inRun;
+    }
+  };
+  u32 at = 0;
+  for (; at + 32 <= bytes; at += 32) scan(at, diffMask<SIZE>(now + at, next + at));
+  if (at < bytes) {
+    alignas(32) u8 a[32] = {}, b[32] = {};
+    memcpy(a, now + at, bytes - at);
+    memcpy(b, next + at, bytes - at);
+    scan(at, diffMask<SIZE>(a, b));
+  }
+  if (inRun != 0) close(bytes);
+  *lo = first;
+  *hi = last;
+  return last != 0;
+}
+
+static bool diffRunsOf(u32 size, const u8* now, const u8* next, u32 bytes, u32 element, StoreOut& out, u32* lo, u32* hi) {
+  switch (size) {
+    case 1: return diffRuns<1>(now, next, bytes, element, out, lo, hi);
+    case 2: return diffRuns<2>(now, next, bytes, element, out, lo, hi);
+    case 4: return diffRuns<4>(now, next, bytes, element, out, lo, hi);
+    default: return diffRuns<8>(now, next, bytes, element, out, lo, hi);
+  }
+}
+
+static void undoKeep(Undo& undo, const u8* old, u32 start, u32 count, u64 bytes, Arena& arena) {
+  if (undo.used + bytes > undo.capacity) {
+    const u64 capacity = 2 * undo.capacity + bytes + 64;
+    u8* data = static_cast<u8*>(arenaAlloc(arena, capacity));
+    if (data == nullptr) return;
+    if (undo.used != 0) memcpy(data, undo.bytes, undo.used);
+    undo.bytes = data;
+    undo.capacity = capacity;
+  }
+  if (undo.spans.count == undo.spans.capacity && !rangesGrow(undo.spans, arena)) return;
+  undo.spans.data[undo.spans.count++] = Range{start, count};
+  memcpy(undo.bytes + undo.used, old, bytes);
+  undo.used += bytes;
+}
+
+// Writes bytes [lo, hi) of a chunk from `next` (which stands for byte lo) and keeps its hash true.
+static inline void writeHashed(PageSlot& slot, u64 chunk, u32 lo, u32 hi, const u8* next, u64 digest[2]) {
+  u8* base = slot.page.data + chunk * kChunkBytes;
+  u64* hash = slot.hashes + 2 * chunk;
+  const u32 size = chunkBytesOf(slot.page, chunk);
+  u64 before[2], after[2];
+  chunkShare(chunk, hash, before);
+  if ((hi - lo) * 2 < size) {
+    const u32 first = lo / 32 * 4, end = (hi + 31) / 32 * 4;
+    u64 old[2] = {0, 0};
+    hashWords(base, first, end, old);
+    memcpy(base + lo, next, hi - lo);
+    hash[0] -= old[0];
+    hash[1] -= old[1];
+    hashWords(base, first, end, hash);
+  } else {
+    memcpy(base + lo, next, hi - lo);
+    hashChunk(base, size, hash);
+  }
+  chunkShare(chunk, hash, after);
+  digest[0] += after[0] - before[0];
+  digest[1] += after[1] - before[1];
+}
+
+// Stores `count` elements of the page's dtype at element `start`. src may be unaligned.
+static void storeRun(PageSlot& slot, u32 start, u32 count, const u8* src, StoreOut& out) {
+  const u32 size = dtypeBytes(slot.page.dtype);
+  u64 at = u64(start) * size;
+  const u64 end = at + u64(count) * size;
+  while (at < end) {
+    const u64 chunk = at / kChunkBytes;
+    const u64 chunkEnd = (chunk + 1) * kChunkBytes;
+    const u32 bytes = u32((end < chunkEnd ? end : chunkEnd) - at);
+    const u32 element = u32(at / size);
+    u32 lo, hi;
+    if (diffRunsOf(size, slot.page.data + at, src, bytes, element, out, &lo, &hi)) {
+      if (out.undo != nullptr) {
+        undoKeep(*out.undo, slot.page.data + at + lo, element + lo / size, (hi - lo) / size, hi - lo, *out.arena);
+      }
+      const u32 offset = u32(at % kChunkBytes);
+      if (out.hash) writeHashed(slot, chunk, offset + lo, offset + hi, src + lo, out.digest);
+      else memcpy(slot.page.data + at + lo, src + lo, hi - lo);
+    }
+    src += bytes;
+    at += bytes;
+  }
+}
+
+// Hashes anew each chunk that ranges[first..end) of an ascending set touch.
+static void rehashRanges(PageSlot& slot, const RangeSet& set, u64 digest[2]) {
+  const u32 size = dtypeBytes(slot.page.dtype);
+  u64 next = 0;  // first chunk not hashed yet
+  for (u32 i = 0; i < set.count; i++) {
+    u64 chunk = u64(set.data[i].start) * size / kChunkBytes;
+    const u64 last = ((u64(set.data[i].start) + set.data[i].count) * size - 1) / kChunkBytes;
+    for (chunk = chunk > next ? chunk : next; chunk <= last; chunk++) rehashChunk(slot, chunk, digest);
+    if (last + 1 > next) next = last + 1;
+  }
+}
+
+}  // namespace MMSB_NS
+}  // namespace mmsb
