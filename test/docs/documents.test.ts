@@ -1,0 +1,62 @@
+/** Documents say what the code says: the error table, the links, the make targets, the tests that guarantees name. */
+import { existsSync, readdirSync } from 'node:fs'
+import { dirname, join, normalize } from 'node:path'
+import t from 'tap'
+import { ERRORS } from '../../src/errors.js'
+import { blocksOf, linksOf, ROOT, readDocument, tableRowsOf } from './markdown.js'
+
+const DOCUMENTS = [
+  'README.md',
+  'examples/risk/README.md',
+  ...readdirSync(join(ROOT, 'docs')).map((n) => `docs/${n}`),
+]
+
+t.test('docs/ERRORS.md is the table of src/errors.ts', async (t) => {
+  const rows = tableRowsOf(readDocument('docs/ERRORS.md'))
+  const entries = Object.entries(ERRORS)
+  t.same(
+    rows,
+    entries.map(([code, { status, title, hint }]) => [code, String(status), title, hint]),
+  )
+})
+
+t.test('every link inside the repository leads somewhere', async (t) => {
+  for (const document of DOCUMENTS.filter((name) => name.endsWith('.md'))) {
+    for (const link of linksOf(readDocument(document)).filter((link) => !/^[a-z]+:|^#/.test(link))) {
+      const target = normalize(join(ROOT, dirname(document), link.replace(/#.*$/, '')))
+      t.ok(existsSync(target), `${document} -> ${link}`)
+    }
+  }
+})
+
+t.test('README links every document of docs/', async (t) => {
+  const links = linksOf(readDocument('README.md'))
+  for (const name of readdirSync(join(ROOT, 'docs'))) t.ok(links.includes(`docs/${name}`), name)
+})
+
+t.test('every make target that a document names is there', async (t) => {
+  const makefile = readDocument('Makefile')
+  for (const document of DOCUMENTS.filter((name) => name.endsWith('.md'))) {
+    const text = readDocument(document)
+    const code = [
+      ...blocksOf(text).map((block) => block.text),
+      ...[...text.matchAll(/`([^`\n]+)`/g)].map((m) => m[1]!),
+    ]
+    for (const piece of code) {
+      for (const [, target] of piece.matchAll(/(?:^|\s)make ([a-z][a-z-]*)/gm)) {
+        t.match(makefile, new RegExp(`^[a-z- ]*\\b${target}\\b[a-z- ]*:`, 'm'), `${document}: make ${target}`)
+      }
+    }
+  }
+})
+
+t.test('every test that a document names is there', async (t) => {
+  let count = 0
+  for (const document of DOCUMENTS.filter((name) => name.endsWith('.md'))) {
+    for (const [, path] of readDocument(document).matchAll(/`(test\/[\w./-]+|bench\/[\w./-]+\.ts)`/g)) {
+      count += 1
+      t.ok(existsSync(join(ROOT, path!)), `${document} names ${path}`)
+    }
+  }
+  t.ok(count > 0)
+})

@@ -1,0 +1,51 @@
+/** Reads just enough Markdown for the tests that bind documents to code: fenced blocks, tables and links. */
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+export function readDocument(path: string): string {
+  return readFileSync(`${ROOT}/${path}`, 'utf8')
+}
+
+export interface Block {
+  readonly language: string
+  readonly text: string
+  /** The line of prose before the block. */
+  readonly before: string
+}
+
+export function blocksOf(markdown: string): Block[] {
+  const blocks: Block[] = []
+  for (const match of markdown.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)) {
+    const before = markdown.slice(0, match.index).trimEnd().split('\n').at(-1) ?? ''
+    blocks.push({ language: match[1]!, text: match[2]!, before })
+  }
+  return blocks
+}
+
+/** Rows of all tables, header and rule left out; cells trimmed. */
+export function tableRowsOf(markdown: string): string[][] {
+  const rows: string[][] = []
+  const lines = markdown.split('\n')
+  let isBody = false
+  for (const line of lines) {
+    if (/^\|[\s:|-]+\|$/.test(line)) isBody = true
+    else if (!line.startsWith('|')) isBody = false
+    else if (isBody) {
+      rows.push(
+        line
+          .slice(1, line.lastIndexOf('|'))
+          .split('|')
+          .map((cell) => cell.trim()),
+      )
+    }
+  }
+  return rows
+}
+
+/** Targets of links, without code blocks. */
+export function linksOf(markdown: string): string[] {
+  const prose = markdown.replace(/^```[\s\S]*?^```$/gm, '')
+  return [...prose.matchAll(/\]\(([^)\s]+)\)/g)].map((match) => match[1]!)
+}
