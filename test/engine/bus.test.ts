@@ -1,15 +1,11 @@
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 import type { CommitEvent } from '../../src/engine/types.js'
 
-async function open(t: Tap.Test): Promise<Bus> {
+async function open(t: Test): Promise<Bus> {
   const bus = await Bus.open({ backend: 'cpu', threads: 1 })
   t.teardown(() => bus.close())
   return bus
-}
-
-declare namespace Tap {
-  type Test = typeof t
 }
 
 const ran = (bus: Bus): string[] => bus.executionLog().steps.map((step) => step.page)

@@ -1,10 +1,10 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 
-function folder(test: typeof t): string {
+function folder(test: Test): string {
   const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
   test.teardown(() => rmSync(dir, { recursive: true, force: true }))
   return dir
