@@ -1,0 +1,120 @@
+/**
+ * Builds IR programs: instructions go in one by one, already typed; constants are folded and common subexpressions
+ * found at once, dead code is dropped at the end.
+ *
+ * Invariants: nothing is reassociated; a fold gives the bits the VM would give (fold.ts). Knows nothing of expressions
+ * as text or of how types are chosen.
+ */
+import { MmsbError } from '../errors.js'
+import { IR_MAX_INSTRUCTIONS } from '../limits.js'
+import type { Dtype } from '../state/dtype.js'
+import { type Constant, constantBits, foldCast, foldOp } from './fold.js'
+import { type Ir, type IrInstruction, type IrOp, valueDtype } from './ir.js'
+
+/** Before dead code is dropped; only bounds the compiler's own memory. */
+const WORKING_MAX_INSTRUCTIONS = IR_MAX_INSTRUCTIONS * 16
+
+/** Operations whose operands may change places without changing a bit of the result. */
+const COMMUTATIVE: ReadonlySet<IrOp> = new Set<IrOp>([
+  'add',
+  'mul',
+  'eq',
+  'ne',
+  'and',
+  'or',
+  'bitand',
+  'bitor',
+  'bitxor',
+])
+
+export class IrBuilder {
+  readonly #inputs: readonly Dtype[]
+  readonly #instructions: IrInstruction[] = []
+  readonly #constants: (Constant | undefined)[] = []
+  readonly #known = new Map<string, number>()
+
+  constructor(inputs: readonly Dtype[]) {
+    this.#inputs = inputs
+  }
+
+  dtypeOf(value: number): Dtype {
+    return valueDtype(this.#instructions[value]!)
+  }
+
+  /** The value of a constant, undefined for anything else. */
+  constantOf(value: number): Constant | undefined {
+    return this.#constants[value]
+  }
+
+  input(index: number): number {
+    return this.#add({ op: 'input', dtype: this.#inputs[index]!, args: [], imm: BigInt(index) })
+  }
+
+  /** `value` is in range of the dtype. */
+  constant(dtype: Dtype, value: Constant): number {
+    const id = this.#add({ op: 'const', dtype, args: [], imm: constantBits(dtype, value) })
+    this.#constants[id] = value
+    return id
+  }
+
+  cast(value: number, to: Dtype): number {
+    if (this.dtypeOf(value) === to) return value
+    const constant = this.#constants[value]
+    if (constant !== undefined) return this.constant(to, foldCast(constant, to))
+    return this.#add({ op: 'cast', dtype: to, args: [value], imm: 0n })
+  }
+
+  /** Any operation but input, const and cast; the operands have the dtypes it needs. */
+  emit(op: IrOp, dtype: Dtype, args: readonly number[]): number {
+    const constants = args.map((value) => this.#constants[value])
+    if (op === 'select') {
+      const condition = constants[0]
+      if (condition !== undefined) return args[condition === 0n ? 2 : 1]!
+    } else if (constants.every((constant) => constant !== undefined)) {
+      const folded = foldOp(op, dtype, constants)
+      if (folded !== undefined) return this.constant(valueDtype({ op, dtype }), folded)
+    }
+    const [a, b] = args
+    const ordered = COMMUTATIVE.has(op) && a! > b! ? [b!, a!] : args
+    return this.#add({ op, dtype, args: ordered, imm: 0n })
+  }
+
+  #add(instruction: IrInstruction): number {
+    const { op, dtype, args, imm } = instruction
+    const key = `${op} ${dtype} ${args.join(' ')} ${imm}`
+    const known = this.#known.get(key)
+    if (known !== undefined) return known
+    const id = this.#instructions.length
+    if (id >= WORKING_MAX_INSTRUCTIONS) throw tooLong()
+    this.#instructions.push(instruction)
+    this.#constants.push(undefined)
+    this.#known.set(key, id)
+    return id
+  }
+
+  /** The program that gives `result`, without what it does not need. @throws MmsbError INVALID_EXPRESSION when too long */
+  finish(result: number): Ir {
+    const used = new Uint8Array(this.#instructions.length)
+    used[result] = 1
+    for (let id = result; id >= 0; id--) {
+      if (used[id] === 1) for (const value of this.#instructions[id]!.args) used[value] = 1
+    }
+    const renumbered = new Int32Array(this.#instructions.length)
+    const instructions: IrInstruction[] = []
+    for (let id = 0; id <= result; id++) {
+      if (used[id] === 0) continue
+      renumbered[id] = instructions.length
+      const instruction = this.#instructions[id]!
+      instructions.push({ ...instruction, args: instruction.args.map((value) => renumbered[value]!) })
+    }
+    if (instructions.length > IR_MAX_INSTRUCTIONS) throw tooLong()
+    return { inputs: this.#inputs, instructions, result: renumbered[result]! }
+  }
+}
+
+function tooLong(): MmsbError {
+  return new MmsbError(
+    'INVALID_EXPRESSION',
+    `the expression needs more than ${IR_MAX_INSTRUCTIONS} instructions; split it over several pages`,
+  )
+}
