@@ -78,8 +78,11 @@ export const CHECKPOINT_CHUNK_BYTES = 64 * 1024
 /** Chunks lie together in rows of up to this size. */
 export const CHECKPOINT_PACK_BYTES = 1024 ** 2
 export const CHECKPOINT_PACK_CHUNKS_MAX = 16_384
+/** After this much the disk is told to begin, while more is being written. */
+export const CHECKPOINT_SYNC_BYTES = 32 * 1024 ** 2
 /** Pieces handed to the checkpoint's thread and not yet taken up by it. */
 export const CHECKPOINT_PIECES_IN_FLIGHT = 4
+export const CHECKPOINT_PIECE_PAGES_MAX = 1024
 
 /** Digest: bytes of a page hashed together. */
 export const DIGEST_CHUNK_BYTES = 4096
@@ -87,6 +90,8 @@ export const DIGEST_CHUNK_BYTES = 4096
 /** HTTP and stream. */
 export const HTTP_DEFAULT_PORT = 7411
 export const HTTP_BODY_MAX_BYTES = 64 * 1024 ** 2
+/** Longer path parameters are no route; names are shorter, but a name that is too long deserves an answer of its own. */
+export const HTTP_PARAM_MAX_LENGTH = 8_192
 export const STREAM_MESSAGE_MAX_BYTES = 16 * 1024 ** 2
 export const STREAM_PROGRESS_INTERVAL_MS = 5_000
 export const STREAM_QUEUE_MAX_BYTES = 16 * 1024 ** 2
@@ -102,6 +107,8 @@ export const STREAM_CHANGE_MAX_BYTES = 64 * 1024 ** 2
 export const STREAM_TRANSACTIONS_IN_FLIGHT_MAX = 4_096
 /** A WebSocket that shows no sign of life between two of these is dropped. */
 export const STREAM_PING_INTERVAL_MS = 60_000
+/** How long a stopping server waits for a WebSocket: for its transactions, then for its farewell. */
+export const STREAM_GOODBYE_MS = 2_000
 export const RETRY_AFTER_SECONDS = 1
 /** JSON of more values than this goes out in pieces, so that other requests are answered in between. */
 export const JSON_PIECE_ELEMENTS = 65_536

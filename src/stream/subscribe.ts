@@ -13,6 +13,8 @@ import { hubOf } from './hub.js'
 import type { ChangeMessage, PagePart, SnapshotMessage, SnapshotPage, StreamMessage } from './messages.js'
 import type { Sink, StreamBus, SubscribeOptions } from './types.js'
 
+export type { SubscribeOptions } from './types.js'
+
 export interface ChangedPage {
   readonly page: string
   /** In a snapshot `source` or `derived`. */

@@ -1,0 +1,54 @@
+/**
+ * The command line: finds the command, turns what it throws into one line and an exit code.
+ * 0 done, 1 could not start or do it, 2 wrong usage.
+ */
+import { VERSION } from '../engine/version.js'
+import { UsageError } from './flags.js'
+import { SERVE_SUMMARY, serve } from './serve.js'
+
+interface Command {
+  readonly summary: string
+  readonly run: (args: readonly string[]) => Promise<void>
+}
+
+const COMMANDS: Readonly<Record<string, Command>> = {
+  serve: { summary: SERVE_SUMMARY, run: serve },
+}
+
+const help = (): string => `mmsb ${VERSION}: a durable, deterministic state bus
+
+usage: mmsb COMMAND [OPTIONS]
+
+${Object.entries(COMMANDS)
+  .map(([name, { summary }]) => `  ${name.padEnd(10)}${summary}`)
+  .join('\n')}
+
+  mmsb COMMAND --help    what a command takes
+  mmsb --version         the version
+`
+
+export async function run(args: readonly string[]): Promise<void> {
+  try {
+    await dispatch(args)
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error)
+    process.stderr.write(`mmsb: ${message.replaceAll('\n', ' ')}\n`)
+    if (error instanceof UsageError) process.stderr.write('mmsb: `mmsb --help` shows what there is\n')
+    process.exitCode = error instanceof UsageError ? 2 : 1
+  }
+}
+
+async function dispatch([name, ...rest]: readonly string[]): Promise<void> {
+  if (name === '--version' || name === '-v') {
+    process.stdout.write(`${VERSION}\n`)
+    return
+  }
+  if (name === '--help' || name === '-h' || name === 'help') {
+    process.stdout.write(help())
+    return
+  }
+  if (name === undefined) throw new UsageError('which command?')
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+  if (command === undefined) throw new UsageError(`there is no command ${JSON.stringify(name)}`)
+  await command.run(rest)
+}

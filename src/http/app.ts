@@ -1,0 +1,100 @@
+/**
+ * The HTTP face: a Fastify app over a bus, built apart from listening, so that tests can inject requests.
+ *
+ * Invariants: what enters is checked against the schemas in schemas/ and refused if it has anything they do not name; what
+ * leaves is an answer of theirs or a problem document; a request costs no work that could be done once at start.
+ */
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import Fastify, { type FastifyBaseLogger } from 'fastify'
+import type { Bus } from '../engine/bus.js'
+import { VERSION } from '../engine/version.js'
+import { HTTP_BODY_MAX_BYTES, HTTP_PARAM_MAX_LENGTH } from '../limits.js'
+import { hubOf } from '../stream/hub.js'
+import type { App, AppContext } from './context.js'
+import { type Guard, loopbackGuard } from './guard.js'
+import { registerOpenApi } from './openapi.js'
+import { handleError, handleNotFound, sendProblem } from './problem.js'
+import { dataRoutes } from './routes/data.js'
+import { eventRoutes } from './routes/events.js'
+import { graphRoutes } from './routes/graph.js'
+import { healthRoutes } from './routes/health.js'
+import { pageRoutes } from './routes/pages.js'
+import { stateRoutes } from './routes/state.js'
+import { transactionRoutes } from './routes/transactions.js'
+import { validatorCompiler } from './validation.js'
+import { attachStream, type StreamServer } from './websocket.js'
+
+export interface AppOptions {
+  readonly bus: Bus
+  /** Who may speak to the server; default: programs on this machine. */
+  readonly guard?: Guard
+  /** Where errors inside the server go; default: nowhere. */
+  readonly logger?: FastifyBaseLogger
+}
+
+export interface MmsbApp {
+  readonly app: App
+  readonly stream: StreamServer
+  /** Finishes what is under way, says goodbye to streams, stops listening. The bus stays open. */
+  close(): Promise<void>
+}
+
+/** Builds the app; it is ready for `inject` and `listen` when this resolves. */
+export async function buildApp(options: AppOptions): Promise<MmsbApp> {
+  const app = createFastify(options.logger)
+  const guard = options.guard ?? loopbackGuard('127.0.0.1', () => boundPort(app))
+  const context: AppContext = { bus: options.bus, hub: hubOf(options.bus), guard, isStopping: false }
+  app.addHook('onRequest', (request, reply, next) => {
+    const refused = guard(request.headers)
+    if (refused === null) next()
+    else void sendProblem(reply, refused)
+  })
+  await registerOpenApi(app, VERSION)
+  pageRoutes(app, context)
+  transactionRoutes(app, context)
+  graphRoutes(app, context)
+  stateRoutes(app, context)
+  healthRoutes(app, context)
+  const endEvents = eventRoutes(app, context)
+  // Raw bytes are taken for page data alone: this parser does not reach the routes above.
+  await app.register(async (scope: App) => {
+    scope.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) => {
+      done(null, body)
+    })
+    dataRoutes(scope, context)
+  })
+  const stream = attachStream(app.server, context, app.log)
+  await app.ready()
+  const close = async (): Promise<void> => {
+    context.isStopping = true
+    endEvents()
+    await stream.close()
+    await app.close()
+  }
+  return { app, stream, close }
+}
+
+function createFastify(logger: FastifyBaseLogger | undefined): App {
+  const app = Fastify({
+    ...(logger === undefined ? {} : { loggerInstance: logger }),
+    disableRequestLogging: true,
+    // One logger for all requests: a child each costs more than the rest of a small request.
+    childLoggerFactory: (parent) => parent,
+    bodyLimit: HTTP_BODY_MAX_BYTES,
+    routerOptions: { maxParamLength: HTTP_PARAM_MAX_LENGTH },
+    frameworkErrors: (error, request, reply) => {
+      void handleError(error, request, reply)
+    },
+  }).withTypeProvider<TypeBoxTypeProvider>()
+  app.removeContentTypeParser('text/plain')
+  app.setValidatorCompiler(validatorCompiler)
+  app.setErrorHandler(handleError)
+  app.setNotFoundHandler(handleNotFound)
+  return app
+}
+
+/** The port the app listens on; undefined before it does. */
+export function boundPort(app: App): number | undefined {
+  const address = app.server.address()
+  return address === null || typeof address === 'string' ? undefined : address.port
+}

@@ -1,0 +1,33 @@
+/** What the routes are given. Types only. */
+
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  FastifyReply,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from 'fastify'
+import type { Bus } from '../engine/bus.js'
+import type { StreamHub } from '../stream/hub.js'
+import type { Guard } from './guard.js'
+
+/** The Fastify instance with types that follow the schemas. */
+export type App = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>
+
+export type Reply = FastifyReply
+
+export interface AppContext {
+  readonly bus: Bus
+  readonly hub: StreamHub
+  readonly guard: Guard
+  /** True from the moment the server was told to stop. */
+  isStopping: boolean
+}

@@ -1,0 +1,160 @@
+/**
+ * Prometheus metrics, read from bus and stream at the moment of the scrape: nothing is counted twice, and between scrapes they
+ * cost nothing. Each app has its own registry.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import type { BusStats } from '../engine/types.js'
+import type { HubStats } from '../stream/hub.js'
+import type { AppContext } from './context.js'
+
+type Sample = readonly [labels: Record<string, string>, value: number]
+
+interface Metric {
+  readonly name: string
+  readonly help: string
+  readonly labels?: readonly string[]
+  /** Counters only ever grow; the rest are gauges. */
+  readonly isCounter?: boolean
+  readonly read: (stats: BusStats, stream: HubStats) => readonly Sample[]
+}
+
+const one = (value: number): readonly Sample[] => [[{}, value]]
+
+const METRICS: readonly Metric[] = [
+  { name: 'mmsb_epoch', help: 'Newest published epoch', read: (s) => one(s.epoch) },
+  {
+    name: 'mmsb_pages',
+    help: 'Pages by kind',
+    labels: ['kind'],
+    read: (s) => [
+      [{ kind: 'source' }, s.pages.source],
+      [{ kind: 'derived' }, s.pages.derived],
+    ],
+  },
+  {
+    name: 'mmsb_page_bytes',
+    help: 'Bytes of pages by location',
+    labels: ['location'],
+    read: (s) => Object.entries(s.pages.byLocation).map(([location, { bytes }]) => [{ location }, bytes]),
+  },
+  {
+    name: 'mmsb_page_quota_bytes',
+    help: 'Bound on the bytes of all pages',
+    read: (s) => one(s.pages.quotaBytes),
+  },
+  {
+    name: 'mmsb_deltas_total',
+    help: 'Deltas committed since start',
+    labels: ['kind'],
+    isCounter: true,
+    read: (s) => Object.entries(s.deltas).map(([kind, count]) => [{ kind }, count]),
+  },
+  { name: 'mmsb_graph_edges', help: 'Edges of the dependency graph', read: (s) => one(s.graph.edges) },
+  { name: 'mmsb_graph_depth', help: 'Levels of the dependency graph', read: (s) => one(s.graph.depth) },
+  {
+    name: 'mmsb_queue_transactions',
+    help: 'Transactions that wait for an epoch',
+    read: (s) => one(s.queue.transactions),
+  },
+  { name: 'mmsb_queue_bytes', help: 'Bytes of those transactions', read: (s) => one(s.queue.bytes) },
+  {
+    name: 'mmsb_stage_seconds',
+    help: 'Duration of the stages of a commit since start',
+    labels: ['stage', 'quantile'],
+    read: (s) =>
+      Object.entries(s.timings).flatMap(([stage, { p50Us, p99Us }]): Sample[] => [
+        [{ stage, quantile: '0.5' }, p50Us / 1e6],
+        [{ stage, quantile: '0.99' }, p99Us / 1e6],
+      ]),
+  },
+  {
+    name: 'mmsb_stage_total',
+    help: 'How often each stage ran since start',
+    labels: ['stage'],
+    isCounter: true,
+    read: (s) => Object.entries(s.timings).map(([stage, { count }]) => [{ stage }, count]),
+  },
+  { name: 'mmsb_log_bytes', help: 'Bytes of the log', read: (s) => (s.log === null ? [] : one(s.log.bytes)) },
+  {
+    name: 'mmsb_log_segments',
+    help: 'Segments of the log',
+    read: (s) => (s.log === null ? [] : one(s.log.segments)),
+  },
+  { name: 'mmsb_stream_connections', help: 'Readers of the stream', read: (_s, h) => one(h.connections) },
+  { name: 'mmsb_stream_subscriptions', help: 'Live subscriptions', read: (_s, h) => one(h.subscriptions) },
+  {
+    name: 'mmsb_stream_delivered_total',
+    help: 'Change messages handed to readers',
+    isCounter: true,
+    read: (_s, h) => one(h.delivered),
+  },
+  {
+    name: 'mmsb_stream_conflated_total',
+    help: 'Epochs folded into a later message',
+    isCounter: true,
+    read: (_s, h) => one(h.conflated),
+  },
+  {
+    name: 'mmsb_stream_overflows_total',
+    help: 'Lossless subscriptions ended because the reader was too slow',
+    isCounter: true,
+    read: (_s, h) => one(h.overflows),
+  },
+]
+
+/** The registry of an app. */
+export function createMetrics({ bus, hub }: AppContext): Registry {
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry })
+  const up = new Gauge({
+    name: 'mmsb_up',
+    help: '1 while the bus takes writes and reads',
+    registers: [registry],
+    collect() {
+      up.set(bus.failure === null ? 1 : 0)
+    },
+  })
+  // prom-client collects metrics one after another; within one turn they share one reading.
+  let reading: { readonly stats: BusStats; readonly stream: HubStats } | undefined
+  const readOnce = (): typeof reading => {
+    if (bus.failure !== null) return undefined
+    if (reading === undefined) {
+      reading = { stats: bus.stats(), stream: hub.stats() }
+      setImmediate(() => {
+        reading = undefined
+      })
+    }
+    return reading
+  }
+  for (const metric of METRICS) register(registry, metric, readOnce)
+  return registry
+}
+
+function register(
+  registry: Registry,
+  { name, help, labels = [], isCounter = false, read }: Metric,
+  readOnce: () => { readonly stats: BusStats; readonly stream: HubStats } | undefined,
+): void {
+  const options = { name, help, labelNames: [...labels], registers: [registry] }
+  const samples = (): readonly Sample[] => {
+    const now = readOnce()
+    return now === undefined ? [] : read(now.stats, now.stream)
+  }
+  if (isCounter) {
+    const counter = new Counter({
+      ...options,
+      collect() {
+        counter.reset()
+        for (const [labelValues, value] of samples()) counter.inc(labelValues, value)
+      },
+    })
+    return
+  }
+  const gauge = new Gauge({
+    ...options,
+    collect() {
+      gauge.reset()
+      for (const [labelValues, value] of samples()) gauge.set(labelValues, value)
+    },
+  })
+}

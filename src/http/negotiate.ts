@@ -1,0 +1,114 @@
+/**
+ * The headers of HTTP that data routes speak: Accept, ETag lists, Range (RFC 9110). Pure functions; they know neither
+ * pages nor the framework.
+ */
+import { MmsbError } from '../errors.js'
+
+interface MediaRange {
+  readonly type: string
+  readonly quality: number
+}
+
+/**
+ * The type of `offered` that `accept` likes best; the earlier one where it is indifferent; undefined when it takes none.
+ * A more specific range overrides a wider one, whatever their order.
+ */
+export function preferredType(accept: string | undefined, offered: readonly string[]): string | undefined {
+  if (accept === undefined || accept === '' || accept === '*/*') return offered[0]
+  const ranges = accept.split(',').map(mediaRangeOf)
+  let best: string | undefined
+  let bestQuality = 0
+  for (const type of offered) {
+    const quality = qualityOf(type, ranges)
+    if (quality > bestQuality) {
+      best = type
+      bestQuality = quality
+    }
+  }
+  return best
+}
+
+function mediaRangeOf(text: string): MediaRange {
+  const [type = '', ...parameters] = text.split(';').map((part) => part.trim().toLowerCase())
+  const q = parameters.find((p) => p.startsWith('q='))
+  const quality = q === undefined ? 1 : Number(q.slice(2))
+  return { type, quality: quality >= 0 && quality <= 1 ? quality : 0 }
+}
+
+function qualityOf(type: string, ranges: readonly MediaRange[]): number {
+  const family = `${type.split('/', 1)[0]}/*`
+  for (const wanted of [type, family, '*/*']) {
+    const range = ranges.find((r) => r.type === wanted)
+    if (range !== undefined) return range.quality
+  }
+  return 0
+}
+
+export const etagOf = (version: number): string => `"v${version}"`
+
+const ENTITY_TAG = /^\s*(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*$/
+
+/** The tags of an If-Match or If-None-Match list, quotes kept, weakness dropped; '*' for any. INVALID_REQUEST when malformed. */
+export function entityTags(header: string, field: string): '*' | readonly string[] {
+  if (header.trim() === '*') return '*'
+  return header.split(',').map((part) => {
+    const match = ENTITY_TAG.exec(part)
+    if (match === null)
+      throw new MmsbError(
+        'INVALID_REQUEST',
+        `${field}: ${JSON.stringify(header.slice(0, 100))} is no list of "v<version>"`,
+      )
+    return `"${match[2]}"`
+  })
+}
+
+/**
+ * The one version an If-Match header asks for. `*` asks for none (the page exists). A list holds when it has the
+ * current version, so `current` breaks the tie.
+ */
+export function expectedVersion(header: string | undefined, current: () => number): number | undefined {
+  if (header === undefined) return undefined
+  const tags = entityTags(header, 'If-Match')
+  if (tags === '*') return undefined
+  const versions = tags.map((tag) => {
+    const digits = /^"v(\d{1,16})"$/.exec(tag)?.[1]
+    if (digits === undefined)
+      throw new MmsbError('INVALID_REQUEST', `If-Match: ${tag.slice(0, 100)} is not of the form "v<version>"`)
+    return Number(digits)
+  })
+  if (versions.length === 1) return versions[0]
+  const now = current()
+  return versions.includes(now) ? now : versions[0]
+}
+
+/** True when If-None-Match lists this version, so that the client has it already. */
+export function isNotModified(header: string | undefined, version: number): boolean {
+  if (header === undefined) return false
+  const tags = entityTags(header, 'If-None-Match')
+  return tags === '*' || tags.includes(etagOf(version))
+}
+
+export interface ByteRange {
+  readonly start: number
+  /** First byte after the range. */
+  readonly end: number
+}
+
+/**
+ * The single range of a Range header over `size` bytes. undefined: the header is of another unit, malformed or has several ranges,
+ * and is to be ignored (RFC 9110, 14.2). null: it cannot be satisfied.
+ */
+export function byteRangeOf(header: string | undefined, size: number): ByteRange | null | undefined {
+  const match = header === undefined ? null : /^bytes=\s*(\d*)-(\d*)\s*$/i.exec(header)
+  if (match === null) return undefined
+  const [, first = '', last = ''] = match
+  if (first === '' && last === '') return undefined
+  if (first === '') {
+    const suffix = Math.min(Number(last), size)
+    return suffix === 0 ? null : { start: size - suffix, end: size }
+  }
+  const start = Number(first)
+  if (last !== '' && Number(last) < start) return undefined
+  if (start >= size) return null
+  return { start, end: last === '' ? size : Math.min(Number(last) + 1, size) }
+}

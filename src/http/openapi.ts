@@ -1,0 +1,128 @@
+/**
+ * The OpenAPI 3.1 document, from the schemas that validate.
+ *
+ * What a schema cannot say (headers, binary answers, which errors a route can give) stands in the route's `config` and is laid over
+ * its schema here, for the document only.
+ */
+import fastifySwagger from '@fastify/swagger'
+import fastifySwaggerUi from '@fastify/swagger-ui'
+import type { RouteOptions } from 'fastify'
+import type { TSchema } from 'typebox'
+import { ERRORS, type ErrorCode } from '../errors.js'
+import type { App } from './context.js'
+import { Problem } from './schemas/common.js'
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Errors the route can answer with, besides those every route can. */
+    readonly problems?: readonly ErrorCode[]
+    /** What the statuses of the response schemas mean. */
+    readonly answers?: Readonly<Record<number, string>>
+    /** Answers that are not serialised from a schema: media type -> what it holds. */
+    readonly produces?: Readonly<Record<string, TSchema>>
+    /** The statuses of those answers, and what they mean. */
+    readonly statuses?: Readonly<Record<number, string>>
+    /** Request headers the route reads: name -> what for. */
+    readonly headers?: Readonly<Record<string, string>>
+  }
+}
+
+/** Errors any route can give. */
+const COMMON_PROBLEMS: readonly ErrorCode[] = [
+  'INVALID_REQUEST',
+  'FORBIDDEN',
+  'INTERNAL',
+  'OVERLOADED',
+  'BUS_FAILED',
+]
+
+type Config = NonNullable<RouteOptions['config']>
+type Responses = Record<string, { description?: string; content?: object }>
+
+export async function registerOpenApi(app: App, version: string): Promise<void> {
+  await app.register(fastifySwagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'MMSB',
+        version,
+        description:
+          'Memory-Mapped State Bus: durable typed array pages, propagation, events. The stream is a WebSocket at /v1/stream.',
+        license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+      },
+      tags: ['pages', 'data', 'graph', 'state', 'stream', 'health'].map((name) => ({ name })),
+    },
+    transform: ({ schema, url, route }) => ({
+      schema: documented((schema ?? {}) as RouteSchema, route.config ?? {}),
+      url,
+    }),
+  })
+  await app.register(fastifySwaggerUi, { routePrefix: '/docs' })
+  app.get('/openapi.json', { schema: { hide: true } }, (_request, reply) => {
+    void reply.send(app.swagger())
+  })
+}
+
+interface RouteSchema {
+  readonly hide?: boolean
+  readonly response?: unknown
+  readonly [part: string]: unknown
+}
+
+/** The schema of a route with what its config adds. */
+function documented(schema: RouteSchema, config: Config): RouteSchema {
+  if (schema.hide === true) return schema
+  return {
+    ...schema,
+    ...(config.headers === undefined ? {} : { headers: headerSchema(config.headers) }),
+    response: {
+      ...describedAnswers(schema.response as Record<string, object> | undefined, config.answers ?? {}),
+      ...rawAnswers(config),
+      ...problemAnswers([...COMMON_PROBLEMS, ...(config.problems ?? [])]),
+    },
+  }
+}
+
+const headerSchema = (headers: Readonly<Record<string, string>>): object => ({
+  type: 'object',
+  properties: Object.fromEntries(
+    Object.entries(headers).map(([name, description]) => [name, { type: 'string', description }]),
+  ),
+})
+
+function describedAnswers(
+  response: Record<string, object> | undefined,
+  answers: Record<number, string>,
+): Responses {
+  const entries = Object.entries(response ?? {}).map(([status, schema]) => [
+    status,
+    { description: answers[Number(status)] ?? 'Done', content: { 'application/json': { schema } } },
+  ])
+  return Object.fromEntries(entries)
+}
+
+function rawAnswers({ produces, statuses }: Config): Responses {
+  if (produces === undefined || statuses === undefined) return {}
+  const content = Object.fromEntries(Object.entries(produces).map(([type, schema]) => [type, { schema }]))
+  return Object.fromEntries(
+    Object.entries(statuses).map(([status, description]) => [
+      status,
+      status === '304' ? { description, type: 'null' } : { description, content },
+    ]),
+  )
+}
+
+/** One answer per status, naming the codes that lead to it. */
+function problemAnswers(codes: readonly ErrorCode[]): Responses {
+  const byStatus = new Map<number, string[]>()
+  for (const code of new Set(codes)) {
+    const { status, title } = ERRORS[code]
+    byStatus.set(status, [...(byStatus.get(status) ?? []), `\`${code}\`: ${title}`])
+  }
+  return Object.fromEntries(
+    [...byStatus].map(([status, lines]) => [
+      status,
+      { description: lines.join('. '), content: { 'application/problem+json': { schema: Problem } } },
+    ]),
+  )
+}

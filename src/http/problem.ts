@@ -1,0 +1,65 @@
+/**
+ * Every error that leaves over HTTP: one problem document, one table.
+ *
+ * Invariants: the body is built from an MmsbError alone; an exception that is none becomes INTERNAL, goes to the log
+ * whole and tells the client nothing of itself.
+ */
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import { MmsbError, problemOf } from '../errors.js'
+import { HTTP_BODY_MAX_BYTES, RETRY_AFTER_SECONDS } from '../limits.js'
+
+export const PROBLEM_TYPE = 'application/problem+json; charset=utf-8'
+
+/** Answers a request with an error. */
+export function sendProblem(reply: FastifyReply, error: MmsbError): FastifyReply {
+  if (error.code === 'OVERLOADED') void reply.header('retry-after', RETRY_AFTER_SECONDS)
+  if (error.code === 'RANGE_NOT_SATISFIABLE' && typeof error.extra?.bytes === 'number') {
+    void reply.header('content-range', `bytes */${error.extra.bytes}`)
+  }
+  const problem = problemOf(error)
+  return reply.code(problem.status).header('content-type', PROBLEM_TYPE).send(JSON.stringify(problem))
+}
+
+/** Fastify's error handler: also gets what Fastify itself throws while it reads a request. */
+export function handleError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  return sendProblem(
+    reply,
+    toMmsbError(error, (cause) => request.log.error({ err: cause }, 'internal error')),
+  )
+}
+
+export function handleNotFound(request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  return sendProblem(reply, new MmsbError('NOT_FOUND', `no route ${request.method} ${pathOf(request.url)}`))
+}
+
+const pathOf = (url: string): string => url.split('?', 1)[0]!.slice(0, 200)
+
+/** The MmsbError that says what `error` means to a client; `onInternal` gets what we did not foresee. */
+export function toMmsbError(error: unknown, onInternal: (cause: unknown) => void): MmsbError {
+  if (error instanceof MmsbError) {
+    if (error.code === 'INTERNAL') onInternal(error)
+    return error
+  }
+  const known = ofFramework(error)
+  if (known !== undefined) return known
+  onInternal(error)
+  return new MmsbError('INTERNAL', 'an unexpected error; the log of the server has it')
+}
+
+function ofFramework(error: unknown): MmsbError | undefined {
+  const { code, statusCode, message } = error as Partial<FastifyError>
+  switch (code) {
+    case 'FST_ERR_CTP_BODY_TOO_LARGE':
+      return new MmsbError('PAYLOAD_TOO_LARGE', `the body is larger than ${HTTP_BODY_MAX_BYTES} bytes`)
+    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+      return new MmsbError(
+        'INVALID_REQUEST',
+        'this content-type is not taken here; send application/json or, for page data, application/octet-stream',
+      )
+    case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
+      return new MmsbError('INVALID_REQUEST', 'the body is not as long as content-length says')
+  }
+  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500)
+    return new MmsbError('INVALID_REQUEST', message ?? 'the request cannot be read')
+  return undefined
+}

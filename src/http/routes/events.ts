@@ -1,0 +1,157 @@
+/**
+ * The stream for those who cannot speak WebSocket: server-sent events with the same messages. `id:` is the epoch, so that a
+ * browser resumes by itself (Last-Event-ID).
+ */
+import type { ServerResponse } from 'node:http'
+import Type from 'typebox'
+import { MmsbError } from '../../errors.js'
+import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js'
+import type { Sink, SubscribeOptions } from '../../stream/types.js'
+import type { App, AppContext } from '../context.js'
+import { NoQuery } from '../schemas/data.js'
+import { EventsQuery } from '../schemas/stream.js'
+import { SocketSink } from '../socket-sink.js'
+import { STREAM_PATH } from '../websocket.js'
+
+/** The id of the one subscription a response has. */
+const ID = 'events'
+const HEADERS = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store' }
+
+/** Returns what ends every response that is open. */
+export function eventRoutes(app: App, context: AppContext): () => void {
+  const open = new Set<() => void>()
+
+  app.get(
+    '/v1/events',
+    {
+      schema: { summary: 'The stream as server-sent events', tags: ['stream'], querystring: EventsQuery },
+      config: {
+        produces: { 'text/event-stream': Type.String() },
+        statuses: { 200: 'Events; the data of each is a message of the stream' },
+        headers: { 'last-event-id': 'The last epoch seen: overrides `from`.' },
+        problems: ['EPOCH_NOT_FOUND'],
+      },
+      exposeHeadRoute: false,
+    },
+    (request, reply) => {
+      if (context.isStopping) throw new MmsbError('OVERLOADED', 'the server is stopping')
+      const options = optionsOf(request.query, request.headers['last-event-id'])
+      const { raw } = reply
+      const end = (): void => {
+        open.delete(end)
+        connection.close()
+        raw.end()
+      }
+      // Nothing has been sent when subscribe throws, so that a refusal still is a problem document.
+      const sink = new EventSink(
+        raw,
+        () => {
+          reply.hijack()
+          raw.writeHead(200, HEADERS)
+        },
+        end,
+      )
+      const connection = context.hub.connect(sink)
+      open.add(end)
+      raw.on('close', end)
+      raw.on('drain', () => connection.drained())
+      try {
+        connection.subscribe(ID, options)
+      } catch (error) {
+        open.delete(end)
+        raw.off('close', end)
+        connection.close()
+        throw error
+      }
+    },
+  )
+
+  app.get(
+    STREAM_PATH,
+    {
+      schema: {
+        summary: 'The stream',
+        description: 'A WebSocket with subprotocol mmsb.v1.json or mmsb.v1.bin.',
+        tags: ['stream'],
+        querystring: NoQuery,
+      },
+      config: { statuses: { 101: 'Switching protocols' } },
+      exposeHeadRoute: false,
+    },
+    (_request, reply) => {
+      void reply.header('upgrade', 'websocket')
+      throw new MmsbError('INVALID_REQUEST', 'this is a WebSocket: send an Upgrade request')
+    },
+  )
+
+  return () => {
+    for (const end of [...open]) end()
+  }
+}
+
+class EventSink implements Sink {
+  readonly #out: SocketSink
+  readonly #begin: () => void
+  readonly #end: () => void
+  #hasBegun = false
+
+  constructor(raw: ServerResponse, begin: () => void, end: () => void) {
+    this.#out = new SocketSink(raw, encodeEvent)
+    this.#begin = begin
+    this.#end = end
+  }
+
+  get queuedBytes(): number {
+    return this.#out.queuedBytes
+  }
+
+  get isCongested(): boolean {
+    return this.#out.isCongested
+  }
+
+  send(id: string, message: StreamMessage): void {
+    if (!this.#hasBegun) {
+      this.#hasBegun = true
+      this.#begin()
+    }
+    this.#out.send(id, message)
+    const isLast = message.type === 'overflow' || message.type === 'compacted' || message.type === 'error'
+    if (isLast) queueMicrotask(this.#end)
+  }
+
+  closed(): void {
+    this.#out.closed()
+  }
+}
+
+function encodeEvent(id: string, message: StreamMessage): readonly Buffer[] {
+  if (!('encoded' in message)) return [eventOf(id, message)]
+  return message.encoded(`sse ${id}`, () => [eventOf(id, message)])
+}
+
+function eventOf(id: string, message: StreamMessage): Buffer {
+  const epoch = cursorOf(message)
+  const line = epoch === undefined ? '' : `id: ${epoch}\n`
+  return Buffer.from(`${line}data: ${jsonHead(message.type, id)}${jsonTail(message)}\n\n`)
+}
+
+/** From where a reader who saw this message goes on. */
+function cursorOf(message: StreamMessage): number | undefined {
+  if (message.type === 'error') return undefined
+  if (message.type === 'compacted') return message.minEpoch
+  return message.type === 'overflow' ? message.resumeFrom : message.epoch
+}
+
+/** @throws MmsbError INVALID_REQUEST */
+function optionsOf(query: EventsQuery, lastEventId: string | string[] | undefined): SubscribeOptions {
+  const { pages, from, ...rest } = query
+  const start = lastEventId === undefined ? from : lastSeen(lastEventId)
+  const options = { ...rest, pages: pages.split(',') }
+  if (start === undefined) return options as SubscribeOptions
+  return { ...options, from: /^\d/.test(start) ? Number(start) : start } as SubscribeOptions
+}
+
+function lastSeen(header: string | string[]): string {
+  if (typeof header === 'string' && /^(0|[1-9]\d{0,15})$/.test(header)) return header
+  throw new MmsbError('INVALID_REQUEST', 'Last-Event-ID: is no epoch')
+}

@@ -1,0 +1,27 @@
+/** The dependency graph, for programs and for eyes. */
+import Type from 'typebox'
+import type { App, AppContext } from '../context.js'
+import { toDot, toMermaid } from '../graph-text.js'
+import { GraphAnswer, GraphQuery } from '../schemas/state.js'
+
+const Text = Type.String()
+
+export function graphRoutes(app: App, { bus }: AppContext): void {
+  app.get(
+    '/v1/graph',
+    {
+      schema: { summary: 'Pages and what derives from what', tags: ['graph'], querystring: GraphQuery },
+      config: {
+        produces: { 'application/json': GraphAnswer, 'text/vnd.graphviz': Text, 'text/vnd.mermaid': Text },
+        statuses: { 200: 'The graph' },
+      },
+    },
+    (request, reply) => {
+      const graph = bus.graph()
+      const { format = 'json' } = request.query
+      if (format === 'json') void reply.send(graph)
+      else if (format === 'dot') void reply.type('text/vnd.graphviz; charset=utf-8').send(toDot(graph))
+      else void reply.type('text/vnd.mermaid; charset=utf-8').send(toMermaid(graph))
+    },
+  )
+}

@@ -1,0 +1,102 @@
+/** Pages: create, list, describe, delete. */
+import type Type from 'typebox'
+import type { DerivedDefinition, SourceDefinition } from '../../state/types.js'
+import type { App, AppContext } from '../context.js'
+import { NameParams } from '../schemas/common.js'
+import { NoQuery } from '../schemas/data.js'
+import { DeleteQuery, EpochAnswer, Page, PageBody, PageList, PageListQuery } from '../schemas/pages.js'
+
+export function pageRoutes(app: App, { bus }: AppContext): void {
+  app.put(
+    '/v1/pages/:name',
+    {
+      schema: {
+        summary: 'Create a page',
+        description: 'A source page, written by clients, or a derived one, computed from others.',
+        tags: ['pages'],
+        params: NameParams,
+        querystring: NoQuery,
+        body: PageBody,
+        response: { 200: Page, 201: Page },
+      },
+      config: {
+        answers: { 200: 'The same definition was there already', 201: 'Created' },
+        problems: [
+          'PAGE_NOT_FOUND',
+          'PAGE_EXISTS',
+          'GRAPH_CYCLE',
+          'INVALID_EXPRESSION',
+          'SHAPE_MISMATCH',
+          'UNSUPPORTED_LOCATION',
+          'OUT_OF_MEMORY',
+          'LOG_FULL',
+        ],
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      const { created, page } =
+        'derive' in request.body
+          ? await derive(name, request.body as DerivedDefinition)
+          : await bus.create(name, request.body as SourceDefinition)
+      return reply.code(created ? 201 : 200).send(page as Type.Static<typeof Page>)
+    },
+  )
+
+  const derive = (
+    name: string,
+    { derive: how, dtype, location }: DerivedDefinition,
+  ): ReturnType<typeof bus.derive> =>
+    bus.derive(name, how, { ...(dtype && { dtype }), ...(location && { location }) })
+
+  app.get(
+    '/v1/pages',
+    {
+      schema: {
+        summary: 'List pages by name',
+        tags: ['pages'],
+        querystring: PageListQuery,
+        response: { 200: PageList },
+      },
+    },
+    (request, reply) => {
+      void reply.send(bus.pages(request.query) as Type.Static<typeof PageList>)
+    },
+  )
+
+  app.get(
+    '/v1/pages/:name',
+    {
+      schema: {
+        summary: 'What a page is',
+        tags: ['pages'],
+        params: NameParams,
+        querystring: NoQuery,
+        response: { 200: Page },
+      },
+      config: { problems: ['PAGE_NOT_FOUND'] },
+    },
+    (request, reply) => {
+      void reply.send(bus.page(request.params.name) as Type.Static<typeof Page>)
+    },
+  )
+
+  app.delete(
+    '/v1/pages/:name',
+    {
+      schema: {
+        summary: 'Delete a page',
+        description: 'With `cascade=true` also everything that derives from it.',
+        tags: ['pages'],
+        params: NameParams,
+        querystring: DeleteQuery,
+        response: { 200: EpochAnswer },
+      },
+      config: { problems: ['PAGE_NOT_FOUND', 'PAGE_IN_USE', 'LOG_FULL'] },
+    },
+    async (request) => {
+      const { cascade } = request.query
+      return bus.delete(request.params.name, cascade === undefined ? {} : { cascade })
+    },
+  )
+}

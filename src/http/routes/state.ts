@@ -1,0 +1,78 @@
+/** What the server is and has: status, statistics, checkpoints. */
+import type Type from 'typebox'
+import type { CheckpointInfo } from '../../store/types.js'
+import type { App, AppContext } from '../context.js'
+import { NoQuery } from '../schemas/data.js'
+import { Checkpoint, CheckpointList, StatsAnswer, StatusAnswer } from '../schemas/state.js'
+
+export function stateRoutes(app: App, { bus, hub }: AppContext): void {
+  app.get(
+    '/v1/status',
+    {
+      schema: {
+        summary: 'Epoch, digest, backend',
+        tags: ['state'],
+        querystring: NoQuery,
+        response: { 200: StatusAnswer },
+      },
+    },
+    (_request, reply) => {
+      void reply.send(bus.status() as Type.Static<typeof StatusAnswer>)
+    },
+  )
+
+  app.get(
+    '/v1/stats',
+    {
+      schema: {
+        summary: 'Counts, sizes and timings since start',
+        tags: ['state'],
+        querystring: NoQuery,
+        response: { 200: StatsAnswer },
+      },
+    },
+    (_request, reply) => {
+      void reply.send({ ...bus.stats(), subscriptions: { ...hub.stats() } } as Type.Static<
+        typeof StatsAnswer
+      >)
+    },
+  )
+
+  app.post(
+    '/v1/checkpoints',
+    {
+      schema: {
+        summary: 'Write a checkpoint of the newest epoch',
+        tags: ['state'],
+        querystring: NoQuery,
+        response: { 201: Checkpoint },
+      },
+      config: { answers: { 201: 'Written and durable' }, problems: ['LOG_FULL'] },
+    },
+    async (_request, reply) => reply.code(201).send(shown(await bus.checkpoint())),
+  )
+
+  app.get(
+    '/v1/checkpoints',
+    {
+      schema: {
+        summary: 'List the checkpoints that are kept',
+        tags: ['state'],
+        querystring: NoQuery,
+        response: { 200: CheckpointList },
+      },
+    },
+    (_request, reply) => {
+      void reply.send({ checkpoints: bus.checkpoints().map(shown) })
+    },
+  )
+}
+
+/** Where the file lies is nobody's business outside. */
+const shown = ({ epoch, pages, bytes, newBytes, ms }: CheckpointInfo): Type.Static<typeof Checkpoint> => ({
+  epoch,
+  pages,
+  bytes,
+  newBytes,
+  ms,
+})

@@ -1,0 +1,35 @@
+/** Several deltas, all or nothing. */
+import type { TransactionInput } from '../../engine/types.js'
+import { MmsbError } from '../../errors.js'
+import type { App, AppContext } from '../context.js'
+import { NoQuery, TransactionAnswer, TransactionBody } from '../schemas/data.js'
+import { idempotencyKey, WRITE_PROBLEMS } from '../writes.js'
+
+export function transactionRoutes(app: App, { bus }: AppContext): void {
+  app.post(
+    '/v1/transactions',
+    {
+      schema: {
+        summary: 'Commit deltas to several pages together',
+        description: 'All or nothing, in one epoch. `expect` names versions the pages must have.',
+        tags: ['data'],
+        querystring: NoQuery,
+        body: TransactionBody,
+        response: { 200: TransactionAnswer },
+      },
+      config: {
+        headers: { 'idempotency-key': 'A repeat with the same key gets the first answer.' },
+        problems: WRITE_PROBLEMS,
+      },
+    },
+    async (request) => {
+      const body = request.body as TransactionInput
+      const header = request.headers['idempotency-key']
+      if (header === undefined) return bus.transact(body)
+      if (body.key !== undefined) {
+        throw new MmsbError('INVALID_REQUEST', 'body.key: give the key here or in Idempotency-Key, not twice')
+      }
+      return bus.transact({ ...body, key: idempotencyKey(header) })
+    },
+  )
+}

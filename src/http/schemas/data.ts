@@ -1,0 +1,96 @@
+/** What goes in and out of the data routes, `/v1/read` and transactions. The stream's `transaction` has the same body. */
+import Type from 'typebox'
+import { FRAME_KEY_MAX_BYTES, FRAME_SOURCE_MAX_BYTES } from '../../limits.js'
+import { CLOSED, DtypeName, ElementIndex, Epoch, MergeName, Name, Octets, Values } from './common.js'
+
+const deltaFields = {
+  offset: Type.Optional(ElementIndex),
+  indices: Type.Optional(Type.Array(ElementIndex)),
+  mask: Type.Optional(
+    Type.String({ description: 'base64 of a bitset, least significant bit first, one bit per element' }),
+  ),
+  values: Values,
+  merge: Type.Optional(MergeName),
+}
+
+/** Dense (`offset`, default 0), sparse (`indices`) or masked (`mask`); which of them go together the codec checks. */
+export const DeltaBody = Type.Object(deltaFields, CLOSED)
+export const WholePageBody = Type.Object({ values: Values }, CLOSED)
+
+export const DataQuery = Type.Object(
+  {
+    epoch: Type.Optional(Epoch),
+    offset: Type.Optional(ElementIndex),
+    count: Type.Optional(ElementIndex),
+  },
+  CLOSED,
+)
+
+/** For octet-stream bodies, which have no room for them. */
+export const PatchQuery = Type.Object(
+  { offset: Type.Optional(ElementIndex), merge: Type.Optional(MergeName) },
+  CLOSED,
+)
+export const NoQuery = Type.Object({}, CLOSED)
+
+export const DataAnswer = Type.Object(
+  {
+    name: Name,
+    dtype: DtypeName,
+    shape: Type.Array(Type.Integer()),
+    epoch: Epoch,
+    version: Epoch,
+    offset: Type.Optional(ElementIndex),
+    values: Values,
+  },
+  CLOSED,
+)
+
+export const WriteAnswer = Type.Object({ epoch: Epoch, version: Epoch, page: Name }, CLOSED)
+
+export const ReadQuery = Type.Object(
+  {
+    pages: Type.String({ minLength: 1, description: 'Names, separated by commas.' }),
+    epoch: Type.Optional(Epoch),
+  },
+  CLOSED,
+)
+
+export const ReadAnswer = Type.Object(
+  {
+    epoch: Epoch,
+    pages: Type.Record(
+      Name,
+      Type.Object(
+        { dtype: DtypeName, shape: Type.Array(Type.Integer()), version: Epoch, values: Values },
+        CLOSED,
+      ),
+    ),
+  },
+  CLOSED,
+)
+
+export const transactionFields = {
+  ops: Type.Array(Type.Object({ page: Name, ...deltaFields }, CLOSED), { minItems: 1 }),
+  expect: Type.Optional(Type.Array(Type.Object({ page: Name, version: Epoch }, CLOSED))),
+  source: Type.Optional(Type.String({ maxLength: FRAME_SOURCE_MAX_BYTES })),
+  intent: Type.Optional(Type.Unknown({ description: 'Any JSON, kept in the log.' })),
+  key: Type.Optional(
+    Type.String({
+      minLength: 1,
+      maxLength: FRAME_KEY_MAX_BYTES,
+      description: 'Idempotency key, for those who cannot send the header.',
+    }),
+  ),
+}
+
+export const TransactionBody = Type.Object(transactionFields, CLOSED)
+export const TransactionAnswer = Type.Object({ epoch: Epoch, pages: Type.Record(Name, Epoch) }, CLOSED)
+
+/** For OpenAPI: one operation that takes JSON or raw bytes. */
+export const octetOr = (json: object): object => ({
+  content: {
+    'application/json': { schema: json },
+    'application/octet-stream': { schema: Octets },
+  },
+})

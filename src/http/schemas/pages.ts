@@ -1,0 +1,76 @@
+/** What goes in and out of the page routes. */
+import Type from 'typebox'
+import {
+  CLOSED,
+  Digest,
+  DtypeName,
+  Epoch,
+  LocationName,
+  Name,
+  PageKindName,
+  PlacedLocation,
+  Shape,
+  Value,
+} from './common.js'
+
+/**
+ * The op and its inputs by role. Parameters differ from op to op, so the catalogue checks them (and refuses those it
+ * does not know) rather than this schema.
+ */
+export const Derive = Type.Object(
+  { op: Type.String({ minLength: 1 }), inputs: Type.Record(Type.String(), Name) },
+  { additionalProperties: true },
+)
+
+export const SourceBody = Type.Object(
+  {
+    dtype: DtypeName,
+    shape: Shape,
+    location: Type.Optional(LocationName),
+    fill: Type.Optional(Value),
+  },
+  { ...CLOSED, title: 'Source page' },
+)
+
+export const DerivedBody = Type.Object(
+  { derive: Derive, dtype: Type.Optional(DtypeName), location: Type.Optional(LocationName) },
+  { ...CLOSED, title: 'Derived page' },
+)
+
+export const PageBody = Type.Union([SourceBody, DerivedBody])
+
+export const Page = Type.Object(
+  {
+    name: Name,
+    id: Type.Integer(),
+    kind: PageKindName,
+    dtype: DtypeName,
+    shape: Type.Array(Type.Integer()),
+    bytes: Type.Integer(),
+    location: PlacedLocation,
+    version: Epoch,
+    createdEpoch: Epoch,
+    derive: Type.Optional(Derive),
+    inputs: Type.Array(Name),
+    dependents: Type.Array(Name),
+    digest: Digest,
+  },
+  CLOSED,
+)
+
+export const PageList = Type.Object(
+  { pages: Type.Array(Page), next: Type.Union([Type.String(), Type.Null()]) },
+  CLOSED,
+)
+
+export const PageListQuery = Type.Object(
+  {
+    prefix: Type.Optional(Type.String()),
+    limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
+    cursor: Type.Optional(Type.String()),
+  },
+  CLOSED,
+)
+
+export const DeleteQuery = Type.Object({ cascade: Type.Optional(Type.Boolean()) }, CLOSED)
+export const EpochAnswer = Type.Object({ epoch: Epoch }, CLOSED)

@@ -1,0 +1,66 @@
+/** What graph, status, statistics and checkpoints look like. */
+import Type from 'typebox'
+import { CLOSED, Digest, Epoch, Name, PageKindName } from './common.js'
+
+export const GraphQuery = Type.Object(
+  { format: Type.Optional(Type.Enum(['json', 'dot', 'mermaid'])) },
+  CLOSED,
+)
+
+export const GraphAnswer = Type.Object(
+  {
+    nodes: Type.Array(
+      Type.Object(
+        { name: Name, kind: PageKindName, level: Type.Integer(), op: Type.Optional(Type.String()) },
+        CLOSED,
+      ),
+    ),
+    edges: Type.Array(Type.Object({ from: Name, to: Name, input: Type.String() }, CLOSED)),
+  },
+  CLOSED,
+)
+
+export const StatusAnswer = Type.Object(
+  {
+    version: Type.String(),
+    epoch: Epoch,
+    digest: Digest,
+    backend: Type.Enum(['cpu', 'cuda']),
+    device: Type.Optional(Type.Object({}, { additionalProperties: true })),
+    pages: Type.Integer(),
+    fsync: Type.Enum(['always', 'interval', 'off']),
+    uptimeMs: Type.Integer(),
+    minEpoch: Epoch,
+  },
+  CLOSED,
+)
+
+/** Grows with the server; readers ignore what they do not know. */
+export const StatsAnswer = Type.Object(
+  {
+    epoch: Epoch,
+    pages: Type.Object({}, { additionalProperties: true }),
+    deltas: Type.Object({ dense: Type.Integer(), sparse: Type.Integer(), masked: Type.Integer() }, CLOSED),
+    graph: Type.Object({ nodes: Type.Integer(), edges: Type.Integer(), depth: Type.Integer() }, CLOSED),
+    timings: Type.Object({}, { additionalProperties: true }),
+    queue: Type.Object({ transactions: Type.Integer(), bytes: Type.Integer() }, CLOSED),
+    log: Type.Union([Type.Object({}, { additionalProperties: true }), Type.Null()]),
+    subscriptions: Type.Object({}, { additionalProperties: true }),
+  },
+  { additionalProperties: true },
+)
+
+export const Checkpoint = Type.Object(
+  {
+    epoch: Epoch,
+    pages: Type.Integer(),
+    bytes: Type.Integer(),
+    newBytes: Type.Integer(),
+    ms: Type.Number(),
+  },
+  CLOSED,
+)
+export const CheckpointList = Type.Object({ checkpoints: Type.Array(Checkpoint) }, CLOSED)
+
+export const Alive = Type.Object({ alive: Type.Boolean() }, CLOSED)
+export const Ready = Type.Object({ ready: Type.Boolean(), epoch: Epoch }, CLOSED)

@@ -1,0 +1,49 @@
+/** Messages a client may send on the stream, and the query of its SSE twin. */
+import Type, { type Static } from 'typebox'
+import { STREAM_ID_MAX_LENGTH, STREAM_PATTERNS_MAX, STREAM_RATE_MAX_HZ } from '../../limits.js'
+import { CLOSED, Epoch } from './common.js'
+import { transactionFields } from './data.js'
+
+const Id = Type.String({ minLength: 1, maxLength: STREAM_ID_MAX_LENGTH })
+const DataMode = Type.Enum(['none', 'ranges', 'values'])
+const Policy = Type.Enum(['lossless', 'latest'])
+const Rate = Type.Number({ exclusiveMinimum: 0, maximum: STREAM_RATE_MAX_HZ })
+
+export const SubscribeMessage = Type.Object(
+  {
+    type: Type.Literal('subscribe'),
+    id: Id,
+    pages: Type.Array(Type.String(), { minItems: 1, maxItems: STREAM_PATTERNS_MAX }),
+    from: Type.Optional(Type.Union([Type.Enum(['now', 'snapshot']), Epoch])),
+    data: Type.Optional(DataMode),
+    policy: Type.Optional(Policy),
+    maxRate: Type.Optional(Rate),
+  },
+  CLOSED,
+)
+export const UnsubscribeMessage = Type.Object({ type: Type.Literal('unsubscribe'), id: Id }, CLOSED)
+export const TransactionMessage = Type.Object(
+  { type: Type.Literal('transaction'), id: Id, ...transactionFields },
+  CLOSED,
+)
+
+export const EventsQuery = Type.Object(
+  {
+    pages: Type.String({ minLength: 1, description: 'Names and patterns, separated by commas.' }),
+    from: Type.Optional(
+      Type.String({
+        pattern: '^(now|snapshot|0|[1-9][0-9]{0,15})$',
+        description: '`now`, `snapshot` or an epoch',
+      }),
+    ),
+    data: Type.Optional(DataMode),
+    policy: Type.Optional(Policy),
+    maxRate: Type.Optional(Type.Integer({ minimum: 1, maximum: STREAM_RATE_MAX_HZ })),
+  },
+  CLOSED,
+)
+
+export type SubscribeMessage = Static<typeof SubscribeMessage>
+export type UnsubscribeMessage = Static<typeof UnsubscribeMessage>
+export type TransactionMessage = Static<typeof TransactionMessage>
+export type EventsQuery = Static<typeof EventsQuery>

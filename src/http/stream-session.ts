@@ -1,0 +1,203 @@
+/**
+ * One WebSocket of the stream: its messages in, answers out.
+ *
+ * Invariants: whatever a client sends is answered with what it asked for or with an `error`, and the connection goes on; a
+ * transaction is answered once; a client that sends faster than epochs commit is not read from until they have caught up.
+ */
+import type { RawData, WebSocket } from 'ws'
+import type { TransactionInput } from '../engine/types.js'
+import { MmsbError } from '../errors.js'
+import { STREAM_TRANSACTIONS_IN_FLIGHT_MAX } from '../limits.js'
+import type { Connection } from '../stream/connection.js'
+import { jsonHead, jsonTail } from '../stream/messages.js'
+import type { SubscribeOptions } from '../stream/types.js'
+import { ackMessage, errorMessage, framesOf } from './binary.js'
+import type { AppContext } from './context.js'
+import { toMmsbError } from './problem.js'
+import { SubscribeMessage, TransactionMessage, UnsubscribeMessage } from './schemas/stream.js'
+import type { SocketSink } from './socket-sink.js'
+import { compileCheck } from './validation.js'
+import { binaryFrame, textFrame } from './ws-frames.js'
+
+const CHECKS = {
+  subscribe: compileCheck<SubscribeMessage>(SubscribeMessage, 'message'),
+  unsubscribe: compileCheck<UnsubscribeMessage>(UnsubscribeMessage, 'message'),
+  transaction: compileCheck<TransactionMessage>(TransactionMessage, 'message'),
+}
+
+export interface SessionRooms {
+  readonly context: AppContext
+  readonly socket: WebSocket
+  readonly sink: SocketSink
+  readonly connection: Connection
+  readonly isBinary: boolean
+  readonly onInternal: (cause: unknown) => void
+}
+
+export class StreamSession {
+  /** Set when the client showed a sign of life since it was last cleared. */
+  isAlive = true
+  readonly #rooms: SessionRooms
+  #inFlight = 0
+  #isPaused = false
+  #isStopping = false
+  #sequence = 0
+  #onIdle: (() => void) | undefined
+
+  constructor(rooms: SessionRooms) {
+    this.#rooms = rooms
+    rooms.socket.on('message', (data, isBinary) => this.#onMessage(data, isBinary))
+  }
+
+  get isPaused(): boolean {
+    return this.#isPaused
+  }
+
+  /** Takes no more messages; resolves when every transaction taken has been answered. */
+  finish(): Promise<void> {
+    this.#isStopping = true
+    if (this.#inFlight === 0) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#onIdle = resolve
+    })
+  }
+
+  #onMessage(data: RawData, isBinary: boolean): void {
+    this.isAlive = true
+    if (this.#isStopping) return
+    // With the default binaryType every message is one Buffer.
+    if (isBinary) this.#onBinary(data as Buffer)
+    else this.#onText((data as Buffer).toString())
+  }
+
+  #onText(text: string): void {
+    let id: string | undefined
+    try {
+      const message = parse(text)
+      if (typeof message.id === 'string') id = message.id
+      this.#handle(message)
+    } catch (error) {
+      this.#sendError(id, error)
+    }
+  }
+
+  /** @throws MmsbError */
+  #handle(message: { readonly type?: unknown }): void {
+    const { connection } = this.#rooms
+    switch (message.type) {
+      case 'subscribe': {
+        const { type: _type, id, ...options } = CHECKS.subscribe(message)
+        connection.subscribe(id, options as SubscribeOptions)
+        return
+      }
+      case 'unsubscribe': {
+        const { id } = CHECKS.unsubscribe(message)
+        if (!connection.unsubscribe(id)) {
+          throw new MmsbError('INVALID_REQUEST', `id: there is no subscription ${JSON.stringify(id)} here`)
+        }
+        return
+      }
+      case 'transaction': {
+        const { type: _type, id, ...transaction } = CHECKS.transaction(message)
+        this.#transact(id, transaction as TransactionInput)
+        return
+      }
+      default:
+        throw new MmsbError(
+          'INVALID_REQUEST',
+          `message.type: must be one of ${Object.keys(CHECKS).join(', ')}`,
+        )
+    }
+  }
+
+  #transact(id: string, transaction: TransactionInput): void {
+    const { context, sink } = this.#rooms
+    this.#track(
+      () => context.bus.transact(transaction),
+      (epoch) => sink.write(textFrame(`${jsonHead('ack', id)},"epoch":${epoch}}`)),
+      (error) => this.#sendError(id, error),
+    )
+  }
+
+  #onBinary(message: Buffer): void {
+    if (!this.#rooms.isBinary) {
+      this.#sendError(
+        undefined,
+        new MmsbError('INVALID_REQUEST', 'binary messages need the subprotocol mmsb.v1.bin'),
+      )
+      return
+    }
+    const { context, sink } = this.#rooms
+    for (const frame of framesOf(message)) {
+      const sequence = ++this.#sequence
+      this.#track(
+        () => {
+          if (frame === null)
+            throw new MmsbError('INVALID_REQUEST', 'the message holds no frame where one should start')
+          return context.bus.submit(frame)
+        },
+        (epoch) => sink.write(binaryFrame(ackMessage(sequence, epoch))),
+        (error) => sink.write(binaryFrame(errorMessage(sequence, this.#toError(error)))),
+      )
+    }
+  }
+
+  /** Runs a transaction and answers it; holds the client back while too many are under way. */
+  #track(
+    run: () => Promise<{ readonly epoch: number }>,
+    onDone: (epoch: number) => void,
+    onError: (error: unknown) => void,
+  ): void {
+    let result: Promise<{ readonly epoch: number }>
+    try {
+      result = run()
+    } catch (error) {
+      onError(error)
+      return
+    }
+    this.#inFlight++
+    if (this.#inFlight >= STREAM_TRANSACTIONS_IN_FLIGHT_MAX && !this.#isPaused) {
+      this.#isPaused = true
+      this.#rooms.socket.pause()
+    }
+    result.then(
+      ({ epoch }) => {
+        onDone(epoch)
+        this.#settle()
+      },
+      (error: unknown) => {
+        onError(error)
+        this.#settle()
+      },
+    )
+  }
+
+  #settle(): void {
+    this.#inFlight--
+    if (this.#isPaused && this.#inFlight < STREAM_TRANSACTIONS_IN_FLIGHT_MAX / 2) {
+      this.#isPaused = false
+      this.#rooms.socket.resume()
+    }
+    if (this.#inFlight === 0) this.#onIdle?.()
+  }
+
+  #sendError(id: string | undefined, cause: unknown): void {
+    const error = this.#toError(cause)
+    this.#rooms.sink.write(textFrame(jsonHead('error', id) + jsonTail({ type: 'error', error })))
+  }
+
+  #toError(cause: unknown): MmsbError {
+    return toMmsbError(cause, this.#rooms.onInternal)
+  }
+}
+
+function parse(text: string): { readonly type?: unknown; readonly id?: unknown } {
+  let message: unknown
+  try {
+    message = JSON.parse(text)
+  } catch {
+    throw new MmsbError('INVALID_REQUEST', 'the message is not JSON')
+  }
+  if (typeof message === 'object' && message !== null && !Array.isArray(message)) return message
+  throw new MmsbError('INVALID_REQUEST', 'the message is not a JSON object')
+}

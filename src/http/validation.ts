@@ -1,0 +1,92 @@
+/**
+ * Checks requests and messages against the schemas, compiled once at start.
+ *
+ * Invariants: nothing is removed, defaulted or coerced in a body; a query string, being text, is turned into the
+ * integers and booleans its schema names, and only when the text is exactly one. A failure names the field.
+ */
+import type { FastifySchemaCompiler } from 'fastify'
+import type { TSchema } from 'typebox'
+import { Compile } from 'typebox/compile'
+import { MmsbError } from '../errors.js'
+
+interface SchemaError {
+  readonly keyword: string
+  readonly instancePath: string
+  readonly message: string
+  readonly params: unknown
+}
+
+/** A compiled check: returns the value when it fits, else throws INVALID_REQUEST naming the field. `where` leads the detail. */
+export function compileCheck<T>(schema: TSchema, where: string): (value: unknown) => T {
+  const compiled = Compile(schema)
+  return (value) => {
+    if (compiled.Check(value)) return value as T
+    throw new MmsbError('INVALID_REQUEST', describe(compiled.Errors(value), where))
+  }
+}
+
+/** Fastify's validator compiler over the same checks. */
+export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {
+  if (isBinary(schema) || httpPart === 'headers') return () => true
+  const compiled = Compile(schema)
+  const where = httpPart === 'querystring' ? 'query' : httpPart === 'params' ? 'path' : 'body'
+  const coerce = httpPart === 'querystring' ? coercerOf(schema) : undefined
+  return (value: unknown) => {
+    const candidate = coerce === undefined ? value : coerce(value as Record<string, unknown>)
+    if (compiled.Check(candidate)) return { value: candidate }
+    return { error: new MmsbError('INVALID_REQUEST', describe(compiled.Errors(candidate), where)) }
+  }
+}
+
+const isBinary = (schema: object): boolean => 'format' in schema && schema.format === 'binary'
+
+const INTEGER_TEXT = /^(0|[1-9]\d{0,15})$/
+
+type Query = Record<string, unknown>
+
+/** Turns the text of integer and boolean fields into such; text that is not exactly one stays, and then fails the check. */
+function coercerOf(schema: object): (query: Query) => Query {
+  const properties = 'properties' in schema ? (schema.properties as Record<string, { type?: string }>) : {}
+  const typed = Object.entries(properties).filter(([, p]) => p.type === 'integer' || p.type === 'boolean')
+  return (query) => {
+    let out = query
+    for (const [field, { type }] of typed) {
+      const text = query[field]
+      if (typeof text !== 'string') continue
+      const value = type === 'integer' ? integerOf(text) : booleanOf(text)
+      if (value === undefined) continue
+      if (out === query) out = { ...query }
+      out[field] = value
+    }
+    return out
+  }
+}
+
+const integerOf = (text: string): number | undefined => (INTEGER_TEXT.test(text) ? Number(text) : undefined)
+const booleanOf = (text: string): boolean | undefined =>
+  text === 'true' ? true : text === 'false' ? false : undefined
+
+/**
+ * One sentence about the failure that tells most. In a union every branch fails in its own way: the deepest failure is
+ * of the branch the caller meant, and an unknown field says more than a missing one (that of another branch).
+ */
+function describe(errors: readonly SchemaError[], where: string): string {
+  const telling = errors.filter((e) => e.keyword !== 'anyOf' && e.keyword !== 'boolean')
+  const depth = (e: SchemaError): number =>
+    e.instancePath.split('/').length * 2 + (e.keyword === 'required' ? 0 : 1)
+  let best = telling[0] ?? errors[0]
+  for (const error of telling) if (best === undefined || depth(error) > depth(best)) best = error
+  if (best === undefined) return `${where} does not fit its schema`
+  return `${where}${best.instancePath.replaceAll('/', '.')}: ${sentenceOf(best)}`
+}
+
+function sentenceOf({ keyword, params, message }: SchemaError): string {
+  const list = (key: string): string => {
+    const value = (params as Record<string, unknown>)[key]
+    return Array.isArray(value) ? value.map((v) => JSON.stringify(v)).join(', ') : ''
+  }
+  if (keyword === 'additionalProperties') return `unknown field ${list('additionalProperties')}`
+  if (keyword === 'required') return `missing ${list('requiredProperties')}`
+  if (keyword === 'enum') return `must be one of ${list('allowedValues')}`
+  return message
+}

@@ -1,0 +1,150 @@
+/**
+ * The WebSocket door of the stream at /v1/stream: handshakes, heartbeats, farewells.
+ *
+ * Handshakes are answered here rather than by a plugin of the framework, so that a refusal is a problem document like any other
+ * and plain requests run no hook on account of them.
+ */
+import { type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { FastifyBaseLogger } from 'fastify'
+import { type WebSocket, WebSocketServer } from 'ws'
+import { MmsbError, problemOf } from '../errors.js'
+import {
+  RETRY_AFTER_SECONDS,
+  STREAM_CONNECTIONS_MAX,
+  STREAM_GOODBYE_MS,
+  STREAM_MESSAGE_MAX_BYTES,
+  STREAM_PING_INTERVAL_MS,
+} from '../limits.js'
+import type { AppContext } from './context.js'
+import { PROBLEM_TYPE } from './problem.js'
+import { SocketSink } from './socket-sink.js'
+import { StreamSession } from './stream-session.js'
+import { jsonFrame } from './ws-frames.js'
+
+export const STREAM_PATH = '/v1/stream'
+export const JSON_PROTOCOL = 'mmsb.v1.json'
+export const BINARY_PROTOCOL = 'mmsb.v1.bin'
+const PROTOCOLS: readonly string[] = [JSON_PROTOCOL, BINARY_PROTOCOL]
+const GOING_AWAY = 1001
+
+export interface StreamServer {
+  /** Refuses newcomers, answers what is under way, closes every WebSocket with 1001. */
+  close(): Promise<void>
+}
+
+/** Serves the stream on an HTTP server. */
+export function attachStream(server: Server, context: AppContext, log: FastifyBaseLogger): StreamServer {
+  const sessions = new Map<WebSocket, StreamSession>()
+  const wss = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    maxPayload: STREAM_MESSAGE_MAX_BYTES,
+    handleProtocols: (offered) => [...offered].find((protocol) => PROTOCOLS.includes(protocol)) ?? false,
+  })
+
+  const onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
+    socket.on('error', destroyOnError)
+    const refusal = refusalOf(request, context, sessions.size)
+    if (refusal !== null) {
+      refuse(socket, refusal)
+      return
+    }
+    wss.handleUpgrade(request, socket, head, (webSocket) => {
+      socket.off('error', destroyOnError)
+      open(webSocket, socket as Socket)
+    })
+  }
+
+  const open = (webSocket: WebSocket, socket: Socket): void => {
+    const sink = new SocketSink(socket, jsonFrame)
+    const connection = context.hub.connect(sink)
+    const isBinary = webSocket.protocol === BINARY_PROTOCOL
+    const onInternal = (cause: unknown): void => log.error({ err: cause }, 'internal error')
+    const session = new StreamSession({ context, socket: webSocket, sink, connection, isBinary, onInternal })
+    sessions.set(webSocket, session)
+    socket.on('drain', () => connection.drained())
+    webSocket.on('pong', () => {
+      session.isAlive = true
+    })
+    // A broken frame, bad UTF-8 or an oversize message: the library closes with the right code; there is nothing to add.
+    webSocket.on('error', () => {})
+    webSocket.on('close', () => {
+      sessions.delete(webSocket)
+      connection.close()
+    })
+  }
+
+  const heartbeat = setInterval(() => {
+    for (const [webSocket, session] of sessions) {
+      if (!session.isAlive && !session.isPaused) webSocket.terminate()
+      else if (webSocket.readyState === webSocket.OPEN) webSocket.ping()
+      session.isAlive = false
+    }
+  }, STREAM_PING_INTERVAL_MS)
+  heartbeat.unref()
+
+  server.on('upgrade', onUpgrade)
+  return {
+    close: async () => {
+      clearInterval(heartbeat)
+      await Promise.all([...sessions].map(([webSocket, session]) => farewell(webSocket, session)))
+    },
+  }
+}
+
+function destroyOnError(this: Duplex): void {
+  this.destroy()
+}
+
+function refusalOf(request: IncomingMessage, context: AppContext, sessionCount: number): MmsbError | null {
+  const foreign = context.guard(request.headers)
+  if (foreign !== null) return foreign
+  const [path, query] = (request.url ?? '').split('?', 2)
+  if (path !== STREAM_PATH) return new MmsbError('NOT_FOUND', `no WebSocket at ${path?.slice(0, 200)}`)
+  if (query !== undefined) return new MmsbError('INVALID_REQUEST', 'query: the stream takes none')
+  if (context.isStopping) return new MmsbError('OVERLOADED', 'the server is stopping')
+  if (sessionCount >= STREAM_CONNECTIONS_MAX) {
+    return new MmsbError('OVERLOADED', `${STREAM_CONNECTIONS_MAX} WebSockets are open already`)
+  }
+  const offered = request.headers['sec-websocket-protocol']
+  if (offered === undefined || offered.split(',').some((p) => PROTOCOLS.includes(p.trim()))) return null
+  return new MmsbError(
+    'INVALID_REQUEST',
+    `Sec-WebSocket-Protocol: this server speaks ${PROTOCOLS.join(' and ')}`,
+  )
+}
+
+/** Answers an upgrade request with a problem document. */
+function refuse(socket: Duplex, error: MmsbError): void {
+  const problem = problemOf(error)
+  const body = JSON.stringify(problem)
+  const lines = [
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`,
+    `content-type: ${PROBLEM_TYPE}`,
+    `content-length: ${Buffer.byteLength(body)}`,
+    'connection: close',
+    ...(error.code === 'OVERLOADED' ? [`retry-after: ${RETRY_AFTER_SECONDS}`] : []),
+  ]
+  socket.once('finish', () => socket.destroy())
+  socket.end(`${lines.join('\r\n')}\r\n\r\n${body}`)
+}
+
+/** Answers what a session has under way, then closes it; a client that does not answer the farewell is cut off. */
+async function farewell(webSocket: WebSocket, session: StreamSession): Promise<void> {
+  await Promise.race([session.finish(), delay(STREAM_GOODBYE_MS)])
+  if (webSocket.readyState === webSocket.CLOSED) return
+  const closed = new Promise((resolve) => {
+    webSocket.once('close', resolve)
+  })
+  webSocket.resume()
+  webSocket.close(GOING_AWAY, 'the server is stopping')
+  await Promise.race([closed, delay(STREAM_GOODBYE_MS)])
+  webSocket.terminate()
+}
+
+const delay = (ms: number): Promise<void> =>
+  new Promise((resolve) => {
+    setTimeout(resolve, ms).unref()
+  })

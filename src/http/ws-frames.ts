@@ -1,0 +1,50 @@
+/**
+ * WebSocket frames as bytes (RFC 6455, 5.2), unmasked as a server sends them.
+ *
+ * Why not leave it to the library: a message to a thousand readers is framed once here and written as it is to each socket.
+ */
+import { jsonHead, jsonTail, type StreamMessage } from '../stream/messages.js'
+
+const FIN_TEXT = 0x81
+const FIN_BINARY = 0x82
+
+/** Above this the payload is not copied behind its header but written after it. */
+const COPY_MAX_BYTES = 16 * 1024
+
+function headerOf(first: number, payloadBytes: number): Buffer {
+  if (payloadBytes < 126) return Buffer.from([first, payloadBytes])
+  if (payloadBytes < 65_536) return Buffer.from([first, 126, payloadBytes >> 8, payloadBytes & 0xff])
+  const header = Buffer.alloc(10)
+  header[0] = first
+  header[1] = 127
+  header.writeUIntBE(payloadBytes, 4, 6)
+  return header
+}
+
+export type Frame = readonly Buffer[]
+
+/** A text message. */
+export function textFrame(text: string): Frame {
+  const bytes = Buffer.byteLength(text)
+  const header = headerOf(FIN_TEXT, bytes)
+  const frame = Buffer.allocUnsafe(header.length + bytes)
+  header.copy(frame)
+  frame.write(text, header.length)
+  return [frame]
+}
+
+/** A binary message. */
+export const binaryFrame = (payload: Buffer): Frame => [headerOf(FIN_BINARY, payload.length), payload]
+
+/** A stream message in JSON, addressed to subscription `id`. Its bytes are made once, however many get them. */
+export function jsonFrame(id: string, message: StreamMessage): Frame {
+  if (!('encoded' in message)) return textFrame(jsonHead(message.type, id) + jsonTail(message))
+  return message.encoded(`ws ${id}`, () => {
+    const tail = message.encoded('json', () => Buffer.from(jsonTail(message)))
+    const head = Buffer.from(jsonHead(message.type, id))
+    const header = headerOf(FIN_TEXT, head.length + tail.length)
+    return tail.length > COPY_MAX_BYTES
+      ? [Buffer.concat([header, head]), tail]
+      : [Buffer.concat([header, head, tail])]
+  })
+}
