@@ -8,6 +8,7 @@
 
 #include "crc32c.cuh"
 #include "frame_host.cuh"
+#include "ir.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
@@ -225,11 +226,11 @@ MMSB_API int32_t mmsb_file_allocate(int32_t fd, uint64_t offset, uint64_t len) {
 MMSB_API const char* mmsb_catalogue(void) {
   static char text[8192];
   u64 at = u64(snprintf(text, sizeof text, "{\"ir\":{"));
-#ifdef MMSB_IR_OPS
-#define MMSB_IR_ENTRY(NAME, CODE) at += u64(snprintf(text + at, sizeof text - at, "\"%s\":%u,", NAME, unsigned(CODE)));
+#define MMSB_IR_ENTRY(CODE, ID, NAME, ARITY, CLASSES, BOOLEAN) \
+  at += u64(snprintf(text + at, sizeof text - at, "\"%s\":%u,", NAME, unsigned(CODE)));
   MMSB_IR_OPS(MMSB_IR_ENTRY)
+#undef MMSB_IR_ENTRY
   at--;
-#endif
   at += u64(snprintf(text + at, sizeof text - at, "},\"ops\":{"));
   const CpuPart* part = pickPart();
   for (u32 i = 0; i < part->opCount; i++) {

@@ -1,10 +1,9 @@
 // The ops of this library, for one CPU part.
 #pragma once
 #include "op_copy.cuh"
-#include "part.cuh"
-#if __has_include("op_map.cuh")
+#include "op_reduce.cuh"
 #include "op_map.cuh"
-#endif
+#include "part.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
@@ -12,6 +11,8 @@ namespace MMSB_NS {
 static const Op* const kOps[] = {
     &kOpCopy,
     &kOpCast,
+    &kOpReduce,
+    &kOpMap,
 };
 
 }  // namespace MMSB_NS

@@ -62,9 +62,6 @@ struct Lane<f64> {
   static const u32 bits = 64;
 };
 
-MMSB_FN f32 fromBits(u32 bits, f32) { return f32Of(bits); }
-MMSB_FN f64 fromBits(u64 bits, f64) { return f64Of(bits); }
-
 // The one NaN that is stored in pages, whatever computed it.
 MMSB_FN f32 canonical(f32 x) { return x == x ? x : f32Of(0x7fc00000u); }
 MMSB_FN f64 canonical(f64 x) { return x == x ? x : f64Of(0x7ff8000000000000ull); }
