@@ -1,0 +1,49 @@
+/** copy and cast: each element by itself. */
+import { isDtype } from '../../state/dtype.js'
+import { defineOp, invalidRequest, readDtype, readWords } from './op.js'
+
+const NO_BLOCK = new Uint8Array(0)
+
+export const copyOp = defineOp<null>({
+  name: 'copy',
+  code: 1,
+  version: 1,
+  roles: ['x'],
+  parameters: [],
+  dirtyRule: 'elementwise',
+  read: () => null,
+  infer: (_, [x]) => ({ dtype: x!.dtype, shape: x!.shape }),
+  show: () => ({}),
+  encode: () => NO_BLOCK,
+  decode: (block) => {
+    readWords(block, 0)
+    return null
+  },
+  costPerElementNs: () => 0.3,
+})
+
+export const castOp = defineOp({
+  name: 'cast',
+  code: 2,
+  version: 1,
+  roles: ['x'],
+  parameters: ['dtype'],
+  dirtyRule: 'elementwise',
+  givesDtype: true,
+  read: (fields, _, asked) => {
+    const dtype = readDtype(fields, 'dtype')
+    if (asked !== undefined && asked !== dtype) {
+      throw invalidRequest(`the cast is to ${dtype} but the page asks for ${asked}; give one of the two`)
+    }
+    return { dtype }
+  },
+  infer: ({ dtype }, [x]) => ({ dtype, shape: x!.shape }),
+  show: ({ dtype }) => ({ dtype }),
+  encode: () => NO_BLOCK,
+  decode: (block, { dtype }) => {
+    readWords(block, 0)
+    if (!isDtype(dtype)) throw invalidRequest('the logged cast has no dtype')
+    return { dtype }
+  },
+  costPerElementNs: () => 0.6,
+})

@@ -1,0 +1,208 @@
+/**
+ * What the catalogue knows of an op, and the small readers for its parameters.
+ *
+ * Invariants: an op is described once, by defineOp; its parameters exist in three forms (the fields of `derive`, a typed
+ * record, the native block of ops.h), and the record is the one that shapes and costs are computed from, so a definition
+ * read back from a log is held to the same rules as a new one. Ops know nothing of pages, graphs or files.
+ */
+import { MmsbError } from '../../errors.js'
+import { type Dtype, isDtype } from '../../state/dtype.js'
+import { formatShape, type NamedShape } from '../../state/shape.js'
+
+/** One input as an op sees it. `name` is what messages call it: the role and the page. */
+export interface OpInput extends NamedShape {
+  readonly role: string
+  readonly dtype: Dtype
+}
+
+export interface OpResult {
+  /** Before a cast that the page's definition asks for. */
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+}
+
+/**
+ * Which elements of the output may change when elements of an input do. elementwise: the same ones, through
+ * broadcasting; rows: those whose row along the reduced axes holds a changed element; matmul: rows for a, columns for b.
+ */
+export type DirtyRule = 'elementwise' | 'rows' | 'matmul'
+
+interface OpSpec<P> {
+  readonly name: string
+  /** MMSB_OP_... in ops.h. */
+  readonly code: number
+  /** Raised whenever the bits of a result change. */
+  readonly version: number
+  /** Names of the inputs in the native order; 'named': one or more, named by the user. */
+  readonly roles: readonly string[] | 'named'
+  /** Names of the parameters, in alphabetical order; a '?' marks those that may be left out. */
+  readonly parameters: readonly string[]
+  readonly dirtyRule: DirtyRule
+  /** The op itself gives the dtype that a definition asks for; others leave the cast to the native executor. */
+  readonly givesDtype?: true
+  /** Reads and checks the fields of `derive`. `dtype`: the cast that is asked for. */
+  read(fields: Fields, inputs: readonly OpInput[], dtype: Dtype | undefined): P
+  /** The shape and dtype rule. @throws MmsbError SHAPE_MISMATCH */
+  infer(params: P, inputs: readonly OpInput[]): OpResult
+  /** The parameters as `derive` shows them, defaults filled in. */
+  show(params: P): Readonly<Record<string, unknown>>
+  /** The block of ops.h; a multiple of 8 bytes. */
+  encode(params: P): Uint8Array
+  /**
+   * Reads a block back. `shown` are the parameters as logged beside it, for what the block does not hold.
+   * @throws MmsbError INVALID_REQUEST
+   */
+  decode(block: DataView, shown: Fields): P
+  /** Rough time per output element on one core. */
+  costPerElementNs(params: P, inputs: readonly OpInput[], result: OpResult): number
+}
+
+/** What comes of a definition. */
+export interface OpPlan extends OpResult {
+  readonly parameters: Readonly<Record<string, unknown>>
+  readonly block: Uint8Array
+  readonly costPerElementNs: number
+}
+
+/** An op of the catalogue; the type of its parameters is its own business. */
+export interface Op {
+  readonly name: string
+  readonly code: number
+  readonly version: number
+  readonly roles: readonly string[] | 'named'
+  readonly parameters: readonly string[]
+  readonly dirtyRule: DirtyRule
+  readonly givesDtype: boolean
+  compile(fields: Fields, inputs: readonly OpInput[], dtype: Dtype | undefined): OpPlan
+  /** The same from the native block, as it stands in a log. */
+  restore(block: Uint8Array, shown: Fields, inputs: readonly OpInput[]): OpPlan
+}
+
+export function defineOp<P>(spec: OpSpec<P>): Op {
+  const { name, code, version, roles, parameters, dirtyRule } = spec
+  const plan = (params: P, inputs: readonly OpInput[], block: Uint8Array): OpPlan => {
+    const result = spec.infer(params, inputs)
+    return {
+      ...result,
+      parameters: spec.show(params),
+      block,
+      costPerElementNs: spec.costPerElementNs(params, inputs, result),
+    }
+  }
+  return {
+    name,
+    code,
+    version,
+    roles,
+    parameters,
+    dirtyRule,
+    givesDtype: spec.givesDtype ?? false,
+    compile(fields, inputs, dtype) {
+      const params = spec.read(fields, inputs, dtype)
+      return plan(params, inputs, spec.encode(params))
+    },
+    restore(block, shown, inputs) {
+      const view = new DataView(block.buffer, block.byteOffset, block.byteLength)
+      return plan(spec.decode(view, shown), inputs, block)
+    },
+  }
+}
+
+// ---- parameters -------------------------------------------------------------------------------------------------------
+
+/** The fields of `derive` but op and inputs. */
+export type Fields = Readonly<Record<string, unknown>>
+
+export const invalidRequest = (detail: string): MmsbError => new MmsbError('INVALID_REQUEST', detail)
+export const shapeMismatch = (detail: string): MmsbError => new MmsbError('SHAPE_MISMATCH', detail)
+
+function shown(value: unknown): string {
+  return value === undefined ? 'is missing' : `is ${(JSON.stringify(value) ?? typeof value).slice(0, 80)}`
+}
+
+/** A field that is one of a list of words. Without a fallback it must be there. */
+export function readChoice<T extends string>(
+  fields: Fields,
+  name: string,
+  choices: readonly T[],
+  fallback?: T,
+): T {
+  const value = fields[name] === undefined ? fallback : fields[name]
+  const found = choices.find((choice) => choice === value)
+  if (found === undefined) {
+    throw invalidRequest(`${name} ${shown(fields[name])}; it must be one of ${choices.join(', ')}`)
+  }
+  return found
+}
+
+export function readBoolean(fields: Fields, name: string, fallback: boolean): boolean {
+  const value = fields[name] ?? fallback
+  if (typeof value !== 'boolean')
+    throw invalidRequest(`${name} ${shown(fields[name])}; it must be true or false`)
+  return value
+}
+
+export function readNumber(fields: Fields, name: string, least: number, most: number): number {
+  const value = fields[name]
+  if (typeof value !== 'number' || !(value >= least && value <= most)) {
+    throw invalidRequest(`${name} ${shown(value)}; it must be a number from ${least} to ${most}`)
+  }
+  return value
+}
+
+export function readInteger(fields: Fields, name: string, least: number, most: number): number {
+  const value = fields[name]
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > most) {
+    throw invalidRequest(`${name} ${shown(value)}; it must be an integer from ${least} to ${most}`)
+  }
+  return value
+}
+
+export function readString(fields: Fields, name: string): string {
+  const value = fields[name]
+  if (typeof value !== 'string') throw invalidRequest(`${name} ${shown(value)}; it must be a string`)
+  return value
+}
+
+export function readDtype(fields: Fields, name: string): Dtype {
+  const value = fields[name]
+  if (!isDtype(value)) throw invalidRequest(`${name} ${shown(value)}; it must be a dtype such as f32`)
+  return value
+}
+
+// ---- blocks -----------------------------------------------------------------------------------------------------------
+
+/** A block of u32 words. */
+export function wordBlock(...words: readonly number[]): Uint8Array {
+  return new Uint8Array(Uint32Array.from(words).buffer)
+}
+
+/** The words of a block that must have exactly `count`. @throws MmsbError INVALID_REQUEST */
+export function readWords(block: DataView, count: number): number[] {
+  if (block.byteLength !== count * 4) {
+    throw invalidRequest(`the parameter block has ${block.byteLength} bytes instead of ${count * 4}`)
+  }
+  return Array.from({ length: count }, (_, i) => block.getUint32(i * 4, true))
+}
+
+/** The word at a position of a list of names, as ops.h numbers them. @throws MmsbError INVALID_REQUEST */
+export function nameOfWord<T>(names: readonly T[], word: number, what: string): T {
+  const name = names[word]
+  if (name === undefined) throw invalidRequest(`the parameter block has ${what} ${word}`)
+  return name
+}
+
+/** A word that is a flag. @throws MmsbError INVALID_REQUEST */
+export function flagOfWord(word: number, what: string): boolean {
+  if (word > 1) throw invalidRequest(`the parameter block has ${what} ${word}`)
+  return word === 1
+}
+
+/** An axis from a block. @throws MmsbError INVALID_REQUEST */
+export function checkBlockAxis(axis: number, input: OpInput): void {
+  if (axis >= input.shape.length) {
+    throw invalidRequest(
+      `the parameter block names axis ${axis} of ${input.name} ${formatShape(input.shape)}`,
+    )
+  }
+}

@@ -1,0 +1,122 @@
+/** reduce: one value from the elements along some axes. */
+import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
+import { elementCount, formatShape, normalizeAxes } from '../../state/shape.js'
+import {
+  checkBlockAxis,
+  defineOp,
+  flagOfWord,
+  invalidRequest,
+  nameOfWord,
+  type OpInput,
+  readBoolean,
+  readChoice,
+  readWords,
+  shapeMismatch,
+  wordBlock,
+} from './op.js'
+
+/** In the order of mmsb_reduce_fn. */
+export const REDUCE_FUNCTIONS = [
+  'sum',
+  'prod',
+  'min',
+  'max',
+  'mean',
+  'var',
+  'any',
+  'all',
+  'count',
+  'argmin',
+  'argmax',
+] as const
+export type ReduceFunction = (typeof REDUCE_FUNCTIONS)[number]
+
+interface ReduceParams {
+  readonly fn: ReduceFunction
+  /** Ascending, counted from 0. */
+  readonly axes: readonly number[]
+  readonly keepdims: boolean
+}
+
+const NEEDS_ELEMENTS: ReadonlySet<ReduceFunction> = new Set<ReduceFunction>([
+  'min',
+  'max',
+  'argmin',
+  'argmax',
+])
+
+/** The natural dtypes of ops.h. */
+export function reduceDtype(fn: ReduceFunction, dtype: Dtype): Dtype {
+  const { kind } = DTYPE_INFO[dtype]
+  switch (fn) {
+    case 'sum':
+    case 'prod':
+      return kind === 'float' ? dtype : kind === 'signed' ? 'i64' : 'u64'
+    case 'min':
+    case 'max':
+      return dtype
+    case 'mean':
+    case 'var':
+      return kind === 'float' ? dtype : 'f64'
+    case 'any':
+    case 'all':
+      return 'bool'
+    default:
+      return 'u32'
+  }
+}
+
+function reducedShape(shape: readonly number[], axes: readonly number[], keepdims: boolean): number[] {
+  return keepdims
+    ? shape.map((size, axis) => (axes.includes(axis) ? 1 : size))
+    : shape.filter((_, axis) => !axes.includes(axis))
+}
+
+function readAxes(axes: unknown, x: OpInput): number[] {
+  return axes === undefined ? x.shape.map((_, axis) => axis) : normalizeAxes(axes, x)
+}
+
+export const reduceOp = defineOp<ReduceParams>({
+  name: 'reduce',
+  code: 4,
+  version: 1,
+  roles: ['x'],
+  parameters: ['axes?', 'fn', 'keepdims?'],
+  dirtyRule: 'rows',
+  read: (fields, [x]) => ({
+    fn: readChoice(fields, 'fn', REDUCE_FUNCTIONS),
+    axes: readAxes(fields.axes, x!),
+    keepdims: readBoolean(fields, 'keepdims', false),
+  }),
+  infer: ({ fn, axes, keepdims }, [x]) => {
+    if (axes.length === 0 && x!.shape.length > 0) {
+      throw invalidRequest('axes is empty; leave it out to reduce over all axes')
+    }
+    for (const axis of axes) checkBlockAxis(axis, x!)
+    const empty = axes.find((axis) => x!.shape[axis] === 0)
+    if (empty !== undefined && NEEDS_ELEMENTS.has(fn)) {
+      throw shapeMismatch(
+        `${fn} needs at least one element: ${x!.name} ${formatShape(x!.shape)} has size 0 on axis ${empty}`,
+      )
+    }
+    return { dtype: reduceDtype(fn, x!.dtype), shape: reducedShape(x!.shape, axes, keepdims) }
+  },
+  show: ({ fn, axes, keepdims }) => ({ axes, fn, keepdims }),
+  encode: ({ fn, axes, keepdims }) =>
+    wordBlock(
+      REDUCE_FUNCTIONS.indexOf(fn),
+      axes.reduce((mask, axis) => mask | (1 << axis), 0),
+      keepdims ? 1 : 0,
+      0,
+    ),
+  decode: (block) => {
+    const [fn, mask, keepdims, reserved] = readWords(block, 4)
+    if (mask! > 0xff || reserved !== 0) throw invalidRequest('the parameter block of reduce is malformed')
+    return {
+      fn: nameOfWord(REDUCE_FUNCTIONS, fn!, 'function'),
+      axes: [0, 1, 2, 3, 4, 5, 6, 7].filter((axis) => ((mask! >> axis) & 1) === 1),
+      keepdims: flagOfWord(keepdims!, 'keepdims'),
+    }
+  },
+  costPerElementNs: (_, [x], { shape }) => (0.5 * elementCount(x!.shape)) / Math.max(1, elementCount(shape)),
+})

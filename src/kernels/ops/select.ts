@@ -1,0 +1,117 @@
+/** quantile and topk: what is chosen from the elements along an axis, by order. */
+import type { Dtype } from '../../state/dtype.js'
+import { elementCount, formatShape, normalizeAxis } from '../../state/shape.js'
+import {
+  checkBlockAxis,
+  defineOp,
+  flagOfWord,
+  invalidRequest,
+  nameOfWord,
+  readBoolean,
+  readChoice,
+  readInteger,
+  readNumber,
+  readWords,
+  shapeMismatch,
+  wordBlock,
+} from './op.js'
+
+interface QuantileParams {
+  readonly q: number
+  /** Undefined: over all elements. */
+  readonly axis: number | undefined
+}
+
+const ALL_ELEMENTS = 0xffff_ffff // -1 as i32
+
+/** Of sorting n elements, per element. */
+const sortCostNs = (n: number): number => 3 * Math.log2(n + 2)
+
+export const quantileOp = defineOp<QuantileParams>({
+  name: 'quantile',
+  code: 6,
+  version: 1,
+  roles: ['x'],
+  parameters: ['axis?', 'q'],
+  dirtyRule: 'rows',
+  read: (fields, [x]) => ({
+    q: readNumber(fields, 'q', 0, 1),
+    axis: fields.axis === undefined ? undefined : normalizeAxis(fields.axis, x!),
+  }),
+  infer: ({ axis }, [x]) => {
+    if (axis !== undefined) checkBlockAxis(axis, x!)
+    const size = axis === undefined ? elementCount(x!.shape) : x!.shape[axis]
+    if (size === 0) {
+      const where = axis === undefined ? 'has no elements' : `has size 0 on axis ${axis}`
+      throw shapeMismatch(`quantile needs at least one element: ${x!.name} ${formatShape(x!.shape)} ${where}`)
+    }
+    const dtype: Dtype = x!.dtype === 'f32' ? 'f32' : 'f64'
+    return { dtype, shape: axis === undefined ? [] : x!.shape.filter((_, i) => i !== axis) }
+  },
+  show: ({ q, axis }) => (axis === undefined ? { q } : { axis, q }),
+  encode: ({ q, axis }) => {
+    const block = wordBlock(0, 0, axis ?? ALL_ELEMENTS, 0)
+    new DataView(block.buffer).setFloat64(0, q, true)
+    return block
+  },
+  decode: (block) => {
+    const [, , axis, reserved] = readWords(block, 4)
+    const q = block.getFloat64(0, true)
+    if (!(q >= 0 && q <= 1) || reserved !== 0)
+      throw invalidRequest('the parameter block of quantile is malformed')
+    return { q, axis: axis === ALL_ELEMENTS ? undefined : axis }
+  },
+  costPerElementNs: ({ axis }, [x]) => {
+    const size = axis === undefined ? elementCount(x!.shape) : x!.shape[axis]!
+    return size * sortCostNs(size)
+  },
+})
+
+const OUTPUTS = ['indices', 'values'] as const
+
+interface TopkParams {
+  readonly k: number
+  readonly axis: number
+  readonly output: (typeof OUTPUTS)[number]
+  readonly largest: boolean
+}
+
+export const topkOp = defineOp<TopkParams>({
+  name: 'topk',
+  code: 7,
+  version: 1,
+  roles: ['x'],
+  parameters: ['axis?', 'k', 'largest?', 'output'],
+  dirtyRule: 'rows',
+  read: (fields, [x]) => ({
+    k: readInteger(fields, 'k', 1, 0xffff_ffff),
+    axis: normalizeAxis(fields.axis ?? -1, x!),
+    output: readChoice(fields, 'output', OUTPUTS),
+    largest: readBoolean(fields, 'largest', true),
+  }),
+  infer: ({ k, axis, output }, [x]) => {
+    checkBlockAxis(axis, x!)
+    if (k > x!.shape[axis]!) {
+      throw shapeMismatch(
+        `k is ${k} but ${x!.name} ${formatShape(x!.shape)} has size ${x!.shape[axis]} on axis ${axis}`,
+      )
+    }
+    return {
+      dtype: output === 'indices' ? 'u32' : x!.dtype,
+      shape: x!.shape.map((size, i) => (i === axis ? k : size)),
+    }
+  },
+  show: ({ k, axis, output, largest }) => ({ axis, k, largest, output }),
+  encode: ({ k, axis, output, largest }) => wordBlock(k, axis, OUTPUTS.indexOf(output), largest ? 1 : 0),
+  decode: (block) => {
+    const [k, axis, output, largest] = readWords(block, 4)
+    if (k === 0) throw invalidRequest('the parameter block has k 0')
+    return {
+      k: k!,
+      axis: axis!,
+      output: nameOfWord(OUTPUTS, output!, 'output'),
+      largest: flagOfWord(largest!, 'largest'),
+    }
+  },
+  costPerElementNs: ({ k, axis }, [x]) => (x!.shape[axis]! * sortCostNs(k)) / k,
+})
