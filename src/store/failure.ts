@@ -9,7 +9,7 @@ export function systemCode(error: unknown): string {
 
 export function isNoRoom(error: unknown): boolean {
   const code = systemCode(error)
-  return code === 'ENOSPC' || code === 'EDQUOT'
+  return code === 'ENOSPC' || code === 'EDQUOT' || code === 'SQLITE_FULL'
 }
 
 export function textOf(error: unknown): string {

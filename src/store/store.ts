@@ -13,29 +13,23 @@
 import { randomBytes } from 'node:crypto'
 import path from 'node:path'
 import { MmsbError } from '../errors.js'
-import { INDEX_BATCH_ROWS, SEGMENT_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
-import { BlockBuilder } from './blocks.js'
+import { SEGMENT_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
+import { catalogIn } from './catalog.js'
+import { type CheckpointFile, openCheckpointFile } from './checkpoint-read.js'
+import { writeCheckpoint } from './checkpoint-write.js'
 import { busFailed, textOf } from './failure.js'
 import { realIo } from './io.js'
 import { lockFolder } from './lock.js'
-import {
-  inspectLog,
-  type LogFindings,
-  type LogPlace,
-  openTail,
-  readForward,
-  recordsAfter,
-  type SegmentEntry,
-  segmentOf,
-} from './log.js'
+import { type LogPlace, openTail, readForward, recordsAfter, type SegmentEntry, segmentOf } from './log.js'
+import { LogIndex, type Placed } from './log-index.js'
 import type { SegmentHeader } from './record.js'
-import { rowOf } from './recovery.js'
+import { inspectFolder, type StartFindings } from './start.js'
 import { segmentName, type Tail, type TailOptions } from './tail.js'
 import type {
+  Catalog,
   CheckpointInfo,
   CheckpointReader,
   CheckpointSource,
-  IndexBlock,
   LogRecord,
   Notice,
   RecoveryReport,
@@ -49,42 +43,62 @@ function defaultTimer(callback: () => void, delayMs: number): () => void {
   return () => clearTimeout(timer)
 }
 
-interface Opened {
+/** What `open` gathers before there is a store. */
+interface Room {
   readonly options: StoreOptions
   readonly place: LogPlace
-  readonly segments: SegmentEntry[]
-  readonly builder: BlockBuilder
-  readonly pendingBlocks: IndexBlock[]
+  readonly checkpointDir: string
+  readonly catalog: Catalog
   readonly unlock: () => void
 }
 
 export class Store {
   readonly busId: string
   readonly recovery: RecoveryReport
+  readonly #room: Room
+  readonly #segments: SegmentEntry[]
+  readonly #index: LogIndex
   #tail!: Tail
-  readonly #opened: Opened
+  #checkpoints: CheckpointInfo[]
+  #opened: CheckpointFile | null
+  #writing: Promise<unknown> | null = null
   #closing: Promise<void> | undefined
 
-  private constructor(opened: Opened, busId: string, recovery: RecoveryReport) {
-    this.#opened = opened
+  private constructor(room: Room, found: StartFindings, index: LogIndex, busId: string) {
+    this.#room = room
+    this.#index = index
+    this.#segments = found.log.segments
+    this.#checkpoints = found.checkpoints.sort((a, b) => a.epoch - b.epoch)
+    this.#opened = found.checkpoint
     this.busId = busId
-    this.recovery = recovery
+    this.recovery = {
+      newestEpoch: found.log.newestEpoch,
+      checkpointEpoch: found.checkpoint?.header.epoch ?? null,
+      tornBytes: found.log.tornBytes,
+      notes: found.notes,
+      row: found.row.row,
+    }
+    this.#index.indexedEpoch = found.indexedEpoch
   }
 
   /** Takes the lock and recovers. Throws BUS_FAILED when the folder is in use, damaged or not writable. */
   static async open(options: StoreOptions): Promise<Store> {
     const io = options.io ?? realIo(options.allocate)
-    const logDir = path.join(options.dir, 'log')
+    const place = { io, logDir: path.join(options.dir, 'log'), crc32c: options.crc32c }
+    const checkpointDir = path.join(options.dir, 'checkpoints')
     try {
-      io.makeDir(logDir)
+      io.makeDir(place.logDir)
+      io.makeDir(checkpointDir)
       await io.syncDir(options.dir)
     } catch (error) {
       throw busFailed(`the data folder ${options.dir} cannot be used: ${textOf(error)}`, error)
     }
     const unlock = (options.lock ?? lockFolder)(options.dir)
+    const catalog = options.catalog ?? catalogIn(options.dir)
     try {
-      return await Store.#recover(options, { io, logDir, crc32c: options.crc32c }, unlock)
+      return await Store.#recover({ options, place, checkpointDir, catalog, unlock })
     } catch (error) {
+      await catalog.close()
       unlock()
       throw error instanceof MmsbError
         ? error
@@ -92,32 +106,46 @@ export class Store {
     }
   }
 
-  static async #recover(options: StoreOptions, place: LogPlace, unlock: () => void): Promise<Store> {
-    const builder = new BlockBuilder()
-    const pendingBlocks: IndexBlock[] = []
-    const findings = inspectLog(place, (segment, { record, offset, byteLength }) => {
-      const block = builder.add(segment.firstEpoch, offset, byteLength, record.epoch, record.touchedPages)
-      if (block !== null) pendingBlocks.push(block)
+  static async #recover(room: Room): Promise<Store> {
+    const { options, place, checkpointDir, catalog } = room
+    let opened: Store | undefined
+    const index = new LogIndex({
+      catalog,
+      onNotice: (level, message) => options.onNotice?.({ level, message }),
+      durableEpoch: () => (opened === undefined ? 0 : opened.#tail.durableEpoch),
+      scan: (from, to) => (opened === undefined ? noRecords() : opened.#placed(from, to)),
     })
-    const row = rowOf({
-      tail: findings.tornBytes > 0 ? 'torn' : 'whole',
-      body: findings.damage === null ? 'sound' : 'bad',
-      index: 'current',
-      checkpoint: 'none',
-    })
-    if (row.action === 'refuse') throw busFailed(`the log is damaged: ${findings.damage}`)
+    const found = await inspectFolder({ log: place, checkpointDir, catalog }, (placed) => index.add(placed))
+    if (found.row.action === 'refuse') {
+      found.checkpoint?.close()
+      throw busFailed(`the data folder ${options.dir} is not safe to open: ${found.refusal}`)
+    }
     const random = options.random ?? ((length: number) => new Uint8Array(randomBytes(length)))
-    const busId = findings.busId ?? Buffer.from(random(16)).toString('hex')
-    const segments = findings.segments
-    const opened: Opened = { options, place, segments, builder, pendingBlocks, unlock }
-    const store = new Store(opened, busId, reportOf(findings, row.row))
-    store.#tail = await openTail(store.#tailOptions(random), findings, segments)
-    for (const note of store.recovery.notes) store.#notice('warn', note)
+    const busId = found.log.busId ?? Buffer.from(random(16)).toString('hex')
+    const store = new Store(room, found, index, busId)
+    try {
+      store.#tail = await openTail(store.#tailOptions(random), found.log, store.#segments)
+      opened = store
+      await store.#startIndex(found)
+    } catch (error) {
+      found.checkpoint?.close()
+      await store.#tail?.close()
+      throw error
+    }
+    for (const note of found.notes) store.#notice('warn', note)
     return store
   }
 
+  /** The last segment's records are in hand; those of earlier segments are fetched in the background. */
+  async #startIndex(found: StartFindings): Promise<void> {
+    await this.#room.catalog.begin(this.busId, found.indexAnew)
+    for (const checkpoint of this.#checkpoints) await this.#room.catalog.addCheckpoint(checkpoint)
+    const first = this.#segments.at(-1)?.header.firstEpoch ?? 1
+    this.#index.catchUp(found.indexedEpoch + 1, first - 1)
+  }
+
   #tailOptions(random: (length: number) => Uint8Array): TailOptions {
-    const { options, place, segments, builder } = this.#opened
+    const { options, place } = this.#room
     return {
       io: place.io,
       logDir: place.logDir,
@@ -129,9 +157,9 @@ export class Store {
       segmentBytes: options.segmentBytes ?? SEGMENT_BYTES,
       busId: this.busId,
       onAppended: (record, segment, offset, byteLength) => {
-        const last = segments.at(-1)
+        const last = this.#segments.at(-1)
         if (last !== undefined) last.end = offset + byteLength
-        this.#keep(builder.add(segment.firstEpoch, offset, byteLength, record.epoch, record.touchedPages))
+        this.#index.add({ segment: segment.firstEpoch, offset, byteLength, record })
       },
       onRotated: (next, previousEnd) => this.#rotated(next, previousEnd),
       onFailed: (error) => this.#notice('error', error.message),
@@ -139,24 +167,15 @@ export class Store {
   }
 
   #rotated(next: SegmentHeader, previousEnd: number): void {
-    const { segments, builder, place } = this.#opened
-    const last = segments.at(-1)
+    const last = this.#segments.at(-1)
     if (last !== undefined) last.end = previousEnd
-    this.#keep(builder.flush())
-    segments.push({
-      header: next,
-      file: path.join(place.logDir, segmentName(next.firstEpoch)),
-      end: SEGMENT_HEADER_BYTES,
-    })
-  }
-
-  #keep(block: IndexBlock | null): void {
-    if (block !== null) this.#opened.pendingBlocks.push(block)
-    void INDEX_BATCH_ROWS
+    this.#index.endSegment()
+    const file = path.join(this.#room.place.logDir, segmentName(next.firstEpoch))
+    this.#segments.push({ header: next, file, end: SEGMENT_HEADER_BYTES })
   }
 
   #notice(level: Notice['level'], message: string): void {
-    this.#opened.options.onNotice?.({ level, message })
+    this.#room.options.onNotice?.({ level, message })
   }
 
   /** Why the store has stopped taking appends, or null. */
@@ -170,12 +189,17 @@ export class Store {
 
   /** Oldest epoch whose record can be read; newest + 1 when there is none. */
   get minEpoch(): number {
-    return this.#opened.segments[0]?.header.firstEpoch ?? this.newestEpoch + 1
+    return this.#segments[0]?.header.firstEpoch ?? this.newestEpoch + 1
   }
 
   /** The newest usable checkpoint, wholly verified, or null when the log is to be replayed from its beginning. */
   openCheckpoint(): CheckpointReader | null {
-    return null
+    const epoch = this.recovery.checkpointEpoch
+    if (epoch === null) return null
+    const ready = this.#opened ?? openCheckpointFile(this.#room.checkpointDir, epoch, this.busId)
+    this.#opened = null
+    if (typeof ready === 'string') throw busFailed(`checkpoint ${epoch} cannot be read any more: ${ready}`)
+    return ready
   }
 
   /**
@@ -183,10 +207,10 @@ export class Store {
    * good until the next is asked for. Throws BUS_FAILED at damage, EPOCH_COMPACTED when the log begins later.
    */
   records(fromEpoch: number): Iterable<LogRecord> {
-    const { place, segments } = this.#opened
+    const { place } = this.#room
     if (fromEpoch >= this.newestEpoch) return []
     this.#refuseCompacted(fromEpoch + 1)
-    return recordsAfter(place, segments, fromEpoch, this.newestEpoch)
+    return recordsAfter(place, this.#segments, fromEpoch, this.newestEpoch)
   }
 
   /**
@@ -223,29 +247,27 @@ export class Store {
   /** Records of epochs from..to, both included, ascending; ends at the newest. Records own their bytes. */
   async *range(from: number, to: number): AsyncGenerator<LogRecord> {
     this.#refuseCompacted(from)
-    const { place, segments } = this.#opened
+    for await (const { record } of this.#placed(from, to)) yield record
+  }
+
+  /** Records with their places. */
+  async *#placed(from: number, to: number): AsyncGenerator<Placed & { record: LogRecord }> {
+    const segments = this.#segments
     const last = Math.min(to, this.newestEpoch)
-    for (let epoch = from; epoch <= last; ) {
+    for (let epoch = Math.max(from, this.minEpoch); epoch <= last; ) {
       const index = segmentOf(segments, epoch)
       const entry = segments[index]
       if (entry === undefined) return
+      const segment = entry.header.firstEpoch
       const segmentLast = Math.min(last, (segments[index + 1]?.header.firstEpoch ?? last + 1) - 1)
-      const start = await this.#startOf(entry, epoch)
-      for await (const { record } of readForward(place, entry, start.offset, start.epoch, segmentLast)) {
-        if (record.epoch >= epoch) yield record
+      const block = epoch === segment ? null : await this.#index.blockOf(epoch)
+      const start = block?.segment === segment ? block : { offset: SEGMENT_HEADER_BYTES, firstEpoch: segment }
+      const { place } = this.#room
+      for await (const found of readForward(place, entry, start.offset, start.firstEpoch, segmentLast)) {
+        if (found.record.epoch >= epoch) yield { segment, ...found }
       }
       epoch = segmentLast + 1
     }
-  }
-
-  /** Where to begin reading for an epoch: the start of its block, else of its segment. */
-  async #startOf(entry: SegmentEntry, epoch: number): Promise<{ offset: number; epoch: number }> {
-    const { pendingBlocks, builder } = this.#opened
-    const open = builder.peek()
-    const candidates = open === null ? pendingBlocks : [...pendingBlocks, open]
-    const block = candidates.find((b) => b.firstEpoch <= epoch && epoch <= b.lastEpoch)
-    if (block !== undefined) return { offset: block.offset, epoch: block.firstEpoch }
-    return { offset: SEGMENT_HEADER_BYTES, epoch: entry.header.firstEpoch }
   }
 
   #refuseCompacted(epoch: number): void {
@@ -255,27 +277,60 @@ export class Store {
     }
   }
 
-  async checkpoint(_source: CheckpointSource): Promise<CheckpointInfo> {
-    throw new MmsbError('INTERNAL', 'checkpoints are not written yet')
+  /**
+   * Writes a full checkpoint in a thread of its own and enters it in the catalogue. The source is read in bounded pieces,
+   * between which the event loop runs; it says through `onRead` when it is needed no more. One at a time. Throws LOG_FULL
+   * when the disk is full, BUS_FAILED when the store has stopped.
+   */
+  async checkpoint(source: CheckpointSource): Promise<CheckpointInfo> {
+    while (this.#writing !== null) await this.#writing
+    if (this.#tail.failure !== null) throw this.#tail.failure
+    if (this.#closing !== undefined) throw busFailed('the store is closed')
+    const { epoch } = source.header
+    if (epoch > this.newestEpoch)
+      throw new MmsbError('INTERNAL', `checkpoint of epoch ${epoch}, which is not in the log`)
+    const writing = writeCheckpoint({
+      dir: this.#room.checkpointDir,
+      busId: this.busId,
+      source,
+      syncLog: () => this.#tail.sync(),
+    })
+    this.#writing = writing.catch(() => {})
+    try {
+      const info = await writing
+      this.#checkpoints = [...this.#checkpoints.filter((c) => c.epoch !== epoch), info]
+      await this.#room.catalog.addCheckpoint(info).catch((error: unknown) => {
+        this.#notice('warn', `the catalogue could not list checkpoint ${epoch}: ${textOf(error)}`)
+      })
+      return info
+    } finally {
+      this.#writing = null
+    }
   }
 
+  /** Checkpoints that can be used, oldest first. */
   checkpoints(): CheckpointInfo[] {
-    return []
+    return [...this.#checkpoints]
+  }
+
+  /** Makes the log index again from the log. */
+  rebuildIndex(): Promise<void> {
+    return this.#index.rebuild()
   }
 
   stats(): StoreStats {
     const tail = this.#tail
     let bytes = 0
-    for (const segment of this.#opened.segments) bytes += segment.end
+    for (const segment of this.#segments) bytes += segment.end
     return {
       bytes,
-      segments: this.#opened.segments.length,
+      segments: this.#segments.length,
       records: tail.appended,
       minEpoch: this.minEpoch,
       newestEpoch: tail.newestEpoch,
       durableEpoch: tail.durableEpoch,
       appendUs: tail.timing.stats(),
-      indexedEpoch: 0,
+      indexedEpoch: this.#index.indexedEpoch,
       failure: this.failure,
     }
   }
@@ -287,24 +342,15 @@ export class Store {
   }
 
   async #close(): Promise<void> {
+    this.#opened?.close()
+    await this.#writing
     try {
       await this.#tail.close()
     } finally {
-      this.#opened.unlock()
+      await this.#index.close()
+      this.#room.unlock()
     }
   }
 }
 
-function reportOf(findings: LogFindings, row: string): RecoveryReport {
-  const notes: string[] = []
-  if (findings.tornBytes > 0) {
-    notes.push(`cut ${findings.tornBytes} bytes of a torn write behind epoch ${findings.newestEpoch}`)
-  }
-  return {
-    newestEpoch: findings.newestEpoch,
-    checkpointEpoch: null,
-    tornBytes: findings.tornBytes,
-    notes,
-    row,
-  }
-}
+async function* noRecords(): AsyncGenerator<Placed> {}

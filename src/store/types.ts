@@ -52,6 +52,8 @@ export interface CheckpointSource {
   readonly pages: readonly CheckpointPage[]
   /** Bytes [offset, offset + length) of a page as of the checkpoint's epoch; length <= 1 MiB. Copied before the next call. */
   read(pageId: number, offset: number, length: number): Uint8Array
+  /** Called once, when nothing more will be read: the state may change again, though the file is not complete yet. */
+  onRead?(): void
 }
 
 export interface CheckpointInfo {
@@ -96,25 +98,30 @@ export interface IndexBlock {
   readonly pages: Uint8Array | null
 }
 
-/** How far the index reaches, or that there is none to trust. */
-export type IndexState =
+/** What opening the catalogue found. `lost`: there was none, or what there was could not be trusted and was set aside. */
+export type CatalogFindings =
   | { readonly state: 'lost'; readonly why: string }
-  | { readonly state: 'read'; readonly lastEpoch: number }
+  | {
+      readonly state: 'read'
+      readonly busId: string
+      /** Newest epoch that the log index covers, 0 for none. */
+      readonly lastEpoch: number
+      readonly checkpoints: readonly CheckpointInfo[]
+    }
 
 /** The catalogue: log index and list of checkpoints. Everything in it can be rebuilt, so its loss loses nothing. */
 export interface Catalog {
-  /** Opens, migrates and checks; a catalogue that cannot be trusted is set aside and begun anew, and says so here. */
-  open(busId: string | null): Promise<IndexState>
+  open(): Promise<CatalogFindings>
+  /** Says whose catalogue it is; must be called once before anything is added. `anew` forgets all it held. */
+  begin(busId: string, anew: boolean): Promise<void>
   addBlocks(blocks: readonly IndexBlock[]): Promise<void>
-  /** Forgets every block, to begin anew. */
   clearBlocks(): Promise<void>
-  /** The block that holds the epoch, or undefined. */
+  /** The block that holds the epoch, or undefined. Rejects when the row is damaged. */
   blockOf(epoch: number): Promise<IndexBlock | undefined>
-  /** Blocks that overlap [from, to], ascending. */
+  /** Blocks that overlap [from, to], ascending. Rejects when a row is damaged. */
   blocksBetween(from: number, to: number): Promise<IndexBlock[]>
   addCheckpoint(info: CheckpointInfo): Promise<void>
   removeCheckpoint(epoch: number): Promise<void>
-  checkpoints(): Promise<CheckpointInfo[]>
   close(): Promise<void>
 }
 

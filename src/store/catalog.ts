@@ -1,0 +1,31 @@
+/**
+ * The catalogue as the store uses it: catalog.db behind a worker thread, so that no query and no sync of it holds up the
+ * event loop. Requests are answered in the order in which they were made.
+ */
+import type { CatalogRequest } from './catalog-worker.js'
+import type { Catalog, CatalogFindings, IndexBlock } from './types.js'
+import { startWorker, WorkerClient } from './worker.js'
+
+/** catalog.db of a data folder, in a thread of its own. */
+export function catalogIn(dir: string): Catalog {
+  const client = new WorkerClient(startWorker('catalog-worker', dir))
+  const call = (method: CatalogRequest['method'], ...args: unknown[]): Promise<unknown> =>
+    client.request({ method, args } satisfies CatalogRequest)
+  const done = async (method: CatalogRequest['method'], ...args: unknown[]): Promise<void> => {
+    await call(method, ...args)
+  }
+  return {
+    open: () => call('open') as Promise<CatalogFindings>,
+    begin: (busId, anew) => done('begin', busId, anew),
+    addBlocks: (blocks) => done('addBlocks', blocks),
+    clearBlocks: () => done('clearBlocks'),
+    blockOf: (epoch) => call('blockOf', epoch) as Promise<IndexBlock | undefined>,
+    blocksBetween: (from, to) => call('blocksBetween', from, to) as Promise<IndexBlock[]>,
+    addCheckpoint: (info) => done('addCheckpoint', info),
+    removeCheckpoint: (epoch) => done('removeCheckpoint', epoch),
+    close: async () => {
+      await done('close').catch(() => {})
+      await client.terminate()
+    },
+  }
+}

@@ -1,0 +1,97 @@
+/**
+ * What a checkpoint file holds (docs/FORMAT.md, "Checkpoint"): schema, references to chunks, and the hash of its tables.
+ *
+ * Invariants: a chunk is named by the SHA-256 of its bytes and stored once; a chunk of zeros is not stored; the root hash
+ * covers every row but the chunks' bytes, which their own hashes cover. Pure but for the hashes.
+ */
+import { createHash, hash } from 'node:crypto'
+import { CHECKPOINT_CHUNK_BYTES } from '../limits.js'
+
+export const CHECKPOINT_APPLICATION_ID = 0x4d4d_5342 // "MMSB"
+export const CHECKPOINT_SCHEMA_VERSION = 1
+export const CHUNK_HASH_BYTES = 32
+/** One entry of a pack's list of chunks: hash, u32 offset in the pack, u32 length. */
+export const CHUNK_ENTRY_BYTES = CHUNK_HASH_BYTES + 8
+export const REF_BYTES = 8
+
+export const CHECKPOINT_SCHEMA = `
+  CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+  CREATE TABLE file(idx INTEGER PRIMARY KEY, name TEXT NOT NULL);
+  CREATE TABLE page(
+    id INTEGER PRIMARY KEY, version INTEGER NOT NULL, created_epoch INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    meta BLOB NOT NULL, refs BLOB NOT NULL);
+  CREATE TABLE pack(id INTEGER PRIMARY KEY, chunks BLOB NOT NULL, data BLOB NOT NULL);
+`
+
+export function checkpointName(epoch: number): string {
+  return `${String(epoch).padStart(20, '0')}.db`
+}
+
+export function chunkHash(bytes: Uint8Array): Buffer {
+  return hash('sha256', bytes, 'buffer')
+}
+
+export function chunkCount(pageBytes: number): number {
+  return Math.ceil(pageBytes / CHECKPOINT_CHUNK_BYTES)
+}
+
+export interface PageRow {
+  readonly id: number
+  readonly version: number
+  readonly created_epoch: number
+  readonly bytes: number
+  readonly meta: Uint8Array
+  readonly refs: Uint8Array
+}
+
+/**
+ * The hash over everything in the file but the chunks' bytes. Rows of a table are taken in the order of their keys, the
+ * tables in any order: each has a hash of its own, and the root is the hash of those.
+ */
+export class RootHash {
+  private readonly tables = {
+    meta: createHash('sha256'),
+    file: createHash('sha256'),
+    page: createHash('sha256'),
+    pack: createHash('sha256'),
+  }
+
+  meta(key: MetaKey, value: Uint8Array): void {
+    this.tables.meta.update(`${key}:${value.length}:`).update(value)
+  }
+
+  file(idx: number, name: string): void {
+    this.tables.file.update(`${idx}:${name.length}:${name}`)
+  }
+
+  page(row: PageRow): void {
+    const { id, version, created_epoch, bytes, meta, refs } = row
+    this.tables.page.update(`${id}:${version}:${created_epoch}:${bytes}:${meta.length}:${refs.length}:`)
+    this.tables.page.update(meta).update(refs)
+  }
+
+  pack(id: number, chunks: Uint8Array, dataBytes: number): void {
+    this.tables.pack.update(`${id}:${chunks.length}:${dataBytes}:`).update(chunks)
+  }
+
+  digest(): Buffer {
+    const { meta, file, page, pack } = this.tables
+    const root = createHash('sha256')
+    for (const table of [meta, file, page, pack]) root.update(table.digest())
+    return root.digest()
+  }
+}
+
+/** The keys of `meta`, in order. Beside them stands `root`, the root hash. */
+export const META_KEYS = [
+  'bus_id',
+  'bytes',
+  'digest',
+  'epoch',
+  'extra',
+  'next_page_id',
+  'pages',
+  'timestamp_ms',
+] as const
+
+export type MetaKey = (typeof META_KEYS)[number]
