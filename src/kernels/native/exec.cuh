@@ -543,6 +543,7 @@ static void fillPage(PageSlot& slot, u64 bits) {
 // Writes raw bytes and hashes the chunks they touch.
 static void loadBytes(PageSlot& slot, u64 offset, const u8* src, u64 bytes) {
   if (bytes == 0) return;
+  slot.loads++;
   memcpy(slot.page.data + offset, src, bytes);
   u64 digest[2] = {0, 0};
   for (u64 chunk = offset / kChunkBytes; chunk <= (offset + bytes - 1) / kChunkBytes; chunk++) rehashChunk(slot, chunk, digest);

@@ -25,6 +25,7 @@ struct PageSlot {
   Undo* undo;      // valid when mark is the call's
   u64 mark;
   u64 allocated;  // bytes behind page.data
+  u64 loads;      // raw writes by mmsb_page_load; what is kept of the page's content by an op is stale when it moved
   u32 stepRefs;   // live steps that use the page
   u32 deltaCount; // deltas of this call, valid when deltaMark is the call's
   u64 deltaMark;

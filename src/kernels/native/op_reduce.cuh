@@ -1,0 +1,736 @@
+// reduce: sum prod min max mean var any all count argmin argmax over a set of axes.
+//
+// The shape of the computation depends on n, the number of elements reduced into one output (taken in row-major order),
+// alone: blocks of 1024 elements; in a block, 32 lanes fold the elements 32 apart in ascending order; lanes are joined by
+// halving (lane l with l + 16, then + 8, + 4, + 2, + 1, absent lanes left out); blocks are joined pairwise, level by
+// level, an odd last one moving up as it is. Floats are accumulated in f64 and rounded once; integers wrap in 64 bits.
+// var: mean and sum of squared distances per block (two passes), joined as in Chan, Golub and LeVeque (1979). min and
+// max give NaN where there is one; argmin and argmax the first index of the extreme, a NaN being the extreme.
+//
+// Lanes of neighbouring elements that are several blocks long keep their tree of partials, so that a change costs its
+// blocks and their path to the root.
+#pragma once
+#include "cast.cuh"
+#include "exec.cuh"
+
+namespace mmsb {
+namespace MMSB_NS {
+
+static const u32 kReduceBlock = 1024;
+static const u32 kReduceLanes = 32;
+static const u32 kReduceColumns = 64;   // outputs side by side when the innermost axis is kept
+static const u32 kReduceDepth = 23;     // levels over 2^22 blocks
+static const u32 kReduceTreeMin = 4 * kReduceBlock;
+
+struct ReduceDim {
+  u32 size, stride;  // stride in elements of the input
+  u32 outStride;     // kept: in elements of the output
+  bool kept;
+};
+
+// What a block, or a subtree of blocks, comes to. sum, prod, min, max, count: a. var: a mean, b squared distances, count.
+// argmin, argmax: a value, b index. Words hold u64, i64 or f64 by the class of the accumulator.
+struct Partial {
+  u64 a, b, count;
+};
+
+struct Reduce {
+  u32 fn;
+  u8 dtype;       // of the input
+  u8 wide;        // class of the accumulator: I64, U64 or F64
+  u8 result;      // class of the finished value
+  bool columns;   // the innermost axis is kept
+  u32 dimCount;
+  ReduceDim dims[8];  // neighbours of one kind joined, axes of size 1 dropped
+  u32 keptCount, reducedCount;
+  ReduceDim kept[8], reduced[8];
+  u64 n, blocks;
+  u32 outputs;
+  // The tree of partials; see the head.
+  Partial* tree;      // per output: level 0 (blocks), level 1, ... the root
+  u64 treePartials;   // per output
+  bool treeValid;
+  u64 treeLoads;      // the input's count of raw loads when the tree was made
+};
+
+// ---- geometry ---------------------------------------------------------------------------------------------------------
+
+static void reduceDims(Reduce& r, const Page& input, u32 axes) {
+  u64 stride = input.elements;
+  for (u32 axis = 0; axis < input.rank; axis++) {
+    const u32 size = input.shape[axis];
+    if (size <= 1) continue;
+    stride /= size;
+    const bool kept = (axes >> axis & 1) == 0;
+    if (r.dimCount != 0 && r.dims[r.dimCount - 1].kept == kept) {
+      r.dims[r.dimCount - 1].size *= size;
+      r.dims[r.dimCount - 1].stride = u32(stride);
+    } else {
+      r.dims[r.dimCount++] = ReduceDim{size, u32(stride), 0, kept};
+    }
+  }
+  u32 outStride = 1;
+  for (u32 d = r.dimCount; d-- > 0;) {
+    if (!r.dims[d].kept) continue;
+    r.dims[d].outStride = outStride;
+    outStride *= r.dims[d].size;
+  }
+  for (u32 d = 0; d < r.dimCount; d++) {
+    if (r.dims[d].kept) r.kept[r.keptCount++] = r.dims[d];
+    else r.reduced[r.reducedCount++] = r.dims[d];
+  }
+  r.columns = r.dimCount != 0 && r.dims[r.dimCount - 1].kept;
+}
+
+// Where the lane of an output begins in the input.
+static inline u32 laneStart(const ReduceDim* kept, u32 keptCount, u32 output) {
+  u32 offset = 0;
+  for (u32 d = 0; d < keptCount; d++) {
+    offset += output / kept[d].outStride * kept[d].stride;
+    output %= kept[d].outStride;
+  }
+  return offset;
+}
+
+// Where element `index` of a lane lies, from the lane's start.
+static inline u32 laneOffset(const ReduceDim* reduced, u32 reducedCount, u64 index) {
+  u32 offset = 0;
+  for (u32 d = reducedCount; d-- > 0;) {
+    offset += u32(index % reduced[d].size) * reduced[d].stride;
+    index /= reduced[d].size;
+  }
+  return offset;
+}
+
+// Appends the outputs that the input elements [first, end) of a sub-box reach. inSize and outSize are those of the box
+// of the dims from `d` on.
+static void projectRange(const ReduceDim* dims, u32 dimCount, u32 d, u32 base, u64 inSize, u64 outSize, u64 first, u64 end,
+                         RangeSet& out, Arena& arena) {
+  if (d == dimCount || (first == 0 && end == inSize)) return rangesPush(out, base, u32(outSize), arena);
+  const u64 stride = inSize / dims[d].size;
+  const u64 outStride = dims[d].kept ? outSize / dims[d].size : outSize;
+  const u32 step = dims[d].kept ? u32(outStride) : 0;
+  const u64 from = first / stride, last = (end - 1) / stride;
+  if (from == last) {
+    return projectRange(dims, dimCount, d + 1, u32(base + from * step), stride, outStride, first - from * stride, end - from * stride,
+                        out, arena);
+  }
+  const bool headWhole = first % stride == 0, tailWhole = end % stride == 0;
+  if (!dims[d].kept && (headWhole || tailWhole || last - from > 1)) return rangesPush(out, base, u32(outSize), arena);
+  if (!headWhole) {
+    projectRange(dims, dimCount, d + 1, u32(base + from * step), stride, outStride, first - from * stride, stride, out, arena);
+  }
+  if (dims[d].kept) {
+    const u64 wholeFrom = headWhole ? from : from + 1, wholeEnd = tailWhole ? last + 1 : last;
+    if (wholeEnd > wholeFrom) rangesPush(out, u32(base + wholeFrom * step), u32((wholeEnd - wholeFrom) * step), arena);
+  }
+  if (!tailWhole) projectRange(dims, dimCount, d + 1, u32(base + last * step), stride, outStride, 0, end - last * stride, out, arena);
+}
+
+static void dirtyReduce(const Step& step, u32, const RangeSet& changed, RangeSet& out, Arena& arena) {
+  const Reduce& r = *static_cast<const Reduce*>(step.state);
+  for (u32 i = 0; i < changed.count; i++) {
+    const u64 first = changed.data[i].start;
+    projectRange(r.dims, r.dimCount, 0, 0, step.inputs[0]->elements, r.outputs, first, first + changed.data[i].count, out, arena);
+  }
+}
+
+// ---- folding ------------------------------------------------------------------------------------------------------------
+
+struct FoldSum {
+  template <class W>
+  static inline W go(W a, W b) {
+    return a + b;
+  }
+};
+struct FoldProd {
+  template <class W>
+  static inline W go(W a, W b) {
+    return a * b;
+  }
+};
+struct FoldMin {
+  template <class W>
+  static inline W go(W a, W b) {
+    return sMin<W>(a, b);
+  }
+};
+struct FoldMax {
+  template <class W>
+  static inline W go(W a, W b) {
+    return sMax<W>(a, b);
+  }
+};
+
+// `count` rows of `width` values, `pitch` values apart, are folded into acc[32][width] lanes, which are then joined into the
+// first. One row is a lane of a single output when width is 1 and pitch 1.
+template <class W, class F>
+static void foldLanes(W* acc, u32 width, u32 lanes) {
+  for (u32 half = kReduceLanes / 2; half != 0; half /= 2) {
+    for (u32 l = 0; l < half && l + half < lanes; l++) {
+      W* a = acc + u64(l) * width;
+      const W* b = acc + u64(l + half) * width;
+      for (u32 c = 0; c < width; c++) a[c] = F::go(a[c], b[c]);
+    }
+    if (lanes > half) lanes = half;
+  }
+}
+
+// The fold of `count` (1 .. 1024) neighbouring values.
+template <class W, class F>
+static W foldRow(const W* x, u32 count) {
+  W acc[kReduceLanes];
+  const u32 lanes = count < kReduceLanes ? count : kReduceLanes;
+  for (u32 l = 0; l < lanes; l++) acc[l] = x[l];
+  u32 i = kReduceLanes;
+  for (; i + kReduceLanes <= count; i += kReduceLanes) {
+    for (u32 l = 0; l < kReduceLanes; l++) acc[l] = F::go(acc[l], x[i + l]);
+  }
+  for (u32 l = 0; i + l < count; l++) acc[l] = F::go(acc[l], x[i + l]);
+  foldLanes<W, F>(acc, 1, lanes);
+  return acc[0];
+}
+
+template <class W>
+static W foldRowBy(u32 fn, const W* x, u32 count) {
+  switch (fn) {
+    case MMSB_REDUCE_PROD: return foldRow<W, FoldProd>(x, count);
+    case MMSB_REDUCE_MIN:
+    case MMSB_REDUCE_ARGMIN: return foldRow<W, FoldMin>(x, count);
+    case MMSB_REDUCE_MAX:
+    case MMSB_REDUCE_ARGMAX: return foldRow<W, FoldMax>(x, count);
+    default: return foldRow<W, FoldSum>(x, count);
+  }
+}
+
+template <class W, class F>
+static inline void foldInto(W* acc, const W* x, u32 width) {
+  for (u32 c = 0; c < width; c++) acc[c] = F::go(acc[c], x[c]);
+}
+
+template <class W>
+static void foldIntoBy(u32 fn, W* acc, const W* x, u32 width) {
+  switch (fn) {
+    case MMSB_REDUCE_PROD: return foldInto<W, FoldProd>(acc, x, width);
+    case MMSB_REDUCE_MIN:
+    case MMSB_REDUCE_ARGMIN: return foldInto<W, FoldMin>(acc, x, width);
+    case MMSB_REDUCE_MAX:
+    case MMSB_REDUCE_ARGMAX: return foldInto<W, FoldMax>(acc, x, width);
+    default: return foldInto<W, FoldSum>(acc, x, width);
+  }
+}
+
+template <class W>
+static void foldLanesBy(u32 fn, W* acc, u32 width, u32 lanes) {
+  switch (fn) {
+    case MMSB_REDUCE_PROD: return foldLanes<W, FoldProd>(acc, width, lanes);
+    case MMSB_REDUCE_MIN:
+    case MMSB_REDUCE_ARGMIN: return foldLanes<W, FoldMin>(acc, width, lanes);
+    case MMSB_REDUCE_MAX:
+    case MMSB_REDUCE_ARGMAX: return foldLanes<W, FoldMax>(acc, width, lanes);
+    default: return foldLanes<W, FoldSum>(acc, width, lanes);
+  }
+}
+
+template <class W>
+static inline W wordAs(u64 word) {
+  W value;
+  memcpy(&value, &word, 8);
+  return value;
+}
+template <class W>
+static inline u64 asWord(W value) {
+  u64 word;
+  memcpy(&word, &value, 8);
+  return word;
+}
+
+static inline bool isArg(u32 fn) { return fn == MMSB_REDUCE_ARGMIN || fn == MMSB_REDUCE_ARGMAX; }
+static inline bool isTruth(u32 fn) { return fn == MMSB_REDUCE_ANY || fn == MMSB_REDUCE_ALL || fn == MMSB_REDUCE_COUNT; }
+
+template <class W>
+static inline W joinBy(u32 fn, W a, W b) {
+  switch (fn) {
+    case MMSB_REDUCE_PROD: return FoldProd::go(a, b);
+    case MMSB_REDUCE_MIN: return FoldMin::go(a, b);
+    case MMSB_REDUCE_MAX: return FoldMax::go(a, b);
+    default: return FoldSum::go(a, b);
+  }
+}
+
+// Whether the right value wins over the left one, which has the lower index.
+template <class W>
+static inline bool argWins(u32 fn, W left, W right) {
+  if (left != left) return false;
+  if (right != right) return true;
+  return fn == MMSB_REDUCE_ARGMIN ? right < left : right > left;
+}
+
+template <class W>
+static Partial joinPartials(u32 fn, const Partial& left, const Partial& right) {
+  Partial joined = {0, 0, left.count + right.count};
+  if (fn == MMSB_REDUCE_VAR) {
+    const f64 meanA = wordAs<f64>(left.a), meanB = wordAs<f64>(right.a);
+    const f64 nA = f64(left.count), nB = f64(right.count), n = nA + nB;
+    const f64 distance = meanB - meanA;
+    joined.a = asWord<f64>(meanA + distance * (nB / n));
+    joined.b = asWord<f64>((wordAs<f64>(left.b) + wordAs<f64>(right.b)) + (distance * distance) * (nA * nB / n));
+  } else if (isArg(fn)) {
+    const bool wins = argWins<W>(fn, wordAs<W>(left.a), wordAs<W>(right.a));
+    joined.a = wins ? right.a : left.a;
+    joined.b = wins ? right.b : left.b;
+  } else {
+    joined.a = asWord<W>(joinBy<W>(fn, wordAs<W>(left.a), wordAs<W>(right.a)));
+  }
+  return joined;
+}
+
+static Partial joinPartialsOf(const Reduce& r, const Partial& left, const Partial& right) {
+  switch (r.wide) {
+    case I64: return joinPartials<i64>(r.fn, left, right);
+    case U64: return joinPartials<u64>(r.fn, left, right);
+    default: return joinPartials<f64>(r.fn, left, right);
+  }
+}
+
+// The partial of a block in `x`, which is overwritten. `first` is the index of x[0] in its lane.
+template <class W>
+static Partial blockPartial(u32 fn, W* x, u32 count, u64 first) {
+  Partial partial = {0, 0, count};
+  if (isTruth(fn)) {
+    u64 sum = 0;
+    for (u32 i = 0; i < count; i++) sum += x[i] != W(0);
+    partial.a = sum;
+    return partial;
+  }
+  const W folded = foldRowBy<W>(fn, x, count);
+  partial.a = asWord<W>(folded);
+  if (fn == MMSB_REDUCE_VAR) {
+    const f64 mean = f64(folded) / count;
+    partial.a = asWord<f64>(mean);
+    for (u32 i = 0; i < count; i++) x[i] = W((f64(x[i]) - mean) * (f64(x[i]) - mean));
+    partial.b = asWord<f64>(f64(foldRow<W, FoldSum>(x, count)));
+  } else if (isArg(fn)) {
+    u32 i = 0;
+    if (folded != folded) {
+      while (x[i] == x[i]) i++;
+    } else {
+      while (x[i] != folded) i++;
+    }
+    partial.b = first + i;
+  }
+  return partial;
+}
+
+static void loadWide(const Reduce& r, const u8* from, void* to, u32 count) {
+  if (r.wide == F64) floatBlock(r.dtype, from, static_cast<f64*>(to), count);
+  else widenBlock(r.dtype, from, to, count);
+}
+
+static Partial blockPartialOf(const Reduce& r, void* x, u32 count, u64 first) {
+  if (isTruth(r.fn) && r.wide == F64) {
+    Partial partial = blockPartial<f64>(r.fn, static_cast<f64*>(x), count, first);
+    return partial;
+  }
+  switch (r.wide) {
+    case I64: return blockPartial<i64>(r.fn, static_cast<i64*>(x), count, first);
+    case U64: return blockPartial<u64>(r.fn, static_cast<u64*>(x), count, first);
+    default: return blockPartial<f64>(r.fn, static_cast<f64*>(x), count, first);
+  }
+}
+
+// Counts are joined as integers, whatever the elements are.
+static Partial joinOf(const Reduce& r, const Partial& left, const Partial& right) {
+  if (isTruth(r.fn)) return Partial{left.a + right.a, 0, left.count + right.count};
+  return joinPartialsOf(r, left, right);
+}
+
+// The finished value of a whole lane, as a word of class r.result.
+static u64 finishValue(const Reduce& r, const Partial& root) {
+  switch (r.fn) {
+    case MMSB_REDUCE_MEAN: return asWord<f64>(wordAs<f64>(root.a) / f64(r.n));
+    case MMSB_REDUCE_VAR: return asWord<f64>(wordAs<f64>(root.b) / f64(r.n));
+    case MMSB_REDUCE_ANY: return root.a != 0;
+    case MMSB_REDUCE_ALL: return root.a == r.n;
+    case MMSB_REDUCE_ARGMIN:
+    case MMSB_REDUCE_ARGMAX: return root.b;
+    default: return root.a;
+  }
+}
+
+static u64 emptyValue(const Reduce& r) {
+  switch (r.fn) {
+    case MMSB_REDUCE_PROD: return r.result == F64 ? asWord<f64>(1.0) : 1;
+    case MMSB_REDUCE_MEAN:
+    case MMSB_REDUCE_VAR: return 0x7ff8000000000000ull;
+    case MMSB_REDUCE_ALL: return 1;
+    default: return 0;
+  }
+}
+
+// ---- one lane: rows -----------------------------------------------------------------------------------------------------
+
+// Gathers a lane's elements [first, first + count) into `x`, widened.
+static void gatherBlock(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, void* x) {
+  const u32 size = dtypeBytes(r.dtype);
+  u8* to = static_cast<u8*>(x);
+  if (r.reducedCount == 0) return loadWide(r, input.data + u64(start) * size, to, count);
+  const ReduceDim& inner = r.reduced[r.reducedCount - 1];
+  u64 index = first;
+  u32 left = count;
+  while (left != 0) {
+    const u32 at = u32(index % inner.size);
+    const u32 run = inner.stride != 1 ? 1 : inner.size - at < left ? inner.size - at : left;
+    const u32 offset = start + laneOffset(r.reduced, r.reducedCount, index);
+    loadWide(r, input.data + u64(offset) * size, to, run);
+    to += 8ull * run;
+    index += run;
+    left -= run;
+  }
+}
+
+static inline u32 blockCount(const Reduce& r, u64 block) {
+  const u64 left = r.n - block * kReduceBlock;
+  return left < kReduceBlock ? u32(left) : kReduceBlock;
+}
+
+// Joins partials that come in order exactly as the levels of the head do: equal subtrees at once, the rest at the end.
+struct PartialStack {
+  Partial partials[kReduceDepth + 1];
+  u64 sizes[kReduceDepth + 1];
+  u32 count;
+};
+
+static void stackPush(const Reduce& r, PartialStack& stack, Partial partial) {
+  u64 size = 1;
+  while (stack.count != 0 && stack.sizes[stack.count - 1] == size) {
+    partial = joinOf(r, stack.partials[--stack.count], partial);
+    size *= 2;
+  }
+  stack.partials[stack.count] = partial;
+  stack.sizes[stack.count++] = size;
+}
+
+static Partial stackRoot(const Reduce& r, PartialStack& stack) {
+  Partial root = stack.partials[--stack.count];
+  while (stack.count != 0) root = joinOf(r, stack.partials[--stack.count], root);
+  return root;
+}
+
+static u64 reduceLane(const Reduce& r, const Page& input, u32 output, void* x) {
+  const u32 start = laneStart(r.kept, r.keptCount, output);
+  if (r.blocks == 1) {
+    gatherBlock(r, input, start, 0, u32(r.n), x);
+    return finishValue(r, blockPartialOf(r, x, u32(r.n), 0));
+  }
+  PartialStack stack;
+  stack.count = 0;
+  for (u64 block = 0; block < r.blocks; block++) {
+    const u32 count = blockCount(r, block);
+    gatherBlock(r, input, start, block * kReduceBlock, count, x);
+    stackPush(r, stack, blockPartialOf(r, x, count, block * kReduceBlock));
+  }
+  return finishValue(r, stackRoot(r, stack));
+}
+
+// ---- neighbouring lanes: columns ------------------------------------------------------------------------------------------
+
+struct ColumnScratch {
+  u64 lanes[kReduceLanes * kReduceColumns];
+  u64 row[kReduceColumns];
+  f64 mean[kReduceColumns];
+  Partial stack[(kReduceDepth + 1) * kReduceColumns];
+  u64 sizes[kReduceDepth + 1];
+  Partial partial[kReduceColumns];
+};
+
+// Walks the rows of a block: row i of the block lies at the offset that rowOffset gives.
+template <class W>
+static void columnBlock(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width, ColumnScratch& s) {
+  const u32 size = dtypeBytes(r.dtype);
+  W* lanes = reinterpret_cast<W*>(s.lanes);
+  W* row = reinterpret_cast<W*>(s.row);
+  const u32 passes = r.fn == MMSB_REDUCE_VAR ? 2 : 1;
+  for (u32 c = 0; c < width; c++) s.partial[c] = Partial{0, 0, count};
+  for (u32 pass = 0; pass < passes; pass++) {
+    for (u32 i = 0; i < count; i++) {
+      const u32 offset = start + laneOffset(r.reduced, r.reducedCount, first + i);
+      W* lane = lanes + u64(i % kReduceLanes) * width;
+      loadWide(r, input.data + u64(offset) * size, row, width);
+      if (pass == 1) {
+        for (u32 c = 0; c < width; c++) row[c] = W((f64(row[c]) - s.mean[c]) * (f64(row[c]) - s.mean[c]));
+      }
+      if (isArg(r.fn)) {
+        for (u32 c = 0; c < width; c++) {
+          Partial& best = s.partial[c];
+          if (i == 0 || argWins<W>(r.fn, wordAs<W>(best.a), row[c])) best = Partial{asWord<W>(row[c]), first + i, count};
+        }
+      } else if (isTruth(r.fn)) {
+        for (u32 c = 0; c < width; c++) s.partial[c].a += row[c] != W(0);
+      } else if (i < kReduceLanes) {
+        memcpy(lane, row, u64(width) * sizeof(W));
+      } else {
+        foldIntoBy<W>(r.fn, lane, row, width);
+      }
+    }
+    if (isArg(r.fn) || isTruth(r.fn)) return;
+    foldLanesBy<W>(r.fn, lanes, width, count < kReduceLanes ? count : kReduceLanes);
+    for (u32 c = 0; c < width; c++) {
+      if (r.fn != MMSB_REDUCE_VAR) {
+        s.partial[c].a = asWord<W>(lanes[c]);
+      } else if (pass == 0) {
+        s.mean[c] = f64(lanes[c]) / count;
+        s.partial[c].a = asWord<f64>(s.mean[c]);
+      } else {
+        s.partial[c].b = asWord<f64>(f64(lanes[c]));
+      }
+    }
+  }
+}
+
+static void columnBlockOf(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width, ColumnScratch& s) {
+  switch (r.wide) {
+    case I64: return columnBlock<i64>(r, input, start, first, count, width, s);
+    case U64: return columnBlock<u64>(r, input, start, first, count, width, s);
+    default: return columnBlock<f64>(r, input, start, first, count, width, s);
+  }
+}
+
+// Outputs [output, output + width) lie side by side.
+static void reduceColumns(const Reduce& r, const Page& input, u32 output, u32 width, u64* results, ColumnScratch& s) {
+  const u32 start = laneStart(r.kept, r.keptCount, output);
+  u32 depth = 0;
+  for (u64 block = 0; block < r.blocks; block++) {
+    columnBlockOf(r, input, start, block * kReduceBlock, blockCount(r, block), width, s);
+    u64 size = 1;
+    while (depth != 0 && s.sizes[depth - 1] == size) {
+      depth--;
+      for (u32 c = 0; c < width; c++) s.partial[c] = joinOf(r, s.stack[depth * kReduceColumns + c], s.partial[c]);
+      size *= 2;
+    }
+    memcpy(s.stack + depth * kReduceColumns, s.partial, width * sizeof(Partial));
+    s.sizes[depth++] = size;
+  }
+  depth--;
+  while (depth-- != 0) {
+    Partial* right = s.stack + (depth + 1) * kReduceColumns;
+    Partial* left = s.stack + depth * kReduceColumns;
+    for (u32 c = 0; c < width; c++) left[c] = joinOf(r, left[c], right[c]);
+  }
+  for (u32 c = 0; c < width; c++) results[c] = finishValue(r, s.stack[c]);
+}
+
+// ---- the tree of partials ---------------------------------------------------------------------------------------------------
+
+static inline bool hasTree(const Reduce& r) {
+  return !r.columns && r.reducedCount == 1 && r.reduced[0].stride == 1 && r.n >= kReduceTreeMin;
+}
+
+static void treeBlock(const Reduce& r, const Page& input, u32 output, u64 block, void* x) {
+  const u64 first = block * kReduceBlock;
+  const u32 count = blockCount(r, block);
+  loadWide(r, input.data + (output * r.n + first) * dtypeBytes(r.dtype), x, count);
+  r.tree[output * r.treePartials + block] = blockPartialOf(r, x, count, first);
+}
+
+// Recomputes the ancestors of the blocks [first, last] of an output.
+static void treeClimb(const Reduce& r, u32 output, u64 first, u64 last) {
+  Partial* level = r.tree + output * r.treePartials;
+  for (u64 count = r.blocks; count > 1;) {
+    Partial* parents = level + count;
+    first /= 2;
+    last /= 2;
+    for (u64 i = first; i <= last; i++) {
+      parents[i] = 2 * i + 1 < count ? joinOf(r, level[2 * i], level[2 * i + 1]) : level[2 * i];
+    }
+    level = parents;
+    count = (count + 1) / 2;
+  }
+}
+
+struct TreeJob {
+  Exec* exec;
+  const Reduce* reduce;
+  const Page* input;
+  const RangeSet* blocks;  // output * r.blocks + block
+  u64 perTask;
+  u64 total;
+};
+
+// Task t computes the blocks t * perTask .. of the set, counted through its ranges.
+static void treeTask(void* argument, u32 number, u32 worker) {
+  const TreeJob& job = *static_cast<TreeJob*>(argument);
+  const Reduce& r = *job.reduce;
+  u64 skip = number * job.perTask;
+  u64 left = job.total - skip < job.perTask ? job.total - skip : job.perTask;
+  for (u32 i = 0; left != 0; i++) {
+    const Range range = job.blocks->data[i];
+    if (skip >= range.count) {
+      skip -= range.count;
+      continue;
+    }
+    for (u64 at = range.start + skip; at < u64(range.start) + range.count && left != 0; at++, left--) {
+      treeBlock(r, *job.input, u32(at / r.blocks), at % r.blocks, job.exec->workers[worker].scratch);
+    }
+    skip = 0;
+  }
+}
+
+// The blocks that changed elements lie in, as output * r.blocks + block.
+static void dirtyBlocks(const Reduce& r, const RangeSet& changed, RangeSet& blocks, Arena& arena) {
+  for (u32 i = 0; i < changed.count; i++) {
+    u64 at = changed.data[i].start;
+    const u64 end = at + changed.data[i].count;
+    while (at < end) {
+      const u64 output = at / r.n;
+      const u64 laneEnd = (output + 1) * r.n < end ? (output + 1) * r.n : end;
+      const u64 first = (at - output * r.n) / kReduceBlock, last = (laneEnd - 1 - output * r.n) / kReduceBlock;
+      rangesPush(blocks, u32(output * r.blocks + first), u32(last - first + 1), arena);
+      at = laneEnd;
+    }
+  }
+  rangesNormalise(blocks, arena);
+}
+
+static bool treeReady(Reduce& r) {
+  if (r.tree != nullptr) return true;
+  r.treePartials = 1;
+  for (u64 count = r.blocks; count > 1; count = (count + 1) / 2) r.treePartials += count;
+  r.tree = static_cast<Partial*>(malloc(r.treePartials * r.outputs * sizeof(Partial)));
+  return r.tree != nullptr;
+}
+
+// Brings the tree up to date with the input.
+static void treeUpdate(Reduce& r, const Step& step, StepRun& run, const RangeSet* changed) {
+  Exec& exec = *run.exec;
+  Arena& arena = mainArena(exec);
+  RangeSet blocks;
+  memset(&blocks, 0, sizeof blocks);
+  const PageSlot* input = slotOf(step.inputs[0]);
+  if (changed == nullptr || !r.treeValid || r.treeLoads != input->loads) rangesPush(blocks, 0, u32(r.outputs * r.blocks), arena);
+  else dirtyBlocks(r, *changed, blocks, arena);
+  TreeJob job = {&exec, &r, step.inputs[0], &blocks, 32, rangesElements(blocks)};
+  if (worthThreads(exec, f64(job.total) * kReduceBlock * 0.3)) {
+    while (job.total / job.perTask >= kTasksMax) job.perTask *= 2;
+    poolRun(*exec.pool, u32((job.total + job.perTask - 1) / job.perTask), treeTask, &job);
+  } else {
+    job.perTask = job.total;
+    if (job.total != 0) treeTask(&job, 0, 0);
+  }
+  for (u32 i = 0; i < blocks.count; i++) {
+    u64 at = blocks.data[i].start;
+    const u64 end = at + blocks.data[i].count;
+    while (at < end) {
+      const u64 output = at / r.blocks;
+      const u64 laneEnd = (output + 1) * r.blocks < end ? (output + 1) * r.blocks : end;
+      treeClimb(r, u32(output), at - output * r.blocks, laneEnd - 1 - output * r.blocks);
+      at = laneEnd;
+    }
+  }
+  r.treeValid = true;
+  r.treeLoads = input->loads;
+}
+
+// ---- the op -----------------------------------------------------------------------------------------------------------------
+
+struct ReduceScratch {
+  u64 block[kReduceBlock];  // first: treeTask uses the scratch as this
+  u64 results[kBlockElements];
+  ColumnScratch columns;
+};
+
+static void computeReduce(const Step& step, u32 start, u32 count, void* out, void* scratch) {
+  const Reduce& r = *static_cast<const Reduce*>(step.state);
+  ReduceScratch& s = *static_cast<ReduceScratch*>(scratch);
+  const Page& input = *step.inputs[0];
+  if (r.n == 0) {
+    for (u32 i = 0; i < count; i++) s.results[i] = emptyValue(r);
+  } else if (r.tree != nullptr) {
+    for (u32 i = 0; i < count; i++) s.results[i] = finishValue(r, r.tree[(start + i + 1) * r.treePartials - 1]);
+  } else if (r.columns) {
+    const u32 inner = r.kept[r.keptCount - 1].size;
+    for (u32 i = 0; i < count;) {
+      const u32 room = inner - (start + i) % inner;
+      u32 width = count - i < room ? count - i : room;
+      if (width > kReduceColumns) width = kReduceColumns;
+      reduceColumns(r, input, start + i, width, s.results + i, s.columns);
+      i += width;
+    }
+  } else {
+    for (u32 i = 0; i < count; i++) s.results[i] = reduceLane(r, input, start + i, s.block);
+  }
+  switch (r.result) {
+    case I64: return narrowBlockOf<i64>(step.natural, s.results, out, count);
+    case U64: return narrowBlockOf<u64>(step.natural, s.results, out, count);
+    default: return narrowBlockOf<f64>(step.natural, s.results, out, count);
+  }
+}
+
+static void runReduce(Step& step, StepRun& run) {
+  Reduce& r = *static_cast<Reduce*>(step.state);
+  Exec& exec = *run.exec;
+  if (hasTree(r) && treeReady(r)) treeUpdate(r, step, run, run.full ? nullptr : changesOf(exec, step.inputs[0]));
+  const RangeSet ranges = dirtyOutput(exec, step, run.full);
+  run.elements = rangesElements(ranges);
+  computeRanges(exec, step, ranges, run.elements, run.changed);
+}
+
+static u8 reduceNatural(u32 fn, u8 dtype) {
+  const bool isFloat = dtype >= F32;
+  switch (fn) {
+    case MMSB_REDUCE_SUM:
+    case MMSB_REDUCE_PROD: return isFloat ? dtype : u8(wideOf(dtype));
+    case MMSB_REDUCE_MIN:
+    case MMSB_REDUCE_MAX: return dtype;
+    case MMSB_REDUCE_MEAN:
+    case MMSB_REDUCE_VAR: return dtype == F32 ? u8(F32) : u8(F64);
+    case MMSB_REDUCE_ANY:
+    case MMSB_REDUCE_ALL: return BOOL;
+    default: return U32;
+  }
+}
+
+static void releaseReduce(Step& step) {
+  Reduce* r = static_cast<Reduce*>(step.state);
+  if (r == nullptr) return;
+  free(r->tree);
+  free(r);
+}
+
+static int32_t prepareReduce(Step& step) {
+  if (step.inputCount != 1 || step.paramBytes < 16) return fail(MMSB_ERR_ARGUMENT, "reduce takes one input and 16 bytes of parameters");
+  u32 params[4];
+  memcpy(params, step.params, sizeof params);
+  const Page& input = *step.inputs[0];
+  if (params[0] > MMSB_REDUCE_ARGMAX) return fail(MMSB_ERR_ARGUMENT, "reduce function %u", params[0]);
+  if ((params[1] >> input.rank) != 0) return fail(MMSB_ERR_ARGUMENT, "reduce axes %#x of a page of rank %u", params[1], input.rank);
+  u64 outputs = 1, n = 1;
+  for (u32 axis = 0; axis < input.rank; axis++) {
+    if ((params[1] >> axis & 1) != 0) n *= input.shape[axis];
+    else outputs *= input.shape[axis];
+  }
+  if (outputs != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "reduce to %llu elements into a page of %u", (unsigned long long)outputs, step.out->elements);
+  const u32 fn = params[0];
+  const bool extreme = fn == MMSB_REDUCE_MIN || fn == MMSB_REDUCE_MAX || isArg(fn);
+  if (extreme && n == 0 && outputs != 0) return fail(MMSB_ERR_ARGUMENT, "an extreme of no elements");
+  Reduce* r = static_cast<Reduce*>(calloc(1, sizeof(Reduce)));
+  if (r == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
+  step.state = r;
+  r->fn = fn;
+  r->dtype = input.dtype;
+  r->wide = u8(fn == MMSB_REDUCE_MEAN || fn == MMSB_REDUCE_VAR ? u32(F64) : wideOf(input.dtype));
+  r->result = isTruth(fn) || isArg(fn) ? u8(U64) : r->wide;
+  r->n = n;
+  r->blocks = (n + kReduceBlock - 1) / kReduceBlock;
+  r->outputs = u32(outputs);
+  if (n != 0 && outputs != 0) reduceDims(*r, input, params[1]);
+  step.natural = reduceNatural(fn, input.dtype);
+  step.scratchBytes = sizeof(ReduceScratch);
+  step.costNs = hasTree(*r) ? 5.0f : f32(20.0 + 0.4 * f64(n));
+  return MMSB_OK;
+}
+
+static const Op kOpReduce = {"reduce", MMSB_OP_REDUCE, 1, prepareReduce, releaseReduce, dirtyReduce, computeReduce, runReduce};
+
+}  // namespace MMSB_NS
+}  // namespace mmsb
