@@ -8,8 +8,8 @@ import { MmsbError } from '../errors.js'
 import {
   compileDerivation,
   decodeDefinition,
+  derivationOf,
   encodeDefinition,
-  estimateCostNs,
   type InputPage,
 } from '../kernels/catalogue.js'
 import { FRAME_INTENT_MAX_BYTES, NAME_PATTERN, PAGE_ID_UNASSIGNED } from '../limits.js'
@@ -119,7 +119,7 @@ export function derivedRecord(
       params: compiled.params,
       derive: compiled.canonical,
       definition: encodeDefinition(compiled),
-      costNs: estimateCostNs(compiled),
+      costNs: elements * compiled.costPerElementNs,
     },
     ...UNCOMMITTED,
   }
@@ -272,7 +272,6 @@ export function recordOfLoggedCreate(command: CreatePageFields, nameOf: (id: num
   const base = { id, name, kind, dtype, shape, elements, bytes, location, fill, ...UNCOMMITTED }
   if (kind === 'source') return { ...base, derived: undefined }
   const definition = decodeDefinition(command.definition)
-  const byRole = Object.fromEntries(definition.inputs.map((input) => [input.role, nameOf(input.id)]))
   return {
     ...base,
     derived: {
@@ -280,9 +279,10 @@ export function recordOfLoggedCreate(command: CreatePageFields, nameOf: (id: num
       opVersion: definition.opVersion,
       inputs: definition.inputs,
       params: definition.params.slice(),
-      derive: { ...definition.derive, inputs: byRole },
+      derive: derivationOf(definition, nameOf),
       definition: command.definition.slice(),
-      costNs: 0,
+      // Measured from the first execution on; until then one nanosecond an element.
+      costNs: elements,
     },
   }
 }
