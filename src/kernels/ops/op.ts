@@ -136,7 +136,7 @@ export function readChoice<T extends string>(
 }
 
 export function readBoolean(fields: Fields, name: string, fallback: boolean): boolean {
-  const value = fields[name] ?? fallback
+  const value = fields[name] === undefined ? fallback : fields[name]
   if (typeof value !== 'boolean')
     throw invalidRequest(`${name} ${shown(fields[name])}; it must be true or false`)
   return value

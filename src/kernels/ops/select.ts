@@ -85,7 +85,7 @@ export const topkOp = defineOp<TopkParams>({
   dirtyRule: 'rows',
   read: (fields, [x]) => ({
     k: readInteger(fields, 'k', 1, 0xffff_ffff),
-    axis: normalizeAxis(fields.axis ?? -1, x!),
+    axis: normalizeAxis(fields.axis === undefined ? -1 : fields.axis, x!),
     output: readChoice(fields, 'output', OUTPUTS),
     largest: readBoolean(fields, 'largest', true),
   }),
