@@ -164,7 +164,7 @@ export class FrameWriter {
     const { values, indices, mask, offset } = input
     if (!Array.isArray(values) && !ArrayBuffer.isView(values)) throw invalid('values must be an array')
     if (indices === undefined && mask === undefined) {
-      this.#dense(pageId, dtype, merge, elements, offset ?? 0, values)
+      this.#dense(pageId, dtype, merge, elements, offset === undefined ? 0 : offset, values)
     } else if (offset !== undefined) {
       throw invalid(`offset cannot be given together with ${indices === undefined ? 'mask' : 'indices'}`)
     } else if (mask === undefined) {
