@@ -64,8 +64,10 @@ export const RECORD_GATHER_MAX_BYTES = 64 * 1024
 export const LOG_READ_BYTES = 1024 ** 2
 /** fsync=interval: at most this long between two syncs of a log that changed. */
 export const LOG_SYNC_INTERVAL_MS = 1_000
-/** Zeros are written ahead of small appends, in pieces of this size, kept between one and two pieces ahead. */
+/** Zeros are written ahead of small appends in pieces of this size, begun when less than half a piece is left. */
 export const LOG_ZERO_PIECE_BYTES = 1024 ** 2
+/** The first piece begins this far ahead, so that appends need not wait for it. */
+export const LOG_ZERO_MARGIN_BYTES = 64 * 1024
 
 /** Log index: one row per block of the log; rows are written to the catalogue this many at a time. */
 export const INDEX_BLOCK_BYTES = 256 * 1024

@@ -34,8 +34,12 @@ export interface StoreIo {
   syncSync(fd: number): void
   sync(fd: number, done: IoCallback): void
   truncate(fd: number, length: number): void
-  /** Reserves room for [offset, offset + length) and makes the file that long. Throws (ENOSPC) with the room unchanged. */
-  allocate(fd: number, offset: number, length: number): void
+  /**
+   * Reserves room for [offset, offset + length) and makes the file that long. Throws (ENOSPC) with the room unchanged.
+   * Returns whether the first write of each block still has to turn reserved room into written room, which makes a
+   * durable write slower: then zeros written ahead pay.
+   */
+  allocate(fd: number, offset: number, length: number): boolean
   rename(from: string, to: string): void
   remove(file: string): void
   /** Makes creations, renames and removals in a folder durable. */
@@ -161,9 +165,13 @@ export function realIo(allocate?: Allocate): StoreIo {
     sync: (fd, done) => fs.fdatasync(fd, done),
     truncate: (fd, length) => fs.ftruncateSync(fd, length),
     allocate: (fd, offset, length) => {
-      if (allocate === undefined) return allocateByZeros(fd, offset, length)
+      if (allocate === undefined) {
+        allocateByZeros(fd, offset, length)
+        return false
+      }
       const errno = allocate(fd, offset, length)
       if (errno !== 0) throw errnoError(errno, 'posix_fallocate')
+      return true
     },
     rename: (from, to) => fs.renameSync(from, to),
     remove: (file) => fs.rmSync(file, { force: true }),

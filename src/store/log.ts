@@ -19,7 +19,15 @@ import {
   viewOf,
 } from './record.js'
 import { readSegmentHeader, type ScannedRecord, SegmentScanner } from './segment.js'
-import { createSegment, NEXT_SEGMENT_NAME, newHeader, segmentName, Tail, type TailOptions } from './tail.js'
+import {
+  createSegment,
+  NEXT_SEGMENT_NAME,
+  newHeader,
+  segmentName,
+  Tail,
+  type TailOptions,
+  type TailSegment,
+} from './tail.js'
 import type { Crc32c, LogRecord } from './types.js'
 
 const SEGMENT_PATTERN = /^\d{20}\.seg$/
@@ -126,41 +134,46 @@ export async function openTail(
   const last = segments.at(-1)
   io.remove(path.join(logDir, NEXT_SEGMENT_NAME))
   if (last === undefined) return beginLog(options, segments)
-  const fd = await reopen(options, last)
+  const segment = reopen(options, last)
   await io.syncDir(logDir)
-  return new Tail(
-    options,
-    { header: last.header, file: last.file, fd: fd.fd, capacity: fd.capacity },
-    last.end,
-    findings.newestEpoch,
-  )
+  return new Tail(options, segment, last.end, findings.newestEpoch)
 }
 
 /** Cuts the file behind the last record, allocates room again and makes all of it durable. */
-async function reopen(options: TailOptions, last: SegmentEntry): Promise<{ fd: number; capacity: number }> {
-  const { io, fsync, segmentBytes } = options
-  const fd = io.open(last.file, { write: true })
-  let capacity = last.end
+function reopen(options: TailOptions, { header, file, end }: SegmentEntry): TailSegment {
+  const { io, fsync } = options
+  let fd = -1
   try {
-    io.truncate(fd, last.end)
-    try {
-      if (segmentBytes > last.end) {
-        io.allocate(fd, last.end, segmentBytes - last.end)
-        capacity = segmentBytes
-      }
-    } catch (error) {
-      // No room: what there is can be read; the first write asks again and is told LOG_FULL.
-      if (!isNoRoom(error)) throw error
-      io.truncate(fd, last.end)
-    }
+    fd = io.open(file, { write: true })
+    io.truncate(fd, end)
+    const room = allocateMore(options, fd, end)
     io.syncSync(fd)
-    if (fsync !== 'always') return { fd, capacity }
+    if (fsync === 'always') {
+      io.close(fd)
+      fd = -1
+      fd = io.open(file, { write: true, dsync: true })
+    }
+    return { header, file, fd, ...room }
   } catch (error) {
-    io.close(fd)
-    throw busFailed(`the log segment ${last.file} cannot be written: ${textOf(error)}`, error)
+    if (fd >= 0) io.close(fd)
+    throw busFailed(`the log segment ${file} cannot be written: ${textOf(error)}`, error)
   }
-  io.close(fd)
-  return { fd: io.open(last.file, { write: true, dsync: true }), capacity }
+}
+
+/** With a full disk nothing is added: what there is can be read, and the first write is told LOG_FULL. */
+function allocateMore(
+  { io, segmentBytes }: TailOptions,
+  fd: number,
+  end: number,
+): Pick<TailSegment, 'capacity' | 'zeroAhead'> {
+  if (segmentBytes <= end) return { capacity: end, zeroAhead: false }
+  try {
+    return { capacity: segmentBytes, zeroAhead: io.allocate(fd, end, segmentBytes - end) }
+  } catch (error) {
+    if (!isNoRoom(error)) throw error
+    io.truncate(fd, end)
+    return { capacity: end, zeroAhead: false }
+  }
 }
 
 async function beginLog(options: TailOptions, segments: SegmentEntry[]): Promise<Tail> {

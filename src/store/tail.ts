@@ -11,6 +11,7 @@ import path from 'node:path'
 import { MmsbError } from '../errors.js'
 import {
   LOG_SYNC_INTERVAL_MS,
+  LOG_ZERO_MARGIN_BYTES,
   LOG_ZERO_PIECE_BYTES,
   RECORD_GATHER_MAX_BYTES,
   RECORD_HEADER_BYTES,
@@ -43,6 +44,8 @@ export interface TailSegment {
   readonly fd: number
   /** Bytes with room allocated. */
   readonly capacity: number
+  /** Zeros written ahead make appends quicker here. */
+  readonly zeroAhead: boolean
 }
 
 export interface TailOptions {
@@ -59,6 +62,12 @@ export interface TailOptions {
   readonly onAppended: (record: LogRecord, segment: SegmentHeader, offset: number, byteLength: number) => void
   readonly onRotated: (next: SegmentHeader, previousEnd: number) => void
   readonly onFailed: (error: MmsbError) => void
+}
+
+/** Zeros being written ahead: no append may reach into them. */
+interface Zeroing {
+  readonly from: number
+  readonly done: Promise<void>
 }
 
 interface Write {
@@ -98,6 +107,9 @@ export class Tail {
   private cancelTimer: (() => void) | null = null
   private syncing: Promise<void> | null = null
   private closing = false
+  private zeroing: Zeroing | null = null
+  /** Up to here zeros have been written ahead. */
+  private zeroedTo = 0
 
   constructor(
     private readonly options: TailOptions,
@@ -118,13 +130,20 @@ export class Tail {
     return this.makeRoom(bytes)
   }
 
+  /** Room for the record and a seal behind it, none of it under zeros that are just being written. */
   private hasRoom(bytes: number): boolean {
-    return this.end + bytes + RECORD_HEADER_BYTES <= this.segment.capacity
+    const end = this.end + bytes
+    if (this.zeroing !== null && end > this.zeroing.from) return false
+    return end + RECORD_HEADER_BYTES <= this.segment.capacity
   }
 
   private async makeRoom(bytes: number): Promise<void> {
     while (this.rotating !== null || !this.hasRoom(bytes)) {
       if (this.failure !== null) throw this.failure
+      if (this.zeroing !== null) {
+        await this.zeroing.done
+        continue
+      }
       this.rotating ??= this.rotate(bytes).finally(() => {
         this.rotating = null
       })
@@ -202,6 +221,7 @@ export class Tail {
     this.timing.add((performance.now() - write.startedMs) * 1000)
     this.options.onAppended(write.record, this.segment.header, write.offset, write.byteLength)
     if (!this.prepareTried && this.end > this.segment.capacity / 2) this.prepareNext()
+    if (write.byteLength <= RECORD_GATHER_MAX_BYTES) this.zeroAhead()
   }
 
   private encode(record: LogRecord, byteLength: number): Write {
@@ -240,9 +260,49 @@ export class Tail {
   }
 
   /** Resolves when no asynchronous write is outstanding, whether it went well or not. */
-  private settled(): Promise<void> {
-    if (this.writing.size === 0) return Promise.resolve()
-    return new Promise((resolve) => this.idle.push(resolve))
+  private async settled(): Promise<void> {
+    await this.zeroing?.done
+    if (this.writing.size > 0) await new Promise<void>((resolve) => this.idle.push(resolve))
+  }
+
+  /**
+   * Writes a piece of zeros in front of small appends. On file systems that only reserve room, a durable write into a
+   * fresh block has to change metadata too; behind the zeros it need not. Large appends do not pay for this.
+   */
+  private zeroAhead(): void {
+    const { segment, options } = this
+    if (!segment.zeroAhead || this.zeroing !== null || options.fsync !== 'always') return
+    if (this.zeroedTo - this.end > LOG_ZERO_PIECE_BYTES / 2) return
+    const margin = this.end + LOG_ZERO_MARGIN_BYTES
+    const from = Math.max(this.zeroedTo, margin - (margin % BLOCK_BYTES))
+    const to = Math.min(segment.capacity, from + LOG_ZERO_PIECE_BYTES)
+    if (to - from < BLOCK_BYTES) return
+    const done = this.writeZeros(segment.file, from, to).then(
+      () => {
+        this.zeroedTo = to
+        this.zeroing = null
+      },
+      (error: unknown) => {
+        this.zeroing = null
+        this.fail('zeros could not be written ahead in the log', error)
+      },
+    )
+    this.zeroing = { from, done }
+  }
+
+  private async writeZeros(file: string, from: number, to: number): Promise<void> {
+    const { io } = this.options
+    const fd = io.open(file, { write: true })
+    try {
+      await new Promise<void>((resolve, reject) => {
+        io.write(fd, [ZEROS.subarray(0, to - from)], from, (error) => {
+          if (error !== null) reject(error)
+          else io.sync(fd, (failed) => (failed === null ? resolve() : reject(failed)))
+        })
+      })
+    } finally {
+      io.close(fd)
+    }
   }
 
   private fail(what: string, error: unknown): MmsbError {
@@ -315,6 +375,7 @@ export class Tail {
     const oldEnd = this.end
     this.segment = next
     this.end = SEGMENT_HEADER_BYTES
+    this.zeroedTo = 0
     this.prepareTried = false
     try {
       io.truncate(old.fd, oldEnd)
@@ -390,6 +451,10 @@ export class Tail {
   }
 }
 
+const ZEROS = new Uint8Array(LOG_ZERO_PIECE_BYTES)
+/** A file system's block: pieces of zeros begin at one. */
+const BLOCK_BYTES = 4096
+
 function newGather(): Gather {
   const bytes = new Uint8Array(RECORD_GATHER_MAX_BYTES)
   return { bytes, view: viewOf(bytes) }
@@ -428,7 +493,7 @@ export async function createSegment(
   try {
     io.remove(file)
     fd = io.open(file, { create: true, write: true })
-    io.allocate(fd, 0, capacity)
+    const zeroAhead = io.allocate(fd, 0, capacity)
     await new Promise<void>((resolve, reject) => {
       io.sync(fd, (error) => (error === null ? resolve() : reject(error)))
     })
@@ -437,7 +502,7 @@ export async function createSegment(
       fd = -1
       fd = io.open(file, { write: true, dsync: true })
     }
-    return { header: newHeader(options, 0), file, fd, capacity }
+    return { header: newHeader(options, 0), file, fd, capacity, zeroAhead }
   } catch (error) {
     if (fd >= 0) io.close(fd)
     io.remove(file)
@@ -446,4 +511,3 @@ export async function createSegment(
     throw busFailed(`a log segment could not be created: ${textOf(error)}`, error)
   }
 }
-void LOG_ZERO_PIECE_BYTES

@@ -6,11 +6,15 @@
 import { Worker } from 'node:worker_threads'
 import { textOf } from './failure.js'
 
-/** The source runs as .ts under a loader and as .js when built; a worker's file has the ending of this one. */
-const ENDING = import.meta.url.endsWith('.ts') ? '.ts' : '.js'
+/** The built code runs as .js; the source, under a loader that a worker does not always inherit, as .ts. */
+const FROM_SOURCE = import.meta.url.endsWith('.ts')
 
 export function startWorker(name: string, workerData?: unknown): Worker {
-  return new Worker(new URL(`./${name}${ENDING}`, import.meta.url), { name: `mmsb-${name}`, workerData })
+  const url = new URL(`./${name}${FROM_SOURCE ? '.ts' : '.js'}`, import.meta.url)
+  const options = { name: `mmsb-${name}`, workerData }
+  if (!FROM_SOURCE) return new Worker(url, options)
+  const begin = `import('tsx/esm/api').then((tsx) => { tsx.register(); return import(${JSON.stringify(url.href)}) })`
+  return new Worker(begin, { ...options, eval: true, execArgv: [] })
 }
 
 export interface Answer {

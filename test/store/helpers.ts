@@ -2,8 +2,9 @@
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { CatalogDb } from '../../src/store/catalog-db.js'
 import { Store } from '../../src/store/store.js'
-import type { LogRecord, StoreOptions } from '../../src/store/types.js'
+import type { Catalog, LogRecord, StoreOptions } from '../../src/store/types.js'
 
 const TABLE = new Uint32Array(256)
 for (let i = 0; i < 256; i++) {
@@ -56,10 +57,50 @@ export function plain(record: LogRecord): unknown {
   }
 }
 
-export function openStore(dir: string, options: Partial<StoreOptions> = {}): Promise<Store> {
-  return Store.open({ dir, fsync: 'always', crc32c, segmentBytes: 64 * 1024, ...options })
+/** catalog.db without its thread: the same code, sooner. */
+export function inlineCatalog(dir: string): Catalog {
+  const db = new CatalogDb(dir)
+  return {
+    open: async () => db.open(),
+    begin: async (busId, anew) => db.begin(busId, anew),
+    addBlocks: async (blocks) => db.addBlocks(blocks),
+    clearBlocks: async () => db.clearBlocks(),
+    blockOf: async (epoch) => db.blockOf(epoch),
+    blocksBetween: async (from, to) => db.blocksBetween(from, to),
+    addCheckpoint: async (info) => db.addCheckpoint(info),
+    removeCheckpoint: async (epoch) => db.removeCheckpoint(epoch),
+    close: async () => db.close(),
+  }
 }
 
+/** A catalogue that remembers nothing from one process to the next. */
+export function noCatalog(): Catalog {
+  return {
+    open: async () => ({ state: 'lost', why: 'it is missing' }),
+    begin: async () => {},
+    addBlocks: async () => {},
+    clearBlocks: async () => {},
+    blockOf: async () => undefined,
+    blocksBetween: async () => [],
+    addCheckpoint: async () => {},
+    removeCheckpoint: async () => {},
+    close: async () => {},
+  }
+}
+
+export function openStore(dir: string, options: Partial<StoreOptions> = {}): Promise<Store> {
+  return Store.open({
+    dir,
+    fsync: 'always',
+    crc32c,
+    segmentBytes: 64 * 1024,
+    catalog: options.io === undefined ? inlineCatalog(dir) : noCatalog(),
+    ...(options.io === undefined ? {} : { lock: () => () => {} }),
+    ...options,
+  })
+}
+
+/** Appends records from..to, each waited for. */
 export async function appendAll(store: Store, from: number, to: number, length?: number): Promise<void> {
   for (let epoch = from; epoch <= to; epoch++) {
     const record = recordOf(epoch, length)
@@ -68,9 +109,12 @@ export async function appendAll(store: Store, from: number, to: number, length?:
   }
 }
 
-/** Checks that the store holds exactly records 1..newest. */
 export function epochsIn(store: Store, fromEpoch = 0): number[] {
   const epochs: number[] = []
   for (const record of store.records(fromEpoch)) epochs.push(record.epoch)
   return epochs
+}
+
+export function epochsTo(newest: number, from = 1): number[] {
+  return Array.from({ length: Math.max(0, newest - from + 1) }, (_, i) => from + i)
 }
