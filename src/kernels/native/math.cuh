@@ -90,12 +90,12 @@ MMSB_FN f64 productError(f64 a, f64 b, f64 p) {
 
 // Adding it rounds to the nearest integer (half to even) and leaves that integer in the low bits: |x| < 2^51.
 static const f64 kRounder = 6755399441055744.0;  // 1.5 * 2^52
-// 2^k for -1022 <= k <= 1023.
-MMSB_FN f64 powerOfTwo(i64 k) { return f64Of(u64(k + 1023) << 52); }
+// 2^k for -1022 <= k <= 1023, k in two's complement. (Where the number rounded was NaN, k is anything, and so is 2^k.)
+MMSB_FN f64 powerOfTwo(u64 k) { return f64Of((k + 1023) << 52); }
 
 // p * 2^k for p in [0.5, 2] and |k| <= 1100, rounded once: gradual underflow and overflow included.
-MMSB_FN f64 scaled(f64 p, i64 k) {
-  const i64 half = i64(u64(k + 2048) >> 1) - 1024;
+MMSB_FN f64 scaled(f64 p, u64 k) {
+  const u64 half = ((k + 2048) >> 1) - 1024;
   return (p * powerOfTwo(half)) * powerOfTwo(k - half);
 }
 
@@ -132,7 +132,7 @@ MMSB_FN f32 mExp(f32 value) {
   const f64 k = shifted - kRounder;
   const f64 r = x - k * kLn2;
   const f64 p = 1.0 + (r + r * r * expTail32(r));
-  return f32(p * powerOfTwo(i64(bitsOf(shifted) - bitsOf(kRounder))));
+  return f32(p * powerOfTwo(bitsOf(shifted) - bitsOf(kRounder)));
 }
 
 MMSB_FN f64 mExp(f64 value) {
@@ -142,7 +142,7 @@ MMSB_FN f64 mExp(f64 value) {
   const f64 k = shifted - kRounder;
   const f64 r = (x - k * kLn2Head) - k * kLn2Tail;
   const f64 p = 1.0 + (r + r * r * expTail64(r));
-  return scaled(p, i64(bitsOf(shifted) - bitsOf(kRounder)));
+  return scaled(p, bitsOf(shifted) - bitsOf(kRounder));
 }
 
 // ---- logarithms ---------------------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ static MMSB_HD Reduced reduceHuge(f64 x) {
   const f64 product = a * kHalfPi;
   const f64 rest = productError(a, kHalfPi, product) + (a * kHalfPiLow + b * kHalfPi);
   const f64 head = product + rest;
-  f64 scale = powerOfTwo(-zeros);
+  f64 scale = powerOfTwo(0 - u64(zeros));
   if (negative) scale = -scale;
   Reduced r = {head * scale, ((product - head) + rest) * scale, quadrant};
   if (bits & kSignBit) {
@@ -460,7 +460,7 @@ MMSB_FN f32 mTanh(f32 value) {
   const f64 shifted = a * kLog2E + kRounder;
   const f64 k = shifted - kRounder;
   const f64 r = a - k * kLn2;
-  const f64 scale = powerOfTwo(i64(bitsOf(shifted) - bitsOf(kRounder)));
+  const f64 scale = powerOfTwo(bitsOf(shifted) - bitsOf(kRounder));
   const f64 n = (scale - 1.0) + scale * (r + r * r * expTail32(r));  // e^a - 1
   return f32(mCopySign(n / (n + 2.0), x));
 }
@@ -473,7 +473,7 @@ MMSB_FN f64 mTanh(f64 x) {
   const f64 k = shifted - kRounder;
   const f64 exact = a - k * kLn2Head, small = k * kLn2Tail;
   const f64 r = exact - small, rLow = (exact - r) - small;
-  const f64 scale = powerOfTwo(i64(bitsOf(shifted) - bitsOf(kRounder)));
+  const f64 scale = powerOfTwo(bitsOf(shifted) - bitsOf(kRounder));
   const f64 whole = scale - 1.0, part = scale * r;
   const f64 sum = whole + part;
   const f64 sumLow = ((whole - sum) + part) + scale * (r * r * expTail64(r) + rLow);
@@ -519,7 +519,7 @@ MMSB_FN f32 mPow(f32 base, f32 power) {
   const f64 shifted = t + kRounder;
   const f64 r = (t - (shifted - kRounder)) * kLn2;
   const f64 p = 1.0 + (r + r * r * expTail32(r));
-  const f64 magnitude = p * powerOfTwo(i64(bitsOf(shifted) - bitsOf(kRounder)));
+  const f64 magnitude = p * powerOfTwo(bitsOf(shifted) - bitsOf(kRounder));
   return f32(powEdges(x, y, magnitude));
 }
 
@@ -573,7 +573,7 @@ MMSB_FN f64 mPow(f64 x, f64 y) {
   const f64 r = (t - (shifted - kRounder)) + (clamped ? 0.0 : productLow);
   const f64 q = r * kLn2;
   const f64 p = 1.0 + (q + (q * q * expTail64(q) + r * kLn2Low));
-  return powEdges(x, y, scaled(p, i64(bitsOf(shifted) - bitsOf(kRounder))));
+  return powEdges(x, y, scaled(p, bitsOf(shifted) - bitsOf(kRounder)));
 }
 
 #undef MMSB_FN
