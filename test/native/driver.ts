@@ -1,0 +1,63 @@
+/**
+ * Builds and runs the C++ drivers of this folder. A driver is built twice, as the library is: for x86-64-v3 and for plain
+ * x86-64; what is newer than its sources is kept. Knows nothing of what a driver checks.
+ */
+import { execFile } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+const ROOT = new URL('../../', import.meta.url).pathname
+const NATIVE = join(ROOT, 'src/kernels/native')
+const OUT = join(ROOT, 'build/test')
+
+export type Isa = 'x86-64' | 'x86-64-v3'
+
+/** The instruction sets that this machine can run. */
+export const ISAS: readonly Isa[] = readFileSync('/proc/cpuinfo', 'utf8').includes(' avx2 ')
+  ? ['x86-64', 'x86-64-v3']
+  : ['x86-64']
+
+// Those of native.mk that decide about bits and loops.
+const FLAGS = [
+  '-x',
+  'c++',
+  '-std=gnu++17',
+  '-O3',
+  '-ffp-contract=off',
+  '-fno-math-errno',
+  '-fno-trapping-math',
+  '-w',
+]
+
+function newestSourceMs(source: string): number {
+  const headers = readdirSync(NATIVE).map((name) => join(NATIVE, name))
+  return Math.max(...[source, ...headers].map((path) => statSync(path).mtimeMs))
+}
+
+/** Compiles test/native/NAME.cpp where needed and gives the program's path. */
+export async function buildDriver(
+  name: string,
+  isa: Isa,
+  libraries: readonly string[] = [],
+): Promise<string> {
+  const source = join(ROOT, 'test/native', `${name}.cpp`)
+  const program = join(OUT, `${name}-${isa}`)
+  if (existsSync(program) && statSync(program).mtimeMs > newestSourceMs(source)) return program
+  mkdirSync(OUT, { recursive: true })
+  const building = `${program}.${process.pid}`
+  await run('g++', [...FLAGS, `-march=${isa}`, source, '-o', building, ...libraries])
+  renameSync(building, program)
+  return program
+}
+
+/** Standard output of a driver; its exit status is 0, or this throws with what it printed. */
+export async function runDriver(program: string, args: readonly string[]): Promise<string> {
+  try {
+    return (await run(program, args, { maxBuffer: 1 << 24 })).stdout
+  } catch (error) {
+    const { stdout, stderr, message } = error as Error & { stdout?: string; stderr?: string }
+    throw new Error(`${message}\n${stdout ?? ''}${stderr ?? ''}`)
+  }
+}

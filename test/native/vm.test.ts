@@ -1,0 +1,34 @@
+/**
+ * The expression VM: random programs against a plain evaluator of one element, whole and in pieces, on both builds with
+ * the same bits; integers and casts against wider arithmetic; damaged blobs.
+ */
+import t from 'tap'
+import { buildDriver, ISAS, runDriver } from './driver.js'
+
+const programs = await Promise.all(ISAS.map((isa) => buildDriver('vm', isa)))
+
+t.test('VM and evaluator agree on random programs, and both builds do', async (t) => {
+  const outputs = await Promise.all(programs.map((program) => runDriver(program, ['random', '0', '3000'])))
+  for (const output of outputs) {
+    t.match(output, /^hash [0-9a-f]{16}\nfailures 0\n$/)
+    t.equal(output, outputs[0])
+  }
+})
+
+t.test('integers wrap, floor and shift as documented', async (t) => {
+  for (const program of programs) t.match(await runDriver(program, ['integers']), /^failures 0$/m)
+})
+
+t.test('casts saturate and round as documented', async (t) => {
+  for (const program of programs) t.match(await runDriver(program, ['casts']), /^failures 0$/m)
+})
+
+t.test('damaged blobs are refused or run without harm', async (t) => {
+  for (const program of programs) {
+    const output = await runDriver(program, ['fuzz', '0', '20000'])
+    const [, accepted] = /^accepted (\d+) of 20000$/m.exec(output) ?? []
+    t.ok(Number(accepted) > 100, 'some are still programs')
+    t.ok(Number(accepted) < 10_000, 'most are refused')
+    t.match(output, /^failures 0$/m)
+  }
+})
