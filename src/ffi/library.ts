@@ -126,7 +126,7 @@ const STATUS_CODES: Readonly<Record<number, ErrorCode>> = {
 
 /** Where the library is: MMSB_LIBRARY, or build/libmmsb.so beside the package's source. */
 function libraryPath(): string {
-  return process.env['MMSB_LIBRARY'] ?? fileURLToPath(new URL('../../build/libmmsb.so', import.meta.url))
+  return process.env.MMSB_LIBRARY ?? fileURLToPath(new URL('../../build/libmmsb.so', import.meta.url))
 }
 
 function load(): NativeFunctions {
