@@ -1,18 +1,17 @@
 // The ops of this library, for one CPU part.
 #pragma once
 #include "op_copy.cuh"
-#include "op_reduce.cuh"
 #include "op_map.cuh"
+#include "op_matmul.cuh"
+#include "op_reduce.cuh"
+#include "op_select.cuh"
 #include "part.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
 static const Op* const kOps[] = {
-    &kOpCopy,
-    &kOpCast,
-    &kOpReduce,
-    &kOpMap,
+    &kOpCopy, &kOpCast, &kOpMap, &kOpReduce, &kOpMatmul, &kOpQuantile, &kOpTopk,
 };
 
 }  // namespace MMSB_NS

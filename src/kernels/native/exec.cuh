@@ -117,6 +117,31 @@ static void joinTasks(StoreOut* outs, u32 count, RangeSet& changed, PageSlot& sl
   }
 }
 
+// What a task stores into when tasks store in any order and may share chunks.
+static inline StoreOut makeUnorderedOut(Arena* arena) {
+  StoreOut out = makeStoreOut(arena, false);
+  out.ascending = false;
+  return out;
+}
+
+// Joins the results of such tasks into `changed` and brings the page's digest up to date.
+static void joinUnordered(Exec& exec, const Step& step, StoreOut* outs, u32 count, RangeSet& changed) {
+  PageSlot& slot = *slotOf(step.out);
+  Arena& arena = mainArena(exec);
+  RangeSet all;
+  memset(&all, 0, sizeof all);
+  for (u32 i = 0; i < count; i++) {
+    const RangeSet& set = outs[i].changed;
+    for (u32 r = 0; r < set.count; r++) rangesPush(all, set.data[r].start, set.data[r].count, arena);
+  }
+  rangesSort(all, arena);
+  rangesJoin(all);
+  u64 digest[2] = {0, 0};
+  rehashRanges(slot, all, digest);
+  addDigest(slot, digest);
+  for (u32 r = 0; r < all.count; r++) rangesPush(changed, all.data[r].start, all.data[r].count, arena);
+}
+
 // A task computes from element `start` of range `first` to element `end` of range `last`.
 struct ComputeTask {
   u32 first, start, last, end;
@@ -127,13 +152,14 @@ struct ComputeJob {
   const RangeSet* ranges;
   ComputeTask* tasks;
   StoreOut* outs;
+  bool shared;  // tasks may share chunks
 };
 
 static void computeTask(void* argument, u32 number, u32 worker) {
   ComputeJob& job = *static_cast<ComputeJob*>(argument);
   const ComputeTask task = job.tasks[number];
   Worker& own = job.exec->workers[worker];
-  StoreOut out = makeStoreOut(&own.arena, true);
+  StoreOut out = job.shared ? makeUnorderedOut(&own.arena) : makeStoreOut(&own.arena, true);
   for (u32 r = task.first; r <= task.last; r++) {
     const Range range = job.ranges->data[r];
     const u32 start = r == task.first ? task.start : range.start;
@@ -143,10 +169,11 @@ static void computeTask(void* argument, u32 number, u32 worker) {
   job.outs[number] = out;
 }
 
-// Cuts ascending ranges into tasks of about `target` elements that share no chunk. Returns their number, at most `bound`.
-static u32 cutTasks(const Page& page, const RangeSet& ranges, u64 target, ComputeTask* tasks, u32 bound) {
-  const u32 block = blockElementsOf(page);
-  const u32 perChunk = kChunkBytes / dtypeBytes(page.dtype);
+// Cuts ascending ranges into tasks of about `target` elements; unless `shared`, they have no chunk in common. Returns
+// their number, at most `bound`.
+static u32 cutTasks(const Page& page, const RangeSet& ranges, u64 target, bool shared, ComputeTask* tasks, u32 bound) {
+  const u32 block = shared ? 1 : blockElementsOf(page);
+  const u32 perChunk = shared ? 1 : kChunkBytes / dtypeBytes(page.dtype);
   u32 count = 0;
   u64 size = 0;  // elements in the open task
   ComputeTask open = {0, 0, 0, 0};
@@ -190,10 +217,12 @@ static void computeRanges(Exec& exec, const Step& step, const RangeSet& ranges, 
     ComputeTask* tasks = static_cast<ComputeTask*>(arenaAlloc(arena, sizeof(ComputeTask) * kTasksMax));
     StoreOut* outs = static_cast<StoreOut*>(arenaAlloc(arena, sizeof(StoreOut) * kTasksMax));
     if (tasks == nullptr || outs == nullptr) return;
-    const u32 count = cutTasks(*step.out, ranges, target, tasks, kTasksMax);
-    ComputeJob job = {&exec, &step, &ranges, tasks, outs};
+    const bool shared = target < blockElementsOf(*step.out) / 4;  // elements too dear to be taken by whole blocks
+    const u32 count = cutTasks(*step.out, ranges, target, shared, tasks, kTasksMax);
+    ComputeJob job = {&exec, &step, &ranges, tasks, outs, shared};
     poolRun(*exec.pool, count, computeTask, &job);
-    joinTasks(outs, count, changed, slot, arena);
+    if (shared) joinUnordered(exec, step, outs, count, changed);
+    else joinTasks(outs, count, changed, slot, arena);
     return;
   }
   StoreOut out = makeStoreOut(&arena, true);
@@ -203,31 +232,6 @@ static void computeRanges(Exec& exec, const Step& step, const RangeSet& ranges, 
   }
   changed = out.changed;
   addDigest(slot, out.digest);
-}
-
-// For run(): what a task stores into when tasks store in any order and may share chunks.
-static inline StoreOut makeUnorderedOut(Arena* arena) {
-  StoreOut out = makeStoreOut(arena, false);
-  out.ascending = false;
-  return out;
-}
-
-// Joins the results of such tasks into run.changed and brings the page's digest up to date.
-static void joinUnordered(StepRun& run, Step& step, StoreOut* outs, u32 count) {
-  PageSlot& slot = *slotOf(step.out);
-  Arena& arena = mainArena(*run.exec);
-  RangeSet all;
-  memset(&all, 0, sizeof all);
-  for (u32 i = 0; i < count; i++) {
-    const RangeSet& set = outs[i].changed;
-    for (u32 r = 0; r < set.count; r++) rangesPush(all, set.data[r].start, set.data[r].count, arena);
-  }
-  rangesSort(all, arena);
-  rangesJoin(all);
-  u64 digest[2] = {0, 0};
-  rehashRanges(slot, all, digest);
-  addDigest(slot, digest);
-  for (u32 r = 0; r < all.count; r++) rangesPush(run.changed, all.data[r].start, all.data[r].count, arena);
 }
 
 // ---- steps ----------------------------------------------------------------------------------------------------------
