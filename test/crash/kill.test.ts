@@ -19,7 +19,7 @@ const WRITERS = 8
 const BLOCK = 600
 const KILL_AFTER_MS = [20, 600] as const
 const CHECKPOINT_CHANCE = 0.4
-const SECONDS_PER_ROUND = 10
+const TIMEOUT_MS = (30 + ROUNDS * 10) * 1000
 
 const PAGES: readonly (readonly [name: string, definition: object])[] = [
   ['kill.count', { dtype: 'u32', shape: [WRITERS] }],
@@ -201,7 +201,9 @@ async function checkDigest(t: Test, server: Server, fresh: Server): Promise<void
   t.equal(here!.digest, there!.digest, 'the digest is that of a full recompute')
 }
 
-t.test(`${ROUNDS} kills under load`, { timeout: (30 + ROUNDS * SECONDS_PER_ROUND) * 1000 }, async (t) => {
+t.setTimeout(TIMEOUT_MS)
+
+t.test(`${ROUNDS} kills under load`, { timeout: TIMEOUT_MS }, async (t) => {
   t.comment(`MMSB_CRASH_SEED=${SEED}`)
   const random = seeded(SEED)
   const dataDir = t.testdir()
