@@ -5,7 +5,7 @@
  * leaves is an answer of theirs or a problem document; a request costs no work that could be done once at start.
  */
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import Fastify, { type FastifyBaseLogger } from 'fastify'
+import Fastify, { type FastifyBaseLogger, LogController } from 'fastify'
 import type { Bus } from '../engine/bus.js'
 import { VERSION } from '../engine/version.js'
 import { HTTP_BODY_MAX_BYTES, HTTP_PARAM_MAX_LENGTH } from '../limits.js'
@@ -77,7 +77,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
 function createFastify(logger: FastifyBaseLogger | undefined): App {
   const app = Fastify({
     ...(logger === undefined ? {} : { loggerInstance: logger }),
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     // One logger for all requests: a child each costs more than the rest of a small request.
     childLoggerFactory: (parent) => parent,
     bodyLimit: HTTP_BODY_MAX_BYTES,

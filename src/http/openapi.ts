@@ -101,13 +101,15 @@ function describedAnswers(
   return Object.fromEntries(entries)
 }
 
-function rawAnswers({ produces, statuses }: Config): Responses {
-  if (produces === undefined || statuses === undefined) return {}
-  const content = Object.fromEntries(Object.entries(produces).map(([type, schema]) => [type, { schema }]))
+function rawAnswers({ produces, statuses = {} }: Config): Responses {
+  const content = Object.fromEntries(
+    Object.entries(produces ?? {}).map(([type, schema]) => [type, { schema }]),
+  )
+  const hasBody = (status: string): boolean => produces !== undefined && status !== '304'
   return Object.fromEntries(
     Object.entries(statuses).map(([status, description]) => [
       status,
-      status === '304' ? { description, type: 'null' } : { description, content },
+      hasBody(status) ? { description, content } : { description, type: 'null' },
     ]),
   )
 }

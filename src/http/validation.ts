@@ -11,6 +11,7 @@ import { MmsbError } from '../errors.js'
 
 interface SchemaError {
   readonly keyword: string
+  readonly schemaPath: string
   readonly instancePath: string
   readonly message: string
   readonly params: unknown
@@ -67,17 +68,27 @@ const booleanOf = (text: string): boolean | undefined =>
   text === 'true' ? true : text === 'false' ? false : undefined
 
 /**
- * One sentence about the failure that tells most. In a union every branch fails in its own way: the deepest failure is
- * of the branch the caller meant, and an unknown field says more than a missing one (that of another branch).
+ * One sentence about the failure that tells most. In a union every branch fails in its own way; the one with the fewest
+ * failures is the one the caller meant. Of several failures the deepest tells most.
  */
 function describe(errors: readonly SchemaError[], where: string): string {
-  const telling = errors.filter((e) => e.keyword !== 'anyOf' && e.keyword !== 'boolean')
-  const depth = (e: SchemaError): number =>
-    e.instancePath.split('/').length * 2 + (e.keyword === 'required' ? 0 : 1)
+  const telling = meantBranch(errors.filter((e) => e.keyword !== 'anyOf' && e.keyword !== 'boolean'))
   let best = telling[0] ?? errors[0]
-  for (const error of telling) if (best === undefined || depth(error) > depth(best)) best = error
+  for (const error of telling) if (best === undefined || depthOf(error) > depthOf(best)) best = error
   if (best === undefined) return `${where} does not fit its schema`
   return `${where}${best.instancePath.replaceAll('/', '.')}: ${sentenceOf(best)}`
+}
+
+const depthOf = (error: SchemaError): number => error.instancePath.split('/').length
+
+function meantBranch(errors: readonly SchemaError[]): readonly SchemaError[] {
+  const branches = new Map<string | undefined, SchemaError[]>()
+  for (const error of errors) {
+    const branch = /^#\/anyOf\/\d+/.exec(error.schemaPath)?.[0]
+    branches.set(branch, [...(branches.get(branch) ?? []), error])
+  }
+  const [first, ...others] = branches.values()
+  return others.reduce((best, branch) => (branch.length < best.length ? branch : best), first ?? [])
 }
 
 function sentenceOf({ keyword, params, message }: SchemaError): string {

@@ -1,7 +1,6 @@
 /** What the routes that write share: their headers, what can go wrong, how they answer. */
 import type { ErrorCode } from '../errors.js'
 import { MmsbError } from '../errors.js'
-import { FRAME_KEY_MAX_BYTES } from '../limits.js'
 import type { Reply } from './context.js'
 
 export const WRITE_PROBLEMS: readonly ErrorCode[] = [
@@ -16,8 +15,8 @@ export const WRITE_PROBLEMS: readonly ErrorCode[] = [
 /** @throws MmsbError INVALID_REQUEST */
 export function idempotencyKey(header: string | string[]): string {
   const key = Array.isArray(header) ? header.join(',') : header
-  if (key.length > 0 && Buffer.byteLength(key) <= FRAME_KEY_MAX_BYTES) return key
-  throw new MmsbError('INVALID_REQUEST', `Idempotency-Key: must have 1 to ${FRAME_KEY_MAX_BYTES} bytes`)
+  if (key.length > 0) return key
+  throw new MmsbError('INVALID_REQUEST', 'Idempotency-Key: is empty')
 }
 
 /** Sends what a promise gives, without another promise around it. */

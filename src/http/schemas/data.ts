@@ -1,6 +1,5 @@
 /** What goes in and out of the data routes, `/v1/read` and transactions. The stream's `transaction` has the same body. */
 import Type from 'typebox'
-import { FRAME_KEY_MAX_BYTES, FRAME_SOURCE_MAX_BYTES } from '../../limits.js'
 import { CLOSED, DtypeName, ElementIndex, Epoch, MergeName, Name, Octets, Values } from './common.js'
 
 const deltaFields = {
@@ -73,12 +72,11 @@ export const ReadAnswer = Type.Object(
 export const transactionFields = {
   ops: Type.Array(Type.Object({ page: Name, ...deltaFields }, CLOSED), { minItems: 1 }),
   expect: Type.Optional(Type.Array(Type.Object({ page: Name, version: Epoch }, CLOSED))),
-  source: Type.Optional(Type.String({ maxLength: FRAME_SOURCE_MAX_BYTES })),
+  source: Type.Optional(Type.String()),
   intent: Type.Optional(Type.Unknown({ description: 'Any JSON, kept in the log.' })),
   key: Type.Optional(
     Type.String({
       minLength: 1,
-      maxLength: FRAME_KEY_MAX_BYTES,
       description: 'Idempotency key, for those who cannot send the header.',
     }),
   ),

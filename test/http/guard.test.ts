@@ -1,0 +1,68 @@
+/** Only programs on this machine, and no page of another site, may speak to a server without authentication. */
+import t from 'tap'
+import { isLoopback, loopbackGuard, openGuard } from '../../src/http/guard.js'
+
+t.test('loopback addresses', async (t) => {
+  for (const host of ['127.0.0.1', '127.1.2.3', 'localhost', 'LOCALHOST', '::1', '[::1]'])
+    t.ok(isLoopback(host), host)
+  for (const host of [
+    '0.0.0.0',
+    '::',
+    '192.168.1.1',
+    'example.com',
+    '127.0.0.1.example.com',
+    '128.0.0.1',
+    '',
+  ]) {
+    t.notOk(isLoopback(host), host)
+  }
+})
+
+const guard = loopbackGuard('127.0.0.1', () => 7411)
+const isLet = (host: string | undefined, origin?: string): boolean =>
+  guard({ ...(host === undefined ? {} : { host }), ...(origin === undefined ? {} : { origin }) }) === null
+
+t.test('Host must be a name of this machine; its port is free, for tunnels', async (t) => {
+  for (const host of ['localhost', 'localhost:7411', '127.0.0.1:7411', '[::1]:7411', 'LocalHost:8080']) {
+    t.ok(isLet(host), host)
+    t.ok(isLet(host), `${host}, again`)
+  }
+  const foreign = [
+    'example.com',
+    'example.com:7411',
+    'localhost.example.com',
+    '127.0.0.1.nip.io',
+    '10.0.0.1',
+    '',
+    'localhost:x',
+    'user@localhost',
+  ]
+  for (const host of [undefined, ...foreign]) {
+    t.match(guard(host === undefined ? {} : { host }), { code: 'FORBIDDEN' }, String(host))
+  }
+})
+
+t.test('Origin must be the server itself', async (t) => {
+  t.ok(isLet('localhost:7411', 'http://localhost:7411'))
+  t.ok(isLet('127.0.0.1:7411', 'http://localhost:7411'), 'another name of the same server')
+  t.ok(isLet('localhost:8080', 'http://localhost:8080'), 'through a tunnel')
+  const foreign = [
+    'http://example.com',
+    'https://example.com:7411',
+    'http://localhost:3000',
+    'http://localhost',
+    'null',
+    '',
+    'file://',
+    'http://localhost:7411/x',
+    'http://localhost:7411.example.com',
+  ]
+  for (const origin of foreign) t.notOk(isLet('localhost:7411', origin), origin)
+})
+
+t.test('the host the server is bound to counts as its own', async (t) => {
+  const own = loopbackGuard('127.0.0.2', () => 1)
+  t.equal(own({ host: '127.0.0.2:1' }), null)
+  t.equal(loopbackGuard('::1', () => 1)({ host: '[::1]:1' }), null)
+  t.equal(openGuard({ host: 'example.com', origin: 'http://elsewhere' }), null)
+})

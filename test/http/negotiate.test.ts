@@ -1,0 +1,79 @@
+/** Accept, entity tags and byte ranges, as RFC 9110 has them. */
+import fc from 'fast-check'
+import t from 'tap'
+import {
+  byteRangeOf,
+  entityTags,
+  expectedVersion,
+  isNotModified,
+  preferredType,
+} from '../../src/http/negotiate.js'
+
+const OFFERED = ['application/octet-stream', 'application/json'] as const
+
+t.test('the type the client likes best, the first where it is indifferent', async (t) => {
+  const cases: [string | undefined, string | undefined][] = [
+    [undefined, OFFERED[0]],
+    ['', OFFERED[0]],
+    ['*/*', OFFERED[0]],
+    ['application/*', OFFERED[0]],
+    ['application/json', OFFERED[1]],
+    ['APPLICATION/JSON; charset=utf-8', OFFERED[1]],
+    ['application/json;q=0.5, application/octet-stream;q=0.4', OFFERED[1]],
+    ['application/json;q=0.4, application/octet-stream;q=0.5', OFFERED[0]],
+    ['application/json, */*;q=0.1', OFFERED[1]],
+    ['application/json, text/plain, */*', OFFERED[0]],
+    ['application/octet-stream;q=0, */*', OFFERED[1]],
+    ['text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8', OFFERED[0]],
+    ['text/plain', undefined],
+    ['application/json;q=0', undefined],
+    ['application/json;q=2', undefined],
+    ['nonsense', undefined],
+  ]
+  for (const [accept, wanted] of cases) t.equal(preferredType(accept, OFFERED), wanted, String(accept))
+})
+
+t.test('entity tags: one, several, any, weak; anything else is refused', async (t) => {
+  t.same(entityTags('"v1"', 'If-Match'), ['"v1"'])
+  t.same(entityTags(' "v1" , W/"v2"', 'If-Match'), ['"v1"', '"v2"'])
+  t.equal(entityTags(' * ', 'If-Match'), '*')
+  for (const bad of ['', 'v1', '"v1', 'v1"', '"v1" "v2"', '"v1",,"v2"', '*, "v1"']) {
+    t.throws(() => entityTags(bad, 'If-Match'), { code: 'INVALID_REQUEST' }, bad)
+  }
+  t.equal(isNotModified(undefined, 1), false)
+  t.equal(isNotModified('"v1", "v2"', 2), true)
+  t.equal(isNotModified('*', 2), true)
+  t.equal(isNotModified('"v1"', 2), false)
+})
+
+t.test('the version an If-Match asks for', async (t) => {
+  const current = (): number => 7
+  t.equal(expectedVersion(undefined, current), undefined)
+  t.equal(expectedVersion('*', current), undefined)
+  t.equal(expectedVersion('"v3"', current), 3)
+  t.equal(expectedVersion('"v3", "v7"', current), 7, 'a list holds when the current version is in it')
+  t.equal(expectedVersion('"v3", "v4"', current), 3)
+  for (const bad of ['"3"', '"v"', '"v1x"', '"v-1"', 'v3', '""']) {
+    t.throws(() => expectedVersion(bad, current), { code: 'INVALID_REQUEST' }, bad)
+  }
+})
+
+t.test('a byte range lies inside the bytes, or is refused, or ignored', async (t) => {
+  t.same(byteRangeOf('bytes=0-3', 16), { start: 0, end: 4 })
+  t.same(byteRangeOf('bytes=4-', 16), { start: 4, end: 16 })
+  t.same(byteRangeOf('bytes=-4', 16), { start: 12, end: 16 })
+  t.same(byteRangeOf('bytes=-40', 16), { start: 0, end: 16 })
+  t.same(byteRangeOf('bytes=8-999', 16), { start: 8, end: 16 })
+  for (const none of ['bytes=16-', 'bytes=99-100', 'bytes=-0']) t.equal(byteRangeOf(none, 16), null, none)
+  for (const odd of ['bytes=3-1', 'bytes=0-1,3-4', 'items=0-1', 'bytes=', 'bytes=-', 'bytes=a-b', '']) {
+    t.equal(byteRangeOf(odd, 16), undefined, odd)
+  }
+  fc.assert(
+    fc.property(fc.nat(), fc.nat(), fc.integer({ min: 1, max: 1000 }), (a, b, size) => {
+      const range = byteRangeOf(`bytes=${a}-${b}`, size)
+      if (range === undefined) return b < a
+      if (range === null) return a >= size
+      return range.start === a && range.start < range.end && range.end <= size && range.end <= b + 1
+    }),
+  )
+})
