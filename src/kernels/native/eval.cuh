@@ -3,21 +3,10 @@
 // Invariants: it gives the same bits as the VM, because both consist of the functions of scalar.cuh. It runs programs that
 // compileProgram (vm.cuh) has made and trusts them. Must not know of pages or shapes.
 #pragma once
-#include "ir.cuh"
+#include "map_state.cuh"
 #include "scalar.cuh"
 
 namespace mmsb {
-
-// An instruction of the evaluator: value `dst` in a file of 64-bit registers, each holding the bits of one lane.
-struct EvalInst {
-  u8 op, dtype;
-  u8 from;  // dtype of operand a, for cast
-  u8 reserved;
-  u16 dst, a, b, c;
-  u32 reserved2;
-  u64 imm;
-};
-
 namespace MMSB_NS {
 
 template <class T>
@@ -182,9 +171,9 @@ static MMSB_HD inline u64 evalInst(const EvalInst& inst, u64 a, u64 b, u64 c) {
   }
 }
 
-// The lane of the result for one element; load(input, dtype) gives the lane of an input's element.
-template <class Load>
-static MMSB_HD inline u64 evaluate(const EvalInst* code, u32 count, u32 result, u64* registers, const Load& load) {
+// The lane of the result for one element; load(input, dtype) gives the lane of an input's element; registers[i] is a u64.
+template <class Registers, class Load>
+static MMSB_HD inline u64 evaluate(const EvalInst* code, u32 count, u32 result, Registers registers, const Load& load) {
   for (u32 i = 0; i < count; i++) {
     const EvalInst inst = code[i];
     u64 r;

@@ -7,32 +7,6 @@
 #include "vm.cuh"
 
 namespace mmsb {
-
-enum MapMode : u32 {
-  MAP_UNUSED,   // the expression does not read it
-  MAP_SAME,     // element i for element i of the output
-  MAP_SCALAR,   // one element for all
-  MAP_STRIDED,  // broadcast along some dimensions
-};
-
-struct MapInput {
-  u32 mode;
-  u32 elementBytes;
-  u32 gatherOffset;  // MAP_STRIDED: where its block lies in the scratch behind the VM's
-  u32 stride[8];     // in elements, per collapsed dimension; 0 = broadcast
-};
-
-// The output's shape without the dimensions that no input tells apart.
-struct MapState {
-  Program* program;
-  u32 rank;
-  u32 size[8];
-  u32 inner[9];  // inner[d] = elements of dimensions d, d+1, ...: inner[rank] = 1
-  u32 vmBytes;
-  u32 inputCount;
-  MapInput inputs[kIrMaxInputs];
-};
-
 namespace MMSB_NS {
 
 // ---- shapes -------------------------------------------------------------------------------------------------------

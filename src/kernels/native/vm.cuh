@@ -8,49 +8,10 @@
 // pages, shapes or ranges (see op_map.cuh).
 #pragma once
 #include "eval.cuh"
-#include "ir.cuh"
+#include "map_state.cuh"
 #include "vm_loops.cuh"
 
 namespace mmsb {
-
-// An instruction of the VM. Operands are slots of a table of addresses: inputs, then uniforms, then registers; the last
-// slot is the destination of the block.
-struct VmInst {
-  VmKernel kernel;
-  u16 dst, a, b, c;
-};
-
-// What fills a uniform slot before a call.
-struct VmUniform {
-  u64 bits;    // constant: the lane
-  u16 input;   // else the input whose single element it is, or 0xffff: computed by uniformCode
-  u8 constant;
-  u8 dtype;
-};
-
-struct Program {
-  u32 inputCount;
-  u8 inputDtype[kIrMaxInputs];
-  u8 inputUniform[kIrMaxInputs];
-  u8 inputUsed[kIrMaxInputs];
-  u8 outDtype;
-
-  EvalInst* eval;
-  u32 evalCount, evalRegisters;
-  u16 evalResult;
-
-  VmInst* code;  // per block
-  u32 codeCount;
-  VmInst* uniformCode;  // once per call
-  u32 uniformCodeCount;
-  VmUniform* uniforms;
-  u32 uniformCount, registerCount;
-  u32 slotCount;      // inputCount + uniformCount + registerCount + 1
-  u32 blockElements;  // elements of a block
-  u32 registerBytes;  // distance between registers
-  f32 costNs;         // rough time per element
-};
-
 namespace MMSB_NS {
 
 // ---- lowering -----------------------------------------------------------------------------------------------------

@@ -3,14 +3,10 @@
 // Invariants: a loop reads operand i before it writes result i, so a result may lie on an operand of the same lane size. Loops
 // are short and without branches, so that the compiler vectorises them.
 #pragma once
-#include "ir.cuh"
+#include "map_state.cuh"
 #include "scalar.cuh"
 
 namespace mmsb {
-
-// A loop over n elements: operands and result by address; a scalar operand is the address of one lane.
-typedef void (*VmKernel)(void* dst, const void* a, const void* b, const void* c, size_t n);
-
 namespace MMSB_NS {
 
 #define MMSB_LOOP _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)
