@@ -26,8 +26,8 @@ function millions(dollars: number): string {
 export function printHead(): void {
   const books = BOOKS.map((book, i) => `${book} <= ${(LIMITS[i]! / 1e6).toFixed(1)}`.padEnd(18))
   say(dim(`                                   VaR and ES in million dollars; VaR above its limit: !`))
-  say(bold(`month    epoch  pages  took   ${books.join('')}`))
-  say(dim(`                              ${BOOKS.map(() => '   VaR    ES      ').join('')}`))
+  say(bold(`month    epoch  pages  took   ${books.join('')}`.trimEnd()))
+  say(dim(`                              ${BOOKS.map(() => '   VaR    ES      ').join('')}`.trimEnd()))
 }
 
 export interface Row {
@@ -48,9 +48,8 @@ export function printRow(row: Row): void {
   })
   const pages = String(row.change.changes.length).padStart(5)
   const took = `${row.tookMs.toFixed(1)} ms`.padStart(8)
-  say(
-    `${row.month} ${String(row.change.epoch).padStart(5)}  ${pages}${took}   ${cells.join('')}${row.note ?? ''}`,
-  )
+  const risk = cells.join('') + (row.note ?? '')
+  say(`${row.month} ${String(row.change.epoch).padStart(5)}  ${pages}${took}   ${risk}`.trimEnd())
 }
 
 /** Colour codes take room in a string but not on the screen. */

@@ -11,17 +11,22 @@ export function readDocument(path: string): string {
 export interface Block {
   readonly language: string
   readonly text: string
-  /** The line of prose before the block. */
+  /** The last line of prose before the block; other blocks may stand between. */
   readonly before: string
 }
 
 export function blocksOf(markdown: string): Block[] {
   const blocks: Block[] = []
   for (const match of markdown.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)) {
-    const before = markdown.slice(0, match.index).trimEnd().split('\n').at(-1) ?? ''
+    const prose = withoutBlocks(markdown.slice(0, match.index))
+    const before = prose.trimEnd().split('\n').at(-1) ?? ''
     blocks.push({ language: match[1]!, text: match[2]!, before })
   }
   return blocks
+}
+
+function withoutBlocks(markdown: string): string {
+  return markdown.replace(/^```[\s\S]*?^```$/gm, '')
 }
 
 /** Rows of all tables, header and rule left out; cells trimmed. */
@@ -46,6 +51,5 @@ export function tableRowsOf(markdown: string): string[][] {
 
 /** Targets of links, without code blocks. */
 export function linksOf(markdown: string): string[] {
-  const prose = markdown.replace(/^```[\s\S]*?^```$/gm, '')
-  return [...prose.matchAll(/\]\(([^)\s]+)\)/g)].map((match) => match[1]!)
+  return [...withoutBlocks(markdown).matchAll(/\]\(([^)\s]+)\)/g)].map((match) => match[1]!)
 }
