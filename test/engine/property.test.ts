@@ -101,10 +101,15 @@ async function replays(
   return epoch === live.epoch && digest === live.digest
 }
 
-async function runSeed(seed: number, dataDir: string): Promise<string[]> {
+async function runSeed(seed: number, dataDir: string | undefined): Promise<string[]> {
   const draw = new Draw(seed)
   const threads = draw.int(1, 3)
-  const bus = await Bus.open({ dataDir, backend: 'cpu', fsync: 'off', threads })
+  const bus = await Bus.open({
+    ...(dataDir === undefined ? {} : { dataDir }),
+    backend: 'cpu',
+    fsync: 'off',
+    threads,
+  })
   const problems: string[] = []
   let live = bus.status()
   try {
@@ -131,15 +136,16 @@ async function runSeed(seed: number, dataDir: string): Promise<string[]> {
   } finally {
     await bus.close()
   }
-  if (!(await replays(dataDir, 4 - threads, live)))
+  if (dataDir !== undefined && !(await replays(dataDir, 4 - threads, live)))
     problems.push(`seed ${seed}: the replay has another digest`)
   return problems
 }
 
 t.test(`incremental = from scratch and replay = live, over ${SEEDS} random graphs`, async (t) => {
   for (let seed = FIRST_SEED; seed < FIRST_SEED + SEEDS; seed++) {
-    const dataDir = mkdtempSync(join(tmpdir(), 'mmsb-'))
+    // Every fifth graph is logged and replayed as well; opening a folder takes longer than all the rest.
+    const dataDir = seed % 5 === 0 ? mkdtempSync(join(tmpdir(), 'mmsb-')) : undefined
     t.same(await runSeed(seed, dataDir), [], `seed ${seed}`)
-    rmSync(dataDir, { recursive: true })
+    if (dataDir !== undefined) rmSync(dataDir, { recursive: true })
   }
 })
