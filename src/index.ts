@@ -3,6 +3,7 @@
  */
 import { Bus as EngineBus } from './engine/bus.js'
 import type { BusOptions } from './engine/types.js'
+import { hubOf } from './stream/hub.js'
 import { type Change, type SubscribeOptions, subscribe } from './stream/subscribe.js'
 
 /** A bus that can be subscribed to. */
@@ -14,6 +15,12 @@ export class Bus extends EngineBus {
   /** Every change to the pages that match, in order, from now on. Leaving the loop ends the subscription. */
   subscribe(options: SubscribeOptions): AsyncIterableIterator<Change> {
     return subscribe(this, options)
+  }
+
+  /** Finishes what is queued, ends the subscriptions, closes the log and frees the memory. Idempotent. */
+  override async close(): Promise<void> {
+    await super.close()
+    hubOf(this).close()
   }
 }
 

@@ -20,7 +20,7 @@ t.test('examples', async (t) => {
   t.notOk(patternSet(['*.b']).matches('a.b.c'))
 })
 
-t.test('matches what the definition matches', async () => {
+t.test('matches what the definition matches', async (t) => {
   const letters = fc
     .array(fc.constantFrom('a', 'b', '*'), { minLength: 1, maxLength: 8 })
     .map((l) => l.join(''))
@@ -33,6 +33,7 @@ t.test('matches what the definition matches', async () => {
     ),
     { numRuns: 2000 },
   )
+  t.pass('for every pattern and name tried')
 })
 
 t.test('a hostile pattern takes no time', async (t) => {

@@ -1,0 +1,524 @@
+/** Queues, conflation, rates and progress, with a clock and readers that the test commands. */
+import t, { type Test } from 'tap'
+import type { CommitEvent, PageChange } from '../../src/engine/types.js'
+import { MmsbError } from '../../src/errors.js'
+import {
+  CHANGED_RANGES_MAX,
+  STREAM_CHANGE_MAX_BYTES,
+  STREAM_PROGRESS_INTERVAL_MS,
+  STREAM_QUEUE_MAX_BYTES,
+  STREAM_SNAPSHOT_MAX_BYTES,
+} from '../../src/limits.js'
+import type { StreamClock } from '../../src/stream/clock.js'
+import { StreamHub } from '../../src/stream/hub.js'
+import { jsonHead, jsonTail, type StreamMessage } from '../../src/stream/messages.js'
+import type { Sink, StreamBus } from '../../src/stream/types.js'
+import { type Message, Mirror } from './helpers.js'
+
+class FakeClock implements StreamClock {
+  #nowMs = 1000
+  #timers: { atMs: number; readonly periodMs: number; readonly run: () => void }[] = []
+
+  nowMs(): number {
+    return this.#nowMs
+  }
+
+  every(periodMs: number, run: () => void): () => void {
+    return this.#add({ atMs: this.#nowMs + periodMs, periodMs, run })
+  }
+
+  after(delayMs: number, run: () => void): () => void {
+    return this.#add({ atMs: this.#nowMs + delayMs, periodMs: 0, run })
+  }
+
+  #add(timer: { atMs: number; readonly periodMs: number; readonly run: () => void }): () => void {
+    this.#timers.push(timer)
+    return () => {
+      this.#timers = this.#timers.filter((other) => other !== timer)
+    }
+  }
+
+  get timerCount(): number {
+    return this.#timers.length
+  }
+
+  advance(ms: number): void {
+    const endMs = this.#nowMs + ms
+    for (;;) {
+      const [next] = this.#timers.filter(({ atMs }) => atMs <= endMs).sort((a, b) => a.atMs - b.atMs)
+      if (next === undefined) break
+      this.#nowMs = next.atMs
+      if (next.periodMs === 0) this.#timers = this.#timers.filter((other) => other !== next)
+      else next.atMs += next.periodMs
+      next.run()
+    }
+    this.#nowMs = endMs
+  }
+}
+
+/** A bus of u32 pages that commits when told to, and can be caught with an epoch in flight. */
+class FakeBus implements StreamBus {
+  epoch = 0
+  failure: string | null = null
+  gathers = 0
+  listeners = new Set<(event: CommitEvent) => void>()
+  #failureListeners = new Set<(reason: string) => void>()
+  #pages = new Map<string, { id: number; version: number; values: Uint32Array }>()
+  #nextId = 1
+  #isInFlight = false
+  #waiting: (() => void)[] = []
+
+  onCommit(listener: (event: CommitEvent) => void): () => void {
+    this.listeners.add(listener)
+    return () => this.listeners.delete(listener)
+  }
+
+  onFailure(listener: (reason: string) => void): () => void {
+    this.#failureListeners.add(listener)
+    return () => this.#failureListeners.delete(listener)
+  }
+
+  between(run: () => void): void {
+    if (this.#isInFlight) this.#waiting.push(run)
+    else run()
+  }
+
+  pageNames(): string[] {
+    return [...this.#pages.keys()].sort()
+  }
+
+  peek(name: string) {
+    const { id, version, values } = this.#pages.get(name)!
+    const size = { elements: values.length, bytes: values.byteLength }
+    return {
+      id,
+      name,
+      kind: 'source' as const,
+      dtype: 'u32' as const,
+      shape: [values.length],
+      version,
+      ...size,
+    }
+  }
+
+  gather(pageId: number, ranges: Uint32Array): Uint32Array {
+    this.gathers++
+    if (this.#isInFlight) throw new Error('gathered while an epoch was in flight')
+    const page = [...this.#pages.values()].find(({ id }) => id === pageId)!
+    const out: number[] = []
+    for (let i = 0; i < ranges.length; i += 2) {
+      out.push(...page.values.subarray(ranges[i]!, ranges[i]! + ranges[i + 1]!))
+    }
+    return Uint32Array.from(out)
+  }
+
+  values(name: string): number[] {
+    return [...this.#pages.get(name)!.values]
+  }
+
+  begin(): void {
+    this.#isInFlight = true
+  }
+
+  fail(reason: string): void {
+    this.failure = reason
+    for (const listener of this.#failureListeners) listener(reason)
+  }
+
+  commit(...steps: ((bus: FakeBus) => PageChange)[]): void {
+    const changes = steps.map((step) => step(this))
+    this.epoch++
+    for (const { page, kind } of changes) if (kind !== 'deleted') this.#pages.get(page)!.version = this.epoch
+    this.#isInFlight = false
+    for (const listener of [...this.listeners]) listener({ epoch: this.epoch, timestampMs: 0, changes })
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const run of waiting) run()
+  }
+
+  create(name: string, elements: number): PageChange {
+    this.#pages.set(name, { id: this.#nextId++, version: 0, values: new Uint32Array(elements) })
+    return this.#change(name, 'created', Uint32Array.of(0, elements))
+  }
+
+  set(name: string, ...writes: [number, number][]): PageChange {
+    const { values } = this.#pages.get(name)!
+    for (const [index, value] of writes) values[index] = value
+    return this.#change(name, 'source', Uint32Array.from(writes.flatMap(([index]) => [index, 1])))
+  }
+
+  delete(name: string): PageChange {
+    const change = this.#change(name, 'deleted', new Uint32Array(0))
+    this.#pages.delete(name)
+    return change
+  }
+
+  #change(name: string, kind: PageChange['kind'], ranges: Uint32Array): PageChange {
+    const { id, values } = this.#pages.get(name)!
+    return { pageId: id, page: name, kind, dtype: 'u32', shape: [values.length], ranges }
+  }
+}
+
+const create = (name: string, elements: number) => (bus: FakeBus) => bus.create(name, elements)
+const set =
+  (name: string, ...writes: [number, number][]) =>
+  (bus: FakeBus) =>
+    bus.set(name, ...writes)
+const remove = (name: string) => (bus: FakeBus) => bus.delete(name)
+
+/** A reader whose queue drains when the test says so. */
+class FakeSink implements Sink {
+  readonly got: Message[] = []
+  readonly raw: StreamMessage[] = []
+  queuedBytes = 0
+  isCongested = false
+  isClosed = false
+
+  send(id: string, message: StreamMessage): void {
+    this.raw.push(message)
+    this.got.push(JSON.parse(jsonHead(message.type, id) + jsonTail(message)) as Message)
+  }
+
+  closed(): void {
+    this.isClosed = true
+  }
+
+  get types(): string[] {
+    return this.got.map(({ type }) => type)
+  }
+}
+
+function setup(_t: Test) {
+  const bus = new FakeBus()
+  const clock = new FakeClock()
+  const hub = new StreamHub(bus, clock)
+  bus.commit(create('a', 8), create('b', 8))
+  const connect = () => {
+    const sink = new FakeSink()
+    return { sink, connection: hub.connect(sink) }
+  }
+  return { bus, clock, hub, connect }
+}
+
+t.test('a lossless reader that stalls is ended with the epoch to resume from', async (t) => {
+  const { bus, connect, hub } = setup(t)
+  const { sink, connection } = connect()
+  connection.subscribe('s', { pages: ['a'] })
+  bus.commit(set('a', [0, 1]))
+  sink.queuedBytes = STREAM_QUEUE_MAX_BYTES - 1
+  sink.isCongested = true
+  bus.commit(set('a', [0, 2]))
+  sink.queuedBytes = STREAM_QUEUE_MAX_BYTES
+  bus.commit(set('b', [0, 3]))
+  bus.commit(set('a', [0, 4]))
+  bus.commit(set('a', [0, 5]))
+  t.same(sink.types, ['subscribed', 'change', 'change', 'overflow'])
+  t.same(sink.got.at(-1), { type: 'overflow', id: 's', resumeFrom: 4 }, 'all up to 4 was delivered')
+  t.match(hub.stats(), { subscriptions: 0, topics: 0, overflows: 1 })
+  t.equal(bus.listeners.size, 0, 'and costs nothing any more')
+  sink.queuedBytes = 0
+  connection.subscribe('s', { pages: ['a'] })
+  t.equal(sink.types.at(-1), 'subscribed')
+})
+
+t.test('a reader who wants the latest gets the epochs he missed as one', async (t) => {
+  const { bus, connect } = setup(t)
+  const { sink, connection } = connect()
+  connection.subscribe('s', { pages: ['*'], policy: 'latest' })
+  bus.commit(set('a', [0, 1]))
+  sink.isCongested = true
+  bus.commit(set('a', [0, 2], [3, 2]))
+  bus.commit(set('b', [7, 3]))
+  bus.commit(set('a', [1, 4], [0, 4]))
+  bus.commit(create('c', 2))
+  bus.commit(set('c', [1, 6]))
+  t.equal(sink.got.length, 2)
+  sink.isCongested = false
+  connection.drained()
+  t.same(sink.got.at(-1), {
+    type: 'change',
+    id: 's',
+    first: 3,
+    epoch: 7,
+    changes: [
+      {
+        page: 'a',
+        kind: 'source',
+        ranges: [
+          [0, 2],
+          [3, 1],
+        ],
+        values: [4, 4, 2],
+      },
+      { page: 'b', kind: 'source', ranges: [[7, 1]], values: [3] },
+      { page: 'c', kind: 'created', dtype: 'u32', shape: [2], ranges: [[0, 2]], values: [0, 6] },
+    ],
+  })
+  bus.commit(set('a', [0, 7]))
+  t.match(sink.got.at(-1), { first: 8, epoch: 8 })
+  connection.drained()
+  t.equal(sink.got.length, 4, 'nothing is left')
+})
+
+t.test('pages that come and go while a reader lags', async (t) => {
+  const { bus, connect } = setup(t)
+  const { sink, connection } = connect()
+  connection.subscribe('s', { pages: ['*'], policy: 'latest' })
+  sink.isCongested = true
+  bus.commit(create('brief', 1))
+  bus.commit(remove('brief'))
+  sink.isCongested = false
+  connection.drained()
+  t.same(sink.types, ['subscribed'], 'a page that came and went leaves nothing')
+  sink.isCongested = true
+  bus.commit(set('a', [0, 1]))
+  bus.commit(remove('a'))
+  bus.commit(create('a', 2))
+  sink.isCongested = false
+  connection.drained()
+  t.match(
+    sink.got.at(-1)?.changes?.map(({ page, kind }) => [page, kind]),
+    [
+      ['a', 'deleted'],
+      ['a', 'created'],
+    ],
+  )
+})
+
+t.test('what was deleted and created in one epoch under one name is told in that order', async (t) => {
+  const { bus, connect } = setup(t)
+  const { sink, connection } = connect()
+  connection.subscribe('s', { pages: ['a'] })
+  const gone = bus.delete('a')
+  bus.commit(create('a', 1), () => gone)
+  t.same(
+    sink.got.at(-1)?.changes?.map(({ kind }) => kind),
+    ['deleted', 'created'],
+  )
+})
+
+t.test('a maximum rate folds what comes too soon and sends it on time', async (t) => {
+  const { bus, clock, connect } = setup(t)
+  const { sink, connection } = connect()
+  connection.subscribe('s', { pages: ['a'], maxRate: 10 })
+  for (let i = 1; i <= 10; i++) {
+    bus.commit(set('a', [0, i]))
+    clock.advance(30)
+  }
+  clock.advance(200)
+  const changes = sink.got.filter(({ type }) => type === 'change')
+  t.same(
+    changes.map(({ first, epoch }) => [first, epoch]),
+    [
+      [2, 2],
+      [3, 5],
+      [6, 8],
+      [9, 11],
+    ],
+  )
+  t.same(
+    changes.map((c) => c.changes?.[0]?.values),
+    [[1], [4], [7], [10]],
+  )
+})
+
+t.test('folded changes are read between epochs only', async (t) => {
+  const { bus, clock, connect } = setup(t)
+  const { sink, connection } = connect()
+  connection.subscribe('s', { pages: ['a'], maxRate: 10 })
+  bus.commit(set('a', [0, 1]))
+  bus.commit(set('a', [0, 2]))
+  bus.begin()
+  clock.advance(1000)
+  t.same(sink.types.filter((type) => type === 'change').length, 1, 'waits for the epoch in flight')
+  bus.commit(set('a', [1, 3]))
+  t.match(sink.got.at(-1), { first: 3, epoch: 4, changes: [{ values: [2, 3] }] })
+})
+
+t.test('a snapshot waits for the epoch in flight and for room in the queue', async (t) => {
+  const { bus, connect } = setup(t)
+  const { sink, connection } = connect()
+  bus.begin()
+  connection.subscribe('s', { pages: ['a'], from: 'snapshot' })
+  t.same(sink.types, [])
+  bus.commit(set('a', [0, 5]))
+  t.same(sink.types, ['subscribed', 'snapshot'])
+  t.match(sink.got[1], { epoch: 2, pages: { a: { version: 2, values: [5, 0, 0, 0, 0, 0, 0, 0] } } })
+  sink.isCongested = true
+  connection.subscribe('s2', { pages: ['a'], from: 'snapshot' })
+  bus.commit(set('a', [0, 6]))
+  t.same(
+    sink.got.filter(({ id }) => id === 's2'),
+    [],
+  )
+  sink.isCongested = false
+  connection.drained()
+  t.same(
+    sink.got.filter(({ id }) => id === 's2').map(({ type, epoch }) => [type, epoch]),
+    [
+      ['subscribed', 3],
+      ['snapshot', 3],
+    ],
+  )
+  sink.isCongested = true
+  connection.subscribe('s3', { pages: ['a'], from: 'snapshot' })
+  t.ok(connection.unsubscribe('s3'), 'one that waits can be ended')
+  sink.isCongested = false
+  connection.drained()
+  t.same(
+    sink.got.filter(({ id }) => id === 's3').map(({ type }) => type),
+    ['unsubscribed'],
+  )
+})
+
+t.test('a snapshot in the queue does not count against the changes that follow', async (t) => {
+  const { bus, connect } = setup(t)
+  const { sink, connection } = connect()
+  const send = sink.send.bind(sink)
+  sink.send = (id, message) => {
+    if (message.type === 'snapshot') sink.queuedBytes = 2 * STREAM_QUEUE_MAX_BYTES
+    send(id, message)
+  }
+  connection.subscribe('s', { pages: ['a'], from: 'snapshot' })
+  bus.commit(set('a', [0, 1]))
+  t.equal(sink.types.at(-1), 'change')
+  sink.queuedBytes = 3 * STREAM_QUEUE_MAX_BYTES
+  bus.commit(set('a', [0, 2]))
+  t.equal(sink.types.at(-1), 'overflow', 'the bound holds beyond the snapshot')
+})
+
+t.test('what is too large to send ends the subscription with an error, not the server', async (t) => {
+  const { bus, connect } = setup(t)
+  const { sink, connection } = connect()
+  connection.subscribe('s', { pages: ['big'] })
+  connection.subscribe('names', { pages: ['big'], data: 'ranges' })
+  bus.commit(create('big', STREAM_CHANGE_MAX_BYTES / 4 + 1))
+  t.match(
+    sink.got.find(({ type }) => type === 'error'),
+    { id: 's', code: 'PAYLOAD_TOO_LARGE' },
+  )
+  t.match(sink.got.at(-1), { type: 'change', id: 'names' })
+  connection.subscribe('s', { pages: ['big'], from: 'snapshot' })
+  t.match(
+    sink.got.at(-1),
+    { type: 'error', id: 's', code: 'PAYLOAD_TOO_LARGE' },
+    String(STREAM_SNAPSHOT_MAX_BYTES),
+  )
+})
+
+t.test('progress, at least every so often while nothing happens', async (t) => {
+  const { bus, clock, connect, hub } = setup(t)
+  const { sink, connection } = connect()
+  connection.subscribe('s', { pages: ['a'] })
+  const started = clock.nowMs()
+  for (let i = 0; i < 12; i++) {
+    bus.commit(set('b', [0, i]))
+    clock.advance(STREAM_PROGRESS_INTERVAL_MS / 4)
+  }
+  const progress = sink.got.filter(({ type }) => type === 'progress')
+  t.ok(progress.length >= (clock.nowMs() - started) / STREAM_PROGRESS_INTERVAL_MS)
+  t.match(progress.at(-1), { id: 's', epoch: Number })
+  t.ok(progress.at(-1)!.epoch! >= bus.epoch - 3)
+  sink.isCongested = true
+  const before = sink.got.length
+  clock.advance(60_000)
+  t.equal(sink.got.length, before, 'a full queue gets none')
+  connection.close()
+  t.same([clock.timerCount, hub.stats().connections, sink.isClosed], [0, 0, true])
+})
+
+t.test('one encoding for all who asked for the same, gathered once', async (t) => {
+  const { bus, hub, connect } = setup(t)
+  const readers = Array.from({ length: 50 }, connect)
+  for (const [i, { connection }] of readers.entries()) {
+    connection.subscribe(`s${i % 2}`, { pages: i % 3 === 0 ? ['a', 'b'] : ['b', 'a'] })
+  }
+  connect().connection.subscribe('other', { pages: ['a'] })
+  t.equal(hub.stats().topics, 2)
+  bus.commit(set('a', [0, 1]), set('b', [0, 1]))
+  t.equal(new Set(readers.map(({ sink }) => sink.raw.at(-1))).size, 1, 'one message')
+  t.equal(bus.gathers, 2, 'one gather a page')
+  const [message] = readers[0]!.sink.raw.slice(-1) as { encoded<T>(key: string, make: () => T): T }[]
+  let made = 0
+  for (let i = 0; i < 5; i++) message!.encoded('x', () => ++made)
+  t.equal(made, 1)
+})
+
+t.test('a bus that fails tells its subscribers', async (t) => {
+  const { bus, connect } = setup(t)
+  const { sink, connection } = connect()
+  connection.subscribe('s', { pages: ['a'] })
+  bus.fail('the disk is gone')
+  t.match(sink.got.at(-1), { type: 'error', id: 's', code: 'BUS_FAILED', detail: /the disk is gone/ })
+  connection.subscribe('s', { pages: ['a'], from: 'snapshot' })
+  t.match(sink.got.at(-1), { type: 'error', id: 's', code: 'BUS_FAILED' })
+})
+
+t.test('a sink that throws ends its own subscription alone', async (t) => {
+  const { bus, connect } = setup(t)
+  const [bad, good] = [connect(), connect()]
+  bad.connection.subscribe('s', { pages: ['a'] })
+  good.connection.subscribe('s', { pages: ['a'] })
+  const send = bad.sink.send.bind(bad.sink)
+  bad.sink.send = (id, message) => {
+    if (message.type === 'change') throw new MmsbError('INTERNAL', 'no')
+    send(id, message)
+  }
+  bus.commit(set('a', [0, 1]))
+  t.match(bad.sink.got.at(-1), { type: 'error', code: 'INTERNAL' })
+  t.equal(good.sink.types.at(-1), 'change')
+})
+
+t.test('any history, any reader: the mirror equals the pages', async (t) => {
+  let seed = 7
+  const random = (below: number): number => {
+    seed = (seed * 1103515245 + 12345) & 0x7fffffff
+    return (seed >> 8) % below
+  }
+  for (let round = 0; round < 40; round++) {
+    const { bus, clock, connect } = setup(t)
+    const readers = [
+      { options: { pages: ['*'] }, ...connect() },
+      { options: { pages: ['*'], policy: 'latest' as const }, ...connect() },
+      { options: { pages: ['*'], maxRate: 20 }, ...connect() },
+    ]
+    for (const { connection, options } of readers) connection.subscribe('m', { ...options, from: 'snapshot' })
+    for (let i = 0; i < 60; i++) {
+      const names = bus.pageNames()
+      const name = names[random(names.length)]
+      const dice = random(10)
+      if (dice === 0) bus.commit(create(`p${random(1e6)}`, 1 + random(4)))
+      else if (dice === 1 && name !== undefined && names.length > 1) bus.commit(remove(name))
+      else if (name !== undefined) bus.commit(set(name, [random(bus.values(name).length), random(1000)]))
+      clock.advance(random(40))
+      const { sink, connection } = readers[1]!
+      if (random(3) === 0) sink.isCongested = !sink.isCongested
+      if (!sink.isCongested) connection.drained()
+    }
+    readers[1]!.sink.isCongested = false
+    readers[1]!.connection.drained()
+    clock.advance(1000)
+    for (const { sink } of readers) {
+      const mirror = new Mirror()
+      for (const message of sink.got) mirror.apply(message)
+      t.same(mirror.faults, [])
+      const pages = Object.fromEntries([...mirror.pages].sort())
+      t.same(pages, Object.fromEntries(bus.pageNames().map((name) => [name, bus.values(name)])))
+    }
+  }
+})
+
+t.test('folding keeps the number of ranges bounded', async (t) => {
+  const { bus, connect } = setup(t)
+  bus.commit(create('wide', 4096))
+  const { sink, connection } = connect()
+  connection.subscribe('s', { pages: ['wide'], policy: 'latest' })
+  sink.isCongested = true
+  for (let i = 0; i < 1024; i++) bus.commit(set('wide', [i * 3, i]))
+  sink.isCongested = false
+  connection.drained()
+  const [change] = sink.got.at(-1)!.changes!
+  t.ok(change!.ranges!.length <= CHANGED_RANGES_MAX)
+  const covered = new Set(change!.ranges!.flatMap(([o, n]) => Array.from({ length: n }, (_, i) => o + i)))
+  t.ok(Array.from({ length: 1024 }, (_, i) => i * 3).every((index) => covered.has(index)))
+})
