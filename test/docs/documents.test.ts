@@ -1,5 +1,5 @@
 /** Documents say what the code says: the error table, the links, the make targets, the tests that guarantees name. */
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import t from 'tap'
 import { ERRORS } from '../../src/errors.js'
@@ -50,13 +50,17 @@ t.test('every make target that a document names is there', async (t) => {
   }
 })
 
-t.test('every test that a document names is there', async (t) => {
+t.test('every test that a document names is there, with its title', async (t) => {
   let count = 0
   for (const document of DOCUMENTS.filter((name) => name.endsWith('.md'))) {
-    for (const [, path] of readDocument(document).matchAll(/`(test\/[\w./-]+|bench\/[\w./-]+\.ts)`/g)) {
+    const named = /`((?:test|bench)\/[\w./-]+)`(?: "([^"]+)")?/g
+    for (const [, path, title] of readDocument(document).matchAll(named)) {
       count += 1
-      t.ok(existsSync(join(ROOT, path!)), `${document} names ${path}`)
+      const file = join(ROOT, path!)
+      t.ok(existsSync(file), `${document} names ${path}`)
+      if (title === undefined || !existsSync(file)) continue
+      t.ok(readFileSync(file, 'utf8').includes(title), `${document}: ${path} has "${title}"`)
     }
   }
-  t.ok(count > 0)
+  t.ok(count > 20)
 })
