@@ -145,9 +145,7 @@ export class Typer {
 
   select(condition: Expression, a: Expression, b: Expression, column: number): Expression {
     const test = this.#truth(condition, column)
-    const known = this.#builder.constantOf(test)
     if (this.#strongDtype(a) === undefined && this.#strongDtype(b) === undefined) {
-      if (known !== undefined) return known === 1n ? a : b
       return { kind: 'choice', condition: test, a, b, isFloat: isFloat(a) || isFloat(b) }
     }
     const dtype = this.#common([a, b], column)
