@@ -4,6 +4,7 @@
  * Invariants: the event loop is given back after every piece; at most CHECKPOINT_PIECES_IN_FLIGHT buffers exist, handed
  * over and back without a copy; the file gets its name only after the log is durable up to its epoch.
  */
+import fs from 'node:fs'
 import path from 'node:path'
 import { MmsbError } from '../errors.js'
 import {
@@ -33,11 +34,12 @@ export async function writeCheckpoint(job: CheckpointJob): Promise<CheckpointInf
   const startedMs = performance.now()
   const { epoch } = job.source.header
   const file = path.join(job.dir, checkpointName(epoch))
+  const temporary = path.join(job.dir, 'next.tmp')
   const client = new WorkerClient(startWorker('checkpoint-worker'))
   const ask = (request: CheckpointRequest, transfer?: ArrayBuffer[]): Promise<unknown> =>
     client.request(request, transfer)
   try {
-    await ask({ type: 'begin', temporary: path.join(job.dir, 'next.tmp'), file })
+    await ask({ type: 'begin', temporary, file })
     await handOver(job.source, ask)
     job.source.onRead?.()
     await job.syncLog()
@@ -46,6 +48,8 @@ export async function writeCheckpoint(job: CheckpointJob): Promise<CheckpointInf
     const ms = Math.round(performance.now() - startedMs)
     return { epoch, pages: pages.length, bytes: bytesOf(pages), newBytes, ms, file: path.basename(file) }
   } catch (error) {
+    await client.terminate()
+    fs.rmSync(temporary, { force: true })
     if (error instanceof MmsbError) throw error
     const text = `the checkpoint of epoch ${epoch} could not be written: ${textOf(error)}`
     throw isNoRoom(error)

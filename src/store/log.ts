@@ -111,16 +111,29 @@ function inspectLast(
     const newestEpoch = scanner.nextEpoch - 1
     const base = { segments, busId: last.header.busId, newestEpoch }
     if ('tornBytes' in verdict) return { ...base, tornBytes: verdict.tornBytes, damage: null }
-    return { ...base, tornBytes: 0, damage: describeDamage(last, scanner, verdict.damage) }
+    return {
+      ...base,
+      tornBytes: 0,
+      damage: describeDamage(last, scanner, verdict.damage, verdict.newestEpoch),
+    }
   } finally {
     io.close(fd)
   }
 }
 
-function describeDamage(entry: SegmentEntry, scanner: SegmentScanner, why: string): string {
+function describeDamage(
+  entry: SegmentEntry,
+  scanner: SegmentScanner,
+  why: string,
+  newestEpoch: number,
+): string {
+  const { offset, nextEpoch, ended } = scanner
+  const state = ended === 'empty' || ended === 'seal' ? 'missing' : 'damaged'
+  const lost =
+    newestEpoch > nextEpoch ? `epochs ${nextEpoch} to ${newestEpoch}` : `epoch ${nextEpoch} and any after it`
   return (
-    `segment ${path.basename(entry.file)}, offset ${scanner.offset}: the record of epoch ${scanner.nextEpoch} is damaged ` +
-    `(${why}); cutting the log there would lose epoch ${scanner.nextEpoch} and all after it`
+    `segment ${path.basename(entry.file)}, offset ${offset}: the record of epoch ${nextEpoch} is ${state} (${why}); ` +
+    `cutting the log there would lose ${lost}`
   )
 }
 
@@ -217,7 +230,7 @@ export function* recordsAfter(
     const entry = segments[i]
     if (entry === undefined || entry.header.firstEpoch > newestEpoch) return
     const last = (segments[i + 1]?.header.firstEpoch ?? newestEpoch + 1) - 1
-    yield* recordsOfSegment(place, entry, fromEpoch, last)
+    yield* recordsOfSegment(place, entry, fromEpoch, last, newestEpoch)
   }
 }
 
@@ -226,6 +239,7 @@ function* recordsOfSegment(
   entry: SegmentEntry,
   fromEpoch: number,
   lastEpoch: number,
+  newestEpoch: number,
 ): Generator<LogRecord> {
   const { io, crc32c } = place
   const fd = io.open(entry.file, {})
@@ -233,17 +247,15 @@ function* recordsOfSegment(
     const scanner = new SegmentScanner(io, fd, Math.min(entry.end, io.sizeBytes(fd)), entry.header, crc32c)
     while (scanner.nextEpoch <= lastEpoch) {
       const found = scanner.next()
-      if (found === null)
-        throw damageError(describeDamage(entry, scanner, 'later segments or records follow it'))
+      if (found === null) {
+        const why = 'later records were written when it was durable'
+        throw busFailed(`the log is damaged: ${describeDamage(entry, scanner, why, newestEpoch)}`)
+      }
       if (found.record.epoch > fromEpoch) yield found.record
     }
   } finally {
     io.close(fd)
   }
-}
-
-export function damageError(detail: string): MmsbError {
-  return busFailed(`the log is damaged: ${detail}`)
 }
 
 /** Reads records from an offset of one segment, asynchronously, in windows. Records own their bytes' window. */

@@ -6,7 +6,7 @@
  * record that was durable has gone bad). Damage is proven by what stands behind: a later record is begun only when those
  * before it are durable, or else says how many are not (SyncMark). Knows nothing of other segments.
  */
-import { LOG_READ_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
+import { LOG_READ_BYTES, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
 import type { StoreIo } from './io.js'
 import {
   decodeRecordHeader,
@@ -125,15 +125,19 @@ export class SegmentScanner {
    */
   judgeEnd(): EndVerdict {
     if (this.ended === null) throw new Error('judgeEnd before the end')
-    if (this.ended === 'epoch') return { damage: `the record there is not of epoch ${this.nextEpoch}` }
+    if (this.ended === 'epoch') return this.damage('a record of another epoch stands there')
     const tail = this.lastNonZero()
     if (this.ended === 'seal')
       return tail > this.offset + RECORD_HEADER_BYTES
-        ? { damage: 'bytes follow the seal of a clean close' }
+        ? this.damage('bytes follow the seal of a clean close')
         : CLEAN
     if (tail <= this.offset) return CLEAN
     const later = this.laterEvidence()
-    return later !== null ? { damage: later } : { tornBytes: tail - this.offset }
+    return later ?? { tornBytes: tail - this.offset }
+  }
+
+  private damage(why: string): Damage {
+    return { damage: why, newestEpoch: this.nextEpoch }
   }
 
   /** Offset behind the last byte that is not zero, or `offset`. */
@@ -148,23 +152,30 @@ export class SegmentScanner {
   }
 
   /** Something behind the end that could only be written when the record at the end was durable. */
-  private laterEvidence(): string | null {
+  private laterEvidence(): Damage | null {
     const { window, offset, nextEpoch } = this
+    let newest: RecordHeader | null = null
+    for (let from = offset + RECORD_ALIGN_BYTES; from + RECORD_HEADER_BYTES <= this.sizeBytes; ) {
+      const header = this.nextHeader(from)
+      if (header === null) break
+      if (header.epoch - header.unsynced > nextEpoch) newest = header
+      from = header.offset + RECORD_ALIGN_BYTES
+    }
+    if (newest !== null) {
+      const newestEpoch = newest.seal ? newest.epoch - 1 : newest.epoch
+      const why = newest.seal
+        ? 'the log was closed cleanly after it'
+        : `the record of epoch ${newest.epoch} was written when it was durable`
+      return { damage: why, newestEpoch }
+    }
     const at = window.seek(offset, RECORD_HEADER_BYTES)
     const whole = window.available(at) >= RECORD_HEADER_BYTES
     const own = whole ? decodeRecordHeader(window.bytes, window.view, at, this.segment, this.crc32c) : null
     if (own?.eachSynced && own.epoch === nextEpoch && this.lastNonZero() > offset + own.byteLength) {
-      return 'its checksum is wrong, and a later write was begun, which happens only when it was durable'
-    }
-    for (let from = offset + 8; from + RECORD_HEADER_BYTES <= this.sizeBytes; ) {
-      const header = this.nextHeader(from)
-      if (header === null) return null
-      if (header.epoch - header.unsynced > nextEpoch) {
-        return header.seal
-          ? 'the segment was closed cleanly after it'
-          : `a later record, of epoch ${header.epoch}, was written when it was durable`
+      return {
+        damage: 'a later write was begun, which happens only when it was durable',
+        newestEpoch: nextEpoch,
       }
-      from = header.offset + 8
     }
     return null
   }
@@ -176,19 +187,25 @@ export class SegmentScanner {
       const span = Math.min(LOG_READ_BYTES, this.sizeBytes - at)
       const index = window.seek(at, span)
       const last = index + span - RECORD_HEADER_BYTES
-      for (let i = index; i <= last; i += 8) {
+      for (let i = index; i <= last; i += RECORD_ALIGN_BYTES) {
         const magic = window.view.getUint32(i, true)
         if (magic !== RECORD_MAGIC && magic !== SEAL_MAGIC) continue
         const header = decodeRecordHeader(window.bytes, window.view, i, this.segment, this.crc32c)
         if (header !== null) return { ...header, offset: at + (i - index) }
       }
-      at += (Math.floor((span - RECORD_HEADER_BYTES) / 8) + 1) * 8
+      at += (Math.floor((span - RECORD_HEADER_BYTES) / RECORD_ALIGN_BYTES) + 1) * RECORD_ALIGN_BYTES
     }
     return null
   }
 }
 
-export type EndVerdict = { readonly tornBytes: number } | { readonly damage: string }
+/** Why the record at the end was durable once, and the newest epoch of which there is a trace behind it. */
+export interface Damage {
+  readonly damage: string
+  readonly newestEpoch: number
+}
+
+export type EndVerdict = { readonly tornBytes: number } | Damage
 
 const CLEAN: EndVerdict = { tornBytes: 0 }
 const ZEROS = Buffer.alloc(LOG_READ_BYTES)

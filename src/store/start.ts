@@ -56,7 +56,7 @@ export async function inspectFolder(
     checkpoint: checkpoint.state,
   }
   const row = rowOf(findings)
-  const refusals = [log.damage, index.why, checkpoint.why].filter((why) => why !== null)
+  const reason = log.damage ?? (index.state === 'ahead' ? index.why : null) ?? checkpoint.why
   return {
     log,
     row,
@@ -65,7 +65,7 @@ export async function inspectFolder(
     checkpoint: checkpoint.file,
     checkpoints: checkpoint.list,
     notes: notesOf(log, index, checkpoint),
-    refusal: `${refusals.join('; ')} (recovery row ${row.row})`,
+    refusal: `${reason} (recovery row ${row.row})`,
   }
 }
 

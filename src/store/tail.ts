@@ -363,6 +363,7 @@ export class Tail {
       io.rename(next.file, file)
       await io.syncDir(logDir)
     } catch (error) {
+      io.close(next.fd)
       throw this.fail('a new log segment could not be begun', error)
     }
     this.leave({ ...next, header, file })
@@ -379,9 +380,10 @@ export class Tail {
     this.prepareTried = false
     try {
       io.truncate(old.fd, oldEnd)
-      io.close(old.fd)
     } catch (error) {
       throw this.fail('a log segment could not be closed', error)
+    } finally {
+      io.close(old.fd)
     }
     this.options.onRotated(next.header, oldEnd)
   }

@@ -85,7 +85,8 @@ async function checkAfter(t: Test, machine: Machine, policy: CrashPolicy, name: 
   const found: number[] = []
   for (const record of store.records(0)) {
     found.push(record.epoch)
-    if (JSON.stringify(plain(record)) !== JSON.stringify(plain(wanted(record.epoch)))) t.fail(`${name}: ${record.epoch}`)
+    if (JSON.stringify(plain(record)) !== JSON.stringify(plain(wanted(record.epoch))))
+      t.fail(`${name}: ${record.epoch}`)
   }
   const newest = store.recovery.newestEpoch
   const floor = machine.fsync === 'always' ? machine.acknowledged : machine.durable
@@ -100,7 +101,8 @@ async function checkAfter(t: Test, machine: Machine, policy: CrashPolicy, name: 
   if (disk.openCount > 0) t.fail(`${name}: ${disk.openCount} files left open`)
 }
 
-const wanted = (epoch: number) => recordOf(epoch, epoch === 17 ? 20_000 : epoch % 7 === 0 ? 3000 : 40 + (epoch % 5) * 160)
+const wanted = (epoch: number) =>
+  recordOf(epoch, epoch === 17 ? 20_000 : epoch % 7 === 0 ? 3000 : 40 + (epoch % 5) * 160)
 
 for (const fsync of ['always', 'interval', 'off'] as const) {
   t.test(`fsync ${fsync}: off at every sync`, async (t) => {
@@ -113,7 +115,9 @@ for (const fsync of ['always', 'interval', 'off'] as const) {
         const machine = await run(fsync, { dieAtSync: n })
         if (!machine.disk.dead) t.fail(`sync ${n} did not come`)
         const name = `sync ${n}, ${JSON.stringify(policy)}`
-        await checkAfter(t, machine, policy, name).catch((error: unknown) => t.fail(`${name}: ${String(error)}`))
+        await checkAfter(t, machine, policy, name).catch((error: unknown) =>
+          t.fail(`${name}: ${String(error)}`),
+        )
         runs++
       }
     }
@@ -151,7 +155,10 @@ t.test('zeros written ahead never reach a record', async (t) => {
       return acknowledged
     }
     let last = 0
-    await Promise.race([go().catch((error: unknown) => t.ok(error instanceof SimCrash || disk.dead)), disk.died])
+    await Promise.race([
+      go().catch((error: unknown) => t.ok(error instanceof SimCrash || disk.dead)),
+      disk.died,
+    ])
     const store = await openOn(disk.crash(n % 2 === 0 ? 'drop' : { seed: n }), 'always')
     const found = [...store.records(0)].length
     if (found < last) t.fail(`run ${n}: ${found} found, ${last} acknowledged`)

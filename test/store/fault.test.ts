@@ -1,0 +1,246 @@
+/** Disks that fail and run full, folders that are in use or cannot be written: each says what it is and loses nothing. */
+import { fork } from 'node:child_process'
+import fs from 'node:fs'
+import path from 'node:path'
+import t from 'tap'
+import { lockFolder } from '../../src/store/lock.js'
+import { appendAll, epochsIn, epochsTo, openStore, recordOf, scratch } from './helpers.js'
+import { SimDisk } from './simdisk.js'
+
+const DIR = '/sim'
+
+function failing(code: string): Error {
+  return Object.assign(new Error(`${code}: i/o error`), { code })
+}
+
+for (const fsync of ['always', 'interval', 'off'] as const) {
+  t.test(`fsync ${fsync}: a write that fails stops the store for good`, async (t) => {
+    const disk = new SimDisk()
+    const errors: string[] = []
+    const store = await openStore(DIR, {
+      io: disk,
+      fsync,
+      onNotice: (n) => n.level === 'error' && errors.push(n.message),
+    })
+    await appendAll(store, 1, 5)
+    let calls = 0
+    disk.fault = (call) => {
+      if (call === 'write' && calls++ === 0) throw failing('EIO')
+    }
+    await t.rejects(store.append(recordOf(6)), { code: 'BUS_FAILED', message: /EIO/ })
+    await t.rejects(store.append(recordOf(6)), { code: 'BUS_FAILED' }, 'and is not tried again')
+    t.throws(() => store.completeSync(), { code: 'BUS_FAILED' })
+    await t.rejects(Promise.resolve(store.reserve(10)), { code: 'BUS_FAILED' })
+    t.equal(calls, 1)
+    t.match(store.failure, /EIO/)
+    t.equal(errors.length, 1)
+    t.same(epochsIn(store), epochsTo(5), 'reading goes on')
+    await store.close()
+    t.equal(disk.openCount, 0)
+    disk.fault = null
+    const again = await openStore(DIR, { io: disk, fsync })
+    t.equal(again.recovery.newestEpoch, 5)
+    await again.close()
+  })
+}
+
+t.test('a synchronous completion that fails stops the store', async (t) => {
+  const disk = new SimDisk()
+  const store = await openStore(DIR, { io: disk })
+  await appendAll(store, 1, 3)
+  const appended = store.append(recordOf(4))
+  disk.fault = (call) => {
+    if (call === 'write') throw failing('EIO')
+  }
+  t.throws(() => store.completeSync(), { code: 'BUS_FAILED' })
+  await t.rejects(appended, { code: 'BUS_FAILED' })
+  disk.fault = null
+  await t.rejects(store.append(recordOf(4)), { code: 'BUS_FAILED' })
+  await store.close()
+})
+
+t.test('a sync that fails under interval stops the store, and is not tried again', async (t) => {
+  const disk = new SimDisk()
+  const timers: (() => void)[] = []
+  const store = await openStore(DIR, {
+    io: disk,
+    fsync: 'interval',
+    setTimer: (callback) => {
+      timers.push(callback)
+      return () => {}
+    },
+  })
+  await appendAll(store, 1, 3)
+  t.equal(timers.length, 1, 'one timer for many appends')
+  t.equal(store.stats().durableEpoch, 0)
+  timers.shift()?.()
+  await new Promise((resolve) => setImmediate(resolve))
+  t.equal(store.stats().durableEpoch, 3)
+  await appendAll(store, 4, 4)
+  let syncs = 0
+  disk.fault = (call) => {
+    if (call !== 'sync') return
+    syncs++
+    throw failing('EIO')
+  }
+  timers.shift()?.()
+  await new Promise((resolve) => setImmediate(resolve))
+  t.match(store.failure, /EIO/)
+  await t.rejects(store.append(recordOf(5)), { code: 'BUS_FAILED' })
+  await store.close()
+  t.equal(syncs, 1)
+})
+
+t.test(
+  'a full disk is told before anything is written, and writing goes on when there is room',
+  async (t) => {
+    const segmentBytes = 8192
+    const disk = new SimDisk({ roomBytes: 2 * segmentBytes })
+    const store = await openStore(DIR, { io: disk, segmentBytes })
+    let epoch = 0
+    const fill = async (): Promise<unknown> => {
+      for (;;) {
+        const record = recordOf(epoch + 1)
+        try {
+          await store.reserve(record.frames.length)
+        } catch (error) {
+          return error
+        }
+        await store.append(record)
+        epoch++
+      }
+    }
+    t.match(await fill(), { code: 'LOG_FULL', status: 507 })
+    t.equal(store.stats().segments, 2)
+    const full = epoch
+    t.match(await fill(), { code: 'LOG_FULL' }, 'again, as long as there is none')
+    await t.rejects(store.append(recordOf(epoch + 1, 5000)), { code: 'LOG_FULL' })
+    t.equal(store.failure, null)
+    t.equal(store.newestEpoch, full)
+    t.same(
+      disk.files.filter((file) => file.endsWith('.tmp')),
+      [],
+    )
+    disk.roomBytes = segmentBytes
+    t.match(await fill(), { code: 'LOG_FULL' })
+    t.ok(epoch > full, 'it went on')
+    t.same(epochsIn(store), epochsTo(epoch))
+    await store.close()
+    const again = await openStore(DIR, { io: disk, segmentBytes })
+    t.equal(again.recovery.newestEpoch, epoch)
+    await t.rejects(
+      Promise.resolve(again.reserve(4000)),
+      { code: 'LOG_FULL' },
+      'opened with a full disk, it can be read',
+    )
+    await again.close()
+  },
+)
+
+t.test('errors at every step of a rotation leave a log that opens', async (t) => {
+  for (const call of ['open', 'allocate', 'sync', 'write', 'syncDir'] as const) {
+    for (let nth = 0; nth < 3; nth++) {
+      const disk = new SimDisk()
+      const store = await openStore(DIR, { io: disk, segmentBytes: 8192 })
+      let seen = 0
+      disk.fault = (what, file) => {
+        if (what === call && (file.includes('next.tmp') || what === 'syncDir') && seen++ === nth)
+          throw failing('EIO')
+      }
+      let acknowledged = 0
+      try {
+        for (; acknowledged < 60; acknowledged++) await appendAll(store, acknowledged + 1, acknowledged + 1)
+      } catch (error) {
+        t.match(error, { code: 'BUS_FAILED' }, `${call} ${nth}`)
+      }
+      disk.fault = null
+      await store.close()
+      t.equal(disk.openCount, 0, `${call} ${nth}: files closed`)
+      const again = await openStore(DIR, { io: disk, segmentBytes: 8192 })
+      t.equal(again.recovery.newestEpoch, acknowledged, `${call} ${nth}`)
+      t.same(epochsIn(again), epochsTo(acknowledged))
+      await again.close()
+    }
+  }
+})
+
+t.test('a second store in the folder is kept out, with the name of the holder', async (t) => {
+  const dir = scratch()
+  const store = await openStore(dir)
+  await t.rejects(openStore(dir), {
+    code: 'BUS_FAILED',
+    message: new RegExp(`in use by process ${process.pid} `),
+  })
+  await appendAll(store, 1, 3)
+  await store.close()
+  const again = await openStore(dir)
+  t.equal(again.recovery.newestEpoch, 3)
+  await again.close()
+})
+
+t.test('another process is kept out too, and the lock of a killed one is free', async (t) => {
+  const dir = scratch()
+  const holder = path.join(dir, 'holder.mjs')
+  const lock = new URL('../../src/store/lock.ts', import.meta.url).href
+  fs.writeFileSync(
+    holder,
+    `const { lockFolder } = await import(${JSON.stringify(lock)})\nlockFolder(${JSON.stringify(dir)})\nprocess.send('held')\nsetInterval(() => {}, 1000)\n`,
+  )
+  const child = fork(holder, {
+    execArgv: ['--import', new URL('../../node_modules/tsx/dist/loader.mjs', import.meta.url).href],
+    env: { PATH: process.env.PATH },
+  })
+  await new Promise((resolve, reject) => {
+    child.once('message', resolve)
+    child.once('exit', reject)
+  })
+  t.throws(() => lockFolder(dir), { code: 'BUS_FAILED', message: new RegExp(`process ${child.pid} `) })
+  const gone = new Promise((resolve) => child.once('exit', resolve))
+  child.kill('SIGKILL')
+  await gone
+  const unlock = lockFolder(dir)
+  unlock()
+})
+
+t.test('a folder that cannot be made or written is a clear error', async (t) => {
+  const dir = scratch()
+  fs.writeFileSync(path.join(dir, 'file'), '')
+  await t.rejects(
+    openStore(path.join(dir, 'file', 'data'), { catalog: (await import('./helpers.js')).noCatalog() }),
+    {
+      code: 'BUS_FAILED',
+      message: /cannot be used/,
+    },
+  )
+  fs.mkdirSync(path.join(dir, 'log.is.a.file'))
+  fs.writeFileSync(path.join(dir, 'log.is.a.file', 'log'), '')
+  await t.rejects(openStore(path.join(dir, 'log.is.a.file')), { code: 'BUS_FAILED' })
+})
+
+t.test('misuse is refused and harms nothing', async (t) => {
+  const disk = new SimDisk()
+  const store = await openStore(DIR, { io: disk })
+  await t.rejects(store.append(recordOf(2)), /after 0/)
+  const first = store.append(recordOf(1))
+  await t.rejects(store.append(recordOf(2)), /in flight/)
+  await first
+  store.completeSync()
+  await store.close()
+  await t.rejects(store.append(recordOf(2)), { code: 'BUS_FAILED' })
+  await store.close()
+})
+
+t.test('a completed append need not have settled before the next one', async (t) => {
+  const disk = new SimDisk()
+  const store = await openStore(DIR, { io: disk, segmentBytes: 8192 })
+  const appends: Promise<void>[] = []
+  for (let epoch = 1; epoch <= 12; epoch++) {
+    appends.push(store.append(recordOf(epoch)))
+    store.completeSync()
+    t.equal(store.newestEpoch, epoch)
+  }
+  await Promise.all(appends)
+  await appendAll(store, 13, 40)
+  t.same(epochsIn(store), epochsTo(40))
+  await store.close()
+})
