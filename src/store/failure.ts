@@ -9,7 +9,8 @@ export function systemCode(error: unknown): string {
 
 export function isNoRoom(error: unknown): boolean {
   const code = systemCode(error)
-  return code === 'ENOSPC' || code === 'EDQUOT' || code === 'SQLITE_FULL'
+  // EFBIG: the process may not write larger files (ulimit -f), which is a quota like any other.
+  return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG' || code === 'SQLITE_FULL'
 }
 
 export function textOf(error: unknown): string {
