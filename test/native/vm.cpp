@@ -126,7 +126,7 @@ static void randomBlob(Blob& blob, u32 inputs, u32 instructions) {
   blob.code.clear();
   std::vector<u8> types;
   const bool fewTypes = below(2) == 0;
-  const u8 base = u8(below(DTYPE_COUNT));
+  const u8 base = below(3) == 0 ? u8(F32 + below(2)) : u8(below(DTYPE_COUNT));
   for (u32 i = 0; i < inputs; i++) {
     const u8 dtype = fewTypes && below(4) != 0 ? base : u8(below(DTYPE_COUNT));
     blob.inputs.push_back(dtype);

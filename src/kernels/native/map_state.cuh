@@ -16,13 +16,13 @@ struct EvalInst {
 };
 
 // A loop over n elements: operands and result by address; a scalar operand is the address of one lane.
-typedef void (*VmKernel)(void* dst, const void* a, const void* b, const void* c, size_t n);
+typedef void (*VmKernel)(void* dst, const void* a, const void* b, const void* c, const void* d, size_t n);
 
 // An instruction of the VM. Operands are slots of a table of addresses: inputs, then uniforms, then registers; the last
 // slot is the destination of the block.
 struct VmInst {
   VmKernel kernel;
-  u16 dst, a, b, c;
+  u16 dst, operand[4];
 };
 
 // What fills a uniform slot before a call.

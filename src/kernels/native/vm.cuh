@@ -9,6 +9,7 @@
 #pragma once
 #include "eval.cuh"
 #include "map_state.cuh"
+#include "vm_fused.cuh"
 #include "vm_loops.cuh"
 
 namespace mmsb {
@@ -20,11 +21,14 @@ static const u32 kNone = 0xffffffffu;
 // Steps of lowering per instruction of the IR: at most three operands written out, the operation, a wrap or a clamp.
 static const u32 kMaxPerInst = 6;
 
+// Values of Lowering::partner that are no node.
+static const u16 kAlone = 0xffff, kDeferred = 0xfffe;
+
 // One loop before registers are given: operands are virtual slots.
 struct Draft {
   VmKernel kernel;
   u32 dst;
-  u32 operand[3];
+  u32 operand[4];
 };
 
 // A virtual slot. Inputs and uniforms have their place; the others get a register.
@@ -42,6 +46,8 @@ struct Lowering {
   Program* program;
   u32* slotOf;  // node -> virtual slot
   u8* uniform;  // node -> the same for every element
+  u32* uses;    // node -> operands that name it
+  u16* partner; // node -> the earlier node computed in the same pass, or kAlone, or kDeferred for that earlier node
   VirtualSlot* slots;
   u32 slotCount;
   Draft* drafts;  // per block
@@ -59,9 +65,9 @@ static u32 newUniform(Lowering& lo, VmUniform value, u8 bytes) {
   p.uniforms[p.uniformCount] = value;
   return newSlot(lo, 1, p.uniformCount++, bytes);
 }
-static void emit(Lowering& lo, bool once, VmKernel kernel, u32 dst, u32 a, u32 b, u32 c) {
+static void emit(Lowering& lo, bool once, VmKernel kernel, u32 dst, u32 a, u32 b = kNone, u32 c = kNone, u32 d = kNone) {
   Draft& draft = once ? lo.once[lo.onceCount++] : lo.drafts[lo.draftCount++];
-  draft = Draft{kernel, dst, {a, b, c}};
+  draft = Draft{kernel, dst, {a, b, c, d}};
 }
 
 static bool canOverflow(u32 op) {
@@ -83,12 +89,12 @@ static void lowerCast(Lowering& lo, u32 i, bool once, u32 dst, u32 a) {
   const u8 to = lo.types[i], from = lo.types[lo.nodes[i].a];
   const bool sameLane = laneOf(to) == laneOf(from);
   if (isNarrow(to) && from != BOOL && from != to) {
-    if (!sameLane) emit(lo, once, castKernel(LANE_I32, laneOf(from)), dst, a, kNone, kNone);
-    emit(lo, once, clampKernel(to), dst, sameLane ? a : dst, kNone, kNone);
+    if (!sameLane) emit(lo, once, castKernel(LANE_I32, laneOf(from)), dst, a);
+    emit(lo, once, clampKernel(to), dst, sameLane ? a : dst);
   } else if (sameLane) {
-    emit(lo, once, copyKernel(laneBytes(laneOf(to))), dst, a, kNone, kNone);
+    emit(lo, once, copyKernel(laneBytes(laneOf(to))), dst, a);
   } else {
-    emit(lo, once, castKernel(laneOf(to), laneOf(from)), dst, a, kNone, kNone);
+    emit(lo, once, castKernel(laneOf(to), laneOf(from)), dst, a);
   }
 }
 
@@ -96,9 +102,13 @@ static void lowerCast(Lowering& lo, u32 i, bool once, u32 dst, u32 a) {
 static u32 spread(Lowering& lo, u32 slot) {
   const u8 bytes = lo.slots[slot].bytes;
   const u32 reg = newSlot(lo, 2, 0, bytes);
-  emit(lo, false, fillKernel(bytes), reg, slot, kNone, kNone);
+  emit(lo, false, fillKernel(bytes), reg, slot);
   return reg;
 }
+
+static void lowerPair(Lowering& lo, u32 i, u32 j, u32 dst);
+static void lowerChoice(Lowering& lo, u32 i, u32 j, u32 dst);
+static bool ordinaryConstant(const Lowering& lo, u32 i);
 
 static void lowerNode(Lowering& lo, u32 i) {
   const IrInst& node = lo.nodes[i];
@@ -118,11 +128,16 @@ static void lowerNode(Lowering& lo, u32 i) {
     lo.slotOf[i] = input;
     if (!isNarrow(dtype)) return;
     lo.slotOf[i] = newSlot(lo, 2, 0, bytes);
-    emit(lo, false, loadKernel(dtype), lo.slotOf[i], input, kNone, kNone);
+    emit(lo, false, loadKernel(dtype), lo.slotOf[i], input);
     return;
   }
   const u32 dst = once ? newUniform(lo, VmUniform{0, 0xffff, 0, dtype}, bytes) : newSlot(lo, 2, 0, bytes);
   lo.slotOf[i] = dst;
+  if (lo.partner[i] != kAlone) {
+    if (node.op == IR_SELECT) lowerChoice(lo, lo.partner[i], i, dst);
+    else lowerPair(lo, lo.partner[i], i, dst);
+    return;
+  }
   const u32 arity = irFacts(node.op).arity;
   u32 a = lo.slotOf[node.a], b = arity > 1 ? lo.slotOf[node.b] : kNone, c = arity > 2 ? lo.slotOf[node.c] : kNone;
   const bool aScalar = !once && lo.uniform[node.a] != 0;
@@ -147,6 +162,10 @@ static void lowerNode(Lowering& lo, u32 i) {
     const bool commutes = node.op == IR_ADD || node.op == IR_MUL || node.op == IR_MIN || node.op == IR_MAX ||
                           (node.op >= IR_BITAND && node.op <= IR_BITXOR) || isCompare(node.op) || node.dtype == BOOL;
     VmKernel kernel = kernelOf(node.op, node.dtype, mode);
+    if (isFloatDtype(node.dtype) && (node.op == IR_MIN || node.op == IR_MAX) && (aScalar || bScalar) &&
+        ordinaryConstant(lo, aScalar ? node.a : node.b)) {
+      kernel = ordinaryKernel(node.op, node.dtype);
+    }
     if (kernel == nullptr) {  // no scalar form
       if (aScalar) a = spread(lo, a);
       else b = spread(lo, b);
@@ -156,12 +175,129 @@ static void lowerNode(Lowering& lo, u32 i) {
       a = b;
       b = swap;
     }
-    emit(lo, once, kernel, dst, a, b, kNone);
+    emit(lo, once, kernel, dst, a, b);
   } else {
-    emit(lo, once, kernelOf(node.op, node.dtype, MODE_VV), dst, a, kNone, kNone);
+    emit(lo, once, kernelOf(node.op, node.dtype, MODE_VV), dst, a);
   }
-  if (isNarrow(dtype) && canOverflow(node.op)) emit(lo, once, wrapKernel(dtype), dst, dst, kNone, kNone);
+  if (isNarrow(dtype) && canOverflow(node.op)) emit(lo, once, wrapKernel(dtype), dst, dst);
 }
+
+// ---- fusion ---------------------------------------------------------------------------------------------------------
+
+// Neither NaN nor zero, for any element.
+static bool ordinaryConstant(const Lowering& lo, u32 i) {
+  const IrInst& node = lo.nodes[i];
+  if (node.op != IR_CONST) return false;
+  const f64 x = node.dtype == F32 ? f64(f32Of(u32(node.imm))) : f64Of(node.imm);
+  return x == x && x != 0;
+}
+
+// Node j as a pass over the value of node `carried`, one of its operands, and the other one.
+struct PairUse {
+  u32 op;        // PairOp
+  u32 other;     // the other operand's node
+  bool negated;  // the other operand is to be negated
+};
+static PairUse pairUse(const Lowering& lo, u32 j, u32 carried) {
+  const IrInst& node = lo.nodes[j];
+  const bool isA = carried == node.a;
+  const u32 other = isA ? node.b : node.a;
+  if (!isFloatDtype(node.dtype) || lo.uniform[j] != 0) return PairUse{PAIR_NONE, other, false};
+  const bool scalar = lo.uniform[other] != 0;
+  switch (node.op) {
+    case IR_ADD: return PairUse{scalar ? PAIR_ADD_S : PAIR_ADD_V, other, false};
+    case IR_MUL: return PairUse{scalar ? PAIR_MUL_S : PAIR_MUL_V, other, false};
+    case IR_SUB:
+      if (isA) return PairUse{scalar ? PAIR_ADD_S : PAIR_SUB_V, other, scalar};
+      return PairUse{scalar ? PAIR_RSUB_S : PAIR_RSUB_V, other, false};
+    case IR_MIN: return PairUse{ordinaryConstant(lo, other) ? PAIR_MIN_S : PAIR_NONE, other, false};
+    case IR_MAX: return PairUse{ordinaryConstant(lo, other) ? PAIR_MAX_S : PAIR_NONE, other, false};
+    default: return PairUse{PAIR_NONE, other, false};
+  }
+}
+// The operand that the first operation of a pair carries: one that varies.
+static u32 carriedOf(const Lowering& lo, u32 i) { return lo.uniform[lo.nodes[i].a] != 0 ? lo.nodes[i].b : lo.nodes[i].a; }
+
+static bool canPair(const Lowering& lo, u32 i, u32 j) {
+  if (lo.partner[i] != kAlone || lo.uses[i] != 1 || lo.uniform[i] != 0 || lo.nodes[i].dtype != lo.nodes[j].dtype) return false;
+  return irFacts(lo.nodes[i].op).arity == 2 && pairUse(lo, i, carriedOf(lo, i)).op != PAIR_NONE && pairUse(lo, j, i).op != PAIR_NONE;
+}
+static bool canChoose(const Lowering& lo, u32 i, u32 j) {
+  return isCompare(lo.nodes[i].op) && lo.uses[i] == 1 && lo.uniform[i] == 0 && isFloatDtype(lo.nodes[j].dtype) &&
+         lo.nodes[i].dtype == lo.nodes[j].dtype;
+}
+
+// Decides which nodes share a pass with an earlier one that only they use.
+static void findPartners(Lowering& lo) {
+  for (u32 j = 0; j < lo.nodeCount; j++) {
+    const IrInst& node = lo.nodes[j];
+    lo.partner[j] = kAlone;
+    const u32 arity = irFacts(node.op).arity;
+    u32 i = kNone;
+    if (node.op == IR_SELECT) {
+      if (canChoose(lo, node.a, j)) i = node.a;
+    } else if (arity == 2) {
+      if (canPair(lo, node.a, j)) i = node.a;
+      else if (canPair(lo, node.b, j)) i = node.b;
+    }
+    if (i == kNone) continue;
+    lo.partner[j] = u16(i);
+    lo.partner[i] = kDeferred;
+  }
+}
+
+// The slot of -x for a uniform x.
+static u32 negatedUniform(Lowering& lo, u32 i) {
+  const u8 dtype = lo.types[i];
+  const u8 bytes = u8(dtypeBytes(dtype));
+  if (lo.nodes[i].op == IR_CONST) {
+    return newUniform(lo, VmUniform{lo.nodes[i].imm ^ (1ull << (8 * bytes - 1)), 0xffff, 1, dtype}, bytes);
+  }
+  const u32 slot = newUniform(lo, VmUniform{0, 0xffff, 0, dtype}, bytes);
+  emit(lo, true, kernelOf(IR_NEG, dtype, MODE_VV), slot, lo.slotOf[i]);
+  return slot;
+}
+
+static u32 otherSlot(Lowering& lo, const PairUse& use) {
+  return use.negated ? negatedUniform(lo, use.other) : lo.slotOf[use.other];
+}
+static void lowerPair(Lowering& lo, u32 i, u32 j, u32 dst) {
+  const u32 carried = carriedOf(lo, i);
+  const PairUse first = pairUse(lo, i, carried), second = pairUse(lo, j, i);
+  u32 a = lo.slotOf[carried], b = otherSlot(lo, first), op = first.op;
+  if (op == PAIR_RSUB_V) {
+    op = PAIR_SUB_V;
+    const u32 swap = a;
+    a = b;
+    b = swap;
+  }
+  const u32 c = otherSlot(lo, second);
+  emit(lo, false, lo.types[j] == F32 ? pairKernel<f32>(op, second.op) : pairKernel<f64>(op, second.op), dst, a, b, c);
+}
+
+static void lowerChoice(Lowering& lo, u32 i, u32 j, u32 dst) {
+  const IrInst& test = lo.nodes[i];
+  u32 a = test.a, b = test.b, x = lo.nodes[j].b, y = lo.nodes[j].c, op = test.op;
+  if (op == IR_NE) {
+    op = IR_EQ;
+    const u32 swap = x;
+    x = y;
+    y = swap;
+  }
+  const bool greater = op == IR_GT || op == IR_GE;
+  if (lo.uniform[a] != 0 || (greater && lo.uniform[b] == 0)) {
+    const u32 swap = a;
+    a = b;
+    b = swap;
+    op = op == IR_LT ? u32(IR_GT) : op == IR_LE ? u32(IR_GE) : op == IR_GT ? u32(IR_LT) : op == IR_GE ? u32(IR_LE) : op;
+  }
+  const u32 choice = op == IR_LT ? CHOICE_LT : op == IR_LE ? CHOICE_LE : op == IR_EQ ? CHOICE_EQ : op == IR_GT ? CHOICE_GT_S : CHOICE_GE_S;
+  const u32 mode = (lo.uniform[b] != 0 ? 1 : 0) | (lo.uniform[x] != 0 ? 2 : 0) | (lo.uniform[y] != 0 ? 4 : 0);
+  const VmKernel kernel = lo.types[j] == F32 ? choiceKernel<f32>(choice, mode) : choiceKernel<f64>(choice, mode);
+  emit(lo, false, kernel, dst, lo.slotOf[a], lo.slotOf[b], lo.slotOf[x], lo.slotOf[y]);
+}
+
+// ---- the whole program ------------------------------------------------------------------------------------------------
 
 // The last loop: from lanes to the destination's elements.
 static void lowerResult(Lowering& lo) {
@@ -174,12 +310,12 @@ static void lowerResult(Lowering& lo) {
     // A whole block of one value.
     const bool direct = !isNarrow(dtype);
     const u32 block = direct ? dst : newSlot(lo, 2, 0, u8(bytes));
-    emit(lo, false, fillKernel(bytes), block, result, kNone, kNone);
-    if (!direct) emit(lo, false, storeKernel(dtype), dst, block, kNone, kNone);
+    emit(lo, false, fillKernel(bytes), block, result);
+    if (!direct) emit(lo, false, storeKernel(dtype), dst, block);
   } else if (isNarrow(dtype)) {
-    emit(lo, false, storeKernel(dtype), dst, result, kNone, kNone);
+    emit(lo, false, storeKernel(dtype), dst, result);
   } else if (lo.slots[result].kind == 0) {
-    emit(lo, false, copyKernel(bytes), dst, result, kNone, kNone);
+    emit(lo, false, copyKernel(bytes), dst, result);
   } else {
     // The instructions that made the result (an operation and perhaps a wrap) write the destination instead.
     for (u32 i = lo.draftCount; i-- > 0 && lo.drafts[i].dst == result;) {
@@ -192,7 +328,7 @@ static void lowerResult(Lowering& lo) {
 // Registers by last use. A result may take the register of an operand that ends here when the lanes are of one size.
 static void giveRegisters(Lowering& lo) {
   for (u32 i = 0; i < lo.draftCount; i++) {
-    for (u32 k = 0; k < 3; k++) {
+    for (u32 k = 0; k < 4; k++) {
       if (lo.drafts[i].operand[k] != kNone) lo.slots[lo.drafts[i].operand[k]].lastUse = i;
     }
   }
@@ -203,9 +339,9 @@ static void giveRegisters(Lowering& lo) {
   for (u32 i = 0; i < lo.draftCount; i++) {
     const Draft& draft = lo.drafts[i];
     VirtualSlot& dst = lo.slots[draft.dst];
-    u32 ending[3];
+    u32 ending[4];
     u32 endingCount = 0;
-    for (u32 k = 0; k < 3; k++) {
+    for (u32 k = 0; k < 4; k++) {
       const u32 slot = draft.operand[k];
       if (slot == kNone || slot == draft.dst || lo.slots[slot].kind != 2 || lo.slots[slot].lastUse != i) continue;
       bool twice = false;
@@ -245,9 +381,7 @@ static void finish(const Lowering& lo, const Draft* drafts, u32 count, VmInst* c
     const Draft& d = drafts[i];
     code[i].kernel = d.kernel;
     code[i].dst = finalSlot(lo, d.dst);
-    code[i].a = finalSlot(lo, d.operand[0]);
-    code[i].b = finalSlot(lo, d.operand[1]);
-    code[i].c = finalSlot(lo, d.operand[2]);
+    for (u32 k = 0; k < 4; k++) code[i].operand[k] = finalSlot(lo, d.operand[k]);
   }
 }
 
@@ -361,16 +495,25 @@ static void freeProgram(Program* program) {
   free(program);
 }
 
-static void lowerProgram(Lowering& lo) {
-  Program& p = *lo.program;
+static void findUniforms(Lowering& lo) {
   for (u32 i = 0; i < lo.nodeCount; i++) {
     const IrInst& node = lo.nodes[i];
-    const u32 arity = irFacts(node.op).arity;
-    lo.uniform[i] = node.op == IR_INPUT ? p.inputUniform[node.imm] : 1;
-    if (arity > 0) lo.uniform[i] &= lo.uniform[node.a];
-    if (arity > 1) lo.uniform[i] &= lo.uniform[node.b];
-    if (arity > 2) lo.uniform[i] &= lo.uniform[node.c];
-    lowerNode(lo, i);
+    const u16 operands[3] = {node.a, node.b, node.c};
+    u8 uniform = node.op == IR_INPUT ? lo.program->inputUniform[node.imm] : 1;
+    for (u32 k = 0; k < irFacts(node.op).arity; k++) {
+      uniform &= lo.uniform[operands[k]];
+      lo.uses[operands[k]]++;
+    }
+    lo.uniform[i] = uniform;
+  }
+}
+
+static void lowerProgram(Lowering& lo) {
+  Program& p = *lo.program;
+  findUniforms(lo);
+  findPartners(lo);
+  for (u32 i = 0; i < lo.nodeCount; i++) {
+    if (lo.partner[i] != kDeferred) lowerNode(lo, i);
   }
   lowerResult(lo);
   memset(lo.uniform, 0, lo.slotCount);
@@ -402,13 +545,15 @@ static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform,
   lo.once = static_cast<Draft*>(calloc(drafts, sizeof(Draft)));
   u32* number = static_cast<u32*>(calloc(nodes, sizeof(u32)));
   u16* registers = static_cast<u16*>(calloc(2 * nodes, sizeof(u16)));
+  lo.uses = static_cast<u32*>(calloc(nodes, sizeof(u32)));
+  lo.partner = static_cast<u16*>(calloc(nodes, sizeof(u16)));
   if (p != nullptr) {
     p->eval = static_cast<EvalInst*>(calloc(nodes, sizeof(EvalInst)));
-    p->uniforms = static_cast<VmUniform*>(calloc(nodes, sizeof(VmUniform)));
+    p->uniforms = static_cast<VmUniform*>(calloc(2 * nodes, sizeof(VmUniform)));
   }
   bool good = p != nullptr && lo.nodes != nullptr && lo.types != nullptr && lo.slotOf != nullptr && lo.uniform != nullptr &&
               lo.slots != nullptr && lo.drafts != nullptr && lo.once != nullptr && number != nullptr &&
-              registers != nullptr && p->eval != nullptr && p->uniforms != nullptr;
+              registers != nullptr && lo.uses != nullptr && lo.partner != nullptr && p->eval != nullptr && p->uniforms != nullptr;
   if (good) {
     p->inputCount = ir.inputCount;
     p->outDtype = outDtype;
@@ -434,6 +579,8 @@ static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform,
   free(lo.slots);
   free(lo.drafts);
   free(lo.once);
+  free(lo.uses);
+  free(lo.partner);
   free(number);
   free(registers);
   if (!good) {
@@ -456,7 +603,7 @@ static u32 vmScratchBytes(const Program& p) {
 static inline void vmRun(const VmInst* code, u32 count, void** at, size_t n) {
   for (u32 i = 0; i < count; i++) {
     const VmInst& inst = code[i];
-    inst.kernel(at[inst.dst], at[inst.a], at[inst.b], at[inst.c], n);
+    inst.kernel(at[inst.dst], at[inst.operand[0]], at[inst.operand[1]], at[inst.operand[2]], at[inst.operand[3]], n);
   }
 }
 

@@ -12,46 +12,46 @@ namespace MMSB_NS {
 #define MMSB_LOOP _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)
 
 template <class D, class A, D (*F)(A)>
-static void loop1(void* dst, const void* a_, const void*, const void*, size_t n) {
+static void loop1(void* dst, const void* a_, const void*, const void*, const void*, size_t n) {
   D* d = static_cast<D*>(dst);
   const A* a = static_cast<const A*>(a_);
   MMSB_LOOP d[i] = F(a[i]);
 }
 template <class D, class A, D (*F)(A, A)>
-static void loopVV(void* dst, const void* a_, const void* b_, const void*, size_t n) {
+static void loopVV(void* dst, const void* a_, const void* b_, const void*, const void*, size_t n) {
   D* d = static_cast<D*>(dst);
   const A *a = static_cast<const A*>(a_), *b = static_cast<const A*>(b_);
   MMSB_LOOP d[i] = F(a[i], b[i]);
 }
 template <class D, class A, D (*F)(A, A)>
-static void loopVS(void* dst, const void* a_, const void* b_, const void*, size_t n) {
+static void loopVS(void* dst, const void* a_, const void* b_, const void*, const void*, size_t n) {
   D* d = static_cast<D*>(dst);
   const A* a = static_cast<const A*>(a_);
   const A b = *static_cast<const A*>(b_);
   MMSB_LOOP d[i] = F(a[i], b);
 }
 template <class D, class A, D (*F)(A, A)>
-static void loopSV(void* dst, const void* a_, const void* b_, const void*, size_t n) {
+static void loopSV(void* dst, const void* a_, const void* b_, const void*, const void*, size_t n) {
   D* d = static_cast<D*>(dst);
   const A a = *static_cast<const A*>(a_);
   const A* b = static_cast<const A*>(b_);
   MMSB_LOOP d[i] = F(a, b[i]);
 }
 template <class T, T (*F)(T, T, T)>
-static void loop3(void* dst, const void* a_, const void* b_, const void* c_, size_t n) {
+static void loop3(void* dst, const void* a_, const void* b_, const void* c_, const void*, size_t n) {
   T* d = static_cast<T*>(dst);
   const T *a = static_cast<const T*>(a_), *b = static_cast<const T*>(b_), *c = static_cast<const T*>(c_);
   MMSB_LOOP d[i] = F(a[i], b[i], c[i]);
 }
 template <class T>
-static void loopSelectVV(void* dst, const void* c_, const void* a_, const void* b_, size_t n) {
+static void loopSelectVV(void* dst, const void* c_, const void* a_, const void* b_, const void*, size_t n) {
   T* d = static_cast<T*>(dst);
   const u8* c = static_cast<const u8*>(c_);
   const T *a = static_cast<const T*>(a_), *b = static_cast<const T*>(b_);
   MMSB_LOOP d[i] = c[i] != 0 ? a[i] : b[i];
 }
 template <class T>
-static void loopSelectVS(void* dst, const void* c_, const void* a_, const void* b_, size_t n) {
+static void loopSelectVS(void* dst, const void* c_, const void* a_, const void* b_, const void*, size_t n) {
   T* d = static_cast<T*>(dst);
   const u8* c = static_cast<const u8*>(c_);
   const T* a = static_cast<const T*>(a_);
@@ -59,7 +59,7 @@ static void loopSelectVS(void* dst, const void* c_, const void* a_, const void* 
   MMSB_LOOP d[i] = c[i] != 0 ? a[i] : b;
 }
 template <class T>
-static void loopSelectSV(void* dst, const void* c_, const void* a_, const void* b_, size_t n) {
+static void loopSelectSV(void* dst, const void* c_, const void* a_, const void* b_, const void*, size_t n) {
   T* d = static_cast<T*>(dst);
   const u8* c = static_cast<const u8*>(c_);
   const T a = *static_cast<const T*>(a_);
@@ -67,25 +67,25 @@ static void loopSelectSV(void* dst, const void* c_, const void* a_, const void* 
   MMSB_LOOP d[i] = c[i] != 0 ? a : b[i];
 }
 template <class T>
-static void loopSelectSS(void* dst, const void* c_, const void* a_, const void* b_, size_t n) {
+static void loopSelectSS(void* dst, const void* c_, const void* a_, const void* b_, const void*, size_t n) {
   T* d = static_cast<T*>(dst);
   const u8* c = static_cast<const u8*>(c_);
   const T a = *static_cast<const T*>(a_), b = *static_cast<const T*>(b_);
   MMSB_LOOP d[i] = c[i] != 0 ? a : b;
 }
 template <class T>
-static void loopFill(void* dst, const void* a_, const void*, const void*, size_t n) {
+static void loopFill(void* dst, const void* a_, const void*, const void*, const void*, size_t n) {
   T* d = static_cast<T*>(dst);
   const T a = *static_cast<const T*>(a_);
   MMSB_LOOP d[i] = a;
 }
 template <class T>
-static void loopCopy(void* dst, const void* a, const void*, const void*, size_t n) {
+static void loopCopy(void* dst, const void* a, const void*, const void*, const void*, size_t n) {
   if (dst != a) memmove(dst, a, n * sizeof(T));
 }
 // The fast form for all, then the slow one for the rare elements that need it; in pieces, because dst may be a.
 template <class T, T (*FAST)(T), bool (*SPECIAL)(T), T (*SLOW)(T)>
-static void loopRare(void* dst, const void* a_, const void*, const void*, size_t count) {
+static void loopRare(void* dst, const void* a_, const void*, const void*, const void*, size_t count) {
   T* d = static_cast<T*>(dst);
   const T* a = static_cast<const T*>(a_);
   const size_t piece = 64;
@@ -103,6 +103,16 @@ static void loopRare(void* dst, const void* a_, const void*, const void*, size_t
       if (SPECIAL(x[i])) d[at + i] = SLOW(x[i]);
     }
   }
+}
+
+// Minimum and maximum with a scalar s that is neither NaN nor zero: one instruction, the same bits as sMin and sMax.
+template <class T>
+static inline T minOrdinary(T x, T s) {
+  return s < x ? s : x;
+}
+template <class T>
+static inline T maxOrdinary(T x, T s) {
+  return s > x ? s : x;
 }
 
 static inline u8 boolAnd(u8 a, u8 b) { return a & b; }
@@ -247,6 +257,10 @@ static VmKernel floatKernel(u32 op, OperandMode mode) {
     default: return isCompare(op) ? compareLoop<T>(op, mode) : nullptr;
   }
 }
+static VmKernel ordinaryKernel(u32 op, u32 dtype) {
+  if (dtype == F32) return op == IR_MIN ? loopVS<f32, f32, minOrdinary> : loopVS<f32, f32, maxOrdinary>;
+  return op == IR_MIN ? loopVS<f64, f64, minOrdinary> : loopVS<f64, f64, maxOrdinary>;
+}
 static VmKernel kernelOf(u32 op, u32 dtype, OperandMode mode) {
   switch (laneOf(dtype)) {
     case LANE_BOOL: return boolKernel(op, mode);
@@ -321,8 +335,6 @@ static VmKernel clampKernel(u32 dtype) {
     default: return loop1<i32, i32, clampTo<I16>>;
   }
 }
-
-#undef MMSB_LOOP
 
 }  // namespace MMSB_NS
 }  // namespace mmsb
