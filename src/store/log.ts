@@ -45,6 +45,8 @@ export interface LogFindings {
   readonly busId: string | null
   readonly newestEpoch: number
   readonly tornBytes: number
+  /** In the last segment: records from here on were perhaps never synced. */
+  readonly unsureFrom: number
   /** Where the record stands that was durable and is bad, and what would be lost; null when there is none. */
   readonly damage: string | null
 }
@@ -72,12 +74,13 @@ export function inspectLog(place: LogPlace, onScanned: OnScanned): LogFindings {
     segments.push(entry)
   }
   const last = segments.at(-1)
-  if (last === undefined) return { segments, busId: null, newestEpoch: 0, tornBytes: 0, damage: null }
+  if (last === undefined) return damaged(segments, null)
   return inspectLast(place, segments, last, onScanned)
 }
 
-function damaged(segments: SegmentEntry[], damage: string): LogFindings {
-  return { segments, busId: segments[0]?.header.busId ?? null, newestEpoch: 0, tornBytes: 0, damage }
+function damaged(segments: SegmentEntry[], damage: string | null): LogFindings {
+  const busId = segments[0]?.header.busId ?? null
+  return { segments, busId, newestEpoch: 0, tornBytes: 0, unsureFrom: 0, damage }
 }
 
 function inspectSegment(place: LogPlace, name: string): SegmentEntry | string {
@@ -109,7 +112,7 @@ function inspectLast(
     last.end = scanner.offset
     const verdict = scanner.judgeEnd()
     const newestEpoch = scanner.nextEpoch - 1
-    const base = { segments, busId: last.header.busId, newestEpoch }
+    const base = { segments, busId: last.header.busId, newestEpoch, unsureFrom: scanner.unsureFrom }
     if ('tornBytes' in verdict) return { ...base, tornBytes: verdict.tornBytes, damage: null }
     return {
       ...base,
@@ -147,18 +150,19 @@ export async function openTail(
   const last = segments.at(-1)
   io.remove(path.join(logDir, NEXT_SEGMENT_NAME))
   if (last === undefined) return beginLog(options, segments)
-  const segment = reopen(options, last)
+  const segment = reopen(options, last, findings.unsureFrom)
   await io.syncDir(logDir)
   return new Tail(options, segment, last.end, findings.newestEpoch)
 }
 
 /** Cuts the file behind the last record, allocates room again and makes all of it durable. */
-function reopen(options: TailOptions, { header, file, end }: SegmentEntry): TailSegment {
+function reopen(options: TailOptions, { header, file, end }: SegmentEntry, unsureFrom: number): TailSegment {
   const { io, fsync } = options
   let fd = -1
   try {
     fd = io.open(file, { write: true })
     io.truncate(fd, end)
+    rewrite(io, fd, unsureFrom, end)
     const room = allocateMore(options, fd, end)
     io.syncSync(fd)
     if (fsync === 'always') {
@@ -170,6 +174,18 @@ function reopen(options: TailOptions, { header, file, end }: SegmentEntry): Tail
   } catch (error) {
     if (fd >= 0) io.close(fd)
     throw busFailed(`the log segment ${file} cannot be written: ${textOf(error)}`, error)
+  }
+}
+
+/**
+ * Writes records again that the last process may not have seen synced. After a sync that failed, the system may show
+ * bytes that are not on the disk and hold them for clean; only writing them anew makes the next sync cover them.
+ */
+function rewrite(io: StoreIo, fd: number, from: number, end: number): void {
+  const bytes = new Uint8Array(Math.min(LOG_READ_BYTES, end - from))
+  for (let at = from; at < end; at += bytes.length) {
+    const length = io.readSync(fd, bytes, Math.min(bytes.length, end - at), at)
+    io.writeSync(fd, [bytes.subarray(0, length)], at)
   }
 }
 

@@ -42,7 +42,7 @@ export interface SyncMark {
 }
 
 export function padded(length: number): number {
-  return (length + RECORD_ALIGN_BYTES - 1) & -RECORD_ALIGN_BYTES
+  return Math.ceil(length / RECORD_ALIGN_BYTES) * RECORD_ALIGN_BYTES
 }
 
 /** Bytes a record takes in the log. */
@@ -177,11 +177,17 @@ export function decodeRecordHeader(
   segment: SegmentHeader,
   crc32c: Crc32c,
 ): RecordHeader | null {
+  const header = peekRecordHeader(bytes, view, at)
+  if (header === null) return null
+  const crc = crc32c(bytes.subarray(at + 12, at + RECORD_HEADER_BYTES), segment.headerSeed)
+  return crc === view.getUint32(at + 8, true) ? header : null
+}
+
+/** What would be the header at `at`, its checksum not looked at; null where there cannot be one. */
+export function peekRecordHeader(bytes: Uint8Array, view: DataView, at: number): RecordHeader | null {
   if (at + RECORD_HEADER_BYTES > bytes.length) return null
   const magic = view.getUint32(at, true)
   if (magic !== RECORD_MAGIC && magic !== SEAL_MAGIC) return null
-  const crc = crc32c(bytes.subarray(at + 12, at + RECORD_HEADER_BYTES), segment.headerSeed)
-  if (crc !== view.getUint32(at + 8, true)) return null
   const byteLength = view.getUint32(at + 12, true)
   const framesLength = view.getUint32(at + 52, true)
   const touchedCount = view.getUint32(at + 56, true)

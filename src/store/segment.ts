@@ -11,6 +11,7 @@ import type { StoreIo } from './io.js'
 import {
   decodeRecordHeader,
   decodeSegmentHeader,
+  peekRecordHeader,
   RECORD_MAGIC,
   type RecordHeader,
   recordAt,
@@ -76,6 +77,8 @@ export class SegmentScanner {
   offset: number
   /** Why the scan ended; null while it goes on. */
   ended: EndReason | null = null
+  /** From here on, records may be in the memory of the system only: the process that wrote them did not see them synced. */
+  unsureFrom: number
   private readonly window: Window
 
   constructor(
@@ -88,6 +91,7 @@ export class SegmentScanner {
     public nextEpoch = segment.firstEpoch,
   ) {
     this.offset = start
+    this.unsureFrom = start
     this.window = new Window(io, fd, sizeBytes)
   }
 
@@ -95,23 +99,35 @@ export class SegmentScanner {
     if (this.ended !== null) return null
     const { window } = this
     let at = window.seek(this.offset, RECORD_HEADER_BYTES)
-    if (window.available(at) < RECORD_HEADER_BYTES) {
-      return this.end(isZero(window.bytes.subarray(at, window.length)) ? 'empty' : 'header')
-    }
-    const header = decodeRecordHeader(window.bytes, window.view, at, this.segment, this.crc32c)
-    if (header === null) {
-      return this.end(isZero(window.bytes.subarray(at, at + RECORD_HEADER_BYTES)) ? 'empty' : 'header')
-    }
+    if (window.available(at) < RECORD_HEADER_BYTES) return this.endAt(at, window.length)
+    const header = peekRecordHeader(window.bytes, window.view, at)
+    if (header === null || !this.plausible(header, at)) return this.endAt(at, at + RECORD_HEADER_BYTES)
     if (this.offset + header.byteLength > this.sizeBytes) return this.end('length')
     at = window.seek(this.offset, header.byteLength)
+    // The checksum of the whole covers the header too, so in the usual case one pass is enough.
     if (!recordSound(window.bytes, window.view, at, header, this.segment, this.crc32c))
       return this.end('body')
     if (header.epoch !== this.nextEpoch) return this.end('epoch')
-    if (header.seal) return this.end('seal')
+    if (header.seal) {
+      this.unsureFrom = this.offset
+      return this.end('seal')
+    }
     const offset = this.offset
+    if (header.eachSynced) this.unsureFrom = offset
     this.offset += header.byteLength
     this.nextEpoch++
     return { record: recordAt(window.bytes, at, header), offset, byteLength: header.byteLength }
+  }
+
+  /** A length that leads out of the window is believed only under the header's own checksum. */
+  private plausible(header: RecordHeader, at: number): boolean {
+    const { window } = this
+    if (header.byteLength <= window.available(at)) return true
+    return decodeRecordHeader(window.bytes, window.view, at, this.segment, this.crc32c) !== null
+  }
+
+  private endAt(from: number, to: number): null {
+    return this.end(isZero(this.window.bytes.subarray(from, to)) ? 'empty' : 'header')
   }
 
   private end(reason: EndReason): null {

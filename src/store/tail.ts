@@ -153,16 +153,17 @@ export class Tail {
 
   /** Appends one record; resolves when it is written as the policy asks. */
   append(record: LogRecord): Promise<void> {
-    if (this.failure !== null) return Promise.reject(this.failure)
-    if (this.closing) return Promise.reject(busFailed('the log is closed'))
     const bytes = recordBytes(record.frames.length, record.touchedPages.length)
     if (bytes > RECORD_MAX_BYTES)
       return Promise.reject(logFull(`a record of ${bytes} bytes is above the limit`))
-    if (this.rotating === null && this.hasRoom(bytes)) return this.start(record, bytes)
+    const blocked = this.failure !== null || this.closing
+    if (blocked || (this.rotating === null && this.hasRoom(bytes))) return this.start(record, bytes)
     return this.makeRoom(bytes).then(() => this.start(record, bytes))
   }
 
   private start(record: LogRecord, byteLength: number): Promise<void> {
+    if (this.failure !== null) return Promise.reject(this.failure)
+    if (this.closing) return Promise.reject(busFailed('the log is closed'))
     if (this.current !== null) return Promise.reject(new Error('an append while another is in flight'))
     if (record.epoch !== this.newestEpoch + 1) {
       return Promise.reject(new Error(`append of epoch ${record.epoch} after ${this.newestEpoch}`))

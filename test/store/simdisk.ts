@@ -16,6 +16,7 @@ type Change = { readonly at: number; readonly bytes: Uint8Array } | { readonly s
 
 class Inode {
   durable = new Uint8Array(0)
+  durableSize = 0
   current = new Uint8Array(0)
   size = 0
   pending: Change[] = []
@@ -28,7 +29,15 @@ class Inode {
   }
 
   sync(): void {
-    this.durable = this.current.slice(0, this.size)
+    let state = { bytes: this.durable, size: this.durableSize }
+    for (const change of this.pending) state = applyTo(state.bytes, state.size, change)
+    this.durable = state.bytes
+    this.durableSize = state.size
+    this.pending = []
+  }
+
+  /** A sync that failed: the system goes on showing the bytes, and holds them for clean. */
+  failSync(): void {
     this.pending = []
   }
 }
@@ -198,7 +207,16 @@ export class SimDisk implements StoreIo {
     this.fault?.('write', file)
     const bytes = Uint8Array.from(Buffer.concat(parts))
     inode.apply({ at: position, bytes })
-    if (!dsync) return
+    if (dsync) this.syncInode(inode, file)
+  }
+
+  private syncInode(inode: Inode, file: string): void {
+    try {
+      this.fault?.('sync', file)
+    } catch (error) {
+      inode.failSync()
+      throw error
+    }
     if (this.countSync()) throw new SimCrash('the machine went off')
     inode.sync()
   }
@@ -223,9 +241,7 @@ export class SimDisk implements StoreIo {
 
   syncSync(fd: number): void {
     const { inode, file } = this.handle(fd)
-    this.fault?.('sync', file)
-    if (this.countSync()) throw new SimCrash('the machine went off')
-    inode.sync()
+    this.syncInode(inode, file)
   }
 
   sync(fd: number, done: IoCallback): void {
@@ -295,15 +311,15 @@ export class SimDisk implements StoreIo {
 /** What of a file survives: the synced bytes, and of the changes since each sector by its own luck. */
 function afterCrash(inode: Inode, random: () => number): Inode {
   const left = new Inode()
-  let state = { bytes: inode.durable.slice(), size: inode.durable.length }
+  let state = { bytes: inode.durable.slice(), size: inode.durableSize }
   for (const change of inode.pending) {
     for (const part of partsOf(change)) {
       if (random() < 0.5) state = applyTo(state.bytes, state.size, part)
     }
   }
   left.current = state.bytes
-  left.size = state.size
-  left.sync()
+  left.durable = state.bytes.slice()
+  left.size = left.durableSize = state.size
   return left
 }
 
