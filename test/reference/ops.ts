@@ -333,7 +333,7 @@ const ZEROS: Readonly<Record<string, (dtype: Dtype) => Scalar>> = {
   or_and: () => 0n,
 }
 
-/** NumPy's default method, over doubles; a NaN anywhere gives NaN. */
+/** NumPy's default method (linear), over doubles; a NaN anywhere gives NaN. */
 function quantile({ x }: Readonly<Record<string, Tensor>>, derive: Derivation): Tensor {
   const axes =
     derive.axis === undefined ? x!.shape.map((_, i) => i) : [wholeAxis(derive.axis, x!.shape.length)]
@@ -356,6 +356,8 @@ function quantileOf(lane: readonly number[], q: number): number {
   const rest = place - low
   const a = sorted[low]!
   const b = sorted[Math.min(low + 1, sorted.length - 1)]!
+  // At a whole place, and between equals, there is nothing to interpolate, so that infinities stay.
+  if (rest === 0 || a === b) return a
   return rest >= 0.5 ? b - (b - a) * (1 - rest) : a + (b - a) * rest
 }
 

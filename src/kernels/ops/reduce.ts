@@ -118,5 +118,6 @@ export const reduceOp = defineOp<ReduceParams>({
       keepdims: flagOfWord(keepdims!, 'keepdims'),
     }
   },
-  costPerElementNs: (_, [x], { shape }) => (0.5 * elementCount(x!.shape)) / Math.max(1, elementCount(shape)),
+  costPerElementNs: (_, [x], { shape }) =>
+    1 + (0.5 * elementCount(x!.shape)) / Math.max(1, elementCount(shape)),
 })

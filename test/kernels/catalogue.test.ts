@@ -1,0 +1,458 @@
+import { readFileSync } from 'node:fs'
+import fc from 'fast-check'
+import t from 'tap'
+import { MmsbError } from '../../src/errors.js'
+import { native } from '../../src/ffi/library.js'
+import {
+  checkDefinition,
+  compileDerivation,
+  decodeDefinition,
+  derivationOf,
+  encodeDefinition,
+  type InputPage,
+  OPS,
+} from '../../src/kernels/catalogue.js'
+import { FUNCTION_NAMES } from '../../src/kernels/functions.js'
+import { REDUCE_FUNCTIONS } from '../../src/kernels/ops/reduce.js'
+import { CONSTANTS, KEYWORDS } from '../../src/kernels/parser.js'
+import { DTYPES, type Dtype } from '../../src/state/dtype.js'
+import type { Derivation } from '../../src/state/types.js'
+
+const PAGES: Readonly<Record<string, InputPage>> = {
+  prices: { id: 1, dtype: 'f32', shape: [4, 3] },
+  qty: { id: 2, dtype: 'i32', shape: [3] },
+  vector: { id: 3, dtype: 'f64', shape: [3] },
+  empty: { id: 4, dtype: 'u8', shape: [0, 3] },
+  scalar: { id: 5, dtype: 'f32', shape: [] },
+  flags: { id: 6, dtype: 'bool', shape: [3, 3] },
+  wide: { id: 7, dtype: 'u64', shape: [3, 2] },
+  cube: { id: 8, dtype: 'i16', shape: [2, 4, 3] },
+  tall: { id: 9, dtype: 'u8', shape: [70_000, 1] },
+  flat: { id: 10, dtype: 'u8', shape: [1, 70_000] },
+  ints: { id: 11, dtype: 'i64', shape: [3, 3] },
+}
+
+const compile = (derive: Record<string, unknown>, dtype?: Dtype) =>
+  compileDerivation(derive as Derivation, pageOf, { dtype })
+
+const pageOf = (name: string): InputPage => {
+  const page = PAGES[name]
+  if (page === undefined) throw new MmsbError('PAGE_NOT_FOUND', `there is no page ${name}`)
+  return page
+}
+const nameOf = (id: number): string => Object.keys(PAGES).find((name) => PAGES[name]!.id === id)!
+
+const refusal = (run: () => unknown): string => {
+  try {
+    run()
+  } catch (error) {
+    if (error instanceof MmsbError) return `${error.code} ${error.message}`
+    throw error
+  }
+  return 'accepted'
+}
+
+const words = (block: Uint8Array): number[] => [...new Uint32Array(block.slice().buffer)]
+
+t.test('ops have the codes and versions of the native library', async (t) => {
+  const { ops } = JSON.parse(native().mmsb_catalogue()) as { ops: Record<string, unknown> }
+  t.same(
+    ops,
+    Object.fromEntries([...OPS.values()].map(({ name, code, version }) => [name, { code, version }])),
+  )
+})
+
+t.test('docs/OPS.md lists the ops, parameters, functions and words of the language', async (t) => {
+  const text = readFileSync(new URL('../../docs/OPS.md', import.meta.url), 'utf8')
+  const rows = [...text.matchAll(/^\| `(\w+)` \| (\d+) \| (\d+) \| (.*?) \| (.*?) \| (.*?) \|$/gm)].map(
+    (row) => row.slice(1),
+  )
+  const list = (names: readonly string[]): string => names.map((name) => `\`${name}\``).join(' ') || 'none'
+  const wanted = [...OPS.values()].map(({ name, code, version, roles, parameters, dirtyRule }) => [
+    name,
+    String(code),
+    String(version),
+    roles === 'named' ? 'any names' : list(roles),
+    list(parameters),
+    dirtyRule,
+  ])
+  t.same(rows, wanted)
+  for (const { name } of OPS.values())
+    t.match(text, new RegExp(`^### ${name}$`, 'm'), `a section for ${name}`)
+  const functionTable = text.slice(text.indexOf('| function |'), text.indexOf('### Types'))
+  const documented = [...functionTable.matchAll(/`(\w+)\(/g)].map(([, name]) => name)
+  t.same(
+    [...new Set(documented)].sort(),
+    FUNCTION_NAMES.filter((name) => !DTYPES.includes(name as Dtype)).sort(),
+  )
+  for (const word of [...KEYWORDS, ...Object.keys(CONSTANTS), ...DTYPES, ...REDUCE_FUNCTIONS]) {
+    t.match(text, new RegExp(`\`${word}\``), word)
+  }
+})
+
+t.test('shape, dtype and block of each op', async (t) => {
+  const cases: [Record<string, unknown>, Dtype, number[], number[] | undefined][] = [
+    [{ op: 'copy', inputs: { x: 'cube' } }, 'i16', [2, 4, 3], []],
+    [{ op: 'cast', inputs: { x: 'cube' }, dtype: 'f32' }, 'f32', [2, 4, 3], []],
+    [{ op: 'map', inputs: { a: 'prices', b: 'qty' }, expr: 'a*b' }, 'f32', [4, 3], undefined],
+    [{ op: 'map', inputs: { a: 'empty', b: 'vector' }, expr: 'a+b' }, 'f64', [0, 3], undefined],
+    [{ op: 'map', inputs: { a: 'scalar' }, expr: 'a > 0' }, 'bool', [], undefined],
+    [{ op: 'reduce', inputs: { x: 'prices' }, fn: 'sum' }, 'f32', [], [0, 3, 0, 0]],
+    [{ op: 'reduce', inputs: { x: 'prices' }, fn: 'mean', axes: [-1] }, 'f32', [4], [4, 2, 0, 0]],
+    [
+      { op: 'reduce', inputs: { x: 'cube' }, fn: 'sum', axes: [2, 0], keepdims: true },
+      'i64',
+      [1, 4, 1],
+      [0, 5, 1, 0],
+    ],
+    [{ op: 'reduce', inputs: { x: 'cube' }, fn: 'var', axes: [1] }, 'f64', [2, 3], [5, 2, 0, 0]],
+    [{ op: 'reduce', inputs: { x: 'flags' }, fn: 'prod', axes: [0] }, 'u64', [3], [1, 1, 0, 0]],
+    [{ op: 'reduce', inputs: { x: 'cube' }, fn: 'max', axes: [0] }, 'i16', [4, 3], [3, 1, 0, 0]],
+    [{ op: 'reduce', inputs: { x: 'cube' }, fn: 'any', axes: [0, 1] }, 'bool', [3], [6, 3, 0, 0]],
+    [{ op: 'reduce', inputs: { x: 'cube' }, fn: 'argmin', axes: [0] }, 'u32', [4, 3], [9, 1, 0, 0]],
+    [{ op: 'reduce', inputs: { x: 'empty' }, fn: 'sum', axes: [0] }, 'u64', [3], [0, 1, 0, 0]],
+    [{ op: 'reduce', inputs: { x: 'empty' }, fn: 'max', axes: [1] }, 'u8', [0], [3, 2, 0, 0]],
+    [{ op: 'reduce', inputs: { x: 'scalar' }, fn: 'count' }, 'u32', [], [8, 0, 0, 0]],
+    [{ op: 'matmul', inputs: { a: 'prices', b: 'vector' } }, 'f64', [4], [0, 0]],
+    [{ op: 'matmul', inputs: { b: 'flags', a: 'qty' } }, 'i32', [3], [0, 0]],
+    [{ op: 'matmul', inputs: { a: 'qty', b: 'vector' } }, 'f64', [], [0, 0]],
+    [{ op: 'matmul', inputs: { a: 'cube', b: 'ints' }, semiring: 'min_plus' }, 'i64', [2, 4, 3], [1, 0]],
+    [{ op: 'matmul', inputs: { a: 'flags', b: 'flags' }, semiring: 'or_and' }, 'bool', [3, 3], [3, 0]],
+    [{ op: 'matmul', inputs: { a: 'flags', b: 'flags' } }, 'bool', [3, 3], [0, 0]],
+    [{ op: 'matmul', inputs: { a: 'cube', b: 'wide' }, semiring: 'or_and' }, 'bool', [2, 4, 2], [3, 0]],
+    [{ op: 'quantile', inputs: { x: 'prices' }, q: 0.5, axis: -2 }, 'f32', [3], [0, 0x3fe0_0000, 0, 0]],
+    [{ op: 'quantile', inputs: { x: 'cube' }, q: 1 }, 'f64', [], [0, 0x3ff0_0000, 0xffff_ffff, 0]],
+    [{ op: 'topk', inputs: { x: 'prices' }, k: 2, output: 'values' }, 'f32', [4, 2], [2, 1, 1, 1]],
+    [
+      { op: 'topk', inputs: { x: 'prices' }, k: 4, axis: 0, output: 'indices', largest: false },
+      'u32',
+      [4, 3],
+      [4, 0, 0, 0],
+    ],
+  ]
+  for (const [derive, dtype, shape, block] of cases) {
+    const compiled = compile(derive)
+    const text = JSON.stringify(derive)
+    t.same([compiled.dtype, compiled.shape], [dtype, shape], text)
+    if (block !== undefined) t.same(words(compiled.params), block, text)
+    t.ok(compiled.costPerElementNs > 0)
+    t.same(compile(compiled.canonical).canonical, compiled.canonical, 'canonical form is a fixed point')
+  }
+})
+
+t.test('the canonical form fills in defaults and counts axes from 0', async (t) => {
+  t.strictSame(compile({ op: 'reduce', inputs: { x: 'cube' }, fn: 'sum', axes: [-1, 0] }).canonical, {
+    op: 'reduce',
+    inputs: { x: 'cube' },
+    axes: [0, 2],
+    fn: 'sum',
+    keepdims: false,
+  })
+  t.strictSame(compile({ inputs: { b: 'vector', a: 'prices' }, op: 'matmul' }).canonical, {
+    op: 'matmul',
+    inputs: { a: 'prices', b: 'vector' },
+    semiring: 'plus_times',
+  })
+  t.strictSame(compile({ op: 'map', inputs: { b: 'qty', a: 'qty' }, expr: ' a + b' }).inputs, [
+    { role: 'b', page: 'qty', id: 2 },
+    { role: 'a', page: 'qty', id: 2 },
+  ])
+})
+
+t.test("a dtype that is asked for becomes the page's", async (t) => {
+  t.equal(compile({ op: 'reduce', inputs: { x: 'cube' }, fn: 'sum' }, 'f32').dtype, 'f32')
+  t.equal(compile({ op: 'map', inputs: { a: 'qty' }, expr: 'a/2' }, 'i32').dtype, 'i32')
+  t.equal(compile({ op: 'cast', inputs: { x: 'qty' }, dtype: 'u8' }, 'u8').dtype, 'u8')
+  t.match(
+    refusal(() => compile({ op: 'cast', inputs: { x: 'qty' }, dtype: 'u8' }, 'u16')),
+    /^INVALID_REQUEST the cast is to u8 but the page asks for u16/,
+  )
+})
+
+t.test('bad definitions: each with its code and what is wrong', async (t) => {
+  const x = { x: 'prices' }
+  const cases: [unknown, RegExp][] = [
+    [null, /^INVALID_REQUEST derive must be an object/],
+    [[], /^INVALID_REQUEST derive must be an object/],
+    [{ inputs: x }, /^INVALID_REQUEST op must be a name; the ops are copy, cast, map/],
+    [{ op: 'convolve', inputs: x }, /^INVALID_REQUEST there is no op 'convolve'/],
+    [{ op: 'toString', inputs: x }, /^INVALID_REQUEST there is no op 'toString'/],
+    [{ op: 'copy' }, /^INVALID_REQUEST inputs must be an object/],
+    [{ op: 'copy', inputs: ['prices'] }, /^INVALID_REQUEST inputs must be an object/],
+    [{ op: 'copy', inputs: { x: 7 } }, /^INVALID_REQUEST input x must be the name of a page/],
+    [{ op: 'copy', inputs: { x: 'nowhere' } }, /^PAGE_NOT_FOUND/],
+    [{ op: 'copy', inputs: { x: 'qty', y: 'qty' } }, /^INVALID_REQUEST copy has no input 'y'; it takes x/],
+    [{ op: 'matmul', inputs: { a: 'qty' } }, /^INVALID_REQUEST matmul needs input b; it takes a and b/],
+    [
+      { op: 'copy', inputs: x, axis: 1 },
+      /^INVALID_REQUEST copy has no parameter 'axis'; its parameters: none/,
+    ],
+    [
+      { op: 'reduce', inputs: x, fn: 'sum', axis: 1 },
+      /^INVALID_REQUEST reduce has no parameter 'axis'; its parameters: axes, fn, keepdims/,
+    ],
+    [{ op: 'reduce', inputs: x }, /^INVALID_REQUEST reduce needs fn/],
+    [
+      { op: 'reduce', inputs: x, fn: 'median' },
+      /^INVALID_REQUEST fn is "median"; it must be one of sum, prod/,
+    ],
+    [{ op: 'reduce', inputs: x, fn: 'sum', axes: 1 }, /^INVALID_REQUEST axes must be an array/],
+    [{ op: 'reduce', inputs: x, fn: 'sum', axes: [] }, /^INVALID_REQUEST axes is empty/],
+    [{ op: 'reduce', inputs: x, fn: 'sum', axes: [0, -2] }, /^INVALID_REQUEST axes names axis 0 twice/],
+    [
+      { op: 'reduce', inputs: x, fn: 'sum', axes: [2] },
+      /^SHAPE_MISMATCH axes: 2 is out of range: x \(prices\) has shape \[4, 3\]/,
+    ],
+    [
+      { op: 'reduce', inputs: x, fn: 'sum', keepdims: 1 },
+      /^INVALID_REQUEST keepdims is 1; it must be true or false/,
+    ],
+    [
+      { op: 'reduce', inputs: { x: 'empty' }, fn: 'min' },
+      /^SHAPE_MISMATCH min needs at least one element: x \(empty\) \[0, 3\] has size 0 on axis 0/,
+    ],
+    [{ op: 'reduce', inputs: { x: 'empty' }, fn: 'argmax', axes: [0] }, /^SHAPE_MISMATCH argmax needs/],
+    [
+      { op: 'matmul', inputs: { a: 'vector', b: 'prices' } },
+      /^SHAPE_MISMATCH a \(vector\) \[3\] has size 3 on axis 0, b \(prices\) \[4, 3\] has size 4 on axis 0/,
+    ],
+    [{ op: 'matmul', inputs: { a: 'scalar', b: 'vector' } }, /^SHAPE_MISMATCH a \(scalar\) has no axes/],
+    [
+      { op: 'matmul', inputs: { a: 'ints', b: 'wide' } },
+      /^SHAPE_MISMATCH a \(ints\) is i64 and b \(wide\) is u64: no dtype holds both/,
+    ],
+    [
+      { op: 'matmul', inputs: { a: 'flags', b: 'flags' }, semiring: 'min_plus' },
+      /^SHAPE_MISMATCH min_plus is not defined for bool/,
+    ],
+    [
+      { op: 'matmul', inputs: { a: 'vector', b: 'vector' }, semiring: 'times' },
+      /^INVALID_REQUEST semiring is "times"/,
+    ],
+    [
+      { op: 'matmul', inputs: { a: 'tall', b: 'flat' } },
+      /^INVALID_REQUEST the result of shape \[70000, 70000\] has 4900000000 elements/,
+    ],
+    [
+      { op: 'map', inputs: { a: 'tall', b: 'flat' }, expr: 'a+b' },
+      /^INVALID_REQUEST the result of shape \[70000, 70000\]/,
+    ],
+    [{ op: 'quantile', inputs: x, q: 1.5 }, /^INVALID_REQUEST q is 1.5; it must be a number from 0 to 1/],
+    [{ op: 'quantile', inputs: x, q: Number.NaN }, /^INVALID_REQUEST q is null/],
+    [{ op: 'quantile', inputs: x, q: '0.5' }, /^INVALID_REQUEST q is "0.5"/],
+    [{ op: 'quantile', inputs: x, q: 0.5, axis: null }, /^INVALID_REQUEST axis must be an integer/],
+    [
+      { op: 'quantile', inputs: { x: 'empty' }, q: 0.5 },
+      /^SHAPE_MISMATCH quantile needs at least one element: x \(empty\) \[0, 3\] has no elements/,
+    ],
+    [
+      { op: 'topk', inputs: x, k: 4, output: 'values' },
+      /^SHAPE_MISMATCH k is 4 but x \(prices\) \[4, 3\] has size 3 on axis 1/,
+    ],
+    [
+      { op: 'topk', inputs: x, k: 0, output: 'values' },
+      /^INVALID_REQUEST k is 0; it must be an integer from 1/,
+    ],
+    [{ op: 'topk', inputs: x, k: 1 }, /^INVALID_REQUEST topk needs output/],
+    [{ op: 'topk', inputs: x, k: 1, output: 'both' }, /^INVALID_REQUEST output is "both"/],
+    [
+      { op: 'topk', inputs: { x: 'scalar' }, k: 1, output: 'values' },
+      /^SHAPE_MISMATCH axis -1: x \(scalar\) has no axes/,
+    ],
+    [{ op: 'cast', inputs: x }, /^INVALID_REQUEST cast needs dtype/],
+    [{ op: 'cast', inputs: x, dtype: 'float' }, /^INVALID_REQUEST dtype is "float"/],
+    [{ op: 'map', inputs: {}, expr: '1' }, /^INVALID_REQUEST map takes 1 to 64 inputs, not 0/],
+    [{ op: 'map', inputs: { a: 'qty' } }, /^INVALID_REQUEST map needs expr/],
+    [{ op: 'map', inputs: { a: 'qty' }, expr: 7 }, /^INVALID_REQUEST expr is 7; it must be a string/],
+    [{ op: 'map', inputs: { 'a.b': 'qty' }, expr: '1' }, /^INVALID_REQUEST input name "a.b"/],
+    [{ op: 'map', inputs: { exp: 'qty' }, expr: '1' }, /^INVALID_EXPRESSION input name 'exp' is a function/],
+    [{ op: 'map', inputs: { a: 'qty' }, expr: 'a + b' }, /^INVALID_EXPRESSION column 5: unknown name 'b'/],
+    [
+      { op: 'map', inputs: { a: 'prices', b: 'wide' }, expr: 'a+b' },
+      /^SHAPE_MISMATCH shapes do not broadcast: a \(prices\) \[4, 3\] has size 4 on axis 0, b \(wide\) \[3, 2\] has size 3 on axis 0/,
+    ],
+  ]
+  for (const [derive, message] of cases) {
+    t.match(
+      refusal(() => compile(derive as Record<string, unknown>)),
+      message,
+    )
+  }
+})
+
+const DERIVATIONS: Record<string, unknown>[] = [
+  { op: 'copy', inputs: { x: 'cube' } },
+  { op: 'cast', inputs: { x: 'cube' }, dtype: 'f32' },
+  { op: 'map', inputs: { ask: 'prices', b: 'qty' }, expr: 'ask*b + 1 if ask > 0 else 2' },
+  { op: 'reduce', inputs: { x: 'cube' }, fn: 'sum', axes: [2, 0], keepdims: true },
+  { op: 'matmul', inputs: { a: 'cube', b: 'ints' }, semiring: 'min_plus' },
+  { op: 'quantile', inputs: { x: 'cube' }, q: 0.05 },
+  { op: 'quantile', inputs: { x: 'cube' }, q: 0.05, axis: 1 },
+  { op: 'topk', inputs: { x: 'prices' }, k: 2, output: 'indices' },
+]
+
+const restore = (bytes: Uint8Array, out: { dtype: Dtype; shape: readonly number[] }) => {
+  const definition = decodeDefinition(bytes)
+  const inputs = definition.inputs.map(
+    ({ id }) => Object.values(PAGES).find((page) => page.id === id) ?? PAGES.scalar!,
+  )
+  return { definition, cost: checkDefinition(definition, inputs, out) }
+}
+
+t.test('a logged definition comes back whole', async (t) => {
+  for (const derive of DERIVATIONS) {
+    const compiled = compile(derive)
+    const bytes = encodeDefinition(compiled)
+    t.equal(bytes.length % 8, 0)
+    const { definition, cost } = restore(bytes, compiled)
+    t.equal(definition.op, compiled.op)
+    t.equal(definition.opCode, compiled.opCode)
+    t.equal(definition.opVersion, compiled.opVersion)
+    t.same(
+      definition.inputs,
+      compiled.inputs.map(({ role, id }) => ({ role, id })),
+    )
+    t.same(definition.params, compiled.params)
+    t.strictSame(derivationOf(definition, nameOf), compiled.canonical)
+    t.equal(cost.costPerElementNs, compiled.costPerElementNs)
+    const text = Buffer.from(bytes.subarray(0, bytes.indexOf(0))).toString()
+    t.match(
+      text,
+      new RegExp(`^\\{"op":"${compiled.op}","version":1,"inputs":\\{"`),
+      'keys in the documented order',
+    )
+  }
+})
+
+t.test('a definition that does not fit its pages is refused', async (t) => {
+  const check = (
+    derive: Record<string, unknown>,
+    change: (bytes: Uint8Array, block: DataView) => void,
+    out?: object,
+  ): string => {
+    const compiled = compile(derive)
+    const bytes = encodeDefinition(compiled)
+    const start = bytes.length - compiled.params.length
+    change(bytes, new DataView(bytes.buffer, start))
+    return refusal(() => restore(bytes, { ...compiled, ...out }))
+  }
+  const [, cast, map, reduce, matmul, , quantile, topk] = DERIVATIONS as [
+    object,
+    ...Record<string, unknown>[],
+  ]
+  const nothing = (): void => undefined
+  t.match(
+    check(map!, nothing, { shape: [4, 4] }),
+    /^INVALID_REQUEST definition: map gives shape \[4, 3\], the page has \[4, 4\]/,
+  )
+  t.match(check(map!, nothing, { dtype: 'u8' }), /^INVALID_REQUEST definition: map gives f32, the page is u8/)
+  t.match(check(cast!, nothing, { dtype: 'u8' }), /cast gives f32, the page is u8/)
+  t.equal(check(reduce!, nothing, { dtype: 'f32' }), 'accepted', 'the executor casts')
+  t.match(
+    check(reduce!, (_, block) => block.setUint32(0, 11, true)),
+    /the parameter block has function 11/,
+  )
+  t.match(
+    check(reduce!, (_, block) => block.setUint32(4, 8, true)),
+    /names axis 3 of x \[2, 4, 3\]/,
+  )
+  t.match(
+    check(reduce!, (_, block) => block.setUint32(4, 0, true)),
+    /axes is empty/,
+  )
+  t.match(
+    check(reduce!, (_, block) => block.setUint32(4, 256, true)),
+    /block of reduce is malformed/,
+  )
+  t.match(
+    check(reduce!, (_, block) => block.setUint32(8, 2, true)),
+    /block has keepdims 2/,
+  )
+  t.match(
+    check(reduce!, (_, block) => block.setUint32(0, 1, true)),
+    /its text says .*"fn":"sum".*, its block otherwise/,
+  )
+  t.match(
+    check(matmul!, (_, block) => block.setUint32(0, 4, true)),
+    /block has semiring 4/,
+  )
+  t.match(
+    check(quantile!, (_, block) => block.setFloat64(0, 2, true)),
+    /block of quantile is malformed/,
+  )
+  t.match(
+    check(quantile!, (_, block) => block.setFloat64(0, Number.NaN, true)),
+    /block of quantile is malformed/,
+  )
+  t.match(
+    check(quantile!, (_, block) => block.setUint32(8, 3, true)),
+    /names axis 3/,
+  )
+  t.match(
+    check(topk!, (_, block) => block.setUint32(0, 0, true)),
+    /block has k 0/,
+  )
+  t.match(
+    check(topk!, (_, block) => block.setUint32(0, 5, true)),
+    /^SHAPE_MISMATCH k is 5/,
+  )
+  t.match(
+    check(topk!, (_, block) => block.setUint32(8, 2, true)),
+    /block has output 2/,
+  )
+  t.match(
+    check(map!, (_, block) => block.setUint32(0, 0, true)),
+    /^INVALID_REQUEST IR: does not begin with MIR1/,
+  )
+
+  const other = (text: string, block = new Uint8Array(0)): string => {
+    const json = Buffer.from(`${text}\0`)
+    const bytes = new Uint8Array(Math.ceil(json.length / 8) * 8 + block.length)
+    bytes.set(json)
+    bytes.set(block, bytes.length - block.length)
+    return refusal(() => restore(bytes, PAGES.cube!))
+  }
+  t.equal(other('{"op":"copy","version":1,"inputs":{"x":8}}'), 'accepted')
+  t.match(other('{"op":"copy","version":2,"inputs":{"x":8}}'), /copy of version 2; this build has version 1/)
+  t.match(other('{"op":"warp","version":1,"inputs":{"x":8}}'), /there is no op "warp"/)
+  t.match(other('{"op":"copy","version":1,"inputs":{"x":-1}}'), /input x is no page id/)
+  t.match(other('{"op":"copy","version":1,"inputs":{"y":8}}'), /copy has no input 'y'/)
+  t.match(other('{"op":"copy","version":1}'), /no inputs/)
+  t.match(other('{"op":"copy","version":1,"inputs":{"x":8},"extra":1}'), /its text says \{"extra":1\}/)
+  t.match(
+    other('{"op":"copy","version":1,"inputs":{"x":8}}', new Uint8Array(8)),
+    /block has 8 bytes instead of 0/,
+  )
+  t.match(other('[1]'), /its text is no object/)
+  t.match(other('{"op"'), /its text is not JSON/)
+  t.match(
+    refusal(() => decodeDefinition(new Uint8Array(0))),
+    /no text before its block/,
+  )
+  t.match(
+    refusal(() => decodeDefinition(Buffer.from('{"op":"copy"}'))),
+    /no text before its block/,
+  )
+})
+
+t.test('any change of a logged definition ends in a definition or a typed error', async () => {
+  const samples = DERIVATIONS.map((derive) => {
+    const compiled = compile(derive)
+    return { bytes: encodeDefinition(compiled), compiled }
+  })
+  fc.assert(
+    fc.property(
+      fc.nat(samples.length - 1),
+      fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 4 }),
+      fc.option(fc.nat(), { nil: undefined }),
+      (which, edits, cut) => {
+        const { bytes, compiled } = samples[which]!
+        const copy = bytes.slice(0, cut === undefined ? bytes.length : cut % bytes.length)
+        for (const [at, value] of edits) if (copy.length > 0) copy[at % copy.length] = value
+        const text = refusal(() => restore(copy, compiled))
+        return text === 'accepted' || /^(INVALID_REQUEST|INVALID_EXPRESSION|SHAPE_MISMATCH) /.test(text)
+      },
+    ),
+    { numRuns: 5000 },
+  )
+})
