@@ -1,0 +1,89 @@
+/** docs/FORMAT.md, "Log": the record it prints is the one this code writes and reads. */
+import fs from 'node:fs'
+import t from 'tap'
+import {
+  decodeRecordHeader,
+  decodeSegmentHeader,
+  encodeRecordHeader,
+  encodeSeal,
+  encodeSegmentHeader,
+  recordAt,
+  recordBytes,
+  recordSound,
+  type SegmentHeader,
+  viewOf,
+} from '../../src/store/record.js'
+import { crc32c, plain } from './helpers.js'
+
+const SEGMENT: SegmentHeader = {
+  busId: '00112233445566778899aabbccddeeff',
+  firstEpoch: 2 ** 40 + 3,
+  headerSeed: 0x1111_1111,
+  recordSeed: 0x2222_2222,
+  createdMs: 1_700_000_000_123,
+}
+
+const RECORD = {
+  epoch: 7,
+  timestampMs: 1_700_000_000_000,
+  digestBefore: Uint8Array.from({ length: 16 }, (_, i) => i),
+  frameCount: 1,
+  frames: Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8),
+  touchedPages: Uint32Array.of(3),
+}
+
+function documented(): Uint8Array {
+  const text = fs.readFileSync(new URL('../../docs/FORMAT.md', import.meta.url), 'utf8')
+  const section = text.slice(text.indexOf('\n## Log\n'), text.indexOf('\n## Catalog\n'))
+  const hex = /```hex\n([^`]+)```/.exec(section)?.[1] ?? ''
+  return Uint8Array.from(Buffer.from(hex.replaceAll(/\s/g, ''), 'hex'))
+}
+
+t.test('the documented record is decoded', async (t) => {
+  const bytes = documented()
+  const view = viewOf(bytes)
+  const header = decodeRecordHeader(bytes, view, 0, SEGMENT, crc32c)
+  t.match(header, { seal: false, byteLength: 80, epoch: 7, eachSynced: true, unsynced: 0 })
+  if (header === null) return
+  t.ok(recordSound(bytes, view, 0, header, SEGMENT, crc32c))
+  t.same(plain(recordAt(bytes, 0, header)), plain(RECORD))
+})
+
+t.test('the documented record is what is written', async (t) => {
+  const bytes = new Uint8Array(recordBytes(8, 1))
+  bytes.set(RECORD.frames, 64)
+  bytes.set([3], 72)
+  const mark = { eachSynced: true, unsynced: 0 }
+  encodeRecordHeader(bytes, viewOf(bytes), RECORD, [bytes.subarray(64)], SEGMENT, mark, crc32c)
+  t.same(bytes, documented())
+})
+
+t.test('a record of another segment has a wrong checksum', async (t) => {
+  const bytes = documented()
+  for (const seeds of [{ headerSeed: 1 }, { recordSeed: 1 }]) {
+    const other = { ...SEGMENT, ...seeds }
+    const header = decodeRecordHeader(bytes, viewOf(bytes), 0, other, crc32c)
+    t.notOk(header !== null && recordSound(bytes, viewOf(bytes), 0, header, other, crc32c))
+  }
+})
+
+t.test('a segment header comes back; each field is in its place', async (t) => {
+  const bytes = encodeSegmentHeader(SEGMENT, crc32c)
+  t.same(decodeSegmentHeader(bytes, crc32c), SEGMENT)
+  t.equal(bytes.length, 4096)
+  t.equal(Buffer.from(bytes.subarray(0, 8)).toString(), 'MMSBLOG1')
+  t.equal(Buffer.from(bytes.subarray(16, 32)).toString('hex'), SEGMENT.busId)
+  t.equal(viewOf(bytes).getBigUint64(32, true), BigInt(SEGMENT.firstEpoch))
+  t.type(decodeSegmentHeader(bytes.subarray(0, 4000), crc32c), 'string')
+  const later = bytes.slice()
+  viewOf(later).setUint32(8, 2, true)
+  viewOf(later).setUint32(4092, crc32c(later.subarray(0, 4092)), true)
+  t.match(decodeSegmentHeader(later, crc32c), /version 2 is not known/)
+})
+
+t.test('a seal is a record of 64 bytes and carries the next epoch', async (t) => {
+  const bytes = encodeSeal(2 ** 33, 5, SEGMENT, crc32c)
+  const header = decodeRecordHeader(bytes, viewOf(bytes), 0, SEGMENT, crc32c)
+  t.match(header, { seal: true, byteLength: 64, epoch: 2 ** 33, timestampMs: 5, eachSynced: true })
+  t.ok(header !== null && recordSound(bytes, viewOf(bytes), 0, header, SEGMENT, crc32c))
+})
