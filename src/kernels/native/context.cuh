@@ -73,13 +73,12 @@ static int32_t checkDescriptor(const mmsb_ctx& ctx, const mmsb_page_desc& desc, 
     return fail(MMSB_ERR_UNSUPPORTED, "the CPU backend has no %s memory", desc.location == MMSB_LOC_GPU ? "gpu" : "unified");
   }
   u64 count = 1;
-  bool empty = false;
+  for (u32 axis = 0; axis < desc.rank; axis++) count *= desc.shape[axis] == 0 ? 0 : 1;
   for (u32 axis = 0; axis < desc.rank; axis++) {
-    if (desc.shape[axis] == 0) empty = true;
-    else count *= desc.shape[axis];
+    count *= desc.shape[axis];
     if (count >= 1ull << 32) return fail(MMSB_ERR_ARGUMENT, "page %u has 2^32 elements or more", desc.id);
   }
-  *elements = empty ? 0 : count;
+  *elements = count;
   return MMSB_OK;
 }
 

@@ -496,8 +496,9 @@ static int32_t matmulShapes(Matmul& m, const Page& a, const Page& b, const Page&
     aMatrices *= sizeA;
     bMatrices *= sizeB;
     batches *= m.batchShape[d];
+    if (batches >> 32 != 0 || aMatrices >> 32 != 0 || bMatrices >> 32 != 0) return fail(MMSB_ERR_ARGUMENT, "matmul: 2^32 matrices or more");
   }
-  if (batches * m.rows * m.columns != out.elements) return fail(MMSB_ERR_ARGUMENT, "matmul into a page of %u elements", out.elements);
+  if ((unsigned __int128)(u64(m.rows) * m.columns) * batches != out.elements) return fail(MMSB_ERR_ARGUMENT, "matmul into a page of %u elements", out.elements);
   m.batches = u32(batches);
   m.aPlain = aMatrices == batches;
   m.bPlain = bMatrices == batches;

@@ -37,7 +37,7 @@ struct Partial {
 struct Reduce {
   u32 fn;
   u8 dtype;       // of the input
-  u8 wide;        // class of the accumulator: I64, U64 or F64
+  u8 wide;        // class of the accumulator: I64, U64 or F64; sums and products of integers are U64, which wraps
   u8 result;      // class of the finished value
   bool columns;   // the innermost axis is kept
   u32 dimCount;
@@ -328,10 +328,6 @@ static void loadWide(const Reduce& r, const u8* from, void* to, u32 count) {
 }
 
 static Partial blockPartialOf(const Reduce& r, void* x, u32 count, u64 first) {
-  if (isTruth(r.fn) && r.wide == F64) {
-    Partial partial = blockPartial<f64>(r.fn, static_cast<f64*>(x), count, first);
-    return partial;
-  }
   switch (r.wide) {
     case I64: return blockPartial<i64>(r.fn, static_cast<i64*>(x), count, first);
     case U64: return blockPartial<u64>(r.fn, static_cast<u64*>(x), count, first);
@@ -675,6 +671,13 @@ static void runReduce(Step& step, StepRun& run) {
   computeRanges(exec, step, ranges, run.elements, run.changed);
 }
 
+// The partials of what was put back are computed again; those that are stale anyway stay so.
+static void refreshReduce(Step& step, StepRun& run) {
+  Reduce& r = *static_cast<Reduce*>(step.state);
+  if (r.tree == nullptr || !r.treeValid || r.treeLoads != slotOf(step.inputs[0])->loads) return;
+  treeUpdate(r, step, run, changesOf(*run.exec, step.inputs[0]));
+}
+
 static u8 reduceNatural(u32 fn, u8 dtype) {
   const bool isFloat = dtype >= F32;
   switch (fn) {
@@ -719,7 +722,8 @@ static int32_t prepareReduce(Step& step) {
   r->fn = fn;
   r->dtype = input.dtype;
   r->wide = u8(fn == MMSB_REDUCE_MEAN || fn == MMSB_REDUCE_VAR ? u32(F64) : wideOf(input.dtype));
-  r->result = isTruth(fn) || isArg(fn) ? u8(U64) : r->wide;
+  if ((fn == MMSB_REDUCE_SUM || fn == MMSB_REDUCE_PROD) && r->wide == I64) r->wide = U64;
+  r->result = isTruth(fn) || isArg(fn) ? u8(U64) : r->wide == F64 ? u8(F64) : u8(wideOf(input.dtype));
   r->n = n;
   r->blocks = (n + kReduceBlock - 1) / kReduceBlock;
   r->outputs = u32(outputs);
@@ -730,7 +734,7 @@ static int32_t prepareReduce(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpReduce = {"reduce", MMSB_OP_REDUCE, 1, prepareReduce, releaseReduce, dirtyReduce, computeReduce, runReduce};
+static const Op kOpReduce = {"reduce", MMSB_OP_REDUCE, 1, prepareReduce, releaseReduce, dirtyReduce, computeReduce, runReduce, refreshReduce};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb
