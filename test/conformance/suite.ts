@@ -1,0 +1,182 @@
+/**
+ * The conformance suite: two buses, the same definitions and transactions, and after every epoch the same bytes, the same
+ * changed ranges and the same digests. Run with the CPU beside CUDA it proves that both backends compute the same bits;
+ * run with one thread beside several it proves that threads do not matter. Uses no test framework, so that it also runs
+ * from a bundle on a machine that has none.
+ */
+import { Bus } from '../../src/engine/bus.js'
+import type { BusOptions, CommitEvent } from '../../src/engine/types.js'
+import { MmsbError } from '../../src/errors.js'
+import { DTYPE_INFO, DTYPES, type Dtype } from '../../src/state/dtype.js'
+import type { Derivation } from '../../src/state/types.js'
+import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from '../engine/random.js'
+
+/** Lengths around every block size that kernels use, and one that fills a device. */
+export const LENGTHS = [0, 1, 2, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 4097, 65_537]
+export const LARGE_LENGTH = 1_000_003
+
+export interface Outcome {
+  readonly name: string
+  /** Empty when both sides agree. */
+  readonly problems: readonly string[]
+}
+
+interface Pair {
+  readonly left: Bus
+  readonly right: Bus
+  readonly events: { left: CommitEvent[]; right: CommitEvent[] }
+}
+
+async function openPair(left: BusOptions, right: BusOptions): Promise<Pair> {
+  const pair: Pair = {
+    left: await Bus.open(left),
+    right: await Bus.open(right),
+    events: { left: [], right: [] },
+  }
+  pair.left.onCommit((event) => pair.events.left.push(event))
+  pair.right.onCommit((event) => pair.events.right.push(event))
+  return pair
+}
+
+async function closePair({ left, right }: Pair): Promise<void> {
+  await left.close()
+  await right.close()
+}
+
+/** The same call on both; both succeed, or both fail with the same code, which is returned. */
+async function both<T>(pair: Pair, call: (bus: Bus) => Promise<T>): Promise<T | MmsbError> {
+  const [left, right] = await Promise.allSettled([call(pair.left), call(pair.right)])
+  if (left.status === 'fulfilled' && right.status === 'fulfilled') return left.value
+  if (left.status === 'rejected' && right.status === 'rejected') {
+    const isSame = left.reason instanceof MmsbError && right.reason instanceof MmsbError
+    if (isSame && left.reason.code === right.reason.code) return left.reason
+  }
+  const failed = left.status === 'rejected' ? left.reason : (right as PromiseRejectedResult).reason
+  throw new Error(`only one side failed: ${String(failed)}`, { cause: failed })
+}
+
+const show = (event: CommitEvent): string =>
+  event.changes.map((change) => `${change.page} ${change.kind} [${change.ranges.join(',')}]`).join('; ')
+
+function compare(pair: Pair, where: string, problems: string[]): void {
+  const { left, right } = pair
+  for (const name of left.pageNames()) {
+    const a = left.read(name)
+    const b = right.read(name)
+    const bytes = (values: typeof a): Buffer =>
+      Buffer.from(values.buffer, values.byteOffset, values.byteLength)
+    if (bytes(a).equals(bytes(b))) continue
+    const at = a.findIndex((value, i) => !Object.is(value, b[i]))
+    problems.push(`${where}: page ${name} differs at element ${at}: ${String(a[at])} and ${String(b[at])}`)
+  }
+  if (left.status().digest !== right.status().digest) problems.push(`${where}: digests differ`)
+  const events = [pair.events.left.splice(0), pair.events.right.splice(0)] as const
+  const texts = events.map((list) => list.map(show).join('\n'))
+  if (texts[0] !== texts[1]) problems.push(`${where}: events differ:\n${texts[0]}\n${texts[1]}`)
+}
+
+/** Op by op: every dtype and length, a full compute and then small changes. */
+export async function* opCases(
+  left: BusOptions,
+  right: BusOptions,
+  lengths: readonly number[],
+): AsyncGenerator<Outcome> {
+  for (const dtype of DTYPES) {
+    for (const length of lengths) yield await opCase(left, right, dtype, length)
+  }
+}
+
+function derivationsOver(dtype: Dtype, length: number): [string, Derivation][] {
+  const isFloat = DTYPE_INFO[dtype].kind === 'float'
+  const x = { x: 'x' }
+  const list: [string, Derivation][] = [
+    ['copied', { op: 'copy', inputs: x }],
+    [
+      'mapped',
+      { op: 'map', inputs: { a: 'x', b: 'x' }, expr: isFloat ? 'exp(a / 1000) * b - 1' : 'a * b - a // 3' },
+    ],
+    ['maths', { op: 'map', inputs: { a: 'x' }, expr: 'sin(f64(a)) + log(abs(f64(a)) + 1) * tanh(f32(a))' }],
+    ['total', { op: 'reduce', inputs: x, fn: 'sum' }],
+    ['rows', { op: 'reduce', inputs: { x: 'grid' }, fn: 'mean', axes: [1] }],
+    ['columns', { op: 'reduce', inputs: { x: 'grid' }, fn: 'var', axes: [0] }],
+    ['product', { op: 'matmul', inputs: { a: 'grid', b: 'weights' } }],
+    ['paths', { op: 'matmul', inputs: { a: 'grid', b: 'weights' }, semiring: 'min_plus' }],
+  ]
+  if (length > 0) {
+    list.push(
+      ['highest', { op: 'reduce', inputs: x, fn: 'argmax' }],
+      ['median', { op: 'quantile', inputs: x, q: 0.5 }],
+      ['low', { op: 'quantile', inputs: { x: 'grid' }, q: 0.05, axis: 0 }],
+      ['top', { op: 'topk', inputs: x, k: Math.min(length, 7), axis: 0, output: 'indices', largest: true }],
+      ['bottom', { op: 'topk', inputs: { x: 'grid' }, k: 2, axis: 1, output: 'values', largest: false }],
+    )
+  }
+  return list
+}
+
+async function opCase(left: BusOptions, right: BusOptions, dtype: Dtype, length: number): Promise<Outcome> {
+  const draw = new Draw(length * 16 + DTYPE_INFO[dtype].code)
+  const pair = await openPair(left, right)
+  const problems: string[] = []
+  try {
+    const columns = 3
+    const pages: PageSketch[] = [
+      { name: 'x', dtype, shape: [length] },
+      { name: 'grid', dtype, shape: [length, columns] },
+      { name: 'weights', dtype, shape: [columns, 5] },
+    ]
+    for (const { name, shape } of pages) await both(pair, (bus) => bus.create(name, { dtype, shape }))
+    for (const [name, derive] of derivationsOver(dtype, length))
+      await both(pair, (bus) => bus.derive(name, derive))
+    compare(pair, 'zeros', problems)
+    for (const { name, shape } of pages) {
+      const values = draw.values(
+        dtype,
+        shape.reduce((product, size) => product * size, 1),
+      )
+      await both(pair, (bus) => bus.write(name, values))
+    }
+    compare(pair, 'filled', problems)
+    for (let i = 0; i < 6 && length > 0; i++) {
+      const page = draw.pick(pages)
+      const delta = drawDelta(draw, page)
+      await both(pair, (bus) => bus.patch(page.name, delta))
+      compare(pair, `change ${i}`, problems)
+    }
+  } finally {
+    await closePair(pair)
+  }
+  return { name: `${dtype}, ${length} elements`, problems }
+}
+
+/** Random graphs and transactions, as in the engine's property test. */
+export async function graphCase(left: BusOptions, right: BusOptions, seed: number): Promise<Outcome> {
+  const draw = new Draw(seed)
+  const pair = await openPair(left, right)
+  const problems: string[] = []
+  try {
+    const pages: PageSketch[] = drawSources(draw, draw.int(1, 4))
+    const sources = [...pages]
+    for (const { name, dtype, shape } of sources)
+      await both(pair, (bus) => bus.create(name, { dtype, shape }))
+    for (let i = 0; i < 15; i++) {
+      const derive = drawDerivation(draw, pages)
+      if (derive === undefined) continue
+      const made = await both(pair, (bus) => bus.derive(`d${i}`, derive))
+      if (!(made instanceof MmsbError))
+        pages.push({ name: `d${i}`, dtype: made.page.dtype, shape: made.page.shape, derive })
+    }
+    for (let epoch = 0; epoch < 8; epoch++) {
+      const ops = Array.from({ length: draw.int(1, 4) }, () => {
+        const page = draw.pick(sources)
+        return { page: page.name, ...drawDelta(draw, page) }
+      })
+      await both(pair, (bus) => bus.transact({ ops }))
+      compare(pair, `epoch ${epoch}`, problems)
+      if (problems.length > 0) break
+    }
+  } finally {
+    await closePair(pair)
+  }
+  return { name: `random graph ${seed}`, problems }
+}
