@@ -17,6 +17,7 @@ import type { Result, Row, Skip } from './lib/types.js'
 const HERE = fileURLToPath(new URL('.', import.meta.url))
 const ROWS: Readonly<Record<string, () => Promise<Row>>> = {
   disk: async () => (await import('./rows/disk.js')).disk,
+  store: async () => (await import('./rows/store.js')).store,
   propagation: async () => (await import('./rows/propagation.js')).propagation,
   deltas: async () => (await import('./rows/deltas.js')).deltas,
   rest: async () => (await import('./rows/rest.js')).rest,
@@ -107,6 +108,8 @@ async function main(): Promise<void> {
   process.stdout.write(`appended to ${file}\n`)
 }
 
+// Leaving by process.exit lets the handlers run that end child servers.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130))
 try {
   await main()
 } catch (error) {
