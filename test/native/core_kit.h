@@ -52,7 +52,7 @@ static u64 rnd() {
   return z ^ (z >> 31);
 }
 static u32 below(u32 n) { return n == 0 ? 0 : u32(rnd() % n); }
-static void seed(u64 value) {
+[[maybe_unused]] static void seed(u64 value) {
   currentSeed = value;
   randomState = value * 7919 + 1;
 }
@@ -82,7 +82,7 @@ static void randomElement(u32 dtype, u8* to) {
   if (kind < 6) bits = u64(i64(below(12)) - (dtype == I8 || dtype == I16 || dtype == I32 || dtype == I64 ? 6 : 0));
   memcpy(to, &bits, kSize[dtype]);
 }
-static Bytes randomElements(u32 dtype, u32 count) {
+[[maybe_unused]] static Bytes randomElements(u32 dtype, u32 count) {
   Bytes bytes(u64(count) * kSize[dtype]);
   for (u32 i = 0; i < count; i++) randomElement(dtype, bytes.data() + u64(i) * kSize[dtype]);
   return bytes;
