@@ -2,7 +2,7 @@
  * A bare `ws` server that makes messages durable and does nothing else: what has arrived is written to one file and
  * fdatasynced as one batch while the next gathers, then each message is answered, or broadcast.
  *
- *   ws.ts FILE ack            parses each message as JSON (text) or takes it as it is (binary), answers as MMSB does
+ *   ws.ts FILE ack            parses a message as JSON, or walks the frames in it by their lengths; answers each of them
  *   ws.ts FILE broadcast N    answers, and sends N bytes to every socket that asked for them by the path /events
  */
 import { fdatasync, openSync, writeSync } from 'node:fs'
@@ -16,7 +16,7 @@ const event = JSON.stringify({ t: 'x'.repeat(Math.max(Number(size ?? 0) - 8, 0))
 
 let epoch = 0
 let isSyncing = false
-let waiting: { socket: WebSocket; data: Buffer; id: unknown }[] = []
+let waiting: { socket: WebSocket; data: Buffer; ids: unknown[] }[] = []
 
 function sync(): void {
   const batch = waiting
@@ -26,12 +26,19 @@ function sync(): void {
   fdatasync(fd, (error) => {
     if (error !== null) throw error
     epoch += 1
-    for (const { socket, id } of batch)
-      socket.send(`{"type":"ack","id":${JSON.stringify(id)},"epoch":${epoch}}`)
+    for (const { socket, ids } of batch) {
+      for (const id of ids) socket.send(`{"type":"ack","id":${JSON.stringify(id)},"epoch":${epoch}}`)
+    }
     if (mode === 'broadcast') for (const listener of listeners) listener.send(event)
     isSyncing = false
     if (waiting.length > 0) sync()
   })
+}
+
+function framesIn(data: Buffer): number[] {
+  const sequence: number[] = []
+  for (let at = 0; at < data.length; at += data.readUInt32LE(at + 4)) sequence.push(sequence.length)
+  return sequence
 }
 
 server.on('connection', (socket, request) => {
@@ -41,8 +48,8 @@ server.on('connection', (socket, request) => {
     return
   }
   socket.on('message', (data: Buffer, isBinary) => {
-    const id = isBinary ? 0 : (JSON.parse(data.toString()) as { id: unknown }).id
-    waiting.push({ socket, data, id })
+    const ids = isBinary ? framesIn(data) : [(JSON.parse(data.toString()) as { id: unknown }).id]
+    waiting.push({ socket, data, ids })
     if (!isSyncing) sync()
   })
 })

@@ -15,10 +15,10 @@ export interface Load {
   readonly durationMs: number
 }
 
-/** A way to talk: opens a socket, gives the bytes of one write, and counts the answers in what arrives. */
+/** A way to talk: opens a socket, gives the bytes of so many writes, and counts the answers in what arrives. */
 export interface Protocol {
   open(index: number): Promise<Socket>
-  write(index: number): Buffer
+  writes(index: number, count: number): Buffer
   /** Counts whole answers and returns what is left over of the last one. Throws on a refusal. */
   answers(bytes: Buffer): { count: number; rest: Buffer }
 }
@@ -35,7 +35,7 @@ export async function pipelinedWrites(protocol: Protocol, load: Load): Promise<n
     const batch = (size: number) => {
       const known = batches.get(size)
       if (known !== undefined) return known
-      const made = Buffer.concat(Array.from({ length: size }, () => protocol.write(index)))
+      const made = protocol.writes(index, size)
       batches.set(size, made)
       return made
     }
@@ -68,24 +68,37 @@ export async function pipelinedWrites(protocol: Protocol, load: Load): Promise<n
   return (acknowledged / (performance.now() - started)) * 1000
 }
 
-/** WebSocket messages, text or binary. `isAck` looks at the payload of an answer. */
-export function webSocketProtocol(
-  port: number,
-  path: string,
-  subprotocol: string,
-  message: (index: number) => string | Uint8Array,
-  isAck: (payload: Buffer) => boolean,
-): Protocol {
+export interface Messages {
+  readonly port: number
+  readonly subprotocol: string
+  /** A message that holds so many writes. */
+  message(index: number, writes: number): string | Uint8Array
+  /** Most writes in one message. */
+  readonly writesPerMessage: number
+  /** Looks at the payload of an answer. */
+  isAck(payload: Buffer): boolean
+}
+
+/** WebSocket messages, text or binary; each write is answered by a message of its own. */
+export function webSocketProtocol(messages: Messages): Protocol {
+  const { writesPerMessage, isAck } = messages
   return {
-    open: () => handshake(port, path, subprotocol),
-    write: (index) => clientFrame(message(index)),
+    open: () => handshake(messages.port, '/v1/stream', messages.subprotocol),
+    writes(index, count) {
+      const frames: Buffer[] = []
+      for (let left = count; left > 0; left -= writesPerMessage) {
+        frames.push(clientFrame(messages.message(index, Math.min(left, writesPerMessage))))
+      }
+      return Buffer.concat(frames)
+    },
     answers(bytes) {
       let at = 0
       let count = 0
       for (;;) {
         const frame = serverFrame(bytes, at)
         if (frame === null) return { count, rest: bytes.subarray(at) }
-        if (!isAck(frame.payload)) throw new Error(`not an acknowledgement: ${frame.payload.toString()}`)
+        if (!isAck(frame.payload))
+          throw new Error(`not an acknowledgement: ${frame.payload.toString('latin1')}`)
         count += 1
         at = frame.end
       }
@@ -144,10 +157,10 @@ export function redisProtocol(port: number, command: (index: number) => readonly
       socket.setNoDelay(true)
       return socket
     },
-    write(index) {
+    writes(index, count) {
       const parts = command(index)
       const text = parts.map((part) => `$${Buffer.byteLength(part)}\r\n${part}\r\n`).join('')
-      return Buffer.from(`*${parts.length}\r\n${text}`)
+      return Buffer.from(`*${parts.length}\r\n${text}`.repeat(count))
     },
     answers(bytes) {
       let at = 0

@@ -14,6 +14,7 @@ import type { Context, Result } from '../lib/types.js'
 const WRITES_PER_S = 80
 const BUDGET = 1.3
 const ELEMENTS = 16
+const EVENT_TIMEOUT_MS = 10_000
 
 interface Latency {
   readonly p50: number
@@ -88,7 +89,7 @@ async function beside(context: Context, url: string, count: number): Promise<Res
 const transaction = (serial: number) =>
   JSON.stringify({
     type: 'transaction',
-    id: serial,
+    id: String(serial),
     ops: [{ page: 'bench.in', values: Array.from({ length: ELEMENTS }, (_, i) => serial + i) }],
   })
 
@@ -124,11 +125,23 @@ async function bare(address: string, count: number): Promise<Side> {
 
 /** Bytes of one change message, so that the baseline sends as many. */
 async function eventSize(side: Side): Promise<number> {
-  const event = new Promise<number>((resolve) =>
-    side.subscribers[0]!.on('message', (data: Buffer) => side.isEvent(data) && resolve(data.length)),
-  )
+  let size = 0
+  const onEvent = (data: Buffer) => {
+    if (side.isEvent(data)) size = data.length
+  }
+  side.subscribers[0]!.on('message', onEvent)
   side.writer.send(side.message(123_456))
-  return event
+  await until(() => size > 0, 'no event came')
+  side.subscribers[0]!.off('message', onEvent)
+  return size
+}
+
+async function until(isTrue: () => boolean, otherwise: string): Promise<void> {
+  const deadline = performance.now() + EVENT_TIMEOUT_MS
+  while (!isTrue()) {
+    if (performance.now() > deadline) throw new Error(otherwise)
+    await sleep(1)
+  }
 }
 
 let serial = 1_000
@@ -145,20 +158,15 @@ async function measure(side: Side, writes: number): Promise<Latency> {
   for (let i = 0; i < writes; i++) {
     const due = started + (i * 1000) / WRITES_PER_S
     await sleep(Math.max(due - performance.now(), 0))
-    while (samples.length < i * side.subscribers.length) await sleep(1)
+    await until(() => samples.length >= i * side.subscribers.length, `an event of write ${i} did not come`)
     serial += 1
     const message = side.message(serial)
     sentAt = performance.now()
     side.writer.send(message)
   }
-  const deadline = performance.now() + 5_000
-  while (samples.length < writes * side.subscribers.length && performance.now() < deadline) await sleep(5)
+  await until(() => samples.length >= writes * side.subscribers.length, 'an event did not come')
   for (const socket of side.subscribers) socket.off('message', onEvent)
-  if (samples.length !== writes * side.subscribers.length) {
-    throw new Error(
-      `${samples.length} events for ${writes} writes and ${side.subscribers.length} subscribers`,
-    )
-  }
+  if (samples.length !== writes * side.subscribers.length) throw new Error('more events than writes')
   return { p50: percentile(samples, 0.5), p99: percentile(samples, 0.99) }
 }
 

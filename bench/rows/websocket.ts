@@ -20,8 +20,8 @@ const PAGE = 'bench.ws'
 const ELEMENTS = 4096
 const VALUES = Array.from({ length: 8 }, (_, i) => i + 0.5)
 const REDIS_BUDGET = 1.5
-/** Deltas in one message: what a client that ingests at this rate would send. */
-const DELTAS_PER_FRAME = 64
+/** What a client that ingests at this rate puts together. */
+const TOGETHER = 64
 const CONNECTIONS = 10
 /** Deltas in flight per connection, and commands for Redis. */
 const DEPTH = 256
@@ -29,18 +29,22 @@ const DEPTH = 256
 interface Write {
   readonly name: string
   readonly isJson: boolean
-  /** Deltas in one message, committed together. */
+  /** Deltas in one transaction: committed and answered together. */
   readonly deltas: number
+  /** Transactions in one message, each answered on its own. */
+  readonly transactions: number
 }
 
 const WRITES: readonly Write[] = [
-  { name: 'JSON, one delta of 32 bytes a message', isJson: true, deltas: 1 },
-  { name: 'binary, one delta of 32 bytes a message', isJson: false, deltas: 1 },
+  { name: 'JSON, a delta of 32 bytes a message', isJson: true, deltas: 1, transactions: 1 },
+  { name: 'binary, a delta of 32 bytes a message', isJson: false, deltas: 1, transactions: 1 },
   {
-    name: `binary, ${DELTAS_PER_FRAME} deltas of 32 bytes a message`,
+    name: `binary, ${TOGETHER} transactions of a delta a message`,
     isJson: false,
-    deltas: DELTAS_PER_FRAME,
+    deltas: 1,
+    transactions: TOGETHER,
   },
+  { name: `binary, ${TOGETHER} deltas a transaction`, isJson: false, deltas: TOGETHER, transactions: 1 },
 ]
 
 export async function websocket(context: Context): Promise<(Result | Skip)[]> {
@@ -59,7 +63,7 @@ export async function websocket(context: Context): Promise<(Result | Skip)[]> {
   const results: (Result | Skip)[] = []
   for (const write of WRITES) {
     const ours = streamProtocol(write, port, id)
-    const name = `WebSocket ${write.name}, ${CONNECTIONS} x ${DEPTH / write.deltas} messages in flight`
+    const name = `WebSocket ${write.name}, ${CONNECTIONS} x ${DEPTH} deltas in flight`
     const refused = await refusal(ours)
     if (refused !== null) {
       results.push({ name, skipped: `the server does not take them: ${refused}` })
@@ -75,19 +79,27 @@ export async function websocket(context: Context): Promise<(Result | Skip)[]> {
   return results
 }
 
-function streamProtocol({ isJson, deltas }: Write, port: number, pageId: number): Protocol {
-  const delta = (index: number, i: number) => {
-    const offset = ((index * deltas + i) * VALUES.length) % ELEMENTS
-    return { page: PAGE, pageId, offset, values: VALUES }
+function streamProtocol({ isJson, deltas, transactions }: Write, port: number, pageId: number): Protocol {
+  const offset = (index: number, i: number) => ((index * deltas + i) * VALUES.length) % ELEMENTS
+  const json = (index: number) => {
+    const ops = Array.from({ length: deltas }, (_, i) => ({
+      page: PAGE,
+      offset: offset(index, i),
+      values: VALUES,
+    }))
+    return JSON.stringify({ type: 'transaction', id: 't', ops })
   }
-  const message = (index: number) => {
-    const all = Array.from({ length: deltas }, (_, i) => delta(index, i))
-    if (!isJson) return encodeFrame(all.map((one) => ({ ...one, values: new Float32Array(one.values) })))
-    const ops = all.map(({ page, offset, values }) => ({ page, offset, values }))
-    return JSON.stringify({ type: 'transaction', id: 1, ops })
-  }
-  const subprotocol = isJson ? 'mmsb.v1.json' : 'mmsb.v1.bin'
-  return webSocketProtocol(port, '/v1/stream', subprotocol, message, (payload) => payload.includes('"ack"'))
+  const values = new Float32Array(VALUES)
+  const frame = (index: number) =>
+    encodeFrame(Array.from({ length: deltas }, (_, i) => ({ pageId, offset: offset(index, i), values })))
+  return webSocketProtocol({
+    port,
+    subprotocol: isJson ? 'mmsb.v1.json' : 'mmsb.v1.bin',
+    message: (index, count) => (isJson ? json(index) : Buffer.concat(Array(count).fill(frame(index)))),
+    writesPerMessage: transactions,
+    // Binary answers begin with their type, 1; the bare server and JSON answer text.
+    isAck: (payload) => payload[0] === 1 || payload.includes('"ack"'),
+  })
 }
 
 /** Why a single write is not taken, or null. */
