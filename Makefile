@@ -10,7 +10,7 @@ NATIVE_SOURCES := kernels.cu $(wildcard src/kernels/native/*.cuh src/kernels/nat
 LIB := $(BUILD)/libmmsb.so
 TAP := npx tap run
 
-.PHONY: help install build native native-all run test demo bench lint format clean
+.PHONY: help install build native native-all gpu-bundle run test demo bench lint format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ lint: node_modules/.installed ## types, style and format
 
 format: node_modules/.installed ## let Biome rewrite what it can
 	npx biome check --write
+
+gpu-bundle: build ## .gpu/: an offline bundle for a CUDA machine without Node (see docs/TESTING.md)
+	scripts/gpu-bundle.sh
 
 clean: ## remove what was built
 	rm -rf dist $(BUILD) .tap
