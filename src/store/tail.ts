@@ -232,28 +232,18 @@ export class Tail {
       unsynced: fsync === 'always' ? 0 : record.epoch - 1 - this.durableEpoch,
     }
     const startedMs = performance.now()
-    const base = { record, fd: this.segment.fd, offset: this.end, byteLength, startedMs, done: false }
-    if (byteLength <= RECORD_GATHER_MAX_BYTES) {
-      const gather = this.gathers.pop() ?? newGather()
-      const { bytes, view } = gather
-      const framesAt = RECORD_HEADER_BYTES
-      const idsAt = framesAt + padded(record.frames.length)
-      const ids = bytesOfIds(record.touchedPages)
-      bytes.set(record.frames, framesAt)
-      bytes.fill(0, framesAt + record.frames.length, idsAt)
-      bytes.set(ids, idsAt)
-      bytes.fill(0, idsAt + ids.length, byteLength)
-      const body = [bytes.subarray(framesAt, byteLength)]
-      encodeRecordHeader(bytes, view, record, body, this.segment.header, mark, crc32c)
-      return { ...base, parts: [bytes.subarray(0, byteLength)], gather }
+    const head = byteLength <= RECORD_GATHER_MAX_BYTES ? (this.gathers.pop() ?? newGather()) : null
+    const parts = head === null ? partsOf(record) : gatherRecord(head, record, byteLength)
+    const { header, fd } = this.segment
+    if (head === null) {
+      const bytes = new Uint8Array(RECORD_HEADER_BYTES)
+      encodeRecordHeader(bytes, viewOf(bytes), record, parts, header, mark, crc32c)
+      parts.unshift(bytes)
+    } else {
+      const body = [head.bytes.subarray(RECORD_HEADER_BYTES, byteLength)]
+      encodeRecordHeader(head.bytes, head.view, record, body, header, mark, crc32c)
     }
-    const head = new Uint8Array(RECORD_HEADER_BYTES)
-    const ids = bytesOfIds(record.touchedPages)
-    const body = [record.frames, padOf(record.frames.length), ids, padOf(ids.length)].filter(
-      (p) => p.length > 0,
-    )
-    encodeRecordHeader(head, viewOf(head), record, body, this.segment.header, mark, crc32c)
-    return { ...base, parts: [head, ...body], gather: null }
+    return { record, parts, gather: head, fd, offset: this.end, byteLength, startedMs, done: false }
   }
 
   private release(write: Write): void {
@@ -463,8 +453,22 @@ function newGather(): Gather {
   return { bytes, view: viewOf(bytes) }
 }
 
-function bytesOfIds(ids: Uint32Array): Uint8Array {
-  return new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength)
+/** Lays the record out in the buffer, header excepted, padding cleared; returns the buffer's part that it takes. */
+function gatherRecord({ bytes, view }: Gather, record: LogRecord, byteLength: number): Uint8Array[] {
+  const { frames, touchedPages } = record
+  const framesEnd = RECORD_HEADER_BYTES + frames.length
+  let at = RECORD_HEADER_BYTES + padded(frames.length)
+  bytes.set(frames, RECORD_HEADER_BYTES)
+  if (framesEnd < at) bytes.fill(0, framesEnd, at)
+  for (let i = 0; i < touchedPages.length; i++, at += 4) view.setUint32(at, touchedPages[i] ?? 0, true)
+  if (at < byteLength) bytes.fill(0, at, byteLength)
+  return [bytes.subarray(0, byteLength)]
+}
+
+/** What follows a large record's header, as it lies in memory. */
+function partsOf({ frames, touchedPages }: LogRecord): Uint8Array[] {
+  const ids = new Uint8Array(touchedPages.buffer, touchedPages.byteOffset, touchedPages.byteLength)
+  return [frames, padOf(frames.length), ids, padOf(ids.length)].filter((part) => part.length > 0)
 }
 
 function padOf(length: number): Uint8Array {
