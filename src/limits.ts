@@ -92,8 +92,8 @@ export const DIGEST_CHUNK_BYTES = 4096
 /** HTTP and stream. */
 export const HTTP_DEFAULT_PORT = 7411
 export const HTTP_BODY_MAX_BYTES = 64 * 1024 ** 2
-/** Longer path parameters are no route; names are shorter, but a name that is too long deserves an answer of its own. */
-export const HTTP_PARAM_MAX_LENGTH = 8_192
+/** Path parameters above this are not even looked at. */
+export const HTTP_PARAM_MAX_LENGTH = 1_024
 export const STREAM_MESSAGE_MAX_BYTES = 16 * 1024 ** 2
 export const STREAM_PROGRESS_INTERVAL_MS = 5_000
 export const STREAM_QUEUE_MAX_BYTES = 16 * 1024 ** 2

@@ -6,9 +6,12 @@
  */
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { MmsbError, problemOf } from '../errors.js'
-import { HTTP_BODY_MAX_BYTES, RETRY_AFTER_SECONDS } from '../limits.js'
+import { HTTP_BODY_MAX_BYTES, NAME_MAX_LENGTH, RETRY_AFTER_SECONDS } from '../limits.js'
 
 export const PROBLEM_TYPE = 'application/problem+json; charset=utf-8'
+
+/** The framework's messages may hold what the client sent: so much of them is shown. */
+const DETAIL_MAX_CHARS = 300
 
 /** Answers a request with an error. */
 export function sendProblem(reply: FastifyReply, error: MmsbError): FastifyReply {
@@ -22,6 +25,8 @@ export function sendProblem(reply: FastifyReply, error: MmsbError): FastifyReply
 
 /** Fastify's error handler: also gets what Fastify itself throws while it reads a request. */
 export function handleError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  // The framework closes the connection after a body it could not parse; one that was read to its end harms nobody.
+  if (request.raw.complete) void reply.removeHeader('connection')
   return sendProblem(
     reply,
     toMmsbError(error, (cause) => request.log.error({ err: cause }, 'internal error')),
@@ -56,10 +61,15 @@ function ofFramework(error: unknown): MmsbError | undefined {
         'INVALID_REQUEST',
         'this content-type is not taken here; send application/json or, for page data, application/octet-stream',
       )
+    case 'FST_ERR_MAX_PARAM_LENGTH':
+      return new MmsbError('INVALID_REQUEST', `path.name: has more than ${NAME_MAX_LENGTH} characters`)
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
       return new MmsbError('INVALID_REQUEST', 'the body is not as long as content-length says')
   }
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500)
-    return new MmsbError('INVALID_REQUEST', message ?? 'the request cannot be read')
+    return new MmsbError(
+      'INVALID_REQUEST',
+      message?.slice(0, DETAIL_MAX_CHARS) ?? 'the request cannot be read',
+    )
   return undefined
 }
