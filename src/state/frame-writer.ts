@@ -2,8 +2,9 @@
  * Writes frames (docs/FORMAT.md). Input from JSON or the library is checked here, while it is encoded: what comes out
  * needs no second check.
  *
- * Invariants: a method that throws leaves the frame as it was; the buffer grows and is never shared; words that may stay
- * unwritten inside a command (padding) are zeroed first, so leftovers of a refused command never show.
+ * Invariants: a method that throws leaves the frame as it was; words that may stay unwritten inside a command (padding)
+ * are zeroed first, so leftovers of a refused command never show. Small frames lie side by side in one ArrayBuffer, so a
+ * frame's buffer is not to be transferred or looked at beyond the frame.
  */
 import { MmsbError } from '../errors.js'
 import {
@@ -51,21 +52,33 @@ export interface FrameWriterOptions {
 
 /** Room for the header and one small delta; a frame that needs more doubles. */
 const INITIAL_BYTES = 256
+/** Memory that frames begin in: making an ArrayBuffer costs several times what encoding a small delta does. */
+const SLAB_BYTES = 16 * 1024
+let slab = new ArrayBuffer(SLAB_BYTES)
+let slabUsed = 0
 const NO_BYTES = new Uint8Array(0)
+const NO_PRECONDITIONS: readonly FramePrecondition[] = []
 
 const invalid = (detail: string): MmsbError => new MmsbError('INVALID_DELTA', detail)
 
 export class FrameWriter {
-  #bytes = new Uint8Array(INITIAL_BYTES)
-  #words = new Uint32Array(this.#bytes.buffer)
+  #bytes: Uint8Array<ArrayBuffer>
+  #words: Uint32Array
   #length = FRAME_HEADER_BYTES
   #commandCount = 0
 
   /** @throws MmsbError PAYLOAD_TOO_LARGE, INVALID_REQUEST (an intent that is not JSON) */
   constructor(options: FrameWriterOptions = {}) {
-    const { key, source, intent, expect } = options
-    if (key !== undefined || source !== undefined || intent !== undefined || expect !== undefined) {
-      this.#head(expect ?? [], key, source, intent)
+    if (slabUsed === SLAB_BYTES) {
+      slab = new ArrayBuffer(SLAB_BYTES)
+      slabUsed = 0
+    }
+    this.#bytes = new Uint8Array(slab, slabUsed, INITIAL_BYTES)
+    this.#words = new Uint32Array(slab, slabUsed, INITIAL_BYTES / 4)
+    slabUsed += INITIAL_BYTES
+    const { key, source, intent, expect = NO_PRECONDITIONS } = options
+    if (key !== undefined || source !== undefined || intent !== undefined || expect.length > 0) {
+      this.#head(expect, key, source, intent)
     }
     this.#words[0] = FRAME_MAGIC
     this.#words[2] = FRAME_VERSION
@@ -191,7 +204,7 @@ export class FrameWriter {
     }
     const payload = count * DTYPE_INFO[dtype].sizeBytes
     const at = this.#deltaHeader(pageId, DELTA_DENSE, dtype, merge, 0, offset, count, count, payload)
-    writeValues(dtype, values, this.#bytes.buffer, at)
+    this.#putValues(at, dtype, values)
     this.#commitDelta(payload)
   }
 
@@ -210,7 +223,7 @@ export class FrameWriter {
     const at = this.#deltaHeader(pageId, DELTA_SPARSE, dtype, merge, SPARSE_U32, 0, count, count, payload)
     if (count % 2 === 1) this.#words[(at >>> 2) + count] = 0
     writeIndices(indices, elements, this.#words, at >>> 2)
-    writeValues(dtype, values, this.#bytes.buffer, at + align8(count * 4))
+    this.#putValues(at + align8(count * 4), dtype, values)
     this.#commitDelta(payload)
   }
 
@@ -234,7 +247,7 @@ export class FrameWriter {
     const at = this.#deltaHeader(pageId, DELTA_MASKED, dtype, merge, encoding, 0, elements, count, payload)
     if (encoding === MASK_RUNS) writeRuns(bits, runs, this.#words, at >>> 2)
     else this.#putPadded(at, bits)
-    writeValues(dtype, values, this.#bytes.buffer, at + maskBytes)
+    this.#putValues(at + maskBytes, dtype, values)
     this.#commitDelta(payload)
   }
 
@@ -301,6 +314,10 @@ export class FrameWriter {
     this.#words = new Uint32Array(larger.buffer)
   }
 
+  #putValues(at: number, dtype: Dtype, values: DeltaValues): void {
+    writeValues(dtype, values, this.#bytes.buffer, this.#bytes.byteOffset + at)
+  }
+
   /** Writes bytes and zeros up to a multiple of 8; returns the end. */
   #putPadded(at: number, bytes: Uint8Array): number {
     const end = at + align8(bytes.length)
@@ -309,7 +326,7 @@ export class FrameWriter {
     return end
   }
 
-  /** The finished frame: a view of the writer's buffer, at its start. The writer must not be used again. */
+  /** The finished frame: a view of the writer's buffer, at a multiple of 8. The writer must not be used again. */
   finish(): Uint8Array {
     this.#words[1] = this.#length
     this.#words[3] = this.#commandCount
