@@ -130,6 +130,7 @@ export class NativeContext {
   readonly #ctx: ContextHandle
   readonly #fn = native()
   #out = new Uint8Array(RESULT_INITIAL_BYTES)
+  #trialOut: Uint8Array<ArrayBuffer> | undefined
   readonly #outLength = new BigUint64Array(1)
   readonly #word = new Uint32Array(1)
   #closed = false
@@ -244,6 +245,40 @@ export class NativeContext {
 
   destroyStep(step: number): void {
     check(this.#fn.mmsb_step_destroy(this.#ctx, step))
+  }
+
+  // ---- going back ---------------------------------------------------------------------------------------------------
+
+  /**
+   * From now on each execution keeps what it overwrites, so that `undo` can take it back; `false` forgets it all. Throws
+   * UNSUPPORTED_LOCATION on a backend other than cpu.
+   */
+  keep(on: boolean): void {
+    check(this.#fn.mmsb_keep(this.#ctx, on ? 1 : 0))
+  }
+
+  /**
+   * Takes the newest kept execution back: bytes, digests and what steps keep of their inputs are as before it. `steps`: at
+   * least those that read a page it changed.
+   */
+  undo(steps: Uint32Array): void {
+    check(this.#fn.mmsb_undo(this.#ctx, steps, steps.length))
+  }
+
+  /** Forgets the oldest kept executions beyond these bounds; returns how many are left. */
+  trimKept(maxBytes: number, maxCalls: number): number {
+    check(this.#fn.mmsb_kept_trim(this.#ctx, maxBytes, maxCalls, this.#word))
+    return this.#word[0] as number
+  }
+
+  /**
+   * Puts another buffer in the place where results go, and back at the next call: for an execution on trial, so that the
+   * result of the newest epoch stays as it is.
+   */
+  swapResult(): void {
+    const out = this.#out
+    this.#out = this.#trialOut ?? new Uint8Array(RESULT_INITIAL_BYTES)
+    this.#trialOut = out
   }
 
   /** Applies the frames' deltas and runs the steps, on this thread. */

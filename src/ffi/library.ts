@@ -82,6 +82,9 @@ export interface NativeFunctions {
     ): void
   }
   readonly mmsb_result_copy: (ctx: ContextHandle, out: Bytes, capacity: number) => Status
+  readonly mmsb_keep: (ctx: ContextHandle, on: number) => Status
+  readonly mmsb_undo: (ctx: ContextHandle, steps: Bytes, stepCount: number) => Status
+  readonly mmsb_kept_trim: (ctx: ContextHandle, maxBytes: number, maxCalls: number, out: Bytes) => Status
   readonly mmsb_bench_memcpy: (length: number, count: number, out: Bytes) => Status
 }
 
@@ -112,6 +115,10 @@ const SIGNATURES: Readonly<Record<keyof NativeFunctions, string>> = {
   mmsb_execute:
     'int32_t mmsb_execute(void *ctx, const void *steps, uint32_t step_count, const void *frames, uint64_t frames_len, void *out, uint64_t out_cap, void *out_len)',
   mmsb_result_copy: 'int32_t mmsb_result_copy(void *ctx, void *out, uint64_t cap)',
+  mmsb_keep: 'int32_t mmsb_keep(void *ctx, uint32_t on)',
+  mmsb_undo: 'int32_t mmsb_undo(void *ctx, const void *steps, uint32_t step_count)',
+  mmsb_kept_trim:
+    'int32_t mmsb_kept_trim(void *ctx, uint64_t max_bytes, uint32_t max_calls, void *calls_out)',
   mmsb_bench_memcpy: 'int32_t mmsb_bench_memcpy(uint64_t len, uint32_t n, void *out_ns)',
 }
 

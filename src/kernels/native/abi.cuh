@@ -153,8 +153,58 @@ static int32_t runEpoch(mmsb_ctx& ctx, const u32* steps, u32 stepCount, const u8
   if (status == MMSB_OK) status = decodeFrames(ctx, frames, framesLength, ctx.deltas);
   if (status == MMSB_OK) status = reserveLists(ctx, stepCount);
   if (status != MMSB_OK) return status;
+  keptBegin(ctx.kept, ctx.exec);
   ctx.cpu->execute(ctx.exec, ctx.deltas, ctx.running, steps, stepCount);
-  return buildResult(ctx, startNs);
+  status = buildResult(ctx, startNs);
+  if (status == MMSB_OK && !keptEnd(ctx.kept, ctx.exec)) {
+    ctx.broken = 1;
+    return fail(MMSB_ERR_INTERNAL, "the machine ran out of memory for what an epoch overwrote; the context cannot go on");
+  }
+  return status;
+}
+
+// ---- going back -----------------------------------------------------------------------------------------------------
+
+// The spans of a call whose pages are still there. Null without memory.
+static JournalSpan* spansOf(const mmsb_ctx& ctx, const KeptCall& call, u64* count) {
+  JournalSpan* spans = static_cast<JournalSpan*>(malloc((call.spans + 1) * sizeof(JournalSpan)));
+  if (spans == nullptr) return nullptr;
+  u64 filled = 0;
+  for (u64 at = 0; at < call.bytes;) {
+    JournalHeader header;
+    memcpy(&header, call.data() + at, sizeof header);
+    const u8* old = call.data() + at + sizeof header;
+    at += sizeof header + pad8(header.bytes);
+    PageSlot* slot = pageOf(ctx, header.page);
+    if (slot != nullptr) spans[filled++] = JournalSpan{slot, old, header.offset, header.bytes};
+  }
+  *count = filled;
+  return spans;
+}
+
+static int32_t undoCall(mmsb_ctx& ctx, const u32* steps, u32 stepCount) {
+  if (ctx.broken) return fail(MMSB_ERR_INTERNAL, "the context failed in an earlier call");
+  KeptCall* call = ctx.kept.newest;
+  if (call == nullptr) return fail(MMSB_ERR_ARGUMENT, "no call is kept that could be undone");
+  const int32_t status = findSteps(ctx, steps, stepCount);
+  if (status != MMSB_OK) return status;
+  u64 count = 0;
+  JournalSpan* spans = spansOf(ctx, *call, &count);
+  const u64 pages = count < ctx.pageCount ? count : ctx.pageCount;
+  if (spans == nullptr || !grow(reinterpret_cast<void**>(&ctx.exec.touched), &ctx.exec.touchedCapacity, pages, sizeof(PageSlot*))) {
+    free(spans);
+    return fail(MMSB_ERR_MEMORY, "no memory to undo a call");
+  }
+  ctx.cpu->undo(ctx.exec, spans, count, ctx.running, stepCount);
+  free(spans);
+  for (u32 i = 0; i < ctx.exec.touchedCount; i++) ctx.cpu->updateShare(*ctx.exec.touched[i], ctx.state);
+  for (u32 w = 0; w < ctx.exec.workerCount; w++) {
+    if (ctx.exec.workers[w].arena.failed == 0) continue;
+    ctx.broken = 1;
+    return fail(MMSB_ERR_INTERNAL, "the machine ran out of memory while a call was undone; the context cannot go on");
+  }
+  keptDrop(ctx.kept, call);
+  return MMSB_OK;
 }
 
 // byte_len is stored last: another thread may be watching for it.
@@ -357,6 +407,27 @@ MMSB_API int32_t mmsb_result_copy(mmsb_ctx* ctx, void* out, uint64_t out_cap) {
     return finish(ctx, fail(MMSB_ERR_ARGUMENT, "the result has %llu bytes", (unsigned long long)ctx->resultBytes));
   }
   memcpy(out, ctx->result, ctx->resultBytes);
+  return MMSB_OK;
+}
+
+MMSB_API int32_t mmsb_keep(mmsb_ctx* ctx, uint32_t on) {
+  if (ctx->backend != MMSB_BACKEND_CPU) return finish(ctx, fail(MMSB_ERR_UNSUPPORTED, "only the CPU backend can go back"));
+  if (on == 0) {
+    keptClose(ctx->kept, ctx->exec.workerCount);
+  } else if (!keptOpen(ctx->kept, ctx->exec.workerCount)) {
+    return finish(ctx, fail(MMSB_ERR_MEMORY, "no memory for the journals"));
+  }
+  return MMSB_OK;
+}
+
+MMSB_API int32_t mmsb_undo(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count) {
+  return finish(ctx, undoCall(*ctx, steps, step_count));
+}
+
+MMSB_API int32_t mmsb_kept_trim(mmsb_ctx* ctx, uint64_t max_bytes, uint32_t max_calls, uint32_t* calls_out) {
+  KeptCalls& kept = ctx->kept;
+  while (kept.count != 0 && (kept.bytes > max_bytes || kept.count > max_calls)) keptDrop(kept, kept.oldest);
+  *calls_out = kept.count;
   return MMSB_OK;
 }
 

@@ -113,6 +113,18 @@ int32_t mmsb_step_destroy(mmsb_ctx* ctx, uint32_t step);
 int32_t mmsb_execute(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count, const void* frames, uint64_t frames_len,
                      void* out, uint64_t out_cap, uint64_t* out_len);
 int32_t mmsb_result_copy(mmsb_ctx* ctx, void* out, uint64_t out_cap);
+
+// ---- going back ---------------------------------------------------------------------------------------------------
+// Between mmsb_keep(1) and mmsb_keep(0) each successful mmsb_execute keeps the bytes it overwrites; keep(0) forgets all of
+// them. CPU backend only.
+int32_t mmsb_keep(mmsb_ctx* ctx, uint32_t on);
+// Takes the newest kept call back: bytes and digests of all pages that still exist are those before it, and what steps
+// keep of their inputs follows. `steps`: at least the live steps that read a page the call changed. Pages and steps created
+// or destroyed since are the caller's to bring back or to remove.
+int32_t mmsb_undo(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count);
+// Forgets the oldest kept calls until at most max_bytes and max_calls are left; *calls_out says how many are.
+int32_t mmsb_kept_trim(mmsb_ctx* ctx, uint64_t max_bytes, uint32_t max_calls, uint32_t* calls_out);
+
 // Microbenchmark aid: copies len bytes from one internal buffer to another, n times; ns per copy in *out_ns.
 int32_t mmsb_bench_memcpy(uint64_t len, uint32_t n, uint64_t* out_ns);
 

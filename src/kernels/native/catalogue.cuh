@@ -29,6 +29,7 @@ const CpuPart kCpuBase = {
     MMSB_NS::fillPage,
     MMSB_NS::loadBytes,
     MMSB_NS::updateShare,
+    MMSB_NS::undoAll,
 };
 
 }  // namespace mmsb

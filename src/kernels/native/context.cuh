@@ -3,6 +3,7 @@
 // Invariants: pages are found by id in a table of two levels; a step holds a reference on each page it uses, and such a page
 // cannot be destroyed; `state` is the sum of the shares of all pages, brought up to date at the end of each call.
 #pragma once
+#include "kept.cuh"
 #include "memory.cuh"
 #include "part.cuh"
 #include "threads_host.cuh"
@@ -25,6 +26,7 @@ struct mmsb_ctx {
   mmsb::DeltaList deltas;
   mmsb::u8* result;
   mmsb::u64 resultBytes, resultCapacity;
+  mmsb::KeptCalls kept;
   mmsb::u32 backend;
   mmsb::u32 broken;  // a call failed half-way
   char error[512];
@@ -285,6 +287,7 @@ static void closeContext(mmsb_ctx* ctx) {
     free(worker.cast);
     free(worker.scratch);
   }
+  keptClose(ctx->kept, ctx->exec.workerCount);
   memoryClose(ctx->memory);
   free(ctx->exec.workers);
   free(ctx->exec.touched);

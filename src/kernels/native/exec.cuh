@@ -499,9 +499,7 @@ static void applyDeltas(Exec& exec, const DeltaList& list) {
   exec.bytesMoved += list.valueBytes;
 }
 
-// Applies the deltas and runs the steps; the lists of touched pages and of the log must have room. A step's number has
-// MMSB_STEP_FULL set when it is to run wholly.
-static void executeAll(Exec& exec, const DeltaList& list, Step* const* steps, const u32* numbers, u32 count) {
+static void beginCall(Exec& exec) {
   exec.call++;
   exec.touchedCount = 0;
   exec.logCount = 0;
@@ -513,8 +511,43 @@ static void executeAll(Exec& exec, const DeltaList& list, Step* const* steps, co
     arena.used = 0;
     arena.failed = 0;
   }
+}
+
+// Applies the deltas and runs the steps; the lists of touched pages and of the log must have room. A step's number has
+// MMSB_STEP_FULL set when it is to run wholly.
+static void executeAll(Exec& exec, const DeltaList& list, Step* const* steps, const u32* numbers, u32 count) {
+  beginCall(exec);
   applyDeltas(exec, list);
   for (u32 i = 0; i < count; i++) runStep(exec, *steps[i], (numbers[i] & MMSB_STEP_FULL) != 0);
+}
+
+// Puts back the old bytes, newest first, and lets what the steps keep of them follow. The list of touched pages must have
+// room; afterwards it holds the pages that were put back, their digests true again.
+static void undoAll(Exec& exec, const JournalSpan* spans, u64 count, Step* const* steps, u32 stepCount) {
+  beginCall(exec);
+  Arena& arena = mainArena(exec);
+  for (u64 i = count; i-- > 0;) {
+    const JournalSpan& span = spans[i];
+    PageSlot& slot = *span.slot;
+    const u32 size = dtypeBytes(slot.page.dtype);
+    touch(exec, slot);
+    memcpy(slot.page.data + span.offset, span.old, span.bytes);
+    rangesPush(slot.dirty, u32(span.offset / size), u32(span.bytes / size), arena);
+  }
+  for (u32 i = 0; i < exec.touchedCount; i++) {
+    PageSlot& slot = *exec.touched[i];
+    rangesNormalise(slot.dirty, arena);
+    u64 digest[2] = {0, 0};
+    rehashRanges(slot, slot.dirty, digest);
+    addDigest(slot, digest);
+  }
+  for (u32 i = 0; i < stepCount; i++) {
+    if (steps[i]->op->refresh == nullptr || !anyInputChanged(exec, *steps[i])) continue;
+    StepRun run;
+    memset(&run, 0, sizeof run);
+    run.exec = &exec;
+    steps[i]->op->refresh(*steps[i], run);
+  }
 }
 
 // ---- pages ----------------------------------------------------------------------------------------------------------

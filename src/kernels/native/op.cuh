@@ -60,6 +60,7 @@ struct Arena {
   ArenaBlock* current;
   u64 used;    // bytes of `current` behind its header
   u32 failed;  // an allocation failed in this call
+  struct Journal* journal;  // where the old bytes of what is overwritten are kept (journal.cuh), or null
 };
 
 // A growing list of ranges. `gap` > 1 says that gaps of fewer than `gap` elements have been closed (coarsened).
@@ -122,6 +123,9 @@ struct Op {
   void (*compute)(const Step& step, u32 start, u32 count, void* out, void* scratch);
   // Instead of dirty and compute: the op drives itself (partials, tiles). See exec.cuh.
   void (*run)(Step& step, struct StepRun& run);
+  // For an op that keeps something made from the content of its inputs: elements of them were put back (changesOf() says
+  // which, as in run), and what is kept must follow. The output is not to be written.
+  void (*refresh)(Step& step, struct StepRun& run) = nullptr;
 };
 
 namespace MMSB_NS {

@@ -12,6 +12,7 @@ struct CpuPart {
   void (*fillPage)(PageSlot& slot, u64 bits);
   void (*loadBytes)(PageSlot& slot, u64 offset, const u8* src, u64 bytes);
   void (*updateShare)(PageSlot& slot, u64 state[2]);
+  void (*undo)(Exec& exec, const JournalSpan* spans, u64 count, Step* const* steps, u32 stepCount);
 };
 
 extern const CpuPart kCpuBase;

@@ -5,6 +5,7 @@
 // rehashRanges follows when all have ended).
 #pragma once
 #include "digest.cuh"
+#include "journal.cuh"
 #include "ranges.cuh"
 
 namespace mmsb {
@@ -157,6 +158,8 @@ static void storeRun(PageSlot& slot, u32 start, u32 count, const u8* src, StoreO
       if (out.undo != nullptr) {
         undoKeep(*out.undo, slot.page.data + at + lo, element + lo / size, (hi - lo) / size, hi - lo, *out.arena);
       }
+      Journal* journal = out.arena->journal;
+      if (journal != nullptr) journalKeep(*journal, slot.page.id, at + lo, slot.page.data + at + lo, hi - lo);
       const u32 offset = u32(at % kChunkBytes);
       if (out.hash) writeHashed(slot, chunk, offset + lo, offset + hi, src + lo, out.digest);
       else memcpy(slot.page.data + at + lo, src + lo, hi - lo);
