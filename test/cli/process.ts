@@ -1,0 +1,70 @@
+/** Runs the built command line as a user does, and looks at it from outside. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+
+const ENTRY = fileURLToPath(new URL('../../bin/mmsb.js', import.meta.url))
+const READY = /^mmsb listening on (http:\/\/\S+)$/m
+const WAIT_MS = 30_000
+
+export interface RunOptions {
+  readonly env?: Readonly<Record<string, string>>
+  /** Shell commands to run before, in the same process: limits. */
+  readonly prelude?: string
+  readonly cwd?: string
+}
+
+export class Process {
+  readonly child: ChildProcess
+  readonly exited: Promise<number | string>
+  stdout = ''
+  stderr = ''
+
+  constructor(args: readonly string[], { env = {}, prelude, cwd }: RunOptions = {}) {
+    // The test runner loads itself into every Node process through NODE_OPTIONS, signal handlers and all: not into this one.
+    const command = `${prelude === undefined ? '' : `${prelude}; `}unset NODE_OPTIONS; exec "$@"`
+    const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('MMSB_'))
+    this.child = spawn('bash', ['-c', command, 'mmsb', process.execPath, ENTRY, ...args], {
+      env: { ...Object.fromEntries(inherited), ...env },
+      ...(cwd === undefined ? {} : { cwd }),
+    })
+    this.child.stdout!.on('data', (chunk: Buffer) => {
+      this.stdout += chunk
+    })
+    this.child.stderr!.on('data', (chunk: Buffer) => {
+      this.stderr += chunk
+    })
+    this.exited = once(this.child, 'close').then(([code, signal]) => (code ?? signal) as number | string)
+  }
+
+  /** The address, once the server says that it is ready. */
+  async ready(): Promise<string> {
+    const deadline = Date.now() + WAIT_MS
+    let hasExited = false
+    void this.exited.then(() => {
+      hasExited = true
+    })
+    for (;;) {
+      const url = READY.exec(this.stdout)?.[1]
+      if (url !== undefined) return url
+      if (hasExited || Date.now() > deadline) throw new Error(`the server is not ready: ${this.stderr}`)
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+  }
+
+  /** Sends a signal and waits for the end. */
+  async end(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | string> {
+    this.child.kill(signal)
+    return this.exited
+  }
+}
+
+/** Runs a command to its end. */
+export async function run(
+  args: readonly string[],
+  options?: RunOptions,
+): Promise<Process & { code: number | string }> {
+  const process_ = new Process(args, options)
+  const code = await process_.exited
+  return Object.assign(process_, { code })
+}

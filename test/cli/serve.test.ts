@@ -1,0 +1,258 @@
+/** The command line as a user meets it: flags, messages, exit codes, signals, restarts. */
+import { once } from 'node:events'
+import { chmodSync, existsSync, readFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { Client } from '../stream/helpers.js'
+import { Process, type RunOptions, run } from './process.js'
+
+function serve(t: Test, args: readonly string[] = [], options?: RunOptions): Process {
+  const server = new Process(['serve', '--port', '0', ...args], options)
+  t.teardown(() => server.end('SIGKILL'))
+  return server
+}
+
+async function call(
+  url: string,
+  method: string,
+  path: string,
+  body?: unknown,
+): Promise<Record<string, unknown>> {
+  const json = { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }
+  const response = await fetch(`${url}${path}`, { method, ...(body === undefined ? {} : json) })
+  return (await response.json()) as Record<string, unknown>
+}
+
+const version = (
+  JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+).version
+
+t.test('help and version', async (t) => {
+  t.match(await run(['--version']), { code: 0, stdout: `${version}\n`, stderr: '' })
+  const help = await run(['--help'])
+  t.match(help, { code: 0, stderr: '' })
+  t.match(help.stdout, /serve/)
+  const serveHelp = await run(['serve', '--help'])
+  t.match(serveHelp, { code: 0, stderr: '' })
+  for (const flag of [
+    'port',
+    'host',
+    'data-dir',
+    'backend',
+    'fsync',
+    'log-level',
+    'memory-limit',
+    'threads',
+    'insecure',
+  ]) {
+    t.match(serveHelp.stdout, `--${flag}`)
+  }
+  for (const twin of [
+    'PORT',
+    'HOST',
+    'DATA_DIR',
+    'BACKEND',
+    'FSYNC',
+    'MEMORY_LIMIT',
+    'THREADS',
+    'LOG_LEVEL',
+  ]) {
+    t.match(serveHelp.stdout, `MMSB_${twin}`)
+  }
+})
+
+t.test('wrong usage: a line, and exit code 2', async (t) => {
+  for (const args of [
+    [],
+    ['fly'],
+    ['toString'],
+    ['--fly'],
+    ['serve', '--fly'],
+    ['serve', 'now'],
+    ['serve', '--port'],
+    ['serve', '--insecure=yes'],
+  ]) {
+    const { code, stdout, stderr } = await run(args)
+    t.same([code, stdout], [2, ''], args.join(' '))
+    t.match(stderr, /^mmsb: .+\nmmsb: `mmsb --help` shows what there is\n$/)
+  }
+})
+
+t.test('bad values: one line that names them, and exit code 1', async (t) => {
+  const cases: [string[], RegExp, Record<string, string>?][] = [
+    [['--port', '99999'], /--port: "99999"/],
+    [['--port', 'http'], /--port: "http"/],
+    [['--port=-1'], /--port: "-1"/],
+    [[], /MMSB_PORT: "x"/, { MMSB_PORT: 'x' }],
+    [['--backend', 'tpu'], /--backend: "tpu" is none of auto, cpu, cuda/],
+    [[], /MMSB_BACKEND: "tpu"/, { MMSB_BACKEND: 'tpu' }],
+    [['--fsync', 'maybe'], /--fsync: "maybe"/],
+    [['--threads', '0'], /--threads: "0"/],
+    [['--memory-limit', 'lots'], /--memory-limit: "lots"/],
+    [['--log-level', 'loud'], /--log-level: "loud"/],
+    [['--host', '0.0.0.0'], /--host: 0\.0\.0\.0 can be reached from other machines.*--insecure/],
+    [['--host', '192.168.0.1'], /--insecure/],
+    [[], /--insecure/, { MMSB_HOST: '::' }],
+  ]
+  for (const [args, message, env = {}] of cases) {
+    const { code, stdout, stderr } = await run(['serve', '--data-dir', t.testdir(), ...args], { env })
+    t.same([code, stdout], [1, ''], args.join(' '))
+    t.match(stderr, message)
+    t.match(stderr, /^mmsb: [^\n]+\n$/, 'one line')
+  }
+})
+
+t.test('what the machine refuses: one line, exit code 1, no stack', async (t) => {
+  const dir = t.testdir({ file: 'not a folder', held: {} })
+  const taken = createServer().listen(0, '127.0.0.1')
+  await once(taken, 'listening')
+  t.teardown(() => taken.close())
+  const { port } = taken.address() as { port: number }
+  const first = serve(t, ['--data-dir', join(dir, 'held')])
+  await first.ready()
+  const cases: [string[], RegExp][] = [
+    [
+      ['--port', String(port), '--data-dir', join(dir, 'a')],
+      new RegExp(`port ${port} of 127\\.0\\.0\\.1 is in use`),
+    ],
+    [['--data-dir', join(dir, 'held')], /held.*(lock|another|in use|open)/i],
+    [['--data-dir', join(dir, 'file')], /file/],
+    [['--data-dir', '/proc/none'], /\/proc\/none/],
+    [['--host', '127.0.0.1.nowhere.invalid', '--insecure', '--data-dir', join(dir, 'b')], /nowhere\.invalid/],
+  ]
+  for (const [args, message] of cases) {
+    const { code, stdout, stderr } = await run(['serve', '--port', '0', '--log-level', 'error', ...args])
+    t.same([code, stdout], [1, ''], args.join(' '))
+    t.match(stderr, message)
+    t.match(stderr.trim().split('\n').at(-1), /^mmsb: /)
+    t.notMatch(stderr, /\n {4}at /)
+  }
+  t.match(await call(await first.ready(), 'GET', '/readyz'), { ready: true }, 'the first server goes on')
+  t.equal(await first.end(), 0)
+})
+
+t.test('an unwritable folder', async (t) => {
+  const dir = t.testdir({ sealed: {} })
+  chmodSync(join(dir, 'sealed'), 0o500)
+  const asNobody = process.getuid?.() === 0 ? ['setpriv', '--reuid=65534', '--clear-groups'] : []
+  if (asNobody.length > 0 && !existsSync('/usr/bin/setpriv')) return
+  const prelude = asNobody.length > 0 ? `set -- ${asNobody.join(' ')} "$@"` : 'true'
+  chmodSync(dir, 0o755)
+  const { code, stderr } = await run(['serve', '--port', '0', '--data-dir', join(dir, 'sealed', 'data')], {
+    prelude,
+  })
+  t.equal(code, 1)
+  t.match(stderr, /^mmsb: [^\n]*sealed[^\n]*\n$/)
+})
+
+t.test('flags win over their environment twins', async (t) => {
+  const dir = t.testdir({ flag: {}, env: {} })
+  const env = {
+    MMSB_DATA_DIR: join(dir, 'env'),
+    MMSB_FSYNC: 'off',
+    MMSB_BACKEND: 'cpu',
+    MMSB_HOST: '127.0.0.1',
+    MMSB_MEMORY_LIMIT: '1m',
+  }
+  const server = serve(t, ['--data-dir', join(dir, 'flag'), '--fsync', 'interval'], { env })
+  const url = await server.ready()
+  t.match(url, /^http:\/\/127\.0\.0\.1:\d+$/)
+  t.match(await call(url, 'GET', '/v1/status'), { fsync: 'interval', backend: 'cpu' })
+  t.ok(existsSync(join(dir, 'flag', 'log')))
+  t.notOk(existsSync(join(dir, 'env', 'log')))
+  t.match(await call(url, 'PUT', '/v1/pages/a', { dtype: 'u8', shape: [2 * 1024 ** 2] }), {
+    code: 'OUT_OF_MEMORY',
+  })
+  t.equal(await server.end(), 0)
+  t.match(server.stdout, /^mmsb listening on http:\/\/127\.0\.0\.1:\d+\n$/, 'nothing else on standard output')
+})
+
+t.test('without a flag the data lie in ./data', async (t) => {
+  const cwd = t.testdir()
+  const server = serve(t, [], { cwd })
+  await server.ready()
+  t.ok(existsSync(join(cwd, 'data', 'log')))
+  t.equal(await server.end('SIGINT'), 0)
+})
+
+t.test('IPv6 and --insecure', async (t) => {
+  const six = serve(t, ['--host', '::1', '--data-dir', t.testdir({ a: {}, b: {} })])
+  const url = await six.ready()
+  t.match(url, /^http:\/\/\[::1\]:\d+$/)
+  t.match(await call(url, 'GET', '/readyz'), { ready: true })
+  await six.end()
+  const open = serve(t, ['--host', '0.0.0.0', '--insecure', '--data-dir', join(t.testdirName, 'b')])
+  const port = new URL(await open.ready()).port
+  const response = await fetch(`http://127.0.0.1:${port}/readyz`, {
+    headers: { origin: 'http://example.com' },
+  })
+  t.equal(response.status, 200, 'any Origin')
+  t.equal(await open.end(), 0)
+})
+
+t.test('SIGTERM: what is under way is answered, WebSockets are told, nothing is lost', async (t) => {
+  const dataDir = t.testdir()
+  const server = serve(t, ['--data-dir', dataDir])
+  const url = await server.ready()
+  await call(url, 'PUT', '/v1/pages/a', { dtype: 'i32', shape: [4] })
+  const client = await Client.open(Number(new URL(url).port))
+  await client.ask({ type: 'subscribe', id: 's', pages: ['*'] })
+  const closed = once(client.socket, 'close')
+  const count = 500
+  for (let i = 0; i < count; i++) {
+    client.send({ type: 'transaction', id: `t${i}`, ops: [{ page: 'a', values: [1], merge: 'add' }] })
+  }
+  const writes = Array.from({ length: 20 }, () =>
+    call(url, 'PATCH', '/v1/pages/a/data', { offset: 1, values: [1], merge: 'add' }).catch(() => null),
+  )
+  await client.next((m) => m.type === 'ack')
+  const code = server.end('SIGTERM')
+  t.equal((await closed)[0], 1001)
+  t.equal(await code, 0)
+  const acked = client.messages.filter((m) => m.type === 'ack').length
+  const answered = (await Promise.all(writes)).filter((answer) => answer !== null && 'epoch' in answer).length
+  const again = serve(t, ['--data-dir', dataDir])
+  const restarted = await again.ready()
+  const { pages } = (await call(restarted, 'GET', '/v1/read?pages=a')) as {
+    pages: { a: { values: number[] } }
+  }
+  t.ok(pages.a.values[0]! >= acked, `${acked} acknowledged, ${pages.a.values[0]} there`)
+  t.ok(pages.a.values[1]! >= answered)
+  t.equal(await again.end(), 0)
+})
+
+t.test('a second signal ends it at once', async (t) => {
+  const server = serve(t, ['--data-dir', t.testdir()])
+  const url = await server.ready()
+  const client = await Client.open(Number(new URL(url).port))
+  client.socket.pause()
+  server.child.kill('SIGTERM')
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  t.equal(await server.end('SIGINT'), 130)
+  client.socket.terminate()
+})
+
+t.test('SIGKILL and restart: the same epoch, digest and bytes', async (t) => {
+  const dataDir = t.testdir()
+  let before: unknown
+  for (let round = 0; round < 3; round++) {
+    const server = serve(t, ['--data-dir', dataDir])
+    const url = await server.ready()
+    const status = async () => {
+      const { epoch, digest, pages } = await call(url, 'GET', '/v1/status')
+      return { epoch, digest, pages, data: await call(url, 'GET', '/v1/read?pages=a,b') }
+    }
+    if (round === 0) {
+      await call(url, 'PUT', '/v1/pages/a', { dtype: 'f64', shape: [8] })
+      await call(url, 'PUT', '/v1/pages/b', { derive: { op: 'map', inputs: { x: 'a' }, expr: 'sqrt(x)' } })
+    } else {
+      t.same(await status(), before, `round ${round}`)
+    }
+    for (let i = 0; i < 20; i++)
+      await call(url, 'PATCH', '/v1/pages/a/data', { offset: i % 8, values: [round + i / 7] })
+    if (round === 1) t.match(await call(url, 'POST', '/v1/checkpoints'), { epoch: Number })
+    before = await status()
+    t.equal(await server.end('SIGKILL'), 'SIGKILL')
+  }
+})

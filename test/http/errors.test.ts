@@ -1,0 +1,204 @@
+/** Every error code of the table, provoked over HTTP by what a user could do; and that none gives away more than it should. */
+import t from 'tap'
+import { ERRORS, type ErrorCode } from '../../src/errors.js'
+import { HTTP_BODY_MAX_BYTES, QUEUE_MAX_BYTES } from '../../src/limits.js'
+import { Process } from '../cli/process.js'
+import { type Answer, isProblem, type Served, SOURCE, serve } from './helpers.js'
+
+type Test = Parameters<typeof serve>[0]
+
+/** Codes that nothing can lead to yet, and why. */
+const NOT_YET: Partial<Record<ErrorCode, string>> = {
+  UNAUTHORIZED: 'there are no credentials before there is authentication',
+}
+
+const map = (input: string, expr: string): object => ({ derive: { op: 'map', inputs: { x: input }, expr } })
+
+async function withPages(t: Test): Promise<Served> {
+  const served = await serve(t)
+  await served.call('PUT', '/v1/pages/a', SOURCE)
+  await served.call('PUT', '/v1/pages/b', map('a', 'x'))
+  await served.call('PUT', '/v1/pages/wide', { dtype: 'f32', shape: [3] })
+  return served
+}
+
+type Provocation = (served: Served, t: Test) => Promise<Answer>
+
+const PROVOKED: Partial<Record<ErrorCode, Provocation>> = {
+  INVALID_REQUEST: ({ call }) => call('PUT', '/v1/pages/new', { ...SOURCE, colour: 'red' }),
+  INVALID_DELTA: ({ call }) => call('PATCH', '/v1/pages/a/data', { values: ['x'] }),
+  INVALID_EXPRESSION: ({ call }) => call('PUT', '/v1/pages/new', map('a', 'x +')),
+  FORBIDDEN: ({ call }) => call('GET', '/v1/pages', undefined, { host: 'example.com' }),
+  PAGE_NOT_FOUND: ({ call }) => call('GET', '/v1/pages/none'),
+  EPOCH_NOT_FOUND: ({ call }) => call('GET', '/v1/pages/a/data?epoch=99'),
+  NOT_FOUND: ({ call }) => call('GET', '/v1/nothing'),
+  PAGE_EXISTS: ({ call }) => call('PUT', '/v1/pages/a', { dtype: 'f64', shape: [4] }),
+  PAGE_IN_USE: ({ call }) => call('DELETE', '/v1/pages/a'),
+  PAGE_READ_ONLY: ({ call }) => call('PATCH', '/v1/pages/b/data', { values: [1] }),
+  GRAPH_CYCLE: ({ call }) => call('PUT', '/v1/pages/a', map('b', 'x')),
+  EPOCH_COMPACTED: ({ call }) => call('GET', '/v1/pages/a/data?epoch=1'),
+  PRECONDITION_FAILED: ({ call }) =>
+    call('PATCH', '/v1/pages/a/data', { values: [1] }, { 'if-match': '"v99"' }),
+  PAYLOAD_TOO_LARGE: ({ call }) =>
+    call('PUT', '/v1/pages/a/data', Buffer.alloc(0), { 'content-length': String(HTTP_BODY_MAX_BYTES + 1) }),
+  RANGE_NOT_SATISFIABLE: ({ call }) => call('GET', '/v1/pages/a/data', undefined, { range: 'bytes=99-' }),
+  UNSUPPORTED_LOCATION: ({ call }) => call('PUT', '/v1/pages/new', { ...SOURCE, location: 'gpu' }),
+  SHAPE_MISMATCH: ({ call }) =>
+    call('PUT', '/v1/pages/new', { derive: { op: 'map', inputs: { x: 'a', y: 'wide' }, expr: 'x+y' } }),
+  OUT_OF_MEMORY: async (_served, t) => {
+    const { call } = await serve(t, { memoryLimitBytes: 1024 ** 2 })
+    return call('PUT', '/v1/pages/new', { dtype: 'f64', shape: [1024 ** 2] })
+  },
+  OVERLOADED: async ({ bus, call }) => {
+    const bytes = 1024 ** 2
+    await bus.create('big', { dtype: 'u8', shape: [bytes] })
+    const values = new Uint8Array(bytes)
+    let isOver = false
+    const keepWriting = async (): Promise<void> => {
+      while (!isOver)
+        await bus.write('big', values).catch(() => new Promise((resolve) => setImmediate(resolve)))
+    }
+    const writers = Array.from({ length: QUEUE_MAX_BYTES / bytes + 64 }, keepWriting)
+    let answer = await call('PUT', '/v1/pages/big/data', Buffer.from(values))
+    for (let i = 0; i < 200 && answer.status === 200; i++) {
+      answer = await call('PUT', '/v1/pages/big/data', Buffer.from(values))
+    }
+    isOver = true
+    await Promise.all(writers)
+    return answer
+  },
+  BUS_FAILED: async (_served, t) => {
+    const { bus, call } = await serve(t)
+    await bus.close()
+    return call('PUT', '/v1/pages/a', SOURCE)
+  },
+  INTERNAL: async (_served, t) => {
+    const { bus, call } = await serve(t)
+    bus.status = () => {
+      throw new TypeError('secret thing at /secret/path')
+    }
+    return call('GET', '/v1/status')
+  },
+  LOG_FULL: async (_served, t) => {
+    // A limit on the size of one file stands for a full disk: a segment fits, a record larger than it does not.
+    const server = new Process(['serve', '--port', '0', '--data-dir', t.testdir()], {
+      prelude: "trap '' XFSZ; ulimit -f 65536",
+    })
+    t.teardown(() => server.end('SIGKILL'))
+    const page = `${await server.ready()}/v1/pages/a`
+    const size = HTTP_BODY_MAX_BYTES - 1024
+    const json = { 'content-type': 'application/json' }
+    await fetch(page, { method: 'PUT', headers: json, body: JSON.stringify({ dtype: 'u8', shape: [size] }) })
+    const octets = { 'content-type': 'application/octet-stream' }
+    const full = await fetch(`${page}/data`, { method: 'PUT', headers: octets, body: Buffer.alloc(size, 1) })
+    const small = await fetch(`${page}/data`, { method: 'PATCH', headers: octets, body: Buffer.of(1) })
+    t.match(await small.json(), { epoch: 2 }, 'nothing was applied, and the bus goes on')
+    const body = (await full.json()) as Record<string, unknown>
+    return { status: full.status, headers: Object.fromEntries(full.headers), body, raw: Buffer.alloc(0) }
+  },
+}
+
+t.test('every code of the table is provoked, or it is said why it cannot be', async (t) => {
+  t.same(Object.keys({ ...PROVOKED, ...NOT_YET }).sort(), Object.keys(ERRORS).sort())
+})
+
+for (const [code, provoke] of Object.entries(PROVOKED) as [ErrorCode, Provocation][]) {
+  t.test(code, async (t) => {
+    const served = await withPages(t)
+    const { epoch, digest } = served.bus.status()
+    const answer = await provoke(served, t)
+    isProblem(t, answer, code)
+    if (code !== 'OVERLOADED')
+      t.match(served.bus.status(), { epoch, digest }, 'nothing applied, nothing logged')
+    t.equal((await served.call('GET', '/v1/pages/a')).status, 200, 'and the server goes on')
+    if (code === 'OVERLOADED') t.match(answer.headers['retry-after'], /^\d+$/)
+    if (code === 'INTERNAL') t.notMatch(JSON.stringify(answer.body), /secret/)
+    if (code === 'EPOCH_COMPACTED') t.match(answer.body, { minEpoch: epoch })
+  })
+}
+
+t.test('errors inside the server are logged whole, errors of clients are not', async (t) => {
+  const logged: unknown[] = []
+  const log = Object.assign(
+    { fatal() {}, warn() {}, info() {}, debug() {}, trace() {}, silent() {}, level: 'info' },
+    { error: (entry: unknown) => void logged.push(entry), child: () => logger },
+  )
+  const logger = log as unknown as NonNullable<Parameters<typeof serve>[2]>['logger']
+  const { bus, call } = await serve(t, {}, { logger: logger! })
+  await call('GET', '/v1/pages/none')
+  await call('PUT', '/v1/pages/a', '{')
+  t.same(logged, [])
+  bus.graph = () => {
+    throw new TypeError('broken')
+  }
+  isProblem(t, await call('GET', '/v1/graph'), 'INTERNAL')
+  t.match(logged, [{ err: { message: 'broken', stack: String } }])
+})
+
+t.test('requests that no route takes', async (t) => {
+  const { call, inject } = await withPages(t)
+  isProblem(t, await call('DELETE', '/v1/status'), 'NOT_FOUND')
+  isProblem(t, await call('GET', '/'), 'NOT_FOUND')
+  isProblem(t, await call('GET', `/v1/pages/${'x'.repeat(9000)}`), 'INVALID_REQUEST')
+  isProblem(t, await call('GET', '/v1/pages/%zz'), 'INVALID_REQUEST')
+  isProblem(
+    t,
+    await call('PUT', '/v1/pages/new', Buffer.from('{}')),
+    'INVALID_REQUEST',
+    'octets where JSON is meant',
+  )
+  for (const type of [
+    'text/plain',
+    'application/xml',
+    'application/x-www-form-urlencoded',
+    'nonsense',
+    'application/json; charset=',
+  ]) {
+    const response = await inject({
+      method: 'PUT',
+      url: '/v1/pages/new',
+      headers: { 'content-type': type },
+      payload: '{}',
+    })
+    t.match([response.statusCode, response.json()], [400, { code: 'INVALID_REQUEST' }], type)
+  }
+  const large = { 'content-length': String(HTTP_BODY_MAX_BYTES + 1), 'content-type': 'application/json' }
+  isProblem(t, await call('POST', '/v1/transactions', '{}', large), 'PAYLOAD_TOO_LARGE')
+})
+
+t.test(
+  'pages of other sites, and names that were made to lead here, are kept out of every route',
+  async (t) => {
+    const { call } = await withPages(t)
+    const foreign = [
+      { host: 'example.com' },
+      { origin: 'http://example.com' },
+      { origin: 'null' },
+      { host: 'localhost', origin: 'http://localhost:1' },
+    ]
+    for (const headers of foreign) {
+      for (const url of [
+        '/v1/pages',
+        '/v1/pages/a/data',
+        '/livez',
+        '/metrics',
+        '/openapi.json',
+        '/docs/',
+        '/v1/events?pages=a',
+        '/none',
+      ]) {
+        isProblem(
+          t,
+          await call('GET', url, undefined, headers),
+          'FORBIDDEN',
+          `${url} ${JSON.stringify(headers)}`,
+        )
+      }
+      isProblem(t, await call('PATCH', '/v1/pages/a/data', { values: [1] }, headers), 'FORBIDDEN')
+    }
+    t.equal(
+      (await call('GET', '/v1/pages', undefined, { host: 'localhost', origin: 'http://localhost' })).status,
+      200,
+    )
+  },
+)
