@@ -5,7 +5,9 @@ import type { Change } from './client.js'
 import { BOOKS, LIMITS } from './model.js'
 
 const COLOUR = process.stdout.isTTY === true && process.env.NO_COLOR === undefined
-const paint = (code: number) => (text: string) => (COLOUR ? `\x1b[${code}m${text}\x1b[0m` : text)
+const CELL_WIDTH = 18
+const paint = (code: number) => (text: string) =>
+  COLOUR && text !== '' ? `\x1b[${code}m${text}\x1b[0m` : text
 export const bold = paint(1)
 export const dim = paint(2)
 export const red = paint(31)
@@ -24,7 +26,7 @@ function millions(dollars: number): string {
 }
 
 export function printHead(): void {
-  const books = BOOKS.map((book, i) => `${book} <= ${(LIMITS[i]! / 1e6).toFixed(1)}`.padEnd(18))
+  const books = BOOKS.map((book, i) => `${book} <= ${(LIMITS[i]! / 1e6).toFixed(1)}`.padEnd(CELL_WIDTH))
   say(dim(`                                   VaR and ES in million dollars; VaR above its limit: !`))
   say(bold(`month    epoch  pages  took   ${books.join('')}`.trimEnd()))
   say(dim(`                              ${BOOKS.map(() => '   VaR    ES      ').join('')}`.trimEnd()))
@@ -44,17 +46,13 @@ export function printRow(row: Row): void {
   const cells = BOOKS.map((_, book) => {
     const breach = page('risk.breach')[book] === 1
     const figures = `${millions(page('risk.var')[book]!)}${breach ? '!' : ' '}${millions(page('risk.es')[book]!)}`
-    return (breach ? red(figures) : figures).padEnd(18 + figuresPadding(breach))
+    const cell = figures.padEnd(CELL_WIDTH)
+    return breach ? red(cell) : cell
   })
   const pages = String(row.change.changes.length).padStart(5)
   const took = `${row.tookMs.toFixed(1)} ms`.padStart(8)
   const risk = cells.join('') + (row.note ?? '')
   say(`${row.month} ${String(row.change.epoch).padStart(5)}  ${pages}${took}   ${risk}`.trimEnd())
-}
-
-/** Colour codes take room in a string but not on the screen. */
-function figuresPadding(coloured: boolean): number {
-  return coloured && COLOUR ? red('').length : 0
 }
 
 /** The pages of one change message with how many of their elements changed. */
