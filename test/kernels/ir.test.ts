@@ -33,7 +33,7 @@ t.test('opcodes are those of the native library and of docs/FORMAT.md', async (t
   const { ir } = JSON.parse(native().mmsb_catalogue()) as { ir: Record<string, number> }
   t.same(ir, codes)
   const text = readFileSync(new URL('../../docs/FORMAT.md', import.meta.url), 'utf8')
-  const table = text.slice(text.indexOf('| code | op | code | op |'))
+  const table = text.slice(text.indexOf('| code | op | code | op |')).split('\n\n')[0]!
   const documented = [...table.matchAll(/\| (\d+) \| ([a-z0-9]+)/g)].map(([, code, name]) => [
     name,
     Number(code),
