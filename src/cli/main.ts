@@ -4,15 +4,18 @@
  */
 import { VERSION } from '../engine/version.js'
 import { UsageError } from './flags.js'
-import { SERVE_SUMMARY, serve } from './serve.js'
 
 interface Command {
   readonly summary: string
-  readonly run: (args: readonly string[]) => Promise<void>
+  /** Loads the command; its file is not read before it is asked for. */
+  readonly load: () => Promise<(args: readonly string[]) => Promise<void>>
 }
 
 const COMMANDS: Readonly<Record<string, Command>> = {
-  serve: { summary: SERVE_SUMMARY, run: serve },
+  serve: {
+    summary: 'serve the bus over HTTP and WebSocket',
+    load: async () => (await import('./serve.js')).serve,
+  },
 }
 
 const help = (): string => `mmsb ${VERSION}: a durable, deterministic state bus
@@ -50,5 +53,6 @@ async function dispatch([name, ...rest]: readonly string[]): Promise<void> {
   if (name === undefined) throw new UsageError('which command?')
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
   if (command === undefined) throw new UsageError(`there is no command ${JSON.stringify(name)}`)
-  await command.run(rest)
+  const runCommand = await command.load()
+  await runCommand(rest)
 }

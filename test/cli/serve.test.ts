@@ -119,7 +119,7 @@ t.test('what the machine refuses: one line, exit code 1, no stack', async (t) =>
     [['--data-dir', join(dir, 'held')], /held.*(lock|another|in use|open)/i],
     [['--data-dir', join(dir, 'file')], /file/],
     [['--data-dir', '/proc/none'], /\/proc\/none/],
-    [['--host', '127.0.0.1.nowhere.invalid', '--insecure', '--data-dir', join(dir, 'b')], /nowhere\.invalid/],
+    [['--host', '203.0.113.7', '--insecure', '--data-dir', join(dir, 'b')], /203\.0\.113\.7|EADDRNOTAVAIL/],
   ]
   for (const [args, message] of cases) {
     const { code, stdout, stderr } = await run(['serve', '--port', '0', '--log-level', 'error', ...args])
