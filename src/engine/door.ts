@@ -12,7 +12,7 @@ import {
   encodeDefinition,
   type InputPage,
 } from '../kernels/catalogue.js'
-import { FRAME_INTENT_MAX_BYTES, NAME_PATTERN, PAGE_ID_UNASSIGNED } from '../limits.js'
+import { NAME_PATTERN, PAGE_ID_UNASSIGNED } from '../limits.js'
 import { validateDelta } from '../state/delta.js'
 import { DTYPE_INFO, type Dtype } from '../state/dtype.js'
 import {
@@ -210,7 +210,7 @@ export function pendingOfTransaction(registry: Registry, tx: TransactionInput): 
  * name (Bus.derive), since a frame would have to carry compiled code. Throws INVALID_REQUEST, INVALID_DELTA and the like.
  */
 export function pendingOfFrame(registry: Registry, bytes: Uint8Array, nextId: () => number): Pending {
-  const frame = decodeFrame(bytes.slice())
+  const frame = decodeFrame(new Uint8Array(bytes))
   const touched = new Touched()
   const creates: PageRecord[] = []
   let page: PageRecord | undefined
@@ -345,14 +345,11 @@ function createCommand(page: PageRecord): Parameters<FrameWriter['createPage']>[
 
 const NO_BYTES = new Uint8Array(0)
 
-function frameMeta(meta: TransactionMeta): { key?: string; source?: string; intent?: string } {
-  const intent = meta.intent === undefined ? undefined : JSON.stringify(meta.intent)
-  if (intent !== undefined && intent.length > FRAME_INTENT_MAX_BYTES) {
-    throw new MmsbError('PAYLOAD_TOO_LARGE', `intent is longer than ${FRAME_INTENT_MAX_BYTES} bytes.`)
-  }
+/** What a frame says about its transaction. FrameWriter encodes and bounds it. */
+function frameMeta({ key, source, intent }: TransactionMeta): TransactionMeta {
   return {
-    ...(meta.key === undefined ? {} : { key: meta.key }),
-    ...(meta.source === undefined ? {} : { source: meta.source }),
+    ...(key === undefined ? {} : { key }),
+    ...(source === undefined ? {} : { source }),
     ...(intent === undefined ? {} : { intent }),
   }
 }
