@@ -12,6 +12,8 @@
 
 #include <vector>
 
+// Machine code for every program that allows it, whatever the size.
+#define MMSB_JIT_ELEMENTS 1
 #include "../../src/kernels/native/op_map.cuh"
 
 using namespace mmsb;
@@ -121,6 +123,39 @@ static u16 valueOf(Blob& blob, std::vector<u8>& types, u8 dtype) {
   return u16(types.size() - 1);
 }
 
+// A program of one float dtype and of operations that become machine code.
+static void simpleBlob(Blob& blob, u32 inputs, u32 instructions) {
+  static const u8 ops[] = {IR_ADD, IR_SUB, IR_MUL, IR_DIV, IR_MIN, IR_MAX, IR_NEG, IR_ABS, IR_SQRT, IR_FLOOR, IR_CEIL, IR_ROUND, IR_TRUNC,
+                           IR_FMA, IR_EQ, IR_NE, IR_LT, IR_LE, IR_GT, IR_GE, IR_ISNAN, IR_AND, IR_OR, IR_NOT, IR_SELECT, IR_CONST};
+  const u8 dtype = u8(F32 + below(2));
+  blob.inputs.assign(inputs, dtype);
+  blob.code.clear();
+  std::vector<u16> floats, bools;
+  for (u32 i = 0; i < inputs; i++) {
+    floats.push_back(u16(blob.code.size()));
+    blob.code.push_back(IrInst{IR_INPUT, dtype, 0, 0, 0, i});
+  }
+  for (u32 k = 0; k < instructions; k++) {
+    const u8 op = ops[below(u32(sizeof ops))];
+    const IrFacts facts = irFacts(op);
+    const bool onBools = op == IR_AND || op == IR_OR || op == IR_NOT;
+    if ((onBools || op == IR_SELECT) && bools.empty()) continue;
+    // Mostly the newest values, so that chains grow.
+    const auto pick = [](const std::vector<u16>& from) { return from[from.size() - 1 - below(u32(from.size() < 4 ? from.size() : 4))]; };
+    const std::vector<u16>& from = onBools ? bools : floats;
+    IrInst inst = {op, u8(onBools ? u8(BOOL) : dtype), 0, 0, 0, 0};
+    if (op == IR_CONST) inst.imm = randomElement(dtype);
+    if (facts.arity > 0) inst.a = op == IR_SELECT ? pick(bools) : pick(from);
+    if (facts.arity > 1) inst.b = pick(from);
+    if (facts.arity > 2) inst.c = pick(from);
+    (facts.boolean ? bools : floats).push_back(u16(blob.code.size()));
+    blob.code.push_back(inst);
+  }
+  encode(blob);
+  const u32 result = floats.back();
+  memcpy(reinterpret_cast<u8*>(blob.bytes.data()) + 12, &result, 4);
+}
+
 static void randomBlob(Blob& blob, u32 inputs, u32 instructions) {
   blob.inputs.clear();
   blob.code.clear();
@@ -164,7 +199,7 @@ struct Case {
   Step step;
 };
 
-static void randomShapes(Case& c) {
+static void randomShapes(Case& c, u8 dtype) {
   static const u32 lengths[] = {1, 2, 3, 7, 31, 32, 33, 64, 100, 1023, 1024, 1025, 2500};
   const u32 rank = below(5);
   u32 shape[8];
@@ -174,7 +209,7 @@ static void randomShapes(Case& c) {
     if (elements * shape[d] > 20000) shape[d] = 2;
     elements *= shape[d];
   }
-  makePage(c.out, below(DTYPE_COUNT), rank, shape);
+  makePage(c.out, dtype, rank, shape);
   c.inputs.resize(c.blob.inputs.size());
   c.pages.clear();
   for (u32 i = 0; i < c.inputs.size(); i++) {
@@ -273,6 +308,8 @@ static void checkDirty(const Case& c) {
   }
 }
 
+static u32 compiled = 0;  // programs that became machine code
+
 static u64 checkCase(Case& c, u64 hash) {
   const u32 status = u32(prepareMap(c.step));
   if (status != MMSB_OK) {
@@ -280,11 +317,16 @@ static u64 checkCase(Case& c, u64 hash) {
     return hash;
   }
   const Page& out = c.out.page;
-  const Program& p = *static_cast<const MapState*>(c.step.state)->program;
+  Program& p = *static_cast<const MapState*>(c.step.state)->program;
   const u32 bytes = dtypeBytes(out.dtype);
-  std::vector<u8> whole(out.bytes + 1), pieces(out.bytes + 1);
+  std::vector<u8> whole(out.bytes + 1), pieces(out.bytes + 1), loops(out.bytes + 1);
   u8* scratch = static_cast<u8*>(aligned_alloc(64, (c.step.scratchBytes + 63) & ~63u));
   computeRun(c, 0, out.elements, whole.data(), scratch);
+  const JitFunction jit = p.jit;
+  compiled += jit != nullptr;
+  p.jit = nullptr;
+  computeRun(c, 0, out.elements, loops.data(), scratch);
+  p.jit = jit;
   for (u32 at = 0; at < out.elements;) {
     const u32 left = out.elements - at;
     u32 count = 1 + below(below(2) == 0 ? 5 : 3000);
@@ -306,6 +348,7 @@ static u64 checkCase(Case& c, u64 hash) {
              static_cast<unsigned long long>(expected), out.dtype);
     }
     if (got != elementBits(pieces.data(), out.dtype, i)) REPORT("element %u differs in pieces\n", i);
+    if (got != elementBits(loops.data(), out.dtype, i)) REPORT("element %u: machine code differs from the loops\n", i);
     hash = (hash ^ got) * 1099511628211ull;
   }
   free(scratch);
@@ -319,13 +362,15 @@ static void randomPrograms(u64 first, u32 count) {
   for (u32 k = 0; k < count; k++) {
     start(first + k);
     Case c;
-    randomBlob(c.blob, below(8) == 0 ? 0 : 1 + below(4), below(10) == 0 ? 100 : 1 + below(12));
-    randomShapes(c);
+    const bool simple = below(3) == 0;
+    if (simple) simpleBlob(c.blob, 1 + below(below(4) == 0 ? 12 : 3), below(10) == 0 ? 60 : 2 + below(20));
+    else randomBlob(c.blob, below(8) == 0 ? 0 : 1 + below(4), below(10) == 0 ? 100 : 1 + below(12));
+    randomShapes(c, simple ? c.blob.inputs[0] : u8(below(DTYPE_COUNT)));
     const int before = failures;
     hash = checkCase(c, hash);
     if (failures != before) printf("  in program %llu\n", static_cast<unsigned long long>(first + k));
   }
-  printf("hash %016llx\n", static_cast<unsigned long long>(hash));
+  printf("hash %016llx\ncompiled %u of %u\n", static_cast<unsigned long long>(hash), compiled, count);
 }
 
 // ---- damaged blobs ----------------------------------------------------------------------------------------------------
@@ -344,7 +389,7 @@ static void fuzz(u64 first, u32 count) {
     u8* exact = static_cast<u8*>(aligned_alloc(8, c.blob.size == 0 ? 8 : (c.blob.size + 7) & ~7u));
     memset(exact, 0, c.blob.size == 0 ? 8 : (c.blob.size + 7) & ~7u);
     memcpy(exact, bytes, c.blob.size < c.blob.bytes.size() * 8 ? c.blob.size : c.blob.bytes.size() * 8);
-    randomShapes(c);
+    randomShapes(c, u8(below(DTYPE_COUNT)));
     c.step.params = exact;
     c.step.paramBytes = c.blob.size;
     const int32_t status = prepareMap(c.step);

@@ -7,11 +7,15 @@ import { buildDriver, ISAS, runDriver } from './driver.js'
 
 const programs = await Promise.all(ISAS.map((isa) => buildDriver('vm', isa)))
 
-t.test('VM and evaluator agree on random programs, and both builds do', async (t) => {
+t.test('machine code, VM and evaluator agree on random programs, and both builds do', async (t) => {
   const outputs = await Promise.all(programs.map((program) => runDriver(program, ['random', '0', '3000'])))
-  for (const output of outputs) {
-    t.match(output, /^hash [0-9a-f]{16}\nfailures 0\n$/)
-    t.equal(output, outputs[0])
+  const hashes = outputs.map((output) => /^hash ([0-9a-f]{16})$/m.exec(output)?.[1])
+  for (const output of outputs) t.match(output, /^failures 0$/m)
+  for (const hash of hashes) t.equal(hash, hashes[0])
+  t.type(hashes[0], 'string')
+  if (ISAS.includes('x86-64-v3')) {
+    const [, compiled] = /^compiled (\d+) of 3000$/m.exec(outputs.at(-1) ?? '') ?? []
+    t.ok(Number(compiled) > 300, 'many became machine code')
   }
 })
 

@@ -25,6 +25,9 @@ struct VmInst {
   u16 dst, operand[4];
 };
 
+// Machine code for the whole program (vm_jit.cuh): n elements, addresses by table.
+typedef void (*JitFunction)(void* const* table, size_t n);
+
 // What fills a uniform slot before a call.
 struct VmUniform {
   u64 bits;    // constant: the lane
@@ -54,6 +57,9 @@ struct Program {
   u32 blockElements;  // elements of a block
   u32 registerBytes;  // distance between registers
   f32 costNs;         // rough time per element
+
+  JitFunction jit;  // instead of `code`, or null
+  u64 jitBytes;     // of memory behind it
 };
 
 enum MapMode : u32 {
@@ -77,6 +83,7 @@ struct MapState {
   u32 size[8];
   u32 inner[9];  // inner[d] = elements of dimensions d, d+1, ...: inner[rank] = 1
   u32 vmBytes;
+  u32 gathers;  // inputs that are MAP_STRIDED
   u32 inputCount;
   MapInput inputs[kIrMaxInputs];
 };

@@ -9,6 +9,11 @@
 namespace mmsb {
 namespace MMSB_NS {
 
+// From this size of the output on, machine code is worth its making.
+#ifndef MMSB_JIT_ELEMENTS
+#define MMSB_JIT_ELEMENTS 4096
+#endif
+
 // ---- shapes -------------------------------------------------------------------------------------------------------
 
 // Strides of an input over the output's dimensions, aligned at the last; false when it does not broadcast.
@@ -89,7 +94,8 @@ static int32_t prepareMap(Step& step) {
   u8 uniform[kIrMaxInputs] = {};
   int32_t status = bindInputs(step, *state, uniform);
   if (status == MMSB_OK) {
-    status = compileProgram(step.params, step.paramBytes, uniform, step.inputCount, step.out->dtype, &state->program);
+    status = compileProgram(step.params, step.paramBytes, uniform, step.inputCount, step.out->dtype,
+                            step.out->elements >= MMSB_JIT_ELEMENTS, &state->program);
   }
   if (status == MMSB_OK) {
     const Program& p = *state->program;
@@ -114,6 +120,7 @@ static int32_t prepareMap(Step& step) {
   for (u32 i = 0; i < step.inputCount; i++) {
     MapInput& input = state->inputs[i];
     if (input.mode != MAP_STRIDED) continue;
+    state->gathers++;
     input.gatherOffset = bytes;
     bytes += (p.blockElements * input.elementBytes + 63) & ~63u;
   }
@@ -292,8 +299,10 @@ static void computeMap(const Step& step, u32 start, u32 count, void* out, void* 
   u8* memory = static_cast<u8*>(scratch);
   u8* to = static_cast<u8*>(out);
   const u32 outBytes = dtypeBytes(p.outDtype);
+  // Machine code needs no registers in memory, so that only gathering asks for blocks.
+  const u32 block = p.jit != nullptr && state.gathers == 0 ? count : p.blockElements;
   while (count != 0) {
-    const u32 now = count < p.blockElements ? count : p.blockElements;
+    const u32 now = count < block ? count : block;
     for (u32 i = 0; i < state.inputCount; i++) {
       const MapInput& input = state.inputs[i];
       u8* data = step.inputs[i]->data;
@@ -303,8 +312,7 @@ static void computeMap(const Step& step, u32 start, u32 count, void* out, void* 
         at[i] = const_cast<u8*>(gather(state, input, data, start, now, memory + input.gatherOffset));
       }
     }
-    at[p.slotCount - 1] = to;
-    vmRun(p.code, p.codeCount, at, now);
+    vmBlock(p, at, to, now);
     to += u64(now) * outBytes;
     start += now;
     count -= now;

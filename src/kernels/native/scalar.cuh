@@ -63,8 +63,14 @@ struct Lane<f64> {
 };
 
 // The one NaN that is stored in pages, whatever computed it.
+#ifdef __CUDA_ARCH__
 MMSB_FN f32 canonical(f32 x) { return x == x ? x : f32Of(0x7fc00000u); }
 MMSB_FN f64 canonical(f64 x) { return x == x ? x : f64Of(0x7ff8000000000000ull); }
+#else
+// As floating-point constants, so that the compiler sees a choice between floats and vectorises it.
+MMSB_FN f32 canonical(f32 x) { return x == x ? x : __builtin_nanf(""); }
+MMSB_FN f64 canonical(f64 x) { return x == x ? x : __builtin_nan(""); }
+#endif
 
 // ---- arithmetic ---------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@
 #include "eval.cuh"
 #include "map_state.cuh"
 #include "vm_fused.cuh"
+#include "vm_jit.cuh"
 #include "vm_loops.cuh"
 
 namespace mmsb {
@@ -297,6 +298,109 @@ static void lowerChoice(Lowering& lo, u32 i, u32 j, u32 dst) {
   emit(lo, false, kernel, dst, lo.slotOf[a], lo.slotOf[b], lo.slotOf[x], lo.slotOf[y]);
 }
 
+// ---- machine code -------------------------------------------------------------------------------------------------------
+
+static u32 jitOpOf(u32 op) {
+  switch (op) {
+    case IR_ADD: return JIT_ADD;
+    case IR_SUB: return JIT_SUB;
+    case IR_MUL: return JIT_MUL;
+    case IR_DIV: return JIT_DIV;
+    case IR_MIN: return JIT_MIN;
+    case IR_MAX: return JIT_MAX;
+    case IR_NEG: return JIT_NEG;
+    case IR_ABS: return JIT_ABS;
+    case IR_SQRT: return JIT_SQRT;
+    case IR_FLOOR: return JIT_FLOOR;
+    case IR_CEIL: return JIT_CEIL;
+    case IR_ROUND: return JIT_ROUND;
+    case IR_TRUNC: return JIT_TRUNC;
+    case IR_FMA: return JIT_FMA;
+    case IR_EQ: return JIT_EQ;
+    case IR_NE: return JIT_NE;
+    case IR_LT: return JIT_LT;
+    case IR_LE: return JIT_LE;
+    case IR_GT: return JIT_GT;
+    case IR_GE: return JIT_GE;
+    case IR_ISNAN: return JIT_ISNAN;
+    case IR_AND: return JIT_AND;
+    case IR_OR: return JIT_OR;
+    case IR_NOT: return JIT_NOT;
+    case IR_SELECT: return JIT_SELECT;
+    default: return kNone;
+  }
+}
+
+// The uniform with only the sign bit, or with all bits, of a lane; made when first asked for.
+static u16 bitsUniform(Lowering& lo, u64 bits, u8 dtype, u16& known) {
+  if (known == 0xffff) known = u16(lo.slots[newUniform(lo, VmUniform{bits, 0xffff, 1, dtype}, u8(dtypeBytes(dtype)))].place);
+  return known;
+}
+
+// Node i as an operand of machine code; false when it cannot be one.
+static bool jitOperandOf(const Lowering& lo, const u16* number, u8 dtype, u32 i, JitOperand& operand) {
+  if (lo.uniform[i] != 0) {
+    operand = JitOperand{JIT_UNIFORM, u16(lo.slots[lo.slotOf[i]].place)};
+    return lo.types[i] == dtype;
+  }
+  if (lo.nodes[i].op == IR_INPUT) {
+    operand = JitOperand{JIT_INPUT, u16(lo.nodes[i].imm)};
+    return lo.types[i] == dtype;
+  }
+  operand = JitOperand{JIT_NODE, number[i]};
+  return true;
+}
+
+// Fills `nodes` from the varying operations; false when one is not simple enough. All of one float dtype, and bools that only
+// decide: the loops of the VM are the better place for everything else.
+static bool jitNodes(Lowering& lo, JitNode* nodes, u16* number, u32* count) {
+  const u8 dtype = lo.types[lo.nodeCount - 1];
+  const u64 signBit = dtype == F32 ? 0x80000000ull : kSignBit;
+  u16 sign = 0xffff, ones = 0xffff;
+  *count = 0;
+  for (u32 i = 0; i < lo.nodeCount; i++) {
+    const IrInst& node = lo.nodes[i];
+    if (lo.uniform[i] != 0 || node.op == IR_INPUT) continue;
+    const u32 op = jitOpOf(node.op);
+    const u32 arity = irFacts(node.op).arity;
+    const bool onBools = node.op == IR_AND || node.op == IR_OR || node.op == IR_NOT;
+    if (op == kNone || *count == kJitMaxNodes || node.dtype != (onBools ? u8(BOOL) : dtype)) return false;
+    JitNode out = {u8(op), u8(arity), {}, 0};
+    u32 operands[3] = {node.a, node.b, node.c};
+    if (op == JIT_MIN || op == JIT_MAX) {
+      if (ordinaryConstant(lo, operands[0])) {
+        operands[0] = node.b;
+        operands[1] = node.a;
+      }
+      if (ordinaryConstant(lo, operands[1])) out.op = op == JIT_MIN ? JIT_MIN_ORDINARY : JIT_MAX_ORDINARY;
+    }
+    for (u32 k = 0; k < arity; k++) {
+      if (!jitOperandOf(lo, number, dtype, operands[k], out.operand[k])) return false;
+    }
+    if (op == JIT_NEG || op == JIT_ABS) out.sign = bitsUniform(lo, signBit, dtype, sign);
+    if (op == JIT_NOT) out.sign = bitsUniform(lo, ~0ull, dtype, ones);
+    number[i] = u16(*count);
+    nodes[(*count)++] = out;
+  }
+  return *count >= 2 && lo.types[lo.nodeCount - 1] == lo.program->outDtype;
+}
+
+// Machine code where the program is simple enough. Before registers are given; it may add uniforms.
+static void compileJit(Lowering& lo) {
+  Program& p = *lo.program;
+  const u32 last = lo.nodeCount - 1;
+  if (!isFloatDtype(lo.types[last]) || lo.uniform[last] != 0) return;
+  JitNode* nodes = static_cast<JitNode*>(calloc(kJitMaxNodes, sizeof(JitNode)));
+  u16* number = static_cast<u16*>(calloc(lo.nodeCount, sizeof(u16)));
+  u32 count;
+  if (nodes != nullptr && number != nullptr && jitNodes(lo, nodes, number, &count)) {
+    const JitProgram program = {nodes, count, dtypeBytes(lo.types[last]), p.inputCount, p.uniformCount};
+    p.jit = jitCompile(program, &p.jitBytes);
+  }
+  free(nodes);
+  free(number);
+}
+
 // ---- the whole program ------------------------------------------------------------------------------------------------
 
 // The last loop: from lanes to the destination's elements.
@@ -488,6 +592,7 @@ static void chooseBlock(Program& p, const Lowering& lo) {
 
 static void freeProgram(Program* program) {
   if (program == nullptr) return;
+  jitFree(program->jit, program->jitBytes);
   free(program->eval);
   free(program->code);
   free(program->uniformCode);
@@ -508,7 +613,7 @@ static void findUniforms(Lowering& lo) {
   }
 }
 
-static void lowerProgram(Lowering& lo) {
+static void lowerProgram(Lowering& lo, bool wantJit) {
   Program& p = *lo.program;
   findUniforms(lo);
   findPartners(lo);
@@ -516,6 +621,7 @@ static void lowerProgram(Lowering& lo) {
     if (lo.partner[i] != kDeferred) lowerNode(lo, i);
   }
   lowerResult(lo);
+  if (wantJit && kJitHere) compileJit(lo);
   memset(lo.uniform, 0, lo.slotCount);
   giveRegisters(lo);
   p.slotCount = p.inputCount + p.uniformCount + p.registerCount + 1;
@@ -523,8 +629,9 @@ static void lowerProgram(Lowering& lo) {
 }
 
 // Checks a blob and lowers it for outputs of `outDtype`. inputUniform[i], for `inputCount` inputs, says that input i has
-// one element for all elements of the output. MMSB_OK or fail(...).
-static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform, u32 inputCount, u8 outDtype, Program** out) {
+// one element for all elements of the output. `wantJit`: machine code is worth its making. MMSB_OK or fail(...).
+static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform, u32 inputCount, u8 outDtype, bool wantJit,
+                              Program** out) {
   u8 types[kIrMaxInstructions];
   IrBlob ir = {};
   const int32_t status = checkIr(blob, bytes, ir, types);
@@ -532,7 +639,7 @@ static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform,
   if (ir.inputCount != inputCount) {
     return fail(MMSB_ERR_ARGUMENT, "expression: %u inputs for an expression of %u", inputCount, ir.inputCount);
   }
-  const u32 nodes = ir.count + 1, slots = nodes * 5 + 2, drafts = nodes * kMaxPerInst + 2;
+  const u32 nodes = ir.count + 1, slots = nodes * 5 + 4, drafts = nodes * kMaxPerInst + 2;
   Program* p = static_cast<Program*>(calloc(1, sizeof(Program)));
   Lowering lo = {};
   lo.program = p;
@@ -549,7 +656,7 @@ static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform,
   lo.partner = static_cast<u16*>(calloc(nodes, sizeof(u16)));
   if (p != nullptr) {
     p->eval = static_cast<EvalInst*>(calloc(nodes, sizeof(EvalInst)));
-    p->uniforms = static_cast<VmUniform*>(calloc(2 * nodes, sizeof(VmUniform)));
+    p->uniforms = static_cast<VmUniform*>(calloc(2 * nodes + 2, sizeof(VmUniform)));
   }
   bool good = p != nullptr && lo.nodes != nullptr && lo.types != nullptr && lo.slotOf != nullptr && lo.uniform != nullptr &&
               lo.slots != nullptr && lo.drafts != nullptr && lo.once != nullptr && number != nullptr &&
@@ -561,7 +668,7 @@ static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform,
     memcpy(p->inputUniform, inputUniform, ir.inputCount);
     keepLive(ir, types, lo, number);
     makeEval(lo, p->eval, registers, number, registers + nodes);
-    lowerProgram(lo);
+    lowerProgram(lo, wantJit);
     p->codeCount = lo.draftCount;
     p->uniformCodeCount = lo.onceCount;
     p->code = static_cast<VmInst*>(calloc(lo.draftCount + 1, sizeof(VmInst)));
@@ -593,9 +700,12 @@ static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform,
 
 // ---- running ------------------------------------------------------------------------------------------------------
 
+// Before the table of addresses: the destination and the uniforms, for machine code.
+static const u32 kJitSlots = 2;
+
 // Scratch of one call: the table of addresses, the uniforms, the registers.
 static u32 vmScratchBytes(const Program& p) {
-  const u32 table = (p.slotCount * u32(sizeof(void*)) + 63) & ~63u;
+  const u32 table = ((kJitSlots + p.slotCount) * u32(sizeof(void*)) + 63) & ~63u;
   const u32 uniforms = (p.uniformCount * 8 + 63) & ~63u;
   return table + uniforms + p.registerCount * p.registerBytes;
 }
@@ -611,9 +721,10 @@ static inline void vmRun(const VmInst* code, u32 count, void** at, size_t n) {
 // one element of a uniform input. Gives the table of addresses, in which the caller sets inputs and destination.
 static void** vmBegin(const Program& p, void* scratch, const void* const* uniformInput) {
   u8* memory = static_cast<u8*>(scratch);
-  void** at = reinterpret_cast<void**>(memory);
-  memory += (p.slotCount * sizeof(void*) + 63) & ~size_t(63);
+  void** at = reinterpret_cast<void**>(memory) + kJitSlots;
+  memory += ((kJitSlots + p.slotCount) * sizeof(void*) + 63) & ~size_t(63);
   u64* lanes = reinterpret_cast<u64*>(memory);
+  at[-1] = lanes;
   memory += (p.uniformCount * 8 + 63) & ~size_t(63);
   void** slot = at + p.inputCount;
   for (u32 i = 0; i < p.uniformCount; i++) {
@@ -625,6 +736,17 @@ static void** vmBegin(const Program& p, void* scratch, const void* const* unifor
   for (u32 i = 0; i < p.registerCount; i++) *slot++ = memory + size_t(i) * p.registerBytes;
   vmRun(p.uniformCode, p.uniformCodeCount, at, 1);
   return at;
+}
+
+// Computes n elements (at most blockElements without machine code); the inputs' addresses are in place.
+static inline void vmBlock(const Program& p, void** at, void* to, size_t n) {
+  if (p.jit != nullptr) {
+    at[-2] = to;
+    p.jit(at - kJitSlots, n);
+    return;
+  }
+  at[p.slotCount - 1] = to;
+  vmRun(p.code, p.codeCount, at, n);
 }
 
 }  // namespace MMSB_NS
