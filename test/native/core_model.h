@@ -162,8 +162,8 @@ static std::string modelStateDigest(const std::vector<ModelPage>& pages) {
   for (const ModelPage& page : pages) {
     u64 share[2];
     modelPageDigest(page.bytes, share);
+    share[0] += page.bytes.size();
     modelMix(u64(page.id) | u64(page.dtype) << 32, share[0], share[1]);
-    modelMix(page.bytes.size(), share[0], share[1]);
     sum[0] += share[0];
     sum[1] += share[1];
   }

@@ -72,10 +72,9 @@ static MMSB_HD inline void chunkShare(u64 chunk, const u64 hash[2], u64 share[2]
 
 // A page's share in the state's digest.
 static MMSB_HD inline void pageShare(const Page& page, const u64 digest[2], u64 share[2]) {
-  share[0] = digest[0];
+  share[0] = digest[0] + page.bytes;
   share[1] = digest[1];
   mix128(u64(page.id) | u64(page.dtype) << 32, share[0], share[1]);
-  mix128(page.bytes, share[0], share[1]);
 }
 
 #ifdef __SSE2__

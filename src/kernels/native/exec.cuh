@@ -65,6 +65,7 @@ static inline void touch(Exec& exec, PageSlot& slot) {
   if (slot.mark == exec.call) return;
   slot.mark = exec.call;
   slot.undo = nullptr;
+  slot.snapshot = nullptr;
   memset(&slot.dirty, 0, sizeof slot.dirty);
   exec.touched[exec.touchedCount++] = &slot;
 }
@@ -305,6 +306,15 @@ struct DenseJob {
 static void mergeRun(const Delta& delta, u32 start, u32 count, const u8* values, Worker& worker, StoreOut& out) {
   PageSlot& slot = *delta.slot;
   const u32 dtype = slot.page.dtype, size = dtypeBytes(dtype);
+  if (slot.snapshot != nullptr) {  // what changed is seen when all deltas are there
+    u8* at = slot.page.data + u64(start) * size;
+    const u64 bytes = u64(count) * size;
+    if (delta.merge != MERGE_SET || dtype == BOOL) return mergeBlock(dtype, delta.merge, at, values, at, count);
+    if (bytes == 8) memcpy(at, values, 8);
+    else if (bytes == 4) memcpy(at, values, 4);
+    else memcpy(at, values, bytes);
+    return;
+  }
   if (delta.merge == MERGE_SET && dtype != BOOL) return storeRun(slot, start, count, values, out);
   const u32 block = blockElementsOf(slot.page);
   while (count != 0) {
@@ -399,15 +409,27 @@ static void applyMasked(const Delta& delta, Worker& worker, StoreOut& out) {
   }
 }
 
+// Several deltas may write an element twice, so what they change is known at the end only. Where they are many for the
+// size of the page a copy of it is kept; else the old bytes of what each overwrites.
+static const u64 kSnapshotBytes = 256;  // of the page, for each delta
+
+static bool prepareRepeats(Exec& exec, PageSlot& slot, const Delta& delta) {
+  const u64 writes = slot.deltaCount + (delta.kind == DELTA_DENSE ? 0 : u64(delta.valueCount) / 4);
+  if (slot.page.bytes <= kSnapshotBytes * writes) {
+    slot.snapshot = static_cast<u8*>(arenaAlloc(mainArena(exec), slot.page.bytes));
+    if (slot.snapshot != nullptr) memcpy(slot.snapshot, slot.page.data, slot.page.bytes);
+    return slot.snapshot != nullptr;
+  }
+  slot.undo = static_cast<Undo*>(arenaAlloc(mainArena(exec), sizeof(Undo)));
+  if (slot.undo != nullptr) memset(slot.undo, 0, sizeof *slot.undo);
+  return slot.undo != nullptr;
+}
+
 static void applyDelta(Exec& exec, const Delta& delta) {
   PageSlot& slot = *delta.slot;
   touch(exec, slot);
   const bool repeats = slot.deltaCount > 1 || !delta.ascending;
-  if (repeats && slot.undo == nullptr) {
-    slot.undo = static_cast<Undo*>(arenaAlloc(mainArena(exec), sizeof(Undo)));
-    if (slot.undo == nullptr) return;
-    memset(slot.undo, 0, sizeof *slot.undo);
-  }
+  if (repeats && slot.undo == nullptr && slot.snapshot == nullptr && !prepareRepeats(exec, slot, delta)) return;
   if (delta.kind == DELTA_DENSE && !repeats && worthThreads(exec, f64(delta.count) * dtypeBytes(slot.page.dtype) * 0.15)) {
     return applyDenseParallel(exec, delta);
   }
@@ -466,9 +488,26 @@ static void exactChanges(PageSlot& slot, const RangeSet& spans, Arena& arena) {
   slot.dirty = out.changed;
 }
 
+static void compareSnapshot(PageSlot& slot, Arena& arena) {
+  const u32 size = dtypeBytes(slot.page.dtype);
+  StoreOut out = makeStoreOut(&arena, false);
+  for (u64 at = 0; at < slot.page.bytes; at += kChunkBytes) {
+    const u64 chunk = at / kChunkBytes;
+    u32 lo, hi;
+    if (diffRunsOf(size, slot.snapshot + at, slot.page.data + at, chunkBytesOf(slot.page, chunk), u32(at / size), out, &lo, &hi)) {
+      if (arena.journal != nullptr) journalKeep(*arena.journal, slot.page.id, at + lo, slot.snapshot + at + lo, hi - lo);
+      rehashChunk(slot, chunk, out.digest);
+    }
+  }
+  slot.dirty = out.changed;
+  addDigest(slot, out.digest);
+  rangesNormalise(slot.dirty, arena);
+}
+
 // After the last delta: the page's dirty set becomes canonical and exact.
 static void settleDeltas(Exec& exec, PageSlot& slot) {
   Arena& arena = mainArena(exec);
+  if (slot.snapshot != nullptr) return compareSnapshot(slot, arena);
   if (slot.undo != nullptr && slot.undo->spans.count > 1) {
     RangeSet spans;
     memset(&spans, 0, sizeof spans);
@@ -485,6 +524,13 @@ static void settleDeltas(Exec& exec, PageSlot& slot) {
   rangesNormalise(slot.dirty, arena);
 }
 
+// Deltas to large pages miss the caches; the lines of the one to come are fetched meanwhile.
+static inline void prefetchDelta(const Delta& delta) {
+  const u64 at = u64(delta.offset) * dtypeBytes(delta.slot->page.dtype);
+  __builtin_prefetch(delta.slot->page.data + at, 1);
+  __builtin_prefetch(delta.slot->hashes + at / kChunkBytes * 2, 1);
+}
+
 static void applyDeltas(Exec& exec, const DeltaList& list) {
   for (u64 i = 0; i < list.count; i++) {
     PageSlot& slot = *list.data[i].slot;
@@ -494,7 +540,10 @@ static void applyDeltas(Exec& exec, const DeltaList& list) {
     }
     slot.deltaCount++;
   }
-  for (u64 i = 0; i < list.count; i++) applyDelta(exec, list.data[i]);
+  for (u64 i = 0; i < list.count; i++) {
+    if (i + 8 < list.count) prefetchDelta(list.data[i + 8]);
+    applyDelta(exec, list.data[i]);
+  }
   for (u32 i = 0; i < exec.touchedCount; i++) settleDeltas(exec, *exec.touched[i]);
   exec.bytesMoved += list.valueBytes;
 }
@@ -513,12 +562,36 @@ static void beginCall(Exec& exec) {
   }
 }
 
+// Steps to come are fetched while this one runs: step, then page and state, then, as most steps follow the one before, the
+// elements of its output at the place where something changed last.
+static inline void prefetchPage(const Step& step) {
+  const u8* slot = reinterpret_cast<const u8*>(step.out);
+  const u8* state = static_cast<const u8*>(step.state);
+  for (u32 line = 0; line < sizeof(PageSlot); line += 64) __builtin_prefetch(slot + line, 1);
+  for (u32 line = 0; line < 256; line += 64) __builtin_prefetch(state + line);
+}
+static inline void prefetchElements(const Exec& exec, const Step& step) {
+  if (exec.touchedCount == 0) return;
+  const PageSlot& last = *exec.touched[exec.touchedCount - 1];
+  const PageSlot& next = *slotOf(step.out);
+  if (last.dirty.count == 0 || last.page.elements != next.page.elements) return;
+  const u64 at = u64(last.dirty.data[0].start) * dtypeBytes(next.page.dtype);
+  __builtin_prefetch(next.page.data + at, 1);
+  __builtin_prefetch(next.page.data + at + 64, 1);
+  __builtin_prefetch(next.hashes + at / kChunkBytes * 2, 1);
+}
+
 // Applies the deltas and runs the steps; the lists of touched pages and of the log must have room. A step's number has
 // MMSB_STEP_FULL set when it is to run wholly.
 static void executeAll(Exec& exec, const DeltaList& list, Step* const* steps, const u32* numbers, u32 count) {
   beginCall(exec);
   applyDeltas(exec, list);
-  for (u32 i = 0; i < count; i++) runStep(exec, *steps[i], (numbers[i] & MMSB_STEP_FULL) != 0);
+  for (u32 i = 0; i < count; i++) {
+    if (i + 3 < count) __builtin_prefetch(steps[i + 3]);
+    if (i + 2 < count) prefetchPage(*steps[i + 2]);
+    if (i + 1 < count) prefetchElements(exec, *steps[i + 1]);
+    runStep(exec, *steps[i], (numbers[i] & MMSB_STEP_FULL) != 0);
+  }
 }
 
 // Puts back the old bytes, newest first, and lets what the steps keep of them follow. The list of touched pages must have

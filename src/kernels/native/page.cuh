@@ -23,6 +23,7 @@ struct PageSlot {
   u64 share[2];
   RangeSet dirty;  // elements changed in this call; valid when mark is the call's
   Undo* undo;      // valid when mark is the call's
+  u8* snapshot;    // the page's bytes before the call, or null; valid when mark is the call's
   u64 mark;
   u64 allocated;  // bytes behind page.data
   u64 loads;      // raw writes by mmsb_page_load; what is kept of the page's content by an op is stale when it moved

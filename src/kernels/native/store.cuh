@@ -125,7 +125,12 @@ static inline void writeHashed(PageSlot& slot, u64 chunk, u32 lo, u32 hi, const 
   u64* hash = slot.hashes + 2 * chunk;
   const u32 size = chunkBytesOf(slot.page, chunk);
   u64 before[2], after[2];
-  chunkShare(chunk, hash, before);
+  if (slot.page.bytes <= kChunkBytes) {  // the digest is the only chunk's share
+    before[0] = slot.digest[0] + digest[0];
+    before[1] = slot.digest[1] + digest[1];
+  } else {
+    chunkShare(chunk, hash, before);
+  }
   if ((hi - lo) * 2 < size) {
     const u32 first = lo / 32 * 4, end = (hi + 31) / 32 * 4;
     u64 old[2] = {0, 0};
@@ -143,11 +148,99 @@ static inline void writeHashed(PageSlot& slot, u64 chunk, u32 lo, u32 hi, const 
   digest[1] += after[1] - before[1];
 }
 
+// What one word adds to its chunk's hash.
+static inline void addWord(u64 word, u32 index, u64 sign, u64 hash[2]) {
+  const u32* key = kDigestKeys.key + 2 * index;
+  const u32 lo = u32(word), hi = u32(word >> 32);
+  hash[0] += sign * (u64(u32(lo + key[0])) * u32(hi + key[1]));
+  hash[1] += sign * (u64(u32(lo + key[kKeyShift])) * u32(hi + key[kKeyShift + 1]));
+}
+
+static inline u64 loadWord(const u8* at) {
+  u64 word;
+  memcpy(&word, at, 8);
+  return word;
+}
+
+// The bits, one for each element of `size` bytes, that differ in a word.
+static inline u32 differingElements(u64 diff, u32 size) {
+  if (size == 8) return diff != 0;
+  if (size == 4) return u32(u32(diff) != 0) | u32(diff >> 32 != 0) << 1;
+  u32 mask = 0;
+  const u64 ones = size == 2 ? 0xffff : 0xff;
+  for (u32 i = 0; i < 8 / size; i++) mask |= u32((diff >> (8 * size * i) & ones) != 0) << i;
+  return mask;
+}
+
+// At most kSmallBytes in one chunk, hashed: by words in registers, for small deltas to large pages.
+static const u32 kSmallBytes = 64;
+static void storeSmall(PageSlot& slot, u64 at, u32 bytes, const u8* src, StoreOut& out) {
+  const u32 size = dtypeBytes(slot.page.dtype);
+  const u64 end = at + bytes, base = at & ~7ull;
+  const u64 chunk = at / kChunkBytes;
+  const u32 words = u32((end - base + 7) / 8), perWord = 8 / size;
+  u64 next[kSmallBytes / 8 + 1];
+  u64 change[2] = {0, 0};
+  unsigned __int128 mask = 0;  // of elements that differ, counted from `base`
+  for (u32 w = 0; w < words; w++) {
+    const u64 place = base + 8 * w;
+    const u64 old = loadWord(slot.page.data + place);
+    u64 word = old;
+    if (place >= at && place + 8 <= end) {
+      word = loadWord(src + (place - at));
+    } else {
+      const u64 from = place > at ? place : at, to = place + 8 < end ? place + 8 : end;
+      for (u64 i = from; i < to; i++) {
+        const u32 shift = u32(i - place) * 8;
+        word = (word & ~(0xffull << shift)) | u64(src[i - at]) << shift;
+      }
+    }
+    next[w] = word;
+    if (word == old) continue;
+    mask |= (unsigned __int128)differingElements(word ^ old, size) << (w * perWord);
+    const u32 index = u32(place % kChunkBytes / 8);
+    addWord(old, index, ~0ull, change);
+    addWord(word, index, 1, change);
+  }
+  if (mask == 0) return;
+  const u32 element = u32(base / size);
+  const u64 low = u64(mask), high = u64(mask >> 64);
+  const u32 first = low != 0 ? u32(__builtin_ctzll(low)) : 64 + u32(__builtin_ctzll(high));
+  const u32 last = high != 0 ? 127 - u32(__builtin_clzll(high)) : 63 - u32(__builtin_clzll(low));
+  if (out.undo != nullptr) {
+    undoKeep(*out.undo, slot.page.data + base + first * size, element + first, last + 1 - first, (last + 1 - first) * size, *out.arena);
+  }
+  if (out.arena->journal != nullptr) {
+    const u64 from = base + first * size;
+    journalKeep(*out.arena->journal, slot.page.id, from, slot.page.data + from, (last + 1 - first) * size);
+  }
+  for (u32 i = first; i <= last;) {
+    u32 run = i;
+    while (run <= last && (mask >> run & 1) != 0) run++;
+    if (out.ascending) rangesPushAscending(out.changed, element + i, run - i, *out.arena);
+    else rangesPush(out.changed, element + i, run - i, *out.arena);
+    i = run;
+    while (i <= last && (mask >> i & 1) == 0) i++;
+  }
+  for (u32 w = 0; w < words; w++) memcpy(slot.page.data + base + 8 * w, &next[w], 8);
+  u64* hash = slot.hashes + 2 * chunk;
+  u64 before[2], after[2];
+  chunkShare(chunk, hash, before);
+  hash[0] += change[0];
+  hash[1] += change[1];
+  chunkShare(chunk, hash, after);
+  out.digest[0] += after[0] - before[0];
+  out.digest[1] += after[1] - before[1];
+}
+
 // Stores `count` elements of the page's dtype at element `start`. src may be unaligned.
 static void storeRun(PageSlot& slot, u32 start, u32 count, const u8* src, StoreOut& out) {
   const u32 size = dtypeBytes(slot.page.dtype);
   u64 at = u64(start) * size;
   const u64 end = at + u64(count) * size;
+  if (out.hash && end - at <= kSmallBytes && at / kChunkBytes == (end - 1) / kChunkBytes && count != 0) {
+    return storeSmall(slot, at, u32(end - at), src, out);
+  }
   while (at < end) {
     const u64 chunk = at / kChunkBytes;
     const u64 chunkEnd = (chunk + 1) * kChunkBytes;
