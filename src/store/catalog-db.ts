@@ -29,7 +29,7 @@ const MIGRATIONS: readonly string[] = [
 ]
 export const CATALOG_SCHEMA_VERSION = MIGRATIONS.length
 
-interface BlockRow {
+export interface BlockRow {
   readonly first_epoch: number
   readonly last_epoch: number
   readonly segment: number
@@ -65,7 +65,8 @@ function sumOfCheckpoint(info: CheckpointInfo): number {
   return crc32([info.epoch, info.pages, info.bytes, info.newBytes, info.ms, info.file].join())
 }
 
-function blockOfRow(row: BlockRow): IndexBlock {
+/** Believes a row only with its checksum. */
+export function blockOfRow(row: BlockRow): IndexBlock {
   const block = {
     segment: row.segment,
     offset: row.start,

@@ -23,6 +23,16 @@ function holderOf(dir: string): string {
   }
 }
 
+/** Best effort: a full disk must not keep the lock from being taken. */
+function nameHolder(dir: string): void {
+  const holder = `process ${process.pid} on ${os.hostname()}, since ${new Date().toISOString()}`
+  try {
+    fs.writeFileSync(path.join(dir, HOLDER_NAME), `${holder}\n`)
+  } catch {
+    fs.rmSync(path.join(dir, HOLDER_NAME), { force: true })
+  }
+}
+
 function refusal(dir: string, error: unknown): Error {
   const code = systemCode(error)
   if (code.startsWith('SQLITE_BUSY') || code.startsWith('SQLITE_LOCKED')) {
@@ -38,8 +48,7 @@ export function lockFolder(dir: string): () => void {
     db = new Database(path.join(dir, LOCK_NAME), { timeout: 0 })
     // Takes the write lock without writing anything.
     db.exec('BEGIN IMMEDIATE')
-    const holder = `process ${process.pid} on ${os.hostname()}, since ${new Date().toISOString()}`
-    fs.writeFileSync(path.join(dir, HOLDER_NAME), `${holder}\n`)
+    nameHolder(dir)
   } catch (error) {
     const reason = refusal(dir, error)
     db?.close()

@@ -77,7 +77,8 @@ export class LogIndex {
     }
   }
 
-  private fail(error: unknown): void {
+  /** Stops keeping the index, for good: reads begin at the segment's start from now on. */
+  fail(error: unknown): void {
     if (this.broken || this.closed) return
     this.broken = true
     this.pending = []

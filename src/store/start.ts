@@ -4,6 +4,7 @@
  * Invariants: looking changes neither the log nor a checkpoint. Each finding carries a sentence for people.
  */
 import { type CheckpointFile, checkpointEpochs, openCheckpointFile } from './checkpoint-read.js'
+import { textOf } from './failure.js'
 import { inspectLog, type LogFindings, type LogPlace } from './log.js'
 import type { Placed } from './log-index.js'
 import {
@@ -41,7 +42,7 @@ export async function inspectFolder(
   place: StartPlace,
   onPlaced: (placed: Placed) => void,
 ): Promise<StartFindings> {
-  const catalog = await place.catalog.open()
+  const catalog = await openCatalog(place.catalog)
   const covered = catalog.state === 'read' ? catalog.lastEpoch : 0
   const log = inspectLog(place.log, (segment, { record, offset, byteLength }) => {
     if (record.epoch > covered) onPlaced({ segment: segment.firstEpoch, offset, byteLength, record })
@@ -66,6 +67,15 @@ export async function inspectFolder(
     checkpoints: checkpoint.list,
     notes: notesOf(log, index, checkpoint),
     refusal: `${reason} (recovery row ${row.row})`,
+  }
+}
+
+/** A catalogue that cannot even be begun (a full disk, say) is as good as none. */
+async function openCatalog(catalog: Catalog): Promise<CatalogFindings> {
+  try {
+    return await catalog.open()
+  } catch (error) {
+    return { state: 'lost', why: textOf(error) }
   }
 }
 

@@ -138,8 +138,14 @@ export class Store {
 
   /** The last segment's records are in hand; those of earlier segments are fetched in the background. */
   async #startIndex(found: StartFindings): Promise<void> {
-    await this.#room.catalog.begin(this.busId, found.indexAnew)
-    for (const checkpoint of this.#checkpoints) await this.#room.catalog.addCheckpoint(checkpoint)
+    const { catalog } = this.#room
+    try {
+      await catalog.begin(this.busId, found.indexAnew)
+      for (const checkpoint of this.#checkpoints) await catalog.addCheckpoint(checkpoint)
+    } catch (error) {
+      this.#index.fail(error)
+      return
+    }
     const first = this.#segments.at(-1)?.header.firstEpoch ?? 1
     this.#index.catchUp(found.indexedEpoch + 1, first - 1)
   }

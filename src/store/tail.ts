@@ -98,6 +98,8 @@ export class Tail {
   readonly timing = new Timing()
   private current: Write | null = null
   private readonly writing = new Set<Write>()
+  /** Appends that wait for room because none was reserved. */
+  private withoutRoom = 0
   private idle: (() => void)[] = []
   private readonly gathers: Gather[] = []
   private rotating: Promise<void> | null = null
@@ -158,7 +160,12 @@ export class Tail {
       return Promise.reject(logFull(`a record of ${bytes} bytes is above the limit`))
     const blocked = this.failure !== null || this.closing
     if (blocked || (this.rotating === null && this.hasRoom(bytes))) return this.start(record, bytes)
-    return this.makeRoom(bytes).then(() => this.start(record, bytes))
+    this.withoutRoom++
+    return this.makeRoom(bytes)
+      .finally(() => {
+        this.withoutRoom--
+      })
+      .then(() => this.start(record, bytes))
   }
 
   private start(record: LogRecord, byteLength: number): Promise<void> {
@@ -200,6 +207,8 @@ export class Tail {
   /** Makes the append in flight durable now, by the same write once more, synchronously. Nothing in flight: no effect. */
   completeSync(): void {
     if (this.failure !== null) throw this.failure
+    if (this.withoutRoom > 0)
+      throw new Error('a synchronous completion of an append for which no room was reserved')
     const write = this.current
     if (write === null) return
     try {

@@ -9,8 +9,9 @@ import { textOf } from './failure.js'
 /** The built code runs as .js; the source, under a loader that a worker does not always inherit, as .ts. */
 const FROM_SOURCE = import.meta.url.endsWith('.ts')
 
-export function startWorker(name: string, workerData?: unknown): Worker {
-  const url = new URL(`./${name}${FROM_SOURCE ? '.ts' : '.js'}`, import.meta.url)
+/** Starts the worker `name` that lies in this room, or beside the file `base`. */
+export function startWorker(name: string, workerData?: unknown, base: string = import.meta.url): Worker {
+  const url = new URL(`./${name}${FROM_SOURCE ? '.ts' : '.js'}`, base)
   const options = { name: `mmsb-${name}`, workerData }
   if (!FROM_SOURCE) return new Worker(url, options)
   const begin = `import('tsx/esm/api').then((tsx) => { tsx.register(); return import(${JSON.stringify(url.href)}) })`

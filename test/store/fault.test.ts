@@ -4,7 +4,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { lockFolder } from '../../src/store/lock.js'
-import { appendAll, epochsIn, epochsTo, openStore, recordOf, scratch } from './helpers.js'
+import { appendAll, epochsIn, epochsTo, noCatalog, openStore, recordOf, scratch } from './helpers.js'
 import { SimDisk } from './simdisk.js'
 
 const DIR = '/sim'
@@ -137,6 +137,38 @@ t.test(
   },
 )
 
+for (const fsync of ['always', 'interval'] as const) {
+  t.test(`fsync ${fsync}: what a failed sync left in memory only is on disk once recovered`, async (t) => {
+    const disk = new SimDisk()
+    const timers: (() => void)[] = []
+    const store = await openStore(DIR, {
+      io: disk,
+      fsync,
+      setTimer: (callback) => {
+        timers.push(callback)
+        return () => {}
+      },
+    })
+    await appendAll(store, 1, 5)
+    disk.fault = (call) => {
+      if (call === 'sync') throw failing('EIO')
+    }
+    await store.append(recordOf(6)).catch(() => {})
+    for (const timer of timers) timer()
+    await new Promise((resolve) => setImmediate(resolve))
+    t.match(store.failure, /EIO/)
+    await store.close()
+    disk.fault = null
+    t.equal((await openStore(DIR, { io: disk.crash('drop'), fsync })).newestEpoch, fsync === 'always' ? 5 : 0)
+    const again = await openStore(DIR, { io: disk, fsync })
+    t.equal(again.recovery.newestEpoch, 6, 'the system still shows it')
+    const after = await openStore(DIR, { io: disk.crash('drop'), fsync })
+    t.equal(after.recovery.newestEpoch, 6, 'and it is durable, for it has been shown')
+    await after.close()
+    await again.close()
+  })
+}
+
 t.test('errors at every step of a rotation leave a log that opens', async (t) => {
   for (const call of ['open', 'allocate', 'sync', 'write', 'syncDir'] as const) {
     for (let nth = 0; nth < 3; nth++) {
@@ -207,13 +239,10 @@ t.test('another process is kept out too, and the lock of a killed one is free', 
 t.test('a folder that cannot be made or written is a clear error', async (t) => {
   const dir = scratch()
   fs.writeFileSync(path.join(dir, 'file'), '')
-  await t.rejects(
-    openStore(path.join(dir, 'file', 'data'), { catalog: (await import('./helpers.js')).noCatalog() }),
-    {
-      code: 'BUS_FAILED',
-      message: /cannot be used/,
-    },
-  )
+  await t.rejects(openStore(path.join(dir, 'file', 'data'), { catalog: noCatalog() }), {
+    code: 'BUS_FAILED',
+    message: /cannot be used/,
+  })
   fs.mkdirSync(path.join(dir, 'log.is.a.file'))
   fs.writeFileSync(path.join(dir, 'log.is.a.file', 'log'), '')
   await t.rejects(openStore(path.join(dir, 'log.is.a.file')), { code: 'BUS_FAILED' })
@@ -244,5 +273,42 @@ t.test('a completed append need not have settled before the next one', async (t)
   await Promise.all(appends)
   await appendAll(store, 13, 40)
   t.same(epochsIn(store), epochsTo(40))
+  await store.close()
+})
+
+t.test('a catalogue that cannot be opened or written costs the index, not the bus', async (t) => {
+  const broken = async (): Promise<never> => {
+    throw Object.assign(new Error('database or disk is full'), { code: 'SQLITE_FULL' })
+  }
+  for (const parts of [
+    { open: broken, begin: broken },
+    { begin: broken },
+    { addBlocks: broken, blockOf: broken },
+  ]) {
+    const disk = new SimDisk()
+    const notices: string[] = []
+    const options = {
+      io: disk,
+      catalog: { ...noCatalog(), ...parts },
+      onNotice: (notice: { message: string }) => notices.push(notice.message),
+    }
+    const store = await openStore(DIR, options)
+    await appendAll(store, 1, 900)
+    t.same(epochsIn(store), epochsTo(900))
+    t.equal((await store.read(450)).epoch, 450)
+    await store.close()
+    t.ok(notices.some((text) => /index/.test(text)))
+    const again = await openStore(DIR, { io: disk })
+    t.equal(again.newestEpoch, 900)
+    await again.close()
+  }
+})
+
+t.test('a synchronous completion needs room reserved before', async (t) => {
+  const store = await openStore(DIR, { io: new SimDisk(), segmentBytes: 8192 })
+  const appended = store.append(recordOf(1, 9000))
+  t.throws(() => store.completeSync(), /no room was reserved/)
+  await appended
+  store.completeSync()
   await store.close()
 })

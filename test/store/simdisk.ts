@@ -83,6 +83,8 @@ export interface SimDiskOptions {
   /** Bytes that can be allocated in all. */
   readonly roomBytes?: number
   readonly zeroAhead?: boolean
+  /** Asynchronous writes land a while after they are asked for, not at once. */
+  readonly lateWrites?: boolean
 }
 
 type Names = Map<string, Inode>
@@ -225,8 +227,13 @@ export class SimDisk implements StoreIo {
     this.later(done, () => this.writeSync(fd, parts, position))
   }
 
-  /** Runs at once, answers later; a machine that is off never answers. */
+  /** Runs at once or late, answers later; a machine that is off never answers. */
   private later(done: IoCallback, run: () => void): void {
+    if (this.options.lateWrites) setImmediate(() => this.dead || this.runThenAnswer(done, run))
+    else this.runThenAnswer(done, run)
+  }
+
+  private runThenAnswer(done: IoCallback, run: () => void): void {
     let error: Error | null = null
     try {
       run()

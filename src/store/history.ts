@@ -1,0 +1,191 @@
+/**
+ * A read-only door to a data folder that another thread may be writing: any record up to an epoch known to be written,
+ * and the checkpoints. For replay, in a thread of its own, and for checks of a folder nobody has open.
+ *
+ * Invariants: nothing is changed, locked or created; every record handed out has passed its checksum and follows the one
+ * before it; files that come and go (segments begun or deleted, checkpoints) are looked for again when they are needed. The
+ * log index is a hint: without it a read begins at the start of its segment. Knows nothing of what frames hold.
+ */
+import path from 'node:path'
+import { MmsbError } from '../errors.js'
+import { CatalogReader } from './catalog-read.js'
+import { type CheckpointFile, checkpointEpochs, openCheckpointFile } from './checkpoint-read.js'
+import { realIo, type StoreIo } from './io.js'
+import type { SegmentHeader } from './record.js'
+import { readSegmentHeader, SegmentScanner } from './segment.js'
+import { segmentName } from './tail.js'
+import type { Crc32c, LogRecord } from './types.js'
+
+const SEGMENT_PATTERN = /^(\d{20})\.seg$/
+
+export interface HistoryOptions {
+  readonly dir: string
+  readonly crc32c: Crc32c
+  readonly io?: StoreIo
+}
+
+/** Where a record stands. */
+interface Place {
+  readonly segment: number
+  readonly offset: number
+  readonly epoch: number
+}
+
+export class HistoryReader {
+  readonly #io: StoreIo
+  readonly #crc32c: Crc32c
+  readonly #logDir: string
+  readonly #checkpointDir: string
+  readonly #catalog: CatalogReader
+  /** First epochs of the segments, ascending. */
+  #segments: number[] = []
+  #busId: string | null = null
+  /** Behind the last record that was read. */
+  #next: Place | null = null
+
+  constructor(options: HistoryOptions) {
+    this.#io = options.io ?? realIo()
+    this.#crc32c = options.crc32c
+    this.#logDir = path.join(options.dir, 'log')
+    this.#checkpointDir = path.join(options.dir, 'checkpoints')
+    this.#catalog = new CatalogReader(options.dir)
+  }
+
+  /** First epoch whose record is in the log, or undefined when there is no log. */
+  get firstEpoch(): number | undefined {
+    this.#list()
+    return this.#segments[0]
+  }
+
+  /** Epochs of the checkpoint files, newest first. They may turn out not to be sound. */
+  checkpointEpochs(): number[] {
+    return checkpointEpochs(this.#checkpointDir)
+  }
+
+  /** A checkpoint, wholly verified, or what is wrong with it. The caller closes it. */
+  openCheckpoint(epoch: number): CheckpointFile | string {
+    return openCheckpointFile(this.#checkpointDir, epoch, this.#identity())
+  }
+
+  #identity(): string | null {
+    if (this.#busId !== null) return this.#busId
+    this.#list()
+    const first = this.#segments[0]
+    if (first === undefined) return null
+    const file = path.join(this.#logDir, segmentName(first))
+    const fd = this.#io.open(file, {})
+    try {
+      const header = readSegmentHeader(this.#io, fd, this.#crc32c)
+      this.#busId = typeof header === 'string' ? null : header.busId
+      return this.#busId
+    } finally {
+      this.#io.close(fd)
+    }
+  }
+
+  #list(): void {
+    const names = this.#io.exists(this.#logDir) ? this.#io.list(this.#logDir) : []
+    this.#segments = names.flatMap((name) => {
+      const match = SEGMENT_PATTERN.exec(name)
+      return match === null ? [] : [Number(match[1])]
+    })
+  }
+
+  /** First epoch of the segment that holds `epoch`, by the newest list when the old one does not know. */
+  #segmentOf(epoch: number): number {
+    this.#list()
+    const first = this.#segments.findLast((segment) => segment <= epoch)
+    if (first !== undefined) return first
+    throw new MmsbError('EPOCH_COMPACTED', `Epoch ${epoch} is no longer in the log.`, {
+      minEpoch: this.#segments[0] ?? epoch + 1,
+    })
+  }
+
+  /**
+   * Records of epochs from..to, both included, ascending; `to` must have been written. A record is a view into a buffer
+   * that is good until the next is asked for. Throws EPOCH_COMPACTED, and INTERNAL where the log is damaged.
+   */
+  *records(from: number, to: number): Generator<LogRecord> {
+    for (let epoch = from; epoch <= to; ) {
+      const before = epoch
+      for (const record of this.#recordsOfSegment(epoch, to)) {
+        epoch = record.epoch + 1
+        yield record
+      }
+      if (epoch === before) throw damaged(`epoch ${epoch} is missing`)
+    }
+  }
+
+  *#recordsOfSegment(from: number, to: number): Generator<LogRecord> {
+    const first = this.#segmentOf(from)
+    const name = segmentName(first)
+    const last = Math.min(to, (this.#segments.find((segment) => segment > from) ?? to + 1) - 1)
+    const fd = this.#open(path.join(this.#logDir, name), from)
+    try {
+      const header = readSegmentHeader(this.#io, fd, this.#crc32c)
+      if (typeof header === 'string') throw damaged(`segment ${name}: ${header}`)
+      if (header.firstEpoch !== first) throw damaged(`segment ${name} begins with epoch ${header.firstEpoch}`)
+      const scanner = this.#scannerAt(fd, header, this.#placeOf(first, from))
+      while (scanner.nextEpoch <= last) {
+        const found = scanner.next()
+        if (found === null) {
+          throw damaged(
+            `segment ${name}, offset ${scanner.offset}: the record of epoch ${scanner.nextEpoch} is not sound (${REASONS[scanner.ended ?? 'body']})`,
+            scanner.nextEpoch,
+          )
+        }
+        if (found.record.epoch < from) continue
+        this.#next = { segment: first, offset: scanner.offset, epoch: scanner.nextEpoch }
+        yield found.record
+      }
+    } finally {
+      this.#io.close(fd)
+    }
+  }
+
+  #open(file: string, epoch: number): number {
+    try {
+      return this.#io.open(file, {})
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+      // Retention took it between the list and now.
+      throw new MmsbError('EPOCH_COMPACTED', `Epoch ${epoch} is no longer in the log.`, undefined, {
+        cause: error,
+      })
+    }
+  }
+
+  #scannerAt(fd: number, header: SegmentHeader, place: Place | null): SegmentScanner {
+    const size = this.#io.sizeBytes(fd)
+    if (place === null) return new SegmentScanner(this.#io, fd, size, header, this.#crc32c)
+    return new SegmentScanner(this.#io, fd, size, header, this.#crc32c, place.offset, place.epoch)
+  }
+
+  /** A place in the segment from which the epoch is not far; null: its start. */
+  #placeOf(segment: number, epoch: number): Place | null {
+    const next = this.#next
+    if (next !== null && next.segment === segment && next.epoch === epoch) return next
+    const block = this.#catalog.blockBefore(epoch)
+    if (block === null || block.segment !== segment) return null
+    return block.lastEpoch < epoch
+      ? { segment, offset: block.end, epoch: block.lastEpoch + 1 }
+      : { segment, offset: block.offset, epoch: block.firstEpoch }
+  }
+
+  close(): void {
+    this.#catalog.close()
+  }
+}
+
+const REASONS = {
+  seal: 'the log was closed before it',
+  empty: 'nothing stands there',
+  header: 'its header is damaged',
+  length: 'it goes past the end of the file',
+  body: 'its checksum is wrong',
+  epoch: 'a record of another epoch stands there',
+} as const
+
+function damaged(why: string, epoch?: number): MmsbError {
+  return new MmsbError('INTERNAL', `the log is damaged: ${why}`, epoch === undefined ? undefined : { epoch })
+}
