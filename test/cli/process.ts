@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
+import type { Test } from 'tap'
 
 const ENTRY = fileURLToPath(new URL('../../bin/mmsb.js', import.meta.url))
 const READY = /^mmsb listening on (http:\/\/\S+)$/m
@@ -67,4 +68,23 @@ export async function run(
   const process_ = new Process(args, options)
   const code = await process_.exited
   return Object.assign(process_, { code })
+}
+
+/** A server on a free port, gone with the test. */
+export function serve(t: Test, args: readonly string[] = [], options?: RunOptions): Process {
+  const server = new Process(['serve', '--port', '0', ...args], options)
+  t.teardown(() => server.end('SIGKILL'))
+  return server
+}
+
+/** A JSON request, and its JSON answer. */
+export async function call(
+  url: string,
+  method: string,
+  path: string,
+  body?: unknown,
+): Promise<Record<string, unknown>> {
+  const json = { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }
+  const response = await fetch(`${url}${path}`, { method, ...(body === undefined ? {} : json) })
+  return (await response.json()) as Record<string, unknown>
 }

@@ -1,32 +1,22 @@
-/** The command line as a user meets it: flags, messages, exit codes, signals, restarts. */
+/** The command line as a user meets it: flags, messages, exit codes. */
 import { once } from 'node:events'
 import { chmodSync, existsSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import t, { type Test } from 'tap'
-import { Client } from '../stream/helpers.js'
-import { Process, type RunOptions, run } from './process.js'
-
-function serve(t: Test, args: readonly string[] = [], options?: RunOptions): Process {
-  const server = new Process(['serve', '--port', '0', ...args], options)
-  t.teardown(() => server.end('SIGKILL'))
-  return server
-}
-
-async function call(
-  url: string,
-  method: string,
-  path: string,
-  body?: unknown,
-): Promise<Record<string, unknown>> {
-  const json = { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }
-  const response = await fetch(`${url}${path}`, { method, ...(body === undefined ? {} : json) })
-  return (await response.json()) as Record<string, unknown>
-}
+import t from 'tap'
+import { call, run, serve } from './process.js'
 
 const version = (
   JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 ).version
+
+async function fourAtATime<T>(items: readonly T[], run: (item: T) => Promise<void>): Promise<void> {
+  const rest = [...items]
+  const worker = async (): Promise<void> => {
+    for (let item = rest.shift(); item !== undefined; item = rest.shift()) await run(item)
+  }
+  await Promise.all([worker(), worker(), worker(), worker()])
+}
 
 t.test('help and version', async (t) => {
   t.match(await run(['--version']), { code: 0, stdout: `${version}\n`, stderr: '' })
@@ -95,12 +85,14 @@ t.test('bad values: one line that names them, and exit code 1', async (t) => {
     [['--host', '192.168.0.1'], /--insecure/],
     [[], /--insecure/, { MMSB_HOST: '::' }],
   ]
-  for (const [args, message, env = {}] of cases) {
-    const { code, stdout, stderr } = await run(['serve', '--data-dir', t.testdir(), ...args], { env })
+  const dataDir = t.testdir()
+  const check = async ([args, message, env = {}]: (typeof cases)[number]): Promise<void> => {
+    const { code, stdout, stderr } = await run(['serve', '--data-dir', dataDir, ...args], { env })
     t.same([code, stdout], [1, ''], args.join(' '))
     t.match(stderr, message)
     t.match(stderr, /^mmsb: [^\n]+\n$/, 'one line')
   }
+  await fourAtATime(cases, check)
 })
 
 t.test('what the machine refuses: one line, exit code 1, no stack', async (t) => {
@@ -118,16 +110,17 @@ t.test('what the machine refuses: one line, exit code 1, no stack', async (t) =>
     ],
     [['--data-dir', join(dir, 'held')], /held.*(lock|another|in use|open)/i],
     [['--data-dir', join(dir, 'file')], /file/],
-    [['--data-dir', '/proc/none'], /\/proc\/none/],
+    [['--data-dir', '/dev/null/none'], /\/dev\/null\/none/],
     [['--host', '203.0.113.7', '--insecure', '--data-dir', join(dir, 'b')], /203\.0\.113\.7|EADDRNOTAVAIL/],
   ]
-  for (const [args, message] of cases) {
+  const check = async ([args, message]: (typeof cases)[number]): Promise<void> => {
     const { code, stdout, stderr } = await run(['serve', '--port', '0', '--log-level', 'error', ...args])
     t.same([code, stdout], [1, ''], args.join(' '))
     t.match(stderr, message)
     t.match(stderr.trim().split('\n').at(-1), /^mmsb: /)
     t.notMatch(stderr, /\n {4}at /)
   }
+  await fourAtATime(cases, check)
   t.match(await call(await first.ready(), 'GET', '/readyz'), { ready: true }, 'the first server goes on')
   t.equal(await first.end(), 0)
 })
@@ -189,70 +182,4 @@ t.test('IPv6 and --insecure', async (t) => {
   })
   t.equal(response.status, 200, 'any Origin')
   t.equal(await open.end(), 0)
-})
-
-t.test('SIGTERM: what is under way is answered, WebSockets are told, nothing is lost', async (t) => {
-  const dataDir = t.testdir()
-  const server = serve(t, ['--data-dir', dataDir])
-  const url = await server.ready()
-  await call(url, 'PUT', '/v1/pages/a', { dtype: 'i32', shape: [4] })
-  const client = await Client.open(Number(new URL(url).port))
-  await client.ask({ type: 'subscribe', id: 's', pages: ['*'] })
-  const closed = once(client.socket, 'close')
-  const count = 500
-  for (let i = 0; i < count; i++) {
-    client.send({ type: 'transaction', id: `t${i}`, ops: [{ page: 'a', values: [1], merge: 'add' }] })
-  }
-  const writes = Array.from({ length: 20 }, () =>
-    call(url, 'PATCH', '/v1/pages/a/data', { offset: 1, values: [1], merge: 'add' }).catch(() => null),
-  )
-  await client.next((m) => m.type === 'ack')
-  const code = server.end('SIGTERM')
-  t.equal((await closed)[0], 1001)
-  t.equal(await code, 0)
-  const acked = client.messages.filter((m) => m.type === 'ack').length
-  const answered = (await Promise.all(writes)).filter((answer) => answer !== null && 'epoch' in answer).length
-  const again = serve(t, ['--data-dir', dataDir])
-  const restarted = await again.ready()
-  const { pages } = (await call(restarted, 'GET', '/v1/read?pages=a')) as {
-    pages: { a: { values: number[] } }
-  }
-  t.ok(pages.a.values[0]! >= acked, `${acked} acknowledged, ${pages.a.values[0]} there`)
-  t.ok(pages.a.values[1]! >= answered)
-  t.equal(await again.end(), 0)
-})
-
-t.test('a second signal ends it at once', async (t) => {
-  const server = serve(t, ['--data-dir', t.testdir()])
-  const url = await server.ready()
-  const client = await Client.open(Number(new URL(url).port))
-  client.socket.pause()
-  server.child.kill('SIGTERM')
-  await new Promise((resolve) => setTimeout(resolve, 300))
-  t.equal(await server.end('SIGINT'), 130)
-  client.socket.terminate()
-})
-
-t.test('SIGKILL and restart: the same epoch, digest and bytes', async (t) => {
-  const dataDir = t.testdir()
-  let before: unknown
-  for (let round = 0; round < 3; round++) {
-    const server = serve(t, ['--data-dir', dataDir])
-    const url = await server.ready()
-    const status = async () => {
-      const { epoch, digest, pages } = await call(url, 'GET', '/v1/status')
-      return { epoch, digest, pages, data: await call(url, 'GET', '/v1/read?pages=a,b') }
-    }
-    if (round === 0) {
-      await call(url, 'PUT', '/v1/pages/a', { dtype: 'f64', shape: [8] })
-      await call(url, 'PUT', '/v1/pages/b', { derive: { op: 'map', inputs: { x: 'a' }, expr: 'sqrt(x)' } })
-    } else {
-      t.same(await status(), before, `round ${round}`)
-    }
-    for (let i = 0; i < 20; i++)
-      await call(url, 'PATCH', '/v1/pages/a/data', { offset: i % 8, values: [round + i / 7] })
-    if (round === 1) t.match(await call(url, 'POST', '/v1/checkpoints'), { epoch: Number })
-    before = await status()
-    t.equal(await server.end('SIGKILL'), 'SIGKILL')
-  }
 })
