@@ -82,59 +82,24 @@ function metaOf({ source, busId }: CheckpointJob): Record<MetaKey, string | Uint
 
 type Ask = (request: CheckpointRequest, transfer?: ArrayBuffer[]) => Promise<unknown>
 
-/** Buffers that go to the worker and come back; waits when all are away. */
-class Buffers {
-  private readonly free: Uint8Array[] = []
-  private made = 0
-  private waiting: { resolve(bytes: Uint8Array): void; reject(error: Error): void } | null = null
-  private failed: Error | null = null
-
-  take(): Promise<Uint8Array> {
-    if (this.failed !== null) return Promise.reject(this.failed)
-    const bytes = this.free.pop()
-    if (bytes !== undefined) return Promise.resolve(bytes)
-    if (this.made < CHECKPOINT_PIECES_IN_FLIGHT) {
-      this.made++
-      return Promise.resolve(new Uint8Array(PIECE_BYTES))
-    }
-    return new Promise((resolve, reject) => {
-      this.waiting = { resolve, reject }
-    })
-  }
-
-  give(bytes: Uint8Array): void {
-    const { waiting } = this
-    this.waiting = null
-    if (waiting === null) this.free.push(bytes)
-    else waiting.resolve(bytes)
-  }
-
-  fail(error: Error): void {
-    this.failed ??= error
-    this.waiting?.reject(error)
-    this.waiting = null
-  }
-}
-
+/** Fills pieces and sends them; a piece's buffer comes back with its answer and is filled again. */
 async function handOver(source: CheckpointSource, ask: Ask): Promise<void> {
-  const buffers = new Buffers()
   const cursor = new PageCursor(source)
-  const sent: Promise<void>[] = []
+  const free = Array.from({ length: CHECKPOINT_PIECES_IN_FLIGHT }, () => new Uint8Array(PIECE_BYTES))
+  const away: Promise<Uint8Array>[] = []
   while (!cursor.ended) {
-    const bytes = await buffers.take()
+    const bytes = free.pop() ?? (await away.shift()) ?? new Uint8Array(PIECE_BYTES)
     const piece = cursor.fill(bytes)
-    const answered = ask({ type: 'piece', pages: piece.pages, bytes: bytes.subarray(0, piece.length) }, [
-      bytes.buffer as ArrayBuffer,
-    ]).then(
-      (back) => buffers.give(new Uint8Array((back as Uint8Array).buffer)),
-      (error: Error) => buffers.fail(error),
+    const request = { type: 'piece', pages: piece.pages, bytes: bytes.subarray(0, piece.length) } as const
+    const answered = ask(request, [bytes.buffer as ArrayBuffer]).then(
+      (back) => new Uint8Array((back as Uint8Array).buffer),
     )
-    sent.push(answered)
-    if (sent.length >= CHECKPOINT_PIECES_IN_FLIGHT) await sent.shift()
+    // Whether it failed is seen when its buffer is wanted, or at the end.
+    answered.catch(() => {})
+    away.push(answered)
     await new Promise((resolve) => setImmediate(resolve))
   }
-  await Promise.all(sent)
-  buffers.give(await buffers.take())
+  await Promise.all(away)
 }
 
 /** Walks the pages chunk by chunk. */

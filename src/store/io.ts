@@ -7,6 +7,7 @@
  * catalog files are SQLite's and do not pass through here.
  */
 import fs from 'node:fs'
+import path from 'node:path'
 
 export type IoCallback = (error: NodeJS.ErrnoException | null) => void
 
@@ -144,6 +145,15 @@ function readAsync(fd: number, into: Uint8Array, length: number, position: numbe
     if (length === 0) resolve(0)
     else step(0)
   })
+}
+
+/** Makes a folder and those above it that are missing; their names are durable when it resolves. */
+export async function makeDurableDir(io: StoreIo, dir: string): Promise<void> {
+  const missing: string[] = []
+  for (let at = path.resolve(dir); !io.exists(at) && path.dirname(at) !== at; at = path.dirname(at))
+    missing.push(at)
+  io.makeDir(dir)
+  for (const made of missing.reverse()) await io.syncDir(path.dirname(made))
 }
 
 /** The machine's own disk. */

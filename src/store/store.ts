@@ -18,7 +18,7 @@ import { catalogIn } from './catalog.js'
 import { type CheckpointFile, openCheckpointFile } from './checkpoint-read.js'
 import { writeCheckpoint } from './checkpoint-write.js'
 import { busFailed, textOf } from './failure.js'
-import { realIo } from './io.js'
+import { makeDurableDir, realIo } from './io.js'
 import { lockFolder } from './lock.js'
 import { type LogPlace, openTail, readForward, recordsAfter, type SegmentEntry, segmentOf } from './log.js'
 import { LogIndex, type Placed } from './log-index.js'
@@ -61,7 +61,8 @@ export class Store {
   #tail!: Tail
   #checkpoints: CheckpointInfo[]
   #opened: CheckpointFile | null
-  #writing: Promise<unknown> | null = null
+  /** Settles when the checkpoints asked for so far are written. */
+  #writing: Promise<unknown> = Promise.resolve()
   #closing: Promise<void> | undefined
 
   private constructor(room: Room, found: StartFindings, index: LogIndex, busId: string) {
@@ -87,9 +88,8 @@ export class Store {
     const place = { io, logDir: path.join(options.dir, 'log'), crc32c: options.crc32c }
     const checkpointDir = path.join(options.dir, 'checkpoints')
     try {
-      io.makeDir(place.logDir)
-      io.makeDir(checkpointDir)
-      await io.syncDir(options.dir)
+      await makeDurableDir(io, place.logDir)
+      await makeDurableDir(io, checkpointDir)
     } catch (error) {
       throw busFailed(`the data folder ${options.dir} cannot be used: ${textOf(error)}`, error)
     }
@@ -288,30 +288,30 @@ export class Store {
    * between which the event loop runs; it says through `onRead` when it is needed no more. One at a time. Throws LOG_FULL
    * when the disk is full, BUS_FAILED when the store has stopped.
    */
-  async checkpoint(source: CheckpointSource): Promise<CheckpointInfo> {
-    while (this.#writing !== null) await this.#writing
+  checkpoint(source: CheckpointSource): Promise<CheckpointInfo> {
+    const writing = this.#writing.then(() => this.#writeCheckpoint(source))
+    this.#writing = writing.catch(() => {})
+    return writing
+  }
+
+  async #writeCheckpoint(source: CheckpointSource): Promise<CheckpointInfo> {
     if (this.#tail.failure !== null) throw this.#tail.failure
     if (this.#closing !== undefined) throw busFailed('the store is closed')
     const { epoch } = source.header
-    if (epoch > this.newestEpoch)
+    if (epoch > this.newestEpoch) {
       throw new MmsbError('INTERNAL', `checkpoint of epoch ${epoch}, which is not in the log`)
-    const writing = writeCheckpoint({
+    }
+    const info = await writeCheckpoint({
       dir: this.#room.checkpointDir,
       busId: this.busId,
       source,
       syncLog: () => this.#tail.sync(),
     })
-    this.#writing = writing.catch(() => {})
-    try {
-      const info = await writing
-      this.#checkpoints = [...this.#checkpoints.filter((c) => c.epoch !== epoch), info]
-      await this.#room.catalog.addCheckpoint(info).catch((error: unknown) => {
-        this.#notice('warn', `the catalogue could not list checkpoint ${epoch}: ${textOf(error)}`)
-      })
-      return info
-    } finally {
-      this.#writing = null
-    }
+    this.#checkpoints = [...this.#checkpoints.filter((c) => c.epoch !== epoch), info]
+    await this.#room.catalog.addCheckpoint(info).catch((error: unknown) => {
+      this.#notice('warn', `the catalogue could not list checkpoint ${epoch}: ${textOf(error)}`)
+    })
+    return info
   }
 
   /** Checkpoints that can be used, oldest first. */
