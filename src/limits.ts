@@ -86,6 +86,21 @@ export const CHECKPOINT_SYNC_BYTES = 32 * 1024 ** 2
 export const CHECKPOINT_PIECES_IN_FLIGHT = 4
 export const CHECKPOINT_PIECE_PAGES_MAX = 1024
 
+/** Replay: how far, and by how much memory of old bytes, a rebuilt state can step back without being rebuilt again. */
+export const REPLAY_UNDO_EPOCHS = 4_096
+export const REPLAY_UNDO_BYTES = 128 * 1024 ** 2
+/** A replay this far ahead looks for a checkpoint on the way before it takes the records. */
+export const REPLAY_JUMP_EPOCHS = 10_000
+/** Records between two looks at whether somebody still wants the answer. */
+export const REPLAY_CANCEL_EPOCHS = 64
+/** One request looks at no more epochs, and answers with no more bytes of frames, than this; then it says where to go on. */
+export const HISTORY_SCAN_EPOCHS = 100_000
+export const HISTORY_ANSWER_BYTES = 16 * 1024 ** 2
+export const HISTORY_LIMIT_DEFAULT = 100
+export const HISTORY_LIMIT_MAX = 1_000
+/** Requests about the past that wait for their turn; beyond, OVERLOADED. */
+export const REPLAY_QUEUE_MAX = 256
+
 /** Digest: bytes of a page hashed together. */
 export const DIGEST_CHUNK_BYTES = 4096
 

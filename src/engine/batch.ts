@@ -229,6 +229,15 @@ export function installPage(rooms: StageRooms, page: PageRecord): void {
   rooms.registry.add(page)
 }
 
+/** The reverse: takes pages nothing else derives from out of everything, each before what it derives from. */
+export function uninstallPages(rooms: StageRooms, pages: readonly PageRecord[]): void {
+  for (const page of pages) {
+    rooms.graph.remove(page.id)
+    rooms.registry.remove(page)
+  }
+  destroy(rooms.context, pages)
+}
+
 function nativeDescriptor(page: PageRecord): Parameters<NativeContext['createPages']>[0][number] {
   return {
     id: page.id,

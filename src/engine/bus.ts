@@ -11,7 +11,12 @@ import { MmsbError } from '../errors.js'
 import { NativeContext } from '../ffi/context.js'
 import { allocateFile, crc32c, deviceCount } from '../ffi/library.js'
 import { Graph } from '../graph/graph.js'
-import { MEMORY_QUOTA_DEFAULT_BYTES, PAGE_ID_MAX } from '../limits.js'
+import {
+  HISTORY_LIMIT_DEFAULT,
+  HISTORY_LIMIT_MAX,
+  MEMORY_QUOTA_DEFAULT_BYTES,
+  PAGE_ID_MAX,
+} from '../limits.js'
 import { DTYPE_INFO, type Dtype, type TypedArray } from '../state/dtype.js'
 import type {
   DeltaInput,
@@ -41,26 +46,45 @@ import {
 import { graphView, hex, pageInfo, statsOf } from './inspect.js'
 import { recover } from './recovery.js'
 import { type PageRecord, Registry } from './registry.js'
+import { ReplayClient, type ReplayRequest } from './replay-client.js'
+import type { EpochQuery, PastRead } from './replay-queries.js'
 import type {
   BusOptions,
   BusStats,
   BusStatus,
   CommitEvent,
   CommitResult,
+  DiffResult,
+  EpochInfo,
+  EpochList,
   ExecutionLog,
   FsyncMode,
   GraphEdge,
   GraphNode,
   PageData,
+  PageHistory,
   PageInfo,
   PageShape,
   TransactionInput,
+  VerifyResult,
 } from './types.js'
 import { VERSION } from './version.js'
+import { prepareWhatIf, readOnTrial, type WhatIfInput, type WhatIfResult } from './whatif.js'
 
 export interface WriteOptions extends TransactionMeta {
   /** The version the page must have; else PRECONDITION_FAILED. */
   readonly expectVersion?: number
+}
+
+export interface ReadRange {
+  /** Elements. */
+  readonly offset?: number
+  readonly count?: number
+}
+
+export interface PastOptions {
+  /** Ends a question about the past whose answer nobody wants any more. */
+  readonly signal?: AbortSignal | undefined
 }
 
 export interface CreateResult {
@@ -84,7 +108,11 @@ export class Bus {
   readonly #graph = new Graph()
   readonly #committer: Committer
   readonly #startedMs = performance.now()
+  readonly #quotaBytes: number
   #store: Store | undefined
+  #dataDir: string | undefined
+  #replay: ReplayClient | undefined
+  readonly #verifying = new Set<ReplayClient>()
   #nextPageId = 1
   #closed: Promise<void> | undefined
 
@@ -108,10 +136,11 @@ export class Bus {
     const wanted = options.backend ?? 'auto'
     this.#backend = wanted === 'auto' ? (deviceCount() > 0 ? 'cuda' : 'cpu') : wanted
     this.#fsync = options.fsync ?? 'always'
+    this.#quotaBytes = options.memoryLimitBytes ?? MEMORY_QUOTA_DEFAULT_BYTES
     this.#context = new NativeContext({
       backend: this.#backend,
       threads: options.threads ?? availableParallelism(),
-      quotaBytes: options.memoryLimitBytes ?? MEMORY_QUOTA_DEFAULT_BYTES,
+      quotaBytes: this.#quotaBytes,
     })
     this.#committer = new Committer(this.#rooms)
   }
@@ -133,6 +162,8 @@ export class Bus {
       throw error
     }
     this.#store = store
+    this.#dataDir = dir
+    this.#replay = new ReplayClient({ dir, quotaBytes: this.#quotaBytes })
   }
 
   get #rooms(): StageRooms {
@@ -243,29 +274,85 @@ export class Bus {
 
   // ---- reading ----------------------------------------------------------------------------------------------------
 
-  /** Elements of a page, a copy, as of the newest epoch. Synchronous: an epoch in flight is finished first. */
-  read(name: string, options: { offset?: number; count?: number } = {}): TypedArray {
+  /**
+   * Elements of a page, a copy. As of the newest epoch: synchronous, an epoch in flight is finished first. With `epoch`: a
+   * promise of the page as of that epoch (see readAt).
+   */
+  read(name: string, options?: ReadRange): TypedArray
+  read(name: string, options: ReadRange & { epoch: number }): Promise<TypedArray>
+  read(name: string, options: ReadRange & { epoch?: number } = {}): TypedArray | Promise<TypedArray> {
+    const { epoch, ...range } = options
+    if (epoch !== undefined) return this.readAt(name, epoch, range)
     this.#committer.settle()
-    return this.#copy(this.#registry.require(name), options)
+    return this.#copy(this.#registry.require(name), range)
   }
 
-  /** Elements of a page with what they are; waits for an epoch in flight without blocking. */
-  async data(name: string, options: { offset?: number; count?: number } = {}): Promise<PageData> {
+  /**
+   * Elements of a page as of a past epoch, a copy; derived pages too. Throws PAGE_NOT_FOUND when it did not exist then,
+   * EPOCH_NOT_FOUND, EPOCH_COMPACTED.
+   */
+  async readAt(name: string, epoch: number, options: ReadRange = {}): Promise<TypedArray> {
+    return (await this.data(name, { ...options, epoch })).values
+  }
+
+  /** Elements of a page with what they are; waits for an epoch in flight without blocking. With `epoch`: as of then. */
+  async data(name: string, options: ReadRange & { epoch?: number } & PastOptions = {}): Promise<PageData> {
+    const { epoch, signal, ...range } = options
+    if (epoch !== undefined) {
+      this.#checkEpoch(epoch)
+      const pages = await this.#readPast(epoch, [{ name, ...range }], signal)
+      if (pages !== undefined) return pages[0] as PageData
+    }
     await this.#committer.idle()
     this.#committer.refuseWhenFailed()
+    if (epoch !== undefined && epoch !== this.#committer.epoch) return this.data(name, options)
     const page = this.#registry.require(name)
-    return this.#dataOf(page, this.#copy(page, options))
+    return this.#dataOf(page, this.#copy(page, range))
   }
 
-  /** Several pages, all at one epoch. */
-  async readMany(names: readonly string[]): Promise<{ epoch: number; pages: Record<string, PageData> }> {
+  /** Several pages, all at one epoch: the newest, or the one given. */
+  async readMany(
+    names: readonly string[],
+    options: { epoch?: number } & PastOptions = {},
+  ): Promise<{ epoch: number; pages: Record<string, PageData> }> {
+    const { epoch, signal } = options
+    if (epoch !== undefined) {
+      this.#checkEpoch(epoch)
+      const past = await this.#readPast(
+        epoch,
+        [...new Set(names)].map((name) => ({ name })),
+        signal,
+      )
+      if (past !== undefined)
+        return { epoch, pages: Object.fromEntries(past.map((page) => [page.name, page])) }
+    }
     await this.#committer.idle()
     this.#committer.refuseWhenFailed()
+    if (epoch !== undefined && epoch !== this.#committer.epoch) return this.readMany(names, options)
     const records = names.map((name) => this.#registry.require(name))
     const pages = Object.fromEntries(
       records.map((page) => [page.name, this.#dataOf(page, this.#copy(page, {}))]),
     )
     return { epoch: this.#committer.epoch, pages }
+  }
+
+  /**
+   * What pages would hold if these deltas were committed now; nothing is committed, logged or shown to anyone else. Costs
+   * the cone of the pages written, not the state. Throws what the transaction would throw, and PAGE_NOT_FOUND.
+   */
+  async whatIf(input: WhatIfInput): Promise<WhatIfResult> {
+    return this.#committer.trial(() => {
+      const { plan, frames, pages } = prepareWhatIf(this.#rooms, input)
+      return {
+        plan,
+        frames,
+        collect: (result) => {
+          const changed = new Set<number>()
+          result.eachChangedId((id) => changed.add(id))
+          return readOnTrial(this.#rooms, pages, changed, this.#committer.epoch + 1)
+        },
+      }
+    })
   }
 
   /**
@@ -303,6 +390,168 @@ export class Bus {
    */
   between(run: () => void): void {
     this.#committer.between(run)
+  }
+
+  // ---- the past ---------------------------------------------------------------------------------------------------
+
+  /** What a page was made of and its version, as of an epoch. Throws as readAt does. */
+  async peekAt(name: string, epoch: number, options: PastOptions = {}): Promise<PageShape> {
+    this.#checkEpoch(epoch)
+    if (epoch === this.#committer.epoch) {
+      this.#committer.settle()
+      if (epoch === this.#committer.epoch) return this.#registry.require(name)
+    }
+    return this.#ask({ kind: 'peek', epoch, name }, options.signal)
+  }
+
+  /** What an epoch did. Throws EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
+  async epochInfo(epoch: number, options: PastOptions = {}): Promise<EpochInfo> {
+    this.#checkRecord(epoch)
+    return this.#ask({ kind: 'epoch', epoch }, options.signal)
+  }
+
+  /**
+   * What the epochs of a range did, ascending: those that changed `page` or have a transaction of `source`, where these are
+   * given. An answer is bounded; `next` says where to go on.
+   */
+  async epochs(
+    query: { from?: number; to?: number; page?: string; source?: string; limit?: number } = {},
+    options: PastOptions = {},
+  ): Promise<EpochList> {
+    const range = this.#range(query, this.#firstRecord)
+    if (range === undefined) return { epochs: [], next: null }
+    const { page, source, limit = HISTORY_LIMIT_DEFAULT } = query
+    const filter = { ...(page === undefined ? {} : { page }), ...(source === undefined ? {} : { source }) }
+    return this.#ask(
+      { kind: 'epochs', query: { ...range, ...filter, limit } satisfies EpochQuery },
+      options.signal,
+    )
+  }
+
+  /**
+   * The versions of a page, ascending: when it changed, and by whom. From its creation on unless `from` says otherwise.
+   * Throws PAGE_NOT_FOUND when no page of this name was there in the range.
+   */
+  async history(
+    name: string,
+    query: { from?: number; to?: number; limit?: number } = {},
+    options: PastOptions = {},
+  ): Promise<PageHistory> {
+    const page = this.#registry.byName(name)
+    const first = Math.max(this.#firstRecord, page?.createdEpoch ?? 0)
+    const range = this.#range(query, first)
+    const { limit = HISTORY_LIMIT_DEFAULT } = query
+    const found: PageHistory =
+      range === undefined
+        ? { name, versions: [], next: null }
+        : await this.#ask({ kind: 'history', name, query: { ...range, limit } }, options.signal)
+    if (page === undefined && found.versions.length === 0 && found.next === null) {
+      throw new MmsbError('PAGE_NOT_FOUND', `There was no page "${name}" in these epochs.`)
+    }
+    return found
+  }
+
+  /** The element ranges whose bytes differ between two epochs, of all pages or of some. */
+  async diff(
+    query: { from: number; to?: number; pages?: readonly string[] },
+    options: PastOptions = {},
+  ): Promise<DiffResult> {
+    const { from, to = this.#committer.epoch, pages } = query
+    this.#checkEpoch(from)
+    this.#checkEpoch(to)
+    if (from > to) throw new MmsbError('INVALID_REQUEST', `from: ${from} is after to, ${to}.`)
+    return this.#ask({ kind: 'diff', from, to, names: pages }, options.signal)
+  }
+
+  /**
+   * Replays the log from `from` (default: from as far back as it goes) to `to` (default: the newest epoch) and compares the
+   * digest at every epoch with the one recorded. In a thread of its own, so that other questions go on.
+   */
+  async verify(query: { from?: number; to?: number } = {}, options: PastOptions = {}): Promise<VerifyResult> {
+    const { from = this.minEpoch, to = this.#committer.epoch } = query
+    this.#checkEpoch(from)
+    this.#checkEpoch(to)
+    if (from > to) throw new MmsbError('INVALID_REQUEST', `from: ${from} is after to, ${to}.`)
+    const { digest } = this.#committer
+    const known = to === this.#committer.epoch ? { digest } : {}
+    const dir = this.#replayDir
+    const client = new ReplayClient({ dir, quotaBytes: this.#quotaBytes })
+    this.#verifying.add(client)
+    try {
+      return await client.ask({ kind: 'verify', from, to, ...known }, options.signal)
+    } finally {
+      this.#verifying.delete(client)
+      await client.close()
+    }
+  }
+
+  get #replayDir(): string {
+    if (this.#dataDir === undefined) throw new MmsbError('INVALID_REQUEST', 'This bus has no data folder.')
+    return this.#dataDir
+  }
+
+  #ask<T>(request: ReplayRequest, signal: AbortSignal | undefined): Promise<T> {
+    this.#committer.refuseWhenFailed()
+    if (this.#replay === undefined) throw new MmsbError('INVALID_REQUEST', 'This bus has no data folder.')
+    return this.#replay.ask<T>(request, signal)
+  }
+
+  /** Pages as of an epoch, or undefined when that is the newest one. */
+  async #readPast(
+    epoch: number,
+    pages: readonly PastRead[],
+    signal: AbortSignal | undefined,
+  ): Promise<PageData[] | undefined> {
+    if (epoch === this.#committer.epoch) return undefined
+    return this.#ask({ kind: 'read', epoch, pages }, signal)
+  }
+
+  /** The state at the epoch can be had. */
+  #checkEpoch(epoch: number): void {
+    if (!Number.isSafeInteger(epoch) || epoch < 0)
+      throw new MmsbError('INVALID_REQUEST', `${String(epoch)} is not an epoch.`)
+    if (epoch > this.#committer.epoch) {
+      throw new MmsbError(
+        'EPOCH_NOT_FOUND',
+        `Epoch ${epoch} is not there yet; the newest is ${this.#committer.epoch}.`,
+      )
+    }
+    if (epoch < this.minEpoch) throw this.#compacted(epoch)
+  }
+
+  /** What the epoch did can be had: its record, and the state before it. */
+  #checkRecord(epoch: number): void {
+    this.#checkEpoch(epoch)
+    if (epoch === 0)
+      throw new MmsbError('EPOCH_NOT_FOUND', 'Epoch 0 is the empty state before the first commit.')
+    if (epoch < this.#firstRecord) throw this.#compacted(epoch)
+  }
+
+  #compacted(epoch: number): MmsbError {
+    const { minEpoch } = this
+    return new MmsbError('EPOCH_COMPACTED', `Epoch ${epoch} is no longer kept; the oldest is ${minEpoch}.`, {
+      minEpoch,
+    })
+  }
+
+  /** The oldest epoch of which the record and the state before it are kept. */
+  get #firstRecord(): number {
+    return this.minEpoch + 1
+  }
+
+  /** The range a query asks for, or undefined when it is empty. */
+  #range(
+    query: { from?: number; to?: number; limit?: number },
+    first: number,
+  ): { from: number; to: number } | undefined {
+    const { from = first, to = this.#committer.epoch, limit } = query
+    if (limit !== undefined && !(Number.isSafeInteger(limit) && limit >= 1 && limit <= HISTORY_LIMIT_MAX)) {
+      throw new MmsbError('INVALID_REQUEST', `limit: ${limit} is not in 1 to ${HISTORY_LIMIT_MAX}.`)
+    }
+    if (query.from !== undefined && query.from > 0) this.#checkRecord(query.from)
+    if (query.to !== undefined) this.#checkEpoch(query.to)
+    const start = Math.max(from, 1)
+    return start > to ? undefined : { from: start, to }
   }
 
   hasPage(name: string): boolean {
@@ -362,9 +611,17 @@ export class Bus {
     return { epoch: this.#committer.epoch, steps }
   }
 
-  /** The oldest epoch that can be read. */
+  /**
+   * The oldest epoch that can be read: 0, the empty state, while the log is whole; else that of the oldest checkpoint from
+   * which the log goes on; in memory only, the newest.
+   */
   get minEpoch(): number {
-    return this.#committer.epoch
+    const store = this.#store
+    if (store === undefined) return this.#committer.epoch
+    const first = store.minEpoch
+    if (first <= 1) return 0
+    const reachable = store.checkpoints().filter(({ epoch }) => epoch >= first - 1)
+    return Math.min(this.#committer.epoch, ...reachable.map(({ epoch }) => epoch))
   }
 
   stats(): BusStats {
@@ -423,8 +680,17 @@ export class Bus {
 
   /** Finishes what is queued, closes the log and frees the memory. Idempotent. */
   close(): Promise<void> {
-    this.#closed ??= this.#committer.close().finally(() => this.#context.close())
+    this.#closed ??= this.#close()
     return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await Promise.all([this.#replay?.close(), ...[...this.#verifying].map((client) => client.close())])
+      await this.#committer.close()
+    } finally {
+      this.#context.close()
+    }
   }
 
   // ---- helpers ----------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ import type { Pending, Submission } from './pending.js'
 import type { Recovered } from './recovery.js'
 import type { PageRecord } from './registry.js'
 import { Timings } from './timings.js'
+import { type RunningTrial, runTrial, startTrial, type Trial, TrialLost } from './trial.js'
 import type { CommitEvent, CommitResult, PageChange } from './types.js'
 
 /** An epoch between staging and publishing. */
@@ -62,6 +63,10 @@ export class Committer {
   #inFlight: InFlight | undefined
   #scheduled = false
   #held = 0
+  /** Settles when the newest hold has ended: holds come one after another. */
+  #lastHold: Promise<void> = DONE
+  /** An execution on trial that runs on another thread; the context is its own until it ends. */
+  #trial: Pick<RunningTrial<unknown>, 'settle'> | undefined
   #waiters: (() => void)[] = []
   #epoch = 0
   #digest: Uint8Array
@@ -138,27 +143,66 @@ export class Committer {
    * that one has been published, abandoned or has failed. `run` must not throw and must not write.
    */
   between(run: () => void): void {
-    if (this.#inFlight === undefined) run()
+    if (this.#isIdle) run()
     else this.#waiters.push(run)
   }
 
-  /** Runs `work` with no epoch in flight and none starting; transactions queue meanwhile. */
+  get #isIdle(): boolean {
+    return this.#inFlight === undefined && this.#trial === undefined
+  }
+
+  /** Runs `work` with no epoch in flight, none starting and no other hold; transactions queue meanwhile. */
   async hold<T>(work: () => Promise<T>): Promise<T> {
+    const before = this.#lastHold
+    let release: () => void = () => {}
+    this.#lastHold = new Promise((resolve) => {
+      release = resolve
+    })
     this.#held++
     try {
-      await this.idle()
+      await before
+      while (!this.#isIdle) await this.#next()
       this.refuseWhenFailed()
       return await work()
     } finally {
       this.#held--
+      release()
       this.#schedule()
+    }
+  }
+
+  /**
+   * Executes on trial and takes it back (src/engine/trial.ts). `prepare` is called with the state at rest, perhaps twice.
+   * A long trial runs on another thread while commits wait; reads then finish it first or wait for it.
+   */
+  async trial<T>(prepare: () => Omit<Trial<T>, 'context'>): Promise<T> {
+    await this.idle()
+    this.refuseWhenStopped()
+    const { context } = this.#rooms
+    const trial = { context, ...prepare() }
+    try {
+      if (!leavesEventLoop(trial.plan, trial.frames)) return runTrial(trial)
+      return await this.hold(async () => {
+        // Those who waited for the same epoch read before the context is taken away.
+        await new Promise((resolve) => setImmediate(resolve))
+        this.refuseWhenStopped()
+        const running = startTrial({ context, ...prepare() }, () => {
+          this.#trial = undefined
+          this.#notifyWaiters()
+        })
+        this.#trial = running
+        return running.done
+      })
+    } catch (error) {
+      if (error instanceof TrialLost) this.#stop(error)
+      throw error instanceof TrialLost ? this.#stopped() : error
     }
   }
 
   /** Takes nothing more, finishes what is queued and closes the log. */
   async close(): Promise<void> {
     this.#closing = true
-    while (this.#failure === undefined && (this.#queue.length > 0 || this.#inFlight !== undefined)) {
+    while (this.#failure === undefined && (this.#queue.length > 0 || !this.#isIdle)) {
       await this.#next()
     }
     await this.#trailingAppend
@@ -341,6 +385,7 @@ export class Committer {
   /** Finishes the epoch in flight on this thread, so that a synchronous read sees a whole epoch. */
   settle(): void {
     this.refuseWhenFailed()
+    this.#trial?.settle()
     const flight = this.#inFlight
     if (flight === undefined || (!flight.appending && this.#store !== undefined)) return
     try {
@@ -481,7 +526,7 @@ export class Committer {
 
   /** Resolves when no epoch is in flight; the caller then has the state to itself until it awaits again. */
   idle(): Promise<void> {
-    return this.#inFlight === undefined ? DONE : this.#next()
+    return this.#isIdle ? DONE : this.#next()
   }
 
   /** Resolves at the next publish, abandonment or failure. */

@@ -76,7 +76,8 @@ export class Registry {
   }
 
   remove(record: PageRecord): void {
-    this.#byName.delete(record.name)
+    // Its name may already be another page's: deleted and created in one epoch.
+    if (this.#byName.get(record.name) === record) this.#byName.delete(record.name)
     this.#byId.delete(record.id)
     this.#sorted = undefined
   }

@@ -2,6 +2,7 @@
  * The words of the bus that other rooms speak: what goes in (transactions), what comes out (commits, pages, events).
  * Types only; no behaviour.
  */
+import type { DeltaJson } from '../state/delta.js'
 import type { Dtype, TypedArray } from '../state/dtype.js'
 import type { DeltaInput, Derivation, Expectation, Location, PageKind } from '../state/types.js'
 import type { StoreStats } from '../store/types.js'
@@ -92,6 +93,91 @@ export interface PageData {
   readonly epoch: number
   /** A copy. Flat, row-major; bool pages give a Uint8Array of 0 and 1. */
   readonly values: TypedArray
+}
+
+/** A command of a transaction in the log: a delta as it was written, a page made or ended. */
+export type EpochOp =
+  | (Omit<DeltaJson, 'page'> & { readonly page: string })
+  | {
+      readonly op: 'create'
+      readonly page: string
+      readonly dtype: Dtype
+      readonly shape: readonly number[]
+      readonly location: Location
+      readonly fill?: number | string | boolean
+      readonly derive?: Derivation
+    }
+  | { readonly op: 'delete'; readonly page: string }
+
+/** What one epoch did. */
+export interface EpochInfo {
+  readonly epoch: number
+  /** When it was committed: ISO 8601, UTC. */
+  readonly timestamp: string
+  readonly transactions: readonly {
+    readonly source: string | null
+    readonly intent: unknown
+    readonly ops: readonly EpochOp[]
+  }[]
+  /** Names of the pages whose bytes changed, and of those created and deleted, sorted. */
+  readonly changed: readonly string[]
+  /** Of the state after it. */
+  readonly digest: string
+}
+
+export interface EpochList {
+  readonly epochs: readonly EpochInfo[]
+  /** The epoch to go on from; null when the range was looked at to its end. */
+  readonly next: number | null
+}
+
+/** The versions of a page, ascending. */
+export interface PageHistory {
+  readonly name: string
+  readonly versions: readonly {
+    readonly epoch: number
+    readonly timestamp: string
+    /** Of the transaction that reached the page; the last one of its epoch. */
+    readonly source: string | null
+    readonly intent: unknown
+  }[]
+  /** The epoch to go on from; null when the range was looked at to its end. */
+  readonly next: number | null
+}
+
+/** Element ranges (offset, count) whose bytes differ between two epochs. */
+export interface DiffResult {
+  readonly from: number
+  readonly to: number
+  readonly pages: Readonly<
+    Record<
+      string,
+      {
+        readonly ranges: readonly (readonly [number, number])[]
+        /** It is there at `to` and not at `from`. */
+        readonly created?: true
+        /** It is there at `from` and not at `to`. */
+        readonly deleted?: true
+      }
+    >
+  >
+}
+
+/** What a replay of the log found. */
+export interface VerifyResult {
+  readonly ok: boolean
+  readonly from: number
+  readonly to: number
+  /** How many epochs were replayed. */
+  readonly epochs: number
+  /** The first epoch at which log and state differ, and the page where that can be told. */
+  readonly divergence: {
+    readonly epoch: number
+    readonly page: string | null
+    readonly detail: string
+  } | null
+  /** What is wrong with checkpoints in the range: they are not needed to rebuild the state, but cannot be relied on. */
+  readonly problems: readonly string[]
 }
 
 export interface GraphNode {

@@ -1,0 +1,152 @@
+/**
+ * The replay thread as the bus uses it: questions about the past, answered in turn.
+ *
+ * Invariants: the thread starts with the first question; one question is under way at a time and the others wait in the
+ * order they came; a question whose asker has gone is dropped, or ended when it is under way; a thread that dies answers
+ * with an error and is started again for the next question.
+ */
+import { type ErrorCode, MmsbError } from '../errors.js'
+import { REPLAY_QUEUE_MAX } from '../limits.js'
+import { startWorker, WorkerClient } from '../store/worker.js'
+import type { EpochQuery, PastRead } from './replay-queries.js'
+
+export type ReplayRequest =
+  | { readonly kind: 'peek'; readonly epoch: number; readonly name: string }
+  | { readonly kind: 'read'; readonly epoch: number; readonly pages: readonly PastRead[] }
+  | { readonly kind: 'epoch'; readonly epoch: number }
+  | { readonly kind: 'epochs'; readonly query: EpochQuery }
+  | {
+      readonly kind: 'history'
+      readonly name: string
+      readonly query: Pick<EpochQuery, 'from' | 'to' | 'limit'>
+    }
+  | {
+      readonly kind: 'diff'
+      readonly from: number
+      readonly to: number
+      readonly names: readonly string[] | undefined
+    }
+  | {
+      readonly kind: 'verify'
+      readonly from: number
+      readonly to: number
+      /** What the state's digest at `to` must be, where the asker knows it. */
+      readonly digest?: Uint8Array
+    }
+
+export interface ReplayMessage {
+  readonly id: number
+  readonly number: number
+  readonly request: ReplayRequest
+}
+
+export interface ReplayWorkerData {
+  readonly dir: string
+  readonly quotaBytes: number
+  /** Requests up to this number need no answer any more. */
+  readonly cancelled: Int32Array
+  /** The epoch that the request under way has reached. */
+  readonly progress: BigInt64Array
+}
+
+export type ReplayAnswer =
+  | { readonly value: unknown }
+  | {
+      readonly failure: {
+        readonly code: ErrorCode
+        readonly detail: string
+        readonly extra?: Readonly<Record<string, unknown>> | undefined
+      }
+    }
+
+interface Job {
+  readonly request: ReplayRequest
+  readonly signal: AbortSignal | undefined
+  readonly resolve: (value: unknown) => void
+  readonly reject: (error: unknown) => void
+}
+
+export class ReplayClient {
+  readonly #data: ReplayWorkerData
+  #client: WorkerClient | undefined
+  #waiting: Job[] = []
+  #running = false
+  #number = 0
+  #closed = false
+
+  constructor(options: { dir: string; quotaBytes: number }) {
+    this.#data = {
+      ...options,
+      cancelled: new Int32Array(new SharedArrayBuffer(4)),
+      progress: new BigInt64Array(new SharedArrayBuffer(8)),
+    }
+  }
+
+  /** The epoch that the question under way has reached. */
+  get progressEpoch(): number {
+    return Number(Atomics.load(this.#data.progress, 0))
+  }
+
+  /** Asks; resolves with the answer. Throws OVERLOADED when too many wait, and what the question leads to. */
+  ask<T>(request: ReplayRequest, signal?: AbortSignal): Promise<T> {
+    if (this.#closed) return Promise.reject(new MmsbError('BUS_FAILED', 'The bus is closed.'))
+    if (this.#waiting.length >= REPLAY_QUEUE_MAX) {
+      throw new MmsbError('OVERLOADED', `${this.#waiting.length} questions about the past are waiting.`, {
+        retryAfterS: 1,
+      })
+    }
+    return new Promise<T>((resolve, reject) => {
+      this.#waiting.push({ request, signal, resolve: resolve as (value: unknown) => void, reject })
+      if (!this.#running) void this.#work()
+    })
+  }
+
+  async #work(): Promise<void> {
+    this.#running = true
+    for (let job = this.#waiting.shift(); job !== undefined; job = this.#waiting.shift()) await this.#run(job)
+    this.#running = false
+  }
+
+  async #run({ request, signal, resolve, reject }: Job): Promise<void> {
+    const number = ++this.#number
+    const cancel = (): void => {
+      Atomics.store(this.#data.cancelled, 0, number)
+    }
+    try {
+      if (signal?.aborted === true) throw new MmsbError('INTERNAL', 'Nobody waits for the answer any more.')
+      signal?.addEventListener('abort', cancel, { once: true })
+      this.#client ??= new WorkerClient(startWorker('replay-worker', this.#data, import.meta.url))
+      const answer = (await this.#client.request({ number, request })) as ReplayAnswer
+      if ('value' in answer) resolve(answer.value)
+      else reject(new MmsbError(answer.failure.code, answer.failure.detail, { ...answer.failure.extra }))
+    } catch (error) {
+      // The thread is gone, or nobody is there.
+      if (!(error instanceof MmsbError)) await this.#forget()
+      reject(error instanceof MmsbError ? error : this.#lost(error))
+    } finally {
+      signal?.removeEventListener('abort', cancel)
+    }
+  }
+
+  #lost(error: unknown): MmsbError {
+    if (this.#closed) return new MmsbError('BUS_FAILED', 'The bus is closed.')
+    const why = error instanceof Error ? error.message : String(error)
+    return new MmsbError('INTERNAL', `The replay thread has ended: ${why}`, undefined, { cause: error })
+  }
+
+  async #forget(): Promise<void> {
+    const client = this.#client
+    this.#client = undefined
+    await client?.terminate()
+  }
+
+  /** Ends the thread; what waits is answered with BUS_FAILED. */
+  async close(): Promise<void> {
+    this.#closed = true
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const { reject } of waiting) reject(new MmsbError('BUS_FAILED', 'The bus is closed.'))
+    Atomics.store(this.#data.cancelled, 0, 0x7fff_ffff)
+    await this.#forget()
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * The replay thread: a timeline over the data folder, asked one thing at a time. The protocol is ReplayRequest in
+ * replay-client.ts.
+ *
+ * Invariants: it reads the folder only, and no record beyond the epochs it is asked about, which the asker knows to be
+ * written; every request is answered, with a value or with an error of the table; a cancelled one ends soon.
+ */
+import { parentPort, workerData } from 'node:worker_threads'
+import { MmsbError } from '../errors.js'
+import { crc32c } from '../ffi/library.js'
+import { HistoryReader } from '../store/history.js'
+import { Timeline } from './replay.js'
+import type { ReplayAnswer, ReplayMessage, ReplayRequest, ReplayWorkerData } from './replay-client.js'
+import { diffPast, epochPast, epochsPast, historyPast, peekPast, readPast } from './replay-queries.js'
+import { verifyPast } from './verify.js'
+
+const { dir, quotaBytes, cancelled, progress } = workerData as ReplayWorkerData
+
+/** The number of the request under way. */
+let current = 0
+
+class Cancelled extends Error {}
+
+function pause(epoch: number): void {
+  if (Atomics.load(cancelled, 0) >= current) throw new Cancelled('nobody wants the answer any more')
+  Atomics.store(progress, 0, BigInt(epoch))
+}
+
+const reader = new HistoryReader({ dir, crc32c })
+const timeline = new Timeline({ reader, quotaBytes, onPause: pause })
+
+function answer(request: ReplayRequest): unknown {
+  switch (request.kind) {
+    case 'peek':
+      return peekPast(timeline, request.epoch, request.name)
+    case 'read':
+      return readPast(timeline, request.epoch, request.pages)
+    case 'epoch':
+      return epochPast(timeline, request.epoch)
+    case 'epochs':
+      return epochsPast(timeline, request.query)
+    case 'history':
+      return historyPast(timeline, request.name, request.query)
+    case 'diff':
+      return diffPast(timeline, request.from, request.to, request.names)
+    case 'verify':
+      return verifyPast({ reader, quotaBytes, onPause: pause, ...request })
+  }
+}
+
+/** Buffers that can be handed over instead of copied. */
+function buffersOf(value: unknown): ArrayBuffer[] {
+  if (!Array.isArray(value)) return []
+  return value.flatMap((item: { values?: { buffer: ArrayBuffer } }) => item.values?.buffer ?? [])
+}
+
+function failureOf(error: unknown): ReplayAnswer {
+  if (error instanceof MmsbError) {
+    return { failure: { code: error.code, detail: error.message, extra: error.extra } }
+  }
+  return { failure: { code: 'INTERNAL', detail: error instanceof Error ? error.message : String(error) } }
+}
+
+parentPort?.on('message', ({ id, number, request }: ReplayMessage) => {
+  current = number
+  try {
+    pause(0)
+    const value = answer(request)
+    parentPort?.postMessage({ id, value: { value } satisfies ReplayAnswer }, buffersOf(value))
+  } catch (error) {
+    parentPort?.postMessage({ id, value: failureOf(error) })
+  }
+})

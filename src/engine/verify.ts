@@ -1,0 +1,144 @@
+/**
+ * Verification: replays the log from a checkpoint or from its beginning, compares the digest of the state at each epoch
+ * with the one recorded, and each checkpoint on the way with the state.
+ *
+ * Invariants: nothing is changed; the first divergence ends it, and its epoch and, where that can be told, its page are
+ * named. Damage of a checkpoint is a problem, not a divergence, since the log alone can rebuild the state.
+ */
+import { MmsbError } from '../errors.js'
+import { NativeContext } from '../ffi/context.js'
+import { DTYPE_INFO } from '../state/dtype.js'
+import type { HistoryReader } from '../store/history.js'
+import { hex } from './inspect.js'
+import type { PageRecord } from './registry.js'
+import { Timeline } from './replay.js'
+import type { VerifyResult } from './types.js'
+
+export interface VerifyOptions {
+  readonly reader: HistoryReader
+  readonly from: number
+  readonly to: number
+  /** What the state's digest at `to` must be, where it is known. */
+  readonly digest?: Uint8Array
+  readonly quotaBytes?: number
+  readonly onPause?: (epoch: number) => void
+}
+
+/** Replays from..to. Throws EPOCH_COMPACTED when `from` cannot be rebuilt. */
+export function verifyPast(options: VerifyOptions): VerifyResult {
+  const { reader, from, to } = options
+  const problems: string[] = []
+  const sound = new Map<number, string>()
+  for (const epoch of reader.checkpointEpochs().reverse()) {
+    const checkpoint = reader.openCheckpoint(epoch)
+    if (typeof checkpoint === 'string') {
+      problems.push(`checkpoint ${epoch}: ${checkpoint}`)
+      continue
+    }
+    if (epoch >= from && epoch <= to) sound.set(epoch, hex(checkpoint.header.digest))
+    checkpoint.close()
+  }
+  const timeline = new Timeline({
+    reader,
+    undoEpochs: 0,
+    neverJump: true,
+    ...(options.quotaBytes === undefined ? {} : { quotaBytes: options.quotaBytes }),
+    ...(options.onPause === undefined ? {} : { onPause: options.onPause }),
+  })
+  try {
+    const divergence = walk(timeline, options, sound)
+    const reached = divergence?.epoch ?? to
+    const ok = divergence === null && problems.length === 0
+    return { ok, from, to, epochs: Math.max(0, reached - from), divergence, problems }
+  } finally {
+    timeline.close()
+  }
+}
+
+type Divergence = VerifyResult['divergence']
+
+/** Goes from checkpoint to checkpoint, so that each is compared. */
+function walk(timeline: Timeline, options: VerifyOptions, sound: ReadonlyMap<number, string>): Divergence {
+  const { from, to, reader } = options
+  const stops = [from, ...[...sound.keys()].filter((epoch) => epoch > from && epoch < to)]
+  const seen = { epoch: from, changed: [] as string[] }
+  for (const stop of [...stops, to]) {
+    try {
+      timeline.seek(stop, ({ record, result }) => {
+        seen.epoch = record.epoch
+        seen.changed = []
+        result.eachChangedId((id) => {
+          const page = timeline.registry.byId(id)
+          if (page !== undefined) seen.changed.push(page.name)
+        })
+      })
+    } catch (error) {
+      if (!(error instanceof MmsbError) || error.code !== 'INTERNAL') throw error
+      // The record that does not fit tells of the epoch before it; one that cannot be read tells of itself.
+      const own = error.extra?.epoch
+      const epoch = typeof own === 'number' ? own : seen.epoch
+      return { epoch, page: typeof own === 'number' ? null : only(seen.changed), detail: error.message }
+    }
+    const expected =
+      sound.get(stop) ?? (stop === to && options.digest !== undefined ? hex(options.digest) : undefined)
+    const differs = expected !== undefined && expected !== hex(timeline.digest)
+    const page = differs ? pageUnlike(timeline, reader, stop) : wrongDigest(timeline)
+    if (differs || page !== null) {
+      const detail = differs
+        ? `The state's digest at epoch ${stop} is ${hex(timeline.digest)}, recorded was ${expected}.`
+        : `The digest kept of page "${page}" is not that of its bytes.`
+      return { epoch: stop, page, detail }
+    }
+  }
+  return null
+}
+
+const only = (names: readonly string[]): string | null => (names.length === 1 ? (names[0] ?? null) : null)
+
+/** The first page whose bytes are not those of the checkpoint at this epoch. */
+function pageUnlike(timeline: Timeline, reader: HistoryReader, epoch: number): string | null {
+  const checkpoint = reader.openCheckpoint(epoch)
+  if (typeof checkpoint === 'string') return wrongDigest(timeline)
+  try {
+    const unlike = new Set<number>()
+    checkpoint.load((pageId, offset, bytes) => {
+      const page = timeline.registry.byId(pageId)
+      if (page === undefined) return
+      const own = new Uint8Array(bytes.length)
+      timeline.context.readPage(pageId, offset, own)
+      if (Buffer.compare(own, bytes) !== 0) unlike.add(pageId)
+    })
+    const first = Math.min(...unlike)
+    return unlike.size === 0 ? null : (timeline.registry.byId(first)?.name ?? null)
+  } finally {
+    checkpoint.close()
+  }
+}
+
+/** The first page whose digest, kept up to date by what changed, is not that of its bytes computed anew. */
+function wrongDigest(timeline: Timeline): string | null {
+  const scratch = new NativeContext({ backend: 'cpu', threads: 1, quotaBytes: 0 })
+  try {
+    for (const page of timeline.registry.all()) {
+      if (digestAnew(scratch, timeline, page) !== hex(timeline.context.pageDigest(page.id))) return page.name
+    }
+    return null
+  } finally {
+    scratch.close()
+  }
+}
+
+const PIECE_BYTES = 1024 ** 2
+
+function digestAnew(scratch: NativeContext, timeline: Timeline, page: PageRecord): string {
+  const { id, dtype, shape, bytes } = page
+  scratch.createPages([{ id, dtypeCode: DTYPE_INFO[dtype].code, shape, location: 1, fill: 0n }])
+  for (let at = 0; at < bytes; at += PIECE_BYTES) {
+    const piece = new Uint8Array(Math.min(PIECE_BYTES, bytes - at))
+    timeline.context.readPage(id, at, piece)
+    scratch.loadPage(id, at, piece)
+  }
+  const digest = hex(scratch.pageDigest(id))
+  scratch.destroyPages(Uint32Array.of(id))
+  return digest
+}

@@ -1,0 +1,163 @@
+/**
+ * What-if: the answer is what a commit would give, and afterwards nothing at all has changed: no byte, digest, version,
+ * execution log or kept partial, whatever the graph. Concurrent what-ifs do not see each other.
+ */
+import t from 'tap'
+import { Bus } from '../../src/engine/bus.js'
+import { MmsbError } from '../../src/errors.js'
+import type { TypedArray } from '../../src/state/dtype.js'
+import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from './random.js'
+
+const bytesOf = (values: TypedArray): Buffer =>
+  Buffer.from(values.buffer, values.byteOffset, values.byteLength)
+
+const open = (threads = 1): Promise<Bus> => Bus.open({ backend: 'cpu', threads })
+
+async function randomBus(draw: Draw): Promise<{ bus: Bus; pages: PageSketch[]; sources: PageSketch[] }> {
+  const bus = await open(draw.int(1, 3))
+  const pages = drawSources(draw, draw.int(1, 4))
+  const sources = [...pages]
+  for (const { name, dtype, shape } of sources) await bus.create(name, { dtype, shape })
+  for (let i = 0; i < 12; i++) {
+    const derive = drawDerivation(draw, pages)
+    if (derive === undefined) continue
+    try {
+      const { page } = await bus.derive(`d${i}`, derive)
+      pages.push({ name: page.name, dtype: page.dtype, shape: page.shape, derive })
+    } catch (error) {
+      if (!(error instanceof MmsbError)) throw error
+    }
+  }
+  return { bus, pages, sources }
+}
+
+t.test('over random graphs a what-if equals the commit, and leaves no trace', async (t) => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const draw = new Draw(seed)
+    const { bus, pages, sources } = await randomBus(draw)
+    const names = pages.map((page) => page.name)
+    const problems: string[] = []
+    for (let round = 0; round < 8; round++) {
+      const drawOps = (): { page: string; values: TypedArray }[] =>
+        Array.from({ length: draw.int(1, 4) }, () => {
+          const page = draw.pick(sources)
+          return { page: page.name, ...drawDelta(draw, page) } as { page: string; values: TypedArray }
+        })
+      const before = {
+        status: bus.status().digest,
+        pages: bus.pages({ limit: 1000 }),
+        log: bus.executionLog(),
+      }
+      const ops = drawOps()
+      // Others, with other deltas, go before and after it.
+      const all = await Promise.all([
+        bus.whatIf({ ops: drawOps(), read: names }),
+        bus.whatIf({ ops, read: names }),
+        bus.whatIf({ ops: drawOps(), read: names }),
+      ])
+      const after = {
+        status: bus.status().digest,
+        pages: bus.pages({ limit: 1000 }),
+        log: bus.executionLog(),
+      }
+      if (JSON.stringify(after) !== JSON.stringify(before)) problems.push(`round ${round}: a trace is left`)
+      const wanted = all[1] as (typeof all)[number]
+      const { epoch } = await bus.transact({ ops })
+      if (epoch !== wanted.epoch) problems.push(`round ${round}: epoch ${wanted.epoch}, not ${epoch}`)
+      const real = await bus.readMany(names)
+      for (const name of names) {
+        const a = real.pages[name]
+        const b = wanted.pages[name]
+        if (a === undefined || b === undefined || !bytesOf(a.values).equals(bytesOf(b.values)))
+          problems.push(`round ${round}: page ${name} differs`)
+        if (a?.version !== b?.version) problems.push(`round ${round}: version of ${name}`)
+      }
+      if (problems.length > 0) break
+    }
+    t.same(problems, [], `seed ${seed}`)
+    await bus.close()
+  }
+})
+
+t.test('partials of a long reduction are exact after a what-if', async (t) => {
+  const bus = await open(2)
+  const n = 300_000
+  await bus.create('x', { dtype: 'f32', shape: [n] })
+  await bus.write(
+    'x',
+    Float32Array.from({ length: n }, (_, i) => Math.fround(Math.sin(i))),
+  )
+  await bus.derive('sum', { op: 'reduce', inputs: { x: 'x' }, fn: 'sum' })
+  await bus.derive('top', { op: 'reduce', inputs: { x: 'x' }, fn: 'argmax' })
+  await bus.patch('x', { offset: 5, values: [1] })
+  const before = bus.status().digest
+  const { pages } = await bus.whatIf({
+    ops: [{ page: 'x', offset: 777, values: [1e6] }],
+    read: ['top', 'sum'],
+  })
+  t.equal(pages.top?.values[0], 777)
+  t.equal(bus.status().digest, before)
+  // A change elsewhere reuses the partials around 777: they must not be those of the what-if.
+  await bus.patch('x', { offset: 200_000, values: [0.25] })
+  const incremental = [bus.read('sum')[0], bus.read('top')[0]]
+  t.ok(
+    bus.executionLog().steps.every((step) => !step.full),
+    'nothing was computed wholly',
+  )
+  const fresh = await open()
+  await fresh.create('x', { dtype: 'f32', shape: [n] })
+  await fresh.write('x', bus.read('x'))
+  await fresh.derive('sum', { op: 'reduce', inputs: { x: 'x' }, fn: 'sum' })
+  await fresh.derive('top', { op: 'reduce', inputs: { x: 'x' }, fn: 'argmax' })
+  t.same(incremental, [fresh.read('sum')[0], fresh.read('top')[0]])
+  await fresh.close()
+  await bus.close()
+})
+
+t.test('long what-ifs leave the event loop, and nobody sees them', async (t) => {
+  const bus = await open(2)
+  const n = 600
+  await bus.create('a', { dtype: 'f64', shape: [n, n], fill: 1 })
+  await bus.derive('b', { op: 'matmul', inputs: { a: 'a', b: 'a' } })
+  await bus.derive('c', { op: 'reduce', inputs: { x: 'b' }, fn: 'sum' })
+  const ops = [{ page: 'a', values: new Float64Array(n * n).fill(2) }]
+  await bus.patch('a', { offset: 0, values: [1] })
+  const digest = bus.status().digest
+  const whole = n ** 3
+  let turns = 0
+  const timer = setInterval(() => turns++, 1)
+  const trials = [1, 2].map(() => bus.whatIf({ ops, read: ['c'] }))
+  const data = bus.data('c')
+  const writes = [1, 2, 3].map((k) => bus.patch('a', { offset: k, values: [1] }))
+  t.equal((await data).values[0], whole, 'a waiting read sees the state as it is')
+  for (const { pages } of await Promise.all(trials)) t.equal(pages.c?.values[0], whole * 4)
+  await Promise.all(writes)
+  clearInterval(timer)
+  t.ok(turns > 0, 'the event loop went on')
+  t.equal(bus.read('c')[0], whole)
+  t.equal(bus.status().digest, digest)
+
+  const late = bus.whatIf({ ops, read: ['c'] })
+  await new Promise((resolve) => setTimeout(resolve, 3))
+  t.equal(bus.read('c')[0], whole, 'a synchronous read finishes it first')
+  t.equal((await late).pages.c?.values[0], whole * 4)
+  const last = bus.whatIf({ ops, read: ['c'] })
+  await new Promise((resolve) => setTimeout(resolve, 3))
+  await Promise.all([last.catch(() => {}), bus.close()])
+})
+
+t.test('what is not right is refused and changes nothing', async (t) => {
+  const bus = await open()
+  await bus.create('a', { dtype: 'u8', shape: [2] })
+  await bus.derive('b', { op: 'map', inputs: { a: 'a' }, expr: 'a+1' })
+  const digest = bus.status().digest
+  const set = { page: 'a', values: [1] }
+  await t.rejects(bus.whatIf({ ops: [{ page: 'b', values: [1] }], read: ['a'] }), { code: 'PAGE_READ_ONLY' })
+  await t.rejects(bus.whatIf({ ops: [{ page: 'z', values: [1] }], read: ['a'] }), { code: 'PAGE_NOT_FOUND' })
+  await t.rejects(bus.whatIf({ ops: [set], read: ['z'] }), { code: 'PAGE_NOT_FOUND' })
+  await t.rejects(bus.whatIf({ ops: [set], read: [] }), { code: 'INVALID_REQUEST' })
+  await t.rejects(bus.whatIf({ ops: [{ page: 'a', values: [300] }], read: ['a'] }), { code: 'INVALID_DELTA' })
+  t.equal(bus.status().digest, digest)
+  await bus.close()
+  await t.rejects(bus.whatIf({ ops: [set], read: ['a'] }), { code: 'BUS_FAILED' })
+})
