@@ -156,11 +156,21 @@ export async function makeDurableDir(io: StoreIo, dir: string): Promise<void> {
   for (const made of missing.reverse()) await io.syncDir(path.dirname(made))
 }
 
+/**
+ * Makes a folder and those above it. Not by the `recursive` of mkdirSync: that never returns where a file system refuses
+ * new names with ENOENT, as /proc does.
+ */
+function makeDirs(dir: string): void {
+  const missing: string[] = []
+  for (let at = path.resolve(dir); !fs.existsSync(at); at = path.dirname(at)) missing.push(at)
+  for (const folder of missing.reverse()) fs.mkdirSync(folder, { mode: 0o750 })
+}
+
 /** The machine's own disk. */
 export function realIo(allocate?: Allocate): StoreIo {
   const { O_CREAT, O_DSYNC, O_RDONLY, O_RDWR } = fs.constants
   return {
-    makeDir: (dir) => fs.mkdirSync(dir, { recursive: true, mode: 0o750 }),
+    makeDir: makeDirs,
     list: (dir) => fs.readdirSync(dir).sort(),
     exists: (file) => fs.existsSync(file),
     open: (file, { create, write, dsync }) =>
