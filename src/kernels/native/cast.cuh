@@ -15,15 +15,19 @@ struct Raw {
   typedef T type __attribute__((aligned(1), may_alias));
 };
 
+template <class T>
+static void canonicalValues(T* values, u32 count) {
+  // Looking costs less than writing, and NaN is rare.
+  u32 nans = 0;
+  for (u32 i = 0; i < count; i++) nans |= values[i] != values[i] ? 1u : 0u;
+  if (nans == 0) return;
+  for (u32 i = 0; i < count; i++) values[i] = canonical(values[i]);
+}
+
 // In place; a no-op for dtypes other than f32 and f64.
 static void canonicalBlock(u32 dtype, void* data, u32 count) {
-  if (dtype == F32) {
-    f32* values = static_cast<f32*>(data);
-    for (u32 i = 0; i < count; i++) values[i] = canonical(values[i]);
-  } else if (dtype == F64) {
-    f64* values = static_cast<f64*>(data);
-    for (u32 i = 0; i < count; i++) values[i] = canonical(values[i]);
-  }
+  if (dtype == F32) canonicalValues(static_cast<f32*>(data), count);
+  else if (dtype == F64) canonicalValues(static_cast<f64*>(data), count);
 }
 
 // The dtype that holds every value of `dtype` and in which blocks are widened.

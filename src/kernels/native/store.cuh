@@ -7,6 +7,7 @@
 #include "digest.cuh"
 #include "journal.cuh"
 #include "ranges.cuh"
+#include "store_chunk.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
@@ -96,6 +97,16 @@ static bool diffRuns(const u8* now, const u8* next, u32 bytes, u32 element, Stor
 }
 
 static bool diffRunsOf(u32 size, const u8* now, const u8* next, u32 bytes, u32 element, StoreOut& out, u32* lo, u32* hi) {
+  if (bytes == kChunkBytes) {
+    const ChunkDiff diff = compareChunk(size, now, next);
+    if (diff == CHUNK_SAME) return false;
+    if (diff == CHUNK_ALL) {
+      rangesPushAscending(out.changed, element, kChunkBytes / size, *out.arena);
+      *lo = 0;
+      *hi = bytes;
+      return true;
+    }
+  }
   switch (size) {
     case 1: return diffRuns<1>(now, next, bytes, element, out, lo, hi);
     case 2: return diffRuns<2>(now, next, bytes, element, out, lo, hi);
@@ -139,6 +150,8 @@ static inline void writeHashed(PageSlot& slot, u64 chunk, u32 lo, u32 hi, const 
     hash[0] -= old[0];
     hash[1] -= old[1];
     hashWords(base, first, end, hash);
+  } else if (hi - lo == kChunkBytes) {
+    copyHashed(base, next, hash);
   } else {
     memcpy(base + lo, next, hi - lo);
     hashChunk(base, size, hash);

@@ -1,0 +1,89 @@
+// Whole chunks at once: the two things that a full recompute does with nearly all of them, at the speed of the cache.
+//
+// Invariants: the results are those of the general code in store.cuh and digest.cuh; where there is no fast way here, the
+// answer is "mixed" and that code does the work.
+#pragma once
+#include "digest.cuh"
+
+namespace mmsb {
+namespace MMSB_NS {
+
+enum ChunkDiff : u32 { CHUNK_SAME, CHUNK_ALL, CHUNK_MIXED };
+
+#ifdef __AVX2__
+
+template <u32 SIZE>
+static inline __m256i sameElements(__m256i x, __m256i y) {
+  if (SIZE == 1) return _mm256_cmpeq_epi8(x, y);
+  if (SIZE == 2) return _mm256_cmpeq_epi16(x, y);
+  if (SIZE == 4) return _mm256_cmpeq_epi32(x, y);
+  return _mm256_cmpeq_epi64(x, y);
+}
+
+// Whether all elements of a chunk are equal, all differ, or neither.
+template <u32 SIZE>
+static ChunkDiff compareChunkOf(const u8* now, const u8* next) {
+  __m256i any = _mm256_setzero_si256(), all = _mm256_set1_epi8(-1);
+  for (u32 part = 0; part < kChunkBytes; part += 512) {
+    for (u32 at = part; at < part + 512; at += 32) {
+      const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(now + at));
+      const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(next + at));
+      const __m256i same = sameElements<SIZE>(x, y);
+      any = _mm256_or_si256(any, same);
+      all = _mm256_and_si256(all, same);
+    }
+    const bool noneDiffer = _mm256_movemask_epi8(all) == -1;
+    if (!noneDiffer && _mm256_testz_si256(any, any) == 0) return CHUNK_MIXED;
+  }
+  return _mm256_movemask_epi8(all) == -1 ? CHUNK_SAME : CHUNK_ALL;
+}
+static inline ChunkDiff compareChunk(u32 size, const u8* now, const u8* next) {
+  switch (size) {
+    case 1: return compareChunkOf<1>(now, next);
+    case 2: return compareChunkOf<2>(now, next);
+    case 4: return compareChunkOf<4>(now, next);
+    default: return compareChunkOf<8>(now, next);
+  }
+}
+
+// Copies a whole chunk and hashes it on the way.
+static void copyHashed(u8* to, const u8* from, u64 hash[2]) {
+  const u32* key = kDigestKeys.key;
+  __m256i sum0 = _mm256_setzero_si256(), sum1 = sum0;
+  __m256i k0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(key));
+  for (u32 at = 0; at < kChunkBytes; at += 64) {
+    const __m256i m0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + at));
+    const __m256i m1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + at + 32));
+    const __m256i k1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(key + at / 4 + 8));
+    const __m256i k2 = _mm256_load_si256(reinterpret_cast<const __m256i*>(key + at / 4 + 16));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to + at), m0);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to + at + 32), m1);
+    const __m256i a0 = _mm256_add_epi32(m0, k0), b0 = _mm256_add_epi32(m0, k1);
+    const __m256i a1 = _mm256_add_epi32(m1, k1), b1 = _mm256_add_epi32(m1, k2);
+    sum0 = _mm256_add_epi64(sum0, _mm256_mul_epu32(a0, _mm256_srli_epi64(a0, 32)));
+    sum1 = _mm256_add_epi64(sum1, _mm256_mul_epu32(b0, _mm256_srli_epi64(b0, 32)));
+    sum0 = _mm256_add_epi64(sum0, _mm256_mul_epu32(a1, _mm256_srli_epi64(a1, 32)));
+    sum1 = _mm256_add_epi64(sum1, _mm256_mul_epu32(b1, _mm256_srli_epi64(b1, 32)));
+    k0 = k2;
+  }
+  alignas(32) u64 lanes[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), sum0);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(lanes + 4), sum1);
+  hash[0] = lanes[0] + lanes[1] + lanes[2] + lanes[3] - kDigestKeys.zero[0][kChunkWords];
+  hash[1] = lanes[4] + lanes[5] + lanes[6] + lanes[7] - kDigestKeys.zero[1][kChunkWords];
+}
+
+#else
+
+static inline ChunkDiff compareChunk(u32, const u8*, const u8*) { return CHUNK_MIXED; }
+static void copyHashed(u8* to, const u8* from, u64 hash[2]) {
+  memcpy(to, from, kChunkBytes);
+  hashChunk(to, kChunkBytes, hash);
+}
+
+#endif
+
+static_assert(kKeyShift == 8, "copyHashed takes the second hash's keys 32 bytes on");
+
+}  // namespace MMSB_NS
+}  // namespace mmsb
