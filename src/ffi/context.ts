@@ -12,6 +12,9 @@ const DESCRIPTOR_BYTES = 48
 const RESULT_HEADER_BYTES = 64
 const RESULT_INITIAL_BYTES = 256 * 1024
 const STEP_FULL = 0x8000_0000
+const STEP_BEFORE = 0x4000_0000
+/** Flag of a step descriptor. */
+const STEP_PAST = 1
 
 export const LOCATIONS = ['auto', 'cpu', 'gpu', 'unified'] as const
 
@@ -31,6 +34,8 @@ export interface StepDescriptor {
   readonly outPage: number
   readonly inputPages: readonly number[]
   readonly params: Uint8Array
+  /** A copy step whose output is its input's past: run by `beforeStep` alone. */
+  readonly keepsPast?: boolean
 }
 
 export interface MemoryStats {
@@ -41,6 +46,11 @@ export interface MemoryStats {
   readonly unifiedBytes: number
   readonly poolBytes: number
   readonly quotaBytes: number
+}
+
+/** Marks a step that keeps a page's past: it runs before the deltas. Such steps come first. */
+export function beforeStep(step: number): number {
+  return (step | STEP_BEFORE) >>> 0
 }
 
 /** Marks a step that must run wholly, whatever changed. */
@@ -237,6 +247,7 @@ export class NativeContext {
     view.setUint32(8, step.outPage, true)
     view.setUint32(12, step.inputPages.length, true)
     view.setUint32(16, step.params.byteLength, true)
+    view.setUint32(20, step.keepsPast === true ? STEP_PAST : 0, true)
     for (const [i, id] of step.inputPages.entries()) view.setUint32(24 + i * 4, id, true)
     bytes.set(step.params, 24 + inputBytes)
     check(this.#fn.mmsb_step_create(this.#ctx, bytes, bytes.byteLength, this.#word))

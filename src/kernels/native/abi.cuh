@@ -49,9 +49,12 @@ static int32_t findSteps(mmsb_ctx& ctx, const u32* numbers, u32 count) {
     return fail(MMSB_ERR_MEMORY, "no memory for %u steps", count);
   }
   for (u32 i = 0; i < count; i++) {
-    const u32 number = numbers[i] & ~MMSB_STEP_FULL;
+    const u32 number = numbers[i] & ~(MMSB_STEP_FULL | MMSB_STEP_BEFORE);
     if (number >= ctx.stepCount || ctx.steps[number] == nullptr) return fail(MMSB_ERR_ARGUMENT, "step %u does not exist", number);
     ctx.running[i] = ctx.steps[number];
+    if ((numbers[i] & MMSB_STEP_BEFORE) == 0) continue;
+    if (ctx.running[i]->past == nullptr) return fail(MMSB_ERR_ARGUMENT, "step %u keeps no past", number);
+    if (i != 0 && (numbers[i - 1] & MMSB_STEP_BEFORE) == 0) return fail(MMSB_ERR_ARGUMENT, "step %u comes too late", number);
   }
   return MMSB_OK;
 }

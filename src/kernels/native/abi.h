@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define MMSB_ABI_VERSION 1
+#define MMSB_ABI_VERSION 2
 
 typedef enum {
   MMSB_OK = 0,
@@ -87,8 +87,11 @@ int32_t mmsb_state_digest(mmsb_ctx* ctx, uint8_t out[16]);
 int32_t mmsb_page_location(mmsb_ctx* ctx, uint32_t id, uint32_t* out);
 
 // ---- steps: one op bound to pages ---------------------------------------------------------------------------------
-// desc: u32 op, u32 op_version, u32 out_page, u32 input_count, u32 param_bytes, u32 reserved,
+// desc: u32 op, u32 op_version, u32 out_page, u32 input_count, u32 param_bytes, u32 flags,
 //       u32 input_pages[input_count] (padded to 8 bytes), params[param_bytes] (layout per op, see ops.h).
+// flags, MMSB_STEP_PAST: a copy step whose output is its input's past. It is run with MMSB_STEP_BEFORE only, keeps what changed
+// of its input since it last ran, and brings the output up to date with that; the first time with all of it.
+#define MMSB_STEP_PAST 1u
 int32_t mmsb_step_create(mmsb_ctx* ctx, const void* desc, uint64_t len, uint32_t* step_out);
 int32_t mmsb_step_destroy(mmsb_ctx* ctx, uint32_t step);
 
@@ -109,7 +112,9 @@ int32_t mmsb_step_destroy(mmsb_ctx* ctx, uint32_t step);
 // 256 ranges a page's list is coarsened by closing gaps of < 2, 4, 8, ... elements until it fits. (deterministic)
 // byte_len is stored last (release), so that another thread may watch for it. On failure, when out_cap >= 64, a header
 // alone is written: byte_len 64, flags = 0x80000000 | status. The caller zeroes byte_len before the call.
+// Steps with MMSB_STEP_BEFORE, which must come first and be MMSB_STEP_PAST ones, run before the deltas.
 #define MMSB_STEP_FULL 0x80000000u
+#define MMSB_STEP_BEFORE 0x40000000u
 int32_t mmsb_execute(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count, const void* frames, uint64_t frames_len,
                      void* out, uint64_t out_cap, uint64_t* out_len);
 int32_t mmsb_result_copy(mmsb_ctx* ctx, void* out, uint64_t out_cap);

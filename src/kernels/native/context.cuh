@@ -181,6 +181,8 @@ static bool growScratch(mmsb_ctx& ctx, u32 bytes) {
 static void freeStep(Step* step) {
   if (step == nullptr) return;
   if (step->op->release != nullptr) step->op->release(*step);
+  if (step->past != nullptr) free(step->past->behind.data);
+  free(step->past);
   free(step);
 }
 
@@ -220,6 +222,14 @@ static int32_t checkStepPages(const mmsb_ctx& ctx, const u32* header, const u8* 
   return MMSB_OK;
 }
 
+static int32_t preparePast(Step& step) {
+  const Page& input = *step.inputs[0];
+  if (step.op->code != MMSB_OP_COPY || input.dtype != step.out->dtype) return fail(MMSB_ERR_ARGUMENT, "a past is a copy of the same dtype");
+  if (slotOf(step.out)->pastStep != nullptr) return fail(MMSB_ERR_ARGUMENT, "page %u is a past already", step.out->id);
+  step.past = static_cast<Past*>(calloc(1, sizeof(Past)));
+  return step.past != nullptr ? MMSB_OK : fail(MMSB_ERR_MEMORY, "no memory for a step");
+}
+
 static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number) {
   u32 header[6];
   if (length < sizeof header) return fail(MMSB_ERR_ARGUMENT, "a step descriptor of %llu bytes", (unsigned long long)length);
@@ -239,6 +249,7 @@ static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number
   Step* step = buildStep(ctx, op, header, desc);
   if (step == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
   status = op->prepare(*step);
+  if (status == MMSB_OK && (header[5] & MMSB_STEP_PAST) != 0) status = preparePast(*step);
   if (status == MMSB_OK && !growScratch(ctx, step->scratchBytes)) status = fail(MMSB_ERR_MEMORY, "no memory for a step's scratch");
   if (status != MMSB_OK) {
     freeStep(step);
@@ -248,6 +259,7 @@ static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number
   ctx.steps[step->id] = step;
   slotOf(step->out)->stepRefs++;
   for (u32 i = 0; i < step->inputCount; i++) slotOf(step->inputs[i])->stepRefs++;
+  if (step->past != nullptr) linkPast(*step);
   *number = step->id;
   return MMSB_OK;
 }
@@ -257,6 +269,7 @@ static int32_t destroyStep(mmsb_ctx& ctx, u32 number) {
   Step* step = ctx.steps[number];
   slotOf(step->out)->stepRefs--;
   for (u32 i = 0; i < step->inputCount; i++) slotOf(step->inputs[i])->stepRefs--;
+  if (step->past != nullptr) unlinkPast(*step);
   ctx.steps[number] = nullptr;
   ctx.freeSteps[ctx.freeStepCount++] = number;
   freeStep(step);

@@ -6,6 +6,7 @@
 // state: everything of a call lies in the workers' arenas.
 #pragma once
 #include "merge.cuh"
+#include "past.cuh"
 #include "store.cuh"
 #include "threads.cuh"
 
@@ -265,6 +266,22 @@ static bool anyInputChanged(const Exec& exec, const Step& step) {
   return false;
 }
 
+// What a step changed joins the changes of its page; the step joins the log.
+static void endStep(Exec& exec, const Step& step, const StepRun& run, bool full) {
+  if (run.changed.count != 0) {
+    PageSlot& slot = *slotOf(step.out);
+    touch(exec, slot);
+    for (u32 r = 0; r < run.changed.count; r++) {
+      rangesPush(slot.dirty, run.changed.data[r].start, run.changed.data[r].count, mainArena(exec));
+    }
+    if (run.changed.gap > slot.dirty.gap) slot.dirty.gap = run.changed.gap;
+    rangesNormalise(slot.dirty, mainArena(exec));
+  }
+  exec.elements += run.elements;
+  exec.bytesMoved += run.elements * dtypeBytes(step.out->dtype);
+  exec.log[exec.logCount++] = StepLog{step.id, (run.changed.count != 0 ? 1u : 0u) | (full ? 2u : 0u), run.elements};
+}
+
 static void runStep(Exec& exec, Step& step, bool full) {
   if (!full && !anyInputChanged(exec, step)) return;
   StepRun run;
@@ -279,18 +296,27 @@ static void runStep(Exec& exec, Step& step, bool full) {
     computeRanges(exec, step, ranges, run.elements, run.changed);
   }
   if (!full && run.elements == 0) return;
-  if (run.changed.count != 0) {
-    PageSlot& slot = *slotOf(step.out);
-    touch(exec, slot);
-    for (u32 r = 0; r < run.changed.count; r++) {
-      rangesPush(slot.dirty, run.changed.data[r].start, run.changed.data[r].count, mainArena(exec));
-    }
-    if (run.changed.gap > slot.dirty.gap) slot.dirty.gap = run.changed.gap;
-    rangesNormalise(slot.dirty, mainArena(exec));
+  endStep(exec, step, run, full);
+}
+
+// Brings the past of a page up to date, before the page changes in this call.
+static void runBefore(Exec& exec, Step& step, bool full) {
+  const RangeSet ranges = catchUp(step, full, mainArena(exec));
+  if (ranges.count == 0) return;
+  StepRun run;
+  memset(&run, 0, sizeof run);
+  run.elements = rangesElements(ranges);
+  computeRanges(exec, step, ranges, run.elements, run.changed);
+  endStep(exec, step, run, full);
+}
+
+// At the end of a call: what changed of pages whose past is kept is to be copied before the next.
+static void keepBehind(Exec& exec) {
+  for (u32 i = 0; i < exec.touchedCount; i++) {
+    const PageSlot& slot = *exec.touched[i];
+    if (slot.dirty.count == 0) continue;
+    for (Step* step = slot.pasts; step != nullptr; step = step->past->next) fallBehind(*step->past, slot.dirty);
   }
-  exec.elements += run.elements;
-  exec.bytesMoved += run.elements * dtypeBytes(step.out->dtype);
-  exec.log[exec.logCount++] = StepLog{step.id, (run.changed.count != 0 ? 1u : 0u) | (full ? 2u : 0u), run.elements};
 }
 
 // ---- deltas ---------------------------------------------------------------------------------------------------------
@@ -585,13 +611,18 @@ static inline void prefetchElements(const Exec& exec, const Step& step) {
 // MMSB_STEP_FULL set when it is to run wholly.
 static void executeAll(Exec& exec, const DeltaList& list, Step* const* steps, const u32* numbers, u32 count) {
   beginCall(exec);
+  u32 first = 0;
+  for (; first < count && (numbers[first] & MMSB_STEP_BEFORE) != 0; first++) {
+    runBefore(exec, *steps[first], (numbers[first] & MMSB_STEP_FULL) != 0);
+  }
   applyDeltas(exec, list);
-  for (u32 i = 0; i < count; i++) {
+  for (u32 i = first; i < count; i++) {
     if (i + 3 < count) __builtin_prefetch(steps[i + 3]);
     if (i + 2 < count) prefetchPage(*steps[i + 2]);
     if (i + 1 < count) prefetchElements(exec, *steps[i + 1]);
     runStep(exec, *steps[i], (numbers[i] & MMSB_STEP_FULL) != 0);
   }
+  keepBehind(exec);
 }
 
 // Puts back the old bytes, newest first, and lets what the steps keep of them follow. The list of touched pages must have
@@ -609,6 +640,7 @@ static void undoAll(Exec& exec, const JournalSpan* spans, u64 count, Step* const
   }
   for (u32 i = 0; i < exec.touchedCount; i++) {
     PageSlot& slot = *exec.touched[i];
+    forgetPast(slot);
     rangesNormalise(slot.dirty, arena);
     u64 digest[2] = {0, 0};
     rehashRanges(slot, slot.dirty, digest);
@@ -654,6 +686,7 @@ static void fillPage(PageSlot& slot, u64 bits) {
 static void loadBytes(PageSlot& slot, u64 offset, const u8* src, u64 bytes) {
   if (bytes == 0) return;
   slot.loads++;
+  forgetPast(slot);
   memcpy(slot.page.data + offset, src, bytes);
   u64 digest[2] = {0, 0};
   for (u64 chunk = offset / kChunkBytes; chunk <= (offset + bytes - 1) / kChunkBytes; chunk++) rehashChunk(slot, chunk, digest);

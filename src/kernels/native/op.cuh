@@ -86,6 +86,13 @@ struct Page {
 
 struct Op;
 
+// What a step that keeps a page's past has yet to copy: `whole`, or the ranges. They outlive a call, so they are malloc'ed.
+struct Past {
+  RangeSet behind;
+  u32 whole;
+  struct Step* next;  // of the same page
+};
+
 // One op bound to pages.
 struct Step {
   const Op* op;
@@ -100,6 +107,7 @@ struct Step {
   u32 scratchBytes;  // scratch that each call of compute() gets
   f32 costNs;        // rough time per output element on one core; decides about threads only
   void* state;       // the op's own, freed by release()
+  Past* past;        // of a step that keeps a page's past, else null
 };
 
 // At most this many elements are asked of one call of compute().

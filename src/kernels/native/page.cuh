@@ -31,6 +31,8 @@ struct PageSlot {
   u32 deltaCount; // deltas of this call, valid when deltaMark is the call's
   u64 deltaMark;
   void* device;   // the CUDA backend's own
+  Step* pasts;    // steps that keep this page's past, linked by past->next
+  Step* pastStep; // the step that this page is the past of, else null
 };
 
 static inline PageSlot* slotOf(Page* page) { return reinterpret_cast<PageSlot*>(page); }
