@@ -7,6 +7,7 @@
 #pragma once
 #include "cast.cuh"
 #include "exec.cuh"
+#include "matmul_state.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
@@ -17,85 +18,6 @@ static const u32 kMatDepth = 256;    // k taken at once
 static const u32 kMatPanel = 16;     // columns of one call of the inner kernel
 static const u32 kMatGroup = 6;      // rows of it
 static const u32 kMatUnpackedRows = 12;  // so few rows read b where it lies
-
-struct Matmul {
-  u32 semiring;
-  u8 dtype;      // both inputs are cast to it
-  u32 batches, rows, columns, depth;
-  u32 batchRank;
-  u32 batchShape[8];
-  u32 aStride[8], bStride[8];  // in matrices; 0 where broadcast
-  bool aPlain, bPlain;         // no broadcasting: matrix i of the output uses matrix i
-  bool bShared;                // one matrix b for all
-  // The inner kernel: c[group][kMatPanel] (leading dimension kMatColumns) goes on along `depth` values of k.
-  void (*kernel)(const void* const* a, u32 group, const void* b, u32 bPitch, u32 depth, void* c);
-  void (*zero)(void* c, u32 count);
-};
-
-// ---- semirings ------------------------------------------------------------------------------------------------------------
-
-template <class T>
-struct PlusTimes {
-  static inline T zero() { return T(0); }
-  static inline T go(T acc, T a, T b) { return T(acc + T(a * b)); }
-};
-template <>
-struct PlusTimes<u16> {  // not in int, which would overflow
-  static inline u16 zero() { return 0; }
-  static inline u16 go(u16 acc, u16 a, u16 b) { return u16(acc + u32(a) * b); }
-};
-template <>
-struct PlusTimes<f32> {
-  static inline f32 zero() { return 0; }
-  static inline f32 go(f32 acc, f32 a, f32 b) { return __builtin_fmaf(a, b, acc); }
-};
-template <>
-struct PlusTimes<f64> {
-  static inline f64 zero() { return 0; }
-  static inline f64 go(f64 acc, f64 a, f64 b) { return __builtin_fma(a, b, acc); }
-};
-struct OrAnd {
-  static inline u8 zero() { return 0; }
-  static inline u8 go(u8 acc, u8 a, u8 b) { return acc | (a & b); }
-};
-
-template <class T>
-struct WrapAdd {
-  static inline T go(T a, T b) { return T(u64(a) + u64(b)); }
-};
-template <>
-struct WrapAdd<f32> {
-  static inline f32 go(f32 a, f32 b) { return a + b; }
-};
-template <>
-struct WrapAdd<f64> {
-  static inline f64 go(f64 a, f64 b) { return a + b; }
-};
-template <class T>
-struct Extreme {
-  static inline T low() { return Bounds<T>::low; }
-  static inline T high() { return Bounds<T>::high; }
-};
-template <>
-struct Extreme<f32> {
-  static inline f32 low() { return -__builtin_inff(); }
-  static inline f32 high() { return __builtin_inff(); }
-};
-template <>
-struct Extreme<f64> {
-  static inline f64 low() { return -__builtin_inf(); }
-  static inline f64 high() { return __builtin_inf(); }
-};
-template <class T>
-struct MinPlus {
-  static inline T zero() { return Extreme<T>::high(); }
-  static inline T go(T acc, T a, T b) { return sMin<T>(acc, WrapAdd<T>::go(a, b)); }
-};
-template <class T>
-struct MaxPlus {
-  static inline T zero() { return Extreme<T>::low(); }
-  static inline T go(T acc, T a, T b) { return sMax<T>(acc, WrapAdd<T>::go(a, b)); }
-};
 
 // ---- the inner kernel -------------------------------------------------------------------------------------------------------
 
@@ -261,13 +183,6 @@ static inline u32 groupOf(const Matmul& m) {
 
 // ---- tiles --------------------------------------------------------------------------------------------------------------------
 
-// Rows of one output matrix and the columns to compute of them.
-struct MatTask {
-  u32 batch;
-  u32 rowAt, rowCount;  // in MatJob::rows
-  u32 column, columnCount;
-};
-
 struct MatJob {
   Exec* exec;
   const Step* step;
@@ -275,15 +190,6 @@ struct MatJob {
   const MatTask* tasks;
   StoreOut* outs;
 };
-
-static u64 matrixOf(const Matmul& m, const u32* strides, u32 batch) {
-  u64 at = 0;
-  for (u32 d = m.batchRank; d-- > 0;) {
-    at += u64(batch % m.batchShape[d]) * strides[d];
-    batch /= m.batchShape[d];
-  }
-  return at;
-}
 
 // Scratch of a task, in elements of the common dtype.
 static const u32 kMatBytesC = kMatRows * kMatColumns;
@@ -354,102 +260,27 @@ static void matTask(void* argument, u32 number, u32 workerNumber) {
 
 // ---- what to compute ------------------------------------------------------------------------------------------------------------
 
-// Computes the columns [column, column + columnCount) of the rows in `rows` (numbered through all matrices), or of the rows
-// that are not in it.
+// Computes the columns [column, column + columnCount) of the rows in `rows`, or of those that are not in it.
 static void computeTiles(Step& step, StepRun& run, const RangeSet& rows, bool inverted, u32 column, u32 columnCount) {
   const Matmul& m = *static_cast<const Matmul*>(step.state);
   Exec& exec = *run.exec;
   Arena& arena = mainArena(exec);
-  const u64 all = u64(m.batches) * m.rows;
-  const u64 wanted = inverted ? all - rangesElements(rows) : rangesElements(rows);
-  if (wanted == 0 || columnCount == 0) return;
-  const u32 perRow = (columnCount + kMatColumns - 1) / kMatColumns;
-  u32* list = static_cast<u32*>(arenaAlloc(arena, wanted * sizeof(u32)));
-  // Each matrix may leave one part of a tile.
-  const u64 bound = (wanted / kMatRows + (m.batches < wanted ? m.batches : wanted) + 1) * perRow;
-  MatTask* tasks = static_cast<MatTask*>(arenaAlloc(arena, bound * sizeof(MatTask)));
-  StoreOut* outs = static_cast<StoreOut*>(arenaAlloc(arena, bound * sizeof(StoreOut)));
-  if (list == nullptr || tasks == nullptr || outs == nullptr) return;
-  u32 listCount = 0, taskCount = 0, openBatch = 0, openAt = 0;
-  const auto close = [&]() {
-    for (u32 c = 0; openAt < listCount && c < columnCount; c += kMatColumns) {
-      const u32 width = columnCount - c < kMatColumns ? columnCount - c : kMatColumns;
-      tasks[taskCount++] = MatTask{openBatch, openAt, listCount - openAt, column + c, width};
-    }
-    openAt = listCount;
-  };
-  const auto add = [&](u64 first, u64 end) {
-    for (u64 row = first; row < end; row++) {
-      const u32 batch = u32(row / m.rows);
-      if (batch != openBatch || listCount - openAt == kMatRows) close();
-      openBatch = batch;
-      list[listCount++] = u32(row % m.rows);
-    }
-  };
-  u64 next = 0;
-  for (u32 i = 0; i < rows.count; i++) {
-    const u64 first = rows.data[i].start, end = first + rows.data[i].count;
-    if (inverted) add(next, first);
-    else add(first, end);
-    next = end;
-  }
-  if (inverted) add(next, all);
-  close();
-  MatJob job = {&exec, &step, list, tasks, outs};
-  const f64 cost = f64(wanted) * columnCount * (m.depth + 4) * step.costNs;
-  if (worthThreads(exec, cost)) {
-    poolRun(*exec.pool, taskCount, matTask, &job);
+  MatTiles tiles = planTiles(m, rows, inverted, column, columnCount, kMatRows, kMatColumns);
+  if (tiles.rowCount == 0) return;
+  tiles.rows = static_cast<u32*>(arenaAlloc(arena, tiles.rowCount * sizeof(u32)));
+  tiles.tasks = static_cast<MatTask*>(arenaAlloc(arena, tiles.taskBound * sizeof(MatTask)));
+  StoreOut* outs = static_cast<StoreOut*>(arenaAlloc(arena, tiles.taskBound * sizeof(StoreOut)));
+  if (tiles.rows == nullptr || tiles.tasks == nullptr || outs == nullptr) return;
+  fillTiles(m, rows, tiles);
+  MatJob job = {&exec, &step, tiles.rows, tiles.tasks, outs};
+  const u64 elements = tiles.rowCount * columnCount;
+  if (worthThreads(exec, f64(elements) * (m.depth + 4) * step.costNs)) {
+    poolRun(*exec.pool, tiles.taskCount, matTask, &job);
   } else {
-    for (u32 i = 0; i < taskCount; i++) matTask(&job, i, 0);
+    for (u32 i = 0; i < tiles.taskCount; i++) matTask(&job, i, 0);
   }
-  run.elements += wanted * columnCount;
-  joinUnordered(exec, step, outs, taskCount, run.changed);
-}
-
-// Elements of a matrix of `columns` columns -> the rows they lie in.
-static void touchedRows(const RangeSet& changed, u32 columns, RangeSet& rows, Arena& arena) {
-  for (u32 i = 0; i < changed.count; i++) {
-    const u32 first = changed.data[i].start / columns;
-    rangesPush(rows, first, (changed.data[i].start + changed.data[i].count - 1) / columns - first + 1, arena);
-  }
-}
-
-// The same for columns.
-static void touchedColumns(const RangeSet& changed, u32 columns, RangeSet& set, Arena& arena) {
-  for (u32 i = 0; i < changed.count; i++) {
-    const u32 first = changed.data[i].start % columns;
-    const u64 end = u64(first) + changed.data[i].count;
-    if (changed.data[i].count >= columns) return rangesPush(set, 0, columns, arena);
-    if (end <= columns) {
-      rangesPush(set, first, changed.data[i].count, arena);
-    } else {
-      rangesPush(set, first, columns - first, arena);
-      rangesPush(set, 0, u32(end - columns), arena);
-    }
-  }
-}
-
-// Rows that must be computed wholly, and columns that must be in all rows.
-static void dirtyMatmul(Step& step, StepRun& run, RangeSet& rows, RangeSet& columns) {
-  const Matmul& m = *static_cast<const Matmul*>(step.state);
-  Exec& exec = *run.exec;
-  Arena& arena = mainArena(exec);
-  const RangeSet* changedA = changesOf(exec, step.inputs[0]);
-  const RangeSet* changedB = changesOf(exec, step.inputs[1]);
-  const u32 all = u32(u64(m.batches) * m.rows);
-  if (run.full || (changedA != nullptr && !m.aPlain) || (changedB != nullptr && !m.bPlain && !m.bShared)) {
-    return rangesPush(rows, 0, all, arena);
-  }
-  if (changedA != nullptr) touchedRows(*changedA, m.depth, rows, arena);
-  if (changedB != nullptr && m.bShared) touchedColumns(*changedB, m.columns, columns, arena);
-  if (changedB != nullptr && !m.bShared) {
-    RangeSet matrices;
-    memset(&matrices, 0, sizeof matrices);
-    touchedRows(*changedB, m.depth * m.columns, matrices, arena);
-    for (u32 i = 0; i < matrices.count; i++) rangesPush(rows, matrices.data[i].start * m.rows, matrices.data[i].count * m.rows, arena);
-  }
-  rangesNormalise(rows, arena);
-  rangesNormalise(columns, arena);
+  run.elements += elements;
+  joinUnordered(exec, step, outs, tiles.taskCount, run.changed);
 }
 
 static void runMatmul(Step& step, StepRun& run) {
@@ -457,8 +288,9 @@ static void runMatmul(Step& step, StepRun& run) {
   RangeSet rows, columns;
   memset(&rows, 0, sizeof rows);
   memset(&columns, 0, sizeof columns);
-  dirtyMatmul(step, run, rows, columns);
   const Matmul& m = *static_cast<const Matmul*>(step.state);
+  Exec& exec = *run.exec;
+  dirtyMatmul(m, run.full, changesOf(exec, step.inputs[0]), changesOf(exec, step.inputs[1]), rows, columns, mainArena(exec));
   computeTiles(step, run, rows, false, 0, m.columns);
   for (u32 i = 0; i < columns.count; i++) computeTiles(step, run, rows, true, columns.data[i].start, columns.data[i].count);
 }

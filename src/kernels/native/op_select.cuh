@@ -4,16 +4,12 @@
 // two equal neighbours, give that value (so infinities do not turn into NaN). topk: best first, equal values by lower
 // index, NaN last; -0 and 0 are equal. Results depend on the lane's values alone, never on how they were found.
 #pragma once
-#include "op_reduce.cuh"
+#include "cast.cuh"
+#include "exec.cuh"
+#include "select_state.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
-
-// A page seen as [outer, n, inner]; lane l has its elements at (l / inner) * n * inner + l % inner + i * inner.
-struct Lanes {
-  u32 outer, n, inner;
-  ReduceDim dims[3];
-};
 
 static bool lanesOf(const Page& input, i32 axis, Lanes& lanes) {
   lanes.outer = lanes.inner = 1;
@@ -63,23 +59,11 @@ static void laneBlock(const Page& input, const Lanes& lanes, u32 lane, u32 first
 static const u32 kSelectBuffer = 1u << 15;  // values selected among in memory
 static const u32 kSelectBits = 11;          // of a key, per pass over a longer lane
 
-struct Quantile {
-  Lanes lanes;
-  f64 q;
-};
-
 struct SelectScratch {
   u64 keys[kSelectBuffer];
   f64 block[kSelectBlock];
   u32 counts[1u << kSelectBits];
 };
-
-// A bijection from f64 (without NaN) to u64 that keeps the order, -0 below 0.
-static inline u64 keyOf(f64 value) {
-  const u64 bits = asWord<f64>(value);
-  return (bits >> 63) != 0 ? ~bits : bits | 0x8000000000000000ull;
-}
-static inline f64 valueOf(u64 key) { return wordAs<f64>((key >> 63) != 0 ? key & 0x7fffffffffffffffull : ~key); }
 
 static void siftDown(u64* keys, u32 at, u32 count) {
   const u64 key = keys[at];
@@ -237,16 +221,11 @@ static Neighbours selectLong(const Page& input, const Lanes& lanes, u32 lane, u3
 }
 
 static f64 quantileLane(const Quantile& state, const Page& input, u32 lane, SelectScratch& s) {
-  const f64 position = state.q * f64(state.lanes.n - 1);
-  const f64 whole = sFloor(position);
-  const f64 t = position - whole;
-  const u32 k = u32(whole);
+  f64 t;
+  const u32 k = quantilePlace(state.q, state.lanes.n, &t);
   const Neighbours at = state.lanes.n <= kSelectBuffer ? selectShort(input, state.lanes, lane, k, s)
                                                       : selectLong(input, state.lanes, lane, k, s);
-  if (at.nan) return wordAs<f64>(0x7ff8000000000000ull);
-  if (t == 0 || at.low == at.high) return at.low;
-  const f64 distance = at.high - at.low;
-  return t < 0.5 ? at.low + distance * t : at.high - distance * (1 - t);
+  return at.nan ? wordAs<f64>(0x7ff8000000000000ull) : interpolate(at.low, at.high, t);
 }
 
 static void computeQuantile(const Step& step, u32 start, u32 count, void* out, void* scratch) {
@@ -290,21 +269,6 @@ static const Op kOpQuantile = {"quantile", MMSB_OP_QUANTILE, 1, prepareQuantile,
 
 // ---- topk ---------------------------------------------------------------------------------------------------------------------
 
-struct Topk {
-  Lanes lanes;
-  u32 k;
-  bool values, largest;
-  u32 width;  // neighbouring lanes that are stored together
-};
-
-// One element of a lane; a higher key is better, then a lower index.
-struct Candidate {
-  u64 key;
-  u32 index;
-};
-
-static inline bool better(const Candidate& a, const Candidate& b) { return a.key > b.key || (a.key == b.key && a.index < b.index); }
-
 // Restores the heap, whose root is the worst.
 static void sinkCandidate(Candidate* heap, u32 at, u32 count) {
   const Candidate moved = heap[at];
@@ -319,19 +283,9 @@ static void sinkCandidate(Candidate* heap, u32 at, u32 count) {
   heap[at] = moved;
 }
 
-// Keys of a widened block, in place. NaN is the worst; zeros are equal.
+// Keys of a widened block, in place.
 static void candidateKeys(u32 wide, bool largest, u64* block, u32 count) {
-  for (u32 i = 0; i < count; i++) {
-    u64 key = block[i];
-    if (wide == I64) key ^= 0x8000000000000000ull;
-    bool nan = false;
-    if (wide == F64) {
-      const f64 value = wordAs<f64>(block[i]) + 0.0;
-      nan = value != value;
-      key = keyOf(value);
-    }
-    block[i] = nan ? 0 : largest ? key : ~key;
-  }
+  for (u32 i = 0; i < count; i++) block[i] = candidateKey(wide, largest, block[i]);
 }
 
 // The k best of a lane, best first.
