@@ -134,7 +134,7 @@ t.test('a byte flipped anywhere in the file is found, or means nothing', async (
   const whole = fs.readFileSync(file)
   let found = 0
   let harmless = 0
-  for (let at = 0; at < whole.length; at += at < 128 ? 1 : 1499) {
+  for (let at = 0; at < whole.length; at += at < 128 ? 1 : 2999) {
     const broken = Buffer.from(whole)
     broken[at] = (broken[at] ?? 0) ^ 0x20
     fs.writeFileSync(file, broken)
@@ -150,7 +150,7 @@ t.test('a byte flipped anywhere in the file is found, or means nothing', async (
     same(t, bytes, pages)
     opened.close()
   }
-  t.ok(found > 200, `${found} found, ${harmless} in bytes that nothing reads`)
+  t.ok(found > 100, `${found} found, ${harmless} in bytes that nothing reads`)
   await store.close()
 })
 
@@ -169,7 +169,8 @@ t.test('chunks of zeros and repeated chunks take no room', async (t) => {
 t.test(
   'the event loop runs while a checkpoint is written, appends go on, and one waits for the other',
   async (t) => {
-    const store = await openStore(scratch())
+    const dir = scratch()
+    const store = await openStore(dir, { catalog: catalogIn(dir) })
     await appendAll(store, 1, 10)
     const pages = new Map([[1, framesOf(1, 400 * CHUNK)]])
     let longestMs = 0
