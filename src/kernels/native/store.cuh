@@ -101,7 +101,8 @@ static bool diffRunsOf(u32 size, const u8* now, const u8* next, u32 bytes, u32 e
     const ChunkDiff diff = compareChunk(size, now, next);
     if (diff == CHUNK_SAME) return false;
     if (diff == CHUNK_ALL) {
-      rangesPushAscending(out.changed, element, kChunkBytes / size, *out.arena);
+      if (out.ascending) rangesPushAscending(out.changed, element, kChunkBytes / size, *out.arena);
+      else rangesPush(out.changed, element, kChunkBytes / size, *out.arena);
       *lo = 0;
       *hi = bytes;
       return true;
