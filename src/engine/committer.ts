@@ -464,9 +464,9 @@ export class Committer {
     const versions: Record<string, number> = {}
     for (const id of pending.writes) {
       const page = this.#rooms.registry.byId(id)
-      if (page !== undefined) versions[page.name] = page.version
+      if (page !== undefined) setOwn(versions, page.name, page.version)
     }
-    for (const page of pending.creates) versions[page.name] = page.version
+    for (const page of pending.creates) setOwn(versions, page.name, page.version)
     return versions
   }
 
@@ -552,4 +552,10 @@ function changeOf(page: PageRecord, kind: PageChange['kind'], ranges: Uint32Arra
 function leavesEventLoop(plan: Plan, frames: Uint8Array): boolean {
   const payloadNs = frames.byteLength / 2
   return (plan.observedNs || plan.costNs) + payloadNs > PLAN_ASYNC_THRESHOLD_NS
+}
+
+/** A page may be called `__proto__`, to which plain assignment gives a prototype instead of a property. */
+function setOwn(record: Record<string, number>, name: string, value: number): void {
+  if (name !== '__proto__') record[name] = value
+  else Object.defineProperty(record, name, { value, enumerable: true, configurable: true, writable: true })
 }

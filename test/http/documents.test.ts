@@ -1,0 +1,49 @@
+/** The routes, flags and bytes that documents name are those the code has. */
+import { readdirSync, readFileSync } from 'node:fs'
+import t from 'tap'
+import { ackMessage } from '../../src/http/binary.js'
+import { Process } from '../cli/process.js'
+import { serve } from './helpers.js'
+
+const ROOT = new URL('../../', import.meta.url)
+const read = (path: string): string => readFileSync(new URL(path, ROOT), 'utf8')
+const DOCUMENTS = ['README.md', ...readdirSync(new URL('docs', ROOT)).map((name) => `docs/${name}`)].filter(
+  (name) => name.endsWith('.md'),
+)
+
+t.test('every route a document names is there', async (t) => {
+  const { call } = await serve(t)
+  const { paths } = (await call('GET', '/openapi.json')).body as {
+    paths: Record<string, Record<string, object>>
+  }
+  const shapes = new Map(
+    Object.entries(paths).map(([path, methods]) => [path.replace(/\{\w+\}/g, '{}'), methods]),
+  )
+  let count = 0
+  for (const document of DOCUMENTS) {
+    for (const [text, method, path] of read(document).matchAll(
+      /\b(GET|PUT|POST|PATCH|DELETE) (\/v1\/[\w/{}]+)/g,
+    )) {
+      const methods = shapes.get(path!.replace(/\{\w+\}/g, '{}'))
+      t.ok(methods !== undefined && method!.toLowerCase() in methods, `${document}: ${text}`)
+      count++
+    }
+  }
+  t.ok(count > 0)
+})
+
+t.test('every flag of `mmsb serve` a document names is there', async (t) => {
+  const help = new Process(['serve', '--help'])
+  t.equal(await help.exited, 0)
+  for (const document of DOCUMENTS) {
+    for (const [, flags] of read(document).matchAll(/mmsb(?:\.js)? serve ([^`\n]*)/g)) {
+      for (const [flag] of flags!.matchAll(/--[a-z-]+/g))
+        t.ok(help.stdout.includes(`  ${flag}`), `${document}: ${flag}`)
+    }
+  }
+})
+
+t.test('the acknowledgement of docs/FORMAT.md', async (t) => {
+  const [, hex] = /The ack of the third frame[^`]*```hex\n([^`]+)```/.exec(read('docs/FORMAT.md')) ?? []
+  t.equal(ackMessage(3, 7).toString('hex'), hex?.replace(/\s/g, ''))
+})
