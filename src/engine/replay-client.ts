@@ -113,11 +113,12 @@ export class ReplayClient {
       Atomics.store(this.#data.cancelled, 0, number)
     }
     try {
-      if (signal?.aborted === true) throw new MmsbError('INTERNAL', 'Nobody waits for the answer any more.')
+      if (isAborted(signal)) throw cancelled()
       signal?.addEventListener('abort', cancel, { once: true })
       this.#client ??= new WorkerClient(startWorker('replay-worker', this.#data, import.meta.url))
       const answer = (await this.#client.request({ number, request })) as ReplayAnswer
       if ('value' in answer) resolve(answer.value)
+      else if (isAborted(signal)) reject(cancelled())
       else reject(new MmsbError(answer.failure.code, answer.failure.detail, { ...answer.failure.extra }))
     } catch (error) {
       // The thread is gone, or nobody is there.
@@ -150,3 +151,8 @@ export class ReplayClient {
     await this.#forget()
   }
 }
+
+const isAborted = (signal: AbortSignal | undefined): boolean => signal?.aborted === true
+
+const cancelled = (): MmsbError =>
+  new MmsbError('INVALID_REQUEST', 'The request was cancelled by who made it.')

@@ -1,7 +1,7 @@
 /**
  * Checks requests and messages against the schemas, compiled once at start.
  *
- * Invariants: nothing is removed, defaulted or coerced in a body; a query string, being text, is turned into the
+ * Invariants: nothing is removed, defaulted or coerced in a body; path and query string, being text, are turned into the
  * integers and booleans its schema names, and only when the text is exactly one. A failure names the field.
  */
 import type { FastifySchemaCompiler } from 'fastify'
@@ -31,7 +31,7 @@ export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, http
   if (isBinary(schema) || httpPart === 'headers') return () => true
   const compiled = Compile(schema)
   const where = httpPart === 'querystring' ? 'query' : httpPart === 'params' ? 'path' : 'body'
-  const coerce = httpPart === 'querystring' ? coercerOf(schema) : undefined
+  const coerce = httpPart === 'querystring' || httpPart === 'params' ? coercerOf(schema) : undefined
   return (value: unknown) => {
     const candidate = coerce === undefined ? value : coerce(value as Record<string, unknown>)
     if (compiled.Check(candidate)) return { value: candidate }

@@ -23,6 +23,12 @@ const ROUTES = [
   'PUT /v1/pages/{name}/data',
   'GET /v1/read',
   'POST /v1/transactions',
+  'POST /v1/whatif',
+  'GET /v1/epochs',
+  'GET /v1/epochs/{epoch}',
+  'GET /v1/diff',
+  'GET /v1/pages/{name}/history',
+  'POST /v1/verify',
   'GET /v1/graph',
   'GET /v1/status',
   'GET /v1/stats',
@@ -90,7 +96,7 @@ t.test('it is OpenAPI 3.1', async (t) => {
       { 'application/problem+json': { schema: Object } },
       `${route}: problems`,
     )
-    t.equal(operation.requestBody !== undefined, /^(PUT|PATCH) |transactions/.test(route), `${route}: body`)
+    t.equal(operation.requestBody !== undefined, /^(PUT|PATCH) |transactions|whatif|verify/.test(route), `${route}: body`)
   }
 })
 

@@ -10,9 +10,11 @@ import { MmsbError } from '../../errors.js'
 import { DTYPE_INFO } from '../../state/dtype.js'
 import type { DeltaInput, DeltaValues, Merge } from '../../state/types.js'
 import type { App, AppContext, Reply } from '../context.js'
+import { untilGone } from '../gone.js'
 import { renderPieces } from '../json-values.js'
 import { byteRangeOf, etagOf, expectedVersion, isNotModified, preferredType } from '../negotiate.js'
 import { bytesOf, typedArrayOf } from '../octets.js'
+import { renderRead } from '../read-answer.js'
 import { NameParams, Octets } from '../schemas/common.js'
 import {
   DataAnswer,
@@ -71,42 +73,39 @@ export function dataRoutes(app: App, context: AppContext): void {
     },
     async (request, reply) => {
       const { headers } = request
-      const page = bus.peek(request.params.name)
+      const { epoch } = request.query
+      const signal = epoch === undefined ? undefined : untilGone(reply)
+      const page =
+        epoch === undefined
+          ? bus.peek(request.params.name)
+          : await bus.peekAt(request.params.name, epoch, { signal })
       const type = preferredType(headers.accept, OFFERED)
       if (type === undefined) {
         throw new MmsbError('INVALID_REQUEST', `Accept: ${OFFERED.join(' and ')} are what there is`)
       }
-      checkEpoch(request.query.epoch)
       void reply.header('vary', 'accept').header('accept-ranges', 'bytes')
       if (isNotModified(headers['if-none-match'], page.version)) {
-        return reply.header('etag', etagOf(page.version)).header('mmsb-epoch', bus.epoch).code(304).send()
+        return reply
+          .header('etag', etagOf(page.version))
+          .header('mmsb-epoch', epoch ?? bus.epoch)
+          .code(304)
+          .send()
       }
       return type === JSON_TYPE
-        ? sendJson(reply, page, request.query)
-        : sendOctets(reply, page, request.query, headers)
+        ? sendJson(reply, page, request.query, signal)
+        : sendOctets(reply, page, request.query, headers, signal)
     },
   )
 
-  /** Only the newest epoch can be read. */
-  const checkEpoch = (epoch: number | undefined): void => {
-    if (epoch === undefined || epoch === bus.epoch) return
-    if (epoch > bus.epoch) {
-      throw new MmsbError('EPOCH_NOT_FOUND', `epoch ${epoch} is not there yet, the newest is ${bus.epoch}`)
-    }
-    throw compacted(epoch)
-  }
-
-  const compacted = (epoch: number): MmsbError =>
-    new MmsbError('EPOCH_COMPACTED', `epoch ${epoch} cannot be read any more`, { minEpoch: bus.minEpoch })
-
   const read = async (
     page: PageShape,
-    query: DataQueryValues,
+    { epoch }: DataQueryValues,
     offset: number,
     count: number,
+    signal: AbortSignal | undefined,
   ): Promise<PageData> => {
-    const data = await bus.data(page.name, { offset, count })
-    if (query.epoch !== undefined && data.epoch !== query.epoch) throw compacted(query.epoch)
+    const past = epoch === undefined ? {} : { epoch, signal }
+    const data = await bus.data(page.name, { offset, count, ...past })
     if (data.dtype !== page.dtype || data.values.length !== count) {
       throw new MmsbError(
         'PAGE_NOT_FOUND',
@@ -116,10 +115,15 @@ export function dataRoutes(app: App, context: AppContext): void {
     return data
   }
 
-  const sendJson = async (reply: Reply, page: PageShape, query: DataQueryValues): Promise<Reply> => {
+  const sendJson = async (
+    reply: Reply,
+    page: PageShape,
+    query: DataQueryValues,
+    signal: AbortSignal | undefined,
+  ): Promise<Reply> => {
     const isPart = query.offset !== undefined || query.count !== undefined
     const { offset, count } = elementRange(page, query)
-    const data = await read(page, query, offset, count)
+    const data = await read(page, query, offset, count, signal)
     describeData(reply, data)
     if (isPart && count > 0) {
       void reply.header('content-range', `elements ${offset}-${offset + count - 1}/${page.elements}`)
@@ -140,6 +144,7 @@ export function dataRoutes(app: App, context: AppContext): void {
     page: PageShape,
     query: DataQueryValues,
     headers: IncomingHttpHeaders,
+    signal: AbortSignal | undefined,
   ): Promise<Reply> => {
     const { sizeBytes } = DTYPE_INFO[page.dtype]
     if (query.offset !== undefined || query.count !== undefined) {
@@ -147,7 +152,7 @@ export function dataRoutes(app: App, context: AppContext): void {
         throw new MmsbError('INVALID_REQUEST', 'give either offset and count or a Range header')
       }
       const { offset, count } = elementRange(page, query)
-      const data = await read(page, query, offset, count)
+      const data = await read(page, query, offset, count, signal)
       describeData(reply, data)
       return sendPart(reply, bytesOf(data.values), offset * sizeBytes, page.bytes)
     }
@@ -155,12 +160,12 @@ export function dataRoutes(app: App, context: AppContext): void {
     const range = isRangeMeant ? byteRangeOf(headers.range, page.bytes) : undefined
     if (range === null) throw outside(page, `Range: ${headers.range}`)
     if (range === undefined) {
-      const data = await read(page, query, 0, page.elements)
+      const data = await read(page, query, 0, page.elements, signal)
       describeData(reply, data)
       return reply.code(200).header('content-type', OCTETS).send(bytesOf(data.values))
     }
     const first = Math.floor(range.start / sizeBytes)
-    const data = await read(page, query, first, Math.ceil(range.end / sizeBytes) - first)
+    const data = await read(page, query, first, Math.ceil(range.end / sizeBytes) - first, signal)
     describeData(reply, data)
     const bytes = bytesOf(data.values).subarray(
       range.start - first * sizeBytes,
@@ -250,23 +255,13 @@ export function dataRoutes(app: App, context: AppContext): void {
       },
     },
     async (request, reply) => {
-      checkEpoch(request.query.epoch)
-      const { epoch, pages } = await bus.readMany(request.query.pages.split(','))
-      if (request.query.epoch !== undefined && epoch !== request.query.epoch)
-        throw compacted(request.query.epoch)
-      const pieces: (string | PageData)[] = [`{"epoch":${epoch},"pages":{`]
-      let separator = ''
-      for (const data of Object.values(pages)) {
-        const { name, dtype, shape, version } = data
-        pieces.push(
-          `${separator}"${name}":${JSON.stringify({ dtype, shape, version }).slice(0, -1)},"values":`,
-          data,
-          '}',
-        )
-        separator = ','
-      }
-      pieces.push('}}')
-      return reply.header('mmsb-epoch', epoch).header('content-type', JSON_UTF8).send(renderPieces(pieces))
+      const wanted = request.query.epoch
+      const past = wanted === undefined ? {} : { epoch: wanted, signal: untilGone(reply) }
+      const { epoch, pages } = await bus.readMany(request.query.pages.split(','), past)
+      return reply
+        .header('mmsb-epoch', epoch)
+        .header('content-type', JSON_UTF8)
+        .send(renderRead(epoch, pages))
     },
   )
 }

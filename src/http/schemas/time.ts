@@ -1,0 +1,143 @@
+/** What goes in and out of the routes about the past, verification and what-if. */
+import Type from 'typebox'
+import { HISTORY_LIMIT_MAX } from '../../limits.js'
+import {
+  CLOSED,
+  Digest,
+  DtypeName,
+  ElementIndex,
+  Epoch,
+  LocationName,
+  MergeName,
+  Name,
+  Value,
+  Values,
+} from './common.js'
+import { transactionFields } from './data.js'
+import { Derive } from './pages.js'
+
+const Limit = Type.Integer({ minimum: 1, maximum: HISTORY_LIMIT_MAX })
+const Nullable = <T extends Type.TSchema>(schema: T) => Type.Union([schema, Type.Null()])
+const Source = Nullable(Type.String())
+const Intent = Type.Unknown({ description: 'Any JSON; null when there was none.' })
+const Timestamp = Type.String({ format: 'date-time', description: 'ISO 8601, UTC' })
+const Next = Nullable(Epoch)
+
+export const EpochParams = Type.Object({ epoch: Epoch }, CLOSED)
+
+export const EpochsQuery = Type.Object(
+  {
+    from: Type.Optional(Epoch),
+    to: Type.Optional(Epoch),
+    page: Type.Optional(Name),
+    source: Type.Optional(Type.String()),
+    limit: Type.Optional(Limit),
+  },
+  CLOSED,
+)
+
+export const HistoryQuery = Type.Object(
+  { from: Type.Optional(Epoch), to: Type.Optional(Epoch), limit: Type.Optional(Limit) },
+  CLOSED,
+)
+
+export const DiffQuery = Type.Object(
+  {
+    from: Epoch,
+    to: Type.Optional(Epoch),
+    pages: Type.Optional(Type.String({ minLength: 1, description: 'Names, separated by commas.' })),
+  },
+  CLOSED,
+)
+
+const DeltaOp = Type.Object(
+  {
+    page: Name,
+    offset: Type.Optional(ElementIndex),
+    indices: Type.Optional(Type.Array(ElementIndex)),
+    mask: Type.Optional(Type.String()),
+    values: Values,
+    merge: MergeName,
+  },
+  { ...CLOSED, title: 'Delta' },
+)
+const CreateOp = Type.Object(
+  {
+    op: Type.Literal('create'),
+    page: Name,
+    dtype: DtypeName,
+    shape: Type.Array(Type.Integer()),
+    location: LocationName,
+    fill: Type.Optional(Value),
+    derive: Type.Optional(Derive),
+  },
+  { ...CLOSED, title: 'Page made' },
+)
+const DeleteOp = Type.Object({ op: Type.Literal('delete'), page: Name }, { ...CLOSED, title: 'Page ended' })
+
+export const EpochEntry = Type.Object(
+  {
+    epoch: Epoch,
+    timestamp: Timestamp,
+    transactions: Type.Array(
+      Type.Object(
+        { source: Source, intent: Intent, ops: Type.Array(Type.Union([DeltaOp, CreateOp, DeleteOp])) },
+        CLOSED,
+      ),
+    ),
+    changed: Type.Array(Name),
+    digest: Digest,
+  },
+  CLOSED,
+)
+
+export const EpochsAnswer = Type.Object({ epochs: Type.Array(EpochEntry), next: Next }, CLOSED)
+
+export const HistoryAnswer = Type.Object(
+  {
+    name: Name,
+    versions: Type.Array(
+      Type.Object({ epoch: Epoch, timestamp: Timestamp, source: Source, intent: Intent }, CLOSED),
+    ),
+    next: Next,
+  },
+  CLOSED,
+)
+
+export const DiffAnswer = Type.Object(
+  {
+    from: Epoch,
+    to: Epoch,
+    pages: Type.Record(
+      Name,
+      Type.Object(
+        {
+          ranges: Type.Array(Type.Array(ElementIndex, { minItems: 2, maxItems: 2 })),
+          created: Type.Optional(Type.Literal(true)),
+          deleted: Type.Optional(Type.Literal(true)),
+        },
+        CLOSED,
+      ),
+    ),
+  },
+  CLOSED,
+)
+
+export const VerifyBody = Type.Object({ from: Type.Optional(Epoch), to: Type.Optional(Epoch) }, CLOSED)
+
+export const VerifyAnswer = Type.Object(
+  {
+    ok: Type.Boolean(),
+    from: Epoch,
+    to: Epoch,
+    epochs: Type.Integer(),
+    divergence: Nullable(Type.Object({ epoch: Epoch, page: Nullable(Name), detail: Type.String() }, CLOSED)),
+    problems: Type.Array(Type.String()),
+  },
+  CLOSED,
+)
+
+export const WhatIfBody = Type.Object(
+  { ops: transactionFields.ops, read: Type.Array(Name, { minItems: 1 }) },
+  CLOSED,
+)
