@@ -55,7 +55,7 @@ static MMSB_HD inline void storeLane(u32 dtype, void* data, u64 index, u64 lane)
 template <class To>
 static MMSB_HD inline u64 castLaneTo(u32 from, u64 x) {
   switch (laneOf(from)) {
-    case LANE_BOOL: return laneTo(sCast<To>(u8(x)));
+    case LANE_BOOL: return laneTo(sCast<To>(i32(u8(x))));
     case LANE_I32: return laneTo(sCast<To>(laneFrom<i32>(x)));
     case LANE_U32: return laneTo(sCast<To>(laneFrom<u32>(x)));
     case LANE_I64: return laneTo(sCast<To>(laneFrom<i64>(x)));
@@ -66,7 +66,9 @@ static MMSB_HD inline u64 castLaneTo(u32 from, u64 x) {
 }
 static MMSB_HD u64 castLane(u32 to, u32 from, u64 x) {
   switch (laneOf(to)) {
-    case LANE_BOOL: return castLaneTo<u8>(from, x);
+    case LANE_BOOL:
+      if (from == F32) return sToBool(f32Of(u32(x)));
+      return from == F64 ? sToBool(f64Of(x)) : sToBool(x);
     case LANE_I32: {
       const u64 lane = castLaneTo<i32>(from, x);
       return isNarrow(to) ? laneTo(saturateNarrow(laneFrom<i32>(lane), u8(to))) : lane;
@@ -98,8 +100,12 @@ static MMSB_HD inline u64 evalCommon(u32 op, T a, T b) {
 static MMSB_HD inline u64 evalBool(u32 op, u8 a, u8 b) {
   switch (op) {
     case IR_AND:
+    case IR_MUL:
+    case IR_MIN:
     case IR_BITAND: return a & b;
     case IR_OR:
+    case IR_ADD:
+    case IR_MAX:
     case IR_BITOR: return a | b;
     case IR_BITXOR: return a ^ b;
     case IR_NOT: return a ^ 1;

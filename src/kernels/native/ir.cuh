@@ -68,8 +68,6 @@ static const u32 kIrMaxInputs = 64;          // IR_MAX_INPUTS
 enum LaneKind : u8 { LANE_BOOL, LANE_I32, LANE_U32, LANE_I64, LANE_U64, LANE_F32, LANE_F64 };
 
 static MMSB_HD inline LaneKind laneOf(u32 dtype) { return LaneKind((0x65341211110ull >> (4 * dtype)) & 15); }
-// Bytes of a lane: 1 4 4 8 8 4 8.
-static MMSB_HD inline u32 laneBytes(u32 kind) { return (0x8488441u >> (4 * kind)) & 15; }
 static MMSB_HD inline bool isNarrow(u32 dtype) { return dtype >= U8 && dtype <= I16; }
 static MMSB_HD inline bool isFloatDtype(u32 dtype) { return dtype >= F32; }
 

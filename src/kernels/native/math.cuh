@@ -487,26 +487,20 @@ MMSB_FN f64 mTanh(f64 x) {
 
 // ---- pow ----------------------------------------------------------------------------------------------------------
 
-// Signs and the exceptional cases around `magnitude` = |x|^y as computed for ordinary numbers.
+// a >= 0 rounded to an integer, half to even.
+MMSB_FN f64 nearestInteger(f64 a) { return a < 0x1p52 ? (a + 0x1p52) - 0x1p52 : a; }
+
+// Signs and the exceptional cases around `magnitude` = |x|^y as computed for ordinary numbers. (& and |, not && and ||: a
+// branch would keep loops from being vectorised.)
 MMSB_FN f64 powEdges(f64 x, f64 y, f64 magnitude) {
-  const f64 ax = mAbs(x);
-  const bool large = mAbs(y) >= 0x1p53;  // an even integer, or infinite
-  const f64 rounded = ((large ? 0.0 : y) + kRounder) - kRounder, half = (large ? 0.0 : y) * 0.5;
-  // |y| < 2^51 is rounded by kRounder; above that fractions are .5 at most and the sum is inexact, so look at the bits.
-  const u64 yBits = bitsOf(y) & ~kSignBit;
-  const bool inRounderRange = mAbs(y) < 0x1p51;
-  const bool integer = inRounderRange ? rounded == y : (large || (mAbs(y) >= 0x1p52) || (yBits & 1) == 0);
-  const f64 halfRounded = (half + kRounder) - kRounder;
-  const bool oddSmall = inRounderRange && halfRounded != half;
-  const bool oddLarge = !inRounderRange && !large &&
-                        (mAbs(y) >= 0x1p52 ? (yBits & 1) != 0 : (yBits & 2) != 0);
-  const bool odd = integer && (oddSmall || oddLarge);
-  const bool negative = (bitsOf(x) & kSignBit) != 0;
-  f64 r = (ax == 1.0 && mAbs(y) == MMSB_INF) ? 1.0 : magnitude;
-  r = negative && odd ? -r : r;
-  r = negative && ax > 0.0 && ax < MMSB_INF && !integer ? MMSB_NAN : r;
-  r = (x != x || y != y) ? MMSB_NAN : r;
-  return (x == 1.0 || y == 0.0) ? 1.0 : r;
+  const f64 ax = mAbs(x), ay = mAbs(y), half = 0.5 * ay;
+  const bool fraction = nearestInteger(ay) != ay;
+  const bool odd = !fraction & (nearestInteger(half) != half);
+  f64 r = ((ax == 1.0) & (ay == MMSB_INF)) ? 1.0 : magnitude;
+  r = f64Of(bitsOf(r) ^ (odd ? bitsOf(x) & kSignBit : 0));
+  r = ((x < 0.0) & (ax < MMSB_INF) & fraction) ? MMSB_NAN : r;
+  r = ((x != x) | (y != y)) ? MMSB_NAN : r;
+  return ((x == 1.0) | (y == 0.0)) ? 1.0 : r;
 }
 
 MMSB_FN f32 mPow(f32 base, f32 power) {
@@ -561,7 +555,7 @@ MMSB_FN f64 mPow(f64 x, f64 y) {
   ay = ay > 0x1p65 ? 0x1p65 : ay;
   ay = ay < 0x1p-70 ? 0x1p-70 : ay;
   const f64 yc = mCopySign(ay, y);
-  const bool ordinary = ax > 0.0 && ax < MMSB_INF;
+  const bool ordinary = (ax > 0.0) & (ax < MMSB_INF);
   const Double2 log2x = log2Precise(ordinary ? ax : 2.0);
   const f64 product = yc * log2x.head;
   const f64 productLow = productError(yc, log2x.head, product) + yc * log2x.tail;

@@ -2,8 +2,8 @@
 // merges, casts and reductions.
 //
 // Invariants: no undefined behaviour for any operand; the same bits on host and device (docs/DETERMINISM.md). Operations
-// are branch-light, so that a loop over a block is vectorised. They work on "lane" types: u8 for bool (0 or 1), i32, u32,
-// i64, u64, f32, f64; narrow integers are computed in i32 and brought back by narrow(). Must not know of pages.
+// are branch-light, so that a loop over a block is vectorised. Narrow integers may as well be computed in i32 and brought
+// back by narrow(). bool is 0 or 1 and has operations of its own where it is used. Must not know of pages.
 #pragma once
 #include <math.h>
 
@@ -24,6 +24,24 @@ struct Lane<u8> {
   using Unsigned = u32;  // what it wraps in
   static const bool isFloat = false, isSigned = false;
   static const u32 bits = 8;
+};
+template <>
+struct Lane<i8> {
+  using Unsigned = u32;
+  static const bool isFloat = false, isSigned = true;
+  static const u32 bits = 8;
+};
+template <>
+struct Lane<u16> {
+  using Unsigned = u32;
+  static const bool isFloat = false, isSigned = false;
+  static const u32 bits = 16;
+};
+template <>
+struct Lane<i16> {
+  using Unsigned = u32;
+  static const bool isFloat = false, isSigned = true;
+  static const u32 bits = 16;
 };
 template <>
 struct Lane<i32> {
@@ -92,15 +110,6 @@ MMSB_WRAPPING(sAdd, +)
 MMSB_WRAPPING(sSub, -)
 MMSB_WRAPPING(sMul, *)
 #undef MMSB_WRAPPING
-// bool adds as or, multiplies as and, like NumPy.
-template <>
-MMSB_HD inline u8 sAdd(u8 a, u8 b) {
-  return a | b;
-}
-template <>
-MMSB_HD inline u8 sMul(u8 a, u8 b) {
-  return a & b;
-}
 
 // Floats only.
 template <class T>
@@ -108,21 +117,56 @@ MMSB_FN T sDiv(T a, T b) {
   return a / b;
 }
 
-// Rounding to minus infinity; x // 0 = 0; the most negative // -1 wraps.
+// The floor of a quotient of integers as a float, exact: a quotient of integers of at most 32 bits that is not an integer
+// is further from one than a rounding of f64 (for 16 bits: of f32) reaches. There are vector instructions for it.
+MMSB_FN f64 floorQuotient(f64 a, f64 b) {
+#ifdef __CUDA_ARCH__
+  return floor(a / b);
+#else
+  return __builtin_floor(a / b);
+#endif
+}
+MMSB_FN f32 floorQuotient(f32 a, f32 b) {
+#ifdef __CUDA_ARCH__
+  return floorf(a / b);
+#else
+  return __builtin_floorf(a / b);
+#endif
+}
+MMSB_FN f64 exactFloat(u32 x) { return f64(i32(x ^ 0x80000000u)) + 2147483648.0; }
+
+// Rounding to minus infinity; x // 0 = 0; the least integer // -1 wraps. This one for 64 bits.
 template <class T>
 MMSB_FN T sFloorDiv(T a, T b) {
   using U = typename Lane<T>::Unsigned;
-  if (b == 0) return 0;
-  if (Lane<T>::isSigned && b == T(-1)) return T(U(0) - U(a));
-  const T q = a / b;
-  return (Lane<T>::isSigned && q * b != a && ((a < 0) != (b < 0))) ? T(q - 1) : q;
+  if constexpr (Lane<T>::bits <= 16) {
+    const f32 q = floorQuotient(f32(a), f32(b == 0 ? T(1) : b));
+    return b == 0 ? T(0) : T(i32(q));
+  }
+  const bool minus = Lane<T>::isSigned && b == T(-1);
+  const T divisor = (b == 0) | minus ? T(1) : b;
+  const T q = a / divisor;
+  const bool less = Lane<T>::isSigned & (q * divisor != a) & ((a < 0) != (divisor < 0));
+  const T quotient = T(q - T(less));
+  return b == 0 ? T(0) : minus ? T(U(0) - U(a)) : quotient;
+}
+template <>
+MMSB_HD inline i32 sFloorDiv(i32 a, i32 b) {
+  f64 q = floorQuotient(f64(a), f64(b == 0 ? 1 : b));
+  q = q == 2147483648.0 ? -2147483648.0 : q;
+  return b == 0 ? 0 : i32(q);
+}
+template <>
+MMSB_HD inline u32 sFloorDiv(u32 a, u32 b) {
+  const f64 q = floorQuotient(exactFloat(a), exactFloat(b == 0 ? 1 : b));
+  return b == 0 ? 0 : u32(i32(q - 2147483648.0)) ^ 0x80000000u;
 }
 // Sign of the divisor; x % 0 = 0.
 template <class T>
 MMSB_FN T sMod(T a, T b) {
-  if (b == 0 || (Lane<T>::isSigned && b == T(-1))) return 0;
-  const T r = a % b;
-  return (Lane<T>::isSigned && r != 0 && ((r < 0) != (b < 0))) ? T(r + b) : r;
+  using U = typename Lane<T>::Unsigned;
+  const T r = T(U(a) - U(sFloorDiv(a, b)) * U(b));
+  return b == 0 ? T(0) : r;
 }
 
 // Python's and NumPy's floor division and remainder of floats, from the exact remainder fmod.
@@ -378,16 +422,9 @@ MMSB_FN i32 saturateNarrow(i32 value, u8 dtype) {
   return value < low ? low : value > high ? high : value;
 }
 
-// sCast<To>(from) saturates; NaN gives 0; to bool it is x != 0.
+// sCast<To>(from) saturates; NaN gives 0. A bool counts as the integer 0 or 1; to bool: sToBool.
 template <class To>
 struct CastTo;
-template <>
-struct CastTo<u8> {
-  template <class From>
-  static MMSB_HD u8 from(From x) {
-    return x != 0;
-  }
-};
 template <>
 struct CastTo<i32> {
   static MMSB_HD i32 from(u8 x) { return x; }
@@ -395,7 +432,13 @@ struct CastTo<i32> {
   static MMSB_HD i32 from(u32 x) { return x > 0x7fffffffu ? 0x7fffffff : i32(x); }
   static MMSB_HD i32 from(i64 x) { return x < -0x80000000ll ? i32(-0x80000000ll) : x > 0x7fffffffll ? 0x7fffffff : i32(x); }
   static MMSB_HD i32 from(u64 x) { return x > 0x7fffffffu ? 0x7fffffff : i32(x); }
-  static MMSB_HD i32 from(f32 x) { return from(f64(x)); }
+  static MMSB_HD i32 from(f32 x) {
+    f32 y = x == x ? x : 0.0f;
+    y = y < -2147483648.0f ? -2147483648.0f : y;
+    const bool above = y >= 2147483648.0f;
+    const i32 value = i32(above ? 0.0f : y);
+    return above ? 0x7fffffff : value;
+  }
   static MMSB_HD i32 from(f64 x) {
     f64 y = x == x ? x : 0.0;
     y = y < -2147483648.0 ? -2147483648.0 : y;
@@ -460,6 +503,28 @@ struct CastTo<f64> {
   }
 };
 
+// By way of i32, which saturates first.
+template <class To, i32 LOW, i32 HIGH>
+struct CastToNarrow {
+  template <class From>
+  static MMSB_HD To from(From x) {
+    const i32 wide = CastTo<i32>::from(x);
+    return To(wide < LOW ? LOW : wide > HIGH ? HIGH : wide);
+  }
+};
+template <>
+struct CastTo<u8> : CastToNarrow<u8, 0, 255> {};
+template <>
+struct CastTo<i8> : CastToNarrow<i8, -128, 127> {};
+template <>
+struct CastTo<u16> : CastToNarrow<u16, 0, 65535> {};
+template <>
+struct CastTo<i16> : CastToNarrow<i16, -32768, 32767> {};
+
+template <class From>
+MMSB_FN u8 sToBool(From x) {
+  return x != 0;
+}
 template <class To, class From>
 MMSB_FN To sCast(From x) {
   return CastTo<To>::from(x);

@@ -2,7 +2,7 @@
 //
 // The VM runs each instruction over a block of elements that stays in the L1 cache: one indirect call per instruction and
 // block. Instructions whose operands are the same for every element ("uniform") run once per call; their results and the
-// constants are scalar operands of the others. Values live in lanes (see scalar.cuh); registers are given by last use.
+// constants are scalar operands of the others. Values have the dtype's own width; registers are given by last use.
 //
 // Invariants: each element depends on its own inputs only; compileProgram refuses what it cannot run. Must not know of
 // pages, shapes or ranges (see op_map.cuh).
@@ -19,8 +19,8 @@ namespace MMSB_NS {
 // ---- lowering -----------------------------------------------------------------------------------------------------
 
 static const u32 kNone = 0xffffffffu;
-// Steps of lowering per instruction of the IR: at most three operands written out, the operation, a wrap or a clamp.
-static const u32 kMaxPerInst = 6;
+// Loops per instruction of the IR: at most three operands written out, and the operation.
+static const u32 kMaxPerInst = 4;
 
 // Values of Lowering::partner that are no node.
 static const u16 kAlone = 0xffff, kDeferred = 0xfffe;
@@ -71,34 +71,6 @@ static void emit(Lowering& lo, bool once, VmKernel kernel, u32 dst, u32 a, u32 b
   draft = Draft{kernel, dst, {a, b, c, d}};
 }
 
-static bool canOverflow(u32 op) {
-  switch (op) {
-    case IR_ADD:
-    case IR_SUB:
-    case IR_MUL:
-    case IR_POW:
-    case IR_NEG:
-    case IR_ABS:
-    case IR_FLOORDIV:
-    case IR_SHL:
-    case IR_FMA: return true;
-    default: return false;
-  }
-}
-
-static void lowerCast(Lowering& lo, u32 i, bool once, u32 dst, u32 a) {
-  const u8 to = lo.types[i], from = lo.types[lo.nodes[i].a];
-  const bool sameLane = laneOf(to) == laneOf(from);
-  if (isNarrow(to) && from != BOOL && from != to) {
-    if (!sameLane) emit(lo, once, castKernel(LANE_I32, laneOf(from)), dst, a);
-    emit(lo, once, clampKernel(to), dst, sameLane ? a : dst);
-  } else if (sameLane) {
-    emit(lo, once, copyKernel(laneBytes(laneOf(to))), dst, a);
-  } else {
-    emit(lo, once, castKernel(laneOf(to), laneOf(from)), dst, a);
-  }
-}
-
 // A uniform operand as a whole block, for loops that have no scalar form.
 static u32 spread(Lowering& lo, u32 slot) {
   const u8 bytes = lo.slots[slot].bytes;
@@ -114,10 +86,10 @@ static bool ordinaryConstant(const Lowering& lo, u32 i);
 static void lowerNode(Lowering& lo, u32 i) {
   const IrInst& node = lo.nodes[i];
   const u8 dtype = lo.types[i];
-  const u8 bytes = u8(laneBytes(laneOf(dtype)));
+  const u8 bytes = u8(dtypeBytes(dtype));
   const bool once = lo.uniform[i] != 0;
   if (node.op == IR_CONST) {
-    lo.slotOf[i] = newUniform(lo, VmUniform{loadLane(dtype, &node.imm, 0), 0xffff, 1, dtype}, bytes);
+    lo.slotOf[i] = newUniform(lo, VmUniform{node.imm, 0xffff, 1, dtype}, bytes);
     return;
   }
   if (node.op == IR_INPUT) {
@@ -125,11 +97,7 @@ static void lowerNode(Lowering& lo, u32 i) {
       lo.slotOf[i] = newUniform(lo, VmUniform{0, u16(node.imm), 0, dtype}, bytes);
       return;
     }
-    const u32 input = newSlot(lo, 0, u32(node.imm), u8(dtypeBytes(dtype)));
-    lo.slotOf[i] = input;
-    if (!isNarrow(dtype)) return;
-    lo.slotOf[i] = newSlot(lo, 2, 0, bytes);
-    emit(lo, false, loadKernel(dtype), lo.slotOf[i], input);
+    lo.slotOf[i] = newSlot(lo, 0, u32(node.imm), bytes);
     return;
   }
   const u32 dst = once ? newUniform(lo, VmUniform{0, 0xffff, 0, dtype}, bytes) : newSlot(lo, 2, 0, bytes);
@@ -145,7 +113,8 @@ static void lowerNode(Lowering& lo, u32 i) {
   const bool bScalar = !once && arity > 1 && lo.uniform[node.b] != 0;
   const bool cScalar = !once && arity > 2 && lo.uniform[node.c] != 0;
   if (node.op == IR_CAST) {
-    lowerCast(lo, i, once, dst, a);
+    const u8 from = lo.types[node.a];
+    emit(lo, once, from == dtype ? copyKernel(bytes) : castKernel(dtype, from), dst, a);
     return;
   }
   if (node.op == IR_SELECT) {
@@ -180,7 +149,6 @@ static void lowerNode(Lowering& lo, u32 i) {
   } else {
     emit(lo, once, kernelOf(node.op, node.dtype, MODE_VV), dst, a);
   }
-  if (isNarrow(dtype) && canOverflow(node.op)) emit(lo, once, wrapKernel(dtype), dst, dst);
 }
 
 // ---- fusion ---------------------------------------------------------------------------------------------------------
@@ -403,30 +371,15 @@ static void compileJit(Lowering& lo) {
 
 // ---- the whole program ------------------------------------------------------------------------------------------------
 
-// The last loop: from lanes to the destination's elements.
+// The loop that makes the result writes to the destination; a uniform or an input is copied there.
 static void lowerResult(Lowering& lo) {
   const u32 last = lo.nodeCount - 1;
-  const u8 dtype = lo.types[last];
   const u32 result = lo.slotOf[last];
-  const u32 dst = newSlot(lo, 3, 0, u8(dtypeBytes(dtype)));
-  const u32 bytes = laneBytes(laneOf(dtype));
-  if (lo.slots[result].kind == 1) {
-    // A whole block of one value.
-    const bool direct = !isNarrow(dtype);
-    const u32 block = direct ? dst : newSlot(lo, 2, 0, u8(bytes));
-    emit(lo, false, fillKernel(bytes), block, result);
-    if (!direct) emit(lo, false, storeKernel(dtype), dst, block);
-  } else if (isNarrow(dtype)) {
-    emit(lo, false, storeKernel(dtype), dst, result);
-  } else if (lo.slots[result].kind == 0) {
-    emit(lo, false, copyKernel(bytes), dst, result);
-  } else {
-    // The instructions that made the result (an operation and perhaps a wrap) write the destination instead.
-    for (u32 i = lo.draftCount; i-- > 0 && lo.drafts[i].dst == result;) {
-      lo.drafts[i].dst = dst;
-      if (lo.drafts[i].operand[0] == result) lo.drafts[i].operand[0] = dst;
-    }
-  }
+  const u8 bytes = u8(dtypeBytes(lo.types[last]));
+  const u32 dst = newSlot(lo, 3, 0, bytes);
+  if (lo.slots[result].kind == 1) emit(lo, false, fillKernel(bytes), dst, result);
+  else if (lo.slots[result].kind == 0) emit(lo, false, copyKernel(bytes), dst, result);
+  else lo.drafts[lo.draftCount - 1].dst = dst;
 }
 
 // Registers by last use. A result may take the register of an operand that ends here when the lanes are of one size.
@@ -577,9 +530,9 @@ static f32 costOf(u32 op, u32 dtype) {
 }
 
 static void chooseBlock(Program& p, const Lowering& lo) {
-  u32 widest = 4;
+  u32 widest = 1;
   for (u32 i = 0; i < lo.nodeCount; i++) {
-    const u32 bytes = laneBytes(laneOf(lo.types[i]));
+    const u32 bytes = dtypeBytes(lo.types[i]);
     widest = bytes > widest ? bytes : widest;
     p.costNs += costOf(lo.nodes[i].op, lo.nodes[i].dtype);
   }
@@ -730,7 +683,7 @@ static void** vmBegin(const Program& p, void* scratch, const void* const* unifor
   for (u32 i = 0; i < p.uniformCount; i++) {
     const VmUniform& u = p.uniforms[i];
     if (u.constant != 0) lanes[i] = u.bits;
-    else if (u.input != 0xffff) lanes[i] = loadLane(u.dtype, uniformInput[u.input], 0);
+    else if (u.input != 0xffff) memcpy(lanes + i, uniformInput[u.input], dtypeBytes(u.dtype));
     *slot++ = lanes + i;
   }
   for (u32 i = 0; i < p.registerCount; i++) *slot++ = memory + size_t(i) * p.registerBytes;

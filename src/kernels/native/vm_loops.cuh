@@ -123,22 +123,6 @@ template <class To, class From>
 static inline To convert(From x) {
   return sCast<To>(x);
 }
-template <class From>
-static inline i32 widen(From x) {
-  return i32(x);
-}
-template <class To>
-static inline To storeNarrow(i32 x) {
-  return To(x);
-}
-template <u8 DTYPE>
-static inline i32 wrapTo(i32 x) {
-  return narrow(x, DTYPE);
-}
-template <u8 DTYPE>
-static inline i32 clampTo(i32 x) {
-  return saturateNarrow(x, DTYPE);
-}
 
 // ---- from instruction to loop -------------------------------------------------------------------------------------
 
@@ -211,6 +195,26 @@ static VmKernel wrappingKernel(u32 op, OperandMode mode) {
     default: return nullptr;
   }
 }
+// The unsigned type of the same size, whose loops serve both.
+template <u32 BYTES>
+struct SameSize;
+template <>
+struct SameSize<1> {
+  using Unsigned = u8;
+};
+template <>
+struct SameSize<2> {
+  using Unsigned = u16;
+};
+template <>
+struct SameSize<4> {
+  using Unsigned = u32;
+};
+template <>
+struct SameSize<8> {
+  using Unsigned = u64;
+};
+
 template <class T>
 static VmKernel integerKernel(u32 op, OperandMode mode) {
   switch (op) {
@@ -222,7 +226,7 @@ static VmKernel integerKernel(u32 op, OperandMode mode) {
     case IR_SIGN: return loop1<T, T, sSign<T>>;
     case IR_MIN: return mode == MODE_VV ? loopVV<T, T, sMin<T>> : loopVS<T, T, sMin<T>>;
     case IR_MAX: return mode == MODE_VV ? loopVV<T, T, sMax<T>> : loopVS<T, T, sMax<T>>;
-    default: return isCompare(op) ? compareLoop<T>(op, mode) : wrappingKernel<typename Lane<T>::Unsigned>(op, mode);
+    default: return isCompare(op) ? compareLoop<T>(op, mode) : wrappingKernel<typename SameSize<sizeof(T)>::Unsigned>(op, mode);
   }
 }
 template <class T>
@@ -262,43 +266,61 @@ static VmKernel ordinaryKernel(u32 op, u32 dtype) {
   return op == IR_MIN ? loopVS<f64, f64, minOrdinary> : loopVS<f64, f64, maxOrdinary>;
 }
 static VmKernel kernelOf(u32 op, u32 dtype, OperandMode mode) {
-  switch (laneOf(dtype)) {
-    case LANE_BOOL: return boolKernel(op, mode);
-    case LANE_I32: return integerKernel<i32>(op, mode);
-    case LANE_U32: return integerKernel<u32>(op, mode);
-    case LANE_I64: return integerKernel<i64>(op, mode);
-    case LANE_U64: return integerKernel<u64>(op, mode);
-    case LANE_F32: return floatKernel<f32>(op, mode);
+  switch (dtype) {
+    case BOOL: return boolKernel(op, mode);
+    case U8: return integerKernel<u8>(op, mode);
+    case I8: return integerKernel<i8>(op, mode);
+    case U16: return integerKernel<u16>(op, mode);
+    case I16: return integerKernel<i16>(op, mode);
+    case U32: return integerKernel<u32>(op, mode);
+    case I32: return integerKernel<i32>(op, mode);
+    case U64: return integerKernel<u64>(op, mode);
+    case I64: return integerKernel<i64>(op, mode);
+    case F32: return floatKernel<f32>(op, mode);
     default: return floatKernel<f64>(op, mode);
   }
 }
 
-template <class To>
-static VmKernel castKernelTo(LaneKind from) {
-  switch (from) {
-    case LANE_BOOL: return loop1<To, u8, convert<To, u8>>;
-    case LANE_I32: return loop1<To, i32, convert<To, i32>>;
-    case LANE_U32: return loop1<To, u32, convert<To, u32>>;
-    case LANE_I64: return loop1<To, i64, convert<To, i64>>;
-    case LANE_U64: return loop1<To, u64, convert<To, u64>>;
-    case LANE_F32: return loop1<To, f32, convert<To, f32>>;
-    default: return loop1<To, f64, convert<To, f64>>;
+template <class From>
+static VmKernel castKernelFrom(u32 to) {
+  switch (to) {
+    case BOOL: return loop1<u8, From, sToBool<From>>;
+    case U8: return loop1<u8, From, convert<u8, From>>;
+    case I8: return loop1<i8, From, convert<i8, From>>;
+    case U16: return loop1<u16, From, convert<u16, From>>;
+    case I16: return loop1<i16, From, convert<i16, From>>;
+    case U32: return loop1<u32, From, convert<u32, From>>;
+    case I32: return loop1<i32, From, convert<i32, From>>;
+    case U64: return loop1<u64, From, convert<u64, From>>;
+    case I64: return loop1<i64, From, convert<i64, From>>;
+    case F32: return loop1<f32, From, convert<f32, From>>;
+    default: return loop1<f64, From, convert<f64, From>>;
   }
 }
-static VmKernel castKernel(LaneKind to, LaneKind from) {
-  switch (to) {
-    case LANE_BOOL: return castKernelTo<u8>(from);
-    case LANE_I32: return castKernelTo<i32>(from);
-    case LANE_U32: return castKernelTo<u32>(from);
-    case LANE_I64: return castKernelTo<i64>(from);
-    case LANE_U64: return castKernelTo<u64>(from);
-    case LANE_F32: return castKernelTo<f32>(from);
-    default: return castKernelTo<f64>(from);
+static VmKernel castKernel(u32 to, u32 from) {
+  switch (from) {
+    case BOOL:
+    case U8: return castKernelFrom<u8>(to);
+    case I8: return castKernelFrom<i8>(to);
+    case U16: return castKernelFrom<u16>(to);
+    case I16: return castKernelFrom<i16>(to);
+    case U32: return castKernelFrom<u32>(to);
+    case I32: return castKernelFrom<i32>(to);
+    case U64: return castKernelFrom<u64>(to);
+    case I64: return castKernelFrom<i64>(to);
+    case F32: return castKernelFrom<f32>(to);
+    default: return castKernelFrom<f64>(to);
   }
 }
 
-static VmKernel fillKernel(u32 bytes) { return bytes == 1 ? loopFill<u8> : bytes == 4 ? loopFill<u32> : loopFill<u64>; }
-static VmKernel copyKernel(u32 bytes) { return bytes == 1 ? loopCopy<u8> : bytes == 4 ? loopCopy<u32> : loopCopy<u64>; }
+static VmKernel fillKernel(u32 bytes) {
+  if (bytes == 1) return loopFill<u8>;
+  return bytes == 2 ? loopFill<u16> : bytes == 4 ? loopFill<u32> : loopFill<u64>;
+}
+static VmKernel copyKernel(u32 bytes) {
+  if (bytes == 1) return loopCopy<u8>;
+  return bytes == 2 ? loopCopy<u16> : bytes == 4 ? loopCopy<u32> : loopCopy<u64>;
+}
 template <class T>
 static VmKernel selectLoop(bool aUniform, bool bUniform) {
   if (aUniform) return bUniform ? loopSelectSS<T> : loopSelectSV<T>;
@@ -306,34 +328,8 @@ static VmKernel selectLoop(bool aUniform, bool bUniform) {
 }
 static VmKernel selectKernel(u32 bytes, bool aUniform, bool bUniform) {
   if (bytes == 1) return selectLoop<u8>(aUniform, bUniform);
+  if (bytes == 2) return selectLoop<u16>(aUniform, bUniform);
   return bytes == 4 ? selectLoop<u32>(aUniform, bUniform) : selectLoop<u64>(aUniform, bUniform);
-}
-static VmKernel loadKernel(u32 dtype) {
-  switch (dtype) {
-    case U8: return loop1<i32, u8, widen<u8>>;
-    case I8: return loop1<i32, i8, widen<i8>>;
-    case U16: return loop1<i32, u16, widen<u16>>;
-    default: return loop1<i32, i16, widen<i16>>;
-  }
-}
-static VmKernel storeKernel(u32 dtype) {
-  return dtypeBytes(dtype) == 1 ? loop1<u8, i32, storeNarrow<u8>> : loop1<u16, i32, storeNarrow<u16>>;
-}
-static VmKernel wrapKernel(u32 dtype) {
-  switch (dtype) {
-    case U8: return loop1<i32, i32, wrapTo<U8>>;
-    case I8: return loop1<i32, i32, wrapTo<I8>>;
-    case U16: return loop1<i32, i32, wrapTo<U16>>;
-    default: return loop1<i32, i32, wrapTo<I16>>;
-  }
-}
-static VmKernel clampKernel(u32 dtype) {
-  switch (dtype) {
-    case U8: return loop1<i32, i32, clampTo<U8>>;
-    case I8: return loop1<i32, i32, clampTo<I8>>;
-    case U16: return loop1<i32, i32, clampTo<U16>>;
-    default: return loop1<i32, i32, clampTo<I16>>;
-  }
 }
 
 }  // namespace MMSB_NS
