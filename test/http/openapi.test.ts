@@ -96,7 +96,11 @@ t.test('it is OpenAPI 3.1', async (t) => {
       { 'application/problem+json': { schema: Object } },
       `${route}: problems`,
     )
-    t.equal(operation.requestBody !== undefined, /^(PUT|PATCH) |transactions|whatif|verify/.test(route), `${route}: body`)
+    t.equal(
+      operation.requestBody !== undefined,
+      /^(PUT|PATCH) |transactions|whatif|verify/.test(route),
+      `${route}: body`,
+    )
   }
 })
 
