@@ -16,6 +16,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'serve the bus over HTTP and WebSocket',
     load: async () => (await import('./serve.js')).serve,
   },
+  verify: {
+    summary: 'replay a data folder and compare digests',
+    load: async () => (await import('./verify.js')).verify,
+  },
 }
 
 const help = (): string => `mmsb ${VERSION}: a durable, deterministic state bus

@@ -39,7 +39,7 @@ export interface BlockRow {
   readonly sum: number
 }
 
-interface CheckpointRow {
+export interface CheckpointRow {
   readonly epoch: number
   readonly pages: number
   readonly bytes: number
@@ -79,7 +79,7 @@ export function blockOfRow(row: BlockRow): IndexBlock {
   return block
 }
 
-function checkpointOfRow(row: CheckpointRow): CheckpointInfo {
+export function checkpointOfRow(row: CheckpointRow): CheckpointInfo {
   const { epoch, pages, bytes, new_bytes: newBytes, ms, file } = row
   const info = { epoch, pages, bytes, newBytes, ms, file }
   if (sumOfCheckpoint(info) !== row.sum)

@@ -1,14 +1,15 @@
 /**
- * The log index for those who may only read: one question, where records near an epoch begin. Runs in whatever thread
- * asks.
+ * The catalogue for those who may only read: where records near an epoch begin, and whether its rows are sound. Runs in
+ * whatever thread asks.
  *
- * Invariants: changes nothing; an answer that cannot be had or believed is null, never an error, since the index is a
- * hint only.
+ * Invariants: changes nothing; a place that cannot be had or believed is null, never an error, since the index is a hint
+ * only.
  */
 import fs from 'node:fs'
 import path from 'node:path'
 import Database from 'better-sqlite3'
-import { type BlockRow, blockOfRow, CATALOG_NAME } from './catalog-db.js'
+import { type BlockRow, blockOfRow, CATALOG_NAME, type CheckpointRow, checkpointOfRow } from './catalog-db.js'
+import { textOf } from './failure.js'
 import type { IndexBlock } from './types.js'
 
 export class CatalogReader {
@@ -36,6 +37,35 @@ export class CatalogReader {
       this.close()
       return null
     }
+  }
+
+  /** What is wrong with the catalogue, row by row. Nothing when there is none: it can be rebuilt. */
+  problems(): string[] {
+    if (!fs.existsSync(this.#file)) return []
+    const problems: string[] = []
+    const attempt = (check: () => void): void => {
+      try {
+        check()
+      } catch (error) {
+        problems.push(`${CATALOG_NAME}: ${textOf(error)}`)
+      }
+    }
+    attempt(() => {
+      const db = new Database(this.#file, { readonly: true, timeout: 100 })
+      try {
+        const found = db.pragma('integrity_check(1)', { simple: true })
+        if (found !== 'ok') throw new Error(String(found))
+        for (const row of db.prepare('SELECT * FROM block ORDER BY first_epoch').all()) {
+          attempt(() => blockOfRow(row as BlockRow))
+        }
+        for (const row of db.prepare('SELECT * FROM checkpoint ORDER BY epoch').all()) {
+          attempt(() => checkpointOfRow(row as CheckpointRow))
+        }
+      } finally {
+        db.close()
+      }
+    })
+    return problems
   }
 
   close(): void {

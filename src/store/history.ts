@@ -172,6 +172,11 @@ export class HistoryReader {
       : { segment, offset: block.offset, epoch: block.firstEpoch }
   }
 
+  /** What is wrong with the log index and the list of checkpoints. */
+  catalogProblems(): string[] {
+    return this.#catalog.problems()
+  }
+
   close(): void {
     this.#catalog.close()
   }

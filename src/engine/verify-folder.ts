@@ -1,0 +1,69 @@
+/**
+ * Verification of a data folder that no server has open (src/engine/verify.ts): log, index and checkpoints.
+ *
+ * Invariant: the folder's lock is held meanwhile, and nothing but the lock's file is written.
+ */
+import path from 'node:path'
+import { MmsbError } from '../errors.js'
+import { crc32c } from '../ffi/library.js'
+import { HistoryReader } from '../store/history.js'
+import { realIo } from '../store/io.js'
+import { lockFolder } from '../store/lock.js'
+import { inspectLog } from '../store/log.js'
+import type { VerifyResult } from './types.js'
+import { verifyPast } from './verify.js'
+
+export interface VerifyFolderOptions {
+  readonly dir: string
+  /** Default: as far back as checkpoints and log go. */
+  readonly from?: number
+  /** Default: the newest epoch. */
+  readonly to?: number
+  readonly onProgress?: (epoch: number, newestEpoch: number) => void
+}
+
+/** Throws BUS_FAILED when the folder is in use or is none, EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
+export function verifyFolder(options: VerifyFolderOptions): VerifyResult {
+  const io = realIo()
+  const logDir = path.join(options.dir, 'log')
+  if (!io.exists(logDir))
+    throw new MmsbError('BUS_FAILED', `${options.dir} is no data folder: it has no log.`)
+  const unlock = lockFolder(options.dir)
+  const reader = new HistoryReader({ dir: options.dir, crc32c, io })
+  try {
+    const { newestEpoch, damage } = inspectLog({ io, logDir, crc32c }, () => {})
+    const { from = minEpochOf(reader), to = newestEpoch } = options
+    if (damage === null && (to > newestEpoch || from > to)) {
+      throw new MmsbError(
+        'EPOCH_NOT_FOUND',
+        `There are no epochs ${from} to ${to}; the newest is ${newestEpoch}.`,
+      )
+    }
+    const end = Math.min(to, newestEpoch)
+    const { onProgress } = options
+    const past =
+      end < from
+        ? { ok: true, from, to, epochs: 0, divergence: null, problems: [] }
+        : verifyPast({
+            reader,
+            from,
+            to: end,
+            ...(onProgress === undefined ? {} : { onPause: (epoch: number) => onProgress(epoch, end) }),
+          })
+    const problems = [...past.problems, ...reader.catalogProblems()]
+    const divergence =
+      past.divergence ?? (damage === null ? null : { epoch: newestEpoch + 1, page: null, detail: damage })
+    return { ...past, to, ok: divergence === null && problems.length === 0, divergence, problems }
+  } finally {
+    reader.close()
+    unlock()
+  }
+}
+
+function minEpochOf(reader: HistoryReader): number {
+  const first = reader.firstEpoch ?? 1
+  if (first <= 1) return 0
+  const oldest = reader.checkpointEpochs().findLast((epoch) => epoch >= first - 1)
+  if (oldest !== undefined) return oldest
+  throw new MmsbError('BUS_FAILED', `The log begins at epoch ${first}, and no checkpoint leads there.`)
+}
