@@ -27,7 +27,7 @@ for (const name of FUNCTIONS) {
     t.ok(single.checked >= 65_000)
     t.ok(single.maxUlp <= 0.501, `f32: ${single.maxUlp} ulp at ${single.x}`)
     t.ok(double.checked >= 180_000)
-    t.ok(double.maxUlp <= 1.2, `f64: ${double.maxUlp} ulp at ${double.x}`)
+    t.ok(double.maxUlp <= 1.5, `f64: ${double.maxUlp} ulp at ${double.x}`)
   })
 }
 

@@ -4,12 +4,15 @@
 //                           Prints a hash of all results, so that builds can be compared.
 //   vm fuzz SEED COUNT      COUNT damaged or random blobs: refused, or run without harm
 //   vm integers             all pairs of 8-bit operands and edge cases of wider ones, against arithmetic in 128 bits
+//   vm divisions            // and % of floats, against their definition with the platform's fmod
 //   vm casts                every dtype to every other, against arithmetic in long double
 //
 // Prints failures and ends with status 1 when there are any. Spawned by vm.test.ts.
 #include <stdarg.h>
+#include <math.h>
 #include <stdio.h>
 
+#include <initializer_list>
 #include <vector>
 
 // Machine code for every program that allows it, whatever the size.
@@ -571,6 +574,52 @@ static void casts() {
   }
 }
 
+// The definition of Python and NumPy, with the platform's exact fmod.
+template <class T>
+static T divisionResult(u8 op, T a, T b) {
+  if (b == 0) return op == IR_MOD ? T(MMSB_NAN) : a / b;
+  T r = T(fmod(f64(a), f64(b)));
+  T q = (a - r) / b;
+  if (r != 0) {
+    if ((b < 0) != (r < 0)) r += b, q -= 1;
+  } else {
+    r = T(copysign(0.0, f64(b)));
+  }
+  if (op == IR_MOD) return r;
+  if (q == 0) return T(copysign(0.0, f64(a / b)));
+  const T whole = T(floor(f64(q)));
+  return q - whole > T(0.5) ? whole + 1 : whole;
+}
+
+template <class T>
+static void divisionsOf(u8 dtype) {
+  std::vector<u64> a, b;
+  start(dtype);
+  for (u32 k = 0; k < 200000; k++) {
+    const u64 x = draw(), y = draw();
+    a.push_back(randomElement(dtype)), b.push_back(randomElement(dtype));
+    // Near multiples, with quotients of every size.
+    const T divisor = T(f64(x >> 11) * 0x1p-40 + 1), quotient = T(f64(i64(y) >> (y & 63)));
+    const T multiple = divisor * quotient;
+    const T near = (x & 1) != 0 ? T(nextafter(multiple, T(0))) : multiple;
+    a.push_back(laneTo(near)), b.push_back(laneTo((x & 2) != 0 ? divisor : -divisor));
+  }
+  for (u8 op : {IR_MOD, IR_FLOORDIV}) {
+    const std::vector<u64> got = runOp(op, dtype, dtype, a, b);
+    for (u32 k = 0; k < a.size(); k++) {
+      const u64 wanted = laneTo(canonical(divisionResult(op, laneFrom<T>(a[k]), laneFrom<T>(b[k]))));
+      if (got[k] != wanted) {
+        REPORT("op %u dtype %u: %a, %a gives %a, not %a\n", op, dtype, f64(laneFrom<T>(a[k])), f64(laneFrom<T>(b[k])),
+               f64(laneFrom<T>(got[k])), f64(laneFrom<T>(wanted)));
+      }
+    }
+  }
+}
+static void divisions() {
+  divisionsOf<f32>(F32);
+  divisionsOf<f64>(F64);
+}
+
 int main(int argc, char** argv) {
   const char* mode = argc > 1 ? argv[1] : "";
   const u64 first = argc > 2 ? strtoull(argv[2], nullptr, 10) : 0;
@@ -579,6 +628,7 @@ int main(int argc, char** argv) {
   else if (strcmp(mode, "fuzz") == 0) fuzz(first, count);
   else if (strcmp(mode, "integers") == 0) integers();
   else if (strcmp(mode, "casts") == 0) casts();
+  else if (strcmp(mode, "divisions") == 0) divisions();
   else return 2;
   printf("failures %d\n", failures);
   return failures != 0;

@@ -23,6 +23,10 @@ t.test('integers wrap, floor and shift as documented', async (t) => {
   for (const program of programs) t.match(await runDriver(program, ['integers']), /^failures 0$/m)
 })
 
+t.test('// and % of floats are those of Python', async (t) => {
+  for (const program of programs) t.match(await runDriver(program, ['divisions']), /^failures 0$/m)
+})
+
 t.test('casts saturate and round as documented', async (t) => {
   for (const program of programs) t.match(await runDriver(program, ['casts']), /^failures 0$/m)
 })

@@ -117,22 +117,53 @@ MMSB_FN T sDiv(T a, T b) {
   return a / b;
 }
 
+MMSB_FN f32 sSqrt(f32 a) {
+#ifdef __CUDA_ARCH__
+  return __fsqrt_rn(a);
+#else
+  return __builtin_sqrtf(a);
+#endif
+}
+MMSB_FN f64 sSqrt(f64 a) {
+#ifdef __CUDA_ARCH__
+  return __dsqrt_rn(a);
+#else
+  return __builtin_sqrt(a);
+#endif
+}
+#ifdef __CUDA_ARCH__
+#define MMSB_LIBM(NAME) NAME
+#else
+#define MMSB_LIBM(NAME) __builtin_##NAME
+#endif
+MMSB_FN f32 sFloor(f32 a) { return MMSB_LIBM(floorf)(a); }
+MMSB_FN f64 sFloor(f64 a) { return MMSB_LIBM(floor)(a); }
+MMSB_FN f32 sCeil(f32 a) { return MMSB_LIBM(ceilf)(a); }
+MMSB_FN f64 sCeil(f64 a) { return MMSB_LIBM(ceil)(a); }
+MMSB_FN f32 sTrunc(f32 a) { return MMSB_LIBM(truncf)(a); }
+MMSB_FN f64 sTrunc(f64 a) { return MMSB_LIBM(trunc)(a); }
+MMSB_FN f32 sRound(f32 a) { return MMSB_LIBM(rintf)(a); }
+MMSB_FN f64 sRound(f64 a) { return MMSB_LIBM(rint)(a); }
+
+// One rounding on floats; wraps on integers.
+template <class T>
+MMSB_FN T sFma(T a, T b, T c) {
+  return sAdd(sMul(a, b), c);
+}
+template <>
+MMSB_HD inline f32 sFma(f32 a, f32 b, f32 c) {
+  return MMSB_LIBM(fmaf)(a, b, c);
+}
+template <>
+MMSB_HD inline f64 sFma(f64 a, f64 b, f64 c) {
+  return MMSB_LIBM(fma)(a, b, c);
+}
+#undef MMSB_LIBM
+
 // The floor of a quotient of integers as a float, exact: a quotient of integers of at most 32 bits that is not an integer
 // is further from one than a rounding of f64 (for 16 bits: of f32) reaches. There are vector instructions for it.
-MMSB_FN f64 floorQuotient(f64 a, f64 b) {
-#ifdef __CUDA_ARCH__
-  return floor(a / b);
-#else
-  return __builtin_floor(a / b);
-#endif
-}
-MMSB_FN f32 floorQuotient(f32 a, f32 b) {
-#ifdef __CUDA_ARCH__
-  return floorf(a / b);
-#else
-  return __builtin_floorf(a / b);
-#endif
-}
+MMSB_FN f64 floorQuotient(f64 a, f64 b) { return sFloor(a / b); }
+MMSB_FN f32 floorQuotient(f32 a, f32 b) { return sFloor(a / b); }
 MMSB_FN f64 exactFloat(u32 x) { return f64(i32(x ^ 0x80000000u)) + 2147483648.0; }
 
 // Rounding to minus infinity; x // 0 = 0; the least integer // -1 wraps. This one for 64 bits.
@@ -169,42 +200,69 @@ MMSB_FN T sMod(T a, T b) {
   return b == 0 ? T(0) : r;
 }
 
-// Python's and NumPy's floor division and remainder of floats, from the exact remainder fmod.
+// Python's and NumPy's floor division and remainder of floats follow from the exact remainder r of a truncated division,
+// which is fmod where the quotient is huge or something is not finite ("special"), else one division and its correction.
+MMSB_FN bool remainderSpecial(f32 a, f32 b) { return !(mAbs(f64(a) / f64(b)) < 0x1p28) | !(mAbs(f64(b)) < MMSB_INF); }
+MMSB_FN bool remainderSpecial(f64 a, f64 b) { return !(mAbs(a / b) < 0x1p52) | !(mAbs(b) < MMSB_INF); }
+
+// The quotient is exact before it is truncated, or too near an integer to be rounded to it; so is the product.
+MMSB_FN f32 remainderFast(f32 a, f32 b) {
+  const f64 x = a, y = b;
+  return f32(x - sTrunc(x / y) * y);
+}
+// Here the quotient may have been rounded up to the next integer: then the remainder, still exact, has the wrong sign.
+MMSB_FN f64 remainderFast(f64 a, f64 b) {
+  const f64 ax = mAbs(a), ay = mAbs(b);
+  const f64 r = sFma(-sTrunc(ax / ay), ay, ax);
+  return mCopySign(r < 0.0 ? r + ay : r, a);
+}
+MMSB_FN f32 remainderSlow(f32 a, f32 b) { return f32(fmod(f64(a), f64(b))); }
+MMSB_FN f64 remainderSlow(f64 a, f64 b) { return fmod(a, b); }
+
 template <class T>
-MMSB_FN T floatMod(T a, T b) {
-  T r = T(fmod(a, b));
-  if (r != 0) {
-    if ((b < 0) != (r < 0)) r += b;
-  } else {
-    r = T(mCopySign(0.0, f64(b)));
-  }
-  return b == 0 ? T(MMSB_NAN) : r;
+MMSB_FN T modOf(T b, T r) {
+  const T moved = (r != 0) & ((b < 0) != (r < 0)) ? r + b : r;
+  return r == 0 ? T(mCopySign(0.0, f64(b))) : moved;
 }
 template <class T>
-MMSB_FN T floatFloorDiv(T a, T b) {
-  if (b == 0) return a / b;
-  const T r = T(fmod(a, b));
-  T q = (a - r) / b;
-  if (r != 0 && ((b < 0) != (r < 0))) q -= 1;
-  if (q == 0) return T(mCopySign(0.0, f64(a / b)));
-  const T whole = T(floor(q));
-  return q - whole > T(0.5) ? whole + 1 : whole;
+MMSB_FN T floorDivOf(T a, T b, T r) {
+  const T exact = (a - r) / b;
+  const T q = (r != 0) & ((b < 0) != (r < 0)) ? exact - 1 : exact;
+  const T whole = sFloor(q);
+  const T nearest = q - whole > T(0.5) ? whole + 1 : whole;
+  return q == 0 ? T(mCopySign(0.0, f64(a / b))) : nearest;
+}
+template <class T>
+MMSB_FN T modFast(T a, T b) {
+  return modOf(b, remainderFast(a, b));
+}
+template <class T>
+MMSB_FN T modSlow(T a, T b) {
+  return b == 0 ? T(MMSB_NAN) : modOf(b, remainderSlow(a, b));
+}
+template <class T>
+MMSB_FN T floorDivFast(T a, T b) {
+  return floorDivOf(a, b, remainderFast(a, b));
+}
+template <class T>
+MMSB_FN T floorDivSlow(T a, T b) {
+  return b == 0 ? a / b : floorDivOf(a, b, remainderSlow(a, b));
 }
 template <>
 MMSB_HD inline f32 sFloorDiv(f32 a, f32 b) {
-  return floatFloorDiv(a, b);
+  return remainderSpecial(a, b) ? floorDivSlow(a, b) : floorDivFast(a, b);
 }
 template <>
 MMSB_HD inline f64 sFloorDiv(f64 a, f64 b) {
-  return floatFloorDiv(a, b);
+  return remainderSpecial(a, b) ? floorDivSlow(a, b) : floorDivFast(a, b);
 }
 template <>
 MMSB_HD inline f32 sMod(f32 a, f32 b) {
-  return floatMod(a, b);
+  return remainderSpecial(a, b) ? modSlow(a, b) : modFast(a, b);
 }
 template <>
 MMSB_HD inline f64 sMod(f64 a, f64 b) {
-  return floatMod(a, b);
+  return remainderSpecial(a, b) ? modSlow(a, b) : modFast(a, b);
 }
 
 // Integers wrap; a negative power is 1 for base 1, +-1 for base -1, else 0.
@@ -332,50 +390,7 @@ MMSB_HD inline f64 sMax(f64 a, f64 b) {
   return a != a || b != b ? a + b : r;
 }
 
-// ---- rounding, roots, bits ----------------------------------------------------------------------------------------
-
-MMSB_FN f32 sSqrt(f32 a) {
-#ifdef __CUDA_ARCH__
-  return __fsqrt_rn(a);
-#else
-  return __builtin_sqrtf(a);
-#endif
-}
-MMSB_FN f64 sSqrt(f64 a) {
-#ifdef __CUDA_ARCH__
-  return __dsqrt_rn(a);
-#else
-  return __builtin_sqrt(a);
-#endif
-}
-#ifdef __CUDA_ARCH__
-#define MMSB_LIBM(NAME) NAME
-#else
-#define MMSB_LIBM(NAME) __builtin_##NAME
-#endif
-MMSB_FN f32 sFloor(f32 a) { return MMSB_LIBM(floorf)(a); }
-MMSB_FN f64 sFloor(f64 a) { return MMSB_LIBM(floor)(a); }
-MMSB_FN f32 sCeil(f32 a) { return MMSB_LIBM(ceilf)(a); }
-MMSB_FN f64 sCeil(f64 a) { return MMSB_LIBM(ceil)(a); }
-MMSB_FN f32 sTrunc(f32 a) { return MMSB_LIBM(truncf)(a); }
-MMSB_FN f64 sTrunc(f64 a) { return MMSB_LIBM(trunc)(a); }
-MMSB_FN f32 sRound(f32 a) { return MMSB_LIBM(rintf)(a); }
-MMSB_FN f64 sRound(f64 a) { return MMSB_LIBM(rint)(a); }
-
-// One rounding on floats; wraps on integers.
-template <class T>
-MMSB_FN T sFma(T a, T b, T c) {
-  return sAdd(sMul(a, b), c);
-}
-template <>
-MMSB_HD inline f32 sFma(f32 a, f32 b, f32 c) {
-  return MMSB_LIBM(fmaf)(a, b, c);
-}
-template <>
-MMSB_HD inline f64 sFma(f64 a, f64 b, f64 c) {
-  return MMSB_LIBM(fma)(a, b, c);
-}
-#undef MMSB_LIBM
+// ---- bits ----------------------------------------------------------------------------------------
 
 template <class T>
 MMSB_FN T sBitAnd(T a, T b) {

@@ -105,6 +105,29 @@ static void loopRare(void* dst, const void* a_, const void*, const void*, const 
   }
 }
 
+// The same for two operands.
+template <class T, T (*FAST)(T, T), bool (*SPECIAL)(T, T), T (*SLOW)(T, T)>
+static void loopRare2(void* dst, const void* a_, const void* b_, const void*, const void*, size_t count) {
+  T* d = static_cast<T*>(dst);
+  const T *a = static_cast<const T*>(a_), *b = static_cast<const T*>(b_);
+  const size_t piece = 64;
+  for (size_t at = 0; at < count; at += piece) {
+    const size_t n = count - at < piece ? count - at : piece;
+    alignas(64) T x[piece], y[piece];
+    memcpy(x, a + at, n * sizeof(T));
+    memcpy(y, b + at, n * sizeof(T));
+    u32 rare = 0;
+    MMSB_LOOP {
+      rare |= SPECIAL(x[i], y[i]) ? 1u : 0u;
+      d[at + i] = FAST(x[i], y[i]);
+    }
+    if (rare == 0) continue;
+    for (size_t i = 0; i < n; i++) {
+      if (SPECIAL(x[i], y[i])) d[at + i] = SLOW(x[i], y[i]);
+    }
+  }
+}
+
 // Minimum and maximum with a scalar s that is neither NaN nor zero: one instruction, the same bits as sMin and sMax.
 template <class T>
 static inline T minOrdinary(T x, T s) {
@@ -238,8 +261,8 @@ static VmKernel floatKernel(u32 op, OperandMode mode) {
     case IR_DIV: return binaryLoop<T, T, sDiv<T>>(mode);
     case IR_MIN: return mode == MODE_VV ? loopVV<T, T, sMin<T>> : loopVS<T, T, sMin<T>>;
     case IR_MAX: return mode == MODE_VV ? loopVV<T, T, sMax<T>> : loopVS<T, T, sMax<T>>;
-    case IR_FLOORDIV: return heavyLoop<T, sFloorDiv<T>>(mode);
-    case IR_MOD: return heavyLoop<T, sMod<T>>(mode);
+    case IR_FLOORDIV: return mode == MODE_VV ? loopRare2<T, floorDivFast, remainderSpecial, floorDivSlow> : nullptr;
+    case IR_MOD: return mode == MODE_VV ? loopRare2<T, modFast, remainderSpecial, modSlow> : nullptr;
     case IR_POW: return heavyLoop<T, sPow<T>>(mode);
     case IR_NEG: return loop1<T, T, sNeg<T>>;
     case IR_ABS: return loop1<T, T, sAbs<T>>;
