@@ -37,6 +37,9 @@ export const EXPRESSION_MAX_DEPTH = 256
 export const IR_MAX_INSTRUCTIONS = 4096
 export const IR_MAX_INPUTS = 64
 
+/** Elements of a rolling window: a halo of as many is kept in memory while a block is computed. */
+export const WINDOW_MAX_SIZE = 1024 ** 2
+
 /** Commit queue: beyond these, a submit is refused with OVERLOADED. */
 export const QUEUE_MAX_TRANSACTIONS = 65_536
 export const QUEUE_MAX_BYTES = 256 * 1024 ** 2

@@ -12,16 +12,23 @@ import type { Dtype } from '../state/dtype.js'
 import { checkExtent, formatShape, sameShape } from '../state/shape.js'
 import type { Derivation } from '../state/types.js'
 import { checkInputName } from './expression.js'
+import { convOp, distanceOp } from './ops/conv.js'
 import { castOp, copyOp } from './ops/copy.js'
+import { bincountOp, gatherOp, histogramOp, scatterOp } from './ops/indexed.js'
+import { scanOp, sortOp, windowOp } from './ops/lanes.js'
 import { mapOp } from './ops/map.js'
 import { matmulOp } from './ops/matmul.js'
+import { concatOp, reshapeOp, sliceOp, transposeOp } from './ops/move.js'
 import { type Fields, invalidRequest, type Op, type OpInput } from './ops/op.js'
 import { reduceOp } from './ops/reduce.js'
 import { quantileOp, topkOp } from './ops/select.js'
 
 /** Every op, by name. */
 export const OPS: ReadonlyMap<string, Op> = new Map(
-  [copyOp, castOp, mapOp, reduceOp, matmulOp, quantileOp, topkOp].map((op) => [op.name, op]),
+  [
+    ...[copyOp, castOp, mapOp, reduceOp, matmulOp, quantileOp, topkOp, scanOp, convOp, windowOp, sortOp],
+    ...[gatherOp, scatterOp, bincountOp, histogramOp, transposeOp, reshapeOp, sliceOp, concatOp, distanceOp],
+  ].map((op) => [op.name, op]),
 )
 
 /** What the compiler asks about an input page. */

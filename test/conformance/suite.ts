@@ -100,6 +100,23 @@ function derivationsOver(dtype: Dtype, length: number): [string, Derivation][] {
     ['rows', { op: 'reduce', inputs: { x: 'grid' }, fn: 'mean', axes: [1] }],
     ['columns', { op: 'reduce', inputs: { x: 'grid' }, fn: 'var', axes: [0] }],
     ['product', { op: 'matmul', inputs: { a: 'grid', b: 'weights' } }],
+    ['running', { op: 'scan', inputs: x, fn: 'sum', axis: 0 }],
+    ['peaks', { op: 'scan', inputs: { x: 'grid' }, fn: 'max', axis: 0 }],
+    ['smooth', { op: 'window', inputs: x, fn: 'mean', size: 5 }],
+    ['lows', { op: 'window', inputs: { x: 'grid' }, fn: 'min', size: 33, axis: 0 }],
+    ['ordered', { op: 'sort', inputs: x, descending: true }],
+    ['sorted', { op: 'sort', inputs: { x: 'grid' }, axis: 0 }],
+    ['blurred', { op: 'conv', inputs: { x: 'grid', kernel: 'weights' }, boundary: 'edge' }],
+    ['filtered', { op: 'conv', inputs: { x: 'x', kernel: 'taps' }, boundary: 'wrap' }],
+    ['turned', { op: 'transpose', inputs: { x: 'grid' } }],
+    ['flat', { op: 'reshape', inputs: { x: 'grid' }, shape: [-1] }],
+    ['backward', { op: 'slice', inputs: { x: 'grid' }, start: [null, 0], stop: [null, 2], step: [-2, 1] }],
+    ['both', { op: 'concat', inputs: { a: 'x', b: 'flat' } }],
+    ['picked', { op: 'gather', inputs: { x: 'grid', indices: 'places' }, axis: 0 }],
+    ['placed', { op: 'scatter', inputs: { x: 'x', indices: 'places', values: 'x' }, merge: 'add' }],
+    ['spread', { op: 'histogram', inputs: x, bins: 7, range: [-50, 50] }],
+    ['few', { op: 'slice', inputs: { x: 'grid' }, stop: [4] }],
+    ['far', { op: 'distance', inputs: { queries: 'grid', vectors: 'few' }, metric: 'cosine' }],
     ['paths', { op: 'matmul', inputs: { a: 'grid', b: 'weights' }, semiring: 'min_plus' }],
   ]
   if (length > 0) {
@@ -124,12 +141,14 @@ async function opCase(left: BusOptions, right: BusOptions, dtype: Dtype, length:
       { name: 'x', dtype, shape: [length] },
       { name: 'grid', dtype, shape: [length, columns] },
       { name: 'weights', dtype, shape: [columns, 5] },
+      { name: 'taps', dtype, shape: [4] },
+      { name: 'places', dtype: 'i32', shape: [length] },
     ]
-    for (const { name, shape } of pages) await both(pair, (bus) => bus.create(name, { dtype, shape }))
+    for (const { name, dtype, shape } of pages) await both(pair, (bus) => bus.create(name, { dtype, shape }))
     for (const [name, derive] of derivationsOver(dtype, length))
       await both(pair, (bus) => bus.derive(name, derive))
     compare(pair, 'zeros', problems)
-    for (const { name, shape } of pages) {
+    for (const { name, dtype, shape } of pages) {
       const values = draw.values(
         dtype,
         shape.reduce((product, size) => product * size, 1),

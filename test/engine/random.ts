@@ -116,7 +116,7 @@ export function drawDerivation(draw: Draw, pages: readonly PageSketch[]): Deriva
   const x = draw.pick(pages)
   const one = { x: x.name }
   const axis = x.shape.length === 0 ? undefined : draw.int(-x.shape.length, x.shape.length - 1)
-  switch (draw.int(0, 7)) {
+  switch (draw.int(0, 16)) {
     case 0:
     case 1:
       return { op: 'map', inputs: { a: x.name }, expr: draw.pick(EXPRESSIONS_ONE) }
@@ -154,8 +154,82 @@ export function drawDerivation(draw: Draw, pages: readonly PageSketch[]): Deriva
         output: draw.pick(['indices', 'values']),
         largest: draw.chance(0.5),
       }
-    default:
+    case 7:
       return { op: draw.pick(['copy', 'cast']), inputs: one }
+    case 8:
+      return { op: 'transpose', inputs: one }
+    case 9:
+      return { op: 'reshape', inputs: one, shape: draw.chance(0.5) ? [-1] : [1, ...[...x.shape].reverse()] }
+    case 10:
+      return drawSlice(draw, x)
+    default:
+      return axis === undefined ? undefined : drawAlongAxis(draw, x, axis, pages)
+  }
+}
+
+function drawSlice(draw: Draw, x: PageSketch): Derivation {
+  const bound = (size: number): number | null => (draw.chance(0.4) ? null : draw.int(-size - 1, size + 1))
+  return {
+    op: 'slice',
+    inputs: { x: x.name },
+    start: x.shape.map(bound),
+    stop: x.shape.map(bound),
+    step: x.shape.map(() => draw.pick([1, 1, 2, -1, -3])),
+  }
+}
+
+const isInteger = ({ dtype }: PageSketch): boolean => /^[ui]/.test(dtype)
+
+/** The ops that need an axis. */
+function drawAlongAxis(
+  draw: Draw,
+  x: PageSketch,
+  axis: number,
+  pages: readonly PageSketch[],
+): Derivation | undefined {
+  const one = { x: x.name }
+  switch (draw.int(0, 7)) {
+    case 0:
+      return { op: 'scan', inputs: one, fn: draw.pick(['sum', 'prod', 'min', 'max']), axis }
+    case 1:
+      return {
+        op: 'window',
+        inputs: one,
+        fn: draw.pick(['sum', 'min', 'max', 'mean']),
+        size: draw.pick([1, 2, 3, 5, 6, 40]),
+        axis,
+      }
+    case 2:
+      return { op: 'sort', inputs: one, axis, descending: draw.chance(0.5) }
+    case 3: {
+      const small = pages.filter(({ shape }) => shape.length > 0 && elementsOf(shape) <= 64)
+      const kernel = small.length === 0 ? undefined : draw.pick(small)
+      if (kernel === undefined) return undefined
+      const boundary = draw.pick(['zero', 'wrap', 'edge'])
+      return { op: 'conv', inputs: { x: x.name, kernel: kernel.name }, boundary }
+    }
+    case 4: {
+      const integers = pages.filter(isInteger)
+      if (integers.length === 0) return undefined
+      const indices = draw.pick(integers).name
+      if (draw.chance(0.5)) return { op: 'gather', inputs: { x: x.name, indices }, axis }
+      const values = draw.pick(pages).name
+      return { op: 'scatter', inputs: { x: x.name, indices, values }, axis, merge: draw.pick(['set', 'add']) }
+    }
+    case 5: {
+      const alike = pages.filter(({ shape }) => shape.length === x.shape.length)
+      return { op: 'concat', inputs: { a: x.name, b: draw.pick(alike).name, c: x.name }, axis }
+    }
+    case 6:
+      return draw.chance(0.5)
+        ? { op: 'bincount', inputs: one, length: draw.pick([1, 10, 101]) }
+        : { op: 'histogram', inputs: one, bins: draw.pick([1, 7, 50]), range: [-100, 100] }
+    default: {
+      const fitting = pages.filter(({ shape }) => shape.length === 2 && shape[1] === x.shape.at(-1))
+      if (fitting.length === 0) return undefined
+      const metric = draw.pick(['dot', 'l2', 'cosine'])
+      return { op: 'distance', inputs: { queries: x.name, vectors: draw.pick(fitting).name }, metric }
+    }
   }
 }
 

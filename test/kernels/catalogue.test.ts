@@ -131,6 +131,45 @@ t.test('shape, dtype and block of each op', async (t) => {
       [4, 3],
       [4, 0, 0, 0],
     ],
+    [{ op: 'scan', inputs: { x: 'cube' }, fn: 'prod', axis: 0 }, 'i64', [2, 4, 3], [1, 0]],
+    [{ op: 'scan', inputs: { x: 'flags' }, fn: 'max' }, 'bool', [3, 3], [3, 1]],
+    [{ op: 'conv', inputs: { x: 'cube', kernel: 'flags' } }, 'i16', [2, 4, 3], [0, 0]],
+    [{ op: 'conv', inputs: { x: 'cube', kernel: 'vector' }, boundary: 'edge' }, 'f64', [2, 4, 3], [2, 0]],
+    [{ op: 'window', inputs: { x: 'cube' }, fn: 'mean', size: 9, axis: -2 }, 'f64', [2, 4, 3], [4, 9, 1, 0]],
+    [{ op: 'sort', inputs: { x: 'empty' }, axis: 0 }, 'u8', [0, 3], [0, 0]],
+    [{ op: 'sort', inputs: { x: 'empty' }, descending: true }, 'u8', [0, 3], [1, 1]],
+    [{ op: 'gather', inputs: { x: 'cube', indices: 'ints' }, axis: 1 }, 'i16', [2, 3, 3, 3], [1, 0]],
+    [{ op: 'gather', inputs: { x: 'vector', indices: 'qty' } }, 'f64', [3], [0, 0]],
+    [
+      { op: 'scatter', inputs: { x: 'vector', indices: 'qty', values: 'scalar' }, merge: 'add' },
+      'f64',
+      [3],
+      [0, 1],
+    ],
+    [{ op: 'bincount', inputs: { x: 'cube' }, length: 7 }, 'u32', [7], [7, 0]],
+    [
+      { op: 'histogram', inputs: { x: 'prices' }, bins: 4, range: [0, 2] },
+      'u32',
+      [4],
+      [4, 0, 0, 0, 0, 0x4000_0000],
+    ],
+    [{ op: 'transpose', inputs: { x: 'cube' } }, 'i16', [3, 4, 2], [2, 1, 0, 0]],
+    [{ op: 'transpose', inputs: { x: 'cube' }, axes: [1, -1, 0] }, 'i16', [4, 3, 2], [1, 2, 0, 0]],
+    [{ op: 'transpose', inputs: { x: 'scalar' } }, 'f32', [], []],
+    [{ op: 'reshape', inputs: { x: 'cube' }, shape: [-1, 6] }, 'i16', [4, 6], [2, 4, 6, 0]],
+    [{ op: 'reshape', inputs: { x: 'scalar' }, shape: [1, 1, 1] }, 'f32', [1, 1, 1], [3, 1, 1, 1]],
+    [{ op: 'reshape', inputs: { x: 'empty' }, shape: [5, 0] }, 'u8', [5, 0], [2, 5, 0, 0]],
+    [
+      { op: 'slice', inputs: { x: 'prices' }, start: [-2], step: [null, -2] },
+      'f32',
+      [2, 2],
+      [2, 2, 1, 0, 2, 2, 0xffff_fffe, 0],
+    ],
+    [{ op: 'slice', inputs: { x: 'vector' }, start: [2], stop: [1] }, 'f64', [0], [0, 0, 1, 0]],
+    [{ op: 'concat', inputs: { a: 'prices', b: 'flags' } }, 'f32', [7, 3], [0, 0]],
+    [{ op: 'concat', inputs: { b: 'wide', a: 'flags' }, axis: -1 }, 'u64', [3, 5], [1, 0]],
+    [{ op: 'distance', inputs: { queries: 'prices', vectors: 'ints' }, metric: 'l2' }, 'f32', [4, 3], [1, 0]],
+    [{ op: 'distance', inputs: { queries: 'qty', vectors: 'ints' }, metric: 'dot' }, 'f64', [3], [0, 0]],
   ]
   for (const [derive, dtype, shape, block] of cases) {
     const compiled = compile(derive)
@@ -261,6 +300,97 @@ t.test('bad definitions: each with its code and what is wrong', async (t) => {
       { op: 'topk', inputs: { x: 'scalar' }, k: 1, output: 'values' },
       /^SHAPE_MISMATCH axis -1: x \(scalar\) has no axes/,
     ],
+    [
+      { op: 'scan', inputs: x, fn: 'mean' },
+      /^INVALID_REQUEST fn is "mean"; it must be one of sum, prod, min, max/,
+    ],
+    [{ op: 'scan', inputs: { x: 'scalar' }, fn: 'sum' }, /^SHAPE_MISMATCH axis -1: x \(scalar\) has no axes/],
+    [
+      { op: 'window', inputs: x, fn: 'sum', size: 0 },
+      /^INVALID_REQUEST size is 0; it must be an integer from 1/,
+    ],
+    [
+      { op: 'conv', inputs: { x: 'vector', kernel: 'flags' } },
+      /^SHAPE_MISMATCH x \(vector\) has 1 axes; with kernel/,
+    ],
+    [
+      { op: 'conv', inputs: { x: 'cube', kernel: 'cube' } },
+      /^SHAPE_MISMATCH kernel \(cube\) has 3 axes; a kernel has/,
+    ],
+    [
+      { op: 'conv', inputs: { x: 'prices', kernel: 'empty' } },
+      /^SHAPE_MISMATCH kernel \(empty\) \[0, 3\] has size 0 on/,
+    ],
+    [
+      { op: 'conv', inputs: { x: 'prices', kernel: 'flags' }, boundary: 'mirror' },
+      /^INVALID_REQUEST boundary is "mirror"/,
+    ],
+    [
+      { op: 'gather', inputs: { x: 'prices', indices: 'vector' } },
+      /^SHAPE_MISMATCH indices \(vector\) is f64; indices are/,
+    ],
+    [
+      { op: 'gather', inputs: { x: 'prices', indices: 'qty' }, axis: 2 },
+      /^SHAPE_MISMATCH axis 2 is out of range: x/,
+    ],
+    [
+      { op: 'scatter', inputs: { x: 'prices', indices: 'qty', values: 'vector' } },
+      /^SHAPE_MISMATCH values \(vector\) \[3\] must have shape \[3, 3\], or one element/,
+    ],
+    [
+      { op: 'scatter', inputs: { x: 'prices', indices: 'qty', values: 'scalar' }, merge: 'xor' },
+      /^SHAPE_MISMATCH merge xor is not defined for f32/,
+    ],
+    [
+      { op: 'bincount', inputs: x, length: 3 },
+      /^SHAPE_MISMATCH x \(prices\) is f32; bincount counts integers/,
+    ],
+    [{ op: 'histogram', inputs: x, bins: 0, range: [0, 1] }, /^INVALID_REQUEST bins is 0/],
+    [
+      { op: 'histogram', inputs: x, bins: 2, range: [1, 1] },
+      /^INVALID_REQUEST range must be two finite numbers/,
+    ],
+    [
+      { op: 'transpose', inputs: x, axes: [0] },
+      /^SHAPE_MISMATCH axes has 1 entries; x \(prices\) \[4, 3\] has 2/,
+    ],
+    [{ op: 'transpose', inputs: x, axes: [0, -2] }, /^INVALID_REQUEST axes names axis 0 twice/],
+    [
+      { op: 'reshape', inputs: x, shape: [5, -1] },
+      /^SHAPE_MISMATCH x \(prices\) \[4, 3\] has 12 elements; no size/,
+    ],
+    [
+      { op: 'reshape', inputs: x, shape: [13] },
+      /^SHAPE_MISMATCH x \(prices\) \[4, 3\] has 12 elements; shape/,
+    ],
+    [{ op: 'reshape', inputs: x, shape: [-1, -1] }, /^INVALID_REQUEST shape has -1 twice/],
+    [{ op: 'reshape', inputs: x, shape: Array(9).fill(1) }, /^INVALID_REQUEST shape has 9 axes/],
+    [{ op: 'slice', inputs: x, step: [0] }, /^INVALID_REQUEST step is 0/],
+    [
+      { op: 'slice', inputs: x, start: [0, 0, 0] },
+      /^SHAPE_MISMATCH start has 3 entries; x \(prices\) has 2 axes/,
+    ],
+    [{ op: 'slice', inputs: x, start: [0.5] }, /^INVALID_REQUEST start is 0.5/],
+    [
+      { op: 'concat', inputs: { a: 'prices', b: 'wide' } },
+      /^SHAPE_MISMATCH a \(prices\) \[4, 3\] has size 3 on axis 1, b \(wide\) \[3, 2\] has size 2; they may differ on axis 0/,
+    ],
+    [
+      { op: 'concat', inputs: { a: 'prices', b: 'cube' } },
+      /^SHAPE_MISMATCH a \(prices\) \[4, 3\] has 2 axes, b/,
+    ],
+    [
+      { op: 'concat', inputs: { a: 'ints', b: 'wide' }, axis: 1 },
+      /^SHAPE_MISMATCH a \(ints\) is i64 and b \(wide\) is u64/,
+    ],
+    [
+      { op: 'distance', inputs: { queries: 'wide', vectors: 'ints' }, metric: 'l2' },
+      /^SHAPE_MISMATCH queries \(wide\) \[3, 2\] has size 2 on axis 1, vectors/,
+    ],
+    [
+      { op: 'distance', inputs: { queries: 'qty', vectors: 'vector' }, metric: 'l2' },
+      /^SHAPE_MISMATCH vectors \(vector\) has 1 axes/,
+    ],
     [{ op: 'cast', inputs: x }, /^INVALID_REQUEST cast needs dtype/],
     [{ op: 'cast', inputs: x, dtype: 'float' }, /^INVALID_REQUEST dtype is "float"/],
     [{ op: 'map', inputs: {}, expr: '1' }, /^INVALID_REQUEST map takes 1 to 64 inputs, not 0/],
@@ -291,6 +421,20 @@ const DERIVATIONS: Record<string, unknown>[] = [
   { op: 'quantile', inputs: { x: 'cube' }, q: 0.05 },
   { op: 'quantile', inputs: { x: 'cube' }, q: 0.05, axis: 1 },
   { op: 'topk', inputs: { x: 'prices' }, k: 2, output: 'indices' },
+  { op: 'scan', inputs: { x: 'cube' }, fn: 'min' },
+  { op: 'conv', inputs: { x: 'prices', kernel: 'qty' }, boundary: 'wrap' },
+  { op: 'window', inputs: { x: 'prices' }, fn: 'max', size: 3, axis: 0 },
+  { op: 'sort', inputs: { x: 'prices' }, descending: true },
+  { op: 'gather', inputs: { x: 'prices', indices: 'qty' }, axis: 1 },
+  { op: 'scatter', inputs: { x: 'vector', indices: 'qty', values: 'scalar' }, merge: 'max' },
+  { op: 'bincount', inputs: { x: 'qty' }, length: 9 },
+  { op: 'histogram', inputs: { x: 'prices' }, bins: 3, range: [-0.5, 1e9] },
+  { op: 'transpose', inputs: { x: 'prices' } },
+  { op: 'transpose', inputs: { x: 'cube' }, axes: [1, 0, 2] },
+  { op: 'reshape', inputs: { x: 'cube' }, shape: [6, -1] },
+  { op: 'slice', inputs: { x: 'cube' }, start: [null, 5], stop: [1], step: [1, -2, 1] },
+  { op: 'concat', inputs: { b: 'prices', a: 'flags' } },
+  { op: 'distance', inputs: { queries: 'prices', vectors: 'ints' }, metric: 'cosine' },
 ]
 
 const restore = (bytes: Uint8Array, out: { dtype: Dtype; shape: readonly number[] }) => {

@@ -128,6 +128,171 @@ function drawCast(draw: Draw): Definition {
   return { derive, pages }
 }
 
+const negatable = (draw: Draw, axis: number, rank: number): number =>
+  draw.below(2) === 0 ? axis : axis - rank
+
+/** Small enough for a reference that walks a lane for each element. */
+function drawSmallShape(draw: Draw, least: number, most: number): number[] {
+  const shape = drawShape(draw, least, most)
+  while (elementCount(shape) > 1500) shape[draw.below(shape.length)] = 1 + draw.below(3)
+  return shape
+}
+
+function drawLanes(draw: Draw): Definition {
+  const shape = draw.below(8) === 0 ? draw.pick([[1100], [2, 1030], [1030, 2]]) : drawSmallShape(draw, 1, 3)
+  const axis = negatable(draw, draw.below(shape.length), shape.length)
+  const pages = { x: drawPage(draw, draw.pick(DTYPES), shape) }
+  const inputs = { x: 'x' }
+  switch (draw.below(3)) {
+    case 0:
+      return { derive: { op: 'scan', inputs, fn: draw.pick(['sum', 'prod', 'min', 'max']), axis }, pages }
+    case 1: {
+      const size = draw.pick([1, 2, 3, 4, 5, 7, 8, 13, 32, 100, 2000])
+      return {
+        derive: { op: 'window', inputs, fn: draw.pick(['sum', 'min', 'max', 'mean']), size, axis },
+        pages,
+      }
+    }
+    default:
+      return { derive: { op: 'sort', inputs, axis, descending: draw.below(2) === 0 }, pages }
+  }
+}
+
+function drawMoves(draw: Draw): Definition {
+  const shape = drawShape(draw, 0, 4)
+  const rank = shape.length
+  const pages = { x: drawPage(draw, draw.pick(DTYPES), shape) }
+  const inputs = { x: 'x' }
+  switch (draw.below(4)) {
+    case 0: {
+      if (draw.below(3) === 0) return { derive: { op: 'transpose', inputs }, pages }
+      const axes = shape.map((_, axis) => axis)
+      for (let i = rank - 1; i > 0; i--) axes.splice(draw.below(i + 1), 0, axes.splice(i, 1)[0]!)
+      return {
+        derive: { op: 'transpose', inputs, axes: axes.map((axis) => negatable(draw, axis, rank)) },
+        pages,
+      }
+    }
+    case 1: {
+      const open = [-1, ...shape.filter((size) => size > 1 && draw.below(2) === 0)]
+      const asked = draw.below(2) === 0 && elementCount(shape) > 0 ? open : [1, ...[...shape].reverse()]
+      return { derive: { op: 'reshape', inputs, shape: asked }, pages }
+    }
+    case 2: {
+      const bound = (size: number): number | null =>
+        draw.below(3) === 0 ? null : draw.below(3 * size + 4) - Math.floor(1.5 * size) - 2
+      const derive: Record<string, unknown> = { op: 'slice', inputs }
+      const listed = shape.slice(0, draw.below(rank + 1))
+      if (draw.below(4) > 0) derive.start = listed.map(bound)
+      if (draw.below(4) > 0) derive.stop = listed.map(bound)
+      if (draw.below(4) > 0) derive.step = listed.map(() => draw.pick([1, 1, 2, 3, -1, -2, 7, null]))
+      return { derive: derive as Derivation, pages }
+    }
+    default: {
+      const parts = shape.length === 0 ? [[3]] : [shape]
+      const axis = draw.below(parts[0]!.length)
+      for (let i = draw.below(4); i > 0; i--) {
+        parts.push(parts[0]!.map((size, d) => (d === axis ? draw.pick([0, 1, 2, 9]) : size)))
+      }
+      const many = Object.fromEntries(
+        parts.map((part, i) => [`p${i}`, drawPage(draw, draw.pick(DTYPES), part)]),
+      )
+      const names = Object.fromEntries(Object.keys(many).map((name) => [name, name]))
+      return {
+        derive: { op: 'concat', inputs: names, axis: negatable(draw, axis, parts[0]!.length) },
+        pages: many,
+      }
+    }
+  }
+}
+
+const INTEGERS = DTYPES.filter((dtype) => ['signed', 'unsigned'].includes(DTYPE_INFO[dtype].kind))
+
+function drawIndexed(draw: Draw): Definition {
+  const shape = drawSmallShape(draw, 1, 3)
+  const axis = draw.below(shape.length)
+  const dtype = draw.pick(DTYPES)
+  const indices = drawPage(draw, draw.pick(INTEGERS), draw.pick([[], [1], [7], [3, 2], [0], [40]]))
+  // Around the size of the axis, some outside on both sides.
+  const size = shape[axis]!
+  for (const i of indices.values.keys()) {
+    const at = BigInt(draw.below(2 * size + 3) - size - 1)
+    const word = DTYPE_INFO[indices.dtype].kind === 'unsigned' && at < 0n ? -at : at
+    indices.values[i] = (DTYPE_INFO[indices.dtype].sizeBytes === 8 ? word : Number(word)) as never
+  }
+  const x = drawPage(draw, dtype, shape)
+  const pages = { x, indices }
+  const inputs = { x: 'x', indices: 'indices' }
+  const placed = negatable(draw, axis, shape.length)
+  if (draw.below(2) === 0) return { derive: { op: 'gather', inputs, axis: placed }, pages }
+  const gathered = [...shape.slice(0, axis), ...indices.shape, ...shape.slice(axis + 1)]
+  const values = drawPage(draw, draw.pick(DTYPES), draw.below(4) === 0 ? draw.pick([[], [1]]) : gathered)
+  const merges = ['set', 'add', 'min', 'max', 'and', 'or', 'xor']
+  return {
+    derive: {
+      op: 'scatter',
+      inputs: { ...inputs, values: 'values' },
+      axis: placed,
+      merge: draw.pick(DTYPE_INFO[dtype].kind === 'float' ? merges.slice(0, 4) : merges),
+    },
+    pages: { ...pages, values },
+  }
+}
+
+function drawCounts(draw: Draw): Definition {
+  const shape = drawShape(draw, 0, 3)
+  const inputs = { x: 'x' }
+  if (draw.below(2) === 0) {
+    const dtype = draw.pick(DTYPES.filter((name) => DTYPE_INFO[name].kind !== 'float'))
+    return {
+      derive: { op: 'bincount', inputs, length: draw.pick([0, 1, 5, 30, 300]) },
+      pages: { x: drawPage(draw, dtype, shape) },
+    }
+  }
+  const low = draw.pick([-100, 0, -0.3, 7])
+  return {
+    derive: {
+      op: 'histogram',
+      inputs,
+      bins: draw.pick([1, 2, 3, 10, 100]),
+      range: [low, low + draw.pick([1e-3, 1, 50, 1 / 3])],
+    },
+    pages: { x: drawPage(draw, draw.pick(DTYPES), shape) },
+  }
+}
+
+function drawNeighbours(draw: Draw): Definition {
+  const [a, b] = [draw.pick(DTYPES), draw.pick(DTYPES)]
+  if (draw.below(3) === 0) {
+    const depth = draw.pick([0, 1, 3, 31, 32, 33, 70])
+    const queries = draw.below(3) === 0 ? [depth] : [draw.pick([0, 1, 4]), depth]
+    return {
+      derive: {
+        op: 'distance',
+        inputs: { queries: 'queries', vectors: 'vectors' },
+        metric: draw.pick(['dot', 'l2', 'cosine']),
+      },
+      pages: {
+        queries: drawPage(draw, a, queries),
+        vectors: drawPage(draw, b, [draw.pick([0, 1, 5, 9]), depth]),
+      },
+    }
+  }
+  const size = (): number => draw.pick([1, 2, 3, 4, 5, 9])
+  const kernel = draw.below(2) === 0 ? [draw.pick([1, 2, 3, 5, 40])] : [size(), size()]
+  return {
+    derive: {
+      op: 'conv',
+      inputs: { x: 'x', kernel: 'kernel' },
+      boundary: draw.pick(['zero', 'wrap', 'edge']),
+    },
+    pages: {
+      x: drawPage(draw, a, drawSmallShape(draw, kernel.length, 3)),
+      kernel: drawPage(draw, b, kernel),
+    },
+  }
+}
+
 const describe = ({ derive, pages }: Definition): string => {
   const list = Object.entries(pages).map(([name, { dtype, shape }]) => `${name} ${dtype} [${shape}]`)
   return `${JSON.stringify(derive)} of ${list.join(', ')}`
@@ -162,6 +327,11 @@ const FAMILIES: readonly [string, (draw: Draw) => Definition, number][] = [
   ['reduce', drawReduce, 500],
   ['matmul', drawMatmul, 300],
   ['quantile and topk', drawSelection, 300],
+  ['scan, window and sort', drawLanes, 300],
+  ['transpose, reshape, slice and concat', drawMoves, 400],
+  ['gather and scatter', drawIndexed, 300],
+  ['bincount and histogram', drawCounts, 200],
+  ['conv and distance', drawNeighbours, 300],
 ]
 
 for (const [name, make, numRuns] of FAMILIES) {

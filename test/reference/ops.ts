@@ -7,8 +7,22 @@
  */
 import { DTYPE_INFO, type Dtype } from '../../src/state/dtype.js'
 import type { Derivation } from '../../src/state/types.js'
+import { arrangeOps } from './arrange.js'
 import { castScalar, fit, fusedMultiplyAdd, operate, type Scalar, toElement, toScalar } from './element.js'
 import { commonDtype, evaluate, namesCalled, readTree } from './expression.js'
+import { foldOps } from './fold.js'
+import {
+  broadcast,
+  broadcastIndex,
+  broadcastIndexExact,
+  castTensor,
+  coordinatesOf,
+  lanes,
+  type ReferenceOp,
+  sizeOf,
+  type Tensor,
+  wholeAxis,
+} from './tensor.js'
 
 /** A page's contents: elements as a typed array of the dtype holds them. */
 export interface ReferencePage {
@@ -21,13 +35,6 @@ export interface ReferenceResult {
   readonly dtype: Dtype
   readonly shape: readonly number[]
   readonly values: (number | bigint)[]
-}
-
-/** An array while it is computed with. */
-interface Tensor {
-  readonly dtype: Dtype
-  readonly shape: readonly number[]
-  readonly values: readonly Scalar[]
 }
 
 /** The page that `derive` gives for these inputs, by role. `dtype`: the cast that the definition asks for. */
@@ -72,54 +79,7 @@ export function isNear(
   return Math.abs(a - b) <= Math.max(absolute, relative * Math.abs(b))
 }
 
-// ---- places -----------------------------------------------------------------------------------------------------------
-
-const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1)
-
-/** The coordinates of element `at` of a row-major array. */
-function coordinatesOf(at: number, shape: readonly number[]): number[] {
-  const out = new Array<number>(shape.length)
-  for (let axis = shape.length - 1; axis >= 0; axis--) {
-    out[axis] = at % shape[axis]!
-    at = Math.floor(at / shape[axis]!)
-  }
-  return out
-}
-
-/** The element at coordinates that may have more axes, or sizes where this has 1. */
-function broadcastIndex(coordinates: readonly number[], shape: readonly number[]): number {
-  const skip = coordinates.length - shape.length
-  return shape.reduce((at, size, axis) => at * size + (size === 1 ? 0 : coordinates[skip + axis]!), 0)
-}
-
-function broadcast(shapes: readonly (readonly number[])[]): number[] {
-  const rank = Math.max(0, ...shapes.map((shape) => shape.length))
-  return Array.from({ length: rank }, (_, axis) => {
-    const sizes = shapes.map((shape) => shape[axis - rank + shape.length] ?? 1)
-    return sizes.find((size) => size !== 1) ?? 1
-  })
-}
-
-const wholeAxis = (axis: unknown, rank: number): number =>
-  (axis as number) < 0 ? (axis as number) + rank : (axis as number)
-
-/** For each output element, its coordinates along the kept axes and the values along the others, in row-major order. */
-function lanes(x: Tensor, axes: readonly number[]): { kept: number[]; lanes: Scalar[][] } {
-  const kept = x.shape.filter((_, axis) => !axes.includes(axis))
-  const lanes: Scalar[][] = Array.from({ length: sizeOf(kept) }, () => [])
-  for (const [at, value] of x.values.entries()) {
-    const coordinates = coordinatesOf(at, x.shape).filter((_, axis) => !axes.includes(axis))
-    lanes[broadcastIndexExact(coordinates, kept)]!.push(value)
-  }
-  return { kept, lanes }
-}
-
-const broadcastIndexExact = (coordinates: readonly number[], shape: readonly number[]): number =>
-  shape.reduce((at, size, axis) => at * size + coordinates[axis]!, 0)
-
 // ---- ops --------------------------------------------------------------------------------------------------------------
-
-type ReferenceOp = (inputs: Readonly<Record<string, Tensor>>, derive: Derivation) => Tensor
 
 const OPS: Readonly<Record<string, ReferenceOp>> = {
   copy: ({ x }) => x!,
@@ -129,10 +89,8 @@ const OPS: Readonly<Record<string, ReferenceOp>> = {
   matmul,
   quantile,
   topk,
-}
-
-function castTensor(x: Tensor, to: Dtype): Tensor {
-  return { dtype: to, shape: x.shape, values: x.values.map((value) => castScalar(value, x.dtype, to)) }
+  ...arrangeOps,
+  ...foldOps,
 }
 
 function map(inputs: Readonly<Record<string, Tensor>>, derive: Derivation): Tensor {

@@ -1,17 +1,24 @@
 // The ops of this library, for one CPU part.
 #pragma once
 #include "op_copy.cuh"
+#include "op_distance.cuh"
+#include "op_index.cuh"
+#include "op_lanes.cuh"
 #include "op_map.cuh"
 #include "op_matmul.cuh"
+#include "op_move.cuh"
 #include "op_reduce.cuh"
 #include "op_select.cuh"
+#include "op_stencil.cuh"
 #include "part.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
 static const Op* const kOps[] = {
-    &kOpCopy, &kOpCast, &kOpMap, &kOpReduce, &kOpMatmul, &kOpQuantile, &kOpTopk,
+    &kOpCopy,    &kOpCast,      &kOpMap,       &kOpReduce,  &kOpMatmul, &kOpQuantile, &kOpTopk,
+    &kOpScan,    &kOpConv,      &kOpWindow,    &kOpSort,    &kOpGather, &kOpScatter,  &kOpBincount,
+    &kOpHistogram, &kOpTranspose, &kOpReshape, &kOpSlice,   &kOpConcat, &kOpDistance,
 };
 
 }  // namespace MMSB_NS
@@ -26,6 +33,11 @@ const CpuPart kCpuBase = {
     MMSB_NS::kOps,
     sizeof MMSB_NS::kOps / sizeof MMSB_NS::kOps[0],
     MMSB_NS::executeAll,
+    MMSB_NS::beginCall,
+    MMSB_NS::applyDeltas,
+    MMSB_NS::runBefore,
+    MMSB_NS::runStep,
+    MMSB_NS::keepBehind,
     MMSB_NS::fillPage,
     MMSB_NS::loadBytes,
     MMSB_NS::updateShare,

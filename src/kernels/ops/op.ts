@@ -6,8 +6,10 @@
  * read back from a log is held to the same rules as a new one. Ops know nothing of pages, graphs or files.
  */
 import { MmsbError } from '../../errors.js'
+import { PAGE_MAX_RANK } from '../../limits.js'
 import { type Dtype, isDtype } from '../../state/dtype.js'
 import { formatShape, type NamedShape } from '../../state/shape.js'
+import { promoteDtypes } from '../promotion.js'
 
 /** One input as an op sees it. `name` is what messages call it: the role and the page. */
 export interface OpInput extends NamedShape {
@@ -23,9 +25,11 @@ export interface OpResult {
 
 /**
  * Which elements of the output may change when elements of an input do. elementwise: the same ones, through
- * broadcasting; rows: those whose row along the reduced axes holds a changed element; matmul: rows for a, columns for b.
+ * broadcasting; rows: those whose row along the reduced axes holds a changed element; matmul: rows for a, columns for b;
+ * moved: the places the changed ones go to; after: those of the lane from the first changed one on; near: those that have
+ * it in reach; indexed: by the indices; all: every one.
  */
-export type DirtyRule = 'elementwise' | 'rows' | 'matmul'
+export type DirtyRule = 'elementwise' | 'rows' | 'matmul' | 'moved' | 'after' | 'near' | 'indexed' | 'all'
 
 interface OpSpec<P> {
   readonly name: string
@@ -168,6 +172,39 @@ export function readDtype(fields: Fields, name: string): Dtype {
   const value = fields[name]
   if (!isDtype(value)) throw invalidRequest(`${name} ${shown(value)}; it must be a dtype such as f32`)
   return value
+}
+
+/** A list of integers, each within bounds. */
+export function readIntegers(fields: Fields, name: string, least: number, most: number): number[] {
+  const value = fields[name]
+  if (!Array.isArray(value)) throw invalidRequest(`${name} ${shown(value)}; it must be an array of integers`)
+  return value.map((entry: unknown) => readInteger({ [name]: entry }, name, least, most))
+}
+
+/** The common dtype of inputs. @throws MmsbError SHAPE_MISMATCH */
+export function commonDtypeOf(inputs: readonly OpInput[]): Dtype {
+  let first = inputs[0]!
+  let dtype = first.dtype
+  for (const input of inputs.slice(1)) {
+    const common = promoteDtypes(dtype, input.dtype)
+    if (common === undefined) {
+      throw shapeMismatch(
+        `${first.name} is ${dtype} and ${input.name} is ${input.dtype}: no dtype holds both; cast one of them`,
+      )
+    }
+    if (common !== dtype) first = input
+    dtype = common
+  }
+  return dtype
+}
+
+/** @throws MmsbError SHAPE_MISMATCH when a result would have more axes than a page can have */
+export function checkRank(shape: readonly number[]): void {
+  if (shape.length > PAGE_MAX_RANK) {
+    throw shapeMismatch(
+      `the result of shape ${formatShape(shape)} has ${shape.length} axes; a page has at most ${PAGE_MAX_RANK}`,
+    )
+  }
 }
 
 // ---- blocks -----------------------------------------------------------------------------------------------------------

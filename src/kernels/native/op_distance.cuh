@@ -1,0 +1,131 @@
+// distance: dot product, Euclidean distance or cosine distance of each query with each vector.
+//
+// A sum over the elements of a vector has 32 lanes, each from 0 along every 32nd element by fma; the lanes are joined by
+// halving (lane l with l + 16, then + 8, + 4, + 2, + 1). dot: sum q * v. l2: the root of the sum of (q - v) squared.
+// cosine: 1 - dot / (|q| * |v|). All in f32 where the common dtype is f32, else in f64.
+#pragma once
+#include "boxes.cuh"
+#include "op_matmul.cuh"
+#include "op_stencil.cuh"
+
+namespace mmsb {
+namespace MMSB_NS {
+
+enum Metric : u32 { METRIC_DOT = 0, METRIC_L2 = 1, METRIC_COSINE = 2 };
+
+struct Distance {
+  u32 metric;
+  u32 queries, vectors, depth;
+  u64 vectorAt, wideAt;  // in the scratch; the query is at 0
+};
+
+static const u32 kDistanceLanes = 32;
+
+template <class T>
+static inline T joinLanes(T* acc) {
+  for (u32 half = kDistanceLanes / 2; half != 0; half /= 2) {
+    for (u32 l = 0; l < half; l++) acc[l] += acc[l + half];
+  }
+  return acc[0];
+}
+
+struct TakeDot {
+  template <class T>
+  static inline T go(T acc, T a, T b) {
+    return sFma<T>(a, b, acc);
+  }
+};
+struct TakeSquare {
+  template <class T>
+  static inline T go(T acc, T a, T b) {
+    return sFma<T>(a - b, a - b, acc);
+  }
+};
+
+template <class T, class F>
+static T sumLanes(const T* a, const T* b, u32 count) {
+  T acc[kDistanceLanes];
+  for (u32 l = 0; l < kDistanceLanes; l++) acc[l] = 0;
+  u32 i = 0;
+  for (; i + kDistanceLanes <= count; i += kDistanceLanes) {
+    for (u32 l = 0; l < kDistanceLanes; l++) acc[l] = F::template go<T>(acc[l], a[i + l], b[i + l]);
+  }
+  for (u32 l = 0; i + l < count; l++) acc[l] = F::template go<T>(acc[l], a[i + l], b[i + l]);
+  return joinLanes<T>(acc);
+}
+
+// A row in the dtype of the result; where it has it already, the page's own.
+template <class T>
+static const T* rowAs(const Page& page, u32 dtype, u64 row, u32 depth, u8* room, void* wide) {
+  const u8* from = page.data + row * depth * dtypeBytes(page.dtype);
+  if (page.dtype == dtype) return reinterpret_cast<const T*>(from);
+  castMany(page.dtype, from, dtype, room, depth, wide);
+  return reinterpret_cast<const T*>(room);
+}
+
+template <class T>
+static void distances(const Step& step, u32 start, u32 count, T* out, u8* scratch) {
+  const Distance& d = *static_cast<const Distance*>(step.state);
+  const T* query = nullptr;
+  T norm = 0;
+  for (u32 i = 0; i < count; i++) {
+    const u32 q = (start + i) / d.vectors, v = (start + i) % d.vectors;
+    if (i == 0 || v == 0) {
+      query = rowAs<T>(*step.inputs[0], step.natural, q, d.depth, scratch, scratch + d.wideAt);
+      if (d.metric == METRIC_COSINE) norm = sSqrt(sumLanes<T, TakeDot>(query, query, d.depth));
+    }
+    const T* vector = rowAs<T>(*step.inputs[1], step.natural, v, d.depth, scratch + d.vectorAt, scratch + d.wideAt);
+    if (d.metric == METRIC_L2) {
+      out[i] = sSqrt(sumLanes<T, TakeSquare>(query, vector, d.depth));
+      continue;
+    }
+    const T dot = sumLanes<T, TakeDot>(query, vector, d.depth);
+    if (d.metric == METRIC_DOT) out[i] = dot;
+    else out[i] = T(1) - dot / (norm * sSqrt(sumLanes<T, TakeDot>(vector, vector, d.depth)));
+  }
+}
+
+static void computeDistance(const Step& step, u32 start, u32 count, void* out, void* scratch) {
+  if (step.natural == F32) distances<f32>(step, start, count, static_cast<f32*>(out), static_cast<u8*>(scratch));
+  else distances<f64>(step, start, count, static_cast<f64*>(out), static_cast<u8*>(scratch));
+}
+
+static void dirtyDistance(const Step& step, u32 input, const RangeSet& changed, RangeSet& out, Arena& arena) {
+  const Distance& d = *static_cast<const Distance*>(step.state);
+  BoxSink sink = makeBoxSink(out, arena, Extent{2, {d.queries, d.vectors, 1, 1, 1, 1, 1, 1}, step.out->elements});
+  for (u32 i = 0; i < changed.count; i++) {
+    const u32 from = changed.data[i].start / d.depth, to = (changed.data[i].start + changed.data[i].count - 1) / d.depth + 1;
+    if (input == 0) pushBox(sink, Box{{from, 0}, {to, d.vectors}});
+    else pushBox(sink, Box{{0, from}, {d.queries, to}});
+  }
+}
+
+static int32_t prepareDistance(Step& step) {
+  if (step.inputCount != 2 || step.paramBytes < 8) return fail(MMSB_ERR_ARGUMENT, "distance takes two inputs and 8 bytes of parameters");
+  const Page& queries = *step.inputs[0];
+  const Page& vectors = *step.inputs[1];
+  Distance* d = static_cast<Distance*>(calloc(1, sizeof(Distance)));
+  if (d == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
+  step.state = d;
+  memcpy(&d->metric, step.params, 4);
+  if (d->metric > METRIC_COSINE) return fail(MMSB_ERR_ARGUMENT, "metric %u", d->metric);
+  if (queries.rank == 0 || queries.rank > 2 || vectors.rank != 2) return fail(MMSB_ERR_ARGUMENT, "distance of ranks %u and %u", queries.rank, vectors.rank);
+  d->queries = queries.rank == 2 ? queries.shape[0] : 1;
+  d->depth = queries.shape[queries.rank - 1];
+  d->vectors = vectors.shape[0];
+  if (d->depth != vectors.shape[1]) return fail(MMSB_ERR_ARGUMENT, "distance: %u and %u elements in a vector", d->depth, vectors.shape[1]);
+  if (u64(d->queries) * d->vectors != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "distance into a page of %u elements", step.out->elements);
+  step.natural = promote(queries.dtype, vectors.dtype) == F32 ? u8(F32) : u8(F64);
+  d->vectorAt = (u64(d->depth) * 8 + 127) & ~63ull;
+  d->wideAt = 2 * d->vectorAt;
+  const u64 scratch = d->wideAt + kBlockElements * 8;
+  if (scratch >> 31 != 0) return fail(MMSB_ERR_MEMORY, "no memory for vectors of %u elements", d->depth);
+  step.scratchBytes = u32(scratch);
+  step.costNs = 5 + 0.2f * f32(d->depth);
+  return MMSB_OK;
+}
+
+static const Op kOpDistance = {"distance", MMSB_OP_DISTANCE, 1, prepareDistance, releaseState, dirtyDistance, computeDistance, nullptr};
+
+}  // namespace MMSB_NS
+}  // namespace mmsb

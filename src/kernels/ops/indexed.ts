@@ -1,0 +1,163 @@
+/** gather, scatter, bincount, histogram: places that are computed from values. */
+import { PAGE_MAX_ELEMENTS } from '../../limits.js'
+import { DTYPE_INFO } from '../../state/dtype.js'
+import { elementCount, formatShape, normalizeAxis, sameShape } from '../../state/shape.js'
+import {
+  checkBlockAxis,
+  checkRank,
+  defineOp,
+  type Fields,
+  invalidRequest,
+  nameOfWord,
+  type OpInput,
+  readChoice,
+  readInteger,
+  readWords,
+  shapeMismatch,
+  wordBlock,
+} from './op.js'
+
+const MERGES = ['set', 'add', 'min', 'max', 'and', 'or', 'xor'] as const
+type Merge = (typeof MERGES)[number]
+
+const readAxis = (fields: Fields, x: OpInput): number =>
+  normalizeAxis(fields.axis === undefined ? 0 : fields.axis, x)
+
+/** The shape that gather gives, and that scatter's values have: the indices' in place of the axis. */
+function gatheredShape(x: OpInput, axis: number, indices: OpInput): number[] {
+  checkBlockAxis(axis, x)
+  const { kind } = DTYPE_INFO[indices.dtype]
+  if (kind === 'bool' || kind === 'float') {
+    throw shapeMismatch(`${indices.name} is ${indices.dtype}; indices are integers`)
+  }
+  const shape = [...x.shape.slice(0, axis), ...indices.shape, ...x.shape.slice(axis + 1)]
+  checkRank(shape)
+  return shape
+}
+
+export const gatherOp = defineOp<{ readonly axis: number }>({
+  name: 'gather',
+  code: 12,
+  version: 1,
+  roles: ['x', 'indices'],
+  parameters: ['axis?'],
+  dirtyRule: 'indexed',
+  read: (fields, [x]) => ({ axis: readAxis(fields, x!) }),
+  infer: ({ axis }, [x, indices]) => ({ dtype: x!.dtype, shape: gatheredShape(x!, axis, indices!) }),
+  show: ({ axis }) => ({ axis }),
+  encode: ({ axis }) => wordBlock(axis, 0),
+  decode: (block) => {
+    const [axis, reserved] = readWords(block, 2)
+    if (reserved !== 0) throw invalidRequest('the parameter block of gather is malformed')
+    return { axis: axis! }
+  },
+  costPerElementNs: () => 1.5,
+})
+
+interface ScatterParams {
+  readonly axis: number
+  readonly merge: Merge
+}
+
+export const scatterOp = defineOp<ScatterParams>({
+  name: 'scatter',
+  code: 13,
+  version: 1,
+  roles: ['x', 'indices', 'values'],
+  parameters: ['axis?', 'merge?'],
+  dirtyRule: 'indexed',
+  read: (fields, [x]) => ({ axis: readAxis(fields, x!), merge: readChoice(fields, 'merge', MERGES, 'set') }),
+  infer: ({ axis, merge }, [x, indices, values]) => {
+    const shape = gatheredShape(x!, axis, indices!)
+    if (elementCount(values!.shape) !== 1 && !sameShape(values!.shape, shape)) {
+      throw shapeMismatch(
+        `${values!.name} ${formatShape(values!.shape)} must have shape ${formatShape(shape)}, or one element`,
+      )
+    }
+    if (DTYPE_INFO[x!.dtype].kind === 'float' && MERGES.indexOf(merge) >= MERGES.indexOf('and')) {
+      throw shapeMismatch(`merge ${merge} is not defined for ${x!.dtype}, the dtype of ${x!.name}`)
+    }
+    return { dtype: x!.dtype, shape: x!.shape }
+  },
+  show: ({ axis, merge }) => ({ axis, merge }),
+  encode: ({ axis, merge }) => wordBlock(axis, MERGES.indexOf(merge)),
+  decode: (block) => {
+    const [axis, merge] = readWords(block, 2)
+    return { axis: axis!, merge: nameOfWord(MERGES, merge!, 'merge') }
+  },
+  costPerElementNs: (_, [x, indices]) =>
+    1 + (20 * elementCount(indices!.shape)) / Math.max(1, elementCount(x!.shape)),
+})
+
+export const bincountOp = defineOp<{ readonly length: number }>({
+  name: 'bincount',
+  code: 14,
+  version: 1,
+  roles: ['x'],
+  parameters: ['length'],
+  dirtyRule: 'all',
+  read: (fields) => ({ length: readInteger(fields, 'length', 0, PAGE_MAX_ELEMENTS) }),
+  infer: ({ length }, [x]) => {
+    if (DTYPE_INFO[x!.dtype].kind === 'float') {
+      throw shapeMismatch(`${x!.name} is ${x!.dtype}; bincount counts integers`)
+    }
+    return { dtype: 'u32', shape: [length] }
+  },
+  show: ({ length }) => ({ length }),
+  encode: ({ length }) => wordBlock(length, 0),
+  decode: (block) => {
+    const [length, reserved] = readWords(block, 2)
+    if (reserved !== 0 || length! > PAGE_MAX_ELEMENTS) {
+      throw invalidRequest('the parameter block of bincount is malformed')
+    }
+    return { length: length! }
+  },
+  costPerElementNs: ({ length }, [x]) => 1 + elementCount(x!.shape) / Math.max(1, length),
+})
+
+interface HistogramParams {
+  readonly bins: number
+  readonly range: readonly [number, number]
+}
+
+/** Both ends, and the width of a bin, are numbers to compute with. */
+function isRange(low: unknown, high: unknown, bins: number): boolean {
+  if (typeof low !== 'number' || typeof high !== 'number' || !(low < high)) return false
+  const width = (high - low) / bins
+  return Number.isFinite(bins / (high - low)) && Number.isFinite(high - low) && width > 0
+}
+
+export const histogramOp = defineOp<HistogramParams>({
+  name: 'histogram',
+  code: 15,
+  version: 1,
+  roles: ['x'],
+  parameters: ['bins', 'range'],
+  dirtyRule: 'all',
+  read: (fields) => {
+    const bins = readInteger(fields, 'bins', 1, PAGE_MAX_ELEMENTS)
+    const { range } = fields
+    if (!Array.isArray(range) || range.length !== 2 || !isRange(range[0], range[1], bins)) {
+      throw invalidRequest('range must be two finite numbers, the lower one first')
+    }
+    return { bins, range: [range[0] as number, range[1] as number] }
+  },
+  infer: ({ bins }) => ({ dtype: 'u32', shape: [bins] }),
+  show: ({ bins, range }) => ({ bins, range }),
+  encode: ({ bins, range }) => {
+    const block = wordBlock(bins, 0, 0, 0, 0, 0)
+    const view = new DataView(block.buffer)
+    view.setFloat64(8, range[0], true)
+    view.setFloat64(16, range[1], true)
+    return block
+  },
+  decode: (block) => {
+    const [bins, reserved] = readWords(block, 6)
+    const [low, high] = [block.getFloat64(8, true), block.getFloat64(16, true)]
+    if (reserved !== 0 || bins! < 1 || bins! > PAGE_MAX_ELEMENTS || !isRange(low, high, bins!)) {
+      throw invalidRequest('the parameter block of histogram is malformed')
+    }
+    return { bins: bins!, range: [low, high] }
+  },
+  costPerElementNs: ({ bins }, [x]) => 1 + (3 * elementCount(x!.shape)) / bins,
+})

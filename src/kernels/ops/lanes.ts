@@ -1,0 +1,132 @@
+/** scan, window, sort: along an axis, the shape stays. */
+import { WINDOW_MAX_SIZE } from '../../limits.js'
+import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
+import { normalizeAxis } from '../../state/shape.js'
+import {
+  checkBlockAxis,
+  defineOp,
+  type Fields,
+  flagOfWord,
+  invalidRequest,
+  nameOfWord,
+  type OpInput,
+  readBoolean,
+  readChoice,
+  readInteger,
+  readWords,
+  wordBlock,
+} from './op.js'
+import { REDUCE_FUNCTIONS } from './reduce.js'
+
+const SCAN_FUNCTIONS = ['sum', 'prod', 'min', 'max'] as const
+const WINDOW_FUNCTIONS = ['sum', 'min', 'max', 'mean'] as const
+type LaneFunction = (typeof SCAN_FUNCTIONS)[number] | (typeof WINDOW_FUNCTIONS)[number]
+
+/** As the reduction of the same name. */
+function laneDtype(fn: LaneFunction, dtype: Dtype): Dtype {
+  const { kind } = DTYPE_INFO[dtype]
+  if (fn === 'min' || fn === 'max' || kind === 'float') return dtype
+  return fn === 'mean' ? 'f64' : kind === 'signed' ? 'i64' : 'u64'
+}
+
+/** Without `axis`: the only one there is, or the last. */
+const readAxis = (fields: Fields, x: OpInput): number =>
+  normalizeAxis(fields.axis === undefined ? -1 : fields.axis, x)
+
+const wordOf = (fn: LaneFunction): number => REDUCE_FUNCTIONS.indexOf(fn)
+
+function functionOf<T extends LaneFunction>(word: number, functions: readonly T[]): T {
+  const name = nameOfWord(REDUCE_FUNCTIONS, word, 'function')
+  const found = functions.find((fn) => fn === name)
+  if (found === undefined) throw invalidRequest(`the parameter block has function ${word}`)
+  return found
+}
+
+interface ScanParams {
+  readonly fn: (typeof SCAN_FUNCTIONS)[number]
+  readonly axis: number
+}
+
+export const scanOp = defineOp<ScanParams>({
+  name: 'scan',
+  code: 8,
+  version: 1,
+  roles: ['x'],
+  parameters: ['axis?', 'fn'],
+  dirtyRule: 'after',
+  read: (fields, [x]) => ({ fn: readChoice(fields, 'fn', SCAN_FUNCTIONS), axis: readAxis(fields, x!) }),
+  infer: ({ fn, axis }, [x]) => {
+    checkBlockAxis(axis, x!)
+    return { dtype: laneDtype(fn, x!.dtype), shape: x!.shape }
+  },
+  show: ({ fn, axis }) => ({ axis, fn }),
+  encode: ({ fn, axis }) => wordBlock(wordOf(fn), axis),
+  decode: (block) => {
+    const [fn, axis] = readWords(block, 2)
+    return { fn: functionOf(fn!, SCAN_FUNCTIONS), axis: axis! }
+  },
+  costPerElementNs: () => 2,
+})
+
+interface WindowParams {
+  readonly fn: (typeof WINDOW_FUNCTIONS)[number]
+  readonly size: number
+  readonly axis: number
+}
+
+export const windowOp = defineOp<WindowParams>({
+  name: 'window',
+  code: 10,
+  version: 1,
+  roles: ['x'],
+  parameters: ['axis?', 'fn', 'size'],
+  dirtyRule: 'near',
+  read: (fields, [x]) => ({
+    fn: readChoice(fields, 'fn', WINDOW_FUNCTIONS),
+    size: readInteger(fields, 'size', 1, WINDOW_MAX_SIZE),
+    axis: readAxis(fields, x!),
+  }),
+  infer: ({ fn, axis }, [x]) => {
+    checkBlockAxis(axis, x!)
+    return { dtype: laneDtype(fn, x!.dtype), shape: x!.shape }
+  },
+  show: ({ fn, size, axis }) => ({ axis, fn, size }),
+  encode: ({ fn, size, axis }) => wordBlock(wordOf(fn), size, axis, 0),
+  decode: (block) => {
+    const [fn, size, axis, reserved] = readWords(block, 4)
+    if (size! < 1 || size! > WINDOW_MAX_SIZE || reserved !== 0) {
+      throw invalidRequest('the parameter block of window is malformed')
+    }
+    return { fn: functionOf(fn!, WINDOW_FUNCTIONS), size: size!, axis: axis! }
+  },
+  costPerElementNs: ({ size }) => 2 + Math.log2(size),
+})
+
+interface SortParams {
+  readonly axis: number
+  readonly descending: boolean
+}
+
+export const sortOp = defineOp<SortParams>({
+  name: 'sort',
+  code: 11,
+  version: 1,
+  roles: ['x'],
+  parameters: ['axis?', 'descending?'],
+  dirtyRule: 'rows',
+  read: (fields, [x]) => ({
+    axis: readAxis(fields, x!),
+    descending: readBoolean(fields, 'descending', false),
+  }),
+  infer: ({ axis }, [x]) => {
+    checkBlockAxis(axis, x!)
+    return { dtype: x!.dtype, shape: x!.shape }
+  },
+  show: ({ axis, descending }) => ({ axis, descending }),
+  encode: ({ axis, descending }) => wordBlock(axis, descending ? 1 : 0),
+  decode: (block) => {
+    const [axis, descending] = readWords(block, 2)
+    return { axis: axis!, descending: flagOfWord(descending!, 'descending') }
+  },
+  costPerElementNs: () => 15,
+})
