@@ -166,20 +166,21 @@ MMSB_FN f64 floorQuotient(f64 a, f64 b) { return sFloor(a / b); }
 MMSB_FN f32 floorQuotient(f32 a, f32 b) { return sFloor(a / b); }
 MMSB_FN f64 exactFloat(u32 x) { return f64(i32(x ^ 0x80000000u)) + 2147483648.0; }
 
-// Rounding to minus infinity; x // 0 = 0; the least integer // -1 wraps. This one for 64 bits.
+// Rounding to minus infinity; x // 0 = 0; the least integer // -1 wraps. This one for up to 16 bits, and for 64.
 template <class T>
 MMSB_FN T sFloorDiv(T a, T b) {
-  using U = typename Lane<T>::Unsigned;
   if constexpr (Lane<T>::bits <= 16) {
     const f32 q = floorQuotient(f32(a), f32(b == 0 ? T(1) : b));
     return b == 0 ? T(0) : T(i32(q));
+  } else if constexpr (Lane<T>::isSigned) {
+    const bool minus = b == T(-1);
+    const T divisor = (b == 0) | minus ? T(1) : b;
+    const T q = a / divisor;
+    const T floored = T(q - T((q * divisor != a) & ((a < 0) != (divisor < 0))));
+    return b == 0 ? T(0) : minus ? T(0 - u64(a)) : floored;
+  } else {
+    return b == 0 ? T(0) : T(a / (b == 0 ? T(1) : b));
   }
-  const bool minus = Lane<T>::isSigned && b == T(-1);
-  const T divisor = (b == 0) | minus ? T(1) : b;
-  const T q = a / divisor;
-  const bool less = Lane<T>::isSigned & (q * divisor != a) & ((a < 0) != (divisor < 0));
-  const T quotient = T(q - T(less));
-  return b == 0 ? T(0) : minus ? T(U(0) - U(a)) : quotient;
 }
 template <>
 MMSB_HD inline i32 sFloorDiv(i32 a, i32 b) {
