@@ -35,6 +35,10 @@ export const DEFINITION_MAX_BYTES = 1024 ** 2
 export const EXPRESSION_MAX_LENGTH = 64 * 1024
 export const EXPRESSION_MAX_DEPTH = 256
 export const IR_MAX_INSTRUCTIONS = 4096
+/** Tokens of functions that one expression may put in place of their calls. */
+export const EXPRESSION_MAX_INLINED_TOKENS = 262_144
+export const FUNCTION_MAX_PARAMETERS = 64
+export const FUNCTIONS_MAX = 65_536
 export const IR_MAX_INPUTS = 64
 
 /** Elements of a rolling window: a halo of as many is kept in memory while a block is computed. */

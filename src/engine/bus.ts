@@ -11,17 +11,19 @@ import { MmsbError } from '../errors.js'
 import { NativeContext } from '../ffi/context.js'
 import { allocateFile, crc32c, deviceCount } from '../ffi/library.js'
 import { Graph } from '../graph/graph.js'
+import type { FunctionBody } from '../kernels/user-functions.js'
 import {
   HISTORY_LIMIT_DEFAULT,
   HISTORY_LIMIT_MAX,
   MEMORY_QUOTA_DEFAULT_BYTES,
   PAGE_ID_MAX,
 } from '../limits.js'
-import { DTYPE_INFO, type Dtype, type TypedArray } from '../state/dtype.js'
+import { DTYPE_INFO, type TypedArray } from '../state/dtype.js'
 import type {
   DeltaInput,
   DeltaValues,
   Derivation,
+  DerivedDefinition,
   Location,
   PageDefinition,
   SourceDefinition,
@@ -32,17 +34,25 @@ import type { StageRooms } from './batch.js'
 import { checkpointSource } from './checkpoint.js'
 import { Committer } from './committer.js'
 import {
-  derivedRecord,
-  isDerivedDefinition,
   pendingOfCreates,
   pendingOfDeletes,
   pendingOfDelta,
   pendingOfFrame,
+  pendingOfFunction,
   pendingOfTransaction,
   sameDefinition,
-  sourceRecord,
   type TransactionMeta,
 } from './door.js'
+import { type DraftRooms, draftPages, type NamedDefinition } from './drafts.js'
+import {
+  definition,
+  type FunctionChange,
+  type FunctionRecord,
+  pagesUsing,
+  type Redefinition,
+  redefinitions,
+  StaleFunctions,
+} from './functions.js'
 import { graphView, hex, pageInfo, statsOf } from './inspect.js'
 import { recover } from './recovery.js'
 import { type PageRecord, Registry } from './registry.js'
@@ -59,6 +69,7 @@ import type {
   EpochList,
   ExecutionLog,
   FsyncMode,
+  FunctionInfo,
   GraphEdge,
   GraphNode,
   PageData,
@@ -184,40 +195,31 @@ export class Bus {
 
   /** Creates a source page filled with `fill` (default 0). Throws PAGE_EXISTS when another definition has the name. */
   create(name: string, definition: SourceDefinition): Promise<CreateResult> {
-    return this.#define(name, (id) => sourceRecord(id, name, definition))
+    return this.#define(name, definition)
   }
 
   /** Creates a derived page; it holds its values when this resolves. */
   derive(
     name: string,
     derive: Derivation,
-    options: { dtype?: Dtype; location?: Location } = {},
+    options: Omit<DerivedDefinition, 'derive'> = {},
   ): Promise<CreateResult> {
-    return this.#define(name, (id) => {
-      this.#refuseCycle(name, derive)
-      return derivedRecord(id, name, { derive, ...options }, (input) => this.#registry.require(input))
-    })
+    return this.#define(name, { derive, ...options })
   }
 
   /**
-   * Creates many pages in one epoch, or none. A derived page may take pages created before it in the list as inputs.
+   * Creates many pages in one epoch, or none. A derived page may take pages before it in the list as inputs, and read the
+   * past of any of them.
    */
-  async createMany(
-    pages: readonly { name: string; definition: PageDefinition }[],
-  ): Promise<{ epoch: number }> {
-    this.#committer.refuseWhenStopped()
-    const siblings = new Map<string, PageRecord>()
-    const records = pages.map(({ name, definition }) => {
-      const id = this.#takePageId()
-      const record = isDerivedDefinition(definition)
-        ? derivedRecord(id, name, definition, (input) => siblings.get(input) ?? this.#registry.require(input))
-        : sourceRecord(id, name, definition)
-      this.#checkBackend(record)
-      siblings.set(name, record)
-      return record
+  async createMany(pages: readonly NamedDefinition[]): Promise<{ epoch: number; pages: PageInfo[] }> {
+    return this.#untilFresh(async () => {
+      const records = draftPages(this.#draftRooms, pages)
+      for (const record of records) this.#checkBackend(record)
+      const { epoch } = await this.#committer.commit(
+        pendingOfCreates(records, this.#registry.functions.worldAge),
+      )
+      return { epoch, pages: records.map((record) => this.#info(record)) }
     })
-    const { epoch } = await this.#committer.commit(pendingOfCreates(records))
-    return { epoch }
   }
 
   /** Deletes a page; with `cascade` also everything derived from it. Throws PAGE_NOT_FOUND, PAGE_IN_USE. */
@@ -225,7 +227,7 @@ export class Bus {
     this.#committer.refuseWhenStopped()
     for (;;) {
       const page = this.#registry.require(name)
-      const ids = options.cascade === true ? [...this.#graph.dependentsDeep(page.id), page.id] : [page.id]
+      const ids = options.cascade === true ? this.#graph.withDependents(page.id) : [page.id]
       try {
         const { epoch } = await this.#committer.commit(pendingOfDeletes(ids))
         return { epoch }
@@ -233,6 +235,74 @@ export class Bus {
         // A page derived from this one may have been committed since the list was made: make it again.
         const retry = options.cascade === true && error instanceof MmsbError && error.code === 'PAGE_IN_USE'
         if (!retry) throw error
+      }
+    }
+  }
+
+  // ---- functions --------------------------------------------------------------------------------------------------
+
+  /**
+   * Defines a function that expressions can call, or gives it another meaning: every page that uses it, directly or through
+   * other functions, is recompiled and recomputed in the same epoch, or nothing changes. Throws INVALID_EXPRESSION,
+   * INVALID_REQUEST, and SHAPE_MISMATCH when a page would get another dtype.
+   */
+  async defineFunction(name: string, body: FunctionBody): Promise<{ epoch: number; worldAge: number }> {
+    return this.#untilFresh(async () => {
+      const { functions } = this.#registry
+      const known = functions.get(name)
+      const isSame = known?.expr === body.expr && JSON.stringify(known.params) === JSON.stringify(body.params)
+      if (known !== undefined && isSame) return { epoch: known.epoch, worldAge: known.worldAge }
+      const change = definition(functions, name, body)
+      return this.#change(change, redefinitions(this.#registry, change))
+    })
+  }
+
+  /** Throws NOT_FOUND, and PAGE_IN_USE while pages or other functions use it. */
+  async deleteFunction(name: string): Promise<{ epoch: number; worldAge: number }> {
+    return this.#untilFresh(async () => {
+      const { functions } = this.#registry
+      functions.require(name)
+      return this.#change({ name, body: undefined, worldAge: functions.worldAge + 1 }, [])
+    })
+  }
+
+  async #change(
+    change: FunctionChange,
+    redefines: readonly Redefinition[],
+  ): Promise<{ epoch: number; worldAge: number }> {
+    const { epoch } = await this.#committer.commit(pendingOfFunction(change, redefines))
+    return { epoch, worldAge: change.worldAge }
+  }
+
+  /** A function and who uses it. Throws NOT_FOUND. */
+  function(name: string): FunctionInfo {
+    this.#committer.settle()
+    return this.#functionInfo(this.#registry.functions.require(name))
+  }
+
+  /** All functions, by name. */
+  functions(): { worldAge: number; functions: FunctionInfo[] } {
+    this.#committer.settle()
+    const { functions } = this.#registry
+    return {
+      worldAge: functions.worldAge,
+      functions: functions.all().map((record) => this.#functionInfo(record)),
+    }
+  }
+
+  #functionInfo({ name, params, expr, worldAge, epoch }: FunctionRecord): FunctionInfo {
+    const pages = pagesUsing(this.#registry, this.#registry.functions, name).map((page) => page.name)
+    return { name, params, expr, worldAge, epoch, pages: pages.sort() }
+  }
+
+  /** Compiles and commits, and once more when functions changed in between. */
+  async #untilFresh<T>(work: () => Promise<T>): Promise<T> {
+    for (;;) {
+      this.#committer.refuseWhenStopped()
+      try {
+        return await work()
+      } catch (error) {
+        if (!(error instanceof StaleFunctions)) throw error
       }
     }
   }
@@ -604,10 +674,11 @@ export class Bus {
   executionLog(): ExecutionLog {
     this.#committer.settle()
     const pageOfStep = new Map([...this.#registry.all()].map((page) => [page.step, page.name]))
-    const steps = (this.#committer.lastResult?.steps() ?? []).map(({ step, ...entry }) => ({
-      page: pageOfStep.get(step) ?? '',
-      ...entry,
-    }))
+    // Steps of pasts are no pages.
+    const steps = (this.#committer.lastResult?.steps() ?? []).flatMap(({ step, ...entry }) => {
+      const page = pageOfStep.get(step)
+      return page === undefined ? [] : [{ page, ...entry }]
+    })
     return { epoch: this.#committer.epoch, steps }
   }
 
@@ -669,7 +740,7 @@ export class Bus {
       const { epoch, digest, timestampMs, answers } = committer
       const state = { epoch, digest, timestampMs, answers, nextPageId: this.#nextPageId }
       return store.checkpoint(
-        checkpointSource({ registry: this.#registry, context: this.#context, ...state }),
+        checkpointSource({ registry: this.#registry, graph: this.#graph, context: this.#context, ...state }),
       )
     })
   }
@@ -695,21 +766,28 @@ export class Bus {
 
   // ---- helpers ----------------------------------------------------------------------------------------------------
 
-  async #define(name: string, recordOf: (id: number) => PageRecord): Promise<CreateResult> {
-    this.#committer.refuseWhenStopped()
-    const record = recordOf(this.#takePageId())
-    this.#checkBackend(record)
-    try {
-      const existing = this.#registry.byName(name)
-      if (existing !== undefined) return this.#existing(existing, record)
-      const { epoch } = await this.#committer.commit(pendingOfCreates([record]))
-      return { epoch, created: true, page: this.#info(record) }
-    } catch (error) {
-      const existing = this.#registry.byName(name)
-      const raced = error instanceof MmsbError && error.code === 'PAGE_EXISTS' && existing !== undefined
-      if (raced) return this.#existing(existing, record)
-      throw error
-    }
+  async #define(name: string, definition: PageDefinition): Promise<CreateResult> {
+    return this.#untilFresh(async () => {
+      const [record] = draftPages(this.#draftRooms, [{ name, definition }]) as [PageRecord]
+      this.#refuseCycle(record)
+      this.#checkBackend(record)
+      try {
+        const existing = this.#registry.byName(name)
+        if (existing !== undefined) return this.#existing(existing, record)
+        const { functions } = this.#registry
+        const { epoch } = await this.#committer.commit(pendingOfCreates([record], functions.worldAge))
+        return { epoch, created: true, page: this.#info(record) }
+      } catch (error) {
+        const existing = this.#registry.byName(name)
+        const raced = error instanceof MmsbError && error.code === 'PAGE_EXISTS' && existing !== undefined
+        if (raced) return this.#existing(existing, record)
+        throw error
+      }
+    })
+  }
+
+  get #draftRooms(): DraftRooms {
+    return { registry: this.#registry, graph: this.#graph, takePageId: () => this.#takePageId() }
   }
 
   #existing(page: PageRecord, wanted: PageRecord): CreateResult {
@@ -719,18 +797,14 @@ export class Bus {
     return { epoch: page.createdEpoch, created: false, page: this.#info(page) }
   }
 
-  /** A definition that names itself, directly or through pages derived from the page of its name, would be a cycle. */
-  #refuseCycle(name: string, derive: Derivation): void {
-    const inputs = Object.values(derive.inputs ?? {})
-    if (inputs.includes(name))
-      throw new MmsbError('GRAPH_CYCLE', `The page would derive from itself: ${name} -> ${name}.`)
+  /** A definition that derives from what derives from the page of its name would be a cycle. */
+  #refuseCycle({ name, derived }: PageRecord): void {
     const existing = this.#registry.byName(name)
     if (existing === undefined) return
-    for (const input of inputs) {
-      const page = this.#registry.byName(input)
-      const path = page === undefined ? undefined : this.#graph.path(existing.id, page.id)
+    for (const { id, prev } of derived?.inputs ?? []) {
+      const path = prev === undefined ? this.#graph.path(existing.id, id) : undefined
       if (path === undefined) continue
-      const names = [...path.map((id) => this.#registry.byId(id)?.name ?? String(id)), name]
+      const names = [...path.map((step) => this.#registry.byId(step)?.name ?? String(step)), name]
       throw new MmsbError('GRAPH_CYCLE', `The definition would close a cycle: ${names.join(' -> ')}.`, {
         path: names,
       })

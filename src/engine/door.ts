@@ -6,6 +6,7 @@
  */
 import { MmsbError } from '../errors.js'
 import {
+  type CompileOptions,
   compileDerivation,
   decodeDefinition,
   derivationOf,
@@ -17,16 +18,20 @@ import { validateDelta } from '../state/delta.js'
 import { DTYPE_INFO, type Dtype } from '../state/dtype.js'
 import {
   COMMAND_CREATE_PAGE,
+  COMMAND_DEFINE_FUNCTION,
   COMMAND_DELETE_PAGE,
   COMMAND_DELTA,
+  COMMAND_REDEFINE_PAGE,
   type CommandCursor,
   type CreatePageCommand,
   type CreatePageFields,
   commandAt,
+  type DefineFunctionCommand,
   decodeFrame,
   eachCommand,
   type Frame,
   patchPageId,
+  type RedefinePageCommand,
 } from '../state/frame.js'
 import { FrameWriter } from '../state/frame-writer.js'
 import { checkShape, elementCount } from '../state/shape.js'
@@ -38,8 +43,9 @@ import {
   type SourceDefinition,
 } from '../state/types.js'
 import { fillBits } from '../state/value.js'
+import { decodeFunction, encodeFunction, type FunctionChange, type Redefinition } from './functions.js'
 import type { DeltaCounts, Pending, Precondition } from './pending.js'
-import type { PageRecord, Registry } from './registry.js'
+import type { DerivedRecord, PageRecord, Registry } from './registry.js'
 import type { TransactionInput } from './types.js'
 
 const NAME = new RegExp(NAME_PATTERN)
@@ -84,22 +90,25 @@ export function sourceRecord(id: number, name: string, definition: SourceDefinit
   }
 }
 
-/** A page record for a new derived page; `inputOf` finds its inputs. Throws what the op's signature and shape rule say. */
+/** Where the inputs of a definition are found. */
+export type DerivationRooms = Required<Pick<CompileOptions, 'functions' | 'pastOf' | 'self'>> & {
+  readonly inputOf: (name: string) => InputPage
+}
+
+/** A page record for a new derived page. Throws what the op's signature and shape rule say. */
 export function derivedRecord(
   id: number,
   name: string,
   definition: DerivedDefinition,
-  inputOf: (name: string) => InputPage,
+  { inputOf, ...rooms }: DerivationRooms,
 ): PageRecord {
   checkName(name)
   const { derive, location = 'auto' } = definition
   checkLocation(location)
   if (definition.dtype !== undefined) dtypeInfo(definition.dtype)
-  const compiled = compileDerivation(
-    derive,
-    inputOf,
-    definition.dtype === undefined ? {} : { dtype: definition.dtype },
-  )
+  const asked =
+    definition.shape === undefined ? undefined : checkShape(definition.shape, definition.dtype ?? 'bool')
+  const compiled = compileDerivation(derive, inputOf, { ...rooms, dtype: definition.dtype, shape: asked })
   const shape = checkShape(compiled.shape, compiled.dtype)
   const elements = elementCount(shape)
   return {
@@ -115,11 +124,12 @@ export function derivedRecord(
     derived: {
       opCode: compiled.opCode,
       opVersion: compiled.opVersion,
-      inputs: compiled.inputs.map(({ role, id: inputId }) => ({ role, id: inputId })),
+      inputs: compiled.inputs,
       params: compiled.params,
       derive: compiled.canonical,
       definition: encodeDefinition(compiled),
       costNs: elements * compiled.costPerElementNs,
+      ...(compiled.asks === undefined ? {} : { asks: compiled.asks }),
     },
     ...UNCOMMITTED,
   }
@@ -131,18 +141,36 @@ export function sameDefinition(page: PageRecord, other: PageRecord): boolean {
   if (page.shape.length !== other.shape.length || page.shape.some((size, axis) => size !== other.shape[axis]))
     return false
   if (page.derived === undefined || other.derived === undefined) return page.fill === other.fill
-  return Buffer.compare(page.derived.definition, other.derived.definition) === 0
+  // By names, not bytes: which hidden page keeps a past is no part of what was asked for.
+  return JSON.stringify(page.derived.derive) === JSON.stringify(other.derived.derive)
 }
 
 export function isDerivedDefinition(definition: PageDefinition): definition is DerivedDefinition {
   return 'derive' in definition
 }
 
-/** Pages to create together. */
-export function pendingOfCreates(pages: readonly PageRecord[], meta: TransactionMeta = {}): Pending {
+/** Pages to create together, compiled at a world age. */
+export function pendingOfCreates(
+  pages: readonly PageRecord[],
+  functionsAge: number,
+  meta: TransactionMeta = {},
+): Pending {
   const writer = new FrameWriter(frameMeta(meta))
   for (const page of pages) writer.createPage(createCommand(page))
-  return { ...EMPTY, frame: writer.finish(), key: meta.key, creates: pages }
+  return { ...EMPTY, frame: writer.finish(), key: meta.key, creates: pages, functionsAge }
+}
+
+/** A function to define or delete, with the pages it redefines. */
+export function pendingOfFunction(
+  change: FunctionChange,
+  redefines: readonly Redefinition[],
+  meta: TransactionMeta = {},
+): Pending {
+  const writer = new FrameWriter(frameMeta(meta))
+  writer.defineFunction(change.name, encodeFunction(change))
+  for (const { id, derived } of redefines) writer.redefinePage(id, derived.definition)
+  const functionsAge = change.worldAge - 1
+  return { ...EMPTY, frame: writer.finish(), key: meta.key, change, redefines, functionsAge }
 }
 
 /** Pages to delete together, each before what it derives from. */
@@ -245,23 +273,51 @@ export function pendingOfFrame(registry: Registry, bytes: Uint8Array, nextId: ()
   }
 }
 
+/** What reading a logged frame needs to know of the state before it. */
+export interface LogRooms {
+  readonly nameOf: (id: number) => string
+  readonly elementsOf: (id: number) => number
+  readonly worldAge: number
+}
+
 /** A frame from our own log: what it names exists and fits, since it was checked before it was written. */
-export function pendingOfLoggedFrame(frame: Frame, nameOf: (id: number) => string): Pending {
+export function pendingOfLoggedFrame(frame: Frame, rooms: LogRooms): Pending {
   const touched = new Touched()
   const creates: PageRecord[] = []
   const createdNames = new Map<number, string>()
+  const redefines: Redefinition[] = []
+  let change: FunctionChange | undefined
+  // A page may read the past of one that comes after it.
+  eachCommand(frame, (cursor) => {
+    if (cursor.type !== COMMAND_CREATE_PAGE) return
+    const { id, name } = commandAt(frame, cursor) as CreatePageCommand
+    createdNames.set(id, name)
+  })
+  const nameOf = (id: number): string => createdNames.get(id) ?? rooms.nameOf(id)
   eachCommand(frame, (cursor) => {
     if (cursor.type === COMMAND_DELTA) {
       touched.delta(cursor)
     } else if (cursor.type === COMMAND_CREATE_PAGE) {
       const command = commandAt(frame, cursor) as CreatePageCommand
-      creates.push(recordOfLoggedCreate(command, (id) => createdNames.get(id) ?? nameOf(id)))
-      createdNames.set(command.id, command.name)
+      creates.push(recordOfLoggedCreate(command, nameOf))
+    } else if (cursor.type === COMMAND_DEFINE_FUNCTION) {
+      const { name, definition } = commandAt(frame, cursor) as DefineFunctionCommand
+      change = decodeFunction(name, definition, rooms.worldAge)
+    } else if (cursor.type === COMMAND_REDEFINE_PAGE) {
+      const { pageId, definition } = commandAt(frame, cursor) as RedefinePageCommand
+      redefines.push({ id: pageId, derived: derivedOfLogged(definition, rooms.elementsOf(pageId), nameOf) })
     } else if (cursor.type === COMMAND_DELETE_PAGE) {
       touched.deletes.push(cursor.pageId)
     }
   })
-  return { ...touched.summary(), frame: frame.bytes, key: frame.key, preconditions: NONE, creates }
+  return {
+    ...touched.summary(),
+    frame: frame.bytes,
+    key: frame.key,
+    preconditions: NONE,
+    creates,
+    ...(change === undefined ? {} : { change, redefines }),
+  }
 }
 
 /** The record of a page as its create command in the log describes it. `nameOf` names its inputs. */
@@ -271,19 +327,22 @@ export function recordOfLoggedCreate(command: CreatePageFields, nameOf: (id: num
   const bytes = elements * DTYPE_INFO[dtype].sizeBytes
   const base = { id, name, kind, dtype, shape, elements, bytes, location, fill, ...UNCOMMITTED }
   if (kind === 'source') return { ...base, derived: undefined }
-  const definition = decodeDefinition(command.definition)
+  return { ...base, derived: derivedOfLogged(command.definition, elements, nameOf) }
+}
+
+function derivedOfLogged(bytes: Uint8Array, elements: number, nameOf: (id: number) => string): DerivedRecord {
+  const definition = decodeDefinition(bytes)
+  const { opCode, opVersion, inputs, asks } = definition
   return {
-    ...base,
-    derived: {
-      opCode: definition.opCode,
-      opVersion: definition.opVersion,
-      inputs: definition.inputs,
-      params: definition.params.slice(),
-      derive: derivationOf(definition, nameOf),
-      definition: command.definition.slice(),
-      // Measured from the first execution on; until then one nanosecond an element.
-      costNs: elements,
-    },
+    opCode,
+    opVersion,
+    inputs,
+    params: definition.params.slice(),
+    derive: derivationOf(definition, nameOf),
+    definition: bytes.slice(),
+    // Measured from the first execution on; until then one nanosecond an element.
+    costNs: elements,
+    ...(asks === undefined ? {} : { asks }),
   }
 }
 

@@ -3,6 +3,7 @@
  */
 import type { MemoryStats } from '../ffi/context.js'
 import type { Graph } from '../graph/graph.js'
+import { inputOfPast } from '../kernels/expression.js'
 import type { StoreStats } from '../store/types.js'
 import type { PageRecord, Registry } from './registry.js'
 import type { Timings } from './timings.js'
@@ -20,9 +21,10 @@ export function pageInfo(
   digest: string,
 ): PageInfo {
   const inputs = new Set(
-    (page.derived?.inputs ?? []).map((input) => registry.byId(input.id)?.name ?? `#${input.id}`),
+    (page.derived?.inputs ?? []).map(({ id, prev }) => registry.byId(prev ?? id)?.name ?? `#${prev ?? id}`),
   )
-  const dependents = [...(graph.node(page.id)?.dependents ?? [])]
+  const dependents = graph
+    .readersOf(page.id)
     .map((id) => registry.byId(id)?.name)
     .filter((name) => name !== undefined)
     .sort()
@@ -53,9 +55,12 @@ export function graphView(registry: Registry, graph: Graph): { nodes: GraphNode[
     return page.derived === undefined ? node : { ...node, op: page.derived.derive.op }
   })
   const edges = pages.flatMap((page) =>
-    (page.derived?.inputs ?? []).map(
-      (input): GraphEdge => ({ from: registry.byId(input.id)?.name ?? '', to: page.name, input: input.role }),
-    ),
+    (page.derived?.inputs ?? []).map(({ role, id, prev }): GraphEdge => {
+      const edge = { from: registry.byId(prev ?? id)?.name ?? '', to: page.name }
+      return prev === undefined
+        ? { ...edge, input: role }
+        : { ...edge, input: inputOfPast(role) ?? role, prev: true }
+    }),
   )
   return { nodes, edges }
 }

@@ -2,6 +2,7 @@
  * A transaction on its way to an epoch: its frame, and what staging must know of it without decoding the frame again.
  * Made at the door (src/engine/door.ts) or, in recovery, from the log.
  */
+import type { FunctionChange, Redefinition } from './functions.js'
 import type { PageRecord } from './registry.js'
 import type { CommitResult } from './types.js'
 
@@ -28,6 +29,11 @@ export interface Pending {
   /** Ids of pages to delete, each before what it derives from. */
   readonly deletes: readonly number[]
   readonly deltas: DeltaCounts
+  /** A function to define or delete, and the pages that it redefines: all that use it. */
+  readonly change?: FunctionChange
+  readonly redefines?: readonly Redefinition[]
+  /** World age that creations and redefinitions were compiled at; absent in what comes from the log, which is right as it is. */
+  readonly functionsAge?: number
 }
 
 /** A pending transaction and who waits for it. */

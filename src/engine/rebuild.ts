@@ -10,8 +10,8 @@ import type { ExecuteResult } from '../ffi/context.js'
 import { COMMAND_CREATE_PAGE, decodeFrame, splitFrames } from '../state/frame.js'
 import { glanceAtFrames } from '../state/frame-scan.js'
 import type { CheckpointReader, LogRecord } from '../store/types.js'
-import { Batch, installPage, type StageRooms } from './batch.js'
-import { parseCheckpointExtra } from './checkpoint.js'
+import { Batch, installPages, type StageRooms } from './batch.js'
+import { parseCheckpointExtra, tableOfCheckpoint } from './checkpoint.js'
 import { pendingOfLoggedFrame, recordOfLoggedCreate } from './door.js'
 import { hex } from './inspect.js'
 import type { PageRecord } from './registry.js'
@@ -34,6 +34,8 @@ export interface ReplayedEpoch {
   /** Pages created and deleted, in order. A page may be in both. */
   readonly created: readonly PageRecord[]
   readonly deleted: readonly PageRecord[]
+  /** It changed more of the structure than these: stepping back over it is not possible. */
+  readonly isOneWay: boolean
 }
 
 export interface ReplayWatcher {
@@ -57,15 +59,22 @@ export function emptyProgress(rooms: StageRooms, wantsAnswers: boolean): Progres
 /** Fills empty rooms from a checkpoint. Throws INTERNAL when its bytes do not have its digest. */
 export function loadCheckpoint(rooms: StageRooms, reader: CheckpointReader, wantsAnswers: boolean): Progress {
   const { header } = reader
-  for (const page of reader.pages) {
+  // Pasts have no definition: those who read them say whose they are.
+  const pages = reader.pages.filter(({ meta }) => meta.byteLength > 0)
+  const commands = pages.map((page) => {
     const [command] = decodeFrame(page.meta).commands
     if (command?.type !== COMMAND_CREATE_PAGE)
       throw new MmsbError('INTERNAL', `Checkpoint: page ${page.id} has no definition.`)
-    const record = recordOfLoggedCreate(command, (id) => rooms.registry.byId(id)?.name ?? `#${id}`)
-    record.version = page.version
-    record.createdEpoch = page.createdEpoch
-    installPage(rooms, record)
-  }
+    return command
+  })
+  const names = new Map(commands.map(({ id, name }) => [id, name]))
+  const records = pages.map(({ version, createdEpoch }, i) => {
+    const command = commands[i] as (typeof commands)[number]
+    return { ...recordOfLoggedCreate(command, (id) => names.get(id) ?? `#${id}`), version, createdEpoch }
+  })
+  installPages(rooms, records)
+  const extra = parseCheckpointExtra(header.extra)
+  rooms.registry.functions = tableOfCheckpoint(extra)
   reader.load((pageId, offset, bytes) => rooms.context.loadPage(pageId, offset, bytes))
   const digest = rooms.context.stateDigest()
   checkDigest(digest, header.digest, `the checkpoint of epoch ${header.epoch}`)
@@ -74,7 +83,7 @@ export function loadCheckpoint(rooms: StageRooms, reader: CheckpointReader, want
     digest,
     nextPageId: header.nextPageId,
     timestampMs: header.timestampMs,
-    answers: wantsAnswers ? [...parseCheckpointExtra(header.extra).answers] : undefined,
+    answers: wantsAnswers ? [...extra.answers] : undefined,
   }
 }
 
@@ -110,7 +119,7 @@ function replayDeltas(
 ): void {
   const plan = rooms.graph.plan(Array.from(record.touchedPages))
   const result = rooms.context.execute(plan.steps, record.frames)
-  watcher.executed?.({ record, result, created: NO_PAGES, deleted: NO_PAGES })
+  watcher.executed?.({ record, result, created: NO_PAGES, deleted: NO_PAGES, isOneWay: false })
   moveVersions(rooms, result, record.epoch, watcher)
   progress.digest = result.stateDigest()
 }
@@ -122,19 +131,28 @@ function replayStaged(
   watcher: ReplayWatcher,
 ): void {
   const batch = new Batch(record.epoch, rooms)
-  const created = new Map<number, string>()
-  const nameOf = (id: number): string => created.get(id) ?? rooms.registry.byId(id)?.name ?? `#${id}`
+  const { registry } = rooms
+  const created = new Map<number, PageRecord>()
+  const pageOf = (id: number): PageRecord | undefined => created.get(id) ?? registry.byId(id)
+  const logRooms = {
+    nameOf: (id: number) => pageOf(id)?.name ?? `#${id}`,
+    elementsOf: (id: number) => pageOf(id)?.elements ?? 0,
+    worldAge: registry.functions.worldAge,
+  }
   const pendings = splitFrames(record.frames).map((bytes) => {
-    const pending = pendingOfLoggedFrame(decodeFrame(bytes), nameOf)
+    const pending = pendingOfLoggedFrame(decodeFrame(bytes), logRooms)
     for (const page of pending.creates) {
-      created.set(page.id, page.name)
-      progress.nextPageId = Math.max(progress.nextPageId, page.id + 1)
+      created.set(page.id, page)
+      const ids = [page.id, ...(page.derived?.inputs ?? []).map(({ id }) => id)]
+      progress.nextPageId = Math.max(progress.nextPageId, ...ids.map((id) => id + 1))
     }
-    batch.stage(pending)
+    if (batch.stage(pending) !== 'staged')
+      throw new MmsbError('INTERNAL', `Epoch ${record.epoch} cannot be staged as it was.`)
     return pending
   })
   const result = rooms.context.execute(batch.plan().steps, record.frames)
-  watcher.executed?.({ record, result, created: batch.created, deleted: batch.deleted })
+  const { created: createdPages, deleted, isOneWay } = batch
+  watcher.executed?.({ record, result, created: createdPages, deleted, isOneWay })
   moveVersions(rooms, result, record.epoch, watcher)
   progress.digest = result.stateDigest()
   batch.publish()

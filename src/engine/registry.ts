@@ -1,16 +1,20 @@
 /**
  * The pages that exist: by name and by id, as of the published epoch.
  *
- * Invariants: only publishing changes it, so what it shows is always a whole epoch; ids are never reused; a record's
- * definition never changes, only its version does.
+ * Invariants: only publishing changes it, so what it shows is always a whole epoch; ids are never reused; of a record only
+ * its version changes and, when a function does that it uses, what it is derived by.
  */
 import { MmsbError } from '../errors.js'
 import type { Dtype } from '../state/dtype.js'
 import type { Derivation, Location, PageKind } from '../state/types.js'
+import { FunctionTable } from './functions.js'
 
 export interface PageInput {
   readonly role: string
+  /** What the native step reads: the page, or the hidden page that keeps its past. */
   readonly id: number
+  /** Set where the input is a page's past: the page. */
+  readonly prev?: number
 }
 
 export interface PageRecord {
@@ -27,7 +31,7 @@ export interface PageRecord {
   readonly fill: bigint
   /** Derived pages: the op, its inputs in the order the native step takes them, its parameter block, and the definition
    * as the log holds it. */
-  readonly derived: DerivedRecord | undefined
+  derived: DerivedRecord | undefined
   /** The native step; set while the page is being created. */
   step: number | undefined
   version: number
@@ -43,9 +47,13 @@ export interface DerivedRecord {
   readonly derive: Derivation
   readonly definition: Uint8Array
   readonly costNs: number
+  /** The dtype asked for, where a redefinition must know it. */
+  readonly asks?: Dtype
 }
 
 export class Registry {
+  /** The functions that users defined. */
+  functions = new FunctionTable()
   readonly #byName = new Map<string, PageRecord>()
   readonly #byId = new Map<number, PageRecord>()
   #sorted: string[] | undefined

@@ -180,7 +180,11 @@ class EpochView {
   /** Pages whose bytes changed, and those created and deleted, sorted. */
   changedNames(): string[] {
     const names = new Set<string>()
-    this.replayed.result.eachChangedId((id) => names.add(this.name(id)))
+    // Pasts change too, but are no pages.
+    this.replayed.result.eachChangedId((id) => {
+      const page = this.page(id)
+      if (page !== undefined) names.add(page.name)
+    })
     for (const { name } of this.replayed.created) names.add(name)
     for (const { name } of this.replayed.deleted) names.add(name)
     return [...names].sort()
@@ -255,8 +259,8 @@ function originOf(view: EpochView, name: string): Frame | undefined {
   for (let page = queue.pop(); page !== undefined; page = queue.pop()) {
     if (reaches.has(page.id)) continue
     reaches.add(page.id)
-    for (const { id } of page.derived?.inputs ?? []) {
-      const input = view.page(id)
+    for (const { id, prev } of page.derived?.inputs ?? []) {
+      const input = view.page(prev ?? id)
       if (input !== undefined) queue.push(input)
     }
   }

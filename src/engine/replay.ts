@@ -18,7 +18,7 @@ import {
 } from '../limits.js'
 import type { HistoryReader } from '../store/history.js'
 import type { LogRecord } from '../store/types.js'
-import { installPage, uninstallPages } from './batch.js'
+import { installPages, uninstallPages } from './batch.js'
 import {
   checkDigest,
   emptyProgress,
@@ -186,11 +186,13 @@ export class Timeline {
     const versions: [PageRecord, number][] = []
     let created: readonly PageRecord[] = []
     let deleted: Undo['deleted'] = []
+    let isOneWay = false
     rooms.context.keep(true)
     replayRecord(rooms, record, progress, {
       changing: (page) => versions.push([page, page.version]),
       executed: (replayed) => {
         watch?.(replayed)
+        isOneWay = replayed.isOneWay
         const gone = new Set(replayed.deleted.map((page) => page.id))
         const fresh = new Set(replayed.created.map((page) => page.id))
         created = replayed.created.filter((page) => !gone.has(page.id))
@@ -199,6 +201,10 @@ export class Timeline {
           .map((page) => ({ page, bytes: this.#bytesOf(page) }))
       },
     })
+    if (isOneWay) {
+      this.#forgetUndos()
+      return
+    }
     const deletedBytes = deleted.reduce((sum, { bytes }) => sum + bytes.length, 0)
     const roots = Array.from(record.touchedPages)
     const undo = {
@@ -243,7 +249,7 @@ export class Timeline {
     this.#undoBytes -= undo.deletedBytes
     const { registry, graph, context } = rooms
     for (const { page, bytes } of undo.deleted.toReversed()) {
-      installPage(rooms, page)
+      installPages(rooms, [page])
       if (bytes.length > 0) context.loadPage(page.id, 0, bytes)
     }
     const roots = undo.roots.filter((id) => graph.node(id) !== undefined)

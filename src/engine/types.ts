@@ -180,6 +180,19 @@ export interface VerifyResult {
   readonly problems: readonly string[]
 }
 
+/** A function that users defined. */
+export interface FunctionInfo {
+  readonly name: string
+  readonly params: readonly string[]
+  readonly expr: string
+  /** Of the change that gave it this meaning. */
+  readonly worldAge: number
+  /** When that was. */
+  readonly epoch: number
+  /** Names of the pages that use it, directly or through other functions, sorted. */
+  readonly pages: readonly string[]
+}
+
 export interface GraphNode {
   readonly name: string
   readonly kind: PageKind
@@ -192,6 +205,8 @@ export interface GraphEdge {
   readonly to: string
   /** The role of `from` in the definition of `to`. */
   readonly input: string
+  /** `to` reads what `from` held in the epoch before. */
+  readonly prev?: true
 }
 
 export type FsyncMode = 'always' | 'interval' | 'off'

@@ -53,6 +53,11 @@ export function beforeStep(step: number): number {
   return (step | STEP_BEFORE) >>> 0
 }
 
+/** The number of a step without its marks. */
+export function stepNumber(step: number): number {
+  return (step & ~(STEP_BEFORE | STEP_FULL)) >>> 0
+}
+
 /** Marks a step that must run wholly, whatever changed. */
 export function fullStep(step: number): number {
   return (step | STEP_FULL) >>> 0

@@ -7,6 +7,10 @@
  * once. A plan is the cone of a set of dirty pages in that order; which of its steps really run is decided while
  * executing, by dirty ranges and cutoff.
  *
+ * A page may also read what a page held in the epoch before: its past, a hidden page of level 0 whose step runs first of
+ * all. Nothing of this epoch flows through it, so it closes no cycle. A past may change in any epoch, so every plan holds
+ * the steps of all pasts and what derives from them; those with nothing to do cost next to nothing.
+ *
  * Invariants: inputs of a node exist and have lower levels; `dependents` is the inverse of `inputs`; a cached plan is
  * dropped whenever the structure changes. Knows nothing of files, names or bytes.
  */
@@ -20,6 +24,8 @@ export interface GraphNodeRecord {
   readonly dependents: Set<number>
   /** Estimated nanoseconds to compute the whole page. */
   readonly costNs: number
+  /** Of a past: the page. */
+  readonly pastOf?: number
 }
 
 export interface Plan {
@@ -39,10 +45,15 @@ const EMPTY_PLAN: Plan = { steps: new Uint32Array(0), pages: new Uint32Array(0),
 export class Graph {
   readonly #nodes = new Map<number, GraphNodeRecord>()
   readonly #plans = new Map<string | number, Plan>()
+  /** Ids of the pasts of a page. */
+  readonly #pastsOf = new Map<number, Set<number>>()
+  /** All pasts, ascending. */
+  #pasts: number[] = []
   #edgeCount = 0
 
+  /** Pages, without pasts. */
   get nodeCount(): number {
-    return this.#nodes.size
+    return this.#nodes.size - this.#pasts.length
   }
 
   get edgeCount(): number {
@@ -76,7 +87,42 @@ export class Graph {
     this.#plans.clear()
   }
 
-  /** Removes a page nothing derives from. */
+  /** Adds the past of a page, which may be unknown as yet. `step`: marked to run before the deltas. */
+  addPast(id: number, pageId: number, step: number): void {
+    this.#insert({ id, level: 0, step, inputs: [], dependents: new Set(), costNs: 0, pastOf: pageId })
+    const pasts = this.#pastsOf.get(pageId) ?? new Set()
+    this.#pastsOf.set(pageId, pasts.add(id))
+    this.#pasts = [...this.#pasts, id].sort((a, b) => a - b)
+    this.#plans.clear()
+  }
+
+  /** Ids of all pasts, ascending. */
+  get pasts(): readonly number[] {
+    return this.#pasts
+  }
+
+  /** A past of the page, or undefined. */
+  pastOf(pageId: number): number | undefined {
+    const [id] = this.#pastsOf.get(pageId) ?? []
+    return id
+  }
+
+  /** The pages that read the page or its past. */
+  readersOf(id: number): number[] {
+    const readers = new Set(this.#nodes.get(id)?.dependents)
+    for (const past of this.#pastsOf.get(id) ?? []) {
+      for (const reader of this.#require(past).dependents) readers.add(reader)
+    }
+    return [...readers]
+  }
+
+  /** The page goes on with another step; its inputs stay. */
+  setStep(id: number, step: number, costNs: number): void {
+    this.#nodes.set(id, { ...this.#require(id), step, costNs })
+    this.#plans.clear()
+  }
+
+  /** Removes a page nothing derives from, or a past nothing reads. */
   remove(id: number): void {
     const node = this.#require(id)
     if (node.dependents.size > 0) throw new Error(`graph: page ${id} still has dependents`)
@@ -85,13 +131,21 @@ export class Graph {
       this.#edgeCount--
     }
     this.#nodes.delete(id)
+    if (node.pastOf !== undefined) {
+      this.#pasts = this.#pasts.filter((past) => past !== id)
+      const pasts = this.#pastsOf.get(node.pastOf)
+      pasts?.delete(id)
+      if (pasts?.size === 0) this.#pastsOf.delete(node.pastOf)
+    }
     this.#plans.clear()
   }
 
-  /** The pages that depend on `id`, directly or not, in an order in which each comes before what it derives from. */
-  dependentsDeep(id: number): number[] {
-    const cone = this.#cone([id])
-    return cone.map((node) => node.id).reverse()
+  /** The pages that depend on `id` or its past, directly or not, and itself; each comes before what it derives from. */
+  withDependents(id: number): number[] {
+    const seen = new Set([id])
+    for (const page of seen) for (const reader of this.readersOf(page)) seen.add(reader)
+    const nodes = [...seen].map((page) => this.#require(page)).sort(byLevel)
+    return nodes.map((node) => node.id).reverse()
   }
 
   /** The path from page `from` to page `to` along derivations, both included, or undefined when there is none. */
@@ -116,25 +170,34 @@ export class Graph {
 
   /** The plan for a set of dirty pages (ascending, unique). */
   plan(dirty: readonly number[]): Plan {
-    if (dirty.length === 0) return EMPTY_PLAN
+    if (dirty.length === 0 && this.#pasts.length === 0) return EMPTY_PLAN
     const key = dirty.length === 1 ? (dirty[0] as number) : dirty.join(',')
     const cached = this.#plans.get(key)
     if (cached !== undefined) return cached
-    const plan = this.#build(this.#cone(dirty))
+    const plan = this.#build(this.#pasts, this.#cone([...dirty, ...this.#pasts]))
     if (this.#plans.size >= PLAN_CACHE_MAX) this.#plans.clear()
     this.#plans.set(key, plan)
     return plan
   }
 
-  /** A plan that also computes the pages of `fresh` wholly (marked by `markFull`). Not cached: structure just changed. */
-  planWith(dirty: readonly number[], fresh: ReadonlySet<number>, markFull: (step: number) => number): Plan {
-    const nodes = new Set(this.#cone(dirty))
+  /**
+   * A plan that also computes the pages of `fresh` wholly (marked by `markFull`). `unborn`: pages that were not there in the
+   * epoch before, whose past stays as it is. Not cached: structure just changed.
+   */
+  planWith(
+    dirty: readonly number[],
+    fresh: ReadonlySet<number>,
+    markFull: (step: number) => number,
+    unborn: ReadonlySet<number> = fresh,
+  ): Plan {
+    const pasts = this.#pasts.filter((past) => !unborn.has(this.#require(past).pastOf as number))
+    const nodes = new Set(this.#cone([...dirty, ...pasts]))
     for (const id of fresh) {
       const node = this.#require(id)
       if (node.step !== undefined) nodes.add(node)
       for (const dependent of this.#cone([id])) nodes.add(dependent)
     }
-    const plan = this.#build([...nodes].sort(byLevel))
+    const plan = this.#build(pasts, [...nodes].sort(byLevel))
     for (const [i, id] of plan.pages.entries()) {
       if (fresh.has(id)) plan.steps[i] = markFull(plan.steps[i] as number)
     }
@@ -182,7 +245,8 @@ export class Graph {
     return [...seen].sort(byLevel)
   }
 
-  #build(nodes: readonly GraphNodeRecord[]): Plan {
+  #build(pasts: readonly number[], cone: readonly GraphNodeRecord[]): Plan {
+    const nodes = [...pasts.map((past) => this.#require(past)), ...cone]
     const steps = new Uint32Array(nodes.length)
     const pages = new Uint32Array(nodes.length)
     let costNs = 0

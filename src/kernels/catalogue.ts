@@ -8,10 +8,11 @@
 import { MmsbError } from '../errors.js'
 import { DEFINITION_MAX_BYTES, IR_MAX_INPUTS, PAGE_ID_MAX } from '../limits.js'
 import { align8, isZero } from '../state/bytes.js'
-import type { Dtype } from '../state/dtype.js'
+import { type Dtype, isDtype } from '../state/dtype.js'
 import { checkExtent, formatShape, sameShape } from '../state/shape.js'
 import type { Derivation } from '../state/types.js'
-import { checkInputName } from './expression.js'
+import { checkInputName, inputOfPast } from './expression.js'
+import { compileInputs, type RoleInput, shownInputs, splitUses } from './inputs.js'
 import { convOp, distanceOp } from './ops/conv.js'
 import { castOp, copyOp } from './ops/copy.js'
 import { bincountOp, gatherOp, histogramOp, scatterOp } from './ops/indexed.js'
@@ -22,6 +23,7 @@ import { concatOp, reshapeOp, sliceOp, transposeOp } from './ops/move.js'
 import { type Fields, invalidRequest, type Op, type OpInput } from './ops/op.js'
 import { reduceOp } from './ops/reduce.js'
 import { quantileOp, topkOp } from './ops/select.js'
+import { calledFunctions, type FunctionLookup } from './user-functions.js'
 
 /** Every op, by name. */
 export const OPS: ReadonlyMap<string, Op> = new Map(
@@ -42,7 +44,29 @@ export interface CompiledInput {
   readonly role: string
   /** Name of the page. */
   readonly page: string
+  /** What the native step reads: the page, or the hidden page that keeps its past. */
   readonly id: number
+  /** Set where the input is a page's past: the page. */
+  readonly prev?: number
+}
+
+/** A page's past, as an input. */
+export interface PastPage extends InputPage {
+  /** The page; `id` is the hidden page that keeps its past. */
+  readonly page: number
+}
+
+export interface CompileOptions {
+  /** Asks for a cast of the result. */
+  readonly dtype?: Dtype | undefined
+  /** What the result's shape must be. */
+  readonly shape?: readonly number[] | undefined
+  /** Finds functions that users defined. */
+  readonly functions?: FunctionLookup
+  /** Finds the past of a page by name and throws when there is none. Absent: pasts cannot be inputs. */
+  readonly pastOf?: (pageName: string) => PastPage
+  /** The name and ids of the page that is being defined, which may read its own past. */
+  readonly self?: { readonly name: string; readonly page: number; readonly past: number }
 }
 
 export interface CompiledDerivation {
@@ -60,41 +84,45 @@ export interface CompiledDerivation {
   readonly canonical: Derivation
   /** Rough time per output element on one core. */
   readonly costPerElementNs: number
+  /** The dtype asked for, where it must be known to compile the expression again: it calls functions that users define. */
+  readonly asks?: Dtype
 }
 
 /**
  * Compiles the `derive` object of a definition. `inputOf` finds a page by name and throws when there is none.
- * `options.dtype` asks for a cast of the result.
- * @throws MmsbError INVALID_REQUEST, INVALID_EXPRESSION, SHAPE_MISMATCH, and what inputOf throws
+ * @throws MmsbError INVALID_REQUEST, INVALID_EXPRESSION, SHAPE_MISMATCH, GRAPH_CYCLE, and what inputOf and pastOf throw
  */
 export function compileDerivation(
   derive: Derivation,
   inputOf: (pageName: string) => InputPage,
-  options: { readonly dtype?: Dtype | undefined } = {},
+  options: CompileOptions = {},
 ): CompiledDerivation {
   const op = opOf(derive)
   const fields = parametersOf(derive, op)
-  const inputs: (CompiledInput & OpInput)[] = readRoles(derive, op).map(([role, page]) => {
-    const { id, dtype, shape } = inputOf(page)
-    return { role, page, id, dtype, shape, name: `${role} (${page})` }
-  })
-  const plan = op.compile(fields, inputs, options.dtype)
+  const roles = op.roles === 'named' ? splitUses(readRoles(derive, op), fields) : readRoles(derive, op)
+  const { inputs, plan } = compileInputs(op, fields, roles, inputOf, options)
   const dtype = options.dtype ?? plan.dtype
   checkExtent(plan.shape, dtype, 'the result of shape')
+  if (options.shape !== undefined && !sameShape(plan.shape, options.shape)) {
+    throw new MmsbError(
+      'SHAPE_MISMATCH',
+      `the result has shape ${formatShape(plan.shape)}, the definition asks for ${formatShape(options.shape)}`,
+    )
+  }
+  const callsFunctions = typeof fields.expr === 'string' && calledFunctions(fields.expr).length > 0
   return {
     op: op.name,
     opCode: op.code,
     opVersion: op.version,
-    inputs: inputs.map(({ role, page, id }) => ({ role, page, id })),
+    inputs: inputs.map(({ role, page, id, prev }) =>
+      prev === undefined ? { role, page, id } : { role, page, id, prev },
+    ),
     dtype,
     shape: plan.shape,
     params: plan.block,
-    canonical: {
-      op: op.name,
-      inputs: Object.fromEntries(inputs.map(({ role, page }) => [role, page])),
-      ...plan.parameters,
-    },
+    canonical: { op: op.name, inputs: shownInputs(inputs), ...plan.parameters },
     costPerElementNs: plan.costPerElementNs,
+    ...(callsFunctions && options.dtype !== undefined ? { asks: options.dtype } : {}),
   }
 }
 
@@ -131,8 +159,8 @@ function parametersOf(derive: Derivation, op: Op): Fields {
   return fields
 }
 
-/** Role and page name of each input, in the native order. */
-function readRoles(derive: Derivation, op: Op): [string, string][] {
+/** Role, page name and whether the page's past is meant, of each input, in the native order. */
+function readRoles(derive: Derivation, op: Op): RoleInput[] {
   const { inputs } = derive
   if (typeof inputs !== 'object' || inputs === null || Array.isArray(inputs)) {
     throw invalidRequest('inputs must be an object of page names by role')
@@ -140,10 +168,12 @@ function readRoles(derive: Derivation, op: Op): [string, string][] {
   checkRoles(op, Object.keys(inputs))
   const order = op.roles === 'named' ? Object.keys(inputs) : op.roles
   return order.map((role) => {
-    const page: unknown = inputs[role]
+    const input: unknown = inputs[role]
+    const isPast = typeof input === 'object' && input !== null && Object.keys(input).join() === 'prev'
+    const page: unknown = isPast ? (input as { prev: unknown }).prev : input
     if (typeof page !== 'string' || page === '')
-      throw invalidRequest(`input ${role} must be the name of a page`)
-    return [role, page]
+      throw invalidRequest(`input ${role} must be the name of a page, or {"prev": the name of a page}`)
+    return { role, page, isPast }
   })
 }
 
@@ -174,7 +204,9 @@ export interface LoggedDefinition {
   readonly opCode: number
   readonly opVersion: number
   /** In the order of the native step. */
-  readonly inputs: readonly { readonly role: string; readonly id: number }[]
+  readonly inputs: readonly { readonly role: string; readonly id: number; readonly prev?: number }[]
+  /** The dtype asked for, where the log keeps it. */
+  readonly asks: Dtype | undefined
   /** The parameters as `derive` shows them. */
   readonly parameters: Readonly<Record<string, unknown>>
   /** The parameter block; a view. */
@@ -187,7 +219,10 @@ export function encodeDefinition(compiled: CompiledDerivation): Uint8Array {
   const text = JSON.stringify({
     op: compiled.op,
     version: compiled.opVersion,
-    inputs: Object.fromEntries(compiled.inputs.map(({ role, id }) => [role, id])),
+    inputs: Object.fromEntries(
+      compiled.inputs.map(({ role, id, prev }) => [role, prev === undefined ? id : { prev, past: id }]),
+    ),
+    ...(compiled.asks === undefined ? {} : { asks: compiled.asks }),
     ...parameters,
   })
   const json = Buffer.from(text, 'utf8')
@@ -216,17 +251,19 @@ export function decodeDefinition(bytes: Uint8Array): LoggedDefinition {
   const start = align8(end + 1)
   if (end < 0 || start > bytes.length || !isZero(bytes, end, start))
     throw malformed('no text before its block')
-  const { op: name, version, inputs, ...parameters } = parseObject(bytes.subarray(0, end))
+  const { op: name, version, inputs, asks, ...parameters } = parseObject(bytes.subarray(0, end))
   const op = typeof name === 'string' ? OPS.get(name) : undefined
   if (op === undefined) throw malformed(`there is no op ${JSON.stringify(name)?.slice(0, 80)}`)
   if (version !== op.version) {
     throw malformed(`${op.name} of version ${JSON.stringify(version)}; this build has version ${op.version}`)
   }
+  if (asks !== undefined && !isDtype(asks)) throw malformed('what it asks for is no dtype')
   return {
     op: op.name,
     opCode: op.code,
     opVersion: op.version,
     inputs: readLoggedInputs(op, inputs),
+    asks,
     parameters,
     params: bytes.subarray(start),
   }
@@ -244,18 +281,26 @@ function parseObject(utf8: Uint8Array): Record<string, unknown> {
   return value as Record<string, unknown>
 }
 
-function readLoggedInputs(op: Op, inputs: unknown): { role: string; id: number }[] {
+function readLoggedInputs(op: Op, inputs: unknown): { role: string; id: number; prev?: number }[] {
   if (typeof inputs !== 'object' || inputs === null || Array.isArray(inputs)) throw malformed('no inputs')
   const roles = Object.keys(inputs)
-  checkRoles(op, roles)
+  if (op.roles !== 'named') checkRoles(op, roles)
+  else checkRoles(op, [...new Set(roles.map((role) => inputOfPast(role) ?? role))])
   const order = op.roles === 'named' ? roles : op.roles
   return order.map((role) => {
-    const id: unknown = (inputs as Record<string, unknown>)[role]
-    if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id > PAGE_ID_MAX) {
-      throw malformed(`input ${role} is no page id`)
+    const input: unknown = (inputs as Record<string, unknown>)[role]
+    if (typeof input !== 'object' || input === null) {
+      if (inputOfPast(role) !== undefined) throw malformed(`input ${role} is no past`)
+      return { role, id: pageIdOf(input, role) }
     }
-    return { role, id }
+    const { prev, past } = input as Record<string, unknown>
+    return { role, id: pageIdOf(past, role), prev: pageIdOf(prev, role) }
   })
+}
+
+function pageIdOf(id: unknown, role: string): number {
+  if (typeof id === 'number' && Number.isInteger(id) && id >= 0 && id <= PAGE_ID_MAX) return id
+  throw malformed(`input ${role} is no page id`)
 }
 
 /**
@@ -292,7 +337,9 @@ export function checkDefinition(
 export function derivationOf(definition: LoggedDefinition, nameOf: (id: number) => string): Derivation {
   return {
     op: definition.op,
-    inputs: Object.fromEntries(definition.inputs.map(({ role, id }) => [role, nameOf(id)])),
+    inputs: shownInputs(
+      definition.inputs.map(({ role, id, prev }) => ({ role, page: nameOf(prev ?? id), prev })),
+    ),
     ...definition.parameters,
   }
 }

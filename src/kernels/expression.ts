@@ -10,6 +10,7 @@ import type { Ir } from './ir.js'
 import { IrBuilder } from './ir-builder.js'
 import { CONSTANTS, KEYWORDS, parseExpression } from './parser.js'
 import { Typer } from './typing.js'
+import type { FunctionLookup } from './user-functions.js'
 
 export interface ExpressionInput {
   readonly name: string
@@ -22,6 +23,13 @@ export interface CompiledExpression {
 }
 
 const INPUT_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,63}$/
+const PAST_NAME = /^prev\((.*)\)$/
+
+/** The name that an expression knows the past of an input by. */
+export const pastName = (role: string): string => `prev(${role})`
+
+/** The input whose past a name stands for, or undefined. */
+export const inputOfPast = (name: string): string | undefined => PAST_NAME.exec(name)?.[1]
 
 /**
  * Checks the name that an expression knows an input by.
@@ -44,13 +52,15 @@ export function checkInputName(name: string): void {
 }
 
 /**
- * Compiles an expression over `inputs`, in this order. `dtype` asks for a cast of the result.
+ * Compiles an expression over `inputs`, in this order; the past of an input is one of its own, named `prev(x)`. `dtype`
+ * asks for a cast of the result; `functions` finds those that users defined.
  * @throws MmsbError INVALID_EXPRESSION with the column, INVALID_REQUEST
  */
 export function compileExpression(
   text: string,
   inputs: readonly ExpressionInput[],
   dtype?: Dtype,
+  functions?: FunctionLookup,
 ): CompiledExpression {
   if (inputs.length > IR_MAX_INPUTS) {
     throw new MmsbError(
@@ -60,12 +70,12 @@ export function compileExpression(
   }
   const places = new Map<string, number>()
   for (const [i, { name }] of inputs.entries()) {
-    checkInputName(name)
+    checkInputName(inputOfPast(name) ?? name)
     places.set(name, i)
   }
   const builder = new IrBuilder(inputs.map((input) => input.dtype))
   const typer = new Typer(builder)
-  const parsed = parseExpression(text, places, typer)
+  const parsed = parseExpression(text, places, typer, functions)
   const settled = typer.settle(dtype === undefined ? parsed : typer.cast(parsed, dtype, 1), 1)
   return { ir: builder.finish(settled), dtype: builder.dtypeOf(settled) }
 }

@@ -1,12 +1,12 @@
 /**
  * The functions of the expression language: names, numbers of arguments, and what each becomes. docs/OPS.md lists the
- * same names (a test compares). Named functions that users define will be looked up beside this table.
+ * same names (a test compares). Functions that users define are looked up after this table (user-functions.ts).
  */
 import { DTYPES, type Dtype } from '../state/dtype.js'
 import { expressionError } from './lexer.js'
-import type { Expression, Typer } from './typing.js'
+import type { Expression, Meaning } from './typing.js'
 
-type Apply = (typer: Typer, args: readonly Expression[], column: number) => Expression
+type Apply = (typer: Meaning, args: readonly Expression[], column: number) => Expression
 
 interface FunctionEntry {
   readonly least: number
@@ -65,7 +65,7 @@ const FUNCTIONS: ReadonlyMap<string, FunctionEntry> = new Map([
   ...DTYPES.map((dtype): [string, FunctionEntry] => [dtype, castFunction(dtype)]),
 ])
 
-function clamp(typer: Typer, args: readonly Expression[], column: number): Expression {
+function clamp(typer: Meaning, args: readonly Expression[], column: number): Expression {
   const [x, low, high] = args
   return typer.extremum('min', typer.extremum('max', x!, low!, column), high!, column)
 }
@@ -79,7 +79,7 @@ export function isFunction(name: string): boolean {
 
 /** @throws MmsbError INVALID_EXPRESSION */
 export function applyFunction(
-  typer: Typer,
+  typer: Meaning,
   name: string,
   args: readonly Expression[],
   column: number,

@@ -11,16 +11,20 @@
  *   term        = factor { ( "*" | "/" | "//" | "%" ) factor }
  *   factor      = ( "-" | "+" ) factor | power
  *   power       = atom [ "**" factor ]
- *   atom        = number | name | name "(" expression { "," expression } ")" | "(" expression ")"
+ *   atom        = number | name | "prev" "(" name ")" | name "(" expression { "," expression } ")" | "(" expression ")"
+ *
+ * A call of a function that a user defined is parsed in its place, with its arguments as its names: that is how it becomes
+ * part of the program, and why it has a type of its own at every call.
  */
-import type { MmsbError } from '../errors.js'
-import { EXPRESSION_MAX_DEPTH } from '../limits.js'
+import { MmsbError } from '../errors.js'
+import { EXPRESSION_MAX_DEPTH, EXPRESSION_MAX_INLINED_TOKENS } from '../limits.js'
 import { applyFunction, isFunction } from './functions.js'
 import { expressionError, type Token, tokenize } from './lexer.js'
-import type { ArithmeticOperator, ComparisonOperator, Expression, Typer } from './typing.js'
+import type { ArithmeticOperator, ComparisonOperator, Expression, Meaning } from './typing.js'
+import type { FunctionBody, FunctionLookup } from './user-functions.js'
 
 /** Words with a meaning of their own; inputs cannot have these names. */
-export const KEYWORDS: ReadonlySet<string> = new Set(['and', 'or', 'not', 'if', 'else'])
+export const KEYWORDS: ReadonlySet<string> = new Set(['and', 'or', 'not', 'if', 'else', 'prev'])
 
 /** Named numbers. */
 export const CONSTANTS: Readonly<Record<string, number | boolean>> = {
@@ -35,22 +39,56 @@ export const CONSTANTS: Readonly<Record<string, number | boolean>> = {
 
 const COMPARISONS: ReadonlySet<string> = new Set(['==', '!=', '<', '<=', '>', '>='])
 
-/** Parses `text`; `inputs` maps a name to its place. @throws MmsbError INVALID_EXPRESSION */
-export function parseExpression(text: string, inputs: ReadonlyMap<string, number>, typer: Typer): Expression {
-  return new Parser(tokenize(text), inputs, typer).whole()
+/** What names mean in a text. */
+interface Scope {
+  readonly names: ReadonlyMap<string, () => Expression>
+  readonly functions: FunctionLookup
+  /** The functions whose bodies the text is inside of, outermost first. */
+  readonly inside: readonly string[]
+  readonly depth: number
+  /** Tokens of bodies that may still be put in place. */
+  readonly budget: { tokens: number }
+}
+
+/**
+ * Parses `text`; `inputs` maps a name to its place, `prev(x)` being the name of the past of x.
+ * @throws MmsbError INVALID_EXPRESSION
+ */
+export function parseExpression(
+  text: string,
+  inputs: ReadonlyMap<string, number>,
+  typer: Meaning,
+  functions: FunctionLookup = () => undefined,
+): Expression {
+  const names = new Map([...inputs].map(([name, place]) => [name, () => typer.input(place)]))
+  const budget = { tokens: EXPRESSION_MAX_INLINED_TOKENS }
+  return new Parser(tokenize(text), typer, { names, functions, inside: [], depth: 0, budget }).whole()
+}
+
+/** Parses the body of the function `name` for its syntax, names and numbers of arguments. @throws MmsbError INVALID_EXPRESSION */
+export function parseBody(
+  name: string,
+  { params, expr }: FunctionBody,
+  typer: Meaning,
+  functions: FunctionLookup,
+): void {
+  const names = new Map(params.map((param) => [param, () => typer.input(0)]))
+  const budget = { tokens: EXPRESSION_MAX_INLINED_TOKENS }
+  new Parser(tokenize(expr), typer, { names, functions, inside: [name], depth: 0, budget }).whole()
 }
 
 class Parser {
   readonly #tokens: readonly Token[]
-  readonly #inputs: ReadonlyMap<string, number>
-  readonly #typer: Typer
+  readonly #scope: Scope
+  readonly #typer: Meaning
   #next = 0
-  #depth = 0
+  #depth: number
 
-  constructor(tokens: readonly Token[], inputs: ReadonlyMap<string, number>, typer: Typer) {
+  constructor(tokens: readonly Token[], typer: Meaning, scope: Scope) {
     this.#tokens = tokens
-    this.#inputs = inputs
+    this.#scope = scope
     this.#typer = typer
+    this.#depth = scope.depth
   }
 
   whole(): Expression {
@@ -163,24 +201,84 @@ class Parser {
   #name(token: Token): Expression {
     const { text, column } = token
     const called = this.#peek().text === '('
-    const input = this.#inputs.get(text)
-    if (input !== undefined) {
-      if (called) throw expressionError(column, `'${text}' is an input, not a function`)
-      return this.#typer.input(input)
+    const value = this.#scope.names.get(text)
+    if (value !== undefined) {
+      if (called) throw expressionError(column, `'${text}' is ${this.#aName}, not a function`)
+      return value()
     }
     if (isFunction(text)) {
       if (!called) throw expressionError(column, `'${text}' is a function; write ${text}(...)`)
       this.#next++
       return applyFunction(this.#typer, text, this.#arguments(), column)
     }
+    if (text === 'prev') return this.#prev(column)
     if (KEYWORDS.has(text)) throw this.#unexpected(token, 'where a value should be')
+    const body = this.#scope.functions(text)
+    if (body !== undefined) {
+      if (!called) throw expressionError(column, `'${text}' is a function; write ${text}(...)`)
+      this.#next++
+      return this.#call(text, body, this.#arguments(), column)
+    }
     if (called) throw expressionError(column, `unknown function '${text}'`)
     const constant = Object.hasOwn(CONSTANTS, text) ? CONSTANTS[text] : undefined
     if (constant !== undefined) {
       return typeof constant === 'boolean' ? this.#typer.bool(constant) : this.#typer.float(constant)
     }
-    const names = [...this.#inputs.keys()].join(', ')
-    throw expressionError(column, `unknown name '${text}'; the inputs are ${names === '' ? 'none' : names}`)
+    const known = [...this.#scope.names.keys()].filter((name) => !name.startsWith('prev('))
+    const what = this.#scope.inside.length > 0 ? 'parameters' : 'inputs'
+    const names = known.length === 0 ? 'none' : known.join(', ')
+    throw expressionError(column, `unknown name '${text}'; the ${what} are ${names}`)
+  }
+
+  get #aName(): string {
+    return this.#scope.inside.length > 0 ? 'a parameter' : 'an input'
+  }
+
+  /** prev(x): x is a name, not an expression. */
+  #prev(column: number): Expression {
+    const open = this.#takeSymbol(OPEN)
+    const token = this.#peek()
+    if (open === undefined || token.kind !== 'name') {
+      throw expressionError(column, 'prev takes the name of an input, such as prev(x)')
+    }
+    this.#next++
+    if (this.#scope.inside.length > 0) {
+      throw expressionError(column, 'prev takes an input of a page; hand prev(x) to the function instead')
+    }
+    const value = this.#scope.names.get(`prev(${token.text})`)
+    if (value === undefined) throw expressionError(token.column, `prev: there is no input '${token.text}'`)
+    return this.#closed(value())
+  }
+
+  /** The body of a function in place of its call. */
+  #call(name: string, body: FunctionBody, args: readonly Expression[], column: number): Expression {
+    const { params, expr } = body
+    const { inside, functions, budget } = this.#scope
+    if (args.length !== params.length) {
+      const plural = params.length === 1 ? '' : 's'
+      throw expressionError(column, `${name} takes ${params.length} argument${plural}, not ${args.length}`)
+    }
+    if (inside.includes(name)) {
+      throw expressionError(column, `${[...inside, name].join(' -> ')}: functions cannot call themselves`)
+    }
+    this.#enter()
+    try {
+      const tokens = tokenize(expr)
+      budget.tokens -= tokens.length
+      if (budget.tokens < 0) {
+        throw expressionError(
+          column,
+          `functions put more than ${EXPRESSION_MAX_INLINED_TOKENS} words in place`,
+        )
+      }
+      const names = new Map(params.map((param, i) => [param, () => args[i]!]))
+      const scope = { names, functions, inside: [...inside, name], depth: this.#depth, budget }
+      return this.#leave(new Parser(tokens, this.#typer, scope).whole())
+    } catch (error) {
+      if (!(error instanceof MmsbError) || error.code !== 'INVALID_EXPRESSION') throw error
+      const isInside = error.message.startsWith('column ')
+      throw expressionError(column, isInside ? `in ${name}, ${error.message}` : error.message)
+    }
   }
 
   #arguments(): Expression[] {
@@ -242,5 +340,6 @@ class Parser {
 const SUM: ReadonlySet<string> = new Set(['+', '-'])
 const TERM: ReadonlySet<string> = new Set(['*', '/', '//', '%'])
 const POWER: ReadonlySet<string> = new Set(['**'])
+const OPEN: ReadonlySet<string> = new Set(['('])
 const CLOSE: ReadonlySet<string> = new Set([')'])
 const COMMA: ReadonlySet<string> = new Set([','])

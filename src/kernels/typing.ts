@@ -308,6 +308,36 @@ function weak(value: number): Expression {
   return { kind: 'value', value, weak: true }
 }
 
+/** What the parser asks of a typer. */
+export type Meaning = Pick<Typer, keyof Typer>
+
+const NOTHING: Expression = { kind: 'integer', integer: 0n }
+const nothing = (): Expression => NOTHING
+
+/** A typer that takes anything: with it the parser checks syntax, names and numbers of arguments alone. */
+export const ANY_MEANING: Meaning = {
+  input: nothing,
+  integer: nothing,
+  float: nothing,
+  bool: nothing,
+  settle: () => 0,
+  arithmetic: nothing,
+  negate: nothing,
+  plus: nothing,
+  compare: nothing,
+  logical: nothing,
+  not: nothing,
+  select: nothing,
+  transcendental: nothing,
+  rounding: nothing,
+  magnitude: nothing,
+  extremum: nothing,
+  isNan: nothing,
+  fma: nothing,
+  bits: nothing,
+  cast: nothing,
+}
+
 /** Of a weak expression. */
 function isFloat(expression: Expression): boolean {
   return expression.kind === 'choice' ? expression.isFloat : expression.kind === 'value'

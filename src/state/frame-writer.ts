@@ -35,6 +35,7 @@ import {
   COMMAND_DEFINE_FUNCTION,
   COMMAND_DELETE_PAGE,
   COMMAND_DELTA,
+  COMMAND_REDEFINE_PAGE,
   type CreatePageFields,
   type FramePrecondition,
 } from './frame.js'
@@ -164,6 +165,19 @@ export class FrameWriter {
     this.#words[word + 2] = nameBytes.length
     this.#words[word + 3] = definition.length
     this.#putPadded(this.#putPadded(at + 16, nameBytes), definition)
+    this.#commit(total)
+  }
+
+  /** A derived page gets another definition. */
+  redefinePage(pageId: number, definition: Uint8Array): void {
+    const total = 16 + align8(definition.length)
+    const at = this.#reserve(total)
+    const word = at >>> 2
+    this.#words[word] = COMMAND_REDEFINE_PAGE
+    this.#words[word + 1] = total
+    this.#words[word + 2] = pageId
+    this.#words[word + 3] = definition.length
+    this.#putPadded(at + 16, definition)
     this.#commit(total)
   }
 

@@ -33,8 +33,10 @@ export const COMMAND_CREATE_PAGE = 1
 export const COMMAND_DELETE_PAGE = 2
 export const COMMAND_DEFINE_FUNCTION = 3
 export const COMMAND_DELTA = 4
+export const COMMAND_REDEFINE_PAGE = 5
 
 const CREATE_FIXED_BYTES = 32
+const REDEFINE_FIXED_BYTES = 16
 const NAME_REGEXP = new RegExp(NAME_PATTERN)
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
@@ -80,6 +82,13 @@ export interface DefineFunctionCommand extends CommandPosition {
   readonly definition: Uint8Array
 }
 
+/** A derived page goes on with another definition of the same inputs, dtype and shape. */
+export interface RedefinePageCommand extends CommandPosition {
+  readonly type: typeof COMMAND_REDEFINE_PAGE
+  readonly pageId: number
+  readonly definition: Uint8Array
+}
+
 /** The header of a delta; the payload stays in the frame. */
 export interface DeltaCommand extends CommandPosition {
   readonly type: typeof COMMAND_DELTA
@@ -99,7 +108,12 @@ export interface DeltaCommand extends CommandPosition {
   readonly payloadLength: number
 }
 
-export type Command = CreatePageCommand | DeletePageCommand | DefineFunctionCommand | DeltaCommand
+export type Command =
+  | CreatePageCommand
+  | DeletePageCommand
+  | DefineFunctionCommand
+  | RedefinePageCommand
+  | DeltaCommand
 
 /** A decoded frame. Made by decodeFrame only, so the layout of its commands is sound. */
 export class Frame {
@@ -213,6 +227,13 @@ export function commandAt(frame: Frame, at: CommandCursor): Command {
       return { type, index, offset, byteLength, pageId: at.pageId }
     case COMMAND_DEFINE_FUNCTION:
       return { type, index, offset, byteLength, ...readFunction(frame.bytes, frame.words, offset) }
+    case COMMAND_REDEFINE_PAGE: {
+      const definition = frame.bytes.subarray(
+        offset + REDEFINE_FIXED_BYTES,
+        offset + REDEFINE_FIXED_BYTES + frame.words[(offset >>> 2) + 3]!,
+      )
+      return { type, index, offset, byteLength, pageId: at.pageId, definition }
+    }
     case COMMAND_DELTA:
       return {
         type,
@@ -424,6 +445,9 @@ function checkStructural(
     case COMMAND_DEFINE_FUNCTION:
       checkFunction(bytes, words, at, byteLength, fail)
       break
+    case COMMAND_REDEFINE_PAGE:
+      checkRedefine(bytes, words, at, byteLength, fail)
+      break
     default:
       throw fail(
         type > 0xffff ? 'the reserved field of its header is not 0' : `there is no command type ${type}`,
@@ -515,6 +539,24 @@ function checkFunction(
   }
   checkNameBytes(bytes, at + 16, nameLength, fail)
   checkPadding(bytes, at + 16 + align8(nameLength) + definitionLength, at + byteLength, fail)
+}
+
+function checkRedefine(
+  bytes: Uint8Array,
+  words: Uint32Array,
+  at: number,
+  byteLength: number,
+  fail: Fail,
+): void {
+  if (byteLength < REDEFINE_FIXED_BYTES) throw fail(`a redefinition needs ${REDEFINE_FIXED_BYTES} bytes`)
+  const definitionLength = words[(at >>> 2) + 3]!
+  if (definitionLength === 0 || definitionLength > DEFINITION_MAX_BYTES) {
+    throw fail(`a definition of ${definitionLength} bytes`)
+  }
+  if (REDEFINE_FIXED_BYTES + align8(definitionLength) !== byteLength) {
+    throw fail(`its parts do not add up to its ${byteLength} bytes`)
+  }
+  checkPadding(bytes, at + REDEFINE_FIXED_BYTES + definitionLength, at + byteLength, fail)
 }
 
 function readCreatePage(bytes: Uint8Array, words: Uint32Array, at: number): CreatePageFields {

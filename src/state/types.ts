@@ -40,10 +40,13 @@ export interface SourceDefinition {
   readonly fill?: number | bigint | string | boolean
 }
 
+/** An input: a page by name, or what it held in the epoch before. */
+export type DerivationInput = string | { readonly prev: string }
+
 /** The `derive` object of the API: an op, its inputs by role and the op's parameters. */
 export interface Derivation {
   readonly op: string
-  readonly inputs: Readonly<Record<string, string>>
+  readonly inputs: Readonly<Record<string, DerivationInput>>
   readonly [parameter: string]: unknown
 }
 
@@ -51,6 +54,8 @@ export interface DerivedDefinition {
   readonly derive: Derivation
   /** Asks for a cast of the result. */
   readonly dtype?: Dtype
+  /** What the result's shape must be; needed where it depends on the page's own past alone. */
+  readonly shape?: readonly number[]
   readonly location?: Location
 }
 

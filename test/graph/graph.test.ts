@@ -81,7 +81,7 @@ t.test('a diamond computes once, and its levels are longest paths', async (t) =>
   t.same(graph.path(0, 4), [0, 4])
   t.same(graph.path(1, 4), [1, 3, 4])
   t.equal(graph.path(4, 1), undefined)
-  t.same(graph.dependentsDeep(1), [4, 3, 2])
+  t.same(graph.withDependents(1), [4, 3, 2, 1])
 })
 
 t.test('a chain of 100,000 pages plans without recursion', async (t) => {

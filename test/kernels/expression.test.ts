@@ -200,7 +200,7 @@ t.test('errors say where and what', async (t) => {
 })
 
 t.test('names of inputs', async (t) => {
-  for (const name of ['a', '_x1', 'expo', 'E', 'prev'])
+  for (const name of ['a', '_x1', 'expo', 'E', 'previous'])
     t.equal(
       refusal(() => checkInputName(name)),
       'accepted',

@@ -22,10 +22,10 @@ export const mapOp = defineOp<MapParams>({
   parameters: ['expr'],
   dirtyRule: 'elementwise',
   givesDtype: true,
-  read: (fields, inputs, dtype) => {
+  read: (fields, inputs, dtype, functions) => {
     const expr = readString(fields, 'expr')
     const named = inputs.map((input) => ({ name: input.role, dtype: input.dtype }))
-    return { expr, ir: compileExpression(expr, named, dtype).ir }
+    return { expr, ir: compileExpression(expr, named, dtype, functions).ir }
   },
   infer: ({ ir }, inputs) => {
     if (ir.inputs.length !== inputs.length) {

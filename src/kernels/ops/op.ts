@@ -10,6 +10,7 @@ import { PAGE_MAX_RANK } from '../../limits.js'
 import { type Dtype, isDtype } from '../../state/dtype.js'
 import { formatShape, type NamedShape } from '../../state/shape.js'
 import { promoteDtypes } from '../promotion.js'
+import type { FunctionLookup } from '../user-functions.js'
 
 /** One input as an op sees it. `name` is what messages call it: the role and the page. */
 export interface OpInput extends NamedShape {
@@ -44,8 +45,13 @@ interface OpSpec<P> {
   readonly dirtyRule: DirtyRule
   /** The op itself gives the dtype that a definition asks for; others leave the cast to the native executor. */
   readonly givesDtype?: true
-  /** Reads and checks the fields of `derive`. `dtype`: the cast that is asked for. */
-  read(fields: Fields, inputs: readonly OpInput[], dtype: Dtype | undefined): P
+  /** Reads and checks the fields of `derive`. `dtype`: the cast that is asked for; `functions`: those that users defined. */
+  read(
+    fields: Fields,
+    inputs: readonly OpInput[],
+    dtype: Dtype | undefined,
+    functions: FunctionLookup | undefined,
+  ): P
   /** The shape and dtype rule. @throws MmsbError SHAPE_MISMATCH */
   infer(params: P, inputs: readonly OpInput[]): OpResult
   /** The parameters as `derive` shows them, defaults filled in. */
@@ -77,7 +83,12 @@ export interface Op {
   readonly parameters: readonly string[]
   readonly dirtyRule: DirtyRule
   readonly givesDtype: boolean
-  compile(fields: Fields, inputs: readonly OpInput[], dtype: Dtype | undefined): OpPlan
+  compile(
+    fields: Fields,
+    inputs: readonly OpInput[],
+    dtype: Dtype | undefined,
+    functions?: FunctionLookup,
+  ): OpPlan
   /** The same from the native block, as it stands in a log. */
   restore(block: Uint8Array, shown: Fields, inputs: readonly OpInput[]): OpPlan
 }
@@ -101,8 +112,8 @@ export function defineOp<P>(spec: OpSpec<P>): Op {
     parameters,
     dirtyRule,
     givesDtype: spec.givesDtype ?? false,
-    compile(fields, inputs, dtype) {
-      const params = spec.read(fields, inputs, dtype)
+    compile(fields, inputs, dtype, functions) {
+      const params = spec.read(fields, inputs, dtype, functions)
       return plan(params, inputs, spec.encode(params))
     },
     restore(block, shown, inputs) {
