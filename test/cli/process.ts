@@ -24,7 +24,10 @@ export class Process {
   constructor(args: readonly string[], { env = {}, prelude, cwd }: RunOptions = {}) {
     // The test runner loads itself into every Node process through NODE_OPTIONS, signal handlers and all: not into this one.
     const command = `${prelude === undefined ? '' : `${prelude}; `}unset NODE_OPTIONS; exec "$@"`
-    const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('MMSB_'))
+    // BASH_ENV: what a shell of this machine does at its start may write to standard error.
+    const inherited = Object.entries(process.env).filter(
+      ([name]) => !name.startsWith('MMSB_') && name !== 'BASH_ENV',
+    )
     this.child = spawn('bash', ['-c', command, 'mmsb', process.execPath, ENTRY, ...args], {
       env: { ...Object.fromEntries(inherited), ...env },
       ...(cwd === undefined ? {} : { cwd }),

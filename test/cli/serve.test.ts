@@ -111,6 +111,8 @@ t.test('what the machine refuses: one line, exit code 1, no stack', async (t) =>
     [['--data-dir', join(dir, 'held')], /held.*(lock|another|in use|open)/i],
     [['--data-dir', join(dir, 'file')], /file/],
     [['--data-dir', '/dev/null/none'], /\/dev\/null\/none/],
+    // Here a recursive mkdir of Node never returns.
+    [['--data-dir', '/proc/none'], /\/proc\/none/],
     [['--host', '203.0.113.7', '--insecure', '--data-dir', join(dir, 'b')], /203\.0\.113\.7|EADDRNOTAVAIL/],
   ]
   const check = async ([args, message]: (typeof cases)[number]): Promise<void> => {
