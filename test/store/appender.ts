@@ -7,7 +7,8 @@ import { Store } from '../../src/store/store.js'
 import type { FsyncPolicy } from '../../src/store/types.js'
 import { crc32c, recordOf } from './helpers.js'
 
-const [dir = '', fsync = 'always', sync = ''] = process.argv.slice(2)
+const [dir, fsync = 'always', sync = ''] = process.argv.slice(2)
+if (dir === undefined) throw new Error('a folder must be named')
 const store = await Store.open({ dir, fsync: fsync as FsyncPolicy, crc32c, segmentBytes: 256 * 1024 })
 fs.writeSync(1, `open ${store.recovery.newestEpoch} ${store.recovery.row}\n`)
 for (let epoch = store.recovery.newestEpoch + 1; ; epoch++) {
