@@ -8,6 +8,7 @@
  */
 import path from 'node:path'
 import { MmsbError } from '../errors.js'
+import { LOG_READ_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
 import { CatalogReader } from './catalog-read.js'
 import { type CheckpointFile, checkpointEpochs, openCheckpointFile } from './checkpoint-read.js'
 import { realIo, type StoreIo } from './io.js'
@@ -16,6 +17,9 @@ import { readSegmentHeader, SegmentScanner } from './segment.js'
 import { segmentName } from './tail.js'
 import type { Crc32c, LogRecord } from './types.js'
 
+/** A step or two in the log: no need to read far. */
+const FEW_RECORDS = 8
+const FEW_RECORDS_BYTES = 16 * 1024
 const SEGMENT_PATTERN = /^(\d{20})\.seg$/
 
 export interface HistoryOptions {
@@ -125,7 +129,8 @@ export class HistoryReader {
       const header = readSegmentHeader(this.#io, fd, this.#crc32c)
       if (typeof header === 'string') throw damaged(`segment ${name}: ${header}`)
       if (header.firstEpoch !== first) throw damaged(`segment ${name} begins with epoch ${header.firstEpoch}`)
-      const scanner = this.#scannerAt(fd, header, this.#placeOf(first, from))
+      const windowBytes = to - from < FEW_RECORDS ? FEW_RECORDS_BYTES : LOG_READ_BYTES
+      const scanner = this.#scannerAt(fd, header, this.#placeOf(first, from), windowBytes)
       while (scanner.nextEpoch <= last) {
         const found = scanner.next()
         if (found === null) {
@@ -155,10 +160,10 @@ export class HistoryReader {
     }
   }
 
-  #scannerAt(fd: number, header: SegmentHeader, place: Place | null): SegmentScanner {
+  #scannerAt(fd: number, header: SegmentHeader, place: Place | null, windowBytes: number): SegmentScanner {
     const size = this.#io.sizeBytes(fd)
-    if (place === null) return new SegmentScanner(this.#io, fd, size, header, this.#crc32c)
-    return new SegmentScanner(this.#io, fd, size, header, this.#crc32c, place.offset, place.epoch)
+    const { offset, epoch } = place ?? { offset: SEGMENT_HEADER_BYTES, epoch: header.firstEpoch }
+    return new SegmentScanner(this.#io, fd, size, header, this.#crc32c, offset, epoch, windowBytes)
   }
 
   /** A place in the segment from which the epoch is not far; null: its start. */

@@ -41,8 +41,8 @@ export function readSegmentHeader(io: StoreIo, fd: number, crc32c: Crc32c): Segm
 
 /** A window over the file that moves forward. */
 class Window {
-  bytes = new Uint8Array(LOG_READ_BYTES)
-  view = viewOf(this.bytes)
+  bytes: Uint8Array
+  view: DataView
   start = 0
   length = 0
 
@@ -50,7 +50,11 @@ class Window {
     private readonly io: StoreIo,
     private readonly fd: number,
     readonly sizeBytes: number,
-  ) {}
+    bytes: number,
+  ) {
+    this.bytes = new Uint8Array(bytes)
+    this.view = viewOf(this.bytes)
+  }
 
   /** Makes [at, at + need) available as far as the file goes; returns the index of `at` in `bytes`. */
   seek(at: number, need: number): number {
@@ -89,10 +93,12 @@ export class SegmentScanner {
     private readonly crc32c: Crc32c,
     start = SEGMENT_HEADER_BYTES,
     public nextEpoch = segment.firstEpoch,
+    /** Read at once; less for those who want a few records only. */
+    windowBytes = LOG_READ_BYTES,
   ) {
     this.offset = start
     this.unsureFrom = start
-    this.window = new Window(io, fd, sizeBytes)
+    this.window = new Window(io, fd, sizeBytes, windowBytes)
   }
 
   next(): ScannedRecord | null {

@@ -36,6 +36,7 @@ export class WorkerClient {
   private readonly waiting = new Map<number, Waiting>()
   private nextId = 1
   private ended: string | null = null
+  private ending = false
 
   constructor(private readonly worker: Worker) {
     worker.on('message', (answer: Answer) => {
@@ -52,7 +53,7 @@ export class WorkerClient {
 
   /** An idle worker does not keep the process alive; one at work does. */
   private refWhileWaiting(): void {
-    if (this.waiting.size > 0) this.worker.ref()
+    if (this.waiting.size > 0 || this.ending) this.worker.ref()
     else this.worker.unref()
   }
 
@@ -73,6 +74,9 @@ export class WorkerClient {
   }
 
   async terminate(): Promise<void> {
+    // Whoever waits for the end must live to see it.
+    this.ending = true
+    this.refWhileWaiting()
     await this.worker.terminate()
   }
 }
