@@ -17,6 +17,7 @@ import type { Result, Row, Skip } from './lib/types.js'
 const HERE = fileURLToPath(new URL('.', import.meta.url))
 const ROWS: Readonly<Record<string, () => Promise<Row>>> = {
   disk: async () => (await import('./rows/disk.js')).disk,
+  time: async () => (await import('./rows/time.js')).time,
   store: async () => (await import('./rows/store.js')).store,
   propagation: async () => (await import('./rows/propagation.js')).propagation,
   deltas: async () => (await import('./rows/deltas.js')).deltas,
