@@ -125,6 +125,7 @@ export class Bus {
   #replay: ReplayClient | undefined
   readonly #verifying = new Set<ReplayClient>()
   #nextPageId = 1
+  #checkpointing: Promise<unknown> = Promise.resolve()
   #closed: Promise<void> | undefined
 
   /**
@@ -728,20 +729,39 @@ export class Bus {
   // ---- keeping ----------------------------------------------------------------------------------------------------
 
   /**
-   * Writes a checkpoint of the newest epoch. Commits wait while it is written. Throws INVALID_REQUEST without a data
-   * folder.
+   * Writes a checkpoint of the newest epoch. Commits wait while the state is read, not while the file is completed.
+   * Throws INVALID_REQUEST without a data folder.
    */
   async checkpoint(): Promise<CheckpointInfo> {
     this.#committer.refuseWhenStopped()
     const store = this.#store
     if (store === undefined) throw new MmsbError('INVALID_REQUEST', 'This bus has no data folder.')
+    // One at a time, so that one which waits for another does not hold commits meanwhile.
+    const before = this.#checkpointing
+    const written = (async () => {
+      await before
+      return this.#writeCheckpoint(store)
+    })()
+    this.#checkpointing = written.catch(() => undefined)
+    return written
+  }
+
+  /** Commits wait only until the state has been read; the file is completed while they go on. */
+  #writeCheckpoint(store: Store): Promise<CheckpointInfo> {
     const committer = this.#committer
-    return committer.hold(() => {
-      const { epoch, digest, timestampMs, answers } = committer
-      const state = { epoch, digest, timestampMs, answers, nextPageId: this.#nextPageId }
-      return store.checkpoint(
-        checkpointSource({ registry: this.#registry, graph: this.#graph, context: this.#context, ...state }),
-      )
+    const rooms = { registry: this.#registry, graph: this.#graph, context: this.#context }
+    return new Promise((resolve, reject) => {
+      const read = (): Promise<void> =>
+        new Promise((released) => {
+          const { epoch, digest, timestampMs, answers } = committer
+          const state = { epoch, digest, timestampMs, answers, nextPageId: this.#nextPageId }
+          const source = checkpointSource({ ...rooms, ...state })
+          store
+            .checkpoint({ ...source, onRead: released })
+            .then(resolve, reject)
+            .finally(released)
+        })
+      committer.hold(read).catch(reject)
     })
   }
 
@@ -758,6 +778,7 @@ export class Bus {
   async #close(): Promise<void> {
     try {
       await Promise.all([this.#replay?.close(), ...[...this.#verifying].map((client) => client.close())])
+      await this.#checkpointing
       await this.#committer.close()
     } finally {
       this.#context.close()
