@@ -442,9 +442,13 @@ static void finish(const Lowering& lo, const Draft* drafts, u32 count, VmInst* c
   }
 }
 
-// Registers of the evaluator, by last use too. `registers` has room for a number per node.
-static void makeEval(const Lowering& lo, EvalInst* code, u16* registers, u32* lastUse, u16* freeRegisters) {
+// The evaluator's instructions; its registers are given by last use too. Uses the slots' memory before there are slots.
+static void makeEval(Lowering& lo) {
   Program& p = *lo.program;
+  EvalInst* code = p.eval;
+  u32* lastUse = lo.slotOf;
+  u16* registers = reinterpret_cast<u16*>(lo.slots);
+  u16* freeRegisters = registers + lo.nodeCount;
   for (u32 i = 0; i < lo.nodeCount; i++) {
     const IrInst& node = lo.nodes[i];
     const u32 arity = irFacts(node.op).arity;
@@ -481,7 +485,8 @@ static void makeEval(const Lowering& lo, EvalInst* code, u16* registers, u32* la
 }
 
 // Keeps what the result needs, renumbered, and ends with a cast to the dtype asked for.
-static void keepLive(const IrBlob& ir, const u8* types, Lowering& lo, u32* number) {
+static void keepLive(const IrBlob& ir, const u8* types, Lowering& lo) {
+  u32* number = lo.slotOf;  // free until nodes have slots
   for (u32 i = 0; i < ir.count; i++) number[i] = 0;
   number[ir.result] = 1;
   for (u32 i = ir.result + 1; i-- > 0;) {
@@ -581,6 +586,52 @@ static void lowerProgram(Lowering& lo, bool wantJit) {
   chooseBlock(p, lo);
 }
 
+// Memory of one lowering: a block that is cleared, cut into pieces and freed as a whole.
+struct LoweringMemory {
+  u8* block;
+  u64 used;
+};
+template <class T>
+static T* takeFrom(LoweringMemory& memory, u64 count) {
+  T* at = reinterpret_cast<T*>(memory.block + memory.used);
+  memory.used += (count * sizeof(T) + 15) & ~15ull;
+  return at;
+}
+
+// Bounds for a program of `nodes` instructions, the final cast included.
+static const u32 kSlotsPerNode = 5, kUniformsPerNode = 2, kBytesPerNode = 320, kExtraBytes = 4096;
+
+static bool allocateLowering(Lowering& lo, Program& p, LoweringMemory& memory, u32 nodes) {
+  memory.block = static_cast<u8*>(calloc(1, u64(nodes) * kBytesPerNode + kExtraBytes));
+  p.eval = static_cast<EvalInst*>(calloc(nodes, sizeof(EvalInst)));
+  p.uniforms = static_cast<VmUniform*>(calloc(nodes * kUniformsPerNode + 2, sizeof(VmUniform)));
+  if (memory.block == nullptr || p.eval == nullptr || p.uniforms == nullptr) return false;
+  const u32 slots = nodes * kSlotsPerNode + 4;
+  lo.program = &p;
+  lo.nodes = takeFrom<IrInst>(memory, nodes);
+  lo.types = takeFrom<u8>(memory, nodes);
+  lo.slotOf = takeFrom<u32>(memory, slots);
+  lo.uniform = takeFrom<u8>(memory, slots);
+  lo.slots = takeFrom<VirtualSlot>(memory, slots);
+  lo.drafts = takeFrom<Draft>(memory, nodes * kMaxPerInst + 2);
+  lo.once = takeFrom<Draft>(memory, nodes * 2);
+  lo.uses = takeFrom<u32>(memory, nodes);
+  lo.partner = takeFrom<u16>(memory, nodes);
+  return memory.used <= u64(nodes) * kBytesPerNode + kExtraBytes;
+}
+
+static bool finishProgram(const Lowering& lo) {
+  Program& p = *lo.program;
+  p.codeCount = lo.draftCount;
+  p.uniformCodeCount = lo.onceCount;
+  p.code = static_cast<VmInst*>(calloc(lo.draftCount + 1, sizeof(VmInst)));
+  p.uniformCode = static_cast<VmInst*>(calloc(lo.onceCount + 1, sizeof(VmInst)));
+  if (p.code == nullptr || p.uniformCode == nullptr) return false;
+  finish(lo, lo.drafts, lo.draftCount, p.code);
+  finish(lo, lo.once, lo.onceCount, p.uniformCode);
+  return true;
+}
+
 // Checks a blob and lowers it for outputs of `outDtype`. inputUniform[i], for `inputCount` inputs, says that input i has
 // one element for all elements of the output. `wantJit`: machine code is worth its making. MMSB_OK or fail(...).
 static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform, u32 inputCount, u8 outDtype, bool wantJit,
@@ -592,57 +643,21 @@ static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform,
   if (ir.inputCount != inputCount) {
     return fail(MMSB_ERR_ARGUMENT, "expression: %u inputs for an expression of %u", inputCount, ir.inputCount);
   }
-  const u32 nodes = ir.count + 1, slots = nodes * 5 + 4, drafts = nodes * kMaxPerInst + 2;
   Program* p = static_cast<Program*>(calloc(1, sizeof(Program)));
   Lowering lo = {};
-  lo.program = p;
-  lo.nodes = static_cast<IrInst*>(calloc(nodes, sizeof(IrInst)));
-  lo.types = static_cast<u8*>(calloc(nodes, 1));
-  lo.slotOf = static_cast<u32*>(calloc(slots, sizeof(u32)));
-  lo.uniform = static_cast<u8*>(calloc(slots, 1));
-  lo.slots = static_cast<VirtualSlot*>(calloc(slots, sizeof(VirtualSlot)));
-  lo.drafts = static_cast<Draft*>(calloc(drafts, sizeof(Draft)));
-  lo.once = static_cast<Draft*>(calloc(drafts, sizeof(Draft)));
-  u32* number = static_cast<u32*>(calloc(nodes, sizeof(u32)));
-  u16* registers = static_cast<u16*>(calloc(2 * nodes, sizeof(u16)));
-  lo.uses = static_cast<u32*>(calloc(nodes, sizeof(u32)));
-  lo.partner = static_cast<u16*>(calloc(nodes, sizeof(u16)));
-  if (p != nullptr) {
-    p->eval = static_cast<EvalInst*>(calloc(nodes, sizeof(EvalInst)));
-    p->uniforms = static_cast<VmUniform*>(calloc(2 * nodes + 2, sizeof(VmUniform)));
-  }
-  bool good = p != nullptr && lo.nodes != nullptr && lo.types != nullptr && lo.slotOf != nullptr && lo.uniform != nullptr &&
-              lo.slots != nullptr && lo.drafts != nullptr && lo.once != nullptr && number != nullptr &&
-              registers != nullptr && lo.uses != nullptr && lo.partner != nullptr && p->eval != nullptr && p->uniforms != nullptr;
+  LoweringMemory memory = {};
+  bool good = p != nullptr && allocateLowering(lo, *p, memory, ir.count + 1);
   if (good) {
     p->inputCount = ir.inputCount;
     p->outDtype = outDtype;
     memcpy(p->inputDtype, ir.inputDtypes, ir.inputCount);
     memcpy(p->inputUniform, inputUniform, ir.inputCount);
-    keepLive(ir, types, lo, number);
-    makeEval(lo, p->eval, registers, number, registers + nodes);
+    keepLive(ir, types, lo);
+    makeEval(lo);
     lowerProgram(lo, wantJit);
-    p->codeCount = lo.draftCount;
-    p->uniformCodeCount = lo.onceCount;
-    p->code = static_cast<VmInst*>(calloc(lo.draftCount + 1, sizeof(VmInst)));
-    p->uniformCode = static_cast<VmInst*>(calloc(lo.onceCount + 1, sizeof(VmInst)));
-    good = p->code != nullptr && p->uniformCode != nullptr;
+    good = finishProgram(lo);
   }
-  if (good) {
-    finish(lo, lo.drafts, lo.draftCount, p->code);
-    finish(lo, lo.once, lo.onceCount, p->uniformCode);
-  }
-  free(lo.nodes);
-  free(lo.types);
-  free(lo.slotOf);
-  free(lo.uniform);
-  free(lo.slots);
-  free(lo.drafts);
-  free(lo.once);
-  free(lo.uses);
-  free(lo.partner);
-  free(number);
-  free(registers);
+  free(memory.block);
   if (!good) {
     freeProgram(p);
     return fail(MMSB_ERR_MEMORY, "expression: out of memory");
