@@ -10,7 +10,7 @@ import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { machineFacts, shortName } from './lib/machine.js'
+import { isBusy, machineFacts, shortName } from './lib/machine.js'
 import { printTable } from './lib/table.js'
 import type { Result, Row, Skip } from './lib/types.js'
 
@@ -88,6 +88,7 @@ async function main(): Promise<void> {
   mkdirSync(join(HERE, 'results'), { recursive: true })
   mkdirSync(join(HERE, '..', 'build'), { recursive: true })
   const machine = machineFacts(HERE)
+  if (isBusy(machine)) process.stderr.write(`the machine is busy (load ${machine.loadBefore.toFixed(1)})\n`)
   const date = new Date().toISOString()
   const file = values.json ?? join(HERE, 'results', `${date.slice(0, 10)}-${shortName(machine)}.jsonl`)
   const found: (Result | Skip)[] = []

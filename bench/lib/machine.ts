@@ -1,6 +1,6 @@
 /** Facts about the machine that a figure needs to mean something. Reads, never changes. */
 import { execFileSync } from 'node:child_process'
-import { cpus, release, totalmem } from 'node:os'
+import { cpus, loadavg, release, totalmem } from 'node:os'
 
 export interface Machine {
   readonly cpu: string
@@ -11,6 +11,8 @@ export interface Machine {
   readonly node: string
   readonly fileSystem: string
   readonly commit: string
+  /** Processes that wanted to run in the last minute, before the first row: above some 0.3 a core the figures are noise. */
+  readonly loadBefore: number
 }
 
 function output(command: string, ...args: readonly string[]): string | null {
@@ -35,7 +37,14 @@ export function machineFacts(dir: string): Machine {
     node: process.version,
     fileSystem: output('stat', '-f', '-c', '%T', dir) ?? 'unknown',
     commit: isChanged ? `${commit}+` : commit,
+    loadBefore: loadavg()[0] ?? 0,
   }
+}
+
+const QUIET_LOAD_PER_CORE = 0.3
+
+export function isBusy({ loadBefore, cores }: Machine): boolean {
+  return loadBefore > QUIET_LOAD_PER_CORE * cores
 }
 
 /** A name for a results file: the GPU's if there is one, else the CPU's. */

@@ -1,5 +1,5 @@
 /** The table that `make bench` prints. Formats only. */
-import type { Machine } from './machine.js'
+import { isBusy, type Machine } from './machine.js'
 import type { Result, Skip } from './types.js'
 
 export function printTable(rows: readonly (Result | Skip)[], machine: Machine, quick: boolean): void {
@@ -12,6 +12,7 @@ export function printTable(rows: readonly (Result | Skip)[], machine: Machine, q
     `Node ${machine.node}, Linux ${machine.kernel}, commit ${machine.commit}${quick ? '; QUICK: not to be reported' : ''}`,
   )
   print('')
+  if (isBusy(machine)) print(`BUSY: the load was ${machine.loadBefore.toFixed(1)}; not to be reported\n`)
   for (const row of rows) {
     if ('skipped' in row) {
       print(`${row.name}\n    skipped: ${row.skipped}`)
