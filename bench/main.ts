@@ -37,9 +37,14 @@ const HELP = `make bench BENCH_ARGS="..."
 async function runRow(name: string, dir: string, quick: boolean): Promise<void> {
   const say = (line: string) => process.stderr.write(`  ${line}\n`)
   const row = await ROWS[name]!()
-  const results = await row({ quick, dir, say })
-  await new Promise((resolve) => process.send!(results, resolve))
-  process.exit(0)
+  try {
+    const results = await row({ quick, dir, say })
+    await new Promise((resolve) => process.send!(results, resolve))
+    process.exit(0)
+  } catch (error) {
+    process.stderr.write(`${(error as Error).stack}\n`)
+    process.exit(1) // baselines may still run; they are ended on the way out
+  }
 }
 
 /** In the parent: one row in a process and a folder of its own. */

@@ -35,9 +35,11 @@ export interface Server {
 }
 
 const running = new Set<ChildProcess>()
+let isQuitting = false
 
 /** Kills every child that still runs; for signal handlers. */
 export function killServers(): void {
+  isQuitting = true
   for (const child of running) child.kill('SIGKILL')
 }
 process.once('exit', killServers)
@@ -60,15 +62,22 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     stderr = (stderr + chunk.toString()).slice(-STDERR_KEPT_CHARS)
   })
   const url = await listening(child, gone, () => stderr)
+  let isEnding = false
+  child.on('exit', (code, signal) => {
+    if (!isEnding && !isQuitting)
+      process.stderr.write(`the server has ended by itself: ${signal ?? code}\n${stderr}\n`)
+  })
   return {
     url,
     pid: child.pid!,
     startMs: performance.now() - started,
     stop: () => {
+      isEnding = true
       child.kill('SIGTERM')
       return gone
     },
     kill: async () => {
+      isEnding = true
       child.kill('SIGKILL')
       await gone
     },
