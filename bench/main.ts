@@ -28,7 +28,7 @@ const ROWS: Readonly<Record<string, () => Promise<Row>>> = {
 const HELP = `make bench BENCH_ARGS="..."
 
   --only A,B     only these rows: ${Object.keys(ROWS).join(', ')}
-  --quick        one short pair each: to see that it works, not to report
+  --quick        one short pair each: to see that it works, not to report; kept only with --json
   --json PATH    append the JSON lines to PATH instead of bench/results/<date>-<machine>.jsonl
   --help
 `
@@ -95,7 +95,8 @@ async function main(): Promise<void> {
   const machine = machineFacts(HERE)
   if (isBusy(machine)) process.stderr.write(`the machine is busy (load ${machine.loadBefore.toFixed(1)})\n`)
   const date = new Date().toISOString()
-  const file = values.json ?? join(HERE, 'results', `${date.slice(0, 10)}-${shortName(machine)}.jsonl`)
+  const results = join(HERE, 'results', `${date.slice(0, 10)}-${shortName(machine)}.jsonl`)
+  const file = values.json ?? (values.quick ? null : results)
   const found: (Result | Skip)[] = []
   for (const name of names) {
     process.stderr.write(`${name}\n`)
@@ -105,14 +106,14 @@ async function main(): Promise<void> {
       const lines = results.map((result) =>
         JSON.stringify({ date, row: name, quick: values.quick, ...result, machine }),
       )
-      appendFileSync(file, lines.map((line) => `${line}\n`).join(''))
+      if (file !== null) appendFileSync(file, lines.map((line) => `${line}\n`).join(''))
     } catch (error) {
       process.exitCode = 1
       found.push({ name, skipped: (error as Error).message })
     }
   }
   printTable(found, machine, values.quick)
-  process.stdout.write(`appended to ${file}\n`)
+  if (file !== null) process.stdout.write(`appended to ${file}\n`)
 }
 
 // Leaving by process.exit lets the handlers run that end child servers.
