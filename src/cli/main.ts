@@ -16,6 +16,14 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'serve the bus over HTTP and WebSocket',
     load: async () => (await import('./serve.js')).serve,
   },
+  export: {
+    summary: 'write pages as .npy files',
+    load: async () => (await import('./export.js')).exportPages,
+  },
+  import: {
+    summary: 'make pages of .npy files',
+    load: async () => (await import('./import.js')).importPages,
+  },
   verify: {
     summary: 'replay a data folder and compare digests',
     load: async () => (await import('./verify.js')).verify,

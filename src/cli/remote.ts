@@ -1,0 +1,48 @@
+/** A running server as the commands use it: requests whose problem documents become errors of one line. */
+import { StartError } from './flags.js'
+
+export class Remote {
+  readonly #base: string
+
+  /** @throws StartError when it is no URL */
+  constructor(url: string) {
+    if (!URL.canParse(url)) throw new StartError(`--url: ${JSON.stringify(url)} is no URL`)
+    this.#base = url.replace(/\/+$/, '')
+  }
+
+  /** @throws StartError when the server cannot be reached or refuses */
+  async request(
+    method: string,
+    path: string,
+    body?: Uint8Array | object,
+    accept?: string,
+  ): Promise<Response> {
+    const isRaw = body instanceof Uint8Array
+    const type = isRaw ? 'application/octet-stream' : 'application/json'
+    let response: Response
+    try {
+      response = await fetch(this.#base + path, {
+        method,
+        headers: {
+          ...(body === undefined ? {} : { 'content-type': type }),
+          ...(accept === undefined ? {} : { accept }),
+        },
+        ...(body === undefined ? {} : { body: isRaw ? new Uint8Array(body) : JSON.stringify(body) }),
+      })
+    } catch (error) {
+      const cause = (error as Error).cause
+      throw new StartError(
+        `${this.#base} cannot be reached: ${cause instanceof Error ? cause.message : String(error)}`,
+      )
+    }
+    if (response.ok) return response
+    const problem = (await response.json().catch(() => ({}))) as { code?: string; detail?: string }
+    throw new StartError(
+      `${method} ${path}: ${problem.code ?? response.status} ${problem.detail ?? ''}`.trim(),
+    )
+  }
+
+  async json<T>(path: string): Promise<T> {
+    return (await (await this.request('GET', path, undefined, 'application/json')).json()) as T
+  }
+}

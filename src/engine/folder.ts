@@ -1,0 +1,80 @@
+/**
+ * A data folder that no server has open, read as of an epoch, without recovering or changing it.
+ *
+ * Invariant: the folder's lock is held until close, and nothing but the lock's file is written.
+ */
+import path from 'node:path'
+import { MmsbError } from '../errors.js'
+import { crc32c } from '../ffi/library.js'
+import { DTYPE_INFO, type TypedArray } from '../state/dtype.js'
+import { HistoryReader } from '../store/history.js'
+import { realIo } from '../store/io.js'
+import { lockFolder } from '../store/lock.js'
+import { inspectLog } from '../store/log.js'
+import type { PageRecord } from './registry.js'
+import { Timeline } from './replay.js'
+import type { PageShape } from './types.js'
+
+export class ReadFolder {
+  readonly epoch: number
+  readonly #timeline: Timeline
+  readonly #reader: HistoryReader
+  readonly #unlock: () => void
+
+  /** Throws BUS_FAILED when the folder is in use, damaged or none; EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
+  constructor(dir: string, epoch?: number) {
+    const io = realIo()
+    const logDir = path.join(dir, 'log')
+    if (!io.exists(logDir)) throw new MmsbError('BUS_FAILED', `${dir} is no data folder: it has no log.`)
+    this.#unlock = lockFolder(dir)
+    this.#reader = new HistoryReader({ dir, crc32c, io })
+    this.#timeline = new Timeline({ reader: this.#reader, undoEpochs: 0 })
+    try {
+      const { newestEpoch, damage } = inspectLog({ io, logDir, crc32c }, () => {})
+      if (damage !== null && (epoch === undefined || epoch > newestEpoch))
+        throw new MmsbError('BUS_FAILED', damage)
+      this.epoch = epoch ?? newestEpoch
+      if (this.epoch > newestEpoch) {
+        throw new MmsbError(
+          'EPOCH_NOT_FOUND',
+          `Epoch ${this.epoch} is not in the log; the newest is ${newestEpoch}.`,
+        )
+      }
+      this.#timeline.seek(this.epoch)
+    } catch (error) {
+      this.close()
+      throw error
+    }
+  }
+
+  /** Every page, by name. */
+  pages(): PageShape[] {
+    return [...this.#timeline.registry.all()].sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  /** Throws PAGE_NOT_FOUND. */
+  page(name: string): PageShape {
+    return this.#require(name)
+  }
+
+  /** Elements of a page, a copy. The range must lie in the page. */
+  read(name: string, offset: number, count: number): TypedArray {
+    const page = this.#require(name)
+    const { sizeBytes, view } = DTYPE_INFO[page.dtype]
+    const values = view(new ArrayBuffer(count * sizeBytes), 0, count)
+    if (count > 0) this.#timeline.context.readPage(page.id, offset * sizeBytes, values)
+    return values
+  }
+
+  #require(name: string): PageRecord {
+    const page = this.#timeline.registry.byName(name)
+    if (page !== undefined) return page
+    throw new MmsbError('PAGE_NOT_FOUND', `There is no page "${name}" at epoch ${this.epoch}.`)
+  }
+
+  close(): void {
+    this.#timeline.close()
+    this.#reader.close()
+    this.#unlock()
+  }
+}

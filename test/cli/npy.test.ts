@@ -1,0 +1,93 @@
+/** Pages to .npy files and back: from a folder and from a server, as of now and as of then, every dtype. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { exportPages } from '../../src/cli/export.js'
+import { importPages } from '../../src/cli/import.js'
+import { Bus } from '../../src/index.js'
+import { DTYPES, type TypedArray } from '../../src/state/dtype.js'
+import { decodeNpyHeader } from '../../src/state/npy.js'
+import { Draw } from '../engine/random.js'
+import { listen, serve } from '../http/helpers.js'
+
+function folder(t: Test): string {
+  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  return dir
+}
+
+const bytesOf = (values: TypedArray): Buffer =>
+  Buffer.from(values.buffer, values.byteOffset, values.byteLength)
+const elementsOf = (file: string): Buffer => {
+  const bytes = readFileSync(file)
+  return bytes.subarray(decodeNpyHeader(bytes).dataOffset)
+}
+
+async function fill(bus: Bus): Promise<void> {
+  const draw = new Draw(5)
+  for (const dtype of DTYPES) {
+    await bus.create(`page.${dtype}`, { dtype, shape: [3, 7] })
+    await bus.write(`page.${dtype}`, draw.values(dtype, 21))
+  }
+  await bus.derive('sum', { op: 'reduce', inputs: { x: 'page.f64' }, fn: 'sum' })
+}
+
+t.test('from a server to files and into another folder: the same bytes', async (t) => {
+  const out = folder(t)
+  const served = await serve(t, { dataDir: folder(t), fsync: 'off' })
+  await fill(served.bus)
+  const { epoch } = served.bus
+  await served.bus.patch('page.f64', { offset: 0, values: [1234] })
+  const { url } = await listen(served)
+  await exportPages(['--url', url, '--out', out, '--epoch', String(epoch)])
+  t.same(readdirSync(out).sort(), [...DTYPES.map((dtype) => `page.${dtype}.npy`), 'sum.npy'].sort())
+  for (const dtype of DTYPES) {
+    const name = `page.${dtype}`
+    const file = join(out, `${name}.npy`)
+    const { dtype: found, shape } = decodeNpyHeader(readFileSync(file))
+    t.same([found, shape], [dtype, [3, 7]])
+    t.same(elementsOf(file), bytesOf(await served.bus.readAt(name, epoch)), name)
+  }
+
+  const dataDir = folder(t)
+  const files = DTYPES.map((dtype) => join(out, `page.${dtype}.npy`))
+  await importPages(['--data-dir', dataDir, '--files', files.join()])
+  const bus = await Bus.open({ dataDir, backend: 'cpu' })
+  for (const dtype of DTYPES) {
+    t.same(bytesOf(bus.read(`page.${dtype}`)), elementsOf(join(out, `page.${dtype}.npy`)), dtype)
+    t.same(bus.page(`page.${dtype}`).shape, [3, 7])
+  }
+  await bus.patch('page.u8', { values: [9] })
+  const before = bus.epoch - 1
+  await bus.close()
+
+  const again = folder(t)
+  await exportPages(['--data-dir', dataDir, '--out', again, '--pages', 'page.u8', '--epoch', String(before)])
+  t.same(readdirSync(again), ['page.u8.npy'])
+  t.same(readFileSync(join(again, 'page.u8.npy')), readFileSync(join(out, 'page.u8.npy')))
+  await exportPages(['--data-dir', dataDir, '--out', again])
+  t.equal(elementsOf(join(again, 'page.u8.npy'))[0], 9)
+
+  await importPages(['--url', url, '--files', join(again, 'page.u8.npy')])
+  t.equal(served.bus.read('page.u8')[0], 9)
+})
+
+t.test('what is not right is refused', async (t) => {
+  const dir = folder(t)
+  const file = join(dir, 'x.npy')
+  writeFileSync(file, 'no npy')
+  const dataDir = join(dir, 'data')
+  await t.rejects(importPages(['--data-dir', dataDir, '--files', file]), { code: 'INVALID_REQUEST' })
+  await t.rejects(importPages(['--files', file]), /--url or --data-dir/)
+  await t.rejects(importPages(['--data-dir', dataDir]), /--files/)
+  await t.rejects(exportPages(['--out', dir]), /--url or --data-dir/)
+  await t.rejects(exportPages(['--url', 'nowhere', '--out', dir]), /no URL/)
+  await t.rejects(exportPages(['--data-dir', join(dir, 'none'), '--out', dir]), { code: 'BUS_FAILED' })
+  await t.rejects(exportPages(['--data-dir', dataDir, '--pages', 'z', '--out', dir]), {
+    code: 'PAGE_NOT_FOUND',
+  })
+  await t.rejects(exportPages(['--data-dir', dataDir, '--epoch', '7', '--out', dir]), {
+    code: 'EPOCH_NOT_FOUND',
+  })
+})
