@@ -113,6 +113,8 @@ export const DIGEST_CHUNK_BYTES = 4096
 
 /** HTTP and stream. */
 export const HTTP_DEFAULT_PORT = 7411
+/** Pages that one request may create. */
+export const PAGES_AT_ONCE_MAX = 65_536
 export const HTTP_BODY_MAX_BYTES = 64 * 1024 ** 2
 /** Path parameters above this are not even looked at. */
 export const HTTP_PARAM_MAX_LENGTH = 1_024

@@ -16,6 +16,7 @@ import { registerOpenApi } from './openapi.js'
 import { handleError, handleNotFound, sendProblem } from './problem.js'
 import { dataRoutes } from './routes/data.js'
 import { eventRoutes } from './routes/events.js'
+import { functionRoutes } from './routes/functions.js'
 import { graphRoutes } from './routes/graph.js'
 import { healthRoutes } from './routes/health.js'
 import { pageRoutes } from './routes/pages.js'
@@ -53,6 +54,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   await registerOpenApi(app, VERSION)
   pageRoutes(app, context)
   transactionRoutes(app, context)
+  functionRoutes(app, context)
   graphRoutes(app, context)
   stateRoutes(app, context)
   timeRoutes(app, context)

@@ -50,7 +50,9 @@ export async function registerOpenApi(app: App, version: string): Promise<void> 
           'Memory-Mapped State Bus: durable typed array pages, propagation, events. The stream is a WebSocket at /v1/stream.',
         license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
       },
-      tags: ['pages', 'data', 'graph', 'time', 'state', 'stream', 'health'].map((name) => ({ name })),
+      tags: ['pages', 'data', 'functions', 'graph', 'time', 'state', 'stream', 'health'].map((name) => ({
+        name,
+      })),
     },
     transform: ({ schema, url, route }) => ({
       schema: documented((schema ?? {}) as RouteSchema, route.config ?? {}),

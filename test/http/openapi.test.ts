@@ -15,6 +15,7 @@ interface Operation {
 /** Method and path of everything the public surface promises in this version. */
 const ROUTES = [
   'PUT /v1/pages/{name}',
+  'POST /v1/pages',
   'GET /v1/pages',
   'GET /v1/pages/{name}',
   'DELETE /v1/pages/{name}',
@@ -29,6 +30,10 @@ const ROUTES = [
   'GET /v1/diff',
   'GET /v1/pages/{name}/history',
   'POST /v1/verify',
+  'PUT /v1/functions/{name}',
+  'GET /v1/functions',
+  'GET /v1/functions/{name}',
+  'DELETE /v1/functions/{name}',
   'GET /v1/graph',
   'GET /v1/status',
   'GET /v1/stats',
@@ -98,7 +103,7 @@ t.test('it is OpenAPI 3.1', async (t) => {
     )
     t.equal(
       operation.requestBody !== undefined,
-      /^(PUT|PATCH) |transactions|whatif|verify/.test(route),
+      /^(PUT|PATCH) |^POST .v1.pages|transactions|whatif|verify/.test(route),
       `${route}: body`,
     )
   }

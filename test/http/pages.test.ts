@@ -133,7 +133,7 @@ t.test('a definition that is wrong is refused by name of the field', async (t) =
     [{ dtype: 'f32', shape: [1], location: 'moon' }, /location/],
     [{ dtype: 'f32', shape: [1], fill: null }, /fill/],
     [{ dtype: 'f32', shape: [1], fill: [1] }, /fill/],
-    [{ derive: { op: 'map', inputs: { a: 'a' }, expr: 'a' }, shape: [1] }, /unknown field "shape"/],
+    [{ derive: { op: 'map', inputs: { a: 'a' }, expr: 'a' }, fill: 1 }, /unknown field "fill"/],
     [{ derive: { op: 'map', inputs: { a: 'a' }, expr: 'a' }, dtype: 'x' }, /dtype/],
     [{ derive: { op: 1, inputs: { a: 'a' } } }, /derive\.op/],
     [{ derive: { op: 'map', inputs: { a: 1 } } }, /derive\.inputs\.a/],

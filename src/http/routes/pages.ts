@@ -1,10 +1,31 @@
 /** Pages: create, list, describe, delete. */
 import type Type from 'typebox'
-import type { DerivedDefinition, SourceDefinition } from '../../state/types.js'
+import type { ErrorCode } from '../../errors.js'
+import type { DerivedDefinition, PageDefinition, SourceDefinition } from '../../state/types.js'
 import type { App, AppContext } from '../context.js'
 import { NameParams } from '../schemas/common.js'
 import { NoQuery } from '../schemas/data.js'
-import { DeleteQuery, EpochAnswer, Page, PageBody, PageList, PageListQuery } from '../schemas/pages.js'
+import {
+  DeleteQuery,
+  EpochAnswer,
+  Page,
+  PageBody,
+  PageList,
+  PageListQuery,
+  PagesAnswer,
+  PagesBody,
+} from '../schemas/pages.js'
+
+const CREATE_PROBLEMS: readonly ErrorCode[] = [
+  'PAGE_NOT_FOUND',
+  'PAGE_EXISTS',
+  'GRAPH_CYCLE',
+  'INVALID_EXPRESSION',
+  'SHAPE_MISMATCH',
+  'UNSUPPORTED_LOCATION',
+  'OUT_OF_MEMORY',
+  'LOG_FULL',
+]
 
 export function pageRoutes(app: App, { bus }: AppContext): void {
   app.put(
@@ -21,16 +42,7 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
       },
       config: {
         answers: { 200: 'The same definition was there already', 201: 'Created' },
-        problems: [
-          'PAGE_NOT_FOUND',
-          'PAGE_EXISTS',
-          'GRAPH_CYCLE',
-          'INVALID_EXPRESSION',
-          'SHAPE_MISMATCH',
-          'UNSUPPORTED_LOCATION',
-          'OUT_OF_MEMORY',
-          'LOG_FULL',
-        ],
+        problems: CREATE_PROBLEMS,
       },
     },
     async (request, reply) => {
@@ -45,9 +57,32 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
 
   const derive = (
     name: string,
-    { derive: how, dtype, location }: DerivedDefinition,
-  ): ReturnType<typeof bus.derive> =>
-    bus.derive(name, how, { ...(dtype && { dtype }), ...(location && { location }) })
+    { derive: how, ...options }: DerivedDefinition,
+  ): ReturnType<typeof bus.derive> => bus.derive(name, how, options)
+
+  app.post(
+    '/v1/pages',
+    {
+      schema: {
+        summary: 'Create pages together',
+        description:
+          'All in one epoch, or none. A derived page may name pages before it in the list, and read the past of any.',
+        tags: ['pages'],
+        querystring: NoQuery,
+        body: PagesBody,
+        response: { 201: PagesAnswer },
+      },
+      config: { answers: { 201: 'Created' }, problems: CREATE_PROBLEMS },
+    },
+    async (request, reply) => {
+      const pages = request.body.pages.map(({ name, ...definition }) => ({
+        name,
+        definition: definition as PageDefinition,
+      }))
+      const created = await bus.createMany(pages)
+      return reply.code(201).send(created as Type.Static<typeof PagesAnswer>)
+    },
+  )
 
   app.get(
     '/v1/pages',

@@ -70,7 +70,9 @@ export const ReadAnswer = Type.Object(
 )
 
 export const transactionFields = {
-  ops: Type.Array(Type.Object({ page: Name, ...deltaFields }, CLOSED), { minItems: 1 }),
+  ops: Type.Array(Type.Object({ page: Name, ...deltaFields }, CLOSED), {
+    description: 'None: an epoch passes, which moves pages that read the past.',
+  }),
   expect: Type.Optional(Type.Array(Type.Object({ page: Name, version: Epoch }, CLOSED))),
   source: Type.Optional(Type.String()),
   intent: Type.Optional(Type.Unknown({ description: 'Any JSON, kept in the log.' })),

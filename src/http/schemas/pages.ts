@@ -1,5 +1,6 @@
 /** What goes in and out of the page routes. */
 import Type from 'typebox'
+import { NAME_PATTERN, PAGES_AT_ONCE_MAX } from '../../limits.js'
 import {
   CLOSED,
   Digest,
@@ -13,12 +14,22 @@ import {
   Value,
 } from './common.js'
 
+/** A page by name, or what it held in the epoch before. One schema, not two: a failure then names the field. */
+const Input = Type.Unsafe<string | { prev: string }>({
+  type: ['string', 'object'],
+  pattern: NAME_PATTERN,
+  properties: { prev: Name },
+  required: ['prev'],
+  additionalProperties: false,
+  description: 'The name of a page, or {"prev": name}: what the page held in the epoch before.',
+})
+
 /**
  * The op and its inputs by role. Parameters differ from op to op, so the catalogue checks them (and refuses those it
  * does not know) rather than this schema.
  */
 export const Derive = Type.Object(
-  { op: Type.String({ minLength: 1 }), inputs: Type.Record(Type.String(), Name) },
+  { op: Type.String({ minLength: 1 }), inputs: Type.Record(Type.String(), Input) },
   { additionalProperties: true },
 )
 
@@ -33,11 +44,30 @@ export const SourceBody = Type.Object(
 )
 
 export const DerivedBody = Type.Object(
-  { derive: Derive, dtype: Type.Optional(DtypeName), location: Type.Optional(LocationName) },
+  {
+    derive: Derive,
+    dtype: Type.Optional(DtypeName),
+    shape: Type.Optional(Shape),
+    location: Type.Optional(LocationName),
+  },
   { ...CLOSED, title: 'Derived page' },
 )
 
 export const PageBody = Type.Union([SourceBody, DerivedBody])
+
+/** Definitions with their names, created together. */
+export const PagesBody = Type.Object(
+  {
+    pages: Type.Array(
+      Type.Union([
+        Type.Object({ name: Name, ...SourceBody.properties }, { ...CLOSED, title: 'Source page' }),
+        Type.Object({ name: Name, ...DerivedBody.properties }, { ...CLOSED, title: 'Derived page' }),
+      ]),
+      { minItems: 1, maxItems: PAGES_AT_ONCE_MAX },
+    ),
+  },
+  CLOSED,
+)
 
 export const Page = Type.Object(
   {
@@ -62,6 +92,8 @@ export const PageList = Type.Object(
   { pages: Type.Array(Page), next: Type.Union([Type.String(), Type.Null()]) },
   CLOSED,
 )
+
+export const PagesAnswer = Type.Object({ epoch: Epoch, pages: Type.Array(Page) }, CLOSED)
 
 export const PageListQuery = Type.Object(
   {

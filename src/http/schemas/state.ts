@@ -15,7 +15,17 @@ export const GraphAnswer = Type.Object(
         CLOSED,
       ),
     ),
-    edges: Type.Array(Type.Object({ from: Name, to: Name, input: Type.String() }, CLOSED)),
+    edges: Type.Array(
+      Type.Object(
+        {
+          from: Name,
+          to: Name,
+          input: Type.String(),
+          prev: Type.Optional(Type.Literal(true, { description: 'Of the epoch before.' })),
+        },
+        CLOSED,
+      ),
+    ),
   },
   CLOSED,
 )

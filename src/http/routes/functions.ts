@@ -1,0 +1,74 @@
+/** Functions that expressions can call: define, list, describe, delete. */
+import type Type from 'typebox'
+import type { App, AppContext } from '../context.js'
+import { NameParams } from '../schemas/common.js'
+import { NoQuery } from '../schemas/data.js'
+import { FunctionAnswer, FunctionBody, FunctionList, FunctionView } from '../schemas/functions.js'
+
+export function functionRoutes(app: App, { bus }: AppContext): void {
+  app.put(
+    '/v1/functions/:name',
+    {
+      schema: {
+        summary: 'Define a function, or give it another meaning',
+        description:
+          'Every page that uses it, directly or through other functions, is recomputed in the same epoch.',
+        tags: ['functions'],
+        params: NameParams,
+        querystring: NoQuery,
+        body: FunctionBody,
+        response: { 200: FunctionAnswer },
+      },
+      config: { problems: ['INVALID_EXPRESSION', 'SHAPE_MISMATCH', 'LOG_FULL'] },
+    },
+    (request) => bus.defineFunction(request.params.name, request.body),
+  )
+
+  app.get(
+    '/v1/functions',
+    {
+      schema: {
+        summary: 'List the functions',
+        tags: ['functions'],
+        querystring: NoQuery,
+        response: { 200: FunctionList },
+      },
+    },
+    (_request, reply) => {
+      void reply.send(bus.functions() as Type.Static<typeof FunctionList>)
+    },
+  )
+
+  app.get(
+    '/v1/functions/:name',
+    {
+      schema: {
+        summary: 'What a function is, and who uses it',
+        tags: ['functions'],
+        params: NameParams,
+        querystring: NoQuery,
+        response: { 200: FunctionView },
+      },
+      config: { problems: ['NOT_FOUND'] },
+    },
+    (request, reply) => {
+      void reply.send(bus.function(request.params.name) as Type.Static<typeof FunctionView>)
+    },
+  )
+
+  app.delete(
+    '/v1/functions/:name',
+    {
+      schema: {
+        summary: 'Delete a function',
+        description: 'Refused while pages or other functions use it.',
+        tags: ['functions'],
+        params: NameParams,
+        querystring: NoQuery,
+        response: { 200: FunctionAnswer },
+      },
+      config: { problems: ['NOT_FOUND', 'PAGE_IN_USE', 'LOG_FULL'] },
+    },
+    (request) => bus.deleteFunction(request.params.name),
+  )
+}

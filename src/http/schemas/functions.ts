@@ -1,0 +1,33 @@
+/** What goes in and out of the function routes. */
+import Type from 'typebox'
+import { FUNCTION_MAX_PARAMETERS } from '../../limits.js'
+import { CLOSED, Epoch, Name } from './common.js'
+
+export const FunctionBody = Type.Object(
+  {
+    params: Type.Array(Type.String(), { maxItems: FUNCTION_MAX_PARAMETERS }),
+    expr: Type.String({
+      description: 'An expression over the parameters; docs/OPS.md describes the language.',
+    }),
+  },
+  { ...CLOSED, title: 'Function' },
+)
+
+export const FunctionAnswer = Type.Object({ epoch: Epoch, worldAge: Type.Integer() }, CLOSED)
+
+export const FunctionView = Type.Object(
+  {
+    name: Name,
+    params: Type.Array(Type.String()),
+    expr: Type.String(),
+    worldAge: Type.Integer({ description: 'Of the change that gave it this meaning.' }),
+    epoch: Epoch,
+    pages: Type.Array(Name, { description: 'Pages that use it, directly or through other functions.' }),
+  },
+  CLOSED,
+)
+
+export const FunctionList = Type.Object(
+  { worldAge: Type.Integer(), functions: Type.Array(FunctionView) },
+  CLOSED,
+)
