@@ -16,6 +16,14 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'serve the bus over HTTP and WebSocket',
     load: async () => (await import('./serve.js')).serve,
   },
+  backup: {
+    summary: 'copy a data folder, its server running or not',
+    load: async () => (await import('./backup.js')).backup,
+  },
+  restore: {
+    summary: 'make a data folder of a backup',
+    load: async () => (await import('./backup.js')).restore,
+  },
   export: {
     summary: 'write pages as .npy files',
     load: async () => (await import('./export.js')).exportPages,

@@ -1,0 +1,148 @@
+/**
+ * Copies of a data folder: log and checkpoints as of a moment, taken while a server writes or not. The catalogue is left out,
+ * since it is rebuilt from these.
+ *
+ * Invariants: the source is only read, and no lock is taken, since the log is appended to only and checkpoints never
+ * change; the copy ends with the last sound record that was there when the log was looked at, so what the writer is in the
+ * middle of is not in it; a copy that is complete has a file that says so, made durable last, and only such a copy is
+ * restored.
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import { checkpointName } from './checkpoint-format.js'
+import { checkpointEpochs, openCheckpointFile } from './checkpoint-read.js'
+import { busFailed, textOf } from './failure.js'
+import type { StoreIo } from './io.js'
+import { inspectLog, type LogFindings } from './log.js'
+import type { Crc32c } from './types.js'
+
+const COMPLETE_NAME = 'backup.json'
+const LOOKS = 5
+
+export interface BackupPlace {
+  readonly io: StoreIo
+  readonly crc32c: Crc32c
+}
+
+export interface BackupInfo {
+  readonly format: 1
+  readonly busId: string
+  /** The newest epoch in the copy. */
+  readonly epoch: number
+  readonly checkpoints: readonly number[]
+  readonly bytes: number
+}
+
+/** Copies the data folder `from` into the folder `to`, which must be empty or not there. Throws BUS_FAILED. */
+export async function backupFolder(place: BackupPlace, from: string, to: string): Promise<BackupInfo> {
+  const log = lookAtLog(place, from)
+  const checkpoints = checkpointEpochs(path.join(from, 'checkpoints'))
+    .filter((epoch) => epoch <= log.newestEpoch)
+    .sort((a, b) => a - b)
+  const first = log.segments[0]?.header.firstEpoch ?? 1
+  begin(to)
+  let bytes = 0
+  for (const epoch of checkpoints) {
+    const name = checkpointName(epoch)
+    bytes += copy(path.join(from, 'checkpoints', name), path.join(to, 'checkpoints', name))
+  }
+  for (const { file, end } of log.segments)
+    bytes += copy(file, path.join(to, 'log', path.basename(file)), end)
+  const sound = checkpoints.filter(
+    (epoch) => typeof check(path.join(to, 'checkpoints'), epoch, log.busId) !== 'string',
+  )
+  if (first > 1 && !sound.some((epoch) => epoch >= first - 1)) {
+    throw busFailed(`the log begins at epoch ${first}, and no sound checkpoint leads there`)
+  }
+  const copied = inspectLog({ ...place, logDir: path.join(to, 'log') }, () => {})
+  if (copied.damage !== null || copied.newestEpoch !== log.newestEpoch) {
+    throw busFailed(
+      `the copy in ${to} is not sound: ${copied.damage ?? `it ends at epoch ${copied.newestEpoch}`}`,
+    )
+  }
+  const info: BackupInfo = {
+    format: 1,
+    busId: log.busId ?? '',
+    epoch: log.newestEpoch,
+    checkpoints,
+    bytes,
+  }
+  await complete(place, to, info)
+  return info
+}
+
+/** A writer may be in the middle of a record, which looks like damage when the next one is there already: look again. */
+function lookAtLog({ io, crc32c }: BackupPlace, dir: string): LogFindings {
+  const logDir = path.join(dir, 'log')
+  let damage = 'there is no log'
+  for (let look = 0; look < LOOKS; look++) {
+    const found = inspectLog({ io, logDir, crc32c }, () => {})
+    if (found.damage === null && found.segments.length > 0) return found
+    damage = found.damage ?? damage
+  }
+  throw busFailed(`${dir} cannot be copied: ${damage}`)
+}
+
+function begin(to: string): void {
+  if (fs.existsSync(to) && fs.readdirSync(to).length > 0) throw busFailed(`${to} is not empty`)
+  fs.mkdirSync(path.join(to, 'log'), { recursive: true })
+  fs.mkdirSync(path.join(to, 'checkpoints'), { recursive: true })
+}
+
+/** Copies a file, or its first `length` bytes, durably; returns how many. */
+function copy(from: string, to: string, length?: number): number {
+  try {
+    fs.copyFileSync(from, to, fs.constants.COPYFILE_EXCL)
+    const fd = fs.openSync(to, 'r+')
+    try {
+      if (length !== undefined) fs.ftruncateSync(fd, length)
+      fs.fsyncSync(fd)
+      return fs.fstatSync(fd).size
+    } finally {
+      fs.closeSync(fd)
+    }
+  } catch (error) {
+    throw busFailed(`${from} cannot be copied to ${to}: ${textOf(error)}`, error)
+  }
+}
+
+/** What is wrong with a checkpoint, or nothing. */
+function check(dir: string, epoch: number, busId: string | null): string | undefined {
+  const opened = openCheckpointFile(dir, epoch, busId)
+  if (typeof opened === 'string') return opened
+  opened.close()
+  return undefined
+}
+
+async function complete({ io }: BackupPlace, to: string, info: BackupInfo): Promise<void> {
+  const file = path.join(to, COMPLETE_NAME)
+  fs.writeFileSync(file, `${JSON.stringify(info)}\n`, { flag: 'wx', flush: true })
+  for (const dir of ['log', 'checkpoints', '.']) await io.syncDir(path.join(to, dir))
+}
+
+/** Makes a data folder of a backup. `to` must be empty or not there. Throws BUS_FAILED. */
+export async function restoreFolder(place: BackupPlace, from: string, to: string): Promise<BackupInfo> {
+  const info = readInfo(path.join(from, COMPLETE_NAME))
+  begin(to)
+  for (const dir of ['log', 'checkpoints']) {
+    for (const name of fs.readdirSync(path.join(from, dir)))
+      copy(path.join(from, dir, name), path.join(to, dir, name))
+  }
+  const found = inspectLog({ ...place, logDir: path.join(to, 'log') }, () => {})
+  if (found.damage !== null || found.newestEpoch !== info.epoch || found.busId !== info.busId) {
+    const why = found.damage ?? `its log ends at epoch ${found.newestEpoch}, not ${info.epoch}`
+    throw busFailed(`${from} is not sound: ${why}`)
+  }
+  for (const dir of ['log', 'checkpoints', '.']) await place.io.syncDir(path.join(to, dir))
+  return info
+}
+
+function readInfo(file: string): BackupInfo {
+  try {
+    const info = JSON.parse(fs.readFileSync(file, 'utf8')) as BackupInfo
+    if (info.format === 1 && Number.isSafeInteger(info.epoch)) return info
+  } catch (error) {
+    throw busFailed(`${path.dirname(file)} is no complete backup: ${textOf(error)}`, error)
+  }
+  throw busFailed(`${path.dirname(file)} is a backup of a format that this release does not know`)
+}
