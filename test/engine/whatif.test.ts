@@ -146,6 +146,32 @@ t.test('long what-ifs leave the event loop, and nobody sees them', async (t) => 
   await Promise.all([last.catch(() => {}), bus.close()])
 })
 
+t.test(
+  'pages that read the past: a what-if is one more epoch, and they go on as if it had not been',
+  async (t) => {
+    const bus = await open()
+    await bus.create('x', { dtype: 'i32', shape: [3] })
+    await bus.derive('n', { op: 'map', inputs: { n: 'n' }, expr: 'prev(n) + 1' }, { dtype: 'u32', shape: [] })
+    await bus.derive('step', { op: 'map', inputs: { x: 'x' }, expr: 'x - prev(x)' })
+    for (let i = 1; i < 6; i++) {
+      await bus.patch('x', { offset: i % 3, values: [i * i] })
+      const before = { n: bus.read('n'), step: bus.read('step'), digest: bus.status().digest }
+      const ops = [{ page: 'x', offset: (i + 1) % 3, values: [100 + i] }]
+      const twice = await Promise.all([
+        bus.whatIf({ ops, read: ['n', 'step'] }),
+        bus.whatIf({ ops, read: ['n', 'step'] }),
+      ])
+      t.same(twice[0], twice[1])
+      t.same({ n: bus.read('n'), step: bus.read('step'), digest: bus.status().digest }, before)
+      if (i % 2 === 0) continue
+      await bus.transact({ ops })
+      t.same(bus.read('n'), twice[0]?.pages.n?.values)
+      t.same(bus.read('step'), twice[0]?.pages.step?.values)
+    }
+    await bus.close()
+  },
+)
+
 t.test('what is not right is refused and changes nothing', async (t) => {
   const bus = await open()
   await bus.create('a', { dtype: 'u8', shape: [2] })
