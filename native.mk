@@ -21,11 +21,58 @@ $(NATIVE_DIR)/cpu_v3.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 $(NATIVE_DIR)/host.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 	$(CXX) $(NATIVE_FLAGS) -march=x86-64 -DMMSB_PART=1 -c kernels.cu -o $@
 
-NATIVE_OBJECTS := $(NATIVE_DIR)/host.o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o
+# ---- with CUDA, where nvcc is found ----------------------------------------------------------------------------------
 
-$(LIB): $(NATIVE_OBJECTS)
-	$(CXX) -shared -o $@.tmp $(NATIVE_OBJECTS) -lpthread -lm
+NVCC := $(shell command -v nvcc 2>/dev/null)
+ifeq ($(NVCC),)
+NATIVE_OBJECTS := $(NATIVE_DIR)/host.o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o
+NATIVE_LINK := $(CXX) -shared
+NATIVE_LIBS := -lpthread -lm -Wl,--no-undefined
+CUDA_TAG := cpu
+else
+# The GPU of this machine, as 90 for compute capability 9.0.
+GPU_ARCH := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d '. ')
+CUDA_ARCHS ?= $(if $(GPU_ARCH),$(GPU_ARCH),80)
+empty :=
+comma := ,
+space := $(empty) $(empty)
+CUDA_TAG := $(subst $(space),_,$(strip $(CUDA_ARCHS)))
+# Machine code for each architecture, and PTX of the last, which newer ones translate.
+CUDA_CODE := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
+  -gencode arch=compute_$(lastword $(CUDA_ARCHS))$(comma)code=compute_$(lastword $(CUDA_ARCHS))
+CUDA_NAMES := $(subst $(space),$(comma),$(foreach a,$(CUDA_ARCHS),\"sm_$(a)\"))
+CUDA_FLAGS := -x cu -std=c++17 -O3 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false --threads 2 -cudart static \
+  -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-ffp-contract=off $(CUDA_CODE)
+NATIVE_OBJECTS := $(NATIVE_DIR)/host_$(CUDA_TAG).o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o $(NATIVE_DIR)/cuda_$(CUDA_TAG).o
+# nvcc knows where the static runtime is.
+NATIVE_LINK := $(NVCC) -shared -cudart static
+NATIVE_LIBS := -lpthread -lm -Xlinker --exclude-libs=ALL -Xlinker --no-undefined
+
+$(NATIVE_DIR)/host_$(CUDA_TAG).o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
+	$(CXX) $(NATIVE_FLAGS) -march=x86-64 -DMMSB_PART=1 -DMMSB_HAS_CUDA -DMMSB_CUDA_ARCHS='"$(CUDA_NAMES)"' -c kernels.cu -o $@
+
+$(NATIVE_DIR)/cuda_$(CUDA_TAG).o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
+	$(NVCC) $(CUDA_FLAGS) -DMMSB_PART=3 -DMMSB_HAS_CUDA -c kernels.cu -o $@
+endif
+
+BUILT_LIB := $(NATIVE_DIR)/libmmsb_$(CUDA_TAG).so
+
+$(BUILT_LIB): $(NATIVE_OBJECTS)
+	$(NATIVE_LINK) -o $@.tmp $(NATIVE_OBJECTS) $(NATIVE_LIBS)
 	@mv $@.tmp $@
+
+# The parts are compiled two at a time; what did not change is kept.
+.PHONY: native-parts
+native-parts:
+	@$(MAKE) --no-print-directory -j2 $(BUILT_LIB)
+	@cp $(BUILT_LIB) $(LIB).tmp && mv $(LIB).tmp $(LIB)
+
+$(LIB): $(NATIVE_SOURCES) native.mk
+	@mkdir -p $(BUILD)
+	@$(MAKE) --no-print-directory native-parts
+
+native-all: ## the native library with code for all supported GPUs (sm_75, sm_80, sm_90 and PTX)
+	@$(MAKE) --no-print-directory native-parts CUDA_ARCHS="75 80 90"
 
 # ---- the core's test driver ------------------------------------------------------------------------------------------
 
@@ -56,3 +103,20 @@ $(NATIVE_DIR)/core_debug: $(CORE_TEST_SOURCES) $(DEBUG_OBJECTS) native.mk
 .PHONY: native-debug
 native-debug: $(NATIVE_DIR)/core_debug ## the native core's tests under the address and undefined-behaviour sanitizers
 	$(NATIVE_DIR)/core_debug
+
+# The CUDA backend on a machine without a GPU: its code compiled for the host over test/native/cuda_emulator.h.
+EMULATED := -g -O2 -DMMSB_HAS_CUDA -DMMSB_CUDA_ARCHS='"\"emulated\""'
+EMULATED_OBJECTS := $(NATIVE_DIR)/emulated_host.o $(NATIVE_DIR)/emulated_cuda.o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o
+
+$(NATIVE_DIR)/emulated_host.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
+	$(CXX) $(NATIVE_FLAGS) $(EMULATED) -march=x86-64 -DMMSB_PART=1 -c kernels.cu -o $@
+
+$(NATIVE_DIR)/emulated_cuda.o: $(NATIVE_SOURCES) test/native/cuda_emulator.h native.mk | $(NATIVE_DIR)
+	$(CXX) $(NATIVE_FLAGS) $(EMULATED) -march=x86-64 -DMMSB_PART=3 -include test/native/cuda_emulator.h -c kernels.cu -o $@
+
+$(NATIVE_DIR)/core_emulated: $(CORE_TEST_SOURCES) $(EMULATED_OBJECTS) native.mk
+	$(CXX) -std=c++17 -g -O2 -ffp-contract=off test/native/core_test.cpp $(EMULATED_OBJECTS) -o $@ -lpthread
+
+# The same as a library, for tests above the ABI (MMSB_LIBRARY, or whatever the loader takes).
+$(NATIVE_DIR)/libmmsb_emulated.so: $(EMULATED_OBJECTS) native.mk
+	$(CXX) -shared -o $@ $(EMULATED_OBJECTS) -lpthread -lm -Wl,--no-undefined

@@ -57,6 +57,12 @@ static u32 below(u32 n) { return n == 0 ? 0 : u32(rnd() % n); }
   randomState = value * 7919 + 1;
 }
 
+// Rounds of a random test: all of `all`, or fewer for a slow build (MMSB_TEST_SCALE).
+[[maybe_unused]] static u32 rounds(u32 all) {
+  static const u32 scale = getenv("MMSB_TEST_SCALE") == nullptr ? 1 : u32(atoi(getenv("MMSB_TEST_SCALE")));
+  return (all + scale - 1) / scale;
+}
+
 // One random element: small numbers often, so that equal values, zeros and NaN happen.
 static void randomElement(u32 dtype, u8* to) {
   u64 bits = rnd();

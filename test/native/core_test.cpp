@@ -69,7 +69,7 @@ static void testHugeZeroPage() {
 }
 
 static void testLoadAndGather() {
-  for (u32 round = 0; round < 30; round++) {
+  for (u32 round = 0; round < rounds(30); round++) {
     seed(round);
     Context c;
     const u32 count = 1 + below(9000);
@@ -175,7 +175,7 @@ static void randomDelta(Frame& frame, u32 page, u32 dtype, u32 count, Bytes& mod
 }
 
 static void testDeltas() {
-  for (u32 round = 0; round < 600; round++) {
+  for (u32 round = 0; round < rounds(600); round++) {
     seed(round);
     Context c(1 + below(2) * 2);
     const u32 dtype = below(DTYPES);
@@ -244,7 +244,7 @@ static void testRestoredIsUnchanged() {
 }
 
 static void testCoarsening() {
-  for (u32 round = 0; round < 20; round++) {
+  for (u32 round = 0; round < rounds(20); round++) {
     seed(round);
     Context c(round % 2 == 0 ? 1 : 4);
     const u32 count = 700000;
@@ -293,7 +293,7 @@ static void testManyPages() {
 
 static void testFrameFuzz() {
   u32 refused = 0, taken = 0;
-  for (u32 round = 0; round < 20000; round++) {
+  for (u32 round = 0; round < rounds(20000); round++) {
     seed(round);
     static Context* c = nullptr;
     static Bytes model[2];
@@ -338,7 +338,7 @@ static void testFrameFuzz() {
     model[1] = c->read(2, 2400);
     CHECK(c->digest(1) == modelPageDigest(model[0]) && c->digest(2) == modelPageDigest(model[1]));
   }
-  CHECK(refused > 3000 && taken > 1000);
+  CHECK(refused > rounds(3000) && taken > rounds(1000));
 }
 
 // ---- ops: what a step gives from scratch ---------------------------------------------------------------------------------
@@ -360,17 +360,23 @@ static u64 elementsOf(const std::vector<u32>& shape) {
   return count;
 }
 
+// On CUDA most pages are on the device, some in host or unified memory.
+static u32 randomLocation() {
+  if (testBackend == MMSB_BACKEND_CPU) return MMSB_LOC_AUTO;
+  return below(4) != 0 ? u32(MMSB_LOC_AUTO) : 1 + below(3);
+}
+
 static void runCase(const OpCase& test, u32 threads, u32 epochs) {
   Context c(threads);
   std::vector<Bytes> inputs;
   std::vector<u32> ids;
   for (size_t i = 0; i < test.shapes.size(); i++) {
-    c.create(u32(i), test.dtypes[i], test.shapes[i]);
+    CHECK(c.tryCreate(u32(i), test.dtypes[i], test.shapes[i], 0, randomLocation()) == MMSB_OK);
     inputs.push_back(Bytes(elementsOf(test.shapes[i]) * kSize[test.dtypes[i]]));
     ids.push_back(u32(i));
   }
   const u64 outBytes = elementsOf(test.outShape) * kSize[test.outDtype];
-  c.create(99, test.outDtype, test.outShape);
+  CHECK(c.tryCreate(99, test.outDtype, test.outShape, 0, randomLocation()) == MMSB_OK);
   const u32 step = c.step(test.op, 99, ids, test.params);
   for (u32 epoch = 0; epoch < epochs; epoch++) {
     Frame frame;
@@ -448,7 +454,7 @@ static void testCastEdges() {
 }
 
 static void testReduce() {
-  for (u32 round = 0; round < 900; round++) {
+  for (u32 round = 0; round < rounds(900); round++) {
     seed(round);
     const u32 dtype = below(DTYPES);
     std::vector<u32> shape;
@@ -492,7 +498,7 @@ static void testReduce() {
 
 // Long lanes keep a tree of partials; threads share the work.
 static void testReduceLong() {
-  for (u32 round = 0; round < 30; round++) {
+  for (u32 round = 0; round < rounds(30); round++) {
     seed(round);
     const u32 fn = round % REDUCE_FNS, dtype = below(3) == 0 ? below(DTYPES) : u32(below(2) ? F32 : F64);
     const u32 count = 300000 + below(5000), rows = 1 + below(3);
@@ -511,7 +517,7 @@ static void testReduceLong() {
 }
 
 static void testMatmul() {
-  for (u32 round = 0; round < 500; round++) {
+  for (u32 round = 0; round < rounds(500); round++) {
     seed(round);
     const u32 semiring = below(4);
     u32 a = below(DTYPES), b = below(DTYPES);
@@ -602,7 +608,7 @@ static double modelQuantile(std::vector<double> lane, double q) {
 }
 
 static void testQuantile() {
-  for (u32 round = 0; round < 300; round++) {
+  for (u32 round = 0; round < rounds(300); round++) {
     seed(round);
     const u32 dtype = below(DTYPES), natural = dtype == F32 ? u32(F32) : u32(F64);
     u32 axis;
@@ -634,7 +640,7 @@ static void testQuantile() {
 }
 
 static void testTopk() {
-  for (u32 round = 0; round < 300; round++) {
+  for (u32 round = 0; round < rounds(300); round++) {
     seed(round);
     const u32 dtype = below(DTYPES);
     u32 axis;
@@ -698,14 +704,14 @@ static void testSteps() {
 
 // A random graph of steps, incremental on one context; at each epoch another context computes all of it anew.
 static void testGraphs() {
-  for (u32 round = 0; round < 60; round++) {
+  for (u32 round = 0; round < rounds(60); round++) {
     seed(round);
     Context live(1 + below(3)), fresh(1);
     const u32 rows = 1 + below(40), columns = 1 + below(60);
     std::vector<u32> pages;
     std::vector<u32> steps, freshSteps;
     const auto page = [&](u32 id, u32 dtype, std::vector<u32> shape) {
-      live.create(id, dtype, shape);
+      CHECK(live.tryCreate(id, dtype, shape, 0, randomLocation()) == MMSB_OK);
       fresh.create(id, dtype, shape);
     };
     for (u32 i = 0; i < 3; i++) page(i, F32, {rows, columns}), pages.push_back(i);
@@ -825,7 +831,7 @@ static void testCrc() {
   Bytes zeros(32), ones(32, 255);
   CHECK(mmsb_crc32c(zeros.data(), 32, 0) == 0x8a9136aau);  // RFC 3720, B.4
   CHECK(mmsb_crc32c(ones.data(), 32, 0) == 0x62a8ab43u);
-  for (u32 round = 0; round < 200; round++) {
+  for (u32 round = 0; round < rounds(200); round++) {
     seed(round);
     Bytes bytes(below(20000));
     for (u8& byte : bytes) byte = u8(rnd());
@@ -854,6 +860,8 @@ static const Test kTests[] = {
 };
 
 int main(int argc, char** argv) {
+  const char* backend = getenv("MMSB_TEST_BACKEND");
+  if (backend != nullptr && strcmp(backend, "cuda") == 0) testBackend = MMSB_BACKEND_CUDA;
   if (argc > 1 && strcmp(argv[1], "digests") == 0) {
     printDigests(argc > 2 ? u32(atoi(argv[2])) : 1);
     return checksFailed == 0 ? 0 : 1;

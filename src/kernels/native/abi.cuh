@@ -61,7 +61,8 @@ static int32_t findSteps(mmsb_ctx& ctx, const u32* numbers, u32 count) {
 
 static int32_t reserveLists(mmsb_ctx& ctx, u32 stepCount) {
   Exec& exec = ctx.exec;
-  const u64 pages = (ctx.deltas.count < ctx.pageCount ? ctx.deltas.count : ctx.pageCount) + stepCount;
+  u64 pages = (ctx.deltas.count < ctx.pageCount ? ctx.deltas.count : ctx.pageCount) + stepCount;
+  if (ctx.gpu != nullptr) pages *= 2;  // each may have a mirror
   if (!grow(reinterpret_cast<void**>(&exec.touched), &exec.touchedCapacity, pages, sizeof(PageSlot*)) ||
       !grow(reinterpret_cast<void**>(&exec.log), &exec.logCapacity, stepCount, sizeof(StepLog))) {
     return fail(MMSB_ERR_MEMORY, "no memory for the lists of a call");
@@ -113,7 +114,7 @@ static RangeSet changedPages(Exec& exec) {
   if (order.data == nullptr) return order;
   bool ascending = true;
   for (u32 i = 0; i < exec.touchedCount; i++) {
-    if (exec.touched[i]->dirty.count == 0) continue;
+    if (exec.touched[i]->dirty.count == 0 || (exec.touched[i]->page.flags & kPageMirror) != 0) continue;
     const u32 id = exec.touched[i]->page.id;
     if (order.count != 0 && order.data[order.count - 1].start > id) ascending = false;
     order.data[order.count++] = Range{id, i};
@@ -157,7 +158,13 @@ static int32_t runEpoch(mmsb_ctx& ctx, const u32* steps, u32 stepCount, const u8
   if (status == MMSB_OK) status = reserveLists(ctx, stepCount);
   if (status != MMSB_OK) return status;
   keptBegin(ctx.kept, ctx.exec);
-  ctx.cpu->execute(ctx.exec, ctx.deltas, ctx.running, steps, stepCount);
+  if (ctx.gpu != nullptr) {
+    status = ctx.gpu->execute(ctx.device, ctx.exec, ctx.deltas, frames, framesLength, ctx.running, steps, stepCount);
+    ctx.broken = status != MMSB_OK;  // how far it came is not known
+    if (status != MMSB_OK) return status == MMSB_ERR_MEMORY ? MMSB_ERR_INTERNAL : status;
+  } else {
+    ctx.cpu->execute(ctx.exec, ctx.deltas, ctx.running, steps, stepCount);
+  }
   status = buildResult(ctx, startNs);
   if (status == MMSB_OK && !keptEnd(ctx.kept, ctx.exec)) {
     ctx.broken = 1;
@@ -266,7 +273,13 @@ MMSB_API uint32_t mmsb_crc32c(const void* data, uint64_t len, uint32_t seed) {
   return crc32c(static_cast<const u8*>(data), len, seed);
 }
 
-MMSB_API uint32_t mmsb_device_count(void) { return 0; }
+MMSB_API uint32_t mmsb_device_count(void) {
+#ifdef MMSB_HAS_CUDA
+  return kDevicePart.deviceCount();
+#else
+  return 0;
+#endif
+}
 
 MMSB_API int32_t mmsb_file_allocate(int32_t fd, uint64_t offset, uint64_t len) {
   int status;
@@ -302,7 +315,8 @@ MMSB_API void mmsb_close(mmsb_ctx* ctx) {
   if (ctx != nullptr) closeContext(ctx);
 }
 
-MMSB_API int32_t mmsb_device_info(mmsb_ctx*, char* out, uint64_t cap) {
+MMSB_API int32_t mmsb_device_info(mmsb_ctx* ctx, char* out, uint64_t cap) {
+  if (ctx->gpu != nullptr) return finish(ctx, ctx->gpu->info(ctx->device, out, cap));
   snprintf(out, cap, "{}");
   return MMSB_OK;
 }
@@ -311,8 +325,10 @@ MMSB_API int32_t mmsb_memory_stats(mmsb_ctx* ctx, mmsb_memory* out) {
   memset(out, 0, sizeof *out);
   out->page_count = ctx->pageCount;
   out->page_bytes = ctx->pageBytes;
-  out->cpu_bytes = ctx->pageBytes;
-  out->pool_bytes = ctx->memory.reserved;
+  out->cpu_bytes = ctx->locationBytes[MMSB_LOC_CPU];
+  out->gpu_bytes = ctx->locationBytes[MMSB_LOC_GPU];
+  out->unified_bytes = ctx->locationBytes[MMSB_LOC_UNIFIED];
+  out->pool_bytes = ctx->memory.reserved + (ctx->gpu != nullptr ? ctx->gpu->reservedBytes(ctx->device) : 0);
   out->quota_bytes = ctx->quotaBytes;
   return MMSB_OK;
 }
@@ -331,17 +347,23 @@ MMSB_API int32_t mmsb_page_read(mmsb_ctx* ctx, uint32_t id, uint64_t byte_offset
   PageSlot* slot;
   const int32_t status = findBytes(*ctx, id, byte_offset, byte_len, &slot);
   if (status != MMSB_OK) return finish(ctx, status);
+  if (slot->page.location != MMSB_LOC_CPU) return finish(ctx, ctx->gpu->read(ctx->device, *slot, byte_offset, byte_len, dst));
   if (byte_len != 0) memcpy(dst, slot->page.data + byte_offset, byte_len);
   return MMSB_OK;
 }
 
 MMSB_API int32_t mmsb_page_load(mmsb_ctx* ctx, uint32_t id, uint64_t byte_offset, uint64_t byte_len, const void* src) {
   PageSlot* slot;
-  const int32_t status = findBytes(*ctx, id, byte_offset, byte_len, &slot);
+  int32_t status = findBytes(*ctx, id, byte_offset, byte_len, &slot);
   if (status != MMSB_OK) return finish(ctx, status);
-  ctx->cpu->loadBytes(*slot, byte_offset, static_cast<const u8*>(src), byte_len);
+  if (slot->page.location != MMSB_LOC_CPU) {
+    status = ctx->gpu->load(ctx->device, *slot, byte_offset, byte_len, src);
+    if (status != MMSB_OK) ctx->broken = 1;
+  } else {
+    ctx->cpu->loadBytes(*slot, byte_offset, static_cast<const u8*>(src), byte_len);
+  }
   ctx->cpu->updateShare(*slot, ctx->state);
-  return MMSB_OK;
+  return finish(ctx, status);
 }
 
 MMSB_API int32_t mmsb_page_gather(mmsb_ctx* ctx, uint32_t id, const uint32_t* ranges, uint32_t n, void* dst, uint64_t dst_len) {
@@ -349,16 +371,22 @@ MMSB_API int32_t mmsb_page_gather(mmsb_ctx* ctx, uint32_t id, const uint32_t* ra
   const int32_t status = findPage(*ctx, id, &slot);
   if (status != MMSB_OK) return finish(ctx, status);
   const u64 size = dtypeBytes(slot->page.dtype);
-  u8* to = static_cast<u8*>(dst);
   for (u32 i = 0; i < n; i++) {
     const u64 start = ranges[2 * i], count = ranges[2 * i + 1];
     if (start + count > slot->page.elements || count * size > dst_len) {
       return finish(ctx, fail(MMSB_ERR_ARGUMENT, "range %llu + %llu does not fit page %u or the buffer", (unsigned long long)start,
                               (unsigned long long)count, id));
     }
+    dst_len -= count * size;
+  }
+  if (slot->page.location != MMSB_LOC_CPU) {
+    return finish(ctx, ctx->gpu->gather(ctx->device, *slot, reinterpret_cast<const Range*>(ranges), n, dst));
+  }
+  u8* to = static_cast<u8*>(dst);
+  for (u32 i = 0; i < n; i++) {
+    const u64 start = ranges[2 * i], count = ranges[2 * i + 1];
     if (count != 0) memcpy(to, slot->page.data + start * size, count * size);
     to += count * size;
-    dst_len -= count * size;
   }
   return MMSB_OK;
 }

@@ -3,9 +3,11 @@
 // Invariants: pages are found by id in a table of two levels; a step holds a reference on each page it uses, and such a page
 // cannot be destroyed; `state` is the sum of the shares of all pages, brought up to date at the end of each call.
 #pragma once
+#include "device_part.cuh"
 #include "kept.cuh"
 #include "memory.cuh"
 #include "part.cuh"
+#include "past.cuh"
 #include "threads_host.cuh"
 
 struct mmsb_ctx {
@@ -13,9 +15,12 @@ struct mmsb_ctx {
   mmsb::ThreadPool pool;
   mmsb::Exec exec;
   const mmsb::CpuPart* cpu;
+  const mmsb::DevicePart* gpu;  // null on the CPU backend
+  mmsb::Device* device;
   mmsb::PageSlot*** pages;  // 2^20 leaves of 4096
   mmsb::u32 leafEnd;        // leaves from here on were never used
   mmsb::u64 pageCount, pageBytes, quotaBytes;
+  mmsb::u64 locationBytes[4];  // of pageBytes, by mmsb_location
   mmsb::u64 state[2];
   mmsb::Step** steps;
   mmsb::u32 stepCount, stepCapacity;  // numbers given out, room
@@ -92,50 +97,66 @@ static void destroyPage(mmsb_ctx& ctx, PageSlot* slot) {
   ctx.state[1] -= slot->share[1];
   ctx.pageCount--;
   ctx.pageBytes -= page.bytes;
-  if (chunks > 1) memoryFree(ctx.memory, slot->hashes, 16 * chunks);
-  memoryFree(ctx.memory, page.data, slot->allocated);
+  ctx.locationBytes[page.location] -= page.bytes;
+  if (page.location != MMSB_LOC_CPU) {
+    ctx.gpu->destroyPage(ctx.device, *slot);
+  } else {
+    if (chunks > 1) memoryFree(ctx.memory, slot->hashes, 16 * chunks);
+    memoryFree(ctx.memory, page.data, slot->allocated);
+  }
   memoryFree(ctx.memory, slot, sizeof(PageSlot));
+}
+
+// Zeroed memory and the digest of a page in host memory, filled.
+static int32_t allocateHostPage(mmsb_ctx& ctx, PageSlot& slot, u64 fill) {
+  const u64 chunks = (slot.page.bytes + 4095) / 4096;
+  slot.page.data = static_cast<u8*>(memoryAllocate(ctx.memory, slot.allocated));
+  slot.hashes = chunks > 1 ? static_cast<u64*>(memoryAllocate(ctx.memory, 16 * chunks)) : slot.ownHash;
+  if (slot.page.data == nullptr || slot.hashes == nullptr) {
+    if (chunks > 1) memoryFree(ctx.memory, slot.hashes, 16 * chunks);
+    memoryFree(ctx.memory, slot.page.data, slot.allocated);
+    return fail(MMSB_ERR_MEMORY, "no memory for a page of %llu bytes", (unsigned long long)slot.page.bytes);
+  }
+  if (fill != 0) ctx.cpu->fillPage(slot, fill);
+  return MMSB_OK;
 }
 
 static int32_t createPage(mmsb_ctx& ctx, const mmsb_page_desc& desc) {
   u64 elements = 0;
-  const int32_t status = checkDescriptor(ctx, desc, &elements);
+  int32_t status = checkDescriptor(ctx, desc, &elements);
   if (status != MMSB_OK) return status;
   const u64 bytes = elements * dtypeBytes(desc.dtype);
   if (ctx.quotaBytes != 0 && bytes > ctx.quotaBytes - ctx.pageBytes) {
     return fail(MMSB_ERR_MEMORY, "a page of %llu bytes does not fit: %llu of %llu bytes are in use", (unsigned long long)bytes,
                 (unsigned long long)ctx.pageBytes, (unsigned long long)ctx.quotaBytes);
   }
-  const u64 chunks = (bytes + 4095) / 4096;
-  const u64 allocated = paddedBytes(bytes);
   PageSlot**& leaf = ctx.pages[desc.id >> kLeafBits];
   if (leaf == nullptr) leaf = static_cast<PageSlot**>(calloc(kLeafSize, sizeof(PageSlot*)));
   PageSlot* slot = static_cast<PageSlot*>(memoryAllocate(ctx.memory, sizeof(PageSlot)));
-  u8* data = static_cast<u8*>(memoryAllocate(ctx.memory, allocated));
-  u64* hashes = chunks > 1 ? static_cast<u64*>(memoryAllocate(ctx.memory, 16 * chunks)) : nullptr;
-  if (leaf == nullptr || slot == nullptr || data == nullptr || (chunks > 1 && hashes == nullptr)) {
-    if (chunks > 1) memoryFree(ctx.memory, hashes, 16 * chunks);
-    memoryFree(ctx.memory, data, allocated);
+  if (leaf == nullptr || slot == nullptr) {
     memoryFree(ctx.memory, slot, sizeof(PageSlot));
-    return fail(MMSB_ERR_MEMORY, "no memory for a page of %llu bytes", (unsigned long long)bytes);
+    return fail(MMSB_ERR_MEMORY, "no memory for a page");
   }
   Page& page = slot->page;
-  page.data = data;
   page.bytes = bytes;
   page.elements = u32(elements);
   page.id = desc.id;
   page.dtype = desc.dtype;
   page.rank = desc.rank;
-  page.location = MMSB_LOC_CPU;
+  page.location = desc.location != MMSB_LOC_AUTO ? desc.location : ctx.gpu != nullptr ? u8(MMSB_LOC_GPU) : u8(MMSB_LOC_CPU);
   for (u32 axis = 0; axis < 8; axis++) page.shape[axis] = axis < desc.rank ? desc.shape[axis] : 1;
-  slot->hashes = chunks > 1 ? hashes : slot->ownHash;
-  slot->allocated = allocated;
-  if (desc.fill != 0) ctx.cpu->fillPage(*slot, desc.fill);
+  slot->allocated = paddedBytes(bytes);
+  status = page.location == MMSB_LOC_CPU ? allocateHostPage(ctx, *slot, desc.fill) : ctx.gpu->createPage(ctx.device, *slot, desc.fill);
+  if (status != MMSB_OK) {
+    memoryFree(ctx.memory, slot, sizeof(PageSlot));
+    return status;
+  }
   ctx.cpu->updateShare(*slot, ctx.state);
   leaf[desc.id & (kLeafSize - 1)] = slot;
   if ((desc.id >> kLeafBits) >= ctx.leafEnd) ctx.leafEnd = (desc.id >> kLeafBits) + 1;
   ctx.pageCount++;
   ctx.pageBytes += bytes;
+  ctx.locationBytes[page.location] += bytes;
   return MMSB_OK;
 }
 
@@ -178,8 +199,9 @@ static bool growScratch(mmsb_ctx& ctx, u32 bytes) {
   return true;
 }
 
-static void freeStep(Step* step) {
+static void freeStep(const mmsb_ctx& ctx, Step* step) {
   if (step == nullptr) return;
+  if (step->device != nullptr) ctx.gpu->releaseStep(ctx.device, *step);
   if (step->op->release != nullptr) step->op->release(*step);
   if (step->past != nullptr) free(step->past->behind.data);
   free(step->past);
@@ -222,6 +244,12 @@ static int32_t checkStepPages(const mmsb_ctx& ctx, const u32* header, const u8* 
   return MMSB_OK;
 }
 
+// Adds to the references of the pages that a step uses (of the pages themselves: a step may use mirrors of them).
+static void holdPages(mmsb_ctx& ctx, const Step& step, u32 change) {
+  pageOf(ctx, step.out->id)->stepRefs += change;
+  for (u32 i = 0; i < step.inputCount; i++) pageOf(ctx, step.inputs[i]->id)->stepRefs += change;
+}
+
 static int32_t preparePast(Step& step) {
   const Page& input = *step.inputs[0];
   if (step.op->code != MMSB_OP_COPY || input.dtype != step.out->dtype) return fail(MMSB_ERR_ARGUMENT, "a past is a copy of the same dtype");
@@ -248,17 +276,18 @@ static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number
   }
   Step* step = buildStep(ctx, op, header, desc);
   if (step == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
-  status = op->prepare(*step);
+  if (ctx.gpu != nullptr) status = ctx.gpu->placeStep(ctx.device, *step);
+  if (status == MMSB_OK) status = op->prepare(*step);
+  if (status == MMSB_OK && ctx.gpu != nullptr) status = ctx.gpu->prepareStep(ctx.device, *step);
   if (status == MMSB_OK && (header[5] & MMSB_STEP_PAST) != 0) status = preparePast(*step);
   if (status == MMSB_OK && !growScratch(ctx, step->scratchBytes)) status = fail(MMSB_ERR_MEMORY, "no memory for a step's scratch");
   if (status != MMSB_OK) {
-    freeStep(step);
+    freeStep(ctx, step);
     return status;
   }
   step->id = fresh ? ctx.stepCount++ : ctx.freeSteps[--ctx.freeStepCount];
   ctx.steps[step->id] = step;
-  slotOf(step->out)->stepRefs++;
-  for (u32 i = 0; i < step->inputCount; i++) slotOf(step->inputs[i])->stepRefs++;
+  holdPages(ctx, *step, 1);
   if (step->past != nullptr) linkPast(*step);
   *number = step->id;
   return MMSB_OK;
@@ -267,19 +296,18 @@ static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number
 static int32_t destroyStep(mmsb_ctx& ctx, u32 number) {
   if (number >= ctx.stepCount || ctx.steps[number] == nullptr) return fail(MMSB_ERR_ARGUMENT, "step %u does not exist", number);
   Step* step = ctx.steps[number];
-  slotOf(step->out)->stepRefs--;
-  for (u32 i = 0; i < step->inputCount; i++) slotOf(step->inputs[i])->stepRefs--;
+  holdPages(ctx, *step, ~0u);
   if (step->past != nullptr) unlinkPast(*step);
   ctx.steps[number] = nullptr;
   ctx.freeSteps[ctx.freeStepCount++] = number;
-  freeStep(step);
+  freeStep(ctx, step);
   return MMSB_OK;
 }
 
 // ---- open and close -------------------------------------------------------------------------------------------------
 
 static void closeContext(mmsb_ctx* ctx) {
-  for (u32 i = 0; i < ctx->stepCount; i++) freeStep(ctx->steps[i]);
+  for (u32 i = 0; i < ctx->stepCount; i++) freeStep(*ctx, ctx->steps[i]);
   poolFree(ctx->pool);
   for (u32 leaf = 0; ctx->pages != nullptr && leaf < ctx->leafEnd; leaf++) {
     for (u32 i = 0; ctx->pages[leaf] != nullptr && i < kLeafSize; i++) {
@@ -302,6 +330,7 @@ static void closeContext(mmsb_ctx* ctx) {
   }
   keptClose(ctx->kept, ctx->exec.workerCount);
   memoryClose(ctx->memory);
+  if (ctx->gpu != nullptr) ctx->gpu->close(ctx->device);
   free(ctx->exec.workers);
   free(ctx->exec.touched);
   free(ctx->exec.log);
@@ -343,7 +372,14 @@ static const CpuPart* pickPart() {
 
 static int32_t openContext(const mmsb_options& options, mmsb_ctx** out) {
   if (options.backend > MMSB_BACKEND_CUDA) return fail(MMSB_ERR_ARGUMENT, "backend %u", options.backend);
-  if (options.backend == MMSB_BACKEND_CUDA) return fail(MMSB_ERR_UNSUPPORTED, "this library was built without CUDA");
+  const DevicePart* gpu = nullptr;
+  if (options.backend == MMSB_BACKEND_CUDA) {
+#ifdef MMSB_HAS_CUDA
+    gpu = &kDevicePart;
+#else
+    return fail(MMSB_ERR_UNSUPPORTED, "this library was built without CUDA");
+#endif
+  }
   mmsb_ctx* ctx = static_cast<mmsb_ctx*>(calloc(1, sizeof(mmsb_ctx)));
   if (ctx == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a context");
   memoryInit(ctx->memory);
@@ -353,6 +389,12 @@ static int32_t openContext(const mmsb_options& options, mmsb_ctx** out) {
   ctx->quotaBytes = options.quota_bytes;
   void* root = mmap(nullptr, kRootBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (root != MAP_FAILED) ctx->pages = static_cast<PageSlot***>(root);
+  if (gpu != nullptr) {
+    const int32_t status = gpu->open(*ctx->cpu, &ctx->device);
+    if (status == MMSB_OK) ctx->gpu = gpu;
+    if (status != MMSB_OK) closeContext(ctx);
+    if (status != MMSB_OK) return status;
+  }
   if (ctx->pages == nullptr || !openWorkers(*ctx)) {
     closeContext(ctx);
     return fail(MMSB_ERR_MEMORY, "no memory for a context");

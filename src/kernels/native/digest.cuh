@@ -6,7 +6,7 @@
 #pragma once
 #include "op.cuh"
 #include "page.cuh"
-#if defined(__x86_64__) && !defined(__CUDA_ARCH__)
+#ifndef __CUDACC__
 #include <immintrin.h>
 #endif
 
@@ -77,7 +77,12 @@ static MMSB_HD inline void pageShare(const Page& page, const u64 digest[2], u64 
   mix128(u64(page.id) | u64(page.dtype) << 32, share[0], share[1]);
 }
 
-#ifdef __SSE2__
+static inline u32 chunkBytesOf(const Page& page, u64 chunk) {
+  const u64 left = page.bytes - chunk * kChunkBytes;
+  return left < kChunkBytes ? u32(left) : kChunkBytes;
+}
+
+#ifndef __CUDACC__  // the CPU's loops; x86-64 has SSE2
 // Adds to hash what the words [first, end) of a chunk add. Both are multiples of 4.
 static inline void hashWords(const u8* chunk, u32 first, u32 end, u64 hash[2]) {
   const u32* key = kDigestKeys.key;
@@ -109,7 +114,6 @@ static inline void hashWords(const u8* chunk, u32 first, u32 end, u64 hash[2]) {
   hash[0] += u64(_mm_cvtsi128_si64(a)) + u64(_mm_cvtsi128_si64(_mm_unpackhi_epi64(a, a)));
   hash[1] += u64(_mm_cvtsi128_si64(b)) + u64(_mm_cvtsi128_si64(_mm_unpackhi_epi64(b, b)));
 }
-#endif
 
 // The hash of the chunk that starts at `chunk` and has `bytes` bytes, padded with zeros to a multiple of 64.
 static inline void hashChunk(const u8* chunk, u32 bytes, u64 hash[2]) {
@@ -117,11 +121,6 @@ static inline void hashChunk(const u8* chunk, u32 bytes, u64 hash[2]) {
   hash[0] = 0 - kDigestKeys.zero[0][words];
   hash[1] = 0 - kDigestKeys.zero[1][words];
   hashWords(chunk, 0, words, hash);
-}
-
-static inline u32 chunkBytesOf(const Page& page, u64 chunk) {
-  const u64 left = page.bytes - chunk * kChunkBytes;
-  return left < kChunkBytes ? u32(left) : kChunkBytes;
 }
 
 // Hashes a chunk anew; what that changes in the page's digest is added to `digest`.
@@ -134,6 +133,7 @@ static inline void rehashChunk(PageSlot& slot, u64 chunk, u64 digest[2]) {
   digest[0] += after[0] - before[0];
   digest[1] += after[1] - before[1];
 }
+#endif
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

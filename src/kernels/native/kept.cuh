@@ -3,7 +3,8 @@
 // Invariants: a kept call is one block of memory: its spans with their headers, workers one after another; `bytes` of
 // KeptCalls is the sum over the list. Journals of the workers are empty between calls.
 #pragma once
-#include "exec.cuh"
+#include "changes.cuh"
+#include "journal.cuh"
 
 namespace mmsb {
 

@@ -7,6 +7,7 @@
 // Use: describeMap() fills a MapDevice on the host from a prepared step and device addresses; the caller copies it and the
 // EvalInst array to the device; launchMap() runs it.
 #pragma once
+#include "cuda_api.cuh"
 #include "eval.cuh"
 #include "map_state.cuh"
 
@@ -127,8 +128,11 @@ struct MapPlainSink {
 template <class Sink>
 static void launchMap(const Program& p, const MapDevice* map, const MapWork* work, u32 blocks, u64* registers, Sink sink,
                       cudaStream_t stream) {
-  if (p.evalRegisters <= kMapLocalRegisters) mapKernel<<<blocks, kMapThreads, 0, stream>>>(map, work, sink);
-  else mapKernelShared<<<kMapSharedThreads / kMapThreads, kMapThreads, 0, stream>>>(map, work, registers, sink);
+  if (p.evalRegisters <= kMapLocalRegisters) {
+    MMSB_LAUNCH(mapKernel<Sink>, blocks, kMapThreads, stream, map, work, sink);
+  } else {
+    MMSB_LAUNCH(mapKernelShared<Sink>, kMapSharedThreads / kMapThreads, kMapThreads, stream, map, work, registers, sink);
+  }
 }
 
 }  // namespace MMSB_NS

@@ -108,6 +108,7 @@ struct Step {
   f32 costNs;        // rough time per output element on one core; decides about threads only
   void* state;       // the op's own, freed by release()
   Past* past;        // of a step that keeps a page's past, else null
+  void* device;      // the CUDA backend's own
 };
 
 // At most this many elements are asked of one call of compute().

@@ -1,0 +1,760 @@
+// A segment: deltas and steps planned on the host, copied to the device at once, launched in order, and read back at once.
+//
+// Invariants: while a segment is planned nothing is known of its results, so what may change is a set that holds what does;
+// kernels mark what really did, and afterwards changes, digests and the log of steps are exactly the CPU's. In a segment
+// one launch at most writes a page. Nothing is launched before all memory is there. Every buffer is grown on the host
+// side first; device addresses are written into it when its place is final.
+#pragma once
+#include "changes.cuh"
+#include "cuda_matmul.cuh"
+#include "cuda_reduce.cuh"
+#include "cuda_select.cuh"
+#include "device_part.cuh"
+#include "map_cuda.cuh"
+#include "past.cuh"
+
+namespace mmsb {
+
+// The device's side of a page; PageSlot::device.
+struct DevicePage {
+  u32* chunkSlot;
+  PageSlot* mirror;
+  RangeSet planned;  // what may change in the segment; valid when `segment` is the running one
+  u64 segment;
+  u32 target;
+  u32 firstDelta, lastDelta;  // of this page, in the list of the call; valid when deltaCall is the call's
+  u64 deltaCall;
+};
+
+// The device's side of a step; Step::device.
+struct DeviceStep {
+  bool onHost;
+  void* state;  // MapDevice, Reduce or MatDevice, on the device
+  void* code;   // of a map
+  u64 stateBytes, codeBytes;
+  u64 scratchBytes;
+  PageSlot* mirroredOut;  // the device page that a step on the host writes through its mirror, or null
+};
+
+enum LaunchKind : u32 { LAUNCH_DELTAS, LAUNCH_CHAINS, LAUNCH_STEP };
+
+// Offsets are into the staging buffer.
+struct Launch {
+  LaunchKind kind;
+  Step* step;
+  u32 target, count;
+  u64 work;          // DeviceRanges, of elements or lanes
+  u32 workElements;
+  u64 first, second; // pieces; chains and links; rows and tasks
+};
+
+// A step as it goes into the log when its segment has ended.
+struct PlannedStep {
+  Step* step;
+  bool full, before;
+  u64 elements;  // of a step that runs before the deltas
+};
+
+template <class T>
+struct List {
+  T* data;
+  u32 count, capacity;
+};
+
+struct Target {
+  PageSlot* slot;
+  u32 firstChunk, chunkCount;  // in the list of chunks
+  bool fromMirror;
+};
+
+struct Device {
+  const CpuPart* cpu;
+  cudaStream_t stream;
+  DevicePools pools;
+  u32* keys;
+  TwinBuffer stage, result;
+  void* scratch;
+  u64 scratchBytes;
+  u32 blocks;  // of a launch at most
+  u64 segment;
+  List<Launch> launches;
+  List<Target> targets;
+  List<PlannedStep> planned;
+  List<DeviceChunk> chunks;
+  u64 framesAt;  // in the staging buffer, or ~0
+};
+
+namespace MMSB_NS {
+
+template <class T>
+static int32_t listPush(List<T>& list, const T& item) {
+  if (list.count == list.capacity) {
+    const u32 wanted = list.capacity == 0 ? 64 : list.capacity * 2;
+    void* larger = realloc(list.data, u64(wanted) * sizeof(T));
+    if (larger == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for the plan of an epoch");
+    list.data = static_cast<T*>(larger);
+    list.capacity = wanted;
+  }
+  list.data[list.count++] = item;
+  return MMSB_OK;
+}
+
+static inline DevicePage* devicePageOf(const PageSlot* slot) { return static_cast<DevicePage*>(slot->device); }
+static inline DeviceStep* deviceStepOf(const Step& step) { return static_cast<DeviceStep*>(step.device); }
+
+static RangeSet emptySet() {
+  RangeSet set;
+  memset(&set, 0, sizeof set);
+  return set;
+}
+
+static void pushAll(RangeSet& to, const RangeSet& from, Arena& arena) {
+  for (u32 i = 0; i < from.count; i++) rangesPush(to, from.data[i].start, from.data[i].count, arena);
+}
+
+// ---- targets ------------------------------------------------------------------------------------------------------------
+
+static int32_t beginSegment(Device& device) {
+  device.segment++;
+  device.launches.count = 0;
+  device.targets.count = 0;
+  device.planned.count = 0;
+  device.chunks.count = 0;
+  device.stage.used = 0;
+  device.framesAt = ~0ull;
+  return MMSB_OK;
+}
+
+static inline bool isTarget(const Device& device, const PageSlot& slot) { return devicePageOf(&slot)->segment == device.segment; }
+
+// The page may change in the elements `planned` (canonical).
+static int32_t addTarget(Device& device, PageSlot& slot, const RangeSet& planned, bool fromMirror, u32* number) {
+  DevicePage& page = *devicePageOf(&slot);
+  page.segment = device.segment;
+  page.planned = planned;
+  page.target = device.targets.count;
+  *number = page.target;
+  return listPush(device.targets, Target{&slot, 0, 0, fromMirror});
+}
+
+// ---- what a step's output may change in ------------------------------------------------------------------------------------
+
+struct StepDirty {
+  RangeSet elements;
+  RangeSet rows, columns;  // matmul
+  RangeSet lanes;          // topk
+  u64 count;               // of elements computed
+};
+
+static void matmulElements(const Matmul& m, StepDirty& dirty, Arena& arena) {
+  const u64 all = u64(m.batches) * m.rows, whole = rangesElements(dirty.rows), columns = rangesElements(dirty.columns);
+  dirty.count = whole * m.columns + (all - whole) * columns;
+  for (u32 i = 0; i < dirty.rows.count; i++) {
+    rangesPush(dirty.elements, dirty.rows.data[i].start * m.columns, dirty.rows.data[i].count * m.columns, arena);
+  }
+  if (columns != 0 && all * dirty.columns.count > kRangesMax) {
+    rangesPush(dirty.elements, 0, u32(all * m.columns), arena);
+  } else {
+    for (u64 row = 0; columns != 0 && row < all; row++) {
+      for (u32 i = 0; i < dirty.columns.count; i++) {
+        rangesPush(dirty.elements, u32(row * m.columns) + dirty.columns.data[i].start, dirty.columns.data[i].count, arena);
+      }
+    }
+  }
+}
+
+static void topkElements(const Topk& state, StepDirty& dirty, Arena& arena) {
+  const u32 inner = state.lanes.inner;
+  dirty.count = rangesElements(dirty.lanes) * state.k;
+  for (u32 i = 0; i < dirty.lanes.count; i++) {
+    u32 lane = dirty.lanes.data[i].start;
+    const u32 end = lane + dirty.lanes.data[i].count;
+    while (lane < end) {
+      const u32 outer = lane / inner, offset = lane % inner;
+      const u32 width = inner - offset < end - lane ? inner - offset : end - lane;
+      if (width == inner || u64(state.k) * dirty.lanes.count > kRangesMax) {
+        rangesPush(dirty.elements, outer * state.k * inner, state.k * inner, arena);
+      } else {
+        for (u32 j = 0; j < state.k; j++) rangesPush(dirty.elements, (outer * state.k + j) * inner + offset, width, arena);
+      }
+      lane += width;
+    }
+  }
+}
+
+// `changed[i]`: what changed of input i, or null. Canonical sets.
+static StepDirty stepDirty(const Step& step, bool full, const RangeSet* const* changed, Arena& arena) {
+  StepDirty dirty;
+  memset(&dirty, 0, sizeof dirty);
+  bool any = full;
+  for (u32 i = 0; i < step.inputCount; i++) any = any || changed[i] != nullptr;
+  if (!any || step.out->elements == 0) return dirty;
+  if (step.op->code == MMSB_OP_MATMUL) {
+    const Matmul& m = *static_cast<const Matmul*>(step.state);
+    dirtyMatmul(m, full, changed[0], changed[1], dirty.rows, dirty.columns, arena);
+    matmulElements(m, dirty, arena);
+    rangesNormalise(dirty.elements, arena);
+    return dirty;
+  }
+  if (step.op->code == MMSB_OP_TOPK) {
+    const Topk& state = *static_cast<const Topk*>(step.state);
+    const u32 lanes = state.lanes.outer * state.lanes.inner;
+    if (full) rangesPush(dirty.lanes, 0, lanes, arena);
+    for (u32 i = 0; !full && i < changed[0]->count; i++) {
+      const u64 first = changed[0]->data[i].start;
+      projectRange(state.lanes.dims, 3, 0, 0, step.inputs[0]->elements, lanes, first, first + changed[0]->data[i].count, dirty.lanes, arena);
+    }
+    rangesNormalise(dirty.lanes, arena);
+    topkElements(state, dirty, arena);
+    rangesNormalise(dirty.elements, arena);
+    return dirty;
+  }
+  if (full) rangesPush(dirty.elements, 0, step.out->elements, arena);
+  for (u32 i = 0; !full && i < step.inputCount; i++) {
+    if (changed[i] == nullptr) continue;
+    if (step.op->dirty == nullptr) rangesPush(dirty.elements, 0, step.out->elements, arena);
+    else step.op->dirty(step, i, *changed[i], dirty.elements, arena);
+  }
+  rangesNormalise(dirty.elements, arena);
+  dirty.count = rangesElements(dirty.elements);
+  return dirty;
+}
+
+// What may have changed of a page, as far as it is known while the segment is planned.
+static const RangeSet* plannedChanges(const Device& device, const Exec& exec, const Page* page, RangeSet* joined, Arena& arena) {
+  const PageSlot* slot = slotOf(page);
+  const RangeSet* known = changesOf(exec, page);
+  const DevicePage* own = devicePageOf(slot);
+  if (own == nullptr || own->segment != device.segment || own->planned.count == 0) return known;
+  if (known == nullptr) return &own->planned;
+  *joined = emptySet();
+  pushAll(*joined, *known, arena);
+  pushAll(*joined, own->planned, arena);
+  rangesNormalise(*joined, arena);
+  return joined;
+}
+
+// ---- staging ----------------------------------------------------------------------------------------------------------------
+
+// A DeviceRanges for a set, whose pointers are offsets until the segment is sealed.
+static int32_t stageRanges(Device& device, const RangeSet& set, u64* at, u32* elements) {
+  DeviceRanges work = {set.count, u32(rangesElements(set)), nullptr, nullptr};
+  u64 ranges, first;
+  MMSB_TRY(twinPut(device.stage, set.data, u64(set.count) * sizeof(Range), &ranges));
+  MMSB_TRY(twinPut(device.stage, nullptr, u64(set.count) * sizeof(u32), &first));
+  u32 sum = 0;
+  for (u32 i = 0; i < set.count; i++) {
+    memcpy(device.stage.host + first + 4ull * i, &sum, 4);
+    sum += set.data[i].count;
+  }
+  work.ranges = reinterpret_cast<const Range*>(ranges);
+  work.first = reinterpret_cast<const u32*>(first);
+  *elements = work.elements;
+  return twinPut(device.stage, &work, sizeof work, at);
+}
+
+template <class T>
+static inline T* staged(const Device& device, u64 offset) {
+  return reinterpret_cast<T*>(device.stage.device + offset);
+}
+template <class T>
+static inline T* stagedHost(const Device& device, u64 offset) {
+  return reinterpret_cast<T*>(device.stage.host + offset);
+}
+template <class T>
+static inline void rebase(const Device& device, T*& pointer) {
+  pointer = reinterpret_cast<T*>(device.stage.device + reinterpret_cast<u64>(pointer));
+}
+
+static void sealRanges(const Device& device, u64 at) {
+  DeviceRanges* work = stagedHost<DeviceRanges>(device, at);
+  rebase(device, work->ranges);
+  rebase(device, work->first);
+}
+
+// ---- deltas -------------------------------------------------------------------------------------------------------------------
+
+// Calls visit(start, count, value) for each run of elements that a delta writes, `value` being the number of its first value.
+template <class Visit>
+static int32_t eachRun(const Delta& delta, const Visit& visit) {
+  if (delta.kind == DELTA_DENSE) return visit(delta.offset, delta.count, 0u);
+  u32 value = 0;
+  if (delta.kind == DELTA_SPARSE) {
+    for (u32 i = 0; i < delta.count; i++) {
+      u32 index;
+      memcpy(&index, delta.where + 4ull * i, 4);
+      MMSB_TRY(visit(index, 1u, i));
+    }
+    return MMSB_OK;
+  }
+  u64 at = 0;
+  if (delta.runLength) {
+    for (u32 r = 0; r < delta.runCount; r++) {
+      u32 run[2];
+      memcpy(run, delta.where + 8ull * r, 8);
+      at += run[0];
+      if (run[1] != 0) MMSB_TRY(visit(u32(delta.offset + at), run[1], value));
+      value += run[1];
+      at += run[1];
+    }
+    return MMSB_OK;
+  }
+  const auto bit = [&](u64 i) { return (delta.where[i >> 3] >> (i & 7) & 1) != 0; };
+  while (at < delta.count) {
+    if (!bit(at)) {
+      at += (at & 7) == 0 && delta.where[at >> 3] == 0 ? 8 : 1;
+      continue;
+    }
+    u32 run = 1;
+    while (at + run < delta.count && bit(at + run)) run++;
+    MMSB_TRY(visit(u32(delta.offset + at), run, value));
+    value += run;
+    at += run;
+  }
+  return MMSB_OK;
+}
+
+struct DeltaGroup {
+  const DeltaList* list;
+  const u32* next;    // of the same page
+  const u8* frames;
+  u32 first;
+};
+
+template <class Visit>
+static int32_t eachDelta(const DeltaGroup& group, const Visit& visit) {
+  for (u32 i = group.first; i != ~0u; i = group.next[i]) MMSB_TRY(visit(group.list->data[i]));
+  return MMSB_OK;
+}
+
+static inline u64 valueOffset(const Device& device, const DeltaGroup& group, const Delta& delta) {
+  return device.framesAt + u64(delta.values - group.frames);
+}
+
+static int32_t pushPieces(const Device& device, const DeltaGroup& group, const Delta& delta, u32 target, List<DeltaPiece>& pieces) {
+  const u32 size = dtypeBytes(delta.slot->page.dtype);
+  return eachRun(delta, [&](u32 start, u32 count, u32 value) {
+    for (u32 done = 0; done < count; done += kPieceElements) {
+      DeltaPiece piece;
+      memset(&piece, 0, sizeof piece);
+      piece.values = reinterpret_cast<const u8*>(valueOffset(device, group, delta) + (u64(value) + done) * size);
+      piece.start = start + done;
+      piece.count = count - done < kPieceElements ? count - done : kPieceElements;
+      piece.target = target;
+      piece.merge = delta.merge;
+      MMSB_TRY(listPush(pieces, piece));
+    }
+    return int32_t(MMSB_OK);
+  });
+}
+
+// Short runs are written by index: the indices are staged, and the pieces point at them.
+static int32_t pushIndexed(Device& device, const DeltaGroup& group, const Delta& delta, u32 target, List<DeltaPiece>& pieces) {
+  const u32 size = dtypeBytes(delta.slot->page.dtype);
+  u64 indices;
+  MMSB_TRY(twinPut(device.stage, nullptr, 4ull * delta.valueCount, &indices));
+  u32 filled = 0;
+  MMSB_TRY(eachRun(delta, [&](u32 start, u32 count, u32) {
+    for (u32 i = 0; i < count; i++, filled++) {
+      const u32 element = start + i;
+      memcpy(device.stage.host + indices + 4ull * filled, &element, 4);
+    }
+    return int32_t(MMSB_OK);
+  }));
+  for (u32 done = 0; done < filled; done += kPieceElements) {
+    DeltaPiece piece;
+    memset(&piece, 0, sizeof piece);
+    piece.values = reinterpret_cast<const u8*>(valueOffset(device, group, delta) + u64(done) * size);
+    piece.indices = reinterpret_cast<const u32*>(indices + 4ull * done);
+    piece.count = filled - done < kPieceElements ? filled - done : kPieceElements;
+    piece.target = target;
+    piece.merge = delta.merge;
+    MMSB_TRY(listPush(pieces, piece));
+  }
+  return MMSB_OK;
+}
+
+// Deltas that overlap: for each element the chain of what happens to it, in order.
+static int32_t planChains(Device& device, const DeltaGroup& group, u32 target, u32 size, Arena& arena) {
+  u64 total = 0;
+  MMSB_TRY(eachDelta(group, [&](const Delta& delta) {
+    total += delta.valueCount;
+    return int32_t(MMSB_OK);
+  }));
+  if (total >= 1ull << 32) return fail(MMSB_ERR_MEMORY, "%llu values overlap in one epoch", (unsigned long long)total);
+  RangeSet order = emptySet();  // {element, number of its link}
+  order.data = static_cast<Range*>(arenaAlloc(arena, total * sizeof(Range)));
+  if (order.data == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for deltas that overlap");
+  order.capacity = u32(total);
+  u64 linksAt, elementsAt, firstAt, sortedAt;
+  MMSB_TRY(twinPut(device.stage, nullptr, total * sizeof(DeltaLink), &linksAt));
+  MMSB_TRY(eachDelta(group, [&](const Delta& delta) {
+    return eachRun(delta, [&](u32 start, u32 count, u32 value) {
+      for (u32 i = 0; i < count; i++) {
+        const DeltaLink link = {reinterpret_cast<const u8*>(valueOffset(device, group, delta) + (u64(value) + i) * size), delta.merge, 0};
+        memcpy(stagedHost<DeltaLink>(device, linksAt) + order.count, &link, sizeof link);
+        order.data[order.count] = Range{start + i, order.count};
+        order.count++;
+      }
+      return int32_t(MMSB_OK);
+    });
+  }));
+  if (order.count > 32) rangesSortRadix(order, arena);  // both keep the order of equals
+  else rangesSortSmall(order.data, order.count);
+  MMSB_TRY(twinPut(device.stage, nullptr, total * sizeof(DeltaLink), &sortedAt));
+  MMSB_TRY(twinPut(device.stage, nullptr, total * 4, &elementsAt));
+  MMSB_TRY(twinPut(device.stage, nullptr, (total + 1) * 4, &firstAt));
+  u32 count = 0;
+  for (u32 i = 0; i < order.count; i++) {
+    stagedHost<DeltaLink>(device, sortedAt)[i] = stagedHost<DeltaLink>(device, linksAt)[order.data[i].count];
+    if (i != 0 && order.data[i].start == order.data[i - 1].start) continue;
+    stagedHost<u32>(device, elementsAt)[count] = order.data[i].start;
+    stagedHost<u32>(device, firstAt)[count++] = i;
+  }
+  stagedHost<u32>(device, firstAt)[count] = order.count;
+  const DeltaChains chains = {reinterpret_cast<const u32*>(elementsAt), reinterpret_cast<const u32*>(firstAt),
+                              reinterpret_cast<const DeltaLink*>(sortedAt), count, target};
+  u64 at;
+  MMSB_TRY(twinPut(device.stage, &chains, sizeof chains, &at));
+  return listPush(device.launches, Launch{LAUNCH_CHAINS, nullptr, target, order.count, 0, count, at, 0});
+}
+
+static int32_t planPageDeltas(Device& device, PageSlot& slot, const DeltaGroup& group, List<DeltaPiece>& pieces, Arena& arena) {
+  RangeSet writes = emptySet();
+  bool ordered = true;
+  MMSB_TRY(eachDelta(group, [&](const Delta& delta) {
+    ordered = ordered && delta.ascending;
+    return eachRun(delta, [&](u32 start, u32 count, u32) {
+      rangesPush(writes, start, count, arena);  // joins neighbours, and, in one delta only, nothing that overlaps
+      return int32_t(MMSB_OK);
+    });
+  }));
+  u64 values = 0;
+  MMSB_TRY(eachDelta(group, [&](const Delta& delta) {
+    values += delta.valueCount;
+    return int32_t(MMSB_OK);
+  }));
+  const bool overlap = rangesSort(writes, arena) || !ordered || rangesElements(writes) != values;
+  rangesJoin(writes);
+  rangesCoarsen(writes, kRangesMax);
+  u32 target;
+  MMSB_TRY(addTarget(device, slot, writes, false, &target));
+  if (overlap) return planChains(device, group, target, dtypeBytes(slot.page.dtype), arena);
+  return eachDelta(group, [&](const Delta& delta) {
+    u32 runs = 0;
+    MMSB_TRY(eachRun(delta, [&](u32, u32, u32) {
+      runs++;
+      return int32_t(MMSB_OK);
+    }));
+    if (runs > 1 && delta.valueCount / runs < 32) return pushIndexed(device, group, delta, target, pieces);
+    return pushPieces(device, group, delta, target, pieces);
+  });
+}
+
+// Plans the deltas of the list whose pages are on the device.
+static int32_t planDeltas(Device& device, Exec& exec, const DeltaList& list, const u8* frames, u64 framesLength) {
+  Arena& arena = mainArena(exec);
+  u32* next = static_cast<u32*>(arenaAlloc(arena, list.count * sizeof(u32) + 4));
+  if (next == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for the deltas of an epoch");
+  MMSB_TRY(twinPut(device.stage, frames, framesLength, &device.framesAt));
+  for (u64 i = 0; i < list.count; i++) {
+    DevicePage& page = *devicePageOf(list.data[i].slot);
+    next[i] = ~0u;
+    if (page.deltaCall != exec.call) page.firstDelta = u32(i);
+    else next[page.lastDelta] = u32(i);
+    page.deltaCall = exec.call;
+    page.lastDelta = u32(i);
+  }
+  List<DeltaPiece> pieces = {nullptr, 0, 0};
+  int32_t status = MMSB_OK;
+  for (u64 i = 0; status == MMSB_OK && i < list.count; i++) {
+    PageSlot& slot = *list.data[i].slot;
+    if (devicePageOf(&slot)->firstDelta != i) continue;
+    status = planPageDeltas(device, slot, DeltaGroup{&list, next, frames, u32(i)}, pieces, arena);
+  }
+  u64 at = 0;
+  if (status == MMSB_OK && pieces.count != 0) status = twinPut(device.stage, pieces.data, pieces.count * sizeof(DeltaPiece), &at);
+  if (status == MMSB_OK && pieces.count != 0) {
+    status = listPush(device.launches, Launch{LAUNCH_DELTAS, nullptr, 0, pieces.count, 0, 0, at, 0});
+  }
+  free(pieces.data);
+  return status;
+}
+
+// A step on the host has changed the mirror of a device page: the same goes to the page.
+static int32_t planMirror(Device& device, PageSlot& slot, const PageSlot& mirror) {
+  u32 target;
+  MMSB_TRY(addTarget(device, slot, mirror.dirty, true, &target));
+  const u32 size = dtypeBytes(slot.page.dtype);
+  u64 values;
+  MMSB_TRY(twinPut(device.stage, nullptr, rangesElements(mirror.dirty) * size, &values));
+  List<DeltaPiece> pieces = {nullptr, 0, 0};
+  int32_t status = MMSB_OK;
+  for (u32 i = 0; i < mirror.dirty.count && status == MMSB_OK; i++) {
+    const Range range = mirror.dirty.data[i];
+    memcpy(device.stage.host + values, mirror.page.data + u64(range.start) * size, u64(range.count) * size);
+    for (u32 done = 0; done < range.count && status == MMSB_OK; done += kPieceElements) {
+      DeltaPiece piece;
+      memset(&piece, 0, sizeof piece);
+      piece.values = reinterpret_cast<const u8*>(values + u64(done) * size);
+      piece.start = range.start + done;
+      piece.count = range.count - done < kPieceElements ? range.count - done : kPieceElements;
+      piece.target = target;
+      piece.merge = MERGE_SET;
+      status = listPush(pieces, piece);
+    }
+    values += u64(range.count) * size;
+  }
+  u64 at = 0;
+  if (status == MMSB_OK) status = twinPut(device.stage, pieces.data, pieces.count * sizeof(DeltaPiece), &at);
+  if (status == MMSB_OK) status = listPush(device.launches, Launch{LAUNCH_DELTAS, nullptr, 0, pieces.count, 0, 0, at, 0});
+  free(pieces.data);
+  return status;
+}
+
+// ---- steps ------------------------------------------------------------------------------------------------------------------------
+
+static int32_t planMatmul(Device& device, Step& step, u32 target, const RangeSet& rows, bool inverted, Range columns) {
+  const Matmul& m = *static_cast<const Matmul*>(step.state);
+  MatTiles tiles = planTiles(m, rows, inverted, columns.start, columns.count, kMatTile, kMatTile);
+  if (tiles.rowCount == 0) return MMSB_OK;
+  u64 rowsAt, tasksAt;
+  MMSB_TRY(twinPut(device.stage, nullptr, tiles.rowCount * sizeof(u32), &rowsAt));
+  MMSB_TRY(twinPut(device.stage, nullptr, tiles.taskBound * sizeof(MatTask), &tasksAt));
+  tiles.rows = stagedHost<u32>(device, rowsAt);
+  tiles.tasks = stagedHost<MatTask>(device, tasksAt);
+  fillTiles(m, rows, tiles);
+  return listPush(device.launches, Launch{LAUNCH_STEP, &step, target, tiles.taskCount, 0, 0, rowsAt, tasksAt});
+}
+
+static int32_t planStepWork(Device& device, Step& step, const StepDirty& dirty) {
+  u32 target;
+  MMSB_TRY(addTarget(device, *slotOf(step.out), dirty.elements, false, &target));
+  if (step.op->code == MMSB_OP_MATMUL) {
+    const Matmul& m = *static_cast<const Matmul*>(step.state);
+    MMSB_TRY(planMatmul(device, step, target, dirty.rows, false, Range{0, m.columns}));
+    for (u32 i = 0; i < dirty.columns.count; i++) MMSB_TRY(planMatmul(device, step, target, dirty.rows, true, dirty.columns.data[i]));
+    return MMSB_OK;
+  }
+  Launch launch = {LAUNCH_STEP, &step, target, 0, 0, 0, 0, 0};
+  MMSB_TRY(stageRanges(device, step.op->code == MMSB_OP_TOPK ? dirty.lanes : dirty.elements, &launch.work, &launch.workElements));
+  return listPush(device.launches, launch);
+}
+
+static int32_t planStep(Device& device, Exec& exec, Step& step, bool full) {
+  Arena& arena = mainArena(exec);
+  const RangeSet* changed[64];
+  RangeSet joined[64];
+  if (step.inputCount > 64) return fail(MMSB_ERR_INTERNAL, "a step of %u inputs", step.inputCount);
+  for (u32 i = 0; i < step.inputCount; i++) changed[i] = plannedChanges(device, exec, step.inputs[i], &joined[i], arena);
+  const StepDirty dirty = stepDirty(step, full, changed, arena);
+  if (dirty.elements.count == 0 && !full) return MMSB_OK;
+  MMSB_TRY(listPush(device.planned, PlannedStep{&step, full, false, 0}));
+  return dirty.elements.count == 0 ? MMSB_OK : planStepWork(device, step, dirty);
+}
+
+static int32_t planBefore(Device& device, Exec& exec, Step& step, bool full) {
+  StepDirty dirty;
+  memset(&dirty, 0, sizeof dirty);
+  dirty.elements = catchUp(step, full, mainArena(exec));
+  if (dirty.elements.count == 0) return MMSB_OK;
+  MMSB_TRY(listPush(device.planned, PlannedStep{&step, full, true, rangesElements(dirty.elements)}));
+  return planStepWork(device, step, dirty);
+}
+
+// ---- launching ------------------------------------------------------------------------------------------------------------------------
+
+static inline u32 blocksFor(const Device& device, u64 items) { return items < device.blocks ? (items == 0 ? 1 : u32(items)) : device.blocks; }
+
+static void launchReduce(Device& device, const Launch& launch, const StoreSink& sink) {
+  const Step& step = *launch.step;
+  const Reduce& r = *static_cast<const Reduce*>(step.state);
+  const DeviceStep& own = *deviceStepOf(step);
+  const Reduce* state = static_cast<const Reduce*>(own.state);
+  const DeviceRanges* work = staged<DeviceRanges>(device, launch.work);
+  const u8* input = step.inputs[0]->data;
+  const u32 perBlock = kReduceThreads / 32;
+  if (r.blocks <= 1) {
+    MMSB_LAUNCH(reduceShortKernel, blocksFor(device, (u64(launch.workElements) + perBlock - 1) / perBlock), kReduceThreads, device.stream, state,
+                input, work, sink);
+    return;
+  }
+  u64 partials = 1;
+  for (u64 count = r.blocks; count > 1; count = (count + 1) / 2) partials += count;
+  Partial* trees = static_cast<Partial*>(device.scratch);
+  const u64 room = device.scratchBytes / (partials * sizeof(Partial));  // at least one: prepareStep has seen to it
+  for (u64 first = 0; first < launch.workElements; first += room) {
+    const u32 numbers = u32(launch.workElements - first < room ? launch.workElements - first : room);
+    MMSB_LAUNCH(reduceBlocksKernel, blocksFor(device, (numbers * r.blocks + perBlock - 1) / perBlock), kReduceThreads, device.stream, state,
+                input, work, trees, partials, u32(first), numbers);
+    MMSB_LAUNCH(reduceClimbKernel, blocksFor(device, numbers), kReduceThreads, device.stream, state, work, trees, partials, u32(first),
+                numbers, sink);
+  }
+}
+
+static u64 paddedLane(const Topk& state) {
+  u64 padded = 1;
+  while (padded < state.lanes.n) padded *= 2;
+  return padded;
+}
+
+static void launchTopk(Device& device, const Launch& launch, const StoreSink& sink) {
+  const Step& step = *launch.step;
+  const Topk& state = *static_cast<const Topk*>(step.state);
+  const DeviceRanges* work = staged<DeviceRanges>(device, launch.work);
+  const Page& input = *step.inputs[0];
+  if (state.k <= kTopkSearches) {
+    MMSB_LAUNCH(topkSearchKernel, blocksFor(device, launch.workElements), kSelectThreads, device.stream, state, input.data, u32(input.dtype),
+                work, sink);
+    return;
+  }
+  const u64 padded = paddedLane(state), room = device.scratchBytes / (padded * sizeof(Candidate));
+  const u64 blocks = launch.workElements < room ? launch.workElements : room;
+  MMSB_LAUNCH(topkSortKernel, blocksFor(device, blocks), kSelectThreads, device.stream, state, input.data, u32(input.dtype), work,
+              static_cast<Candidate*>(device.scratch), padded, sink);
+}
+
+static void launchStep(Device& device, const Launch& launch, const DeviceMarks& marks) {
+  Step& step = *launch.step;
+  const DeviceStep& own = *deviceStepOf(step);
+  const StoreSink sink = {marks, launch.target, step.natural};
+  const Page& input = *step.inputs[0];
+  switch (step.op->code) {
+    case MMSB_OP_COPY:
+    case MMSB_OP_CAST:
+      MMSB_LAUNCH(copyKernel, blocksFor(device, (u64(launch.workElements) + kThreads - 1) / kThreads), kThreads, device.stream,
+                  staged<DeviceRanges>(device, launch.work), input.data, u32(input.dtype), sink);
+      return;
+    case MMSB_OP_MAP:
+      launchMap(*static_cast<const MapState*>(step.state)->program, static_cast<const MapDevice*>(own.state),
+                staged<MapWork>(device, launch.work), blocksFor(device, (u64(launch.workElements) + kMapThreads - 1) / kMapThreads),
+                static_cast<u64*>(device.scratch), sink, device.stream);
+      return;
+    case MMSB_OP_REDUCE: return launchReduce(device, launch, sink);
+    case MMSB_OP_MATMUL:
+      return launchMatmul(*static_cast<const Matmul*>(step.state), static_cast<const MatDevice*>(own.state), staged<u32>(device, launch.first),
+                          staged<MatTask>(device, launch.second), launch.count, sink, device.blocks, device.stream);
+    case MMSB_OP_QUANTILE:
+      MMSB_LAUNCH(quantileKernel, blocksFor(device, launch.workElements), kSelectThreads, device.stream,
+                  *static_cast<const Quantile*>(step.state), input.data, u32(input.dtype), staged<DeviceRanges>(device, launch.work), sink);
+      return;
+    default: return launchTopk(device, launch, sink);
+  }
+}
+
+// Chunks that may change, in the order of targets and of chunks.
+static int32_t listChunks(Device& device) {
+  for (u32 t = 0; t < device.targets.count; t++) {
+    Target& target = device.targets.data[t];
+    const RangeSet& planned = devicePageOf(target.slot)->planned;
+    const u32 perChunk = kChunkBytes / dtypeBytes(target.slot->page.dtype);
+    target.firstChunk = device.chunks.count;
+    u64 next = 0;
+    for (u32 i = 0; i < planned.count; i++) {
+      const Range range = planned.data[i];
+      const u64 last = (u64(range.start) + range.count - 1) / perChunk;
+      for (u64 chunk = range.start / perChunk > next ? range.start / perChunk : next; chunk <= last; chunk++) {
+        MMSB_TRY(listPush(device.chunks, DeviceChunk{t, u32(chunk)}));
+      }
+      next = last + 1 > next ? last + 1 : next;
+    }
+    target.chunkCount = device.chunks.count - target.firstChunk;
+  }
+  return MMSB_OK;
+}
+
+// The staging buffer has its final place: offsets become device addresses.
+static void seal(Device& device) {
+  for (u32 i = 0; i < device.launches.count; i++) {
+    const Launch& launch = device.launches.data[i];
+    if (launch.kind == LAUNCH_DELTAS) {
+      DeltaPiece* pieces = stagedHost<DeltaPiece>(device, launch.first);
+      for (u32 p = 0; p < launch.count; p++) {
+        rebase(device, pieces[p].values);
+        if (pieces[p].indices != nullptr) rebase(device, pieces[p].indices);
+      }
+    } else if (launch.kind == LAUNCH_CHAINS) {
+      DeltaChains* chains = stagedHost<DeltaChains>(device, launch.first);
+      DeltaLink* links = stagedHost<DeltaLink>(device, reinterpret_cast<u64>(chains->links));
+      for (u32 l = 0; l < launch.count; l++) rebase(device, links[l].value);
+      rebase(device, chains->elements);
+      rebase(device, chains->first);
+      rebase(device, chains->links);
+    } else if (launch.workElements != 0) {
+      sealRanges(device, launch.work);
+    }
+  }
+}
+
+// Results: two sums for each target, then the marks of the chunks.
+static inline u64 marksOffset(const Device& device) { return (16ull * device.targets.count + 63) & ~63ull; }
+
+static int32_t runSegment(Device& device) {
+  MMSB_TRY(listChunks(device));
+  u64 targetsAt, chunksAt;
+  MMSB_TRY(twinPut(device.stage, device.chunks.data, u64(device.chunks.count) * sizeof(DeviceChunk), &chunksAt));
+  MMSB_TRY(twinPut(device.stage, nullptr, u64(device.targets.count) * sizeof(DeviceTarget), &targetsAt));
+  const u64 resultBytes = marksOffset(device) + 4ull * kChunkMarkWords * device.chunks.count;
+  MMSB_TRY(twinReserve(device.result, resultBytes));
+  for (u32 t = 0; t < device.targets.count; t++) {
+    const PageSlot& slot = *device.targets.data[t].slot;
+    const DeviceTarget target = {slot.page.data, slot.hashes, devicePageOf(&slot)->chunkSlot, slot.page.bytes,
+                                 reinterpret_cast<u64*>(device.result.device) + 2 * t, slot.page.dtype, t};
+    stagedHost<DeviceTarget>(device, targetsAt)[t] = target;
+  }
+  seal(device);
+  MMSB_CUDA(cudaMemcpyAsync(device.stage.device, device.stage.host, device.stage.used, cudaMemcpyHostToDevice, device.stream));
+  MMSB_CUDA(cudaMemsetAsync(device.result.device, 0, resultBytes, device.stream));
+  const DeviceMarks marks = {staged<DeviceTarget>(device, targetsAt), staged<DeviceChunk>(device, chunksAt),
+                             reinterpret_cast<u32*>(device.result.device + marksOffset(device)), device.chunks.count};
+  if (marks.chunkCount != 0) {
+    MMSB_LAUNCH(chunkSlotKernel, blocksFor(device, (u64(marks.chunkCount) + kThreads - 1) / kThreads), kThreads, device.stream, marks);
+  }
+  for (u32 i = 0; i < device.launches.count; i++) {
+    const Launch& launch = device.launches.data[i];
+    if (launch.kind == LAUNCH_DELTAS) {
+      MMSB_LAUNCH(deltaKernel, blocksFor(device, launch.count), kThreads, device.stream, marks, staged<DeltaPiece>(device, launch.first),
+                  launch.count);
+    } else if (launch.kind == LAUNCH_CHAINS) {
+      const DeltaChains chains = *stagedHost<DeltaChains>(device, launch.first);
+      MMSB_LAUNCH(chainKernel, blocksFor(device, (u64(chains.count) + kThreads - 1) / kThreads), kThreads, device.stream, marks, chains);
+    } else {
+      launchStep(device, launch, marks);
+    }
+  }
+  if (marks.chunkCount != 0) {
+    MMSB_LAUNCH(digestKernel, blocksFor(device, marks.chunkCount), kThreads, device.stream, marks, device.keys, 0u);
+  }
+  MMSB_CUDA(cudaGetLastError());
+  MMSB_CUDA(cudaMemcpyAsync(device.result.host, device.result.device, resultBytes, cudaMemcpyDeviceToHost, device.stream));
+  MMSB_CUDA(cudaStreamSynchronize(device.stream));
+  return MMSB_OK;
+}
+
+// ---- reading back -----------------------------------------------------------------------------------------------------------------------
+
+// The runs of marked elements of a target, ascending.
+static RangeSet markedRuns(const Device& device, const Target& target, Arena& arena) {
+  RangeSet runs = emptySet();
+  const u32* marks = reinterpret_cast<const u32*>(device.result.host + marksOffset(device));
+  const u32 size = dtypeBytes(target.slot->page.dtype), perChunk = kChunkBytes / size;
+  for (u32 c = 0; c < target.chunkCount; c++) {
+    const u32 slot = target.firstChunk + c;
+    const u32* words = marks + u64(slot) * kChunkMarkWords;
+    const u32 base = device.chunks.data[slot].chunk * perChunk;
+    for (u32 w = 0; w < kChunkMarkWords / size; w++) {
+      u32 word = words[w];
+      while (word != 0) {
+        const u32 first = u32(__builtin_ctz(word));
+        const u32 rest = ~(word >> first);
+        const u32 run = rest == 0 ? 32 - first : u32(__builtin_ctz(rest));
+        rangesPushAscending(runs, base + 32 * w + first, run, arena);
+        word = first + run >= 32 ? 0 : word >> (first + run) << (first + run);
+      }
+    }
+  }
+  return runs;
+}
+
+}  // namespace MMSB_NS
+}  // namespace mmsb

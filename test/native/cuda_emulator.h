@@ -1,0 +1,251 @@
+// Enough of CUDA to run the native library's device code on a machine without a GPU: kernels are plain functions, the
+// threads of a block are coroutines that run until they meet a barrier or a shuffle. One block after another. For tests of
+// correctness only; included before kernels.cu (-include) with MMSB_CUDA_EMULATED defined.
+#pragma once
+#define MMSB_CUDA_EMULATED 1
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define __device__
+#define __global__
+#define __host__
+#define __shared__ static
+#define __restrict__
+
+struct EmulatedDim {
+  unsigned x, y, z;
+};
+static EmulatedDim threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulated {
+
+static const unsigned kThreadsMax = 1024;
+static const size_t kStackBytes = 128 << 10;
+
+enum State { READY, AT_BLOCK, AT_WARP, DONE };
+
+struct Fiber {
+  void* stackPointer;
+  char* stack;
+  State state;
+};
+
+static Fiber fibers[kThreadsMax];
+static void* scheduler;
+static unsigned current;
+static void (*body)(void*);
+static void* bodyArgument;
+static uint64_t warpSlots[kThreadsMax];
+static int blockVote;
+
+extern "C" void mmsb_emulated_switch(void** save, void* load);
+__asm__(
+    ".text\n.globl mmsb_emulated_switch\n.type mmsb_emulated_switch, @function\nmmsb_emulated_switch:\n"
+    "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+    "movq %rsp, (%rdi)\nmovq %rsi, %rsp\n"
+    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n");
+
+static void pause(State state) {
+  Fiber& own = fibers[current];
+  own.state = state;
+  mmsb_emulated_switch(&own.stackPointer, scheduler);
+}
+
+static void fiberMain() {
+  body(bodyArgument);
+  pause(DONE);
+  abort();
+}
+
+static void startFiber(unsigned number) {
+  Fiber& fiber = fibers[number];
+  if (fiber.stack == nullptr) fiber.stack = static_cast<char*>(aligned_alloc(64, kStackBytes));
+  void** top = reinterpret_cast<void**>(fiber.stack + kStackBytes);
+  *--top = nullptr;  // so that the stack is aligned as after a call
+  *--top = reinterpret_cast<void*>(&fiberMain);
+  for (int i = 0; i < 6; i++) *--top = nullptr;
+  fiber.stackPointer = top;
+  fiber.state = READY;
+}
+
+// Whether all threads of [first, end) that are not done wait in `state`; then they may go on.
+static bool release(unsigned first, unsigned end, State state) {
+  bool waiting = false;
+  for (unsigned i = first; i < end; i++) {
+    if (fibers[i].state != state && fibers[i].state != DONE) return false;
+    waiting = waiting || fibers[i].state == state;
+  }
+  for (unsigned i = first; i < end; i++) {
+    if (fibers[i].state == state) fibers[i].state = READY;
+  }
+  return waiting;
+}
+
+static void runBlock(unsigned threads) {
+  for (unsigned i = 0; i < threads; i++) startFiber(i);
+  for (;;) {
+    bool ran = false, alive = false;
+    for (unsigned i = 0; i < threads; i++) {
+      if (fibers[i].state != READY) {
+        alive = alive || fibers[i].state != DONE;
+        continue;
+      }
+      ran = alive = true;
+      current = i;
+      threadIdx = {i % blockDim.x, i / blockDim.x, 0};
+      mmsb_emulated_switch(&scheduler, fibers[i].stackPointer);
+    }
+    if (!alive) return;
+    bool released = release(0, threads, AT_BLOCK);
+    for (unsigned w = 0; w < threads; w += 32) released = release(w, w + 32 < threads ? w + 32 : threads, AT_WARP) || released;
+    if (!ran && !released) {
+      fprintf(stderr, "emulated CUDA: a barrier that not all threads reach\n");
+      abort();
+    }
+  }
+}
+
+template <class Body>
+static void launch(unsigned grid, unsigned block, Body run) {
+  if (grid == 0 || block == 0 || block > kThreadsMax) {
+    fprintf(stderr, "emulated CUDA: a launch of %u x %u\n", grid, block);
+    abort();
+  }
+  body = [](void* argument) { (*static_cast<Body*>(argument))(); };
+  bodyArgument = &run;
+  gridDim = {grid, 1, 1};
+  blockDim = {block, 1, 1};
+  for (unsigned b = 0; b < grid; b++) {
+    blockIdx = {b, 0, 0};
+    runBlock(block);
+  }
+  body = nullptr;
+  bodyArgument = nullptr;
+}
+
+}  // namespace emulated
+
+#define MMSB_LAUNCH(KERNEL, GRID, BLOCK, STREAM, ...) \
+  do {                                                \
+    (void)(STREAM);                                   \
+    const auto emulatedKernel = KERNEL;               \
+    emulated::launch(GRID, BLOCK, [&] { emulatedKernel(__VA_ARGS__); }); \
+  } while (0)
+
+// ---- device functions -------------------------------------------------------------------------------------------------
+
+static inline void __syncthreads() { emulated::pause(emulated::AT_BLOCK); }
+static inline int __syncthreads_or(int vote) {
+  if (vote) emulated::blockVote = 1;
+  __syncthreads();
+  const int result = emulated::blockVote;
+  __syncthreads();
+  if (emulated::current == 0) emulated::blockVote = 0;
+  __syncthreads();
+  return result;
+}
+static inline void __syncwarp(unsigned = 0xffffffffu) { emulated::pause(emulated::AT_WARP); }
+
+template <class T>
+static inline T emulatedShuffle(T value, unsigned from) {
+  const unsigned own = emulated::current;
+  emulated::warpSlots[own] = 0;
+  memcpy(&emulated::warpSlots[own], &value, sizeof value);
+  __syncwarp();
+  T result;
+  memcpy(&result, &emulated::warpSlots[from < 32 ? (own & ~31u) + from : own], sizeof result);
+  __syncwarp();
+  return result;
+}
+template <class T>
+static inline T __shfl_down_sync(unsigned, T value, unsigned delta) {
+  return emulatedShuffle(value, (emulated::current & 31) + delta);
+}
+template <class T>
+static inline T __shfl_sync(unsigned, T value, int lane) {
+  return emulatedShuffle(value, unsigned(lane));
+}
+
+template <class T>
+static inline T atomicAdd(T* at, T value) {
+  const T old = *at;
+  *at = old + value;
+  return old;
+}
+template <class T>
+static inline T atomicOr(T* at, T value) {
+  const T old = *at;
+  *at = old | value;
+  return old;
+}
+template <class T>
+static inline T atomicMin(T* at, T value) {
+  const T old = *at;
+  if (value < old) *at = value;
+  return old;
+}
+
+// ---- the runtime: host memory stands for device memory ----------------------------------------------------------------------
+
+typedef int cudaError_t;
+typedef void* cudaStream_t;
+enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
+enum { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
+enum { cudaStreamNonBlocking = 1, cudaMemAttachGlobal = 1 };
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor, multiProcessorCount;
+  size_t totalGlobalMem;
+};
+
+static inline cudaError_t cudaMalloc(void** at, size_t bytes) {
+  *at = aligned_alloc(256, (bytes + 255) / 256 * 256);
+  if (*at == nullptr) return cudaErrorMemoryAllocation;
+  memset(*at, 0xcd, bytes);
+  return cudaSuccess;
+}
+static inline cudaError_t cudaMallocManaged(void** at, size_t bytes, unsigned = 0) { return cudaMalloc(at, bytes); }
+static inline cudaError_t cudaMallocHost(void** at, size_t bytes) { return cudaMalloc(at, bytes); }
+static inline cudaError_t cudaFree(void* at) {
+  free(at);
+  return cudaSuccess;
+}
+static inline cudaError_t cudaFreeHost(void* at) { return cudaFree(at); }
+static inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, int, cudaStream_t) {
+  memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+static inline cudaError_t cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t) {
+  memset(at, value, bytes);
+  return cudaSuccess;
+}
+static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = nullptr;
+  return cudaSuccess;
+}
+static inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+static inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+static inline const char* cudaGetErrorString(cudaError_t) { return "emulated"; }
+static inline cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+static inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+static inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 0;
+  return cudaSuccess;
+}
+static inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  *free = *total = size_t(8) << 30;
+  return cudaSuccess;
+}
+static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  memset(properties, 0, sizeof *properties);
+  snprintf(properties->name, sizeof properties->name, "emulated");
+  properties->multiProcessorCount = 2;
+  properties->totalGlobalMem = size_t(8) << 30;
+  return cudaSuccess;
+}
