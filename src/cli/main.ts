@@ -32,6 +32,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'make pages of .npy files',
     load: async () => (await import('./import.js')).importPages,
   },
+  events: {
+    summary: 'write change events to a file, or read them back',
+    load: async () => (await import('./events.js')).events,
+  },
   verify: {
     summary: 'replay a data folder and compare digests',
     load: async () => (await import('./verify.js')).verify,

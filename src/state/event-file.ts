@@ -1,0 +1,154 @@
+/**
+ * Change events in a file: see "Change events" in docs/FORMAT.md. What a subscriber with values would have been sent, epoch
+ * by epoch, so that a mirror can be fed without a server.
+ *
+ * Invariant: nothing is read outside the bytes given, whatever they hold; what is not an entry is INVALID_REQUEST. Pure.
+ */
+import { MmsbError } from '../errors.js'
+import { align8 } from './bytes.js'
+import { DTYPE_INFO, type Dtype, dtypeOfCode, type TypedArray } from './dtype.js'
+
+export const EVENT_FILE_HEADER_BYTES = 32
+const MAGIC = 0x5645_534d // "MSEV", little-endian
+const VERSION = 1
+const EPOCH_HEADER_BYTES = 24
+const CHANGE_HEADER_BYTES = 16
+export const EVENT_KINDS = ['source', 'derived', 'created', 'deleted'] as const
+
+export interface EventChange {
+  readonly page: string
+  readonly kind: (typeof EVENT_KINDS)[number]
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  /** offset, count, offset, count, ... */
+  readonly ranges: Uint32Array
+  /** The values of the ranges, one after another. */
+  readonly values: TypedArray
+}
+
+export interface EpochEvent {
+  readonly epoch: number
+  readonly timestampMs: number
+  readonly changes: readonly EventChange[]
+}
+
+export function encodeEventHeader(from: number, to: number): Uint8Array {
+  const bytes = Buffer.alloc(EVENT_FILE_HEADER_BYTES)
+  bytes.writeUInt32LE(MAGIC, 0)
+  bytes.writeUInt16LE(VERSION, 4)
+  bytes.writeBigUInt64LE(BigInt(from), 8)
+  bytes.writeBigUInt64LE(BigInt(to), 16)
+  return bytes
+}
+
+const refuse = (why: string): MmsbError =>
+  new MmsbError('INVALID_REQUEST', `not a file of change events: ${why}`)
+
+/** The epochs that the file covers. Throws INVALID_REQUEST. */
+export function decodeEventHeader(bytes: Uint8Array): { from: number; to: number } {
+  const buffer = bufferOf(bytes)
+  if (buffer.length < EVENT_FILE_HEADER_BYTES || buffer.readUInt32LE(0) !== MAGIC)
+    throw refuse('it does not begin as one')
+  if (buffer.readUInt16LE(4) !== VERSION) throw refuse(`version ${buffer.readUInt16LE(4)} is not known`)
+  return { from: Number(buffer.readBigUInt64LE(8)), to: Number(buffer.readBigUInt64LE(16)) }
+}
+
+const bufferOf = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+function changeBytes({ page, shape, ranges, values }: EventChange): number {
+  return (
+    CHANGE_HEADER_BYTES +
+    align8(shape.length * 4) +
+    align8(Buffer.byteLength(page)) +
+    ranges.length * 4 +
+    align8(values.byteLength)
+  )
+}
+
+/** One epoch as an entry of the file. */
+export function encodeEpochEvent(event: EpochEvent): Uint8Array {
+  const sizes = event.changes.map(changeBytes)
+  const total = sizes.reduce((sum, size) => sum + size, EPOCH_HEADER_BYTES)
+  const bytes = Buffer.alloc(total)
+  bytes.writeUInt32LE(total, 0)
+  bytes.writeUInt32LE(event.changes.length, 4)
+  bytes.writeBigUInt64LE(BigInt(event.epoch), 8)
+  bytes.writeBigUInt64LE(BigInt(event.timestampMs), 16)
+  let at = EPOCH_HEADER_BYTES
+  for (const [i, change] of event.changes.entries()) {
+    encodeChange(bytes, at, change, sizes[i] as number)
+    at += sizes[i] as number
+  }
+  return bytes
+}
+
+function encodeChange(bytes: Buffer, start: number, change: EventChange, size: number): void {
+  const { page, kind, dtype, shape, ranges, values } = change
+  bytes.writeUInt32LE(size, start)
+  bytes.writeUInt8(EVENT_KINDS.indexOf(kind), start + 4)
+  bytes.writeUInt8(DTYPE_INFO[dtype].code, start + 5)
+  bytes.writeUInt8(shape.length, start + 6)
+  bytes.writeUInt16LE(Buffer.byteLength(page), start + 8)
+  bytes.writeUInt32LE(ranges.length / 2, start + 12)
+  let at = start + CHANGE_HEADER_BYTES
+  for (const [axis, extent] of shape.entries()) bytes.writeUInt32LE(extent, at + axis * 4)
+  at += align8(shape.length * 4)
+  bytes.write(page, at, 'utf8')
+  at += align8(Buffer.byteLength(page))
+  for (const [i, bound] of ranges.entries()) bytes.writeUInt32LE(bound, at + i * 4)
+  at += ranges.length * 4
+  bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at)
+}
+
+/** Bytes of the entry that begins with these 8 bytes or more. Throws INVALID_REQUEST. */
+export function epochEventBytes(head: Uint8Array): number {
+  const length = head.length < 8 ? 0 : bufferOf(head).readUInt32LE(0)
+  if (length < EPOCH_HEADER_BYTES || length % 8 !== 0) throw refuse(`an entry of ${length} bytes`)
+  return length
+}
+
+/** Decodes one whole entry. The values are copies. Throws INVALID_REQUEST. */
+export function decodeEpochEvent(entry: Uint8Array): EpochEvent {
+  const bytes = bufferOf(entry)
+  if (epochEventBytes(bytes) !== bytes.length) throw refuse('an entry is cut off')
+  const count = bytes.readUInt32LE(4)
+  const changes: EventChange[] = []
+  let at = EPOCH_HEADER_BYTES
+  for (let i = 0; i < count; i++) {
+    const size = bytes.length - at < CHANGE_HEADER_BYTES ? 0 : bytes.readUInt32LE(at)
+    if (size < CHANGE_HEADER_BYTES || size % 8 !== 0 || size > bytes.length - at)
+      throw refuse(`change ${i} is cut off`)
+    changes.push(decodeChange(bytes.subarray(at, at + size), i))
+    at += size
+  }
+  if (at !== bytes.length) throw refuse('bytes follow the changes of an entry')
+  const { epoch, timestampMs } = {
+    epoch: Number(bytes.readBigUInt64LE(8)),
+    timestampMs: Number(bytes.readBigUInt64LE(16)),
+  }
+  return { epoch, timestampMs, changes }
+}
+
+function decodeChange(bytes: Buffer, index: number): EventChange {
+  const kind = EVENT_KINDS[bytes.readUInt8(4)]
+  const dtype = dtypeOfCode(bytes.readUInt8(5))
+  const rank = bytes.readUInt8(6)
+  const nameLength = bytes.readUInt16LE(8)
+  const rangeCount = bytes.readUInt32LE(12)
+  const nameAt = CHANGE_HEADER_BYTES + align8(rank * 4)
+  const rangesAt = nameAt + align8(nameLength)
+  const valuesAt = rangesAt + rangeCount * 8
+  if (kind === undefined || dtype === undefined || valuesAt > bytes.length)
+    throw refuse(`change ${index} is not sound`)
+  const shape = Array.from({ length: rank }, (_, axis) => bytes.readUInt32LE(CHANGE_HEADER_BYTES + axis * 4))
+  const ranges = Uint32Array.from({ length: rangeCount * 2 }, (_, i) => bytes.readUInt32LE(rangesAt + i * 4))
+  let elements = 0
+  for (let i = 1; i < ranges.length; i += 2) elements += ranges[i] as number
+  const { sizeBytes, view } = DTYPE_INFO[dtype]
+  const valueBytes = elements * sizeBytes
+  if (valuesAt + align8(valueBytes) !== bytes.length)
+    throw refuse(`the values of change ${index} do not fit its ranges`)
+  const values = view(Uint8Array.from(bytes.subarray(valuesAt, valuesAt + valueBytes)).buffer, 0, elements)
+  const page = bytes.toString('utf8', nameAt, nameAt + nameLength)
+  return { page, kind, dtype, shape, ranges, values }
+}
