@@ -8,6 +8,7 @@
 #include "boxes.cuh"
 #include "merge.cuh"
 #include "op_move.cuh"
+#include "ranges.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
@@ -55,6 +56,9 @@ static void nothingRun(u32 dtype, u8* to, u32 count) {
     memset(to, 0, u64(count) * dtypeBytes(dtype));
   }
 }
+
+// So much of an input changed that following each element costs more than computing everything.
+static inline bool isMost(const RangeSet& changed, u64 elements) { return rangesElements(changed) * 4 >= elements; }
 
 // ---- gather -----------------------------------------------------------------------------------------------------------------
 
@@ -115,6 +119,7 @@ static void dirtyGather(const Step& step, u32 input, const RangeSet& changed, Ra
     }
     return;
   }
+  if (isMost(changed, step.inputs[0]->elements)) return rangesPush(out, 0, step.out->elements, arena);
   const Page& indices = *step.inputs[1];
   Box boxes[kGatherBoxes];
   u32 count = 0;
@@ -246,7 +251,7 @@ static void dirtyScatter(const Step& step, u32 input, const RangeSet& changed, R
   const Indexed& g = *static_cast<const Indexed*>(step.state);
   if (input == 0) return dirtyCopy(step, 0, changed, out, arena);
   // Where a changed index pointed before is not known, so everything may change.
-  if (input == 1 || g.valueStride[2] == 0) {
+  if (input == 1 || g.valueStride[2] == 0 || isMost(changed, step.inputs[2]->elements)) {
     return rangesPush(out, 0, step.out->elements, arena);
   }
   BoxSink sink = makeBoxSink(out, arena, extentOf3(g.outer, g.n, g.inner));

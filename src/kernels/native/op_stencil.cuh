@@ -17,7 +17,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kConvTile = 32;
+static const u32 kConvTile = 16;
 
 enum ConvBoundary : u32 { CONV_ZERO = 0, CONV_WRAP = 1, CONV_EDGE = 2 };
 
