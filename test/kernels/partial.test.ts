@@ -5,6 +5,7 @@
 import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 import type { Derivation } from '../../src/state/types.js'
+import { Draw, drawDelta } from '../engine/random.js'
 
 const ROWS = 40
 const COLUMNS = 30
@@ -107,4 +108,67 @@ t.test('a small change computes the elements that may change, and no others', as
     await bus.write(source, before)
   }
   await bus.close()
+})
+
+/** Over pages of many blocks, which the engine's random graphs do not have. */
+const LONG: readonly Derivation[] = [
+  ...['sum', 'prod', 'min', 'max'].map((fn) => ({ op: 'scan', inputs: { x: 'x' }, fn, axis: 0 })),
+  ...['sum', 'prod', 'min', 'max'].map((fn) => ({ op: 'scan', inputs: { x: 'wide' }, fn, axis: 0 })),
+  ...[1, 7, 64, 5000, 20_000].map((size) => ({
+    op: 'window',
+    inputs: { x: 'x' },
+    fn: 'mean',
+    size,
+    axis: 0,
+  })),
+  ...[2, 33, 100].map((size) => ({ op: 'window', inputs: { x: 'wide' }, fn: 'sum', size, axis: 0 })),
+  { op: 'sort', inputs: { x: 'x' } },
+  { op: 'sort', inputs: { x: 'wide' }, axis: 0, descending: true },
+  { op: 'conv', inputs: { x: 'x', kernel: 'kernel' }, boundary: 'wrap' },
+  { op: 'conv', inputs: { x: 'wide', kernel: 'kernel' }, boundary: 'edge' },
+  { op: 'transpose', inputs: { x: 'wide' } },
+  { op: 'slice', inputs: { x: 'wide' }, step: [-2, 3] },
+  { op: 'concat', inputs: { a: 'wide', b: 'wide' }, axis: 1 },
+  { op: 'gather', inputs: { x: 'x', indices: 'indices' } },
+  { op: 'scatter', inputs: { x: 'x', indices: 'indices', values: 'x' }, merge: 'add' },
+  { op: 'distance', inputs: { queries: 'wide', vectors: 'few' }, metric: 'cosine' },
+]
+
+const LENGTH = 10_007
+const SHAPES = { x: [LENGTH], wide: [83, 301], kernel: [41], few: [3, 301] }
+
+t.test('long pages: a change gives the bits of a full computation', async (t) => {
+  for (const dtype of ['f32', 'i16'] as const) {
+    const draw = new Draw(dtype.length + LENGTH)
+    const live = await Bus.open({ backend: 'cpu', threads: 2 })
+    const write = async (bus: Bus, from?: Bus): Promise<void> => {
+      for (const [name, shape] of Object.entries(SHAPES)) {
+        await bus.create(name, { dtype, shape })
+        const count = shape.reduce((product, size) => product * size, 1)
+        await bus.write(name, from === undefined ? draw.values(dtype, count) : from.read(name))
+      }
+      await bus.create('indices', { dtype: 'i32', shape: [LENGTH] })
+      await bus.write(
+        'indices',
+        Int32Array.from({ length: LENGTH }, (_, i) => ((i * 37) % (2 * LENGTH)) - LENGTH),
+      )
+    }
+    await write(live)
+    for (const [i, derive] of LONG.entries()) await live.derive(`d${i}`, derive)
+    for (const _ of [1, 2, 3]) {
+      for (const name of ['x', 'wide'] as const) {
+        await live.patch(name, drawDelta(draw, { name, dtype, shape: SHAPES[name] }))
+      }
+      const fresh = await Bus.open({ backend: 'cpu', threads: 1 })
+      await write(fresh, live)
+      for (const [i, derive] of LONG.entries()) {
+        await fresh.derive(`d${i}`, derive)
+        const [got, wanted] = [live.read(`d${i}`), fresh.read(`d${i}`)]
+        const at = got.findIndex((value, place) => !Object.is(value, wanted[place]))
+        t.equal(at, -1, `${dtype} ${JSON.stringify(derive)}`)
+      }
+      await fresh.close()
+    }
+    await live.close()
+  }
 })
