@@ -133,9 +133,15 @@ def op_conv(x, kernel, boundary="zero"):
     lead = x.ndim - kernel.ndim
     if x.size == 0:
         return x.astype(dtype)
-    pads = [(0, 0)] * lead + [(size // 2, size - 1 - size // 2) for size in kernel.shape]
-    mode = {"zero": "constant", "wrap": "wrap", "edge": "edge"}[boundary]
-    padded = np.pad(x.astype(dtype).astype(wide), pads, mode=mode)
+    padded = x.astype(dtype).astype(wide)
+    for axis, taps in enumerate(kernel.shape, lead):
+        # Not np.pad, whose wrap was wrong before NumPy 1.25 where the padding is longer than the axis.
+        places = np.arange(taps // 2 * -1, x.shape[axis] + taps - 1 - taps // 2)
+        outside = (places < 0) | (places >= x.shape[axis])
+        clipped = np.clip(places, 0, x.shape[axis] - 1)
+        padded = np.take(padded, places % x.shape[axis] if boundary == "wrap" else clipped, axis=axis)
+        if boundary == "zero":
+            padded[(slice(None),) * axis + (outside,)] = 0
     axes = tuple(range(lead, x.ndim))
     windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape, axis=axes)
     last = tuple(range(-kernel.ndim, 0))
