@@ -11,7 +11,7 @@ export interface Machine {
   readonly node: string
   readonly fileSystem: string
   readonly commit: string
-  /** Processes that wanted to run in the last minute, before the first row: above some 0.3 a core the figures are noise. */
+  /** Processes that wanted to run in the last minute, before the first row: above QUIET_LOAD_PER_CORE the figures are noise. */
   readonly loadBefore: number
 }
 
@@ -41,7 +41,7 @@ export function machineFacts(dir: string): Machine {
   }
 }
 
-const QUIET_LOAD_PER_CORE = 0.3
+const QUIET_LOAD_PER_CORE = 0.6
 
 export function isBusy({ loadBefore, cores }: Machine): boolean {
   return loadBefore > QUIET_LOAD_PER_CORE * cores

@@ -19,8 +19,8 @@ export interface Load {
 export interface Protocol {
   open(index: number): Promise<Socket>
   writes(index: number, count: number): Buffer
-  /** Counts whole answers and returns what is left over of the last one. Throws on a refusal. */
-  answers(bytes: Buffer): { count: number; rest: Buffer }
+  /** Counts whole answers and returns what is left over of the last one, and what to say back. Throws on a refusal. */
+  answers(bytes: Buffer): { count: number; rest: Buffer; reply?: Buffer }
 }
 
 /** Acknowledged writes per second. */
@@ -48,6 +48,7 @@ export async function pipelinedWrites(protocol: Protocol, load: Load): Promise<n
           const found = protocol.answers(rest.length === 0 ? chunk : Buffer.concat([rest, chunk]))
           rest = found.rest
           acknowledged += found.count
+          if (found.reply !== undefined) socket.write(found.reply)
           if (performance.now() >= until) resolve()
           else if (found.count > 0) socket.write(batch(found.count))
         } catch (error) {
@@ -94,12 +95,16 @@ export function webSocketProtocol(messages: Messages): Protocol {
     answers(bytes) {
       let at = 0
       let count = 0
+      let isPinged = false
       for (;;) {
         const frame = serverFrame(bytes, at)
-        if (frame === null) return { count, rest: bytes.subarray(at) }
-        if (!isAck(frame.payload))
-          throw new Error(`not an acknowledgement: ${frame.payload.toString('latin1')}`)
-        count += 1
+        if (frame === null) {
+          const rest = bytes.subarray(at)
+          return isPinged ? { count, rest, reply: PONG } : { count, rest }
+        }
+        if (frame.opcode === PING) isPinged = true
+        else if (isAck(frame.payload)) count += 1
+        else throw new Error(`not an acknowledgement: ${frame.opcode} ${frame.payload.toString('latin1')}`)
         at = frame.end
       }
     },
@@ -137,7 +142,17 @@ function clientFrame(message: string | Uint8Array): Buffer {
   return Buffer.concat([head, payload])
 }
 
-function serverFrame(bytes: Buffer, at: number): { payload: Buffer; end: number } | null {
+const PING = 9
+/** An answer to a ping without payload: masked, as a client's frames are. */
+const PONG = Buffer.from([0x8a, 0x80, 0, 0, 0, 0])
+
+interface ServerFrame {
+  readonly opcode: number
+  readonly payload: Buffer
+  readonly end: number
+}
+
+function serverFrame(bytes: Buffer, at: number): ServerFrame | null {
   if (bytes.length - at < 2) return null
   const short = bytes[at + 1]! & 0x7f
   if (short === 127) throw new Error('an answer is too long')
@@ -145,7 +160,8 @@ function serverFrame(bytes: Buffer, at: number): { payload: Buffer; end: number 
   if (bytes.length - at < headBytes) return null
   const length = short === 126 ? bytes.readUInt16BE(at + 2) : short
   const end = at + headBytes + length
-  return end > bytes.length ? null : { payload: bytes.subarray(at + headBytes, end), end }
+  if (end > bytes.length) return null
+  return { opcode: bytes[at]! & 0x0f, payload: bytes.subarray(at + headBytes, end), end }
 }
 
 /** Redis commands; every answer has to be an integer. */
