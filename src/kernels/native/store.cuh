@@ -97,12 +97,12 @@ static bool diffRuns(const u8* now, const u8* next, u32 bytes, u32 element, Stor
 }
 
 static bool diffRunsOf(u32 size, const u8* now, const u8* next, u32 bytes, u32 element, StoreOut& out, u32* lo, u32* hi) {
-  if (bytes == kChunkBytes) {
-    const ChunkDiff diff = compareChunk(size, now, next);
+  if (bytes % 64 == 0 && bytes <= kChunkBytes) {
+    const ChunkDiff diff = compareChunk(size, now, next, bytes);
     if (diff == CHUNK_SAME) return false;
     if (diff == CHUNK_ALL) {
-      if (out.ascending) rangesPushAscending(out.changed, element, kChunkBytes / size, *out.arena);
-      else rangesPush(out.changed, element, kChunkBytes / size, *out.arena);
+      if (out.ascending) rangesPushAscending(out.changed, element, bytes / size, *out.arena);
+      else rangesPush(out.changed, element, bytes / size, *out.arena);
       *lo = 0;
       *hi = bytes;
       return true;
@@ -151,8 +151,8 @@ static inline void writeHashed(PageSlot& slot, u64 chunk, u32 lo, u32 hi, const 
     hash[0] -= old[0];
     hash[1] -= old[1];
     hashWords(base, first, end, hash);
-  } else if (hi - lo == kChunkBytes) {
-    copyHashed(base, next, hash);
+  } else if (hi - lo == size && size % 64 == 0) {
+    copyHashed(base, next, size, hash);
   } else {
     memcpy(base + lo, next, hi - lo);
     hashChunk(base, size, hash);
@@ -187,7 +187,7 @@ static inline u32 differingElements(u64 diff, u32 size) {
 }
 
 // At most kSmallBytes in one chunk, hashed: by words in registers, for small deltas to large pages.
-static const u32 kSmallBytes = 64;
+static const u32 kSmallBytes = 16;
 static void storeSmall(PageSlot& slot, u64 at, u32 bytes, const u8* src, StoreOut& out) {
   const u32 size = dtypeBytes(slot.page.dtype);
   const u64 end = at + bytes, base = at & ~7ull;
@@ -195,7 +195,7 @@ static void storeSmall(PageSlot& slot, u64 at, u32 bytes, const u8* src, StoreOu
   const u32 words = u32((end - base + 7) / 8), perWord = 8 / size;
   u64 next[kSmallBytes / 8 + 1];
   u64 change[2] = {0, 0};
-  unsigned __int128 mask = 0;  // of elements that differ, counted from `base`
+  u32 mask = 0;  // of elements that differ, counted from `base`
   for (u32 w = 0; w < words; w++) {
     const u64 place = base + 8 * w;
     const u64 old = loadWord(slot.page.data + place);
@@ -211,16 +211,14 @@ static void storeSmall(PageSlot& slot, u64 at, u32 bytes, const u8* src, StoreOu
     }
     next[w] = word;
     if (word == old) continue;
-    mask |= (unsigned __int128)differingElements(word ^ old, size) << (w * perWord);
+    mask |= differingElements(word ^ old, size) << (w * perWord);
     const u32 index = u32(place % kChunkBytes / 8);
     addWord(old, index, ~0ull, change);
     addWord(word, index, 1, change);
   }
   if (mask == 0) return;
   const u32 element = u32(base / size);
-  const u64 low = u64(mask), high = u64(mask >> 64);
-  const u32 first = low != 0 ? u32(__builtin_ctzll(low)) : 64 + u32(__builtin_ctzll(high));
-  const u32 last = high != 0 ? 127 - u32(__builtin_clzll(high)) : 63 - u32(__builtin_clzll(low));
+  const u32 first = u32(__builtin_ctz(mask)), last = 31 - u32(__builtin_clz(mask));
   if (out.undo != nullptr) {
     undoKeep(*out.undo, slot.page.data + base + first * size, element + first, last + 1 - first, (last + 1 - first) * size, *out.arena);
   }
@@ -228,13 +226,12 @@ static void storeSmall(PageSlot& slot, u64 at, u32 bytes, const u8* src, StoreOu
     const u64 from = base + first * size;
     journalKeep(*out.arena->journal, slot.page.id, from, slot.page.data + from, (last + 1 - first) * size);
   }
-  for (u32 i = first; i <= last;) {
-    u32 run = i;
-    while (run <= last && (mask >> run & 1) != 0) run++;
-    if (out.ascending) rangesPushAscending(out.changed, element + i, run - i, *out.arena);
-    else rangesPush(out.changed, element + i, run - i, *out.arena);
-    i = run;
-    while (i <= last && (mask >> i & 1) == 0) i++;
+  for (u32 rest = mask, i = 0; rest != 0;) {
+    const u32 skip = u32(__builtin_ctz(rest)), run = u32(__builtin_ctz(~(rest >> skip)));
+    if (out.ascending) rangesPushAscending(out.changed, element + i + skip, run, *out.arena);
+    else rangesPush(out.changed, element + i + skip, run, *out.arena);
+    rest = rest >> skip >> run;
+    i += skip + run;
   }
   for (u32 w = 0; w < words; w++) memcpy(slot.page.data + base + 8 * w, &next[w], 8);
   u64* hash = slot.hashes + 2 * chunk;

@@ -1,4 +1,5 @@
-// Whole chunks at once: the two things that a full recompute does with nearly all of them, at the speed of the cache.
+// Whole chunks, and small pages, at once: the two things that a full recompute does with nearly all of them, at the speed of
+// the cache. Lengths are multiples of 64 bytes.
 //
 // Invariants: the results are those of the general code in store.cuh and digest.cuh; where there is no fast way here, the
 // answer is "mixed" and that code does the work.
@@ -20,12 +21,13 @@ static inline __m256i sameElements(__m256i x, __m256i y) {
   return _mm256_cmpeq_epi64(x, y);
 }
 
-// Whether all elements of a chunk are equal, all differ, or neither.
+// Whether all elements are equal, all differ, or neither.
 template <u32 SIZE>
-static ChunkDiff compareChunkOf(const u8* now, const u8* next) {
+static ChunkDiff compareChunkOf(const u8* now, const u8* next, u32 bytes) {
   __m256i any = _mm256_setzero_si256(), all = _mm256_set1_epi8(-1);
-  for (u32 part = 0; part < kChunkBytes; part += 512) {
-    for (u32 at = part; at < part + 512; at += 32) {
+  for (u32 part = 0; part < bytes; part += 512) {
+    const u32 end = part + 512 < bytes ? part + 512 : bytes;
+    for (u32 at = part; at < end; at += 32) {
       const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(now + at));
       const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(next + at));
       const __m256i same = sameElements<SIZE>(x, y);
@@ -37,21 +39,21 @@ static ChunkDiff compareChunkOf(const u8* now, const u8* next) {
   }
   return _mm256_movemask_epi8(all) == -1 ? CHUNK_SAME : CHUNK_ALL;
 }
-static inline ChunkDiff compareChunk(u32 size, const u8* now, const u8* next) {
+static inline ChunkDiff compareChunk(u32 size, const u8* now, const u8* next, u32 bytes) {
   switch (size) {
-    case 1: return compareChunkOf<1>(now, next);
-    case 2: return compareChunkOf<2>(now, next);
-    case 4: return compareChunkOf<4>(now, next);
-    default: return compareChunkOf<8>(now, next);
+    case 1: return compareChunkOf<1>(now, next, bytes);
+    case 2: return compareChunkOf<2>(now, next, bytes);
+    case 4: return compareChunkOf<4>(now, next, bytes);
+    default: return compareChunkOf<8>(now, next, bytes);
   }
 }
 
-// Copies a whole chunk and hashes it on the way.
-static void copyHashed(u8* to, const u8* from, u64 hash[2]) {
+// Copies a whole chunk, or all of a page that has no more than `bytes`, and hashes it on the way.
+static void copyHashed(u8* to, const u8* from, u32 bytes, u64 hash[2]) {
   const u32* key = kDigestKeys.key;
   __m256i sum0 = _mm256_setzero_si256(), sum1 = sum0;
   __m256i k0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(key));
-  for (u32 at = 0; at < kChunkBytes; at += 64) {
+  for (u32 at = 0; at < bytes; at += 64) {
     const __m256i m0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + at));
     const __m256i m1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + at + 32));
     const __m256i k1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(key + at / 4 + 8));
@@ -69,16 +71,16 @@ static void copyHashed(u8* to, const u8* from, u64 hash[2]) {
   alignas(32) u64 lanes[8];
   _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), sum0);
   _mm256_store_si256(reinterpret_cast<__m256i*>(lanes + 4), sum1);
-  hash[0] = lanes[0] + lanes[1] + lanes[2] + lanes[3] - kDigestKeys.zero[0][kChunkWords];
-  hash[1] = lanes[4] + lanes[5] + lanes[6] + lanes[7] - kDigestKeys.zero[1][kChunkWords];
+  hash[0] = lanes[0] + lanes[1] + lanes[2] + lanes[3] - kDigestKeys.zero[0][bytes / 8];
+  hash[1] = lanes[4] + lanes[5] + lanes[6] + lanes[7] - kDigestKeys.zero[1][bytes / 8];
 }
 
 #else
 
-static inline ChunkDiff compareChunk(u32, const u8*, const u8*) { return CHUNK_MIXED; }
-static void copyHashed(u8* to, const u8* from, u64 hash[2]) {
-  memcpy(to, from, kChunkBytes);
-  hashChunk(to, kChunkBytes, hash);
+static inline ChunkDiff compareChunk(u32, const u8*, const u8*, u32) { return CHUNK_MIXED; }
+static void copyHashed(u8* to, const u8* from, u32 bytes, u64 hash[2]) {
+  memcpy(to, from, bytes);
+  hashChunk(to, bytes, hash);
 }
 
 #endif
