@@ -1,5 +1,6 @@
 // Tests of the native core through its C ABI, against the models of core_model.h. `core_test` runs all and prints TAP;
-// `core_test NAME` runs one; `core_test digests` prints state digests of fixed work, to compare builds and thread counts.
+// `core_test NAME` runs one; `core_test digests` prints state digests of fixed work, to compare builds, thread counts and
+// backends. MMSB_TEST_BACKEND=cuda runs all on the device.
 #include "core_model.h"
 
 #include <functional>
