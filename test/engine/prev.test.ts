@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 import type { NamedDefinition } from '../../src/engine/drafts.js'
+import type { PageData } from '../../src/engine/types.js'
 import { Draw } from './random.js'
 
 async function open(t: Test, dataDir?: string, threads = 1): Promise<Bus> {
@@ -311,6 +312,6 @@ t.test('what-if shows what the next epoch would, pasts included', async (t) => {
     const ops = [{ page: 'x', values: [10n, 20n] }]
     const { pages } = await bus.whatIf({ ops, read: ['sum'] })
     const expected = [...(bus.read('sum') as BigInt64Array)].map((s, k) => s + [10n, 20n][k]!)
-    t.same([...(pages.sum?.values as BigInt64Array)], expected)
+    t.same([...((pages.sum as PageData).values as BigInt64Array)], expected)
   }
 })
