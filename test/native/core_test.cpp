@@ -294,10 +294,10 @@ static void testManyPages() {
 
 static void testFrameFuzz() {
   u32 refused = 0, taken = 0;
+  Context* c = nullptr;
+  Bytes model[2];
   for (u32 round = 0; round < rounds(20000); round++) {
     seed(round);
-    static Context* c = nullptr;
-    static Bytes model[2];
     if (round % 500 == 0) {
       delete c;
       c = new Context;
@@ -339,6 +339,7 @@ static void testFrameFuzz() {
     model[1] = c->read(2, 2400);
     CHECK(c->digest(1) == modelPageDigest(model[0]) && c->digest(2) == modelPageDigest(model[1]));
   }
+  delete c;
   CHECK(refused > rounds(3000) && taken > rounds(1000));
 }
 

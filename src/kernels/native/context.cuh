@@ -132,6 +132,7 @@ static int32_t createPage(mmsb_ctx& ctx, const mmsb_page_desc& desc) {
   }
   PageSlot**& leaf = ctx.pages[desc.id >> kLeafBits];
   if (leaf == nullptr) leaf = static_cast<PageSlot**>(calloc(kLeafSize, sizeof(PageSlot*)));
+  if (leaf != nullptr && (desc.id >> kLeafBits) >= ctx.leafEnd) ctx.leafEnd = (desc.id >> kLeafBits) + 1;
   PageSlot* slot = static_cast<PageSlot*>(memoryAllocate(ctx.memory, sizeof(PageSlot)));
   if (leaf == nullptr || slot == nullptr) {
     memoryFree(ctx.memory, slot, sizeof(PageSlot));
@@ -153,7 +154,6 @@ static int32_t createPage(mmsb_ctx& ctx, const mmsb_page_desc& desc) {
   }
   ctx.cpu->updateShare(*slot, ctx.state);
   leaf[desc.id & (kLeafSize - 1)] = slot;
-  if ((desc.id >> kLeafBits) >= ctx.leafEnd) ctx.leafEnd = (desc.id >> kLeafBits) + 1;
   ctx.pageCount++;
   ctx.pageBytes += bytes;
   ctx.locationBytes[page.location] += bytes;

@@ -421,8 +421,8 @@ static void logPlanned(Exec& exec, const PlannedStep& planned, bool changedOut) 
 
 // Runs what is planned; afterwards changes of its pages, mirrors and the log are exact.
 static int32_t endSegment(Device& device, Exec& exec) {
-  if (device.launches.count == 0 && device.planned.count == 0) return MMSB_OK;
-  MMSB_TRY(runSegment(device));
+  if (device.targets.count == 0 && device.planned.count == 0) return MMSB_OK;
+  if (device.targets.count != 0) MMSB_TRY(runSegment(device));
   Arena& arena = mainArena(exec);
   // Reading mirrors uses the same buffers: take everything out of them first.
   RangeSet* runs = static_cast<RangeSet*>(arenaAlloc(arena, (device.targets.count + 1) * sizeof(RangeSet)));
