@@ -7,7 +7,7 @@ VERSION := $(shell sed -n 's/.*"version": "\(.*\)".*/\1/p' package.json | head -
 CXX ?= g++
 NATIVE_WARN := -Wall -Wextra -Wno-unused-function -Wno-unknown-pragmas
 NATIVE_FLAGS := -x c++ -std=c++17 -O3 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti \
-  -ffp-contract=off -fno-math-errno -fno-trapping-math $(NATIVE_WARN) -DMMSB_VERSION='"$(VERSION)"'
+  -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-strict-aliasing $(NATIVE_WARN) -DMMSB_VERSION='"$(VERSION)"'
 
 $(NATIVE_DIR):
 	@mkdir -p $@
@@ -42,7 +42,7 @@ CUDA_CODE := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm
   -gencode arch=compute_$(lastword $(CUDA_ARCHS))$(comma)code=compute_$(lastword $(CUDA_ARCHS))
 CUDA_NAMES := $(subst $(space),$(comma),$(foreach a,$(CUDA_ARCHS),\"sm_$(a)\"))
 CUDA_FLAGS := -x cu -std=c++17 -O3 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false --threads 2 -cudart static \
-  -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-ffp-contract=off $(CUDA_CODE)
+  -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-ffp-contract=off,-fno-strict-aliasing $(CUDA_CODE)
 NATIVE_OBJECTS := $(NATIVE_DIR)/host_$(CUDA_TAG).o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o $(NATIVE_DIR)/cuda_$(CUDA_TAG).o
 # nvcc knows where the static runtime is.
 NATIVE_LINK := $(NVCC) -shared -cudart static

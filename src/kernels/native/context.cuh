@@ -101,7 +101,7 @@ static void destroyPage(mmsb_ctx& ctx, PageSlot* slot) {
   if (page.location != MMSB_LOC_CPU) {
     ctx.gpu->destroyPage(ctx.device, *slot);
   } else {
-    if (chunks > 1) memoryFree(ctx.memory, slot->hashes, 16 * chunks);
+    if (chunks > 1) memoryFree(ctx.memory, slot->hashes, hashBytes(chunks));
     memoryFree(ctx.memory, page.data, slot->allocated);
   }
   memoryFree(ctx.memory, slot, sizeof(PageSlot));
@@ -111,9 +111,9 @@ static void destroyPage(mmsb_ctx& ctx, PageSlot* slot) {
 static int32_t allocateHostPage(mmsb_ctx& ctx, PageSlot& slot, u64 fill) {
   const u64 chunks = (slot.page.bytes + 4095) / 4096;
   slot.page.data = static_cast<u8*>(memoryAllocate(ctx.memory, slot.allocated));
-  slot.hashes = chunks > 1 ? static_cast<u64*>(memoryAllocate(ctx.memory, 16 * chunks)) : slot.ownHash;
+  slot.hashes = chunks > 1 ? static_cast<u64*>(memoryAllocate(ctx.memory, hashBytes(chunks))) : slot.ownHash;
   if (slot.page.data == nullptr || slot.hashes == nullptr) {
-    if (chunks > 1) memoryFree(ctx.memory, slot.hashes, 16 * chunks);
+    if (chunks > 1) memoryFree(ctx.memory, slot.hashes, hashBytes(chunks));
     memoryFree(ctx.memory, slot.page.data, slot.allocated);
     return fail(MMSB_ERR_MEMORY, "no memory for a page of %llu bytes", (unsigned long long)slot.page.bytes);
   }

@@ -74,31 +74,68 @@ static void foldLanes(W* acc, u32 width, u32 lanes) {
   }
 }
 
-// The fold of `count` (1 .. 1024) neighbouring values.
-template <class W, class F>
-static W foldRow(const W* x, u32 count) {
+// The fold of `count` (1 .. 1024) neighbouring values, widened from S to W on the way. Eight lanes at a time stay in
+// registers through the whole block: each lane is folded in ascending order all the same.
+template <class W, class F, class S>
+static W foldRow(const S* x, u32 count) {
   W acc[kReduceLanes];
   const u32 lanes = count < kReduceLanes ? count : kReduceLanes;
-  for (u32 l = 0; l < lanes; l++) acc[l] = x[l];
-  u32 i = kReduceLanes;
-  for (; i + kReduceLanes <= count; i += kReduceLanes) {
-    for (u32 l = 0; l < kReduceLanes; l++) acc[l] = F::go(acc[l], x[i + l]);
+  const u32 whole = count / kReduceLanes * kReduceLanes;
+  if (whole != 0) {
+    for (u32 part = 0; part < kReduceLanes; part += 8) {
+      W own[8];
+      for (u32 l = 0; l < 8; l++) own[l] = W(x[part + l]);
+      for (u32 i = kReduceLanes + part; i < whole; i += kReduceLanes) {
+        for (u32 l = 0; l < 8; l++) own[l] = F::go(own[l], W(x[i + l]));
+      }
+      for (u32 l = 0; l < 8; l++) acc[part + l] = own[l];
+    }
   }
-  for (u32 l = 0; i + l < count; l++) acc[l] = F::go(acc[l], x[i + l]);
+  for (u32 l = 0; whole + l < count; l++) acc[l] = whole == 0 ? W(x[l]) : F::go(acc[l], W(x[whole + l]));
   foldLanes<W, F>(acc, 1, lanes);
   return acc[0];
 }
 
-template <class W>
-static W foldRowBy(u32 fn, const W* x, u32 count) {
+// The same, all lanes at a time: better where an operation is several instructions.
+template <class W, class F, class S>
+static W foldRowWide(const S* x, u32 count) {
+  W acc[kReduceLanes];
+  const u32 lanes = count < kReduceLanes ? count : kReduceLanes;
+  for (u32 l = 0; l < lanes; l++) acc[l] = W(x[l]);
+  u32 i = kReduceLanes;
+  for (; i + kReduceLanes <= count; i += kReduceLanes) {
+    for (u32 l = 0; l < kReduceLanes; l++) acc[l] = F::go(acc[l], W(x[i + l]));
+  }
+  for (u32 l = 0; i + l < count; l++) acc[l] = F::go(acc[l], W(x[i + l]));
+  foldLanes<W, F>(acc, 1, lanes);
+  return acc[0];
+}
+
+template <class W, class S>
+static W foldRowBy(u32 fn, const S* x, u32 count) {
   switch (fn) {
     case MMSB_REDUCE_PROD: return foldRow<W, FoldProd>(x, count);
     case MMSB_REDUCE_MIN:
-    case MMSB_REDUCE_ARGMIN: return foldRow<W, FoldMin>(x, count);
+    case MMSB_REDUCE_ARGMIN: return foldRowWide<W, FoldMin>(x, count);
     case MMSB_REDUCE_MAX:
-    case MMSB_REDUCE_ARGMAX: return foldRow<W, FoldMax>(x, count);
+    case MMSB_REDUCE_ARGMAX: return foldRowWide<W, FoldMax>(x, count);
     default: return foldRow<W, FoldSum>(x, count);
   }
+}
+
+// The index of the first value that equals `wanted`, or is a NaN as it is. There is one.
+template <class W>
+static u32 firstEqual(const W* x, u32 count, W wanted) {
+  const bool nan = wanted != wanted;
+  u32 i = 0;
+  for (; i + kReduceLanes <= count; i += kReduceLanes) {
+    u32 hits = 0;
+    if (nan) for (u32 l = 0; l < kReduceLanes; l++) hits |= x[i + l] != x[i + l] ? 1u : 0u;
+    else for (u32 l = 0; l < kReduceLanes; l++) hits |= x[i + l] == wanted ? 1u : 0u;
+    if (hits != 0) break;
+  }
+  while (nan ? x[i] == x[i] : x[i] != wanted) i++;
+  return i;
 }
 
 template <class W, class F>
@@ -148,13 +185,7 @@ static Partial blockPartial(u32 fn, W* x, u32 count, u64 first) {
     for (u32 i = 0; i < count; i++) x[i] = W((f64(x[i]) - mean) * (f64(x[i]) - mean));
     partial.b = asWord<f64>(f64(foldRow<W, FoldSum>(x, count)));
   } else if (isArg(fn)) {
-    u32 i = 0;
-    if (folded != folded) {
-      while (x[i] == x[i]) i++;
-    } else {
-      while (x[i] != folded) i++;
-    }
-    partial.b = first + i;
+    partial.b = first + firstEqual<W>(x, count, folded);
   }
   return partial;
 }
@@ -170,6 +201,22 @@ static Partial blockPartialOf(const Reduce& r, void* x, u32 count, u64 first) {
     case U64: return blockPartial<u64>(r.fn, static_cast<u64*>(x), count, first);
     default: return blockPartial<f64>(r.fn, static_cast<f64*>(x), count, first);
   }
+}
+
+// Floats are folded where they lie, extremes without widening. False for var, truth and other dtypes.
+template <class S>
+static void foldFloats(u32 fn, const S* x, u32 count, u64 first, Partial* partial) {
+  const bool extreme = fn == MMSB_REDUCE_MIN || fn == MMSB_REDUCE_MAX || isArg(fn);
+  const S folded = extreme ? foldRowBy<S>(fn, x, count) : S(0);
+  *partial = Partial{asWord<f64>(extreme ? f64(folded) : foldRowBy<f64>(fn, x, count)), 0, count};
+  if (isArg(fn)) partial->b = first + firstEqual<S>(x, count, folded);
+}
+
+static bool foldInPlace(const Reduce& r, const u8* from, u32 count, u64 first, Partial* partial) {
+  if (r.wide != F64 || r.dtype < F32 || r.fn == MMSB_REDUCE_VAR || isTruth(r.fn)) return false;
+  if (r.dtype == F32) foldFloats(r.fn, reinterpret_cast<const f32*>(from), count, first, partial);
+  else foldFloats(r.fn, reinterpret_cast<const f64*>(from), count, first, partial);
+  return true;
 }
 
 // ---- one lane: rows -----------------------------------------------------------------------------------------------------
@@ -216,18 +263,22 @@ static Partial stackRoot(const Reduce& r, PartialStack& stack) {
   return root;
 }
 
+// The partial of the elements [first, first + count) of the lane that starts at `start`.
+static Partial laneBlockPartial(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, void* x) {
+  Partial partial;
+  const bool neighbours = r.reducedCount == 1 && r.reduced[0].stride == 1;
+  if (neighbours && foldInPlace(r, input.data + (start + first) * dtypeBytes(r.dtype), count, first, &partial)) return partial;
+  gatherBlock(r, input, start, first, count, x);
+  return blockPartialOf(r, x, count, first);
+}
+
 static u64 reduceLane(const Reduce& r, const Page& input, u32 output, void* x) {
   const u32 start = laneStart(r.kept, r.keptCount, output);
-  if (r.blocks == 1) {
-    gatherBlock(r, input, start, 0, u32(r.n), x);
-    return finishValue(r, blockPartialOf(r, x, u32(r.n), 0));
-  }
+  if (r.blocks == 1) return finishValue(r, laneBlockPartial(r, input, start, 0, u32(r.n), x));
   PartialStack stack;
   stack.count = 0;
   for (u64 block = 0; block < r.blocks; block++) {
-    const u32 count = blockCount(r, block);
-    gatherBlock(r, input, start, block * kReduceBlock, count, x);
-    stackPush(r, stack, blockPartialOf(r, x, count, block * kReduceBlock));
+    stackPush(r, stack, laneBlockPartial(r, input, start, block * kReduceBlock, blockCount(r, block), x));
   }
   return finishValue(r, stackRoot(r, stack));
 }
@@ -287,7 +338,46 @@ static void columnBlock(const Reduce& r, const Page& input, u32 start, u64 first
   }
 }
 
+// Rows of floats that are `pitch` elements apart are folded into their lanes as they are read.
+template <class F, class S>
+static void foldRows(const S* x, u64 pitch, u32 count, u32 width, f64* lanes) {
+  for (u32 i = 0; i < count; i++, x += pitch) {
+    f64* lane = lanes + u64(i % kReduceLanes) * width;
+    if (i < kReduceLanes) {
+      for (u32 c = 0; c < width; c++) lane[c] = f64(x[c]);
+    } else if (width == kReduceColumns) {
+      for (u32 c = 0; c < kReduceColumns; c++) lane[c] = F::go(lane[c], f64(x[c]));
+    } else {
+      for (u32 c = 0; c < width; c++) lane[c] = F::go(lane[c], f64(x[c]));
+    }
+  }
+  foldLanes<f64, F>(lanes, width, count < kReduceLanes ? count : kReduceLanes);
+}
+
+template <class S>
+static void foldRowsBy(u32 fn, const S* x, u64 pitch, u32 count, u32 width, f64* lanes) {
+  switch (fn) {
+    case MMSB_REDUCE_PROD: return foldRows<FoldProd>(x, pitch, count, width, lanes);
+    case MMSB_REDUCE_MIN: return foldRows<FoldMin>(x, pitch, count, width, lanes);
+    case MMSB_REDUCE_MAX: return foldRows<FoldMax>(x, pitch, count, width, lanes);
+    default: return foldRows<FoldSum>(x, pitch, count, width, lanes);
+  }
+}
+
+// A block of columns of floats in one go. False for what is not sum, prod, min, max or mean of floats along one axis.
+static bool foldColumns(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width, ColumnScratch& s) {
+  if (r.wide != F64 || r.dtype < F32 || r.fn > MMSB_REDUCE_MEAN || r.reducedCount != 1) return false;
+  const u64 pitch = r.reduced[0].stride;
+  const u8* from = input.data + (start + first * pitch) * dtypeBytes(r.dtype);
+  f64* lanes = reinterpret_cast<f64*>(s.lanes);
+  if (r.dtype == F32) foldRowsBy(r.fn, reinterpret_cast<const f32*>(from), pitch, count, width, lanes);
+  else foldRowsBy(r.fn, reinterpret_cast<const f64*>(from), pitch, count, width, lanes);
+  for (u32 c = 0; c < width; c++) s.partial[c] = Partial{asWord<f64>(lanes[c]), 0, count};
+  return true;
+}
+
 static void columnBlockOf(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width, ColumnScratch& s) {
+  if (foldColumns(r, input, start, first, count, width, s)) return;
   switch (r.wide) {
     case I64: return columnBlock<i64>(r, input, start, first, count, width, s);
     case U64: return columnBlock<u64>(r, input, start, first, count, width, s);
@@ -326,10 +416,8 @@ static inline bool hasTree(const Reduce& r) {
 }
 
 static void treeBlock(const Reduce& r, const Page& input, u32 output, u64 block, void* x) {
-  const u64 first = block * kReduceBlock;
-  const u32 count = blockCount(r, block);
-  loadWide(r, input.data + (output * r.n + first) * dtypeBytes(r.dtype), x, count);
-  r.tree[output * r.treePartials + block] = blockPartialOf(r, x, count, first);
+  r.tree[output * r.treePartials + block] =
+      laneBlockPartial(r, input, u32(output * r.n), block * kReduceBlock, blockCount(r, block), x);
 }
 
 // Recomputes the ancestors of the blocks [first, last] of an output.
