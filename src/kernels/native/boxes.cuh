@@ -7,7 +7,6 @@
 #include "op.cuh"
 
 namespace mmsb {
-namespace MMSB_NS {
 
 // Elements with lo[d] <= coordinate d < hi[d].
 struct Box {
@@ -20,6 +19,8 @@ struct Extent {
   u32 shape[8];
   u32 elements;
 };
+
+namespace MMSB_NS {
 
 static inline Extent extentOf(const Page& page) {
   Extent extent = {page.rank, {}, page.elements};

@@ -5,21 +5,12 @@
 // cosine: 1 - dot / (|q| * |v|). All in f32 where the common dtype is f32, else in f64.
 #pragma once
 #include "boxes.cuh"
+#include "distance_state.cuh"
 #include "op_matmul.cuh"
 #include "op_stencil.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
-
-enum Metric : u32 { METRIC_DOT = 0, METRIC_L2 = 1, METRIC_COSINE = 2 };
-
-struct Distance {
-  u32 metric;
-  u32 queries, vectors, depth;
-  u64 vectorAt, wideAt;  // in the scratch; the query is at 0
-};
-
-static const u32 kDistanceLanes = 32;
 
 template <class T>
 static inline T joinLanes(T* acc) {
@@ -28,19 +19,6 @@ static inline T joinLanes(T* acc) {
   }
   return acc[0];
 }
-
-struct TakeDot {
-  template <class T>
-  static inline T go(T acc, T a, T b) {
-    return sFma<T>(a, b, acc);
-  }
-};
-struct TakeSquare {
-  template <class T>
-  static inline T go(T acc, T a, T b) {
-    return sFma<T>(a - b, a - b, acc);
-  }
-};
 
 template <class T, class F>
 static T sumLanes(const T* a, const T* b, u32 count) {

@@ -6,6 +6,7 @@
 // edge i = low + i * ((high - low) / bins) in f64.
 #pragma once
 #include "boxes.cuh"
+#include "index_state.cuh"
 #include "merge.cuh"
 #include "op_move.cuh"
 #include "ranges.cuh"
@@ -13,17 +14,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kNowhere = 0xffffffffu;
 static const u32 kIndexBlock = 1024;
-
-struct Indexed {
-  u32 outer, n, inner;  // x, and the output of scatter
-  u32 count;            // of indices
-  u32 merge;            // scatter
-  u64 valueStride[3];   // scatter: of [outer, count, inner] in the values; all 0 where one value stands for all
-  const Range* order;   // scatter, within a call: start an index, count its place in the list; by index, then by place
-  u32 orderCount;
-};
 
 // Indices [first, first + count) as elements of 0 .. n - 1, or kNowhere.
 static void readIndices(const Page& indices, u32 n, u32 first, u32 count, u32* to) {
@@ -322,24 +313,6 @@ static int32_t prepareScatter(Step& step) {
 }
 
 // ---- bincount, histogram ----------------------------------------------------------------------------------------------------
-
-struct Counting {
-  u32 bins;
-  f64 low, high, width, perUnit;
-  bool isHistogram;
-  u32* counts;  // within a call
-};
-
-static inline f64 edgeOf(const Counting& c, u32 bin) { return bin == c.bins ? c.high : c.low + f64(bin) * c.width; }
-
-static inline u32 binOf(const Counting& c, f64 x) {
-  if (!(x >= c.low && x <= c.high)) return kNowhere;
-  const f64 guess = (x - c.low) * c.perUnit;
-  u32 bin = guess < f64(c.bins) ? u32(guess) : c.bins - 1;
-  while (bin != 0 && x < edgeOf(c, bin)) bin--;
-  while (bin + 1 < c.bins && x >= edgeOf(c, bin + 1)) bin++;
-  return bin;
-}
 
 static void countElements(const Counting& c, const Page& x, u64 from, u64 end, u32* counts) {
   u64 words[kIndexBlock];

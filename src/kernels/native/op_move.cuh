@@ -5,20 +5,11 @@
 #pragma once
 #include "boxes.cuh"
 #include "cast.cuh"
+#include "move_state.cuh"
 #include "op_matmul.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
-
-struct View {
-  Extent out;
-  i64 base;        // where the first element lies in the input
-  i64 stride[8];   // of each axis of the output, in elements of the input
-  u32 axis[8];     // transpose: the input's axis that becomes this one
-  u32 start[8];    // slice: of each axis
-  i32 step[8];
-  bool isSlice;
-};
 
 template <class T>
 static void copyStrided(const u8* from, i64 stride, u8* to, u32 count) {
@@ -171,16 +162,6 @@ static int32_t prepareSlice(Step& step) {
 }
 
 // ---- concat -----------------------------------------------------------------------------------------------------------------
-
-struct ConcatPart {
-  const Page* page;
-  u32 first, n;  // on the axis of the output
-};
-struct Concat {
-  u32 outer, n, inner;
-  u32 parts;
-  ConcatPart part[64];
-};
 
 static void computeConcat(const Step& step, u32 start, u32 count, void* out, void* scratch) {
   const Concat& state = *static_cast<const Concat*>(step.state);

@@ -13,30 +13,12 @@
 #include "op_matmul.cuh"
 #include "op_move.cuh"
 #include "op_select.cuh"
+#include "stencil_state.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
 static const u32 kConvTile = 16;
-
-enum ConvBoundary : u32 { CONV_ZERO = 0, CONV_WRAP = 1, CONV_EDGE = 2 };
-
-struct Conv {
-  u32 boundary;
-  u32 batches, rows, columns;  // one-dimensional: rows 1
-  u32 kernelRows, kernelColumns, centreRow, centreColumn;
-  u8 dtype;
-  u64 kernelAt, rowAt, accAt, wideAt;  // in the scratch
-};
-
-// Where index `at` outside of 0 .. n - 1 is read; n: nowhere, it is 0.
-static inline u32 outside(u32 boundary, i64 at, u32 n) {
-  if (at >= 0 && at < n) return u32(at);
-  if (boundary == CONV_EDGE) return at < 0 ? 0 : n - 1;
-  if (boundary == CONV_ZERO) return n;
-  const i64 rest = at % i64(n);
-  return u32(rest < 0 ? rest + n : rest);
-}
 
 static void castMany(u32 from, const u8* src, u32 to, u8* dst, u32 count, void* wide) {
   while (count != 0) {
@@ -217,14 +199,6 @@ static int32_t prepareConv(Step& step) {
 // ---- window -----------------------------------------------------------------------------------------------------------------
 
 static const u32 kWindowLevels = 22;
-
-struct Window {
-  Lanes lanes;
-  u32 fn;    // mmsb_reduce_fn: sum, min, max, mean
-  u32 size;
-  u8 wide;   // class of the folds
-  u64 room;  // elements of 8 bytes in each of the two buffers
-};
 
 // Elements of rows [from, from + rows) and `width` columns, widened.
 static void windowLoad(const Window& w, const Page& x, u64 base, u32 from, u32 rows, u32 width, u8* to) {
