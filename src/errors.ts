@@ -35,7 +35,7 @@ export const ERRORS = {
   FORBIDDEN: {
     status: 403,
     title: 'The request is not allowed from here',
-    hint: 'Host and Origin must name the address the server is bound to.',
+    hint: 'Host and Origin must name the address the server is bound to; --allow-origin lets other web pages in.',
   },
   PAGE_NOT_FOUND: {
     status: 404,

@@ -136,6 +136,8 @@ export const STREAM_PING_INTERVAL_MS = 60_000
 /** How long a stopping server waits for a WebSocket: for its transactions, then for its farewell. */
 export const STREAM_GOODBYE_MS = 2_000
 export const RETRY_AFTER_SECONDS = 1
+/** How long a browser may remember what it may send. */
+export const CORS_MAX_AGE_SECONDS = 600
 /** JSON of more values than this goes out in pieces, so that other requests are answered in between. */
 export const JSON_PIECE_ELEMENTS = 65_536
 /** How long a stopping server waits for requests that are under way. */

@@ -102,3 +102,15 @@ export function choiceOf<T extends string>({ text, from }: Given, choices: reado
   if (choice !== undefined) return choice
   throw new StartError(`${from}: ${JSON.stringify(text)} is none of ${choices.join(', ')}`)
 }
+
+/** Origins as browsers write them, with commas between. @throws StartError */
+export function originsOf({ text, from }: Given): ReadonlySet<string> {
+  const origins = text.split(',').map((part) => part.trim())
+  for (const origin of origins) {
+    if (URL.canParse(origin) && /^https?:/.test(origin) && new URL(origin).origin === origin) continue
+    throw new StartError(
+      `${from}: ${JSON.stringify(origin)} is not an origin such as https://example.com or http://localhost:5173`,
+    )
+  }
+  return new Set(origins)
+}

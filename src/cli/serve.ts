@@ -13,6 +13,7 @@ import {
   type FlagTable,
   type Given,
   integerOf,
+  originsOf,
   parseFlags,
   StartError,
 } from './flags.js'
@@ -50,6 +51,12 @@ const FLAGS: FlagTable = {
     standard: 'the number of cores',
   },
   'log-level': { value: 'LEVEL', help: LOG_LEVELS.join(', '), env: 'MMSB_LOG_LEVEL', standard: 'info' },
+  'allow-origin': {
+    value: 'ORIGINS',
+    help: 'web pages that may use this server from a browser, such as http://localhost:5173; several with commas between',
+    env: 'MMSB_ALLOW_ORIGIN',
+    standard: "the server's own",
+  },
   insecure: {
     help: 'allow addresses other than loopback, and any Host and Origin: anyone who reaches the port may do anything',
   },
@@ -61,6 +68,7 @@ export interface ServeOptions {
   readonly host: string
   readonly logLevel: (typeof LOG_LEVELS)[number]
   readonly isInsecure: boolean
+  readonly allowedOrigins: ReadonlySet<string>
   readonly bus: BusOptions & { readonly dataDir: string }
 }
 
@@ -93,6 +101,7 @@ function serveOptions(given: ReadonlyMap<string, Given>, isInsecure: boolean): S
     host,
     logLevel: read('log-level', (value) => choiceOf(value, LOG_LEVELS), 'info'),
     isInsecure,
+    allowedOrigins: read('allow-origin', originsOf, new Set<string>()),
     bus: {
       dataDir: resolve(read('data-dir', ({ text }) => text, './data')),
       backend: read('backend', (value) => choiceOf(value, BACKENDS), 'auto'),

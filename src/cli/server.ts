@@ -43,12 +43,12 @@ async function openBus({ bus }: ServeOptions, logger: Logger): Promise<Bus> {
 }
 
 async function listen(bus: Bus, options: ServeOptions, logger: Logger): Promise<MmsbApp> {
-  const { host, port, isInsecure } = options
+  const { host, port, isInsecure, allowedOrigins } = options
   let server: MmsbApp | undefined
   const guard: Guard = isInsecure
     ? openGuard
-    : loopbackGuard(host, () => (server === undefined ? undefined : boundPort(server.app)))
-  server = await buildApp({ bus, guard, logger: logger as FastifyBaseLogger })
+    : loopbackGuard(host, () => (server === undefined ? undefined : boundPort(server.app)), allowedOrigins)
+  server = await buildApp({ bus, guard, allowedOrigins, logger: logger as FastifyBaseLogger })
   try {
     await server.app.listen({ host, port })
     return server

@@ -11,7 +11,8 @@ import { VERSION } from '../engine/version.js'
 import { HTTP_BODY_MAX_BYTES, HTTP_PARAM_MAX_LENGTH } from '../limits.js'
 import { hubOf } from '../stream/hub.js'
 import type { App, AppContext } from './context.js'
-import { type Guard, loopbackGuard } from './guard.js'
+import { answerPreflight, nameOrigin } from './cors.js'
+import { type Guard, loopbackGuard, NO_ORIGINS } from './guard.js'
 import { registerOpenApi } from './openapi.js'
 import { handleError, handleNotFound, sendProblem } from './problem.js'
 import { dataRoutes } from './routes/data.js'
@@ -30,6 +31,8 @@ export interface AppOptions {
   readonly bus: Bus
   /** Who may speak to the server; default: programs on this machine. */
   readonly guard?: Guard
+  /** Origins, such as `http://localhost:5173`, whose pages may read the answers; the guard must let them in. Default: none. */
+  readonly allowedOrigins?: ReadonlySet<string>
   /** Where errors inside the server go; default: nowhere. */
   readonly logger?: FastifyBaseLogger
 }
@@ -44,12 +47,16 @@ export interface MmsbApp {
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   const app = createFastify(options.logger)
-  const guard = options.guard ?? loopbackGuard('127.0.0.1', () => boundPort(app))
+  const { allowedOrigins = NO_ORIGINS } = options
+  const guard = options.guard ?? loopbackGuard('127.0.0.1', () => boundPort(app), allowedOrigins)
   const context: AppContext = { bus: options.bus, hub: hubOf(options.bus), guard, isStopping: false }
   app.addHook('onRequest', (request, reply, next) => {
     const refused = guard(request.headers)
-    if (refused === null) next()
-    else void sendProblem(reply, refused)
+    const { origin } = request.headers
+    const isNamed = origin !== undefined && allowedOrigins.has(origin)
+    if (isNamed) nameOrigin(reply, origin)
+    if (refused !== null) void sendProblem(reply, refused)
+    else if (!(isNamed && answerPreflight(request, reply))) next()
   })
   await registerOpenApi(app, VERSION)
   pageRoutes(app, context)

@@ -4,7 +4,8 @@
  * A page of another site can make a browser send requests to 127.0.0.1. Two checks stop it: `Host` must be a name of the
  * loopback interface (a page that rebinds its own DNS name to 127.0.0.1 still sends its own name), and `Origin`, which
  * browsers always send with what a page could abuse, must be the server's own. The port in `Host` is free, so
- * that tunnels work; an `Origin` must be that very `Host`, or a loopback name with the port the server is bound to.
+ * that tunnels work; an `Origin` must be that very `Host`, or a loopback name with the port the server is bound to, or one
+ * that whoever started the server has named.
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import { isIPv4 } from 'node:net'
@@ -17,13 +18,22 @@ export function isLoopback(host: string): boolean {
   return isIPv4(name) && name.startsWith('127.')
 }
 
+export const NO_ORIGINS: ReadonlySet<string> = new Set()
+
 export type Guard = (headers: IncomingHttpHeaders) => MmsbError | null
 
 /** Lets everything through: what `--insecure` asks for. */
 export const openGuard: Guard = () => null
 
-/** A guard for a server bound to the loopback host `boundHost`; `port()` is the port it got, undefined before listen. */
-export function loopbackGuard(boundHost: string, port: () => number | undefined): Guard {
+/**
+ * A guard for a server bound to the loopback host `boundHost`; `port()` is the port it got, undefined before listen; the pages
+ * of `allowedOrigins` may speak to it too.
+ */
+export function loopbackGuard(
+  boundHost: string,
+  port: () => number | undefined,
+  allowedOrigins: ReadonlySet<string> = NO_ORIGINS,
+): Guard {
   const hosts = new Set(['localhost', '127.0.0.1', '[::1]', bracketed(boundHost.toLowerCase())])
   // Clients send few distinct values of Host, so the last good one is nearly always the next one too.
   let lastGoodHost = ''
@@ -33,8 +43,8 @@ export function loopbackGuard(boundHost: string, port: () => number | undefined)
       if (!hosts.has(withoutPort(host.toLowerCase()))) return foreign('Host', host)
       lastGoodHost = host
     }
-    if (origin !== undefined && !isOwnOrigin(origin, host, hosts, port())) return foreign('Origin', origin)
-    return null
+    if (origin === undefined || allowedOrigins.has(origin)) return null
+    return isOwnOrigin(origin, host, hosts, port()) ? null : foreign('Origin', origin)
   }
 }
 

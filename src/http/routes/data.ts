@@ -7,7 +7,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { WriteOptions } from '../../engine/bus.js'
 import type { PageData, PageShape } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
-import { DTYPE_INFO } from '../../state/dtype.js'
+import { DTYPE_INFO, type TypedArray } from '../../state/dtype.js'
 import type { DeltaInput, DeltaValues, Merge } from '../../state/types.js'
 import type { App, AppContext, Reply } from '../context.js'
 import { untilGone } from '../gone.js'
@@ -38,6 +38,8 @@ const OFFERED = [OCTETS, JSON_TYPE] as const
 const WRITE_HEADERS = {
   'if-match': 'Write only if the page has this version: `"v<version>"`.',
   'idempotency-key': 'A repeat with the same key gets the first answer.',
+  'mmsb-dtype':
+    'Of an octet-stream body: refused with INVALID_DELTA unless the page has this dtype, or one of these.',
 }
 
 interface DataQueryValues {
@@ -83,7 +85,7 @@ export function dataRoutes(app: App, context: AppContext): void {
       if (type === undefined) {
         throw new MmsbError('INVALID_REQUEST', `Accept: ${OFFERED.join(' and ')} are what there is`)
       }
-      void reply.header('vary', 'accept').header('accept-ranges', 'bytes')
+      void reply.header('vary', 'accept, origin').header('accept-ranges', 'bytes')
       if (isNotModified(headers['if-none-match'], page.version)) {
         return reply
           .header('etag', etagOf(page.version))
@@ -191,7 +193,7 @@ export function dataRoutes(app: App, context: AppContext): void {
     },
     (request, reply) => {
       const { name } = request.params
-      const delta = deltaOf(name, presentBody(request.body), request.query)
+      const delta = deltaOf(name, presentBody(request.body), request.query, request.headers)
       answerWith(reply, bus.patch(name, delta, writeOptions(name, request.headers)))
     },
   )
@@ -212,14 +214,28 @@ export function dataRoutes(app: App, context: AppContext): void {
     (request, reply) => {
       const { name } = request.params
       const body = presentBody(request.body) as Buffer | { values: DeltaValues }
-      const values = Buffer.isBuffer(body) ? typedArrayOf(bus.peek(name).dtype, body) : body.values
+      const values = Buffer.isBuffer(body) ? elementsOf(name, body, request.headers) : body.values
       answerWith(reply, bus.write(name, values, writeOptions(name, request.headers)))
     },
   )
 
-  const deltaOf = (name: string, body: unknown, query: { offset?: number; merge?: string }): DeltaInput => {
+  const elementsOf = (name: string, body: Buffer, headers: IncomingHttpHeaders): TypedArray => {
+    const { dtype } = bus.peek(name)
+    const claimed = headers['mmsb-dtype']
+    if (claimed !== undefined && !String(claimed).split(',').includes(dtype)) {
+      throw new MmsbError('INVALID_DELTA', `the body is of ${claimed}; page "${name}" is of ${dtype}`)
+    }
+    return typedArrayOf(dtype, body)
+  }
+
+  const deltaOf = (
+    name: string,
+    body: unknown,
+    query: { offset?: number; merge?: string },
+    headers: IncomingHttpHeaders,
+  ): DeltaInput => {
     if (Buffer.isBuffer(body)) {
-      const values = typedArrayOf(bus.peek(name).dtype, body)
+      const values = elementsOf(name, body, headers)
       const { offset = 0, merge = 'set' } = query
       return { offset, merge: merge as Merge, values }
     }
@@ -294,8 +310,12 @@ const outside = (page: PageShape, what: string): MmsbError =>
     },
   )
 
-function describeData(reply: Reply, { version, epoch }: PageData): void {
-  void reply.header('etag', etagOf(version)).header('mmsb-epoch', epoch)
+function describeData(reply: Reply, { dtype, shape, version, epoch }: PageData): void {
+  void reply
+    .header('etag', etagOf(version))
+    .header('mmsb-epoch', epoch)
+    .header('mmsb-dtype', dtype)
+    .header('mmsb-shape', shape.join(','))
 }
 
 function sendPart(reply: Reply, bytes: Buffer, start: number, size: number): Reply {
