@@ -76,13 +76,13 @@ export interface Messages {
   message(index: number, writes: number): string | Uint8Array
   /** Most writes in one message. */
   readonly writesPerMessage: number
-  /** Looks at the payload of an answer. */
-  isAck(payload: Buffer): boolean
+  /** How many writes the payload of an answer acknowledges; 0 when it is a refusal. */
+  acknowledged(payload: Buffer): number
 }
 
-/** WebSocket messages, text or binary; each write is answered by a message of its own. */
+/** WebSocket messages, text or binary, and their answers. */
 export function webSocketProtocol(messages: Messages): Protocol {
-  const { writesPerMessage, isAck } = messages
+  const { writesPerMessage, acknowledged } = messages
   return {
     open: () => handshake(messages.port, '/v1/stream', messages.subprotocol),
     writes(index, count) {
@@ -102,10 +102,14 @@ export function webSocketProtocol(messages: Messages): Protocol {
           const rest = bytes.subarray(at)
           return isPinged ? { count, rest, reply: PONG } : { count, rest }
         }
-        if (frame.opcode === PING) isPinged = true
-        else if (isAck(frame.payload)) count += 1
-        else throw new Error(`not an acknowledgement: ${frame.opcode} ${frame.payload.toString('latin1')}`)
         at = frame.end
+        if (frame.opcode === PING) {
+          isPinged = true
+          continue
+        }
+        const acks = acknowledged(frame.payload)
+        if (acks === 0) throw new Error(`a refusal: ${frame.opcode} ${frame.payload.toString('latin1')}`)
+        count += acks
       }
     },
   }

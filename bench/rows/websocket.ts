@@ -97,9 +97,18 @@ function streamProtocol({ isJson, deltas, transactions }: Write, port: number, p
     subprotocol: isJson ? 'mmsb.v1.json' : 'mmsb.v1.bin',
     message: (index, count) => (isJson ? json(index) : Buffer.concat(Array(count).fill(frame(index)))),
     writesPerMessage: transactions,
-    // Binary answers begin with their type, 1; the bare server and JSON answer text.
-    isAck: (payload) => payload[0] === 1 || payload.includes('"ack"'),
+    acknowledged,
   })
+}
+
+const ACK_BYTES = 32
+
+/** Binary acks hold their count, one ack after another; the bare server and JSON answer each write with a text. */
+function acknowledged(payload: Buffer): number {
+  if (payload[0] !== 1) return payload.includes('"ack"') ? 1 : 0
+  let count = 0
+  for (let at = 0; at < payload.length; at += ACK_BYTES) count += payload.readUInt32LE(at + 24)
+  return count
 }
 
 /** Why a single write is not taken, or null. */

@@ -1,15 +1,43 @@
 /**
  * The binary messages of subprotocol mmsb.v1.bin: see "WebSocket, binary" in docs/FORMAT.md.
  *
- * Invariant: nothing is read outside the message, whatever it holds.
+ * Invariants: nothing is read outside a message, whatever it holds; in what is written every field that is wider than a byte
+ * lies at a multiple of its size, and values at a multiple of 8, counted from the start of the message.
  */
 import { type MmsbError, problemOf } from '../errors.js'
 import { FRAME_HEADER_BYTES, FRAME_MAGIC } from '../limits.js'
+import { align8 } from '../state/bytes.js'
+import { changeBytes, type EventChange, encodeChange } from '../state/event-file.js'
+import type {
+  ChangeMessage,
+  DataMode,
+  PagePart,
+  SnapshotMessage,
+  SnapshotPage,
+  StreamMessage,
+} from '../stream/messages.js'
 
 const ACK = 1
-const ERROR = 2
-const ACK_BYTES = 24
-const ERROR_HEAD_BYTES = 24
+const REFUSAL = 2
+const TYPES = {
+  subscribed: 3,
+  snapshot: 4,
+  change: 5,
+  progress: 6,
+  compacted: 7,
+  overflow: 8,
+  unsubscribed: 9,
+  error: 10,
+} as const
+const DATA_MODES: readonly DataMode[] = ['none', 'ranges', 'values']
+const ACK_BYTES = 32
+const REFUSAL_HEAD_BYTES = 24
+const HEAD_BYTES = 16
+const BODY_HEAD_BYTES = 16
+const VERSION_BYTES = 8
+const NO_BYTES = Buffer.alloc(0)
+const NO_RANGES = new Uint32Array(0)
+const NO_VALUES = new Uint8Array(0)
 
 /**
  * The frames of a message, one after another. The last item is null when the rest is no frame: nothing after that point can
@@ -30,26 +58,137 @@ export function* framesOf(message: Buffer): Generator<Buffer | null> {
   }
 }
 
-/** The frame with this sequence number was committed in `epoch`. */
-export function ackMessage(sequence: number, epoch: number): Buffer {
-  const out = Buffer.alloc(ACK_BYTES)
-  out.writeUInt16LE(ACK, 0)
-  out.writeUInt32LE(ACK_BYTES, 4)
-  out.writeBigUInt64LE(BigInt(sequence), 8)
-  out.writeBigUInt64LE(BigInt(epoch), 16)
+/** The frames with these sequence numbers, ascending, were committed in `epoch`: an entry for each run of them. */
+export function ackMessage(sequences: readonly number[], epoch: number): Buffer {
+  let runs = 0
+  for (let i = 0; i < sequences.length; i++) if (i === 0 || sequences[i] !== sequences[i - 1]! + 1) runs++
+  const out = Buffer.alloc(runs * ACK_BYTES)
+  let at = 0
+  for (let start = 0; start < sequences.length; at += ACK_BYTES) {
+    let end = start + 1
+    while (end < sequences.length && sequences[end] === sequences[end - 1]! + 1) end++
+    out.writeUInt16LE(ACK, at)
+    out.writeUInt32LE(ACK_BYTES, at + 4)
+    writeU64(out, sequences[start]!, at + 8)
+    writeU64(out, epoch, at + 16)
+    writeU64(out, end - start, at + 24)
+    start = end
+  }
   return out
 }
 
 /** The frame with this sequence number was refused. */
-export function errorMessage(sequence: number, error: MmsbError): Buffer {
-  const { status, code, detail, hint } = problemOf(error)
-  const json = Buffer.from(JSON.stringify({ code, detail, hint }))
-  const out = Buffer.alloc(ERROR_HEAD_BYTES + Math.ceil(json.length / 8) * 8)
-  out.writeUInt16LE(ERROR, 0)
+export function refusalMessage(sequence: number, error: MmsbError): Buffer {
+  const json = problemJson(error)
+  const out = Buffer.alloc(REFUSAL_HEAD_BYTES + align8(json.length))
+  out.writeUInt16LE(REFUSAL, 0)
   out.writeUInt32LE(out.length, 4)
-  out.writeBigUInt64LE(BigInt(sequence), 8)
-  out.writeUInt16LE(status, 16)
+  writeU64(out, sequence, 8)
+  out.writeUInt16LE(error.status, 16)
   out.writeUInt32LE(json.length, 20)
-  json.copy(out, ERROR_HEAD_BYTES)
+  json.copy(out, REFUSAL_HEAD_BYTES)
   return out
+}
+
+/** The first part of a message to subscription `id`, before a body of so many bytes. */
+export function messageHead(id: string, message: StreamMessage, bodyBytes: number): Buffer {
+  const idBytes = Buffer.byteLength(id)
+  const out = Buffer.alloc(HEAD_BYTES + align8(idBytes))
+  out.writeUInt16LE(TYPES[message.type], 0)
+  out.writeUInt16LE(idBytes, 2)
+  out.writeUInt32LE(out.length + bodyBytes, 4)
+  writeU64(out, epochOf(message), 8)
+  out.write(id, HEAD_BYTES)
+  return out
+}
+
+/** The rest of a message, which does not depend on whom it goes to. */
+export function messageBody(message: StreamMessage): Buffer {
+  switch (message.type) {
+    case 'change':
+      return changeBody(message)
+    case 'snapshot':
+      return snapshotBody(message)
+    case 'error':
+      return errorBody(message.error)
+    default:
+      return NO_BYTES
+  }
+}
+
+function epochOf(message: StreamMessage): number {
+  if (message.type === 'error') return 0
+  if (message.type === 'compacted') return message.minEpoch
+  return message.type === 'overflow' ? message.resumeFrom : message.epoch
+}
+
+function changeBody({ first, parts, mode }: ChangeMessage): Buffer {
+  const changes = parts.map((part) => changeOf(part, mode))
+  const sizes = changes.map(changeBytes)
+  const out = Buffer.alloc(sizes.reduce((sum, size) => sum + size, BODY_HEAD_BYTES))
+  writeU64(out, first, 0)
+  out.writeUInt32LE(changes.length, 8)
+  out.writeUInt32LE(DATA_MODES.indexOf(mode), 12)
+  let at = BODY_HEAD_BYTES
+  for (const [i, change] of changes.entries()) {
+    encodeChange(out, at, change, sizes[i]!)
+    at += sizes[i]!
+  }
+  return out
+}
+
+function changeOf(part: PagePart, mode: DataMode): EventChange {
+  const { page, kind, dtype, shape, ranges } = part.change
+  return {
+    page,
+    kind,
+    dtype,
+    shape,
+    ranges: mode === 'none' ? NO_RANGES : ranges,
+    values: mode === 'values' ? part.values() : NO_VALUES,
+  }
+}
+
+function snapshotBody({ pages }: SnapshotMessage): Buffer {
+  const changes = pages.map(wholePage)
+  const sizes = changes.map(changeBytes)
+  const out = Buffer.alloc(sizes.reduce((sum, size) => sum + VERSION_BYTES + size, BODY_HEAD_BYTES))
+  out.writeUInt32LE(pages.length, 8)
+  out.writeUInt32LE(DATA_MODES.indexOf('values'), 12)
+  let at = BODY_HEAD_BYTES
+  for (const [i, change] of changes.entries()) {
+    writeU64(out, pages[i]!.version, at)
+    encodeChange(out, at + VERSION_BYTES, change, sizes[i]!)
+    at += VERSION_BYTES + sizes[i]!
+  }
+  return out
+}
+
+const wholePage = ({ name, kind, dtype, shape, values }: SnapshotPage): EventChange => ({
+  page: name,
+  kind,
+  dtype,
+  shape,
+  ranges: Uint32Array.of(0, values.length),
+  values,
+})
+
+function errorBody(error: MmsbError): Buffer {
+  const json = problemJson(error)
+  const out = Buffer.alloc(8 + align8(json.length))
+  out.writeUInt16LE(error.status, 0)
+  out.writeUInt32LE(json.length, 4)
+  json.copy(out, 8)
+  return out
+}
+
+function problemJson(error: MmsbError): Buffer {
+  const { code, detail, hint } = problemOf(error)
+  return Buffer.from(JSON.stringify({ code, detail, hint, ...error.extra }))
+}
+
+/** Without BigInt: numbers here stay below 2^53. */
+function writeU64(out: Buffer, value: number, at: number): void {
+  out.writeUInt32LE(value % 2 ** 32, at)
+  out.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4)
 }

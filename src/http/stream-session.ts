@@ -11,7 +11,7 @@ import { STREAM_TRANSACTIONS_IN_FLIGHT_MAX } from '../limits.js'
 import type { Connection } from '../stream/connection.js'
 import { jsonHead, jsonTail } from '../stream/messages.js'
 import type { SubscribeOptions } from '../stream/types.js'
-import { ackMessage, errorMessage, framesOf } from './binary.js'
+import { ackMessage, framesOf, refusalMessage } from './binary.js'
 import type { AppContext } from './context.js'
 import { toMmsbError } from './problem.js'
 import { SubscribeMessage, TransactionMessage, UnsubscribeMessage } from './schemas/stream.js'
@@ -42,6 +42,9 @@ export class StreamSession {
   #isPaused = false
   #isStopping = false
   #sequence = 0
+  /** Sequence numbers of frames committed in #ackedEpoch that the client has not been told of. */
+  #acked: number[] = []
+  #ackedEpoch = 0
   #onIdle: (() => void) | undefined
 
   constructor(rooms: SessionRooms) {
@@ -136,10 +139,26 @@ export class StreamSession {
             throw new MmsbError('INVALID_REQUEST', 'the message holds no frame where one should start')
           return context.bus.submit(frame)
         },
-        (epoch) => sink.write(binaryFrame(ackMessage(sequence, epoch))),
-        (error) => sink.write(binaryFrame(errorMessage(sequence, this.#toError(error)))),
+        (epoch) => this.#acknowledge(sequence, epoch),
+        (error) => sink.write(binaryFrame(refusalMessage(sequence, this.#toError(error)))),
       )
     }
+  }
+
+  /** Frames of one epoch are answered by one message: all are told of it before the next turn of the event loop. */
+  #acknowledge(sequence: number, epoch: number): void {
+    if (this.#acked.length > 0 && this.#ackedEpoch !== epoch) this.#sendAcks()
+    if (this.#acked.length === 0) process.nextTick(this.#sendAcks)
+    this.#ackedEpoch = epoch
+    this.#acked.push(sequence)
+  }
+
+  readonly #sendAcks = (): void => {
+    if (this.#acked.length === 0) return
+    // A repeat of an idempotency key in one epoch is told before what came between.
+    const sequences = this.#acked.sort((a, b) => a - b)
+    this.#rooms.sink.write(binaryFrame(ackMessage(sequences, this.#ackedEpoch)))
+    this.#acked = []
   }
 
   /** Runs a transaction and answers it; holds the client back while too many are under way. */

@@ -21,7 +21,7 @@ import type { AppContext } from './context.js'
 import { PROBLEM_TYPE } from './problem.js'
 import { SocketSink } from './socket-sink.js'
 import { StreamSession } from './stream-session.js'
-import { jsonFrame } from './ws-frames.js'
+import { jsonFrame, streamFrame } from './ws-frames.js'
 
 export const STREAM_PATH = '/v1/stream'
 export const JSON_PROTOCOL = 'mmsb.v1.json'
@@ -58,9 +58,9 @@ export function attachStream(server: Server, context: AppContext, log: FastifyBa
   }
 
   const open = (webSocket: WebSocket, socket: Socket): void => {
-    const sink = new SocketSink(socket, jsonFrame)
-    const connection = context.hub.connect(sink)
     const isBinary = webSocket.protocol === BINARY_PROTOCOL
+    const sink = new SocketSink(socket, isBinary ? streamFrame : jsonFrame)
+    const connection = context.hub.connect(sink)
     const onInternal = (cause: unknown): void => log.error({ err: cause }, 'internal error')
     const session = new StreamSession({ context, socket: webSocket, sink, connection, isBinary, onInternal })
     sessions.set(webSocket, session)

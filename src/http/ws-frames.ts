@@ -4,6 +4,7 @@
  * Why not leave it to the library: a message to a thousand readers is framed once here and written as it is to each socket.
  */
 import { jsonHead, jsonTail, type StreamMessage } from '../stream/messages.js'
+import { messageBody, messageHead } from './binary.js'
 
 const FIN_TEXT = 0x81
 const FIN_BINARY = 0x82
@@ -36,15 +37,31 @@ export function textFrame(text: string): Frame {
 /** A binary message. */
 export const binaryFrame = (payload: Buffer): Frame => [headerOf(FIN_BINARY, payload.length), payload]
 
+/** A message whose parts lie apart: copied together unless the second one is large. */
+function framed(first: number, head: Buffer, tail: Buffer): Frame {
+  const header = headerOf(first, head.length + tail.length)
+  return tail.length > COPY_MAX_BYTES
+    ? [Buffer.concat([header, head]), tail]
+    : [Buffer.concat([header, head, tail])]
+}
+
 /** A stream message in JSON, addressed to subscription `id`. Its bytes are made once, however many get them. */
 export function jsonFrame(id: string, message: StreamMessage): Frame {
   if (!('encoded' in message)) return textFrame(jsonHead(message.type, id) + jsonTail(message))
   return message.encoded(`ws ${id}`, () => {
     const tail = message.encoded('json', () => Buffer.from(jsonTail(message)))
-    const head = Buffer.from(jsonHead(message.type, id))
-    const header = headerOf(FIN_TEXT, head.length + tail.length)
-    return tail.length > COPY_MAX_BYTES
-      ? [Buffer.concat([header, head]), tail]
-      : [Buffer.concat([header, head, tail])]
+    return framed(FIN_TEXT, Buffer.from(jsonHead(message.type, id)), tail)
+  })
+}
+
+/** A stream message as mmsb.v1.bin has it, addressed to subscription `id`. Its bytes are made once, however many get them. */
+export function streamFrame(id: string, message: StreamMessage): Frame {
+  if (!('encoded' in message)) {
+    const body = messageBody(message)
+    return framed(FIN_BINARY, messageHead(id, message, body.length), body)
+  }
+  return message.encoded(`bin ${id}`, () => {
+    const body = message.encoded('bin', () => messageBody(message))
+    return framed(FIN_BINARY, messageHead(id, message, body.length), body)
   })
 }

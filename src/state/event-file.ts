@@ -55,7 +55,8 @@ export function decodeEventHeader(bytes: Uint8Array): { from: number; to: number
 
 const bufferOf = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-function changeBytes({ page, shape, ranges, values }: EventChange): number {
+/** Bytes of a change as encodeChange writes it. */
+export function changeBytes({ page, shape, ranges, values }: EventChange): number {
   return (
     CHANGE_HEADER_BYTES +
     align8(shape.length * 4) +
@@ -82,7 +83,8 @@ export function encodeEpochEvent(event: EpochEvent): Uint8Array {
   return bytes
 }
 
-function encodeChange(bytes: Buffer, start: number, change: EventChange, size: number): void {
+/** Writes a change of `size` bytes where all is zero. */
+export function encodeChange(bytes: Buffer, start: number, change: EventChange, size: number): void {
   const { page, kind, dtype, shape, ranges, values } = change
   bytes.writeUInt32LE(size, start)
   bytes.writeUInt8(EVENT_KINDS.indexOf(kind), start + 4)
@@ -95,8 +97,8 @@ function encodeChange(bytes: Buffer, start: number, change: EventChange, size: n
   at += align8(shape.length * 4)
   bytes.write(page, at, 'utf8')
   at += align8(Buffer.byteLength(page))
-  for (const [i, bound] of ranges.entries()) bytes.writeUInt32LE(bound, at + i * 4)
-  at += ranges.length * 4
+  bytes.set(new Uint8Array(ranges.buffer, ranges.byteOffset, ranges.byteLength), at)
+  at += ranges.byteLength
   bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at)
 }
 

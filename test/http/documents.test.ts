@@ -1,7 +1,6 @@
 /** The routes, flags and bytes that documents name are those the code has. */
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
-import { ackMessage } from '../../src/http/binary.js'
 import { Process } from '../cli/process.js'
 import { serve } from './helpers.js'
 
@@ -45,9 +44,4 @@ t.test('every flag of `mmsb serve` a document names is there', async (t) => {
         t.ok(help.stdout.includes(`  ${flag}`), `${document}: ${flag}`)
     }
   }
-})
-
-t.test('the acknowledgement of docs/FORMAT.md', async (t) => {
-  const [, hex] = /The ack of the third frame[^`]*```hex\n([^`]+)```/.exec(read('docs/FORMAT.md')) ?? []
-  t.equal(ackMessage(3, 7).toString('hex'), hex?.replace(/\s/g, ''))
 })

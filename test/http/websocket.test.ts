@@ -369,58 +369,6 @@ t.test('handshakes that are refused get a problem document', async (t) => {
   t.match(plain, { status: 400, body: { code: 'INVALID_REQUEST' }, headers: { upgrade: 'websocket' } })
 })
 
-t.test('binary: frames in, acks and errors by sequence out, JSON beside them', async (t) => {
-  const { bus, connect } = await stream(t)
-  const { FrameWriter } = await import('../../src/state/frame-writer.js')
-  const { id } = bus.page('prices')
-  const frame = (values: number[], expectVersion?: number): Buffer => {
-    const expect = expectVersion === undefined ? [] : [{ pageId: id, version: expectVersion }]
-    const writer = new FrameWriter({ expect })
-    writer.delta(id, 'f32', 4, { offset: 0, values })
-    return Buffer.from(writer.finish())
-  }
-  const client = await connect(['mmsb.v1.bin'])
-  await client.ask({ type: 'subscribe', id: 's', pages: ['prices'] })
-  client.send(Buffer.concat([frame([1]), frame([2, 3])]))
-  client.send(
-    Buffer.concat([
-      frame([9], 1),
-      Buffer.from('no frame at all, but long enough to look for one'),
-      frame([8]),
-    ]),
-  )
-  client.send(frame([4]))
-  await client.until(() => client.binary.length === 5)
-  const answers = client.binary.map((b) => ({
-    type: b.readUInt16LE(0),
-    bytes: b.readUInt32LE(4),
-    sequence: Number(b.readBigUInt64LE(8)),
-    body: b.subarray(16),
-  }))
-  t.ok(answers.every(({ bytes }, i) => bytes === client.binary[i]!.length && bytes % 8 === 0))
-  const bySequence = new Map(answers.map((answer) => [answer.sequence, answer]))
-  t.same([...bySequence.keys()].sort(), [1, 2, 3, 4, 5])
-  for (const sequence of [1, 2, 5]) {
-    const { type, body } = bySequence.get(sequence)!
-    t.equal(type, 1)
-    t.ok(body.readBigUInt64LE(0) >= 4n)
-  }
-  for (const [sequence, status, code] of [
-    [3, 412, 'PRECONDITION_FAILED'],
-    [4, 400, 'INVALID_REQUEST'],
-  ] as const) {
-    const { type, body } = bySequence.get(sequence)!
-    t.same([type, body.readUInt16LE(0)], [2, status])
-    t.match(JSON.parse(body.subarray(8, 8 + body.readUInt32LE(4)).toString()), {
-      code,
-      detail: String,
-      hint: String,
-    })
-  }
-  t.same(bus.read('prices'), Float32Array.of(4, 3, 0, 0))
-  await client.until(() => client.changes('s').length > 0)
-})
-
 t.test('snapshot and changes meet without gap or double, whatever is written meanwhile', async (t) => {
   const { bus, connect } = await stream(t)
   let isWriting = true
