@@ -107,10 +107,10 @@ export class Batch {
     return Uint32Array.from(ids).sort()
   }
 
-  /** The frames one after another. */
-  frames(): Uint8Array {
+  /** The frames one after another: a single one as it is, several in `room`, which must hold `frameBytes`. */
+  frames(room: (sizeBytes: number) => Uint8Array): Uint8Array {
     if (this.pendings.length === 1) return (this.pendings[0] as Pending).frame
-    const all = new Uint8Array(this.frameBytes)
+    const all = room(this.frameBytes)
     let at = 0
     for (const { frame } of this.pendings) {
       all.set(frame, at)

@@ -76,6 +76,7 @@ export class Committer {
   /** The append of an epoch that a synchronous read published early; the next append comes after it. */
   #trailingAppend: Promise<unknown> | undefined
   #lastResult: ExecuteResult | undefined
+  readonly #room = frameRoom()
 
   constructor(rooms: StageRooms) {
     this.#rooms = rooms
@@ -301,7 +302,7 @@ export class Committer {
 
   #runInMemory(flight: InFlight): void {
     const plan = flight.batch.plan()
-    const frames = flight.batch.frames()
+    const frames = flight.batch.frames(this.#room)
     if (!leavesEventLoop(plan, frames)) {
       try {
         flight.result = this.#execute(plan, frames)
@@ -321,7 +322,7 @@ export class Committer {
 
   async #runDurably(flight: InFlight, store: Store): Promise<void> {
     const { batch } = flight
-    const frames = batch.frames()
+    const frames = batch.frames(this.#room)
     if (this.#trailingAppend !== undefined) {
       await this.#trailingAppend
       this.#trailingAppend = undefined
@@ -549,6 +550,19 @@ function changeOf(page: PageRecord, kind: PageChange['kind'], ranges: Uint32Arra
 }
 
 /** Whether an execution may hold the event loop too long and belongs on another thread. */
+/**
+ * Room for the frames of an epoch, kept from one to the next: fresh memory costs a page fault every 4 KiB. Two take turns,
+ * since the append of an epoch that a synchronous read published early may still be under way while the next is made.
+ */
+function frameRoom(): (sizeBytes: number) => Uint8Array {
+  let [current, other] = [new Uint8Array(0), new Uint8Array(0)]
+  return (sizeBytes) => {
+    ;[current, other] = [other, current]
+    if (current.byteLength < sizeBytes) current = new Uint8Array(2 ** Math.ceil(Math.log2(sizeBytes)))
+    return current.subarray(0, sizeBytes)
+  }
+}
+
 function leavesEventLoop(plan: Plan, frames: Uint8Array): boolean {
   const payloadNs = frames.byteLength / 2
   return (plan.observedNs || plan.costNs) + payloadNs > PLAN_ASYNC_THRESHOLD_NS
