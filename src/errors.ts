@@ -59,8 +59,8 @@ export const ERRORS = {
   },
   PAGE_IN_USE: {
     status: 409,
-    title: 'Other pages derive from this page',
-    hint: 'Delete those first, or use ?cascade=true.',
+    title: 'Others derive from it or call it',
+    hint: 'Delete those first; a page with all that derives from it goes with ?cascade=true.',
   },
   PAGE_READ_ONLY: {
     status: 409,

@@ -214,12 +214,14 @@ export class Bus {
    */
   async createMany(pages: readonly NamedDefinition[]): Promise<{ epoch: number; pages: PageInfo[] }> {
     return this.#untilFresh(async () => {
-      const records = draftPages(this.#draftRooms, pages)
-      for (const record of records) this.#checkBackend(record)
-      const { epoch } = await this.#committer.commit(
-        pendingOfCreates(records, this.#registry.functions.worldAge),
-      )
-      return { epoch, pages: records.map((record) => this.#info(record)) }
+      const { result } = await this.#withDrafts(pages, async (records) => {
+        for (const record of records) this.#checkBackend(record)
+        const { epoch } = await this.#committer.commit(
+          pendingOfCreates(records, this.#registry.functions.worldAge),
+        )
+        return { created: true, result: { epoch, pages: records.map((record) => this.#info(record)) } }
+      })
+      return result
     })
   }
 
@@ -788,8 +790,8 @@ export class Bus {
   // ---- helpers ----------------------------------------------------------------------------------------------------
 
   async #define(name: string, definition: PageDefinition): Promise<CreateResult> {
-    return this.#untilFresh(async () => {
-      const [record] = draftPages(this.#draftRooms, [{ name, definition }]) as [PageRecord]
+    const define = async ([record]: readonly PageRecord[]): Promise<CreateResult> => {
+      if (record === undefined) throw new MmsbError('INTERNAL', 'A draft was lost.')
       this.#refuseCycle(record)
       this.#checkBackend(record)
       try {
@@ -804,7 +806,30 @@ export class Bus {
         if (raced) return this.#existing(existing, record)
         throw error
       }
-    })
+    }
+    return this.#untilFresh(() => this.#withDrafts([{ name, definition }], define))
+  }
+
+  /**
+   * Drafts pages and does `work` with them. Ids that no page was created with are given back, unless more were taken since:
+   * who repeats a definition for years uses none up.
+   */
+  async #withDrafts<T extends { readonly created: boolean }>(
+    pages: readonly NamedDefinition[],
+    work: (records: readonly PageRecord[]) => Promise<T>,
+  ): Promise<T> {
+    const first = this.#nextPageId
+    let next: number | undefined
+    let created = false
+    try {
+      const records = draftPages(this.#draftRooms, pages)
+      next = this.#nextPageId
+      const done = await work(records)
+      created = done.created
+      return done
+    } finally {
+      if (!created && (next ?? this.#nextPageId) === this.#nextPageId) this.#nextPageId = first
+    }
   }
 
   get #draftRooms(): DraftRooms {
@@ -846,6 +871,7 @@ export class Bus {
     if (this.#nextPageId > PAGE_ID_MAX) throw new MmsbError('INTERNAL', 'All page ids are used up.')
     return this.#nextPageId++
   }
+
   // ---- views ------------------------------------------------------------------------------------------------------
 
   #copy(page: PageRecord, { offset = 0, count }: { offset?: number; count?: number }): TypedArray {

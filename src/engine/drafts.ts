@@ -2,7 +2,7 @@
  * Page records for definitions, compiled against the published state: what a transaction that creates pages is made of.
  *
  * Invariants: pages made together may derive from those before them in the list, and read the past of any of them; nothing
- * is changed but ids taken, which are never given twice.
+ * is changed but ids taken.
  */
 import { MmsbError } from '../errors.js'
 import type { Graph } from '../graph/graph.js'

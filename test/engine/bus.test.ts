@@ -171,6 +171,35 @@ t.test('pages: same definition, other definition, cycles, use, deletion', async 
   t.match(bus.graph(), { nodes: [], edges: [] })
 })
 
+t.test('ids that no page was created with are given again', async (t) => {
+  const bus = await open(t)
+  await bus.create('a', { dtype: 'u8', shape: [2] })
+  for (let i = 0; i < 3; i++) await bus.create('a', { dtype: 'u8', shape: [2] })
+  await t.rejects(bus.create('a', { dtype: 'i8', shape: [2] }), { code: 'PAGE_EXISTS' })
+  await t.rejects(bus.create('g', { dtype: 'u8', shape: [2], location: 'gpu' }), {
+    code: 'UNSUPPORTED_LOCATION',
+  })
+  const past = { op: 'map', inputs: { p: { prev: 'a' } }, expr: 'p +' }
+  await t.rejects(bus.derive('d', past), { code: 'INVALID_EXPRESSION' })
+  await t.rejects(
+    bus.createMany([
+      { name: 'b', definition: { dtype: 'u8', shape: [2] } },
+      { name: 'a', definition: { dtype: 'u8', shape: [2] } },
+    ]),
+    { code: 'PAGE_EXISTS' },
+  )
+  const made = await Promise.allSettled(
+    ['b', 'b', 'a', 'c'].map((name) => bus.create(name, { dtype: 'i8', shape: [2] })),
+  )
+  t.same(
+    made.map(({ status }) => status),
+    ['fulfilled', 'fulfilled', 'rejected', 'fulfilled'],
+  )
+  const ids = [...bus.pages().pages.map(({ id }) => id)]
+  t.same([...new Set(ids)], ids)
+  t.ok(Math.max(...ids) <= 5, ids.join())
+})
+
 t.test('many pages in one epoch, with derived ones on top of each other', async (t) => {
   const bus = await open(t)
   const { epoch } = await bus.createMany([
