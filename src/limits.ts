@@ -105,6 +105,11 @@ export const HISTORY_SCAN_EPOCHS = 100_000
 export const HISTORY_ANSWER_BYTES = 16 * 1024 ** 2
 export const HISTORY_LIMIT_DEFAULT = 100
 export const HISTORY_LIMIT_MAX = 1_000
+/** Past changes: one answer has about so many bytes of values and ranges, and has looked at so many epochs. */
+export const PAST_ANSWER_BYTES = 1024 ** 2
+export const PAST_ANSWER_EPOCHS = 4_096
+/** The thread that replays past changes ends, and with it its state, when nobody has asked for so long. */
+export const PAST_IDLE_MS = 20_000
 /** Requests about the past that wait for their turn; beyond, OVERLOADED. */
 export const REPLAY_QUEUE_MAX = 256
 
@@ -129,6 +134,17 @@ export const STREAM_CONNECTIONS_MAX = 10_000
 /** Bytes of pages a snapshot, and bytes of values a change message, may carry. */
 export const STREAM_SNAPSHOT_MAX_BYTES = 64 * 1024 ** 2
 export const STREAM_CHANGE_MAX_BYTES = 64 * 1024 ** 2
+/** Epochs kept in memory for readers who come back: no more than these, nor than so many bytes of them. */
+export const STREAM_RECENT_EPOCHS = 16_384
+export const STREAM_RECENT_MAX_BYTES = 32 * 1024 ** 2
+/** What nobody subscribes to any more is followed for so long, in case somebody comes back; at most so many kinds of it. */
+export const STREAM_LINGER_MS = 30_000
+export const STREAM_LINGERING_MAX = 256
+/** A reader who catches up gets more while less than this is queued for him, and for so long at a time. */
+export const STREAM_CATCH_UP_QUEUE_BYTES = 256 * 1024
+export const STREAM_CATCH_UP_SLICE_MS = 2
+/** Pieces of the replayed past that are shared by those who ask for the same. */
+export const PAST_SHARED_PIECES_MAX = 32
 /** Transactions of one WebSocket that wait for their epoch before the server stops reading from it. */
 export const STREAM_TRANSACTIONS_IN_FLIGHT_MAX = 4_096
 /** A WebSocket that shows no sign of life between two of these is dropped. */

@@ -17,6 +17,7 @@ import {
   HISTORY_LIMIT_MAX,
   MEMORY_QUOTA_DEFAULT_BYTES,
   PAGE_ID_MAX,
+  PAST_IDLE_MS,
 } from '../limits.js'
 import { DTYPE_INFO, type TypedArray } from '../state/dtype.js'
 import type {
@@ -76,6 +77,8 @@ import type {
   PageHistory,
   PageInfo,
   PageShape,
+  PastEpochs,
+  PastEpochsQuery,
   TransactionInput,
   VerifyResult,
 } from './types.js'
@@ -123,6 +126,8 @@ export class Bus {
   #store: Store | undefined
   #dataDir: string | undefined
   #replay: ReplayClient | undefined
+  /** Replays changes for those who catch up: apart from the rest, which would move its state to and fro. */
+  #changes: ReplayClient | undefined
   readonly #verifying = new Set<ReplayClient>()
   #nextPageId = 1
   #checkpointing: Promise<unknown> = Promise.resolve()
@@ -176,6 +181,7 @@ export class Bus {
     this.#store = store
     this.#dataDir = dir
     this.#replay = new ReplayClient({ dir, quotaBytes: this.#quotaBytes })
+    this.#changes = new ReplayClient({ dir, quotaBytes: this.#quotaBytes, idleMs: PAST_IDLE_MS })
   }
 
   get #rooms(): StageRooms {
@@ -537,6 +543,20 @@ export class Bus {
   }
 
   /**
+   * What changed in the epochs after `after`, as subscribers were told: replayed in a thread of its own, a bounded piece at a
+   * time. Throws EPOCH_NOT_FOUND, EPOCH_COMPACTED.
+   */
+  async pastChanges(query: PastEpochsQuery, options: PastOptions = {}): Promise<PastEpochs> {
+    const { after, to } = query
+    this.#checkEpoch(after)
+    this.#checkEpoch(to)
+    if (after > to) throw new MmsbError('INVALID_REQUEST', `after: ${after} is after to, ${to}.`)
+    this.#committer.refuseWhenFailed()
+    if (this.#changes === undefined) throw this.#compacted(after)
+    return this.#changes.ask<PastEpochs>({ kind: 'changes', query }, options.signal)
+  }
+
+  /**
    * Replays the log from `from` (default: from as far back as it goes) to `to` (default: the newest epoch) and compares the
    * digest at every epoch with the one recorded. In a thread of its own, so that other questions go on.
    */
@@ -779,7 +799,11 @@ export class Bus {
 
   async #close(): Promise<void> {
     try {
-      await Promise.all([this.#replay?.close(), ...[...this.#verifying].map((client) => client.close())])
+      await Promise.all([
+        this.#replay?.close(),
+        this.#changes?.close(),
+        ...[...this.#verifying].map((client) => client.close()),
+      ])
       await this.#checkpointing
       await this.#committer.close()
     } finally {

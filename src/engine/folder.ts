@@ -7,12 +7,12 @@ import path from 'node:path'
 import { MmsbError } from '../errors.js'
 import { crc32c } from '../ffi/library.js'
 import { DTYPE_INFO, type TypedArray } from '../state/dtype.js'
-import type { EpochEvent, EventChange } from '../state/event-file.js'
+import type { EpochEvent } from '../state/event-file.js'
 import { HistoryReader } from '../store/history.js'
 import { realIo } from '../store/io.js'
 import { lockFolder } from '../store/lock.js'
 import { inspectLog } from '../store/log.js'
-import type { ReplayedEpoch } from './rebuild.js'
+import { pastEpochOf } from './past-epochs.js'
 import type { PageRecord } from './registry.js'
 import { Timeline } from './replay.js'
 import type { PageShape } from './types.js'
@@ -54,37 +54,7 @@ export class ReadFolder {
 
   /** Goes on to a later epoch and calls back for each on the way, with what subscribers were told of it. */
   replayTo(epoch: number, visit: (event: EpochEvent) => void): void {
-    this.#timeline.seek(epoch, (replayed) => visit(this.#eventOf(replayed)))
-  }
-
-  #eventOf({ record, result, created, deleted }: ReplayedEpoch): EpochEvent {
-    const gone = new Set(deleted.map((page) => page.id))
-    const fresh = new Set(created.map((page) => page.id))
-    const changes: EventChange[] = []
-    for (const page of created) {
-      if (!gone.has(page.id)) changes.push(this.#changeOf(page, 'created', Uint32Array.of(0, page.elements)))
-    }
-    result.eachChange((id, ranges) => {
-      const page = this.#timeline.registry.byId(id)
-      if (page !== undefined && !gone.has(id)) changes.push(this.#changeOf(page, page.kind, ranges.slice()))
-    })
-    for (const page of deleted) {
-      if (!fresh.has(page.id)) changes.push(this.#changeOf(page, 'deleted', new Uint32Array(0)))
-    }
-    return { epoch: record.epoch, timestampMs: record.timestampMs, changes }
-  }
-
-  #changeOf(
-    { id, name, dtype, shape }: PageRecord,
-    kind: EventChange['kind'],
-    ranges: Uint32Array,
-  ): EventChange {
-    let count = 0
-    for (let i = 1; i < ranges.length; i += 2) count += ranges[i] as number
-    const { sizeBytes, view } = DTYPE_INFO[dtype]
-    const values = view(new ArrayBuffer(count * sizeBytes), 0, count)
-    if (count > 0) this.#timeline.context.gather(id, ranges, values)
-    return { page: name, kind, dtype, shape, ranges, values }
+    this.#timeline.seek(epoch, (replayed) => visit(pastEpochOf(this.#timeline, replayed)))
   }
 
   /** Every page, by name. */

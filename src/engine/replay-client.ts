@@ -9,6 +9,7 @@ import { type ErrorCode, MmsbError } from '../errors.js'
 import { REPLAY_QUEUE_MAX } from '../limits.js'
 import { startWorker, WorkerClient } from '../store/worker.js'
 import type { EpochQuery, PastRead } from './replay-queries.js'
+import type { PastEpochsQuery } from './types.js'
 
 export type ReplayRequest =
   | { readonly kind: 'peek'; readonly epoch: number; readonly name: string }
@@ -26,6 +27,7 @@ export type ReplayRequest =
       readonly to: number
       readonly names: readonly string[] | undefined
     }
+  | { readonly kind: 'changes'; readonly query: PastEpochsQuery }
   | {
       readonly kind: 'verify'
       readonly from: number
@@ -73,10 +75,16 @@ export class ReplayClient {
   #running = false
   #number = 0
   #closed = false
+  readonly #idleMs: number | undefined
+  #idleTimer: NodeJS.Timeout | undefined
 
-  constructor(options: { dir: string; quotaBytes: number }) {
+  /** With `idleMs` the thread, and the state it holds, ends when nobody has asked for so long. */
+  constructor(options: { dir: string; quotaBytes: number; idleMs?: number }) {
+    const { dir, quotaBytes, idleMs } = options
+    this.#idleMs = idleMs
     this.#data = {
-      ...options,
+      dir,
+      quotaBytes,
       cancelled: new Int32Array(new SharedArrayBuffer(4)),
       progress: new BigInt64Array(new SharedArrayBuffer(8)),
     }
@@ -103,8 +111,12 @@ export class ReplayClient {
 
   async #work(): Promise<void> {
     this.#running = true
+    clearTimeout(this.#idleTimer)
     for (let job = this.#waiting.shift(); job !== undefined; job = this.#waiting.shift()) await this.#run(job)
     this.#running = false
+    if (this.#idleMs === undefined || this.#closed) return
+    this.#idleTimer = setTimeout(() => void this.#forget(), this.#idleMs)
+    this.#idleTimer.unref()
   }
 
   async #run({ request, signal, resolve, reject }: Job): Promise<void> {
@@ -144,6 +156,7 @@ export class ReplayClient {
   /** Ends the thread; what waits is answered with BUS_FAILED. */
   async close(): Promise<void> {
     this.#closed = true
+    clearTimeout(this.#idleTimer)
     const waiting = this.#waiting
     this.#waiting = []
     for (const { reject } of waiting) reject(new MmsbError('BUS_FAILED', 'The bus is closed.'))

@@ -9,6 +9,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { MmsbError } from '../errors.js'
 import { crc32c } from '../ffi/library.js'
 import { HistoryReader } from '../store/history.js'
+import { pastEpochs } from './past-epochs.js'
 import { Timeline } from './replay.js'
 import type { ReplayAnswer, ReplayMessage, ReplayRequest, ReplayWorkerData } from './replay-client.js'
 import { diffPast, epochPast, epochsPast, historyPast, peekPast, readPast } from './replay-queries.js'
@@ -43,6 +44,8 @@ function answer(request: ReplayRequest): unknown {
       return historyPast(timeline, request.name, request.query)
     case 'diff':
       return diffPast(timeline, request.from, request.to, request.names)
+    case 'changes':
+      return pastEpochs(timeline, request.query)
     case 'verify':
       return verifyPast({ reader, quotaBytes, onPause: pause, ...request })
   }

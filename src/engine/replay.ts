@@ -117,6 +117,25 @@ export class Timeline {
     }
   }
 
+  /** Goes on from `from` towards the epoch, until `watch` has seen enough. Returns how far it came. */
+  walk(from: number, target: number, watch: (epoch: ReplayedEpoch) => 'on' | 'enough'): number {
+    this.seek(from)
+    let seen: 'on' | 'enough' = 'on'
+    try {
+      this.#forward(
+        target,
+        (replayed) => {
+          seen = watch(replayed)
+        },
+        () => seen === 'enough',
+      )
+    } catch (error) {
+      this.close()
+      throw error
+    }
+    return this.#standing.progress.epoch
+  }
+
   /** Takes the state to an epoch at or below the target from which records lead there. */
   #approach(target: number): void {
     const oldest = this.#undos[0]?.epoch
@@ -162,7 +181,11 @@ export class Timeline {
     }
   }
 
-  #forward(target: number, watch: ((epoch: ReplayedEpoch) => void) | undefined): void {
+  #forward(
+    target: number,
+    watch: ((epoch: ReplayedEpoch) => void) | undefined,
+    isEnough: () => boolean = () => false,
+  ): void {
     const { rooms, progress } = this.#standing
     if (progress.epoch >= target) return
     const undoEpochs = this.#options.undoEpochs ?? REPLAY_UNDO_EPOCHS
@@ -174,6 +197,7 @@ export class Timeline {
         if (this.#undos.length > 0) this.#forgetUndos()
         replayRecord(rooms, record, progress, watch === undefined ? {} : { executed: watch })
       }
+      if (isEnough()) return
       if (++sinceLook < REPLAY_CANCEL_EPOCHS) continue
       sinceLook = 0
       this.#options.onPause?.(record.epoch)

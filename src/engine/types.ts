@@ -84,6 +84,36 @@ export interface CommitEvent {
   readonly changes: readonly PageChange[]
 }
 
+/** A change as subscribers were told of it, with the values its ranges had then. */
+export interface PastChange extends PageChange {
+  /** Empty when they were not asked for. */
+  readonly values: TypedArray
+}
+
+/** A past epoch, as subscribers saw it. */
+export interface PastEpoch {
+  readonly epoch: number
+  readonly timestampMs: number
+  readonly changes: readonly PastChange[]
+}
+
+/** Some epochs of a range: those that changed a page asked for, ascending. */
+export interface PastEpochs {
+  readonly epochs: readonly PastEpoch[]
+  /** Every epoch up to here has been looked at. */
+  readonly through: number
+}
+
+export interface PastEpochsQuery {
+  /** Epochs after this one... */
+  readonly after: number
+  /** ...up to this one, as far as one answer goes. */
+  readonly to: number
+  /** Names and patterns, as in a subscription. */
+  readonly pages: readonly string[]
+  readonly values: boolean
+}
+
 export interface PageData {
   readonly name: string
   readonly dtype: Dtype

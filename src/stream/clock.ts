@@ -6,6 +6,8 @@ export interface StreamClock {
   every(periodMs: number, run: () => void): () => void
   /** Calls back once after `delayMs` unless the returned function is called first. Does not keep the process alive. */
   after(delayMs: number, run: () => void): () => void
+  /** Calls back once what is ready has had its turn, unless the returned function is called first. Keeps the process alive. */
+  soon(run: () => void): () => void
 }
 
 export const systemClock: StreamClock = {
@@ -18,6 +20,10 @@ export const systemClock: StreamClock = {
   after: (delayMs, run) => {
     const timer = setTimeout(run, delayMs)
     timer.unref()
+    return () => clearTimeout(timer)
+  },
+  soon: (run) => {
+    const timer = setTimeout(run, 1)
     return () => clearTimeout(timer)
   },
 }

@@ -8,7 +8,7 @@ import { MmsbError } from '../errors.js'
 import { STREAM_QUEUE_MAX_BYTES, STREAM_SUBSCRIPTIONS_MAX } from '../limits.js'
 import type { StreamHub } from './hub.js'
 import type { StreamMessage } from './messages.js'
-import { asMmsbError, Subscription } from './subscription.js'
+import { endOf, Subscription } from './subscription.js'
 import type { Sink, SubscribeOptions } from './types.js'
 
 /** The subscriptions of one reader, who has one queue. */
@@ -70,8 +70,8 @@ export class Connection {
         `from: epoch ${from} is not there yet, the newest is ${bus.epoch}`,
       )
     }
-    if (typeof from === 'number' && from < bus.epoch) {
-      this.sink.send(id, { type: 'compacted', minEpoch: bus.epoch })
+    if (typeof from === 'number') {
+      this.#resume(subscription, from)
       return
     }
     this.#subscriptions.set(id, subscription)
@@ -83,11 +83,21 @@ export class Connection {
     this.#serveWaiting()
   }
 
+  #resume(subscription: Subscription, from: number): void {
+    const { hub, sink } = this
+    if (!hub.reaches(subscription.patterns, subscription.needsValues, from)) {
+      sink.send(subscription.id, { type: 'compacted', minEpoch: hub.bus.minEpoch })
+      return
+    }
+    this.#subscriptions.set(subscription.id, subscription)
+    subscription.resume(from)
+  }
+
   /** Ends a subscription. False when there is none of this id. */
   unsubscribe(id: string): boolean {
     const subscription = this.#subscriptions.get(id)
     if (subscription === undefined) return false
-    this.end(subscription, { type: 'unsubscribed', epoch: this.hub.bus.epoch })
+    this.end(subscription, { type: 'unsubscribed', epoch: subscription.position })
     return true
   }
 
@@ -106,7 +116,7 @@ export class Connection {
   /** The sink is no longer congested. */
   drained(): void {
     if (this.#isClosed) return
-    for (const subscription of this.#subscriptions.values()) subscription.flushSoon()
+    for (const subscription of this.#subscriptions.values()) subscription.drained()
     this.#serveWaiting()
   }
 
@@ -140,7 +150,7 @@ export class Connection {
       const snapshot = subscription.start(true)
       if (snapshot !== undefined) this.#allowanceBytes = Math.max(0, this.sink.queuedBytes)
     } catch (error) {
-      this.end(subscription, { type: 'error', error: asMmsbError(error) })
+      this.end(subscription, endOf(error))
     }
   }
 }

@@ -6,16 +6,27 @@
  * shares the encoded bytes through the message. Nothing here waits: a sink that is full ends a lossless subscription with
  * the epoch to resume from, and lets a `latest` one fold epochs together until it drains.
  *
+ * The newest epochs are kept for a while (recent.ts), and a topic lives on a little longer than its last subscriber, so that who
+ * comes back soon goes on from memory; who was away longer is served out of the log (past.ts, catch-up.ts).
+ *
  * Invariants, per subscription: epochs ascend; none is delivered twice; one epoch is one message; what a snapshot shows and what
  * follows it meet without gap or overlap, because both are taken between epochs. Knows nothing of sockets or protocols.
  */
 import type { CommitEvent, PageChange } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
-import { STREAM_PROGRESS_INTERVAL_MS } from '../limits.js'
+import {
+  STREAM_LINGER_MS,
+  STREAM_LINGERING_MAX,
+  STREAM_PROGRESS_INTERVAL_MS,
+  STREAM_RECENT_MAX_BYTES,
+} from '../limits.js'
+import type { TypedArray } from '../state/dtype.js'
+import type { PatternSet } from '../state/pattern.js'
 import { type StreamClock, systemClock } from './clock.js'
 import { Connection } from './connection.js'
 import { type DataMode, PagePart } from './messages.js'
-import type { PatternSet } from './pattern.js'
+import { Past } from './past.js'
+import { inOrder, Recent, type RecentPart } from './recent.js'
 import type { Subscription } from './subscription.js'
 import { Topic } from './topic.js'
 import type { Sink, StreamBus } from './types.js'
@@ -23,7 +34,10 @@ import type { Sink, StreamBus } from './types.js'
 export interface HubStats {
   readonly connections: number
   readonly subscriptions: number
+  /** Different shapes of subscription. */
   readonly topics: number
+  /** Bytes of the epochs kept in memory for those who come back. */
+  readonly recentBytes: number
   readonly delivered: number
   readonly conflated: number
   readonly overflows: number
@@ -35,8 +49,12 @@ const NO_TOPICS: readonly Topic[] = []
 export class StreamHub {
   readonly bus: StreamBus
   readonly clock: StreamClock
+  readonly recent = new Recent()
+  readonly past: Past
   readonly counters = { delivered: 0, conflated: 0, overflows: 0 }
   readonly #topics = new Map<string, Topic>()
+  /** Topics without subscribers, those that lost them first leading. */
+  readonly #idle = new Set<Topic>()
   /** Page id -> the topics it belongs to; grows as pages change, follows the topics that come and go. */
   readonly #topicsOfPage = new Map<number, { readonly name: string; topics: readonly Topic[] }>()
   readonly #connections = new Set<Connection>()
@@ -46,6 +64,7 @@ export class StreamHub {
   constructor(bus: StreamBus, clock: StreamClock = systemClock) {
     this.bus = bus
     this.clock = clock
+    this.past = new Past(bus)
   }
 
   connect(sink: Sink): Connection {
@@ -57,12 +76,16 @@ export class StreamHub {
   /** Ends everything, without a word to the subscribers: the protocols say goodbye in their own way. */
   close(): void {
     for (const connection of this.#connections) connection.close()
+    for (const topic of [...this.#topics.values()]) this.#drop(topic)
   }
 
   stats(): HubStats {
     let subscriptions = 0
     for (const connection of this.#connections) subscriptions += connection.size
-    return { connections: this.#connections.size, subscriptions, topics: this.#topics.size, ...this.counters }
+    let topics = 0
+    for (const { subscribers } of this.#topics.values()) if (subscribers.size > 0) topics++
+    const { bytes: recentBytes } = this.recent
+    return { connections: this.#connections.size, subscriptions, topics, recentBytes, ...this.counters }
   }
 
   /** The topic of these pages and this data, made if need be. */
@@ -78,13 +101,30 @@ export class StreamHub {
       }
     }
     topic.subscribers.add(subscription)
+    topic.idleSinceMs = undefined
+    this.#idle.delete(topic)
     return topic
+  }
+
+  /** A reader of these pages can go on after this epoch. */
+  reaches(patterns: PatternSet, needsValues: boolean, after: number): boolean {
+    if (after >= this.bus.minEpoch) return true
+    const isListening = this.#topics.size > 0
+    return isListening && this.recent.reaches((name) => patterns.matches(name), after, needsValues)
   }
 
   leave(topic: Topic, subscription: Subscription): void {
     topic.subscribers.delete(subscription)
     if (topic.subscribers.size > 0) return
+    topic.idleSinceMs = this.clock.nowMs()
+    this.#idle.add(topic)
+    const [oldest] = this.#idle
+    if (oldest !== undefined && this.#idle.size > STREAM_LINGERING_MAX) this.#drop(oldest)
+  }
+
+  #drop(topic: Topic): void {
     this.#topics.delete(topic.key)
+    this.#idle.delete(topic)
     for (const entry of this.#topicsOfPage.values()) {
       if (entry.topics.includes(topic)) entry.topics = entry.topics.filter((other) => other !== topic)
     }
@@ -92,9 +132,11 @@ export class StreamHub {
     for (const stop of this.#stop) stop()
     this.#stop = []
     this.#topicsOfPage.clear()
+    this.recent.begin(0)
   }
 
   #listen(): void {
+    this.recent.begin(this.bus.epoch)
     this.#stop = [
       this.bus.onCommit((event) => this.#onCommit(event)),
       this.bus.onFailure((reason) => this.#onFailure(reason)),
@@ -107,24 +149,25 @@ export class StreamHub {
     const nowMs = this.clock.nowMs()
     for (const topic of touched) {
       const message = topic.takeMessage(event.epoch)
+      if (message === null) continue
       for (const subscription of topic.subscribers) subscription.offer(message, nowMs)
     }
   }
 
-  /** Lays each change into its topics; deletions first, for the name may have come to live again in the same epoch. */
+  /** Lays each change into its topics, and all of them into memory. */
   #split(event: CommitEvent): Set<Topic> {
     const touched = new Set<Topic>()
-    const lay = (change: PageChange): void => {
+    const kept: RecentPart[] = []
+    for (const change of inOrder(event.changes)) {
       const topics = this.#topicsFor(change)
-      if (topics.length === 0) return
       const part = new PagePart(change, (pageId, ranges) => this.bus.gather(pageId, ranges))
       for (const topic of topics) {
         topic.parts.push(part)
         touched.add(topic)
       }
+      kept.push({ change, values: valuesToKeep(part, topics) })
     }
-    for (const change of event.changes) if (change.kind === 'deleted') lay(change)
-    for (const change of event.changes) if (change.kind !== 'deleted') lay(change)
+    this.recent.add(event.epoch, kept)
     return touched
   }
 
@@ -147,8 +190,23 @@ export class StreamHub {
 
   #onTick(): void {
     const nowMs = this.clock.nowMs()
+    this.past.forget()
     for (const topic of this.#topics.values()) topic.forgetSnapshot()
+    for (const topic of this.#idle) {
+      if (nowMs - (topic.idleSinceMs ?? nowMs) >= STREAM_LINGER_MS) this.#drop(topic)
+    }
     for (const connection of this.#connections) connection.progress(nowMs, this.bus.epoch)
+  }
+}
+
+/** The values of a change, where somebody wants values and they are not too many to keep. */
+function valuesToKeep(part: PagePart, topics: readonly Topic[]): TypedArray | undefined {
+  if (!topics.some(({ mode }) => mode === 'values')) return undefined
+  if (part.valueBytes > STREAM_RECENT_MAX_BYTES) return undefined
+  try {
+    return part.values()
+  } catch {
+    return undefined
   }
 }
 

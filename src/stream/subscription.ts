@@ -5,11 +5,17 @@
  * `latest` one may fold epochs, and what it folded goes out as soon as reader and rate allow.
  */
 import { MmsbError } from '../errors.js'
-import { STREAM_CHANGE_MAX_BYTES, STREAM_PROGRESS_INTERVAL_MS, STREAM_RATE_MAX_HZ } from '../limits.js'
+import {
+  STREAM_CATCH_UP_QUEUE_BYTES,
+  STREAM_CHANGE_MAX_BYTES,
+  STREAM_PROGRESS_INTERVAL_MS,
+  STREAM_RATE_MAX_HZ,
+} from '../limits.js'
+import { type PatternSet, patternSet } from '../state/pattern.js'
+import { CatchUp } from './catch-up.js'
 import { Conflation } from './conflation.js'
 import type { Connection } from './connection.js'
-import type { ChangeMessage, DataMode, SnapshotMessage } from './messages.js'
-import { type PatternSet, patternSet } from './pattern.js'
+import type { ChangeMessage, DataMode, SnapshotMessage, StreamMessage } from './messages.js'
 import type { Topic } from './topic.js'
 import type { SubscribeOptions } from './types.js'
 
@@ -27,6 +33,8 @@ export class Subscription {
   #lastSentMs = 0
   #notBeforeMs = 0
   #folded: Conflation | undefined
+  /** Set while it is on its way from an old epoch to the present. */
+  #catchUp: CatchUp | undefined
   #cancelTimer: (() => void) | undefined
 
   /** @throws MmsbError INVALID_REQUEST */
@@ -61,7 +69,61 @@ export class Subscription {
     return snapshot
   }
 
+  /** Goes on after an epoch gone by: what it missed, at its own pace, then live. */
+  resume(after: number): void {
+    const { hub, sink } = this.#connection
+    const topic = hub.enter(this.#patterns, this.#mode, this)
+    this.#topic = topic
+    this.#lastSentMs = hub.clock.nowMs()
+    this.#cursor = after
+    sink.send(this.id, { type: 'subscribed', epoch: after })
+    this.#catchUp = new CatchUp(
+      hub,
+      { topic, after, needsValues: this.needsValues },
+      {
+        hasRoom: () => this.#isLatest || sink.queuedBytes < STREAM_CATCH_UP_QUEUE_BYTES,
+        take: (message) => this.#takeMissed(message),
+        live: () => this.#goLive(),
+        fail: (error) => this.#connection.end(this, endOf(error)),
+      },
+    )
+    this.#catchUp.pump()
+  }
+
+  get patterns(): PatternSet {
+    return this.#patterns
+  }
+
+  /** Those who take the latest get the values as of when they have caught up. */
+  get needsValues(): boolean {
+    return this.#mode === 'values' && !this.#isLatest
+  }
+
+  /** The epoch to go on from for one who has got what was sent so far. */
+  get position(): number {
+    if (this.#folded !== undefined) return this.#folded.first - 1
+    return this.#catchUp?.at ?? this.#connection.hub.bus.epoch
+  }
+
+  #takeMissed(message: ChangeMessage): void {
+    this.#cursor = message.epoch
+    try {
+      if (this.#isLatest) this.#fold(message)
+      else this.#send(message, this.#connection.hub.clock.nowMs())
+    } catch (error) {
+      this.#connection.end(this, endOf(error))
+    }
+  }
+
+  #goLive(): void {
+    this.#cursor = this.#connection.hub.recent.last
+    this.#catchUp = undefined
+    this.flushSoon()
+  }
+
   stop(): void {
+    this.#catchUp?.stop()
+    this.#catchUp = undefined
     this.#cancelTimer?.()
     this.#cancelTimer = undefined
     this.#folded = undefined
@@ -71,17 +133,23 @@ export class Subscription {
 
   /** Takes a commit, within it. */
   offer(message: ChangeMessage, nowMs: number): void {
-    if (message.epoch <= this.#cursor) return
+    if (message.epoch <= this.#cursor || this.#catchUp !== undefined) return
     this.#cursor = message.epoch
     try {
       if (this.#isLatest) this.#offerLatest(message, nowMs)
       else this.#offerLossless(message, nowMs)
     } catch (error) {
-      this.#connection.end(this, { type: 'error', error: asMmsbError(error) })
+      this.#connection.end(this, endOf(error))
     }
   }
 
-  /** After the sink drained: sends what was folded meanwhile. */
+  /** After the sink drained: sends what waits for room. */
+  drained(): void {
+    if (this.#catchUp === undefined) this.flushSoon()
+    else this.#catchUp.pump()
+  }
+
+  /** Sends what was folded meanwhile. */
   flushSoon(): void {
     if (this.#folded === undefined || this.#cancelTimer !== undefined) return
     const waitMs = this.#notBeforeMs - this.#connection.hub.clock.nowMs()
@@ -93,7 +161,7 @@ export class Subscription {
     if (this.#topic === undefined || this.#folded !== undefined) return
     if (nowMs - this.#lastSentMs < STREAM_PROGRESS_INTERVAL_MS / 2) return
     this.#lastSentMs = nowMs
-    this.#connection.sink.send(this.id, { type: 'progress', epoch })
+    this.#connection.sink.send(this.id, { type: 'progress', epoch: this.#catchUp?.at ?? epoch })
   }
 
   #offerLossless(message: ChangeMessage, nowMs: number): void {
@@ -112,13 +180,17 @@ export class Subscription {
       this.#send(message, nowMs)
       return
     }
+    this.#fold(message)
+    if (nowMs < this.#notBeforeMs) this.#flushAfter(this.#notBeforeMs - nowMs)
+  }
+
+  #fold(message: ChangeMessage): void {
     this.#folded ??= new Conflation(message.epoch)
     this.#folded.add(
       message.epoch,
       message.parts.map((part) => part.change),
     )
     this.#connection.hub.counters.conflated++
-    if (nowMs < this.#notBeforeMs) this.#flushAfter(this.#notBeforeMs - nowMs)
   }
 
   #send(message: ChangeMessage, nowMs: number): void {
@@ -151,12 +223,20 @@ export class Subscription {
       const message = folded.finish(this.#mode, (pageId, ranges) => bus.gather(pageId, ranges))
       if (message !== null) this.#send(message, clock.nowMs())
     } catch (error) {
-      this.#connection.end(this, { type: 'error', error: asMmsbError(error) })
+      this.#connection.end(this, endOf(error))
     }
   }
 }
 
-export const asMmsbError = (error: unknown): MmsbError =>
+/** The last message of a subscription that cannot go on. */
+export function endOf(error: unknown): StreamMessage {
+  const known = asMmsbError(error)
+  const minEpoch = known.extra?.minEpoch
+  if (known.code === 'EPOCH_COMPACTED' && typeof minEpoch === 'number') return { type: 'compacted', minEpoch }
+  return { type: 'error', error: known }
+}
+
+const asMmsbError = (error: unknown): MmsbError =>
   error instanceof MmsbError
     ? error
     : new MmsbError('INTERNAL', 'the change could not be sent', undefined, { cause: error })

@@ -3,8 +3,8 @@
  */
 import { MmsbError } from '../errors.js'
 import { STREAM_SNAPSHOT_MAX_BYTES } from '../limits.js'
+import type { PatternSet } from '../state/pattern.js'
 import { ChangeMessage, type DataMode, type PagePart, SnapshotMessage } from './messages.js'
-import type { PatternSet } from './pattern.js'
 import type { Subscription } from './subscription.js'
 import type { StreamBus } from './types.js'
 
@@ -14,6 +14,8 @@ export class Topic {
   readonly patterns: PatternSet
   readonly mode: DataMode
   readonly subscribers = new Set<Subscription>()
+  /** When it lost its last subscriber; undefined while it has some. */
+  idleSinceMs: number | undefined
   /** Of the epoch that is being split. */
   parts: PagePart[] = []
   #snapshot: SnapshotMessage | undefined
@@ -24,11 +26,17 @@ export class Topic {
     this.mode = mode
   }
 
-  takeMessage(epoch: number): ChangeMessage {
-    const message = new ChangeMessage(epoch, epoch, this.parts, this.mode)
+  /** What the subscribers are told of the epoch that was split. */
+  takeMessage(epoch: number): ChangeMessage | null {
+    const message = this.messageOf(epoch, this.parts)
     this.parts = []
     this.#snapshot = undefined
     return message
+  }
+
+  /** What the subscribers are told of an epoch that changed these of the pages; null: nothing. */
+  messageOf(epoch: number, parts: readonly PagePart[]): ChangeMessage | null {
+    return new ChangeMessage(epoch, epoch, parts, this.mode)
   }
 
   /** The matching pages as of now; shared by those who ask before the next change. Only between epochs. */

@@ -1,11 +1,13 @@
 /** The words of the stream: what it needs of a bus, what a subscriber asks for, where messages go. Types only. */
-import type { CommitEvent, PageShape } from '../engine/types.js'
+import type { CommitEvent, PageShape, PastEpochs, PastEpochsQuery } from '../engine/types.js'
 import type { TypedArray } from '../state/dtype.js'
 import type { DataMode, StreamMessage } from './messages.js'
 
 /** What the stream needs of a bus. */
 export interface StreamBus {
   readonly epoch: number
+  /** The oldest epoch to go on from. */
+  readonly minEpoch: number
   /** Why the bus has stopped, or null; then its state is that of no epoch. */
   readonly failure: string | null
   onFailure(listener: (reason: string) => void): () => void
@@ -14,6 +16,7 @@ export interface StreamBus {
   gather(pageId: number, ranges: Uint32Array): TypedArray
   pageNames(): readonly string[]
   peek(name: string): PageShape
+  pastChanges(query: PastEpochsQuery, options: { readonly signal: AbortSignal }): Promise<PastEpochs>
 }
 
 export interface SubscribeOptions {

@@ -1,6 +1,10 @@
 /** The stream as server-sent events. */
+import { mkdtempSync, rmSync } from 'node:fs'
 import { type ClientRequest, type IncomingMessage, request } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import t from 'tap'
+import type { BusOptions } from '../../src/engine/types.js'
 import { hubOf } from '../../src/stream/hub.js'
 import { Mirror } from '../stream/helpers.js'
 import { isProblem, listen, type Served, serve } from './helpers.js'
@@ -57,8 +61,9 @@ class Source {
 
 async function stream(
   t: Test,
+  options: BusOptions = {},
 ): Promise<Served & { open(query: string, headers?: Record<string, string>): Source }> {
-  const served = await serve(t)
+  const served = await serve(t, options)
   const { port } = await listen(served)
   await served.bus.create('risk.a', { dtype: 'u8', shape: [2] })
   const open = (query: string, headers?: Record<string, string>): Source => {
@@ -110,6 +115,31 @@ t.test('Last-Event-ID resumes; what is gone is said, with where to go on', async
   const late = open('pages=*', { 'last-event-id': '1' })
   await late.ended
   t.match(late.events, [{ id: '2', data: { type: 'compacted', minEpoch: 2 } }])
+})
+
+t.test('an epoch gone by: from the log, then live; Last-Event-ID overrides from', async (t) => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'mmsb-'))
+  const { bus, open } = await stream(t, { dataDir, fsync: 'off' })
+  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
+  await bus.derive('risk.b', { op: 'map', inputs: { a: 'risk.a' }, expr: 'a*2' })
+  for (let i = 1; i <= 5; i++) await bus.patch('risk.a', { values: [i] })
+  const from = open('pages=risk.*&from=0&data=values')
+  const header = open('pages=risk.*&from=0&data=values', { 'last-event-id': '4' })
+  await from.until(() => from.events.length === 8)
+  await header.until(() => header.events.length === 4)
+  await bus.patch('risk.a', { values: [6] })
+  await from.until(() => from.events.length === 9)
+  await header.until(() => header.events.length === 5)
+  t.same(
+    from.events.map(({ id, data }) => [id, data.type]),
+    [['0', 'subscribed'], ...[1, 2, 3, 4, 5, 6, 7, 8].map((epoch) => [String(epoch), 'change'])],
+  )
+  t.same(header.events[0], { id: '4', data: { type: 'subscribed', id: 'events', epoch: 4 } })
+  t.same(header.events.slice(1), from.events.slice(5))
+  t.same(from.events.at(-1)?.data.changes, [
+    { page: 'risk.a', kind: 'source', ranges: [[0, 1]], values: [6] },
+    { page: 'risk.b', kind: 'derived', ranges: [[0, 1]], values: [12] },
+  ])
 })
 
 t.test('what is wrong is a problem document, not a stream', async (t) => {

@@ -262,7 +262,7 @@ t.test('whatever is sent by mistake is answered, and the connection goes on', as
 
 t.test('garbage of every kind never closes the connection', async (t) => {
   const { bus, connect } = await stream(t)
-  const { epoch, digest } = bus.status()
+  const { digest } = bus.status()
   const client = await connect()
   const word = fc.constantFrom(
     'subscribe',
@@ -309,7 +309,8 @@ t.test('garbage of every kind never closes the connection', async (t) => {
     }),
     { numRuns: 300 },
   )
-  t.match(bus.status(), { epoch, digest }, 'nothing was applied')
+  // A transaction without ops is a tick, and may come by chance.
+  t.match(bus.status(), { digest }, 'nothing was applied')
   t.equal(client.socket.readyState, WebSocket.OPEN)
 })
 

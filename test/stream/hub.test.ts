@@ -1,15 +1,25 @@
 /** Queues, conflation, rates and progress, with a clock and readers that the test commands. */
 import t, { type Test } from 'tap'
-import type { CommitEvent, PageChange } from '../../src/engine/types.js'
+import type {
+  CommitEvent,
+  PageChange,
+  PastEpoch,
+  PastEpochs,
+  PastEpochsQuery,
+} from '../../src/engine/types.js'
 import { MmsbError } from '../../src/errors.js'
 import {
   CHANGED_RANGES_MAX,
   STREAM_CHANGE_MAX_BYTES,
+  STREAM_LINGER_MS,
   STREAM_PROGRESS_INTERVAL_MS,
   STREAM_QUEUE_MAX_BYTES,
   STREAM_SNAPSHOT_MAX_BYTES,
 } from '../../src/limits.js'
+import { patternSet } from '../../src/state/pattern.js'
+import { totalElements } from '../../src/state/ranges.js'
 import type { StreamClock } from '../../src/stream/clock.js'
+import type { Connection } from '../../src/stream/connection.js'
 import { StreamHub } from '../../src/stream/hub.js'
 import { jsonHead, jsonTail, type StreamMessage } from '../../src/stream/messages.js'
 import type { Sink, StreamBus } from '../../src/stream/types.js'
@@ -29,6 +39,10 @@ class FakeClock implements StreamClock {
 
   after(delayMs: number, run: () => void): () => void {
     return this.#add({ atMs: this.#nowMs + delayMs, periodMs: 0, run })
+  }
+
+  soon(run: () => void): () => void {
+    return this.after(0, run)
   }
 
   #add(timer: { atMs: number; readonly periodMs: number; readonly run: () => void }): () => void {
@@ -59,7 +73,13 @@ class FakeClock implements StreamClock {
 /** A bus of u32 pages that commits when told to, and can be caught with an epoch in flight. */
 class FakeBus implements StreamBus {
   epoch = 0
+  minEpoch = 0
   failure: string | null = null
+  /** Every epoch, as it was published, with values. */
+  readonly history: PastEpoch[] = []
+  /** How many epochs one answer about the past has. */
+  pieceEpochs = 3
+  asked = 0
   gathers = 0
   listeners = new Set<(event: CommitEvent) => void>()
   #failureListeners = new Set<(reason: string) => void>()
@@ -105,11 +125,12 @@ class FakeBus implements StreamBus {
     this.gathers++
     if (this.#isInFlight) throw new Error('gathered while an epoch was in flight')
     const page = [...this.#pages.values()].find(({ id }) => id === pageId)!
-    const out: number[] = []
-    for (let i = 0; i < ranges.length; i += 2) {
-      out.push(...page.values.subarray(ranges[i]!, ranges[i]! + ranges[i + 1]!))
+    const out = new Uint32Array(totalElements(ranges))
+    let at = 0
+    for (let i = 0; i < ranges.length; at += ranges[i + 1]!, i += 2) {
+      out.set(page.values.subarray(ranges[i]!, ranges[i]! + ranges[i + 1]!), at)
     }
-    return Uint32Array.from(out)
+    return out
   }
 
   values(name: string): number[] {
@@ -130,10 +151,36 @@ class FakeBus implements StreamBus {
     this.epoch++
     for (const { page, kind } of changes) if (kind !== 'deleted') this.#pages.get(page)!.version = this.epoch
     this.#isInFlight = false
+    this.history.push({
+      epoch: this.epoch,
+      timestampMs: 0,
+      changes: changes.map((change) => ({ ...change, values: this.#valuesOf(change) })),
+    })
     for (const listener of [...this.listeners]) listener({ epoch: this.epoch, timestampMs: 0, changes })
     const waiting = this.#waiting
     this.#waiting = []
     for (const run of waiting) run()
+  }
+
+  #valuesOf({ kind, pageId, ranges }: PageChange): Uint32Array {
+    if (kind === 'deleted') return new Uint32Array(0)
+    this.gathers--
+    return this.gather(pageId, ranges)
+  }
+
+  async pastChanges({ after, to, pages, values }: PastEpochsQuery): Promise<PastEpochs> {
+    this.asked++
+    await Promise.resolve()
+    if (after < this.minEpoch) throw new MmsbError('EPOCH_COMPACTED', 'gone', { minEpoch: this.minEpoch })
+    const { matches } = patternSet(pages)
+    const through = Math.min(to, after + this.pieceEpochs)
+    const epochs = this.history.slice(after, through).map(({ changes, ...rest }) => ({
+      ...rest,
+      changes: changes
+        .filter(({ page }) => matches(page))
+        .map((change) => (values ? change : { ...change, values: new Uint32Array(0) })),
+    }))
+    return { epochs: epochs.filter(({ changes }) => changes.length > 0), through }
   }
 
   create(name: string, elements: number): PageChange {
@@ -201,7 +248,7 @@ function setup(_t: Test) {
 }
 
 t.test('a lossless reader that stalls is ended with the epoch to resume from', async (t) => {
-  const { bus, connect, hub } = setup(t)
+  const { bus, clock, connect, hub } = setup(t)
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['a'] })
   bus.commit(set('a', [0, 1]))
@@ -215,7 +262,8 @@ t.test('a lossless reader that stalls is ended with the epoch to resume from', a
   t.same(sink.types, ['subscribed', 'change', 'change', 'overflow'])
   t.same(sink.got.at(-1), { type: 'overflow', id: 's', resumeFrom: 4 }, 'all up to 4 was delivered')
   t.match(hub.stats(), { subscriptions: 0, topics: 0, overflows: 1 })
-  t.equal(bus.listeners.size, 0, 'and costs nothing any more')
+  clock.advance(STREAM_LINGER_MS + STREAM_PROGRESS_INTERVAL_MS)
+  t.equal(bus.listeners.size, 0, 'and after a while costs nothing any more')
   sink.queuedBytes = 0
   connection.subscribe('s', { pages: ['a'] })
   t.equal(sink.types.at(-1), 'subscribed')
@@ -424,6 +472,7 @@ t.test('progress, at least every so often while nothing happens', async (t) => {
   clock.advance(60_000)
   t.equal(sink.got.length, before, 'a full queue gets none')
   connection.close()
+  clock.advance(STREAM_LINGER_MS + STREAM_PROGRESS_INTERVAL_MS)
   t.same([clock.timerCount, hub.stats().connections, sink.isClosed], [0, 0, true])
 })
 
@@ -521,4 +570,67 @@ t.test('folding keeps the number of ranges bounded', async (t) => {
   t.ok(change!.ranges!.length <= CHANGED_RANGES_MAX)
   const covered = new Set(change!.ranges!.flatMap(([o, n]) => Array.from({ length: n }, (_, i) => o + i)))
   t.ok(Array.from({ length: 1024 }, (_, i) => i * 3).every((index) => covered.has(index)))
+})
+
+/** Lets everything that was promised happen. */
+const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+t.test('from an old epoch: the messages a live reader got, then live, whatever the boundary', async (t) => {
+  let seed = 11
+  const random = (below: number): number => {
+    seed = (seed * 1103515245 + 12345) & 0x7fffffff
+    return (seed >> 8) % below
+  }
+  let fromMemory = 0
+  for (let round = 0; round < 60; round++) {
+    const { bus, clock, connect } = setup(t)
+    bus.pieceEpochs = 1 + random(6)
+    const options = {
+      pages: [['*'], ['a', 'p*'], ['b']][random(3)]!,
+      data: (['values', 'ranges', 'none'] as const)[random(3)]!,
+    }
+    const live = connect()
+    live.connection.subscribe('m', { ...options, from: 1 })
+    const readers: { from: number; sink: FakeSink; connection: Connection }[] = []
+    for (let i = 0; i < 80; i++) {
+      const names = bus.pageNames()
+      const name = names[random(names.length)]
+      const dice = random(12)
+      if (dice === 0) bus.commit(create(`p${random(1e6)}`, 1 + random(4)))
+      else if (dice === 1 && name !== undefined && names.length > 1) bus.commit(remove(name))
+      else if (name !== undefined) bus.commit(set(name, [random(bus.values(name).length), random(1000)]))
+      if (random(4) === 0) {
+        const from = random(bus.epoch + 1)
+        const reader = { from, ...connect() }
+        reader.sink.queuedBytes = random(2) * STREAM_QUEUE_MAX_BYTES
+        const { asked } = bus
+        reader.connection.subscribe('m', { ...options, from })
+        if (bus.asked === asked && from < bus.epoch) fromMemory++
+        readers.push(reader)
+      }
+      if (random(3) > 0) await settled()
+      for (const { sink, connection } of readers) {
+        if (sink.queuedBytes === 0 || random(3) > 0) continue
+        sink.queuedBytes = 0
+        connection.drained()
+      }
+      clock.advance(random(3))
+    }
+    for (const { sink, connection } of readers) {
+      sink.queuedBytes = 0
+      connection.drained()
+    }
+    for (let i = 0; i < 100; i++) await settled()
+    const all = live.sink.got.filter(({ type }) => type === 'change')
+    for (const { from, sink } of readers) {
+      t.same(sink.got[0], { type: 'subscribed', id: 'm', epoch: from })
+      const got = sink.got.filter(({ type }) => type === 'change')
+      t.same(
+        got.filter(({ epoch }) => epoch! > 1),
+        all.filter(({ epoch }) => epoch! > from),
+        `from ${from} of ${bus.epoch}`,
+      )
+    }
+  }
+  t.ok(fromMemory > 0, `${fromMemory} went on from memory alone`)
 })

@@ -11,6 +11,8 @@ const PATTERN = /^[A-Za-z0-9_.:*-]+$/
 export interface PatternSet {
   /** The same for sets that match the same way. */
   readonly key: string
+  /** Sorted, none twice. */
+  readonly patterns: readonly string[]
   matches(name: string): boolean
 }
 
@@ -26,6 +28,7 @@ export function patternSet(patterns: readonly string[]): PatternSet {
   const wild = unique.filter((p) => p.includes('*'))
   return {
     key: unique.join(','),
+    patterns: unique,
     matches: (name) => exact.has(name) || wild.some((pattern) => matchesWild(pattern, name)),
   }
 }

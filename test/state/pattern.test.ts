@@ -1,7 +1,7 @@
 /** Patterns match as a plain definition of `*` says, in linear time. */
 import fc from 'fast-check'
 import t from 'tap'
-import { patternSet } from '../../src/stream/pattern.js'
+import { patternSet } from '../../src/state/pattern.js'
 
 /** The definition: `*` stands for any run of characters. */
 function matchesPlainly(pattern: string, name: string): boolean {

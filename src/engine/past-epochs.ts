@@ -1,0 +1,77 @@
+/**
+ * What subscribers were told of past epochs, made again from a timeline: the same changes, ranges and values in the same order
+ * as src/engine/committer.ts published them.
+ *
+ * Invariant: one answer is bounded in bytes and in epochs looked at, one epoch excepted, and says how far it came.
+ */
+import { PAST_ANSWER_BYTES, PAST_ANSWER_EPOCHS } from '../limits.js'
+import { DTYPE_INFO } from '../state/dtype.js'
+import { patternSet } from '../state/pattern.js'
+import { NO_RANGES, totalElements } from '../state/ranges.js'
+import type { ReplayedEpoch } from './rebuild.js'
+import type { PageRecord } from './registry.js'
+import type { Timeline } from './replay.js'
+import type { PageChange, PastChange, PastEpoch, PastEpochs, PastEpochsQuery } from './types.js'
+
+/** What a change costs besides its values. */
+const CHANGE_BYTES = 256
+
+interface Wants {
+  readonly matches: (name: string) => boolean
+  readonly values: boolean
+}
+
+const EVERYTHING: Wants = { matches: () => true, values: true }
+
+/** An epoch that is being replayed, as subscribers saw it. Only while it is watched. */
+export function pastEpochOf(
+  timeline: Timeline,
+  { record, result, created, deleted }: ReplayedEpoch,
+  wants: Wants = EVERYTHING,
+): PastEpoch {
+  const gone = new Set(deleted.map((page) => page.id))
+  const fresh = new Set(created.map((page) => page.id))
+  const changes: PastChange[] = []
+  const tell = (page: PageRecord, kind: PageChange['kind'], ranges: Uint32Array): void => {
+    if (wants.matches(page.name)) changes.push(changeOf(timeline, page, kind, ranges, wants.values))
+  }
+  for (const page of created) if (!gone.has(page.id)) tell(page, 'created', Uint32Array.of(0, page.elements))
+  result.eachChange((id, ranges) => {
+    const page = timeline.registry.byId(id)
+    if (page !== undefined && !gone.has(id)) tell(page, page.kind, ranges.slice())
+  })
+  for (const page of deleted) if (!fresh.has(page.id)) tell(page, 'deleted', NO_RANGES)
+  return { epoch: record.epoch, timestampMs: record.timestampMs, changes }
+}
+
+function changeOf(
+  timeline: Timeline,
+  { id, name, dtype, shape }: PageRecord,
+  kind: PageChange['kind'],
+  ranges: Uint32Array,
+  wantsValues: boolean,
+): PastChange {
+  const count = wantsValues ? totalElements(ranges) : 0
+  const { sizeBytes, view } = DTYPE_INFO[dtype]
+  const values = view(new ArrayBuffer(count * sizeBytes), 0, count)
+  if (count > 0) timeline.context.gather(id, ranges, values)
+  return { pageId: id, page: name, kind, dtype, shape, ranges, values }
+}
+
+/** The changes of the epochs after `after`, as far as one answer goes: at least one epoch, unless there is none. */
+export function pastEpochs(timeline: Timeline, query: PastEpochsQuery): PastEpochs {
+  const { after, pages, values } = query
+  const { matches } = patternSet(pages)
+  const to = Math.min(query.to, after + PAST_ANSWER_EPOCHS)
+  const epochs: PastEpoch[] = []
+  let bytes = 0
+  if (after >= to) return { epochs, through: after }
+  const through = timeline.walk(after, to, (replayed) => {
+    const epoch = pastEpochOf(timeline, replayed, { matches, values })
+    if (epoch.changes.length > 0) epochs.push(epoch)
+    for (const change of epoch.changes)
+      bytes += CHANGE_BYTES + change.ranges.byteLength + change.values.byteLength
+    return bytes < PAST_ANSWER_BYTES ? 'on' : 'enough'
+  })
+  return { epochs, through }
+}
