@@ -11,8 +11,10 @@ import { decodeDeltaForJson } from '../state/delta.js'
 import { DTYPE_INFO, type TypedArray } from '../state/dtype.js'
 import {
   COMMAND_CREATE_PAGE,
+  COMMAND_DEFINE_FUNCTION,
   COMMAND_DELETE_PAGE,
   COMMAND_DELTA,
+  COMMAND_REDEFINE_PAGE,
   type Command,
   decodeFrame,
   type Frame,
@@ -21,6 +23,7 @@ import {
 import { normalizeRanges } from '../state/ranges.js'
 import { fillToJson } from '../state/value.js'
 import { recordOfLoggedCreate } from './door.js'
+import { decodeFunction } from './functions.js'
 import { hex } from './inspect.js'
 import type { ReplayedEpoch } from './rebuild.js'
 import type { PageRecord } from './registry.js'
@@ -218,7 +221,14 @@ function opOf(view: EpochView, command: Command): EpochOp | undefined {
     }
     case COMMAND_DELETE_PAGE:
       return { op: 'delete', page: view.name(command.pageId) }
+    case COMMAND_DEFINE_FUNCTION: {
+      const { body } = decodeFunction(command.name, command.definition, 0)
+      return body === undefined
+        ? { op: 'undefine', function: command.name }
+        : { op: 'define', function: command.name, ...body }
+    }
     default:
+      // The pages that a function's change redefines are in `changed` where their bytes are others.
       return undefined
   }
 }
@@ -266,10 +276,16 @@ function originOf(view: EpochView, name: string): Frame | undefined {
   }
   return frames.findLast((frame) =>
     frame.commands.some((command) => {
-      if (command.type === COMMAND_CREATE_PAGE) return reaches.has(command.id)
-      return command.type !== COMMAND_DELTA && command.type !== COMMAND_DELETE_PAGE
-        ? false
-        : reaches.has(command.pageId)
+      switch (command.type) {
+        case COMMAND_CREATE_PAGE:
+          return reaches.has(command.id)
+        case COMMAND_DELTA:
+        case COMMAND_DELETE_PAGE:
+        case COMMAND_REDEFINE_PAGE:
+          return reaches.has(command.pageId)
+        default:
+          return false
+      }
     }),
   )
 }

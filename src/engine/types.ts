@@ -2,6 +2,7 @@
  * The words of the bus that other rooms speak: what goes in (transactions), what comes out (commits, pages, events).
  * Types only; no behaviour.
  */
+import type { FunctionBody } from '../kernels/user-functions.js'
 import type { DeltaJson } from '../state/delta.js'
 import type { Dtype, TypedArray } from '../state/dtype.js'
 import type { DeltaInput, Derivation, Expectation, Location, PageKind } from '../state/types.js'
@@ -138,6 +139,8 @@ export type EpochOp =
       readonly derive?: Derivation
     }
   | { readonly op: 'delete'; readonly page: string }
+  | ({ readonly op: 'define'; readonly function: string } & FunctionBody)
+  | { readonly op: 'undefine'; readonly function: string }
 
 /** What one epoch did. */
 export interface EpochInfo {

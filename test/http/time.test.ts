@@ -204,3 +204,14 @@ t.test('a client that goes away ends its question, and the next is answered', as
   const next = await fetch(`${url}/v1/pages/a/data?epoch=4`)
   t.same([...new Int32Array(await next.arrayBuffer())], [0, 1, 2, 7])
 })
+
+t.test('functions that an epoch defined and ended', async (t) => {
+  const { call } = await durable(t)
+  const body = { params: ['x'], expr: 'x + 1' }
+  await call('PUT', '/v1/functions/next', body)
+  await call('DELETE', '/v1/functions/next')
+  const opsOf = async (epoch: number): Promise<unknown> =>
+    (await call('GET', `/v1/epochs/${epoch}`)).body.transactions
+  t.match(await opsOf(1), [{ ops: [{ op: 'define', function: 'next', ...body }] }])
+  t.match(await opsOf(2), [{ ops: [{ op: 'undefine', function: 'next' }] }])
+})

@@ -73,6 +73,14 @@ const CreateOp = Type.Object(
   },
   { ...CLOSED, title: 'Page made' },
 )
+const DefineOp = Type.Object(
+  { op: Type.Literal('define'), function: Name, params: Type.Array(Type.String()), expr: Type.String() },
+  { ...CLOSED, title: 'Function defined' },
+)
+const UndefineOp = Type.Object(
+  { op: Type.Literal('undefine'), function: Name },
+  { ...CLOSED, title: 'Function ended' },
+)
 const DeleteOp = Type.Object({ op: Type.Literal('delete'), page: Name }, { ...CLOSED, title: 'Page ended' })
 
 export const EpochEntry = Type.Object(
@@ -81,7 +89,11 @@ export const EpochEntry = Type.Object(
     timestamp: Timestamp,
     transactions: Type.Array(
       Type.Object(
-        { source: Source, intent: Intent, ops: Type.Array(Type.Union([DeltaOp, CreateOp, DeleteOp])) },
+        {
+          source: Source,
+          intent: Intent,
+          ops: Type.Array(Type.Union([DeltaOp, CreateOp, DeleteOp, DefineOp, UndefineOp])),
+        },
         CLOSED,
       ),
     ),
