@@ -148,6 +148,10 @@ export class NativeContext {
   #trialOut: Uint8Array<ArrayBuffer> | undefined
   readonly #outLength = new BigUint64Array(1)
   readonly #word = new Uint32Array(1)
+  readonly #outLength64 = new BigUint64Array(1)
+  #keptOut = new Uint8Array(0)
+  /** Somebody takes what executions overwrite: keeping stays on. */
+  #isWatched = false
   #closed = false
   /** Counts asynchronous executions whose end was already seen by waitSync. */
   #running = 0
@@ -270,7 +274,28 @@ export class NativeContext {
    * UNSUPPORTED_LOCATION on a backend other than cpu.
    */
   keep(on: boolean): void {
+    if (!on && this.#isWatched) return
     check(this.#fn.mmsb_keep(this.#ctx, on ? 1 : 0))
+  }
+
+  /**
+   * From now on each execution keeps what it overwrites for `takeKept`, until `false`. Between, executions on trial may be
+   * kept and undone as usual. Throws UNSUPPORTED_LOCATION on a backend other than cpu.
+   */
+  watchOverwrites(on: boolean): void {
+    check(this.#fn.mmsb_keep(this.#ctx, on ? 1 : 0))
+    this.#isWatched = on
+  }
+
+  /** What the newest kept execution overwrote (src/kernels/native/abi.h), and forgets it. A view, valid until the next call. */
+  takeKept(): Uint8Array {
+    check(this.#fn.mmsb_kept_take(this.#ctx, this.#keptOut, this.#keptOut.byteLength, this.#outLength64))
+    const length = Number(this.#outLength64[0])
+    if (length > this.#keptOut.byteLength) {
+      this.#keptOut = new Uint8Array(2 ** Math.ceil(Math.log2(length)))
+      return this.takeKept()
+    }
+    return this.#keptOut.subarray(0, length)
   }
 
   /**

@@ -10,7 +10,7 @@ import koffi from 'koffi'
 import { type ErrorCode, MmsbError } from '../errors.js'
 
 /** Must equal MMSB_ABI_VERSION in src/kernels/native/abi.h. */
-const ABI_VERSION = 2
+const ABI_VERSION = 3
 
 export type ContextHandle = { readonly __brand: 'mmsb_ctx' }
 
@@ -84,6 +84,7 @@ export interface NativeFunctions {
   readonly mmsb_result_copy: (ctx: ContextHandle, out: Bytes, capacity: number) => Status
   readonly mmsb_keep: (ctx: ContextHandle, on: number) => Status
   readonly mmsb_undo: (ctx: ContextHandle, steps: Bytes, stepCount: number) => Status
+  readonly mmsb_kept_take: (ctx: ContextHandle, out: Bytes, capacity: number, outLength: Bytes) => Status
   readonly mmsb_kept_trim: (ctx: ContextHandle, maxBytes: number, maxCalls: number, out: Bytes) => Status
   readonly mmsb_bench_memcpy: (length: number, count: number, out: Bytes) => Status
 }
@@ -117,6 +118,7 @@ const SIGNATURES: Readonly<Record<keyof NativeFunctions, string>> = {
   mmsb_result_copy: 'int32_t mmsb_result_copy(void *ctx, void *out, uint64_t cap)',
   mmsb_keep: 'int32_t mmsb_keep(void *ctx, uint32_t on)',
   mmsb_undo: 'int32_t mmsb_undo(void *ctx, const void *steps, uint32_t step_count)',
+  mmsb_kept_take: 'int32_t mmsb_kept_take(void *ctx, void *out, uint64_t cap, void *out_len)',
   mmsb_kept_trim:
     'int32_t mmsb_kept_trim(void *ctx, uint64_t max_bytes, uint32_t max_calls, void *calls_out)',
   mmsb_bench_memcpy: 'int32_t mmsb_bench_memcpy(uint64_t len, uint32_t n, void *out_ns)',

@@ -455,6 +455,15 @@ MMSB_API int32_t mmsb_undo(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_c
   return finish(ctx, undoCall(*ctx, steps, step_count));
 }
 
+MMSB_API int32_t mmsb_kept_take(mmsb_ctx* ctx, void* out, uint64_t out_cap, uint64_t* out_len) {
+  KeptCall* call = ctx->kept.newest;
+  *out_len = call == nullptr ? 0 : call->bytes;
+  if (call == nullptr || call->bytes > out_cap) return MMSB_OK;
+  memcpy(out, call->data(), call->bytes);
+  keptDrop(ctx->kept, call);
+  return MMSB_OK;
+}
+
 MMSB_API int32_t mmsb_kept_trim(mmsb_ctx* ctx, uint64_t max_bytes, uint32_t max_calls, uint32_t* calls_out) {
   KeptCalls& kept = ctx->kept;
   while (kept.count != 0 && (kept.bytes > max_bytes || kept.count > max_calls)) keptDrop(kept, kept.oldest);

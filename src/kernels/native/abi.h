@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define MMSB_ABI_VERSION 2
+#define MMSB_ABI_VERSION 3
 
 typedef enum {
   MMSB_OK = 0,
@@ -127,6 +127,10 @@ int32_t mmsb_keep(mmsb_ctx* ctx, uint32_t on);
 // keep of their inputs follows. `steps`: at least the live steps that read a page the call changed. Pages and steps created
 // or destroyed since are the caller's to bring back or to remove.
 int32_t mmsb_undo(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count);
+// Hands over what the newest kept call overwrote and forgets it: *out_len says how many bytes that is; when out_cap is less,
+// nothing else happens. Spans one after another: u32 page, u32 bytes, u64 offset in the page, then the old bytes, padded to
+// 8. Where spans overlap, the earlier one is the older. Without a kept call *out_len is 0.
+int32_t mmsb_kept_take(mmsb_ctx* ctx, void* out, uint64_t out_cap, uint64_t* out_len);
 // Forgets the oldest kept calls until at most max_bytes and max_calls are left; *calls_out says how many are.
 int32_t mmsb_kept_trim(mmsb_ctx* ctx, uint64_t max_bytes, uint32_t max_calls, uint32_t* calls_out);
 
