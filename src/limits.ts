@@ -60,6 +60,8 @@ export const CHANGED_RANGES_MAX = 256
 
 /** Log: see docs/FORMAT.md. */
 export const SEGMENT_BYTES = 64 * 1024 ** 2
+/** Smaller ones are not worth their header. */
+export const SEGMENT_BYTES_MIN = 64 * 1024
 export const SEGMENT_HEADER_BYTES = 4096
 export const RECORD_HEADER_BYTES = 64
 export const RECORD_ALIGN_BYTES = 8
@@ -92,6 +94,19 @@ export const CHECKPOINT_SYNC_BYTES = 32 * 1024 ** 2
 /** Pieces handed to the checkpoint's thread and not yet taken up by it. */
 export const CHECKPOINT_PIECES_IN_FLIGHT = 4
 export const CHECKPOINT_PIECE_PAGES_MAX = 1024
+/** A file of which less than this share is still used is not referred to any longer: what is used is copied. */
+export const CHECKPOINT_THIN_SHARE = 0.25
+/** Older files that one checkpoint may refer to. */
+export const CHECKPOINT_FILES_MAX = 16
+/** Checkpoints kept at most; the older they are, the farther apart. */
+export const CHECKPOINTS_KEPT = 32
+/** Old bytes kept for a checkpoint while commits run; beyond, commits wait until the state has been read. */
+export const CHECKPOINT_SAVED_MAX_BYTES = 256 * 1024 ** 2
+/** A checkpoint is made by itself after this many epochs, or this many bytes of log, since the last. */
+export const CHECKPOINT_EVERY_EPOCHS = 100_000
+export const CHECKPOINT_EVERY_BYTES = 256 * 1024 ** 2
+/** How often it is looked whether something has become too old to be kept. */
+export const RETENTION_INTERVAL_MS = 60_000
 
 /** Replay: how far, and by how much memory of old bytes, a rebuilt state can step back without being rebuilt again. */
 export const REPLAY_UNDO_EPOCHS = 4_096

@@ -113,7 +113,8 @@ function writePlainly(dir: string, bytes: Uint8Array): number {
 const sourceOf = (epoch: number, bytes: Uint8Array, onRead: () => void = () => {}) => ({
   header: { epoch, timestampMs: 1, digest: DIGEST, nextPageId: 2, extra: '{}' },
   pages: [{ id: 1, version: 1, createdEpoch: 1, bytes: bytes.length, meta: new Uint8Array(64) }],
-  read: (_id: number, offset: number, length: number) => bytes.subarray(offset, offset + length),
+  read: (_id: number, offset: number, into: Uint8Array) =>
+    into.set(bytes.subarray(offset, offset + into.length)),
   onRead,
 })
 

@@ -9,8 +9,14 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import { checkpointName } from './checkpoint-format.js'
-import { checkpointEpochs, openCheckpointFile } from './checkpoint-read.js'
+import {
+  type CheckpointPlace,
+  checkpointEpochs,
+  checkpointFolder,
+  epochOfStem,
+  stemOf,
+} from './checkpoint-place.js'
+import { openCheckpointFile } from './checkpoint-read.js'
 import { busFailed, textOf } from './failure.js'
 import type { StoreIo } from './io.js'
 import { inspectLog, type LogFindings } from './log.js'
@@ -18,6 +24,7 @@ import type { Crc32c } from './types.js'
 
 const COMPLETE_NAME = 'backup.json'
 const LOOKS = 5
+const FILE_PATTERN = /^\d{20}\.(db|old)$/
 
 export interface BackupPlace {
   readonly io: StoreIo
@@ -36,21 +43,14 @@ export interface BackupInfo {
 /** Copies the data folder `from` into the folder `to`, which must be empty or not there. Throws BUS_FAILED. */
 export async function backupFolder(place: BackupPlace, from: string, to: string): Promise<BackupInfo> {
   const log = lookAtLog(place, from)
-  const checkpoints = checkpointEpochs(path.join(from, 'checkpoints'))
-    .filter((epoch) => epoch <= log.newestEpoch)
-    .sort((a, b) => a - b)
   const first = log.segments[0]?.header.firstEpoch ?? 1
   begin(to)
-  let bytes = 0
-  for (const epoch of checkpoints) {
-    const name = checkpointName(epoch)
-    bytes += copy(path.join(from, 'checkpoints', name), path.join(to, 'checkpoints', name))
-  }
+  let bytes = copyCheckpoints(path.join(from, 'checkpoints'), path.join(to, 'checkpoints'), log.newestEpoch)
   for (const { file, end } of log.segments)
     bytes += copy(file, path.join(to, 'log', path.basename(file)), end)
-  const sound = checkpoints.filter(
-    (epoch) => typeof check(path.join(to, 'checkpoints'), epoch, log.busId) !== 'string',
-  )
+  const copies = checkpointFolder(path.join(to, 'checkpoints'))
+  const checkpoints = checkpointEpochs(copies).reverse()
+  const sound = checkpoints.filter((epoch) => typeof check(copies, epoch, log.busId) !== 'string')
   if (first > 1 && !sound.some((epoch) => epoch >= first - 1)) {
     throw busFailed(`the log begins at epoch ${first}, and no sound checkpoint leads there`)
   }
@@ -69,6 +69,28 @@ export async function backupFolder(place: BackupPlace, from: string, to: string)
   }
   await complete(place, to, info)
   return info
+}
+
+/**
+ * Copies the files of checkpoints that the log reaches, and those they refer to. The server may retire or remove some
+ * meanwhile: the folder is looked at again until nothing new is found.
+ */
+function copyCheckpoints(from: string, to: string, newestEpoch: number): number {
+  const done = new Set<string>()
+  let bytes = 0
+  for (let look = 0; look < LOOKS; look++) {
+    const names = checkpointFolder(from)
+      .list()
+      .filter((name) => FILE_PATTERN.test(name) && epochOfStem(stemOf(name)) <= newestEpoch)
+    const missing = names.filter((name) => !done.has(stemOf(name)))
+    if (missing.length === 0) break
+    for (const name of missing) {
+      if (!fs.existsSync(path.join(from, name))) continue
+      bytes += copy(path.join(from, name), path.join(to, name))
+      done.add(stemOf(name))
+    }
+  }
+  return bytes
 }
 
 /** A writer may be in the middle of a record, which looks like damage when the next one is there already: look again. */
@@ -107,8 +129,8 @@ function copy(from: string, to: string, length?: number): number {
 }
 
 /** What is wrong with a checkpoint, or nothing. */
-function check(dir: string, epoch: number, busId: string | null): string | undefined {
-  const opened = openCheckpointFile(dir, epoch, busId)
+function check(place: CheckpointPlace, epoch: number, busId: string | null): string | undefined {
+  const opened = openCheckpointFile(place, epoch, busId)
   if (typeof opened === 'string') return opened
   opened.close()
   return undefined

@@ -198,6 +198,10 @@ export class CatalogDb {
     this.handle.exec('DELETE FROM block')
   }
 
+  dropBlocksBefore(epoch: number): void {
+    this.handle.prepare('DELETE FROM block WHERE last_epoch < ?').run(epoch)
+  }
+
   blockOf(epoch: number): IndexBlock | undefined {
     const row = this.handle
       .prepare('SELECT * FROM block WHERE first_epoch <= ? ORDER BY first_epoch DESC LIMIT 1')

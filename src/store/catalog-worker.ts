@@ -8,6 +8,7 @@ type Method =
   | 'begin'
   | 'addBlocks'
   | 'clearBlocks'
+  | 'dropBlocksBefore'
   | 'blockOf'
   | 'blocksBetween'
   | 'addCheckpoint'

@@ -19,6 +19,7 @@ export function catalogIn(dir: string): Catalog {
     begin: (busId, anew) => done('begin', busId, anew),
     addBlocks: (blocks) => done('addBlocks', blocks),
     clearBlocks: () => done('clearBlocks'),
+    dropBlocksBefore: (epoch) => done('dropBlocksBefore', epoch),
     blockOf: (epoch) => call('blockOf', epoch) as Promise<IndexBlock | undefined>,
     blocksBetween: (from, to) => call('blocksBetween', from, to) as Promise<IndexBlock[]>,
     addCheckpoint: (info) => done('addCheckpoint', info),

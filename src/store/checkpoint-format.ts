@@ -8,7 +8,8 @@ import { createHash, hash } from 'node:crypto'
 import { CHECKPOINT_CHUNK_BYTES } from '../limits.js'
 
 export const CHECKPOINT_APPLICATION_ID = 0x4d4d_5342 // "MMSB"
-export const CHECKPOINT_SCHEMA_VERSION = 1
+/** Version 1 is this without references to other files. */
+export const CHECKPOINT_SCHEMA_VERSION = 2
 export const CHUNK_HASH_BYTES = 32
 /** One entry of a pack's list of chunks: hash, u32 offset in the pack, u32 length. */
 export const CHUNK_ENTRY_BYTES = CHUNK_HASH_BYTES + 8
@@ -16,16 +17,25 @@ export const REF_BYTES = 8
 
 export const CHECKPOINT_SCHEMA = `
   CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-  CREATE TABLE file(idx INTEGER PRIMARY KEY, name TEXT NOT NULL);
+  CREATE TABLE file(idx INTEGER PRIMARY KEY, name TEXT NOT NULL, root BLOB NOT NULL);
   CREATE TABLE page(
     id INTEGER PRIMARY KEY, version INTEGER NOT NULL, created_epoch INTEGER NOT NULL, bytes INTEGER NOT NULL,
     meta BLOB NOT NULL, refs BLOB NOT NULL);
   CREATE TABLE pack(id INTEGER PRIMARY KEY, chunks BLOB NOT NULL, data BLOB NOT NULL);
 `
 
-export function checkpointName(epoch: number): string {
-  return `${String(epoch).padStart(20, '0')}.db`
+/** The name of a checkpoint's file without its ending: what references name. */
+export function checkpointStem(epoch: number): string {
+  return String(epoch).padStart(20, '0')
 }
+
+export function checkpointName(epoch: number): string {
+  return checkpointStem(epoch) + CHECKPOINT_ENDING
+}
+
+export const CHECKPOINT_ENDING = '.db'
+/** Of a file that is no checkpoint any more and is kept because others refer to its chunks. */
+export const RETIRED_ENDING = '.old'
 
 export function chunkHash(bytes: Uint8Array): Buffer {
   return hash('sha256', bytes, 'buffer')
@@ -33,6 +43,32 @@ export function chunkHash(bytes: Uint8Array): Buffer {
 
 export function chunkCount(pageBytes: number): number {
   return Math.ceil(pageBytes / CHECKPOINT_CHUNK_BYTES)
+}
+
+/** A file that references name, and the root hash it must have. */
+export interface FileRow {
+  readonly idx: number
+  readonly name: string
+  readonly root: Buffer
+}
+
+/** Where a chunk lies: slot of pack of file; file 0 is the checkpoint's own. Pack 0: a chunk of zeros, which lies nowhere. */
+export interface ChunkRef {
+  readonly pack: number
+  readonly slot: number
+  readonly file: number
+}
+
+export function readRef(refs: Uint8Array, index: number): ChunkRef {
+  const view = new DataView(refs.buffer, refs.byteOffset + index * REF_BYTES, REF_BYTES)
+  return { pack: view.getUint32(0, true), slot: view.getUint16(4, true), file: view.getUint16(6, true) }
+}
+
+export function writeRef(refs: Uint8Array, index: number, { pack, slot, file }: ChunkRef): void {
+  const view = new DataView(refs.buffer, refs.byteOffset + index * REF_BYTES, REF_BYTES)
+  view.setUint32(0, pack, true)
+  view.setUint16(4, slot, true)
+  view.setUint16(6, file, true)
 }
 
 export interface PageRow {
@@ -60,8 +96,8 @@ export class RootHash {
     this.tables.meta.update(`${key}:${value.length}:`).update(value)
   }
 
-  file(idx: number, name: string): void {
-    this.tables.file.update(`${idx}:${name.length}:${name}`)
+  file({ idx, name, root }: FileRow): void {
+    this.tables.file.update(`${idx}:${name.length}:${name}`).update(root)
   }
 
   page(row: PageRow): void {

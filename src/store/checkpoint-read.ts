@@ -1,12 +1,10 @@
 /**
- * Reads checkpoint files: verifies one wholly, and gives its pages and chunks.
+ * Reads checkpoint files: verifies one wholly, with the chunks it refers to in others, and gives its pages and chunks.
  *
- * Invariants: a reader exists only for a file whose tables match the root hash and whose every chunk matches its own
- * hash; opening never changes a file. Knows nothing of what pages mean.
+ * Invariants: a reader exists only for a checkpoint whose tables, and those of every file it refers to, match their root
+ * hashes, and whose every chunk matches its own hash; opening never changes a file. Knows nothing of what pages mean.
  */
-import fs from 'node:fs'
-import path from 'node:path'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
 import { CHECKPOINT_CHUNK_BYTES } from '../limits.js'
 import {
   CHECKPOINT_APPLICATION_ID,
@@ -14,178 +12,78 @@ import {
   CHUNK_ENTRY_BYTES,
   CHUNK_HASH_BYTES,
   checkpointName,
+  checkpointStem,
   chunkCount,
   chunkHash,
+  type FileRow,
   META_KEYS,
   type MetaKey,
   type PageRow,
   REF_BYTES,
   RootHash,
+  readRef,
 } from './checkpoint-format.js'
+import { type CheckpointPlace, fileOf } from './checkpoint-place.js'
 import { textOf } from './failure.js'
 import type { CheckpointHeader, CheckpointInfo, CheckpointPage, CheckpointReader } from './types.js'
 
-const FILE_PATTERN = /^(\d{20})\.db$/
-
-/** Epochs of the checkpoint files in a folder, newest first. */
-export function checkpointEpochs(dir: string): number[] {
-  const epochs: number[] = []
-  for (const name of fs.existsSync(dir) ? fs.readdirSync(dir) : []) {
-    const match = FILE_PATTERN.exec(name)
-    if (match !== null) epochs.push(Number(match[1]))
-  }
-  return epochs.sort((a, b) => b - a)
-}
-
-interface PackRow {
-  readonly id: number
-  readonly chunks: Buffer
-  readonly data: Buffer
-}
-
 class Damage extends Error {}
 
-class CheckpointFile implements CheckpointReader {
-  readonly header: CheckpointHeader
-  readonly pages: readonly CheckpointPage[]
-  readonly info: CheckpointInfo
-
-  constructor(
-    private readonly db: Database.Database,
-    private readonly rows: readonly PageRow[],
-    meta: ReadonlyMap<MetaKey, Buffer>,
-    file: string,
-  ) {
-    const text = (key: MetaKey): string => meta.get(key)?.toString('utf8') ?? ''
-    this.header = {
-      epoch: Number(text('epoch')),
-      timestampMs: Number(text('timestamp_ms')),
-      digest: new Uint8Array(meta.get('digest') ?? []),
-      nextPageId: Number(text('next_page_id')),
-      extra: text('extra'),
-    }
-    this.pages = rows.map(({ id, version, created_epoch, bytes, meta: command }) => ({
-      id,
-      version,
-      createdEpoch: created_epoch,
-      bytes,
-      meta: command,
-    }))
-    this.info = {
-      epoch: this.header.epoch,
-      pages: Number(text('pages')),
-      bytes: Number(text('bytes')),
-      newBytes: fs.statSync(file).size,
-      ms: 0,
-      file: path.basename(file),
-    }
-  }
-
-  /** One pass over the packs, in the order in which they lie. The bytes are valid during the call. */
-  load(onChunk: (pageId: number, offset: number, bytes: Uint8Array) => void): void {
-    const uses = usesByPack(this.rows)
-    for (const pack of packsOf(this.db)) {
-      for (const { slot, pageId, offset } of uses.get(pack.id) ?? []) {
-        onChunk(pageId, offset, chunkAt(pack, slot))
-      }
-    }
-  }
-
-  close(): void {
-    this.db.close()
-  }
+/** One file without the bytes of its chunks, checked against its root hash. */
+export interface FileTables {
+  readonly stem: string
+  readonly name: string
+  readonly db: Database.Database
+  readonly meta: ReadonlyMap<MetaKey, Buffer>
+  readonly files: readonly FileRow[]
+  readonly rows: readonly PageRow[]
+  /** Of each pack: its list of chunks. */
+  readonly packs: ReadonlyMap<number, Buffer>
+  readonly root: Buffer
 }
 
-interface ChunkUse {
-  readonly slot: number
-  readonly pageId: number
-  readonly offset: number
-}
-
-function usesByPack(rows: readonly PageRow[]): Map<number, ChunkUse[]> {
-  const uses = new Map<number, ChunkUse[]>()
-  for (const row of rows) {
-    const refs = Buffer.from(row.refs.buffer, row.refs.byteOffset, row.refs.length)
-    for (let i = 0; i * REF_BYTES < refs.length; i++) {
-      const pack = refs.readUInt32LE(i * REF_BYTES)
-      if (pack === 0) continue
-      const use = {
-        slot: refs.readUInt16LE(i * REF_BYTES + 4),
-        pageId: row.id,
-        offset: i * CHECKPOINT_CHUNK_BYTES,
-      }
-      const list = uses.get(pack)
-      if (list === undefined) uses.set(pack, [use])
-      else list.push(use)
-    }
-  }
-  return uses
-}
-
-function packsOf(db: Database.Database): IterableIterator<PackRow> {
-  return db.prepare('SELECT id, chunks, data FROM pack ORDER BY id').iterate() as IterableIterator<PackRow>
-}
-
-function chunkAt(pack: PackRow, slot: number): Buffer {
-  const entry = slot * CHUNK_ENTRY_BYTES + CHUNK_HASH_BYTES
-  const offset = pack.chunks.readUInt32LE(entry)
-  return pack.data.subarray(offset, offset + pack.chunks.readUInt32LE(entry + 4))
-}
-
-/**
- * Opens a checkpoint and checks every byte that matters. Returns the reader, or what is wrong with the file.
- */
-export function openCheckpointFile(
-  dir: string,
-  epoch: number,
-  busId: string | null,
-): CheckpointFile | string {
-  const file = path.join(dir, checkpointName(epoch))
-  let db: Database.Database | undefined
+/** Opens a file and checks its tables. Throws when it is not there or not sound. The caller closes `db`. */
+export function openTables(place: CheckpointPlace, stem: string): FileTables {
+  const name = fileOf(place, stem)
+  if (name === undefined) throw new Damage('the file is missing')
+  const db = place.open(name)
   try {
-    if (!fs.existsSync(file)) return 'the file is missing'
-    db = new Database(file, { readonly: true, fileMustExist: true })
-    const found = verify(db, epoch, busId)
-    return new CheckpointFile(db, found.rows, found.meta, file)
+    return { stem, name, db, ...readTables(db) }
   } catch (error) {
-    db?.close()
-    return textOf(error)
+    db.close()
+    throw error
   }
 }
 
-export type { CheckpointFile }
-
-function verify(
-  db: Database.Database,
-  epoch: number,
-  busId: string | null,
-): { rows: PageRow[]; meta: Map<MetaKey, Buffer> } {
+function readTables(db: Database.Database): Omit<FileTables, 'stem' | 'name' | 'db'> {
   if (db.pragma('application_id', { simple: true }) !== CHECKPOINT_APPLICATION_ID) {
     throw new Damage('it is not a checkpoint')
   }
-  const version = db.pragma('user_version', { simple: true })
-  if (version !== CHECKPOINT_SCHEMA_VERSION)
+  const version = Number(db.pragma('user_version', { simple: true }))
+  if (version < 1 || version > CHECKPOINT_SCHEMA_VERSION)
     throw new Damage(`its version ${version} is not known to this release`)
   const root = new RootHash()
-  const meta = verifyMeta(db, root)
-  if (busId !== null && meta.get('bus_id')?.toString() !== busId)
-    throw new Damage('it belongs to another bus')
-  if (Number(meta.get('epoch')?.toString()) !== epoch) throw new Damage('its name and its epoch differ')
-  const files = db.prepare('SELECT idx, name FROM file ORDER BY idx').all() as { idx: number; name: string }[]
-  if (files.length > 0) throw new Damage('it refers to other files, which this release does not write')
+  const meta = readMeta(db, root)
+  const files = version === 1 ? [] : (db.prepare('SELECT * FROM file ORDER BY idx').all() as FileRow[])
+  for (const row of files) root.file(row)
   const rows = db.prepare('SELECT * FROM page ORDER BY id').all() as PageRow[]
   for (const row of rows) root.page(row)
-  const sizes = verifyPacks(db, root)
+  const packs = new Map<number, Buffer>()
+  const select = db.prepare('SELECT id, chunks, length(data) AS bytes FROM pack ORDER BY id')
+  for (const pack of select.iterate() as IterableIterator<{ id: number; chunks: Buffer; bytes: number }>) {
+    root.pack(pack.id, pack.chunks, pack.bytes)
+    packs.set(pack.id, pack.chunks)
+  }
   const stored = db.prepare("SELECT value FROM meta WHERE key = 'root'").get() as
     | { value: Buffer }
     | undefined
-  if (stored === undefined || !root.digest().equals(stored.value))
+  const digest = root.digest()
+  if (stored === undefined || !digest.equals(stored.value))
     throw new Damage('its tables do not match their hash')
-  for (const row of rows) verifyRefs(row, sizes)
-  return { rows, meta }
+  return { meta, files, rows, packs, root: digest }
 }
 
-function verifyMeta(db: Database.Database, root: RootHash): Map<MetaKey, Buffer> {
+function readMeta(db: Database.Database, root: RootHash): Map<MetaKey, Buffer> {
   const select = db.prepare('SELECT value FROM meta WHERE key = ?')
   const meta = new Map<MetaKey, Buffer>()
   for (const key of META_KEYS) {
@@ -197,36 +95,214 @@ function verifyMeta(db: Database.Database, root: RootHash): Map<MetaKey, Buffer>
   return meta
 }
 
-/** Checks each chunk against its hash; the lengths of the chunks by pack. */
-function verifyPacks(db: Database.Database, root: RootHash): Map<number, Uint32Array> {
-  const sizes = new Map<number, Uint32Array>()
-  for (const pack of packsOf(db)) {
-    root.pack(pack.id, pack.chunks, pack.data.length)
-    const lengths = new Uint32Array(pack.chunks.length / CHUNK_ENTRY_BYTES)
-    for (let slot = 0; slot < lengths.length; slot++) {
-      const bytes = chunkAt(pack, slot)
-      const entry = slot * CHUNK_ENTRY_BYTES
-      if (!chunkHash(bytes).equals(pack.chunks.subarray(entry, entry + CHUNK_HASH_BYTES))) {
-        throw new Damage(`chunk ${slot} of pack ${pack.id} does not match its hash`)
-      }
-      lengths[slot] = bytes.length
+/** A checkpoint's tables and those of the files it refers to, by the index in its references; its own are number 0. */
+export function openFamily(place: CheckpointPlace, epoch: number, busId: string | null): FileTables[] {
+  const family: FileTables[] = []
+  try {
+    const own = openTables(place, checkpointStem(epoch))
+    family.push(own)
+    const text = (key: MetaKey): string => own.meta.get(key)?.toString('utf8') ?? ''
+    if (busId !== null && text('bus_id') !== busId) throw new Damage('it belongs to another bus')
+    if (Number(text('epoch')) !== epoch) throw new Damage('its name and its epoch differ')
+    for (const { idx, name, root } of own.files) {
+      if (idx !== family.length) throw new Damage('its list of files has a gap')
+      family.push(openReferred(place, name, root))
     }
-    sizes.set(pack.id, lengths)
+    return family
+  } catch (error) {
+    closeFamily(family)
+    throw error
   }
-  return sizes
 }
 
+function openReferred(place: CheckpointPlace, stem: string, root: Buffer): FileTables {
+  let tables: FileTables | undefined
+  try {
+    tables = openTables(place, stem)
+  } catch (error) {
+    throw new Damage(`the file ${stem}, whose chunks it needs: ${textOf(error)}`)
+  }
+  if (tables.root.equals(root)) return tables
+  tables.db.close()
+  throw new Damage(`the file ${stem}, whose chunks it needs, is another one than it was`)
+}
+
+export function closeFamily(family: readonly FileTables[]): void {
+  for (const { db } of family) db.close()
+}
+
+export interface ChunkEntry {
+  readonly hash: Buffer
+  readonly offset: number
+  readonly length: number
+}
+
+/** What a pack's list says of a chunk, or undefined when it has no such chunk. */
+export function chunkEntry(chunks: Buffer, slot: number): ChunkEntry | undefined {
+  const at = slot * CHUNK_ENTRY_BYTES
+  if (at + CHUNK_ENTRY_BYTES > chunks.length) return undefined
+  return {
+    hash: chunks.subarray(at, at + CHUNK_HASH_BYTES),
+    offset: chunks.readUInt32LE(at + CHUNK_HASH_BYTES),
+    length: chunks.readUInt32LE(at + CHUNK_HASH_BYTES + 4),
+  }
+}
+
+class CheckpointFile implements CheckpointReader {
+  readonly header: CheckpointHeader
+  readonly pages: readonly CheckpointPage[]
+  readonly info: CheckpointInfo
+
+  constructor(
+    private readonly family: readonly FileTables[],
+    private readonly uses: readonly PackUses[],
+    place: CheckpointPlace,
+  ) {
+    const own = family[0] as FileTables
+    this.header = headerOf(own.meta)
+    this.pages = own.rows.map(({ id, version, created_epoch, bytes, meta }) => ({
+      id,
+      version,
+      createdEpoch: created_epoch,
+      bytes,
+      meta,
+    }))
+    this.info = infoOf(own, place)
+  }
+
+  /** One pass over the packs of each file, in the order in which they lie. The bytes are valid during the call. */
+  load(onChunk: (pageId: number, offset: number, bytes: Uint8Array) => void): void {
+    for (const [file, packs] of this.uses.entries()) {
+      const tables = this.family[file] as FileTables
+      eachPack(tables, packs, (data, chunks, used) => {
+        for (const { slot, pageId, offset } of used) {
+          const entry = chunkEntry(chunks, slot)
+          if (entry !== undefined)
+            onChunk(pageId, offset, data.subarray(entry.offset, entry.offset + entry.length))
+        }
+      })
+    }
+  }
+
+  close(): void {
+    closeFamily(this.family)
+  }
+}
+
+export type { CheckpointFile }
+
+function headerOf(meta: ReadonlyMap<MetaKey, Buffer>): CheckpointHeader {
+  const text = (key: MetaKey): string => meta.get(key)?.toString('utf8') ?? ''
+  return {
+    epoch: Number(text('epoch')),
+    timestampMs: Number(text('timestamp_ms')),
+    digest: new Uint8Array(meta.get('digest') ?? []),
+    nextPageId: Number(text('next_page_id')),
+    extra: text('extra'),
+  }
+}
+
+function infoOf({ meta, name }: FileTables, place: CheckpointPlace): CheckpointInfo {
+  const number = (key: MetaKey): number => Number(meta.get(key)?.toString('utf8'))
+  return {
+    epoch: number('epoch'),
+    pages: number('pages'),
+    bytes: number('bytes'),
+    newBytes: place.sizeBytes(name),
+    ms: 0,
+    file: name,
+  }
+}
+
+/** What a checkpoint says of itself, its tables checked but not its chunks; undefined when it cannot be read. */
+export function readInfo(
+  place: CheckpointPlace,
+  epoch: number,
+  busId: string | null,
+): CheckpointInfo | undefined {
+  try {
+    const family = openFamily(place, epoch, busId)
+    closeFamily(family)
+    return infoOf(family[0] as FileTables, place)
+  } catch {
+    return undefined
+  }
+}
+
+interface ChunkUse {
+  readonly slot: number
+  readonly pageId: number
+  readonly offset: number
+}
+
+/** The uses of a file's chunks, by pack. */
+type PackUses = Map<number, ChunkUse[]>
+
 /** Every reference must name a chunk of the right length. */
-function verifyRefs(row: PageRow, sizes: ReadonlyMap<number, Uint32Array>): void {
-  const refs = Buffer.from(row.refs.buffer, row.refs.byteOffset, row.refs.length)
-  const count = chunkCount(row.bytes)
-  if (refs.length !== count * REF_BYTES)
-    throw new Damage(`page ${row.id} has ${refs.length} bytes of references`)
-  for (let i = 0; i < count; i++) {
-    const pack = refs.readUInt32LE(i * REF_BYTES)
-    if (pack === 0) continue
-    const length = sizes.get(pack)?.[refs.readUInt16LE(i * REF_BYTES + 4)]
-    const expected = Math.min(CHECKPOINT_CHUNK_BYTES, row.bytes - i * CHECKPOINT_CHUNK_BYTES)
-    if (length !== expected) throw new Damage(`page ${row.id} refers to a chunk that is not there`)
+function usesOf(family: readonly FileTables[]): PackUses[] {
+  const uses: PackUses[] = family.map(() => new Map())
+  for (const row of (family[0] as FileTables).rows) {
+    const count = chunkCount(row.bytes)
+    if (row.refs.length !== count * REF_BYTES)
+      throw new Damage(`page ${row.id} has ${row.refs.length} bytes of references`)
+    for (let i = 0; i < count; i++) {
+      const { pack, slot, file } = readRef(row.refs, i)
+      if (pack === 0) continue
+      const offset = i * CHECKPOINT_CHUNK_BYTES
+      const chunks = family[file]?.packs.get(pack)
+      const entry = chunks === undefined ? undefined : chunkEntry(chunks, slot)
+      if (entry?.length !== Math.min(CHECKPOINT_CHUNK_BYTES, row.bytes - offset))
+        throw new Damage(`page ${row.id} refers to a chunk that is not there`)
+      const packs = uses[file] as PackUses
+      const list = packs.get(pack)
+      if (list === undefined) packs.set(pack, [{ slot, pageId: row.id, offset }])
+      else list.push({ slot, pageId: row.id, offset })
+    }
+  }
+  return uses
+}
+
+/** Visits those packs of a file that are used. */
+function eachPack(
+  { db, packs }: FileTables,
+  uses: PackUses,
+  visit: (data: Buffer, chunks: Buffer, used: readonly ChunkUse[], pack: number) => void,
+): void {
+  const select = db.prepare('SELECT data FROM pack WHERE id = ?').pluck()
+  for (const [id, chunks] of packs) {
+    const used = uses.get(id)
+    if (used !== undefined) visit(select.get(id) as Buffer, chunks, used, id)
+  }
+}
+
+/** Checks each chunk that is used against its hash. */
+function verifyChunks(tables: FileTables, uses: PackUses, isOwn: boolean): void {
+  eachPack(tables, uses, (data, chunks, used, pack) => {
+    for (const slot of new Set(used.map((use) => use.slot))) {
+      const entry = chunkEntry(chunks, slot)
+      const bytes = entry === undefined ? data : data.subarray(entry.offset, entry.offset + entry.length)
+      if (entry !== undefined && chunkHash(bytes).equals(entry.hash)) continue
+      const where = isOwn ? '' : ` of the file ${tables.stem}`
+      throw new Damage(`chunk ${slot} of pack ${pack}${where} does not match its hash`)
+    }
+  })
+}
+
+/** Opens a checkpoint and checks every byte that matters. Returns the reader, or what is wrong with it. */
+export function openCheckpointFile(
+  place: CheckpointPlace,
+  epoch: number,
+  busId: string | null,
+): CheckpointFile | string {
+  let family: FileTables[] = []
+  try {
+    if (!place.list().includes(checkpointName(epoch))) return 'the file is missing'
+    family = openFamily(place, epoch, busId)
+    const uses = usesOf(family)
+    for (const [i, tables] of family.entries()) verifyChunks(tables, uses[i] as PackUses, i === 0)
+    return new CheckpointFile(family, uses, place)
+  } catch (error) {
+    closeFamily(family)
+    return textOf(error)
   }
 }

@@ -1,11 +1,10 @@
 /**
- * The main thread's side of writing a checkpoint: reads pages in bounded pieces and hands them to the thread that writes.
+ * The main thread's side of writing a checkpoint: reads the pages that changed in bounded pieces and hands them to the
+ * thread that writes.
  *
  * Invariants: the event loop is given back after every piece; at most CHECKPOINT_PIECES_IN_FLIGHT buffers exist, handed
  * over and back without a copy; the file gets its name only after the log is durable up to its epoch.
  */
-import fs from 'node:fs'
-import path from 'node:path'
 import { MmsbError } from '../errors.js'
 import {
   CHECKPOINT_CHUNK_BYTES,
@@ -14,86 +13,87 @@ import {
   CHECKPOINT_PIECES_IN_FLIGHT,
 } from '../limits.js'
 import { checkpointName, type MetaKey } from './checkpoint-format.js'
-import type { CheckpointRequest } from './checkpoint-worker.js'
+import type { CheckpointHost } from './checkpoint-host.js'
+import type { PagePiece } from './checkpoint-writer.js'
 import { isNoRoom, logFull, textOf } from './failure.js'
 import type { CheckpointInfo, CheckpointPage, CheckpointSource } from './types.js'
-import { startWorker, WorkerClient } from './worker.js'
 
 const PIECE_BYTES = CHECKPOINT_PACK_BYTES
 
 export interface CheckpointJob {
-  readonly dir: string
+  readonly host: CheckpointHost
   readonly busId: string
+  /** A sound checkpoint to write against, or null. */
+  readonly base: number | null
   readonly source: CheckpointSource
   /** Makes the log durable up to the checkpoint's epoch. */
   readonly syncLog: () => Promise<void>
+  readonly onNotice: (message: string) => void
 }
 
 /** Writes one checkpoint. Throws LOG_FULL when the disk is full, INTERNAL otherwise; no file is left then. */
 export async function writeCheckpoint(job: CheckpointJob): Promise<CheckpointInfo> {
   const startedMs = performance.now()
-  const { epoch } = job.source.header
-  const file = path.join(job.dir, checkpointName(epoch))
-  const temporary = path.join(job.dir, 'next.tmp')
-  const client = new WorkerClient(startWorker('checkpoint-worker'))
-  const ask = (request: CheckpointRequest, transfer?: ArrayBuffer[]): Promise<unknown> =>
-    client.request(request, transfer)
+  const { host, busId, source } = job
+  const { epoch } = source.header
   try {
-    await ask({ type: 'begin', temporary, file })
-    await handOver(job.source, ask)
-    job.source.onRead?.()
+    const base = await host.ask({ type: 'begin', base: job.base, busId })
+    if (typeof base === 'string') {
+      job.onNotice(`checkpoint ${job.base} cannot be built upon (${base}); everything is written anew`)
+    }
+    await handOver(source, host, typeof base === 'number' ? base : null)
+    source.onRead?.()
+    const extra = (await source.lateExtra?.()) ?? source.header.extra
     await job.syncLog()
-    const newBytes = (await ask({ type: 'end', meta: metaOf(job) })) as number
-    const { pages } = job.source
+    const newBytes = (await host.ask({ type: 'end', epoch, meta: metaOf(job, extra) })) as number
+    const { pages } = source
     const ms = Math.round(performance.now() - startedMs)
-    return { epoch, pages: pages.length, bytes: bytesOf(pages), newBytes, ms, file: path.basename(file) }
+    return { epoch, pages: pages.length, bytes: bytesOf(pages), newBytes, ms, file: checkpointName(epoch) }
   } catch (error) {
-    await client.terminate()
-    fs.rmSync(temporary, { force: true })
+    await host.ask({ type: 'abandon' }).catch(() => {})
     if (error instanceof MmsbError) throw error
     const text = `the checkpoint of epoch ${epoch} could not be written: ${textOf(error)}`
     throw isNoRoom(error)
       ? logFull(text, error)
       : new MmsbError('INTERNAL', text, undefined, { cause: error })
-  } finally {
-    await client.terminate()
   }
 }
 
-function bytesOf(pages: readonly CheckpointPage[]): number {
+export function bytesOf(pages: readonly CheckpointPage[]): number {
   let bytes = 0
   for (const page of pages) bytes += page.bytes
   return bytes
 }
 
-function metaOf({ source, busId }: CheckpointJob): Record<MetaKey, string | Uint8Array> {
+function metaOf({ source, busId }: CheckpointJob, extra: string): Record<MetaKey, string | Uint8Array> {
   const { header, pages } = source
   return {
     bus_id: busId,
     bytes: String(bytesOf(pages)),
     digest: header.digest,
     epoch: String(header.epoch),
-    extra: header.extra,
+    extra,
     next_page_id: String(header.nextPageId),
     pages: String(pages.length),
     timestamp_ms: String(header.timestampMs),
   }
 }
 
-type Ask = (request: CheckpointRequest, transfer?: ArrayBuffer[]) => Promise<unknown>
-
 /** Fills pieces and sends them; a piece's buffer comes back with its answer and is filled again. */
-async function handOver(source: CheckpointSource, ask: Ask): Promise<void> {
-  const cursor = new PageCursor(source)
+async function handOver(source: CheckpointSource, host: CheckpointHost, base: number | null): Promise<void> {
+  const cursor = new PageCursor(source, base)
+  source.begin?.(cursor.changed)
   const free = Array.from({ length: CHECKPOINT_PIECES_IN_FLIGHT }, () => new Uint8Array(PIECE_BYTES))
   const away: Promise<Uint8Array>[] = []
   while (!cursor.ended) {
     const bytes = free.pop() ?? (await away.shift()) ?? new Uint8Array(PIECE_BYTES)
+    const ready = source.ready?.()
+    if (ready !== undefined) await ready
     const piece = cursor.fill(bytes)
     const request = { type: 'piece', pages: piece.pages, bytes: bytes.subarray(0, piece.length) } as const
-    const answered = ask(request, [bytes.buffer as ArrayBuffer]).then(
-      (back) => new Uint8Array((back as Uint8Array).buffer),
-    )
+    const answered = host
+      .ask(request, [bytes.buffer as ArrayBuffer])
+      .then((back) => new Uint8Array((back as Uint8Array).buffer))
     // Whether it failed is seen when its buffer is wanted, or at the end.
     answered.catch(() => {})
     away.push(answered)
@@ -102,15 +102,24 @@ async function handOver(source: CheckpointSource, ask: Ask): Promise<void> {
   await Promise.all(away)
 }
 
-/** Walks the pages chunk by chunk. */
+/** Walks the pages chunk by chunk, ascending by id. */
 class PageCursor {
+  /** Ids of the pages whose bytes are handed over; the others are as in the base. */
+  readonly changed: ReadonlySet<number>
   private readonly pages: readonly CheckpointPage[]
   private next = 0
   private offset = 0
   private begun = false
 
-  constructor(private readonly source: CheckpointSource) {
+  constructor(
+    private readonly source: CheckpointSource,
+    base: number | null,
+  ) {
     this.pages = [...source.pages].sort((a, b) => a.id - b.id)
+    const changed = this.pages.filter(
+      ({ version, createdEpoch }) => base === null || version > base || createdEpoch > base,
+    )
+    this.changed = new Set(changed.map(({ id }) => id))
   }
 
   get ended(): boolean {
@@ -118,32 +127,34 @@ class PageCursor {
   }
 
   /** Fills the buffer as far as whole chunks go; `pages` are those that begin in it. */
-  fill(into: Uint8Array): { pages: CheckpointPage[]; length: number } {
-    const pages: CheckpointPage[] = []
+  fill(into: Uint8Array): { pages: PagePiece[]; length: number } {
+    const pages: PagePiece[] = []
     let length = 0
     for (let page = this.pages[this.next]; page !== undefined; page = this.pages[this.next]) {
+      const isChanged = this.changed.has(page.id)
       if (!this.begun) {
         if (pages.length >= CHECKPOINT_PIECE_PAGES_MAX) break
-        // An exact copy: a view would carry its whole buffer over to the other thread.
-        pages.push({ ...page, meta: new Uint8Array(page.meta) })
+        pages.push(pieceOf(page, isChanged))
         this.begun = true
       }
-      const left = page.bytes - this.offset
+      const left = isChanged ? page.bytes - this.offset : 0
       const room = into.length - length
       const take = left <= room ? left : room - (room % CHECKPOINT_CHUNK_BYTES)
       if (take === 0 && left > 0) break
-      this.copy(page, take, into, length)
+      if (take > 0) this.source.read(page.id, this.offset, into.subarray(length, length + take))
+      this.offset += take
       length += take
-      if (this.offset < page.bytes) break
+      if (take < left) break
       this.next++
       this.offset = 0
       this.begun = false
     }
     return { pages, length }
   }
+}
 
-  private copy(page: CheckpointPage, length: number, into: Uint8Array, at: number): void {
-    if (length > 0) into.set(this.source.read(page.id, this.offset, length), at)
-    this.offset += length
-  }
+function pieceOf({ id, version, createdEpoch, bytes, meta }: CheckpointPage, isChanged: boolean): PagePiece {
+  // An exact copy: a view would carry its whole buffer over to the other thread.
+  const page = { id, version, createdEpoch, bytes, meta: new Uint8Array(meta) }
+  return isChanged ? page : { ...page, unchanged: true }
 }

@@ -10,7 +10,8 @@ import path from 'node:path'
 import { MmsbError } from '../errors.js'
 import { LOG_READ_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
 import { CatalogReader } from './catalog-read.js'
-import { type CheckpointFile, checkpointEpochs, openCheckpointFile } from './checkpoint-read.js'
+import { type CheckpointPlace, checkpointEpochs, checkpointFolder } from './checkpoint-place.js'
+import { type CheckpointFile, openCheckpointFile } from './checkpoint-read.js'
 import { realIo, type StoreIo } from './io.js'
 import type { SegmentHeader } from './record.js'
 import { readSegmentHeader, SegmentScanner } from './segment.js'
@@ -26,6 +27,8 @@ export interface HistoryOptions {
   readonly dir: string
   readonly crc32c: Crc32c
   readonly io?: StoreIo
+  /** Default: the folder `checkpoints`. */
+  readonly checkpoints?: CheckpointPlace
 }
 
 /** Where a record stands. */
@@ -39,7 +42,7 @@ export class HistoryReader {
   readonly #io: StoreIo
   readonly #crc32c: Crc32c
   readonly #logDir: string
-  readonly #checkpointDir: string
+  readonly #checkpoints: CheckpointPlace
   readonly #catalog: CatalogReader
   /** First epochs of the segments, ascending. */
   #segments: number[] = []
@@ -51,7 +54,7 @@ export class HistoryReader {
     this.#io = options.io ?? realIo()
     this.#crc32c = options.crc32c
     this.#logDir = path.join(options.dir, 'log')
-    this.#checkpointDir = path.join(options.dir, 'checkpoints')
+    this.#checkpoints = options.checkpoints ?? checkpointFolder(path.join(options.dir, 'checkpoints'))
     this.#catalog = new CatalogReader(options.dir)
   }
 
@@ -63,12 +66,12 @@ export class HistoryReader {
 
   /** Epochs of the checkpoint files, newest first. They may turn out not to be sound. */
   checkpointEpochs(): number[] {
-    return checkpointEpochs(this.#checkpointDir)
+    return checkpointEpochs(this.#checkpoints)
   }
 
   /** A checkpoint, wholly verified, or what is wrong with it. The caller closes it. */
   openCheckpoint(epoch: number): CheckpointFile | string {
-    return openCheckpointFile(this.#checkpointDir, epoch, this.#identity())
+    return openCheckpointFile(this.#checkpoints, epoch, this.#identity())
   }
 
   #identity(): string | null {

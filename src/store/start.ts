@@ -3,7 +3,8 @@
  *
  * Invariants: looking changes neither the log nor a checkpoint. Each finding carries a sentence for people.
  */
-import { type CheckpointFile, checkpointEpochs, openCheckpointFile } from './checkpoint-read.js'
+import { type CheckpointPlace, checkpointEpochs } from './checkpoint-place.js'
+import { type CheckpointFile, openCheckpointFile, readInfo } from './checkpoint-read.js'
 import { textOf } from './failure.js'
 import { inspectLog, type LogFindings, type LogPlace } from './log.js'
 import type { Placed } from './log-index.js'
@@ -33,7 +34,7 @@ export interface StartFindings {
 
 export interface StartPlace {
   readonly log: LogPlace
-  readonly checkpointDir: string
+  readonly checkpoints: CheckpointPlace
   readonly catalog: Catalog
 }
 
@@ -49,7 +50,7 @@ export async function inspectFolder(
   })
   const index = judgeIndex(log, catalog)
   const known = index.state === 'lost' || catalog.state === 'lost' ? [] : catalog.checkpoints
-  const checkpoint = judgeCheckpoints(place.checkpointDir, log, known)
+  const checkpoint = judgeCheckpoints(place.checkpoints, log, known)
   const findings: Findings = {
     tail: log.tornBytes > 0 ? 'torn' : 'whole',
     body: log.damage === null ? 'sound' : 'bad',
@@ -109,12 +110,12 @@ interface CheckpointVerdict {
 }
 
 function judgeCheckpoints(
-  dir: string,
+  place: CheckpointPlace,
   log: LogFindings,
   known: readonly CheckpointInfo[],
 ): CheckpointVerdict {
   const rows = new Map(known.map((info) => [info.epoch, info]))
-  const epochs = [...new Set([...checkpointEpochs(dir), ...rows.keys()])].sort((a, b) => b - a)
+  const epochs = [...new Set([...checkpointEpochs(place), ...rows.keys()])].sort((a, b) => b - a)
   const minEpoch = log.segments[0]?.header.firstEpoch ?? 1
   const newest = epochs[0]
   if (log.damage !== null) return { state: 'none', file: null, list: [], why: null }
@@ -132,7 +133,7 @@ function judgeCheckpoints(
   let file: CheckpointFile | null = null
   let missing = false
   for (const epoch of epochs) {
-    const opened = openCheckpointFile(dir, epoch, log.busId)
+    const opened = openCheckpointFile(place, epoch, log.busId)
     if (typeof opened !== 'string') {
       file = opened
       break
@@ -140,11 +141,11 @@ function judgeCheckpoints(
     if (bad.length === 0) missing = opened === 'the file is missing'
     bad.push(`checkpoint ${epoch}: ${opened}`)
   }
-  const list = epochs
-    .slice(bad.length)
-    .flatMap((epoch) =>
-      file?.info.epoch === epoch ? (rows.get(epoch) ?? file.info) : (rows.get(epoch) ?? []),
-    )
+  const list = epochs.slice(bad.length).flatMap((epoch) => {
+    if (file?.info.epoch === epoch) return rows.get(epoch) ?? file.info
+    const info = readInfo(place, epoch, log.busId)
+    return info === undefined ? [] : (rows.get(epoch) ?? info)
+  })
   if ((file?.header.epoch ?? 0) + 1 < minEpoch) {
     file?.close()
     const why = `no usable checkpoint, and the log begins at epoch ${minEpoch}: ${bad.join('; ')}`

@@ -13,16 +13,19 @@
 import { randomBytes } from 'node:crypto'
 import path from 'node:path'
 import { MmsbError } from '../errors.js'
-import { SEGMENT_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
+import { CHECKPOINTS_KEPT, SEGMENT_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
 import { catalogIn } from './catalog.js'
+import { type CheckpointHost, checkpointThread } from './checkpoint-host.js'
+import { type CheckpointPlace, checkpointFolder } from './checkpoint-place.js'
 import { type CheckpointFile, openCheckpointFile } from './checkpoint-read.js'
-import { writeCheckpoint } from './checkpoint-write.js'
+import { bytesOf, writeCheckpoint } from './checkpoint-write.js'
 import { busFailed, textOf } from './failure.js'
 import { makeDurableDir, realIo } from './io.js'
 import { lockFolder } from './lock.js'
 import { type LogPlace, openTail, readForward, recordsAfter, type SegmentEntry, segmentOf } from './log.js'
 import { LogIndex, type Placed } from './log-index.js'
 import type { SegmentHeader } from './record.js'
+import { anchorOf, thinned } from './retention.js'
 import { inspectFolder, type StartFindings } from './start.js'
 import { segmentName, type Tail, type TailOptions } from './tail.js'
 import type {
@@ -33,6 +36,7 @@ import type {
   LogRecord,
   Notice,
   RecoveryReport,
+  RetentionLimits,
   StoreOptions,
   StoreStats,
 } from './types.js'
@@ -47,7 +51,8 @@ function defaultTimer(callback: () => void, delayMs: number): () => void {
 interface Room {
   readonly options: StoreOptions
   readonly place: LogPlace
-  readonly checkpointDir: string
+  readonly checkpoints: CheckpointPlace
+  readonly checkpointHost: () => CheckpointHost
   readonly catalog: Catalog
   readonly unlock: () => void
 }
@@ -61,8 +66,12 @@ export class Store {
   #tail!: Tail
   #checkpoints: CheckpointInfo[]
   #opened: CheckpointFile | null
+  /** Epochs of checkpoints that this process has read back wholly. */
+  readonly #verified = new Set<number>()
   /** Settles when the checkpoints asked for so far are written. */
   #writing: Promise<unknown> = Promise.resolve()
+  /** Begun with the first job, ended at close or when one fails. */
+  #host: CheckpointHost | undefined
   #closing: Promise<void> | undefined
 
   private constructor(room: Room, found: StartFindings, index: LogIndex, busId: string) {
@@ -71,6 +80,7 @@ export class Store {
     this.#segments = found.log.segments
     this.#checkpoints = found.checkpoints.sort((a, b) => a.epoch - b.epoch)
     this.#opened = found.checkpoint
+    if (found.checkpoint !== null) this.#verified.add(found.checkpoint.header.epoch)
     this.busId = busId
     this.recovery = {
       newestEpoch: found.log.newestEpoch,
@@ -96,7 +106,9 @@ export class Store {
     const unlock = (options.lock ?? lockFolder)(options.dir)
     const catalog = options.catalog ?? catalogIn(options.dir)
     try {
-      return await Store.#recover({ options, place, checkpointDir, catalog, unlock })
+      const checkpoints = options.checkpointPlace ?? checkpointFolder(checkpointDir)
+      const checkpointHost = options.checkpointHost ?? (() => checkpointThread(checkpointDir))
+      return await Store.#recover({ options, place, checkpoints, checkpointHost, catalog, unlock })
     } catch (error) {
       await catalog.close()
       unlock()
@@ -107,7 +119,7 @@ export class Store {
   }
 
   static async #recover(room: Room): Promise<Store> {
-    const { options, place, checkpointDir, catalog } = room
+    const { options, place, checkpoints, catalog } = room
     let opened: Store | undefined
     const index = new LogIndex({
       catalog,
@@ -115,7 +127,7 @@ export class Store {
       durableEpoch: () => (opened === undefined ? 0 : opened.#tail.durableEpoch),
       scan: (from, to) => (opened === undefined ? noRecords() : opened.#placed(from, to)),
     })
-    const found = await inspectFolder({ log: place, checkpointDir, catalog }, (placed) => index.add(placed))
+    const found = await inspectFolder({ log: place, checkpoints, catalog }, (placed) => index.add(placed))
     if (found.row.action === 'refuse') {
       found.checkpoint?.close()
       throw busFailed(`the data folder ${options.dir} is not safe to open: ${found.refusal}`)
@@ -193,6 +205,11 @@ export class Store {
     return this.#tail.newestEpoch
   }
 
+  /** Bytes of records appended since the start. */
+  get appendedBytes(): number {
+    return this.#tail.appendedBytes
+  }
+
   /** Oldest epoch whose record can be read; newest + 1 when there is none. */
   get minEpoch(): number {
     return this.#segments[0]?.header.firstEpoch ?? this.newestEpoch + 1
@@ -202,7 +219,7 @@ export class Store {
   openCheckpoint(): CheckpointReader | null {
     const epoch = this.recovery.checkpointEpoch
     if (epoch === null) return null
-    const ready = this.#opened ?? openCheckpointFile(this.#room.checkpointDir, epoch, this.busId)
+    const ready = this.#opened ?? openCheckpointFile(this.#room.checkpoints, epoch, this.busId)
     this.#opened = null
     if (typeof ready === 'string') throw busFailed(`checkpoint ${epoch} cannot be read any more: ${ready}`)
     return ready
@@ -284,14 +301,19 @@ export class Store {
   }
 
   /**
-   * Writes a full checkpoint in a thread of its own and enters it in the catalogue. The source is read in bounded pieces,
-   * between which the event loop runs; it says through `onRead` when it is needed no more. One at a time. Throws LOG_FULL
-   * when the disk is full, BUS_FAILED when the store has stopped.
+   * Writes a checkpoint in a thread of its own and enters it in the catalogue; what an older one holds already is referred
+   * to. The source is read in bounded pieces, between which the event loop runs; it says through `onRead` when it is needed
+   * no more. One at a time. A checkpoint that is there already is not written again. Throws LOG_FULL when the disk is full,
+   * BUS_FAILED when the store has stopped.
    */
   checkpoint(source: CheckpointSource): Promise<CheckpointInfo> {
-    const writing = this.#writing.then(() => this.#writeCheckpoint(source))
-    this.#writing = writing.catch(() => {})
-    return writing
+    return this.#inTurn(() => this.#writeCheckpoint(source))
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#writing.then(work)
+    this.#writing = done.catch(() => {})
+    return done
   }
 
   async #writeCheckpoint(source: CheckpointSource): Promise<CheckpointInfo> {
@@ -301,17 +323,134 @@ export class Store {
     if (epoch > this.newestEpoch) {
       throw new MmsbError('INTERNAL', `checkpoint of epoch ${epoch}, which is not in the log`)
     }
-    const info = await writeCheckpoint({
-      dir: this.#room.checkpointDir,
-      busId: this.busId,
-      source,
-      syncLog: () => this.#tail.sync(),
+    const known = this.#checkpoints.find((checkpoint) => checkpoint.epoch === epoch)
+    if (known !== undefined) {
+      source.onRead?.()
+      return { ...known, pages: source.pages.length, bytes: bytesOf(source.pages), newBytes: 0, ms: 0 }
+    }
+    return this.#withHost(async (host) => {
+      const info = await writeCheckpoint({
+        host,
+        busId: this.busId,
+        base: this.#checkpoints.at(-1)?.epoch ?? null,
+        source,
+        syncLog: () => this.#tail.sync(),
+        onNotice: (message) => this.#notice('warn', message),
+      })
+      this.#checkpoints = [...this.#checkpoints, info]
+      await this.#room.catalog.addCheckpoint(info).catch((error: unknown) => {
+        this.#notice('warn', `the catalogue could not list checkpoint ${epoch}: ${textOf(error)}`)
+      })
+      const epochs = this.#checkpoints.map((checkpoint) => checkpoint.epoch)
+      await this.#keepCheckpoints(
+        host,
+        thinned(epochs, this.#room.options.checkpointsKept ?? CHECKPOINTS_KEPT),
+      )
+      return info
     })
-    this.#checkpoints = [...this.#checkpoints.filter((c) => c.epoch !== epoch), info]
-    await this.#room.catalog.addCheckpoint(info).catch((error: unknown) => {
-      this.#notice('warn', `the catalogue could not list checkpoint ${epoch}: ${textOf(error)}`)
+  }
+
+  async #withHost<T>(work: (host: CheckpointHost) => Promise<T>): Promise<T> {
+    this.#host ??= this.#room.checkpointHost()
+    try {
+      return await work(this.#host)
+    } catch (error) {
+      await this.#endHost()
+      throw error
+    }
+  }
+
+  async #endHost(): Promise<void> {
+    const host = this.#host
+    this.#host = undefined
+    await host?.end()
+  }
+
+  /** Forgets the other checkpoints, and removes the files that nobody needs then. */
+  async #keepCheckpoints(host: CheckpointHost, epochs: readonly number[]): Promise<void> {
+    const kept = new Set(epochs)
+    try {
+      for (const { epoch } of this.#checkpoints) {
+        if (!kept.has(epoch)) await this.#room.catalog.removeCheckpoint(epoch).catch(() => {})
+      }
+      this.#checkpoints = this.#checkpoints.filter(({ epoch }) => kept.has(epoch))
+      await host.ask({ type: 'collect', epochs })
+    } catch (error) {
+      this.#notice('warn', `old checkpoints could not be removed: ${textOf(error)}`)
+    }
+  }
+
+  /**
+   * Lets go what the limits do not keep: segments of the log behind a checkpoint, and the checkpoints before it; never
+   * beyond the second newest verified checkpoint or the lowest epoch that `lowestNeeded` says readers need. Returns the
+   * number of segments that went.
+   */
+  retain(limits: RetentionLimits, lowestNeeded?: () => number | undefined): Promise<number> {
+    return this.#inTurn(async () => {
+      if (this.#tail.failure !== null || this.#closing !== undefined) return 0
+      const anchorNow = (): number | undefined => this.#anchor(limits, lowestNeeded?.())
+      if (anchorNow() === undefined) return 0
+      return this.#withHost(async (host) => {
+        const anchor = await this.#verifiedAnchor(host, anchorNow)
+        if (anchor === undefined) return 0
+        const epochs = this.#checkpoints.map(({ epoch }) => epoch)
+        await this.#keepCheckpoints(
+          host,
+          epochs.filter((epoch) => epoch >= anchor),
+        )
+        return this.#dropSegments(anchor)
+      })
     })
-    return info
+  }
+
+  #anchor(limits: RetentionLimits, neededEpoch: number | undefined): number | undefined {
+    const { newestEpoch } = this
+    const segments = this.#segments.map(({ header, end }, i) => ({
+      firstEpoch: header.firstEpoch,
+      lastEpoch: (this.#segments[i + 1]?.header.firstEpoch ?? Number.POSITIVE_INFINITY) - 1,
+      bytes: end,
+      createdMs: header.createdMs,
+    }))
+    const checkpoints = this.#checkpoints.map(({ epoch }) => epoch)
+    const nowMs = (this.#room.options.clock ?? Date.now)()
+    return anchorOf({ limits, nowMs, newestEpoch, segments, checkpoints, neededEpoch })
+  }
+
+  /** Reads the anchor and the two newest checkpoints back; one that is not sound is counted out. */
+  async #verifiedAnchor(
+    host: CheckpointHost,
+    anchorNow: () => number | undefined,
+  ): Promise<number | undefined> {
+    for (;;) {
+      const anchor = anchorNow()
+      if (anchor === undefined) return undefined
+      const unread = [anchor, ...this.#checkpoints.slice(-2).map(({ epoch }) => epoch)].find(
+        (epoch) => !this.#verified.has(epoch),
+      )
+      if (unread === undefined) return anchor
+      const why = await host.ask({ type: 'verify', epoch: unread, busId: this.busId })
+      if (why === null) this.#verified.add(unread)
+      else {
+        this.#notice('error', `checkpoint ${unread} is not sound and is not counted: ${String(why)}`)
+        this.#checkpoints = this.#checkpoints.filter(({ epoch }) => epoch !== unread)
+      }
+    }
+  }
+
+  /** Oldest first, each removal durable before the next, so that a crash leaves no gap. */
+  async #dropSegments(anchor: number): Promise<number> {
+    const { place, catalog } = this.#room
+    let gone = 0
+    for (;;) {
+      const [first, second] = this.#segments
+      if (first === undefined || second === undefined || second.header.firstEpoch > anchor + 1) break
+      this.#segments.shift()
+      place.io.remove(first.file)
+      await place.io.syncDir(place.logDir)
+      gone++
+    }
+    await catalog.dropBlocksBefore(this.minEpoch).catch(() => {})
+    return gone
   }
 
   /** Checkpoints that can be used, oldest first. */
@@ -350,6 +489,7 @@ export class Store {
   async #close(): Promise<void> {
     this.#opened?.close()
     await this.#writing
+    await this.#endHost()
     try {
       await this.#tail.close()
     } finally {

@@ -94,6 +94,7 @@ export class Tail {
   newestEpoch: number
   durableEpoch: number
   appended = 0
+  appendedBytes = 0
   failure: MmsbError | null = null
   readonly timing = new Timing()
   private current: Write | null = null
@@ -228,6 +229,7 @@ export class Tail {
     if (this.options.fsync === 'always') this.durableEpoch = write.record.epoch
     else this.armSync()
     this.appended++
+    this.appendedBytes += write.byteLength
     this.timing.add((performance.now() - write.startedMs) * 1000)
     this.options.onAppended(write.record, this.segment.header, write.offset, write.byteLength)
     if (!this.prepareTried && this.end > this.segment.capacity / 2) this.prepareNext()

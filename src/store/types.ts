@@ -2,6 +2,8 @@
  * What the store keeps and gives back, and the doors to the outside it is handed. Types only.
  * The store knows epochs, frames as opaque bytes, page ids and chunks; it knows nothing of graphs or ops.
  */
+import type { CheckpointHost } from './checkpoint-host.js'
+import type { CheckpointPlace } from './checkpoint-place.js'
 import type { StoreIo } from './io.js'
 
 export type FsyncPolicy = 'always' | 'interval' | 'off'
@@ -50,10 +52,16 @@ export interface CheckpointHeader {
 export interface CheckpointSource {
   readonly header: CheckpointHeader
   readonly pages: readonly CheckpointPage[]
-  /** Bytes [offset, offset + length) of a page as of the checkpoint's epoch; length <= 1 MiB. Copied before the next call. */
-  read(pageId: number, offset: number, length: number): Uint8Array
-  /** Called once, when nothing more will be read: the state may change again, though the file is not complete yet. */
+  /** Puts the bytes of a page from `offset` on, as of the checkpoint's epoch, into `into`; at most 1 MiB. */
+  read(pageId: number, offset: number, into: Uint8Array): void
+  /** Called once, before anything is read: only pages of these ids will be. */
+  begin?(pageIds: ReadonlySet<number>): void
+  /** Waited for before each turn of reading. */
+  ready?(): Promise<void> | undefined
+  /** Called once, when nothing more will be read, though the file is not complete yet. */
   onRead?(): void
+  /** What stands for `header.extra`, when it takes time to make. */
+  lateExtra?(): Promise<string>
 }
 
 export interface CheckpointInfo {
@@ -120,6 +128,8 @@ export interface Catalog {
   blockOf(epoch: number): Promise<IndexBlock | undefined>
   /** Blocks that overlap [from, to], ascending. Rejects when a row is damaged. */
   blocksBetween(from: number, to: number): Promise<IndexBlock[]>
+  /** Forgets blocks whose epochs all come before this one. */
+  dropBlocksBefore(epoch: number): Promise<void>
   addCheckpoint(info: CheckpointInfo): Promise<void>
   removeCheckpoint(epoch: number): Promise<void>
   close(): Promise<void>
@@ -144,8 +154,22 @@ export interface StoreOptions {
   readonly lock?: (dir: string) => () => void
   /** Default: catalog.db in a worker thread. */
   readonly catalog?: Catalog
+  /** Where checkpoint files lie, for reading; default: the folder `checkpoints`. */
+  readonly checkpointPlace?: CheckpointPlace
+  /** Who writes and removes them; default: a worker thread for each job. */
+  readonly checkpointHost?: () => CheckpointHost
+  /** Checkpoints kept at most; default CHECKPOINTS_KEPT. */
+  readonly checkpointsKept?: number
   /** Size of a log segment; default SEGMENT_BYTES. */
   readonly segmentBytes?: number
+}
+
+/** How much of the past is kept. Absent: no limit of that kind. What any limit lets go may go. */
+export interface RetentionLimits {
+  readonly maxAgeMs?: number
+  /** Bytes of log. */
+  readonly maxBytes?: number
+  readonly maxEpochs?: number
 }
 
 export interface TimingStats {

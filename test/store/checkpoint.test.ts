@@ -5,6 +5,7 @@ import Database from 'better-sqlite3'
 import t, { type Test } from 'tap'
 import { catalogIn } from '../../src/store/catalog.js'
 import { checkpointName } from '../../src/store/checkpoint-format.js'
+import { checkpointFolder } from '../../src/store/checkpoint-place.js'
 import { openCheckpointFile } from '../../src/store/checkpoint-read.js'
 import type { Store } from '../../src/store/store.js'
 import type { CheckpointPage, CheckpointSource } from '../../src/store/types.js'
@@ -34,7 +35,7 @@ function stateOf(epoch: number, pages: ReadonlyMap<number, Uint8Array>): MemoryS
       extra: JSON.stringify({ kept: 'ü' }),
     },
     pages: list,
-    read: (id, offset, length) => pages.get(id)?.subarray(offset, offset + length) ?? new Uint8Array(0),
+    read: (id, offset, into) => into.set(pages.get(id)?.subarray(offset, offset + into.length) ?? []),
   }
   return { source, bytes: new Map(pages) }
 }
@@ -138,7 +139,7 @@ t.test('a byte flipped anywhere in the file is found, or means nothing', async (
     const broken = Buffer.from(whole)
     broken[at] = (broken[at] ?? 0) ^ 0x20
     fs.writeFileSync(file, broken)
-    const opened = openCheckpointFile(folder, 5, store.busId)
+    const opened = openCheckpointFile(checkpointFolder(folder), 5, store.busId)
     if (typeof opened === 'string') {
       found++
       continue
@@ -205,9 +206,9 @@ t.test('a source that fails leaves no file, and the store goes on', async (t) =>
   const { source } = stateOf(3, smallPages())
   const broken: CheckpointSource = {
     ...source,
-    read: (id, offset, length) => {
+    read: (id, offset, into) => {
       if (id === 3) throw new Error('page 3 is gone')
-      return source.read(id, offset, length)
+      source.read(id, offset, into)
     },
   }
   await t.rejects(store.checkpoint(broken), { code: 'INTERNAL', message: /page 3 is gone/ })

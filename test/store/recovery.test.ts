@@ -70,7 +70,7 @@ async function checkpointAt(store: Store, epoch: number): Promise<void> {
   await store.checkpoint({
     header: { epoch, timestampMs: 1, digest: framesOf(1, 16), nextPageId: 2, extra: '{}' },
     pages: [{ id: 1, version: epoch, createdEpoch: 1, bytes: 70_000, meta: framesOf(2, 40) }],
-    read: (_, offset, length) => framesOf(epoch, 70_000).subarray(offset, offset + length),
+    read: (_, offset, into) => into.set(framesOf(epoch, 70_000).subarray(offset, offset + into.length)),
   })
 }
 

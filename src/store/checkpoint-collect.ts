@@ -1,0 +1,57 @@
+/**
+ * Removes checkpoint files that nobody needs.
+ *
+ * Invariants: a file goes only when it is no kept checkpoint and no kept checkpoint refers to it; when it cannot be told
+ * what one refers to, nothing goes. A step is durable before the next begins, so that a crash between them leaves every
+ * checkpoint that is still listed with all its chunks: first what is no checkpoint any more loses its name or is removed,
+ * then retired files go.
+ */
+import { CHECKPOINT_ENDING, checkpointName, checkpointStem, RETIRED_ENDING } from './checkpoint-format.js'
+import { type CheckpointPlace, stemOf } from './checkpoint-place.js'
+
+/** Keeps the checkpoints of these epochs and what they refer to. Returns how many files went. */
+export async function collectFiles(place: CheckpointPlace, epochs: readonly number[]): Promise<number> {
+  const needed = new Set<string>()
+  for (const epoch of epochs) for (const stem of referredBy(place, epoch)) needed.add(stem)
+  const kept = new Set(epochs.map(checkpointStem))
+  const gone = await retire(place, kept, needed)
+  return gone + (await drop(place, needed))
+}
+
+function referredBy(place: CheckpointPlace, epoch: number): string[] {
+  const db = place.open(checkpointName(epoch))
+  try {
+    if (Number(db.pragma('user_version', { simple: true })) < 2) return []
+    return db.prepare('SELECT name FROM file').pluck().all() as string[]
+  } finally {
+    db.close()
+  }
+}
+
+async function retire(
+  place: CheckpointPlace,
+  kept: ReadonlySet<string>,
+  needed: ReadonlySet<string>,
+): Promise<number> {
+  let gone = 0
+  let changed = false
+  for (const name of place.list()) {
+    const stem = stemOf(name)
+    if (!name.endsWith(CHECKPOINT_ENDING) || kept.has(stem)) continue
+    changed = true
+    if (needed.has(stem)) place.rename(name, stem + RETIRED_ENDING)
+    else {
+      place.remove(name)
+      gone++
+    }
+  }
+  if (changed) await place.syncDir()
+  return gone
+}
+
+async function drop(place: CheckpointPlace, needed: ReadonlySet<string>): Promise<number> {
+  const names = place.list().filter((name) => name.endsWith(RETIRED_ENDING) && !needed.has(stemOf(name)))
+  for (const name of names) place.remove(name)
+  if (names.length > 0) await place.syncDir()
+  return names.length
+}
