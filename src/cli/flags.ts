@@ -96,6 +96,16 @@ export function bytesOf({ text, from }: Given): number {
   throw new StartError(`${from}: ${JSON.stringify(text)} is not a size such as 512m or 8g`)
 }
 
+const DURATIONS_MS: Readonly<Record<string, number>> = { s: 1e3, m: 60e3, h: 3600e3, d: 86_400e3 }
+
+/** Milliseconds: `90s`, `30m`, `12h`, `7d`. @throws StartError */
+export function durationOf({ text, from }: Given): number {
+  const match = /^(\d{1,9})\s*([smhd])$/i.exec(text.trim())
+  const ms = match === null ? 0 : Number(match[1]) * DURATIONS_MS[(match[2] ?? '').toLowerCase()]!
+  if (ms > 0) return ms
+  throw new StartError(`${from}: ${JSON.stringify(text)} is not a time such as 12h or 7d`)
+}
+
 /** One of a list. @throws StartError */
 export function choiceOf<T extends string>({ text, from }: Given, choices: readonly T[]): T {
   const choice = choices.find((c) => c === text)

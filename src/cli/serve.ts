@@ -5,11 +5,18 @@ import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import type { BusOptions, FsyncMode } from '../engine/types.js'
 import { isLoopback } from '../http/guard.js'
-import { HTTP_DEFAULT_PORT } from '../limits.js'
+import {
+  CHECKPOINT_EVERY_BYTES,
+  CHECKPOINT_EVERY_EPOCHS,
+  HTTP_DEFAULT_PORT,
+  SEGMENT_BYTES,
+  SEGMENT_BYTES_MIN,
+} from '../limits.js'
 import {
   bytesOf,
   choiceOf,
   describeFlags,
+  durationOf,
   type FlagTable,
   type Given,
   integerOf,
@@ -49,6 +56,42 @@ const FLAGS: FlagTable = {
     help: 'native worker threads',
     env: 'MMSB_THREADS',
     standard: 'the number of cores',
+  },
+  'checkpoint-epochs': {
+    value: 'N',
+    help: 'make a checkpoint after so many epochs; 0: never',
+    env: 'MMSB_CHECKPOINT_EPOCHS',
+    standard: String(CHECKPOINT_EVERY_EPOCHS),
+  },
+  'checkpoint-bytes': {
+    value: 'SIZE',
+    help: 'make a checkpoint after so much log; 0: never',
+    env: 'MMSB_CHECKPOINT_BYTES',
+    standard: `${CHECKPOINT_EVERY_BYTES / 1024 ** 2}m`,
+  },
+  'retain-epochs': {
+    value: 'N',
+    help: 'let history go beyond so many epochs',
+    env: 'MMSB_RETAIN_EPOCHS',
+    standard: 'keep all',
+  },
+  'retain-bytes': {
+    value: 'SIZE',
+    help: 'let history go beyond so much log',
+    env: 'MMSB_RETAIN_BYTES',
+    standard: 'keep all',
+  },
+  'retain-age': {
+    value: 'TIME',
+    help: 'let history go that is older, such as 12h or 7d',
+    env: 'MMSB_RETAIN_AGE',
+    standard: 'keep all',
+  },
+  'segment-bytes': {
+    value: 'SIZE',
+    help: 'size of a file of the log, which is what history goes in',
+    env: 'MMSB_SEGMENT_BYTES',
+    standard: `${SEGMENT_BYTES / 1024 ** 2}m`,
   },
   'log-level': { value: 'LEVEL', help: LOG_LEVELS.join(', '), env: 'MMSB_LOG_LEVEL', standard: 'info' },
   'allow-origin': {
@@ -108,6 +151,42 @@ function serveOptions(given: ReadonlyMap<string, Given>, isInsecure: boolean): S
       fsync: read('fsync', (value) => choiceOf(value, FSYNC_MODES), 'always'),
       threads: read('threads', (value) => integerOf(value, 1, 1024), availableParallelism()),
       ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),
+      checkpoints: {
+        everyEpochs: read('checkpoint-epochs', wholeNumber, CHECKPOINT_EVERY_EPOCHS),
+        everyBytes: read(
+          'checkpoint-bytes',
+          (value) => (value.text === '0' ? 0 : bytesOf(value)),
+          CHECKPOINT_EVERY_BYTES,
+        ),
+        atClose: true,
+      },
+      ...retentionOf(read),
     },
   }
 }
+
+const wholeNumber = (value: Given): number => integerOf(value, 0, Number.MAX_SAFE_INTEGER)
+
+type Read = <T>(name: string, parse: (value: Given) => T, otherwise: T) => T
+
+/** @throws StartError */
+function retentionOf(read: Read): Pick<BusOptions, 'retention' | 'segmentBytes'> {
+  const optional = (name: string, parse: (value: Given) => number): number | undefined =>
+    read<number | undefined>(name, parse, undefined)
+  const maxEpochs = optional('retain-epochs', (value) => integerOf(value, 1, Number.MAX_SAFE_INTEGER))
+  const maxBytes = optional('retain-bytes', bytesOf)
+  const maxAgeMs = optional('retain-age', durationOf)
+  const retention = {
+    ...(maxEpochs === undefined ? {} : { maxEpochs }),
+    ...(maxBytes === undefined ? {} : { maxBytes }),
+    ...(maxAgeMs === undefined ? {} : { maxAgeMs }),
+  }
+  const segmentBytes = read('segment-bytes', bytesOf, SEGMENT_BYTES)
+  if (segmentBytes < SEGMENT_BYTES_MIN) throw new StartError(`--segment-bytes: at least ${SEGMENT_BYTES_MIN}`)
+  return {
+    segmentBytes: Math.floor(segmentBytes / SEGMENT_ALIGN_BYTES) * SEGMENT_ALIGN_BYTES,
+    ...(Object.keys(retention).length === 0 ? {} : { retention }),
+  }
+}
+
+const SEGMENT_ALIGN_BYTES = 4096

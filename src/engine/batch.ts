@@ -152,6 +152,12 @@ export class Batch {
     destroy(this.#rooms, this.deleted, unreadPasts(graph, this.deleted))
   }
 
+  /** Ids of the pages whose memory publishing gives back: those deleted, and pasts that nobody reads then. */
+  get destroyedIds(): number[] {
+    if (this.deleted.length === 0) return []
+    return [...this.deleted.map((page) => page.id), ...unreadPasts(this.#rooms.graph, this.deleted)]
+  }
+
   isDeleted(id: number): boolean {
     return this.#deletedIds.has(id)
   }

@@ -32,7 +32,6 @@ import type {
 import { Store } from '../store/store.js'
 import type { CheckpointInfo } from '../store/types.js'
 import type { StageRooms } from './batch.js'
-import { checkpointSource } from './checkpoint.js'
 import { Committer } from './committer.js'
 import {
   pendingOfCreates,
@@ -55,6 +54,7 @@ import {
   StaleFunctions,
 } from './functions.js'
 import { graphView, hex, pageInfo, statsOf } from './inspect.js'
+import { Keeper } from './keeper.js'
 import { recover } from './recovery.js'
 import { type PageRecord, Registry } from './registry.js'
 import { ReplayClient, type ReplayRequest } from './replay-client.js'
@@ -130,7 +130,8 @@ export class Bus {
   #changes: ReplayClient | undefined
   readonly #verifying = new Set<ReplayClient>()
   #nextPageId = 1
-  #checkpointing: Promise<unknown> = Promise.resolve()
+  #keeper: Keeper | undefined
+  readonly #needs = new Set<() => number | undefined>()
   #closed: Promise<void> | undefined
 
   /**
@@ -169,11 +170,21 @@ export class Bus {
       crc32c,
       allocate: allocateFile,
       ...(options.onNotice === undefined ? {} : { onNotice: options.onNotice }),
+      ...(options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes }),
     })
     try {
       const recovered = await recover(this.#rooms, store, options.onNotice)
       this.#nextPageId = recovered.nextPageId
       this.#committer.attach(store, recovered)
+      this.#keeper = new Keeper({
+        ...this.#rooms,
+        committer: this.#committer,
+        store,
+        options,
+        needs: this.#needs,
+        nextPageId: () => this.#nextPageId,
+        replayedBytes: recovered.replayedBytes,
+      })
     } catch (error) {
       await store.close()
       throw error
@@ -586,7 +597,12 @@ export class Bus {
   #ask<T>(request: ReplayRequest, signal: AbortSignal | undefined): Promise<T> {
     this.#committer.refuseWhenFailed()
     if (this.#replay === undefined) throw new MmsbError('INVALID_REQUEST', 'This bus has no data folder.')
-    return this.#replay.ask<T>(request, signal)
+    return this.#replay.ask<T>(request, signal).catch((error: unknown) => {
+      // It went while it was being read: what is the oldest now, only this thread knows.
+      if (error instanceof MmsbError && error.code === 'EPOCH_COMPACTED')
+        throw new MmsbError(error.code, error.message, { minEpoch: this.minEpoch }, { cause: error })
+      throw error
+    })
   }
 
   /** Pages as of an epoch, or undefined when that is the newest one. */
@@ -751,40 +767,22 @@ export class Bus {
   // ---- keeping ----------------------------------------------------------------------------------------------------
 
   /**
-   * Writes a checkpoint of the newest epoch. Commits wait while the state is read, not while the file is completed.
-   * Throws INVALID_REQUEST without a data folder.
+   * Writes a checkpoint of the newest epoch. Commits go on meanwhile. One of this epoch that is there already is not written
+   * again. Throws INVALID_REQUEST without a data folder.
    */
   async checkpoint(): Promise<CheckpointInfo> {
     this.#committer.refuseWhenStopped()
-    const store = this.#store
-    if (store === undefined) throw new MmsbError('INVALID_REQUEST', 'This bus has no data folder.')
-    // One at a time, so that one which waits for another does not hold commits meanwhile.
-    const before = this.#checkpointing
-    const written = (async () => {
-      await before
-      return this.#writeCheckpoint(store)
-    })()
-    this.#checkpointing = written.catch(() => undefined)
-    return written
+    if (this.#keeper === undefined) throw new MmsbError('INVALID_REQUEST', 'This bus has no data folder.')
+    return this.#keeper.checkpoint()
   }
 
-  /** Commits wait only until the state has been read; the file is completed while they go on. */
-  #writeCheckpoint(store: Store): Promise<CheckpointInfo> {
-    const committer = this.#committer
-    const rooms = { registry: this.#registry, graph: this.#graph, context: this.#context }
-    return new Promise((resolve, reject) => {
-      const read = (): Promise<void> =>
-        new Promise((released) => {
-          const { epoch, digest, timestampMs, answers } = committer
-          const state = { epoch, digest, timestampMs, answers, nextPageId: this.#nextPageId }
-          const source = checkpointSource({ ...rooms, ...state })
-          store
-            .checkpoint({ ...source, onRead: released })
-            .then(resolve, reject)
-            .finally(released)
-        })
-      committer.hold(read).catch(reject)
-    })
+  /**
+   * Keeps history for a reader: nothing at or after the epoch that `lowestNeeded` gives (undefined: no need) is let go. It is
+   * asked whenever something is about to go. Returns what ends it.
+   */
+  holdHistory(lowestNeeded: () => number | undefined): () => void {
+    this.#needs.add(lowestNeeded)
+    return () => this.#needs.delete(lowestNeeded)
   }
 
   checkpoints(): CheckpointInfo[] {
@@ -804,8 +802,8 @@ export class Bus {
         this.#changes?.close(),
         ...[...this.#verifying].map((client) => client.close()),
       ])
-      await this.#checkpointing
-      await this.#committer.close()
+      await this.#keeper?.idle()
+      await this.#committer.close(() => this.#keeper?.close() ?? Promise.resolve())
     } finally {
       this.#context.close()
     }

@@ -2,7 +2,6 @@
  * The state of a bus as the store writes it into a checkpoint, and what the engine wants kept beside it.
  */
 import { MmsbError } from '../errors.js'
-import type { NativeContext } from '../ffi/context.js'
 import type { Graph } from '../graph/graph.js'
 import type { CheckpointPage, CheckpointSource } from '../store/types.js'
 import { definitionFrame } from './door.js'
@@ -22,7 +21,6 @@ export interface CheckpointExtra {
 export interface CheckpointState {
   readonly registry: Registry
   readonly graph: Graph
-  readonly context: NativeContext
   readonly epoch: number
   readonly timestampMs: number
   readonly digest: Uint8Array
@@ -30,39 +28,53 @@ export interface CheckpointState {
   readonly answers: ReadonlyMap<string, CommitResult>
 }
 
-/** The source must be read while no epoch is in flight. */
-export function checkpointSource(state: CheckpointState): CheckpointSource {
-  const pages = [...state.registry.all()]
-  const { functions } = state.registry
-  const extra: CheckpointExtra = {
-    format: 1,
-    answers: [...state.answers],
-    ...(functions.worldAge === 0 ? {} : { worldAge: functions.worldAge, functions: functions.all() }),
-  }
-  const pasts = state.graph.pasts.map((id): CheckpointPage => {
-    const page = state.registry.byId(state.graph.node(id)?.pastOf as number) as PageRecord
-    return { id, version: state.epoch, createdEpoch: page.createdEpoch, bytes: page.bytes, meta: NO_BYTES }
+/** The state at rest, as it is now: what of it may change is copied. Bytes of pages come from `read`. */
+export function checkpointSource(
+  state: CheckpointState,
+  hooks: Omit<CheckpointSource, 'header' | 'pages' | 'lateExtra'>,
+): CheckpointSource {
+  const { registry, graph, epoch, timestampMs, digest, nextPageId } = state
+  const { functions } = registry
+  const answers = [...state.answers]
+  const pasts = graph.pasts.map((id): CheckpointPage => {
+    const page = registry.byId(graph.node(id)?.pastOf as number) as PageRecord
+    return { id, version: epoch, createdEpoch: page.createdEpoch, bytes: page.bytes, meta: NO_BYTES }
   })
   return {
-    header: {
-      epoch: state.epoch,
-      timestampMs: state.timestampMs,
-      digest: state.digest,
-      nextPageId: state.nextPageId,
-      extra: JSON.stringify(extra),
-    },
-    pages: [...pages.map(checkpointPage), ...pasts].sort((a, b) => a.id - b.id),
-    read(pageId, offset, length) {
-      const out = new Uint8Array(length)
-      state.context.readPage(pageId, offset, out)
-      return out
-    },
+    ...hooks,
+    header: { epoch, timestampMs, digest, nextPageId, extra: '' },
+    pages: [...[...registry.all()].map(checkpointPage), ...pasts].sort((a, b) => a.id - b.id),
+    lateExtra: () => extraOf(answers, functions),
   }
 }
 
+/** CheckpointExtra as JSON; the answers, which may be many, in slices between which the event loop runs. */
+async function extraOf(answers: CheckpointExtra['answers'], functions: FunctionTable): Promise<string> {
+  const slices: string[] = []
+  for (let at = 0; at < answers.length; at += ANSWERS_SLICE) {
+    slices.push(JSON.stringify(answers.slice(at, at + ANSWERS_SLICE)).slice(1, -1))
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  const { worldAge } = functions
+  const rest = worldAge === 0 ? '' : `,"worldAge":${worldAge},"functions":${JSON.stringify(functions.all())}`
+  return `{"format":1,"answers":[${slices.join()}]${rest}}`
+}
+
+const ANSWERS_SLICE = 1_000
+
 function checkpointPage(page: PageRecord): CheckpointPage {
   const { id, version, createdEpoch, bytes } = page
-  return { id, version, createdEpoch, bytes, meta: definitionFrame(page) }
+  // A function may give the page another definition while the checkpoint is written.
+  const now = { ...page }
+  return {
+    id,
+    version,
+    createdEpoch,
+    bytes,
+    get meta() {
+      return definitionFrame(now)
+    },
+  }
 }
 
 const NO_BYTES = new Uint8Array(0)

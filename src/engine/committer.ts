@@ -28,6 +28,7 @@ import { Batch, type StageRooms } from './batch.js'
 import type { Pending, Submission } from './pending.js'
 import type { Recovered } from './recovery.js'
 import type { PageRecord } from './registry.js'
+import type { Snapshot } from './snapshot.js'
 import { Timings } from './timings.js'
 import { type RunningTrial, runTrial, startTrial, type Trial, TrialLost } from './trial.js'
 import type { CommitEvent, CommitResult, PageChange } from './types.js'
@@ -77,6 +78,8 @@ export class Committer {
   #trailingAppend: Promise<unknown> | undefined
   #lastResult: ExecuteResult | undefined
   readonly #room = frameRoom()
+  #snapshot: Snapshot | undefined
+  #onPublished: (() => void) | undefined
 
   constructor(rooms: StageRooms) {
     this.#rooms = rooms
@@ -152,6 +155,26 @@ export class Committer {
     return this.#inFlight === undefined && this.#trial === undefined
   }
 
+  /** Every execution from now on tells the snapshot what it overwrote. Only while the context is quiet. */
+  watch(snapshot: Snapshot | undefined): void {
+    this.#snapshot = snapshot
+  }
+
+  /** Called after every epoch that is published; must be quick and not throw. */
+  set onPublished(callback: () => void) {
+    this.#onPublished = callback
+  }
+
+  /** Nothing executes on another thread: the context may be read, though perhaps an epoch is in flight. */
+  get isQuiet(): boolean {
+    return this.#trial === undefined && this.#inFlight?.executing !== true
+  }
+
+  /** Resolves when the context is quiet; the caller then has it to itself until it awaits again. */
+  async quiet(): Promise<void> {
+    while (!this.isQuiet) await this.#next()
+  }
+
   /** Runs `work` with no epoch in flight, none starting and no other hold; transactions queue meanwhile. */
   async hold<T>(work: () => Promise<T>): Promise<T> {
     const before = this.#lastHold
@@ -200,13 +223,14 @@ export class Committer {
     }
   }
 
-  /** Takes nothing more, finishes what is queued and closes the log. */
-  async close(): Promise<void> {
+  /** Takes nothing more, finishes what is queued, runs `beforeEnd` and closes the log. */
+  async close(beforeEnd?: () => Promise<void>): Promise<void> {
     this.#closing = true
     while (this.#failure === undefined && (this.#queue.length > 0 || !this.#isIdle)) {
       await this.#next()
     }
     await this.#trailingAppend
+    await beforeEnd?.()
     await this.#store?.close()
     this.#failure ??= 'the bus is closed'
   }
@@ -378,6 +402,7 @@ export class Committer {
   }
 
   #observe(plan: Plan, result: ExecuteResult): void {
+    this.#snapshot?.absorb()
     const ns = result.execNs
     plan.observedNs = plan.observedNs === 0 ? ns : plan.observedNs * 0.75 + ns * 0.25
     this.timings.record('execute', ns / 1e6)
@@ -393,6 +418,7 @@ export class Committer {
       if (flight.result === undefined && flight.executing) {
         flight.result = this.#rooms.context.waitSync()
         flight.executing = false
+        this.#snapshot?.absorb()
       }
       this.#store?.completeSync()
     } catch (error) {
@@ -417,6 +443,7 @@ export class Committer {
       const page = this.#rooms.registry.byId(id)
       if (page !== undefined) page.version = epoch
     })
+    if (this.#snapshot !== undefined) for (const id of batch.destroyedIds) this.#snapshot.saveWhole(id)
     batch.publish()
     this.#digest = batch.deleted.length > 0 ? this.#rooms.context.stateDigest() : result.stateDigest()
     this.#epoch = epoch
@@ -430,6 +457,7 @@ export class Committer {
     this.#answer(flight, startedMs)
     this.#notifyWaiters()
     this.timings.record('publish', performance.now() - startedMs)
+    this.#onPublished?.()
     this.#schedule()
   }
 

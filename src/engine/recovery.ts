@@ -15,6 +15,8 @@ export interface Recovered {
   readonly nextPageId: number
   readonly timestampMs: number
   readonly answers: readonly (readonly [string, CommitResult])[]
+  /** Bytes of frames behind the checkpoint. */
+  readonly replayedBytes: number
 }
 
 /** Fills the rooms from the store. Throws INTERNAL when checkpoint and log do not agree. */
@@ -23,13 +25,19 @@ export async function recover(
   store: Store,
   onNotice: BusOptions['onNotice'],
 ): Promise<Recovered> {
-  const progress = startingPoint(rooms, store)
   const startedMs = performance.now()
+  const progress = startingPoint(rooms, store)
+  const loadMs = Math.round(performance.now() - startedMs)
+  if (loadMs > PROGRESS_INTERVAL_MS) {
+    onNotice?.({ level: 'info', message: `recovering: checkpoint ${progress.epoch} loaded in ${loadMs} ms` })
+  }
   let reportedMs = startedMs
   let replayed = 0
+  let replayedBytes = 0
   for (const record of store.records(progress.epoch)) {
     replayRecord(rooms, record, progress)
     replayed++
+    replayedBytes += record.frames.byteLength
     const nowMs = performance.now()
     if (nowMs - reportedMs < PROGRESS_INTERVAL_MS) continue
     reportedMs = nowMs
@@ -38,13 +46,13 @@ export async function recover(
     await new Promise((resolve) => setImmediate(resolve))
   }
   if (replayed > 0) {
-    const ms = Math.round(performance.now() - startedMs)
+    const ms = Math.round(performance.now() - startedMs) - loadMs
     onNotice?.({
       level: 'info',
       message: `recovered epoch ${progress.epoch}: ${replayed} epochs replayed in ${ms} ms`,
     })
   }
-  return { ...progress, answers: progress.answers ?? [] }
+  return { ...progress, answers: progress.answers ?? [], replayedBytes }
 }
 
 function startingPoint(rooms: StageRooms, store: Store): Progress {

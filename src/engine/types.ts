@@ -6,7 +6,7 @@ import type { FunctionBody } from '../kernels/user-functions.js'
 import type { DeltaJson } from '../state/delta.js'
 import type { Dtype, TypedArray } from '../state/dtype.js'
 import type { DeltaInput, Derivation, Expectation, Location, PageKind } from '../state/types.js'
-import type { StoreStats } from '../store/types.js'
+import type { RetentionLimits, StoreStats } from '../store/types.js'
 import type { Stage, StageSummary } from './timings.js'
 
 export type {
@@ -253,6 +253,19 @@ export interface BusOptions {
   readonly memoryLimitBytes?: number
   /** Native worker threads; default: the number of cores. */
   readonly threads?: number
+  /** When checkpoints are made by themselves. */
+  readonly checkpoints?: {
+    /** Epochs since the last; 0: never. Default CHECKPOINT_EVERY_EPOCHS. */
+    readonly everyEpochs?: number
+    /** Bytes of log since the last; 0: never. Default CHECKPOINT_EVERY_BYTES. */
+    readonly everyBytes?: number
+    /** At close, when there were epochs since the last. Default false. */
+    readonly atClose?: boolean
+  }
+  /** How much of the past is kept; default: all of it. */
+  readonly retention?: RetentionLimits
+  /** Size of a segment of the log: what retention lets go at a time. Default SEGMENT_BYTES. */
+  readonly segmentBytes?: number
   /** Where warnings and progress of recovery go; default: nowhere. */
   readonly onNotice?: (notice: { level: 'info' | 'warn' | 'error'; message: string }) => void
 }
