@@ -50,6 +50,11 @@ export const QUEUE_MAX_BYTES = 256 * 1024 ** 2
 /** At most this many transactions and bytes share one epoch. */
 export const BATCH_MAX_TRANSACTIONS = 4096
 export const BATCH_MAX_BYTES = 32 * 1024 ** 2
+/** An epoch may wait for writers who were just answered: this part of a usual append, and no longer than so many milliseconds. */
+export const PACE_WAIT_OF_APPEND = 0.75
+export const PACE_WAIT_MAX_MS = 2
+/** Where they did not come, so many epochs at most pass before it is tried again. */
+export const PACE_PAUSE_MAX_EPOCHS = 256
 /** A plan expected to run longer than this leaves the event loop. */
 export const PLAN_ASYNC_THRESHOLD_NS = 200_000
 /** Idempotency keys remembered, oldest forgotten first. */

@@ -25,6 +25,7 @@ import {
 } from '../limits.js'
 import type { Store } from '../store/store.js'
 import { Batch, type StageRooms } from './batch.js'
+import { Pace } from './pace.js'
 import type { Pending, Submission } from './pending.js'
 import type { Recovered } from './recovery.js'
 import type { PageRecord } from './registry.js'
@@ -54,6 +55,7 @@ export class Committer {
   /** Deltas committed since start, by kind. */
   readonly deltaCounts = { dense: 0, sparse: 0, masked: 0 }
   readonly #rooms: StageRooms
+  readonly #pace = new Pace()
   readonly #listeners = new Set<(event: CommitEvent) => void>()
   readonly #failureListeners = new Set<(reason: string) => void>()
   readonly #answers = new Map<string, CommitResult>()
@@ -270,10 +272,17 @@ export class Committer {
   #schedule(): void {
     if (this.#scheduled || this.#inFlight !== undefined || this.#queue.length === 0 || this.#held > 0) return
     this.#scheduled = true
-    setImmediate(() => {
-      this.#scheduled = false
-      if (this.#inFlight === undefined && this.#held === 0) this.#startEpoch()
-    })
+    setImmediate(this.#startScheduled)
+  }
+
+  readonly #startScheduled = (): void => {
+    const isFree = this.#inFlight === undefined && this.#held === 0
+    if (isFree && this.#pace.shouldWait(this.#queue.length, performance.now())) {
+      setImmediate(this.#startScheduled)
+      return
+    }
+    this.#scheduled = false
+    if (isFree) this.#startEpoch()
   }
 
   #startEpoch(): void {
@@ -335,11 +344,15 @@ export class Committer {
         return
       }
       this.#publish(flight)
+      this.#schedule()
       return
     }
     flight.executing = true
     this.#executeAsync(flight, plan, frames).then(
-      () => this.#publish(flight),
+      () => {
+        this.#publish(flight)
+        this.#schedule()
+      },
       (error: unknown) => this.#fail(flight, error),
     )
   }
@@ -383,8 +396,15 @@ export class Committer {
       const failed = await settled
       if (failed !== undefined) throw failed.error
     }
-    this.timings.record('append', performance.now() - startedMs)
-    this.#publish(flight)
+    const nowMs = performance.now()
+    this.timings.record('append', nowMs - startedMs)
+    this.#pace.published(nowMs - startedMs, flight.submissions.length, this.#queue.length, nowMs)
+    // While the writers of this epoch are answered, the disk works for those who wait.
+    this.#publish(flight, () => {
+      if (this.#waiters.length > 0 || this.#queue.length === 0 || this.#held > 0) return
+      if (!this.#pace.shouldWait(this.#queue.length, nowMs)) this.#startEpoch()
+    })
+    this.#schedule()
   }
 
   #execute(plan: Plan, frames: Uint8Array): ExecuteResult {
@@ -427,11 +447,13 @@ export class Committer {
     }
     this.#trailingAppend = flight.appended
     this.#publish(flight)
+    this.#schedule()
   }
 
   // ---- publish, abandon, fail -------------------------------------------------------------------------------------
 
-  #publish(flight: InFlight): void {
+  /** `goOn` is called when all is told but the writers' answers, which do not change any more: another epoch may start. */
+  #publish(flight: InFlight, goOn = (): void => {}): void {
     if (this.#inFlight !== flight || flight.result === undefined) return
     const startedMs = performance.now()
     const { batch, result } = flight
@@ -454,11 +476,12 @@ export class Committer {
       const event: CommitEvent = { epoch, timestampMs: flight.timestampMs, changes }
       for (const listener of this.#listeners) listener(event)
     }
-    this.#answer(flight, startedMs)
+    const answers = flight.submissions.map((submission) => this.#answerTo(submission, epoch, startedMs))
+    this.#onPublished?.()
+    goOn()
+    for (const [i, { resolve }] of flight.submissions.entries()) resolve(answers[i] as CommitResult)
     this.#notifyWaiters()
     this.timings.record('publish', performance.now() - startedMs)
-    this.#onPublished?.()
-    this.#schedule()
   }
 
   #collectChanges(batch: Batch, result: ExecuteResult, changes: PageChange[]): void {
@@ -477,16 +500,14 @@ export class Committer {
     }
   }
 
-  #answer(flight: InFlight, nowMs: number): void {
-    for (const { pending, queuedAtMs, resolve } of flight.submissions) {
-      this.deltaCounts.dense += pending.deltas.dense
-      this.deltaCounts.sparse += pending.deltas.sparse
-      this.deltaCounts.masked += pending.deltas.masked
-      const result = { epoch: flight.batch.epoch, pages: this.#versionsOf(pending) }
-      if (pending.key !== undefined) this.#remember(pending.key, result)
-      this.timings.record('commit', nowMs - queuedAtMs)
-      resolve(result)
-    }
+  #answerTo({ pending, queuedAtMs }: Submission, epoch: number, nowMs: number): CommitResult {
+    this.deltaCounts.dense += pending.deltas.dense
+    this.deltaCounts.sparse += pending.deltas.sparse
+    this.deltaCounts.masked += pending.deltas.masked
+    const result = { epoch, pages: this.#versionsOf(pending) }
+    if (pending.key !== undefined) this.#remember(pending.key, result)
+    this.timings.record('commit', nowMs - queuedAtMs)
+    return result
   }
 
   #versionsOf(pending: Pending): Record<string, number> {
