@@ -14,7 +14,8 @@ import {
   type InputPage,
 } from '../kernels/catalogue.js'
 import { NAME_PATTERN, PAGE_ID_UNASSIGNED } from '../limits.js'
-import { validateDelta } from '../state/delta.js'
+import { alignedCopyOf } from '../state/bytes.js'
+import { DELTA_DENSE, DELTA_SPARSE, validateDelta } from '../state/delta.js'
 import { DTYPE_INFO, type Dtype } from '../state/dtype.js'
 import {
   COMMAND_CREATE_PAGE,
@@ -189,14 +190,17 @@ export function pendingOfDelta(
 ): Pending {
   checkWritable(page)
   const preconditions = expectVersion === undefined ? NONE : [{ pageId: page.id, version: expectVersion }]
-  const writer = new FrameWriter({ ...frameMeta(meta), expect: preconditions })
+  const { key, source, intent } = meta
+  const writer = new FrameWriter({ key, source, intent, expect: preconditions })
   writer.delta(page.id, page.dtype, page.elements, delta)
+  // Written out: spreading objects would take longer than all of the above.
   return {
-    ...EMPTY,
     frame: writer.finish(),
-    key: meta.key,
+    key,
     preconditions,
     writes: [page.id],
+    creates: EMPTY.creates,
+    deletes: EMPTY.deletes,
     deltas: countKinds([delta]),
   }
 }
@@ -208,7 +212,8 @@ export function pendingOfTransaction(registry: Registry, tx: TransactionInput): 
     }
     return { pageId: registry.require(page).id, version }
   })
-  const writer = new FrameWriter({ ...frameMeta(tx), expect: preconditions })
+  const { key, source, intent } = tx
+  const writer = new FrameWriter({ key, source, intent, expect: preconditions })
   const writes = new Set<number>()
   for (const [index, op] of tx.ops.entries()) {
     const page = registry.require(op.page)
@@ -224,11 +229,12 @@ export function pendingOfTransaction(registry: Registry, tx: TransactionInput): 
     writes.add(page.id)
   }
   return {
-    ...EMPTY,
     frame: writer.finish(),
-    key: tx.key,
+    key,
     preconditions,
     writes: [...writes],
+    creates: EMPTY.creates,
+    deletes: EMPTY.deletes,
     deltas: countKinds(tx.ops),
   }
 }
@@ -238,7 +244,7 @@ export function pendingOfTransaction(registry: Registry, tx: TransactionInput): 
  * name (Bus.derive), since a frame would have to carry compiled code. Throws INVALID_REQUEST, INVALID_DELTA and the like.
  */
 export function pendingOfFrame(registry: Registry, bytes: Uint8Array, nextId: () => number): Pending {
-  const frame = decodeFrame(new Uint8Array(bytes))
+  const frame = decodeFrame(alignedCopyOf(bytes))
   const touched = new Touched()
   const creates: PageRecord[] = []
   let page: PageRecord | undefined
@@ -265,11 +271,13 @@ export function pendingOfFrame(registry: Registry, bytes: Uint8Array, nextId: ()
     }
   })
   return {
-    ...touched.summary(),
     frame: frame.bytes,
     key: frame.key,
     preconditions: frame.preconditions,
+    writes: touched.writes,
     creates,
+    deletes: touched.deletes,
+    deltas: touched.counts,
   }
 }
 
@@ -311,11 +319,13 @@ export function pendingOfLoggedFrame(frame: Frame, rooms: LogRooms): Pending {
     }
   })
   return {
-    ...touched.summary(),
     frame: frame.bytes,
     key: frame.key,
     preconditions: NONE,
+    writes: touched.writes,
     creates,
+    deletes: touched.deletes,
+    deltas: touched.counts,
     ...(change === undefined ? {} : { change, redefines }),
   }
 }
@@ -356,20 +366,33 @@ export function definitionFrame(page: PageRecord): Uint8Array {
 /** What the deltas and deletions of a frame touch, gathered command by command. */
 class Touched {
   readonly deletes: number[] = []
-  readonly #writes = new Set<number>()
-  readonly #counts = [0, 0, 0]
+  #writes: Set<number> | undefined
   #last = -1
+  #dense = 0
+  #sparse = 0
+  #masked = 0
 
-  delta(cursor: CommandCursor): void {
-    const { pageId, kind } = cursor
-    if (pageId !== this.#last) this.#writes.add(pageId)
-    this.#last = pageId
-    this.#counts[kind] = (this.#counts[kind] ?? 0) + 1
+  delta({ pageId, kind }: CommandCursor): void {
+    if (pageId !== this.#last) this.#writePage(pageId)
+    if (kind === DELTA_DENSE) this.#dense++
+    else if (kind === DELTA_SPARSE) this.#sparse++
+    else this.#masked++
   }
 
-  summary(): Pick<Pending, 'writes' | 'deletes' | 'deltas'> {
-    const [dense = 0, sparse = 0, masked = 0] = this.#counts
-    return { writes: [...this.#writes], deletes: this.deletes, deltas: { dense, sparse, masked } }
+  #writePage(pageId: number): void {
+    if (this.#writes !== undefined) this.#writes.add(pageId)
+    else if (this.#last >= 0) this.#writes = new Set([this.#last, pageId])
+    this.#last = pageId
+  }
+
+  /** Ids of the pages written, unique. */
+  get writes(): readonly number[] {
+    if (this.#writes !== undefined) return [...this.#writes]
+    return this.#last < 0 ? [] : [this.#last]
+  }
+
+  get counts(): DeltaCounts {
+    return { dense: this.#dense, sparse: this.#sparse, masked: this.#masked }
   }
 }
 

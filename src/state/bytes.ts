@@ -16,6 +16,25 @@ export function copyOf(bytes: Uint8Array): Uint8Array {
   return copy
 }
 
+/** Memory that small copies lie in side by side: making an ArrayBuffer costs more than a small copy does. */
+const SLAB_BYTES = 64 * 1024
+const SMALL_BYTES = 4 * 1024
+let slab = new Uint8Array(SLAB_BYTES)
+let slabUsed = 0
+
+/** A copy at a multiple of 8 of its buffer, which it may share with others. */
+export function alignedCopyOf(bytes: Uint8Array): Uint8Array {
+  if (bytes.length > SMALL_BYTES) return copyOf(bytes)
+  if (slabUsed + bytes.length > SLAB_BYTES) {
+    slab = new Uint8Array(SLAB_BYTES)
+    slabUsed = 0
+  }
+  slab.set(bytes, slabUsed)
+  const copy = slab.subarray(slabUsed, slabUsed + bytes.length)
+  slabUsed += align8(bytes.length)
+  return copy
+}
+
 const POPCOUNT = Uint8Array.from({ length: 256 }, (_, byte) => {
   let bits = 0
   for (let rest = byte; rest > 0; rest >>= 1) bits += rest & 1

@@ -55,7 +55,8 @@ export interface FrameWriterOptions {
 const INITIAL_BYTES = 256
 /** Memory that frames begin in: making an ArrayBuffer costs several times what encoding a small delta does. */
 const SLAB_BYTES = 16 * 1024
-let slab = new ArrayBuffer(SLAB_BYTES)
+let slab = new Uint8Array(SLAB_BYTES)
+let slabWords = new Uint32Array(slab.buffer)
 let slabUsed = 0
 const NO_BYTES = new Uint8Array(0)
 const NO_PRECONDITIONS: readonly FramePrecondition[] = []
@@ -65,24 +66,32 @@ const invalid = (detail: string): MmsbError => new MmsbError('INVALID_DELTA', de
 export class FrameWriter {
   #bytes: Uint8Array<ArrayBuffer>
   #words: Uint32Array
-  #length = FRAME_HEADER_BYTES
+  /** Where the frame begins, where it ends so far, and how far it may go; all in #bytes. */
+  #start: number
+  #end: number
+  #limit: number
   #commandCount = 0
 
   /** @throws MmsbError PAYLOAD_TOO_LARGE, INVALID_REQUEST (an intent that is not JSON) */
   constructor(options: FrameWriterOptions = {}) {
     if (slabUsed === SLAB_BYTES) {
-      slab = new ArrayBuffer(SLAB_BYTES)
+      slab = new Uint8Array(SLAB_BYTES)
+      slabWords = new Uint32Array(slab.buffer)
       slabUsed = 0
     }
-    this.#bytes = new Uint8Array(slab, slabUsed, INITIAL_BYTES)
-    this.#words = new Uint32Array(slab, slabUsed, INITIAL_BYTES / 4)
+    this.#bytes = slab
+    this.#words = slabWords
+    this.#start = slabUsed
+    this.#end = slabUsed + FRAME_HEADER_BYTES
     slabUsed += INITIAL_BYTES
+    this.#limit = slabUsed
     const { key, source, intent, expect = NO_PRECONDITIONS } = options
     if (key !== undefined || source !== undefined || intent !== undefined || expect.length > 0) {
       this.#head(expect, key, source, intent)
     }
-    this.#words[0] = FRAME_MAGIC
-    this.#words[2] = FRAME_VERSION
+    const word = this.#start >>> 2
+    this.#words[word] = FRAME_MAGIC
+    this.#words[word + 2] = FRAME_VERSION
   }
 
   #head(
@@ -104,9 +113,10 @@ export class FrameWriter {
     }
     let at = this.#reserve(expect.length * 16 + texts.reduce((sum, text) => sum + align8(text.length), 0))
     const words = this.#words
-    words[4] = expect.length
-    words[5] = texts[0].length | (texts[1].length << 16)
-    words[6] = texts[2].length
+    const word = this.#start >>> 2
+    words[word + 4] = expect.length
+    words[word + 5] = texts[0].length | (texts[1].length << 16)
+    words[word + 6] = texts[2].length
     for (const { pageId, version } of expect) {
       words[at >>> 2] = pageId
       words[(at >>> 2) + 1] = 0
@@ -115,7 +125,7 @@ export class FrameWriter {
       at += 16
     }
     for (const text of texts) at = this.#putPadded(at, text)
-    this.#length = at
+    this.#end = at
   }
 
   /** Adds a create-page command. `definition` is empty for a source page. */
@@ -301,13 +311,13 @@ export class FrameWriter {
   }
 
   #commit(bytes: number): void {
-    this.#length += bytes
+    this.#end += bytes
     this.#commandCount++
   }
 
   /** Makes room for `bytes` more and returns where they begin. */
   #reserve(bytes: number): number {
-    const need = this.#length + bytes
+    const need = this.#end - this.#start + bytes
     if (need > FRAME_MAX_BYTES) {
       throw new MmsbError(
         'PAYLOAD_TOO_LARGE',
@@ -317,19 +327,23 @@ export class FrameWriter {
     if (this.#commandCount >= FRAME_MAX_COMMANDS) {
       throw new MmsbError('PAYLOAD_TOO_LARGE', `a transaction has at most ${FRAME_MAX_COMMANDS} commands`)
     }
-    if (need > this.#bytes.length) this.#grow(need)
-    return this.#length
+    if (this.#end + bytes > this.#limit) this.#grow(need)
+    return this.#end
   }
 
+  /** Moves the frame to a buffer of its own, or a larger one. */
   #grow(need: number): void {
-    const larger = new Uint8Array(align8(Math.max(need, this.#bytes.length * 2)))
-    larger.set(this.#bytes.subarray(0, this.#length))
+    const larger = new Uint8Array(align8(Math.max(need, (this.#limit - this.#start) * 2)))
+    larger.set(this.#bytes.subarray(this.#start, this.#end))
+    this.#end -= this.#start
+    this.#start = 0
+    this.#limit = larger.length
     this.#bytes = larger
     this.#words = new Uint32Array(larger.buffer)
   }
 
   #putValues(at: number, dtype: Dtype, values: DeltaValues): void {
-    writeValues(dtype, values, this.#bytes.buffer, this.#bytes.byteOffset + at)
+    writeValues(dtype, values, this.#bytes, at)
   }
 
   /** Writes bytes and zeros up to a multiple of 8; returns the end. */
@@ -342,9 +356,10 @@ export class FrameWriter {
 
   /** The finished frame: a view of the writer's buffer, at a multiple of 8. The writer must not be used again. */
   finish(): Uint8Array {
-    this.#words[1] = this.#length
-    this.#words[3] = this.#commandCount
-    return this.#bytes.subarray(0, this.#length)
+    const word = this.#start >>> 2
+    this.#words[word + 1] = this.#end - this.#start
+    this.#words[word + 3] = this.#commandCount
+    return this.#bytes.subarray(this.#start, this.#end)
   }
 }
 

@@ -114,26 +114,21 @@ function writeParsed(dtype: Dtype, value: number | bigint, buffer: ArrayBuffer):
 /** The bytes of `values`. A typed array must have the dtype's own type; it is copied. @throws MmsbError INVALID_DELTA */
 export function encodeValues(dtype: Dtype, values: DeltaValues): Uint8Array {
   const bytes = new Uint8Array(values.length * DTYPE_INFO[dtype].sizeBytes)
-  writeValues(dtype, values, bytes.buffer, 0)
+  writeValues(dtype, values, bytes, 0)
   return bytes
 }
 
 /**
- * Writes the bytes of `values` at byteOffset (a multiple of the element size) of a buffer that has room for them.
+ * Writes the bytes of `values` at offset `at` (a multiple of the element size, as is that of `out` in its buffer) of bytes that
+ * have room for them.
  * @throws MmsbError INVALID_DELTA; the buffer may then hold a part of them
  */
-export function writeValues(
-  dtype: Dtype,
-  values: DeltaValues,
-  buffer: ArrayBufferLike,
-  byteOffset: number,
-): void {
+export function writeValues(dtype: Dtype, values: DeltaValues, out: Uint8Array, at: number): void {
   if (ArrayBuffer.isView(values)) {
     checkTypedArray(dtype, values)
-    const bytes = values.byteLength
-    new Uint8Array(buffer, byteOffset, bytes).set(new Uint8Array(values.buffer, values.byteOffset, bytes))
+    out.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at)
   } else {
-    WRITERS[dtype](values, buffer, byteOffset)
+    WRITERS[dtype](values, out.buffer, out.byteOffset + at)
   }
 }
 
