@@ -36,6 +36,14 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'write change events to a file, or read them back',
     load: async () => (await import('./events.js')).events,
   },
+  log: {
+    summary: 'check a data folder, record by record, and repair its log',
+    load: async () => (await import('./log.js')).log,
+  },
+  index: {
+    summary: 'make the index of a log anew',
+    load: async () => (await import('./index-rebuild.js')).index,
+  },
   verify: {
     summary: 'replay a data folder and compare digests',
     load: async () => (await import('./verify.js')).verify,

@@ -14,7 +14,7 @@ import { type CheckpointPlace, checkpointEpochs, checkpointFolder } from './chec
 import { type CheckpointFile, openCheckpointFile } from './checkpoint-read.js'
 import { realIo, type StoreIo } from './io.js'
 import type { SegmentHeader } from './record.js'
-import { readSegmentHeader, SegmentScanner } from './segment.js'
+import { REASONS, readSegmentHeader, SegmentScanner } from './segment.js'
 import { segmentName } from './tail.js'
 import type { Crc32c, LogRecord } from './types.js'
 
@@ -189,15 +189,6 @@ export class HistoryReader {
     this.#catalog.close()
   }
 }
-
-const REASONS = {
-  seal: 'the log was closed before it',
-  empty: 'nothing stands there',
-  header: 'its header is damaged',
-  length: 'it goes past the end of the file',
-  body: 'its checksum is wrong',
-  epoch: 'a record of another epoch stands there',
-} as const
 
 function damaged(why: string, epoch?: number): MmsbError {
   return new MmsbError('INTERNAL', `the log is damaged: ${why}`, epoch === undefined ? undefined : { epoch })

@@ -25,6 +25,16 @@ import type { Crc32c, LogRecord } from './types.js'
 /** Why a scan stopped. `seal` and `empty` are regular ends. */
 export type EndReason = 'seal' | 'empty' | 'header' | 'length' | 'body' | 'epoch'
 
+/** The reasons, for people. */
+export const REASONS: Readonly<Record<EndReason, string>> = {
+  seal: 'the log was closed before it',
+  empty: 'nothing stands there',
+  header: 'its header is damaged',
+  length: 'it goes past the end of the file',
+  body: 'its checksum is wrong',
+  epoch: 'a record of another epoch stands there',
+}
+
 export interface ScannedRecord {
   readonly record: LogRecord
   /** Offset in the file. */
@@ -200,6 +210,16 @@ export class SegmentScanner {
       }
     }
     return null
+  }
+
+  /** Where a header of the epoch's record stands, whatever is before it; null when there is none. Ends the scan. */
+  find(epoch: number): number | null {
+    this.ended ??= 'header'
+    for (let from = this.offset; ; ) {
+      const header = this.nextHeader(from)
+      if (header === null || (!header.seal && header.epoch === epoch)) return header?.offset ?? null
+      from = header.offset + RECORD_ALIGN_BYTES
+    }
   }
 
   /** The first place from `from` on where a header with a right checksum stands. */

@@ -1,0 +1,121 @@
+/**
+ * Repairs a log as a check proposed (src/store/check.ts): what is not kept is set aside, not thrown away.
+ *
+ * Invariants: the caller holds the folder's lock; whatever a repair takes out of the folder lies whole in a folder
+ * `cut-N` beside the log before the log changes; each step is durable before the next, and a repair cut short can be
+ * begun again.
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import { SEGMENT_HEADER_BYTES } from '../limits.js'
+import { CATALOG_NAME } from './catalog-db.js'
+import type { CheckedSegment, CheckPlace, CheckReport, LogPoint } from './check.js'
+import { epochOfStem, stemOf } from './checkpoint-place.js'
+import { busFailed } from './failure.js'
+import { encodeSegmentHeader } from './record.js'
+import { NEXT_SEGMENT_NAME, segmentName } from './tail.js'
+
+/** Does what the report proposes. Returns the folder in which lies what was cut, or null when nothing had to be done. */
+export async function repairLog(place: CheckPlace, report: CheckReport): Promise<string | null> {
+  const { repair, segments } = report
+  if (repair === null) return null
+  const { dir, io } = place
+  const logDir = path.join(dir, 'log')
+  const aside = asideFolder(dir)
+  const { from, to } = repair
+  const changed = segments.filter((_, i) => i < from.index || i >= to.index || isInside(segments, from, i))
+  for (const { name } of changed) fs.copyFileSync(path.join(logDir, name), path.join(aside, name))
+  moveNewer(dir, aside, to.epoch - 1)
+  for (const folder of [aside, dir]) await io.syncDir(folder)
+  await endAt(place, segments, to)
+  await beginAt(place, segments, from)
+  return aside
+}
+
+const isInside = (segments: readonly CheckedSegment[], from: LogPoint, index: number): boolean =>
+  index === from.index && from.epoch !== segments[index]?.firstEpoch
+
+function asideFolder(dir: string): string {
+  for (let i = 1; ; i++) {
+    const aside = path.join(dir, `cut-${i}`)
+    if (fs.existsSync(aside)) continue
+    fs.mkdirSync(aside)
+    return aside
+  }
+}
+
+/** The catalogue, which would speak of epochs that are gone, and checkpoints of such epochs. */
+function moveNewer(dir: string, aside: string, newestEpoch: number): void {
+  for (const ending of ['', '-wal', '-shm']) {
+    const name = CATALOG_NAME + ending
+    if (fs.existsSync(path.join(dir, name))) fs.renameSync(path.join(dir, name), path.join(aside, name))
+  }
+  const checkpoints = path.join(dir, 'checkpoints')
+  for (const name of fs.existsSync(checkpoints) ? fs.readdirSync(checkpoints) : []) {
+    if (!/^\d{20}\.db$/.test(name) || epochOfStem(stemOf(name)) <= newestEpoch) continue
+    fs.renameSync(path.join(checkpoints, name), path.join(aside, name))
+  }
+}
+
+/** Takes away the segments behind, newest first, then what is behind in this one. */
+async function endAt(
+  { dir, io }: CheckPlace,
+  segments: readonly CheckedSegment[],
+  to: LogPoint,
+): Promise<void> {
+  const logDir = path.join(dir, 'log')
+  const isEmpty = to.index > 0 && to.offset <= SEGMENT_HEADER_BYTES
+  for (const { name } of segments.slice(to.index + (isEmpty ? 0 : 1)).reverse()) {
+    io.remove(path.join(logDir, name))
+    await io.syncDir(logDir)
+  }
+  const last = segments[to.index]
+  if (isEmpty || last === undefined) return
+  if (typeof last.header === 'string') throw busFailed(`${last.name} cannot be repaired: ${last.header}`)
+  const fd = io.open(path.join(logDir, last.name), { write: true })
+  try {
+    io.truncate(fd, to.offset)
+    io.syncSync(fd)
+  } finally {
+    io.close(fd)
+  }
+}
+
+/** Makes a segment of what stands from the point on, then takes away those before, oldest first. */
+async function beginAt(
+  place: CheckPlace,
+  segments: readonly CheckedSegment[],
+  from: LogPoint,
+): Promise<void> {
+  const { dir, io } = place
+  const logDir = path.join(dir, 'log')
+  const inside = isInside(segments, from, from.index)
+  if (inside) await splitAt(place, segments[from.index] as CheckedSegment, from)
+  for (const { name } of segments.slice(0, from.index + (inside ? 1 : 0))) {
+    io.remove(path.join(logDir, name))
+    await io.syncDir(logDir)
+  }
+}
+
+/** The seeds of the checksums stay, so the records can be copied as they are. */
+async function splitAt(
+  { dir, io, crc32c }: CheckPlace,
+  segment: CheckedSegment,
+  from: LogPoint,
+): Promise<void> {
+  const logDir = path.join(dir, 'log')
+  if (typeof segment.header === 'string') throw busFailed(`${segment.name} cannot be read: ${segment.header}`)
+  const whole = fs.readFileSync(path.join(logDir, segment.name))
+  const header = encodeSegmentHeader({ ...segment.header, firstEpoch: from.epoch }, crc32c)
+  const draft = path.join(logDir, NEXT_SEGMENT_NAME)
+  const fd = io.open(draft, { create: true, write: true })
+  try {
+    io.truncate(fd, 0)
+    io.writeSync(fd, [header, whole.subarray(from.offset)], 0)
+    io.syncSync(fd)
+  } finally {
+    io.close(fd)
+  }
+  io.rename(draft, path.join(logDir, segmentName(from.epoch)))
+  await io.syncDir(logDir)
+}

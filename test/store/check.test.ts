@@ -1,0 +1,207 @@
+/**
+ * `mmsb log check` on folders broken by hand: everything that is not sound is named, a repair keeps the newest state that can
+ * be had, and what it cut is set aside. And one flipped bit in each part of a folder is found.
+ */
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import Database from 'better-sqlite3'
+import t, { type Test } from 'tap'
+import { Bus } from '../../src/engine/bus.js'
+import { verifyFolder } from '../../src/engine/verify-folder.js'
+import { type CheckReport, checkFolder } from '../../src/store/check.js'
+import { realIo } from '../../src/store/io.js'
+import { repairLog } from '../../src/store/repair.js'
+import { crc32c } from './helpers.js'
+
+interface Sample {
+  readonly dir: string
+  readonly digests: ReadonlyMap<number, string>
+  readonly newest: number
+}
+
+const open = (dataDir: string): Promise<Bus> =>
+  Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off', segmentBytes: 64 * 1024 })
+
+const scratch = (): string => fs.mkdtempSync(path.join(os.tmpdir(), 'mmsb-check-'))
+
+/** 120 epochs in some four segments, with checkpoints where asked for. */
+async function sample(checkpoints: readonly number[]): Promise<Sample> {
+  const dir = scratch()
+  const bus = await open(dir)
+  const digests = new Map<number, string>()
+  bus.onCommit(({ epoch }) => queueMicrotask(() => digests.set(epoch, bus.status().digest)))
+  await bus.create('a', { dtype: 'f64', shape: [20_000] })
+  await bus.derive('b', { op: 'map', inputs: { a: 'a' }, expr: 'a * 3' })
+  while (bus.epoch < 120) {
+    const { epoch } = bus
+    const values = Array.from({ length: 250 }, (_, i) => epoch * 1000 + i)
+    await bus.patch('a', { offset: epoch * 7, values })
+    digests.set(bus.epoch, bus.status().digest)
+    if (checkpoints.includes(bus.epoch)) await bus.checkpoint()
+  }
+  await bus.close()
+  return { dir, digests, newest: 120 }
+}
+
+const copyOf = (t: Test, { dir }: Sample): string => {
+  const copy = scratch()
+  fs.cpSync(dir, copy, { recursive: true })
+  t.teardown(() => fs.rmSync(copy, { recursive: true, force: true }))
+  return copy
+}
+
+const place = (dir: string) => ({ dir, io: realIo(), crc32c })
+
+const segments = (dir: string): string[] =>
+  fs
+    .readdirSync(path.join(dir, 'log'))
+    .sort()
+    .map((name) => path.join(dir, 'log', name))
+
+function flip(file: string, at: number): void {
+  const bytes = fs.readFileSync(file)
+  bytes[at] = (bytes[at] ?? 0) ^ 8
+  fs.writeFileSync(file, bytes)
+}
+
+/** Repairs, and opens what is left. */
+async function repaired(
+  t: Test,
+  dir: string,
+  { digests }: Sample,
+): Promise<{ epoch: number; minEpoch: number }> {
+  const before = checkFolder(place(dir))
+  t.ok(before.repair !== null, 'a repair is proposed')
+  const aside = await repairLog(place(dir), before)
+  t.ok(aside !== null && fs.readdirSync(aside).length > 0, 'what was cut is kept')
+  t.same(checkFolder(place(dir)).problems, [])
+  const bus = await open(dir)
+  const { epoch, minEpoch, digest } = bus.status()
+  t.equal(digest, digests.get(epoch), `the state is that of epoch ${epoch}`)
+  t.match(await bus.verify(), { ok: true })
+  await bus.patch('a', { values: [1] })
+  await bus.close()
+  return { epoch, minEpoch }
+}
+
+const middleOf = (file: string): number => Math.floor(fs.statSync(file).size / 2)
+
+t.test('sound folders and torn tails', async (t) => {
+  const whole = await sample([60])
+  const dir = copyOf(t, whole)
+  t.match(checkFolder(place(dir)), { problems: [], notes: [], repair: null, soundEpoch: 120 })
+  const last = segments(dir).at(-1) as string
+  fs.writeFileSync(last, Buffer.concat([fs.readFileSync(last).subarray(0, -64), Buffer.alloc(333, 7)]))
+  const report = checkFolder(place(dir))
+  t.match(report, { problems: [], repair: null, soundEpoch: 120 })
+  t.match(report.notes.join(), /333 bytes behind epoch 120/)
+  t.match(checkFolder(place(scratch())), { segments: [], problems: [] })
+})
+
+t.test('damage without a checkpoint behind it: the log is cut', async (t) => {
+  const whole = await sample([20])
+  for (const [what, at] of [
+    ['body', (file: string) => middleOf(file)],
+    ['header of a segment', () => 20],
+    ['first record', () => 4096 + 20],
+  ] as const) {
+    const dir = copyOf(t, whole)
+    const file = segments(dir)[2] as string
+    flip(file, at(file))
+    const report = checkFolder(place(dir))
+    t.equal(report.problems.length, 1, what)
+    t.match(report.problems[0], new RegExp(`^log/${path.basename(file)}, offset \\d+: `))
+    t.match(report.repair?.loses, new RegExp(`^epochs ${report.soundEpoch + 1} to `))
+    const { epoch, minEpoch } = await repaired(t, dir, whole)
+    t.equal(epoch, report.soundEpoch, what)
+    t.equal(minEpoch, 0)
+  }
+  const dir = copyOf(t, whole)
+  fs.rmSync(segments(dir)[1] as string)
+  t.match(checkFolder(place(dir)).problems.join(), /is not sound/)
+  await repaired(t, dir, whole)
+})
+
+t.test('damage before a checkpoint: the state is kept, history is let go', async (t) => {
+  const whole = await sample([60, 118])
+  for (const index of [1, -1]) {
+    const dir = copyOf(t, whole)
+    const file = segments(dir).at(index) as string
+    flip(file, index === -1 ? 4096 + 200 : middleOf(file))
+    const report = checkFolder(place(dir))
+    t.match(report.repair?.loses, /^no epoch, and the history before epoch/)
+    const { epoch, minEpoch } = await repaired(t, dir, whole)
+    t.equal(epoch, 120, 'nothing newer is lost')
+    t.ok(minEpoch === 60 || minEpoch === 118, `history begins at ${minEpoch}`)
+  }
+})
+
+t.test('a log shorter than the index and the checkpoints say', async (t) => {
+  const whole = await sample([60])
+  const dir = copyOf(t, whole)
+  for (const file of segments(dir).slice(2)) fs.rmSync(file)
+  const last = segments(dir).at(-1) as string
+  t.ok(fs.existsSync(last))
+  const report = checkFolder(place(dir))
+  t.match(report.problems.join(), /epoch 120 was durable/)
+  const { epoch } = await repaired(t, dir, whole)
+  t.equal(epoch, report.soundEpoch)
+})
+
+/** Flips a bit in the bytes of a column, in the row that a statement finds. */
+function flipInRow(file: string, table: string, column: string): void {
+  const db = new Database(file)
+  const key = (db.pragma(`table_info(${table})`) as { name: string; pk: number }[]).find(({ pk }) => pk === 1)
+  const row = db.prepare(`SELECT ${key?.name} AS key, ${column} AS value FROM ${table} LIMIT 1`).get() as {
+    key: number
+    value: Buffer | number
+  }
+  const value = typeof row.value === 'number' ? row.value ^ 8 : Buffer.from(row.value)
+  if (typeof value !== 'number') value[value.length >> 1] = (value[value.length >> 1] ?? 0) ^ 8
+  db.prepare(`UPDATE ${table} SET ${column} = ? WHERE ${key?.name} = ?`).run(value, row.key)
+  db.pragma('journal_mode = DELETE')
+  db.close()
+}
+
+t.test('one flipped bit in each part is found and named, by check and by verify', async (t) => {
+  const whole = await sample([60, 118])
+  const checkpoint = (dir: string): string => path.join(dir, 'checkpoints', `${'60'.padStart(20, '0')}.db`)
+  const parts: Record<string, [(dir: string) => void, RegExp]> = {
+    'record header': [
+      (dir) => flip(segments(dir)[1] as string, 4096 + 18),
+      /log.*the record of epoch \d+ is not sound/,
+    ],
+    'record body': [
+      (dir) => flip(segments(dir)[1] as string, 4096 + 500),
+      /log.*the record of epoch \d+ is not sound/,
+    ],
+    'index row': [
+      (dir) => flipInRow(path.join(dir, 'catalog.db'), 'block', 'stop'),
+      /catalog.db: the index row/,
+    ],
+    'list of checkpoints': [
+      (dir) => flipInRow(path.join(dir, 'catalog.db'), 'checkpoint', 'bytes'),
+      /catalog.db: the catalogue row of checkpoint/,
+    ],
+    chunk: [
+      (dir) => flipInRow(checkpoint(dir), 'pack', 'data'),
+      /checkpoint 60: chunk \d+ of pack \d+ does not match/,
+    ],
+    'checkpoint row': [
+      (dir) => flipInRow(checkpoint(dir), 'page', 'version'),
+      /checkpoint 60: its tables do not match/,
+    ],
+    'page of SQLite': [(dir) => flip(checkpoint(dir), 65536 * 2 + 3), /checkpoint/],
+  }
+  for (const [part, [breakIt, message]] of Object.entries(parts)) {
+    const dir = copyOf(t, whole)
+    breakIt(dir)
+    const report: CheckReport = checkFolder(place(dir))
+    t.match(report.problems.join('\n'), message, `check: ${part}`)
+    const found = verifyFolder({ dir })
+    t.equal(found.ok, false, `verify: ${part}`)
+    const said = [...found.problems, found.divergence?.detail ?? ''].join('\n')
+    t.match(said, part.startsWith('record') ? /record of epoch \d+/ : message, `verify: ${part}`)
+  }
+})
