@@ -1,0 +1,13 @@
+/** How the client opens WebSockets where the platform has them: browsers, workers, newer servers. */
+import { MmsbError } from './errors.js'
+import type { OpenSocket, SocketLike } from './link.js'
+
+type SocketType = new (url: string, protocol: string) => SocketLike
+
+export const openSocket: OpenSocket = (url, protocol) => {
+  const { WebSocket } = globalThis as { WebSocket?: unknown }
+  if (WebSocket === undefined) {
+    throw new MmsbError({ code: 'PROTOCOL', detail: 'this platform has no WebSocket' })
+  }
+  return new (WebSocket as SocketType)(url, protocol)
+}

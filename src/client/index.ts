@@ -1,0 +1,18 @@
+/**
+ * mmsb/client for browsers: plain modules, no bundler needed. Node gets node.ts in its place, which differs in how a
+ * WebSocket is opened and in nothing else.
+ */
+import { openSocket } from './browser.js'
+import { Client, type ClientOptions } from './client.js'
+
+/** A client of the server at `url`, such as `http://127.0.0.1:7411`. Nothing is sent before it is used. */
+export const connect = (url: string, options: ClientOptions = {}): Client =>
+  new Client(url, openSocket, options)
+
+export type { Client, ClientOptions } from './client.js'
+export { type ErrorCode, MmsbError } from './errors.js'
+export type { Mirror, MirroredPage, MirrorOptions, MirrorSet } from './mirror.js'
+export type { Subscription } from './subscription.js'
+export type * from './types.js'
+export type { Dtype, TypedArray } from './values.js'
+export type { Writer } from './writer.js'

@@ -1,0 +1,253 @@
+/**
+ * Messages of the stream, from either subprotocol to one form: "WebSocket, binary" in docs/FORMAT.md, and JSON.
+ *
+ * Invariants: nothing is read outside a message; one that makes no sense is PROTOCOL. Values of binary messages are views of the
+ * message, which nobody writes to again.
+ */
+import { MmsbError, problemError, protocolError } from './errors.js'
+import { align8 } from './frame.js'
+import type { Change, ChangedPage } from './types.js'
+import { DTYPES, type Dtype, elementsOf, fromJson, sizeOf, viewOf } from './values.js'
+
+export type Message =
+  | { readonly type: 'subscribed' | 'progress' | 'unsubscribed'; readonly id: string; readonly epoch: number }
+  | { readonly type: 'change'; readonly id: string; readonly change: Change }
+  | { readonly type: 'compacted'; readonly id: string; readonly minEpoch: number }
+  | { readonly type: 'overflow'; readonly id: string; readonly resumeFrom: number }
+  | { readonly type: 'error'; readonly id: string | undefined; readonly error: MmsbError }
+  | { readonly type: 'acked'; readonly id: string; readonly epoch: number }
+  | { readonly type: 'ack'; readonly sequence: number; readonly count: number; readonly epoch: number }
+  | { readonly type: 'refusal'; readonly sequence: number; readonly error: MmsbError }
+
+const HEAD_BYTES = 16
+const BODY_HEAD_BYTES = 16
+const CHANGE_HEAD_BYTES = 16
+const KINDS = ['source', 'derived', 'created', 'deleted'] as const
+const TYPES: Readonly<Record<number, 'subscribed' | 'progress' | 'unsubscribed'>> = {
+  3: 'subscribed',
+  6: 'progress',
+  9: 'unsubscribed',
+}
+const decoder = new TextDecoder()
+
+/** The answers or the one message that a binary WebSocket message holds. @throws MmsbError PROTOCOL */
+export function decodeBinary(buffer: ArrayBuffer): Message[] {
+  try {
+    return decode(buffer)
+  } catch (cause) {
+    if (cause instanceof MmsbError) throw cause
+    throw new MmsbError({ code: 'PROTOCOL', detail: 'a binary message is cut off' }, { cause })
+  }
+}
+
+function decode(buffer: ArrayBuffer): Message[] {
+  const messages: Message[] = []
+  for (let at = 0; at < buffer.byteLength; ) {
+    const length = new DataView(buffer, at).getUint32(4, true)
+    if (length < HEAD_BYTES || length % 8 !== 0 || length > buffer.byteLength - at) {
+      throw protocolError(`a message of ${length} bytes in one of ${buffer.byteLength}`)
+    }
+    messages.push(decodeOne(buffer, at, length))
+    at += length
+  }
+  return messages
+}
+
+function decodeOne(buffer: ArrayBuffer, start: number, length: number): Message {
+  const view = new DataView(buffer, start, length)
+  const type = view.getUint16(0, true)
+  const second = u64(view, 8)
+  if (type === 1) return { type: 'ack', sequence: second, epoch: u64(view, 16), count: u64(view, 24) }
+  if (type === 2) return { type: 'refusal', sequence: second, error: problemAt(view, 16) }
+  const idLength = view.getUint16(2, true)
+  const id = textAt(view, HEAD_BYTES, idLength)
+  const body = HEAD_BYTES + align8(idLength)
+  const plain = TYPES[type]
+  if (plain !== undefined) return { type: plain, id, epoch: second }
+  switch (type) {
+    case 4:
+      return {
+        type: 'change',
+        id,
+        change: { type: 'snapshot', epoch: second, first: second, changes: pagesAt(view, body) },
+      }
+    case 5: {
+      const changes = changesAt(view, body)
+      return {
+        type: 'change',
+        id,
+        change: { type: 'change', epoch: second, first: u64(view, body), changes },
+      }
+    }
+    case 7:
+      return { type: 'compacted', id, minEpoch: second }
+    case 8:
+      return { type: 'overflow', id, resumeFrom: second }
+    case 10:
+      return { type: 'error', id, error: problemAt(view, body) }
+  }
+  throw protocolError(`a message of type ${type}`)
+}
+
+function u64(view: DataView, at: number): number {
+  return view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32
+}
+
+const textAt = (view: DataView, at: number, length: number): string => {
+  if (at + length > view.byteLength) throw protocolError('a text leaves its message')
+  return decoder.decode(new Uint8Array(view.buffer, view.byteOffset + at, length))
+}
+
+/** u16 status, u16 0, u32 jsonLength, JSON; in a refusal the JSON begins at the next 8 bytes as well. */
+function problemAt(view: DataView, at: number): MmsbError {
+  const text = textAt(view, at + 8, view.getUint32(at + 4, true))
+  return problemError(JSON.parse(text) as Record<string, unknown>, view.getUint16(at, true))
+}
+
+function changesAt(view: DataView, body: number): ChangedPage[] {
+  const mode = view.getUint32(body + 12, true)
+  const changes: ChangedPage[] = []
+  let at = body + BODY_HEAD_BYTES
+  for (let left = view.getUint32(body + 8, true); left > 0; left--) {
+    changes.push(changeAt(view, at, mode))
+    at += sizeAt(view, at)
+  }
+  return changes
+}
+
+function pagesAt(view: DataView, body: number): ChangedPage[] {
+  const pages: ChangedPage[] = []
+  let at = body + BODY_HEAD_BYTES
+  for (let left = view.getUint32(body + 8, true); left > 0; left--) {
+    pages.push(changeAt(view, at + 8, 2))
+    at += 8 + sizeAt(view, at + 8)
+  }
+  return pages
+}
+
+function sizeAt(view: DataView, at: number): number {
+  const size = view.getUint32(at, true)
+  if (size < CHANGE_HEAD_BYTES || size % 8 !== 0) throw protocolError(`a change of ${size} bytes`)
+  return size
+}
+
+/** `mode`: 0 names alone, 1 ranges, 2 values. */
+function changeAt(view: DataView, at: number, mode: number): ChangedPage {
+  const kind = KINDS[view.getUint8(at + 4)]
+  const dtype = DTYPES[view.getUint8(at + 5)]
+  if (kind === undefined || dtype === undefined) throw protocolError('a change of an unknown kind or dtype')
+  const rank = view.getUint8(at + 6)
+  const nameLength = view.getUint16(at + 8, true)
+  const rangeCount = view.getUint32(at + 12, true)
+  const shape = Array.from({ length: rank }, (_, axis) =>
+    view.getUint32(at + CHANGE_HEAD_BYTES + axis * 4, true),
+  )
+  const nameAt = at + CHANGE_HEAD_BYTES + align8(rank * 4)
+  const page = textAt(view, nameAt, nameLength)
+  const rangesAt = nameAt + align8(nameLength)
+  const ranges: [number, number][] = []
+  let elements = 0
+  for (let i = 0; i < rangeCount; i++) {
+    const count = view.getUint32(rangesAt + i * 8 + 4, true)
+    ranges.push([view.getUint32(rangesAt + i * 8, true), count])
+    elements += count
+  }
+  if (mode < 2) return { page, kind, dtype, shape, ranges }
+  const valuesAt = rangesAt + rangeCount * 8
+  if (valuesAt + elements * sizeOf(dtype) > view.byteLength) throw protocolError('values leave their message')
+  return {
+    page,
+    kind,
+    dtype,
+    shape,
+    ranges,
+    values: viewOf(dtype, view.buffer, view.byteOffset + valuesAt, elements),
+  }
+}
+
+/** dtype and shape of a page. */
+export interface PageForm {
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+}
+
+interface JsonChange {
+  readonly page: string
+  readonly kind: ChangedPage['kind']
+  readonly dtype?: Dtype
+  readonly shape?: readonly number[]
+  readonly ranges?: readonly (readonly [number, number])[]
+  readonly values?: readonly unknown[]
+}
+
+interface JsonMessage {
+  readonly type: string
+  readonly id?: string
+  readonly epoch: number
+  readonly first: number
+  readonly minEpoch: number
+  readonly resumeFrom: number
+  readonly changes: readonly JsonChange[]
+  readonly pages: Readonly<
+    Record<string, { dtype: Dtype; shape: readonly number[]; values: readonly unknown[] }>
+  >
+}
+
+/** Finds out what form a page had in an epoch. */
+export type FormOf = (page: string, epoch: number) => PageForm | Promise<PageForm>
+
+/**
+ * A text message. JSON changes do not name the dtype of every page, so `formOf` is asked for it.
+ * @throws MmsbError PROTOCOL, or what `formOf` throws
+ */
+export async function decodeText(text: string, formOf: FormOf): Promise<Message> {
+  const message = JSON.parse(text) as JsonMessage
+  const { type, id = '', epoch } = message
+  switch (type) {
+    case 'subscribed':
+    case 'progress':
+    case 'unsubscribed':
+      return { type, id, epoch }
+    case 'ack':
+      return { type: 'acked', id, epoch }
+    case 'error':
+      return {
+        type,
+        id: message.id,
+        error: problemError(message as unknown as Record<string, unknown>),
+      }
+    case 'compacted':
+      return { type, id, minEpoch: message.minEpoch }
+    case 'overflow':
+      return { type, id, resumeFrom: message.resumeFrom }
+    case 'snapshot': {
+      const changes = Object.entries(message.pages).map(([page, { dtype, shape, values }]) => ({
+        page,
+        kind: 'source' as const,
+        dtype,
+        shape,
+        ranges: [[0, elementsOf(shape)] as const],
+        values: fromJson(dtype, values),
+      }))
+      return { type: 'change', id, change: { type: 'snapshot', epoch, first: epoch, changes } }
+    }
+    case 'change': {
+      const changes: ChangedPage[] = []
+      for (const change of message.changes) changes.push(await typed(change, epoch, formOf))
+      return { type: 'change', id, change: { type: 'change', epoch, first: message.first, changes } }
+    }
+  }
+  throw protocolError(`a message of type ${String(type).slice(0, 40)}`)
+}
+
+async function typed(change: JsonChange, epoch: number, formOf: FormOf): Promise<ChangedPage> {
+  const { page, kind, ranges = [], values } = change
+  const isTold = change.dtype !== undefined && change.shape !== undefined
+  const form = isTold
+    ? { dtype: change.dtype, shape: change.shape }
+    : kind === 'deleted'
+      ? { dtype: 'u8' as const, shape: [0] }
+      : await formOf(page, epoch)
+  const head = { page, kind, dtype: form.dtype, shape: form.shape, ranges }
+  return values === undefined ? head : { ...head, values: fromJson(form.dtype, values) }
+}

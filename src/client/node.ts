@@ -1,0 +1,19 @@
+/** mmsb/client for Node, whose version 20 has no WebSocket of its own: `ws` is used, which browsers never load. */
+import { WebSocket } from 'ws'
+import { Client, type ClientOptions } from './client.js'
+import type { OpenSocket, SocketLike } from './link.js'
+
+const openSocket: OpenSocket = (url, protocol) =>
+  new WebSocket(url, protocol, { perMessageDeflate: false }) as unknown as SocketLike
+
+/** A client of the server at `url`, such as `http://127.0.0.1:7411`. Nothing is sent before it is used. */
+export const connect = (url: string, options: ClientOptions = {}): Client =>
+  new Client(url, openSocket, options)
+
+export type { Client, ClientOptions } from './client.js'
+export { type ErrorCode, MmsbError } from './errors.js'
+export type { Mirror, MirroredPage, MirrorOptions, MirrorSet } from './mirror.js'
+export type { Subscription } from './subscription.js'
+export type * from './types.js'
+export type { Dtype, TypedArray } from './values.js'
+export type { Writer } from './writer.js'

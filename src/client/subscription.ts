@@ -1,0 +1,135 @@
+/**
+ * A subscription as an async iterator.
+ *
+ * Invariants: every change is yielded once, in order, whatever happens to connections; what waits for a slow reader is bounded: beyond
+ * QUEUE_MAX_BYTES the subscription is put aside and taken up again where it stopped; it ends with `break`, `close()`, its AbortSignal,
+ * an error, or the close of the client.
+ */
+import { Feed } from './feed.js'
+import { CHANGE_OVERHEAD_BYTES, QUEUE_MAX_BYTES } from './limits.js'
+import type { Link } from './link.js'
+import type { Change, SubscribeOptions } from './types.js'
+
+export interface Subscription extends AsyncIterableIterator<Change> {
+  /** The last epoch that is behind the reader: the last one yielded, or a later one that had nothing for it. */
+  readonly epoch: number | undefined
+  /** Whether there is a connection. The subscription goes on by itself when there is one again. */
+  readonly isConnected: boolean
+  close(): void
+}
+
+interface Waiter {
+  readonly resolve: (result: IteratorResult<Change>) => void
+  readonly reject: (error: unknown) => void
+}
+
+export interface SubscriptionOptions {
+  readonly queueMaxBytes?: number | undefined
+  readonly onEnd: (close: () => void) => void
+}
+
+const DONE: IteratorResult<Change> = { done: true, value: undefined }
+
+export function subscriptionOf(
+  link: Link,
+  options: SubscribeOptions,
+  { queueMaxBytes = QUEUE_MAX_BYTES, onEnd }: SubscriptionOptions,
+): Subscription {
+  const queue: { readonly change: Change; readonly bytes: number }[] = []
+  const waiters: Waiter[] = []
+  let queuedBytes = 0
+  let epoch: number | undefined
+  let isConnected = false
+  let end: { readonly error: unknown } | 'done' | undefined
+
+  const feed = new Feed(link, options, false, {
+    change: (change) => {
+      const waiter = waiters.shift()
+      if (waiter !== undefined) {
+        epoch = change.epoch
+        waiter.resolve({ done: false, value: change })
+        return
+      }
+      const bytes = bytesOf(change)
+      queue.push({ change, bytes })
+      queuedBytes += bytes
+      if (queuedBytes > queueMaxBytes) feed.pause()
+    },
+    progress: (reached) => {
+      if (queue.length === 0) epoch = reached
+    },
+    connected: (is) => {
+      isConnected = is
+    },
+    failed: (error) => finish({ error }),
+  })
+
+  const finish = (how: typeof end): void => {
+    if (end !== undefined) return
+    end = how
+    isConnected = false
+    options.signal?.removeEventListener('abort', onAbort)
+    onEnd(close)
+    feed.end()
+    if (how === 'done') queue.length = 0
+    for (const waiter of waiters.splice(0)) settle(waiter)
+  }
+
+  /** For a reader who comes after the end: the error is told once. */
+  const settle = ({ resolve, reject }: Waiter): void => {
+    if (end === 'done' || end === undefined) {
+      resolve(DONE)
+      return
+    }
+    const { error } = end
+    end = 'done'
+    reject(error)
+  }
+
+  const close = (): void => finish('done')
+  const onAbort = (): void => {
+    queue.length = 0
+    finish({ error: options.signal?.reason })
+  }
+
+  const next = (): Promise<IteratorResult<Change>> => {
+    const item = queue.shift()
+    if (item !== undefined) {
+      queuedBytes -= item.bytes
+      epoch = item.change.epoch
+      if (feed.isPaused && queuedBytes <= queueMaxBytes / 2) feed.resume()
+      return Promise.resolve({ done: false, value: item.change })
+    }
+    return new Promise((resolve, reject) => {
+      if (end === undefined) waiters.push({ resolve, reject })
+      else settle({ resolve, reject })
+    })
+  }
+
+  options.signal?.addEventListener('abort', onAbort, { once: true })
+  if (options.signal?.aborted === true) onAbort()
+  else feed.start()
+  return {
+    get epoch() {
+      return epoch
+    },
+    get isConnected() {
+      return isConnected
+    },
+    next,
+    return: () => {
+      close()
+      return Promise.resolve(DONE)
+    },
+    close,
+    [Symbol.asyncIterator]() {
+      return this
+    },
+  }
+}
+
+function bytesOf({ changes }: Change): number {
+  let bytes = 0
+  for (const { values } of changes) bytes += CHANGE_OVERHEAD_BYTES + (values?.byteLength ?? 0)
+  return bytes
+}

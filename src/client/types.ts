@@ -1,0 +1,263 @@
+/** The words of the public surface: what goes to the server and what comes back. Types only. Epochs and versions are integers. */
+import type { Dtype, TypedArray } from './values.js'
+
+export type Merge = 'set' | 'add' | 'min' | 'max' | 'and' | 'or' | 'xor'
+export type Location = 'auto' | 'cpu' | 'gpu' | 'unified'
+
+/** Elements: a typed array of the page's dtype, or numbers, bigints, decimal strings, "NaN", "Infinity", booleans. */
+export type Values = TypedArray | readonly (number | bigint | string | boolean)[]
+
+/**
+ * A change to one source page. Dense: `offset` (default 0) and `values`. Sparse: `indices` and `values`. Masked: `mask` (one
+ * bit per element of the page, least significant first; bytes or base64) and one value per set bit.
+ */
+export interface Delta {
+  readonly offset?: number
+  readonly indices?: ArrayLike<number>
+  readonly mask?: string | Uint8Array
+  readonly values: Values
+  /** Default: `set`. */
+  readonly merge?: Merge
+}
+
+/** A dense change whose elements are given as the page's own bytes: little-endian, row-major. */
+export interface Octets {
+  /** In elements. */
+  readonly offset?: number
+  readonly octets: Uint8Array
+  readonly merge?: Merge
+}
+
+export interface SourceDefinition {
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  readonly location?: Location
+  readonly fill?: number | bigint | string | boolean
+}
+
+/** An op, its inputs by role (a page, or what it held in the epoch before), and the op's parameters: docs/OPS.md. */
+export interface Derivation {
+  readonly op: string
+  readonly inputs: Readonly<Record<string, string | { readonly prev: string }>>
+  readonly [parameter: string]: unknown
+}
+
+export interface DerivedOptions {
+  /** Asks for a cast of the result. */
+  readonly dtype?: Dtype
+  readonly shape?: readonly number[]
+  readonly location?: Location
+}
+
+export interface DerivedDefinition extends DerivedOptions {
+  readonly derive: Derivation
+}
+
+export type NamedDefinition = (SourceDefinition | DerivedDefinition) & { readonly name: string }
+
+export interface Page {
+  readonly name: string
+  readonly id: number
+  readonly kind: 'source' | 'derived'
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  readonly bytes: number
+  readonly location: 'cpu' | 'gpu' | 'unified'
+  readonly version: number
+  readonly createdEpoch: number
+  readonly derive?: Derivation
+  readonly inputs: readonly string[]
+  readonly dependents: readonly string[]
+  readonly digest: string
+}
+
+/** The elements of a page, or of a part of it. */
+export interface PageData<T extends TypedArray = TypedArray> {
+  readonly name: string
+  readonly dtype: Dtype
+  /** Of the whole page. */
+  readonly shape: readonly number[]
+  readonly epoch: number
+  readonly version: number
+  readonly values: T
+}
+
+/** Several pages, all as of one epoch. */
+export interface ReadAnswer {
+  readonly epoch: number
+  readonly pages: Readonly<Record<string, PageData>>
+}
+
+export interface Transaction {
+  /** All or nothing. None: an epoch passes. */
+  readonly ops: readonly (Delta & { readonly page: string })[]
+  /** Versions that pages must have; else PRECONDITION_FAILED. */
+  readonly expect?: readonly { readonly page: string; readonly version: number }[]
+  readonly source?: string
+  /** Any JSON; kept in the log. */
+  readonly intent?: unknown
+}
+
+export interface CallOptions {
+  readonly signal?: AbortSignal
+  /** For the call with all its repeats. */
+  readonly timeoutMs?: number
+}
+
+export interface WriteOptions extends CallOptions {
+  /** Idempotency key: a repeat gets the first answer. Default: one of its own per call, so that repeats are safe. */
+  readonly key?: string
+  /** Version the page must have (If-Match); else PRECONDITION_FAILED. */
+  readonly expectVersion?: number
+}
+
+export interface ReadOptions extends CallOptions {
+  /** As of this epoch; default: now. */
+  readonly epoch?: number
+}
+
+export interface WriteAnswer {
+  readonly epoch: number
+  readonly version: number
+  readonly page: string
+}
+
+export interface TransactionAnswer {
+  readonly epoch: number
+  /** Versions of the pages written. */
+  readonly pages: Readonly<Record<string, number>>
+}
+
+export interface EpochEntry {
+  readonly epoch: number
+  /** ISO 8601, UTC. */
+  readonly timestamp: string
+  readonly transactions: readonly {
+    readonly source: string | null
+    readonly intent: unknown
+    readonly ops: readonly Readonly<Record<string, unknown>>[]
+  }[]
+  readonly changed: readonly string[]
+  readonly digest: string
+}
+
+export interface HistoryAnswer {
+  readonly name: string
+  readonly versions: readonly {
+    readonly epoch: number
+    readonly timestamp: string
+    readonly source: string | null
+    readonly intent: unknown
+  }[]
+  readonly next: number | null
+}
+
+export interface DiffAnswer {
+  readonly from: number
+  readonly to: number
+  readonly pages: Readonly<
+    Record<
+      string,
+      {
+        readonly ranges: readonly (readonly [offset: number, count: number])[]
+        readonly created?: true
+        readonly deleted?: true
+      }
+    >
+  >
+}
+
+export interface Checkpoint {
+  readonly epoch: number
+  readonly pages: number
+  readonly bytes: number
+  readonly newBytes: number
+  readonly ms: number
+}
+
+export interface VerifyAnswer {
+  readonly ok: boolean
+  readonly from: number
+  readonly to: number
+  readonly epochs: number
+  readonly divergence: null | {
+    readonly epoch: number
+    readonly page: string | null
+    readonly detail: string
+  }
+  readonly problems: readonly string[]
+}
+
+export interface FunctionDefinition {
+  readonly params: readonly string[]
+  readonly expr: string
+}
+
+export interface FunctionView extends FunctionDefinition {
+  readonly name: string
+  readonly worldAge: number
+  readonly epoch: number
+  /** Pages that use it, directly or through other functions. */
+  readonly pages: readonly string[]
+}
+
+export interface Graph {
+  readonly nodes: readonly {
+    readonly name: string
+    readonly kind: 'source' | 'derived'
+    readonly level: number
+    readonly op?: string
+  }[]
+  readonly edges: readonly {
+    readonly from: string
+    readonly to: string
+    readonly input: string
+    readonly prev?: true
+  }[]
+}
+
+export interface Status {
+  readonly version: string
+  readonly epoch: number
+  readonly digest: string
+  readonly backend: 'cpu' | 'cuda'
+  readonly device?: Readonly<Record<string, unknown>>
+  readonly pages: number
+  readonly fsync: 'always' | 'interval' | 'off'
+  readonly uptimeMs: number
+  readonly minEpoch: number
+}
+
+export interface SubscribeOptions {
+  /** Page names, or patterns with `*` for any run of characters. Pages created later match too. */
+  readonly pages: readonly string[]
+  /** `now` (default); `snapshot`: the whole pages first; or the last epoch already seen. */
+  readonly from?: 'now' | 'snapshot' | number
+  /** What a change carries: names alone, changed ranges, or (default) ranges and values. */
+  readonly data?: 'none' | 'ranges' | 'values'
+  /** For a reader that is too slow: every epoch all the same (default), or epochs folded together. */
+  readonly policy?: 'lossless' | 'latest'
+  /** At most this many changes a second; implies `latest`. */
+  readonly maxRate?: number
+  readonly signal?: AbortSignal
+}
+
+export interface ChangedPage {
+  readonly page: string
+  /** In a snapshot `source` or `derived`. */
+  readonly kind: 'source' | 'derived' | 'created' | 'deleted'
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+  /** Element ranges. None with data `none`, and of a page that was deleted. */
+  readonly ranges: readonly (readonly [offset: number, count: number])[]
+  /** The elements of the ranges, one after another; with data `values`. */
+  readonly values?: TypedArray
+}
+
+/** One epoch, or with `first` < `epoch` several folded into one; or, first of all, the snapshot asked for. */
+export interface Change {
+  readonly type: 'change' | 'snapshot'
+  readonly epoch: number
+  readonly first: number
+  readonly changes: readonly ChangedPage[]
+}

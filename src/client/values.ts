@@ -1,0 +1,197 @@
+/**
+ * Elements of pages between JavaScript, JSON and bytes, by the server's rules (API conventions; docs/FORMAT.md).
+ *
+ * In: integer dtypes take integral numbers in range, and bigints; u64 and i64 also decimal strings, and numbers only where those
+ * are exact; floats take numbers and "NaN", "Infinity", "-Infinity"; bool takes true, false, 0 and 1.
+ * Invariants: what the server would refuse is refused here with the same code, before anything is sent; little-endian hosts only.
+ */
+import { invalidDelta } from './errors.js'
+import type { Values } from './types.js'
+
+export const DTYPES = ['bool', 'u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'u64', 'i64', 'f32', 'f64'] as const
+export type Dtype = (typeof DTYPES)[number]
+
+export type TypedArray =
+  | Uint8Array
+  | Int8Array
+  | Uint16Array
+  | Int16Array
+  | Uint32Array
+  | Int32Array
+  | BigUint64Array
+  | BigInt64Array
+  | Float32Array
+  | Float64Array
+
+type ArrayType = {
+  new (length: number): TypedArray
+  new (buffer: ArrayBufferLike, byteOffset: number, length: number): TypedArray
+  readonly BYTES_PER_ELEMENT: number
+}
+
+/** By dtype code. bool is one byte, 0 or 1. */
+const ARRAYS: readonly ArrayType[] = [
+  Uint8Array,
+  Uint8Array,
+  Int8Array,
+  Uint16Array,
+  Int16Array,
+  Uint32Array,
+  Int32Array,
+  BigUint64Array,
+  BigInt64Array,
+  Float32Array,
+  Float64Array,
+]
+
+export const dtypeCode = (dtype: Dtype): number => DTYPES.indexOf(dtype)
+export const sizeOf = (dtype: Dtype): number => ARRAYS[dtypeCode(dtype)]!.BYTES_PER_ELEMENT
+export const isFloat = (dtype: Dtype): boolean => dtype === 'f32' || dtype === 'f64'
+export const isDtype = (value: unknown): value is Dtype => DTYPES.includes(value as Dtype)
+
+export const emptyArray = (dtype: Dtype, length: number): TypedArray => new ARRAYS[dtypeCode(dtype)]!(length)
+
+/** A typed array over bytes; `byteOffset` must be a multiple of the element size. */
+export const viewOf = (
+  dtype: Dtype,
+  buffer: ArrayBufferLike,
+  byteOffset: number,
+  length: number,
+): TypedArray => new ARRAYS[dtypeCode(dtype)]!(buffer, byteOffset, length)
+
+/** Product of the axes; 1 for rank 0. */
+export const elementsOf = (shape: readonly number[]): number => shape.reduce((product, n) => product * n, 1)
+
+const tagOf = (values: ArrayBufferView): string =>
+  (values as { [Symbol.toStringTag]?: string })[Symbol.toStringTag] ?? 'DataView'
+
+/** The dtypes whose pages take this kind of array; empty for a DataView. */
+export function dtypesOf(values: ArrayBufferView): Dtype[] {
+  const tag = tagOf(values)
+  return DTYPES.filter((_, code) => ARRAYS[code]!.name === tag)
+}
+
+export const bytesOf = (values: ArrayBufferView): Uint8Array =>
+  new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
+
+/** Finite doubles of at least this magnitude round to infinity in f32: 2^128 - 2^103. */
+const F32_OVERFLOW = 2 ** 128 - 2 ** 103
+const DECIMAL = /^-?[0-9]{1,20}$/
+const BITS: Readonly<Record<string, number>> = { '8': 8, '16': 16, '32': 32, '64': 64 }
+
+/** Writes the elements to bytes at `byteOffset`, a multiple of the element size. @throws MmsbError INVALID_DELTA */
+export function writeValues(dtype: Dtype, values: Values, buffer: ArrayBufferLike, byteOffset: number): void {
+  if (ArrayBuffer.isView(values)) {
+    if (!dtypesOf(values).includes(dtype)) {
+      throw invalidDelta(
+        `values are a ${tagOf(values)}; a page of ${dtype} takes a ${ARRAYS[dtypeCode(dtype)]!.name} or a plain array`,
+      )
+    }
+    if (dtype === 'bool') checkBools(values as Uint8Array)
+    bytesAt(buffer, byteOffset, values.byteLength).set(bytesOf(values))
+    return
+  }
+  const out = viewOf(dtype, buffer, byteOffset, values.length) as { [index: number]: number | bigint }
+  for (let i = 0; i < values.length; i++) out[i] = parseValue(dtype, values[i], i)
+}
+
+const bytesAt = (buffer: ArrayBufferLike, offset: number, length: number): Uint8Array =>
+  new Uint8Array(buffer, offset, length)
+
+function checkBools(values: Uint8Array): void {
+  for (let i = 0; i < values.length; i++) if (values[i]! > 1) throw refused('bool', values[i], i)
+}
+
+function parseValue(dtype: Dtype, value: unknown, index: number): number | bigint {
+  switch (dtype) {
+    case 'bool':
+      if (value === true || value === 1 || value === 1n) return 1
+      if (value === false || value === 0 || value === 0n) return 0
+      throw refused(dtype, value, index)
+    case 'f32':
+    case 'f64':
+      return parseFloatValue(dtype, value, index)
+    case 'u64':
+    case 'i64':
+      return parseInteger(dtype, value, index)
+    default:
+      return Number(parseInteger(dtype, value, index))
+  }
+}
+
+function parseFloatValue(dtype: Dtype, value: unknown, index: number): number {
+  if (typeof value === 'number') {
+    if (dtype === 'f32' && Number.isFinite(value) && Math.abs(value) >= F32_OVERFLOW)
+      throw refused(dtype, value, index)
+    return value
+  }
+  if (value === 'NaN' || value === 'Infinity' || value === '-Infinity') return Number(value)
+  throw refused(dtype, value, index)
+}
+
+function parseInteger(dtype: Dtype, value: unknown, index: number): bigint {
+  const isWide = dtype === 'u64' || dtype === 'i64'
+  let integer: bigint
+  if (typeof value === 'bigint') integer = value
+  else if (typeof value === 'number' && (isWide ? Number.isSafeInteger(value) : Number.isInteger(value)))
+    integer = BigInt(value)
+  else if (isWide && typeof value === 'string' && DECIMAL.test(value)) integer = BigInt(value)
+  else throw refused(dtype, value, index)
+  const bits = BITS[dtype.slice(1)]!
+  const fits = dtype.startsWith('u') ? BigInt.asUintN(bits, integer) : BigInt.asIntN(bits, integer)
+  if (fits !== integer) throw refused(dtype, value, index)
+  return integer
+}
+
+function refused(dtype: Dtype, value: unknown, index: number): Error {
+  const shown = typeof value === 'string' ? JSON.stringify(value.slice(0, 40)) : String(value)
+  return invalidDelta(`values[${index}]: ${shown} is no value of a page of ${dtype}`)
+}
+
+/** The elements of a JSON answer as a typed array. */
+export function fromJson(dtype: Dtype, values: readonly unknown[]): TypedArray {
+  const out = emptyArray(dtype, values.length)
+  if (dtype === 'u64' || dtype === 'i64') {
+    for (let i = 0; i < values.length; i++) (out as BigInt64Array)[i] = BigInt(values[i] as string)
+  } else {
+    for (let i = 0; i < values.length; i++) (out as Float64Array)[i] = Number(values[i])
+  }
+  return out
+}
+
+/** The JSON text of elements: 64-bit integers as strings, non-finite floats by name, -0 kept. */
+export function valuesText(values: Values): string {
+  const parts = new Array<string>(values.length)
+  for (let i = 0; i < values.length; i++) parts[i] = valueText(values[i])
+  return `[${parts.join(',')}]`
+}
+
+function valueText(value: unknown): string {
+  if (typeof value === 'number') {
+    if (!Number.isFinite(value)) return `"${value}"`
+    return value === 0 && 1 / value < 0 ? '-0' : String(value)
+  }
+  if (typeof value === 'bigint') return `"${value}"`
+  return JSON.stringify(value) ?? 'null'
+}
+
+/** Standard base64, of bytes of any length. */
+export function base64(bytes: Uint8Array): string {
+  let text = ''
+  for (let at = 0; at < bytes.length; at += 0x8000) {
+    text += String.fromCharCode(...bytes.subarray(at, at + 0x8000))
+  }
+  return btoa(text)
+}
+
+/** @throws MmsbError INVALID_DELTA */
+export function fromBase64(text: string): Uint8Array {
+  let binary: string
+  try {
+    binary = atob(text)
+  } catch {
+    throw invalidDelta('mask is not base64')
+  }
+  if (btoa(binary) !== text) throw invalidDelta('mask is not base64')
+  return Uint8Array.from(binary, (char) => char.charCodeAt(0))
+}

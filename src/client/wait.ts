@@ -1,0 +1,56 @@
+/** Waiting: backoff with jitter, sleeping, deadlines; all of it ends with an AbortSignal. */
+import { MmsbError } from './errors.js'
+import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS } from './limits.js'
+
+/** How long to wait before repeat `attempt` (from 0): between half and all of a time that doubles. */
+export function backoffMs(attempt: number): number {
+  const longest = Math.min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** Math.min(attempt, 16))
+  return longest * (0.5 + Math.random() / 2)
+}
+
+/** Resolves after `ms`; rejects with the signal's reason. */
+export function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => {
+      clearTimeout(timer)
+      reject(signal.reason)
+    }
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', onAbort)
+      resolve()
+    }, ms)
+    if (signal.aborted) onAbort()
+    else signal.addEventListener('abort', onAbort, { once: true })
+  })
+}
+
+export interface Deadline {
+  readonly signal: AbortSignal
+  readonly leftMs: () => number
+  /** Lets go of timer and listeners. */
+  end(): void
+}
+
+/** A signal that fires with TIMEOUT after `timeoutMs`, or with the reason of any of `signals`. */
+export function deadline(timeoutMs: number, signals: readonly (AbortSignal | undefined)[]): Deadline {
+  const controller = new AbortController()
+  const endMs = performance.now() + timeoutMs
+  const undo: (() => void)[] = []
+  for (const signal of signals) {
+    if (signal === undefined) continue
+    const onAbort = (): void => controller.abort(signal.reason)
+    if (signal.aborted) onAbort()
+    signal.addEventListener('abort', onAbort, { once: true })
+    undo.push(() => signal.removeEventListener('abort', onAbort))
+  }
+  const late = new MmsbError({ code: 'TIMEOUT', detail: `no answer within ${timeoutMs} ms` })
+  const timer = setTimeout(() => controller.abort(late), timeoutMs)
+  undo.push(() => clearTimeout(timer))
+  return {
+    signal: controller.signal,
+    leftMs: () => endMs - performance.now(),
+    end: () => {
+      for (const step of undo) step()
+    },
+  }
+}

@@ -1,0 +1,262 @@
+/**
+ * Transactions over the WebSocket: many under way at a time, each answered by its own promise.
+ *
+ * Invariants: transactions are sent in the order they were handed in; each is sent again after a lost connection until it is
+ * answered, under the idempotency key it had before, so it happens once; at most WRITER_IN_FLIGHT_MAX are unanswered at a
+ * time, the rest waits here.
+ */
+import { closedError, MmsbError } from './errors.js'
+import { encodeFrame, type FramePage } from './frame.js'
+import { STREAM_MESSAGE_MAX_BYTES, WRITER_IN_FLIGHT_MAX, WRITER_MESSAGE_BYTES } from './limits.js'
+import type { Link, LinkUser } from './link.js'
+import type { Message } from './message.js'
+import { transactionText } from './text.js'
+import type { Delta, Transaction } from './types.js'
+
+export interface Writer {
+  /** Resolves when the transaction is durable. Those handed in earlier are decided earlier. */
+  transact(transaction: Transaction, options?: { readonly key?: string }): Promise<{ readonly epoch: number }>
+  patch(page: string, delta: Delta): Promise<{ readonly epoch: number }>
+  /** Transactions without an answer yet. */
+  readonly pending: number
+  /** Resolves when all are answered; then the writer has ended. */
+  close(): Promise<void>
+}
+
+export interface WriterRooms {
+  readonly link: Link
+  /** What a frame needs to know of a page; from memory where it can. */
+  readonly pageOf: (name: string) => FramePage | Promise<FramePage>
+  /** The page was not there, or not as it was known: ask again. */
+  readonly forgetPage: (name: string) => void
+  readonly newKey: () => string
+  readonly onEnd: () => void
+}
+
+type Pages = ReadonlyMap<string, FramePage>
+
+interface Entry {
+  readonly transaction: Transaction
+  readonly key: string
+  /** A frame, or JSON without type and id. */
+  data: Uint8Array<ArrayBuffer> | string
+  readonly resolve: (answer: { readonly epoch: number }) => void
+  readonly reject: (error: unknown) => void
+}
+
+export class StreamWriter implements Writer, LinkUser {
+  readonly isListening = false
+  readonly #rooms: WriterRooms
+  /** Encoded and not sent. */
+  #waiting: Entry[] = []
+  /** Sent and not answered, in the order of sending; by sequence number, or by id where text is spoken. */
+  readonly #inFlight = new Map<number | string, Entry>()
+  #sequence = 0
+  /** Transactions that wait for what is known of their pages. */
+  #encoding: Promise<void> | undefined
+  #encodingCount = 0
+  #isFlushing = false
+  #isClosing = false
+  #onIdle: (() => void)[] = []
+  #failure: { readonly error: unknown } | undefined
+
+  constructor(rooms: WriterRooms) {
+    this.#rooms = rooms
+    rooms.link.attach(this)
+  }
+
+  get pending(): number {
+    return this.#waiting.length + this.#inFlight.size + this.#encodingCount
+  }
+
+  patch(page: string, delta: Delta): Promise<{ readonly epoch: number }> {
+    return this.transact({ ops: [{ page, ...delta }] })
+  }
+
+  transact(transaction: Transaction, { key }: { readonly key?: string } = {}): Promise<{ epoch: number }> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure !== undefined) throw this.#failure.error
+      if (this.#isClosing) throw closedError()
+      this.#take({ transaction, key: key ?? this.#rooms.newKey(), data: '', resolve, reject })
+    })
+  }
+
+  /** Encodes at once if all pages are known and nobody is before it; else in its turn. */
+  #take(entry: Entry): void {
+    const pages = this.#pagesOf(entry.transaction)
+    if (this.#encoding === undefined && !(pages instanceof Promise)) {
+      entry.data = this.#encode(entry, pages)
+      this.#add(entry)
+      return
+    }
+    this.#encodingCount++
+    const before = this.#encoding ?? Promise.resolve()
+    const mine = before
+      .then(async () => {
+        entry.data = this.#encode(entry, await this.#pagesOf(entry.transaction))
+        this.#add(entry)
+      })
+      .catch((error: unknown) => entry.reject(error))
+      .then(() => {
+        this.#encodingCount--
+        if (this.#encoding === mine) this.#encoding = undefined
+        this.#checkIdle()
+      })
+    this.#encoding = mine
+  }
+
+  #pagesOf({ ops, expect = [] }: Transaction): Pages | Promise<Pages> {
+    const pages = new Map<string, FramePage>()
+    if (this.#rooms.link.protocol === 'json') return pages
+    const asked: Promise<unknown>[] = []
+    for (const { page: name } of [...ops, ...expect]) {
+      const page = this.#rooms.pageOf(name)
+      if (page instanceof Promise) asked.push(page.then((answer) => pages.set(name, answer)))
+      else pages.set(name, page)
+    }
+    return asked.length === 0 ? pages : Promise.all(asked).then(() => pages)
+  }
+
+  #encode({ transaction, key }: Entry, pages: Pages): Entry['data'] {
+    const isText = this.#rooms.link.protocol === 'json'
+    const data = isText ? transactionText(transaction, key) : frameOf(transaction, key, pages)
+    if (data.length <= STREAM_MESSAGE_MAX_BYTES) return data
+    throw new MmsbError({
+      code: 'PAYLOAD_TOO_LARGE',
+      detail: `a transaction over the stream has at most ${STREAM_MESSAGE_MAX_BYTES} bytes; this has ${data.length}`,
+      hint: 'Send it over HTTP, or in parts.',
+    })
+  }
+
+  #add(entry: Entry): void {
+    if (this.#failure !== undefined) throw this.#failure.error
+    this.#waiting.push(entry)
+    this.#flushSoon()
+  }
+
+  /** Once per turn, so that what is handed in together goes out together. */
+  #flushSoon(): void {
+    if (this.#isFlushing) return
+    this.#isFlushing = true
+    queueMicrotask(() => {
+      this.#isFlushing = false
+      this.#flush()
+    })
+  }
+
+  #flush(): void {
+    const { link } = this.#rooms
+    if (!link.isUp) return
+    let frames: Uint8Array<ArrayBuffer>[] = []
+    let bytes = 0
+    const send = (): void => {
+      if (frames.length > 0) link.send(frames.length === 1 ? frames[0]! : joined(frames, bytes))
+      frames = []
+      bytes = 0
+    }
+    let sent = 0
+    for (const entry of this.#waiting) {
+      if (this.#inFlight.size >= WRITER_IN_FLIGHT_MAX) break
+      sent++
+      if (typeof entry.data === 'string') {
+        const id = link.idFor(this, 't')
+        this.#inFlight.set(id, entry)
+        link.send(`{"type":"transaction","id":"${id}",${entry.data.slice(1)}`)
+        continue
+      }
+      if (bytes + entry.data.length > WRITER_MESSAGE_BYTES) send()
+      this.#inFlight.set(++this.#sequence, entry)
+      frames.push(entry.data)
+      bytes += entry.data.length
+    }
+    send()
+    this.#waiting.splice(0, sent)
+  }
+
+  up(): void {
+    this.#sequence = 0
+    this.#flush()
+  }
+
+  down(): void {
+    for (const id of this.#inFlight.keys()) if (typeof id === 'string') this.#rooms.link.forget(id)
+    this.#waiting = [...this.#inFlight.values(), ...this.#waiting]
+    this.#inFlight.clear()
+  }
+
+  fail(error: unknown): void {
+    this.#failure ??= { error }
+    const entries = [...this.#inFlight.values(), ...this.#waiting]
+    this.#inFlight.clear()
+    this.#waiting = []
+    for (const { reject } of entries) reject(error)
+    this.#end()
+  }
+
+  receive(message: Message): void {
+    if (message.type === 'ack') {
+      for (let i = 0; i < message.count; i++)
+        this.#settle(message.sequence + i)?.resolve({ epoch: message.epoch })
+    } else if (message.type === 'refusal') {
+      this.#refuse(message.sequence, message.error)
+    } else if (message.type === 'acked') {
+      this.#settle(message.id)?.resolve({ epoch: message.epoch })
+    } else if (message.type === 'error' && message.id !== undefined) {
+      this.#refuse(message.id, message.error)
+    }
+    this.#flushSoon()
+    this.#checkIdle()
+  }
+
+  #refuse(id: number | string, error: MmsbError): void {
+    const entry = this.#settle(id)
+    if (entry === undefined) return
+    // A page may have been replaced by another of its name; then the next transaction asks.
+    for (const { page } of entry.transaction.ops) this.#rooms.forgetPage(page)
+    entry.reject(error)
+  }
+
+  #settle(id: number | string): Entry | undefined {
+    const entry = this.#inFlight.get(id)
+    this.#inFlight.delete(id)
+    if (typeof id === 'string') this.#rooms.link.forget(id)
+    return entry
+  }
+
+  close(): Promise<void> {
+    this.#isClosing = true
+    return new Promise((resolve) => {
+      this.#onIdle.push(resolve)
+      this.#checkIdle()
+    })
+  }
+
+  #checkIdle(): void {
+    if (this.#isClosing && this.pending === 0) this.#end()
+  }
+
+  #end(): void {
+    this.#rooms.link.detach(this)
+    this.#rooms.onEnd()
+    for (const resolve of this.#onIdle.splice(0)) resolve()
+  }
+}
+
+function frameOf(transaction: Transaction, key: string, pages: Pages): Uint8Array<ArrayBuffer> {
+  const { ops, expect, source, intent } = transaction
+  const preconditions = expect?.map(({ page, version }) => ({ pageId: pages.get(page)!.id, version }))
+  return encodeFrame(
+    { key, source, intent, expect: preconditions },
+    ops.map(({ page, ...delta }) => ({ page: pages.get(page)!, delta })),
+  )
+}
+
+function joined(frames: readonly Uint8Array[], bytes: number): Uint8Array<ArrayBuffer> {
+  const message = new Uint8Array(bytes)
+  let at = 0
+  for (const frame of frames) {
+    message.set(frame, at)
+    at += frame.length
+  }
+  return message
+}
