@@ -12,7 +12,7 @@ export const CONNECT_TIMEOUT_MS = 10_000
 /** The server speaks at least every 5 s to a subscription: one silent for longer than this is taken for dead. */
 export const SILENCE_MAX_MS = 20_000
 /** Values that wait for a reader before the subscription is put aside until the reader has caught up. */
-export const QUEUE_MAX_BYTES = 16 * 1024 ** 2
+export const READER_QUEUE_MAX_BYTES = 16 * 1024 ** 2
 /** What a queued change costs besides its values. */
 export const CHANGE_OVERHEAD_BYTES = 128
 

@@ -2,11 +2,11 @@
  * A subscription as an async iterator.
  *
  * Invariants: every change is yielded once, in order, whatever happens to connections; what waits for a slow reader is bounded: beyond
- * QUEUE_MAX_BYTES the subscription is put aside and taken up again where it stopped; it ends with `break`, `close()`, its AbortSignal,
+ * READER_QUEUE_MAX_BYTES the subscription is put aside and taken up again where it stopped; it ends with `break`, `close()`, its AbortSignal,
  * an error, or the close of the client.
  */
 import { Feed } from './feed.js'
-import { CHANGE_OVERHEAD_BYTES, QUEUE_MAX_BYTES } from './limits.js'
+import { CHANGE_OVERHEAD_BYTES, READER_QUEUE_MAX_BYTES } from './limits.js'
 import type { Link } from './link.js'
 import type { Change, SubscribeOptions } from './types.js'
 
@@ -33,7 +33,7 @@ const DONE: IteratorResult<Change> = { done: true, value: undefined }
 export function subscriptionOf(
   link: Link,
   options: SubscribeOptions,
-  { queueMaxBytes = QUEUE_MAX_BYTES, onEnd }: SubscriptionOptions,
+  { queueMaxBytes = READER_QUEUE_MAX_BYTES, onEnd }: SubscriptionOptions,
 ): Subscription {
   const queue: { readonly change: Change; readonly bytes: number }[] = []
   const waiters: Waiter[] = []

@@ -89,11 +89,13 @@ export class StreamWriter implements Writer, LinkUser {
       this.#add(entry)
       return
     }
+    // If it fails, that is told in its turn, below.
+    if (pages instanceof Promise) pages.catch(() => {})
     this.#encodingCount++
     const before = this.#encoding ?? Promise.resolve()
     const mine = before
       .then(async () => {
-        entry.data = this.#encode(entry, await this.#pagesOf(entry.transaction))
+        entry.data = this.#encode(entry, await pages)
         this.#add(entry)
       })
       .catch((error: unknown) => entry.reject(error))

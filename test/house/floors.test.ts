@@ -108,6 +108,32 @@ t.test('imports never go up, and strangers stay strangers', async (t) => {
   }
 })
 
+t.test('the client loads no package but ws, and that in Node alone; browsers have all it uses', async (t) => {
+  const client = all.filter(({ room }) => room === 'client')
+  t.ok(client.length > 5)
+  for (const { path, imports } of client) {
+    const packages = imports.filter((name) => !name.startsWith('.'))
+    t.same(packages, path === 'src/client/node.ts' ? ['ws'] : [], path)
+  }
+  const program = ts.createProgram([join(SRC, 'client/index.ts')], {
+    target: ts.ScriptTarget.ES2023,
+    lib: ['lib.es2023.d.ts', 'lib.dom.d.ts', 'lib.dom.iterable.d.ts'],
+    types: [],
+    module: ts.ModuleKind.NodeNext,
+    moduleResolution: ts.ModuleResolutionKind.NodeNext,
+    strict: true,
+    skipLibCheck: true,
+    noEmit: true,
+  })
+  const errors = ts.getPreEmitDiagnostics(program)
+  t.same(
+    errors.map(
+      ({ messageText, file }) => `${file?.fileName}: ${ts.flattenDiagnosticMessageText(messageText, ' ')}`,
+    ),
+    [],
+  )
+})
+
 t.test('koffi is known to ffi alone, SQLite to store alone', async (t) => {
   for (const { path, room, imports } of all) {
     for (const name of imports) if (ONLY[name] !== undefined) t.equal(room, ONLY[name], `${path} -> ${name}`)

@@ -1,0 +1,77 @@
+/** A TCP proxy in front of a server, whose connections a test can cut or freeze. */
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import type { Test } from 'tap'
+
+export interface CuttingProxy {
+  readonly url: string
+  /** Cuts every connection now, in the middle of whatever it carries. Returns how many there were. */
+  cut(): number
+  /** Takes newcomers but passes nothing on, nor what the present ones send or get. */
+  freeze(): void
+  /** From now on connections pass; those that were frozen are cut. */
+  thaw(): void
+  /** Refuses newcomers, as a server that is down does. */
+  isDown: boolean
+  readonly accepted: number
+}
+
+export async function startProxy(t: Test, port: number): Promise<CuttingProxy> {
+  const pairs = new Set<readonly [Socket, Socket]>()
+  let isFrozen = false
+  let accepted = 0
+  let isDown = false
+  const cut = (): number => {
+    const count = pairs.size
+    for (const pair of pairs) for (const socket of pair) socket.destroy()
+    return count
+  }
+  const server = createServer((near) => {
+    if (isDown) {
+      near.destroy()
+      return
+    }
+    accepted++
+    const far = connect(port, '127.0.0.1')
+    const pair = [near, far] as const
+    pairs.add(pair)
+    for (const [from, to] of [pair, [far, near] as const]) {
+      from.setNoDelay(true)
+      from.on('data', (chunk) => {
+        if (!isFrozen) to.write(chunk)
+      })
+      from.on('end', () => to.end())
+      from.on('error', () => to.destroy())
+      from.on('close', () => {
+        to.destroy()
+        pairs.delete(pair)
+      })
+    }
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    cut()
+    server.close()
+  })
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    cut,
+    freeze: () => {
+      isFrozen = true
+    },
+    thaw: () => {
+      isFrozen = false
+      cut()
+    },
+    get accepted() {
+      return accepted
+    },
+    get isDown() {
+      return isDown
+    },
+    set isDown(is: boolean) {
+      isDown = is
+    },
+  }
+}
