@@ -11,6 +11,8 @@ export interface PageSketch {
   readonly dtype: Dtype
   readonly shape: readonly number[]
   readonly derive?: Derivation
+  /** The cast that the definition asks for. */
+  readonly asked?: Dtype
 }
 
 /** mulberry32: small, seeded, good enough to draw tests. */
@@ -67,8 +69,9 @@ export class Draw {
   }
 
   shape(): number[] {
-    const rank = this.pick([0, 1, 1, 2, 2, 2, 3])
-    return Array.from({ length: rank }, () => this.pick([1, 2, 3, 5, 8, 17, 33, 64]))
+    const rank = this.pick([0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4, 8])
+    const sizes = rank > 3 ? [1, 1, 2, 3] : [1, 2, 3, 5, 8, 17, 33, 64]
+    return Array.from({ length: rank }, () => this.pick(sizes))
   }
 }
 
@@ -84,32 +87,68 @@ export function drawSources(draw: Draw, count: number): PageSketch[] {
 }
 
 const REDUCE_ANY = ['sum', 'prod', 'min', 'max', 'mean', 'var', 'any', 'all', 'count', 'argmin', 'argmax']
-const EXPRESSIONS_ONE = [
-  'a+1',
-  '-a',
-  'a*a',
-  'abs(a)',
-  'sign(a)',
-  'f64(a)/3',
-  'i32(a) % 7',
-  'f32(a) * 0.5',
-  'where(a > 3, a, -a)',
-  'sqrt(abs(f64(a)))',
-  'exp(f32(a) / 100)',
-  'clamp(a, 0, 50)',
-  'i16(a) // 3',
-  'isnan(f64(a))',
-  'tanh(f64(a)) + 1',
+const LEAVES = [
+  'a',
+  'a',
+  'b',
+  '1',
+  '3',
+  '0.5',
+  '-7',
+  'f64(a)',
+  'f32(a)',
+  'i32(a)',
   'u8(a)',
+  'i64(b)',
+  'bool(a)',
 ]
-const EXPRESSIONS_TWO = [
-  'f64(a)+f64(b)',
-  'f32(a)*f32(b)',
-  'min(f64(a), f64(b))',
-  'i64(a) - i64(b)',
-  'f64(a) < f64(b)',
-  'i32(a) & i32(b)',
+const FORMS = [
+  '{} + {}',
+  '{} - {}',
+  '{} * {}',
+  '{} / {}',
+  'i32({}) // {}',
+  '{} % 7',
+  '-{}',
+  'abs({})',
+  'sign({})',
+  'sqrt(abs({}))',
+  'floor({})',
+  'round({})',
+  'where({} > 3, {}, -{})',
+  '{} if {} <= {} else {}',
+  'not ({} and {})',
+  'clamp({}, 0, 50)',
+  'min({}, {})',
+  'max({}, {}, 2)',
+  'isnan(f64({}))',
+  'fma(f64({}), {}, {})',
+  'bitand(i32({}), i32({}))',
+  'bitxor(u16({}), u16({}))',
+  'shl(i32({}), 3)',
+  'shr(i64({}), u8({}))',
+  'i16({}) ** 2',
+  'f64({})',
+  'f32({})',
+  'i8({})',
 ]
+/** What JavaScript rounds in its own way: these come last, so that their error is the whole error. */
+const INEXACT_FORMS = ['exp', 'log', 'log2', 'sin', 'cos', 'tan', 'tanh'].map((name) => `${name}({})`)
+
+const fill = (form: string, part: () => string): string => form.replace(/\{\}/g, part)
+
+function drawExact(draw: Draw, depth: number): string {
+  if (depth === 0 || draw.chance(0.2)) return draw.pick(LEAVES)
+  return `(${fill(draw.pick(FORMS), () => drawExact(draw, depth - 1))})`
+}
+
+/** An expression over `a` and `b`; it need not compile. */
+export function drawExpression(draw: Draw): string {
+  const inner = drawExact(draw, draw.int(1, 3))
+  if (!draw.chance(0.2)) return inner
+  const form = draw.chance(0.2) ? `abs({}) ** 1.5` : draw.pick(INEXACT_FORMS)
+  return fill(form, () => `${draw.pick(['f32', 'f64'])}(${inner})`)
+}
 
 /** A derivation of some existing pages, or undefined when the draw does not fit them. */
 export function drawDerivation(draw: Draw, pages: readonly PageSketch[]): Derivation | undefined {
@@ -119,11 +158,9 @@ export function drawDerivation(draw: Draw, pages: readonly PageSketch[]): Deriva
   switch (draw.int(0, 16)) {
     case 0:
     case 1:
-      return { op: 'map', inputs: { a: x.name }, expr: draw.pick(EXPRESSIONS_ONE) }
     case 2: {
-      const b = draw.pick(pages)
-      const expr = draw.pick(EXPRESSIONS_TWO).replace('i32(a) & i32(b)', 'bitand(i32(a), i32(b))')
-      return { op: 'map', inputs: { a: x.name, b: b.name }, expr }
+      const b = draw.chance(0.4) ? draw.pick(pages) : x
+      return { op: 'map', inputs: { a: x.name, b: b.name }, expr: drawExpression(draw) }
     }
     case 3: {
       const derive: Record<string, unknown> = { op: 'reduce', inputs: one, fn: draw.pick(REDUCE_ANY) }
@@ -155,9 +192,15 @@ export function drawDerivation(draw: Draw, pages: readonly PageSketch[]): Deriva
         largest: draw.chance(0.5),
       }
     case 7:
-      return { op: draw.pick(['copy', 'cast']), inputs: one }
+      return draw.chance(0.4)
+        ? { op: 'copy', inputs: one }
+        : { op: 'cast', inputs: one, dtype: draw.pick(DTYPES) }
     case 8:
-      return { op: 'transpose', inputs: one }
+      return {
+        op: 'transpose',
+        inputs: one,
+        ...(draw.chance(0.5) ? {} : { axes: drawOrder(draw, x.shape.length) }),
+      }
     case 9:
       return { op: 'reshape', inputs: one, shape: draw.chance(0.5) ? [-1] : [1, ...[...x.shape].reverse()] }
     case 10:
@@ -165,6 +208,15 @@ export function drawDerivation(draw: Draw, pages: readonly PageSketch[]): Deriva
     default:
       return axis === undefined ? undefined : drawAlongAxis(draw, x, axis, pages)
   }
+}
+
+/** The axes in some order, some of them counted from the end. */
+function drawOrder(draw: Draw, rank: number): number[] {
+  const left = Array.from({ length: rank }, (_, axis) => axis)
+  return Array.from({ length: rank }, () => {
+    const [axis = 0] = left.splice(draw.int(0, left.length - 1), 1)
+    return draw.chance(0.3) ? axis - rank : axis
+  })
 }
 
 function drawSlice(draw: Draw, x: PageSketch): Derivation {
@@ -214,7 +266,8 @@ function drawAlongAxis(
       const indices = draw.pick(integers).name
       if (draw.chance(0.5)) return { op: 'gather', inputs: { x: x.name, indices }, axis }
       const values = draw.pick(pages).name
-      return { op: 'scatter', inputs: { x: x.name, indices, values }, axis, merge: draw.pick(['set', 'add']) }
+      const merge = draw.pick(['set', 'set', 'add', 'min', 'max', 'and', 'or', 'xor'])
+      return { op: 'scatter', inputs: { x: x.name, indices, values }, axis, merge }
     }
     case 5: {
       const alike = pages.filter(({ shape }) => shape.length === x.shape.length)
