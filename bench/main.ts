@@ -20,6 +20,8 @@ const ROWS: Readonly<Record<string, () => Promise<Row>>> = {
   time: async () => (await import('./rows/time.js')).time,
   store: async () => (await import('./rows/store.js')).store,
   propagation: async () => (await import('./rows/propagation.js')).propagation,
+  maps: async () => (await import('./rows/maps.js')).maps,
+  ops: async () => (await import('./rows/ops.js')).ops,
   deltas: async () => (await import('./rows/deltas.js')).deltas,
   rest: async () => (await import('./rows/rest.js')).rest,
   websocket: async () => (await import('./rows/websocket.js')).websocket,
