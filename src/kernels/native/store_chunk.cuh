@@ -21,12 +21,14 @@ static inline __m256i sameElements(__m256i x, __m256i y) {
   return _mm256_cmpeq_epi64(x, y);
 }
 
-// Whether all elements are equal, all differ, or neither.
+// Whether all elements are equal, all differ, or neither. What lies a chunk further on is fetched meanwhile: the processor's own
+// prefetching ends with a page of the memory, which is a chunk.
 template <u32 SIZE>
 static ChunkDiff compareChunkOf(const u8* now, const u8* next, u32 bytes) {
   __m256i any = _mm256_setzero_si256(), all = _mm256_set1_epi8(-1);
   for (u32 part = 0; part < bytes; part += 512) {
     const u32 end = part + 512 < bytes ? part + 512 : bytes;
+    for (u32 line = 0; line < 512; line += 64) __builtin_prefetch(now + part + line + kChunkBytes, 1);
     for (u32 at = part; at < end; at += 32) {
       const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(now + at));
       const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(next + at));

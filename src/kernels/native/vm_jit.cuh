@@ -46,6 +46,7 @@ static const u32 kJitMaxNodes = 512;
 
 static const bool kJitHere = true;
 static const u32 kJitMaxBytes = 32 * 1024;
+static const u32 kJitAhead = 4096;  // bytes from an input's elements to those that are fetched meanwhile
 static const u32 kJitMaxInputs = 10;
 static const u32 kJitMaxHoisted = 6;
 
@@ -106,6 +107,13 @@ static void jitIndexed(JitWriter& w, u32 map, u32 prefix, u32 opcode, u32 reg, u
   jitByte(w, 0x44 | (reg & 7) << 3);
   jitByte(w, base & 7);
   jitByte(w, 0);
+}
+// prefetcht0 [base + rax + distance]
+static void jitPrefetch(JitWriter& w, u32 base, u32 distance) {
+  if (base >= 8) jitByte(w, 0x41);
+  const u8 code[] = {0x0f, 0x18, 0x8c, u8(base & 7)};
+  jitBytes(w, code, sizeof code);
+  jitWord(w, distance);
 }
 // A float instruction of map 0F on whole vectors: prefix 66 for f64.
 static void jitFloat(JitWriter& w, u32 opcode, u32 dst, u32 a, u32 b) {
@@ -297,6 +305,8 @@ static void jitFunction(JitWriter& w, const u16* inputs, u32 inputCount) {
   const u32 toTail = jitJump(w, 0x82);  // jb
   const u32 loop = w.size;
   w.tail = false;
+  // The processor's own prefetching ends with a page of the memory.
+  for (u32 k = 0; k < inputCount; k++) jitPrefetch(w, kJitPointers[k], kJitAhead);
   jitBody(w);
   const u8 next[] = {0x48, 0x83, 0xc0, 0x20, 0x48, 0x39, 0xf0};  // add rax, 32; cmp rax, rsi
   jitBytes(w, next, sizeof next);
