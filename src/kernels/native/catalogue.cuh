@@ -1,5 +1,6 @@
 // The ops of this library, for one CPU part.
 #pragma once
+#include "call.cuh"
 #include "op_copy.cuh"
 #include "op_distance.cuh"
 #include "op_index.cuh"

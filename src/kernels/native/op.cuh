@@ -135,6 +135,9 @@ struct Op {
   // For an op that keeps something made from the content of its inputs: elements of them were put back (changesOf() says
   // which, as in run), and what is kept must follow. The output is not to be written.
   void (*refresh)(Step& step, struct StepRun& run) = nullptr;
+  // An element of the output depends on the same element of each input of the output's size, as `dirty` and `compute` say: such
+  // steps may be run tile by tile (fuse.cuh).
+  bool elementwise = false;
 };
 
 namespace MMSB_NS {

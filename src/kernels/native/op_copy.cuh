@@ -25,8 +25,8 @@ static void computeCopy(const Step& step, u32 start, u32 count, void* out, void*
   memcpy(out, step.inputs[0]->data + u64(start) * size, u64(count) * size);
 }
 
-static const Op kOpCopy = {"copy", MMSB_OP_COPY, 1, prepareCopy, nullptr, dirtyCopy, computeCopy, nullptr};
-static const Op kOpCast = {"cast", MMSB_OP_CAST, 1, prepareCopy, nullptr, dirtyCopy, computeCopy, nullptr};
+static const Op kOpCopy = {"copy", MMSB_OP_COPY, 1, prepareCopy, nullptr, dirtyCopy, computeCopy, nullptr, nullptr, true};
+static const Op kOpCast = {"cast", MMSB_OP_CAST, 1, prepareCopy, nullptr, dirtyCopy, computeCopy, nullptr, nullptr, true};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

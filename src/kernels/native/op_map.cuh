@@ -319,7 +319,7 @@ static void computeMap(const Step& step, u32 start, u32 count, void* out, void* 
   }
 }
 
-static const Op kOpMap = {"map", MMSB_OP_MAP, 1, prepareMap, releaseMap, dirtyMap, computeMap, nullptr};
+static const Op kOpMap = {"map", MMSB_OP_MAP, 1, prepareMap, releaseMap, dirtyMap, computeMap, nullptr, nullptr, true};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

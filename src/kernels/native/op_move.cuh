@@ -233,7 +233,7 @@ static int32_t prepareConcat(Step& step) {
 }
 
 static const Op kOpTranspose = {"transpose", MMSB_OP_TRANSPOSE, 1, prepareTranspose, releaseState, dirtyView, computeView, nullptr};
-static const Op kOpReshape = {"reshape", MMSB_OP_RESHAPE, 1, prepareCopy, nullptr, dirtyCopy, computeCopy, nullptr};
+static const Op kOpReshape = {"reshape", MMSB_OP_RESHAPE, 1, prepareCopy, nullptr, dirtyCopy, computeCopy, nullptr, nullptr, true};
 static const Op kOpSlice = {"slice", MMSB_OP_SLICE, 1, prepareSlice, releaseState, dirtyView, computeView, nullptr};
 static const Op kOpConcat = {"concat", MMSB_OP_CONCAT, 1, prepareConcat, releaseState, dirtyConcat, computeConcat, nullptr};
 
