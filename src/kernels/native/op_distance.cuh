@@ -20,6 +20,77 @@ static inline T joinLanes(T* acc) {
   return acc[0];
 }
 
+// The shares of elements from `first` on, when 32 do not go into what is left; then the lanes are joined.
+template <class T, class F>
+static inline T sumRest(T* acc, const T* a, const T* b, u32 first, u32 count) {
+  for (u32 l = 0; first + l < count; l++) acc[l] = F::template go<T>(acc[l], a[first + l], b[first + l]);
+  return joinLanes<T>(acc);
+}
+
+#if defined(__AVX2__) && defined(__FMA__)
+
+// A register of neighbouring lanes.
+template <class T>
+struct LaneRegister;
+template <>
+struct LaneRegister<f32> {
+  using Register = __m256;
+  static inline Register zero() { return _mm256_setzero_ps(); }
+  static inline Register load(const f32* at) { return _mm256_loadu_ps(at); }
+  static inline void store(f32* at, Register x) { _mm256_storeu_ps(at, x); }
+  static inline Register add(Register a, Register b) { return _mm256_add_ps(a, b); }
+  static inline Register share(TakeDot, Register acc, Register a, Register b) { return _mm256_fmadd_ps(a, b, acc); }
+  static inline Register share(TakeSquare, Register acc, Register a, Register b) {
+    const Register d = _mm256_sub_ps(a, b);
+    return _mm256_fmadd_ps(d, d, acc);
+  }
+  static inline f32 join(Register x) {
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+  }
+};
+template <>
+struct LaneRegister<f64> {
+  using Register = __m256d;
+  static inline Register zero() { return _mm256_setzero_pd(); }
+  static inline Register load(const f64* at) { return _mm256_loadu_pd(at); }
+  static inline void store(f64* at, Register x) { _mm256_storeu_pd(at, x); }
+  static inline Register add(Register a, Register b) { return _mm256_add_pd(a, b); }
+  static inline Register share(TakeDot, Register acc, Register a, Register b) { return _mm256_fmadd_pd(a, b, acc); }
+  static inline Register share(TakeSquare, Register acc, Register a, Register b) {
+    const Register d = _mm256_sub_pd(a, b);
+    return _mm256_fmadd_pd(d, d, acc);
+  }
+  static inline f64 join(Register x) {
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+  }
+};
+
+template <class T, class F>
+static inline T sumLanes(const T* a, const T* b, u32 count) {
+  using L = LaneRegister<T>;
+  constexpr u32 width = 32 / sizeof(T), registers = kDistanceLanes / width;
+  typename L::Register acc[registers];
+  for (u32 r = 0; r < registers; r++) acc[r] = L::zero();
+  u32 i = 0;
+  for (; i + kDistanceLanes <= count; i += kDistanceLanes) {
+    for (u32 r = 0; r < registers; r++) acc[r] = L::share(F(), acc[r], L::load(a + i + r * width), L::load(b + i + r * width));
+  }
+  if (i != count) {
+    T lanes[kDistanceLanes];
+    for (u32 r = 0; r < registers; r++) L::store(lanes + r * width, acc[r]);
+    return sumRest<T, F>(lanes, a, b, i, count);
+  }
+  for (u32 half = registers / 2; half != 0; half /= 2) {
+    for (u32 r = 0; r < half; r++) acc[r] = L::add(acc[r], acc[r + half]);
+  }
+  return L::join(acc[0]);
+}
+
+#else
+
 template <class T, class F>
 static T sumLanes(const T* a, const T* b, u32 count) {
   T acc[kDistanceLanes];
@@ -28,9 +99,10 @@ static T sumLanes(const T* a, const T* b, u32 count) {
   for (; i + kDistanceLanes <= count; i += kDistanceLanes) {
     for (u32 l = 0; l < kDistanceLanes; l++) acc[l] = F::template go<T>(acc[l], a[i + l], b[i + l]);
   }
-  for (u32 l = 0; i + l < count; l++) acc[l] = F::template go<T>(acc[l], a[i + l], b[i + l]);
-  return joinLanes<T>(acc);
+  return sumRest<T, F>(acc, a, b, i, count);
 }
+
+#endif
 
 // A row in the dtype of the result; where it has it already, the page's own.
 template <class T>
@@ -46,8 +118,12 @@ static void distances(const Step& step, u32 start, u32 count, T* out, u8* scratc
   const Distance& d = *static_cast<const Distance*>(step.state);
   const T* query = nullptr;
   T norm = 0;
-  for (u32 i = 0; i < count; i++) {
-    const u32 q = (start + i) / d.vectors, v = (start + i) % d.vectors;
+  u32 q = start / d.vectors, v = start % d.vectors;
+  for (u32 i = 0; i < count; i++, v++) {
+    if (v == d.vectors) {
+      v = 0;
+      q++;
+    }
     if (i == 0 || v == 0) {
       query = rowAs<T>(*step.inputs[0], step.natural, q, d.depth, scratch, scratch + d.wideAt);
       if (d.metric == METRIC_COSINE) norm = sSqrt(sumLanes<T, TakeDot>(query, query, d.depth));

@@ -210,6 +210,38 @@ static void scatterRun(const Step& step, const Indexed& g, u32 o, u32 place, u32
   mergeBlock(dtype, g.merge, to, values, to, run);
 }
 
+// The values of the rows [row, row + run), where each index stands for one element and values have the dtype already.
+template <class T, bool ADD>
+static void scatterElements(const Indexed& g, const void* page, u32 o, u32 row, u32 run, u8* out) {
+  const T* values = static_cast<const T*>(page) + o * g.valueStride[0];
+  T* to = reinterpret_cast<T*>(out);
+  const u64 stride = g.valueStride[1];
+  for (u32 i = orderFrom(g, row); i < g.orderCount && g.order[i].start < row + run; i++) {
+    T& element = to[g.order[i].start - row];
+    const T value = values[g.order[i].count * stride];
+    element = ADD ? T(element + value) : value;
+  }
+}
+
+// False where there is no such loop.
+static bool scatterFast(const Step& step, const Indexed& g, u32 o, u32 row, u32 run, u8* to) {
+  const Page& values = *step.inputs[2];
+  if (values.dtype != step.natural || values.dtype == BOOL || g.merge > MERGE_ADD) return false;
+  const bool add = g.merge == MERGE_ADD;
+  if (add && values.dtype >= F32) {
+    if (values.dtype == F32) scatterElements<f32, true>(g, values.data, o, row, run, to);
+    else scatterElements<f64, true>(g, values.data, o, row, run, to);
+    return true;
+  }
+  switch (dtypeBytes(values.dtype)) {
+    case 1: add ? scatterElements<u8, true>(g, values.data, o, row, run, to) : scatterElements<u8, false>(g, values.data, o, row, run, to); break;
+    case 2: add ? scatterElements<u16, true>(g, values.data, o, row, run, to) : scatterElements<u16, false>(g, values.data, o, row, run, to); break;
+    case 4: add ? scatterElements<u32, true>(g, values.data, o, row, run, to) : scatterElements<u32, false>(g, values.data, o, row, run, to); break;
+    default: add ? scatterElements<u64, true>(g, values.data, o, row, run, to) : scatterElements<u64, false>(g, values.data, o, row, run, to);
+  }
+  return true;
+}
+
 static void computeScatter(const Step& step, u32 start, u32 count, void* out, void* scratch) {
   const Indexed& g = *static_cast<const Indexed*>(step.state);
   const Page& x = *step.inputs[0];
@@ -223,7 +255,8 @@ static void computeScatter(const Step& step, u32 start, u32 count, void* out, vo
     u32 run;
     if (g.inner == 1) {
       run = g.n - row < count ? g.n - row : count;
-      for (u32 i = orderFrom(g, row); i < g.orderCount && g.order[i].start < row + run; i++) {
+      const bool done = scatterFast(step, g, o, row, run, to);
+      for (u32 i = done ? g.orderCount : orderFrom(g, row); i < g.orderCount && g.order[i].start < row + run; i++) {
         scatterRun(step, g, o, g.order[i].count, 0, 1, to + u64(g.order[i].start - row) * size, values, wide);
       }
     } else {

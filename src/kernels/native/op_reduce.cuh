@@ -123,6 +123,82 @@ static W foldRowBy(u32 fn, const S* x, u32 count) {
   }
 }
 
+// The extreme of `count` values as they are, in no particular order: which one it is does not depend on it.
+template <class S, class F>
+static S extremeRow(const S* x, u32 count) {
+  return foldRowWide<S, F>(x, count);
+}
+
+#ifdef __AVX2__
+// Floats: the machine's minimum and maximum, which pass over a NaN in the accumulator and take either zero, and a look for a NaN; where
+// the result is a zero, its sign is looked for.
+template <bool MAX>
+static inline __m256 extremeOf(__m256 x, __m256 acc) {
+  return MAX ? _mm256_max_ps(x, acc) : _mm256_min_ps(x, acc);
+}
+template <bool MAX>
+static inline __m256d extremeOf(__m256d x, __m256d acc) {
+  return MAX ? _mm256_max_pd(x, acc) : _mm256_min_pd(x, acc);
+}
+static inline __m256 loadLanes(const f32* x) { return _mm256_loadu_ps(x); }
+static inline __m256d loadLanes(const f64* x) { return _mm256_loadu_pd(x); }
+static inline void storeLanes(f32* to, __m256 x) { _mm256_storeu_ps(to, x); }
+static inline void storeLanes(f64* to, __m256d x) { _mm256_storeu_pd(to, x); }
+static inline __m256 unordered(__m256 a, __m256 b) { return _mm256_cmp_ps(a, b, _CMP_UNORD_Q); }
+static inline __m256d unordered(__m256d a, __m256d b) { return _mm256_cmp_pd(a, b, _CMP_UNORD_Q); }
+static inline __m256 eitherOf(__m256 a, __m256 b) { return _mm256_or_ps(a, b); }
+static inline __m256d eitherOf(__m256d a, __m256d b) { return _mm256_or_pd(a, b); }
+static inline bool anyLane(__m256 x) { return _mm256_movemask_ps(x) != 0; }
+static inline bool anyLane(__m256d x) { return _mm256_movemask_pd(x) != 0; }
+
+template <class S, class F, bool MAX>
+static S extremeFloats(const S* x, u32 count) {
+  constexpr u32 width = 32 / sizeof(S), step = 4 * width;
+  if (count < step) return foldRowWide<S, F>(x, count);
+  auto a = loadLanes(x), b = loadLanes(x + width), c = loadLanes(x + 2 * width), d = loadLanes(x + 3 * width);
+  auto nan = eitherOf(unordered(a, b), unordered(c, d));
+  u32 i = step;
+  for (; i + step <= count; i += step) {
+    const auto e = loadLanes(x + i), f = loadLanes(x + i + width), g = loadLanes(x + i + 2 * width), h = loadLanes(x + i + 3 * width);
+    nan = eitherOf(nan, eitherOf(unordered(e, f), unordered(g, h)));
+    a = extremeOf<MAX>(e, a);
+    b = extremeOf<MAX>(f, b);
+    c = extremeOf<MAX>(g, c);
+    d = extremeOf<MAX>(h, d);
+  }
+  if (anyLane(nan)) return foldRowWide<S, F>(x, count);
+  S lanes[width];
+  storeLanes(lanes, extremeOf<MAX>(extremeOf<MAX>(a, b), extremeOf<MAX>(c, d)));
+  S best = lanes[0];
+  for (u32 l = 1; l < width; l++) best = F::go(best, lanes[l]);
+  for (; i < count; i++) best = F::go(best, x[i]);
+  return best == S(0) ? foldRowWide<S, F>(x, count) : best;
+}
+template <>
+f32 extremeRow<f32, FoldMin>(const f32* x, u32 count) {
+  return extremeFloats<f32, FoldMin, false>(x, count);
+}
+template <>
+f32 extremeRow<f32, FoldMax>(const f32* x, u32 count) {
+  return extremeFloats<f32, FoldMax, true>(x, count);
+}
+template <>
+f64 extremeRow<f64, FoldMin>(const f64* x, u32 count) {
+  return extremeFloats<f64, FoldMin, false>(x, count);
+}
+template <>
+f64 extremeRow<f64, FoldMax>(const f64* x, u32 count) {
+  return extremeFloats<f64, FoldMax, true>(x, count);
+}
+#endif
+
+static inline bool wantsLeast(u32 fn) { return fn == MMSB_REDUCE_MIN || fn == MMSB_REDUCE_ARGMIN; }
+
+template <class S>
+static S extremeBy(u32 fn, const S* x, u32 count) {
+  return wantsLeast(fn) ? extremeRow<S, FoldMin>(x, count) : extremeRow<S, FoldMax>(x, count);
+}
+
 // The index of the first value that equals `wanted`, or is a NaN as it is. There is one.
 template <class W>
 static u32 firstEqual(const W* x, u32 count, W wanted) {
@@ -203,20 +279,37 @@ static Partial blockPartialOf(const Reduce& r, void* x, u32 count, u64 first) {
   }
 }
 
-// Floats are folded where they lie, extremes without widening. False for var, truth and other dtypes.
-template <class S>
-static void foldFloats(u32 fn, const S* x, u32 count, u64 first, Partial* partial) {
-  const bool extreme = fn == MMSB_REDUCE_MIN || fn == MMSB_REDUCE_MAX || isArg(fn);
-  const S folded = extreme ? foldRowBy<S>(fn, x, count) : S(0);
-  *partial = Partial{asWord<f64>(extreme ? f64(folded) : foldRowBy<f64>(fn, x, count)), 0, count};
+static inline bool isExtreme(u32 fn) { return fn == MMSB_REDUCE_MIN || fn == MMSB_REDUCE_MAX || isArg(fn); }
+
+// Values are folded where they lie, extremes without widening. S the dtype, W what sums and products widen to, C the class of
+// the accumulator.
+template <class S, class W, class C>
+static void foldValues(u32 fn, const S* x, u32 count, u64 first, Partial* partial) {
+  if (!isExtreme(fn)) {
+    *partial = Partial{asWord<W>(foldRowBy<W>(fn, x, count)), 0, count};
+    return;
+  }
+  const S folded = extremeBy<S>(fn, x, count);
+  *partial = Partial{asWord<C>(C(folded)), 0, count};
   if (isArg(fn)) partial->b = first + firstEqual<S>(x, count, folded);
 }
 
+// False for var, truth, and means of integers.
 static bool foldInPlace(const Reduce& r, const u8* from, u32 count, u64 first, Partial* partial) {
-  if (r.wide != F64 || r.dtype < F32 || r.fn == MMSB_REDUCE_VAR || isTruth(r.fn)) return false;
-  if (r.dtype == F32) foldFloats(r.fn, reinterpret_cast<const f32*>(from), count, first, partial);
-  else foldFloats(r.fn, reinterpret_cast<const f64*>(from), count, first, partial);
-  return true;
+  if (r.fn == MMSB_REDUCE_VAR || isTruth(r.fn) || (r.wide == F64 && r.dtype < F32)) return false;
+  const void* x = from;
+  switch (r.dtype) {
+    case F32: foldValues<f32, f64, f64>(r.fn, static_cast<const f32*>(x), count, first, partial); return true;
+    case F64: foldValues<f64, f64, f64>(r.fn, static_cast<const f64*>(x), count, first, partial); return true;
+    case I8: foldValues<i8, u64, i64>(r.fn, static_cast<const i8*>(x), count, first, partial); return true;
+    case I16: foldValues<i16, u64, i64>(r.fn, static_cast<const i16*>(x), count, first, partial); return true;
+    case I32: foldValues<i32, u64, i64>(r.fn, static_cast<const i32*>(x), count, first, partial); return true;
+    case I64: foldValues<i64, u64, i64>(r.fn, static_cast<const i64*>(x), count, first, partial); return true;
+    case U16: foldValues<u16, u64, u64>(r.fn, static_cast<const u16*>(x), count, first, partial); return true;
+    case U32: foldValues<u32, u64, u64>(r.fn, static_cast<const u32*>(x), count, first, partial); return true;
+    case U64: foldValues<u64, u64, u64>(r.fn, static_cast<const u64*>(x), count, first, partial); return true;
+    default: foldValues<u8, u64, u64>(r.fn, from, count, first, partial); return true;
+  }
 }
 
 // ---- one lane: rows -----------------------------------------------------------------------------------------------------
@@ -358,21 +451,79 @@ template <class S>
 static void foldRowsBy(u32 fn, const S* x, u64 pitch, u32 count, u32 width, f64* lanes) {
   switch (fn) {
     case MMSB_REDUCE_PROD: return foldRows<FoldProd>(x, pitch, count, width, lanes);
-    case MMSB_REDUCE_MIN: return foldRows<FoldMin>(x, pitch, count, width, lanes);
-    case MMSB_REDUCE_MAX: return foldRows<FoldMax>(x, pitch, count, width, lanes);
     default: return foldRows<FoldSum>(x, pitch, count, width, lanes);
   }
 }
 
-// A block of columns of floats in one go. False for what is not sum, prod, min, max or mean of floats along one axis.
+// Extremes do not depend on the order: one accumulator for each column.
+template <class F, class S>
+static void extremeRows(const S* x, u64 pitch, u32 count, u32 width, S* best) {
+  for (u32 c = 0; c < width; c++) best[c] = x[c];
+  for (u32 i = 1; i < count; i++) {
+    x += pitch;
+    if (width == kReduceColumns) {
+      for (u32 c = 0; c < kReduceColumns; c++) best[c] = F::go(best[c], x[c]);
+    } else {
+      for (u32 c = 0; c < width; c++) best[c] = F::go(best[c], x[c]);
+    }
+  }
+}
+
+// Nor do sums and products of integers, which wrap.
+template <class F, class S>
+static void wrapRows(const S* x, u64 pitch, u32 count, u32 width, u64* acc) {
+  for (u32 c = 0; c < width; c++) acc[c] = u64(x[c]);
+  for (u32 i = 1; i < count; i++) {
+    x += pitch;
+    for (u32 c = 0; c < width; c++) acc[c] = F::go(acc[c], u64(x[c]));
+  }
+}
+
+// C is the class of the accumulator.
+template <class S, class C>
+static void columnValues(u32 fn, const u8* from, u64 pitch, u32 count, u32 width, u64* words) {
+  const S* x = reinterpret_cast<const S*>(from);
+  if (fn == MMSB_REDUCE_MIN || fn == MMSB_REDUCE_MAX) {
+    S best[kReduceColumns];
+    if (fn == MMSB_REDUCE_MIN) extremeRows<FoldMin>(x, pitch, count, width, best);
+    else extremeRows<FoldMax>(x, pitch, count, width, best);
+    for (u32 c = 0; c < width; c++) words[c] = asWord<C>(C(best[c]));
+  } else if (fn == MMSB_REDUCE_PROD) {
+    wrapRows<FoldProd>(x, pitch, count, width, words);
+  } else {
+    wrapRows<FoldSum>(x, pitch, count, width, words);
+  }
+}
+
+static void columnFloats(const Reduce& r, const u8* from, u64 pitch, u32 count, u32 width, u64* words) {
+  f64* lanes = reinterpret_cast<f64*>(words);
+  const bool extreme = r.fn == MMSB_REDUCE_MIN || r.fn == MMSB_REDUCE_MAX;
+  if (r.dtype == F32) {
+    if (extreme) return columnValues<f32, f64>(r.fn, from, pitch, count, width, words);
+    return foldRowsBy(r.fn, reinterpret_cast<const f32*>(from), pitch, count, width, lanes);
+  }
+  if (extreme) return columnValues<f64, f64>(r.fn, from, pitch, count, width, words);
+  return foldRowsBy(r.fn, reinterpret_cast<const f64*>(from), pitch, count, width, lanes);
+}
+
+// A block of columns in one go. False for what is not sum, prod, min, max or mean (of floats) along one axis.
 static bool foldColumns(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width, ColumnScratch& s) {
-  if (r.wide != F64 || r.dtype < F32 || r.fn > MMSB_REDUCE_MEAN || r.reducedCount != 1) return false;
+  if (r.fn > MMSB_REDUCE_MEAN || r.reducedCount != 1 || (r.wide == F64 && r.dtype < F32)) return false;
   const u64 pitch = r.reduced[0].stride;
   const u8* from = input.data + (start + first * pitch) * dtypeBytes(r.dtype);
-  f64* lanes = reinterpret_cast<f64*>(s.lanes);
-  if (r.dtype == F32) foldRowsBy(r.fn, reinterpret_cast<const f32*>(from), pitch, count, width, lanes);
-  else foldRowsBy(r.fn, reinterpret_cast<const f64*>(from), pitch, count, width, lanes);
-  for (u32 c = 0; c < width; c++) s.partial[c] = Partial{asWord<f64>(lanes[c]), 0, count};
+  switch (r.dtype) {
+    case F32:
+    case F64: columnFloats(r, from, pitch, count, width, s.lanes); break;
+    case I8: columnValues<i8, i64>(r.fn, from, pitch, count, width, s.lanes); break;
+    case I16: columnValues<i16, i64>(r.fn, from, pitch, count, width, s.lanes); break;
+    case I32: columnValues<i32, i64>(r.fn, from, pitch, count, width, s.lanes); break;
+    case I64: columnValues<i64, i64>(r.fn, from, pitch, count, width, s.lanes); break;
+    case U16: columnValues<u16, u64>(r.fn, from, pitch, count, width, s.lanes); break;
+    case U32: columnValues<u32, u64>(r.fn, from, pitch, count, width, s.lanes); break;
+    case U64: columnValues<u64, u64>(r.fn, from, pitch, count, width, s.lanes); break;
+    default: columnValues<u8, u64>(r.fn, from, pitch, count, width, s.lanes);
+  }
+  for (u32 c = 0; c < width; c++) s.partial[c] = Partial{s.lanes[c], 0, count};
   return true;
 }
 
