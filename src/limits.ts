@@ -148,6 +148,11 @@ export const STREAM_PROGRESS_INTERVAL_MS = 5_000
 export const STREAM_QUEUE_MAX_BYTES = 16 * 1024 ** 2
 export const STREAM_SUBSCRIPTIONS_MAX = 1_000
 export const STREAM_PATTERNS_MAX = 256
+/** Pages a subscription may have windows on, and rows that lie apart in their page of one window. */
+export const STREAM_VIEWPORTS_MAX = 256
+export const STREAM_VIEWPORT_RUNS_MAX = 65_536
+/** A change that only windows are open on is kept for those who come back when its values are no more than this. */
+export const STREAM_RECENT_CUT_MAX_BYTES = 64 * 1024
 export const STREAM_ID_MAX_LENGTH = 200
 export const STREAM_RATE_MAX_HZ = 1_000
 export const STREAM_CONNECTIONS_MAX = 10_000

@@ -94,9 +94,17 @@ export class CatchUp {
       this.stop()
       this.#reader.live()
     } else {
-      const message = recent.messageOf(this.#topic, this.#at + 1, this.#needsValues)
+      this.#stepInMemory()
+    }
+  }
+
+  #stepInMemory(): void {
+    try {
+      const message = this.#rooms.recent.messageOf(this.#topic, this.#at + 1, this.#needsValues)
       if (message === undefined) this.#ask()
       else this.#hand(this.#at + 1, message)
+    } catch (error) {
+      this.#reader.fail(error)
     }
   }
 

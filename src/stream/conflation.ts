@@ -37,19 +37,19 @@ export class Conflation {
   }
 
   /** The folded change with values as of now; null when nothing is left to tell. Deletions lead: their names may live again. */
-  finish(mode: DataMode, gather: Gather): ChangeMessage | null {
+  finish(
+    mode: DataMode,
+    gather: Gather,
+    cut: (part: PagePart) => PagePart | null = (part) => part,
+  ): ChangeMessage | null {
     if (this.#byPage.size === 0) return null
     const changes = [...this.#byPage.values()]
     const ordered = [
       ...changes.filter((c) => c.kind === 'deleted'),
       ...changes.filter((c) => c.kind !== 'deleted'),
     ]
-    return new ChangeMessage(
-      this.first,
-      this.#last,
-      ordered.map((change) => new PagePart(change, gather)),
-      mode,
-    )
+    const parts = ordered.map((change) => new PagePart(change, gather)).flatMap((part) => cut(part) ?? [])
+    return parts.length === 0 ? null : new ChangeMessage(this.first, this.#last, parts, mode)
   }
 }
 

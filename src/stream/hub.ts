@@ -12,23 +12,24 @@
  * Invariants, per subscription: epochs ascend; none is delivered twice; one epoch is one message; what a snapshot shows and what
  * follows it meet without gap or overlap, because both are taken between epochs. Knows nothing of sockets or protocols.
  */
-import type { CommitEvent, PageChange } from '../engine/types.js'
+import type { CommitEvent, PageChange, PageShape } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
 import {
   STREAM_LINGER_MS,
   STREAM_LINGERING_MAX,
   STREAM_PROGRESS_INTERVAL_MS,
+  STREAM_RECENT_CUT_MAX_BYTES,
   STREAM_RECENT_MAX_BYTES,
 } from '../limits.js'
 import type { TypedArray } from '../state/dtype.js'
 import type { PatternSet } from '../state/pattern.js'
 import { type StreamClock, systemClock } from './clock.js'
 import { Connection } from './connection.js'
-import { type DataMode, PagePart } from './messages.js'
+import { type ChangeMessage, PagePart } from './messages.js'
 import { Past } from './past.js'
 import { inOrder, Recent, type RecentPart } from './recent.js'
 import type { Subscription } from './subscription.js'
-import { Topic } from './topic.js'
+import { type Shape, Topic } from './topic.js'
 import type { Sink, StreamBus } from './types.js'
 
 export interface HubStats {
@@ -89,11 +90,12 @@ export class StreamHub {
   }
 
   /** The topic of these pages and this data, made if need be. */
-  enter(patterns: PatternSet, mode: DataMode, subscription: Subscription): Topic {
-    const key = `${mode} ${patterns.key}`
+  enter(shape: Shape, subscription: Subscription): Topic {
+    const { patterns, viewports, mode } = shape
+    const key = `${mode} ${patterns.key} ${viewports.key}`
     let topic = this.#topics.get(key)
     if (topic === undefined) {
-      topic = new Topic(key, patterns, mode)
+      topic = new Topic(key, shape)
       this.#topics.set(key, topic)
       if (this.#topics.size === 1) this.#listen()
       for (const entry of this.#topicsOfPage.values()) {
@@ -104,6 +106,15 @@ export class StreamHub {
     topic.idleSinceMs = undefined
     this.#idle.delete(topic)
     return topic
+  }
+
+  /** A page as it is, if it is there. */
+  peek(name: string): PageShape | undefined {
+    try {
+      return this.bus.peek(name)
+    } catch {
+      return undefined
+    }
   }
 
   /** A reader of these pages can go on after this epoch. */
@@ -148,9 +159,18 @@ export class StreamHub {
     const touched = this.#split(event)
     const nowMs = this.clock.nowMs()
     for (const topic of touched) {
-      const message = topic.takeMessage(event.epoch)
+      const message = this.#messageOf(topic, event.epoch)
       if (message === null) continue
       for (const subscription of topic.subscribers) subscription.offer(message, nowMs)
+    }
+  }
+
+  #messageOf(topic: Topic, epoch: number): ChangeMessage | null {
+    try {
+      return topic.takeMessage(epoch)
+    } catch (error) {
+      for (const subscription of [...topic.subscribers]) subscription.fail(error)
+      return null
     }
   }
 
@@ -201,8 +221,11 @@ export class StreamHub {
 
 /** The values of a change, where somebody wants values and they are not too many to keep. */
 function valuesToKeep(part: PagePart, topics: readonly Topic[]): TypedArray | undefined {
-  if (!topics.some(({ mode }) => mode === 'values')) return undefined
-  if (part.valueBytes > STREAM_RECENT_MAX_BYTES) return undefined
+  const wanting = topics.filter(({ mode }) => mode === 'values')
+  if (wanting.length === 0) return undefined
+  const isSeenWhole = wanting.some(({ viewports }) => !viewports.has(part.change.page))
+  if (part.valueBytes > (isSeenWhole ? STREAM_RECENT_MAX_BYTES : STREAM_RECENT_CUT_MAX_BYTES))
+    return undefined
   try {
     return part.values()
   } catch {

@@ -22,14 +22,23 @@ const NOTHING: Record<DataMode, string> = { none: '', ranges: '', values: '' }
 
 /** One page's part of a change. */
 export class PagePart {
+  /** As the subscriber sees it. */
   readonly change: PageChange
+  /** As it was: not cut to a window. */
+  readonly uncut: PageChange
   readonly #gather: Gather
   #values: TypedArray | undefined
   #json: Record<DataMode, string> = NOTHING
 
-  constructor(change: PageChange, gather: Gather) {
+  constructor(change: PageChange, gather: Gather, uncut: PageChange = change) {
     this.change = change
     this.#gather = gather
+    this.uncut = uncut
+  }
+
+  /** Values of ranges that lie in the part's. */
+  gather(ranges: Uint32Array): TypedArray {
+    return this.#gather(this.change.pageId, ranges)
   }
 
   /** Size of the values on the wire of a binary protocol; known without gathering them. */

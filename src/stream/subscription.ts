@@ -15,16 +15,16 @@ import { type PatternSet, patternSet } from '../state/pattern.js'
 import { CatchUp } from './catch-up.js'
 import { Conflation } from './conflation.js'
 import type { Connection } from './connection.js'
-import type { ChangeMessage, DataMode, SnapshotMessage, StreamMessage } from './messages.js'
-import type { Topic } from './topic.js'
+import type { ChangeMessage, Gather, SnapshotMessage, StreamMessage } from './messages.js'
+import type { Shape, Topic } from './topic.js'
 import type { SubscribeOptions } from './types.js'
+import { checkViewports, cutPart, viewportsOf } from './viewport.js'
 
 /** One subscription of one connection. */
 export class Subscription {
   readonly id: string
   readonly #connection: Connection
-  readonly #patterns: PatternSet
-  readonly #mode: DataMode
+  readonly #shape: Shape
   readonly #isLatest: boolean
   readonly #periodMs: number
   #topic: Topic | undefined
@@ -37,7 +37,7 @@ export class Subscription {
   #catchUp: CatchUp | undefined
   #cancelTimer: (() => void) | undefined
 
-  /** @throws MmsbError INVALID_REQUEST */
+  /** @throws MmsbError INVALID_REQUEST, SHAPE_MISMATCH */
   constructor(connection: Connection, id: string, options: SubscribeOptions) {
     const { pages, data = 'values', policy, maxRate } = options
     if (maxRate !== undefined && !(maxRate > 0 && maxRate <= STREAM_RATE_MAX_HZ)) {
@@ -51,8 +51,10 @@ export class Subscription {
     }
     this.id = id
     this.#connection = connection
-    this.#patterns = patternSet(pages)
-    this.#mode = data
+    const patterns = patternSet(pages)
+    const viewports = viewportsOf(options.slice, patterns)
+    checkViewports(options.slice, viewports, (page) => connection.hub.peek(page))
+    this.#shape = { patterns, viewports, mode: data }
     this.#isLatest = policy === 'latest' || maxRate !== undefined
     this.#periodMs = maxRate === undefined ? 0 : 1000 / maxRate
   }
@@ -60,7 +62,7 @@ export class Subscription {
   /** Goes live, after a snapshot if one is wanted (then only between epochs). */
   start(withSnapshot = false): SnapshotMessage | undefined {
     const { hub, sink } = this.#connection
-    this.#topic = hub.enter(this.#patterns, this.#mode, this)
+    this.#topic = hub.enter(this.#shape, this)
     const snapshot = withSnapshot ? this.#topic.snapshot(hub.bus) : undefined
     this.#lastSentMs = hub.clock.nowMs()
     this.#cursor = hub.bus.epoch
@@ -72,7 +74,7 @@ export class Subscription {
   /** Goes on after an epoch gone by: what it missed, at its own pace, then live. */
   resume(after: number): void {
     const { hub, sink } = this.#connection
-    const topic = hub.enter(this.#patterns, this.#mode, this)
+    const topic = hub.enter(this.#shape, this)
     this.#topic = topic
     this.#lastSentMs = hub.clock.nowMs()
     this.#cursor = after
@@ -84,19 +86,19 @@ export class Subscription {
         hasRoom: () => this.#isLatest || sink.queuedBytes < STREAM_CATCH_UP_QUEUE_BYTES,
         take: (message) => this.#takeMissed(message),
         live: () => this.#goLive(),
-        fail: (error) => this.#connection.end(this, endOf(error)),
+        fail: (error) => this.fail(error),
       },
     )
     this.#catchUp.pump()
   }
 
   get patterns(): PatternSet {
-    return this.#patterns
+    return this.#shape.patterns
   }
 
   /** Those who take the latest get the values as of when they have caught up. */
   get needsValues(): boolean {
-    return this.#mode === 'values' && !this.#isLatest
+    return this.#shape.mode === 'values' && !this.#isLatest
   }
 
   /** The epoch to go on from for one who has got what was sent so far. */
@@ -111,7 +113,7 @@ export class Subscription {
       if (this.#isLatest) this.#fold(message)
       else this.#send(message, this.#connection.hub.clock.nowMs())
     } catch (error) {
-      this.#connection.end(this, endOf(error))
+      this.fail(error)
     }
   }
 
@@ -139,8 +141,13 @@ export class Subscription {
       if (this.#isLatest) this.#offerLatest(message, nowMs)
       else this.#offerLossless(message, nowMs)
     } catch (error) {
-      this.#connection.end(this, endOf(error))
+      this.fail(error)
     }
+  }
+
+  /** Ends with an error. */
+  fail(error: unknown): void {
+    this.#connection.end(this, endOf(error))
   }
 
   /** After the sink drained: sends what waits for room. */
@@ -188,7 +195,7 @@ export class Subscription {
     this.#folded ??= new Conflation(message.epoch)
     this.#folded.add(
       message.epoch,
-      message.parts.map((part) => part.change),
+      message.parts.map((part) => part.uncut),
     )
     this.#connection.hub.counters.conflated++
   }
@@ -220,10 +227,11 @@ export class Subscription {
     if (bus.failure !== null) return
     this.#folded = undefined
     try {
-      const message = folded.finish(this.#mode, (pageId, ranges) => bus.gather(pageId, ranges))
+      const gather: Gather = (pageId, ranges) => bus.gather(pageId, ranges)
+      const message = folded.finish(this.#shape.mode, gather, (part) => cutPart(part, this.#shape.viewports))
       if (message !== null) this.#send(message, clock.nowMs())
     } catch (error) {
-      this.#connection.end(this, endOf(error))
+      this.fail(error)
     }
   }
 }

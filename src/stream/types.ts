@@ -2,6 +2,7 @@
 import type { CommitEvent, PageShape, PastEpochs, PastEpochsQuery } from '../engine/types.js'
 import type { TypedArray } from '../state/dtype.js'
 import type { DataMode, StreamMessage } from './messages.js'
+import type { Slices } from './viewport.js'
 
 /** What the stream needs of a bus. */
 export interface StreamBus {
@@ -26,6 +27,11 @@ export interface SubscribeOptions {
   readonly from?: 'now' | 'snapshot' | number
   /** What a change carries: nothing but names, changed ranges, or (default) ranges and values. */
   readonly data?: DataMode
+  /**
+   * Of these pages only a window: for each axis where it starts and where it stops. What is told of such a page has the
+   * window's shape, and its ranges count within the window.
+   */
+  readonly slice?: Slices
   /** For a reader that is too slow: end (default), or fold epochs together. */
   readonly policy?: 'lossless' | 'latest'
   /** At most this many changes a second; implies `latest`. */

@@ -1,6 +1,12 @@
 /** Messages a client may send on the stream, and the query of its SSE twin. */
 import Type, { type Static } from 'typebox'
-import { STREAM_ID_MAX_LENGTH, STREAM_PATTERNS_MAX, STREAM_RATE_MAX_HZ } from '../../limits.js'
+import {
+  PAGE_MAX_ELEMENTS,
+  PAGE_MAX_RANK,
+  STREAM_ID_MAX_LENGTH,
+  STREAM_PATTERNS_MAX,
+  STREAM_RATE_MAX_HZ,
+} from '../../limits.js'
 import { CLOSED, Epoch } from './common.js'
 import { transactionFields } from './data.js'
 
@@ -9,6 +15,15 @@ const DataMode = Type.Enum(['none', 'ranges', 'values'])
 const Policy = Type.Enum(['lossless', 'latest'])
 const Rate = Type.Number({ exclusiveMinimum: 0, maximum: STREAM_RATE_MAX_HZ })
 
+const Bound = Type.Integer({ minimum: 0, maximum: PAGE_MAX_ELEMENTS })
+const Slice = Type.Record(
+  Type.String(),
+  Type.Array(Type.Tuple([Bound, Bound]), { maxItems: PAGE_MAX_RANK }),
+  {
+    description: 'Windows on pages: for each axis where the window starts and where it stops.',
+  },
+)
+
 export const SubscribeMessage = Type.Object(
   {
     type: Type.Literal('subscribe'),
@@ -16,6 +31,7 @@ export const SubscribeMessage = Type.Object(
     pages: Type.Array(Type.String(), { minItems: 1, maxItems: STREAM_PATTERNS_MAX }),
     from: Type.Optional(Type.Union([Type.Enum(['now', 'snapshot']), Epoch])),
     data: Type.Optional(DataMode),
+    slice: Type.Optional(Slice),
     policy: Type.Optional(Policy),
     maxRate: Type.Optional(Rate),
   },
