@@ -10,6 +10,7 @@ import type { Bus } from '../engine/bus.js'
 import { VERSION } from '../engine/version.js'
 import { HTTP_BODY_MAX_BYTES, HTTP_PARAM_MAX_LENGTH } from '../limits.js'
 import { hubOf } from '../stream/hub.js'
+import { asyncApiRoute } from './asyncapi.js'
 import type { App, AppContext } from './context.js'
 import { answerPreflight, nameOrigin } from './cors.js'
 import { type Guard, loopbackGuard, NO_ORIGINS } from './guard.js'
@@ -59,6 +60,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     else if (!(isNamed && answerPreflight(request, reply))) next()
   })
   await registerOpenApi(app, VERSION)
+  asyncApiRoute(app, VERSION)
   pageRoutes(app, context)
   transactionRoutes(app, context)
   functionRoutes(app, context)

@@ -1,0 +1,93 @@
+/**
+ * The AsyncAPI 3.0 document of the stream, from the schemas that check what clients send. Seen from the server: what it
+ * receives and what it sends.
+ */
+import type { TSchema } from 'typebox'
+import type { App } from './context.js'
+import { CLIENT_MESSAGES, SERVER_MESSAGES } from './schemas/stream-messages.js'
+import { BINARY_PROTOCOL, JSON_PROTOCOL, STREAM_PATH } from './websocket.js'
+
+const JSON_TYPE = 'application/json'
+const BINARY_TYPE = 'application/octet-stream'
+
+/** Binary messages by name, and what they are; their bytes are told in docs/FORMAT.md. */
+const FRAMES = {
+  name: 'frames',
+  summary: 'mmsb.v1.bin: transactions in the frame format of docs/FORMAT.md, one after another.',
+}
+const BINARY = {
+  name: 'binary',
+  summary:
+    'mmsb.v1.bin: acks and refusals of frames by sequence number, and all that follows from a subscription, in the layout of docs/FORMAT.md.',
+}
+
+/** `host`: where the server is reached, as the request has it. */
+export function asyncApiOf(version: string, host: string): object {
+  const received = Object.keys(CLIENT_MESSAGES)
+  const sent = Object.keys(SERVER_MESSAGES)
+  return {
+    asyncapi: '3.0.0',
+    info: {
+      title: 'MMSB stream',
+      version,
+      description: 'Changes of pages as they are committed, and transactions, over one WebSocket.',
+      license: { name: 'Apache-2.0' },
+    },
+    defaultContentType: JSON_TYPE,
+    servers: { here: { host, protocol: 'ws' } },
+    channels: {
+      stream: {
+        address: STREAM_PATH,
+        description: `A WebSocket of subprotocol ${JSON_PROTOCOL} (default) or ${BINARY_PROTOCOL}.`,
+        messages: Object.fromEntries(
+          [...received, FRAMES.name, ...sent, BINARY.name].map((name) => [name, refTo('components', name)]),
+        ),
+        bindings: { ws: { method: 'GET', headers: PROTOCOL_HEADER, bindingVersion: '0.1.0' } },
+      },
+    },
+    operations: {
+      receive: { action: 'receive', channel: CHANNEL, messages: refs([...received, FRAMES.name]) },
+      send: { action: 'send', channel: CHANNEL, messages: refs([...sent, BINARY.name]) },
+    },
+    components: {
+      messages: {
+        ...Object.fromEntries(
+          Object.entries({ ...CLIENT_MESSAGES, ...SERVER_MESSAGES }).map(([name, payload]) => [
+            name,
+            jsonMessage(name, payload),
+          ]),
+        ),
+        [FRAMES.name]: binaryMessage(FRAMES),
+        [BINARY.name]: binaryMessage(BINARY),
+      },
+    },
+  }
+}
+
+const CHANNEL = { $ref: '#/channels/stream' }
+const PROTOCOL_HEADER = {
+  type: 'object',
+  properties: {
+    'sec-websocket-protocol': { type: 'string', enum: [JSON_PROTOCOL, BINARY_PROTOCOL] },
+  },
+}
+
+const refTo = (where: 'components' | 'channels/stream', name: string): object => ({
+  $ref: `#/${where}/messages/${name}`,
+})
+const refs = (names: readonly string[]): object[] => names.map((name) => refTo('channels/stream', name))
+
+const jsonMessage = (name: string, payload: TSchema): object => ({ name, contentType: JSON_TYPE, payload })
+
+const binaryMessage = ({ name, summary }: typeof FRAMES): object => ({
+  name,
+  summary,
+  contentType: BINARY_TYPE,
+  payload: { type: 'string', format: 'binary' },
+})
+
+export function asyncApiRoute(app: App, version: string): void {
+  app.get('/asyncapi.json', { schema: { hide: true } }, (request, reply) => {
+    void reply.send(asyncApiOf(version, request.headers.host ?? ''))
+  })
+}
