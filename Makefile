@@ -10,7 +10,7 @@ NATIVE_SOURCES := kernels.cu $(wildcard src/kernels/native/*.cuh src/kernels/nat
 LIB := $(BUILD)/libmmsb.so
 TAP := npx tap run
 
-.PHONY: help install build native native-all gpu-bundle run test demo bench lint format clean
+.PHONY: help install build native native-all gpu-bundle run test demo demo-flights bench lint format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ test: build ## every test
 
 demo: build ## live portfolio risk on real prices, in the terminal
 	npx tsx examples/risk/demo.ts
+
+demo-flights: build ## 220,000 real flights, counted and ranked live
+	npx tsx examples/flights/demo.ts
 
 bench: build ## measure, beside baselines, in one run
 	npx tsx bench/main.ts $(BENCH_ARGS)

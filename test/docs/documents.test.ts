@@ -8,6 +8,7 @@ import { blocksOf, linksOf, ROOT, readDocument, tableRowsOf } from './markdown.j
 const DOCUMENTS = [
   'README.md',
   'examples/risk/README.md',
+  'examples/flights/README.md',
   ...readdirSync(join(ROOT, 'docs')).map((n) => `docs/${n}`),
 ]
 
