@@ -84,6 +84,7 @@ import type {
 } from './types.js'
 import { VERSION } from './version.js'
 import { prepareWhatIf, readOnTrial, type WhatIfInput, type WhatIfResult } from './whatif.js'
+import { REAL_WORLD, type World } from './world.js'
 
 export interface WriteOptions extends TransactionMeta {
   /** The version the page must have; else PRECONDITION_FAILED. */
@@ -139,10 +140,10 @@ export class Bus {
    * memory only. Throws when the folder is locked, damaged or not writable, and UNSUPPORTED_LOCATION for `cuda` without
    * a device.
    */
-  static async open(options: BusOptions = {}): Promise<Bus> {
-    const bus = new this(options)
+  static async open(options: BusOptions = {}, world: World = REAL_WORLD): Promise<Bus> {
+    const bus = new this(options, world)
     try {
-      if (options.dataDir !== undefined) await bus.#openStore(options.dataDir, options)
+      if (options.dataDir !== undefined) await bus.#openStore(options.dataDir, options, world)
     } catch (error) {
       bus.#context.close()
       throw error
@@ -150,7 +151,7 @@ export class Bus {
     return bus
   }
 
-  protected constructor(options: BusOptions) {
+  protected constructor(options: BusOptions, world: World = REAL_WORLD) {
     const wanted = options.backend ?? 'auto'
     this.#backend = wanted === 'auto' ? (deviceCount() > 0 ? 'cuda' : 'cpu') : wanted
     this.#fsync = options.fsync ?? 'always'
@@ -160,10 +161,10 @@ export class Bus {
       threads: options.threads ?? availableParallelism(),
       quotaBytes: this.#quotaBytes,
     })
-    this.#committer = new Committer(this.#rooms)
+    this.#committer = new Committer(this.#rooms, world)
   }
 
-  async #openStore(dir: string, options: BusOptions): Promise<void> {
+  async #openStore(dir: string, options: BusOptions, world: World): Promise<void> {
     const store = await Store.open({
       dir,
       fsync: this.#fsync,
@@ -171,6 +172,7 @@ export class Bus {
       allocate: allocateFile,
       ...(options.onNotice === undefined ? {} : { onNotice: options.onNotice }),
       ...(options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes }),
+      ...world.store,
     })
     try {
       const recovered = await recover(this.#rooms, store, options.onNotice)

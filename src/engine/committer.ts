@@ -33,6 +33,7 @@ import type { Snapshot } from './snapshot.js'
 import { Timings } from './timings.js'
 import { type RunningTrial, runTrial, startTrial, type Trial, TrialLost } from './trial.js'
 import type { CommitEvent, CommitResult, PageChange } from './types.js'
+import { REAL_WORLD, type World } from './world.js'
 
 /** An epoch between staging and publishing. */
 interface InFlight {
@@ -55,6 +56,7 @@ export class Committer {
   /** Deltas committed since start, by kind. */
   readonly deltaCounts = { dense: 0, sparse: 0, masked: 0 }
   readonly #rooms: StageRooms
+  readonly #world: World
   readonly #pace = new Pace()
   readonly #listeners = new Set<(event: CommitEvent) => void>()
   readonly #failureListeners = new Set<(reason: string) => void>()
@@ -83,8 +85,9 @@ export class Committer {
   #snapshot: Snapshot | undefined
   #onPublished: (() => void) | undefined
 
-  constructor(rooms: StageRooms) {
+  constructor(rooms: StageRooms, world: World = REAL_WORLD) {
     this.#rooms = rooms
+    this.#world = world
     this.#digest = rooms.context.stateDigest()
   }
 
@@ -207,7 +210,7 @@ export class Committer {
     const { context } = this.#rooms
     const trial = { context, ...prepare() }
     try {
-      if (!leavesEventLoop(trial.plan, trial.frames)) return runTrial(trial)
+      if (!this.#leaves(trial.plan, trial.frames)) return runTrial(trial)
       return await this.hold(async () => {
         // Those who waited for the same epoch read before the context is taken away.
         await new Promise((resolve) => setImmediate(resolve))
@@ -272,13 +275,13 @@ export class Committer {
   #schedule(): void {
     if (this.#scheduled || this.#inFlight !== undefined || this.#queue.length === 0 || this.#held > 0) return
     this.#scheduled = true
-    setImmediate(this.#startScheduled)
+    this.#world.soon(this.#startScheduled)
   }
 
   readonly #startScheduled = (): void => {
     const isFree = this.#inFlight === undefined && this.#held === 0
-    if (isFree && this.#pace.shouldWait(this.#queue.length, performance.now())) {
-      setImmediate(this.#startScheduled)
+    if (isFree && this.#pace.shouldWait(this.#queue.length, this.#world.ticksMs())) {
+      this.#world.soon(this.#startScheduled)
       return
     }
     this.#scheduled = false
@@ -294,7 +297,7 @@ export class Committer {
       this.#schedule()
       return
     }
-    const timestampMs = Math.max(Date.now(), this.#timestampMs)
+    const timestampMs = Math.max(this.#world.nowMs(), this.#timestampMs)
     this.#inFlight = {
       batch,
       submissions,
@@ -336,7 +339,7 @@ export class Committer {
   #runInMemory(flight: InFlight): void {
     const plan = flight.batch.plan()
     const frames = flight.batch.frames(this.#room)
-    if (!leavesEventLoop(plan, frames)) {
+    if (!this.#leaves(plan, frames)) {
       try {
         flight.result = this.#execute(plan, frames)
       } catch (error) {
@@ -373,7 +376,7 @@ export class Committer {
     }
     const plan = batch.plan()
     flight.appending = true
-    const startedMs = performance.now()
+    const startedMs = this.#world.ticksMs()
     const appended = store.append({
       epoch: batch.epoch,
       timestampMs: flight.timestampMs,
@@ -383,7 +386,7 @@ export class Committer {
       touchedPages: batch.touchedPages(),
     })
     flight.appended = appended
-    if (leavesEventLoop(plan, frames)) {
+    if (this.#leaves(plan, frames)) {
       flight.executing = true
       await Promise.all([appended, this.#executeAsync(flight, plan, frames)])
     } else {
@@ -396,7 +399,7 @@ export class Committer {
       const failed = await settled
       if (failed !== undefined) throw failed.error
     }
-    const nowMs = performance.now()
+    const nowMs = this.#world.ticksMs()
     this.timings.record('append', nowMs - startedMs)
     this.#pace.published(nowMs - startedMs, flight.submissions.length, this.#queue.length, nowMs)
     // While the writers of this epoch are answered, the disk works for those who wait.
@@ -405,6 +408,10 @@ export class Committer {
       if (!this.#pace.shouldWait(this.#queue.length, nowMs)) this.#startEpoch()
     })
     this.#schedule()
+  }
+
+  #leaves(plan: Plan, frames: Uint8Array): boolean {
+    return this.#world.hasThreads && leavesEventLoop(plan, frames)
   }
 
   #execute(plan: Plan, frames: Uint8Array): ExecuteResult {

@@ -9,10 +9,21 @@
 import { CHECKPOINT_ENDING, checkpointName, checkpointStem, RETIRED_ENDING } from './checkpoint-format.js'
 import { type CheckpointPlace, stemOf } from './checkpoint-place.js'
 
+/** What each checkpoint refers to; files never change, so it is looked at once. */
+export type References = Map<number, readonly string[]>
+
 /** Keeps the checkpoints of these epochs and what they refer to. Returns how many files went. */
-export async function collectFiles(place: CheckpointPlace, epochs: readonly number[]): Promise<number> {
+export async function collectFiles(
+  place: CheckpointPlace,
+  epochs: readonly number[],
+  known: References,
+): Promise<number> {
   const needed = new Set<string>()
-  for (const epoch of epochs) for (const stem of referredBy(place, epoch)) needed.add(stem)
+  for (const epoch of epochs) {
+    const stems = known.get(epoch) ?? referredBy(place, epoch)
+    known.set(epoch, stems)
+    for (const stem of stems) needed.add(stem)
+  }
   const kept = new Set(epochs.map(checkpointStem))
   const gone = await retire(place, kept, needed)
   return gone + (await drop(place, needed))

@@ -3,7 +3,7 @@
  * in order; one file under way at a time.
  */
 import { type CheckpointBase, openBase } from './checkpoint-base.js'
-import { collectFiles } from './checkpoint-collect.js'
+import { collectFiles, type References } from './checkpoint-collect.js'
 import { checkpointName } from './checkpoint-format.js'
 import type { CheckpointPlace } from './checkpoint-place.js'
 import { openCheckpointFile } from './checkpoint-read.js'
@@ -26,6 +26,7 @@ export type CheckpointRequest =
 
 export class CheckpointTasks {
   private writer: CheckpointWriter | null = null
+  private readonly references: References = new Map()
 
   constructor(private readonly place: CheckpointPlace) {}
 
@@ -58,7 +59,7 @@ export class CheckpointTasks {
         return null
       }
       case 'collect':
-        return collectFiles(this.place, request.epochs)
+        return collectFiles(this.place, request.epochs, this.references)
     }
   }
 

@@ -83,10 +83,11 @@ function metaOf({ source, busId }: CheckpointJob, extra: string): Record<MetaKey
 async function handOver(source: CheckpointSource, host: CheckpointHost, base: number | null): Promise<void> {
   const cursor = new PageCursor(source, base)
   source.begin?.(cursor.changed)
-  const free = Array.from({ length: CHECKPOINT_PIECES_IN_FLIGHT }, () => new Uint8Array(PIECE_BYTES))
+  const pieceBytes = Math.min(PIECE_BYTES, cursor.changedBytes)
   const away: Promise<Uint8Array>[] = []
   while (!cursor.ended) {
-    const bytes = free.pop() ?? (await away.shift()) ?? new Uint8Array(PIECE_BYTES)
+    const isFull = away.length === CHECKPOINT_PIECES_IN_FLIGHT
+    const bytes = (isFull ? await away.shift() : undefined) ?? new Uint8Array(pieceBytes)
     const ready = source.ready?.()
     if (ready !== undefined) await ready
     const piece = cursor.fill(bytes)
@@ -106,6 +107,7 @@ async function handOver(source: CheckpointSource, host: CheckpointHost, base: nu
 class PageCursor {
   /** Ids of the pages whose bytes are handed over; the others are as in the base. */
   readonly changed: ReadonlySet<number>
+  readonly changedBytes: number
   private readonly pages: readonly CheckpointPage[]
   private next = 0
   private offset = 0
@@ -120,6 +122,7 @@ class PageCursor {
       ({ version, createdEpoch }) => base === null || version > base || createdEpoch > base,
     )
     this.changed = new Set(changed.map(({ id }) => id))
+    this.changedBytes = bytesOf(changed)
   }
 
   get ended(): boolean {

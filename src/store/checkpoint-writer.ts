@@ -57,8 +57,8 @@ export class CheckpointWriter {
   private readonly known = new Map<string, ChunkRef>()
   /** Files referred to: index in the base's family -> index here. */
   private readonly files = new Map<number, number>()
-  private readonly pack = Buffer.alloc(CHECKPOINT_PACK_BYTES)
-  private readonly entries = Buffer.alloc(CHECKPOINT_PACK_CHUNKS_MAX * CHUNK_ENTRY_BYTES)
+  private readonly pack = Buffer.allocUnsafeSlow(CHECKPOINT_PACK_BYTES)
+  private readonly entries = Buffer.allocUnsafeSlow(CHECKPOINT_PACK_CHUNKS_MAX * CHUNK_ENTRY_BYTES)
   private packId = 1
   private packLength = 0
   private packCount = 0

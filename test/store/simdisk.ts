@@ -85,6 +85,17 @@ export interface SimDiskOptions {
   readonly zeroAhead?: boolean
   /** Asynchronous writes land a while after they are asked for, not at once. */
   readonly lateWrites?: boolean
+  /** When asynchronous calls are done, and when they are answered: each after its own turn. */
+  readonly schedule?: (task: () => void) => void
+  /** What a broken disk makes of a write or a sync; for tests that must notice. */
+  readonly sabotage?: Sabotage
+}
+
+export interface Sabotage {
+  /** The bytes that are written instead, or null: none. */
+  write?(bytes: Uint8Array, file: string): Uint8Array | null
+  /** False: the sync is answered and does nothing. */
+  sync?(file: string): boolean
 }
 
 type Names = Map<string, Inode>
@@ -100,6 +111,8 @@ export class SimDisk implements StoreIo {
   private readonly handles = new Map<number, Handle & { file: string }>()
   private nextFd = 3
   private die!: () => void
+  private burnt = false
+  private readonly unanswered: ((error: Error) => void)[] = []
   roomBytes: number
 
   constructor(
@@ -207,8 +220,10 @@ export class SimDisk implements StoreIo {
   writeSync(fd: number, parts: readonly Uint8Array[], position: number): void {
     const { inode, dsync, file } = this.handle(fd)
     this.fault?.('write', file)
-    const bytes = Uint8Array.from(Buffer.concat(parts))
-    inode.apply({ at: position, bytes })
+    const given = Uint8Array.from(Buffer.concat(parts))
+    const bytes =
+      this.options.sabotage?.write === undefined ? given : this.options.sabotage.write(given, file)
+    if (bytes !== null) inode.apply({ at: position, bytes })
     if (dsync) this.syncInode(inode, file)
   }
 
@@ -220,6 +235,7 @@ export class SimDisk implements StoreIo {
       throw error
     }
     if (this.countSync()) throw new SimCrash('the machine went off')
+    if (this.options.sabotage?.sync?.(file) === false) return
     inode.sync()
   }
 
@@ -229,7 +245,9 @@ export class SimDisk implements StoreIo {
 
   /** Runs at once or late, answers later; a machine that is off never answers. */
   private later(done: IoCallback, run: () => void): void {
-    if (this.options.lateWrites) setImmediate(() => this.dead || this.runThenAnswer(done, run))
+    const { schedule } = this.options
+    if (schedule !== undefined) schedule(() => this.runThenAnswer(done, run))
+    else if (this.options.lateWrites) setImmediate(() => this.dead || this.runThenAnswer(done, run))
     else this.runThenAnswer(done, run)
   }
 
@@ -238,12 +256,24 @@ export class SimDisk implements StoreIo {
     try {
       run()
     } catch (failure) {
-      if (failure instanceof SimCrash) return
+      if (failure instanceof SimCrash && !this.burnt) {
+        this.unanswered.push(done)
+        return
+      }
       error = failure as Error
     }
-    queueMicrotask(() => {
-      if (!this.dead) done(error)
-    })
+    const answer = (): void => {
+      if (!this.dead || this.burnt) done(error)
+      else this.unanswered.push(done)
+    }
+    if (this.options.schedule === undefined) queueMicrotask(answer)
+    else this.options.schedule(answer)
+  }
+
+  /** Of a machine that is off: everything that waits, and everything from now on, is answered with an error. */
+  burn(): void {
+    this.burnt = true
+    for (const done of this.unanswered.splice(0)) done(new SimCrash('the machine is off'))
   }
 
   syncSync(fd: number): void {
@@ -288,8 +318,9 @@ export class SimDisk implements StoreIo {
     this.alive()
     this.fault?.('syncDir', dir)
     if (this.countSync()) {
-      await new Promise(() => {})
+      await new Promise((_, reject) => this.unanswered.push(reject))
     }
+    if (this.options.sabotage?.sync?.(dir) === false) return
     for (const change of this.nameChanges) if (change.dir === dir) change.apply(this.durableNames)
     this.nameChanges = this.nameChanges.filter((change) => change.dir !== dir)
   }

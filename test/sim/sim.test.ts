@@ -1,0 +1,60 @@
+/**
+ * The whole engine in a simulated world, under many seeds (test/sim/run.ts), and canaries: a disk that breaks its promises
+ * must be noticed.
+ *
+ * MMSB_SIM_SEEDS sets how many seeds (default 60), MMSB_SIM_SEED the first one: a failure prints its own.
+ */
+import t from 'tap'
+import type { Draw } from '../engine/random.js'
+import type { Sabotage } from '../store/simdisk.js'
+import { simulate } from './run.js'
+
+const SEEDS = Number(process.env.MMSB_SIM_SEEDS ?? 60)
+const FIRST = Number(process.env.MMSB_SIM_SEED ?? 1)
+
+t.test(`${SEEDS} seeds`, { timeout: 3_600_000 }, async (t) => {
+  const sum = { crashes: 0, epochs: 0, checkpoints: 0 }
+  for (let seed = FIRST; seed < FIRST + SEEDS; seed++) {
+    try {
+      const { crashes, epochs, checkpoints } = await simulate(seed)
+      sum.crashes += crashes
+      sum.epochs += epochs
+      sum.checkpoints += checkpoints
+    } catch (error) {
+      t.fail(`MMSB_SIM_SEED=${seed} MMSB_SIM_SEEDS=1: ${(error as Error).stack}`)
+    }
+  }
+  t.comment(`${sum.crashes} crashes, ${sum.epochs} epochs, ${sum.checkpoints} checkpoints`)
+  t.ok(sum.crashes >= SEEDS / 2 && sum.checkpoints >= SEEDS / 2, 'things happened')
+})
+
+t.test('the same seed is the same run', async (t) => {
+  for (const seed of [3, 5]) t.same((await simulate(seed)).trace, (await simulate(seed)).trace)
+})
+
+const CANARIES: Record<string, (draw: Draw) => Sabotage> = {
+  'syncs that do nothing': (draw) => ({ sync: () => draw.chance(0.5) }),
+  'syncs of folders that do nothing': () => ({ sync: (file) => !file.endsWith('log') }),
+  'writes that are dropped': (draw) => ({
+    write: (bytes, file) => (file.endsWith('.seg') && draw.chance(0.05) ? null : bytes),
+  }),
+  'a bit that flips': (draw) => ({
+    write(bytes) {
+      if (draw.chance(0.05)) bytes[draw.int(0, bytes.length - 1)] = draw.int(0, 255)
+      return bytes
+    },
+  }),
+}
+
+for (const [name, sabotage] of Object.entries(CANARIES)) {
+  t.test(`canary: ${name}`, async (t) => {
+    let caught: unknown
+    let seed = FIRST
+    for (; caught === undefined && seed < FIRST + 60; seed++) {
+      await simulate(seed, sabotage).catch((error: unknown) => {
+        caught = error
+      })
+    }
+    t.ok(caught instanceof Error, `noticed at seed ${seed - 1}: ${String(caught).split('\n')[0]}`)
+  })
+}

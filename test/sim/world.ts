@@ -1,0 +1,187 @@
+/**
+ * A world for one seed: scheduler, clock, randomness, disk, catalogue and checkpoints. What happens next is drawn from all
+ * that could, so every seed is another order of events, and the same seed is the same one again.
+ */
+import Database from 'better-sqlite3'
+import type { World } from '../../src/engine/world.js'
+import type { CheckpointHost } from '../../src/store/checkpoint-host.js'
+import type { CheckpointPlace } from '../../src/store/checkpoint-place.js'
+import { CheckpointTasks } from '../../src/store/checkpoint-tasks.js'
+import type { Catalog, CheckpointInfo, IndexBlock } from '../../src/store/types.js'
+import type { Draw } from '../engine/random.js'
+import type { SimDisk } from '../store/simdisk.js'
+
+export const SIM_DIR = '/sim'
+const CHECKPOINT_DIR = `${SIM_DIR}/checkpoints`
+
+/** Things that can happen. */
+export class Scheduler {
+  #tasks: (() => void)[] = []
+  nowMs = 1_700_000_000_000
+
+  constructor(private readonly draw: Draw) {}
+
+  readonly add = (task: () => void): void => {
+    this.#tasks.push(task)
+  }
+
+  /** Lets what is ready run, then one thing that is drawn. */
+  async step(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve))
+    this.nowMs += this.draw.int(0, 20)
+    if (this.#tasks.length === 0) return
+    const [task] = this.#tasks.splice(this.draw.int(0, this.#tasks.length - 1), 1)
+    task?.()
+  }
+
+  /** Steps until the promise settles. Throws when nothing leads there. */
+  async until<T>(promise: Promise<T>): Promise<T> {
+    let isSettled = false
+    const settle = (): void => {
+      isSettled = true
+    }
+    promise.then(settle, settle)
+    for (let steps = 0; !isSettled; steps++) {
+      if (steps > 20_000) throw new Error('nothing happens any more')
+      await this.step()
+    }
+    return promise
+  }
+}
+
+/** The catalogue in memory. Each change is durable at once, as SQLite's are. */
+export class SimCatalog implements Catalog {
+  #busId: string | undefined
+  #blocks: IndexBlock[] = []
+  readonly #checkpoints = new Map<number, CheckpointInfo>()
+
+  /** As it is now: what is done with the one does not show in the other. */
+  copy(): SimCatalog {
+    const other = new SimCatalog()
+    other.#busId = this.#busId
+    other.#blocks = [...this.#blocks]
+    for (const [epoch, info] of this.#checkpoints) other.#checkpoints.set(epoch, info)
+    return other
+  }
+
+  async open(): ReturnType<Catalog['open']> {
+    if (this.#busId === undefined) return { state: 'lost', why: 'it is missing' }
+    return {
+      state: 'read',
+      busId: this.#busId,
+      lastEpoch: this.#blocks.at(-1)?.lastEpoch ?? 0,
+      checkpoints: [...this.#checkpoints.values()].sort((a, b) => a.epoch - b.epoch),
+    }
+  }
+
+  async begin(busId: string, anew: boolean): Promise<void> {
+    this.#busId = busId
+    if (!anew) return
+    this.#blocks = []
+    this.#checkpoints.clear()
+  }
+
+  async addBlocks(blocks: readonly IndexBlock[]): Promise<void> {
+    this.#blocks.push(...blocks)
+  }
+
+  async clearBlocks(): Promise<void> {
+    this.#blocks = []
+  }
+
+  async dropBlocksBefore(epoch: number): Promise<void> {
+    this.#blocks = this.#blocks.filter((block) => block.lastEpoch >= epoch)
+  }
+
+  async blockOf(epoch: number): Promise<IndexBlock | undefined> {
+    return this.#blocks.find((block) => block.firstEpoch <= epoch && epoch <= block.lastEpoch)
+  }
+
+  async blocksBetween(from: number, to: number): Promise<IndexBlock[]> {
+    return this.#blocks.filter((block) => block.lastEpoch >= from && block.firstEpoch <= to)
+  }
+
+  async addCheckpoint(info: CheckpointInfo): Promise<void> {
+    this.#checkpoints.set(info.epoch, info)
+  }
+
+  async removeCheckpoint(epoch: number): Promise<void> {
+    this.#checkpoints.delete(epoch)
+  }
+
+  async close(): Promise<void> {}
+}
+
+/** Checkpoint files on the simulated disk: SQLite in memory, its bytes on the disk. */
+export function simPlace(disk: SimDisk): CheckpointPlace {
+  const at = (name: string): string => `${CHECKPOINT_DIR}/${name}`
+  return {
+    list: () => disk.list(CHECKPOINT_DIR),
+    open: (name) => new Database(Buffer.from(disk.bytesOf(at(name))), { readonly: true }),
+    sizeBytes: (name) => disk.bytesOf(at(name)).length,
+    create() {
+      const db = new Database(':memory:')
+      return {
+        db,
+        startSync() {},
+        async finish(name) {
+          const bytes = db.serialize()
+          db.close()
+          const fd = disk.open(at('next.tmp'), { create: true })
+          disk.truncate(fd, 0)
+          disk.writeSync(fd, [bytes], 0)
+          disk.syncSync(fd)
+          disk.close(fd)
+          disk.rename(at('next.tmp'), at(name))
+          await disk.syncDir(CHECKPOINT_DIR)
+          return bytes.length
+        },
+        abandon() {
+          db.close()
+          if (!disk.dead) disk.remove(at('next.tmp'))
+        },
+      }
+    },
+    rename: (from, to) => disk.rename(at(from), at(to)),
+    remove: (name) => disk.remove(at(name)),
+    syncDir: () => disk.syncDir(CHECKPOINT_DIR),
+  }
+}
+
+/** The checkpoint's thread without a thread. */
+function simHost(place: CheckpointPlace, scheduler: Scheduler): CheckpointHost {
+  const tasks = new CheckpointTasks(place)
+  return {
+    ask: (request) =>
+      new Promise((resolve, reject) => {
+        scheduler.add(() => void tasks.handle(request).then(resolve, reject))
+      }),
+    end: async () => {},
+  }
+}
+
+export function simWorld(disk: SimDisk, catalog: SimCatalog, scheduler: Scheduler, draw: Draw): World {
+  const place = simPlace(disk)
+  return {
+    nowMs: () => scheduler.nowMs,
+    ticksMs: () => scheduler.nowMs,
+    soon: scheduler.add,
+    hasThreads: false,
+    store: {
+      io: disk,
+      catalog,
+      checkpointPlace: place,
+      checkpointHost: () => simHost(place, scheduler),
+      clock: () => scheduler.nowMs,
+      random: (length) => Uint8Array.from({ length }, () => draw.int(0, 255)),
+      setTimer: (callback) => {
+        let isOn = true
+        scheduler.add(() => isOn && callback())
+        return () => {
+          isOn = false
+        }
+      },
+      lock: () => () => {},
+    },
+  }
+}
