@@ -35,7 +35,7 @@ native: $(LIB) ## the native library: with CUDA where nvcc is found, else for th
 run: build ## serve on http://127.0.0.1:7411
 	node bin/mmsb.js serve
 
-test: build ## every test
+test: build $(EMULATED_PROGRAMS) ## every test
 	$(TAP) $(TAP_ARGS)
 
 demo: build ## live portfolio risk on real prices, in the terminal

@@ -21,6 +21,14 @@ $(NATIVE_DIR)/cpu_v3.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 $(NATIVE_DIR)/host.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 	$(CXX) $(NATIVE_FLAGS) -march=x86-64 -DMMSB_PART=1 -c kernels.cu -o $@
 
+# What expressions that are compiled on the spot include (cuda_rtc.cuh), as C++ strings.
+RTC_HEADERS := types math scalar ir_ops lane cuda_sink map_device
+RTC_SOURCES := $(NATIVE_DIR)/rtc_sources.inc
+
+$(RTC_SOURCES): $(RTC_HEADERS:%=src/kernels/native/%.cuh) native.mk | $(NATIVE_DIR)
+	@for name in $(RTC_HEADERS); do printf '"%s.cuh", R"MMSB_SOURCE(' $$name; cat src/kernels/native/$$name.cuh; printf ')MMSB_SOURCE",\n'; done >$@.tmp
+	@mv $@.tmp $@
+
 # ---- with CUDA, where nvcc is found ----------------------------------------------------------------------------------
 
 NVCC := $(shell command -v nvcc 2>/dev/null)
@@ -46,13 +54,13 @@ CUDA_FLAGS := -x cu -std=c++17 -O3 -fmad=false -prec-div=true -prec-sqrt=true -f
 NATIVE_OBJECTS := $(NATIVE_DIR)/host_$(CUDA_TAG).o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o $(NATIVE_DIR)/cuda_$(CUDA_TAG).o
 # nvcc knows where the static runtime is.
 NATIVE_LINK := $(NVCC) -shared -cudart static
-NATIVE_LIBS := -lpthread -lm -Xlinker --exclude-libs=ALL -Xlinker --no-undefined
+NATIVE_LIBS := -lpthread -lm -ldl -Xlinker --exclude-libs=ALL -Xlinker --no-undefined
 
 $(NATIVE_DIR)/host_$(CUDA_TAG).o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 	$(CXX) $(NATIVE_FLAGS) -march=x86-64 -DMMSB_PART=1 -DMMSB_HAS_CUDA -DMMSB_CUDA_ARCHS='"$(CUDA_NAMES)"' -c kernels.cu -o $@
 
-$(NATIVE_DIR)/cuda_$(CUDA_TAG).o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
-	$(NVCC) $(CUDA_FLAGS) -DMMSB_PART=3 -DMMSB_HAS_CUDA -c kernels.cu -o $@
+$(NATIVE_DIR)/cuda_$(CUDA_TAG).o: $(NATIVE_SOURCES) $(RTC_SOURCES) native.mk | $(NATIVE_DIR)
+	$(NVCC) $(CUDA_FLAGS) -DMMSB_PART=3 -DMMSB_HAS_CUDA -DMMSB_RTC_SOURCES='"$(abspath $(RTC_SOURCES))"' -c kernels.cu -o $@
 endif
 
 BUILT_LIB := $(NATIVE_DIR)/libmmsb_$(CUDA_TAG).so
@@ -106,6 +114,7 @@ native-debug: $(NATIVE_DIR)/core_debug ## the native core's tests under the addr
 
 # The CUDA backend on a machine without a GPU: its code compiled for the host over test/native/cuda_emulator.h.
 EMULATED := -g -O2 -DMMSB_HAS_CUDA -DMMSB_CUDA_ARCHS='"\"emulated\""'
+EMULATED_PROGRAMS = $(NATIVE_DIR)/core_emulated $(NATIVE_DIR)/libmmsb_emulated.so
 EMULATED_OBJECTS := $(NATIVE_DIR)/emulated_host.o $(NATIVE_DIR)/emulated_cuda.o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o
 
 $(NATIVE_DIR)/emulated_host.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
@@ -117,6 +126,6 @@ $(NATIVE_DIR)/emulated_cuda.o: $(NATIVE_SOURCES) test/native/cuda_emulator.h nat
 $(NATIVE_DIR)/core_emulated: $(CORE_TEST_SOURCES) $(EMULATED_OBJECTS) native.mk
 	$(CXX) -std=c++17 -g -O2 -ffp-contract=off test/native/core_test.cpp $(EMULATED_OBJECTS) -o $@ -lpthread
 
-# The same as a library, for tests above the ABI (MMSB_LIBRARY, or whatever the loader takes).
+# The same as a library, for tests above the ABI (MMSB_LIBRARY).
 $(NATIVE_DIR)/libmmsb_emulated.so: $(EMULATED_OBJECTS) native.mk
 	$(CXX) -shared -o $@ $(EMULATED_OBJECTS) -lpthread -lm -Wl,--no-undefined

@@ -1,12 +1,14 @@
 /**
- * The conformance suite without a test framework: `node main.js [cpu|cuda]` compares that backend with one CPU thread and
- * prints TAP. For machines that have only the offline bundle (`make gpu-bundle`).
+ * The conformance suite without a test framework: `node main.js [cpu|cuda] [graphs] [length,length...]` compares that
+ * backend with one CPU thread and prints TAP. For machines that have only the offline bundle (`make gpu-bundle`), and for a library
+ * other than the one that was built (MMSB_LIBRARY): the emulated one.
  */
 import { buildInfo, deviceCount } from '../../src/ffi/library.js'
 import { graphCase, LARGE_LENGTH, LENGTHS, type Outcome, opCases } from './suite.js'
 
 const backend = process.argv[2] === 'cpu' ? 'cpu' : 'cuda'
 const seeds = Number(process.argv[3] ?? 100)
+const lengths = process.argv[4]?.split(',').map(Number) ?? [...LENGTHS, LARGE_LENGTH]
 const left = { backend: 'cpu', threads: 1 } as const
 const right = backend === 'cuda' ? ({ backend } as const) : ({ backend, threads: 3 } as const)
 
@@ -24,7 +26,7 @@ console.log(`TAP version 14\n# ${JSON.stringify(buildInfo())}`)
 if (backend === 'cuda' && deviceCount() === 0) {
   console.log('1..0 # skipped: no CUDA device')
 } else {
-  for await (const outcome of opCases(left, right, [...LENGTHS, LARGE_LENGTH])) report(outcome)
+  for await (const outcome of opCases(left, right, lengths)) report(outcome)
   for (let seed = 1; seed <= seeds; seed++) report(await graphCase(left, right, seed))
   console.log(`1..${count}\n# ${count - failed} passed, ${failed} failed`)
 }

@@ -117,7 +117,16 @@ function derivationsOver(dtype: Dtype, length: number): [string, Derivation][] {
     ['spread', { op: 'histogram', inputs: x, bins: 7, range: [-50, 50] }],
     ['few', { op: 'slice', inputs: { x: 'grid' }, stop: [4] }],
     ['far', { op: 'distance', inputs: { queries: 'grid', vectors: 'few' }, metric: 'cosine' }],
+    ['near', { op: 'distance', inputs: { queries: 'few', vectors: 'grid' }, metric: 'l2' }],
+    ['along', { op: 'distance', inputs: { queries: 'few', vectors: 'grid' }, metric: 'dot' }],
     ['paths', { op: 'matmul', inputs: { a: 'grid', b: 'weights' }, semiring: 'min_plus' }],
+    ['sums', { op: 'window', inputs: x, fn: 'sum', size: 300 }],
+    ['highs', { op: 'window', inputs: { x: 'grid' }, fn: 'max', size: 100, axis: 0 }],
+    ['growth', { op: 'scan', inputs: { x: 'grid' }, fn: 'prod', axis: 1 }],
+    ['least', { op: 'scan', inputs: x, fn: 'min', axis: 0 }],
+    ['chosen', { op: 'gather', inputs: { x: 'x', indices: 'places' }, axis: 0 }],
+    ['rowsSet', { op: 'scatter', inputs: { x: 'grid', indices: 'places', values: 'grid' }, merge: 'set' }],
+    ['tally', { op: 'bincount', inputs: { x: 'places' }, length: 50 }],
   ]
   if (length > 0) {
     list.push(
@@ -125,6 +134,17 @@ function derivationsOver(dtype: Dtype, length: number): [string, Derivation][] {
       ['median', { op: 'quantile', inputs: x, q: 0.5 }],
       ['low', { op: 'quantile', inputs: { x: 'grid' }, q: 0.05, axis: 0 }],
       ['top', { op: 'topk', inputs: x, k: Math.min(length, 7), axis: 0, output: 'indices', largest: true }],
+      [
+        'best',
+        {
+          op: 'topk',
+          inputs: { x: 'grid' },
+          k: Math.min(length, 40),
+          axis: 0,
+          output: 'values',
+          largest: true,
+        },
+      ],
       ['bottom', { op: 'topk', inputs: { x: 'grid' }, k: 2, axis: 1, output: 'values', largest: false }],
     )
   }

@@ -168,6 +168,27 @@ static inline T __shfl_sync(unsigned, T value, int lane) {
   return emulatedShuffle(value, unsigned(lane));
 }
 
+static inline unsigned __match_any_sync(unsigned, unsigned value) {
+  const unsigned own = emulated::current, first = own & ~31u;
+  emulated::warpSlots[own] = value;
+  __syncwarp();
+  unsigned peers = 0;
+  for (unsigned i = 0; i < 32; i++) peers |= (emulated::warpSlots[first + i] == value ? 1u : 0u) << i;
+  __syncwarp();
+  return peers;
+}
+static inline unsigned __ballot_sync(unsigned, int vote) {
+  const unsigned own = emulated::current, first = own & ~31u;
+  emulated::warpSlots[own] = vote != 0 ? 1 : 0;
+  __syncwarp();
+  unsigned votes = 0;
+  for (unsigned i = 0; i < 32; i++) votes |= unsigned(emulated::warpSlots[first + i]) << i;
+  __syncwarp();
+  return votes;
+}
+static inline int __all_sync(unsigned mask, int vote) { return __ballot_sync(mask, vote) == 0xffffffffu; }
+static inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
 template <class T>
 static inline T atomicAdd(T* at, T value) {
   const T old = *at;

@@ -6,13 +6,13 @@
 #pragma once
 #include <stdio.h>
 
-#include "cuda_plan.cuh"
+#include "cuda_launch.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
 static const u64 kReduceScratchBytes = 64ull << 20;   // trees of partials at once, unless one needs more
-static const u64 kTopkScratchBytes = 256ull << 20;    // lanes sorted at once, unless one needs more
+static const u64 kSortScratchBytes = 256ull << 20;    // lanes sorted at once, or rows of windows, unless one needs more
 
 static inline bool onDevice(const Page& page) { return page.location != MMSB_LOC_CPU; }
 
@@ -49,6 +49,7 @@ static int32_t fillDevice(Device& device) {
   MMSB_CUDA(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking));
   device.pools.stream = device.stream;
   device.blocks = u32(properties.multiProcessorCount) * 8;
+  device.arch = u32(properties.major * 10 + properties.minor);
   void* keys = nullptr;
   MMSB_CUDA(cudaMalloc(&keys, sizeof kDigestKeys.key));
   device.keys = static_cast<u32*>(keys);
@@ -76,8 +77,12 @@ static int32_t deviceInfo(Device*, char* out, u64 capacity) {
   int driver = 0;
   MMSB_CUDA(cudaGetDeviceProperties(&properties, 0));
   MMSB_CUDA(cudaDriverGetVersion(&driver));
-  snprintf(out, capacity, "{\"name\":\"%s\",\"computeCapability\":\"%d.%d\",\"memoryBytes\":%llu,\"driver\":\"%d.%d\"}", properties.name,
-           properties.major, properties.minor, static_cast<unsigned long long>(properties.totalGlobalMem), driver / 1000, driver % 1000 / 10);
+  const RtcCounts counts = rtcCounts();
+  snprintf(out, capacity,
+           "{\"name\":\"%s\",\"computeCapability\":\"%d.%d\",\"memoryBytes\":%llu,\"driver\":\"%d.%d\",\"expressions\":{\"compiled\":%u,"
+           "\"loaded\":%u,\"interpreted\":%u,\"reason\":\"%s\"}}",
+           properties.name, properties.major, properties.minor, static_cast<unsigned long long>(properties.totalGlobalMem), driver / 1000,
+           driver % 1000 / 10, counts.compiled, counts.loaded, counts.interpreted, counts.reason);
   return MMSB_OK;
 }
 
@@ -297,13 +302,14 @@ static int32_t followMirror(Device& device, Exec& exec, PageSlot& slot, const Ra
 
 // ---- steps ------------------------------------------------------------------------------------------------------------------------
 
-static bool hasKernel(u32 op) { return op >= MMSB_OP_COPY && op <= MMSB_OP_TOPK; }
+static bool hasKernel(u32 op) { return op >= MMSB_OP_COPY && op <= MMSB_OP_DISTANCE; }
 
 static void releaseDeviceStep(Device* device, Step& step) {
   DeviceStep* own = deviceStepOf(step);
   if (own == nullptr) return;
   deviceFree(device->pools, own->state, own->stateBytes);
   deviceFree(device->pools, own->code, own->codeBytes);
+  free(own->shadow);
   free(own);
   step.device = nullptr;
 }
@@ -359,6 +365,7 @@ static int32_t prepareDeviceMap(Device& device, Step& step, DeviceStep& own) {
   describeMap(state, static_cast<const EvalInst*>(own.code), data, described);
   own.stateBytes = sizeof described;
   MMSB_TRY(upload(device, &described, sizeof described, &own.state));
+  own.kernel = rtcKernel(step, device.arch);
   return growDeviceScratch(device, mapRegisterBytes(program));
 }
 
@@ -380,6 +387,41 @@ static int32_t prepareDeviceMatmul(Device& device, Step& step, DeviceStep& own) 
   return upload(device, &described, sizeof described, &own.state);
 }
 
+// Scratch for `count` pieces of work of `one` byte each, or for as many as there is room for.
+static int32_t growForPieces(Device& device, u64 one, u64 count) {
+  const u64 all = one * count;
+  return growDeviceScratch(device, all < kSortScratchBytes ? all : one > kSortScratchBytes ? one : kSortScratchBytes);
+}
+
+static int32_t prepareDeviceConcat(Device& device, Step& step, DeviceStep& own) {
+  const Concat& state = *static_cast<const Concat*>(step.state);
+  ConcatDevice described;
+  memset(&described, 0, sizeof described);
+  described.n = state.n;
+  described.inner = state.inner;
+  described.parts = state.parts;
+  for (u32 i = 0; i < state.parts; i++) {
+    const ConcatPart& part = state.part[i];
+    described.part[i] = ConcatDevicePart{part.page->data, part.page->dtype, part.first, part.n};
+  }
+  own.stateBytes = sizeof described;
+  return upload(device, &described, sizeof described, &own.state);
+}
+
+// gather and scatter: the host follows the indices, to know which elements a change leads to.
+static int32_t shadowIndices(Device& device, Step& step, DeviceStep& own) {
+  PageSlot* mirror = nullptr;
+  MMSB_TRY(mirrorOf(device, *slotOf(step.inputs[1]), &mirror));
+  own.shadow = static_cast<Step*>(malloc(sizeof(Step) + step.inputCount * sizeof(Page*)));
+  if (own.shadow == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
+  *own.shadow = step;
+  own.shadow->inputs = reinterpret_cast<Page**>(own.shadow + 1);
+  for (u32 i = 0; i < step.inputCount; i++) own.shadow->inputs[i] = i == 1 ? &mirror->page : step.inputs[i];
+  if (step.op->code != MMSB_OP_SCATTER) return MMSB_OK;
+  const Indexed& g = *static_cast<const Indexed*>(step.state);
+  return growDeviceScratch(device, radixBytes(g.count, 1, 4));
+}
+
 static int32_t prepareDeviceStep(Device* device, Step& step) {
   DeviceStep& own = *deviceStepOf(step);
   if (own.onHost) return MMSB_OK;
@@ -390,9 +432,23 @@ static int32_t prepareDeviceStep(Device* device, Step& step) {
     case MMSB_OP_TOPK: {
       const Topk& state = *static_cast<const Topk*>(step.state);
       if (state.k <= kTopkSearches) return MMSB_OK;
-      const u64 one = paddedLane(state) * sizeof(Candidate), all = one * state.lanes.outer * state.lanes.inner;
-      return growDeviceScratch(*device, all < kTopkScratchBytes ? all : one > kTopkScratchBytes ? one : kTopkScratchBytes);
+      return growForPieces(*device, paddedLane(state) * sizeof(Candidate), u64(state.lanes.outer) * state.lanes.inner);
     }
+    case MMSB_OP_SORT: {
+      const Lanes& lanes = static_cast<const LaneOp*>(step.state)->lanes;
+      if (lanes.n <= kSortShort) return MMSB_OK;
+      return growForPieces(*device, radixBytes(lanes.n, 1, dtypeBytes(step.inputs[0]->dtype) == 8 ? 8 : 4), u64(lanes.outer) * lanes.inner);
+    }
+    case MMSB_OP_WINDOW: {
+      const Window& w = *static_cast<const Window*>(step.state);
+      if (!isLongWindow(step)) return MMSB_OK;
+      return growForPieces(*device, 24 * windowRoom(w), u64(w.lanes.outer) * w.lanes.inner * (w.lanes.n / windowTile(w) + 1));
+    }
+    case MMSB_OP_BINCOUNT:
+    case MMSB_OP_HISTOGRAM: return growDeviceScratch(*device, 4ull * static_cast<const Counting*>(step.state)->bins);
+    case MMSB_OP_CONCAT: return prepareDeviceConcat(*device, step, own);
+    case MMSB_OP_GATHER:
+    case MMSB_OP_SCATTER: return shadowIndices(*device, step, own);
     default: return MMSB_OK;
   }
 }
@@ -441,17 +497,20 @@ static int32_t endSegment(Device& device, Exec& exec) {
     if (runs[t].gap > target.slot->dirty.gap) target.slot->dirty.gap = runs[t].gap;
     rangesNormalise(target.slot->dirty, arena);
   }
-  for (u32 p = 0; p < device.planned.count; p++) {
-    const PlannedStep& planned = device.planned.data[p];
-    const PageSlot* out = slotOf(planned.step->out);
-    logPlanned(exec, planned, isTarget(device, *out) && runs[devicePageOf(out)->target].count != 0);
+  const u32 targets = device.targets.count, planned = device.planned.count;
+  bool* changedOut = static_cast<bool*>(arenaAlloc(arena, planned + 1));
+  if (changedOut == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for the log of an epoch");
+  for (u32 p = 0; p < planned; p++) {
+    const PageSlot* out = slotOf(device.planned.data[p].step->out);
+    changedOut[p] = isTarget(device, *out) && runs[devicePageOf(out)->target].count != 0;
   }
-  const u32 targets = device.targets.count;
   for (u32 t = 0; t < targets; t++) {
     const Target target = device.targets.data[t];
     if (runs[t].count == 0 || target.fromMirror || devicePageOf(target.slot)->mirror == nullptr) continue;
     MMSB_TRY(followMirror(device, exec, *target.slot, runs[t]));
   }
+  // What gather and scatter computed follows from their indices as they are now, in the mirrors.
+  for (u32 p = 0; p < planned; p++) logPlanned(exec, device.planned.data[p], changedOut[p]);
   return beginSegment(device);
 }
 

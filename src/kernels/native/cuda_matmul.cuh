@@ -21,22 +21,6 @@ static const u32 kMatStep = 16;
 static const u32 kMatThreads = 256;
 static const u32 kMatEach = 4;  // rows and columns of a thread
 
-template <class T>
-static __device__ inline T loadAs(u32 to, u32 from, const u8* data, u64 index) {
-  const u64 lane = loadLane(from, data, index);
-  const u64 raw = rawOfLane(to, from == to ? lane : castLane(to, from, lane));
-  T value;
-  memcpy(&value, &raw, sizeof value);
-  return value;
-}
-
-template <class T>
-static __device__ inline u64 laneOfValue(u32 dtype, T value) {
-  u64 raw = 0;
-  memcpy(&raw, &value, sizeof value);
-  return loadLane(dtype, &raw, 0);
-}
-
 template <class T, class S>
 static __global__ void matmulKernel(const MatDevice* step, const u32* rows, const MatTask* tasks, u32 taskCount, StoreSink sink) {
   __shared__ T tileA[kMatStep][kMatTile];

@@ -1,4 +1,5 @@
-// A segment: deltas and steps planned on the host, copied to the device at once, launched in order, and read back at once.
+// A segment: deltas and steps planned on the host, copied to the device at once, launched in order (cuda_launch.cuh), and
+// read back at once.
 //
 // Invariants: while a segment is planned nothing is known of its results, so what may change is a set that holds what does;
 // kernels mark what really did, and afterwards changes, digests and the log of steps are exactly the CPU's. In a segment
@@ -6,9 +7,11 @@
 // side first; device addresses are written into it when its place is final.
 #pragma once
 #include "changes.cuh"
+#include "cuda_lanes.cuh"
 #include "cuda_matmul.cuh"
 #include "cuda_reduce.cuh"
-#include "cuda_select.cuh"
+#include "cuda_rtc.cuh"
+#include "cuda_stencil.cuh"
 #include "device_part.cuh"
 #include "map_cuda.cuh"
 #include "past.cuh"
@@ -29,8 +32,10 @@ struct DevicePage {
 // The device's side of a step; Step::device.
 struct DeviceStep {
   bool onHost;
-  void* state;  // MapDevice, Reduce or MatDevice, on the device
+  Step* shadow;  // the step with inputs in host memory, where its dirty rule reads them
+  void* state;   // MapDevice, Reduce, MatDevice or ConcatDevice, on the device
   void* code;   // of a map
+  void* kernel; // of a map: compiled on the spot, or null
   u64 stateBytes, codeBytes;
   u64 scratchBytes;
   PageSlot* mirroredOut;  // the device page that a step on the host writes through its mirror, or null
@@ -45,7 +50,8 @@ struct Launch {
   u32 target, count;
   u64 work;          // DeviceRanges, of elements or lanes
   u32 workElements;
-  u64 first, second; // pieces; chains and links; rows and tasks
+  u64 first, second; // pieces; chains and links; rows and tasks; where the lanes of a scan begin
+  Range rows;        // that a window reaches, of its lanes
 };
 
 // A step as it goes into the log when its segment has ended.
@@ -76,6 +82,7 @@ struct Device {
   void* scratch;
   u64 scratchBytes;
   u32 blocks;  // of a launch at most
+  u32 arch;    // 90 for compute capability 9.0
   u64 segment;
   List<Launch> launches;
   List<Target> targets;
@@ -142,7 +149,9 @@ static int32_t addTarget(Device& device, PageSlot& slot, const RangeSet& planned
 struct StepDirty {
   RangeSet elements;
   RangeSet rows, columns;  // matmul
-  RangeSet lanes;          // topk
+  RangeSet lanes;          // topk, sort, long windows; of a scan one for each span
+  LaneSpans spans;
+  Range laneRows;          // window: the rows that change, of all lanes
   u64 count;               // of elements computed
 };
 
@@ -182,6 +191,52 @@ static void topkElements(const Topk& state, StepDirty& dirty, Arena& arena) {
   }
 }
 
+// scan and sort: the elements of the lanes that change, from the first that does.
+static void spanElements(const Step& step, bool full, const RangeSet& changed, StepDirty& dirty, Arena& arena) {
+  const LaneOp& op = *static_cast<const LaneOp*>(step.state);
+  const u32 n = op.lanes.n, inner = op.lanes.inner;
+  if (full) spansPush(dirty.spans, 0, op.lanes.outer * inner, 0, arena);
+  else dirty.spans = dirtySpans(op, changed, step.op->code == MMSB_OP_SORT, arena);
+  BoxSink sink = makeBoxSink(dirty.elements, arena, extentOf3(op.lanes.outer, n, inner));
+  dirty.lanes.data = static_cast<Range*>(arenaAlloc(arena, u64(dirty.spans.count) * sizeof(Range)));
+  if (dirty.lanes.data == nullptr) return;
+  for (u32 i = 0; i < dirty.spans.count; i++) {
+    const LaneSpan span = dirty.spans.data[i];
+    dirty.count += u64(span.count) * (n - span.from);
+    dirty.lanes.data[dirty.lanes.count++] = Range{span.lane, span.count};
+    u32 lane = span.lane;
+    const u32 end = span.lane + span.count;
+    while (lane < end) {  // slab by slab, or whole slabs together
+      const u32 column = lane % inner, room = inner - column < end - lane ? inner - column : end - lane;
+      const u32 slabs = column == 0 && end - lane >= inner ? (end - lane) / inner : 0;
+      const u32 first = lane / inner;
+      if (slabs != 0) pushBox(sink, Box{{first, span.from, 0}, {first + slabs, n, inner}});
+      else pushBox(sink, Box{{first, span.from, column}, {first + 1, n, column + room}});
+      lane += slabs != 0 ? slabs * inner : room;
+    }
+  }
+}
+
+// A long window: the lanes of its elements, and the rows between the first and the last of any.
+static void windowLanes(const Step& step, StepDirty& dirty, Arena& arena) {
+  const Window& w = *static_cast<const Window*>(step.state);
+  u32 first = w.lanes.n, end = 0;
+  eachBox(extentOf3(w.lanes.outer, w.lanes.n, w.lanes.inner), dirty.elements, [&](const Box& box) {
+    first = box.lo[1] < first ? box.lo[1] : first;
+    end = box.hi[1] > end ? box.hi[1] : end;
+    if (box.hi[2] - box.lo[2] == w.lanes.inner) {
+      return rangesPush(dirty.lanes, box.lo[0] * w.lanes.inner, (box.hi[0] - box.lo[0]) * w.lanes.inner, arena);
+    }
+    for (u32 o = box.lo[0]; o < box.hi[0]; o++) rangesPush(dirty.lanes, o * w.lanes.inner + box.lo[2], box.hi[2] - box.lo[2], arena);
+  });
+  rangesNormalise(dirty.lanes, arena);
+  dirty.laneRows = Range{first, end - first};
+}
+
+static inline bool isLongWindow(const Step& step) {
+  return step.op->code == MMSB_OP_WINDOW && static_cast<const Window*>(step.state)->size > kWindowShort;
+}
+
 // `changed[i]`: what changed of input i, or null. Canonical sets.
 static StepDirty stepDirty(const Step& step, bool full, const RangeSet* const* changed, Arena& arena) {
   StepDirty dirty;
@@ -209,14 +264,21 @@ static StepDirty stepDirty(const Step& step, bool full, const RangeSet* const* c
     rangesNormalise(dirty.elements, arena);
     return dirty;
   }
+  if (step.op->code == MMSB_OP_SCAN || step.op->code == MMSB_OP_SORT) {
+    spanElements(step, full, full ? dirty.elements : *changed[0], dirty, arena);
+    rangesNormalise(dirty.elements, arena);
+    return dirty;
+  }
+  const Step& seen = deviceStepOf(step)->shadow != nullptr ? *deviceStepOf(step)->shadow : step;
   if (full) rangesPush(dirty.elements, 0, step.out->elements, arena);
   for (u32 i = 0; !full && i < step.inputCount; i++) {
     if (changed[i] == nullptr) continue;
     if (step.op->dirty == nullptr) rangesPush(dirty.elements, 0, step.out->elements, arena);
-    else step.op->dirty(step, i, *changed[i], dirty.elements, arena);
+    else step.op->dirty(seen, i, *changed[i], dirty.elements, arena);
   }
   rangesNormalise(dirty.elements, arena);
   dirty.count = rangesElements(dirty.elements);
+  if (isLongWindow(step)) windowLanes(step, dirty, arena);
   return dirty;
 }
 
@@ -416,7 +478,7 @@ static int32_t planChains(Device& device, const DeltaGroup& group, u32 target, u
                               reinterpret_cast<const DeltaLink*>(sortedAt), count, target};
   u64 at;
   MMSB_TRY(twinPut(device.stage, &chains, sizeof chains, &at));
-  return listPush(device.launches, Launch{LAUNCH_CHAINS, nullptr, target, order.count, 0, count, at, 0});
+  return listPush(device.launches, Launch{LAUNCH_CHAINS, nullptr, target, order.count, 0, count, at, 0, {0, 0}});
 }
 
 static int32_t planPageDeltas(Device& device, PageSlot& slot, const DeltaGroup& group, List<DeltaPiece>& pieces, Arena& arena) {
@@ -475,7 +537,7 @@ static int32_t planDeltas(Device& device, Exec& exec, const DeltaList& list, con
   u64 at = 0;
   if (status == MMSB_OK && pieces.count != 0) status = twinPut(device.stage, pieces.data, pieces.count * sizeof(DeltaPiece), &at);
   if (status == MMSB_OK && pieces.count != 0) {
-    status = listPush(device.launches, Launch{LAUNCH_DELTAS, nullptr, 0, pieces.count, 0, 0, at, 0});
+    status = listPush(device.launches, Launch{LAUNCH_DELTAS, nullptr, 0, pieces.count, 0, 0, at, 0, {0, 0}});
   }
   free(pieces.data);
   return status;
@@ -507,7 +569,7 @@ static int32_t planMirror(Device& device, PageSlot& slot, const PageSlot& mirror
   }
   u64 at = 0;
   if (status == MMSB_OK) status = twinPut(device.stage, pieces.data, pieces.count * sizeof(DeltaPiece), &at);
-  if (status == MMSB_OK) status = listPush(device.launches, Launch{LAUNCH_DELTAS, nullptr, 0, pieces.count, 0, 0, at, 0});
+  if (status == MMSB_OK) status = listPush(device.launches, Launch{LAUNCH_DELTAS, nullptr, 0, pieces.count, 0, 0, at, 0, {0, 0}});
   free(pieces.data);
   return status;
 }
@@ -524,7 +586,12 @@ static int32_t planMatmul(Device& device, Step& step, u32 target, const RangeSet
   tiles.rows = stagedHost<u32>(device, rowsAt);
   tiles.tasks = stagedHost<MatTask>(device, tasksAt);
   fillTiles(m, rows, tiles);
-  return listPush(device.launches, Launch{LAUNCH_STEP, &step, target, tiles.taskCount, 0, 0, rowsAt, tasksAt});
+  return listPush(device.launches, Launch{LAUNCH_STEP, &step, target, tiles.taskCount, 0, 0, rowsAt, tasksAt, {0, 0}});
+}
+
+static inline bool takesLanes(const Step& step) {
+  const u32 code = step.op->code;
+  return code == MMSB_OP_TOPK || code == MMSB_OP_SORT || code == MMSB_OP_SCAN || isLongWindow(step);
 }
 
 static int32_t planStepWork(Device& device, Step& step, const StepDirty& dirty) {
@@ -536,8 +603,12 @@ static int32_t planStepWork(Device& device, Step& step, const StepDirty& dirty) 
     for (u32 i = 0; i < dirty.columns.count; i++) MMSB_TRY(planMatmul(device, step, target, dirty.rows, true, dirty.columns.data[i]));
     return MMSB_OK;
   }
-  Launch launch = {LAUNCH_STEP, &step, target, 0, 0, 0, 0, 0};
-  MMSB_TRY(stageRanges(device, step.op->code == MMSB_OP_TOPK ? dirty.lanes : dirty.elements, &launch.work, &launch.workElements));
+  Launch launch = {LAUNCH_STEP, &step, target, 0, 0, 0, 0, 0, dirty.laneRows};
+  if (step.op->code == MMSB_OP_SCAN) {
+    MMSB_TRY(twinPut(device.stage, nullptr, 4ull * dirty.spans.count, &launch.first));
+    for (u32 i = 0; i < dirty.spans.count; i++) stagedHost<u32>(device, launch.first)[i] = dirty.spans.data[i].from;
+  }
+  MMSB_TRY(stageRanges(device, takesLanes(step) ? dirty.lanes : dirty.elements, &launch.work, &launch.workElements));
   return listPush(device.launches, launch);
 }
 
@@ -547,7 +618,10 @@ static int32_t planStep(Device& device, Exec& exec, Step& step, bool full) {
   RangeSet joined[64];
   if (step.inputCount > 64) return fail(MMSB_ERR_INTERNAL, "a step of %u inputs", step.inputCount);
   for (u32 i = 0; i < step.inputCount; i++) changed[i] = plannedChanges(device, exec, step.inputs[i], &joined[i], arena);
-  const StepDirty dirty = stepDirty(step, full, changed, arena);
+  // Where indices may change in this segment it is not known yet which elements they lead to.
+  const bool unknown = deviceStepOf(step)->shadow != nullptr && isTarget(device, *slotOf(step.inputs[1])) &&
+                       devicePageOf(slotOf(step.inputs[1]))->planned.count != 0;
+  const StepDirty dirty = stepDirty(step, full || unknown, changed, arena);
   if (dirty.elements.count == 0 && !full) return MMSB_OK;
   MMSB_TRY(listPush(device.planned, PlannedStep{&step, full, false, 0}));
   return dirty.elements.count == 0 ? MMSB_OK : planStepWork(device, step, dirty);
@@ -560,200 +634,6 @@ static int32_t planBefore(Device& device, Exec& exec, Step& step, bool full) {
   if (dirty.elements.count == 0) return MMSB_OK;
   MMSB_TRY(listPush(device.planned, PlannedStep{&step, full, true, rangesElements(dirty.elements)}));
   return planStepWork(device, step, dirty);
-}
-
-// ---- launching ------------------------------------------------------------------------------------------------------------------------
-
-static inline u32 blocksFor(const Device& device, u64 items) { return items < device.blocks ? (items == 0 ? 1 : u32(items)) : device.blocks; }
-
-static void launchReduce(Device& device, const Launch& launch, const StoreSink& sink) {
-  const Step& step = *launch.step;
-  const Reduce& r = *static_cast<const Reduce*>(step.state);
-  const DeviceStep& own = *deviceStepOf(step);
-  const Reduce* state = static_cast<const Reduce*>(own.state);
-  const DeviceRanges* work = staged<DeviceRanges>(device, launch.work);
-  const u8* input = step.inputs[0]->data;
-  const u32 perBlock = kReduceThreads / 32;
-  if (r.blocks <= 1) {
-    MMSB_LAUNCH(reduceShortKernel, blocksFor(device, (u64(launch.workElements) + perBlock - 1) / perBlock), kReduceThreads, device.stream, state,
-                input, work, sink);
-    return;
-  }
-  u64 partials = 1;
-  for (u64 count = r.blocks; count > 1; count = (count + 1) / 2) partials += count;
-  Partial* trees = static_cast<Partial*>(device.scratch);
-  const u64 room = device.scratchBytes / (partials * sizeof(Partial));  // at least one: prepareStep has seen to it
-  for (u64 first = 0; first < launch.workElements; first += room) {
-    const u32 numbers = u32(launch.workElements - first < room ? launch.workElements - first : room);
-    MMSB_LAUNCH(reduceBlocksKernel, blocksFor(device, (numbers * r.blocks + perBlock - 1) / perBlock), kReduceThreads, device.stream, state,
-                input, work, trees, partials, u32(first), numbers);
-    MMSB_LAUNCH(reduceClimbKernel, blocksFor(device, numbers), kReduceThreads, device.stream, state, work, trees, partials, u32(first),
-                numbers, sink);
-  }
-}
-
-static u64 paddedLane(const Topk& state) {
-  u64 padded = 1;
-  while (padded < state.lanes.n) padded *= 2;
-  return padded;
-}
-
-static void launchTopk(Device& device, const Launch& launch, const StoreSink& sink) {
-  const Step& step = *launch.step;
-  const Topk& state = *static_cast<const Topk*>(step.state);
-  const DeviceRanges* work = staged<DeviceRanges>(device, launch.work);
-  const Page& input = *step.inputs[0];
-  if (state.k <= kTopkSearches) {
-    MMSB_LAUNCH(topkSearchKernel, blocksFor(device, launch.workElements), kSelectThreads, device.stream, state, input.data, u32(input.dtype),
-                work, sink);
-    return;
-  }
-  const u64 padded = paddedLane(state), room = device.scratchBytes / (padded * sizeof(Candidate));
-  const u64 blocks = launch.workElements < room ? launch.workElements : room;
-  MMSB_LAUNCH(topkSortKernel, blocksFor(device, blocks), kSelectThreads, device.stream, state, input.data, u32(input.dtype), work,
-              static_cast<Candidate*>(device.scratch), padded, sink);
-}
-
-static void launchStep(Device& device, const Launch& launch, const DeviceMarks& marks) {
-  Step& step = *launch.step;
-  const DeviceStep& own = *deviceStepOf(step);
-  const StoreSink sink = {marks, launch.target, step.natural};
-  const Page& input = *step.inputs[0];
-  switch (step.op->code) {
-    case MMSB_OP_COPY:
-    case MMSB_OP_CAST:
-      MMSB_LAUNCH(copyKernel, blocksFor(device, (u64(launch.workElements) + kThreads - 1) / kThreads), kThreads, device.stream,
-                  staged<DeviceRanges>(device, launch.work), input.data, u32(input.dtype), sink);
-      return;
-    case MMSB_OP_MAP:
-      launchMap(*static_cast<const MapState*>(step.state)->program, static_cast<const MapDevice*>(own.state),
-                staged<MapWork>(device, launch.work), blocksFor(device, (u64(launch.workElements) + kMapThreads - 1) / kMapThreads),
-                static_cast<u64*>(device.scratch), sink, device.stream);
-      return;
-    case MMSB_OP_REDUCE: return launchReduce(device, launch, sink);
-    case MMSB_OP_MATMUL:
-      return launchMatmul(*static_cast<const Matmul*>(step.state), static_cast<const MatDevice*>(own.state), staged<u32>(device, launch.first),
-                          staged<MatTask>(device, launch.second), launch.count, sink, device.blocks, device.stream);
-    case MMSB_OP_QUANTILE:
-      MMSB_LAUNCH(quantileKernel, blocksFor(device, launch.workElements), kSelectThreads, device.stream,
-                  *static_cast<const Quantile*>(step.state), input.data, u32(input.dtype), staged<DeviceRanges>(device, launch.work), sink);
-      return;
-    default: return launchTopk(device, launch, sink);
-  }
-}
-
-// Chunks that may change, in the order of targets and of chunks.
-static int32_t listChunks(Device& device) {
-  for (u32 t = 0; t < device.targets.count; t++) {
-    Target& target = device.targets.data[t];
-    const RangeSet& planned = devicePageOf(target.slot)->planned;
-    const u32 perChunk = kChunkBytes / dtypeBytes(target.slot->page.dtype);
-    target.firstChunk = device.chunks.count;
-    u64 next = 0;
-    for (u32 i = 0; i < planned.count; i++) {
-      const Range range = planned.data[i];
-      const u64 last = (u64(range.start) + range.count - 1) / perChunk;
-      for (u64 chunk = range.start / perChunk > next ? range.start / perChunk : next; chunk <= last; chunk++) {
-        MMSB_TRY(listPush(device.chunks, DeviceChunk{t, u32(chunk)}));
-      }
-      next = last + 1 > next ? last + 1 : next;
-    }
-    target.chunkCount = device.chunks.count - target.firstChunk;
-  }
-  return MMSB_OK;
-}
-
-// The staging buffer has its final place: offsets become device addresses.
-static void seal(Device& device) {
-  for (u32 i = 0; i < device.launches.count; i++) {
-    const Launch& launch = device.launches.data[i];
-    if (launch.kind == LAUNCH_DELTAS) {
-      DeltaPiece* pieces = stagedHost<DeltaPiece>(device, launch.first);
-      for (u32 p = 0; p < launch.count; p++) {
-        rebase(device, pieces[p].values);
-        if (pieces[p].indices != nullptr) rebase(device, pieces[p].indices);
-      }
-    } else if (launch.kind == LAUNCH_CHAINS) {
-      DeltaChains* chains = stagedHost<DeltaChains>(device, launch.first);
-      DeltaLink* links = stagedHost<DeltaLink>(device, reinterpret_cast<u64>(chains->links));
-      for (u32 l = 0; l < launch.count; l++) rebase(device, links[l].value);
-      rebase(device, chains->elements);
-      rebase(device, chains->first);
-      rebase(device, chains->links);
-    } else if (launch.workElements != 0) {
-      sealRanges(device, launch.work);
-    }
-  }
-}
-
-// Results: two sums for each target, then the marks of the chunks.
-static inline u64 marksOffset(const Device& device) { return (16ull * device.targets.count + 63) & ~63ull; }
-
-static int32_t runSegment(Device& device) {
-  MMSB_TRY(listChunks(device));
-  u64 targetsAt, chunksAt;
-  MMSB_TRY(twinPut(device.stage, device.chunks.data, u64(device.chunks.count) * sizeof(DeviceChunk), &chunksAt));
-  MMSB_TRY(twinPut(device.stage, nullptr, u64(device.targets.count) * sizeof(DeviceTarget), &targetsAt));
-  const u64 resultBytes = marksOffset(device) + 4ull * kChunkMarkWords * device.chunks.count;
-  MMSB_TRY(twinReserve(device.result, resultBytes));
-  for (u32 t = 0; t < device.targets.count; t++) {
-    const PageSlot& slot = *device.targets.data[t].slot;
-    const DeviceTarget target = {slot.page.data, slot.hashes, devicePageOf(&slot)->chunkSlot, slot.page.bytes,
-                                 reinterpret_cast<u64*>(device.result.device) + 2 * t, slot.page.dtype, t};
-    stagedHost<DeviceTarget>(device, targetsAt)[t] = target;
-  }
-  seal(device);
-  MMSB_CUDA(cudaMemcpyAsync(device.stage.device, device.stage.host, device.stage.used, cudaMemcpyHostToDevice, device.stream));
-  MMSB_CUDA(cudaMemsetAsync(device.result.device, 0, resultBytes, device.stream));
-  const DeviceMarks marks = {staged<DeviceTarget>(device, targetsAt), staged<DeviceChunk>(device, chunksAt),
-                             reinterpret_cast<u32*>(device.result.device + marksOffset(device)), device.chunks.count};
-  if (marks.chunkCount != 0) {
-    MMSB_LAUNCH(chunkSlotKernel, blocksFor(device, (u64(marks.chunkCount) + kThreads - 1) / kThreads), kThreads, device.stream, marks);
-  }
-  for (u32 i = 0; i < device.launches.count; i++) {
-    const Launch& launch = device.launches.data[i];
-    if (launch.kind == LAUNCH_DELTAS) {
-      MMSB_LAUNCH(deltaKernel, blocksFor(device, launch.count), kThreads, device.stream, marks, staged<DeltaPiece>(device, launch.first),
-                  launch.count);
-    } else if (launch.kind == LAUNCH_CHAINS) {
-      const DeltaChains chains = *stagedHost<DeltaChains>(device, launch.first);
-      MMSB_LAUNCH(chainKernel, blocksFor(device, (u64(chains.count) + kThreads - 1) / kThreads), kThreads, device.stream, marks, chains);
-    } else {
-      launchStep(device, launch, marks);
-    }
-  }
-  if (marks.chunkCount != 0) {
-    MMSB_LAUNCH(digestKernel, blocksFor(device, marks.chunkCount), kThreads, device.stream, marks, device.keys, 0u);
-  }
-  MMSB_CUDA(cudaGetLastError());
-  MMSB_CUDA(cudaMemcpyAsync(device.result.host, device.result.device, resultBytes, cudaMemcpyDeviceToHost, device.stream));
-  MMSB_CUDA(cudaStreamSynchronize(device.stream));
-  return MMSB_OK;
-}
-
-// ---- reading back -----------------------------------------------------------------------------------------------------------------------
-
-// The runs of marked elements of a target, ascending.
-static RangeSet markedRuns(const Device& device, const Target& target, Arena& arena) {
-  RangeSet runs = emptySet();
-  const u32* marks = reinterpret_cast<const u32*>(device.result.host + marksOffset(device));
-  const u32 size = dtypeBytes(target.slot->page.dtype), perChunk = kChunkBytes / size;
-  for (u32 c = 0; c < target.chunkCount; c++) {
-    const u32 slot = target.firstChunk + c;
-    const u32* words = marks + u64(slot) * kChunkMarkWords;
-    const u32 base = device.chunks.data[slot].chunk * perChunk;
-    for (u32 w = 0; w < kChunkMarkWords / size; w++) {
-      u32 word = words[w];
-      while (word != 0) {
-        const u32 first = u32(__builtin_ctz(word));
-        const u32 rest = ~(word >> first);
-        const u32 run = rest == 0 ? 32 - first : u32(__builtin_ctz(rest));
-        rangesPushAscending(runs, base + 32 * w + first, run, arena);
-        word = first + run >= 32 ? 0 : word >> (first + run) << (first + run);
-      }
-    }
-  }
-  return runs;
 }
 
 }  // namespace MMSB_NS

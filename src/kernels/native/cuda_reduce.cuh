@@ -11,12 +11,6 @@ namespace MMSB_NS {
 
 static const u32 kReduceThreads = 256;
 
-// Element of the input as a word of the accumulator's class.
-static __device__ inline u64 wideWord(const Reduce& r, const u8* input, u64 index) {
-  return castLane(r.wide == U64 && (r.dtype == I8 || r.dtype == I16 || r.dtype == I32 || r.dtype == I64) ? u32(I64) : u32(r.wide), r.dtype,
-                  loadLane(r.dtype, input, index));
-}
-
 template <class W>
 static __device__ inline W joinLanes(u32 fn, W a, W b) {
   switch (fn) {
@@ -45,7 +39,7 @@ static __device__ inline W foldWarp(u32 fn, W value, u32 lanes) {
 template <class W>
 static __device__ Partial warpPartial(const Reduce& r, const u8* input, u32 start, u64 first, u32 count) {
   const u32 lane = threadIdx.x % 32, lanes = count < 32 ? count : 32;
-  const auto at = [&](u32 i) { return wordAs<W>(wideWord(r, input, start + laneOffset(r.reduced, r.reducedCount, first + i))); };
+  const auto at = [&](u32 i) { return wordAs<W>(wideWordOf(r.wide, r.dtype, input, start + laneOffset(r.reduced, r.reducedCount, first + i))); };
   Partial partial = {0, 0, count};
   if (isTruth(r.fn)) {
     u64 sum = 0;

@@ -1,45 +1,14 @@
-// How device code changes pages: compare, write, mark what changed; and the digest of the chunks marked.
+// Kernels that apply deltas, copy, hash and pack, and how others read elements.
 //
-// Invariants: as on the CPU (store.cuh): a mark for exactly the elements whose bytes differ, the page's padding stays zero.
-// In one segment (cuda_plan.cuh) an element is written by one thread at most. Chunks that may change are known
-// beforehand: the list of `DeviceChunk`s; a page's chunkSlot says which of them a chunk is.
+// Invariants: bytes, marks and hashes are those of the CPU (store.cuh).
 #pragma once
 #include "cuda_memory.cuh"
+#include "cuda_sink.cuh"
 #include "digest.cuh"
 #include "eval.cuh"
 #include "frame.cuh"
 
 namespace mmsb {
-
-struct DeviceChunk {
-  u32 page;   // index in the table of DeviceTargets
-  u32 chunk;  // of the page
-};
-
-// A page that a segment may write, in device memory.
-struct DeviceTarget {
-  u8* data;
-  u64* hashes;
-  u32* chunkSlot;
-  u64 bytes;
-  u64* sums;  // two: what is to be added to the page's digest
-  u32 dtype, number;
-};
-
-// What kernels that write need: the targets, the chunks that may change, and a bit for each of their elements.
-struct DeviceMarks {
-  const DeviceTarget* targets;
-  const DeviceChunk* chunks;
-  u32* bits;  // kChunkMarkWords for each chunk
-  u32 chunkCount;
-};
-
-// Work by the number: number n stands for an element of one of the ranges (as MapWork, which it is passed as).
-struct DeviceRanges {
-  u32 rangeCount, elements;
-  const Range* ranges;
-  const u32* first;
-};
 
 // A piece of a delta: elements that lie side by side, or at `indices`.
 struct DeltaPiece {
@@ -64,37 +33,8 @@ struct DeltaChains {
 
 namespace MMSB_NS {
 
-static const u32 kChunkMarkWords = kChunkBytes / 32;  // one byte elements have most
 static const u32 kThreads = 256;
 static const u32 kPieceElements = 16384;
-
-// ---- elements as raw bits ---------------------------------------------------------------------------------------------
-
-static __device__ inline u64 loadRaw(u32 size, const void* data, u64 index) {
-  switch (size) {
-    case 1: return static_cast<const u8*>(data)[index];
-    case 2: return static_cast<const u16*>(data)[index];
-    case 4: return static_cast<const u32*>(data)[index];
-    default: return static_cast<const u64*>(data)[index];
-  }
-}
-static __device__ inline void storeRaw(u32 size, void* data, u64 index, u64 raw) {
-  switch (size) {
-    case 1: static_cast<u8*>(data)[index] = u8(raw); break;
-    case 2: static_cast<u16*>(data)[index] = u16(raw); break;
-    case 4: static_cast<u32*>(data)[index] = u32(raw); break;
-    default: static_cast<u64*>(data)[index] = raw;
-  }
-}
-
-static MMSB_HD inline u64 rawMask(u32 size) { return size == 8 ? ~0ull : (1ull << (8 * size)) - 1; }
-
-// The bits an element holds for a lane (eval.cuh): truncated, NaN canonical.
-static MMSB_HD inline u64 rawOfLane(u32 dtype, u64 lane) {
-  if (dtype == F32) return bitsOf(canonical(f32Of(u32(lane))));
-  if (dtype == F64) return bitsOf(canonical(f64Of(lane)));
-  return lane & rawMask(dtypeBytes(dtype));
-}
 
 template <class T>
 static MMSB_HD inline T mergeFloat(u32 merge, T a, T b) {
@@ -122,42 +62,33 @@ static MMSB_HD inline u64 mergeRaw(u32 dtype, u32 merge, u64 now, u64 value) {
   return less == (merge == MERGE_MIN) ? now : value;
 }
 
-// ---- writing ------------------------------------------------------------------------------------------------------------
+// ---- elements in a dtype of computing ------------------------------------------------------------------------------------
 
-static __device__ inline void markElement(const DeviceMarks& marks, const DeviceTarget& target, u32 element) {
-  const u32 perChunk = kChunkBytes / dtypeBytes(target.dtype);
-  const u32 chunk = element / perChunk, inChunk = element % perChunk;
-  const u32 slot = target.chunkSlot[chunk];
-  if (slot >= marks.chunkCount || marks.chunks[slot].page != target.number || marks.chunks[slot].chunk != chunk) return;
-  atomicOr(&marks.bits[u64(slot) * kChunkMarkWords + inChunk / 32], 1u << (inChunk % 32));
+template <class T>
+static __device__ inline T loadAs(u32 to, u32 from, const u8* data, u64 index) {
+  const u64 lane = loadLane(from, data, index);
+  const u64 raw = rawOfLane(to, from == to ? lane : castLane(to, from, lane));
+  T value;
+  memcpy(&value, &raw, sizeof value);
+  return value;
 }
 
-static __device__ inline void putRaw(const DeviceMarks& marks, const DeviceTarget& target, u32 element, u64 raw) {
-  const u32 size = dtypeBytes(target.dtype);
-  if (loadRaw(size, target.data, element) == raw) return;
-  storeRaw(size, target.data, element, raw);
-  markElement(marks, target, element);
+template <class T>
+static __device__ inline u64 laneOfValue(u32 dtype, T value) {
+  u64 raw = 0;
+  memcpy(&raw, &value, sizeof value);
+  return loadLane(dtype, &raw, 0);
 }
 
-// What steps write through: a lane of dtype `natural` for an element of the page.
-struct StoreSink {
-  DeviceMarks marks;
-  u32 target, natural;
-  __device__ void operator()(u32 element, u64 lane) const {
-    const DeviceTarget& page = marks.targets[target];
-    putRaw(marks, page, element, rawOfLane(page.dtype, natural == page.dtype ? lane : castLane(page.dtype, natural, lane)));
-  }
-};
+// An element as a word of a class of accumulators: I64, U64 or F64; signed ones wrap into U64.
+static __device__ inline u64 wideWordOf(u32 wide, u32 dtype, const void* data, u64 index) {
+  const bool isSigned = dtype == I8 || dtype == I16 || dtype == I32 || dtype == I64;
+  return castLane(wide == U64 && isSigned ? u32(I64) : wide, dtype, loadLane(dtype, data, index));
+}
 
-// The element that work number `number` stands for.
-static __device__ inline u32 elementOf(const DeviceRanges& work, u32 number) {
-  u32 low = 0, high = work.rangeCount;
-  while (high - low > 1) {
-    const u32 middle = (low + high) / 2;
-    if (work.first[middle] <= number) low = middle;
-    else high = middle;
-  }
-  return work.ranges[low].start + (number - work.first[low]);
+// Such a word as a lane of dtype `natural`; sums of signed integers are kept as U64.
+static __device__ inline u64 narrowWord(u32 natural, u32 wide, u64 word) {
+  return natural == wide || (natural == I64 && wide == U64) ? word : castLane(natural, wide, word);
 }
 
 // ---- kernels --------------------------------------------------------------------------------------------------------------
@@ -176,10 +107,18 @@ static __global__ void deltaKernel(DeviceMarks marks, const DeltaPiece* pieces, 
     const DeltaPiece piece = pieces[p];
     const DeviceTarget& target = marks.targets[piece.target];
     const u32 size = dtypeBytes(target.dtype);
-    for (u32 i = threadIdx.x; i < piece.count; i += blockDim.x) {
-      const u32 element = piece.indices != nullptr ? piece.indices[i] : piece.start + i;
-      const u64 value = loadRaw(size, piece.values, i);
-      putRaw(marks, target, element, mergeRaw(target.dtype, piece.merge, loadRaw(size, target.data, element), value));
+    // Side by side, elements are taken so that a warp has those of one word of marks.
+    const u32 shift = piece.indices != nullptr ? 0 : piece.start % 32;
+    for (u32 base = threadIdx.x - threadIdx.x % 32; base < piece.count + shift; base += blockDim.x) {
+      const u32 i = base + threadIdx.x % 32 - shift;
+      u32 element = piece.start + i;
+      bool changed = false;
+      if (i < piece.count) {
+        if (piece.indices != nullptr) element = piece.indices[i];
+        const u64 value = loadRaw(size, piece.values, i);
+        changed = replaceRaw(size, target.data, element, mergeRaw(target.dtype, piece.merge, loadRaw(size, target.data, element), value));
+      }
+      markWarp(marks, target, element, changed);
     }
   }
 }
@@ -198,11 +137,7 @@ static __global__ void chainKernel(DeviceMarks marks, DeltaChains chains) {
 }
 
 static __global__ void copyKernel(const DeviceRanges* work, const u8* from, u32 dtype, StoreSink sink) {
-  const u32 threads = gridDim.x * blockDim.x;
-  for (u64 number = blockIdx.x * blockDim.x + threadIdx.x; number < work->elements; number += threads) {
-    const u32 element = elementOf(*work, u32(number));
-    sink(element, loadLane(dtype, from, element));
-  }
+  eachByWarp(*work, [&](bool valid, u32 element) { sink.warp(valid, element, valid ? loadLane(dtype, from, element) : 0); });
 }
 
 // The NH hash of a chunk by one block; `shared` has two words per warp. Thread 0 gets the result.

@@ -13,7 +13,6 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kChunkBytes = 4096;
 static const u32 kChunkWords = kChunkBytes / 8;
 static const u32 kKeyShift = 8;  // u32 keys between the first hash word's and the second's
 static const u32 kKeyCount = kChunkBytes / 4 + kKeyShift;

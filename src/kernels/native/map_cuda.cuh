@@ -2,38 +2,17 @@
 //
 // Invariants: it runs the evaluator of eval.cuh, so its bits are those of the CPU. What varies from epoch to epoch (which
 // elements) is read from device memory, so that a launch can be captured in a graph. Where results go is the caller's:
-// a Sink is called as sink(element, lane). Must not know how results are compared, stored or hashed.
+// a Sink is called as sink.warp(valid, element, lane) by whole warps. Must not know how results are compared, stored or hashed.
 //
 // Use: describeMap() fills a MapDevice on the host from a prepared step and device addresses; the caller copies it and the
 // EvalInst array to the device; launchMap() runs it.
 #pragma once
 #include "cuda_api.cuh"
 #include "eval.cuh"
+#include "map_device.cuh"
 #include "map_state.cuh"
 
 namespace mmsb {
-
-struct MapDeviceInput {
-  const void* data;
-  u32 mode;  // MapMode
-  u32 stride[8];
-};
-
-// A step as the kernel reads it, in device memory.
-struct MapDevice {
-  const EvalInst* code;
-  u32 count, result;
-  u32 rank;
-  u32 inner[9];
-  MapDeviceInput inputs[kIrMaxInputs];
-};
-
-// Which elements to compute, in device memory: range i holds the results numbered first[i], first[i] + 1, ...
-struct MapWork {
-  u32 rangeCount, elements;
-  const Range* ranges;
-  const u32* first;
-};
 
 namespace MMSB_NS {
 
@@ -69,64 +48,32 @@ static inline void describeMap(const MapState& state, const EvalInst* code, cons
   }
 }
 
-static __device__ inline u64 mapSource(const MapDevice& map, const MapDeviceInput& input, u32 element) {
-  if (input.mode == MAP_SAME) return element;
-  if (input.mode != MAP_STRIDED) return 0;
-  u64 at = 0;
-  for (u32 d = 0; d < map.rank; d++) {
-    const u32 below = map.inner[d + 1], index = element / below;
-    element -= index * below;
-    at += u64(index) * input.stride[d];
-  }
-  return at;
-}
-
-// The output element that result `number` is for.
-static __device__ inline u32 mapElement(const MapWork& work, u32 number) {
-  u32 low = 0, high = work.rangeCount;
-  while (high - low > 1) {
-    const u32 middle = (low + high) / 2;
-    if (work.first[middle] <= number) low = middle;
-    else high = middle;
-  }
-  return work.ranges[low].start + (number - work.first[low]);
-}
-
 template <class Registers, class Sink>
-static __device__ inline void mapLoop(const MapDevice& map, const MapWork& work, Registers registers, const Sink& sink) {
-  const u32 threads = gridDim.x * blockDim.x;
-  for (u64 number = blockIdx.x * blockDim.x + threadIdx.x; number < work.elements; number += threads) {
-    const u32 element = mapElement(work, u32(number));
+static __device__ inline void mapLoop(const MapDevice& map, const DeviceRanges& work, Registers registers, const Sink& sink) {
+  eachByWarp(work, [&](bool valid, u32 element) {
     const auto load = [&](u32 input, u32 dtype) {
       return loadLane(dtype, map.inputs[input].data, mapSource(map, map.inputs[input], element));
     };
-    sink(element, evaluate(map.code, map.count, map.result, registers, load));
-  }
+    sink.warp(valid, element, valid ? evaluate(map.code, map.count, map.result, registers, load) : 0);
+  });
 }
 
 template <class Sink>
-static __global__ void mapKernel(const MapDevice* map, const MapWork* work, Sink sink) {
+static __global__ void mapKernel(const MapDevice* map, const DeviceRanges* work, Sink sink) {
   u64 registers[kMapLocalRegisters];
   mapLoop(*map, *work, &registers[0], sink);
 }
 
 template <class Sink>
-static __global__ void mapKernelShared(const MapDevice* map, const MapWork* work, u64* registers, Sink sink) {
+static __global__ void mapKernelShared(const MapDevice* map, const DeviceRanges* work, u64* registers, Sink sink) {
   const u32 thread = blockIdx.x * blockDim.x + threadIdx.x;
   mapLoop(*map, *work, MapSharedRegisters{registers + thread, gridDim.x * blockDim.x}, sink);
 }
 
-// Writes results to where the page's elements are, comparing nothing.
-struct MapPlainSink {
-  void* out;
-  u32 dtype;
-  __device__ void operator()(u32 element, u64 lane) const { storeLane(dtype, out, element, lane); }
-};
-
 // `map` and `work` are device addresses; `blocks` bounds the grid (a few per multiprocessor); `registers` has
 // mapRegisterBytes() bytes.
 template <class Sink>
-static void launchMap(const Program& p, const MapDevice* map, const MapWork* work, u32 blocks, u64* registers, Sink sink,
+static void launchMap(const Program& p, const MapDevice* map, const DeviceRanges* work, u32 blocks, u64* registers, Sink sink,
                       cudaStream_t stream) {
   if (p.evalRegisters <= kMapLocalRegisters) {
     MMSB_LAUNCH(mapKernel<Sink>, blocks, kMapThreads, stream, map, work, sink);

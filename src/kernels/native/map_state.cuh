@@ -62,13 +62,6 @@ struct Program {
   u64 jitBytes;     // of memory behind it
 };
 
-enum MapMode : u32 {
-  MAP_UNUSED,   // the expression does not read it
-  MAP_SAME,     // element i for element i of the output
-  MAP_SCALAR,   // one element for all
-  MAP_STRIDED,  // broadcast along some dimensions
-};
-
 struct MapInput {
   u32 mode;
   u32 elementBytes;

@@ -10,7 +10,7 @@
 // Methods: Muller, "Elementary Functions"; W. J. Cody and W. Waite (argument reduction with split constants); M. Payne and
 // R. Hanek (huge arguments); K. C. Ng's splitting for log; T. J. Dekker (exact products).
 #pragma once
-#include "op.cuh"
+#include "types.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {

@@ -5,50 +5,14 @@
 // built for x86-64-v3 with one built for plain x86-64. For the same reason the parts use no template of the standard
 // library. An op must not know how results are stored, compared, hashed or spread over threads.
 #pragma once
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "abi.h"
 #include "ops.h"
-
-#ifndef MMSB_NS
-#define MMSB_NS cpu
-#endif
-
-#ifdef __CUDACC__
-#define MMSB_HD __host__ __device__
-#else
-#define MMSB_HD
-#endif
+#include "types.cuh"
 
 namespace mmsb {
 
-using u8 = uint8_t;
-using i8 = int8_t;
-using u16 = uint16_t;
-using i16 = int16_t;
-using u32 = uint32_t;
-using i32 = int32_t;
-using u64 = uint64_t;
-using i64 = int64_t;
-using f32 = float;
-using f64 = double;
-
-// Codes of src/state/dtype.ts.
-enum Dtype : u8 { BOOL = 0, U8, I8, U16, I16, U32, I32, U64, I64, F32, F64, DTYPE_COUNT };
-
-// Bytes of one element: 1 1 1 2 2 4 4 8 8 4 8.
-static MMSB_HD inline u32 dtypeBytes(u32 dtype) { return (0x84884422111ull >> (4 * dtype)) & 15; }
-
 // Records why a call failed, for mmsb_last_error, and returns `status`. Defined by the host part.
 int32_t fail(int32_t status, const char* format, ...) __attribute__((format(printf, 2, 3)));
-
-// Elements [start, start + count). start + count never exceeds 2^32 - 1, because a page has fewer than 2^32 elements.
-struct Range {
-  u32 start, count;
-};
 
 // Memory of one call: nothing in it is freed alone. Blocks are kept for the next call.
 struct ArenaBlock {

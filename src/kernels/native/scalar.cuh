@@ -5,10 +5,7 @@
 // are branch-light, so that a loop over a block is vectorised. Narrow integers may as well be computed in i32 and brought
 // back by narrow(). bool is 0 or 1 and has operations of its own where it is used. Must not know of pages.
 #pragma once
-#include <math.h>
-
 #include "math.cuh"
-#include "op.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
