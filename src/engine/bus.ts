@@ -56,6 +56,7 @@ import {
 import { graphView, hex, pageInfo, statsOf } from './inspect.js'
 import { Keeper } from './keeper.js'
 import { recover } from './recovery.js'
+import { takeRefuge } from './refuge.js'
 import { type PageRecord, Registry } from './registry.js'
 import { ReplayClient, type ReplayRequest } from './replay-client.js'
 import type { EpochQuery, PastRead } from './replay-queries.js'
@@ -117,7 +118,11 @@ export interface PatchResult {
 
 export class Bus {
   readonly #context: NativeContext
-  readonly #backend: 'cpu' | 'cuda'
+  #backend: 'cpu' | 'cuda'
+  /** Set once the device failed and the state moved to host memory. */
+  #deviceLoss: BusStatus['deviceLoss']
+  readonly #threads: number
+  readonly #onNotice: BusOptions['onNotice']
   readonly #fsync: FsyncMode
   readonly #registry = new Registry()
   readonly #graph = new Graph()
@@ -156,12 +161,31 @@ export class Bus {
     this.#backend = wanted === 'auto' ? (deviceCount() > 0 ? 'cuda' : 'cpu') : wanted
     this.#fsync = options.fsync ?? 'always'
     this.#quotaBytes = options.memoryLimitBytes ?? MEMORY_QUOTA_DEFAULT_BYTES
+    this.#threads = options.threads ?? availableParallelism()
+    this.#onNotice = options.onNotice
     this.#context = new NativeContext({
       backend: this.#backend,
-      threads: options.threads ?? availableParallelism(),
+      threads: this.#threads,
       quotaBytes: this.#quotaBytes,
+      // What a machine with a device has logged can be opened; new pages are checked at the door.
+      refuge: this.#backend === 'cpu',
     })
-    this.#committer = new Committer(this.#rooms, world)
+    this.#committer = new Committer(this.#rooms, world, (reason) => this.#moveToCpu(reason))
+  }
+
+  /** The device failed: the newest epoch is rebuilt in host memory. Throws when there is no log to do it from. */
+  #moveToCpu(reason: string): void {
+    const { epoch, digest } = this.#committer
+    if (this.#dataDir === undefined)
+      throw new MmsbError('BUS_FAILED', `The device failed, and there is no log to rebuild from: ${reason}`)
+    const startedMs = performance.now()
+    const memory = { quotaBytes: this.#quotaBytes, threads: this.#threads }
+    takeRefuge(this.#rooms, { dir: this.#dataDir, epoch, digest, ...memory })
+    this.#backend = 'cpu'
+    this.#deviceLoss = { epoch, reason }
+    const ms = Math.round(performance.now() - startedMs)
+    const message = `the device failed (${reason}): epoch ${epoch} was rebuilt on the CPU in ${ms} ms`
+    this.#onNotice?.({ level: 'error', message })
   }
 
   async #openStore(dir: string, options: BusOptions, world: World): Promise<void> {
@@ -361,7 +385,9 @@ export class Bus {
   /** Commits a transaction in its binary form (docs/FORMAT.md). The bytes are untrusted and copied. */
   submit(frame: Uint8Array): Promise<CommitResult> {
     this.#committer.refuseWhenStopped()
-    return this.#committer.commit(pendingOfFrame(this.#registry, frame, () => this.#takePageId()))
+    const pending = pendingOfFrame(this.#registry, frame, () => this.#takePageId())
+    for (const record of pending.creates) this.#checkBackend(record)
+    return this.#committer.commit(pending)
   }
 
   // ---- reading ----------------------------------------------------------------------------------------------------
@@ -701,6 +727,7 @@ export class Bus {
       digest: hex(this.#committer.digest),
       backend: this.#backend,
       ...(this.#backend === 'cuda' ? { device: this.#context.deviceInfo() } : {}),
+      ...(this.#deviceLoss === undefined ? {} : { deviceLoss: this.#deviceLoss }),
       pages: this.#registry.size,
       fsync: this.#fsync,
       uptimeMs: Math.round(performance.now() - this.#startedMs),

@@ -14,6 +14,7 @@
 import { performance } from 'node:perf_hooks'
 import { MmsbError } from '../errors.js'
 import type { ExecuteResult } from '../ffi/context.js'
+import { DeviceLost } from '../ffi/library.js'
 import type { Plan } from '../graph/graph.js'
 import {
   BATCH_MAX_BYTES,
@@ -37,7 +38,7 @@ import { REAL_WORLD, type World } from './world.js'
 
 /** An epoch between staging and publishing. */
 interface InFlight {
-  readonly batch: Batch
+  batch: Batch
   readonly submissions: readonly Submission[]
   readonly timestampMs: number
   /** Set while a native execution runs on another thread. */
@@ -46,6 +47,8 @@ interface InFlight {
   appending: boolean
   appended: Promise<void> | undefined
   result: ExecuteResult | undefined
+  /** The device failed; the state is being rebuilt without it. */
+  moving: boolean
 }
 
 const DONE = Promise.resolve()
@@ -58,6 +61,7 @@ export class Committer {
   readonly #rooms: StageRooms
   readonly #world: World
   readonly #pace = new Pace()
+  readonly #refuge: ((reason: string) => void) | undefined
   readonly #listeners = new Set<(event: CommitEvent) => void>()
   readonly #failureListeners = new Set<(reason: string) => void>()
   readonly #answers = new Map<string, CommitResult>()
@@ -85,9 +89,14 @@ export class Committer {
   #snapshot: Snapshot | undefined
   #onPublished: (() => void) | undefined
 
-  constructor(rooms: StageRooms, world: World = REAL_WORLD) {
+  /**
+   * `refuge` is called when the device failed: it fills the rooms with the state of the newest published epoch, elsewhere,
+   * or throws.
+   */
+  constructor(rooms: StageRooms, world: World = REAL_WORLD, refuge?: (reason: string) => void) {
     this.#rooms = rooms
     this.#world = world
+    this.#refuge = refuge
     this.#digest = rooms.context.stateDigest()
   }
 
@@ -291,7 +300,13 @@ export class Committer {
   #startEpoch(): void {
     if (this.#failure !== undefined) return
     const batch = new Batch(this.#epoch + 1, this.#rooms)
-    const submissions = this.#fill(batch)
+    let submissions: Submission[]
+    try {
+      submissions = this.#fill(batch)
+    } catch (error) {
+      void this.#moveAtRest(error)
+      return
+    }
     if (submissions.length === 0) {
       this.#notifyWaiters()
       this.#schedule()
@@ -306,6 +321,7 @@ export class Committer {
       appending: false,
       appended: undefined,
       result: undefined,
+      moving: false,
     }
     const flight = this.#inFlight
     const store = this.#store
@@ -313,12 +329,16 @@ export class Committer {
       this.#runInMemory(flight)
       return
     }
-    this.#runDurably(flight, store).catch((error: unknown) => this.#fail(flight, error))
+    this.#runDurably(flight, store).catch((error: unknown) => {
+      if (error instanceof DeviceLost) return this.#move(flight, error)
+      this.#fail(flight, error)
+    })
   }
 
-  /** Moves transactions from the queue into the batch, refusing singly. */
+  /** Moves transactions from the queue into the batch, refusing singly. Throws, and takes none, when the device is lost. */
   #fill(batch: Batch): Submission[] {
     const taken: Submission[] = []
+    const refused = new Set<Submission>()
     let at = 0
     for (; at < this.#queue.length && taken.length < BATCH_MAX_TRANSACTIONS; at++) {
       const submission = this.#queue[at] as Submission
@@ -328,6 +348,12 @@ export class Committer {
         if (batch.stage(submission.pending) === 'later') break
         taken.push(submission)
       } catch (error) {
+        if (error instanceof DeviceLost) {
+          this.#queue = this.#queue.filter((other) => !refused.has(other))
+          this.#queueBytes = this.#queue.reduce((sum, { pending }) => sum + pending.frame.byteLength, 0)
+          throw error
+        }
+        refused.add(submission)
         submission.reject(error)
       }
       this.#queueBytes -= bytes
@@ -440,6 +466,7 @@ export class Committer {
     this.refuseWhenFailed()
     this.#trial?.settle()
     const flight = this.#inFlight
+    if (flight?.moving === true) throw moving()
     if (flight === undefined || (!flight.appending && this.#store !== undefined)) return
     try {
       if (flight.result === undefined && flight.executing) {
@@ -449,6 +476,10 @@ export class Committer {
       }
       this.#store?.completeSync()
     } catch (error) {
+      if (error instanceof DeviceLost && this.#refuge !== undefined) {
+        void this.#move(flight, error)
+        throw moving()
+      }
       this.#fail(flight, error)
       throw this.#stopped()
     }
@@ -545,6 +576,49 @@ export class Committer {
     else this.#stop(error)
   }
 
+  /**
+   * The device failed while the epoch was executed. The log has the epoch, or soon will: the state before it is rebuilt
+   * elsewhere, the epoch is staged and executed there, and published as if nothing had been.
+   */
+  async #move(flight: InFlight, error: DeviceLost): Promise<void> {
+    const { appended } = flight
+    if (this.#inFlight !== flight || flight.moving) return
+    if (this.#refuge === undefined || appended === undefined) return this.#fail(flight, error)
+    flight.moving = true
+    try {
+      await appended
+      this.#refuge(error.message)
+      const { pendings } = flight.batch
+      const batch = new Batch(flight.batch.epoch, this.#rooms)
+      for (const pending of pendings) {
+        if (batch.stage(pending) !== 'staged')
+          throw new MmsbError('INTERNAL', `Epoch ${batch.epoch} cannot be staged again.`)
+      }
+      flight.batch = batch
+      flight.executing = false
+      flight.result = this.#execute(batch.plan(), batch.frames(this.#room))
+    } catch (cause) {
+      return this.#fail(flight, cause)
+    }
+    flight.moving = false
+    this.#publish(flight)
+  }
+
+  /** The device failed while nothing was in flight: the newest epoch is rebuilt elsewhere, and the queue goes on. */
+  async #moveAtRest(error: unknown): Promise<void> {
+    this.#held++
+    try {
+      await this.#trailingAppend
+      if (!(error instanceof DeviceLost) || this.#refuge === undefined) throw error
+      this.#refuge(error.message)
+    } catch (cause) {
+      this.#stop(cause)
+    }
+    this.#held--
+    this.#notifyWaiters()
+    this.#schedule()
+  }
+
   /** Memory and log may differ now: nothing more is taken. */
   #fail(flight: InFlight, error: unknown): void {
     if (this.#inFlight !== flight) {
@@ -599,6 +673,12 @@ export class Committer {
     this.#waiters = []
     for (const resolve of waiters) resolve()
   }
+}
+
+function moving(): MmsbError {
+  return new MmsbError('OVERLOADED', 'The device failed; the state is being rebuilt without it.', {
+    retryAfterS: 1,
+  })
 }
 
 function changeOf(page: PageRecord, kind: PageChange['kind'], ranges: Uint32Array): PageChange {

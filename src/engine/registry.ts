@@ -62,6 +62,14 @@ export class Registry {
     return this.#byId.size
   }
 
+  /** Shows what `other` shows, and nothing of what it did. */
+  adopt(other: Registry): void {
+    this.functions = other.functions
+    this.#byName.clear()
+    this.#byId.clear()
+    for (const record of other.all()) this.add(record)
+  }
+
   byName(name: string): PageRecord | undefined {
     return this.#byName.get(name)
   }

@@ -32,6 +32,8 @@ import { type PageRecord, Registry } from './registry.js'
 export interface TimelineOptions {
   readonly reader: HistoryReader
   readonly quotaBytes?: number
+  /** Native worker threads; default 1. */
+  readonly threads?: number
   /** Called now and then while records go by; throws to end the replay. */
   readonly onPause?: (epoch: number) => void
   /** Bound on what is kept for stepping back. */
@@ -164,7 +166,8 @@ export class Timeline {
   #begin(): void {
     this.close()
     const quotaBytes = this.#options.quotaBytes ?? MEMORY_QUOTA_DEFAULT_BYTES
-    const context = new NativeContext({ backend: 'cpu', threads: 1, quotaBytes })
+    const { threads = 1 } = this.#options
+    const context = new NativeContext({ backend: 'cpu', threads, quotaBytes, refuge: true })
     this.#rooms = { registry: new Registry(), graph: new Graph(), context }
   }
 
@@ -288,6 +291,15 @@ export class Timeline {
       nextPageId: undo.nextPageId,
       timestampMs: undo.timestampMs,
     })
+  }
+
+  /** Hands the state over to the caller, who closes it. The next seek begins anew. */
+  release(): Rooms {
+    const rooms = this.#standingRooms
+    this.#forgetUndos()
+    this.#rooms = undefined
+    this.#progress = undefined
+    return rooms
   }
 
   /** Frees the state. The next seek begins anew. */

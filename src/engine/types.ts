@@ -276,6 +276,8 @@ export interface BusStatus {
   readonly digest: string
   readonly backend: 'cpu' | 'cuda'
   readonly device?: Readonly<Record<string, unknown>>
+  /** The device failed after this epoch, and the bus went on without it. */
+  readonly deviceLoss?: { readonly epoch: number; readonly reason: string }
   readonly pages: number
   readonly fsync: FsyncMode
   readonly uptimeMs: number

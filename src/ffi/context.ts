@@ -17,6 +17,7 @@ const STEP_BEFORE = 0x4000_0000
 const STEP_PAST = 1
 
 export const LOCATIONS = ['auto', 'cpu', 'gpu', 'unified'] as const
+const LOCATION_CPU = 1
 
 export interface PageDescriptor {
   readonly id: number
@@ -142,7 +143,7 @@ export class ExecuteResult {
 const EMPTY_RESULT = new ExecuteResult(new Uint8Array(RESULT_HEADER_BYTES))
 
 export class NativeContext {
-  readonly #ctx: ContextHandle
+  #ctx: ContextHandle
   readonly #fn = native()
   #out = new Uint8Array(RESULT_INITIAL_BYTES)
   #trialOut: Uint8Array<ArrayBuffer> | undefined
@@ -157,8 +158,21 @@ export class NativeContext {
   #running = 0
   #taken = 0
 
-  /** Throws UNSUPPORTED_LOCATION when the backend is not available here. */
-  constructor(options: { backend: 'cpu' | 'cuda'; threads: number; quotaBytes: number }) {
+  #isRefuge: boolean
+  /** What this was before it adopted another. */
+  readonly #lost: ContextHandle[] = []
+
+  /**
+   * `refuge`: pages go to host memory wherever they were asked to be, so that what was made with a device goes on without.
+   * Throws UNSUPPORTED_LOCATION when the backend is not available here.
+   */
+  constructor(options: {
+    backend: 'cpu' | 'cuda'
+    threads: number
+    quotaBytes: number
+    refuge?: boolean
+  }) {
+    this.#isRefuge = options.refuge === true
     const packed = new DataView(new ArrayBuffer(16))
     packed.setUint32(0, options.backend === 'cuda' ? 1 : 0, true)
     packed.setUint32(4, options.threads, true)
@@ -171,7 +185,16 @@ export class NativeContext {
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    this.#fn.mmsb_close(this.#ctx)
+    for (const ctx of [this.#ctx, ...this.#lost]) this.#fn.mmsb_close(ctx)
+  }
+
+  /** Goes on with what `other` holds, pages and steps, and not with its own. `other` must not be used any more. */
+  adopt(other: NativeContext): void {
+    this.#lost.push(this.#ctx)
+    this.#ctx = other.#ctx
+    this.#isRefuge = other.#isRefuge
+    this.#isWatched = false
+    other.#closed = true
   }
 
   deviceInfo(): Record<string, unknown> {
@@ -201,7 +224,7 @@ export class NativeContext {
       packed.setUint32(at, page.id, true)
       packed.setUint8(at + 4, page.dtypeCode)
       packed.setUint8(at + 5, page.shape.length)
-      packed.setUint8(at + 6, page.location)
+      packed.setUint8(at + 6, this.#isRefuge ? LOCATION_CPU : page.location)
       for (let axis = 0; axis < page.shape.length; axis++) {
         packed.setUint32(at + 8 + axis * 4, page.shape[axis] as number, true)
       }

@@ -167,8 +167,14 @@ export function native(): NativeFunctions {
   return loaded
 }
 
+const STATUS_DEVICE = 5
+
+/** The device failed: its context holds nothing any more. */
+export class DeviceLost extends MmsbError {}
+
 /** Turns a status into an error. `text` is what the library said about it. */
 export function statusError(status: Status, text: string): MmsbError {
+  if (status === STATUS_DEVICE) return new DeviceLost('BUS_FAILED', text)
   return new MmsbError(STATUS_CODES[status] ?? 'INTERNAL', text || `native status ${status}`)
 }
 

@@ -51,6 +51,17 @@ export class Graph {
   #pasts: number[] = []
   #edgeCount = 0
 
+  /** Holds what `other` holds, and nothing of what it did. */
+  adopt(other: Graph): void {
+    this.#nodes.clear()
+    this.#plans.clear()
+    this.#pastsOf.clear()
+    for (const [id, node] of other.#nodes) this.#nodes.set(id, node)
+    for (const [id, pasts] of other.#pastsOf) this.#pastsOf.set(id, pasts)
+    this.#pasts = other.#pasts
+    this.#edgeCount = other.#edgeCount
+  }
+
   /** Pages, without pasts. */
   get nodeCount(): number {
     return this.#nodes.size - this.#pasts.length

@@ -37,6 +37,7 @@ export const StatusAnswer = Type.Object(
     digest: Digest,
     backend: Type.Enum(['cpu', 'cuda']),
     device: Type.Optional(Type.Object({}, { additionalProperties: true })),
+    deviceLoss: Type.Optional(Type.Object({ epoch: Epoch, reason: Type.String() }, CLOSED)),
     pages: Type.Integer(),
     fsync: Type.Enum(['always', 'interval', 'off']),
     uptimeMs: Type.Integer(),
