@@ -114,7 +114,7 @@ native-debug: $(NATIVE_DIR)/core_debug ## the native core's tests under the addr
 
 # The CUDA backend on a machine without a GPU: its code compiled for the host over test/native/cuda_emulator.h.
 EMULATED := -g -O2 -DMMSB_HAS_CUDA -DMMSB_CUDA_ARCHS='"\"emulated\""'
-EMULATED_PROGRAMS = $(NATIVE_DIR)/core_emulated $(NATIVE_DIR)/libmmsb_emulated.so
+EMULATED_PROGRAMS = $(NATIVE_DIR)/core_emulated $(NATIVE_DIR)/libmmsb_emulated.so $(NATIVE_DIR)/rtc_run
 EMULATED_OBJECTS := $(NATIVE_DIR)/emulated_host.o $(NATIVE_DIR)/emulated_cuda.o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o
 
 $(NATIVE_DIR)/emulated_host.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
@@ -129,3 +129,18 @@ $(NATIVE_DIR)/core_emulated: $(CORE_TEST_SOURCES) $(EMULATED_OBJECTS) native.mk
 # The same as a library, for tests above the ABI (MMSB_LIBRARY).
 $(NATIVE_DIR)/libmmsb_emulated.so: $(EMULATED_OBJECTS) native.mk
 	$(CXX) -shared -o $@ $(EMULATED_OBJECTS) -lpthread -lm -Wl,--no-undefined
+
+# Expressions as CUDA source (test/native/rtc.cpp): a driver that writes and compiles them, and one that runs what it wrote.
+RTC_PROGRAMS := 150
+RTC_BUILD := $(CXX) -x c++ -std=gnu++17 -O1 -w -ffp-contract=off -fno-math-errno -fno-trapping-math -march=x86-64
+RTC_TEST_SOURCES := test/native/rtc.cpp test/native/vm.cpp test/native/cuda_emulator.h $(NATIVE_SOURCES)
+
+$(NATIVE_DIR)/rtc: $(RTC_TEST_SOURCES) $(RTC_SOURCES) native.mk
+	$(RTC_BUILD) -DMMSB_RTC_SOURCES='"$(abspath $(RTC_SOURCES))"' test/native/rtc.cpp -o $@ -ldl
+
+$(NATIVE_DIR)/rtc_generated.inc: $(NATIVE_DIR)/rtc
+	$< source 0 $(RTC_PROGRAMS) >$@.tmp
+	@mv $@.tmp $@
+
+$(NATIVE_DIR)/rtc_run: $(NATIVE_DIR)/rtc_generated.inc
+	$(RTC_BUILD) -DMMSB_GENERATED='"$(abspath $<)"' test/native/rtc.cpp -o $@ -ldl

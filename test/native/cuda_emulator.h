@@ -7,6 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include <functional>
+#include <vector>
 
 #define __device__
 #define __global__
@@ -127,11 +131,27 @@ static void launch(unsigned grid, unsigned block, Body run) {
 
 }  // namespace emulated
 
-#define MMSB_LAUNCH(KERNEL, GRID, BLOCK, STREAM, ...) \
-  do {                                                \
-    (void)(STREAM);                                   \
-    const auto emulatedKernel = KERNEL;               \
-    emulated::launch(GRID, BLOCK, [&] { emulatedKernel(__VA_ARGS__); }); \
+// A stream that is being captured holds what it is told, with the arguments of then.
+namespace emulated {
+typedef std::vector<std::function<void()>> Graph;
+static thread_local Graph* capturing;
+
+template <class Work>
+static void enqueue(const Work& work) {
+  if (capturing != nullptr) capturing->push_back(work);
+  else work();
+}
+template <class Kernel, class... Arguments>
+static void start(Kernel kernel, unsigned grid, unsigned block, Arguments... arguments) {
+  enqueue([=] { launch(grid, block, [&] { kernel(arguments...); }); });
+}
+}  // namespace emulated
+
+#define MMSB_LAUNCH(KERNEL, GRID, BLOCK, STREAM, ...)         \
+  do {                                                        \
+    (void)(STREAM);                                           \
+    const auto emulatedKernel = KERNEL;                       \
+    emulated::start(emulatedKernel, GRID, BLOCK, __VA_ARGS__); \
   } while (0)
 
 // ---- device functions -------------------------------------------------------------------------------------------------
@@ -212,7 +232,7 @@ static inline T atomicMin(T* at, T value) {
 
 typedef int cudaError_t;
 typedef void* cudaStream_t;
-enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
+enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorDeviceLost = 999 };
 enum { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
 enum { cudaStreamNonBlocking = 1, cudaMemAttachGlobal = 1 };
 struct cudaDeviceProp {
@@ -221,7 +241,16 @@ struct cudaDeviceProp {
   size_t totalGlobalMem;
 };
 
+// The device fails, for good, once there is a file of the name that MMSB_EMULATED_LOST gives.
+static inline cudaError_t emulatedState() {
+  static const char* const name = getenv("MMSB_EMULATED_LOST");
+  static bool lost = false;
+  if (!lost && name != nullptr) lost = access(name, F_OK) == 0;
+  return lost ? cudaErrorDeviceLost : cudaSuccess;
+}
+
 static inline cudaError_t cudaMalloc(void** at, size_t bytes) {
+  if (emulatedState() != cudaSuccess) return emulatedState();
   *at = aligned_alloc(256, (bytes + 255) / 256 * 256);
   if (*at == nullptr) return cudaErrorMemoryAllocation;
   memset(*at, 0xcd, bytes);
@@ -235,21 +264,47 @@ static inline cudaError_t cudaFree(void* at) {
 }
 static inline cudaError_t cudaFreeHost(void* at) { return cudaFree(at); }
 static inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, int, cudaStream_t) {
-  memcpy(to, from, bytes);
+  emulated::enqueue([=] { memcpy(to, from, bytes); });
   return cudaSuccess;
 }
 static inline cudaError_t cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t) {
-  memset(at, value, bytes);
+  emulated::enqueue([=] { memset(at, value, bytes); });
   return cudaSuccess;
 }
+
+typedef emulated::Graph* cudaGraph_t;
+typedef emulated::Graph* cudaGraphExec_t;
+enum { cudaStreamCaptureModeThreadLocal = 1 };
+static inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
+  emulated::capturing = new emulated::Graph;
+  return cudaSuccess;
+}
+static inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = emulated::capturing;
+  emulated::capturing = nullptr;
+  return cudaSuccess;
+}
+static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = new emulated::Graph(*graph);
+  return cudaSuccess;
+}
+static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+  for (const auto& work : *exec) work();
+  return cudaSuccess;
+}
+static inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return cudaGraphDestroy(exec); }
 static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = nullptr;
   return cudaSuccess;
 }
 static inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return emulatedState(); }
 static inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-static inline const char* cudaGetErrorString(cudaError_t) { return "emulated"; }
+static inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaErrorDeviceLost ? "the device was lost" : "emulated"; }
 static inline cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;
   return cudaSuccess;

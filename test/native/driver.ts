@@ -32,23 +32,18 @@ const FLAGS = [
 ]
 
 function newestSourceMs(source: string): number {
-  const folders = [NATIVE, join(ROOT, 'test/native')]
-  const others = folders.flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)))
-  const sources = others.filter((path) => /\.(cuh|h|cpp)$/.test(path))
-  return Math.max(...[source, ...sources].map((path) => statSync(path).mtimeMs))
+  const headers = readdirSync(NATIVE).map((name) => join(NATIVE, name))
+  return Math.max(...[source, ...headers].map((path) => statSync(path).mtimeMs))
 }
 
-/**
- * Compiles test/native/NAME.cpp where needed and gives the program's path. `variant` tells builds with other flags apart.
- */
+/** Compiles test/native/NAME.cpp where needed and gives the program's path. */
 export async function buildDriver(
   name: string,
   isa: Isa,
   libraries: readonly string[] = [],
-  variant = '',
 ): Promise<string> {
   const source = join(ROOT, 'test/native', `${name}.cpp`)
-  const program = join(OUT, `${name}${variant}-${isa}`)
+  const program = join(OUT, `${name}-${isa}`)
   if (existsSync(program) && statSync(program).mtimeMs > newestSourceMs(source)) return program
   mkdirSync(OUT, { recursive: true })
   const building = `${program}.${process.pid}`

@@ -29,6 +29,7 @@ static u32 cudaDeviceCount() {
 
 static void closeDevice(Device* device) {
   if (device == nullptr) return;
+  closeGraphs(device->graphs);
   twinClose(device->stage);
   twinClose(device->result);
   if (device->scratch != nullptr) cudaFree(device->scratch);
@@ -72,7 +73,7 @@ static int32_t openDevice(const CpuPart& cpu, Device** out) {
   return MMSB_OK;
 }
 
-static int32_t deviceInfo(Device*, char* out, u64 capacity) {
+static int32_t deviceInfo(Device* device, char* out, u64 capacity) {
   cudaDeviceProp properties;
   int driver = 0;
   MMSB_CUDA(cudaGetDeviceProperties(&properties, 0));
@@ -80,9 +81,10 @@ static int32_t deviceInfo(Device*, char* out, u64 capacity) {
   const RtcCounts counts = rtcCounts();
   snprintf(out, capacity,
            "{\"name\":\"%s\",\"computeCapability\":\"%d.%d\",\"memoryBytes\":%llu,\"driver\":\"%d.%d\",\"expressions\":{\"compiled\":%u,"
-           "\"loaded\":%u,\"interpreted\":%u,\"reason\":\"%s\"}}",
+           "\"loaded\":%u,\"interpreted\":%u,\"reason\":\"%s\"},\"graphs\":{\"captured\":%llu,\"launched\":%llu}}",
            properties.name, properties.major, properties.minor, static_cast<unsigned long long>(properties.totalGlobalMem), driver / 1000,
-           driver % 1000 / 10, counts.compiled, counts.loaded, counts.interpreted, counts.reason);
+           driver % 1000 / 10, counts.compiled, counts.loaded, counts.interpreted, counts.reason, static_cast<unsigned long long>(device->graphs.captured),
+           static_cast<unsigned long long>(device->graphs.launched));
   return MMSB_OK;
 }
 
@@ -319,6 +321,7 @@ static int32_t placeStep(Device* device, Step& step) {
   DeviceStep* own = static_cast<DeviceStep*>(calloc(1, sizeof(DeviceStep)));
   if (own == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
   step.device = own;
+  own->serial = ++device->serials;
   bool all = onDevice(*step.out) && hasKernel(step.op->code) && step.inputCount > 0 && step.inputCount <= 64;
   for (u32 i = 0; i < step.inputCount; i++) all = all && onDevice(*step.inputs[i]);
   if (all) return MMSB_OK;

@@ -282,24 +282,10 @@ static void seal(Device& device) {
 // Results: two sums for each target, then the marks of the chunks.
 static inline u64 marksOffset(const Device& device) { return (16ull * device.targets.count + 63) & ~63ull; }
 
-static int32_t runSegment(Device& device) {
-  MMSB_TRY(listChunks(device));
-  u64 targetsAt, chunksAt;
-  MMSB_TRY(twinPut(device.stage, device.chunks.data, u64(device.chunks.count) * sizeof(DeviceChunk), &chunksAt));
-  MMSB_TRY(twinPut(device.stage, nullptr, u64(device.targets.count) * sizeof(DeviceTarget), &targetsAt));
-  const u64 resultBytes = marksOffset(device) + 4ull * kChunkMarkWords * device.chunks.count;
-  MMSB_TRY(twinReserve(device.result, resultBytes));
-  for (u32 t = 0; t < device.targets.count; t++) {
-    const PageSlot& slot = *device.targets.data[t].slot;
-    const DeviceTarget target = {slot.page.data, slot.hashes, devicePageOf(&slot)->chunkSlot, slot.page.bytes,
-                                 reinterpret_cast<u64*>(device.result.device) + 2 * t, slot.page.dtype, t};
-    stagedHost<DeviceTarget>(device, targetsAt)[t] = target;
-  }
-  seal(device);
+// Puts a sealed segment into the stream: one copy to the device, the kernels, one copy back.
+static int32_t startSegment(Device& device, const DeviceMarks& marks, u64 resultBytes) {
   MMSB_CUDA(cudaMemcpyAsync(device.stage.device, device.stage.host, device.stage.used, cudaMemcpyHostToDevice, device.stream));
   MMSB_CUDA(cudaMemsetAsync(device.result.device, 0, resultBytes, device.stream));
-  const DeviceMarks marks = {staged<DeviceTarget>(device, targetsAt), staged<DeviceChunk>(device, chunksAt),
-                             reinterpret_cast<u32*>(device.result.device + marksOffset(device)), device.chunks.count};
   if (marks.chunkCount != 0) {
     MMSB_LAUNCH(chunkSlotKernel, blocksFor(device, (u64(marks.chunkCount) + kThreads - 1) / kThreads), kThreads, device.stream, marks);
   }
@@ -320,6 +306,51 @@ static int32_t runSegment(Device& device) {
   }
   MMSB_CUDA(cudaGetLastError());
   MMSB_CUDA(cudaMemcpyAsync(device.result.host, device.result.device, resultBytes, cudaMemcpyDeviceToHost, device.stream));
+  return MMSB_OK;
+}
+
+// All that a segment is started with.
+static GraphKey segmentKey(const Device& device, const DeviceMarks& marks, u64 resultBytes) {
+  GraphKey key = graphKey();
+  const void* const pointers[] = {device.stage.host, device.stage.device, device.result.host, device.result.device, device.scratch, marks.targets,
+                                  marks.chunks, marks.bits};
+  for (const void* pointer : pointers) keyAdd(key, pointer);
+  const u64 sizes[] = {device.stage.used, resultBytes, device.scratchBytes, marks.chunkCount, device.launches.count};
+  for (u64 size : sizes) keyAdd(key, size);
+  for (u32 i = 0; i < device.launches.count; i++) {
+    const Launch& launch = device.launches.data[i];
+    keyAdd(key, launch.kind == LAUNCH_STEP ? deviceStepOf(*launch.step)->serial : 0);
+    const u64 fields[] = {launch.kind, launch.target, launch.count, launch.work, launch.workElements, launch.first, launch.second,
+                          launch.rows.start, launch.rows.count};
+    for (u64 field : fields) keyAdd(key, field);
+    if (launch.kind != LAUNCH_CHAINS) continue;
+    const DeltaChains& chains = *stagedHost<DeltaChains>(device, launch.first);
+    keyAdd(key, chains.elements);
+    keyAdd(key, chains.first);
+    keyAdd(key, chains.links);
+    keyAdd(key, u64(chains.count) << 32 | chains.target);
+  }
+  return key;
+}
+
+static int32_t runSegment(Device& device) {
+  MMSB_TRY(listChunks(device));
+  u64 targetsAt, chunksAt;
+  MMSB_TRY(twinPut(device.stage, device.chunks.data, u64(device.chunks.count) * sizeof(DeviceChunk), &chunksAt));
+  MMSB_TRY(twinPut(device.stage, nullptr, u64(device.targets.count) * sizeof(DeviceTarget), &targetsAt));
+  const u64 resultBytes = marksOffset(device) + 4ull * kChunkMarkWords * device.chunks.count;
+  MMSB_TRY(twinReserve(device.result, resultBytes));
+  for (u32 t = 0; t < device.targets.count; t++) {
+    const PageSlot& slot = *device.targets.data[t].slot;
+    const DeviceTarget target = {slot.page.data, slot.hashes, devicePageOf(&slot)->chunkSlot, slot.page.bytes,
+                                 reinterpret_cast<u64*>(device.result.device) + 2 * t, slot.page.dtype, t};
+    stagedHost<DeviceTarget>(device, targetsAt)[t] = target;
+  }
+  seal(device);
+  const DeviceMarks marks = {staged<DeviceTarget>(device, targetsAt), staged<DeviceChunk>(device, chunksAt),
+                             reinterpret_cast<u32*>(device.result.device + marksOffset(device)), device.chunks.count};
+  const auto start = [&] { return startSegment(device, marks, resultBytes); };
+  MMSB_TRY(startByGraph(device.graphs, segmentKey(device, marks, resultBytes), device.stream, start));
   MMSB_CUDA(cudaStreamSynchronize(device.stream));
   return MMSB_OK;
 }

@@ -7,6 +7,7 @@
 // side first; device addresses are written into it when its place is final.
 #pragma once
 #include "changes.cuh"
+#include "cuda_graph.cuh"
 #include "cuda_lanes.cuh"
 #include "cuda_matmul.cuh"
 #include "cuda_reduce.cuh"
@@ -32,6 +33,7 @@ struct DevicePage {
 // The device's side of a step; Step::device.
 struct DeviceStep {
   bool onHost;
+  u64 serial;    // of its context; never comes again
   Step* shadow;  // the step with inputs in host memory, where its dirty rule reads them
   void* state;   // MapDevice, Reduce, MatDevice or ConcatDevice, on the device
   void* code;   // of a map
@@ -89,6 +91,8 @@ struct Device {
   List<PlannedStep> planned;
   List<DeviceChunk> chunks;
   u64 framesAt;  // in the staging buffer, or ~0
+  u64 serials;   // of steps
+  Graphs graphs;
 };
 
 namespace MMSB_NS {
