@@ -602,6 +602,7 @@ export class Committer {
     }
     flight.moving = false
     this.#publish(flight)
+    this.#schedule()
   }
 
   /** The device failed while nothing was in flight: the newest epoch is rebuilt elsewhere, and the queue goes on. */

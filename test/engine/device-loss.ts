@@ -60,7 +60,11 @@ const note = (error: unknown): void => {
 const equal = (): boolean => pages.every(({ name }) => String(bus.read(name)) === String(twin.read(name)))
 
 for (let i = 0; i < 5; i++) await step()
-const before = { backend: bus.status().backend, equal: equal() }
+// Epochs of one shape, which go to the device as one captured graph from the third on.
+for (let i = 0; i < 6; i++)
+  for (const each of [bus, twin]) await each.patch('placed', { offset: 3, values: [i] })
+const { graphs } = bus.status().device as { graphs?: { launched: number } }
+const before = { backend: bus.status().backend, equal: equal(), launched: graphs?.launched ?? 0 }
 writeFileSync(join(dir, 'lost'), '')
 // Structure in the epoch in which it fails, and others waiting behind it.
 const racing = [
