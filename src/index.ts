@@ -4,7 +4,7 @@
 import { Bus as EngineBus } from './engine/bus.js'
 import type { BusOptions } from './engine/types.js'
 import { hubOf } from './stream/hub.js'
-import { type Change, type SubscribeOptions, subscribe } from './stream/subscribe.js'
+import { type Changes, type SubscribeOptions, subscribe } from './stream/subscribe.js'
 
 /** A bus that can be subscribed to. */
 export class Bus extends EngineBus {
@@ -12,8 +12,11 @@ export class Bus extends EngineBus {
     return (await super.open(options)) as Bus
   }
 
-  /** Every change to the pages that match, in order, from now on. Leaving the loop ends the subscription. */
-  subscribe(options: SubscribeOptions): AsyncIterableIterator<Change> {
+  /**
+   * Every change to the pages that match, in order: from now on, from an epoch gone by, or where a durable reader was. Leaving the
+   * loop ends the subscription.
+   */
+  subscribe(options: SubscribeOptions): Changes {
     return subscribe(this, options)
   }
 
@@ -29,4 +32,4 @@ export type * from './engine/types.js'
 export type { WhatIfInput, WhatIfResult } from './engine/whatif.js'
 export { ERRORS, type ErrorCode, MmsbError, type ProblemDocument } from './errors.js'
 export type { Dtype, TypedArray } from './state/dtype.js'
-export type { Change, SubscribeOptions } from './stream/subscribe.js'
+export type { Change, ChangedPage, Changes, SubscribeOptions } from './stream/subscribe.js'

@@ -170,6 +170,13 @@ export const STREAM_CATCH_UP_QUEUE_BYTES = 256 * 1024
 export const STREAM_CATCH_UP_SLICE_MS = 2
 /** Pieces of the replayed past that are shared by those who ask for the same. */
 export const PAST_SHARED_PIECES_MAX = 32
+/** Named durable subscriptions. */
+export const DURABLE_READERS_MAX = 1_000
+/** Default: how long after it was last heard of, and how many bytes of log behind, a durable reader holds the past back. */
+export const DURABLE_HOLD_MS = 7 * 24 * 3_600_000
+export const DURABLE_HOLD_BYTES = 4 * 1024 ** 3
+/** That a durable reader was heard of is noted at most so often. */
+export const DURABLE_SEEN_MS = 10_000
 /** Transactions of one WebSocket that wait for their epoch before the server stops reading from it. */
 export const STREAM_TRANSACTIONS_IN_FLIGHT_MAX = 4_096
 /** A WebSocket that shows no sign of life between two of these is dropped. */

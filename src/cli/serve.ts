@@ -8,6 +8,8 @@ import { isLoopback } from '../http/guard.js'
 import {
   CHECKPOINT_EVERY_BYTES,
   CHECKPOINT_EVERY_EPOCHS,
+  DURABLE_HOLD_BYTES,
+  DURABLE_HOLD_MS,
   HTTP_DEFAULT_PORT,
   SEGMENT_BYTES,
   SEGMENT_BYTES_MIN,
@@ -100,6 +102,18 @@ const FLAGS: FlagTable = {
     env: 'MMSB_ALLOW_ORIGIN',
     standard: "the server's own",
   },
+  'durable-hold': {
+    value: 'TIME',
+    help: 'how long after it was last heard of a durable subscription holds the past back, such as 12h',
+    env: 'MMSB_DURABLE_HOLD',
+    standard: '7d',
+  },
+  'durable-hold-bytes': {
+    value: 'SIZE',
+    help: 'how much of the log it may hold back',
+    env: 'MMSB_DURABLE_HOLD_BYTES',
+    standard: '4g',
+  },
   insecure: {
     help: 'allow addresses other than loopback, and any Host and Origin: anyone who reaches the port may do anything',
   },
@@ -150,6 +164,8 @@ function serveOptions(given: ReadonlyMap<string, Given>, isInsecure: boolean): S
       backend: read('backend', (value) => choiceOf(value, BACKENDS), 'auto'),
       fsync: read('fsync', (value) => choiceOf(value, FSYNC_MODES), 'always'),
       threads: read('threads', (value) => integerOf(value, 1, 1024), availableParallelism()),
+      durableHoldMs: read('durable-hold', durationOf, DURABLE_HOLD_MS),
+      durableHoldBytes: read('durable-hold-bytes', bytesOf, DURABLE_HOLD_BYTES),
       ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),
       checkpoints: {
         everyEpochs: read('checkpoint-epochs', wholeNumber, CHECKPOINT_EVERY_EPOCHS),

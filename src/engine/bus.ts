@@ -13,6 +13,8 @@ import { allocateFile, crc32c, deviceCount } from '../ffi/library.js'
 import { Graph } from '../graph/graph.js'
 import type { FunctionBody } from '../kernels/user-functions.js'
 import {
+  DURABLE_HOLD_BYTES,
+  DURABLE_HOLD_MS,
   HISTORY_LIMIT_DEFAULT,
   HISTORY_LIMIT_MAX,
   MEMORY_QUOTA_DEFAULT_BYTES,
@@ -29,10 +31,12 @@ import type {
   PageDefinition,
   SourceDefinition,
 } from '../state/types.js'
+import { cursorsIn } from '../store/cursors.js'
 import { Store } from '../store/store.js'
 import type { CheckpointInfo } from '../store/types.js'
 import type { StageRooms } from './batch.js'
 import { Committer } from './committer.js'
+import { Cursors } from './cursors.js'
 import {
   pendingOfCreates,
   pendingOfDeletes,
@@ -138,6 +142,7 @@ export class Bus {
   #nextPageId = 1
   #keeper: Keeper | undefined
   readonly #needs = new Set<() => number | undefined>()
+  #cursors: Cursors | undefined
   #closed: Promise<void> | undefined
 
   /**
@@ -202,6 +207,16 @@ export class Bus {
       const recovered = await recover(this.#rooms, store, options.onNotice)
       this.#nextPageId = recovered.nextPageId
       this.#committer.attach(store, recovered)
+      this.#cursors = await Cursors.open({
+        keeper: cursorsIn(dir),
+        nowMs: Date.now,
+        newestEpoch: () => this.#committer.epoch,
+        bytesSince: (epoch) => store.bytesSince(epoch),
+        holdMs: options.durableHoldMs ?? DURABLE_HOLD_MS,
+        holdBytes: options.durableHoldBytes ?? DURABLE_HOLD_BYTES,
+        onNotice: (message) => options.onNotice?.({ level: 'warn', message }),
+      })
+      this.#needs.add(() => this.#cursors?.lowestNeeded())
       this.#keeper = new Keeper({
         ...this.#rooms,
         committer: this.#committer,
@@ -793,6 +808,11 @@ export class Bus {
     return this.#committer.onFailure(listener)
   }
 
+  /** Named durable readers; undefined when the bus lives in memory only. */
+  get cursors(): Cursors | undefined {
+    return this.#cursors
+  }
+
   // ---- keeping ----------------------------------------------------------------------------------------------------
 
   /**
@@ -832,6 +852,7 @@ export class Bus {
         ...[...this.#verifying].map((client) => client.close()),
       ])
       await this.#keeper?.idle()
+      await this.#cursors?.close()
       await this.#committer.close(() => this.#keeper?.close() ?? Promise.resolve())
     } finally {
       this.#context.close()

@@ -266,6 +266,10 @@ export interface BusOptions {
   readonly retention?: RetentionLimits
   /** Size of a segment of the log: what retention lets go at a time. Default SEGMENT_BYTES. */
   readonly segmentBytes?: number
+  /** How long, since it was last heard of, a named durable reader holds the past back. */
+  readonly durableHoldMs?: number
+  /** How many bytes of log a named durable reader may hold back. */
+  readonly durableHoldBytes?: number
   /** Where warnings and progress of recovery go; default: nowhere. */
   readonly onNotice?: (notice: { level: 'info' | 'warn' | 'error'; message: string }) => void
 }

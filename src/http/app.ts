@@ -23,6 +23,7 @@ import { graphRoutes } from './routes/graph.js'
 import { healthRoutes } from './routes/health.js'
 import { pageRoutes } from './routes/pages.js'
 import { stateRoutes } from './routes/state.js'
+import { subscriptionRoutes } from './routes/subscriptions.js'
 import { timeRoutes } from './routes/time.js'
 import { transactionRoutes } from './routes/transactions.js'
 import { validatorCompiler } from './validation.js'
@@ -67,6 +68,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   graphRoutes(app, context)
   stateRoutes(app, context)
   timeRoutes(app, context)
+  subscriptionRoutes(app, context)
   healthRoutes(app, context)
   const endEvents = eventRoutes(app, context)
   // Raw bytes are taken for page data alone: this parser does not reach the routes above.

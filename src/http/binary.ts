@@ -28,6 +28,7 @@ const TYPES = {
   overflow: 8,
   unsubscribed: 9,
   error: 10,
+  committed: 11,
 } as const
 const DATA_MODES: readonly DataMode[] = ['none', 'ranges', 'values']
 const ACK_BYTES = 32

@@ -100,6 +100,23 @@ const METRICS: readonly Metric[] = [
     isCounter: true,
     read: (_s, h) => one(h.overflows),
   },
+  {
+    name: 'mmsb_stream_recent_bytes',
+    help: 'Bytes of the epochs kept in memory for readers who come back',
+    read: (_s, h) => one(h.recentBytes),
+  },
+  {
+    name: 'mmsb_durable_lag_epochs',
+    help: 'Epochs since the cursor of a named durable subscription',
+    labels: ['name'],
+    read: (_s, h) => h.durable.flatMap(({ name, lag }) => (lag === null ? [] : [[{ name }, lag] as const])),
+  },
+  {
+    name: 'mmsb_durable_connected',
+    help: '1 while somebody reads under the name of a durable subscription',
+    labels: ['name'],
+    read: (_s, h) => h.durable.map(({ name, connected }) => [{ name }, connected ? 1 : 0] as const),
+  },
 ]
 
 /** The registry of an app. */

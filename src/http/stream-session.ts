@@ -14,7 +14,7 @@ import type { SubscribeOptions } from '../stream/types.js'
 import { ackMessage, framesOf, refusalMessage } from './binary.js'
 import type { AppContext } from './context.js'
 import { toMmsbError } from './problem.js'
-import { SubscribeMessage, TransactionMessage, UnsubscribeMessage } from './schemas/stream.js'
+import { CommitMessage, SubscribeMessage, TransactionMessage, UnsubscribeMessage } from './schemas/stream.js'
 import type { SocketSink } from './socket-sink.js'
 import { compileCheck } from './validation.js'
 import { binaryFrame, textFrame } from './ws-frames.js'
@@ -22,6 +22,7 @@ import { binaryFrame, textFrame } from './ws-frames.js'
 const CHECKS = {
   subscribe: compileCheck<SubscribeMessage>(SubscribeMessage, 'message'),
   unsubscribe: compileCheck<UnsubscribeMessage>(UnsubscribeMessage, 'message'),
+  commit: compileCheck<CommitMessage>(CommitMessage, 'message'),
   transaction: compileCheck<TransactionMessage>(TransactionMessage, 'message'),
 }
 
@@ -100,6 +101,11 @@ export class StreamSession {
         }
         return
       }
+      case 'commit': {
+        const { id, epoch } = CHECKS.commit(message)
+        this.#commit(id, epoch)
+        return
+      }
       case 'transaction': {
         const { type: _type, id, ...transaction } = CHECKS.transaction(message)
         this.#transact(id, transaction as TransactionInput)
@@ -111,6 +117,15 @@ export class StreamSession {
           `message.type: must be one of ${Object.keys(CHECKS).join(', ')}`,
         )
     }
+  }
+
+  #commit(id: string, epoch: number): void {
+    const { connection, sink } = this.#rooms
+    this.#track(
+      async () => ({ epoch: await connection.commit(id, epoch) }),
+      (committed) => sink.send(id, { type: 'committed', epoch: committed }),
+      (error) => this.#sendError(id, error),
+    )
   }
 
   #transact(id: string, transaction: TransactionInput): void {

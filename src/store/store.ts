@@ -215,6 +215,16 @@ export class Store {
     return this.#segments[0]?.header.firstEpoch ?? this.newestEpoch + 1
   }
 
+  /** Bytes of the log that hold the epochs after this one, counted in whole segments. */
+  bytesSince(epoch: number): number {
+    let bytes = 0
+    for (const [i, { end }] of this.#segments.entries()) {
+      const next = this.#segments[i + 1]
+      if (next === undefined || next.header.firstEpoch > epoch + 1) bytes += end
+    }
+    return bytes
+  }
+
   /** The newest usable checkpoint, wholly verified, or null when the log is to be replayed from its beginning. */
   openCheckpoint(): CheckpointReader | null {
     const epoch = this.recovery.checkpointEpoch

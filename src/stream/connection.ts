@@ -63,34 +63,83 @@ export class Connection {
     }
     const subscription = new Subscription(this, id, options)
     const { bus } = this.hub
-    const { from = 'now' } = options
+    const { from = 'now', durable } = options
     if (typeof from === 'number' && from > bus.epoch) {
       throw new MmsbError(
         'EPOCH_NOT_FOUND',
         `from: epoch ${from} is not there yet, the newest is ${bus.epoch}`,
       )
     }
-    if (typeof from === 'number') {
-      this.#resume(subscription, from)
-      return
-    }
-    this.#subscriptions.set(id, subscription)
-    if (from !== 'snapshot') {
-      subscription.start()
-      return
-    }
-    this.#waiting.push(subscription)
-    this.#serveWaiting()
+    if (durable !== undefined) this.#attach(subscription, durable, options)
+    else this.#begin(subscription, from)
   }
 
-  #resume(subscription: Subscription, from: number): void {
-    const { hub, sink } = this
-    if (!hub.reaches(subscription.patterns, subscription.needsValues, from)) {
-      sink.send(subscription.id, { type: 'compacted', minEpoch: hub.bus.minEpoch })
+  #begin(subscription: Subscription, from: 'now' | 'snapshot' | number): void {
+    this.#subscriptions.set(subscription.id, subscription)
+    if (typeof from === 'number') {
+      if (this.#reaches(subscription, from)) subscription.resume(from)
+      else this.end(subscription, { type: 'compacted', minEpoch: this.hub.bus.minEpoch })
+    } else if (from === 'now') {
+      subscription.start()
+    } else {
+      this.#waiting.push(subscription)
+      this.#serveWaiting()
+    }
+  }
+
+  #reaches({ patterns, needsValues }: Subscription, epoch: number): boolean {
+    return this.hub.reaches(patterns, needsValues, epoch)
+  }
+
+  /** Begins for a named reader: where it was, or when it is new where it wants, once that is durable. */
+  #attach(subscription: Subscription, name: string, { pages, from }: SubscribeOptions): void {
+    const { bus, durables } = this.hub
+    const { cursors } = bus
+    if (cursors === undefined) throw new MmsbError('INVALID_REQUEST', 'durable: this bus has no data folder')
+    this.#subscriptions.set(subscription.id, subscription)
+    durables.attach(name, this, subscription)
+    const known = cursors.get(name)
+    const cursor = known?.epoch ?? null
+    const isGone = cursor !== null && !this.#reaches(subscription, cursor)
+    const wanted = known === undefined ? (from ?? 'now') : (from ?? 'snapshot')
+    const goesOn = cursor !== null && (!isGone || from === undefined)
+    const start = goesOn ? cursor : wanted === 'now' ? bus.epoch : wanted
+    const epoch = start === 'snapshot' ? null : start
+    if (known !== undefined && known.epoch === epoch && known.pages.join() === pages.join()) {
+      cursors.touch(name)
+      this.#begin(subscription, start)
       return
     }
-    this.#subscriptions.set(subscription.id, subscription)
-    subscription.resume(from)
+    cursors.define(name, pages, epoch).then(
+      () => {
+        if (this.#subscriptions.get(subscription.id) === subscription) this.#begin(subscription, start)
+      },
+      (error: unknown) => {
+        if (this.#subscriptions.get(subscription.id) === subscription) this.end(subscription, endOf(error))
+      },
+    )
+  }
+
+  /**
+   * The reader of a durable subscription has done with everything up to this epoch. Resolves with where its cursor stands,
+   * durably. @throws MmsbError INVALID_REQUEST
+   */
+  async commit(id: string, epoch: number): Promise<number> {
+    const subscription = this.#subscriptions.get(id)
+    const { cursors } = this.hub.bus
+    if (subscription?.durable === undefined || cursors === undefined) {
+      throw new MmsbError(
+        'INVALID_REQUEST',
+        `id: there is no durable subscription ${JSON.stringify(id)} here`,
+      )
+    }
+    if (epoch > subscription.told) {
+      throw new MmsbError(
+        'INVALID_REQUEST',
+        `epoch: ${epoch} has not been delivered; the last was ${Math.max(0, subscription.told)}`,
+      )
+    }
+    return cursors.commit(subscription.durable, epoch)
   }
 
   /** Ends a subscription. False when there is none of this id. */
@@ -103,7 +152,8 @@ export class Connection {
 
   /** Ends a subscription with a last message. */
   end(subscription: Subscription, message: StreamMessage): void {
-    this.#subscriptions.delete(subscription.id)
+    if (this.#subscriptions.get(subscription.id) === subscription) this.#subscriptions.delete(subscription.id)
+    this.hub.durables.detach(subscription)
     this.#waiting = this.#waiting.filter((other) => other !== subscription)
     subscription.stop()
     this.sink.send(subscription.id, message)
@@ -128,7 +178,10 @@ export class Connection {
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    for (const subscription of this.#subscriptions.values()) subscription.stop()
+    for (const subscription of this.#subscriptions.values()) {
+      subscription.stop()
+      this.hub.durables.detach(subscription)
+    }
     this.#subscriptions.clear()
     this.#waiting = []
     this.#onClose()

@@ -25,6 +25,7 @@ import type { TypedArray } from '../state/dtype.js'
 import type { PatternSet } from '../state/pattern.js'
 import { type StreamClock, systemClock } from './clock.js'
 import { Connection } from './connection.js'
+import { Durables, type DurableView } from './durable.js'
 import { type ChangeMessage, PagePart } from './messages.js'
 import { Past } from './past.js'
 import { inOrder, Recent, type RecentPart } from './recent.js'
@@ -42,6 +43,8 @@ export interface HubStats {
   readonly delivered: number
   readonly conflated: number
   readonly overflows: number
+  /** Named durable readers. */
+  readonly durable: readonly Pick<DurableView, 'name' | 'epoch' | 'lag' | 'connected' | 'held'>[]
 }
 
 const NO_TOPICS: readonly Topic[] = []
@@ -52,6 +55,7 @@ export class StreamHub {
   readonly clock: StreamClock
   readonly recent = new Recent()
   readonly past: Past
+  readonly durables: Durables
   readonly counters = { delivered: 0, conflated: 0, overflows: 0 }
   readonly #topics = new Map<string, Topic>()
   /** Topics without subscribers, those that lost them first leading. */
@@ -66,6 +70,7 @@ export class StreamHub {
     this.bus = bus
     this.clock = clock
     this.past = new Past(bus)
+    this.durables = new Durables(bus)
   }
 
   connect(sink: Sink): Connection {
@@ -86,7 +91,17 @@ export class StreamHub {
     let topics = 0
     for (const { subscribers } of this.#topics.values()) if (subscribers.size > 0) topics++
     const { bytes: recentBytes } = this.recent
-    return { connections: this.#connections.size, subscriptions, topics, recentBytes, ...this.counters }
+    const durable = this.durables
+      .list()
+      .map(({ name, epoch, lag, connected, held }) => ({ name, epoch, lag, connected, held }))
+    return {
+      connections: this.#connections.size,
+      subscriptions,
+      topics,
+      recentBytes,
+      ...this.counters,
+      durable,
+    }
   }
 
   /** The topic of these pages and this data, made if need be. */

@@ -144,7 +144,7 @@ export class SnapshotMessage extends Encodable {
 export type StreamMessage =
   | ChangeMessage
   | SnapshotMessage
-  | { readonly type: 'subscribed' | 'progress' | 'unsubscribed'; readonly epoch: number }
+  | { readonly type: 'subscribed' | 'progress' | 'unsubscribed' | 'committed'; readonly epoch: number }
   | { readonly type: 'compacted'; readonly minEpoch: number }
   | { readonly type: 'overflow'; readonly resumeFrom: number }
   | { readonly type: 'error'; readonly error: MmsbError }

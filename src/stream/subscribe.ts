@@ -39,8 +39,17 @@ const ID = 'iterator'
 /** What a queued change costs besides its values. */
 const PART_BYTES = 128
 
+/** Changes as they come. */
+export interface Changes extends AsyncIterableIterator<Change> {
+  /**
+   * For a durable subscription: everything up to this epoch is done with. Resolves when that is durable. Throws
+   * INVALID_REQUEST when it has not been delivered.
+   */
+  commit(epoch: number): Promise<void>
+}
+
 /** @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND; the iterator throws EPOCH_COMPACTED, OVERLOADED, BUS_FAILED */
-export function subscribe(bus: StreamBus, options: SubscribeOptions): AsyncIterableIterator<Change> {
+export function subscribe(bus: StreamBus, options: SubscribeOptions): Changes {
   const reader = new Reader()
   const connection = hubOf(bus).connect(reader)
   reader.connection = connection
@@ -52,6 +61,9 @@ export function subscribe(bus: StreamBus, options: SubscribeOptions): AsyncItera
   }
   return {
     next: () => reader.next(),
+    commit: async (epoch) => {
+      await connection.commit(ID, epoch)
+    },
     return: () => {
       connection.close()
       return Promise.resolve({ done: true, value: undefined })

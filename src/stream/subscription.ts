@@ -23,6 +23,10 @@ import { checkViewports, cutPart, viewportsOf } from './viewport.js'
 /** One subscription of one connection. */
 export class Subscription {
   readonly id: string
+  /** The name it reads under, if it is durable. */
+  readonly durable: string | undefined
+  /** The last epoch it was told of; -1 before it was told any. */
+  told = -1
   readonly #connection: Connection
   readonly #shape: Shape
   readonly #isLatest: boolean
@@ -39,7 +43,7 @@ export class Subscription {
 
   /** @throws MmsbError INVALID_REQUEST, SHAPE_MISMATCH */
   constructor(connection: Connection, id: string, options: SubscribeOptions) {
-    const { pages, data = 'values', policy, maxRate } = options
+    const { pages, data = 'values', policy, maxRate, durable } = options
     if (maxRate !== undefined && !(maxRate > 0 && maxRate <= STREAM_RATE_MAX_HZ)) {
       throw new MmsbError('INVALID_REQUEST', `maxRate: ${maxRate} is not in (0, ${STREAM_RATE_MAX_HZ}]`)
     }
@@ -50,6 +54,7 @@ export class Subscription {
       )
     }
     this.id = id
+    this.durable = durable
     this.#connection = connection
     const patterns = patternSet(pages)
     const viewports = viewportsOf(options.slice, patterns)
@@ -66,6 +71,7 @@ export class Subscription {
     const snapshot = withSnapshot ? this.#topic.snapshot(hub.bus) : undefined
     this.#lastSentMs = hub.clock.nowMs()
     this.#cursor = hub.bus.epoch
+    this.told = hub.bus.epoch
     sink.send(this.id, { type: 'subscribed', epoch: hub.bus.epoch })
     if (snapshot !== undefined) sink.send(this.id, snapshot)
     return snapshot
@@ -78,6 +84,7 @@ export class Subscription {
     this.#topic = topic
     this.#lastSentMs = hub.clock.nowMs()
     this.#cursor = after
+    this.told = after
     sink.send(this.id, { type: 'subscribed', epoch: after })
     this.#catchUp = new CatchUp(
       hub,
@@ -168,7 +175,8 @@ export class Subscription {
     if (this.#topic === undefined || this.#folded !== undefined) return
     if (nowMs - this.#lastSentMs < STREAM_PROGRESS_INTERVAL_MS / 2) return
     this.#lastSentMs = nowMs
-    this.#connection.sink.send(this.id, { type: 'progress', epoch: this.#catchUp?.at ?? epoch })
+    this.told = this.#catchUp?.at ?? epoch
+    this.#connection.sink.send(this.id, { type: 'progress', epoch: this.told })
   }
 
   #offerLossless(message: ChangeMessage, nowMs: number): void {
@@ -210,6 +218,7 @@ export class Subscription {
     this.#lastSentMs = nowMs
     if (this.#periodMs > 0) this.#notBeforeMs = nowMs + this.#periodMs
     this.#connection.hub.counters.delivered++
+    this.told = message.epoch
     this.#connection.sink.send(this.id, message)
   }
 

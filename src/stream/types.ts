@@ -1,4 +1,5 @@
 /** The words of the stream: what it needs of a bus, what a subscriber asks for, where messages go. Types only. */
+import type { Cursors } from '../engine/cursors.js'
 import type { CommitEvent, PageShape, PastEpochs, PastEpochsQuery } from '../engine/types.js'
 import type { TypedArray } from '../state/dtype.js'
 import type { DataMode, StreamMessage } from './messages.js'
@@ -17,6 +18,8 @@ export interface StreamBus {
   gather(pageId: number, ranges: Uint32Array): TypedArray
   pageNames(): readonly string[]
   peek(name: string): PageShape
+  /** Named durable readers; undefined where nothing is durable. */
+  readonly cursors: Cursors | undefined
   pastChanges(query: PastEpochsQuery, options: { readonly signal: AbortSignal }): Promise<PastEpochs>
 }
 
@@ -36,6 +39,11 @@ export interface SubscribeOptions {
   readonly policy?: 'lossless' | 'latest'
   /** At most this many changes a second; implies `latest`. */
   readonly maxRate?: number
+  /**
+   * A name under which the bus keeps, over restarts, how far this reader has come: it goes on after the last epoch it
+   * committed. `from` then says where it begins when it is new, or when what it needs is gone.
+   */
+  readonly durable?: string
 }
 
 /** Where the messages of one connection go. `send` must not throw and must not wait. */

@@ -77,6 +77,7 @@ class FakeBus implements StreamBus {
   failure: string | null = null
   /** Every epoch, as it was published, with values. */
   readonly history: PastEpoch[] = []
+  readonly cursors = undefined
   /** How many epochs one answer about the past has. */
   pieceEpochs = 3
   asked = 0

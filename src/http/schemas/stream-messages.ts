@@ -6,7 +6,7 @@ import Type, { type TSchema } from 'typebox'
 import { ERRORS } from '../../errors.js'
 import type { StreamMessage } from '../../stream/messages.js'
 import { CLOSED, DtypeName, Epoch, Name, Values } from './common.js'
-import { SubscribeMessage, TransactionMessage, UnsubscribeMessage } from './stream.js'
+import { CommitMessage, SubscribeMessage, TransactionMessage, UnsubscribeMessage } from './stream.js'
 
 const Id = Type.String({ description: 'Of the subscription or transaction, as the client chose it.' })
 const Extents = Type.Array(Type.Integer({ minimum: 0 }))
@@ -38,6 +38,7 @@ const told = (type: string, fields: Record<string, TSchema>, description: string
 export const CLIENT_MESSAGES = {
   subscribe: SubscribeMessage,
   unsubscribe: UnsubscribeMessage,
+  commit: CommitMessage,
   transaction: TransactionMessage,
 } as const satisfies Record<string, TSchema>
 
@@ -61,6 +62,11 @@ export const SERVER_MESSAGES = {
   compacted: told('compacted', { minEpoch: Epoch }, 'The start asked for is gone; there is no subscription.'),
   overflow: told('overflow', { resumeFrom: Epoch }, 'The reader was too slow; the subscription has ended.'),
   unsubscribed: told('unsubscribed', { epoch: Epoch }, 'The subscription has ended, as asked for.'),
+  committed: told(
+    'committed',
+    { epoch: Epoch },
+    'The cursor of the durable subscription stands at this epoch, durably.',
+  ),
   ack: told('ack', { epoch: Epoch }, 'The transaction is durable and visible as of this epoch.'),
   error: Type.Object(
     {

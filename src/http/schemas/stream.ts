@@ -7,7 +7,7 @@ import {
   STREAM_PATTERNS_MAX,
   STREAM_RATE_MAX_HZ,
 } from '../../limits.js'
-import { CLOSED, Epoch } from './common.js'
+import { CLOSED, Epoch, Name } from './common.js'
 import { transactionFields } from './data.js'
 
 const Id = Type.String({ minLength: 1, maxLength: STREAM_ID_MAX_LENGTH })
@@ -34,10 +34,12 @@ export const SubscribeMessage = Type.Object(
     slice: Type.Optional(Slice),
     policy: Type.Optional(Policy),
     maxRate: Type.Optional(Rate),
+    durable: Type.Optional(Name),
   },
   CLOSED,
 )
 export const UnsubscribeMessage = Type.Object({ type: Type.Literal('unsubscribe'), id: Id }, CLOSED)
+export const CommitMessage = Type.Object({ type: Type.Literal('commit'), id: Id, epoch: Epoch }, CLOSED)
 export const TransactionMessage = Type.Object(
   { type: Type.Literal('transaction'), id: Id, ...transactionFields },
   CLOSED,
@@ -61,5 +63,25 @@ export const EventsQuery = Type.Object(
 
 export type SubscribeMessage = Static<typeof SubscribeMessage>
 export type UnsubscribeMessage = Static<typeof UnsubscribeMessage>
+export type CommitMessage = Static<typeof CommitMessage>
 export type TransactionMessage = Static<typeof TransactionMessage>
 export type EventsQuery = Static<typeof EventsQuery>
+
+/** A named durable subscription. */
+export const DurableSubscription = Type.Object(
+  {
+    name: Name,
+    pages: Type.Array(Type.String()),
+    epoch: Type.Union([Epoch, Type.Null()], {
+      description: 'The last epoch committed; null until the snapshot it begins with is.',
+    }),
+    lag: Type.Union([Type.Integer(), Type.Null()], { description: 'Epochs since then.' }),
+    connected: Type.Boolean(),
+    held: Type.Boolean({ description: 'Whether what it has not seen is kept for it.' }),
+    createdAt: Type.String(),
+    seenAt: Type.String({ description: 'When it was last heard of.' }),
+  },
+  CLOSED,
+)
+export const DurableList = Type.Object({ subscriptions: Type.Array(DurableSubscription) }, CLOSED)
+export const DurableGone = Type.Object({ name: Name }, CLOSED)

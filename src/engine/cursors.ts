@@ -1,0 +1,127 @@
+/**
+ * Named durable readers: how far each has come, over restarts, and what of the past it still needs.
+ *
+ * Invariants: a cursor only ever goes forward; it has moved when the promise resolves, and then durably; a reader holds the
+ * past back no longer than a time since it was last heard of, and no more of it than a number of bytes.
+ */
+import { MmsbError } from '../errors.js'
+import { DURABLE_READERS_MAX, DURABLE_SEEN_MS } from '../limits.js'
+import type { CursorKeeper, CursorRow } from '../store/cursors.js'
+
+export interface DurableReader {
+  readonly name: string
+  readonly pages: readonly string[]
+  /** The last epoch it has done with; null: it wants a snapshot first. */
+  readonly epoch: number | null
+  readonly createdMs: number
+  /** When it was last heard of: it came, or moved its cursor. */
+  readonly seenMs: number
+}
+
+export interface CursorRooms {
+  readonly keeper: CursorKeeper
+  readonly nowMs: () => number
+  readonly newestEpoch: () => number
+  /** Bytes of the log from the segment with this epoch on. */
+  readonly bytesSince: (epoch: number) => number
+  readonly holdMs: number
+  readonly holdBytes: number
+  readonly onNotice: (message: string) => void
+}
+
+export class Cursors {
+  readonly #rooms: CursorRooms
+  readonly #readers = new Map<string, DurableReader>()
+
+  private constructor(rooms: CursorRooms) {
+    this.#rooms = rooms
+  }
+
+  static async open(rooms: CursorRooms): Promise<Cursors> {
+    const cursors = new Cursors(rooms)
+    const { rows, problems } = await rooms.keeper.load()
+    for (const problem of problems) rooms.onNotice(`durable subscriptions: ${problem}`)
+    const newest = rooms.newestEpoch()
+    for (const { definition, epoch, ...row } of rows) {
+      const { pages } = JSON.parse(definition) as { pages: string[] }
+      // A log that was not synced may have lost epochs that a reader has seen.
+      cursors.#readers.set(row.name, {
+        ...row,
+        pages,
+        epoch: epoch === null ? null : Math.min(epoch, newest),
+      })
+    }
+    return cursors
+  }
+
+  /** By name. */
+  list(): DurableReader[] {
+    return [...this.#readers.values()].sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  get(name: string): DurableReader | undefined {
+    return this.#readers.get(name)
+  }
+
+  /** The reader of this name, or NOT_FOUND. */
+  require(name: string): DurableReader {
+    const reader = this.#readers.get(name)
+    if (reader === undefined)
+      throw new MmsbError('NOT_FOUND', `There is no durable subscription ${JSON.stringify(name)}.`)
+    return reader
+  }
+
+  /** Makes a reader, or lets one that is there read other pages. Resolves when it is durable. Throws OVERLOADED. */
+  async define(name: string, pages: readonly string[], epoch: number | null): Promise<void> {
+    const nowMs = this.#rooms.nowMs()
+    const known = this.#readers.get(name)
+    if (known === undefined && this.#readers.size >= DURABLE_READERS_MAX) {
+      throw new MmsbError('OVERLOADED', `There are ${DURABLE_READERS_MAX} durable subscriptions already.`)
+    }
+    await this.#put({ name, pages, epoch, createdMs: known?.createdMs ?? nowMs, seenMs: nowMs })
+  }
+
+  /** Notes that a reader was heard of. */
+  touch(name: string): void {
+    const reader = this.#readers.get(name)
+    const nowMs = this.#rooms.nowMs()
+    if (reader === undefined || nowMs - reader.seenMs < DURABLE_SEEN_MS) return
+    this.#put({ ...reader, seenMs: nowMs }).catch(() => {})
+  }
+
+  /** Moves the cursor forward; resolves with where it stands, durably. Throws NOT_FOUND. */
+  async commit(name: string, epoch: number): Promise<number> {
+    const reader = this.require(name)
+    const moved = Math.max(epoch, reader.epoch ?? 0)
+    await this.#put({ ...reader, epoch: moved, seenMs: this.#rooms.nowMs() })
+    return moved
+  }
+
+  async remove(name: string): Promise<void> {
+    this.require(name)
+    this.#readers.delete(name)
+    await this.#rooms.keeper.remove(name)
+  }
+
+  #put(reader: DurableReader): Promise<void> {
+    this.#readers.set(reader.name, reader)
+    const { pages, ...row } = reader
+    return this.#rooms.keeper.put({ ...row, definition: JSON.stringify({ pages }) } satisfies CursorRow)
+  }
+
+  /** Whether the past that the reader has not seen is kept for it. */
+  holds({ epoch, seenMs }: DurableReader): boolean {
+    const { nowMs, holdMs, holdBytes, bytesSince } = this.#rooms
+    return epoch !== null && nowMs() - seenMs <= holdMs && bytesSince(epoch) <= holdBytes
+  }
+
+  /** The lowest epoch from which a reader is to go on; undefined when none needs any. */
+  lowestNeeded(): number | undefined {
+    const needed = this.list().flatMap((reader) => (this.holds(reader) ? (reader.epoch ?? []) : []))
+    return needed.length === 0 ? undefined : Math.min(...needed)
+  }
+
+  close(): Promise<void> {
+    return this.#rooms.keeper.close()
+  }
+}

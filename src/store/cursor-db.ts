@@ -1,0 +1,128 @@
+/**
+ * cursors.db: how far each named durable reader has come, in SQLite. Runs in a thread of its own.
+ *
+ * Invariants: a row carries a checksum over its fields and is not believed without it; every change is durable when the call
+ * returns (WAL, synchronous=FULL); a file that cannot be trusted is set aside under another name, never repaired in place.
+ * Nothing else knows what is here: a reader whose cursor is lost begins anew.
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import { crc32 } from 'node:zlib'
+import Database from 'better-sqlite3'
+import { textOf } from './failure.js'
+
+export const CURSORS_NAME = 'cursors.db'
+const APPLICATION_ID = 0x4d4d_5352 // "MMSR"
+const SCHEMA_VERSION = 1
+
+/** A named durable reader. */
+export interface CursorRow {
+  readonly name: string
+  /** The last epoch it has done with; null: it wants a snapshot first. */
+  readonly epoch: number | null
+  /** What it reads, as JSON; opaque to the store. */
+  readonly definition: string
+  readonly createdMs: number
+  /** When it was last heard of. */
+  readonly seenMs: number
+}
+
+interface Row {
+  readonly name: string
+  readonly epoch: number | null
+  readonly definition: string
+  readonly created_ms: number
+  readonly seen_ms: number
+  readonly sum: number
+}
+
+const sumOf = ({ name, epoch, definition, createdMs, seenMs }: CursorRow): number =>
+  crc32(JSON.stringify([name, epoch, definition, createdMs, seenMs]))
+
+export interface CursorFindings {
+  readonly rows: readonly CursorRow[]
+  /** What was wrong with a file that was set aside, or with rows that were left out. */
+  readonly problems: readonly string[]
+}
+
+export class CursorDb {
+  readonly #file: string
+  #db: Database.Database | undefined
+
+  constructor(dir: string) {
+    this.#file = path.join(dir, CURSORS_NAME)
+  }
+
+  open(): CursorFindings {
+    try {
+      this.#db = this.#connect()
+      return this.#read(this.#db)
+    } catch (error) {
+      this.close()
+      for (const ending of ['-wal', '-shm']) fs.rmSync(this.#file + ending, { force: true })
+      fs.renameSync(this.#file, `${this.#file}.bad`)
+      this.#db = this.#connect()
+      return { rows: [], problems: [`it was set aside: ${textOf(error)}`] }
+    }
+  }
+
+  #connect(): Database.Database {
+    const isNew = !fs.existsSync(this.#file)
+    const db = new Database(this.#file, { timeout: 1000 })
+    try {
+      db.pragma('journal_mode = WAL')
+      db.pragma('synchronous = FULL')
+      if (isNew) create(db)
+      const version = Number(db.pragma('user_version', { simple: true }))
+      if (db.pragma('application_id', { simple: true }) !== APPLICATION_ID || version !== SCHEMA_VERSION)
+        throw new Error('it is no file of cursors that this release knows')
+      const check = db.pragma('quick_check(1)', { simple: true })
+      if (check !== 'ok') throw new Error(String(check))
+      return db
+    } catch (error) {
+      db.close()
+      throw error
+    }
+  }
+
+  #read(db: Database.Database): CursorFindings {
+    const rows: CursorRow[] = []
+    const problems: string[] = []
+    for (const found of db.prepare('SELECT * FROM cursor ORDER BY name').all() as Row[]) {
+      const { name, epoch, definition, created_ms: createdMs, seen_ms: seenMs, sum } = found
+      const row = { name, epoch, definition, createdMs, seenMs }
+      if (sumOf(row) === sum) rows.push(row)
+      else problems.push(`the row of ${JSON.stringify(name)} is damaged`)
+    }
+    return { rows, problems }
+  }
+
+  /** All in one transaction. */
+  write(rows: readonly CursorRow[], gone: readonly string[]): void {
+    const db = this.#db
+    if (db === undefined) throw new Error('the cursors are not open')
+    const put = db.prepare('INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?, ?, ?)')
+    const drop = db.prepare('DELETE FROM cursor WHERE name = ?')
+    db.transaction(() => {
+      for (const name of gone) drop.run(name)
+      for (const row of rows)
+        put.run(row.name, row.epoch, row.definition, row.createdMs, row.seenMs, sumOf(row))
+    })()
+  }
+
+  close(): void {
+    this.#db?.close()
+    this.#db = undefined
+  }
+}
+
+function create(db: Database.Database): void {
+  db.transaction(() => {
+    db.exec(
+      `CREATE TABLE cursor(name TEXT PRIMARY KEY, epoch INTEGER, definition TEXT NOT NULL,
+         created_ms INTEGER NOT NULL, seen_ms INTEGER NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID`,
+    )
+    db.pragma(`application_id = ${APPLICATION_ID}`)
+    db.pragma(`user_version = ${SCHEMA_VERSION}`)
+  })()
+}

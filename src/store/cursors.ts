@@ -1,0 +1,90 @@
+/**
+ * Cursors of durable readers, kept: cursors.db behind a worker thread, which begins with the first reader.
+ *
+ * Invariant: changes are written in the order in which they were made, those that wait together at once; each is durable when its
+ * promise resolves.
+ */
+import fs from 'node:fs'
+import path from 'node:path'
+import { CURSORS_NAME, type CursorFindings, type CursorRow } from './cursor-db.js'
+import type { CursorRequest } from './cursor-worker.js'
+import { busFailed, textOf } from './failure.js'
+import { startWorker, WorkerClient } from './worker.js'
+
+export type { CursorFindings, CursorRow } from './cursor-db.js'
+
+/** Where cursors are kept. */
+export interface CursorKeeper {
+  load(): Promise<CursorFindings>
+  /** Resolves when it is durable. Rejects with BUS_FAILED. */
+  put(row: CursorRow): Promise<void>
+  remove(name: string): Promise<void>
+  close(): Promise<void>
+}
+
+interface Batch {
+  readonly rows: Map<string, CursorRow>
+  readonly gone: Set<string>
+  readonly done: Promise<void>
+}
+
+/** The cursors of a data folder. */
+export function cursorsIn(dir: string): CursorKeeper {
+  let client: WorkerClient | undefined
+  let opened: Promise<CursorFindings> | undefined
+  let waiting: Batch | undefined
+  let last: Promise<void> = Promise.resolve()
+  let isClosed = false
+
+  const ask = (request: CursorRequest): Promise<unknown> => {
+    client ??= new WorkerClient(startWorker('cursor-worker', dir))
+    return client.request(request)
+  }
+  const open = (): Promise<CursorFindings> => {
+    opened ??= ask({ type: 'open' }) as Promise<CursorFindings>
+    return opened
+  }
+  const write = async (before: Promise<void>, batch: Pick<Batch, 'rows' | 'gone'>): Promise<void> => {
+    await before
+    waiting = undefined
+    try {
+      await open()
+      await ask({ type: 'write', rows: [...batch.rows.values()], gone: [...batch.gone] })
+    } catch (error) {
+      throw busFailed(`cursors cannot be written: ${textOf(error)}`, error)
+    }
+  }
+  const next = (): Batch => {
+    if (isClosed) throw busFailed('the bus is closed')
+    if (waiting !== undefined) return waiting
+    const batch = { rows: new Map<string, CursorRow>(), gone: new Set<string>() }
+    const done = write(last, batch)
+    last = done.catch(() => {})
+    waiting = { ...batch, done }
+    return waiting
+  }
+  return {
+    load: () => (fs.existsSync(path.join(dir, CURSORS_NAME)) ? open() : Promise.resolve(NOTHING)),
+    put: async (row) => {
+      const batch = next()
+      batch.gone.delete(row.name)
+      batch.rows.set(row.name, row)
+      return batch.done
+    },
+    remove: async (name) => {
+      const batch = next()
+      batch.rows.delete(name)
+      batch.gone.add(name)
+      return batch.done
+    },
+    close: async () => {
+      isClosed = true
+      await last
+      if (client === undefined) return
+      await ask({ type: 'close' }).catch(() => {})
+      await client.terminate()
+    },
+  }
+}
+
+const NOTHING: CursorFindings = { rows: [], problems: [] }

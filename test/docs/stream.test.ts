@@ -1,0 +1,38 @@
+/** The conversations of docs/STREAM.md, held with a server. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { listen, serve } from '../http/helpers.js'
+import { Client, type Message } from '../stream/helpers.js'
+import { blocksOf, readDocument } from './markdown.js'
+
+t.test('what the client sends is answered as written', async (t) => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'mmsb-'))
+  const served = await serve(t, { dataDir, fsync: 'off' })
+  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
+  const { port } = await listen(served)
+  await served.bus.create('a', { dtype: 'i32', shape: [3] })
+  await served.bus.derive('twice', { op: 'map', inputs: { a: 'a' }, expr: 'a * 2' })
+  const client = await Client.open(port)
+  t.teardown(() => client.socket.terminate())
+  const blocks = blocksOf(readDocument('docs/STREAM.md')).filter(({ language }) => language === 'stream')
+  t.ok(blocks.length > 2)
+  for (const { text } of blocks) {
+    const lines = text.trimEnd().split('\n')
+    let seen = client.messages.length
+    for (const line of lines) {
+      const message = JSON.parse(line.slice(2)) as Message
+      if (line.startsWith('> ')) {
+        client.send(message)
+        continue
+      }
+      const mine = (): Message[] => client.messages.slice(seen).filter(({ id }) => id === message.id)
+      await client.until(() => mine().length > 0, line)
+      const answer = mine()[0]!
+      if (message.type === 'error') t.match(answer, message, line)
+      else t.same(answer, message, line)
+      seen = client.messages.indexOf(answer) + 1
+    }
+  }
+})
