@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Cursors } from '../../src/engine/cursors.js'
 import { Bus } from '../../src/index.js'
+import { SEGMENT_BYTES_MIN } from '../../src/limits.js'
 import { CursorDb, type CursorRow } from '../../src/store/cursor-db.js'
 import type { CursorKeeper } from '../../src/store/cursors.js'
 import { isProblem, listen, type Served, serve } from '../http/helpers.js'
@@ -227,6 +228,57 @@ t.test('what it holds back is bounded in time and bytes', async (t) => {
     ],
     'no further than the log goes',
   )
+})
+
+t.test('retention waits for a reader that is held, and tells one that is not', async (t) => {
+  const dataDir = folder(t)
+  const options = { segmentBytes: SEGMENT_BYTES_MIN, retention: { maxEpochs: 10 }, fsync: 'off' as const }
+  const fill = async (bus: Bus): Promise<void> => {
+    for (let i = 0; i < 12; i++) {
+      await bus.write('big', new Uint8Array(SEGMENT_BYTES_MIN / 2).fill(bus.epoch % 200))
+      if (i % 3 === 2) await bus.checkpoint()
+    }
+  }
+  await t.test('held', async (t) => {
+    const served = await serve(t, { dataDir, ...options })
+    const { port } = await listen(served)
+    const { bus } = served
+    await bus.create('a', { dtype: 'u32', shape: [4] })
+    await bus.create('big', { dtype: 'u8', shape: [SEGMENT_BYTES_MIN / 2] })
+    const client = await Client.open(port)
+    await client.ask(subscribe)
+    await client.ask({ ...subscribe, id: 'other', durable: 'other' })
+    await write(bus, 3)
+    await client.close()
+    await fill(bus)
+    t.ok(bus.minEpoch <= 2, `nothing it needs went: ${bus.minEpoch}`)
+    const again = await Client.open(port)
+    t.match(await again.ask(subscribe), { type: 'subscribed', epoch: 2 })
+    await again.until(() => epochsOf(again).length === 3)
+    t.same(epochsOf(again), [3, 4, 5])
+    await again.close()
+  })
+  await t.test('not held', async (t) => {
+    const served = await serve(t, { dataDir, ...options, durableHoldBytes: 1 })
+    const { port } = await listen(served)
+    const { bus } = served
+    await fill(bus)
+    await fill(bus)
+    t.ok(bus.minEpoch > 5, `history went up to ${bus.minEpoch}`)
+    const client = await Client.open(port)
+    t.teardown(() => client.socket.terminate())
+    const { minEpoch } = bus
+    t.match(await client.ask(subscribe), { type: 'compacted', minEpoch })
+    t.match(await client.ask({ ...subscribe, from: minEpoch }), { type: 'subscribed', epoch: minEpoch })
+    t.match((await served.call('GET', '/v1/subscriptions')).body, {
+      subscriptions: [
+        { name: 'other', epoch: 2, held: false },
+        { name: 'worker.1', epoch: minEpoch, connected: true },
+      ],
+    })
+    const late = { ...subscribe, id: 'late', durable: undefined, from: minEpoch - 1 }
+    t.match(await client.ask(late), { type: 'compacted', minEpoch })
+  })
 })
 
 t.test('a damaged row is left out, a damaged file set aside; both are said', async (t) => {
