@@ -10,7 +10,7 @@
  */
 import { MmsbError, protocolError } from './errors.js'
 import { CONNECT_TIMEOUT_MS, SILENCE_MAX_MS } from './limits.js'
-import { decodeBinary, decodeText, type FormOf, type Message } from './message.js'
+import { decodeBinary, decodeText, type FormOf, type Message, type PageForm } from './message.js'
 import { backoffMs } from './wait.js'
 
 /** The part of the browsers' WebSocket that is used. */
@@ -57,6 +57,8 @@ export class Link {
   readonly #silenceMaxMs: number
   readonly #users = new Set<LinkUser>()
   readonly #byId = new Map<string, LinkUser>()
+  /** What text messages have told each subscription of its pages, until they are deleted. */
+  readonly #forms = new Map<string, Map<string, PageForm>>()
   #socket: SocketLike | undefined
   #isUp = false
   #tries = 0
@@ -85,7 +87,7 @@ export class Link {
 
   detach(user: LinkUser): void {
     this.#users.delete(user)
-    for (const [id, other] of this.#byId) if (other === user) this.#byId.delete(id)
+    for (const [id, other] of this.#byId) if (other === user) this.forget(id)
     if (this.#users.size === 0) this.#end()
   }
 
@@ -98,6 +100,7 @@ export class Link {
 
   forget(id: string): void {
     this.#byId.delete(id)
+    this.#forms.delete(id)
   }
 
   send(data: string | Uint8Array<ArrayBuffer>): void {
@@ -159,7 +162,24 @@ export class Link {
       })
       return
     }
-    this.#inOrder(socket, async () => [await decodeText(data, this.#options.formOf)])
+    this.#inOrder(socket, async () => [
+      this.#learned(await decodeText(data, (...asked) => this.#formOf(...asked))),
+    ])
+  }
+
+  #formOf(page: string, epoch: number, id: string): PageForm | Promise<PageForm> {
+    return this.#forms.get(id)?.get(page) ?? this.#options.formOf(page, epoch, id)
+  }
+
+  #learned(message: Message): Message {
+    if (message.type !== 'change' || !this.#byId.has(message.id)) return message
+    const forms = this.#forms.get(message.id) ?? new Map<string, PageForm>()
+    this.#forms.set(message.id, forms)
+    for (const { page, kind, dtype, shape } of message.change.changes) {
+      if (kind === 'deleted') forms.delete(page)
+      else forms.set(page, { dtype, shape })
+    }
+    return message
   }
 
   #inOrder(socket: SocketLike, decode: () => Promise<readonly Message[]>): void {

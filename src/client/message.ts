@@ -193,8 +193,8 @@ interface JsonMessage {
   >
 }
 
-/** Finds out what form a page had in an epoch. */
-export type FormOf = (page: string, epoch: number) => PageForm | Promise<PageForm>
+/** Finds out what form a page had in an epoch; `id` is the subscription that was told of it. */
+export type FormOf = (page: string, epoch: number, id: string) => PageForm | Promise<PageForm>
 
 /**
  * A text message. JSON changes do not name the dtype of every page, so `formOf` is asked for it.
@@ -233,21 +233,21 @@ export async function decodeText(text: string, formOf: FormOf): Promise<Message>
     }
     case 'change': {
       const changes: ChangedPage[] = []
-      for (const change of message.changes) changes.push(await typed(change, epoch, formOf))
+      for (const change of message.changes) changes.push(await typed(change, epoch, id, formOf))
       return { type: 'change', id, change: { type: 'change', epoch, first: message.first, changes } }
     }
   }
   throw protocolError(`a message of type ${String(type).slice(0, 40)}`)
 }
 
-async function typed(change: JsonChange, epoch: number, formOf: FormOf): Promise<ChangedPage> {
+async function typed(change: JsonChange, epoch: number, id: string, formOf: FormOf): Promise<ChangedPage> {
   const { page, kind, ranges = [], values } = change
   const isTold = change.dtype !== undefined && change.shape !== undefined
   const form = isTold
     ? { dtype: change.dtype, shape: change.shape }
     : kind === 'deleted'
       ? { dtype: 'u8' as const, shape: [0] }
-      : await formOf(page, epoch)
+      : await formOf(page, epoch, id)
   const head = { page, kind, dtype: form.dtype, shape: form.shape, ranges }
   return values === undefined ? head : { ...head, values: fromJson(form.dtype, values) }
 }
