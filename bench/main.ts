@@ -19,6 +19,7 @@ const ROWS: Readonly<Record<string, () => Promise<Row>>> = {
   disk: async () => (await import('./rows/disk.js')).disk,
   time: async () => (await import('./rows/time.js')).time,
   store: async () => (await import('./rows/store.js')).store,
+  recovery: async () => (await import('./rows/recovery.js')).recovery,
   propagation: async () => (await import('./rows/propagation.js')).propagation,
   maps: async () => (await import('./rows/maps.js')).maps,
   ops: async () => (await import('./rows/ops.js')).ops,

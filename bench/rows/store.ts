@@ -119,14 +119,14 @@ const sourceOf = (epoch: number, bytes: Uint8Array, onRead: () => void = () => {
 })
 
 async function checkpoints(context: Context): Promise<Result[]> {
-  const bytes = new Uint8Array((context.quick ? 64 : 512) * PIECE_BYTES)
+  const bytes = new Uint8Array((context.quick ? 64 : 1024) * PIECE_BYTES)
   for (let at = 0; at < bytes.length; at += PIECE_BYTES) randomFillSync(bytes, at, PIECE_BYTES)
   const mib = bytes.length / PIECE_BYTES
   context.say(`checkpoints of ${mib} MiB`)
   const frames = new Uint8Array(512)
   const handOver: number[] = []
   const speed = await alternate(
-    context.quick ? 1 : 5,
+    context.quick ? 1 : 3,
     () =>
       inFolder(context, async (dir) => {
         const log = await openStore(dir, 'always')

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Bus } from '../../src/engine/bus.js'
+import { Snapshot } from '../../src/engine/snapshot.js'
 import type { BusOptions } from '../../src/engine/types.js'
 import { checkpointEpochs, checkpointFolder } from '../../src/store/checkpoint-place.js'
 import { openCheckpointFile } from '../../src/store/checkpoint-read.js'
@@ -230,4 +231,27 @@ t.test('retention: what is kept stays exact, what is gone says so', async (t) =>
   t.match(again.status(), { epoch, digest, minEpoch })
   t.same(await again.readAt('b', minEpoch), await again.readAt('b', minEpoch))
   await again.close()
+})
+
+t.test('canary: without copies of what is overwritten, a checkpoint is noticed to be wrong', async (t) => {
+  const { absorb } = Snapshot.prototype
+  t.teardown(() => {
+    Snapshot.prototype.absorb = absorb
+  })
+  Snapshot.prototype.absorb = () => {}
+  const bus = await open(folder(t))
+  await fill(bus)
+  let noticed: unknown
+  for (let attempt = 0; attempt < 20 && noticed === undefined; attempt++) {
+    let goesOn = true
+    const churned = churn(bus, new Draw(attempt), new Map(), () => goesOn)
+    const { epoch } = await bus.checkpoint()
+    goesOn = false
+    await churned
+    await bus.readAt('large', epoch).catch((error: unknown) => {
+      noticed = error
+    })
+  }
+  t.match(noticed, { code: 'INTERNAL', message: /diverges/ })
+  await bus.close()
 })

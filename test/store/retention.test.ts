@@ -1,0 +1,66 @@
+/** What may go: the anchor behind which the log goes, and which checkpoints are kept. */
+import fc from 'fast-check'
+import t from 'tap'
+import { anchorOf, type RetentionView, thinned } from '../../src/store/retention.js'
+
+const DAY = 86_400_000
+
+/** Ten segments of ten epochs, a day each, 1000 bytes each; the tail is the last. */
+const view = (changes: Partial<RetentionView>): RetentionView => ({
+  limits: {},
+  nowMs: 10 * DAY,
+  newestEpoch: 100,
+  segments: Array.from({ length: 10 }, (_, i) => ({
+    firstEpoch: 1 + i * 10,
+    lastEpoch: i === 9 ? Number.POSITIVE_INFINITY : 10 + i * 10,
+    bytes: 1000,
+    createdMs: i * DAY,
+  })),
+  checkpoints: [15, 35, 55, 75, 95],
+  neededEpoch: undefined,
+  ...changes,
+})
+
+t.test('each limit, and what holds it back', async (t) => {
+  t.equal(anchorOf(view({})), undefined, 'no limit, nothing goes')
+  t.equal(anchorOf(view({ limits: { maxEpochs: 50 } })), 35)
+  t.equal(anchorOf(view({ limits: { maxEpochs: 1 } })), 75, 'not beyond the second newest checkpoint')
+  t.equal(anchorOf(view({ limits: { maxBytes: 5500 } })), 35, 'five segments fit, the rest ends at epoch 50')
+  t.equal(anchorOf(view({ limits: { maxBytes: 100_000 } })), undefined)
+  t.equal(anchorOf(view({ limits: { maxAgeMs: 3.5 * DAY } })), 55, 'segments that ended before day 6.5')
+  t.equal(anchorOf(view({ limits: { maxAgeMs: 30 * DAY } })), undefined)
+  t.equal(anchorOf(view({ limits: { maxEpochs: 50, maxBytes: 2500 } })), 75, 'what any lets go may go')
+  t.equal(anchorOf(view({ limits: { maxEpochs: 1 }, neededEpoch: 40 })), 35, 'a reader needs epoch 40')
+  t.equal(anchorOf(view({ limits: { maxEpochs: 1 }, neededEpoch: 5 })), undefined)
+  t.equal(
+    anchorOf(view({ limits: { maxEpochs: 1 }, checkpoints: [95] })),
+    undefined,
+    'one checkpoint is none',
+  )
+  t.equal(anchorOf(view({ limits: { maxEpochs: 94 } })), undefined, 'no whole segment would go')
+})
+
+t.test('checkpoints are thinned, the older the more', async (t) => {
+  const epochs = Array.from({ length: 1000 }, (_, i) => (i + 1) * 100)
+  const kept = thinned(epochs, 32)
+  t.equal(kept.length, 32)
+  t.same([kept[0], ...kept.slice(-2)], [100, 99_900, 100_000])
+  t.ok((kept[1] as number) < 30_000, `there are old ones: ${kept.join()}`)
+  fc.assert(
+    fc.property(
+      fc.uniqueArray(fc.nat(1e6), { maxLength: 80 }),
+      fc.integer({ min: 1, max: 40 }),
+      (list, count) => {
+        const sorted = list.sort((a, b) => a - b)
+        const left = thinned(sorted, count)
+        return (
+          left.length === Math.min(sorted.length, Math.max(3, count)) &&
+          left.every((epoch) => sorted.includes(epoch)) &&
+          left[0] === sorted[0] &&
+          left.at(-1) === sorted.at(-1) &&
+          left.at(-2) === sorted.at(-2)
+        )
+      },
+    ),
+  )
+})
