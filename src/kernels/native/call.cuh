@@ -24,6 +24,23 @@ static inline void fetchLine(const void* at) {
   __asm__ volatile("" : : "r"(byte));
 }
 
+// Stage one, two groups ahead: the step itself, with its list of inputs and parameters behind it.
+static void fetchBlocks(Step* const* steps, u32 from, u32 to, u32 count) {
+  for (u32 i = from; i < to && i < count; i++) {
+    __builtin_prefetch(steps[i]);
+    __builtin_prefetch(reinterpret_cast<const u8*>(steps[i]) + 64);
+    __builtin_prefetch(reinterpret_cast<const u8*>(steps[i]) + 128);
+  }
+}
+
+// Stage three, before a group runs: what lies behind the state.
+static void fetchBehind(Step* const* steps, u32 from, u32 to, u32 count) {
+  for (u32 i = from; i < to && i < count; i++) {
+    if (steps[i]->op->fetch != nullptr) steps[i]->op->fetch(*steps[i]);
+  }
+}
+
+// Stage two.
 static void fetchSteps(Step* const* steps, u32 count, const Place& place) {
   for (u32 i = 0; i < count; i++) {
     const Step& step = *steps[i];
@@ -60,10 +77,15 @@ static void executeAll(Exec& exec, const DeltaList& list, Step* const* steps, co
     fetchLine(slot.page.data + at);
     fetchLine(slot.hashes + at / kChunkBytes * 2);
   }
+  fetchBlocks(steps, first, first + 2 * kFetchSteps, count);
   fetchSteps(steps + first, count - first < kFetchSteps ? count - first : kFetchSteps, place);
   applyDeltas(exec, list);
   for (u32 i = first; i < count; i++) {
     const u32 next = i + kFetchSteps / 2;  // the second half of what was fetched is still to run
+    if ((i - first) % (kFetchSteps / 2) == 0) {
+      fetchBehind(steps, i, next, count);
+      fetchBlocks(steps, next + kFetchSteps / 2, next + kFetchSteps, count);
+    }
     if ((i - first) % (kFetchSteps / 2) == 0 && i != first && next < count) {
       fetchSteps(steps + next, count - next < kFetchSteps / 2 ? count - next : kFetchSteps / 2, place);
     }

@@ -60,6 +60,7 @@ struct Program {
 
   JitFunction jit;  // instead of `code`, or null
   u64 jitBytes;     // of memory behind it
+  u32 packed;       // the arrays lie behind this struct, in one block with it
 };
 
 struct MapInput {

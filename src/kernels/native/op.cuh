@@ -102,6 +102,8 @@ struct Op {
   // An element of the output depends on the same element of each input of the output's size, as `dirty` and `compute` say: such
   // steps may be run tile by tile (fuse.cuh).
   bool elementwise = false;
+  // A hint: what compute() reads first of the step's state, which is in the cache, is to be fetched.
+  void (*fetch)(const Step& step) = nullptr;
 };
 
 namespace MMSB_NS {

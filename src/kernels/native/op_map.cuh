@@ -319,7 +319,13 @@ static void computeMap(const Step& step, u32 start, u32 count, void* out, void* 
   }
 }
 
-static const Op kOpMap = {"map", MMSB_OP_MAP, 1, prepareMap, releaseMap, dirtyMap, computeMap, nullptr, nullptr, true};
+static void fetchMap(const Step& step) {
+  const u8* program = reinterpret_cast<const u8*>(static_cast<const MapState*>(step.state)->program);
+  __builtin_prefetch(program);
+  for (u32 line = 192; line < 448; line += 64) __builtin_prefetch(program + line);
+}
+
+static const Op kOpMap = {"map", MMSB_OP_MAP, 1, prepareMap, releaseMap, dirtyMap, computeMap, nullptr, nullptr, true, fetchMap};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

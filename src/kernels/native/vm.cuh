@@ -551,11 +551,39 @@ static void chooseBlock(Program& p, const Lowering& lo) {
 static void freeProgram(Program* program) {
   if (program == nullptr) return;
   jitFree(program->jit, program->jitBytes);
-  free(program->eval);
-  free(program->code);
-  free(program->uniformCode);
-  free(program->uniforms);
+  if (program->packed == 0) {
+    free(program->eval);
+    free(program->code);
+    free(program->uniformCode);
+    free(program->uniforms);
+  }
   free(program);
+}
+
+template <class T>
+static inline T* packArray(T* from, u32 count, u8** to) {
+  T* packed = reinterpret_cast<T*>(*to);
+  if (count != 0) memcpy(packed, from, count * sizeof(T));
+  *to += (count * sizeof(T) + 7) & ~size_t(7);
+  free(from);
+  return packed;
+}
+
+// The program in one block, what every run reads first: a small page's step misses the caches once instead of once for each array.
+static Program* packProgram(Program* p) {
+  const u64 bytes = sizeof(Program) + p->uniformCount * sizeof(VmUniform) + (u64(p->codeCount) + p->uniformCodeCount) * sizeof(VmInst) +
+                    p->evalCount * sizeof(EvalInst) + 64;
+  Program* packed = static_cast<Program*>(aligned_alloc(64, (bytes + 63) & ~63ull));
+  if (packed == nullptr) return p;
+  memcpy(packed, p, sizeof(Program));
+  u8* to = reinterpret_cast<u8*>(packed + 1);
+  packed->uniforms = packArray(p->uniforms, p->uniformCount, &to);
+  packed->code = packArray(p->code, p->codeCount, &to);
+  packed->uniformCode = packArray(p->uniformCode, p->uniformCodeCount, &to);
+  packed->eval = packArray(p->eval, p->evalCount, &to);
+  packed->packed = 1;
+  free(p);
+  return packed;
 }
 
 static void findUniforms(Lowering& lo) {
@@ -662,7 +690,7 @@ static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform,
     freeProgram(p);
     return fail(MMSB_ERR_MEMORY, "expression: out of memory");
   }
-  *out = p;
+  *out = packProgram(p);
   return MMSB_OK;
 }
 
