@@ -54,6 +54,7 @@ const drawn = (name: string, { dtype, shape }: BenchPage, low = -1, high = 1): s
 }
 
 const MOVES = 'it compares, writes and hashes what NumPy only writes'
+const TREE = 'it keeps the partial of each 1,024 elements, so that a change costs its path'
 const M = 1024 * 1024
 
 interface OpFields {
@@ -118,7 +119,7 @@ const CASES: readonly OpCase[] = [
     { op: 'cast', dtype: 'i32' },
     ['f64', LONG, -1e6, 1e6],
     { ...into('int32'), run: "np.copyto(out, x, casting='unsafe')" },
-    'it saturates',
+    'it saturates, and gives 0 for NaN; NumPy leaves both to the processor',
   ),
   many(
     'map a * b + c, f32',
@@ -149,21 +150,28 @@ const CASES: readonly OpCase[] = [
     const plain = { argmax: 'x.argmax()', count: 'np.count_nonzero(x)', var: 'x.var(dtype=np.float64)' }
     const wide = `x.${fn}(dtype=np.float64)`
     const run = (plain as Record<string, string>)[fn] ?? (fn === 'max' || fn === 'any' ? `x.${fn}()` : wide)
-    return one(`reduce ${fn}, f32, all`, { op: 'reduce', fn }, ['f32', [4 * M]], { run })
+    return one(`reduce ${fn}, f32, all`, { op: 'reduce', fn }, ['f32', [4 * M]], { run }, TREE)
   }),
-  one('reduce sum, f32, axis 0', { op: 'reduce', fn: 'sum', axes: [0] }, ['f32', [2048, 2048]], {
-    run: 'x.sum(axis=0, dtype=np.float64)',
-  }),
+  one(
+    'reduce sum, f32, axis 0',
+    { op: 'reduce', fn: 'sum', axes: [0] },
+    ['f32', [2048, 2048]],
+    { run: 'x.sum(axis=0, dtype=np.float64)' },
+    'its order has 32 lanes for each column, which pass through the cache',
+  ),
   one('reduce sum, f32, axis 1', { op: 'reduce', fn: 'sum', axes: [1] }, ['f32', [2048, 2048]], {
     run: 'x.sum(axis=1, dtype=np.float64)',
   }),
   one('reduce min, i32, axis 0', { op: 'reduce', fn: 'min', axes: [0] }, ['i32', [2048, 2048], -1e6, 1e6], {
     run: 'x.min(axis=0)',
   }),
-  one('scan sum, f64', { op: 'scan', fn: 'sum' }, ['f64', LONG], {
-    ...into('float64'),
-    run: 'np.cumsum(x, out=out)',
-  }),
+  one(
+    'scan sum, f64',
+    { op: 'scan', fn: 'sum' },
+    ['f64', LONG],
+    { ...into('float64'), run: 'np.cumsum(x, out=out)' },
+    MOVES,
+  ),
   many(
     'matmul f32, 512',
     { op: 'matmul' },
