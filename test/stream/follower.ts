@@ -135,14 +135,16 @@ export class Follower {
         this.faults.push(`resumed at ${message.epoch}, not ${this.cursor}`)
       return
     }
-    const { type, epoch = 0, first = 0, changes = [] } = message
+    const { type, resumeFrom = 0, epoch = resumeFrom, first = 0, changes = [] } = message
     const pages = changes.map(({ page }) => page)
     const digests = changes.map((change) => `${change.page} ${digestOf(change)}`).join()
     this.sessions.at(-1)?.messages.push({ type, epoch, first, pages, digests })
     if (message.type === 'overflow') {
       this.overflows++
-      if (message.resumeFrom !== this.cursor)
-        this.faults.push(`overflow says ${message.resumeFrom}, told up to ${this.cursor}`)
+      // It may be later than what was told last, where nothing was to be told in between.
+      if (resumeFrom < (this.cursor ?? 0))
+        this.faults.push(`overflow says ${resumeFrom}, told up to ${this.cursor}`)
+      this.cursor = resumeFrom
       this.#subscribe(socket)
     } else if (message.type === 'change' || message.type === 'snapshot') {
       this.mirror.apply(message)

@@ -97,6 +97,7 @@ async function write({ bus }: Served, random: (below: number) => number): Promis
   }
 }
 
+t.setTimeout((SECONDS + 110) * 1000)
 const dataDir = mkdtempSync(join(tmpdir(), 'mmsb-'))
 const served = await serve(t, { dataDir, fsync: 'off' })
 t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
@@ -126,7 +127,8 @@ function look(mirror: { readonly pages: ReadonlyMap<string, unknown[]> }, { epoc
 }
 
 function follow(i: number): Follower {
-  const pages = PATTERNS[i % PATTERNS.length]!
+  // Of many readers few want the fat page: they all are parsed in this one process.
+  const pages = i > 16 && i % 16 !== 3 && i % 4 === 3 ? ['n'] : PATTERNS[i % PATTERNS.length]!
   // A mirror begins with the whole pages, or where there were none.
   const from = i % 3 === 1 ? 0 : 'snapshot'
   const habit = HABITS[Math.floor(i / PATTERNS.length) % HABITS.length]!
@@ -143,6 +145,7 @@ const stalled = new Follower({ port, pages: ['fat'], from: 0, habit: 'stalled', 
 followers.push(stalled)
 
 t.test('load', async (t) => {
+  t.setTimeout((SECONDS + 90) * 1000)
   const untilMs = Date.now() + SECONDS * 1000
   while (Date.now() < untilMs) {
     if (followers.length <= CLIENTS && random(4) === 0) follow(followers.length)

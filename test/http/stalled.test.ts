@@ -1,0 +1,103 @@
+/**
+ * Readers of every kind that stop reading, under load: the server's memory stays flat, and the others hear as soon as before.
+ * MMSB_STALL_SECONDS makes it as long as one likes.
+ */
+import { readFileSync } from 'node:fs'
+import { request } from 'node:http'
+import { performance } from 'node:perf_hooks'
+import t from 'tap'
+import { STREAM_QUEUE_MAX_BYTES } from '../../src/limits.js'
+import { call, serve } from '../cli/process.js'
+import { Client } from '../stream/helpers.js'
+
+const SECONDS = Number(process.env.MMSB_STALL_SECONDS ?? 6)
+const WRITES_PER_SECOND = 60
+/** As JSON some four times as many. */
+const WIDE_BYTES = 16 * 1024
+const MIB = 1024 ** 2
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
+t.setTimeout((2 * SECONDS + 90) * 1000)
+
+t.test('memory stays flat and the others are told as soon', async (t) => {
+  t.setTimeout((2 * SECONDS + 80) * 1000)
+  const server = serve(t, ['--data-dir', `${t.testdir()}/data`, '--fsync', 'interval', '--backend', 'cpu'])
+  const url = await server.ready()
+  const port = Number(new URL(url).port)
+  const residentBytes = (): number => {
+    const status = readFileSync(`/proc/${server.child.pid}/status`, 'utf8')
+    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024
+  }
+  await call(url, 'PUT', '/v1/pages/wide', { dtype: 'u8', shape: [WIDE_BYTES] })
+  await call(url, 'PUT', '/v1/pages/count', { dtype: 'u32', shape: [1] })
+  const derive = { op: 'map', inputs: { c: 'count' }, expr: 'c + 1' }
+  await call(url, 'PUT', '/v1/pages/after', { derive })
+
+  const [writer, reader] = [await Client.open(port, ['mmsb.v1.json']), await Client.open(port)]
+  await reader.ask({ type: 'subscribe', id: 'r', pages: ['after'] })
+  let count = 0
+  /** Writes at a steady rate; returns the milliseconds from each write to its derived change, ascending. */
+  const load = async (seconds: number): Promise<number[]> => {
+    const latencies: number[] = []
+    const startMs = performance.now()
+    for (let i = 0; i < seconds * WRITES_PER_SECOND; i++) {
+      await sleep(Math.max(0, startMs + (i * 1000) / WRITES_PER_SECOND - performance.now()))
+      const fill = 100 + (count % 100)
+      count++
+      const sentMs = performance.now()
+      const ops = [
+        { page: 'count', values: [count] },
+        { page: 'wide', values: Array(WIDE_BYTES).fill(fill) },
+      ]
+      writer.send({ type: 'transaction', id: `t${count}`, ops })
+      await reader.until(() => reader.messages.at(-1)?.type === 'change' && toldValue(reader) === count + 1)
+      latencies.push(performance.now() - sentMs)
+      reader.messages.length = 0
+      writer.messages.length = 0
+    }
+    return latencies.sort((a, b) => a - b)
+  }
+  const before = await load(SECONDS / 2)
+  const baseline = residentBytes()
+
+  const stalled: Client[] = []
+  for (const options of [
+    { policy: 'lossless' },
+    { policy: 'latest' },
+    { policy: 'lossless', from: 0 },
+    { policy: 'lossless', from: 0, durable: 'stalled' },
+  ]) {
+    const client = await Client.open(port)
+    client.send({ type: 'subscribe', id: 's', pages: ['wide'], ...options })
+    client.socket.pause()
+    stalled.push(client)
+  }
+  const events = request(`${url}/v1/events?pages=wide&from=0`)
+  events.on('response', (response) => response.pause())
+  events.on('error', () => {})
+  events.end()
+  t.teardown(() => events.destroy())
+
+  // Time for the queues to fill; then there is nothing more to take.
+  await load(SECONDS / 2)
+  const filled = residentBytes()
+  const during = await load(SECONDS)
+  const after = residentBytes()
+  const mib = (bytes: number): string => `${Math.round(bytes / MIB)} MiB`
+  const p = (latencies: readonly number[], share: number): number =>
+    latencies[Math.floor((latencies.length - 1) * share)]!
+  const ms = (latencies: readonly number[]): string =>
+    `p50 ${p(latencies, 0.5).toFixed(2)} ms, p99 ${p(latencies, 0.99).toFixed(2)} ms`
+  t.comment(`resident ${mib(baseline)}, with stalled readers ${mib(filled)}, at the end ${mib(after)}`)
+  t.comment(`${before.length} writes before: ${ms(before)}; ${during.length} meanwhile: ${ms(during)}`)
+  t.ok(after - baseline < 4 * STREAM_QUEUE_MAX_BYTES + 160 * MIB, 'bounded')
+  t.ok(after - filled < 64 * MIB, 'and flat')
+  t.ok(p(during, 0.5) < 3 * p(before, 0.5) + 10, 'the others are told as soon as before')
+  const { subscriptions } = (await call(url, 'GET', '/v1/stats')) as { subscriptions: { overflows: number } }
+  t.equal(subscriptions.overflows, 1, 'the lossless one that was live was ended')
+  for (const client of stalled) client.socket.terminate()
+  await Promise.all([writer.close(), reader.close()])
+})
+
+const toldValue = (client: Client): unknown => client.messages.at(-1)?.changes?.[0]?.values?.[0]
