@@ -3,7 +3,7 @@
  * fdatasynced as one batch while the next gathers, then each message is answered, or broadcast.
  *
  *   ws.ts FILE ack            parses a message as JSON, or walks the frames in it by their lengths; answers each of them
- *   ws.ts FILE broadcast N    answers, and sends N bytes to every socket that asked for them by the path /events
+ *   ws.ts FILE broadcast N    answers, and sends some N bytes to every socket that asked for them by the path /events
  */
 import { fdatasync, openSync, writeSync } from 'node:fs'
 import { type WebSocket, WebSocketServer } from 'ws'
@@ -12,7 +12,7 @@ const [file, mode, size] = process.argv.slice(2)
 const fd = openSync(file!, 'a')
 const server = new WebSocketServer({ port: 0, host: '127.0.0.1', perMessageDeflate: false })
 const listeners = new Set<WebSocket>()
-const event = JSON.stringify({ t: 'x'.repeat(Math.max(Number(size ?? 0) - 8, 0)) })
+const filler = 'x'.repeat(Math.max(Number(size ?? 0) - 30, 0))
 
 let epoch = 0
 let isSyncing = false
@@ -29,10 +29,17 @@ function sync(): void {
     for (const { socket, ids } of batch) {
       for (const id of ids) socket.send(`{"type":"ack","id":${JSON.stringify(id)},"epoch":${epoch}}`)
     }
-    if (mode === 'broadcast') for (const listener of listeners) listener.send(event)
+    if (mode === 'broadcast') broadcast(batch.at(-1)!.data)
     isSyncing = false
     if (waiting.length > 0) sync()
   })
+}
+
+/** One event for a batch; it ends with the first value of the newest write. */
+function broadcast(newest: Buffer): void {
+  const serial = /"values":\[(\d+)/.exec(newest.toString('latin1'))![1]
+  const event = Buffer.from(`{"t":"${filler}","serial":${serial}}`)
+  for (const listener of listeners) listener.send(event, { binary: false })
 }
 
 function framesIn(data: Buffer): number[] {

@@ -115,7 +115,7 @@ export function webSocketProtocol(messages: Messages): Protocol {
   }
 }
 
-async function handshake(port: number, path: string, subprotocol: string): Promise<Socket> {
+export async function handshake(port: number, path: string, subprotocol: string): Promise<Socket> {
   const socket = connect(port, '127.0.0.1')
   await once(socket, 'connect')
   socket.setNoDelay(true)
@@ -130,7 +130,7 @@ async function handshake(port: number, path: string, subprotocol: string): Promi
   return socket
 }
 
-function clientFrame(message: string | Uint8Array): Buffer {
+export function clientFrame(message: string | Uint8Array): Buffer {
   const isText = typeof message === 'string'
   const payload = isText
     ? Buffer.from(message)
@@ -146,17 +146,17 @@ function clientFrame(message: string | Uint8Array): Buffer {
   return Buffer.concat([head, payload])
 }
 
-const PING = 9
+export const PING = 9
 /** An answer to a ping without payload: masked, as a client's frames are. */
-const PONG = Buffer.from([0x8a, 0x80, 0, 0, 0, 0])
+export const PONG = Buffer.from([0x8a, 0x80, 0, 0, 0, 0])
 
-interface ServerFrame {
+export interface ServerFrame {
   readonly opcode: number
   readonly payload: Buffer
   readonly end: number
 }
 
-function serverFrame(bytes: Buffer, at: number): ServerFrame | null {
+export function serverFrame(bytes: Buffer, at: number): ServerFrame | null {
   if (bytes.length - at < 2) return null
   const short = bytes[at + 1]! & 0x7f
   if (short === 127) throw new Error('an answer is too long')

@@ -1,35 +1,26 @@
 /**
- * From a durable write to the derived event at each of 1 or 100 subscribers, at 80 writes a second, beside a bare `ws`
- * server that fdatasyncs the same message and broadcasts as many bytes. Writer and subscribers share this process and
- * its clock; each event of each subscriber is one sample.
+ * From a durable write to the derived event at each of 1, 100 or 1,000 subscribers, at a steady rate in an open loop, beside a
+ * bare `ws` server that fdatasyncs the same message and broadcasts as many bytes, and beside a Redis stream (append-only file,
+ * synced always) with as many readers. Then how many events a second reach 1,000 sockets.
  */
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { WebSocket } from 'ws'
 import { startServer } from '../../examples/server.js'
-import { startBaseline } from '../lib/process.js'
-import { median, percentile } from '../lib/stats.js'
-import type { Context, Result } from '../lib/types.js'
+import { redisStreamSide, type Side, webSocketSide } from '../lib/listeners.js'
+import { fanOut, type Latency, openLoop } from '../lib/open-loop.js'
+import { type Baseline, startBaseline, startRedis } from '../lib/process.js'
+import { alternate, median } from '../lib/stats.js'
+import type { Context, Result, Skip } from '../lib/types.js'
 
 const WRITES_PER_S = 80
+const COUNTS = [1, 100, 1000]
+const FAN_OUT_SOCKETS = 1000
 const BUDGET = 1.3
+const P99_BUDGET_MS = 10
+const FAN_OUT_BUDGET = 0.9
 const ELEMENTS = 16
-const EVENT_TIMEOUT_MS = 10_000
+const WARM_UP_WRITES = 40
 
-interface Latency {
-  readonly p50: number
-  readonly p99: number
-}
-
-/** One side: sockets that are open and listening. */
-interface Side {
-  readonly writer: WebSocket
-  readonly subscribers: readonly WebSocket[]
-  message(serial: number): string
-  isEvent(data: Buffer): boolean
-}
-
-export async function latency(context: Context): Promise<Result[]> {
+export async function latency(context: Context): Promise<(Result | Skip)[]> {
   const server = await startServer({ dataDir: join(context.dir, 'bus') })
   const put = async (name: string, body: object) => {
     const headers = { 'content-type': 'application/json' }
@@ -42,134 +33,146 @@ export async function latency(context: Context): Promise<Result[]> {
   }
   await put('bench.in', { dtype: 'f64', shape: [ELEMENTS] })
   await put('bench.out', { derive: { op: 'map', inputs: { x: 'bench.in' }, expr: 'x * 2' } })
-  const results: Result[] = []
-  for (const count of [1, 100]) {
-    context.say(`write to derived event, ${count} subscribers`)
-    results.push(await beside(context, server.url, count))
-  }
+  const port = Number(new URL(server.url).port)
+  const eventBytes = await eventSize(port)
+  const bare = await startBaseline('ws', join(context.dir, 'bare.log'), 'broadcast', String(eventBytes))
+  const redis = await startRedis(context.dir)
+  const results: (Result | Skip)[] = []
+  for (const count of COUNTS) results.push(...(await compare(context, count, port, bare, redis, eventBytes)))
+  results.push(await fanOutRow(context, port, bare, eventBytes))
+  await redis?.stop()
+  await bare.stop()
   await server.stop()
   return results
 }
 
-async function beside(context: Context, url: string, count: number): Promise<Result> {
-  const ours = await bus(url, count)
-  const eventBytes = await eventSize(ours)
-  const baseline = await startBaseline(
-    'ws',
-    join(context.dir, `bare-${count}.log`),
-    'broadcast',
-    String(eventBytes),
-  )
-  const theirs = await bare(`ws://127.0.0.1:${baseline.port}`, count)
-  const writes = context.quick ? 80 : 240
-  const runs: [Latency[], Latency[]] = [[], []]
-  await measure(ours, 40)
-  await measure(theirs, 40)
-  for (let pair = 0; pair < (context.quick ? 1 : 5); pair++) {
-    const order = pair % 2 === 0 ? [0, 1] : [1, 0]
-    for (const side of order) runs[side as 0 | 1].push(await measure(side === 0 ? ours : theirs, writes))
-  }
-  close(ours)
-  close(theirs)
-  await baseline.stop()
-  const of = (side: 0 | 1, which: keyof Latency) => median(runs[side].map((run) => run[which]))
-  const ratio = median(runs[0].map((run, pair) => run.p50 / runs[1][pair]!.p50))
-  return {
-    name: `durable write -> derived event, ${count} subscribers, ${WRITES_PER_S} writes/s`,
-    unit: 'ms p50',
-    mmsb: of(0, 'p50'),
-    baseline: of(1, 'p50'),
-    against: 'bare ws, fdatasync, broadcast',
-    ratio,
-    budget: { text: `<= ${BUDGET} x`, met: ratio <= BUDGET },
-    details: { 'p99 mmsb': of(0, 'p99'), 'p99 baseline': of(1, 'p99'), eventBytes },
-  }
-}
-
-const transaction = (serial: number) =>
+const write = (serial: number) =>
   JSON.stringify({
     type: 'transaction',
-    id: String(serial),
+    id: 'w',
     ops: [{ page: 'bench.in', values: Array.from({ length: ELEMENTS }, (_, i) => serial + i) }],
   })
 
-async function bus(url: string, count: number): Promise<Side> {
-  const address = `${url.replace('http', 'ws')}/v1/stream`
-  const open = async () => {
-    const socket = new WebSocket(address, 'mmsb.v1.json', { perMessageDeflate: false })
-    await new Promise((resolve, reject) => socket.on('open', resolve).on('error', reject))
-    return socket
-  }
-  const subscribers = []
-  for (let i = 0; i < count; i++) {
-    const socket = await open()
-    socket.send('{"type":"subscribe","id":"s","pages":["bench.out"],"from":"now","data":"values"}')
-    await new Promise((resolve) => socket.once('message', resolve))
-    subscribers.push(socket)
-  }
-  const writer = await open()
-  return { writer, subscribers, message: transaction, isEvent: (data) => data.includes('"change"') }
-}
+/** Listeners to the derived page, whose first element is twice the serial number. */
+const ours = (port: number, listeners: number, onEvent = (_text: string): void => {}) =>
+  webSocketSide({
+    port,
+    listeners,
+    listenerPath: '/v1/stream',
+    hello: '{"type":"subscribe","id":"s","pages":["bench.out"],"from":"now","data":"values"}',
+    write,
+    serialOf: (text) => {
+      if (text.includes('"error"') || text.includes('"overflow"')) throw new Error(text)
+      const at = text.indexOf('"values":[')
+      if (at >= 0) onEvent(text)
+      return at < 0 ? undefined : Number.parseFloat(text.slice(at + 10, at + 40)) / 2
+    },
+  })
 
-async function bare(address: string, count: number): Promise<Side> {
-  const open = async (path: string) => {
-    const socket = new WebSocket(`${address}${path}`, { perMessageDeflate: false })
-    await new Promise((resolve, reject) => socket.on('open', resolve).on('error', reject))
-    return socket
-  }
-  const subscribers = []
-  for (let i = 0; i < count; i++) subscribers.push(await open('/events'))
-  const writer = await open('/')
-  return { writer, subscribers, message: transaction, isEvent: () => true }
-}
+/** Listeners to the bare server, whose events end with the serial number of the newest write in them. */
+const theirs = (port: number, listeners: number) =>
+  webSocketSide({
+    port,
+    listeners,
+    listenerPath: '/events',
+    hello: undefined,
+    write,
+    serialOf: (text) => Number(/"serial":(\d+)/.exec(text.slice(-40))![1]),
+  })
 
-/** Bytes of one change message, so that the baseline sends as many. */
-async function eventSize(side: Side): Promise<number> {
+/** Bytes of one change message, so that the others send as many. */
+async function eventSize(port: number): Promise<number> {
   let size = 0
-  const onEvent = (data: Buffer) => {
-    if (side.isEvent(data)) size = data.length
-  }
-  side.subscribers[0]!.on('message', onEvent)
-  side.writer.send(side.message(123_456))
-  await until(() => size > 0, 'no event came')
-  side.subscribers[0]!.off('message', onEvent)
+  const side = await ours(port, 1, (text) => {
+    size = text.length
+  })
+  await openLoop(side, WRITES_PER_S, 1)
+  side.close()
   return size
 }
 
-async function until(isTrue: () => boolean, otherwise: string): Promise<void> {
-  const deadline = performance.now() + EVENT_TIMEOUT_MS
-  while (!isTrue()) {
-    if (performance.now() > deadline) throw new Error(otherwise)
-    await sleep(1)
+async function compare(
+  context: Context,
+  count: number,
+  port: number,
+  bare: Baseline,
+  redis: Baseline | null,
+  eventBytes: number,
+): Promise<(Result | Skip)[]> {
+  const name = `durable write -> derived event, ${count} subscribers, ${WRITES_PER_S} writes/s, open loop`
+  context.say(name)
+  const sides: Side[] = [await ours(port, count), await theirs(bare.port, count)]
+  if (redis !== null) sides.push(await redisStreamSide(redis.port, count, eventBytes))
+  const runs: Latency[][] = sides.map(() => [])
+  for (const side of sides) await openLoop(side, WRITES_PER_S, WARM_UP_WRITES)
+  const writes = context.quick ? 80 : 240
+  for (let round = 0; round < (context.quick ? 1 : 5); round++) {
+    const order = [...sides.keys()]
+    for (const side of round % 2 === 0 ? order : order.reverse())
+      runs[side]!.push(await openLoop(sides[side]!, WRITES_PER_S, writes))
+  }
+  for (const side of sides) side.close()
+  const bareResult = resultOf(name, runs[0]!, runs[1]!, 'bare ws, fdatasync, broadcast', eventBytes, BUDGET)
+  if (redis === null)
+    return [bareResult, { name: `${name}, Redis`, skipped: 'redis-server is not installed' }]
+  return [bareResult, resultOf(name, runs[0]!, runs[2]!, 'Redis Streams, AOF always', eventBytes, 1)]
+}
+
+function resultOf(
+  name: string,
+  mine: readonly Latency[],
+  other: readonly Latency[],
+  against: string,
+  eventBytes: number,
+  budget: number,
+): Result {
+  const of = (runs: readonly Latency[], which: keyof Latency) => median(runs.map((run) => run[which]))
+  const ratio = median(mine.map((run, round) => run.p50 / other[round]!.p50))
+  const isMet = ratio <= budget && of(mine, 'p99') <= P99_BUDGET_MS
+  return {
+    name,
+    unit: 'ms p50',
+    mmsb: of(mine, 'p50'),
+    baseline: of(other, 'p50'),
+    against,
+    ratio,
+    budget: { text: `<= ${budget} x, p99 <= ${P99_BUDGET_MS} ms`, met: isMet },
+    details: {
+      'p99 mmsb': of(mine, 'p99'),
+      'p99 baseline': of(other, 'p99'),
+      'max mmsb': of(mine, 'max'),
+      'max baseline': of(other, 'max'),
+      eventBytes,
+    },
   }
 }
 
-let serial = 1_000
-
-/** Sends at a steady rate, one write at a time, and takes the time of each event at each subscriber. */
-async function measure(side: Side, writes: number): Promise<Latency> {
-  const samples: number[] = []
-  let sentAt = 0
-  const onEvent = (data: Buffer) => {
-    if (side.isEvent(data)) samples.push(performance.now() - sentAt)
+async function fanOutRow(
+  context: Context,
+  port: number,
+  bare: Baseline,
+  eventBytes: number,
+): Promise<Result> {
+  const name = `fan-out of ${eventBytes} bytes to ${FAN_OUT_SOCKETS} sockets`
+  context.say(name)
+  const [mine, other] = [await ours(port, FAN_OUT_SOCKETS), await theirs(bare.port, FAN_OUT_SOCKETS)]
+  const durationMs = context.quick ? 1500 : 4000
+  await fanOut(mine, 1000)
+  await fanOut(other, 1000)
+  const pairs = await alternate(
+    context.quick ? 1 : 5,
+    () => fanOut(mine, durationMs),
+    () => fanOut(other, durationMs),
+  )
+  mine.close()
+  other.close()
+  return {
+    name,
+    unit: 'events/s',
+    mmsb: pairs.a,
+    baseline: pairs.b,
+    against: 'bare ws, fdatasync, broadcast',
+    ratio: pairs.ratio,
+    budget: { text: `>= ${FAN_OUT_BUDGET * 100} %`, met: pairs.ratio >= FAN_OUT_BUDGET },
   }
-  for (const socket of side.subscribers) socket.on('message', onEvent)
-  const started = performance.now()
-  for (let i = 0; i < writes; i++) {
-    const due = started + (i * 1000) / WRITES_PER_S
-    await sleep(Math.max(due - performance.now(), 0))
-    await until(() => samples.length >= i * side.subscribers.length, `an event of write ${i} did not come`)
-    serial += 1
-    const message = side.message(serial)
-    sentAt = performance.now()
-    side.writer.send(message)
-  }
-  await until(() => samples.length >= writes * side.subscribers.length, 'an event did not come')
-  for (const socket of side.subscribers) socket.off('message', onEvent)
-  if (samples.length !== writes * side.subscribers.length) throw new Error('more events than writes')
-  return { p50: percentile(samples, 0.5), p99: percentile(samples, 0.99) }
-}
-
-function close(side: Side): void {
-  for (const socket of [side.writer, ...side.subscribers]) socket.terminate()
 }
