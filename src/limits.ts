@@ -179,6 +179,8 @@ export const DURABLE_HOLD_BYTES = 4 * 1024 ** 3
 export const DURABLE_SEEN_MS = 10_000
 /** Transactions of one WebSocket that wait for their epoch before the server stops reading from it. */
 export const STREAM_TRANSACTIONS_IN_FLIGHT_MAX = 4_096
+/** And bytes of them. */
+export const STREAM_BYTES_IN_FLIGHT_MAX = 16 * 1024 ** 2
 /** A WebSocket that shows no sign of life between two of these is dropped. */
 export const STREAM_PING_INTERVAL_MS = 60_000
 /** How long a stopping server waits for a WebSocket: for its transactions, then for its farewell. */

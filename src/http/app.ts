@@ -35,6 +35,8 @@ export interface AppOptions {
   readonly guard?: Guard
   /** Origins, such as `http://localhost:5173`, whose pages may read the answers; the guard must let them in. Default: none. */
   readonly allowedOrigins?: ReadonlySet<string>
+  /** How often a WebSocket must show a sign of life. */
+  readonly pingIntervalMs?: number
   /** Where errors inside the server go; default: nowhere. */
   readonly logger?: FastifyBaseLogger
 }
@@ -78,7 +80,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     })
     dataRoutes(scope, context)
   })
-  const stream = attachStream(app.server, context, app.log)
+  const stream = attachStream(app.server, context, app.log, options.pingIntervalMs)
   await app.ready()
   const close = async (): Promise<void> => {
     context.isStopping = true

@@ -2,12 +2,17 @@
  * One WebSocket of the stream: its messages in, answers out.
  *
  * Invariants: whatever a client sends is answered with what it asked for or with an `error`, and the connection goes on; a
- * transaction is answered once; a client that sends faster than epochs commit is not read from until they have caught up.
+ * transaction is answered once; a client that sends faster than epochs commit, or that does not read its answers, is not read from
+ * until it, or they, have caught up.
  */
 import type { RawData, WebSocket } from 'ws'
 import type { TransactionInput } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
-import { STREAM_TRANSACTIONS_IN_FLIGHT_MAX } from '../limits.js'
+import {
+  STREAM_BYTES_IN_FLIGHT_MAX,
+  STREAM_QUEUE_MAX_BYTES,
+  STREAM_TRANSACTIONS_IN_FLIGHT_MAX,
+} from '../limits.js'
 import type { Connection } from '../stream/connection.js'
 import { jsonHead, jsonTail } from '../stream/messages.js'
 import type { SubscribeOptions } from '../stream/types.js'
@@ -33,13 +38,17 @@ export interface SessionRooms {
   readonly connection: Connection
   readonly isBinary: boolean
   readonly onInternal: (cause: unknown) => void
+  /** Bytes the network has taken of what was written to the client. */
+  readonly takenBytes: () => number
 }
 
 export class StreamSession {
-  /** Set when the client showed a sign of life since it was last cleared. */
+  /** Set when the client was heard of since it was last asked. */
   isAlive = true
+  #takenBytes = 0
   readonly #rooms: SessionRooms
   #inFlight = 0
+  #bytesInFlight = 0
   #isPaused = false
   #isStopping = false
   #sequence = 0
@@ -53,8 +62,20 @@ export class StreamSession {
     rooms.socket.on('message', (data, isBinary) => this.#onMessage(data, isBinary))
   }
 
-  get isPaused(): boolean {
-    return this.#isPaused
+  /** Whether the client was heard of, or took something of what was sent to it, since this was last asked. */
+  showedLife(): boolean {
+    const taken = this.#rooms.takenBytes()
+    // One that is not read from because epochs have not caught up cannot be heard.
+    const isHeldBack = this.#isPaused && this.#inFlight > 0
+    const showed = this.isAlive || isHeldBack || (this.#isPaused && taken > this.#takenBytes)
+    this.#takenBytes = taken
+    this.isAlive = false
+    return showed
+  }
+
+  /** The client has taken all that was written to it. */
+  drained(): void {
+    this.#readOn()
   }
 
   /** Takes no more messages; resolves when every transaction taken has been answered. */
@@ -70,23 +91,47 @@ export class StreamSession {
     this.isAlive = true
     if (this.#isStopping) return
     // With the default binaryType every message is one Buffer.
-    if (isBinary) this.#onBinary(data as Buffer)
-    else this.#onText((data as Buffer).toString())
+    const message = data as Buffer
+    if (isBinary) this.#onBinary(message)
+    else this.#onText(message)
+    this.#holdBack()
   }
 
-  #onText(text: string): void {
+  /** Reads no more from a client that is ahead of the commits, or of its own answers. */
+  #holdBack(): void {
+    if (this.#isPaused || !this.#isAhead(1)) return
+    this.#isPaused = true
+    this.#rooms.socket.pause()
+  }
+
+  #readOn(): void {
+    if (!this.#isPaused || this.#isAhead(0.5)) return
+    this.#isPaused = false
+    this.#rooms.socket.resume()
+  }
+
+  /** Whether what is under way exceeds this part of what may be. */
+  #isAhead(part: number): boolean {
+    return (
+      this.#inFlight >= part * STREAM_TRANSACTIONS_IN_FLIGHT_MAX ||
+      this.#bytesInFlight >= part * STREAM_BYTES_IN_FLIGHT_MAX ||
+      this.#rooms.sink.queuedBytes >= part * STREAM_QUEUE_MAX_BYTES
+    )
+  }
+
+  #onText(bytes: Buffer): void {
     let id: string | undefined
     try {
-      const message = parse(text)
+      const message = parse(bytes.toString())
       if (typeof message.id === 'string') id = message.id
-      this.#handle(message)
+      this.#handle(message, bytes.length)
     } catch (error) {
       this.#sendError(id, error)
     }
   }
 
   /** @throws MmsbError */
-  #handle(message: { readonly type?: unknown }): void {
+  #handle(message: { readonly type?: unknown }, bytes: number): void {
     const { connection } = this.#rooms
     switch (message.type) {
       case 'subscribe': {
@@ -108,7 +153,7 @@ export class StreamSession {
       }
       case 'transaction': {
         const { type: _type, id, ...transaction } = CHECKS.transaction(message)
-        this.#transact(id, transaction as TransactionInput)
+        this.#transact(id, transaction as TransactionInput, bytes)
         return
       }
       default:
@@ -122,15 +167,17 @@ export class StreamSession {
   #commit(id: string, epoch: number): void {
     const { connection, sink } = this.#rooms
     this.#track(
+      0,
       async () => ({ epoch: await connection.commit(id, epoch) }),
       (committed) => sink.send(id, { type: 'committed', epoch: committed }),
       (error) => this.#sendError(id, error),
     )
   }
 
-  #transact(id: string, transaction: TransactionInput): void {
+  #transact(id: string, transaction: TransactionInput, bytes: number): void {
     const { context, sink } = this.#rooms
     this.#track(
+      bytes,
       () => context.bus.transact(transaction),
       (epoch) => sink.write(textFrame(`${jsonHead('ack', id)},"epoch":${epoch}}`)),
       (error) => this.#sendError(id, error),
@@ -149,6 +196,7 @@ export class StreamSession {
     for (const frame of framesOf(message)) {
       const sequence = ++this.#sequence
       this.#track(
+        frame?.length ?? 0,
         () => {
           if (frame === null)
             throw new MmsbError('INVALID_REQUEST', 'the message holds no frame where one should start')
@@ -176,8 +224,9 @@ export class StreamSession {
     this.#acked = []
   }
 
-  /** Runs a transaction and answers it; holds the client back while too many are under way. */
+  /** Runs a transaction of so many bytes and answers it. */
   #track(
+    bytes: number,
     run: () => Promise<{ readonly epoch: number }>,
     onDone: (epoch: number) => void,
     onError: (error: unknown) => void,
@@ -190,28 +239,23 @@ export class StreamSession {
       return
     }
     this.#inFlight++
-    if (this.#inFlight >= STREAM_TRANSACTIONS_IN_FLIGHT_MAX && !this.#isPaused) {
-      this.#isPaused = true
-      this.#rooms.socket.pause()
-    }
+    this.#bytesInFlight += bytes
     result.then(
       ({ epoch }) => {
         onDone(epoch)
-        this.#settle()
+        this.#settle(bytes)
       },
       (error: unknown) => {
         onError(error)
-        this.#settle()
+        this.#settle(bytes)
       },
     )
   }
 
-  #settle(): void {
+  #settle(bytes: number): void {
     this.#inFlight--
-    if (this.#isPaused && this.#inFlight < STREAM_TRANSACTIONS_IN_FLIGHT_MAX / 2) {
-      this.#isPaused = false
-      this.#rooms.socket.resume()
-    }
+    this.#bytesInFlight -= bytes
+    this.#readOn()
     if (this.#inFlight === 0) this.#onIdle?.()
   }
 

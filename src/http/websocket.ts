@@ -8,7 +8,7 @@ import { type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { FastifyBaseLogger } from 'fastify'
-import { type WebSocket, WebSocketServer } from 'ws'
+import { WebSocket, WebSocketServer } from 'ws'
 import { MmsbError, problemOf } from '../errors.js'
 import {
   RETRY_AFTER_SECONDS,
@@ -34,12 +34,31 @@ export interface StreamServer {
   close(): Promise<void>
 }
 
+const REASONS: Readonly<Record<number, string>> = {
+  1002: 'what was sent breaks the WebSocket protocol',
+  1007: 'a text message is not UTF-8',
+  1009: `a message is larger than ${STREAM_MESSAGE_MAX_BYTES} bytes`,
+}
+
+/** Says why, where the library only gives the code. */
+class Reasoned extends WebSocket {
+  override close(code?: number, reason: string | Buffer | undefined = REASONS[code ?? 0]): void {
+    super.close(code, reason)
+  }
+}
+
 /** Serves the stream on an HTTP server. */
-export function attachStream(server: Server, context: AppContext, log: FastifyBaseLogger): StreamServer {
+export function attachStream(
+  server: Server,
+  context: AppContext,
+  log: FastifyBaseLogger,
+  pingIntervalMs = STREAM_PING_INTERVAL_MS,
+): StreamServer {
   const sessions = new Map<WebSocket, StreamSession>()
   const wss = new WebSocketServer({
     noServer: true,
     clientTracking: false,
+    WebSocket: Reasoned,
     maxPayload: STREAM_MESSAGE_MAX_BYTES,
     handleProtocols: (offered) => [...offered].find((protocol) => PROTOCOLS.includes(protocol)) ?? false,
   })
@@ -62,9 +81,14 @@ export function attachStream(server: Server, context: AppContext, log: FastifyBa
     const sink = new SocketSink(socket, isBinary ? streamFrame : jsonFrame)
     const connection = context.hub.connect(sink)
     const onInternal = (cause: unknown): void => log.error({ err: cause }, 'internal error')
-    const session = new StreamSession({ context, socket: webSocket, sink, connection, isBinary, onInternal })
+    const takenBytes = (): number => socket.bytesWritten - socket.writableLength
+    const rooms = { context, socket: webSocket, sink, connection, isBinary, onInternal, takenBytes }
+    const session = new StreamSession(rooms)
     sessions.set(webSocket, session)
-    socket.on('drain', () => connection.drained())
+    socket.on('drain', () => {
+      connection.drained()
+      session.drained()
+    })
     webSocket.on('pong', () => {
       session.isAlive = true
     })
@@ -78,11 +102,10 @@ export function attachStream(server: Server, context: AppContext, log: FastifyBa
 
   const heartbeat = setInterval(() => {
     for (const [webSocket, session] of sessions) {
-      if (!session.isAlive && !session.isPaused) webSocket.terminate()
+      if (!session.showedLife()) webSocket.terminate()
       else if (webSocket.readyState === webSocket.OPEN) webSocket.ping()
-      session.isAlive = false
     }
-  }, STREAM_PING_INTERVAL_MS)
+  }, pingIntervalMs)
   heartbeat.unref()
 
   server.on('upgrade', onUpgrade)

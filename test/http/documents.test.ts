@@ -1,8 +1,16 @@
 /** The routes, flags and bytes that documents name are those the code has. */
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
+import {
+  STREAM_BYTES_IN_FLIGHT_MAX,
+  STREAM_MESSAGE_MAX_BYTES,
+  STREAM_QUEUE_MAX_BYTES,
+  STREAM_SUBSCRIPTIONS_MAX,
+  STREAM_TRANSACTIONS_IN_FLIGHT_MAX,
+} from '../../src/limits.js'
 import { Process } from '../cli/process.js'
-import { serve } from './helpers.js'
+import { Client } from '../stream/helpers.js'
+import { listen, serve } from './helpers.js'
 
 const ROOT = new URL('../../', import.meta.url)
 const read = (path: string): string => readFileSync(new URL(path, ROOT), 'utf8')
@@ -44,4 +52,25 @@ t.test('every flag of `mmsb serve` a document names is there', async (t) => {
         t.ok(help.stdout.includes(`  ${flag}`), `${document}: ${flag}`)
     }
   }
+})
+
+t.test('docs/STREAM.md: its example is taken, its limits are those of the code', async (t) => {
+  const text = read('docs/STREAM.md')
+  const served = await serve(t)
+  const { port } = await listen(served)
+  await served.bus.create('map', { dtype: 'f32', shape: [2048, 2048] })
+  const client = await Client.open(port)
+  t.teardown(() => client.socket.terminate())
+  client.send(/```json\n(.*)\n```/.exec(text)![1]!)
+  const snapshot = await client.next(({ type }) => type === 'snapshot')
+  t.same(snapshot.pages!.map!.shape, [256, 256])
+  const mib = (bytes: number) => `${bytes / 1024 ** 2} MiB`
+  for (const said of [
+    `${STREAM_TRANSACTIONS_IN_FLIGHT_MAX.toLocaleString('en')} transactions or ${mib(STREAM_BYTES_IN_FLIGHT_MAX)} in flight`,
+    `does not read its answers (${mib(STREAM_QUEUE_MAX_BYTES)})`,
+    `when ${mib(STREAM_QUEUE_MAX_BYTES)} wait for him`,
+    `a connection with ${STREAM_SUBSCRIPTIONS_MAX.toLocaleString('en')} subscriptions`,
+    `larger than ${mib(STREAM_MESSAGE_MAX_BYTES)} |`,
+  ])
+    t.ok(text.includes(said), said)
 })

@@ -1,0 +1,186 @@
+/** Clients that send too fast, never read, fall silent or ask for too much: bounded memory, and the others are served. */
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import { WebSocket } from 'ws'
+import {
+  STREAM_BYTES_IN_FLIGHT_MAX,
+  STREAM_MESSAGE_MAX_BYTES,
+  STREAM_QUEUE_MAX_BYTES,
+  STREAM_SUBSCRIPTIONS_MAX,
+} from '../../src/limits.js'
+import { FrameWriter } from '../../src/state/frame-writer.js'
+import { decodeMessages } from '../stream/binary.js'
+import { Client } from '../stream/helpers.js'
+import { listen, serve } from './helpers.js'
+
+const MiB = 1024 ** 2
+
+/** A WebSocket without a library: what is written is on its way, and nothing is read until asked for. */
+async function rawSocket(port: number, protocol: string): Promise<Socket> {
+  const socket = connect(port, '127.0.0.1')
+  socket.write(
+    `GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
+      `Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: ${protocol}\r\n\r\n`,
+  )
+  await once(socket, 'data')
+  socket.pause()
+  return socket
+}
+
+/** A client's frame; the mask is zero. */
+function masked(opcode: number, payload: Buffer): Buffer {
+  const head = Buffer.alloc(payload.length < 65_536 ? 8 : 14)
+  head[0] = 0x80 | opcode
+  head[1] = 0x80 | (payload.length < 65_536 ? 126 : 127)
+  if (payload.length < 65_536) head.writeUInt16BE(payload.length, 2)
+  else head.writeUIntBE(payload.length, 4, 6)
+  return Buffer.concat([head, payload])
+}
+
+t.test('a writer ahead of the commits is not read from until they have caught up', async (t) => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'mmsb-'))
+  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
+  const served = await serve(t, { dataDir })
+  const { bus } = served
+  const { port } = await listen(served)
+  await bus.create('wide', { dtype: 'u8', shape: [MiB] })
+  await bus.create('square', { dtype: 'f64', shape: [1000, 1000] })
+  await bus.derive('product', { op: 'matmul', inputs: { a: 'square', b: 'square' } })
+  const { id } = bus.page('wide')
+  const writer = new FrameWriter()
+  writer.delta(id, 'u8', MiB, { offset: 0, values: new Uint8Array(MiB).fill(7) })
+  const frame = Buffer.from(writer.finish())
+  const client = await Client.open(port, ['mmsb.v1.bin'])
+  t.teardown(() => client.socket.terminate())
+  const other = await Client.open(port)
+  t.teardown(() => other.socket.terminate())
+  const count = 100
+  let peak = 0
+  const watch = setInterval(() => {
+    peak = Math.max(peak, bus.stats().queue.bytes)
+  }, 1)
+  // Commits wait while this runs on another thread.
+  const trial = bus.whatIf({ ops: [{ page: 'square', values: [1] }], read: ['square'] })
+  for (let i = 0; i < count; i++) client.send(frame)
+  t.match(await other.ask({ type: 'transaction', id: 't', ops: [{ page: 'wide', values: [1] }] }), {
+    type: 'ack',
+  })
+  const acked = () => client.binary.flatMap(decodeMessages).reduce((sum, { count = 0 }) => sum + count, 0)
+  await client.until(() => acked() === count, 'all acks')
+  clearInterval(watch)
+  await trial
+  t.ok(peak <= STREAM_BYTES_IN_FLIGHT_MAX + 2 * MiB, `at most ${peak} bytes were queued`)
+})
+
+t.test('a client that never reads its answers is not read from either', async (t) => {
+  const served = await serve(t)
+  const { bus } = served
+  const { port } = await listen(served)
+  await bus.create('p', { dtype: 'u8', shape: [4] })
+  const flooder = await rawSocket(port, 'mmsb.v1.json')
+  t.teardown(() => flooder.destroy())
+  // Each is answered with an error of some 200 bytes.
+  const piece = Buffer.concat(Array(1000).fill(masked(1, Buffer.from('x'.repeat(130)))))
+  let sent = 0
+  let stuckMs = 0
+  while (stuckMs < 1000 && sent < 4 * STREAM_QUEUE_MAX_BYTES) {
+    if (flooder.writableLength < MiB) {
+      flooder.write(piece)
+      sent += piece.length
+      stuckMs = 0
+      await sleep(0)
+    } else {
+      await sleep(10)
+      stuckMs += 10
+    }
+  }
+  t.ok(sent < 4 * STREAM_QUEUE_MAX_BYTES, `stuck after ${sent} bytes`)
+  const other = await Client.open(port)
+  t.teardown(() => other.socket.terminate())
+  t.match(await other.ask({ type: 'transaction', id: 't', ops: [{ page: 'p', values: [1] }] }), {
+    type: 'ack',
+  })
+  const wanted = sent / (piece.length / 1000)
+  let answers = 0
+  let last = ''
+  flooder.on('data', (chunk: Buffer) => {
+    const text = last + chunk.toString('latin1')
+    answers += text.split('"type":"error"').length - 1
+    last = text.slice(-13)
+  })
+  flooder.resume()
+  for (let waitedMs = 0; answers < wanted && waitedMs < 20_000; waitedMs += 20) await sleep(20)
+  t.equal(answers, wanted, 'every message is answered in the end')
+})
+
+t.test('a client that falls silent is dropped, one that answers stays', async (t) => {
+  const served = await serve(t, {}, { pingIntervalMs: 200 })
+  const { port } = await listen(served)
+  const good = await Client.open(port)
+  t.teardown(() => good.socket.terminate())
+  const silent = await Client.open(port, ['mmsb.v1.json'], { autoPong: false })
+  await silent.ask({ type: 'subscribe', id: 's', pages: ['*'] })
+  const [code] = await once(silent.socket, 'close')
+  t.equal(code, 1006, 'cut off: nobody is there to say goodbye to')
+  const half = await rawSocket(port, 'mmsb.v1.bin')
+  half.resume()
+  await once(half, 'close')
+  await sleep(500)
+  t.equal(good.socket.readyState, WebSocket.OPEN)
+  t.match(await good.ask({ type: 'subscribe', id: 's', pages: ['*'] }), { type: 'subscribed' })
+  const { subscriptions } = (await served.call('GET', '/v1/stats')).body as {
+    subscriptions: { connections: number; subscriptions: number }
+  }
+  t.match(subscriptions, { connections: 1, subscriptions: 1 }, 'nothing of them is left')
+})
+
+t.test('10,000 subscriptions on one connection: so many are there, the rest are refused', async (t) => {
+  const served = await serve(t)
+  const { port } = await listen(served)
+  const client = await Client.open(port)
+  t.teardown(() => client.socket.terminate())
+  const count = 10_000
+  for (let i = 0; i < count; i++) client.send({ type: 'subscribe', id: `s${i}`, pages: [`p${i}.*`, 'q'] })
+  await client.until(() => client.messages.length === count)
+  const refused = client.messages.filter(({ code }) => code === 'INVALID_REQUEST')
+  t.equal(refused.length, count - STREAM_SUBSCRIPTIONS_MAX)
+  await served.bus.create('q', { dtype: 'u8', shape: [1] })
+  const changes = () => client.messages.filter(({ type }) => type === 'change')
+  await client.until(() => changes().length === STREAM_SUBSCRIPTIONS_MAX)
+  client.socket.terminate()
+  for (let i = 0; i < 100 && served.bus.stats().epoch === 1; i++) {
+    const { subscriptions } = (await served.call('GET', '/v1/stats')).body as {
+      subscriptions: { subscriptions: number }
+    }
+    if (subscriptions.subscriptions === 0) break
+    await sleep(20)
+  }
+  t.match((await served.call('GET', '/v1/stats')).body, { subscriptions: { subscriptions: 0 } })
+})
+
+t.test('what breaks the protocol closes the connection, with a code and a reason', async (t) => {
+  const served = await serve(t)
+  const { port } = await listen(served)
+  const cases: [string, Buffer, number, RegExp][] = [
+    ['too large a message', masked(2, Buffer.alloc(STREAM_MESSAGE_MAX_BYTES + 1)), 1009, /larger than/],
+    ['text that is not UTF-8', masked(1, Buffer.from([0xff])), 1007, /UTF-8/],
+    ['an opcode that does not exist', masked(5, Buffer.alloc(1)), 1002, /protocol/],
+    ['a frame without a mask', Buffer.from([0x81, 1, 0x78]), 1002, /protocol/],
+  ]
+  for (const [what, bytes, code, reason] of cases) {
+    const socket = await rawSocket(port, 'mmsb.v1.bin')
+    socket.on('error', () => {})
+    socket.resume()
+    socket.write(bytes)
+    const [close] = (await once(socket, 'data')) as [Buffer]
+    t.equal(close[0], 0x88, `${what}: a close frame`)
+    t.equal(close.readUInt16BE(2), code, what)
+    t.match(close.subarray(4).toString(), reason)
+    socket.destroy()
+  }
+})
