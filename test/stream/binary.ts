@@ -40,6 +40,7 @@ const TYPES = [
   'overflow',
   'unsubscribed',
   'error',
+  'committed',
 ]
 const DTYPES = ['bool', 'u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'u64', 'i64', 'f32', 'f64']
 const ARRAYS = [
