@@ -177,7 +177,10 @@ t.test('load', async (t) => {
   const changes = followers.reduce((sum, follower) => sum + follower.changes().length, 0)
   t.comment(`${followers.length} readers, ${sessions} sessions, ${changes} changes, ${last} epochs`)
   t.ok(sessions > followers.length, 'some came back')
-  t.ok(stalled.overflows > 0, 'who read nothing was told where to go on')
+  t.ok(
+    followers.some(({ overflows }) => overflows > 0),
+    'somebody was too slow, and was told where to go on',
+  )
 })
 
 t.test('ordered: epochs ascend', async (t) => {
