@@ -27,6 +27,7 @@ const ROWS: Readonly<Record<string, () => Promise<Row>>> = {
   rest: async () => (await import('./rows/rest.js')).rest,
   websocket: async () => (await import('./rows/websocket.js')).websocket,
   latency: async () => (await import('./rows/latency.js')).latency,
+  idle: async () => (await import('./rows/idle.js')).idle,
 }
 const HELP = `make bench BENCH_ARGS="..."
 

@@ -12,6 +12,7 @@ const START_TIMEOUT_MS = 20_000
 
 export interface Baseline {
   readonly port: number
+  readonly pid: number
   stop(): Promise<void>
 }
 
@@ -27,7 +28,7 @@ export async function startBaseline(name: string, ...args: readonly string[]): P
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   const port = await lineOf(child, /listening on (\d+)/)
-  return { port: Number(port), stop: () => stop(child) }
+  return { port: Number(port), pid: child.pid!, stop: () => stop(child) }
 }
 
 /** Redis with nothing but its append-only file, synced before every answer; null when it is not installed. */
@@ -43,7 +44,7 @@ export async function startRedis(dir: string): Promise<Baseline | null> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
     throw error
   }
-  return { port, stop: () => stop(child) }
+  return { port, pid: child.pid!, stop: () => stop(child) }
 }
 
 async function stop(child: ChildProcess): Promise<void> {

@@ -23,9 +23,13 @@ const VALUE_BYTES = 16
 const REDIS_BUDGET = 1.5
 /** What a client that ingests at this rate puts together. */
 const TOGETHER = 64
+/** And one that keeps the wire full. */
+const MANY = 1024
 const CONNECTIONS = 10
 /** Deltas in flight per connection, and commands for Redis. */
 const DEPTH = 256
+/** With many deltas a message some messages have to be in flight as well; Redis then gets as deep a pipeline. */
+const depthOf = ({ deltas }: Write): number => Math.max(DEPTH, deltas * 4)
 
 interface Write {
   readonly name: string
@@ -46,6 +50,7 @@ const WRITES: readonly Write[] = [
     transactions: TOGETHER,
   },
   { name: `binary, ${TOGETHER} deltas a transaction`, isJson: false, deltas: TOGETHER, transactions: 1 },
+  { name: `binary, ${MANY} deltas a transaction`, isJson: false, deltas: MANY, transactions: 1 },
 ]
 
 export async function websocket(context: Context): Promise<(Result | Skip)[]> {
@@ -64,7 +69,7 @@ export async function websocket(context: Context): Promise<(Result | Skip)[]> {
   const results: (Result | Skip)[] = []
   for (const write of WRITES) {
     const ours = streamProtocol(write, port, id)
-    const name = `WebSocket ${write.name}, ${CONNECTIONS} x ${DEPTH} deltas in flight`
+    const name = `WebSocket ${write.name}, ${CONNECTIONS} x ${depthOf(write)} deltas in flight`
     const refused = await refusal(ours)
     if (refused !== null) {
       results.push({ name, skipped: `the server does not take them: ${refused}` })
@@ -138,7 +143,7 @@ async function againstRedis(
 async function compare(
   context: Context,
   name: string,
-  { deltas }: Write,
+  write: Write,
   ours: Protocol,
   theirs: Protocol,
   against: string,
@@ -147,14 +152,16 @@ async function compare(
   context.say(`${name}, beside ${against}`)
   const durationMs = context.quick ? 1000 : 4000
   const isRedis = budget !== null
+  const { deltas } = write
+  const depth = depthOf(write)
   const load = (depth: number): Load => ({ connections: CONNECTIONS, depth, durationMs })
   const pairs = await alternate(
     context.quick ? 1 : 5,
-    async () => deltas * (await pipelinedWrites(ours, load(DEPTH / deltas))),
+    async () => deltas * (await pipelinedWrites(ours, load(depth / deltas))),
     async () =>
       isRedis
-        ? pipelinedWrites(theirs, load(DEPTH))
-        : deltas * (await pipelinedWrites(theirs, load(DEPTH / deltas))),
+        ? pipelinedWrites(theirs, load(depth))
+        : deltas * (await pipelinedWrites(theirs, load(depth / deltas))),
   )
   return {
     name,
