@@ -475,10 +475,11 @@ export class Bus {
    */
   async whatIf(input: WhatIfInput): Promise<WhatIfResult> {
     return this.#committer.trial(() => {
-      const { plan, frames, pages } = prepareWhatIf(this.#rooms, input)
+      const { plan, frames, pages, roots } = prepareWhatIf(this.#rooms, input)
       return {
         plan,
         frames,
+        roots,
         collect: (result) => {
           const changed = new Set<number>()
           result.eachChangedId((id) => changed.add(id))

@@ -6,8 +6,12 @@
  * partial result is as before, and the result of the newest epoch can still be read. Nothing is logged and no version
  * moves. When something cannot be taken back, TrialLost is thrown and the context must not be used any more.
  */
-import type { ExecuteResult, NativeContext } from '../ffi/context.js'
+import { MmsbError } from '../errors.js'
+import { type ExecuteResult, isBeforeStep, type NativeContext } from '../ffi/context.js'
 import type { Plan } from '../graph/graph.js'
+import { DTYPE_INFO } from '../state/dtype.js'
+import { FrameWriter } from '../state/frame-writer.js'
+import type { PageRecord } from './registry.js'
 
 /** The context is no longer that of the newest epoch. */
 export class TrialLost extends Error {}
@@ -16,6 +20,8 @@ export interface Trial<T> {
   readonly context: NativeContext
   readonly plan: Plan
   readonly frames: Uint8Array
+  /** The source pages that the frames write. */
+  readonly roots: readonly PageRecord[]
   /** Looks at the state as it would be. */
   readonly collect: (result: ExecuteResult) => T
 }
@@ -23,7 +29,7 @@ export interface Trial<T> {
 /** Runs a trial on this thread. */
 export function runTrial<T>(trial: Trial<T>): T {
   const { context, plan, frames } = trial
-  return within(context, () => lookAndTakeBack(trial, () => context.execute(plan.steps, frames)))
+  return within(trial, (back) => lookAndTakeBack(trial, back, () => context.execute(plan.steps, frames)))
 }
 
 /** A trial whose execution runs on another thread. */
@@ -37,17 +43,17 @@ export interface RunningTrial<T> {
 export function startTrial<T>(trial: Trial<T>, onEnd: () => void): RunningTrial<T> {
   const { context, plan, frames } = trial
   let outcome: { value: T } | { error: unknown } | undefined
+  const back = begin(trial)
   const finish = (take: () => ExecuteResult): void => {
     if (outcome !== undefined) return
     try {
-      outcome = { value: lookAndTakeBack(trial, take) }
+      outcome = { value: lookAndTakeBack(trial, back, take) }
     } catch (error) {
       outcome = { error }
     }
     end(context)
     onEnd()
   }
-  begin(context)
   const execution = context.executeAsync(plan.steps, frames).then(
     (result) => finish(() => result),
     (error: unknown) =>
@@ -62,38 +68,66 @@ export function startTrial<T>(trial: Trial<T>, onEnd: () => void): RunningTrial<
   return { done, settle: () => finish(() => context.waitSync()) }
 }
 
-function lookAndTakeBack<T>(trial: Trial<T>, take: () => ExecuteResult): T {
+function lookAndTakeBack<T>(trial: Trial<T>, back: Back, take: () => ExecuteResult): T {
   const result = take()
   try {
     return trial.collect(result)
   } finally {
-    takeBack(trial)
+    takeBack(back)
   }
 }
 
-function takeBack({ context, plan }: Pick<Trial<unknown>, 'context' | 'plan'>): void {
+function takeBack(back: Back): void {
   try {
-    context.undo(plan.steps)
+    back()
   } catch (error) {
     throw new TrialLost(`a trial could not be taken back: ${(error as Error).message}`, { cause: error })
   }
 }
 
-function within<T>(context: NativeContext, work: () => T): T {
-  begin(context)
+function within<T>(trial: Trial<unknown>, work: (back: Back) => T): T {
+  const back = begin(trial)
   try {
-    return work()
+    return work(back)
   } finally {
-    end(context)
+    end(trial.context)
   }
 }
 
-function begin(context: NativeContext): void {
-  context.keep(true)
+/** Takes the trial's execution back. */
+type Back = () => void
+
+function begin({ context, plan, roots }: Trial<unknown>): Back {
+  let back: Back
+  if (context.keepsOverwritten) {
+    context.keep(true)
+    back = () => context.undo(plan.steps)
+  } else {
+    back = rewrite(context, plan, roots)
+  }
   context.swapResult()
+  return back
+}
+
+/**
+ * On a device nothing is kept of what is overwritten: the sources are written as they were, and what follows from them is
+ * computed again, to the same bits. What a page held before cannot be told so.
+ */
+function rewrite(context: NativeContext, plan: Plan, roots: readonly PageRecord[]): Back {
+  if (plan.steps.some((step) => isBeforeStep(step)))
+    throw new MmsbError('UNSUPPORTED_LOCATION', 'Where pages read the past, what-if needs the CPU backend.')
+  const writer = new FrameWriter({})
+  for (const { id, dtype, elements, bytes } of roots) {
+    const values = DTYPE_INFO[dtype].view(new ArrayBuffer(bytes), 0, elements)
+    if (bytes === 0) continue
+    context.readPage(id, 0, values)
+    writer.delta(id, dtype, elements, { offset: 0, values })
+  }
+  const frames = writer.finish()
+  return () => context.execute(plan.steps, frames)
 }
 
 function end(context: NativeContext): void {
   context.swapResult()
-  context.keep(false)
+  if (context.keepsOverwritten) context.keep(false)
 }

@@ -31,12 +31,18 @@ interface Rooms {
 export function prepareWhatIf(
   { registry, graph }: Rooms,
   input: WhatIfInput,
-): { plan: Plan; frames: Uint8Array; pages: readonly PageRecord[] } {
+): {
+  plan: Plan
+  frames: Uint8Array
+  pages: readonly PageRecord[]
+  roots: readonly PageRecord[]
+} {
   if (input.read.length === 0) throw new MmsbError('INVALID_REQUEST', 'read: name at least one page.')
   const pending = pendingOfTransaction(registry, { ops: input.ops })
   const pages = input.read.map((name) => registry.require(name))
   const dirty = [...pending.writes].sort((a, b) => a - b)
-  return { plan: graph.plan(dirty), frames: pending.frame, pages }
+  const roots = dirty.flatMap((id) => registry.byId(id) ?? [])
+  return { plan: graph.plan(dirty), frames: pending.frame, pages, roots }
 }
 
 /** Reads pages while the trial stands. `epoch` is the one the commit would have. */

@@ -54,6 +54,10 @@ export function beforeStep(step: number): number {
   return (step | STEP_BEFORE) >>> 0
 }
 
+export function isBeforeStep(step: number): boolean {
+  return (step & STEP_BEFORE) !== 0
+}
+
 /** The number of a step without its marks. */
 export function stepNumber(step: number): number {
   return (step & ~(STEP_BEFORE | STEP_FULL)) >>> 0
@@ -159,6 +163,7 @@ export class NativeContext {
   #taken = 0
 
   #isRefuge: boolean
+  #backend: 'cpu' | 'cuda'
   /** What this was before it adopted another. */
   readonly #lost: ContextHandle[] = []
 
@@ -173,6 +178,7 @@ export class NativeContext {
     refuge?: boolean
   }) {
     this.#isRefuge = options.refuge === true
+    this.#backend = options.backend
     const packed = new DataView(new ArrayBuffer(16))
     packed.setUint32(0, options.backend === 'cuda' ? 1 : 0, true)
     packed.setUint32(4, options.threads, true)
@@ -193,6 +199,7 @@ export class NativeContext {
     this.#lost.push(this.#ctx)
     this.#ctx = other.#ctx
     this.#isRefuge = other.#isRefuge
+    this.#backend = other.#backend
     this.#isWatched = false
     other.#closed = true
   }
@@ -291,6 +298,11 @@ export class NativeContext {
   }
 
   // ---- going back ---------------------------------------------------------------------------------------------------
+
+  /** Whether `keep` and `watchOverwrites` can be had. */
+  get keepsOverwritten(): boolean {
+    return this.#backend === 'cpu'
+  }
 
   /**
    * From now on each execution keeps what it overwrites, so that `undo` can take it back; `false` forgets it all. Throws
