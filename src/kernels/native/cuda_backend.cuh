@@ -33,6 +33,8 @@ static void closeDevice(Device* device) {
   twinClose(device->stage);
   twinClose(device->result);
   if (device->scratch != nullptr) cudaFree(device->scratch);
+  if (device->marks != nullptr) cudaFree(device->marks);
+  free(device->moreMarks);
   if (device->keys != nullptr) cudaFree(device->keys);
   devicePoolsClose(device->pools);
   free(device->launches.data);
@@ -143,15 +145,16 @@ static int32_t rehashOnDevice(Device& device, PageSlot& slot, u64 first, u64 end
   u64 targetsAt, chunksAt;
   MMSB_TRY(twinPut(device.stage, device.chunks.data, u64(device.chunks.count) * sizeof(DeviceChunk), &chunksAt));
   MMSB_TRY(twinPut(device.stage, nullptr, sizeof(DeviceTarget), &targetsAt));
-  MMSB_TRY(twinReserve(device.result, marksOffset(device) + 4ull * kChunkMarkWords * device.chunks.count));
+  MMSB_TRY(twinReserve(device.result, mixedOffset(device)));
   const DeviceTarget described = {slot.page.data, slot.hashes, devicePageOf(&slot)->chunkSlot, slot.page.bytes,
                                   reinterpret_cast<u64*>(device.result.device), slot.page.dtype, 0};
   *stagedHost<DeviceTarget>(device, targetsAt) = described;
   MMSB_CUDA(cudaMemcpyAsync(device.stage.device, device.stage.host, device.stage.used, cudaMemcpyHostToDevice, device.stream));
-  MMSB_CUDA(cudaMemsetAsync(device.result.device, 0, marksOffset(device), device.stream));
+  MMSB_CUDA(cudaMemsetAsync(device.result.device, 0, mixedOffset(device), device.stream));
   const DeviceMarks marks = {staged<DeviceTarget>(device, targetsAt), staged<DeviceChunk>(device, chunksAt),
-                             reinterpret_cast<u32*>(device.result.device + marksOffset(device)), device.chunks.count};
-  MMSB_LAUNCH(digestKernel, blocksFor(device, marks.chunkCount), kThreads, device.stream, marks, device.keys, 1u);
+                             nullptr, device.chunks.count};
+  MMSB_LAUNCH(digestKernel, blocksFor(device, marks.chunkCount), kThreads, device.stream, marks,
+              DeviceReport{nullptr, nullptr, nullptr, nullptr}, device.keys, 1u);
   MMSB_CUDA(cudaGetLastError());
   MMSB_CUDA(cudaMemcpyAsync(device.result.host, device.result.device, 16, cudaMemcpyDeviceToHost, device.stream));
   MMSB_CUDA(cudaStreamSynchronize(device.stream));

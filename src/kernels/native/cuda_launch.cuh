@@ -279,13 +279,56 @@ static void seal(Device& device) {
   }
 }
 
-// Results: two sums for each target, then the marks of the chunks.
-static inline u64 marksOffset(const Device& device) { return (16ull * device.targets.count + 63) & ~63ull; }
+// Results: two sums for each target; how many chunks changed in part; a state for each chunk; marks of the first of those.
+static inline u64 mixedOffset(const Device& device) { return (16ull * device.targets.count + 63) & ~63ull; }
+static inline u64 statesOffset(const Device& device) { return mixedOffset(device) + 64; }
+static inline u64 firstMarksOffset(const Device& device) { return (statesOffset(device) + 4ull * device.chunks.count + 63) & ~63ull; }
+static inline u64 resultBytesOf(const Device& device) {
+  const u64 first = device.chunks.count < kMixedInline ? device.chunks.count : kMixedInline;
+  return firstMarksOffset(device) + 4ull * kChunkMarkWords * first;
+}
+static inline u64 bitBytesOf(const Device& device) { return 4ull * kChunkMarkWords * device.chunks.count; }
+
+static DeviceReport reportOf(const Device& device) {
+  u8* const result = device.result.device;
+  return DeviceReport{reinterpret_cast<u32*>(result + mixedOffset(device)), reinterpret_cast<u32*>(result + statesOffset(device)),
+                      reinterpret_cast<u32*>(result + firstMarksOffset(device)), device.marks + u64(kChunkMarkWords) * device.chunks.count};
+}
+
+static int32_t growMarks(Device& device) {
+  const u64 bytes = 2 * bitBytesOf(device);
+  if (bytes <= device.markBytes) return MMSB_OK;
+  void* larger = nullptr;
+  MMSB_CUDA(cudaMalloc(&larger, bytes * 2));
+  if (device.marks != nullptr) cudaFree(device.marks);
+  device.marks = static_cast<u32*>(larger);
+  device.markBytes = bytes * 2;
+  return MMSB_OK;
+}
+
+// Marks that did not come with the results.
+static int32_t readMoreMarks(Device& device) {
+  u32 mixed;
+  memcpy(&mixed, device.result.host + mixedOffset(device), 4);
+  if (mixed <= kMixedInline) return MMSB_OK;
+  const u64 bytes = 4ull * kChunkMarkWords * (mixed - kMixedInline);
+  if (bytes > device.moreBytes) {
+    free(device.moreMarks);
+    device.moreBytes = 0;
+    device.moreMarks = static_cast<u32*>(malloc(2 * bytes));
+    if (device.moreMarks == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for the changes of an epoch");
+    device.moreBytes = 2 * bytes;
+  }
+  MMSB_CUDA(cudaMemcpyAsync(device.moreMarks, reportOf(device).more, bytes, cudaMemcpyDeviceToHost, device.stream));
+  MMSB_CUDA(cudaStreamSynchronize(device.stream));
+  return MMSB_OK;
+}
 
 // Puts a sealed segment into the stream: one copy to the device, the kernels, one copy back.
 static int32_t startSegment(Device& device, const DeviceMarks& marks, u64 resultBytes) {
   MMSB_CUDA(cudaMemcpyAsync(device.stage.device, device.stage.host, device.stage.used, cudaMemcpyHostToDevice, device.stream));
-  MMSB_CUDA(cudaMemsetAsync(device.result.device, 0, resultBytes, device.stream));
+  MMSB_CUDA(cudaMemsetAsync(device.result.device, 0, firstMarksOffset(device), device.stream));
+  if (marks.chunkCount != 0) MMSB_CUDA(cudaMemsetAsync(marks.bits, 0, bitBytesOf(device), device.stream));
   if (marks.chunkCount != 0) {
     MMSB_LAUNCH(chunkSlotKernel, blocksFor(device, (u64(marks.chunkCount) + kThreads - 1) / kThreads), kThreads, device.stream, marks);
   }
@@ -302,7 +345,8 @@ static int32_t startSegment(Device& device, const DeviceMarks& marks, u64 result
     }
   }
   if (marks.chunkCount != 0) {
-    MMSB_LAUNCH(digestKernel, blocksFor(device, marks.chunkCount), kThreads, device.stream, marks, device.keys, 0u);
+    MMSB_LAUNCH(digestKernel, blocksFor(device, marks.chunkCount), kThreads, device.stream, marks, reportOf(device), device.keys,
+                0u);
   }
   MMSB_CUDA(cudaGetLastError());
   MMSB_CUDA(cudaMemcpyAsync(device.result.host, device.result.device, resultBytes, cudaMemcpyDeviceToHost, device.stream));
@@ -338,7 +382,8 @@ static int32_t runSegment(Device& device) {
   u64 targetsAt, chunksAt;
   MMSB_TRY(twinPut(device.stage, device.chunks.data, u64(device.chunks.count) * sizeof(DeviceChunk), &chunksAt));
   MMSB_TRY(twinPut(device.stage, nullptr, u64(device.targets.count) * sizeof(DeviceTarget), &targetsAt));
-  const u64 resultBytes = marksOffset(device) + 4ull * kChunkMarkWords * device.chunks.count;
+  const u64 resultBytes = resultBytesOf(device);
+  MMSB_TRY(growMarks(device));
   MMSB_TRY(twinReserve(device.result, resultBytes));
   for (u32 t = 0; t < device.targets.count; t++) {
     const PageSlot& slot = *device.targets.data[t].slot;
@@ -348,11 +393,11 @@ static int32_t runSegment(Device& device) {
   }
   seal(device);
   const DeviceMarks marks = {staged<DeviceTarget>(device, targetsAt), staged<DeviceChunk>(device, chunksAt),
-                             reinterpret_cast<u32*>(device.result.device + marksOffset(device)), device.chunks.count};
+                             device.marks, device.chunks.count};
   const auto start = [&] { return startSegment(device, marks, resultBytes); };
   MMSB_TRY(startByGraph(device.graphs, segmentKey(device, marks, resultBytes), device.stream, start));
   MMSB_CUDA(cudaStreamSynchronize(device.stream));
-  return MMSB_OK;
+  return readMoreMarks(device);
 }
 
 // ---- reading back -----------------------------------------------------------------------------------------------------------------------
@@ -360,12 +405,19 @@ static int32_t runSegment(Device& device) {
 // The runs of marked elements of a target, ascending.
 static RangeSet markedRuns(const Device& device, const Target& target, Arena& arena) {
   RangeSet runs = emptySet();
-  const u32* marks = reinterpret_cast<const u32*>(device.result.host + marksOffset(device));
+  const u32* states = reinterpret_cast<const u32*>(device.result.host + statesOffset(device));
+  const u32* packed = reinterpret_cast<const u32*>(device.result.host + firstMarksOffset(device));
   const u32 size = dtypeBytes(target.slot->page.dtype), perChunk = kChunkBytes / size;
   for (u32 c = 0; c < target.chunkCount; c++) {
-    const u32 slot = target.firstChunk + c;
-    const u32* words = marks + u64(slot) * kChunkMarkWords;
-    const u32 base = device.chunks.data[slot].chunk * perChunk;
+    const u32 slot = target.firstChunk + c, state = states[slot];
+    const u32 base = device.chunks.data[slot].chunk * perChunk, left = target.slot->page.elements - base;
+    if (state == kChunkSame) continue;
+    if (state == kChunkWhole) {
+      rangesPushAscending(runs, base, left < perChunk ? left : perChunk, arena);
+      continue;
+    }
+    const u32 place = state - kChunkMixed;
+    const u32* words = place < kMixedInline ? packed + u64(place) * kChunkMarkWords : device.moreMarks + u64(place - kMixedInline) * kChunkMarkWords;
     for (u32 w = 0; w < kChunkMarkWords / size; w++) {
       u32 word = words[w];
       while (word != 0) {

@@ -83,6 +83,10 @@ struct Device {
   TwinBuffer stage, result;
   void* scratch;
   u64 scratchBytes;
+  u32* marks;     // of all chunks of a segment, then those of chunks that changed in part
+  u64 markBytes;
+  u32* moreMarks; // on the host: what of these was read back
+  u64 moreBytes;
   u32 blocks;  // of a launch at most
   u32 arch;    // 90 for compute capability 9.0
   u64 segment;

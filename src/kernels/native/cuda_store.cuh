@@ -31,6 +31,17 @@ struct DeltaChains {
   u32 count, target;
 };
 
+// What a segment says of its chunks, so that little is read back where whole pages change: a state for each, and the marks of
+// those that changed in part, one after another.
+struct DeviceReport {
+  u32* mixed;   // how many changed in part
+  u32* states;  // kChunkSame, kChunkWhole, or kChunkMixed + the place of its marks
+  u32* first;   // marks of the first kMixedInline places, read back with the states
+  u32* more;    // of the others
+};
+static const u32 kChunkSame = 0, kChunkWhole = 1, kChunkMixed = 2;
+static const u32 kMixedInline = 64;
+
 namespace MMSB_NS {
 
 static const u32 kThreads = 256;
@@ -173,16 +184,35 @@ static __device__ inline void blockHash(const DeviceTarget& target, u32 chunk, c
   __syncthreads();
 }
 
-// One block per chunk and turn: chunks with a mark are hashed anew. `all`: every chunk of the list.
-static __global__ void digestKernel(DeviceMarks marks, const u32* keys, u32 all) {
+// One block per chunk and turn: chunks with a mark are hashed anew, and what is marked of them goes into the report. `all`:
+// every chunk of the list is hashed; there are no marks and no report.
+static __global__ void digestKernel(DeviceMarks marks, DeviceReport report, const u32* keys, u32 all) {
   __shared__ u64 shared[2 * kThreads / 32];
+  __shared__ u32 place;
   for (u32 i = blockIdx.x; i < marks.chunkCount; i += gridDim.x) {
     const DeviceTarget& target = marks.targets[marks.chunks[i].page];
-    const u32 chunk = marks.chunks[i].chunk;
-    const u32 words = kChunkMarkWords / dtypeBytes(target.dtype);
-    u32 marked = all;
-    for (u32 w = threadIdx.x; w < words; w += blockDim.x) marked |= marks.bits[u64(i) * kChunkMarkWords + w];
+    const u32 chunk = marks.chunks[i].chunk, size = dtypeBytes(target.dtype);
+    const u32 words = kChunkMarkWords / size, perChunk = kChunkBytes / size;
+    const u64 left = target.bytes / size - u64(chunk) * perChunk;
+    const u32 elements = left < perChunk ? u32(left) : perChunk;
+    const u32* const bits = marks.bits + u64(i) * kChunkMarkWords;
+    u32 marked = all, missing = 0;
+    for (u32 w = threadIdx.x; all == 0 && w < words; w += blockDim.x) {
+      const u32 here = elements > 32 * w ? elements - 32 * w : 0;
+      marked |= bits[w];
+      missing |= bits[w] ^ (here >= 32 ? ~0u : (1u << here) - 1);
+    }
     if (__syncthreads_or(int(marked != 0)) == 0) continue;
+    const bool whole = __syncthreads_or(int(missing != 0)) == 0;
+    if (all == 0) {
+      if (threadIdx.x == 0) {
+        place = whole ? 0 : atomicAdd(report.mixed, 1u);
+        report.states[i] = whole ? kChunkWhole : kChunkMixed + place;
+      }
+      __syncthreads();
+      u32* const to = place < kMixedInline ? report.first + u64(place) * kChunkMarkWords : report.more + u64(place - kMixedInline) * kChunkMarkWords;
+      for (u32 w = threadIdx.x; !whole && w < words; w += blockDim.x) to[w] = bits[w];
+    }
     u64 hash[2], before[2], after[2];
     blockHash(target, chunk, keys, shared, hash);
     if (threadIdx.x != 0) continue;
