@@ -28,7 +28,7 @@ cp -r dist package.json bin "$stage/app/"
 npm ls --omit=dev --all --parseable 2>/dev/null | tail -n +2 | sort -u | while read -r path; do
   [ -d "$path" ] && echo "${path#"$PWD"/}"
 done | tar -cf - --exclude='better-sqlite3/deps' --exclude='better-sqlite3/src' --exclude='better-sqlite3/build/Release/obj*' \
-  --exclude='koffi/src' --exclude='koffi/vendor' --exclude='*.map' --exclude='*.md' -T - | tar -xf - -C "$stage/app"
+  --exclude='*.map' --exclude='*.md' -T - | tar -xf - -C "$stage/app"
 tar -C "$stage" -cf - app | xz -T0 -6 >.gpu/app.tar.xz
 
 cat >.gpu/run.sh <<'RUN'

@@ -4,7 +4,7 @@
  * other than the one that was built (MMSB_LIBRARY): the emulated one.
  */
 import { buildInfo, deviceCount } from '../../src/ffi/library.js'
-import { graphCase, LARGE_LENGTH, LENGTHS, type Outcome, opCases } from './suite.js'
+import { chunksCase, graphCase, LARGE_LENGTH, LENGTHS, type Outcome, opCases } from './suite.js'
 
 const backend = process.argv[2] === 'cpu' ? 'cpu' : 'cuda'
 const seeds = Number(process.argv[3] ?? 100)
@@ -27,6 +27,7 @@ if (backend === 'cuda' && deviceCount() === 0) {
   console.log('1..0 # skipped: no CUDA device')
 } else {
   for await (const outcome of opCases(left, right, lengths)) report(outcome)
+  report(await chunksCase(left, right))
   for (let seed = 1; seed <= seeds; seed++) report(await graphCase(left, right, seed))
   console.log(`1..${count}\n# ${count - failed} passed, ${failed} failed`)
 }

@@ -5,7 +5,8 @@
  * from a bundle on a machine that has none.
  */
 import { Bus } from '../../src/engine/bus.js'
-import type { BusOptions, CommitEvent } from '../../src/engine/types.js'
+import type { BusOptions, CommitEvent, TransactionInput } from '../../src/engine/types.js'
+import type { WhatIfResult } from '../../src/engine/whatif.js'
 import { MmsbError } from '../../src/errors.js'
 import { DTYPE_INFO, DTYPES, type Dtype } from '../../src/state/dtype.js'
 import type { Derivation } from '../../src/state/types.js'
@@ -73,6 +74,25 @@ function compare(pair: Pair, where: string, problems: string[]): void {
   const events = [pair.events.left.splice(0), pair.events.right.splice(0)] as const
   const texts = events.map((list) => list.map(show).join('\n'))
   if (texts[0] !== texts[1]) problems.push(`${where}: events differ:\n${texts[0]}\n${texts[1]}`)
+}
+
+/** What would be is the same on both sides, and afterwards everything is as it was. */
+async function compareTrial(
+  pair: Pair,
+  op: TransactionInput['ops'][number],
+  problems: string[],
+): Promise<void> {
+  const read = ['x', 'total', 'ordered', 'product']
+  const ask = (bus: Bus): Promise<WhatIfResult> => bus.whatIf({ ops: [op], read })
+  const texts = await Promise.all(
+    [pair.left, pair.right].map(async (bus) =>
+      Object.entries((await ask(bus)).pages)
+        .map(([name, page]) => `${name} v${page.version} [${page.values}]`)
+        .join('; '),
+    ),
+  )
+  if (texts[0] !== texts[1]) problems.push(`what if: ${texts[0]} and ${texts[1]}`)
+  compare(pair, 'after what-if', problems)
 }
 
 /** Op by op: every dtype and length, a full compute and then small changes. */
@@ -179,6 +199,7 @@ async function opCase(left: BusOptions, right: BusOptions, dtype: Dtype, length:
     for (let i = 0; i < 6 && length > 0; i++) {
       const page = draw.pick(pages)
       const delta = drawDelta(draw, page)
+      if (i === 0) await compareTrial(pair, { page: page.name, ...delta }, problems)
       await both(pair, (bus) => bus.patch(page.name, delta))
       compare(pair, `change ${i}`, problems)
     }
@@ -186,6 +207,34 @@ async function opCase(left: BusOptions, right: BusOptions, dtype: Dtype, length:
     await closePair(pair)
   }
   return { name: `${dtype}, ${length} elements`, problems }
+}
+
+/** One page over many chunks: all of it changes, some of most chunks, ends of runs, and nothing. */
+export async function chunksCase(left: BusOptions, right: BusOptions): Promise<Outcome> {
+  const elements = 200_003
+  const pair = await openPair(left, right)
+  const problems: string[] = []
+  try {
+    await both(pair, (bus) => bus.create('x', { dtype: 'f32', shape: [elements] }))
+    await both(pair, (bus) => bus.derive('y', { op: 'map', inputs: { x: 'x' }, expr: 'x * 2' }))
+    const every = (step: number): number[] =>
+      Array.from({ length: Math.ceil(elements / step) }, (_, i) => i * step)
+    const fill = (value: number): Float32Array => new Float32Array(elements).fill(value)
+    const deltas = [
+      { offset: 0, values: fill(1) },
+      { indices: every(1_500), values: every(1_500).map((i) => i + 1) },
+      { offset: 0, values: fill(1) },
+      { offset: 1_000, values: fill(3).subarray(0, 150_001) },
+      { offset: 1_000, values: fill(3).subarray(0, 150_001) },
+    ]
+    for (const [i, delta] of deltas.entries()) {
+      await both(pair, (bus) => bus.patch('x', delta))
+      compare(pair, `change ${i}`, problems)
+    }
+  } finally {
+    await closePair(pair)
+  }
+  return { name: 'a page over many chunks', problems }
 }
 
 /** Random graphs and transactions, as in the engine's property test. */
