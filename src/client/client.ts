@@ -19,6 +19,7 @@ import type {
   Derivation,
   DerivedOptions,
   DiffAnswer,
+  DurableView,
   EpochEntry,
   FunctionDefinition,
   FunctionView,
@@ -300,6 +301,16 @@ export class Client {
   }
 
   // --- stream ---
+
+  /** The durable subscriptions that the server keeps. */
+  durables(options: CallOptions = {}): Promise<{ readonly subscriptions: readonly DurableView[] }> {
+    return this.#get('/v1/subscriptions', options)
+  }
+
+  /** Makes the server forget a durable subscription. */
+  deleteDurable(name: string, options: CallOptions = {}): Promise<{ readonly name: string }> {
+    return this.#json('DELETE', `/v1/subscriptions/${encodeURIComponent(name)}`, options)
+  }
 
   /** Changes as they are committed, each once, over any number of connections. */
   subscribe(options: SubscribeOptions): Subscription {

@@ -5,36 +5,37 @@
  * SERVER_CODES are the server's table (a test compares).
  */
 
-export const SERVER_CODES = [
-  'INVALID_REQUEST',
-  'INVALID_DELTA',
-  'INVALID_EXPRESSION',
-  'UNAUTHORIZED',
-  'FORBIDDEN',
-  'PAGE_NOT_FOUND',
-  'EPOCH_NOT_FOUND',
-  'NOT_FOUND',
-  'PAGE_EXISTS',
-  'PAGE_IN_USE',
-  'PAGE_READ_ONLY',
-  'GRAPH_CYCLE',
-  'EPOCH_COMPACTED',
-  'PRECONDITION_FAILED',
-  'PAYLOAD_TOO_LARGE',
-  'RANGE_NOT_SATISFIABLE',
-  'UNSUPPORTED_LOCATION',
-  'SHAPE_MISMATCH',
-  'INTERNAL',
-  'OVERLOADED',
-  'BUS_FAILED',
-  'OUT_OF_MEMORY',
-  'LOG_FULL',
-] as const
+/** The codes of the server and their HTTP status. */
+export const SERVER_CODES = {
+  INVALID_REQUEST: 400,
+  INVALID_DELTA: 400,
+  INVALID_EXPRESSION: 400,
+  UNAUTHORIZED: 401,
+  FORBIDDEN: 403,
+  PAGE_NOT_FOUND: 404,
+  EPOCH_NOT_FOUND: 404,
+  NOT_FOUND: 404,
+  PAGE_EXISTS: 409,
+  PAGE_IN_USE: 409,
+  PAGE_READ_ONLY: 409,
+  GRAPH_CYCLE: 409,
+  EPOCH_COMPACTED: 410,
+  PRECONDITION_FAILED: 412,
+  PAYLOAD_TOO_LARGE: 413,
+  RANGE_NOT_SATISFIABLE: 416,
+  UNSUPPORTED_LOCATION: 422,
+  SHAPE_MISMATCH: 422,
+  INTERNAL: 500,
+  OVERLOADED: 503,
+  BUS_FAILED: 503,
+  OUT_OF_MEMORY: 507,
+  LOG_FULL: 507,
+} as const
 
 /** NETWORK: no answer came. TIMEOUT: none came in time. CLOSED: the client was closed. PROTOCOL: the answer makes no sense. */
 export const CLIENT_CODES = ['NETWORK', 'TIMEOUT', 'CLOSED', 'PROTOCOL'] as const
 
-export type ErrorCode = (typeof SERVER_CODES)[number] | (typeof CLIENT_CODES)[number]
+export type ErrorCode = keyof typeof SERVER_CODES | (typeof CLIENT_CODES)[number]
 
 export interface Problem {
   readonly code: ErrorCode
@@ -75,17 +76,19 @@ export class MmsbError extends Error {
 /** An error from the fields of a problem document or of an `error` message. */
 export function problemError(fields: Readonly<Record<string, unknown>>, status = 0): MmsbError {
   const { code, detail, hint, status: named, type: _type, title: _title, id: _id, ...extra } = fields
+  const isKnown = isCode(code)
+  const usual = isKnown ? SERVER_CODES[code] : status
   return new MmsbError({
-    code: isCode(code) ? code : 'PROTOCOL',
+    code: isKnown ? code : 'PROTOCOL',
     detail: typeof detail === 'string' ? detail : 'the server gave no reason',
     hint: typeof hint === 'string' ? hint : '',
-    status: typeof named === 'number' ? named : status,
+    status: typeof named === 'number' ? named : usual,
     extra,
   })
 }
 
-const CODES: ReadonlySet<unknown> = new Set(SERVER_CODES)
-const isCode = (code: unknown): code is ErrorCode => CODES.has(code)
+const isCode = (code: unknown): code is keyof typeof SERVER_CODES =>
+  typeof code === 'string' && Object.hasOwn(SERVER_CODES, code)
 
 export const invalidDelta = (detail: string): MmsbError =>
   new MmsbError({ code: 'INVALID_DELTA', detail, hint: 'Refused by the client; nothing was sent.' })

@@ -7,7 +7,7 @@
  * Invariants: epochs ascend and none comes twice; nothing is left out: where the server cannot go on from the cursor, the
  * feed fails with EPOCH_COMPACTED or, if it may (`canRestart`), begins anew with a snapshot.
  */
-import { MmsbError } from './errors.js'
+import { closedError, MmsbError } from './errors.js'
 import type { Link, LinkUser } from './link.js'
 import type { Message } from './message.js'
 import type { Change, SubscribeOptions } from './types.js'
@@ -36,6 +36,16 @@ export class Feed implements LinkUser {
   /** Of the subscription that is running, if one is. */
   #id: string | undefined
   #cursor: number | undefined
+  /** Up to where the owner has done with everything, and who waits until the server knows. */
+  #commits: {
+    readonly epoch: number
+    readonly resolve: () => void
+    readonly reject: (e: unknown) => void
+  }[] = []
+  /** The highest epoch that the running subscription was told of, and may commit. */
+  #told = -1
+  #sentCommit = -1
+  #hasRestarted = false
   #isPaused = false
   #isOver = false
 
@@ -44,7 +54,8 @@ export class Feed implements LinkUser {
     this.#options = options
     this.#canRestart = canRestart
     this.#owner = owner
-    if (typeof options.from === 'number') this.#cursor = options.from
+    // Where a durable one begins is for the server to say.
+    if (typeof options.from === 'number' && options.durable === undefined) this.#cursor = options.from
   }
 
   start(): void {
@@ -72,9 +83,26 @@ export class Feed implements LinkUser {
     if (this.#link.isUp) this.#subscribe()
   }
 
+  windowOf(page: string): readonly number[] | undefined {
+    return this.#options.slice?.[page]?.map(([start, stop]) => stop - start)
+  }
+
+  /** Tells the server that everything up to this epoch is done with; resolves when that is durable. */
+  commit(epoch: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#isOver) throw closedError()
+      if (this.#cursor === undefined || epoch > this.#cursor) {
+        throw new MmsbError({ code: 'INVALID_REQUEST', detail: `epoch ${epoch} has not been delivered` })
+      }
+      this.#commits.push({ epoch, resolve, reject })
+      this.#sendCommit()
+    })
+  }
+
   end(): void {
     if (this.#isOver) return
     this.#isOver = true
+    for (const { reject } of this.#commits.splice(0)) reject(closedError())
     this.#leave()
     this.#link.detach(this)
   }
@@ -102,11 +130,18 @@ export class Feed implements LinkUser {
       case 'subscribed':
         // Whoever starts at an epoch or with a snapshot has not seen this one yet.
         if (this.#cursor === undefined && this.#options.from !== 'snapshot') this.#cursor = message.epoch
+        this.#toldOf(message.epoch)
         return
       case 'change':
         this.#onChange(message.change)
+        this.#toldOf(message.change.epoch)
+        return
+      case 'committed':
+        for (const { resolve } of this.#commits.filter(({ epoch }) => epoch <= message.epoch)) resolve()
+        this.#commits = this.#commits.filter(({ epoch }) => epoch > message.epoch)
         return
       case 'progress':
+        this.#toldOf(message.epoch)
         if (this.#cursor === undefined || message.epoch < this.#cursor) return
         this.#cursor = message.epoch
         this.#owner.progress(message.epoch)
@@ -133,6 +168,20 @@ export class Feed implements LinkUser {
     this.#owner.change(change)
   }
 
+  /** Commits that a lost connection has left wait until the server has told of their epochs again. */
+  #toldOf(epoch: number): void {
+    this.#told = epoch
+    if (this.#commits.some((commit) => commit.epoch <= epoch && commit.epoch > this.#sentCommit))
+      this.#sendCommit()
+  }
+
+  #sendCommit(): void {
+    const due = this.#commits.map(({ epoch }) => epoch).filter((epoch) => epoch <= this.#told)
+    if (this.#id === undefined || due.length === 0) return
+    this.#sentCommit = Math.max(...due)
+    this.#link.send(JSON.stringify({ type: 'commit', id: this.#id, epoch: this.#sentCommit }))
+  }
+
   #onError(error: MmsbError): void {
     if (PASSING.has(error.code)) this.#link.renew()
     else if (LOST_START.has(error.code)) this.#onLostStart(error)
@@ -146,16 +195,17 @@ export class Feed implements LinkUser {
       return
     }
     this.#cursor = undefined
+    this.#hasRestarted = true
     this.#subscribe()
   }
 
   #subscribe(): void {
-    const { pages, data = 'values', policy, maxRate, from = 'now' } = this.#options
+    const { signal: _signal, from, ...wanted } = this.#options
     this.#id = this.#link.idFor(this, 's')
-    const start = this.#cursor ?? (typeof from === 'number' ? 'snapshot' : from)
-    this.#link.send(
-      JSON.stringify({ type: 'subscribe', id: this.#id, pages, from: start, data, policy, maxRate }),
-    )
+    this.#told = -1
+    this.#sentCommit = -1
+    const start = this.#cursor ?? (this.#hasRestarted ? 'snapshot' : from)
+    this.#link.send(JSON.stringify({ type: 'subscribe', id: this.#id, ...wanted, from: start }))
   }
 
   #leave(): void {

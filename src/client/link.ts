@@ -31,6 +31,8 @@ export type OpenSocket = (url: string, protocol: string) => SocketLike
 export interface LinkUser {
   /** Whether the server owes this user a sign of life every few seconds. */
   readonly isListening: boolean
+  /** The shape of the window it has asked for on a page. */
+  windowOf?(page: string): readonly number[] | undefined
   up(): void
   down(): void
   receive(message: Message): void
@@ -153,7 +155,6 @@ export class Link {
 
   #onData(socket: SocketLike, data: unknown): void {
     this.#heardMs = performance.now()
-    this.#tries = 0
     if (typeof data !== 'string') {
       this.#guarded(socket, () => {
         const messages = decodeBinary(data as ArrayBuffer)
@@ -168,7 +169,11 @@ export class Link {
   }
 
   #formOf(page: string, epoch: number, id: string): PageForm | Promise<PageForm> {
-    return this.#forms.get(id)?.get(page) ?? this.#options.formOf(page, epoch, id)
+    const known = this.#forms.get(id)?.get(page)
+    if (known !== undefined) return known
+    const window = this.#byId.get(id)?.windowOf?.(page)
+    const asked = Promise.resolve(this.#options.formOf(page, epoch, id))
+    return window === undefined ? asked : asked.then(({ dtype }) => ({ dtype, shape: window }))
   }
 
   #learned(message: Message): Message {
@@ -212,6 +217,8 @@ export class Link {
   }
 
   #dispatch(message: Message): void {
+    // A server that only refuses is not asked more often for it.
+    if (message.type !== 'error' && message.type !== 'refusal') this.#tries = 0
     if (message.type === 'ack' || message.type === 'refusal') {
       for (const user of [...this.#users]) user.receive(message)
       return

@@ -9,8 +9,11 @@ import { align8 } from './frame.js'
 import type { Change, ChangedPage } from './types.js'
 import { DTYPES, type Dtype, elementsOf, fromJson, sizeOf, viewOf } from './values.js'
 
+/** What says an epoch and no more. */
+type Marker = 'subscribed' | 'progress' | 'unsubscribed' | 'committed'
+
 export type Message =
-  | { readonly type: 'subscribed' | 'progress' | 'unsubscribed'; readonly id: string; readonly epoch: number }
+  | { readonly type: Marker; readonly id: string; readonly epoch: number }
   | { readonly type: 'change'; readonly id: string; readonly change: Change }
   | { readonly type: 'compacted'; readonly id: string; readonly minEpoch: number }
   | { readonly type: 'overflow'; readonly id: string; readonly resumeFrom: number }
@@ -23,10 +26,11 @@ const HEAD_BYTES = 16
 const BODY_HEAD_BYTES = 16
 const CHANGE_HEAD_BYTES = 16
 const KINDS = ['source', 'derived', 'created', 'deleted'] as const
-const TYPES: Readonly<Record<number, 'subscribed' | 'progress' | 'unsubscribed'>> = {
+const TYPES: Readonly<Record<number, Marker>> = {
   3: 'subscribed',
   6: 'progress',
   9: 'unsubscribed',
+  11: 'committed',
 }
 const decoder = new TextDecoder()
 
@@ -207,6 +211,7 @@ export async function decodeText(text: string, formOf: FormOf): Promise<Message>
     case 'subscribed':
     case 'progress':
     case 'unsubscribed':
+    case 'committed':
       return { type, id, epoch }
     case 'ack':
       return { type: 'acked', id, epoch }

@@ -2,7 +2,7 @@
  * Pages of the server held here, live.
  *
  * Invariants: whenever the program looks, all pages of a mirror are those of one epoch, `epoch`; that epoch never goes back, over any
- * number of connections; the array of a page stays the same object as long as its dtype and shape do.
+ * number of connections, unless the server's own has (a crash without fsync); the array of a page stays the same object as long as its dtype and shape do.
  */
 import { closedError, MmsbError, protocolError } from './errors.js'
 import { Feed } from './feed.js'

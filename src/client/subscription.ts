@@ -13,6 +13,11 @@ import type { Change, SubscribeOptions } from './types.js'
 export interface Subscription extends AsyncIterableIterator<Change> {
   /** The last epoch that is behind the reader: the last one yielded, or a later one that had nothing for it. */
   readonly epoch: number | undefined
+  /**
+   * Of a durable subscription: everything up to `epoch` (default: the last one yielded) is done with and need not come again.
+   * Resolves when the server has that on disk.
+   */
+  commit(epoch?: number): Promise<void>
   /** Whether there is a connection. The subscription goes on by itself when there is one again. */
   readonly isConnected: boolean
   close(): void
@@ -117,6 +122,7 @@ export function subscriptionOf(
       return isConnected
     },
     next,
+    commit: (done = epoch) => feed.commit(done ?? -1),
     return: () => {
       close()
       return Promise.resolve(DONE)

@@ -239,7 +239,31 @@ export interface SubscribeOptions {
   readonly policy?: 'lossless' | 'latest'
   /** At most this many changes a second; implies `latest`. */
   readonly maxRate?: number
+  /**
+   * Of these pages only a window: for each axis where it starts and where it stops. Shape and ranges of what is told of such a page
+   * are the window's.
+   */
+  readonly slice?: Readonly<Record<string, readonly (readonly [start: number, stop: number])[]>>
+  /**
+   * A name under which the server keeps, over restarts, how far this reader has come: it goes on after the last epoch it
+   * committed. `from` then says where it begins when it is new.
+   */
+  readonly durable?: string
   readonly signal?: AbortSignal
+}
+
+/** A named durable subscription as the server sees it. */
+export interface DurableView {
+  readonly name: string
+  readonly pages: readonly string[]
+  /** The last epoch committed; null until the snapshot it begins with is. */
+  readonly epoch: number | null
+  readonly lag: number | null
+  readonly connected: boolean
+  /** Whether what it has not seen is kept for it. */
+  readonly held: boolean
+  readonly createdAt: string
+  readonly seenAt: string
 }
 
 export interface ChangedPage {

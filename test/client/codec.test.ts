@@ -26,7 +26,8 @@ import {
 } from '../../src/stream/messages.js'
 
 t.test('codes, dtypes and limits are the server’s', async (t) => {
-  t.same([...SERVER_CODES], Object.keys(ERRORS))
+  const statuses = Object.entries(ERRORS).map(([code, { status }]) => [code, status])
+  t.same(SERVER_CODES, Object.fromEntries(statuses))
   t.same(DTYPES, SERVER_DTYPES)
   for (const [name, value] of Object.entries(clientLimits)) {
     if (name in limits) t.equal(value, (limits as Record<string, unknown>)[name], name)
@@ -296,7 +297,7 @@ t.test('snapshots, markers, answers and refusals', async (t) => {
       values,
     })),
   )
-  for (const type of ['subscribed', 'progress', 'unsubscribed'] as const) {
+  for (const type of ['subscribed', 'progress', 'unsubscribed', 'committed'] as const) {
     t.same(decodeBinary(wire('x', { type, epoch: 2 ** 40 })), [{ type, id: 'x', epoch: 2 ** 40 }])
   }
   t.same(decodeBinary(wire('x', { type: 'compacted', minEpoch: 4 })), [

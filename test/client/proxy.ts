@@ -13,6 +13,8 @@ export interface CuttingProxy {
   thaw(): void
   /** Refuses newcomers, as a server that is down does. */
   isDown: boolean
+  /** The port where newcomers are led. */
+  target: number
   readonly accepted: number
 }
 
@@ -21,6 +23,7 @@ export async function startProxy(t: Test, port: number): Promise<CuttingProxy> {
   let isFrozen = false
   let accepted = 0
   let isDown = false
+  let target = port
   const cut = (): number => {
     const count = pairs.size
     for (const pair of pairs) for (const socket of pair) socket.destroy()
@@ -32,7 +35,7 @@ export async function startProxy(t: Test, port: number): Promise<CuttingProxy> {
       return
     }
     accepted++
-    const far = connect(port, '127.0.0.1')
+    const far = connect(target, '127.0.0.1')
     const pair = [near, far] as const
     pairs.add(pair)
     for (const [from, to] of [pair, [far, near] as const]) {
@@ -66,6 +69,12 @@ export async function startProxy(t: Test, port: number): Promise<CuttingProxy> {
     },
     get accepted() {
       return accepted
+    },
+    get target() {
+      return target
+    },
+    set target(to: number) {
+      target = to
     },
     get isDown() {
       return isDown
