@@ -11,6 +11,7 @@ import { CatalogReader } from './catalog-read.js'
 import { CHECKPOINT_ENDING, RETIRED_ENDING } from './checkpoint-format.js'
 import { type CheckpointPlace, checkpointEpochs, checkpointFolder } from './checkpoint-place.js'
 import { openCheckpointFile } from './checkpoint-read.js'
+import { cursorProblems } from './cursor-db.js'
 import { textOf } from './failure.js'
 import type { StoreIo } from './io.js'
 import type { SegmentHeader } from './record.js'
@@ -68,7 +69,7 @@ export function checkFolder(place: CheckPlace): CheckReport {
   const notes: string[] = []
   const checkpoints = checkpointFolder(path.join(place.dir, 'checkpoints'))
   const sound = checkCheckpoints(checkpoints, problems)
-  problems.push(...catalogProblems(place.dir))
+  problems.push(...catalogProblems(place.dir), ...cursorProblems(place.dir))
   const segments = listSegments(place)
   const first = segments[0]
   if (first === undefined) return { segments, soundEpoch: 0, problems, notes, repair: null }

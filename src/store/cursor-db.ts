@@ -56,7 +56,7 @@ export class CursorDb {
   open(): CursorFindings {
     try {
       this.#db = this.#connect()
-      return this.#read(this.#db)
+      return rowsOf(this.#db)
     } catch (error) {
       this.close()
       for (const ending of ['-wal', '-shm']) fs.rmSync(this.#file + ending, { force: true })
@@ -73,28 +73,12 @@ export class CursorDb {
       db.pragma('journal_mode = WAL')
       db.pragma('synchronous = FULL')
       if (isNew) create(db)
-      const version = Number(db.pragma('user_version', { simple: true }))
-      if (db.pragma('application_id', { simple: true }) !== APPLICATION_ID || version !== SCHEMA_VERSION)
-        throw new Error('it is no file of cursors that this release knows')
-      const check = db.pragma('quick_check(1)', { simple: true })
-      if (check !== 'ok') throw new Error(String(check))
+      checkWhole(db, 'quick_check')
       return db
     } catch (error) {
       db.close()
       throw error
     }
-  }
-
-  #read(db: Database.Database): CursorFindings {
-    const rows: CursorRow[] = []
-    const problems: string[] = []
-    for (const found of db.prepare('SELECT * FROM cursor ORDER BY name').all() as Row[]) {
-      const { name, epoch, definition, created_ms: createdMs, seen_ms: seenMs, sum } = found
-      const row = { name, epoch, definition, createdMs, seenMs }
-      if (sumOf(row) === sum) rows.push(row)
-      else problems.push(`the row of ${JSON.stringify(name)} is damaged`)
-    }
-    return { rows, problems }
   }
 
   /** All in one transaction. */
@@ -125,4 +109,41 @@ function create(db: Database.Database): void {
     db.pragma(`application_id = ${APPLICATION_ID}`)
     db.pragma(`user_version = ${SCHEMA_VERSION}`)
   })()
+}
+
+function checkWhole(db: Database.Database, how: 'quick_check' | 'integrity_check'): void {
+  const version = Number(db.pragma('user_version', { simple: true }))
+  if (db.pragma('application_id', { simple: true }) !== APPLICATION_ID || version !== SCHEMA_VERSION)
+    throw new Error('it is no file of cursors that this release knows')
+  const found = db.pragma(`${how}(1)`, { simple: true })
+  if (found !== 'ok') throw new Error(String(found))
+}
+
+function rowsOf(db: Database.Database): CursorFindings {
+  const rows: CursorRow[] = []
+  const problems: string[] = []
+  for (const found of db.prepare('SELECT * FROM cursor ORDER BY name').all() as Row[]) {
+    const { name, epoch, definition, created_ms: createdMs, seen_ms: seenMs, sum } = found
+    const row = { name, epoch, definition, createdMs, seenMs }
+    if (sumOf(row) === sum) rows.push(row)
+    else problems.push(`the row of ${JSON.stringify(name)} is damaged`)
+  }
+  return { rows, problems }
+}
+
+/** What is wrong with the cursors of a folder that nobody has open. Nothing when it has none. Changes nothing. */
+export function cursorProblems(dir: string): string[] {
+  const file = path.join(dir, CURSORS_NAME)
+  if (!fs.existsSync(file)) return []
+  try {
+    const db = new Database(file, { readonly: true, timeout: 100 })
+    try {
+      checkWhole(db, 'integrity_check')
+      return rowsOf(db).problems.map((problem) => `${CURSORS_NAME}: ${problem}`)
+    } finally {
+      db.close()
+    }
+  } catch (error) {
+    return [`${CURSORS_NAME}: ${textOf(error)}`]
+  }
 }

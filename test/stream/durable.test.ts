@@ -4,10 +4,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Cursors } from '../../src/engine/cursors.js'
+import { crc32c } from '../../src/ffi/library.js'
 import { Bus } from '../../src/index.js'
 import { SEGMENT_BYTES_MIN } from '../../src/limits.js'
+import { checkFolder } from '../../src/store/check.js'
 import { CursorDb, type CursorRow } from '../../src/store/cursor-db.js'
 import type { CursorKeeper } from '../../src/store/cursors.js'
+import { realIo } from '../../src/store/io.js'
 import { isProblem, listen, type Served, serve } from '../http/helpers.js'
 import { Client, type Message } from './helpers.js'
 
@@ -296,13 +299,15 @@ t.test('a damaged row is left out, a damaged file set aside; both are said', asy
   db.close()
   const file = join(dir, 'cursors.db')
   const bytes = readFileSync(file)
-  const at = bytes.indexOf('first')
-  bytes.write('worst', at)
+  bytes.write('"b"', bytes.indexOf('"a"', bytes.indexOf('first')))
   writeFileSync(file, bytes)
+  const place = { dir, io: realIo(), crc32c }
+  t.same(checkFolder(place).problems, ['cursors.db: the row of "first" is damaged'])
   const damaged = new CursorDb(dir)
-  t.match(damaged.open(), { rows: [{ name: 'second' }], problems: [/"worst" is damaged/] })
+  t.match(damaged.open(), { rows: [{ name: 'second' }], problems: [/"first" is damaged/] })
   damaged.close()
   writeFileSync(file, 'no database at all, but long enough to be looked at'.repeat(100))
+  t.match(checkFolder(place).problems, [/^cursors\.db: /])
   const lost = new CursorDb(dir)
   t.match(lost.open(), { rows: [], problems: [/set aside/] })
   lost.write([{ ...row, name: 'third', epoch: 1 }], [])
