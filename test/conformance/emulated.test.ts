@@ -10,6 +10,8 @@ const EMULATED = 'build/native/libmmsb_emulated.so'
 const EMULATED_LENGTHS = [0, 1, 31, 32, 33, 1025]
 const EMULATED_GRAPHS = 6
 
+t.setTimeout(115_000)
+
 t.test('device code, emulated, computes the bits of the CPU', async (t) => {
   const run = promisify(execFile)
   await run('make', ['-s', EMULATED], { cwd: ROOT, maxBuffer: 1 << 24 })

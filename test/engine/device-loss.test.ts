@@ -46,7 +46,7 @@ t.test('the epoch in flight is acknowledged, those behind it too, and nothing di
   const again = await Bus.open({ dataDir: join(dir, 'data'), backend: 'cpu' })
   t.equal(again.epoch, after.epoch)
   t.equal(again.status().digest, after.digest, 'a restart without the device has the same state')
-  t.same(await again.verify(), { ok: true, from: 1, to: after.epoch, epochs: after.epoch, divergence: null })
+  t.match(await again.verify(), { ok: true, to: after.epoch, divergence: null })
   await again.close()
 })
 
