@@ -380,6 +380,7 @@ export class NativeContext {
   executeAsync(steps: Uint32Array, frames: Uint8Array): Promise<ExecuteResult> {
     Atomics.store(this.#outWords(), 0, 0)
     const run = ++this.#running
+    // koffi keeps only the callback of an asynchronous call alive; its scope keeps what the other thread reads and writes.
     return new Promise((resolve, reject) => {
       this.#fn.mmsb_execute.async(
         this.#ctx,

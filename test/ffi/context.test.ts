@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import t from 'tap'
 import { NativeContext } from '../../src/ffi/context.js'
 import { buildInfo, crc32c, deviceCount, nativeCatalogue } from '../../src/ffi/library.js'
@@ -133,3 +135,30 @@ t.test(
     })
   },
 )
+
+t.test('what an execution on another thread reads outlives a garbage collection', async (t) => {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  const elements = 12_000_000
+  const ctx = context()
+  ctx.createPages([page(1, [elements])])
+  const start = (): { bytes: WeakRef<ArrayBufferLike>; running: Promise<unknown> } => {
+    const writer = new FrameWriter({})
+    writer.delta(1, 'f32', elements, { offset: 0, values: new Float32Array(elements).fill(1) })
+    const frame = writer.finish()
+    return { bytes: new WeakRef(frame.buffer), running: ctx.executeAsync(new Uint32Array(0), frame) }
+  }
+  const { bytes, running } = start()
+  let isRunning = true
+  const done = running.then(() => {
+    isRunning = false
+  })
+  await new Promise((resolve) => setTimeout(resolve, 1))
+  collect()
+  t.ok(isRunning, 'collected while it ran')
+  t.ok(bytes.deref() !== undefined)
+  await done
+  await new Promise((resolve) => setImmediate(resolve))
+  collect()
+  t.equal(bytes.deref(), undefined, 'and is let go afterwards')
+})
