@@ -1,6 +1,6 @@
 /** A reader that stops reading: bounded memory, the others unaffected, and a way to go on. */
 import t from 'tap'
-import { STREAM_QUEUE_MAX_BYTES } from '../../src/limits.js'
+import { STREAM_QUEUE_MAX_BYTES, STREAM_RECENT_MAX_BYTES } from '../../src/limits.js'
 import { Client, Mirror } from '../stream/helpers.js'
 import { listen, serve } from './helpers.js'
 
@@ -32,7 +32,7 @@ t.test('lossless overflows, latest folds, others see every epoch', async (t) => 
     peak = Math.max(peak, process.memoryUsage().arrayBuffers - baseline)
   }
   await good.until(() => good.changes('s').length === COMMITS)
-  t.ok(peak < 4 * STREAM_QUEUE_MAX_BYTES, `at most ${peak} bytes more`)
+  t.ok(peak < 4 * STREAM_QUEUE_MAX_BYTES + STREAM_RECENT_MAX_BYTES, `at most ${peak} bytes more`)
 
   stalled.socket.resume()
   const overflow = await stalled.next((m) => m.type === 'overflow')

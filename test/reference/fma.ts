@@ -47,8 +47,9 @@ const isTame = (x: number): boolean => x === 0 || (Math.abs(x) > 2 ** -400 && Ma
 
 /** fma of f64 operands. */
 export function fmaF64(a: number, b: number, c: number): number {
-  if (a === 0 || b === 0 || !Number.isFinite(a) || !Number.isFinite(b) || !Number.isFinite(c))
-    return a * b + c
+  if (a === 0 || b === 0 || !Number.isFinite(a) || !Number.isFinite(b)) return a * b + c
+  // A product of finite numbers is finite before it is rounded, however large.
+  if (!Number.isFinite(c)) return c
   if (!isTame(a) || !isTame(b) || !isTame(c)) return fmaByIntegers(a, b, c)
   const high = a * b
   const low = productError(a, b, high)

@@ -12,11 +12,18 @@ static u32 coreCount() {
   return count < 1 ? 1 : u32(count);
 }
 
-static void poolWork(ThreadPool& pool, u32 worker) {
+// The job as it was when the worker came in: whoever finds no task left ends it while others still run theirs.
+struct PoolJob {
+  TaskFn fn;
+  void* job;
+  u32 tasks;
+};
+
+static void poolWork(ThreadPool& pool, const PoolJob& job, u32 worker) {
   for (;;) {
     const u32 task = __atomic_fetch_add(&pool.next, 1, __ATOMIC_RELAXED);
-    if (task >= pool.tasks) return;
-    pool.fn(pool.job, task, worker);
+    if (task >= job.tasks) return;
+    job.fn(job.job, task, worker);
   }
 }
 
@@ -37,9 +44,10 @@ static void* poolMain(void* argument) {
     if (pool.stop != 0) break;
     seen = pool.generation;
     if (pool.fn == nullptr) continue;  // woke after the job had ended
+    const PoolJob job{pool.fn, pool.job, pool.tasks};
     pool.inside++;
     pthread_mutex_unlock(&pool.lock);
-    poolWork(pool, worker);
+    poolWork(pool, job, worker);
     pthread_mutex_lock(&pool.lock);
     if (--pool.inside == 0) pthread_cond_signal(&pool.idle);
   }
@@ -101,7 +109,7 @@ void poolRun(ThreadPool& pool, u32 tasks, TaskFn fn, void* job) {
   pool.generation++;
   pthread_cond_broadcast(&pool.wake);
   pthread_mutex_unlock(&pool.lock);
-  MMSB_NS::poolWork(pool, 0);
+  MMSB_NS::poolWork(pool, MMSB_NS::PoolJob{fn, job, tasks}, 0);
   pthread_mutex_lock(&pool.lock);
   pool.fn = nullptr;
   while (pool.inside != 0) pthread_cond_wait(&pool.idle, &pool.lock);
