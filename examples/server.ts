@@ -44,6 +44,30 @@ export function killServers(): void {
 }
 process.once('exit', killServers)
 
+/**
+ * Runs a demonstration to its exit code: 0 when `main` finds everything equal, else 1. Servers go with it, also on SIGINT and
+ * SIGTERM. `failed` stands before the error of a `main` that throws.
+ */
+export async function runDemo(main: () => Promise<boolean>, failed = 'failed'): Promise<void> {
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    process.once(signal, () => {
+      killServers()
+      process.exit(code)
+    })
+  }
+  try {
+    process.exitCode = (await main()) ? 0 : 1
+  } catch (error) {
+    process.stderr.write(`${failed}: ${(error as Error).stack}\n`)
+    process.exitCode = 1
+  } finally {
+    killServers()
+  }
+}
+
 /** Runs `mmsb serve` on a free port of the loopback interface and waits until it listens. */
 export async function startServer(options: ServerOptions): Promise<Server> {
   const started = performance.now()

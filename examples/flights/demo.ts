@@ -22,7 +22,7 @@ import {
   type Transaction,
   type TypedArray,
 } from '../../src/client/node.js'
-import { killServers, type Server, startServer } from '../server.js'
+import { runDemo, type Server, startServer } from '../server.js'
 import { independentPages } from './independent.js'
 import { flightOps, hourOps, pagesFor } from './model.js'
 import { airportsOf, readDepartures, readFlights } from './records.js'
@@ -275,20 +275,4 @@ async function settled(watch: Watch, mirror: MirrorSet): Promise<void> {
   }
 }
 
-for (const [signal, code] of [
-  ['SIGINT', 130],
-  ['SIGTERM', 143],
-] as const) {
-  process.once(signal, () => {
-    killServers()
-    process.exit(code)
-  })
-}
-try {
-  process.exitCode = (await main()) ? 0 : 1
-} catch (error) {
-  process.stderr.write(`failed: ${(error as Error).stack}\n`)
-  process.exitCode = 1
-} finally {
-  killServers()
-}
+await runDemo(main)

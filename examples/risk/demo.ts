@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { killServers, type Server, startServer } from '../server.js'
+import { runDemo, type Server, startServer } from '../server.js'
 import { Agreement } from './agreement.js'
 import { type Change, request, type Subscription, subscribe } from './client.js'
 import { BOOKS, LIMITS, PAGES, PLANNED_TRADES, START_POSITIONS, type Trade, trim, WINDOW } from './model.js'
@@ -205,20 +205,4 @@ async function finish(desk: Desk): Promise<boolean> {
   return desk.agreement.verdict(state, desk.months.length - 1, desk.trades)
 }
 
-for (const [signal, code] of [
-  ['SIGINT', 130],
-  ['SIGTERM', 143],
-] as const) {
-  process.once(signal, () => {
-    killServers()
-    process.exit(code)
-  })
-}
-try {
-  process.exitCode = (await main()) ? 0 : 1
-} catch (error) {
-  process.stderr.write(`${red('failed')}: ${(error as Error).stack}\n`)
-  process.exitCode = 1
-} finally {
-  killServers()
-}
+await runDemo(main, red('failed'))

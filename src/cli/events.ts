@@ -15,15 +15,18 @@ import {
   epochEventBytes,
 } from '../state/event-file.js'
 import { valuesToJsonText } from '../state/value.js'
-import { describeFlags, type FlagTable, integerOf, parseFlags, StartError, UsageError } from './flags.js'
+import {
+  DATA_DIR_FLAG,
+  describeFlags,
+  type FlagTable,
+  integerOf,
+  parseFlags,
+  StartError,
+  UsageError,
+} from './flags.js'
 
 const EXPORT_FLAGS: FlagTable = {
-  'data-dir': {
-    value: 'DIR',
-    help: 'where log and checkpoints lie',
-    env: 'MMSB_DATA_DIR',
-    standard: './data',
-  },
+  'data-dir': DATA_DIR_FLAG,
   from: { value: 'EPOCH', help: 'the first epoch', standard: '1' },
   to: { value: 'EPOCH', help: 'the last epoch', standard: 'the newest' },
 }

@@ -17,6 +17,14 @@ export interface Flag {
 
 export type FlagTable = Readonly<Record<string, Flag>>
 
+/** The data folder of a command that works on one. */
+export const DATA_DIR_FLAG: Flag = {
+  value: 'DIR',
+  help: 'where log and checkpoints lie',
+  env: 'MMSB_DATA_DIR',
+  standard: './data',
+}
+
 /** The command line is wrong in form: exit code 2. */
 export class UsageError extends Error {}
 

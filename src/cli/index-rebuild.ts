@@ -3,15 +3,10 @@ import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { allocateFile, crc32c } from '../ffi/library.js'
 import { Store } from '../store/store.js'
-import { describeFlags, type FlagTable, parseFlags, StartError, UsageError } from './flags.js'
+import { DATA_DIR_FLAG, describeFlags, type FlagTable, parseFlags, StartError, UsageError } from './flags.js'
 
 const FLAGS: FlagTable = {
-  'data-dir': {
-    value: 'DIR',
-    help: 'where log and checkpoints lie',
-    env: 'MMSB_DATA_DIR',
-    standard: './data',
-  },
+  'data-dir': DATA_DIR_FLAG,
   help: { help: 'this text' },
 }
 

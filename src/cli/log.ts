@@ -9,15 +9,10 @@ import { checkFolder } from '../store/check.js'
 import { realIo } from '../store/io.js'
 import { lockFolder } from '../store/lock.js'
 import { repairLog } from '../store/repair.js'
-import { describeFlags, type FlagTable, parseFlags, StartError, UsageError } from './flags.js'
+import { DATA_DIR_FLAG, describeFlags, type FlagTable, parseFlags, StartError, UsageError } from './flags.js'
 
 const FLAGS: FlagTable = {
-  'data-dir': {
-    value: 'DIR',
-    help: 'where log and checkpoints lie',
-    env: 'MMSB_DATA_DIR',
-    standard: './data',
-  },
+  'data-dir': DATA_DIR_FLAG,
   fix: { help: 'repair the log; what is cut is kept in a folder cut-N beside it' },
   help: { help: 'this text' },
 }

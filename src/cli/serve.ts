@@ -17,6 +17,7 @@ import {
 import {
   bytesOf,
   choiceOf,
+  DATA_DIR_FLAG,
   describeFlags,
   durationOf,
   type FlagTable,
@@ -39,12 +40,7 @@ const FLAGS: FlagTable = {
     standard: String(HTTP_DEFAULT_PORT),
   },
   host: { value: 'HOST', help: 'address to listen on', env: 'MMSB_HOST', standard: '127.0.0.1' },
-  'data-dir': {
-    value: 'DIR',
-    help: 'where log and checkpoints lie',
-    env: 'MMSB_DATA_DIR',
-    standard: './data',
-  },
+  'data-dir': DATA_DIR_FLAG,
   backend: { value: 'NAME', help: 'auto, cpu or cuda', env: 'MMSB_BACKEND', standard: 'auto' },
   fsync: { value: 'WHEN', help: 'always, interval or off', env: 'MMSB_FSYNC', standard: 'always' },
   'memory-limit': {

@@ -4,17 +4,12 @@
  */
 import { resolve } from 'node:path'
 import { verifyFolder } from '../engine/verify-folder.js'
-import { describeFlags, type FlagTable, integerOf, parseFlags } from './flags.js'
+import { DATA_DIR_FLAG, describeFlags, type FlagTable, integerOf, parseFlags } from './flags.js'
 
 const PROGRESS_INTERVAL_MS = 1_000
 
 const FLAGS: FlagTable = {
-  'data-dir': {
-    value: 'DIR',
-    help: 'where log and checkpoints lie',
-    env: 'MMSB_DATA_DIR',
-    standard: './data',
-  },
+  'data-dir': DATA_DIR_FLAG,
   from: { value: 'EPOCH', help: 'where to begin', standard: 'the oldest that can be rebuilt' },
   to: { value: 'EPOCH', help: 'where to end', standard: 'the newest' },
   help: { help: 'this text' },

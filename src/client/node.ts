@@ -10,10 +10,5 @@ const openSocket: OpenSocket = (url, protocol) =>
 export const connect = (url: string, options: ClientOptions = {}): Client =>
   new Client(url, openSocket, options)
 
-export type { Client, ClientOptions } from './client.js'
-export { type ErrorCode, MmsbError } from './errors.js'
-export type { Mirror, MirroredPage, MirrorOptions, MirrorSet } from './mirror.js'
-export type { Subscription } from './subscription.js'
-export type * from './types.js'
-export type { Dtype, TypedArray } from './values.js'
-export type { Writer } from './writer.js'
+export { MmsbError } from './errors.js'
+export type * from './index.js'

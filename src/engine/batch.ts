@@ -107,7 +107,7 @@ export class Batch {
     return Uint32Array.from(ids).sort()
   }
 
-  /** The frames one after another: a single one as it is, several in `room`, which must hold `frameBytes`. */
+  /** The frames one after another: a single one as it is, several in what `room` gives. */
   frames(room: (sizeBytes: number) => Uint8Array): Uint8Array {
     if (this.pendings.length === 1) return (this.pendings[0] as Pending).frame
     const all = room(this.frameBytes)

@@ -686,7 +686,6 @@ function changeOf(page: PageRecord, kind: PageChange['kind'], ranges: Uint32Arra
   return { pageId: page.id, page: page.name, kind, dtype: page.dtype, shape: page.shape, ranges }
 }
 
-/** Whether an execution may hold the event loop too long and belongs on another thread. */
 /**
  * Room for the frames of an epoch, kept from one to the next: fresh memory costs a page fault every 4 KiB. Two take turns,
  * since the append of an epoch that a synchronous read published early may still be under way while the next is made.
@@ -700,6 +699,7 @@ function frameRoom(): (sizeBytes: number) => Uint8Array {
   }
 }
 
+/** Whether an execution may hold the event loop too long and belongs on another thread. */
 function leavesEventLoop(plan: Plan, frames: Uint8Array): boolean {
   const payloadNs = frames.byteLength / 2
   return (plan.observedNs || plan.costNs) + payloadNs > PLAN_ASYNC_THRESHOLD_NS

@@ -153,7 +153,7 @@ export class NativeContext {
   #trialOut: Uint8Array<ArrayBuffer> | undefined
   readonly #outLength = new BigUint64Array(1)
   readonly #word = new Uint32Array(1)
-  readonly #outLength64 = new BigUint64Array(1)
+  readonly #keptLength = new BigUint64Array(1)
   #keptOut = new Uint8Array(0)
   /** Somebody takes what executions overwrite: keeping stays on. */
   #isWatched = false
@@ -324,8 +324,8 @@ export class NativeContext {
 
   /** What the newest kept execution overwrote (src/kernels/native/abi.h), and forgets it. A view, valid until the next call. */
   takeKept(): Uint8Array {
-    check(this.#fn.mmsb_kept_take(this.#ctx, this.#keptOut, this.#keptOut.byteLength, this.#outLength64))
-    const length = Number(this.#outLength64[0])
+    check(this.#fn.mmsb_kept_take(this.#ctx, this.#keptOut, this.#keptOut.byteLength, this.#keptLength))
+    const length = Number(this.#keptLength[0])
     if (length > this.#keptOut.byteLength) {
       this.#keptOut = new Uint8Array(2 ** Math.ceil(Math.log2(length)))
       return this.takeKept()

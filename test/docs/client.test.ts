@@ -1,12 +1,11 @@
 /** The programs of docs/CLIENT.md run as they stand and print what is shown, one after the other against a fresh server; its tables are true. */
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { startServer } from '../../examples/server.js'
 import { Client } from '../../src/client/client.js'
 import { blocksOf, readDocument, tableRowsOf } from './markdown.js'
+import { runProgram } from './program.js'
 
 const DOCUMENT = readDocument('docs/CLIENT.md')
 
@@ -21,15 +20,7 @@ t.test('the programs print what is shown', { timeout: 110_000 }, async (t) => {
     if (language !== 'ts') continue
     const file = join(dir, `program${i}.mts`)
     writeFileSync(file, text.replaceAll('http://127.0.0.1:7411', server.url))
-    const child = spawn(process.execPath, ['--import', 'tsx', file], {
-      cwd: dir,
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
-    let output = ''
-    child.stdout.on('data', (chunk) => {
-      output += chunk
-    })
-    const [code] = await once(child, 'close')
+    const { code, output } = await runProgram(file)
     t.equal(code, 0, text)
     const shown = blocks[i + 1]
     t.equal(shown?.language, 'text', 'its output is shown')

@@ -5,13 +5,13 @@
  * Only the port differs from what a reader types. An answer introduced as "shortened" shows some fields; others show all.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t from 'tap'
 import { type Server, startServer } from '../../examples/server.js'
 import { type Block, blocksOf, ROOT, readDocument } from './markdown.js'
+import { runProgram } from './program.js'
 
 const blocks = blocksOf(readDocument('README.md'))
 const PORT = '7411'
@@ -112,15 +112,7 @@ t.test('the library lines run as they stand', { timeout: 60_000 }, async (t) => 
   const program = blocks.find(({ language }) => language === 'ts')!
   const dir = t.testdir()
   writeFileSync(join(dir, 'program.mts'), program.text)
-  const child = spawn(process.execPath, ['--import', 'tsx', 'program.mts'], {
-    cwd: dir,
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  let output = ''
-  child.stdout.on('data', (chunk) => {
-    output += chunk
-  })
-  const [code] = await once(child, 'close')
+  const { code, output } = await runProgram(join(dir, 'program.mts'))
   t.equal(code, 0)
   t.equal(output.replace(/\s+/g, ' ').trim(), '3 Float32Array(5) [ 0, 84, 0, 0, 0 ]')
 })

@@ -122,24 +122,11 @@ static const char* functionOf(u32 op) {
 
 static u32 operandsOf(u32 op) {
   switch (op) {
-    case IR_FMA: return 3;
-    case IR_NEG:
-    case IR_ABS:
-    case IR_SIGN:
-    case IR_SQRT:
-    case IR_EXP:
-    case IR_LOG:
-    case IR_LOG2:
-    case IR_SIN:
-    case IR_COS:
-    case IR_TAN:
-    case IR_TANH:
-    case IR_FLOOR:
-    case IR_CEIL:
-    case IR_ROUND:
-    case IR_TRUNC:
-    case IR_ISNAN: return 1;
-    default: return 2;
+#define X(CODE, ID, NAME, ARITY, CLASSES, BOOLEAN) \
+  case CODE: return ARITY;
+    MMSB_IR_OPS(X)
+#undef X
+    default: return 0;
   }
 }
 
