@@ -10,7 +10,7 @@ const EMULATED = 'build/native/libmmsb_emulated.so'
 const EMULATED_LENGTHS = [0, 1, 31, 32, 33, 1025]
 const EMULATED_GRAPHS = 6
 
-t.setTimeout(115_000)
+t.setTimeout(240_000)
 
 t.test('device code, emulated, computes the bits of the CPU', async (t) => {
   const run = promisify(execFile)

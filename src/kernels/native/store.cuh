@@ -30,62 +30,66 @@ static inline StoreOut makeStoreOut(Arena* arena, bool hash) {
   return out;
 }
 
-// 32 bytes: bit i set where byte i belongs to an element that differs.
+static inline void pushChanged(StoreOut& out, u32 start, u32 count) {
+  if (out.ascending) rangesPushAscending(out.changed, start, count, *out.arena);
+  else rangesPush(out.changed, start, count, *out.arena);
+}
+
+// 64 bytes: bit i set where byte i belongs to an element that differs.
 template <u32 SIZE>
-static inline u32 diffMask(const u8* a, const u8* b) {
+static inline u64 diffMask(const u8* a, const u8* b) {
+  u64 mask = 0;
 #ifdef __AVX2__
-  const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a));
-  const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
-  __m256i same;
-  if (SIZE == 1) same = _mm256_cmpeq_epi8(x, y);
-  else if (SIZE == 2) same = _mm256_cmpeq_epi16(x, y);
-  else if (SIZE == 4) same = _mm256_cmpeq_epi32(x, y);
-  else same = _mm256_cmpeq_epi64(x, y);
-  return ~u32(_mm256_movemask_epi8(same));
+  for (u32 at = 0; at < 64; at += 32) {
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + at));
+    const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + at));
+    mask |= u64(u32(_mm256_movemask_epi8(sameElements<SIZE>(x, y)))) << at;
+  }
 #else
-  u32 mask = 0;
-  for (u32 half = 0; half < 2; half++) {
-    const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a + 16 * half));
-    const __m128i y = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + 16 * half));
+  for (u32 at = 0; at < 64; at += 16) {
+    const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a + at));
+    const __m128i y = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + at));
     __m128i same;
     if (SIZE == 1) same = _mm_cmpeq_epi8(x, y);
     else if (SIZE == 2) same = _mm_cmpeq_epi16(x, y);
     else same = _mm_cmpeq_epi32(x, y);
     if (SIZE == 8) same = _mm_and_si128(same, _mm_shuffle_epi32(same, 0xb1));
-    mask |= (u32(_mm_movemask_epi8(same)) ^ 0xffffu) << (16 * half);
+    mask |= u64(u32(_mm_movemask_epi8(same))) << at;
   }
-  return mask;
 #endif
+  return ~mask;
 }
 
 // Records the runs of elements that differ between `now` and `next`; `element` is the number of the first. Gives the
 // bytes [*lo, *hi) outside of which all is equal; false when all is.
 template <u32 SIZE>
 static bool diffRuns(const u8* now, const u8* next, u32 bytes, u32 element, StoreOut& out, u32* lo, u32* hi) {
-  u32 inRun = 0;  // all ones inside a run
+  u64 inRun = 0;  // all ones inside a run
   u32 runStart = 0, first = bytes, last = 0;
   const auto close = [&](u32 end) {
     if (first > runStart) first = runStart;
     last = end;
-    const u32 start = element + runStart / SIZE, count = (end - runStart) / SIZE;
-    if (out.ascending) rangesPushAscending(out.changed, start, count, *out.arena);
-    else rangesPush(out.changed, start, count, *out.arena);
+    pushChanged(out, element + runStart / SIZE, (end - runStart) / SIZE);
   };
-  const auto scan = [&](u32 at, u32 mask) {
+  const auto scan = [&](u32 at, u64 mask) {
     if (mask == inRun) return;
-    u32 edges = mask ^ (mask << 1 | (inRun & 1));
+    u64 edges = mask ^ (mask << 1 | (inRun & 1));
     while (edges != 0) {
-      const u32 edge = at + u32(__builtin_ctz(edges));
+      const u32 edge = at + u32(__builtin_ctzll(edges));
       edges &= edges - 1;
       if (inRun == 0) runStart = edge;
       else close(edge);
       inRun = ~inRun;
     }
   };
+  const bool ahead = bytes >= kChunkBytes / 2;  // likely that the next chunk follows
   u32 at = 0;
-  for (; at + 32 <= bytes; at += 32) scan(at, diffMask<SIZE>(now + at, next + at));
+  for (; at + 64 <= bytes; at += 64) {
+    if (ahead) __builtin_prefetch(now + at + kChunkBytes, 1);
+    scan(at, diffMask<SIZE>(now + at, next + at));
+  }
   if (at < bytes) {
-    alignas(32) u8 a[32] = {}, b[32] = {};
+    alignas(64) u8 a[64] = {}, b[64] = {};
     memcpy(a, now + at, bytes - at);
     memcpy(b, next + at, bytes - at);
     scan(at, diffMask<SIZE>(a, b));
@@ -101,8 +105,7 @@ static bool diffRunsOf(u32 size, const u8* now, const u8* next, u32 bytes, u32 e
     const ChunkDiff diff = compareChunk(size, now, next, bytes);
     if (diff == CHUNK_SAME) return false;
     if (diff == CHUNK_ALL) {
-      if (out.ascending) rangesPushAscending(out.changed, element, bytes / size, *out.arena);
-      else rangesPush(out.changed, element, bytes / size, *out.arena);
+      pushChanged(out, element, bytes / size);
       *lo = 0;
       *hi = bytes;
       return true;
@@ -131,11 +134,9 @@ static void undoKeep(Undo& undo, const u8* old, u32 start, u32 count, u64 bytes,
   undo.used += bytes;
 }
 
-// Writes bytes [lo, hi) of a chunk from `next` (which stands for byte lo) and keeps its hash true.
-static inline void writeHashed(PageSlot& slot, u64 chunk, u32 lo, u32 hi, const u8* next, u64 digest[2]) {
-  u8* base = slot.page.data + chunk * kChunkBytes;
+// Gives a chunk a new hash; what that changes in the page's digest is added to `digest`, which is to be added to the page's.
+static inline void exchangeHash(PageSlot& slot, u64 chunk, const u64 next[2], u64 digest[2]) {
   u64* hash = slot.hashes + 2 * chunk;
-  const u32 size = chunkBytesOf(slot.page, chunk);
   u64 before[2], after[2];
   if (slot.page.bytes <= kChunkBytes) {  // the digest is the only chunk's share
     before[0] = slot.digest[0] + digest[0];
@@ -143,6 +144,18 @@ static inline void writeHashed(PageSlot& slot, u64 chunk, u32 lo, u32 hi, const 
   } else {
     chunkShare(chunk, hash, before);
   }
+  hash[0] = next[0];
+  hash[1] = next[1];
+  chunkShare(chunk, hash, after);
+  digest[0] += after[0] - before[0];
+  digest[1] += after[1] - before[1];
+}
+
+// Writes bytes [lo, hi) of a chunk from `next` (which stands for byte lo) and keeps its hash true.
+static inline void writeHashed(PageSlot& slot, u64 chunk, u32 lo, u32 hi, const u8* next, u64 digest[2]) {
+  u8* base = slot.page.data + chunk * kChunkBytes;
+  u64 hash[2] = {slot.hashes[2 * chunk], slot.hashes[2 * chunk + 1]};
+  const u32 size = chunkBytesOf(slot.page, chunk);
   if ((hi - lo) * 2 < size) {
     const u32 first = lo / 32 * 4, end = (hi + 31) / 32 * 4;
     u64 old[2] = {0, 0};
@@ -157,9 +170,7 @@ static inline void writeHashed(PageSlot& slot, u64 chunk, u32 lo, u32 hi, const 
     memcpy(base + lo, next, hi - lo);
     hashChunk(base, size, hash);
   }
-  chunkShare(chunk, hash, after);
-  digest[0] += after[0] - before[0];
-  digest[1] += after[1] - before[1];
+  exchangeHash(slot, chunk, hash, digest);
 }
 
 // What one word adds to its chunk's hash.
@@ -228,20 +239,34 @@ static void storeSmall(PageSlot& slot, u64 at, u32 bytes, const u8* src, StoreOu
   }
   for (u32 rest = mask, i = 0; rest != 0;) {
     const u32 skip = u32(__builtin_ctz(rest)), run = u32(__builtin_ctz(~(rest >> skip)));
-    if (out.ascending) rangesPushAscending(out.changed, element + i + skip, run, *out.arena);
-    else rangesPush(out.changed, element + i + skip, run, *out.arena);
+    pushChanged(out, element + i + skip, run);
     rest = rest >> skip >> run;
     i += skip + run;
   }
   for (u32 w = 0; w < words; w++) memcpy(slot.page.data + base + 8 * w, &next[w], 8);
-  u64* hash = slot.hashes + 2 * chunk;
-  u64 before[2], after[2];
-  chunkShare(chunk, hash, before);
-  hash[0] += change[0];
-  hash[1] += change[1];
-  chunkShare(chunk, hash, after);
-  out.digest[0] += after[0] - before[0];
-  out.digest[1] += after[1] - before[1];
+  const u64 hash[2] = {slot.hashes[2 * chunk] + change[0], slot.hashes[2 * chunk + 1] + change[1]};
+  exchangeHash(slot, chunk, hash, out.digest);
+}
+
+// A whole chunk of which the first elements all differ, as in most full recomputes: compared, written and hashed part by part.
+// False, and nothing done, when they do not.
+static bool storeDifferent(PageSlot& slot, u64 chunk, u32 bytes, const u8* src, StoreOut& out) {
+  const u32 size = dtypeBytes(slot.page.dtype);
+  u8* base = slot.page.data + chunk * kChunkBytes;
+  ChunkSums sums;
+  const u32 done = copyDifferent(size, base, src, bytes, sums);
+  if (done == 0) return false;
+  const u32 element = u32(chunk * (kChunkBytes / size));
+  pushChanged(out, element, done / size);
+  if (done < bytes) {
+    u32 lo, hi;
+    diffRunsOf(size, base + done, src + done, bytes - done, element + done / size, out, &lo, &hi);
+    copySummed(base, src, done, bytes, sums);
+  }
+  u64 hash[2];
+  hashOfSums(sums, bytes, hash);
+  exchangeHash(slot, chunk, hash, out.digest);
+  return true;
 }
 
 // Stores `count` elements of the page's dtype at element `start`. src may be unaligned.
@@ -252,19 +277,27 @@ static void storeRun(PageSlot& slot, u32 start, u32 count, const u8* src, StoreO
   if (out.hash && end - at <= kSmallBytes && at / kChunkBytes == (end - 1) / kChunkBytes && count != 0) {
     return storeSmall(slot, at, u32(end - at), src, out);
   }
+  const bool kept = out.undo != nullptr || out.arena->journal != nullptr;
   while (at < end) {
     const u64 chunk = at / kChunkBytes;
     const u64 chunkEnd = (chunk + 1) * kChunkBytes;
     const u32 bytes = u32((end < chunkEnd ? end : chunkEnd) - at);
     const u32 element = u32(at / size);
+    const bool whole = bytes % 64 == 0 && bytes == chunkBytesOf(slot.page, chunk) && at % kChunkBytes == 0 && out.hash;
     u32 lo, hi;
-    if (diffRunsOf(size, slot.page.data + at, src, bytes, element, out, &lo, &hi)) {
+    if (whole && !kept && storeDifferent(slot, chunk, bytes, src, out)) {
+      // Done.
+    } else if (diffRunsOf(size, slot.page.data + at, src, bytes, element, out, &lo, &hi)) {
       if (out.undo != nullptr) {
         undoKeep(*out.undo, slot.page.data + at + lo, element + lo / size, (hi - lo) / size, hi - lo, *out.arena);
       }
       Journal* journal = out.arena->journal;
       if (journal != nullptr) journalKeep(*journal, slot.page.id, at + lo, slot.page.data + at + lo, hi - lo);
       const u32 offset = u32(at % kChunkBytes);
+      if (whole && (hi - lo) * 2 >= bytes) {  // all of it at once is quicker than most of it
+        lo = 0;
+        hi = bytes;
+      }
       if (out.hash) writeHashed(slot, chunk, offset + lo, offset + hi, src + lo, out.digest);
       else memcpy(slot.page.data + at + lo, src + lo, hi - lo);
     }
