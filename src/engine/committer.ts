@@ -107,6 +107,7 @@ export class Committer {
     this.#timestampMs = recovered.timestampMs
     for (const [key, answer] of recovered.answers) this.#remember(key, answer)
     this.#store = store
+    store.onFailed((error) => this.#stop(error))
   }
 
   get epoch(): number {

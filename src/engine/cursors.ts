@@ -1,8 +1,9 @@
 /**
  * Named durable readers: how far each has come, over restarts, and what of the past it still needs.
  *
- * Invariants: a cursor only ever goes forward; it has moved when the promise resolves, and then durably; a reader holds the
- * past back no longer than a time since it was last heard of, and no more of it than a number of bytes.
+ * Invariants: a cursor only ever goes forward; it has moved when the promise resolves, and then durably, and has not when it
+ * rejects; a reader holds the past back no longer than a time since it was last heard of, and no more of it than a number of
+ * bytes.
  */
 import { MmsbError } from '../errors.js'
 import { DURABLE_READERS_MAX, DURABLE_SEEN_MS } from '../limits.js'
@@ -32,6 +33,8 @@ export interface CursorRooms {
 export class Cursors {
   readonly #rooms: CursorRooms
   readonly #readers = new Map<string, DurableReader>()
+  /** Those as they are on the disk. */
+  readonly #kept = new Map<string, DurableReader>()
 
   private constructor(rooms: CursorRooms) {
     this.#rooms = rooms
@@ -45,11 +48,9 @@ export class Cursors {
     for (const { definition, epoch, ...row } of rows) {
       const { pages } = JSON.parse(definition) as { pages: string[] }
       // A log that was not synced may have lost epochs that a reader has seen.
-      cursors.#readers.set(row.name, {
-        ...row,
-        pages,
-        epoch: epoch === null ? null : Math.min(epoch, newest),
-      })
+      const reader = { ...row, pages, epoch: epoch === null ? null : Math.min(epoch, newest) }
+      cursors.#readers.set(row.name, reader)
+      cursors.#kept.set(row.name, reader)
     }
     return cursors
   }
@@ -100,13 +101,32 @@ export class Cursors {
   async remove(name: string): Promise<void> {
     this.require(name)
     this.#readers.delete(name)
-    await this.#rooms.keeper.remove(name)
+    try {
+      await this.#rooms.keeper.remove(name)
+      this.#kept.delete(name)
+    } catch (error) {
+      if (!this.#readers.has(name)) this.#restore(name)
+      throw error
+    }
   }
 
-  #put(reader: DurableReader): Promise<void> {
-    this.#readers.set(reader.name, reader)
+  async #put(reader: DurableReader): Promise<void> {
     const { pages, ...row } = reader
-    return this.#rooms.keeper.put({ ...row, definition: JSON.stringify({ pages }) } satisfies CursorRow)
+    this.#readers.set(row.name, reader)
+    try {
+      await this.#rooms.keeper.put({ ...row, definition: JSON.stringify({ pages }) } satisfies CursorRow)
+      this.#kept.set(row.name, reader)
+    } catch (error) {
+      if (this.#readers.get(row.name) === reader) this.#restore(row.name)
+      throw error
+    }
+  }
+
+  /** What could not be written has not happened. */
+  #restore(name: string): void {
+    const kept = this.#kept.get(name)
+    if (kept === undefined) this.#readers.delete(name)
+    else this.#readers.set(name, kept)
   }
 
   /** Whether the past that the reader has not seen is kept for it. */

@@ -3,13 +3,14 @@
  *
  * Invariants: a row carries a checksum over its fields and is not believed without it; every change is durable when the
  * call returns (WAL, synchronous=FULL); a file that cannot be trusted is set aside under another name, never repaired in
- * place. Everything here can be rebuilt from the log and the checkpoint files.
+ * place; one that cannot be opened for a reason outside it is left alone. Everything here can be rebuilt from the log and the
+ * checkpoint files.
  */
 import fs from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import Database from 'better-sqlite3'
-import { textOf } from './failure.js'
+import { isDiskTrouble, textOf } from './failure.js'
 import type { CatalogFindings, CheckpointInfo, IndexBlock } from './types.js'
 
 export const CATALOG_NAME = 'catalog.db'
@@ -95,6 +96,7 @@ export class CatalogDb {
     this.file = path.join(dir, CATALOG_NAME)
   }
 
+  /** Throws when the disk does not let the file be opened or made. */
   open(): CatalogFindings {
     if (!fs.existsSync(this.file)) {
       this.db = this.create()
@@ -104,6 +106,7 @@ export class CatalogDb {
       this.db = this.openExisting()
       return this.read()
     } catch (error) {
+      if (isDiskTrouble(error)) throw error
       const why = textOf(error)
       this.setAside()
       this.db = this.create()

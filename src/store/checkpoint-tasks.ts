@@ -71,7 +71,12 @@ export class CheckpointTasks {
     } catch (error) {
       why = textOf(error)
     }
-    this.writer = new CheckpointWriter(this.place, base)
+    try {
+      this.writer = new CheckpointWriter(this.place, base)
+    } catch (error) {
+      base?.close()
+      throw error
+    }
     return base?.epoch ?? why
   }
 }

@@ -73,16 +73,14 @@ export class CheckpointWriter {
   ) {
     this.draft = place.create()
     const { db } = this.draft
-    db.pragma('page_size = 65536')
-    db.pragma('journal_mode = OFF')
-    db.pragma('synchronous = OFF')
-    db.pragma('locking_mode = EXCLUSIVE')
-    db.pragma(`application_id = ${CHECKPOINT_APPLICATION_ID}`)
-    db.pragma(`user_version = ${CHECKPOINT_SCHEMA_VERSION}`)
-    db.exec(CHECKPOINT_SCHEMA)
-    db.exec('BEGIN')
-    this.insertPage = db.prepare('INSERT INTO page VALUES (?, ?, ?, ?, ?, ?)')
-    this.insertPack = db.prepare('INSERT INTO pack VALUES (?, ?, ?)')
+    try {
+      begin(db)
+      this.insertPage = db.prepare('INSERT INTO page VALUES (?, ?, ?, ?, ?, ?)')
+      this.insertPack = db.prepare('INSERT INTO pack VALUES (?, ?, ?)')
+    } catch (error) {
+      this.draft.abandon()
+      throw error
+    }
   }
 
   /** Slices of pages, one after another in `bytes`. A slice begins at a chunk's start and ends at one, or at its page's end. */
@@ -239,4 +237,16 @@ export class CheckpointWriter {
     this.base?.close()
     this.draft.abandon()
   }
+}
+
+function begin(db: Database.Database): void {
+  db.pragma('page_size = 65536')
+  // Nothing of a journal on the disk: a draft is abandoned, never rolled back. (OFF is refused to defensive connections.)
+  if (db.pragma('journal_mode = MEMORY', { simple: true }) !== 'memory') throw new Error('a journal is on')
+  db.pragma('synchronous = OFF')
+  db.pragma('locking_mode = EXCLUSIVE')
+  db.pragma(`application_id = ${CHECKPOINT_APPLICATION_ID}`)
+  db.pragma(`user_version = ${CHECKPOINT_SCHEMA_VERSION}`)
+  db.exec(CHECKPOINT_SCHEMA)
+  db.exec('BEGIN')
 }

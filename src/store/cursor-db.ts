@@ -2,14 +2,15 @@
  * cursors.db: how far each named durable reader has come, in SQLite. Runs in a thread of its own.
  *
  * Invariants: a row carries a checksum over its fields and is not believed without it; every change is durable when the call
- * returns (WAL, synchronous=FULL); a file that cannot be trusted is set aside under another name, never repaired in place.
- * Nothing else knows what is here: a reader whose cursor is lost begins anew.
+ * returns (WAL, synchronous=FULL); a file that cannot be trusted is set aside under another name, never repaired in place; one
+ * that cannot be opened for a reason outside it is left alone. Nothing else knows what is here: a reader whose cursor is lost
+ * begins anew.
  */
 import fs from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import Database from 'better-sqlite3'
-import { textOf } from './failure.js'
+import { isDiskTrouble, textOf } from './failure.js'
 
 export const CURSORS_NAME = 'cursors.db'
 const APPLICATION_ID = 0x4d4d_5352 // "MMSR"
@@ -53,12 +54,14 @@ export class CursorDb {
     this.#file = path.join(dir, CURSORS_NAME)
   }
 
+  /** Throws when the disk does not let the file be opened. */
   open(): CursorFindings {
     try {
       this.#db = this.#connect()
       return rowsOf(this.#db)
     } catch (error) {
       this.close()
+      if (isDiskTrouble(error)) throw error
       for (const ending of ['-wal', '-shm']) fs.rmSync(this.#file + ending, { force: true })
       fs.renameSync(this.#file, `${this.#file}.bad`)
       this.#db = this.#connect()
@@ -70,6 +73,8 @@ export class CursorDb {
     const isNew = !fs.existsSync(this.#file)
     const db = new Database(this.#file, { timeout: 1000 })
     try {
+      // Nobody else has it open, and so its index of the WAL need not be a file, which a full disk would refuse.
+      db.pragma('locking_mode = EXCLUSIVE')
       db.pragma('journal_mode = WAL')
       db.pragma('synchronous = FULL')
       if (isNew) create(db)

@@ -6,17 +6,19 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
+import type { MmsbError } from '../errors.js'
 import { CURSORS_NAME, type CursorFindings, type CursorRow } from './cursor-db.js'
 import type { CursorRequest } from './cursor-worker.js'
-import { busFailed, textOf } from './failure.js'
+import { busFailed, isNoRoom, logFull, textOf } from './failure.js'
 import { startWorker, WorkerClient } from './worker.js'
 
 export type { CursorFindings, CursorRow } from './cursor-db.js'
 
 /** Where cursors are kept. */
 export interface CursorKeeper {
+  /** Throws BUS_FAILED when the file is there and cannot be opened. */
   load(): Promise<CursorFindings>
-  /** Resolves when it is durable. Rejects with BUS_FAILED. */
+  /** Resolves when it is durable. Rejects with LOG_FULL or BUS_FAILED; nothing is changed then. */
   put(row: CursorRow): Promise<void>
   remove(name: string): Promise<void>
   close(): Promise<void>
@@ -41,18 +43,22 @@ export function cursorsIn(dir: string): CursorKeeper {
     return client.request(request)
   }
   const open = (): Promise<CursorFindings> => {
-    opened ??= ask({ type: 'open' }) as Promise<CursorFindings>
+    opened ??= (ask({ type: 'open' }) as Promise<CursorFindings>).catch((error: unknown) => {
+      // The next write tries again: by then there may be room.
+      opened = undefined
+      throw cursorsFailed('opened', error)
+    })
     return opened
   }
   const write = async (before: Promise<void>, batch: Pick<Batch, 'rows' | 'gone'>): Promise<void> => {
     await before
     waiting = undefined
-    try {
-      await open()
-      await ask({ type: 'write', rows: [...batch.rows.values()], gone: [...batch.gone] })
-    } catch (error) {
-      throw busFailed(`cursors cannot be written: ${textOf(error)}`, error)
-    }
+    await open()
+    await ask({ type: 'write', rows: [...batch.rows.values()], gone: [...batch.gone] }).catch(
+      (error: unknown) => {
+        throw cursorsFailed('written', error)
+      },
+    )
   }
   const next = (): Batch => {
     if (isClosed) throw busFailed('the bus is closed')
@@ -85,6 +91,11 @@ export function cursorsIn(dir: string): CursorKeeper {
       await client.terminate()
     },
   }
+}
+
+function cursorsFailed(what: 'opened' | 'written', error: unknown): MmsbError {
+  const text = `the cursors of durable subscriptions (${CURSORS_NAME}) cannot be ${what}: ${textOf(error)}`
+  return isNoRoom(error) ? logFull(text, error) : busFailed(text, error)
 }
 
 const NOTHING: CursorFindings = { rows: [], problems: [] }

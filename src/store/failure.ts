@@ -13,6 +13,17 @@ export function isNoRoom(error: unknown): boolean {
   return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG' || code === 'SQLITE_FULL'
 }
 
+/** SQLite's codes for a disk that is full, not to be written or failing at the moment: the file itself may be sound. */
+const DISK_TROUBLE = /^SQLITE_(FULL|CANTOPEN|READONLY|BUSY|NOMEM|PERM|IOERR)/
+/** Of those, the ones that say that the bytes cannot be read. */
+const UNREADABLE = /^SQLITE_IOERR_(READ|SHORT_READ|CORRUPTFS|DATA)$/
+
+/** Whether an SQLite file could not be used for a reason that lies outside it. It must then be left as it is. */
+export function isDiskTrouble(error: unknown): boolean {
+  const code = systemCode(error)
+  return DISK_TROUBLE.test(code) && !UNREADABLE.test(code)
+}
+
 export function textOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }

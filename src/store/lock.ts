@@ -46,7 +46,8 @@ export function lockFolder(dir: string): () => void {
   let db: Database.Database | null = null
   try {
     db = new Database(path.join(dir, LOCK_NAME), { timeout: 0 })
-    // Takes the write lock without writing anything.
+    // Takes the write lock without writing anything: the disk may be full. A journal on disk would be begun at once.
+    db.pragma('journal_mode = MEMORY')
     db.exec('BEGIN IMMEDIATE')
     nameHolder(dir)
   } catch (error) {

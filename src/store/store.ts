@@ -73,6 +73,7 @@ export class Store {
   /** Begun with the first job, ended at close or when one fails. */
   #host: CheckpointHost | undefined
   #closing: Promise<void> | undefined
+  #onFailed: ((error: MmsbError) => void) | undefined
 
   private constructor(room: Room, found: StartFindings, index: LogIndex, busId: string) {
     this.#room = room
@@ -180,7 +181,10 @@ export class Store {
         this.#index.add({ segment: segment.firstEpoch, offset, byteLength, record })
       },
       onRotated: (next, previousEnd) => this.#rotated(next, previousEnd),
-      onFailed: (error) => this.#notice('error', error.message),
+      onFailed: (error) => {
+        this.#notice('error', error.message)
+        this.#onFailed?.(error)
+      },
     }
   }
 
@@ -194,6 +198,11 @@ export class Store {
 
   #notice(level: Notice['level'], message: string): void {
     this.#room.options.onNotice?.({ level, message })
+  }
+
+  /** Who is told when the store stops: a sync may fail while nobody appends. */
+  onFailed(listener: (error: MmsbError) => void): void {
+    this.#onFailed = listener
   }
 
   /** Why the store has stopped taking appends, or null. */

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 
-const ENTRY = fileURLToPath(new URL('../../bin/mmsb.js', import.meta.url))
+export const ENTRY = fileURLToPath(new URL('../../bin/mmsb.js', import.meta.url))
 const READY = /^mmsb listening on (http:\/\/\S+)$/m
 const WAIT_MS = 30_000
 
@@ -13,6 +13,8 @@ export interface RunOptions {
   /** Shell commands to run before, in the same process: limits. */
   readonly prelude?: string
   readonly cwd?: string
+  /** Who it runs as. */
+  readonly uid?: number
 }
 
 export class Process {
@@ -21,7 +23,7 @@ export class Process {
   stdout = ''
   stderr = ''
 
-  constructor(args: readonly string[], { env = {}, prelude, cwd }: RunOptions = {}) {
+  constructor(args: readonly string[], { env = {}, prelude, cwd, uid }: RunOptions = {}) {
     // The test runner loads itself into every Node process through NODE_OPTIONS, signal handlers and all: not into this one.
     const command = `${prelude === undefined ? '' : `${prelude}; `}unset NODE_OPTIONS; exec "$@"`
     // BASH_ENV: what a shell of this machine does at its start may write to standard error.
@@ -31,6 +33,7 @@ export class Process {
     this.child = spawn('bash', ['-c', command, 'mmsb', process.execPath, ENTRY, ...args], {
       env: { ...Object.fromEntries(inherited), ...env },
       ...(cwd === undefined ? {} : { cwd }),
+      ...(uid === undefined ? {} : { uid, gid: uid }),
     })
     this.child.stdout!.on('data', (chunk: Buffer) => {
       this.stdout += chunk

@@ -1,0 +1,189 @@
+/**
+ * The real server when its disk answers with errors, and when its folder is forbidden to it: what docs/DURABILITY.md says under
+ * "When the disk fails". Errors come from a library loaded before the system's (failing_io.cpp).
+ */
+import { execFileSync, spawnSync } from 'node:child_process'
+import { chmodSync, chownSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t, { type Test } from 'tap'
+import { call, ENTRY, type Process, run, serve } from './process.js'
+
+const BUILD = fileURLToPath(new URL('../../build/test', import.meta.url))
+const SOURCE = fileURLToPath(new URL('./failing_io.cpp', import.meta.url))
+const LIBRARY = join(BUILD, 'failing_io.so')
+
+t.before(() => {
+  mkdirSync(BUILD, { recursive: true })
+  const building = `${LIBRARY}.${process.pid}`
+  execFileSync('g++', ['-O1', '-shared', '-fPIC', SOURCE, '-o', building])
+  renameSync(building, LIBRARY)
+})
+
+interface Failing {
+  readonly dataDir: string
+  readonly server: Process
+  /** From now on calls fail. */
+  begin(): void
+  end(): void
+}
+
+/** A server whose calls on files that have `path` in their names can be made to fail. */
+function serveFailing(t: Test, kind: 'write' | 'sync', path: string, flags: readonly string[] = []): Failing {
+  const dir = t.testdir({ data: {} })
+  const when = join(dir, 'failing')
+  const dataDir = join(dir, 'data')
+  const server = serve(t, ['--data-dir', dataDir, '--log-level', 'warn', ...flags], {
+    env: { LD_PRELOAD: LIBRARY, FAIL_CALL: kind, FAIL_PATH: path, FAIL_WHEN: when },
+  })
+  return { dataDir, server, begin: () => writeFileSync(when, ''), end: () => rmSync(when) }
+}
+
+const patch = (url: string, value: number) =>
+  call(url, 'PATCH', '/v1/pages/a/data', { offset: 0, values: [value] })
+
+async function define(url: string): Promise<void> {
+  await call(url, 'PUT', '/v1/pages/a', { dtype: 'i32', shape: [4] })
+  await call(url, 'PUT', '/v1/pages/b', { derive: { op: 'map', inputs: { x: 'a' }, expr: 'x + 1' } })
+}
+
+async function until(isMet: () => Promise<boolean>, what: string): Promise<void> {
+  for (const start = Date.now(); !(await isMet()); await new Promise((resolve) => setTimeout(resolve, 20)))
+    if (Date.now() - start > 10_000) throw new Error(`not seen: ${what}`)
+}
+
+/** Stopped for good, with the reason; and a start without the fault finds every acknowledged write. */
+async function stopped(t: Test, { server, dataDir, end }: Failing, acknowledged: number): Promise<void> {
+  const url = await server.ready()
+  const reason = { status: 503, code: 'BUS_FAILED', detail: /EIO/ }
+  t.match(await call(url, 'GET', '/readyz'), reason, 'it says why')
+  t.match(await call(url, 'GET', '/livez'), { alive: true })
+  end()
+  t.match(await patch(url, 99), reason, 'not taken up again, though the disk would')
+  t.match(await call(url, 'GET', '/v1/read?pages=a'), { status: 503, code: 'BUS_FAILED' })
+  t.match(server.stderr, /EIO/)
+  await server.end('SIGTERM')
+  const again = serve(t, ['--data-dir', dataDir])
+  const { pages } = (await call(await again.ready(), 'GET', '/v1/read?pages=a,b')) as {
+    pages: Record<'a' | 'b', { values: number[] }>
+  }
+  const value = pages.a.values[0] as number
+  t.ok(value === acknowledged || value === acknowledged + 1, `${value} after ${acknowledged}`)
+  t.equal(pages.b.values[0], value + 1)
+  t.match(await patch(await again.ready(), 5), { epoch: Number })
+  t.equal(await again.end(), 0)
+}
+
+t.test('a write to the log fails', async (t) => {
+  const failing = serveFailing(t, 'write', '.seg')
+  const url = await failing.server.ready()
+  await define(url)
+  for (let i = 1; i <= 5; i++) t.match(await patch(url, i), { epoch: i + 2 })
+  failing.begin()
+  t.match(await patch(url, 6), { status: 503, code: 'BUS_FAILED', detail: /EIO/ })
+  await stopped(t, failing, 5)
+})
+
+t.test('a sync of the log fails, under interval', async (t) => {
+  const failing = serveFailing(t, 'sync', '.seg', ['--fsync', 'interval'])
+  const url = await failing.server.ready()
+  await define(url)
+  failing.begin()
+  for (let i = 1; i <= 5; i++) t.match(await patch(url, i), { epoch: i + 2 })
+  await until(async () => (await call(url, 'GET', '/readyz')).code === 'BUS_FAILED', 'the failure')
+  await stopped(t, failing, 5)
+})
+
+for (const kind of ['write', 'sync'] as const) {
+  t.test(`a ${kind} of a checkpoint fails: that checkpoint does, and nothing else`, async (t) => {
+    const { server, dataDir, begin, end } = serveFailing(t, kind, '/checkpoints/')
+    const url = await server.ready()
+    await define(url)
+    t.match(await patch(url, 1), { epoch: 3 })
+    begin()
+    t.match(await call(url, 'POST', '/v1/checkpoints'), { status: 500, code: 'INTERNAL' })
+    t.same(readdirSync(join(dataDir, 'checkpoints')), [])
+    t.match(await patch(url, 2), { epoch: 4 })
+    end()
+    t.match(await call(url, 'POST', '/v1/checkpoints'), { epoch: 4, pages: 2 })
+    t.equal(await server.end(), 0)
+  })
+}
+
+t.test(
+  'the catalogue cannot be written: a warning, commits go on, the next start brings it up',
+  async (t) => {
+    const { server, dataDir, begin, end } = serveFailing(t, 'write', 'catalog.db')
+    const url = await server.ready()
+    await define(url)
+    begin()
+    for (let i = 1; i <= 5; i++) t.match(await patch(url, i), { epoch: i + 2 })
+    t.match(await call(url, 'POST', '/v1/checkpoints'), { epoch: 7 })
+    t.match(server.stderr, /the catalogue could not list checkpoint 7/)
+    t.equal(await server.end(), 0)
+    end()
+    const again = serve(t, ['--data-dir', dataDir, '--log-level', 'warn'])
+    const restarted = await again.ready()
+    t.match(await call(restarted, 'GET', '/v1/status'), { epoch: 7 })
+    t.match(await call(restarted, 'GET', '/v1/checkpoints'), { checkpoints: [{ epoch: 7 }] })
+    t.equal(await again.end(), 0)
+    t.equal((await run(['log', 'check', '--data-dir', dataDir])).code, 0)
+  },
+)
+
+/** Somebody whom permissions hold, when we are root; null: they cannot run this checkout's server. */
+function ordinaryUser(): { readonly uid?: number } | null {
+  if (process.getuid?.() !== 0) return {}
+  const uid = 65_534
+  const { status } = spawnSync(process.execPath, [ENTRY, '--help'], { uid, gid: uid, env: {} })
+  return status === 0 ? { uid } : null
+}
+
+t.test('permission denied', async (t) => {
+  const user = ordinaryUser()
+  if (user === null) return t.pass('as somebody', { skip: 'an ordinary user may not read this checkout' })
+  const dir = t.testdir({ data: {} })
+  const dataDir = join(dir, 'data')
+  chmodSync(dir, 0o755)
+  if (user.uid !== undefined) chownSync(dataDir, user.uid, user.uid)
+  const flags = ['--data-dir', dataDir, '--segment-bytes', '64k', '--log-level', 'error']
+  const refused = async (what: string): Promise<void> => {
+    const { code, stdout, stderr } = await run(['serve', '--port', '0', ...flags], user)
+    t.same([code, stdout], [1, ''], what)
+    t.match(stderr, new RegExp(`^mmsb: [^\\n]*${dataDir}[^\\n]*\\n$`), what)
+    t.match(stderr, /permission denied|unable to open|readonly/i, what)
+  }
+  chmodSync(dataDir, 0o500)
+  await refused('the folder may not be written')
+  chmodSync(dataDir, 0o700)
+  const server = serve(t, flags, user)
+  const url = await server.ready()
+  await define(url)
+  t.match(await patch(url, 1), { epoch: 3 })
+  chmodSync(join(dataDir, 'log'), 0o500)
+  let last: Record<string, unknown> = {}
+  let acknowledged = 1
+  for (let i = 2; i < 200 && last.code === undefined; i++) {
+    const ops = [{ page: 'a', offset: 0, values: [i] }]
+    last = await call(url, 'POST', '/v1/transactions', { ops, intent: 'x'.repeat(3000) })
+    if (last.code === undefined) acknowledged = i
+  }
+  t.match(last, { status: 503, code: 'BUS_FAILED', detail: /EACCES/ }, 'no new segment may be made')
+  t.match(await call(url, 'GET', '/readyz'), { status: 503, detail: /EACCES/ })
+  t.equal(await server.end('SIGTERM'), 0)
+  chmodSync(join(dataDir, 'log'), 0o700)
+  const tail = join(dataDir, 'log', readdirSync(join(dataDir, 'log')).at(-1) as string)
+  chmodSync(tail, 0o400)
+  await refused('the log may not be written')
+  chmodSync(tail, 0o600)
+  chmodSync(join(dataDir, 'catalog.db'), 0)
+  const again = serve(t, flags, user)
+  t.match(await call(await again.ready(), 'GET', '/v1/read?pages=a'), {
+    pages: { a: { values: [acknowledged] } },
+  })
+  t.equal(await again.end(), 0)
+  t.notOk(
+    readdirSync(dataDir).includes('catalog.db.bad'),
+    'a catalogue that may not be read is left where it is',
+  )
+})
