@@ -12,6 +12,7 @@ import { beforeStep, fullStep, stepNumber } from '../ffi/context.js'
 import type { Graph, Plan } from '../graph/graph.js'
 import { OPS } from '../kernels/catalogue.js'
 import type { Op } from '../kernels/ops/op.js'
+import { BATCH_MAX_BYTES, BATCH_MAX_TRANSACTIONS } from '../limits.js'
 import { DTYPE_INFO } from '../state/dtype.js'
 import { LOCATIONS } from '../state/types.js'
 import { callsOf, type FunctionTable, pagesUsing, refuseWhileUsed, StaleFunctions } from './functions.js'
@@ -30,6 +31,7 @@ export class Batch {
   readonly created: PageRecord[] = []
   readonly deleted: PageRecord[] = []
   frameBytes = 0
+  frameCount = 0
   readonly #rooms: StageRooms
   readonly #dirty = new Set<number>()
   /** Names whose meaning this batch changes: a new page, or null for a deleted one. */
@@ -44,6 +46,11 @@ export class Batch {
   constructor(epoch: number, rooms: StageRooms) {
     this.epoch = epoch
     this.#rooms = rooms
+  }
+
+  /** Whether so many frames more, of so many bytes together, may share the epoch. */
+  hasRoom(frames: number, bytes: number): boolean {
+    return this.frameCount + frames <= BATCH_MAX_TRANSACTIONS && this.frameBytes + bytes <= BATCH_MAX_BYTES
   }
 
   get isStructural(): boolean {
@@ -84,6 +91,7 @@ export class Batch {
     for (const id of pending.writes) this.#dirty.add(id)
     this.pendings.push(pending)
     this.frameBytes += pending.frame.byteLength
+    this.frameCount += pending.count ?? 1
     return 'staged'
   }
 
@@ -107,9 +115,10 @@ export class Batch {
     return Uint32Array.from(ids).sort()
   }
 
-  /** The frames one after another: a single one as it is, several in what `room` gives. */
+  /** The frames one after another: a single one as it is, several or borrowed ones in what `room` gives. */
   frames(room: (sizeBytes: number) => Uint8Array): Uint8Array {
-    if (this.pendings.length === 1) return (this.pendings[0] as Pending).frame
+    const [first] = this.pendings
+    if (first !== undefined && this.pendings.length === 1 && first.isBorrowed !== true) return first.frame
     const all = room(this.frameBytes)
     let at = 0
     for (const { frame } of this.pendings) {

@@ -58,12 +58,14 @@ import {
   StaleFunctions,
 } from './functions.js'
 import { graphView, hex, pageInfo, statsOf } from './inspect.js'
+import { Intake, type Taken } from './intake.js'
 import { Keeper } from './keeper.js'
 import { recover } from './recovery.js'
 import { takeRefuge } from './refuge.js'
 import { type PageRecord, Registry } from './registry.js'
 import { ReplayClient, type ReplayRequest } from './replay-client.js'
 import type { EpochQuery, PastRead } from './replay-queries.js'
+import type { Sender } from './run.js'
 import type {
   BusOptions,
   BusStats,
@@ -131,6 +133,7 @@ export class Bus {
   readonly #registry = new Registry()
   readonly #graph = new Graph()
   readonly #committer: Committer
+  readonly #intake: Intake
   readonly #startedMs = performance.now()
   readonly #quotaBytes: number
   #store: Store | undefined
@@ -176,6 +179,11 @@ export class Bus {
       refuge: this.#backend === 'cpu',
     })
     this.#committer = new Committer(this.#rooms, world, (reason) => this.#moveToCpu(reason))
+    this.#intake = new Intake({
+      registry: this.#registry,
+      committer: this.#committer,
+      submit: (frame) => this.submit(frame),
+    })
   }
 
   /** The device failed: the newest epoch is rebuilt in host memory. Throws when there is no log to do it from. */
@@ -403,6 +411,14 @@ export class Bus {
     const pending = pendingOfFrame(this.#registry, frame, () => this.#takePageId())
     for (const record of pending.creates) this.#checkBackend(record)
     return this.#committer.commit(pending)
+  }
+
+  /**
+   * Commits the frames of a message, one behind the other, each a transaction of its own, numbered from `first` on. The bytes
+   * are untrusted and copied. The sender hears of every number once; of those not taken, before this returns.
+   */
+  submitAll(sender: Sender, first: number, message: Uint8Array): Taken {
+    return this.#intake.take(sender, first, message)
   }
 
   // ---- reading ----------------------------------------------------------------------------------------------------

@@ -17,12 +17,11 @@ import type { ExecuteResult } from '../ffi/context.js'
 import { DeviceLost } from '../ffi/library.js'
 import type { Plan } from '../graph/graph.js'
 import {
-  BATCH_MAX_BYTES,
-  BATCH_MAX_TRANSACTIONS,
   IDEMPOTENCY_KEYS_MAX,
   PLAN_ASYNC_THRESHOLD_NS,
   QUEUE_MAX_BYTES,
   QUEUE_MAX_TRANSACTIONS,
+  RUN_MAX_FRAMES,
 } from '../limits.js'
 import type { Store } from '../store/store.js'
 import { Batch, type StageRooms } from './batch.js'
@@ -30,6 +29,7 @@ import { Pace } from './pace.js'
 import type { Pending, Submission } from './pending.js'
 import type { Recovered } from './recovery.js'
 import type { PageRecord } from './registry.js'
+import { Run, type Sender, type Slab } from './run.js'
 import type { Snapshot } from './snapshot.js'
 import { Timings } from './timings.js'
 import { type RunningTrial, runTrial, startTrial, type Trial, TrialLost } from './trial.js'
@@ -69,6 +69,8 @@ export class Committer {
   #store: Store | undefined
   #queue: Submission[] = []
   #queueBytes = 0
+  /** Transactions in the queue. */
+  #queueCount = 0
   #inFlight: InFlight | undefined
   #scheduled = false
   #held = 0
@@ -129,7 +131,7 @@ export class Committer {
   }
 
   get queued(): { transactions: number; bytes: number } {
-    return { transactions: this.#queue.length, bytes: this.#queueBytes }
+    return { transactions: this.#queueCount, bytes: this.#queueBytes }
   }
 
   /** Idempotency keys and their answers, oldest first. */
@@ -258,19 +260,37 @@ export class Committer {
       const running = this.#answersPending.get(pending.key)
       if (running !== undefined) return running
     }
-    if (
-      this.#queue.length >= QUEUE_MAX_TRANSACTIONS ||
-      (this.#queueBytes + pending.frame.byteLength > QUEUE_MAX_BYTES && this.#queue.length > 0)
-    ) {
-      throw new MmsbError('OVERLOADED', `${this.#queue.length} transactions are waiting.`, { retryAfterS: 1 })
+    if (!this.hasRoom(pending.frame.byteLength)) {
+      throw new MmsbError('OVERLOADED', `${this.#queueCount} transactions are waiting.`, { retryAfterS: 1 })
     }
     const promise = new Promise<CommitResult>((resolve, reject) => {
       this.#queue.push({ pending, queuedAtMs: performance.now(), resolve, reject })
     })
     this.#queueBytes += pending.frame.byteLength
+    this.#queueCount++
     if (pending.key !== undefined) this.#awaitAnswer(pending.key, promise)
     this.#schedule()
     return promise
+  }
+
+  /** Whether a transaction of so many bytes can be queued. */
+  hasRoom(bytes: number): boolean {
+    if (this.#queueCount >= QUEUE_MAX_TRANSACTIONS) return false
+    return this.#queueCount === 0 || this.#queueBytes + bytes <= QUEUE_MAX_BYTES
+  }
+
+  /** Queues a plain frame, for which there is room; it joins the run that came before it where it can. */
+  commitPlain(sender: Sender, number: number, slab: Slab, at: number, length: number): void {
+    const newest = this.#queue.at(-1)?.pending
+    const joins =
+      newest instanceof Run && newest.count < RUN_MAX_FRAMES && newest.isNext(sender, number, slab, at)
+    const run = joins ? newest : new Run(sender, number, slab, at)
+    run.add(length)
+    this.#queueBytes += length
+    this.#queueCount++
+    if (joins) return
+    this.#queue.push(submissionOf(run, performance.now()))
+    this.#schedule()
   }
 
   #awaitAnswer(key: string, promise: Promise<CommitResult>): void {
@@ -290,7 +310,7 @@ export class Committer {
 
   readonly #startScheduled = (): void => {
     const isFree = this.#inFlight === undefined && this.#held === 0
-    if (isFree && this.#pace.shouldWait(this.#queue.length, this.#world.ticksMs())) {
+    if (isFree && this.#pace.shouldWait(this.#queueCount, this.#world.ticksMs())) {
       this.#world.soon(this.#startScheduled)
       return
     }
@@ -341,23 +361,33 @@ export class Committer {
     const taken: Submission[] = []
     const refused = new Set<Submission>()
     let at = 0
-    for (; at < this.#queue.length && taken.length < BATCH_MAX_TRANSACTIONS; at++) {
+    for (; at < this.#queue.length; at++) {
       const submission = this.#queue[at] as Submission
-      const bytes = submission.pending.frame.byteLength
-      if (taken.length > 0 && batch.frameBytes + bytes > BATCH_MAX_BYTES) break
+      const { pending } = submission
+      const bytes = pending.frame.byteLength
+      const { count = 1 } = pending
+      if (taken.length > 0 && !batch.hasRoom(count, bytes)) break
       try {
-        if (batch.stage(submission.pending) === 'later') break
+        if (batch.stage(pending) === 'later') break
         taken.push(submission)
       } catch (error) {
         if (error instanceof DeviceLost) {
           this.#queue = this.#queue.filter((other) => !refused.has(other))
           this.#queueBytes = this.#queue.reduce((sum, { pending }) => sum + pending.frame.byteLength, 0)
+          this.#queueCount = this.#queue.reduce((sum, { pending }) => sum + (pending.count ?? 1), 0)
           throw error
+        }
+        if (pending instanceof Run && count > 1) {
+          // Not every one of its frames need be refused.
+          const { queuedAtMs } = submission
+          this.#queue.splice(at--, 1, ...pending.split().map((run) => submissionOf(run, queuedAtMs)))
+          continue
         }
         refused.add(submission)
         submission.reject(error)
       }
       this.#queueBytes -= bytes
+      this.#queueCount -= count
     }
     this.#queue = at === this.#queue.length ? [] : this.#queue.slice(at)
     return taken
@@ -408,7 +438,7 @@ export class Committer {
       epoch: batch.epoch,
       timestampMs: flight.timestampMs,
       digestBefore: this.#digest,
-      frameCount: batch.pendings.length,
+      frameCount: batch.frameCount,
       frames,
       touchedPages: batch.touchedPages(),
     })
@@ -428,11 +458,11 @@ export class Committer {
     }
     const nowMs = this.#world.ticksMs()
     this.timings.record('append', nowMs - startedMs)
-    this.#pace.published(nowMs - startedMs, flight.submissions.length, this.#queue.length, nowMs)
+    this.#pace.published(nowMs - startedMs, batch.frameCount, this.#queueCount, nowMs)
     // While the writers of this epoch are answered, the disk works for those who wait.
     this.#publish(flight, () => {
       if (this.#waiters.length > 0 || this.#queue.length === 0 || this.#held > 0) return
-      if (!this.#pace.shouldWait(this.#queue.length, nowMs)) this.#startEpoch()
+      if (!this.#pace.shouldWait(this.#queueCount, nowMs)) this.#startEpoch()
     })
     this.#schedule()
   }
@@ -639,6 +669,7 @@ export class Committer {
     const queued = this.#queue
     this.#queue = []
     this.#queueBytes = 0
+    this.#queueCount = 0
     for (const { reject } of queued) reject(this.#stopped())
     this.#notifyWaiters()
     for (const listener of this.#failureListeners) listener(this.#failure)
@@ -650,6 +681,11 @@ export class Committer {
 
   refuseWhenFailed(): void {
     if (this.#failure !== undefined) throw this.#stopped()
+  }
+
+  /** Takes nothing more. */
+  get isStopped(): boolean {
+    return this.#failure !== undefined || this.#closing
   }
 
   refuseWhenStopped(): void {
@@ -674,6 +710,15 @@ export class Committer {
     const waiters = this.#waiters
     this.#waiters = []
     for (const resolve of waiters) resolve()
+  }
+}
+
+function submissionOf(run: Run, queuedAtMs: number): Submission {
+  return {
+    pending: run,
+    queuedAtMs,
+    resolve: ({ epoch }) => run.committed(epoch),
+    reject: (error) => run.failed(error),
   }
 }
 

@@ -18,7 +18,12 @@ export interface Precondition {
 }
 
 export interface Pending {
+  /** Its frame; of a run (src/engine/run.ts), frames one behind the other. */
   readonly frame: Uint8Array
+  /** Frames in a run; absent: one. */
+  readonly count?: number
+  /** The memory of the frame is another's once this is answered. */
+  readonly isBorrowed?: boolean
   /** Idempotency key. */
   readonly key: string | undefined
   readonly preconditions: readonly Precondition[]

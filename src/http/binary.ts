@@ -5,7 +5,6 @@
  * lies at a multiple of its size, and values at a multiple of 8, counted from the start of the message.
  */
 import { type MmsbError, problemOf } from '../errors.js'
-import { FRAME_HEADER_BYTES, FRAME_MAGIC } from '../limits.js'
 import { align8 } from '../state/bytes.js'
 import { changeBytes, type EventChange, encodeChange } from '../state/event-file.js'
 import type {
@@ -40,40 +39,29 @@ const NO_BYTES = Buffer.alloc(0)
 const NO_RANGES = new Uint32Array(0)
 const NO_VALUES = new Uint8Array(0)
 
-/**
- * The frames of a message, one after another. The last item is null when the rest is no frame: nothing after that point can
- * be told apart.
- */
-export function* framesOf(message: Buffer): Generator<Buffer | null> {
-  let at = 0
-  while (at < message.length) {
-    const left = message.length - at
-    const isHeader = left >= FRAME_HEADER_BYTES && message.readUInt32LE(at) === FRAME_MAGIC
-    const bytes = isHeader ? message.readUInt32LE(at + 4) : 0
-    if (bytes < FRAME_HEADER_BYTES || bytes > left || bytes % 8 !== 0) {
-      yield null
-      return
-    }
-    yield message.subarray(at, at + bytes)
-    at += bytes
-  }
+/** Frames with consecutive sequence numbers. */
+export interface FrameRange {
+  readonly first: number
+  count: number
 }
 
-/** The frames with these sequence numbers, ascending, were committed in `epoch`: an entry for each run of them. */
-export function ackMessage(sequences: readonly number[], epoch: number): Buffer {
-  let runs = 0
-  for (let i = 0; i < sequences.length; i++) if (i === 0 || sequences[i] !== sequences[i - 1]! + 1) runs++
-  const out = Buffer.alloc(runs * ACK_BYTES)
+/** These frames were committed in `epoch`: an entry for each run of sequence numbers. Ranges do not overlap. */
+export function ackMessage(ranges: readonly FrameRange[], epoch: number): Buffer {
+  const runs: FrameRange[] = []
+  for (const { first, count } of [...ranges].sort((a, b) => a.first - b.first)) {
+    const last = runs.at(-1)
+    if (last !== undefined && last.first + last.count === first) last.count += count
+    else runs.push({ first, count })
+  }
+  const out = Buffer.alloc(runs.length * ACK_BYTES)
   let at = 0
-  for (let start = 0; start < sequences.length; at += ACK_BYTES) {
-    let end = start + 1
-    while (end < sequences.length && sequences[end] === sequences[end - 1]! + 1) end++
+  for (const { first, count } of runs) {
     out.writeUInt16LE(ACK, at)
     out.writeUInt32LE(ACK_BYTES, at + 4)
-    writeU64(out, sequences[start]!, at + 8)
+    writeU64(out, first, at + 8)
     writeU64(out, epoch, at + 16)
-    writeU64(out, end - start, at + 24)
-    start = end
+    writeU64(out, count, at + 24)
+    at += ACK_BYTES
   }
   return out
 }

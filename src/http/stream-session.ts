@@ -6,6 +6,7 @@
  * until it, or they, have caught up.
  */
 import type { RawData, WebSocket } from 'ws'
+import type { Sender } from '../engine/run.js'
 import type { TransactionInput } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
 import {
@@ -16,7 +17,7 @@ import {
 import type { Connection } from '../stream/connection.js'
 import { jsonHead, jsonTail } from '../stream/messages.js'
 import type { SubscribeOptions } from '../stream/types.js'
-import { ackMessage, framesOf, refusalMessage } from './binary.js'
+import { ackMessage, type FrameRange, refusalMessage } from './binary.js'
 import type { AppContext } from './context.js'
 import { toMmsbError } from './problem.js'
 import { CommitMessage, SubscribeMessage, TransactionMessage, UnsubscribeMessage } from './schemas/stream.js'
@@ -51,9 +52,10 @@ export class StreamSession {
   #bytesInFlight = 0
   #isPaused = false
   #isStopping = false
-  #sequence = 0
-  /** Sequence numbers of frames committed in #ackedEpoch that the client has not been told of. */
-  #acked: number[] = []
+  /** Of the next frame. */
+  #sequence = 1
+  /** Frames committed in #ackedEpoch that the client has not been told of. */
+  #acked: FrameRange[] = []
   #ackedEpoch = 0
   #onIdle: (() => void) | undefined
 
@@ -192,35 +194,43 @@ export class StreamSession {
       )
       return
     }
-    const { context, sink } = this.#rooms
-    for (const frame of framesOf(message)) {
-      const sequence = ++this.#sequence
-      this.#track(
-        frame?.length ?? 0,
-        () => {
-          if (frame === null)
-            throw new MmsbError('INVALID_REQUEST', 'the message holds no frame where one should start')
-          return context.bus.submit(frame)
-        },
-        (epoch) => this.#acknowledge(sequence, epoch),
-        (error) => sink.write(binaryFrame(refusalMessage(sequence, this.#toError(error)))),
-      )
-    }
+    const { numbers, frames, bytes } = this.#rooms.context.bus.submitAll(
+      this.#sender,
+      this.#sequence,
+      message,
+    )
+    this.#sequence += numbers
+    this.#inFlight += frames
+    this.#bytesInFlight += bytes
+  }
+
+  readonly #sender: Sender = {
+    committed: (first, count, bytes, epoch) => {
+      this.#acknowledge({ first, count }, epoch)
+      this.#settle(count, bytes)
+    },
+    failed: (first, count, bytes, error) => {
+      for (let i = 0; i < count; i++) this.#refuse(first + i, error)
+      this.#settle(count, bytes)
+    },
+    refused: (sequence, error) => this.#refuse(sequence, error),
+  }
+
+  #refuse(sequence: number, error: unknown): void {
+    this.#rooms.sink.write(binaryFrame(refusalMessage(sequence, this.#toError(error))))
   }
 
   /** Frames of one epoch are answered by one message: all are told of it before the next turn of the event loop. */
-  #acknowledge(sequence: number, epoch: number): void {
+  #acknowledge(range: FrameRange, epoch: number): void {
     if (this.#acked.length > 0 && this.#ackedEpoch !== epoch) this.#sendAcks()
     if (this.#acked.length === 0) process.nextTick(this.#sendAcks)
     this.#ackedEpoch = epoch
-    this.#acked.push(sequence)
+    this.#acked.push(range)
   }
 
   readonly #sendAcks = (): void => {
     if (this.#acked.length === 0) return
-    // A repeat of an idempotency key in one epoch is told before what came between.
-    const sequences = this.#acked.sort((a, b) => a - b)
-    this.#rooms.sink.write(binaryFrame(ackMessage(sequences, this.#ackedEpoch)))
+    this.#rooms.sink.write(binaryFrame(ackMessage(this.#acked, this.#ackedEpoch)))
     this.#acked = []
   }
 
@@ -243,17 +253,17 @@ export class StreamSession {
     result.then(
       ({ epoch }) => {
         onDone(epoch)
-        this.#settle(bytes)
+        this.#settle(1, bytes)
       },
       (error: unknown) => {
         onError(error)
-        this.#settle(bytes)
+        this.#settle(1, bytes)
       },
     )
   }
 
-  #settle(bytes: number): void {
-    this.#inFlight--
+  #settle(count: number, bytes: number): void {
+    this.#inFlight -= count
     this.#bytesInFlight -= bytes
     this.#readOn()
     if (this.#inFlight === 0) this.#onIdle?.()

@@ -45,27 +45,35 @@ export function checkDeltaLayout(
   byteLength: number,
   index: number,
 ): void {
-  const word = at >>> 2
-  // Frames of many small dense deltas are what this has to be fast for: one test of all fields, no call. Sizes beyond
-  // 2^31 fail it, as they fail the careful test.
-  if (byteLength >= DELTA_HEADER_BYTES) {
-    const codes = words[word + 3]!
-    const dtypeCode = codes >>> 16
-    const count = words[word + 5]!
-    const payloadLength = words[word + 7]!
-    if (
-      (codes & 0xff) === DELTA_DENSE &&
-      dtypeCode < SIZE_BYTES.length &&
-      ((codes >>> 8) & 0xff) < MERGE_LIMIT[dtypeCode]! &&
-      words[word + 6] === count &&
-      count * SIZE_BYTES[dtypeCode]! === payloadLength &&
-      DELTA_HEADER_BYTES + ((payloadLength + 7) & ~7) === byteLength &&
-      ((payloadLength & 7) === 0 || isZero(bytes, at + DELTA_HEADER_BYTES + payloadLength, at + byteLength))
-    ) {
-      return
-    }
-  }
+  if (isDenseLayout(bytes, words, at, byteLength)) return
   checkLayoutCarefully(bytes, words, at, byteLength, index)
+}
+
+/**
+ * Whether the delta command of `byteLength` bytes at `at` is dense and its layout sound. Frames of many small dense deltas are
+ * what this has to be fast for: one test of all fields, no call. Sizes beyond 2^31 fail it, as they fail the careful test.
+ */
+export function isDenseLayout(
+  bytes: Uint8Array,
+  words: Uint32Array,
+  at: number,
+  byteLength: number,
+): boolean {
+  if (byteLength < DELTA_HEADER_BYTES) return false
+  const word = at >>> 2
+  const codes = words[word + 3]!
+  const dtypeCode = codes >>> 16
+  const count = words[word + 5]!
+  const payloadLength = words[word + 7]!
+  return (
+    (codes & 0xff) === DELTA_DENSE &&
+    dtypeCode < SIZE_BYTES.length &&
+    ((codes >>> 8) & 0xff) < MERGE_LIMIT[dtypeCode]! &&
+    words[word + 6] === count &&
+    count * SIZE_BYTES[dtypeCode]! === payloadLength &&
+    DELTA_HEADER_BYTES + ((payloadLength + 7) & ~7) === byteLength &&
+    ((payloadLength & 7) === 0 || isZero(bytes, at + DELTA_HEADER_BYTES + payloadLength, at + byteLength))
+  )
 }
 
 function checkLayoutCarefully(

@@ -312,10 +312,23 @@ t.test('snapshots, markers, answers and refusals', async (t) => {
   t.match(decodeBinary(Uint8Array.from(refusalMessage(7, error)).buffer), [
     { type: 'refusal', sequence: 7, error: problem },
   ])
-  t.same(decodeBinary(Uint8Array.from(ackMessage([3, 4, 6], 7)).buffer), [
-    { type: 'ack', sequence: 3, count: 2, epoch: 7 },
-    { type: 'ack', sequence: 6, count: 1, epoch: 7 },
-  ])
+  t.same(
+    decodeBinary(
+      Uint8Array.from(
+        ackMessage(
+          [
+            { first: 3, count: 2 },
+            { first: 6, count: 1 },
+          ],
+          7,
+        ),
+      ).buffer,
+    ),
+    [
+      { type: 'ack', sequence: 3, count: 2, epoch: 7 },
+      { type: 'ack', sequence: 6, count: 1, epoch: 7 },
+    ],
+  )
 })
 
 t.test('a message cut at any byte, or with any byte changed, is PROTOCOL or a message', async (t) => {
