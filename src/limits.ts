@@ -147,6 +147,8 @@ export const HTTP_BODY_MAX_BYTES = 64 * 1024 ** 2
 /** Path parameters above this are not even looked at. */
 export const HTTP_PARAM_MAX_LENGTH = 1_024
 export const STREAM_MESSAGE_MAX_BYTES = 16 * 1024 ** 2
+/** Binary messages up to this size are taken together with those that come with them. */
+export const STREAM_SMALL_MESSAGE_MAX_BYTES = 64 * 1024
 export const STREAM_PROGRESS_INTERVAL_MS = 5_000
 export const STREAM_QUEUE_MAX_BYTES = 16 * 1024 ** 2
 export const STREAM_SUBSCRIPTIONS_MAX = 1_000

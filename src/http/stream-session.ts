@@ -99,6 +99,14 @@ export class StreamSession {
     this.#holdBack()
   }
 
+  /** Messages of frames that came past the library. */
+  onFrames(frames: Uint8Array): void {
+    this.isAlive = true
+    if (this.#isStopping) return
+    this.#submit(frames)
+    this.#holdBack()
+  }
+
   /** Reads no more from a client that is ahead of the commits, or of its own answers. */
   #holdBack(): void {
     if (this.#isPaused || !this.#isAhead(1)) return
@@ -194,6 +202,10 @@ export class StreamSession {
       )
       return
     }
+    this.#submit(message)
+  }
+
+  #submit(message: Uint8Array): void {
     const { numbers, frames, bytes } = this.#rooms.context.bus.submitAll(
       this.#sender,
       this.#sequence,

@@ -19,6 +19,7 @@ import {
 } from '../limits.js'
 import type { AppContext } from './context.js'
 import { PROBLEM_TYPE } from './problem.js'
+import { divert } from './small-messages.js'
 import { SocketSink } from './socket-sink.js'
 import { StreamSession } from './stream-session.js'
 import { jsonFrame, streamFrame } from './ws-frames.js'
@@ -85,6 +86,7 @@ export function attachStream(
     const rooms = { context, socket: webSocket, sink, connection, isBinary, onInternal, takenBytes }
     const session = new StreamSession(rooms)
     sessions.set(webSocket, session)
+    if (isBinary) divert(webSocket, (frames) => session.onFrames(frames))
     socket.on('drain', () => {
       connection.drained()
       session.drained()

@@ -1,0 +1,266 @@
+/** Small binary messages are told apart from all else, wherever the bytes of a connection are cut. */
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import fc from 'fast-check'
+import t from 'tap'
+import { Divider } from '../../src/http/small-messages.js'
+import { FrameWriter } from '../../src/state/frame-writer.js'
+import { decodeMessages } from '../stream/binary.js'
+import { listen, serve } from './helpers.js'
+
+const [CONTINUATION, TEXT, BINARY, CLOSE, PING] = [0, 1, 2, 8, 9]
+const FIN = 0x80
+
+/** A client's WebSocket frame. */
+function clientFrame(first: number, payload: Uint8Array, mask = 0x51c2_0a93): Buffer {
+  const length = payload.length
+  const size = length < 126 ? 2 : length < 65_536 ? 4 : 10
+  const head = Buffer.alloc(size + 4)
+  head[0] = first
+  head[1] = 0x80 | (length < 126 ? length : length < 65_536 ? 126 : 127)
+  if (size === 4) head.writeUInt16BE(length, 2)
+  if (size === 10) head.writeUIntBE(length, 4, 6)
+  head.writeUInt32BE(mask, size)
+  const key = head.subarray(size)
+  return Buffer.concat([head, payload.map((byte, i) => byte ^ key[i % 4]!)])
+}
+
+function deltaFrame(pageId: number, offset: number, count: number): Uint8Array {
+  const writer = new FrameWriter()
+  writer.delta(pageId, 'f32', 2 ** 20, { offset, values: new Float32Array(count).fill(1), merge: 'add' })
+  return Uint8Array.from(writer.finish())
+}
+
+/** What happens, in order: a frame or message taken, as text, or bytes given to the library. */
+type Event = { readonly taken: string } | { readonly passed: Buffer }
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
+
+/** Frames put together are told apart again. */
+function takenEvents(frames: Uint8Array): Event[] {
+  const view = Buffer.from(frames)
+  const list: Event[] = []
+  for (let at = 0; at < view.length; ) {
+    const isFrame = view.length - at >= 32 && view.readUInt32LE(at) === 0x3146_534d
+    const end = isFrame ? Math.min(view.length, at + view.readUInt32LE(at + 4)) : view.length
+    list.push({ taken: hex(view.subarray(at, end)) })
+    at = end
+  }
+  return list
+}
+
+/** Neighbours that went to the library are one. */
+function merged(events: readonly Event[]): string[] {
+  const list: string[] = []
+  let passed: Buffer[] = []
+  const close = (): void => {
+    if (passed.length > 0) list.push(`passed ${hex(Buffer.concat(passed))}`)
+    passed = []
+  }
+  for (const event of events) {
+    if ('passed' in event) passed.push(event.passed)
+    else {
+      close()
+      list.push(`taken ${event.taken}`)
+    }
+  }
+  close()
+  return list
+}
+
+interface Sent {
+  readonly bytes: Buffer
+  readonly event: Event
+}
+
+const passing = (bytes: Buffer): Sent => ({ bytes, event: { passed: bytes } })
+const taking = (payload: Uint8Array): Sent[] =>
+  takenEvents(payload).length === 1
+    ? [{ bytes: clientFrame(FIN | BINARY, payload), event: { taken: hex(payload) } }]
+    : []
+
+const small = fc
+  .tuple(fc.nat(9), fc.integer({ min: 1, max: 40 }))
+  .map(([at, n]) => taking(deltaFrame(1, at, n)))
+const garbage = fc.uint8Array({ minLength: 1, maxLength: 20 }).map((bytes) => taking(bytes))
+const text = fc.uint8Array({ maxLength: 200 }).map((bytes) => [passing(clientFrame(FIN | TEXT, bytes))])
+const ping = fc.uint8Array({ maxLength: 9 }).map((bytes) => [passing(clientFrame(FIN | PING, bytes))])
+const large = fc.nat(20).map((n) => [passing(clientFrame(FIN | BINARY, new Uint8Array(65_537 + n)))])
+const inParts = fc
+  .tuple(fc.constantFrom(TEXT, BINARY), fc.array(fc.nat(9), { maxLength: 3 }))
+  .map(([opcode, middle]) => [
+    passing(clientFrame(opcode, new Uint8Array(3))),
+    ...middle.map((n) => passing(clientFrame(CONTINUATION, new Uint8Array(n)))),
+    // Not allowed here, so for the library to say; and a ping, which is.
+    passing(clientFrame(FIN | BINARY, deltaFrame(1, 0, 1))),
+    passing(clientFrame(FIN | PING, new Uint8Array(2))),
+    passing(clientFrame(FIN | CONTINUATION, new Uint8Array(1))),
+  ])
+const ending = fc.constantFrom(
+  [],
+  [passing(clientFrame(FIN | CLOSE, Buffer.from([3, 232])))],
+  [passing(Buffer.from([FIN | BINARY, 5, 1, 2, 3, 4, 5]))],
+  [passing(clientFrame(FIN | 0x40 | BINARY, deltaFrame(1, 0, 1)))],
+)
+
+t.test('every byte is taken or goes to the library, in order, wherever it is cut', async () => {
+  const kinds = [small, small, small, garbage, text, ping, large, inParts]
+  const sent = fc.tuple(fc.array(fc.oneof(...kinds), { maxLength: 12 }), ending)
+  const property = fc.property(
+    sent,
+    fc.infiniteStream(fc.nat(300)),
+    fc.boolean(),
+    ([parts, end], cuts, isLate) => {
+      const frames = [...parts.flat(), ...end]
+      // After the end all goes to the library.
+      if (end.length > 0) frames.push(passing(clientFrame(FIN | BINARY, deltaFrame(1, 0, 1))))
+      const bytes = Buffer.concat(frames.map((frame) => frame.bytes))
+      const events: Event[] = []
+      const divider = new Divider((taken) => events.push(...takenEvents(taken)))
+      let late: (() => void)[] = []
+      for (let at = 0; at < bytes.length; ) {
+        const length = 1 + cuts.next().value! * (frames.length > 6 ? 100 : 1)
+        let isDone = false
+        const feed = (rest: Buffer, done: () => void): void => {
+          events.push({ passed: Buffer.from(rest) })
+          if (isLate) late.push(done)
+          else done()
+        }
+        divider.read(bytes.subarray(at, at + length), feed, () => {
+          if (isDone) throw new Error('done twice')
+          isDone = true
+        })
+        while (late.length > 0) {
+          const dones = late
+          late = []
+          for (const done of dones) done()
+        }
+        if (!isDone) throw new Error('never done')
+        at += length
+      }
+      return merged(events).join() === merged(frames.map((frame) => frame.event)).join()
+    },
+  )
+  fc.assert(property, { numRuns: 300 })
+})
+
+t.test(
+  'an error of the library ends the reading, and a chunk of thousands of messages nests nothing',
+  async (t) => {
+    const divider = new Divider(() => {})
+    const chunk = Buffer.concat(
+      Array.from({ length: 20_000 }, (_, i) =>
+        clientFrame(FIN | (i % 2 === 0 ? PING : BINARY), new Uint8Array(0)),
+      ),
+    )
+    let fed = 0
+    let error: unknown
+    const feed = (_: Buffer, done: (error?: Error) => void): void => {
+      fed++
+      done(fed === 9000 ? new Error('enough') : undefined)
+    }
+    divider.read(chunk, feed, (why) => {
+      error = why
+    })
+    t.match(error, { message: 'enough' })
+    t.equal(fed, 9000)
+  },
+)
+
+/** A raw connection: what the server answers, as WebSocket frames. */
+async function raw(port: number) {
+  const socket = connect(port, '127.0.0.1')
+  await once(socket, 'connect')
+  socket.setNoDelay(true)
+  socket.write(
+    'GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
+      'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mmsb.v1.bin\r\n\r\n',
+  )
+  let bytes = Buffer.alloc(0)
+  await once(socket, 'data')
+  socket.on('data', (chunk: Buffer) => {
+    bytes = Buffer.concat([bytes, chunk])
+  })
+  const answers = () => {
+    const list: { opcode: number; payload: Buffer }[] = []
+    for (let at = 0; at + 2 <= bytes.length; ) {
+      const long = bytes[at + 1] === 126
+      const length = long ? bytes.readUInt16BE(at + 2) : bytes[at + 1]!
+      const start = at + (long ? 4 : 2)
+      list.push({ opcode: bytes[at]! & 15, payload: bytes.subarray(start, start + length) })
+      at = start + length
+    }
+    return list
+  }
+  const until = async (fits: () => boolean): Promise<void> => {
+    while (!fits()) await once(socket, 'data')
+  }
+  return { socket, answers, until }
+}
+
+t.test(
+  'over the wire: a byte at a time, all kinds of messages in turn, and what is not allowed',
+  async (t) => {
+    const served = await serve(t)
+    const { port } = await listen(served)
+    const { bus } = served
+    await bus.create('p', { dtype: 'f32', shape: [2 ** 20] })
+    const { id } = bus.page('p')
+    const one = deltaFrame(id, 0, 2)
+    const subscribe = JSON.stringify({ type: 'subscribe', id: 's', pages: ['none'] })
+    const { socket, answers, until } = await raw(port)
+    t.teardown(() => socket.destroy())
+    const message = Buffer.concat([
+      clientFrame(FIN | BINARY, one),
+      clientFrame(FIN | TEXT, Buffer.from(subscribe)),
+      clientFrame(FIN | BINARY, Buffer.concat([one, one])),
+      clientFrame(FIN | PING, Buffer.from('?')),
+      clientFrame(FIN | BINARY, Buffer.from('no frame')),
+      clientFrame(BINARY, one.subarray(0, 20)),
+      clientFrame(FIN | CONTINUATION, one.subarray(20)),
+      clientFrame(FIN | BINARY, one, 0),
+    ])
+    for (let at = 0; at < message.length; at++) {
+      socket.write(message.subarray(at, at + 1))
+      if (at % 16 === 0) await new Promise((resolve) => setImmediate(resolve))
+    }
+    const said = () =>
+      answers().flatMap(({ opcode, payload }) => (opcode === 2 ? decodeMessages(payload) : []))
+    const acks = () => said().filter(({ type }) => type === 'ack')
+    const committed = () => acks().reduce((sum, { count = 1 }) => sum + count, 0)
+    await until(() => committed() === 5 && said().length > acks().length + 1)
+    t.equal(bus.read('p', { count: 1 })[0], 5)
+    t.match(
+      said().filter(({ type }) => type === 'refusal'),
+      [{ sequence: 4, code: 'INVALID_REQUEST' }],
+    )
+    t.match(
+      said().filter(({ type }) => type === 'subscribed'),
+      [{ id: 's' }],
+    )
+    t.match(
+      answers().filter(({ opcode }) => opcode === 10),
+      [{ payload: Buffer.from('?') }],
+    )
+    socket.write(Buffer.concat([clientFrame(FIN | BINARY, one), Buffer.from([FIN | BINARY, 1, 0])]))
+    await until(() => answers().some(({ opcode }) => opcode === 8))
+    const farewell = answers().find(({ opcode }) => opcode === 8)
+    t.equal(farewell!.payload.readUInt16BE(0), 1002, 'a frame that is not masked')
+    while (bus.read('p', { count: 1 })[0] !== 6) await new Promise((resolve) => setTimeout(resolve, 5))
+  },
+)
+
+t.test('after the farewell nothing is taken', async (t) => {
+  const served = await serve(t)
+  const { port } = await listen(served)
+  await served.bus.create('p', { dtype: 'f32', shape: [4] })
+  const one = deltaFrame(served.bus.page('p').id, 0, 2)
+  const { socket, answers, until } = await raw(port)
+  t.teardown(() => socket.destroy())
+  socket.write(
+    Buffer.concat([clientFrame(FIN | CLOSE, Buffer.from([3, 232])), clientFrame(FIN | BINARY, one)]),
+  )
+  await until(() => answers().some(({ opcode }) => opcode === 8))
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.equal(served.bus.read('p')[0], 0)
+})
