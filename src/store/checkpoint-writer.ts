@@ -57,8 +57,8 @@ export class CheckpointWriter {
   private readonly known = new Map<string, ChunkRef>()
   /** Files referred to: index in the base's family -> index here. */
   private readonly files = new Map<number, number>()
-  private readonly pack = Buffer.allocUnsafeSlow(CHECKPOINT_PACK_BYTES)
-  private readonly entries = Buffer.allocUnsafeSlow(CHECKPOINT_PACK_CHUNKS_MAX * CHUNK_ENTRY_BYTES)
+  private pack: Buffer = Buffer.alloc(0)
+  private entries: Buffer = Buffer.alloc(0)
   private packId = 1
   private packLength = 0
   private packCount = 0
@@ -176,6 +176,12 @@ export class CheckpointWriter {
       this.flushPack()
     }
     const entry = this.packCount * CHUNK_ENTRY_BYTES
+    this.pack = grown(this.pack, this.packLength + bytes.length, CHECKPOINT_PACK_BYTES)
+    this.entries = grown(
+      this.entries,
+      entry + CHUNK_ENTRY_BYTES,
+      CHECKPOINT_PACK_CHUNKS_MAX * CHUNK_ENTRY_BYTES,
+    )
     digest.copy(this.entries, entry)
     this.entries.writeUInt32LE(this.packLength, entry + CHUNK_HASH_BYTES)
     this.entries.writeUInt32LE(bytes.length, entry + CHUNK_HASH_BYTES + 4)
@@ -237,6 +243,14 @@ export class CheckpointWriter {
     this.base?.close()
     this.draft.abandon()
   }
+}
+
+/** The buffer with room for `length` bytes: a small checkpoint takes little memory. */
+function grown(buffer: Buffer, length: number, max: number): Buffer {
+  if (length <= buffer.length) return buffer
+  const larger = Buffer.allocUnsafeSlow(Math.min(max, Math.max(length, buffer.length * 4)))
+  buffer.copy(larger)
+  return larger
 }
 
 function begin(db: Database.Database): void {

@@ -62,7 +62,7 @@ class Window {
     readonly sizeBytes: number,
     bytes: number,
   ) {
-    this.bytes = new Uint8Array(bytes)
+    this.bytes = new Uint8Array(Math.min(bytes, Math.max(sizeBytes, RECORD_HEADER_BYTES)))
     this.view = viewOf(this.bytes)
   }
 

@@ -8,22 +8,14 @@ import t from 'tap'
 import type { Draw } from '../engine/random.js'
 import type { Sabotage } from '../store/simdisk.js'
 import { simulate } from './run.js'
+import { simulateAll } from './seeds.js'
 
 const SEEDS = Number(process.env.MMSB_SIM_SEEDS ?? 60)
 const FIRST = Number(process.env.MMSB_SIM_SEED ?? 1)
 
 t.test(`${SEEDS} seeds`, { timeout: 3_600_000 }, async (t) => {
-  const sum = { crashes: 0, epochs: 0, checkpoints: 0 }
-  for (let seed = FIRST; seed < FIRST + SEEDS; seed++) {
-    try {
-      const { crashes, epochs, checkpoints } = await simulate(seed)
-      sum.crashes += crashes
-      sum.epochs += epochs
-      sum.checkpoints += checkpoints
-    } catch (error) {
-      t.fail(`MMSB_SIM_SEED=${seed} MMSB_SIM_SEEDS=1: ${(error as Error).stack}`)
-    }
-  }
+  const sum = await simulateAll(FIRST, SEEDS)
+  for (const failure of sum.failures) t.fail(failure)
   t.comment(`${sum.crashes} crashes, ${sum.epochs} epochs, ${sum.checkpoints} checkpoints`)
   t.ok(sum.crashes >= SEEDS / 2 && sum.checkpoints >= SEEDS / 2, 'things happened')
 })

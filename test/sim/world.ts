@@ -112,15 +112,30 @@ export class SimCatalog implements Catalog {
   async close(): Promise<void> {}
 }
 
+/** A database in some bytes, which stays open: whoever opens them again gets the same one, and statements prepared before. */
+function openBytes(bytes: Uint8Array): Database.Database {
+  const db = new Database(Buffer.from(bytes), { readonly: true })
+  const statements = new Map<string, Database.Statement>()
+  const prepare = (source: string): Database.Statement => {
+    const known = statements.get(source) ?? db.prepare(source)
+    statements.set(source, known)
+    return known
+  }
+  return Object.create(db, { prepare: { value: prepare }, close: { value: () => db } }) as Database.Database
+}
+
 /** Checkpoint files on the simulated disk: SQLite in memory, its bytes on the disk. */
 export function simPlace(disk: SimDisk): CheckpointPlace {
   const at = (name: string): string => `${CHECKPOINT_DIR}/${name}`
   return {
     list: () => disk.list(CHECKPOINT_DIR),
-    open: (name) => new Database(Buffer.from(disk.bytesOf(at(name))), { readonly: true }),
+    open: (name) => disk.memo(at(name), openBytes),
     sizeBytes: (name) => disk.bytesOf(at(name)).length,
     create() {
       const db = new Database(':memory:')
+      // Pages of a size fixed before the writer asks for large ones: a file of some kilobytes instead of half a megabyte.
+      db.pragma('page_size = 1024')
+      db.pragma('application_id = 1')
       return {
         db,
         startSync() {},

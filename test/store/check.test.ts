@@ -3,7 +3,6 @@
  * be had, and what it cut is set aside. And one flipped bit in each part of a folder is found.
  */
 import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 import Database from 'better-sqlite3'
 import t, { type Test } from 'tap'
@@ -12,7 +11,7 @@ import { verifyFolder } from '../../src/engine/verify-folder.js'
 import { type CheckReport, checkFolder } from '../../src/store/check.js'
 import { realIo } from '../../src/store/io.js'
 import { repairLog } from '../../src/store/repair.js'
-import { crc32c } from './helpers.js'
+import { crc32c, scratch } from './helpers.js'
 
 interface Sample {
   readonly dir: string
@@ -22,8 +21,6 @@ interface Sample {
 
 const open = (dataDir: string): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off', segmentBytes: 64 * 1024 })
-
-const scratch = (): string => fs.mkdtempSync(path.join(os.tmpdir(), 'mmsb-check-'))
 
 /** 120 epochs in some four segments, with checkpoints where asked for. */
 async function sample(checkpoints: readonly number[]): Promise<Sample> {

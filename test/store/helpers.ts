@@ -20,9 +20,16 @@ export function crc32c(bytes: Uint8Array, seed = 0): number {
   return ~crc >>> 0
 }
 
-/** A new folder under the system's temporary one. */
+const folders: string[] = []
+process.on('exit', () => {
+  for (const dir of folders) fs.rmSync(dir, { recursive: true, force: true })
+})
+
+/** A new folder under the system's temporary one, gone when the process ends. */
 export function scratch(): string {
-  return fs.mkdtempSync(path.join(os.tmpdir(), 'mmsb-store-'))
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'mmsb-store-'))
+  folders.push(dir)
+  return dir
 }
 
 /** Bytes that follow from the epoch alone, so that a reader can tell what it should have found. */

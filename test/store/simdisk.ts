@@ -20,8 +20,13 @@ class Inode {
   current = new Uint8Array(0)
   size = 0
   pending: Change[] = []
+  /** What was made of the bytes as they are. */
+  memo: unknown
+  /** Without pending changes, what the system shows is what is durable. */
+  isTrue = true
 
   apply(change: Change): void {
+    this.memo = undefined
     this.pending.push(change)
     const grown = applyTo(this.current, this.size, change)
     this.current = grown.bytes
@@ -39,6 +44,7 @@ class Inode {
   /** A sync that failed: the system goes on showing the bytes, and holds them for clean. */
   failSync(): void {
     this.pending = []
+    this.isTrue = false
   }
 }
 
@@ -332,6 +338,14 @@ export class SimDisk implements StoreIo {
     return inode.current.subarray(0, inode.size)
   }
 
+  /** What `make` makes of a file's bytes: made once for as long as they do not change. */
+  memo<T>(file: string, make: (bytes: Uint8Array) => T): T {
+    const bytes = this.bytesOf(file)
+    const inode = this.names.get(file) as Inode
+    inode.memo ??= make(bytes)
+    return inode.memo as T
+  }
+
   /** Puts a file in place as if it had always been there. */
   put(file: string, bytes: Uint8Array): void {
     const inode = new Inode()
@@ -358,6 +372,7 @@ function afterCrash(inode: Inode, random: () => number): Inode {
   left.current = state.bytes
   left.durable = state.bytes.slice()
   left.size = left.durableSize = state.size
+  if (inode.pending.length === 0 && inode.isTrue) left.memo = inode.memo
   return left
 }
 

@@ -1,0 +1,70 @@
+/**
+ * Runs of seeds: here, or shared out to processes of their own, one for each core. A seed is the same run wherever it runs.
+ */
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { availableParallelism } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { simulate } from './run.js'
+
+export interface SeedsReport {
+  crashes: number
+  epochs: number
+  checkpoints: number
+  /** One for each seed that failed: how to run it again, and what was wrong. */
+  failures: string[]
+}
+
+/** Fewer are not worth a process. */
+const SEEDS_PER_PROCESS_MIN = 100
+const LOADER = new URL('../../node_modules/tsx/dist/loader.mjs', import.meta.url).href
+
+async function runSeeds(first: number, count: number): Promise<SeedsReport> {
+  const sum: SeedsReport = { crashes: 0, epochs: 0, checkpoints: 0, failures: [] }
+  for (let seed = first; seed < first + count; seed++) {
+    try {
+      const { crashes, epochs, checkpoints } = await simulate(seed)
+      sum.crashes += crashes
+      sum.epochs += epochs
+      sum.checkpoints += checkpoints
+    } catch (error) {
+      sum.failures.push(`MMSB_SIM_SEED=${seed} MMSB_SIM_SEEDS=1: ${(error as Error).stack}`)
+    }
+  }
+  return sum
+}
+
+async function runElsewhere(first: number, count: number): Promise<SeedsReport> {
+  const child = fork(fileURLToPath(import.meta.url), [String(first), String(count)], {
+    execArgv: ['--import', LOADER],
+    env: { PATH: process.env.PATH },
+  })
+  let report: SeedsReport | undefined
+  child.once('message', (message) => {
+    report = message as SeedsReport
+  })
+  const [code, signal] = await once(child, 'exit')
+  const failure = `seeds ${first} to ${first + count - 1}: the process ended with ${code ?? signal}`
+  return report ?? { crashes: 0, epochs: 0, checkpoints: 0, failures: [failure] }
+}
+
+/** Seeds from `first` on. */
+export async function simulateAll(first: number, count: number): Promise<SeedsReport> {
+  const processes = Math.min(availableParallelism(), Math.floor(count / SEEDS_PER_PROCESS_MIN))
+  if (processes < 2) return runSeeds(first, count)
+  const bounds = Array.from({ length: processes + 1 }, (_, i) => first + Math.floor((count * i) / processes))
+  const reports = await Promise.all(
+    bounds.slice(0, -1).map((from, i) => runElsewhere(from, (bounds[i + 1] as number) - from)),
+  )
+  return reports.reduce((sum, report) => ({
+    crashes: sum.crashes + report.crashes,
+    epochs: sum.epochs + report.epochs,
+    checkpoints: sum.checkpoints + report.checkpoints,
+    failures: [...sum.failures, ...report.failures],
+  }))
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url) && process.send !== undefined) {
+  const [first, count] = process.argv.slice(2).map(Number)
+  process.send(await runSeeds(first as number, count as number), () => process.exit(0))
+}
