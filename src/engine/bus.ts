@@ -506,7 +506,7 @@ export class Bus {
   }
 
   /**
-   * Values of element ranges (offset, count, ...) of a page, packed. Only for listeners of onCommit, or when nothing is in
+   * Values of element ranges (offset, count, ...) of a page, packed. Only for what onCommit calls, or when nothing is in
    * flight: the bytes are those of this very moment.
    */
   gather(pageId: number, ranges: Uint32Array): TypedArray {
@@ -815,9 +815,12 @@ export class Bus {
   /**
    * Calls back for every epoch from now on, synchronously while the state is exactly that of the epoch. A listener must
    * not throw and must not write. Returns what ends it.
+   *
+   * `ahead` may be called before, with the very event that the listener will get if the epoch becomes durable, when the state is
+   * executed but the disk still writes: time to get ready in. It may only gather values, and nothing of it may be shown.
    */
-  onCommit(listener: (event: CommitEvent) => void): () => void {
-    return this.#committer.onCommit(listener)
+  onCommit(listener: (event: CommitEvent) => void, ahead?: (event: CommitEvent) => void): () => void {
+    return this.#committer.onCommit(listener, ahead)
   }
 
   /** Calls back once when the bus fails. */

@@ -47,6 +47,8 @@ interface InFlight {
   appending: boolean
   appended: Promise<void> | undefined
   result: ExecuteResult | undefined
+  /** What listeners will be told, once somebody was told it ahead. */
+  event: CommitEvent | undefined
   /** The device failed; the state is being rebuilt without it. */
   moving: boolean
 }
@@ -63,6 +65,8 @@ export class Committer {
   readonly #pace = new Pace()
   readonly #refuge: ((reason: string) => void) | undefined
   readonly #listeners = new Set<(event: CommitEvent) => void>()
+  /** Are told of an epoch that was executed while the disk still writes it. */
+  readonly #ahead = new Set<(event: CommitEvent) => void>()
   readonly #failureListeners = new Set<(reason: string) => void>()
   readonly #answers = new Map<string, CommitResult>()
   readonly #answersPending = new Map<string, Promise<CommitResult>>()
@@ -147,10 +151,17 @@ export class Committer {
   /**
    * Calls back for every epoch from now on, synchronously while the state is exactly that of the epoch. A listener must
    * not throw and must not write. Returns what ends it.
+   *
+   * `ahead` may be called before, with the event that the listener will get if the epoch becomes durable, when the state is
+   * executed but the disk still writes: time to get ready in. Nothing of it may be shown.
    */
-  onCommit(listener: (event: CommitEvent) => void): () => void {
+  onCommit(listener: (event: CommitEvent) => void, ahead?: (event: CommitEvent) => void): () => void {
     this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
+    if (ahead !== undefined) this.#ahead.add(ahead)
+    return () => {
+      this.#listeners.delete(listener)
+      if (ahead !== undefined) this.#ahead.delete(ahead)
+    }
   }
 
   /** Calls back once when the bus fails. */
@@ -342,6 +353,7 @@ export class Committer {
       appending: false,
       appended: undefined,
       result: undefined,
+      event: undefined,
       moving: false,
     }
     const flight = this.#inFlight
@@ -453,6 +465,7 @@ export class Committer {
         (error: unknown) => ({ error }),
       )
       flight.result = this.#execute(plan, frames)
+      this.#tellAhead(flight)
       const failed = await settled
       if (failed !== undefined) throw failed.error
     }
@@ -527,9 +540,7 @@ export class Committer {
     const startedMs = performance.now()
     const { batch, result } = flight
     const epoch = batch.epoch
-    const wantsEvent = this.#listeners.size > 0
-    const changes: PageChange[] = []
-    if (wantsEvent) this.#collectChanges(batch, result, changes)
+    const event = this.#listeners.size > 0 ? (flight.event ?? this.#eventOf(flight, result)) : undefined
     result.eachChangedId((id) => {
       const page = this.#rooms.registry.byId(id)
       if (page !== undefined) page.version = epoch
@@ -541,10 +552,7 @@ export class Committer {
     this.#timestampMs = flight.timestampMs
     this.#inFlight = undefined
     this.#lastResult = result
-    if (wantsEvent) {
-      const event: CommitEvent = { epoch, timestampMs: flight.timestampMs, changes }
-      for (const listener of this.#listeners) listener(event)
-    }
+    if (event !== undefined) for (const listener of this.#listeners) listener(event)
     const answers = flight.submissions.map((submission) => this.#answerTo(submission, epoch, startedMs))
     this.#onPublished?.()
     goOn()
@@ -553,7 +561,14 @@ export class Committer {
     this.timings.record('publish', performance.now() - startedMs)
   }
 
-  #collectChanges(batch: Batch, result: ExecuteResult, changes: PageChange[]): void {
+  #tellAhead(flight: InFlight): void {
+    if (this.#ahead.size === 0 || flight.result === undefined) return
+    flight.event = this.#eventOf(flight, flight.result)
+    for (const ahead of this.#ahead) ahead(flight.event)
+  }
+
+  #eventOf({ batch, timestampMs }: InFlight, result: ExecuteResult): CommitEvent {
+    const changes: PageChange[] = []
     for (const page of batch.created) {
       if (!batch.isDeleted(page.id)) {
         changes.push(changeOf(page, 'created', Uint32Array.of(0, page.elements)))
@@ -567,6 +582,7 @@ export class Committer {
     for (const page of batch.deleted) {
       if (batch.createdPage(page.id) === undefined) changes.push(changeOf(page, 'deleted', EMPTY_STEPS))
     }
+    return { epoch: batch.epoch, timestampMs, changes }
   }
 
   #answerTo({ pending, queuedAtMs }: Submission, epoch: number, nowMs: number): CommitResult {
@@ -626,6 +642,7 @@ export class Committer {
           throw new MmsbError('INTERNAL', `Epoch ${batch.epoch} cannot be staged again.`)
       }
       flight.batch = batch
+      flight.event = undefined
       flight.executing = false
       flight.result = this.#execute(batch.plan(), batch.frames(this.#room))
     } catch (cause) {

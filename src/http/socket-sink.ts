@@ -45,6 +45,10 @@ export class SocketSink implements Sink {
     if (!this.#isClosed) this.write(this.#encode(id, message))
   }
 
+  prepare(id: string, message: StreamMessage): void {
+    if (!this.#isClosed) this.#encode(id, message)
+  }
+
   write(pieces: readonly Buffer[]): void {
     if (this.#isClosed || !this.#socket.writable) return
     if (!this.#isCorked) {

@@ -48,6 +48,17 @@ export interface HubStats {
 }
 
 const NO_TOPICS: readonly Topic[] = []
+/** Of a topic so many subscribers' encodings are made ahead: mostly all have the same. */
+const AHEAD_SUBSCRIBERS = 4
+
+/** An epoch, laid into the topics. */
+interface Split {
+  readonly event: CommitEvent
+  readonly parts: ReadonlyMap<Topic, readonly PagePart[]>
+  readonly kept: readonly RecentPart[]
+  /** What was made ahead. */
+  readonly messages: Map<Topic, ChangeMessage>
+}
 
 /** All subscriptions of one bus. */
 export class StreamHub {
@@ -63,6 +74,8 @@ export class StreamHub {
   /** Page id -> the topics it belongs to; grows as pages change, follows the topics that come and go. */
   readonly #topicsOfPage = new Map<number, { readonly name: string; topics: readonly Topic[] }>()
   readonly #connections = new Set<Connection>()
+  /** The epoch that the disk still writes; void when topics come or go meanwhile. */
+  #ahead: Split | undefined
   /** What ends listening to bus and clock, which only happens while there are topics: a bus nobody watches does no work for us. */
   #stop: (() => void)[] = []
 
@@ -112,6 +125,7 @@ export class StreamHub {
     if (topic === undefined) {
       topic = new Topic(key, shape)
       this.#topics.set(key, topic)
+      this.#ahead = undefined
       if (this.#topics.size === 1) this.#listen()
       for (const entry of this.#topicsOfPage.values()) {
         if (patterns.matches(entry.name)) entry.topics = [...entry.topics, topic]
@@ -149,6 +163,7 @@ export class StreamHub {
   }
 
   #drop(topic: Topic): void {
+    this.#ahead = undefined
     this.#topics.delete(topic.key)
     this.#idle.delete(topic)
     for (const entry of this.#topicsOfPage.values()) {
@@ -164,46 +179,74 @@ export class StreamHub {
   #listen(): void {
     this.recent.begin(this.bus.epoch)
     this.#stop = [
-      this.bus.onCommit((event) => this.#onCommit(event)),
+      this.bus.onCommit(
+        (event) => this.#onCommit(event),
+        (event) => this.#onAhead(event),
+      ),
       this.bus.onFailure((reason) => this.#onFailure(reason)),
       this.clock.every(STREAM_PROGRESS_INTERVAL_MS / 4, () => this.#onTick()),
     ]
   }
 
+  /** While the disk writes the epoch: the messages and what they are encoded to, so that only sending is left. */
+  #onAhead(event: CommitEvent): void {
+    this.#ahead = undefined
+    if (event.changes.some(({ kind }) => kind === 'created' || kind === 'deleted')) return
+    const split = this.#split(event)
+    this.#ahead = split
+    for (const [topic, parts] of split.parts) {
+      try {
+        const message = topic.messageOf(event.epoch, parts)
+        if (message === null) continue
+        split.messages.set(topic, message)
+        let left = AHEAD_SUBSCRIBERS
+        for (const subscription of topic.subscribers) {
+          if (left-- === 0) break
+          subscription.prepare(message)
+        }
+      } catch {
+        // Told to the subscribers when the epoch is theirs to know.
+      }
+    }
+  }
+
   #onCommit(event: CommitEvent): void {
-    const touched = this.#split(event)
+    const split = this.#ahead?.event === event ? this.#ahead : this.#split(event)
+    this.#ahead = undefined
+    this.recent.add(event.epoch, split.kept)
     const nowMs = this.clock.nowMs()
-    for (const topic of touched) {
-      const message = this.#messageOf(topic, event.epoch)
+    for (const [topic, parts] of split.parts) {
+      topic.forgetSnapshot()
+      const message = split.messages.get(topic) ?? this.#messageOf(topic, event.epoch, parts)
       if (message === null) continue
       for (const subscription of topic.subscribers) subscription.offer(message, nowMs)
     }
   }
 
-  #messageOf(topic: Topic, epoch: number): ChangeMessage | null {
+  #messageOf(topic: Topic, epoch: number, parts: readonly PagePart[]): ChangeMessage | null {
     try {
-      return topic.takeMessage(epoch)
+      return topic.messageOf(epoch, parts)
     } catch (error) {
       for (const subscription of [...topic.subscribers]) subscription.fail(error)
       return null
     }
   }
 
-  /** Lays each change into its topics, and all of them into memory. */
-  #split(event: CommitEvent): Set<Topic> {
-    const touched = new Set<Topic>()
+  /** Lays each change into its topics, and gathers what is kept in memory. */
+  #split(event: CommitEvent): Split {
+    const parts = new Map<Topic, PagePart[]>()
     const kept: RecentPart[] = []
     for (const change of inOrder(event.changes)) {
       const topics = this.#topicsFor(change)
       const part = new PagePart(change, (pageId, ranges) => this.bus.gather(pageId, ranges))
       for (const topic of topics) {
-        topic.parts.push(part)
-        touched.add(topic)
+        const mine = parts.get(topic)
+        if (mine === undefined) parts.set(topic, [part])
+        else mine.push(part)
       }
       kept.push({ change, values: valuesToKeep(part, topics) })
     }
-    this.recent.add(event.epoch, kept)
-    return touched
+    return { event, parts, kept, messages: new Map() }
   }
 
   #topicsFor({ pageId, page, kind }: PageChange): readonly Topic[] {

@@ -26,8 +26,6 @@ export class Topic {
   readonly subscribers = new Set<Subscription>()
   /** When it lost its last subscriber; undefined while it has some. */
   idleSinceMs: number | undefined
-  /** Of the epoch that is being split. */
-  parts: PagePart[] = []
   #snapshot: SnapshotMessage | undefined
 
   constructor(key: string, { patterns, viewports, mode }: Shape) {
@@ -35,14 +33,6 @@ export class Topic {
     this.patterns = patterns
     this.viewports = viewports
     this.mode = mode
-  }
-
-  /** What the subscribers are told of the epoch that was split. */
-  takeMessage(epoch: number): ChangeMessage | null {
-    const { parts } = this
-    this.parts = []
-    this.#snapshot = undefined
-    return this.messageOf(epoch, parts)
   }
 
   /** What the subscribers are told of an epoch that changed these of the pages; null: nothing. Throws SHAPE_MISMATCH. */

@@ -13,7 +13,7 @@ export interface StreamBus {
   /** Why the bus has stopped, or null; then its state is that of no epoch. */
   readonly failure: string | null
   onFailure(listener: (reason: string) => void): () => void
-  onCommit(listener: (event: CommitEvent) => void): () => void
+  onCommit(listener: (event: CommitEvent) => void, ahead?: (event: CommitEvent) => void): () => void
   between(run: () => void): void
   gather(pageId: number, ranges: Uint32Array): TypedArray
   pageNames(): readonly string[]
@@ -49,6 +49,8 @@ export interface SubscribeOptions {
 /** Where the messages of one connection go. `send` must not throw and must not wait. */
 export interface Sink {
   send(id: string, message: StreamMessage): void
+  /** The message may be sent soon: encodes it. Must not throw. */
+  prepare?(id: string, message: StreamMessage): void
   /** Bytes sent and not yet taken by the reader or its network. */
   readonly queuedBytes: number
   /** True while a reader who takes only the latest should not get more. When it turns false the sink calls Connection.drained. */

@@ -133,6 +133,27 @@ t.test('a synchronous read sees only durable epochs, and the log stays in order'
   await again.close()
 })
 
+t.test('an epoch is told ahead while the disk writes it, with the event that follows', async (t) => {
+  const bus = await open(folder(t))
+  await bus.create('n', { dtype: 'u32', shape: [2] })
+  await bus.derive('m', { op: 'map', inputs: { n: 'n' }, expr: 'n + 1' })
+  const { id } = bus.page('m')
+  const told: unknown[] = []
+  const end = bus.onCommit(
+    (event) => told.push(['commit', event, bus.epoch]),
+    (event) => told.push(['ahead', event, bus.epoch, bus.gather(id, Uint32Array.of(0, 2))]),
+  )
+  await bus.patch('n', { offset: 1, values: [7] })
+  const [ahead, commit] = told as [unknown[], unknown[]]
+  t.same(ahead.slice(2), [2, Uint32Array.of(1, 8)], 'executed, not yet an epoch')
+  t.equal(commit[1], ahead[1])
+  t.match(commit, ['commit', { epoch: 3 }, 3])
+  end()
+  await bus.patch('n', { values: [1] })
+  t.equal(told.length, 2)
+  await bus.close()
+})
+
 t.test('a second bus on the same folder is refused', async (t) => {
   const dir = folder(t)
   const bus = await open(dir)

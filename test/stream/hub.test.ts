@@ -86,11 +86,14 @@ class FakeBus implements StreamBus {
   #failureListeners = new Set<(reason: string) => void>()
   #pages = new Map<string, { id: number; version: number; values: Uint32Array }>()
   #nextId = 1
+  #tellAhead: ((event: CommitEvent) => void) | undefined
+  #executed: CommitEvent | undefined
   #isInFlight = false
   #waiting: (() => void)[] = []
 
-  onCommit(listener: (event: CommitEvent) => void): () => void {
+  onCommit(listener: (event: CommitEvent) => void, ahead?: (event: CommitEvent) => void): () => void {
     this.listeners.add(listener)
+    this.#tellAhead = ahead
     return () => this.listeners.delete(listener)
   }
 
@@ -147,8 +150,20 @@ class FakeBus implements StreamBus {
     for (const listener of this.#failureListeners) listener(reason)
   }
 
+  /** An epoch that is executed and told ahead; `commit()` makes it durable. */
+  execute(...steps: ((bus: FakeBus) => PageChange)[]): void {
+    this.#executed = { epoch: this.epoch + 1, timestampMs: 0, changes: steps.map((step) => step(this)) }
+    this.#tellAhead?.(this.#executed)
+  }
+
   commit(...steps: ((bus: FakeBus) => PageChange)[]): void {
-    const changes = steps.map((step) => step(this))
+    const event = this.#executed ?? {
+      epoch: this.epoch + 1,
+      timestampMs: 0,
+      changes: steps.map((step) => step(this)),
+    }
+    this.#executed = undefined
+    const { changes } = event
     this.epoch++
     for (const { page, kind } of changes) if (kind !== 'deleted') this.#pages.get(page)!.version = this.epoch
     this.#isInFlight = false
@@ -157,7 +172,7 @@ class FakeBus implements StreamBus {
       timestampMs: 0,
       changes: changes.map((change) => ({ ...change, values: this.#valuesOf(change) })),
     })
-    for (const listener of [...this.listeners]) listener({ epoch: this.epoch, timestampMs: 0, changes })
+    for (const listener of [...this.listeners]) listener(event)
     const waiting = this.#waiting
     this.#waiting = []
     for (const run of waiting) run()
@@ -217,6 +232,7 @@ const remove = (name: string) => (bus: FakeBus) => bus.delete(name)
 /** A reader whose queue drains when the test says so. */
 class FakeSink implements Sink {
   readonly got: Message[] = []
+  readonly prepared: StreamMessage[] = []
   readonly raw: StreamMessage[] = []
   queuedBytes = 0
   isCongested = false
@@ -225,6 +241,10 @@ class FakeSink implements Sink {
   send(id: string, message: StreamMessage): void {
     this.raw.push(message)
     this.got.push(JSON.parse(jsonHead(message.type, id) + jsonTail(message)) as Message)
+  }
+
+  prepare(_id: string, message: StreamMessage): void {
+    this.prepared.push(message)
   }
 
   closed(): void {
@@ -268,6 +288,39 @@ t.test('a lossless reader that stalls is ended with the epoch to resume from', a
   sink.queuedBytes = 0
   connection.subscribe('s', { pages: ['a'] })
   t.equal(sink.types.at(-1), 'subscribed')
+})
+
+t.test('what the disk still writes is made ready, and told only when it is durable', async (t) => {
+  const { bus, connect } = setup(t)
+  const { sink, connection } = connect()
+  connection.subscribe('s', { pages: ['a'] })
+  bus.execute(set('a', [0, 1], [5, 2]))
+  t.same(sink.types, ['subscribed'], 'nothing is told yet')
+  t.equal(sink.prepared.length, 1)
+  const { gathers } = bus
+  bus.commit()
+  t.same(sink.got.at(-1)?.changes?.[0]?.values, [1, 2])
+  t.equal(sink.raw.at(-1), sink.prepared[0], 'the message that was made ready')
+  t.equal(bus.gathers, gathers, 'nothing was gathered again')
+
+  bus.execute(set('a', [1, 3]))
+  const late = connect()
+  late.connection.subscribe('l', { pages: ['a'], data: 'ranges' })
+  bus.commit()
+  t.same(sink.got.at(-1)?.changes?.[0]?.values, [3])
+  t.same(late.sink.got.at(-1)?.changes?.[0]?.ranges, [[1, 1]], 'who came meanwhile is told too')
+
+  bus.execute(set('a', [2, 4]))
+  bus.execute(set('a', [2, 5]))
+  bus.commit()
+  t.same(sink.got.at(-1)?.changes?.[0]?.values, [5], 'an epoch that was executed anew')
+  bus.execute(create('c', 1), set('a', [0, 9]))
+  bus.commit()
+  t.same(sink.got.at(-1)?.changes?.[0]?.values, [9])
+  t.same(
+    sink.got.filter(({ type }) => type === 'change').map(({ epoch }) => epoch),
+    [2, 3, 4, 5],
+  )
 })
 
 t.test('a reader who wants the latest gets the epochs he missed as one', async (t) => {

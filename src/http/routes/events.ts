@@ -119,6 +119,10 @@ class EventSink implements Sink {
     if (isLast) queueMicrotask(this.#end)
   }
 
+  prepare(id: string, message: StreamMessage): void {
+    this.#out.prepare(id, message)
+  }
+
   closed(): void {
     this.#out.closed()
   }
