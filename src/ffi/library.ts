@@ -10,7 +10,7 @@ import koffi from 'koffi'
 import { type ErrorCode, MmsbError } from '../errors.js'
 
 /** Must equal MMSB_ABI_VERSION in src/kernels/native/abi.h. */
-const ABI_VERSION = 3
+const ABI_VERSION = 4
 
 export type ContextHandle = { readonly __brand: 'mmsb_ctx' }
 
@@ -23,6 +23,12 @@ export interface NativeFunctions {
   readonly mmsb_last_error: () => string
   readonly mmsb_context_error: (ctx: ContextHandle) => string
   readonly mmsb_crc32c: (data: Bytes, length: number, seed: number) => number
+  readonly mmsb_sound_records: (
+    bytes: Bytes,
+    length: number,
+    firstEpoch: number,
+    recordSeed: number,
+  ) => number
   readonly mmsb_device_count: () => number
   readonly mmsb_file_allocate: (fd: number, offset: number, length: number) => number
   readonly mmsb_catalogue: () => string
@@ -94,6 +100,8 @@ const SIGNATURES: Readonly<Record<keyof NativeFunctions, string>> = {
   mmsb_last_error: 'const char *mmsb_last_error()',
   mmsb_context_error: 'const char *mmsb_context_error(void *ctx)',
   mmsb_crc32c: 'uint32_t mmsb_crc32c(const void *data, uint64_t len, uint32_t seed)',
+  mmsb_sound_records:
+    'uint32_t mmsb_sound_records(const void *bytes, uint64_t len, uint64_t first_epoch, uint32_t record_seed)',
   mmsb_device_count: 'uint32_t mmsb_device_count()',
   mmsb_file_allocate: 'int32_t mmsb_file_allocate(int32_t fd, uint64_t offset, uint64_t len)',
   mmsb_catalogue: 'const char *mmsb_catalogue()',
@@ -183,10 +191,17 @@ export function check(status: Status): void {
   if (status !== 0) throw statusError(status, native().mmsb_last_error())
 }
 
-/** CRC-32C (Castagnoli, RFC 3720) of `bytes`, continuing from `seed`. */
-export function crc32c(bytes: Uint8Array, seed = 0): number {
-  return native().mmsb_crc32c(bytes, bytes.byteLength, seed)
-}
+/**
+ * CRC-32C (Castagnoli, RFC 3720) of `bytes`, continuing from `seed`. `soundRecords`: how many sound records of the log stand one
+ * after another at the start of `bytes`, the first of them that of `firstEpoch`.
+ */
+export const crc32c = Object.assign(
+  (bytes: Uint8Array, seed = 0): number => native().mmsb_crc32c(bytes, bytes.byteLength, seed),
+  {
+    soundRecords: (bytes: Uint8Array, firstEpoch: number, recordSeed: number): number =>
+      native().mmsb_sound_records(bytes, bytes.byteLength, firstEpoch, recordSeed),
+  },
+)
 
 /** Reserves room in an open file (posix_fallocate). Returns 0 or an errno. */
 export function allocateFile(fd: number, offset: number, length: number): number {

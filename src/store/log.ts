@@ -237,7 +237,7 @@ export function segmentOf(segments: readonly SegmentEntry[], epoch: number): num
 
 /** Every record after `fromEpoch`, synchronously. The record is valid until the next one is asked for. */
 export function* recordsAfter(
-  place: LogPlace,
+  { io, crc32c }: LogPlace,
   segments: readonly SegmentEntry[],
   fromEpoch: number,
   newestEpoch: number,
@@ -246,32 +246,23 @@ export function* recordsAfter(
     const entry = segments[i]
     if (entry === undefined || entry.header.firstEpoch > newestEpoch) return
     const last = (segments[i + 1]?.header.firstEpoch ?? newestEpoch + 1) - 1
-    yield* recordsOfSegment(place, entry, fromEpoch, last, newestEpoch)
+    const fd = io.open(entry.file, {})
+    try {
+      const sizeBytes = Math.min(entry.end, io.sizeBytes(fd))
+      const scanner = new SegmentScanner(io, fd, sizeBytes, entry.header, crc32c)
+      while (scanner.nextEpoch <= last) {
+        const { record } = scanner.next() ?? damagedAt(entry, scanner, newestEpoch)
+        if (record.epoch > fromEpoch) yield record
+      }
+    } finally {
+      io.close(fd)
+    }
   }
 }
 
-function* recordsOfSegment(
-  place: LogPlace,
-  entry: SegmentEntry,
-  fromEpoch: number,
-  lastEpoch: number,
-  newestEpoch: number,
-): Generator<LogRecord> {
-  const { io, crc32c } = place
-  const fd = io.open(entry.file, {})
-  try {
-    const scanner = new SegmentScanner(io, fd, Math.min(entry.end, io.sizeBytes(fd)), entry.header, crc32c)
-    while (scanner.nextEpoch <= lastEpoch) {
-      const found = scanner.next()
-      if (found === null) {
-        const why = 'later records were written when it was durable'
-        throw busFailed(`the log is damaged: ${describeDamage(entry, scanner, why, newestEpoch)}`)
-      }
-      if (found.record.epoch > fromEpoch) yield found.record
-    }
-  } finally {
-    io.close(fd)
-  }
+function damagedAt(entry: SegmentEntry, scanner: SegmentScanner, newestEpoch: number): never {
+  const why = 'later records were written when it was durable'
+  throw busFailed(`the log is damaged: ${describeDamage(entry, scanner, why, newestEpoch)}`)
 }
 
 /** Reads records from an offset of one segment, asynchronously, in windows. Records own their bytes' window. */
@@ -335,7 +326,7 @@ function decodeRun(
     const sound = recordSound(bytes, view, at, header, segment, crc32c) && !header.seal
     need = sound && header.epoch === firstEpoch + records.length ? RECORD_HEADER_BYTES : 0
     if (need === 0) break
-    records.push({ record: recordAt(bytes, at, header), offset: base + at, byteLength: header.byteLength })
+    records.push({ record: recordAt(bytes, view, at), offset: base + at, byteLength: header.byteLength })
     at += header.byteLength
   }
   return { records, next: base + at, need }

@@ -206,6 +206,16 @@ export function peekRecordHeader(bytes: Uint8Array, view: DataView, at: number):
   }
 }
 
+/** Of a record at `at` that is known to be sound: the bytes it takes. */
+export function byteLengthAt(view: DataView, at: number): number {
+  return view.getUint32(at + 12, true)
+}
+
+/** Of a record at `at` that is known to be sound: whether each before it was durable when it was written. */
+export function eachSyncedAt(view: DataView, at: number): boolean {
+  return view.getUint32(at + 60, true) >= EACH_SYNCED
+}
+
 /** Whether the whole record at `at` has the checksum its header claims. The bytes must be there. */
 export function recordSound(
   bytes: Uint8Array,
@@ -222,16 +232,42 @@ export function recordSound(
 }
 
 /** The record at `at`; its frames and digest are views into `bytes`, its page ids a copy when not aligned. */
-export function recordAt(bytes: Uint8Array, at: number, header: RecordHeader): LogRecord {
-  const frames = at + RECORD_HEADER_BYTES
-  const touched = frames + padded(header.framesLength)
-  return {
-    epoch: header.epoch,
-    timestampMs: header.timestampMs,
-    digestBefore: bytes.subarray(at + 32, at + 48),
-    frameCount: header.frameCount,
-    frames: bytes.subarray(frames, frames + header.framesLength),
-    touchedPages: idsAt(bytes, touched, header.touchedCount),
+export function recordAt(bytes: Uint8Array, view: DataView, at: number): LogRecord {
+  return new RecordView(bytes, view, at)
+}
+
+/** Views are made when they are asked for: who reads a long log looks at few of them. */
+class RecordView implements LogRecord {
+  readonly epoch: number
+  readonly timestampMs: number
+  readonly frameCount: number
+  readonly #bytes: Uint8Array
+  readonly #at: number
+  readonly #framesLength: number
+  readonly #touchedCount: number
+
+  constructor(bytes: Uint8Array, view: DataView, at: number) {
+    this.epoch = getU64(view, at + 16)
+    this.timestampMs = getU64(view, at + 24)
+    this.frameCount = view.getUint32(at + 48, true)
+    this.#bytes = bytes
+    this.#at = at
+    this.#framesLength = view.getUint32(at + 52, true)
+    this.#touchedCount = view.getUint32(at + 56, true)
+  }
+
+  get digestBefore(): Uint8Array {
+    return this.#bytes.subarray(this.#at + 32, this.#at + 48)
+  }
+
+  get frames(): Uint8Array {
+    const from = this.#at + RECORD_HEADER_BYTES
+    return this.#bytes.subarray(from, from + this.#framesLength)
+  }
+
+  get touchedPages(): Uint32Array {
+    const at = this.#at + RECORD_HEADER_BYTES + padded(this.#framesLength)
+    return idsAt(this.#bytes, at, this.#touchedCount)
   }
 }
 

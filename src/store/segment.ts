@@ -9,8 +9,10 @@
 import { LOG_READ_BYTES, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
 import type { StoreIo } from './io.js'
 import {
+  byteLengthAt,
   decodeRecordHeader,
   decodeSegmentHeader,
+  eachSyncedAt,
   peekRecordHeader,
   RECORD_MAGIC,
   type RecordHeader,
@@ -94,6 +96,8 @@ export class SegmentScanner {
   /** From here on, records may be in the memory of the system only: the process that wrote them did not see them synced. */
   unsureFrom: number
   private readonly window: Window
+  /** Records from `offset` on that are in the window and known to be sound. */
+  private soundAhead = 0
 
   constructor(
     io: StoreIo,
@@ -115,6 +119,11 @@ export class SegmentScanner {
     if (this.ended !== null) return null
     const { window } = this
     let at = window.seek(this.offset, RECORD_HEADER_BYTES)
+    if (this.soundAhead === 0) this.lookAhead(at)
+    if (this.soundAhead > 0) {
+      this.soundAhead--
+      return this.take(at)
+    }
     if (window.available(at) < RECORD_HEADER_BYTES) return this.endAt(at, window.length)
     const header = peekRecordHeader(window.bytes, window.view, at)
     if (header === null || !this.plausible(header, at)) return this.endAt(at, at + RECORD_HEADER_BYTES)
@@ -128,11 +137,26 @@ export class SegmentScanner {
       this.unsureFrom = this.offset
       return this.end('seal')
     }
-    const offset = this.offset
-    if (header.eachSynced) this.unsureFrom = offset
-    this.offset += header.byteLength
+    return this.take(at)
+  }
+
+  /** Checks what is in the window at once. Where nothing is found sound, the record there is looked at by itself. */
+  private lookAhead(at: number): void {
+    const { window, crc32c, nextEpoch, segment } = this
+    if (crc32c.soundRecords === undefined) return
+    const bytes = window.bytes.subarray(at, window.length)
+    this.soundAhead = crc32c.soundRecords(bytes, nextEpoch, segment.recordSeed)
+  }
+
+  /** The record at `at` in the window, which is sound, and of the next epoch. */
+  private take(at: number): ScannedRecord {
+    const { offset } = this
+    const { bytes, view } = this.window
+    const byteLength = byteLengthAt(view, at)
+    if (eachSyncedAt(view, at)) this.unsureFrom = offset
+    this.offset += byteLength
     this.nextEpoch++
-    return { record: recordAt(window.bytes, at, header), offset, byteLength: header.byteLength }
+    return { record: recordAt(bytes, view, at), offset, byteLength }
   }
 
   /** A length that leads out of the window is believed only under the header's own checksum. */

@@ -9,7 +9,14 @@ import type { StoreIo } from './io.js'
 export type FsyncPolicy = 'always' | 'interval' | 'off'
 
 /** CRC-32C (Castagnoli), continuing from `seed` (0 to start), standard inversions inside. */
-export type Crc32c = (bytes: Uint8Array, seed?: number) => number
+export interface Crc32c {
+  (bytes: Uint8Array, seed?: number): number
+  /**
+   * How many sound records (src/store/segment.ts) stand one after another at the start of `bytes`, the first of them that of
+   * `firstEpoch`. Absent: each is checked by itself.
+   */
+  readonly soundRecords?: (bytes: Uint8Array, firstEpoch: number, recordSeed: number) => number
+}
 
 export interface Notice {
   readonly level: 'info' | 'warn' | 'error'

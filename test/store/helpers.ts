@@ -56,11 +56,14 @@ export function recordOf(epoch: number, length = 40 + (epoch % 5) * 24): LogReco
 
 /** A record's fields, copied, in a form that compares. */
 export function plain(record: LogRecord): unknown {
+  const { epoch, timestampMs, digestBefore, frameCount, frames, touchedPages } = record
   return {
-    ...record,
-    digestBefore: Buffer.from(record.digestBefore).toString('hex'),
-    frames: Buffer.from(record.frames).toString('hex'),
-    touchedPages: [...record.touchedPages],
+    epoch,
+    timestampMs,
+    digestBefore: Buffer.from(digestBefore).toString('hex'),
+    frameCount,
+    frames: Buffer.from(frames).toString('hex'),
+    touchedPages: [...touchedPages],
   }
 }
 

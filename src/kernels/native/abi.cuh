@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "crc32c.cuh"
 #include "frame_host.cuh"
 #include "ir.cuh"
+#include "log_scan.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
@@ -271,6 +271,10 @@ MMSB_API const char* mmsb_context_error(mmsb_ctx* ctx) { return ctx->error; }
 
 MMSB_API uint32_t mmsb_crc32c(const void* data, uint64_t len, uint32_t seed) {
   return crc32c(static_cast<const u8*>(data), len, seed);
+}
+
+MMSB_API uint32_t mmsb_sound_records(const void* bytes, uint64_t len, uint64_t first_epoch, uint32_t record_seed) {
+  return soundRecords(static_cast<const u8*>(bytes), len, first_epoch, record_seed);
 }
 
 MMSB_API uint32_t mmsb_device_count(void) {

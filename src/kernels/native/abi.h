@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define MMSB_ABI_VERSION 3
+#define MMSB_ABI_VERSION 4
 
 typedef enum {
   MMSB_OK = 0,
@@ -39,6 +39,9 @@ const char* mmsb_context_error(mmsb_ctx* ctx);
 const char* mmsb_last_error(void);
 // CRC-32C (Castagnoli) of len bytes, continuing from seed (0 to start). Standard pre/post inversion inside.
 uint32_t mmsb_crc32c(const void* data, uint64_t len, uint32_t seed);
+// How many sound records of the log (docs/FORMAT.md) stand one after another at the start of bytes, wholly in it, the first of
+// them that of first_epoch.
+uint32_t mmsb_sound_records(const void* bytes, uint64_t len, uint64_t first_epoch, uint32_t record_seed);
 // Number of usable CUDA devices; 0 without driver, device or CUDA build.
 uint32_t mmsb_device_count(void);
 // posix_fallocate on an open file descriptor. Returns 0 or an errno.
