@@ -6,7 +6,7 @@
  */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
-import { clientFrame, handshake, PING, PONG, serverFrame } from './pipeline.js'
+import { checkUpgraded, clientFrame, PING, PONG, serverFrame, upgradeRequest } from './pipeline.js'
 
 /** Writers and listeners of one server. */
 export interface Side {
@@ -67,21 +67,70 @@ class Sockets {
 export async function webSocketSide(options: WebSocketSide): Promise<Side> {
   const sockets = new Sockets()
   const { port, listeners, listenerPath, hello, serialOf } = options
+  const upgraded = async (path: string): Promise<Wire> => {
+    const wire = await openWire(port, sockets)
+    wire.socket.write(upgradeRequest(port, path, 'mmsb.v1.json'))
+    checkUpgraded(await wire.next())
+    return wire
+  }
+  // All listeners get the same bytes: what they say is looked up in the message before.
+  let newest: Buffer = Buffer.alloc(0)
+  let newestSerial: number | undefined
   for (let index = 0; index < listeners; index++) {
-    const socket = sockets.add(await handshake(port, listenerPath, 'mmsb.v1.json'))
-    eachText(socket, sockets, (text) => {
-      const serial = serialOf(text)
-      if (serial !== undefined) sockets.onEvent(index, serial)
+    const wire = await upgraded(listenerPath)
+    eachPayload(wire, sockets, (payload) => {
+      if (!payload.equals(newest)) {
+        newest = Buffer.from(payload)
+        newestSerial = serialOf(newest.toString('latin1'))
+      }
+      if (newestSerial !== undefined) sockets.onEvent(index, newestSerial)
     })
     if (hello === undefined) continue
-    socket.write(clientFrame(hello))
-    await once(socket, 'data')
+    const answered = wire.next()
+    wire.socket.write(clientFrame(hello))
+    await answered
   }
-  const writer = sockets.add(await handshake(port, '/v1/stream', 'mmsb.v1.json'))
-  eachText(writer, sockets, (text) => {
-    if (!text.includes('"ack"')) throw new Error(`not an acknowledgement: ${text}`)
+  const writer = await upgraded('/v1/stream')
+  eachPayload(writer, sockets, (payload) => {
+    if (!payload.includes('"ack"')) throw new Error(`not an acknowledgement: ${payload.toString('latin1')}`)
   })
-  return sideOf(sockets, listeners, (serial) => writer.write(clientFrame(options.write(serial))))
+  return sideOf(sockets, listeners, (serial) => writer.socket.write(clientFrame(options.write(serial))))
+}
+
+/** A socket whose bytes are looked at where they were read: nothing is allocated for them, and no stream is in between. */
+interface Wire {
+  readonly socket: Socket
+  /** Is given what has arrived, which is there until it returns. */
+  onBytes: (bytes: Buffer) => void
+  /** What arrives next, a copy; `onBytes` gets it too. */
+  next(): Promise<Buffer>
+}
+
+/** All sockets of this process read into this, one after another. */
+const READ_BUFFER = Buffer.alloc(64 * 1024)
+
+async function openWire(port: number, sockets: Sockets): Promise<Wire> {
+  let waiting: ((bytes: Buffer) => void) | undefined
+  const onread = {
+    buffer: READ_BUFFER,
+    callback: (length: number): boolean => {
+      const bytes = READ_BUFFER.subarray(0, length)
+      const wake = waiting
+      waiting = undefined
+      wire.onBytes(bytes)
+      wake?.(Buffer.from(bytes))
+      return true
+    },
+  }
+  const socket = sockets.add(connect({ port, host: '127.0.0.1', onread }))
+  const wire: Wire = {
+    socket,
+    onBytes: () => {},
+    next: () => new Promise((resolve) => (waiting = resolve)),
+  }
+  await once(socket, 'connect')
+  socket.setNoDelay(true)
+  return wire
 }
 
 function sideOf(sockets: Sockets, listeners: number, write: (serial: number) => void): Side {
@@ -89,20 +138,19 @@ function sideOf(sockets: Sockets, listeners: number, write: (serial: number) => 
 }
 
 /** Calls back with the payload of each message. */
-function eachText(socket: Socket, sockets: Sockets, look: (text: string) => void): void {
-  let rest: Buffer = Buffer.alloc(0)
-  socket.on('data', (chunk: Buffer) =>
+function eachPayload(wire: Wire, sockets: Sockets, look: (payload: Buffer) => void): void {
+  let rest: Buffer | undefined
+  wire.onBytes = (chunk) =>
     sockets.guard(() => {
-      const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
+      const bytes = rest === undefined ? chunk : Buffer.concat([rest, chunk])
       let at = 0
       for (let frame = serverFrame(bytes, at); frame !== null; frame = serverFrame(bytes, at)) {
         at = frame.end
-        if (frame.opcode === PING) socket.write(PONG)
-        else look(frame.payload.toString('latin1'))
+        if (frame.opcode === PING) wire.socket.write(PONG)
+        else look(frame.payload)
       }
-      rest = bytes.subarray(at)
-    }),
-  )
+      rest = at === bytes.length ? undefined : Buffer.from(bytes.subarray(at))
+    })
 }
 
 const STREAM = 'bench.stream'
@@ -113,27 +161,22 @@ const command = (...parts: string[]): string =>
 /** A Redis stream: XADD of so many bytes, and listeners that XREAD BLOCK after what they have seen. */
 export async function redisStreamSide(port: number, listeners: number, eventBytes: number): Promise<Side> {
   const sockets = new Sockets()
-  const open = async () => {
-    const socket = sockets.add(connect(port, '127.0.0.1'))
-    await once(socket, 'connect')
-    socket.setNoDelay(true)
-    return socket
-  }
   const payload = (serial: number) => `${'x'.repeat(Math.max(eventBytes - 10, 0))}s${serial}e`
-  const writer = await open()
-  writer.write(command('XADD', STREAM, 'MAXLEN', '~', '1000', '*', 'v', payload(0)))
-  const [first] = (await once(writer, 'data')) as [Buffer]
-  const start = /(\d+-\d+)/.exec(first.toString('latin1'))![1]!
-  writer.on('data', (chunk: Buffer) => {
-    if (chunk.includes('-ERR')) sockets.fail(new Error(chunk.toString('latin1')))
-  })
+  const writer = await openWire(port, sockets)
+  const answered = writer.next()
+  writer.socket.write(command('XADD', STREAM, 'MAXLEN', '~', '1000', '*', 'v', payload(0)))
+  const start = /(\d+-\d+)/.exec((await answered).toString('latin1'))![1]!
+  writer.onBytes = (bytes) => {
+    if (bytes.includes('-ERR')) sockets.fail(new Error(bytes.toString('latin1')))
+  }
   for (let index = 0; index < listeners; index++) {
-    const socket = await open()
-    const read = (after: string) => socket.write(command('XREAD', 'BLOCK', '0', 'STREAMS', STREAM, after))
+    const wire = await openWire(port, sockets)
+    const read = (after: string) =>
+      wire.socket.write(command('XREAD', 'BLOCK', '0', 'STREAMS', STREAM, after))
     let text = ''
-    socket.on('data', (chunk: Buffer) =>
+    wire.onBytes = (bytes) =>
       sockets.guard(() => {
-        text += chunk.toString('latin1')
+        text += bytes.toString('latin1')
         if (text.startsWith('-')) throw new Error(`Redis refused: ${text}`)
         // The payload ends with its serial number, and the answer with the payload of the newest entry.
         const last = /s(\d+)e\r\n$/.exec(text)
@@ -142,11 +185,10 @@ export async function redisStreamSide(port: number, listeners: number, eventByte
         text = ''
         read(ids.at(-1)![1]!)
         sockets.onEvent(index, Number(last[1]))
-      }),
-    )
+      })
     read(start)
   }
   return sideOf(sockets, listeners, (serial) =>
-    writer.write(command('XADD', STREAM, 'MAXLEN', '~', '1000', '*', 'v', payload(serial))),
+    writer.socket.write(command('XADD', STREAM, 'MAXLEN', '~', '1000', '*', 'v', payload(serial))),
   )
 }

@@ -119,15 +119,23 @@ export async function handshake(port: number, path: string, subprotocol: string)
   const socket = connect(port, '127.0.0.1')
   await once(socket, 'connect')
   socket.setNoDelay(true)
-  const key = randomBytes(16).toString('base64')
-  socket.write(
-    `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
-      `Sec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: ${subprotocol}\r\n\r\n`,
-  )
+  socket.write(upgradeRequest(port, path, subprotocol))
   const [head] = (await once(socket, 'data')) as [Buffer]
+  checkUpgraded(head)
+  return socket
+}
+
+export function upgradeRequest(port: number, path: string, subprotocol: string): string {
+  const key = randomBytes(16).toString('base64')
+  return (
+    `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
+    `Sec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: ${subprotocol}\r\n\r\n`
+  )
+}
+
+export function checkUpgraded(head: Buffer): void {
   const text = head.toString('latin1')
   if (!text.startsWith('HTTP/1.1 101') || !text.endsWith('\r\n\r\n')) throw new Error(`no upgrade: ${text}`)
-  return socket
 }
 
 export function clientFrame(message: string | Uint8Array): Buffer {
