@@ -53,6 +53,8 @@ export const BATCH_MAX_BYTES = 32 * 1024 ** 2
 /** Plain frames of one sender that are queued and answered together: no more than these, and none longer than so many bytes. */
 export const RUN_MAX_FRAMES = 1024
 export const RUN_FRAME_MAX_BYTES = 64 * 1024
+/** With so much queued for the log an epoch starts at once, and does not wait for what else comes in this turn. */
+export const START_AT_BYTES = 8 * 1024 ** 2
 /** An epoch may wait for writers who were just answered: this part of a usual append, and no longer than so many milliseconds. */
 export const PACE_WAIT_OF_APPEND = 0.75
 export const PACE_WAIT_MAX_MS = 2

@@ -22,6 +22,7 @@ import {
   QUEUE_MAX_BYTES,
   QUEUE_MAX_TRANSACTIONS,
   RUN_MAX_FRAMES,
+  START_AT_BYTES,
 } from '../limits.js'
 import type { Store } from '../store/store.js'
 import { Batch, type StageRooms } from './batch.js'
@@ -280,7 +281,8 @@ export class Committer {
     this.#queueBytes += pending.frame.byteLength
     this.#queueCount++
     if (pending.key !== undefined) this.#awaitAnswer(pending.key, promise)
-    this.#schedule()
+    if (this.#isMuch && this.#inFlight === undefined && this.#held === 0) this.#startEpoch()
+    else this.#schedule()
     return promise
   }
 
@@ -310,6 +312,11 @@ export class Committer {
       this.#answersPending.delete(key)
     }
     promise.then(forget, forget)
+  }
+
+  /** So much is queued that the disk had better write it while more is gathered. */
+  get #isMuch(): boolean {
+    return this.#queueBytes >= START_AT_BYTES && this.#store !== undefined && this.#world.hasThreads
   }
 
   /** Lets what the event loop has ready join the batch before it starts. */

@@ -161,3 +161,18 @@ t.test('a second bus on the same folder is refused', async (t) => {
   await bus.create('x', { dtype: 'u8', shape: [1] })
   await bus.close()
 })
+
+t.test('much that comes in one turn is written in parts, so that the rest gathers meanwhile', async (t) => {
+  const dir = folder(t)
+  const bus = await open(dir)
+  await bus.create('p', { dtype: 'f32', shape: [2 ** 18] })
+  const writes = Array.from({ length: 12 }, (_, i) => bus.write('p', new Float32Array(2 ** 18).fill(i)))
+  const epochs = (await Promise.all(writes)).map(({ epoch }) => epoch)
+  t.same(epochs, [...Array(8).fill(2), ...Array(4).fill(3)])
+  const { digest } = bus.status()
+  t.equal(bus.read('p')[2 ** 18 - 1], 11)
+  await bus.close()
+  const again = await open(dir)
+  t.match(again.status(), { epoch: 3, digest })
+  await again.close()
+})
