@@ -1,7 +1,9 @@
 /** An app over a bus of its own, in memory unless told otherwise, and ways to talk to it. */
 import type { InjectOptions, LightMyRequestResponse } from 'fastify'
 import type { Test } from 'tap'
+import { Bus as EngineBus } from '../../src/engine/bus.js'
 import type { BusOptions } from '../../src/engine/types.js'
+import type { World } from '../../src/engine/world.js'
 import type { ErrorCode } from '../../src/errors.js'
 import { ERRORS } from '../../src/errors.js'
 import { type AppOptions, boundPort, buildApp, type MmsbApp } from '../../src/http/app.js'
@@ -29,8 +31,10 @@ export async function serve(
   t: Test,
   busOptions: BusOptions = {},
   appOptions: Partial<AppOptions> = {},
+  world?: World,
 ): Promise<Served> {
-  const bus = await Bus.open({ backend: 'cpu', threads: 1, ...busOptions })
+  const options: BusOptions = { backend: 'cpu', threads: 1, ...busOptions }
+  const bus = (await EngineBus.open.call(Bus, options, world)) as Bus
   const server = await buildApp({ bus, ...appOptions })
   t.teardown(async () => {
     await server.close()
