@@ -140,8 +140,8 @@ function follow(i: number): Follower {
 /** One who is told nothing but how far time has come. */
 const quiet = await Client.open(port)
 await quiet.ask({ type: 'subscribe', id: 'q', pages: ['quiet'] })
-/** One who reads nothing until the end. */
-const stalled = new Follower({ port, pages: ['fat'], from: 0, habit: 'stalled', random })
+/** One who is live from the start, so that he is sure to fall behind, and reads nothing until the end. */
+const stalled = new Follower({ port, pages: ['fat'], from: 'snapshot', habit: 'stalled', random })
 followers.push(stalled)
 
 t.test('load', async (t) => {
