@@ -11,7 +11,7 @@
 import { randomInt } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { type Server, startServer } from '../../examples/server.js'
+import { killServers, type Server, startServer } from '../../examples/server.js'
 
 const ROUNDS = Number(process.env.MMSB_CRASH_ROUNDS ?? 10)
 const SEED = Number(process.env.MMSB_CRASH_SEED ?? randomInt(2 ** 31))
@@ -205,6 +205,8 @@ t.setTimeout(TIMEOUT_MS)
 
 t.test(`${ROUNDS} kills under load`, { timeout: TIMEOUT_MS }, async (t) => {
   t.comment(`MMSB_CRASH_SEED=${SEED}`)
+  // A failed round must not leave a server that keeps this process alive.
+  t.teardown(killServers)
   const random = seeded(SEED)
   const dataDir = t.testdir()
   const freshDir = `${dataDir}/fresh`
