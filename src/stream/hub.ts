@@ -56,8 +56,8 @@ interface Split {
   readonly event: CommitEvent
   readonly parts: ReadonlyMap<Topic, readonly PagePart[]>
   readonly kept: readonly RecentPart[]
-  /** What was made ahead. */
-  readonly messages: Map<Topic, ChangeMessage>
+  /** What was made ahead; null: nothing to tell. */
+  readonly messages: Map<Topic, ChangeMessage | null>
 }
 
 /** All subscriptions of one bus. */
@@ -197,8 +197,8 @@ export class StreamHub {
     for (const [topic, parts] of split.parts) {
       try {
         const message = topic.messageOf(event.epoch, parts)
-        if (message === null) continue
         split.messages.set(topic, message)
+        if (message === null) continue
         let left = AHEAD_SUBSCRIBERS
         for (const subscription of topic.subscribers) {
           if (left-- === 0) break
@@ -217,7 +217,8 @@ export class StreamHub {
     const nowMs = this.clock.nowMs()
     for (const [topic, parts] of split.parts) {
       topic.forgetSnapshot()
-      const message = split.messages.get(topic) ?? this.#messageOf(topic, event.epoch, parts)
+      const ahead = split.messages.get(topic)
+      const message = ahead === undefined ? this.#messageOf(topic, event.epoch, parts) : ahead
       if (message === null) continue
       for (const subscription of topic.subscribers) subscription.offer(message, nowMs)
     }

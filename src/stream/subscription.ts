@@ -140,13 +140,13 @@ export class Subscription {
     this.#topic = undefined
   }
 
-  /** Takes a commit, within it. */
   /** The message will perhaps be offered soon: what it is encoded to for this reader is made now. */
   prepare(message: ChangeMessage): void {
     if (this.#isLatest || this.#catchUp !== undefined || message.valueBytes > STREAM_CHANGE_MAX_BYTES) return
     this.#connection.sink.prepare?.(this.id, message)
   }
 
+  /** Takes a commit, within it. */
   offer(message: ChangeMessage, nowMs: number): void {
     if (message.epoch <= this.#cursor || this.#catchUp !== undefined) return
     this.#cursor = message.epoch

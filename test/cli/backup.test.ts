@@ -1,17 +1,11 @@
 /** A backup is consistent while the server writes, and what is restored is what was there. */
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { backup, restore } from '../../src/cli/backup.js'
 import { Bus } from '../../src/engine/bus.js'
 import { verifyFolder } from '../../src/engine/verify-folder.js'
-
-function folder(t: Test): string {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  return dir
-}
+import { folder } from '../folder.js'
 
 const open = (dataDir: string): Promise<Bus> => Bus.open({ dataDir, backend: 'cpu', threads: 1 })
 

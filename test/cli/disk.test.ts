@@ -7,7 +7,7 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Client } from '../stream/helpers.js'
-import { call, run, serve } from './process.js'
+import { call, type Process, run, serve } from './process.js'
 import { smallVolume, type Volume } from './volume.js'
 
 const MIB = 1024 ** 2
@@ -49,21 +49,33 @@ async function writeUntilRefused(url: string): Promise<{ last: Buffer; refused: 
   }
 }
 
-function volumeTest(name: string, sizeBytes: number, body: (t: Test, volume: Volume) => Promise<void>): void {
+/** A server on the data folder that is ready. */
+async function started(
+  t: Test,
+  dataDir: string,
+  ...flags: string[]
+): Promise<{ server: Process; url: string }> {
+  const server = serve(t, ['--data-dir', dataDir, ...FLAGS, ...flags])
+  return { server, url: await server.ready() }
+}
+
+function volumeTest(
+  name: string,
+  sizeBytes: number,
+  body: (t: Test, volume: Volume, dataDir: string) => Promise<void>,
+): void {
   t.test(name, async (t) => {
     const volume = smallVolume(t, sizeBytes)
     if (typeof volume === 'string') t.pass('on a small disk', { skip: volume })
-    else await body(t, volume)
+    else await body(t, volume, join(volume.dir, 'data'))
   })
 }
 
 volumeTest(
   'a full disk: 507, nothing lost, reads go on, and writes when there is room',
   8 * MIB,
-  async (t, volume) => {
-    const dataDir = join(volume.dir, 'data')
-    const server = serve(t, ['--data-dir', dataDir, ...FLAGS])
-    const url = await server.ready()
+  async (t, volume, dataDir) => {
+    const { server, url } = await started(t, dataDir)
     await call(url, 'PUT', '/v1/pages/a', { dtype: 'u8', shape: [PAGE_BYTES] })
     await call(url, 'PUT', '/v1/pages/n', { derive: { op: 'reduce', inputs: { x: 'a' }, fn: 'sum' } })
     const { last, refused } = await writeUntilRefused(url)
@@ -88,8 +100,8 @@ volumeTest(
     t.match(await put(url, 'a', bytes), { status: 200, body: { epoch: (epoch as number) + 1 } })
     t.match(await call(url, 'POST', '/v1/verify', {}), { ok: true })
     t.equal(await server.end('SIGTERM'), 0)
-    const again = serve(t, ['--data-dir', dataDir, ...FLAGS])
-    t.ok(bytes.equals(await get(await again.ready(), 'a')))
+    const { server: again, url: restarted } = await started(t, dataDir)
+    t.ok(bytes.equals(await get(restarted, 'a')))
     t.equal(await again.end(), 0)
   },
 )
@@ -98,10 +110,8 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
   volumeTest(
     `not a byte left: stopped by ${signal}, started, read, and written again`,
     8 * MIB,
-    async (t, volume) => {
-      const dataDir = join(volume.dir, 'data')
-      const server = serve(t, ['--data-dir', dataDir, ...FLAGS])
-      const url = await server.ready()
+    async (t, volume, dataDir) => {
+      const { server, url } = await started(t, dataDir)
       await call(url, 'PUT', '/v1/pages/a', { dtype: 'u8', shape: [PAGE_BYTES] })
       const { last } = await writeUntilRefused(url)
       const { epoch, digest } = await call(url, 'GET', '/v1/status')
@@ -109,8 +119,7 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
       const code = await server.end(signal)
       t.equal(code, signal === 'SIGTERM' ? 0 : signal, server.stderr)
       volume.fill()
-      const again = serve(t, ['--data-dir', dataDir, ...FLAGS])
-      const restarted = await again.ready()
+      const { server: again, url: restarted } = await started(t, dataDir)
       t.match(await call(restarted, 'GET', '/v1/status'), { epoch, digest })
       t.ok(last.equals(await get(restarted, 'a')))
       t.match(await put(restarted, 'a', last), { status: 507, body: { code: 'LOG_FULL' } })
@@ -127,10 +136,8 @@ for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
 volumeTest(
   'no room for a checkpoint: it fails, leaves no file, and the bus goes on',
   8 * MIB,
-  async (t, volume) => {
-    const dataDir = join(volume.dir, 'data')
-    const server = serve(t, ['--data-dir', dataDir, ...FLAGS, '--checkpoint-epochs', '10'])
-    const url = await server.ready()
+  async (t, volume, dataDir) => {
+    const { server, url } = await started(t, dataDir, '--checkpoint-epochs', '10')
     await call(url, 'PUT', '/v1/pages/a', { dtype: 'u8', shape: [3 * MIB] })
     const bytes = randomBytes(3 * MIB)
     t.match(await put(url, 'a', bytes), { status: 200 })
@@ -157,10 +164,8 @@ volumeTest(
 volumeTest(
   'no room for a cursor: the reader is told, and keeps the place it had',
   4 * MIB,
-  async (t, volume) => {
-    const dataDir = join(volume.dir, 'data')
-    const server = serve(t, ['--data-dir', dataDir, ...FLAGS])
-    const url = await server.ready()
+  async (t, volume, dataDir) => {
+    const { server, url } = await started(t, dataDir)
     await call(url, 'PUT', '/v1/pages/a', { dtype: 'u8', shape: [1] })
     const open = (from: string) => Client.open(Number(new URL(from).port))
     const client = await open(url)
@@ -182,8 +187,7 @@ volumeTest(
     volume.free()
     t.equal(await server.end('SIGTERM'), 0)
     volume.fill()
-    const again = serve(t, ['--data-dir', dataDir, ...FLAGS])
-    const restarted = await again.ready()
+    const { server: again, url: restarted } = await started(t, dataDir)
     t.match(
       await call(restarted, 'GET', '/v1/subscriptions/worker'),
       { epoch: 1, lag: 1 },
@@ -201,21 +205,18 @@ volumeTest(
 volumeTest(
   'a disk that was mounted read-only: it does not start, says why, and starts when it may write',
   8 * MIB,
-  async (t, volume) => {
-    const dataDir = join(volume.dir, 'data')
-    const flags = ['--data-dir', dataDir, ...FLAGS]
-    const server = serve(t, flags)
-    const url = await server.ready()
+  async (t, volume, dataDir) => {
+    const { server, url } = await started(t, dataDir)
     await call(url, 'PUT', '/v1/pages/a', { dtype: 'u8', shape: [4] })
     await put(url, 'a', Buffer.of(1, 2, 3, 4))
     t.equal(await server.end('SIGKILL'), 'SIGKILL')
     t.ok(volume.remount('ro'))
-    const { code, stderr, stdout } = await run(['serve', '--port', '0', ...flags])
+    const { code, stderr, stdout } = await run(['serve', '--port', '0', '--data-dir', dataDir, ...FLAGS])
     t.same([code, stdout], [1, ''])
     t.match(stderr, /^mmsb: [^\n]*(read-only|readonly)[^\n]*\n$/)
     t.ok(volume.remount('rw'))
-    const again = serve(t, flags)
-    t.same([...(await get(await again.ready(), 'a'))], [1, 2, 3, 4])
+    const { server: again, url: restarted } = await started(t, dataDir)
+    t.same([...(await get(restarted, 'a'))], [1, 2, 3, 4])
     t.equal(await again.end('SIGTERM'), 0)
   },
 )

@@ -1,21 +1,15 @@
 /** Pages to .npy files and back: from a folder and from a server, as of now and as of then, every dtype. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { exportPages } from '../../src/cli/export.js'
 import { importPages } from '../../src/cli/import.js'
 import { Bus } from '../../src/index.js'
 import { DTYPES, type TypedArray } from '../../src/state/dtype.js'
 import { decodeNpyHeader } from '../../src/state/npy.js'
 import { Draw } from '../engine/random.js'
+import { folder } from '../folder.js'
 import { listen, serve } from '../http/helpers.js'
-
-function folder(t: Test): string {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  return dir
-}
 
 const bytesOf = (values: TypedArray): Buffer =>
   Buffer.from(values.buffer, values.byteOffset, values.byteLength)

@@ -2,22 +2,16 @@
  * Checkpoints while commits run, by themselves and at close, and what is kept of the past: each checkpoint is exactly the
  * state of its epoch, and every epoch at or above minEpoch stays exact.
  */
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 import { Snapshot } from '../../src/engine/snapshot.js'
 import type { BusOptions } from '../../src/engine/types.js'
 import { checkpointEpochs, checkpointFolder } from '../../src/store/checkpoint-place.js'
 import { openCheckpointFile } from '../../src/store/checkpoint-read.js'
+import { folder } from '../folder.js'
 import { Draw } from './random.js'
-
-function folder(test: Test): string {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  test.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  return dir
-}
 
 const open = (dataDir: string, options: Partial<BusOptions> = {}): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 2, fsync: 'off', ...options })

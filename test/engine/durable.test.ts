@@ -1,14 +1,6 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
-
-function folder(test: Test): string {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  test.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  return dir
-}
+import { folder } from '../folder.js'
 
 const open = (dataDir: string, threads = 1): Promise<Bus> => Bus.open({ dataDir, backend: 'cpu', threads })
 

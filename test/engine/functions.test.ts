@@ -1,21 +1,14 @@
 /** Functions that users define: one epoch for a change and all that uses it, refusals, restart, checkpoint, replay. */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+
 import t, { type Test } from 'tap'
 import { Bus } from '../../src/engine/bus.js'
+import { folder } from '../folder.js'
 
 async function open(t: Test, dataDir?: string, threads = 1): Promise<Bus> {
   const where = dataDir === undefined ? {} : { dataDir }
   const bus = await Bus.open({ ...where, backend: 'cpu', threads, fsync: 'off' })
   t.teardown(() => bus.close())
   return bus
-}
-
-function folder(t: Test): string {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  return dir
 }
 
 const ran = (bus: Bus): string[] => bus.executionLog().steps.map((step) => step.page)

@@ -1,11 +1,10 @@
 /** What pages held in the epoch before: meaning, loops, partial recompute, refusals, restart, checkpoint, replay, what-if. */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+
 import t, { type Test } from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 import type { NamedDefinition } from '../../src/engine/drafts.js'
 import type { PageData } from '../../src/engine/types.js'
+import { folder } from '../folder.js'
 import { Draw } from './random.js'
 
 async function open(t: Test, dataDir?: string, threads = 1): Promise<Bus> {
@@ -13,12 +12,6 @@ async function open(t: Test, dataDir?: string, threads = 1): Promise<Bus> {
   const bus = await Bus.open({ ...where, backend: 'cpu', threads, fsync: 'off' })
   t.teardown(() => bus.close())
   return bus
-}
-
-function folder(t: Test): string {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  return dir
 }
 
 const ran = (bus: Bus): string[] => bus.executionLog().steps.map((step) => step.page)

@@ -1,7 +1,5 @@
 /** Messages of many frames: each frame is a transaction of its own, answered under its number, as if it had come alone. */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+
 import t, { type Test } from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 import type { Sender } from '../../src/engine/run.js'
@@ -9,6 +7,7 @@ import type { MmsbError } from '../../src/errors.js'
 import { QUEUE_MAX_TRANSACTIONS, RUN_FRAME_MAX_BYTES } from '../../src/limits.js'
 import { FrameWriter, type FrameWriterOptions } from '../../src/state/frame-writer.js'
 import type { DeltaInput } from '../../src/state/types.js'
+import { folder } from '../folder.js'
 import { Draw } from './random.js'
 
 const ELEMENTS = 64
@@ -17,12 +16,6 @@ async function open(t: Test, dataDir?: string): Promise<Bus> {
   const bus = await Bus.open({ backend: 'cpu', threads: 1, ...(dataDir === undefined ? {} : { dataDir }) })
   t.teardown(() => bus.close())
   return bus
-}
-
-function folder(t: Test): string {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-run-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  return dir
 }
 
 function frame(pageId: number, input: DeltaInput, options: FrameWriterOptions = {}): Uint8Array {

@@ -2,21 +2,13 @@
  * The past equals what was live then: every page of every epoch of random histories with pages made and ended, read
  * forwards, backwards and at random, while writes go on.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 import type { PageData } from '../../src/engine/types.js'
 import { MmsbError } from '../../src/errors.js'
 import type { TypedArray } from '../../src/state/dtype.js'
+import { folder } from '../folder.js'
 import { Draw, drawDelta, drawDerivation, type PageSketch } from './random.js'
-
-function folder(test: Test): string {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  test.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  return dir
-}
 
 const open = (dataDir: string): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off' })

@@ -1,9 +1,6 @@
 /** Clients that send too fast, never read, fall silent or ask for too much: bounded memory, and the others are served. */
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { WebSocket } from 'ws'
@@ -16,6 +13,7 @@ import {
 } from '../../src/limits.js'
 import { FrameWriter } from '../../src/state/frame-writer.js'
 import { realIo, type StoreIo } from '../../src/store/io.js'
+import { folder } from '../folder.js'
 import { decodeMessages } from '../stream/binary.js'
 import { Client } from '../stream/helpers.js'
 import { listen, serve } from './helpers.js'
@@ -69,8 +67,7 @@ function gatedDisk() {
 }
 
 t.test('a writer ahead of the commits is not read from until they have caught up', async (t) => {
-  const dataDir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
+  const dataDir = folder(t)
   const disk = gatedDisk()
   const served = await serve(t, { dataDir }, {}, disk.world)
   t.teardown(disk.open)

@@ -1,8 +1,7 @@
 /** Named durable subscriptions: the cursor survives connections, restarts and crashes, and holds the past back within bounds. */
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { Cursors } from '../../src/engine/cursors.js'
 import { crc32c } from '../../src/ffi/library.js'
 import { Bus } from '../../src/index.js'
@@ -11,14 +10,9 @@ import { checkFolder } from '../../src/store/check.js'
 import { CursorDb, type CursorRow } from '../../src/store/cursor-db.js'
 import type { CursorKeeper } from '../../src/store/cursors.js'
 import { realIo } from '../../src/store/io.js'
+import { folder } from '../folder.js'
 import { isProblem, listen, type Served, serve } from '../http/helpers.js'
 import { Client, type Message } from './helpers.js'
-
-function folder(t: Test): string {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  return dir
-}
 
 interface Streamed extends Served {
   connect(): Promise<Client>

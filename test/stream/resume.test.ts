@@ -2,19 +2,12 @@
  * From an old epoch on a real bus: what the log gives back is what was published, and the way to the present loses and doubles
  * nothing, while commits run.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import t, { type Test } from 'tap'
+
+import t from 'tap'
 import { Bus } from '../../src/index.js'
 import { hubOf } from '../../src/stream/hub.js'
 import type { Change } from '../../src/stream/subscribe.js'
-
-function folder(t: Test): string {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
-  return dir
-}
+import { folder } from '../folder.js'
 
 const openBus = (dataDir: string): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off' })
