@@ -62,7 +62,7 @@ export class CursorDb {
     } catch (error) {
       this.close()
       if (isDiskTrouble(error)) throw error
-      for (const ending of ['-wal', '-shm']) fs.rmSync(this.#file + ending, { force: true })
+      this.#remove('-wal', '-shm')
       fs.renameSync(this.#file, `${this.#file}.bad`)
       this.#db = this.#connect()
       return { rows: [], problems: [`it was set aside: ${textOf(error)}`] }
@@ -82,8 +82,14 @@ export class CursorDb {
       return db
     } catch (error) {
       db.close()
+      // Begun and not finished, it would look damaged the next time.
+      if (isNew) this.#remove('', '-wal', '-shm')
       throw error
     }
+  }
+
+  #remove(...endings: string[]): void {
+    for (const ending of endings) fs.rmSync(this.#file + ending, { force: true })
   }
 
   /** All in one transaction. */
