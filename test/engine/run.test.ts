@@ -249,44 +249,47 @@ t.test('what was logged is what was sent: memory that is used again has been wri
   t.match(await again.verify(), { ok: true })
 })
 
-t.test('what a late write still reads is nobody else\'s: large records, published before they come back', async (t) => {
-  const draw = new Draw(5)
-  const scheduler = new Scheduler(draw)
-  const disk = new SimDisk({ schedule: scheduler.add })
-  const catalog = new SimCatalog()
-  const checkpoints = { everyEpochs: 0, everyBytes: 0, atClose: false }
-  const options = { dataDir: SIM_DIR, backend: 'cpu', threads: 1, checkpoints } as const
-  const openAgain = (): Promise<Bus> =>
-    scheduler.until(Bus.open(options, simWorld(disk, catalog, scheduler, draw)))
-  const bus = await openAgain()
-  await scheduler.until(bus.create('p', { dtype: 'f32', shape: [2 ** 17] }))
-  const { id } = bus.page('p')
-  const listener = new Listener()
-  const count = 12
-  // Together nearly a slab, so that the next message takes the same memory.
-  const message = (round: number): Uint8Array =>
-    Buffer.concat(
-      Array.from({ length: count }, (_, i) =>
-        frame(id, { offset: i * 10_000, values: new Float32Array(10_000).fill(round * count + i + 1) }),
-      ),
-    )
-  const rounds = 4
-  let early = 0
-  for (let round = 0; round < rounds; round++) {
-    bus.submitAll(listener, round * count + 1, message(round))
-    while (listener.answers.size < (round + 1) * count) {
-      await scheduler.step()
-      // As soon as the write is under way, the read makes it durable and publishes it; the write itself comes later.
-      const { epoch } = bus
-      bus.read('p', { count: 1 })
-      if (bus.epoch > epoch) early++
+t.test(
+  "what a late write still reads is nobody else's: large records, published before they come back",
+  async (t) => {
+    const draw = new Draw(5)
+    const scheduler = new Scheduler(draw)
+    const disk = new SimDisk({ schedule: scheduler.add })
+    const catalog = new SimCatalog()
+    const checkpoints = { everyEpochs: 0, everyBytes: 0, atClose: false }
+    const options = { dataDir: SIM_DIR, backend: 'cpu', threads: 1, checkpoints } as const
+    const openAgain = (): Promise<Bus> =>
+      scheduler.until(Bus.open(options, simWorld(disk, catalog, scheduler, draw)))
+    const bus = await openAgain()
+    await scheduler.until(bus.create('p', { dtype: 'f32', shape: [2 ** 17] }))
+    const { id } = bus.page('p')
+    const listener = new Listener()
+    const count = 12
+    // Together nearly a slab, so that the next message takes the same memory.
+    const message = (round: number): Uint8Array =>
+      Buffer.concat(
+        Array.from({ length: count }, (_, i) =>
+          frame(id, { offset: i * 10_000, values: new Float32Array(10_000).fill(round * count + i + 1) }),
+        ),
+      )
+    const rounds = 4
+    let early = 0
+    for (let round = 0; round < rounds; round++) {
+      bus.submitAll(listener, round * count + 1, message(round))
+      while (listener.answers.size < (round + 1) * count) {
+        await scheduler.step()
+        // As soon as the write is under way, the read makes it durable and publishes it; the write itself comes later.
+        const { epoch } = bus
+        bus.read('p', { count: 1 })
+        if (bus.epoch > epoch) early++
+      }
     }
-  }
-  t.equal(early, rounds, 'each was published before its write had come back')
-  const { epoch, digest } = bus.status()
-  await scheduler.until(bus.close())
-  const again = await openAgain()
-  t.match(again.status(), { epoch, digest })
-  t.equal(again.read('p', { offset: 110_000, count: 1 })[0], rounds * count)
-  await scheduler.until(again.close())
-})
+    t.equal(early, rounds, 'each was published before its write had come back')
+    const { epoch, digest } = bus.status()
+    await scheduler.until(bus.close())
+    const again = await openAgain()
+    t.match(again.status(), { epoch, digest })
+    t.equal(again.read('p', { offset: 110_000, count: 1 })[0], rounds * count)
+    await scheduler.until(again.close())
+  },
+)

@@ -29,21 +29,24 @@ t.test('a file that somebody else holds is not set aside', async (t) => {
   db.close()
 })
 
-t.test('a full disk on which it cannot be begun: nothing is left that looks like a damaged one', async (t) => {
-  const volume = smallVolume(t, 1024 ** 2)
-  if (typeof volume === 'string') {
-    t.pass('on a full disk', { skip: volume })
-    return
-  }
-  volume.fill()
-  const db = new CursorDb(volume.dir)
-  t.throws(() => db.open(), { code: /^SQLITE_(FULL|IOERR_WRITE)/ })
-  t.same(
-    readdirSync(volume.dir).filter((name) => name.endsWith('.bad')),
-    [],
-  )
-  volume.free()
-  t.same(db.open(), { rows: [], problems: [] })
-  db.write([ROW], [])
-  db.close()
-})
+t.test(
+  'a full disk on which it cannot be begun: nothing is left that looks like a damaged one',
+  async (t) => {
+    const volume = smallVolume(t, 1024 ** 2)
+    if (typeof volume === 'string') {
+      t.pass('on a full disk', { skip: volume })
+      return
+    }
+    volume.fill()
+    const db = new CursorDb(volume.dir)
+    t.throws(() => db.open(), { code: /^SQLITE_(FULL|IOERR_WRITE)/ })
+    t.same(
+      readdirSync(volume.dir).filter((name) => name.endsWith('.bad')),
+      [],
+    )
+    volume.free()
+    t.same(db.open(), { rows: [], problems: [] })
+    db.write([ROW], [])
+    db.close()
+  },
+)
