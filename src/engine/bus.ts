@@ -38,13 +38,14 @@ import type { StageRooms } from './batch.js'
 import { Committer } from './committer.js'
 import { Cursors } from './cursors.js'
 import {
+  checkWritable,
+  differenceOf,
   pendingOfCreates,
   pendingOfDeletes,
   pendingOfDelta,
   pendingOfFrame,
   pendingOfFunction,
   pendingOfTransaction,
-  sameDefinition,
   type TransactionMeta,
 } from './door.js'
 import { type DraftRooms, draftPages, type NamedDefinition } from './drafts.js'
@@ -121,6 +122,9 @@ export interface PatchResult {
   readonly version: number
   readonly page: string
 }
+
+/** Questions about what epochs did, not about the state at them. */
+const RECORD_QUESTIONS: ReadonlySet<ReplayRequest['kind']> = new Set(['epoch', 'epochs', 'history'])
 
 export class Bus {
   readonly #context: NativeContext
@@ -376,20 +380,33 @@ export class Bus {
     }
   }
 
+  /**
+   * What the write that came with this key before was answered, whatever the repeat asks for and whatever became of the page.
+   * Of a write of several pages: `name`, or else the first of them. Undefined where there was none.
+   */
+  answered(name: string, key: string | undefined): Promise<PatchResult> | undefined {
+    return this.#committer.answered(key)?.then((result) => written(name, result))
+  }
+
   /** Applies one delta to a source page. */
   async patch(name: string, delta: DeltaInput, options: WriteOptions = {}): Promise<PatchResult> {
     this.#committer.refuseWhenStopped()
+    const answered = this.answered(name, options.key)
+    if (answered !== undefined) return answered
     const page = this.#registry.require(name)
-    const { epoch, pages } = await this.#committer.commit(
-      pendingOfDelta(page, delta, options, options.expectVersion),
+    return written(
+      name,
+      await this.#committer.commit(pendingOfDelta(page, delta, options, options.expectVersion)),
     )
-    return { epoch, version: pages[name] as number, page: name }
   }
 
   /** Writes all elements of a source page. */
   async write(name: string, values: DeltaValues, options: WriteOptions = {}): Promise<PatchResult> {
     this.#committer.refuseWhenStopped()
+    const answered = this.answered(name, options.key)
+    if (answered !== undefined) return answered
     const page = this.#registry.require(name)
+    checkWritable(page)
     if (values.length !== page.elements) {
       throw new MmsbError(
         'INVALID_DELTA',
@@ -402,7 +419,11 @@ export class Bus {
   /** Commits deltas to several pages together, or none of them. */
   transact(transaction: TransactionInput): Promise<CommitResult> {
     this.#committer.refuseWhenStopped()
-    return this.#committer.commit(pendingOfTransaction(this.#registry, transaction))
+    const { key } = transaction
+    return (
+      this.#committer.answered(key) ??
+      this.#committer.commit(pendingOfTransaction(this.#registry, transaction))
+    )
   }
 
   /** Commits a transaction in its binary form (docs/FORMAT.md). The bytes are untrusted and copied. */
@@ -659,9 +680,10 @@ export class Bus {
     if (this.#replay === undefined) throw new MmsbError('INVALID_REQUEST', 'This bus has no data folder.')
     return this.#replay.ask<T>(request, signal).catch((error: unknown) => {
       // It went while it was being read: what is the oldest now, only this thread knows.
-      if (error instanceof MmsbError && error.code === 'EPOCH_COMPACTED')
-        throw new MmsbError(error.code, error.message, { minEpoch: this.minEpoch }, { cause: error })
-      throw error
+      if (!(error instanceof MmsbError && error.code === 'EPOCH_COMPACTED')) throw error
+      const isOfRecords = RECORD_QUESTIONS.has(request.kind)
+      const minEpoch = isOfRecords ? this.#firstRecord : this.minEpoch
+      throw new MmsbError(error.code, error.message, { minEpoch }, { cause: error })
     })
   }
 
@@ -693,12 +715,12 @@ export class Bus {
     this.#checkEpoch(epoch)
     if (epoch === 0)
       throw new MmsbError('EPOCH_NOT_FOUND', 'Epoch 0 is the empty state before the first commit.')
-    if (epoch < this.#firstRecord) throw this.#compacted(epoch)
+    if (epoch < this.#firstRecord) throw this.#compacted(epoch, this.#firstRecord)
   }
 
-  #compacted(epoch: number): MmsbError {
-    const { minEpoch } = this
-    return new MmsbError('EPOCH_COMPACTED', `Epoch ${epoch} is no longer kept; the oldest is ${minEpoch}.`, {
+  #compacted(epoch: number, minEpoch = this.minEpoch): MmsbError {
+    const what = epoch < this.minEpoch ? `Epoch ${epoch}` : `What epoch ${epoch} did`
+    return new MmsbError('EPOCH_COMPACTED', `${what} is no longer kept; the oldest is ${minEpoch}.`, {
       minEpoch,
     })
   }
@@ -717,9 +739,11 @@ export class Bus {
     if (limit !== undefined && !(Number.isSafeInteger(limit) && limit >= 1 && limit <= HISTORY_LIMIT_MAX)) {
       throw new MmsbError('INVALID_REQUEST', `limit: ${limit} is not in 1 to ${HISTORY_LIMIT_MAX}.`)
     }
-    if (query.from !== undefined && query.from > 0) this.#checkRecord(query.from)
     if (query.to !== undefined) this.#checkEpoch(query.to)
-    const start = Math.max(from, 1)
+    // Who has read up to the newest epoch goes on with the one after it: there is nothing yet.
+    if (query.from === this.#committer.epoch + 1) return undefined
+    if (query.from !== undefined) this.#checkEpoch(query.from)
+    const start = Math.max(from, this.#firstRecord)
     return start > to ? undefined : { from: start, to }
   }
 
@@ -929,8 +953,12 @@ export class Bus {
   }
 
   #existing(page: PageRecord, wanted: PageRecord): CreateResult {
-    if (!sameDefinition(page, wanted)) {
-      throw new MmsbError('PAGE_EXISTS', `A page "${page.name}" with another definition exists.`)
+    const difference = differenceOf(page, wanted, this.#locationOf(page))
+    if (difference !== undefined) {
+      throw new MmsbError(
+        'PAGE_EXISTS',
+        `A page "${page.name}" with another definition exists: ${difference}.`,
+      )
     }
     return { epoch: page.createdEpoch, created: false, page: this.#info(page) }
   }
@@ -999,4 +1027,9 @@ export class Bus {
   #locationOf(page: PageRecord): Exclude<Location, 'auto'> {
     return this.#backend === 'cpu' ? 'cpu' : this.#context.pageLocation(page.id)
   }
+}
+
+function written(name: string, { epoch, pages }: CommitResult): PatchResult {
+  const page = Object.hasOwn(pages, name) ? name : (Object.keys(pages)[0] ?? name)
+  return { epoch, version: pages[page] ?? epoch, page }
 }

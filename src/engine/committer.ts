@@ -266,12 +266,8 @@ export class Committer {
 
   /** Queues a transaction; resolves when it is durable and visible. Throws OVERLOADED when the queue is full. */
   commit(pending: Pending): Promise<CommitResult> {
-    if (pending.key !== undefined) {
-      const known = this.#answers.get(pending.key)
-      if (known !== undefined) return Promise.resolve(known)
-      const running = this.#answersPending.get(pending.key)
-      if (running !== undefined) return running
-    }
+    const answered = this.answered(pending.key)
+    if (answered !== undefined) return answered
     if (!this.hasRoom(pending.frame.byteLength)) {
       throw new MmsbError('OVERLOADED', `${this.#queueCount} transactions are waiting.`, { retryAfterS: 1 })
     }
@@ -284,6 +280,13 @@ export class Committer {
     if (this.#isMuch && this.#inFlight === undefined && this.#held === 0) this.#startEpoch()
     else this.#schedule()
     return promise
+  }
+
+  /** The answer to the transaction that came with this key before, or that it will get. */
+  answered(key: string | undefined): Promise<CommitResult> | undefined {
+    if (key === undefined) return undefined
+    const known = this.#answers.get(key)
+    return known === undefined ? this.#answersPending.get(key) : Promise.resolve(known)
   }
 
   /** Whether a transaction of so many bytes can be queued. */

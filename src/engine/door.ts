@@ -12,6 +12,7 @@ import {
   derivationOf,
   encodeDefinition,
   type InputPage,
+  sameDerivation,
 } from '../kernels/catalogue.js'
 import { NAME_PATTERN, PAGE_ID_UNASSIGNED } from '../limits.js'
 import { alignedCopyOf } from '../state/bytes.js'
@@ -35,11 +36,13 @@ import {
   type RedefinePageCommand,
 } from '../state/frame.js'
 import { FrameWriter } from '../state/frame-writer.js'
-import { checkShape, elementCount } from '../state/shape.js'
+import { checkShape, elementCount, formatShape, sameShape } from '../state/shape.js'
 import {
   type DeltaInput,
+  type Derivation,
   type DerivedDefinition,
   LOCATIONS,
+  type Location,
   type PageDefinition,
   type SourceDefinition,
 } from '../state/types.js'
@@ -136,14 +139,17 @@ export function derivedRecord(
   }
 }
 
-/** Whether `page` is what `definition` would create. */
-export function sameDefinition(page: PageRecord, other: PageRecord): boolean {
-  if (page.kind !== other.kind || page.dtype !== other.dtype || page.location !== other.location) return false
-  if (page.shape.length !== other.shape.length || page.shape.some((size, axis) => size !== other.shape[axis]))
-    return false
-  if (page.derived === undefined || other.derived === undefined) return page.fill === other.fill
+/** In what `page`, which lies at `location`, is not what was asked for; undefined where it is just that. */
+export function differenceOf(page: PageRecord, wanted: PageRecord, location: Location): string | undefined {
+  if (page.kind !== wanted.kind) return `it is ${page.kind}`
   // By names, not bytes: which hidden page keeps a past is no part of what was asked for.
-  return JSON.stringify(page.derived.derive) === JSON.stringify(other.derived.derive)
+  const derives = page.derived?.derive
+  if (derives !== undefined && !sameDerivation(derives, wanted.derived?.derive as Derivation))
+    return `it is derived by ${JSON.stringify(derives)}`
+  if (page.dtype !== wanted.dtype) return `its dtype is ${page.dtype}`
+  if (!sameShape(page.shape, wanted.shape)) return `its shape is ${formatShape(page.shape)}`
+  if (![page.location, location, 'auto'].includes(wanted.location)) return `its location is ${location}`
+  return page.fill === wanted.fill ? undefined : 'its fill is another'
 }
 
 export function isDerivedDefinition(definition: PageDefinition): definition is DerivedDefinition {
@@ -446,7 +452,8 @@ function countKinds(deltas: readonly DeltaInput[]): DeltaCounts {
   return counts
 }
 
-function checkWritable(page: PageRecord): void {
+/** @throws MmsbError PAGE_READ_ONLY */
+export function checkWritable(page: Pick<PageRecord, 'kind' | 'name'>): void {
   if (page.kind === 'derived') {
     throw new MmsbError('PAGE_READ_ONLY', `Page "${page.name}" is derived; it cannot be written.`)
   }

@@ -5,6 +5,7 @@
  * one). A definition from a log or a client (decodeDefinition, checkDefinition) passes the same rules as a new one
  * before it can reach native code. Pages are known by name or id only; reading them is the caller's.
  */
+import { isDeepStrictEqual } from 'node:util'
 import { MmsbError } from '../errors.js'
 import { DEFINITION_MAX_BYTES, IR_MAX_INPUTS, PAGE_ID_MAX } from '../limits.js'
 import { align8, isZero } from '../state/bytes.js'
@@ -124,6 +125,13 @@ export function compileDerivation(
     costPerElementNs: plan.costPerElementNs,
     ...(callsFunctions && options.dtype !== undefined ? { asks: options.dtype } : {}),
   }
+}
+
+/** Whether two derivations in canonical form say the same. Members of JSON objects have no order, but where the op gives them one. */
+export function sameDerivation(a: Derivation, b: Derivation): boolean {
+  if (!isDeepStrictEqual(a, b)) return false
+  const ordersInputs = OPS.get(a.op)?.ordersInputs === true
+  return !ordersInputs || Object.keys(a.inputs).join() === Object.keys(b.inputs).join()
 }
 
 function opOf(derive: Derivation): Op {

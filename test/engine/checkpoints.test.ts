@@ -207,7 +207,12 @@ t.test('retention: what is kept stays exact, what is gone says so', async (t) =>
   const { minEpoch } = bus.status()
   t.ok(minEpoch > 150 && minEpoch <= bus.epoch - 150, `minEpoch ${minEpoch} of ${bus.epoch}`)
   await t.rejects(bus.readAt('b', minEpoch - 1), { code: 'EPOCH_COMPACTED', extra: { minEpoch } })
-  await t.rejects(bus.epochInfo(minEpoch), { code: 'EPOCH_COMPACTED', extra: { minEpoch } })
+  await t.rejects(bus.epochInfo(minEpoch - 1), { code: 'EPOCH_COMPACTED', extra: { minEpoch } })
+  await t.rejects(bus.epochInfo(minEpoch), { code: 'EPOCH_COMPACTED', extra: { minEpoch: minEpoch + 1 } })
+  t.equal((await bus.epochInfo(minEpoch + 1)).epoch, minEpoch + 1)
+  for (const from of [minEpoch, minEpoch + 1])
+    t.equal((await bus.epochs({ from })).epochs[0]?.epoch, minEpoch + 1, `from ${from}`)
+  await t.rejects(bus.epochs({ from: minEpoch - 1 }), { code: 'EPOCH_COMPACTED', extra: { minEpoch } })
   for (let epoch = bus.epoch; epoch >= minEpoch; epoch -= 13) {
     const values = (await bus.readAt('b', epoch)) as Float64Array
     t.equal(

@@ -239,6 +239,8 @@ t.test('what cannot be had is refused by name', async (t) => {
   await t.rejects(bus.readAt('a', 1, { offset: 2, count: 1 }), { code: 'RANGE_NOT_SATISFIABLE' })
   await t.rejects(bus.epochInfo(0), { code: 'EPOCH_NOT_FOUND' })
   await t.rejects(bus.epochInfo(9), { code: 'EPOCH_NOT_FOUND' })
+  t.same(await bus.epochs({ from: 3 }), { epochs: [], next: null }, 'who has read all goes on after it')
+  await t.rejects(bus.epochs({ from: 4 }), { code: 'EPOCH_NOT_FOUND' })
   await t.rejects(bus.history('z'), { code: 'PAGE_NOT_FOUND' })
   await t.rejects(bus.epochs({ limit: 0 }), { code: 'INVALID_REQUEST' })
   const gone = AbortSignal.abort()

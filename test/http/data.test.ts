@@ -1,7 +1,7 @@
 /** Reading and writing the elements of pages over HTTP. */
 import t from 'tap'
 import { DTYPE_INFO, DTYPES } from '../../src/state/dtype.js'
-import { isProblem, type Served, serve } from './helpers.js'
+import { isProblem, type Served, SOURCE, serve } from './helpers.js'
 
 const OCTETS = { accept: 'application/octet-stream' }
 const JSON_TYPE = { accept: 'application/json' }
@@ -253,6 +253,26 @@ t.test('a repeat with the same Idempotency-Key gets the first answer', async (t)
   t.equal((await write('k2')).body.epoch, 4)
   isProblem(t, await write(''), 'INVALID_REQUEST')
   isProblem(t, await write('x'.repeat(257)), 'PAYLOAD_TOO_LARGE')
+  await call('PUT', '/v1/pages/other', SOURCE)
+  const key = { 'idempotency-key': 'k1' }
+  for (const [method, body] of [
+    ['PATCH', { values: [1] }],
+    ['PATCH', Buffer.alloc(3)],
+    ['PUT', { values: [1] }],
+  ] as const) {
+    const other = await call(method, '/v1/pages/other/data', body, key)
+    t.match(other, { status: 200, body: first.body }, 'also to another page')
+  }
+  const ops = ['a', 'other'].map((page) => ({ page, values: [1] }))
+  const both = await call('POST', '/v1/transactions', { ops }, { 'idempotency-key': 'k3' })
+  const { epoch } = both.body
+  for (const page of ['a', 'other']) {
+    const again = await call('PATCH', `/v1/pages/${page}/data`, { values: [2] }, { 'idempotency-key': 'k3' })
+    t.match(again, { status: 200, body: { epoch, version: epoch, page } }, 'of a transaction: its page')
+  }
+  await call('DELETE', '/v1/pages/a?cascade=true')
+  t.same((await write('k1')).body, first.body, 'also when the page is gone')
+  t.same((await call('POST', '/v1/transactions', { ops }, { 'idempotency-key': 'k3' })).body, both.body)
 })
 
 t.test('a large page goes out as JSON in pieces', async (t) => {

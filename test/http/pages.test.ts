@@ -29,9 +29,37 @@ t.test('a source page: 201, 200 for the same, 409 for another', async (t) => {
   const again = await call('PUT', '/v1/pages/prices', body)
   t.equal(again.status, 200)
   t.same(again.body, made.body)
-  isProblem(t, await call('PUT', '/v1/pages/prices', { ...body, fill: 2 }), 'PAGE_EXISTS')
-  isProblem(t, await call('PUT', '/v1/pages/prices', SOURCE), 'PAGE_EXISTS')
+  t.same((await call('PUT', '/v1/pages/prices', { ...body, location: made.body.location })).body, made.body)
+  for (const [change, difference] of [
+    [{ fill: 2 }, 'its fill is another'],
+    [{ dtype: 'f64' }, 'its dtype is f32'],
+    [{ shape: [12] }, 'its shape is [4, 3]'],
+  ] as const) {
+    const other = await call('PUT', '/v1/pages/prices', { ...body, ...change })
+    isProblem(t, other, 'PAGE_EXISTS')
+    t.ok(String(other.body.detail).includes(difference), String(other.body.detail))
+  }
+  const derive = { op: 'copy', inputs: { x: 'prices' } }
+  isProblem(t, await call('PUT', '/v1/pages/prices', { derive }), 'GRAPH_CYCLE')
+  await call('PUT', '/v1/pages/copy', { derive })
+  t.match((await call('PUT', '/v1/pages/copy', body)).body, { code: 'PAGE_EXISTS', detail: /it is derived/ })
 })
+
+t.test(
+  'the same derivation with its members in another order is the same, unless the op goes by it',
+  async (t) => {
+    const { call } = await serve(t)
+    for (const name of ['a', 'b']) await call('PUT', `/v1/pages/${name}`, { dtype: 'f32', shape: [2] })
+    const put = async (name: string, derive: object) =>
+      (await call('PUT', `/v1/pages/${name}`, { derive })).status
+    t.equal(await put('sum', { op: 'map', inputs: { x: 'a', y: 'b' }, expr: 'x + y' }), 201)
+    t.equal(await put('sum', { expr: 'x + y', inputs: { y: 'b', x: 'a' }, op: 'map' }), 200)
+    t.equal(await put('sum', { op: 'map', inputs: { y: 'a', x: 'b' }, expr: 'x + y' }), 409)
+    t.equal(await put('both', { op: 'concat', inputs: { x: 'a', y: 'b' } }), 201)
+    t.equal(await put('both', { op: 'concat', inputs: { x: 'a', y: 'b' }, axis: -1 }), 200)
+    t.equal(await put('both', { op: 'concat', inputs: { y: 'b', x: 'a' } }), 409)
+  },
+)
 
 t.test('a derived page: its dtype and shape follow, a dtype asks for a cast', async (t) => {
   const { call } = await serve(t)

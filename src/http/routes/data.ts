@@ -4,7 +4,8 @@
  * PATCH is the hot route of the server: it does nothing per request that could be done once.
  */
 import type { IncomingHttpHeaders } from 'node:http'
-import type { WriteOptions } from '../../engine/bus.js'
+import type { PatchResult, WriteOptions } from '../../engine/bus.js'
+import { checkWritable } from '../../engine/door.js'
 import type { PageData, PageShape } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
 import { DTYPE_INFO, type TypedArray } from '../../state/dtype.js'
@@ -193,6 +194,8 @@ export function dataRoutes(app: App, context: AppContext): void {
     },
     (request, reply) => {
       const { name } = request.params
+      const answered = answeredBefore(name, request.headers)
+      if (answered !== undefined) return answerWith(reply, answered)
       const delta = deltaOf(name, presentBody(request.body), request.query, request.headers)
       answerWith(reply, bus.patch(name, delta, writeOptions(name, request.headers)))
     },
@@ -213,14 +216,24 @@ export function dataRoutes(app: App, context: AppContext): void {
     },
     (request, reply) => {
       const { name } = request.params
+      const answered = answeredBefore(name, request.headers)
+      if (answered !== undefined) return answerWith(reply, answered)
       const body = presentBody(request.body) as Buffer | { values: DeltaValues }
       const values = Buffer.isBuffer(body) ? elementsOf(name, body, request.headers) : body.values
       answerWith(reply, bus.write(name, values, writeOptions(name, request.headers)))
     },
   )
 
+  /** A repeat gets the first answer, even where the page has gone since. */
+  const answeredBefore = (name: string, headers: IncomingHttpHeaders): Promise<PatchResult> | undefined => {
+    const key = headers['idempotency-key']
+    return key === undefined ? undefined : bus.answered(name, idempotencyKey(key))
+  }
+
   const elementsOf = (name: string, body: Buffer, headers: IncomingHttpHeaders): TypedArray => {
-    const { dtype } = bus.peek(name)
+    const page = bus.peek(name)
+    checkWritable(page)
+    const { dtype } = page
     const claimed = headers['mmsb-dtype']
     if (claimed !== undefined && !String(claimed).split(',').includes(dtype)) {
       throw new MmsbError('INVALID_DELTA', `the body is of ${claimed}; page "${name}" is of ${dtype}`)

@@ -221,6 +221,7 @@ export const concatOp = defineOp<{ readonly axis: number }>({
   code: 19,
   version: 1,
   roles: 'named',
+  ordersInputs: true,
   parameters: ['axis?'],
   dirtyRule: 'moved',
   read: (fields, [first]) => ({ axis: normalizeAxis(fields.axis === undefined ? 0 : fields.axis, first!) }),

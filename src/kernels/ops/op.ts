@@ -40,6 +40,8 @@ interface OpSpec<P> {
   readonly version: number
   /** Names of the inputs in the native order; 'named': one or more, named by the user. */
   readonly roles: readonly string[] | 'named'
+  /** Of named inputs: which comes first matters. */
+  readonly ordersInputs?: true
   /** Names of the parameters, in alphabetical order; a '?' marks those that may be left out. */
   readonly parameters: readonly string[]
   readonly dirtyRule: DirtyRule
@@ -80,6 +82,7 @@ export interface Op {
   readonly code: number
   readonly version: number
   readonly roles: readonly string[] | 'named'
+  readonly ordersInputs: boolean
   readonly parameters: readonly string[]
   readonly dirtyRule: DirtyRule
   readonly givesDtype: boolean
@@ -109,6 +112,7 @@ export function defineOp<P>(spec: OpSpec<P>): Op {
     code,
     version,
     roles,
+    ordersInputs: spec.ordersInputs ?? false,
     parameters,
     dirtyRule,
     givesDtype: spec.givesDtype ?? false,
