@@ -90,8 +90,13 @@ export function problemError(fields: Readonly<Record<string, unknown>>, status =
 const isCode = (code: unknown): code is keyof typeof SERVER_CODES =>
   typeof code === 'string' && Object.hasOwn(SERVER_CODES, code)
 
+const REFUSED_HERE = 'Refused by the client; nothing was sent.'
+
 export const invalidDelta = (detail: string): MmsbError =>
-  new MmsbError({ code: 'INVALID_DELTA', detail, hint: 'Refused by the client; nothing was sent.' })
+  new MmsbError({ code: 'INVALID_DELTA', detail, hint: REFUSED_HERE })
+
+export const invalidRequest = (detail: string): MmsbError =>
+  new MmsbError({ code: 'INVALID_REQUEST', detail, hint: REFUSED_HERE })
 
 export const closedError = (): MmsbError =>
   new MmsbError({ code: 'CLOSED', detail: 'the client has been closed' })

@@ -4,7 +4,7 @@
  * Invariants: the bytes are those the server's own writer would make of the same transaction (a test compares); what the
  * server would refuse without knowing its state is refused here.
  */
-import { invalidDelta, MmsbError } from './errors.js'
+import { invalidDelta, invalidRequest, MmsbError } from './errors.js'
 import {
   DELTA_HEADER_BYTES,
   FRAME_HEADER_BYTES,
@@ -166,7 +166,7 @@ function writeDelta(out: Out, page: FramePage, delta: Delta): void {
 
 function mergeCode(merge: Merge | undefined, dtype: Dtype): number {
   const code = merge === undefined ? 0 : MERGES.indexOf(merge)
-  if (code < 0) throw invalidDelta(`merge must be one of ${MERGES.join(', ')}`)
+  if (code < 0) throw invalidRequest(`merge must be one of ${MERGES.join(', ')}`)
   if (isFloat(dtype) && (merge === 'and' || merge === 'or' || merge === 'xor')) {
     throw invalidDelta(`merge ${merge} is not defined for ${dtype}`)
   }
@@ -202,7 +202,9 @@ function deltaHeader(out: Out, page: FramePage, fields: DeltaFields): number {
 }
 
 function writeDense(out: Out, page: FramePage, merge: number, offset: number, values: Delta['values']): void {
-  if (!Number.isInteger(offset) || offset < 0) throw invalidDelta('offset must be an integer of at least 0')
+  if (!Number.isInteger(offset)) throw invalidRequest(`offset must be an integer, not ${offset}`)
+  if (offset < 0)
+    throw invalidDelta(`offset: ${offset} is before the start: the page has ${page.elements} elements`)
   const count = values.length
   if (offset + count > page.elements) {
     throw invalidDelta(
@@ -238,7 +240,8 @@ function writeSparse(
   const at = deltaHeader(out, page, fields)
   for (let i = 0; i < count; i++) {
     const index = indices[i]!
-    if (!Number.isInteger(index) || index < 0 || index >= page.elements) {
+    if (!Number.isInteger(index)) throw invalidRequest(`indices[${i}] must be an integer, not ${index}`)
+    if (index < 0 || index >= page.elements) {
       throw invalidDelta(`indices[${i}]: ${index} is no element of a page of ${page.elements}`)
     }
     out.setU32(at + i * 4, index)

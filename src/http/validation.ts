@@ -22,7 +22,7 @@ export function compileCheck<T>(schema: TSchema, where: string): (value: unknown
   const compiled = Compile(schema)
   return (value) => {
     if (compiled.Check(value)) return value as T
-    throw new MmsbError('INVALID_REQUEST', describe(compiled.Errors(value), where))
+    throw refusal(compiled.Errors(value), value, where)
   }
 }
 
@@ -35,13 +35,13 @@ export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, http
   return (value: unknown) => {
     const candidate = coerce === undefined ? value : coerce(value as Record<string, unknown>)
     if (compiled.Check(candidate)) return { value: candidate }
-    return { error: new MmsbError('INVALID_REQUEST', describe(compiled.Errors(candidate), where)) }
+    return { error: refusal(compiled.Errors(candidate), candidate, where) }
   }
 }
 
 const isBinary = (schema: object): boolean => 'format' in schema && schema.format === 'binary'
 
-const INTEGER_TEXT = /^(0|[1-9]\d{0,15})$/
+const INTEGER_TEXT = /^(0|-?[1-9]\d*)$/
 
 type Query = Record<string, unknown>
 
@@ -63,20 +63,44 @@ function coercerOf(schema: object): (query: Query) => Query {
   }
 }
 
-const integerOf = (text: string): number | undefined => (INTEGER_TEXT.test(text) ? Number(text) : undefined)
+/** Of more digits than a double holds the nearest one: nothing is counted that far. */
+const integerOf = (text: string): number | undefined =>
+  INTEGER_TEXT.test(text) ? Math.max(-Number.MAX_VALUE, Math.min(Number(text), Number.MAX_VALUE)) : undefined
 const booleanOf = (text: string): boolean | undefined =>
   text === 'true' ? true : text === 'false' ? false : undefined
 
+/** Fields whose numbers are held against the page: one that overflows a double is refused as any other too large for it. */
+const OF_THE_PAGE = /\/(fill|offset|(values|indices)\/\d+)$/
+
+/** What is wrong with a value that does not fit its schema. */
+function refusal(errors: readonly SchemaError[], value: unknown, where: string): MmsbError {
+  const error = mostTelling(errors)
+  if (error === undefined) return new MmsbError('INVALID_REQUEST', `${where} does not fit its schema`)
+  const field = `${where}${error.instancePath.replaceAll('/', '.')}`
+  const found = OF_THE_PAGE.test(error.instancePath) ? valueAt(value, error.instancePath) : undefined
+  // JSON.parse makes infinities of numbers beyond a double; JSON has no others.
+  if (found === Number.POSITIVE_INFINITY || found === Number.NEGATIVE_INFINITY) {
+    const hint = 'infinities are the strings "Infinity" and "-Infinity"'
+    return new MmsbError('INVALID_DELTA', `${field}: the number is out of range of every dtype; ${hint}`)
+  }
+  return new MmsbError('INVALID_REQUEST', `${field}: ${sentenceOf(error)}`)
+}
+
+const valueAt = (value: unknown, path: string): unknown =>
+  path
+    .split('/')
+    .slice(1)
+    .reduce<unknown>((at, key) => (at as Record<string, unknown> | undefined)?.[key], value)
+
 /**
- * One sentence about the failure that tells most. In a union every branch fails in its own way; the one with the fewest
- * failures is the one the caller meant. Of several failures the deepest tells most.
+ * The failure that tells most. In a union every branch fails in its own way; the one with the fewest failures is the one the
+ * caller meant. Of several failures the deepest tells most.
  */
-function describe(errors: readonly SchemaError[], where: string): string {
+function mostTelling(errors: readonly SchemaError[]): SchemaError | undefined {
   const telling = meantBranch(errors.filter((e) => e.keyword !== 'anyOf' && e.keyword !== 'boolean'))
   let best = telling[0] ?? errors[0]
   for (const error of telling) if (best === undefined || depthOf(error) > depthOf(best)) best = error
-  if (best === undefined) return `${where} does not fit its schema`
-  return `${where}${best.instancePath.replaceAll('/', '.')}: ${sentenceOf(best)}`
+  return best
 }
 
 const depthOf = (error: SchemaError): number => error.instancePath.split('/').length

@@ -40,7 +40,7 @@ import {
   type FramePrecondition,
 } from './frame.js'
 import { type DeltaInput, type DeltaValues, LOCATIONS, MERGES, type Merge, PAGE_KINDS } from './types.js'
-import { writeValues } from './value.js'
+import { showValue, writeValues } from './value.js'
 
 export interface FrameWriterOptions {
   /** Idempotency key. */
@@ -62,6 +62,7 @@ const NO_BYTES = new Uint8Array(0)
 const NO_PRECONDITIONS: readonly FramePrecondition[] = []
 
 const invalid = (detail: string): MmsbError => new MmsbError('INVALID_DELTA', detail)
+const malformed = (detail: string): MmsbError => new MmsbError('INVALID_REQUEST', detail)
 
 export class FrameWriter {
   #bytes: Uint8Array<ArrayBuffer>
@@ -194,12 +195,12 @@ export class FrameWriter {
   /**
    * Adds a delta to a page of `elements` elements of `dtype`. A mask is stored raw or run-length coded, whichever is
    * smaller.
-   * @throws MmsbError INVALID_DELTA, PAYLOAD_TOO_LARGE
+   * @throws MmsbError INVALID_DELTA, INVALID_REQUEST (what is no delta at all), PAYLOAD_TOO_LARGE
    */
   delta(pageId: number, dtype: Dtype, elements: number, input: DeltaInput): void {
     const merge = mergeCode(input.merge, dtype)
     const { values, indices, mask, offset } = input
-    if (!Array.isArray(values) && !ArrayBuffer.isView(values)) throw invalid('values must be an array')
+    if (!Array.isArray(values) && !ArrayBuffer.isView(values)) throw malformed('values must be an array')
     if (indices === undefined && mask === undefined) {
       this.#dense(pageId, dtype, merge, elements, offset === undefined ? 0 : offset, values)
     } else if (offset !== undefined) {
@@ -221,8 +222,9 @@ export class FrameWriter {
     offset: number,
     values: DeltaValues,
   ): void {
-    if (!Number.isInteger(offset) || offset < 0) throw invalid('offset must be an integer of at least 0')
+    if (!Number.isInteger(offset)) throw malformed(`offset must be an integer, not ${showValue(offset)}`)
     const count = values.length
+    if (offset < 0) throw invalid(`offset: ${offset} is before the start: the page has ${elements} elements`)
     if (offset + count > elements) {
       throw invalid(`elements ${offset} to ${offset + count} are past the end: the page has ${elements}`)
     }
@@ -240,7 +242,7 @@ export class FrameWriter {
     indices: ArrayLike<number>,
     values: DeltaValues,
   ): void {
-    if (!Array.isArray(indices) && !ArrayBuffer.isView(indices)) throw invalid('indices must be an array')
+    if (!Array.isArray(indices) && !ArrayBuffer.isView(indices)) throw malformed('indices must be an array')
     const count = indices.length
     if (count !== values.length) throw invalid(`${count} indices but ${values.length} values`)
     const payload = align8(count * 4) + count * DTYPE_INFO[dtype].sizeBytes
@@ -383,7 +385,7 @@ function intentText(intent: unknown): string | undefined {
 function mergeCode(merge: Merge | undefined, dtype: Dtype): number {
   if (merge === undefined) return 0
   const code = MERGES.indexOf(merge)
-  if (code < 0) throw invalid(`merge must be one of ${MERGES.join(', ')}, not ${JSON.stringify(merge)}`)
+  if (code < 0) throw malformed(`merge must be one of ${MERGES.join(', ')}, not ${showValue(merge)}`)
   if (DTYPE_INFO[dtype].kind === 'float' && (merge === 'and' || merge === 'or' || merge === 'xor')) {
     throw invalid(`merge ${merge} is not defined for ${dtype}`)
   }
@@ -393,18 +395,23 @@ function mergeCode(merge: Merge | undefined, dtype: Dtype): number {
 function writeIndices(indices: ArrayLike<number>, elements: number, words: Uint32Array, at: number): void {
   for (let i = 0; i < indices.length; i++) {
     const index = indices[i]
-    if (typeof index !== 'number' || index >>> 0 !== index) {
-      throw invalid(`indices[${i}]: ${String(index)} is not an index`)
+    if (typeof index !== 'number' || !(index >= 0 && index < elements) || index >>> 0 !== index) {
+      throw refusedIndex(index, i, elements)
     }
-    if (index >= elements) throw invalid(`indices[${i}]: ${index} is past the end: the page has ${elements}`)
     words[at + i] = index
   }
+}
+
+function refusedIndex(index: unknown, i: number, elements: number): MmsbError {
+  if (!Number.isInteger(index)) return malformed(`indices[${i}] must be an integer, not ${showValue(index)}`)
+  const where = (index as number) < 0 ? 'before the start' : 'past the end'
+  return invalid(`indices[${i}]: ${index} is ${where}: the page has ${elements} elements`)
 }
 
 /** The bitset of a mask over a whole page. */
 function maskBits(mask: string | Uint8Array, elements: number): Uint8Array {
   const bits = typeof mask === 'string' ? decodeBase64(mask) : mask
-  if (!(bits instanceof Uint8Array)) throw invalid('mask must be base64 text or bytes')
+  if (!(bits instanceof Uint8Array)) throw malformed('mask must be base64 text or bytes')
   const length = Math.ceil(elements / 8)
   if (bits.length !== length) {
     throw invalid(`mask has ${bits.length} bytes; ${elements} elements need ${length}`)

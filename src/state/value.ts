@@ -83,10 +83,11 @@ function parseInteger(dtype: Dtype, value: unknown, index: number | undefined): 
 
 function refused(dtype: Dtype, value: unknown, index: number | undefined, why: string): MmsbError {
   const where = index === undefined ? 'value' : `values[${index}]`
-  return new MmsbError('INVALID_DELTA', `${where}: ${show(value)} ${why} (dtype ${dtype})`)
+  return new MmsbError('INVALID_DELTA', `${where}: ${showValue(value)} ${why} (dtype ${dtype})`)
 }
 
-function show(value: unknown): string {
+/** A value as messages show it: short, strings in quotes. */
+export function showValue(value: unknown): string {
   if (typeof value === 'bigint' || typeof value === 'number' || value === undefined) return String(value)
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object'
   if (typeof value !== 'string') return String(value)

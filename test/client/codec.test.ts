@@ -58,8 +58,10 @@ const delta: fc.Arbitrary<Delta> = fc
   .record(
     {
       values,
-      offset: fc.oneof(fc.integer({ min: -1, max: 140 }), fc.constant(0.5)),
-      indices: fc.array(fc.integer({ min: -1, max: 140 }), { maxLength: 12 }),
+      offset: fc.oneof(fc.integer({ min: -1, max: 140 }), fc.constantFrom(0.5, 2 ** 32, 2 ** 32 + 1, 1e300)),
+      indices: fc.array(fc.oneof(fc.integer({ min: -1, max: 140 }), fc.constantFrom(0.5, 2 ** 32)), {
+        maxLength: 12,
+      }),
       mask: fc.oneof(fc.uint8Array({ maxLength: 17 }), fc.base64String(), fc.string({ maxLength: 6 })),
       merge: fc.constantFrom(...MERGES),
     },

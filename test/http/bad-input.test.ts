@@ -9,6 +9,8 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
 import type { ErrorCode } from '../../src/errors.js'
+import { DTYPES } from '../../src/state/dtype.js'
+import { Client } from '../stream/helpers.js'
 import { listen, type Method, type Served, serve } from './helpers.js'
 
 type Test = Parameters<typeof serve>[0]
@@ -102,7 +104,13 @@ const CASES: readonly [string, Method, string, unknown, ErrorCode][] = [
     { offset: 4294967295, values: [1] },
     'INVALID_DELTA',
   ],
-  ['an offset below zero', 'PATCH', '/v1/pages/u8/data', { offset: -1, values: [1] }, 'INVALID_REQUEST'],
+  ['an offset below zero', 'PATCH', '/v1/pages/u8/data', { offset: -1, values: [1] }, 'INVALID_DELTA'],
+  ['an offset in between', 'PATCH', '/v1/pages/u8/data', { offset: 1.5, values: [1] }, 'INVALID_REQUEST'],
+  ['an offset of text', 'PATCH', '/v1/pages/u8/data', { offset: '1', values: [1] }, 'INVALID_REQUEST'],
+  ['an index in between', 'PATCH', '/v1/pages/u8/data', { indices: [0.5], values: [1] }, 'INVALID_REQUEST'],
+  ['an index of text', 'PATCH', '/v1/pages/u8/data', { indices: ['0'], values: [1] }, 'INVALID_REQUEST'],
+  ['bytes in between', 'PATCH', '/v1/pages/u8/data?offset=1.5', Buffer.of(1), 'INVALID_REQUEST'],
+  ['bytes at no number', 'PATCH', '/v1/pages/u8/data?offset=-0', Buffer.of(1), 'INVALID_REQUEST'],
   ['an index past the end', 'PATCH', '/v1/pages/u8/data', { indices: [4], values: [1] }, 'INVALID_DELTA'],
   [
     'fewer values than indices',
@@ -230,6 +238,80 @@ const CASES: readonly [string, Method, string, unknown, ErrorCode][] = [
     'INVALID_DELTA',
   ],
 ]
+
+/** No page has an element there, and a u32 that wraps would find one. */
+const NOWHERE = [
+  '-1',
+  '-4294967296',
+  '4294967296',
+  '4294967297',
+  '9007199254740991',
+  '99999999999999999999',
+  '1e300',
+]
+
+t.test('an integer that is no element of the page is INVALID_DELTA through every door', async (t) => {
+  const { bus, send, port } = await live(t)
+  const client = await Client.open(port)
+  t.teardown(() => client.socket.terminate())
+  const { epoch, digest } = bus.status()
+  const says = (answer: { code?: string; detail?: string }, what: string): void => {
+    t.equal(answer.code, 'INVALID_DELTA', `${what}: ${answer.detail}`)
+    t.match(answer.detail, /(before the start|past the end): the page has 4/, what)
+  }
+  for (const at of NOWHERE) {
+    for (const delta of [`"offset":${at},"values":[1]`, `"indices":[0,${at}],"values":[1,2]`]) {
+      const ops = `"ops":[{"page":"u8",${delta}}]`
+      says(await send('PATCH', '/v1/pages/u8/data', `{${delta}}`), delta)
+      says(await send('POST', '/v1/transactions', `{${ops}}`), ops)
+      says(await send('POST', '/v1/whatif', `{${ops},"read":["u8"]}`), `what-if ${ops}`)
+      says(await client.ask(JSON.parse(`{"type":"transaction","id":"${at}",${ops}}`)), `WebSocket ${ops}`)
+      await t.rejects(bus.patch('u8', JSON.parse(`{${delta}}`)), { code: 'INVALID_DELTA' })
+      await t.rejects(async () => bus.transact(JSON.parse(`{${ops}}`)), { code: 'INVALID_DELTA' })
+    }
+    if (at === '1e300') continue
+    says(await send('PATCH', `/v1/pages/u8/data?offset=${at}`, Buffer.of(1)), `bytes at ${at}`)
+  }
+  const endless = `9${'0'.repeat(400)}`
+  says(await send('PATCH', `/v1/pages/u8/data?offset=${endless}`, Buffer.of(1)), 'bytes, more digits')
+  t.match(bus.status(), { epoch, digest })
+})
+
+t.test('a number beyond a double is out of range of every dtype', async (t) => {
+  const { bus, send, port } = await live(t)
+  const client = await Client.open(port)
+  t.teardown(() => client.socket.terminate())
+  const { epoch, digest } = bus.status()
+  const says = (answer: { code?: string; detail?: string }, what: string): void => {
+    t.equal(answer.code, 'INVALID_DELTA', `${what}: ${answer.detail}`)
+    t.match(answer.detail, /out of range/, what)
+  }
+  for (const dtype of DTYPES) {
+    if (!bus.hasPage(dtype)) continue
+    for (const value of ['1e400', '-1e400']) {
+      const ops = `"ops":[{"page":"${dtype}","values":[1,${value}]}]`
+      says(await send('PATCH', `/v1/pages/${dtype}/data`, `{"values":[1,${value}]}`), dtype)
+      says(await send('PATCH', `/v1/pages/${dtype}/data`, `{"indices":[0],"values":[${value}]}`), dtype)
+      says(await send('PUT', `/v1/pages/${dtype}/data`, `{"values":[1,1,1,${value}]}`), dtype)
+      says(await send('POST', '/v1/transactions', `{${ops}}`), ops)
+      says(await send('POST', '/v1/whatif', `{${ops},"read":["u8"]}`), `what-if ${ops}`)
+      client.send(`{"type":"transaction","id":"${dtype}${value}",${ops}}`)
+      says(await client.next(({ id }) => id === dtype + value), `WebSocket ${ops}`)
+    }
+  }
+  for (const dtype of DTYPES) {
+    const definition = `"dtype":"${dtype}","shape":[1],"fill":1e400`
+    says(await send('PUT', '/v1/pages/new', `{${definition}}`), `fill ${dtype}`)
+    says(await send('POST', '/v1/pages', `{"pages":[{"name":"new",${definition}}]}`), `fill ${dtype}`)
+  }
+  says(await send('PATCH', '/v1/pages/u8/data', '{"offset":1e400,"values":[1]}'), 'offset')
+  const expects = '{"ops":[],"expect":[{"page":"u8","version":1e400}]}'
+  t.equal((await send('POST', '/v1/transactions', expects)).code, 'INVALID_REQUEST', 'of nothing else')
+  t.match(bus.status(), { epoch, digest })
+  const strings = { values: ['Infinity', '-Infinity', 'NaN'] }
+  t.equal((await send('PATCH', '/v1/pages/f32/data', strings)).status, 200, 'the strings are meant so')
+  t.same(bus.read('f32'), Float32Array.of(Infinity, -Infinity, Number.NaN, 0))
+})
 
 t.test('each is refused and leaves no trace', async (t) => {
   const dataDir = t.testdir()

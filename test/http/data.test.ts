@@ -87,6 +87,13 @@ t.test('a part: offset and count, or a range of bytes: 206', async (t) => {
     ['?offset=7&count=2', {}],
     ['?count=9', {}],
     ['?offset=9', JSON_TYPE],
+    ['?offset=4294967296', {}],
+    ['?offset=4294967296&count=0', JSON_TYPE],
+    ['?offset=99999999999999999999', {}],
+    [`?offset=9${'0'.repeat(400)}`, JSON_TYPE],
+    ['?count=4294967296', {}],
+    ['?count=99999999999999999999', JSON_TYPE],
+    ['?offset=99999999999999999999&count=99999999999999999999&epoch=2', JSON_TYPE],
   ] as const) {
     const answer = await call('GET', `/v1/pages/a/data${query}`, undefined, headers)
     isProblem(t, answer, 'RANGE_NOT_SATISFIABLE', JSON.stringify([query, headers]))
@@ -97,9 +104,11 @@ t.test('a part: offset and count, or a range of bytes: 206', async (t) => {
     '?offset=x',
     '?count=1.5',
     '?count=',
-    '?offset=4294967296',
+    '?offset=-4294967296',
+    '?count=-1',
     '?first=1',
     '?epoch=-1',
+    '?epoch=99999999999999999999',
   ]) {
     isProblem(t, await call('GET', `/v1/pages/a/data${query}`), 'INVALID_REQUEST', query)
   }

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { MmsbError } from '../../src/errors.js'
 import { FRAME_MAX_BYTES, FRAME_MAX_COMMANDS, PAGE_ID_UNASSIGNED } from '../../src/limits.js'
 import { decodeDeltaForJson, validateDelta } from '../../src/state/delta.js'
@@ -172,53 +172,74 @@ t.test('the bus puts its own id into a create', async (t) => {
 
 // ---- deltas -----------------------------------------------------------------------------------------------------------
 
+type Refused = [Dtype, number, Record<string, unknown>, RegExp]
+
 t.test('a delta that does not fit is INVALID_DELTA and leaves the frame as it was', async (t) => {
   const nine = Uint8Array.of(0b11, 1)
-  const cases: [Dtype, number, Record<string, unknown>, RegExp][] = [
-    ['f32', 4, { values: 5 }, /values must be an array/],
-    ['f32', 4, {}, /values must be an array/],
-    ['f32', 4, { values: { length: 1 } }, /values must be an array/],
+  const cases: Refused[] = [
     ['f32', 4, { offset: 3, values: [1, 2] }, /elements 3 to 5 are past the end: the page has 4/],
     ['f32', 4, { offset: 5, values: [] }, /past the end/],
-    ['f32', 4, { offset: -1, values: [1] }, /offset must be an integer/],
-    ['f32', 4, { offset: 0.5, values: [1] }, /offset must be an integer/],
-    ['f32', 4, { offset: '1', values: [1] }, /offset must be an integer/],
-    ['f32', 4, { offset: null, values: [1] }, /offset must be an integer/],
+    ['f32', 4, { offset: -1, values: [1] }, /offset: -1 is before the start: the page has 4 elements/],
+    ['f32', 4, { offset: 2 ** 32, values: [1] }, /4294967296 to 4294967297 are past the end: the page has 4/],
+    ['f32', 4, { offset: 2 ** 32, values: [] }, /past the end/],
+    ['f32', 4, { offset: 2 ** 53 - 1, values: [1] }, /past the end: the page has 4/],
+    ['f32', 4, { offset: 1e300, values: [1] }, /past the end: the page has 4/],
     ['f32', 4, { offset: 0, indices: [0], values: [1] }, /offset cannot be given together with indices/],
     ['f32', 4, { offset: 0, mask: 'AQ==', values: [1] }, /offset cannot be given together with mask/],
     ['f32', 4, { indices: [0], mask: 'AQ==', values: [1] }, /indices and mask/],
     ['f32', 4, { indices: [0, 1], values: [1] }, /2 indices but 1 values/],
     ['f32', 4, { indices: [0, 4], values: [1, 2] }, /indices\[1\]: 4 is past the end/],
-    ['f32', 4, { indices: [-1], values: [1] }, /indices\[0\]: -1 is not an index/],
-    ['f32', 4, { indices: [0.5], values: [1] }, /indices\[0\]: 0.5 is not an index/],
-    ['f32', 4, { indices: ['0'], values: [1] }, /indices\[0\]: 0 is not an index/],
-    ['f32', 4, { indices: [2 ** 32], values: [1] }, /indices\[0\]: 4294967296 is not an index/],
-    ['f32', 4, { indices: 'abc', values: [1] }, /indices must be an array/],
+    ['f32', 4, { indices: [-1], values: [1] }, /indices\[0\]: -1 is before the start: the page has 4/],
+    [
+      'f32',
+      4,
+      { indices: [2 ** 32], values: [1] },
+      /indices\[0\]: 4294967296 is past the end: the page has 4/,
+    ],
+    ['f32', 4, { indices: [1e300], values: [1] }, /indices\[0\]: 1e\+300 is past the end: the page has 4/],
     ['f32', 9, { mask: 'AQ==', values: [1] }, /mask has 1 bytes; 9 elements need 2/],
     ['f32', 4, { mask: 'EA==', values: [1] }, /bits set past the 4 elements/],
     ['f32', 4, { mask: 'AQ', values: [1] }, /mask is not base64/],
     ['f32', 4, { mask: '!!!!', values: [1] }, /mask is not base64/],
-    ['f32', 4, { mask: 7, values: [1] }, /mask must be base64 text or bytes/],
     ['f32', 9, { mask: nine, values: [1, 2] }, /3 bits set but there are 2 values/],
-    ['f32', 4, { values: [1], merge: 'plus' }, /merge must be one of set, add/],
-    ['f32', 4, { values: [1], merge: null }, /merge must be one of/],
     ['f64', 4, { values: [1], merge: 'xor' }, /merge xor is not defined for f64/],
     ['u8', 4, { values: [1, 2, 300] }, /values\[2\]: 300 is out of range/],
   ]
-  for (const [dtype, elements, input, message] of cases) {
-    const writer = new FrameWriter()
-    writer.delta(1, 'u8', 4, { values: [1] })
-    const text = refusal(() => writer.delta(1, dtype, elements, input as unknown as DeltaInput))
-    t.match(text, /^INVALID_DELTA /)
-    t.match(text, message)
-    writer.delta(1, 'u8', 4, { values: [2] })
-    const { commands } = decodeFrame(writer.finish())
-    t.same(
-      commands.map((c) => decodeDeltaForJson(c as DeltaCommand).values),
-      [[1], [2]],
-    )
-  }
+  for (const refused of cases) leavesNoTrace(t, /^INVALID_DELTA /, refused)
 })
+
+t.test('what is no delta at all is INVALID_REQUEST and leaves the frame as it was', async (t) => {
+  const cases: Refused[] = [
+    ['f32', 4, { values: 5 }, /values must be an array/],
+    ['f32', 4, {}, /values must be an array/],
+    ['f32', 4, { values: { length: 1 } }, /values must be an array/],
+    ['f32', 4, { offset: 0.5, values: [1] }, /offset must be an integer, not 0.5/],
+    ['f32', 4, { offset: '1', values: [1] }, /offset must be an integer, not "1"/],
+    ['f32', 4, { offset: null, values: [1] }, /offset must be an integer, not null/],
+    ['f32', 4, { offset: Number.NaN, values: [1] }, /offset must be an integer, not NaN/],
+    ['f32', 4, { indices: [0.5], values: [1] }, /indices\[0\] must be an integer, not 0.5/],
+    ['f32', 4, { indices: ['0'], values: [1] }, /indices\[0\] must be an integer, not "0"/],
+    ['f32', 4, { indices: 'abc', values: [1] }, /indices must be an array/],
+    ['f32', 4, { mask: 7, values: [1] }, /mask must be base64 text or bytes/],
+    ['f32', 4, { values: [1], merge: 'plus' }, /merge must be one of set, add.* not "plus"/],
+    ['f32', 4, { values: [1], merge: null }, /merge must be one of/],
+  ]
+  for (const refused of cases) leavesNoTrace(t, /^INVALID_REQUEST /, refused)
+})
+
+function leavesNoTrace(t: Test, code: RegExp, [dtype, elements, input, message]: Refused): void {
+  const writer = new FrameWriter()
+  writer.delta(1, 'u8', 4, { values: [1] })
+  const text = refusal(() => writer.delta(1, dtype, elements, input as unknown as DeltaInput))
+  t.match(text, code)
+  t.match(text, message)
+  writer.delta(1, 'u8', 4, { values: [2] })
+  const { commands } = decodeFrame(writer.finish())
+  t.same(
+    commands.map((c) => decodeDeltaForJson(c as DeltaCommand).values),
+    [[1], [2]],
+  )
+}
 
 t.test('more than a frame holds is PAYLOAD_TOO_LARGE before it is encoded', async (t) => {
   const large = new Float64Array(FRAME_MAX_BYTES / 8)

@@ -20,6 +20,12 @@ export const NameParams = Type.Object({ name: Name }, CLOSED)
 /** An epoch or a version: exact in a JSON number up to 2^53 - 1. */
 export const Epoch = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 export const ElementIndex = Type.Integer({ minimum: 0, maximum: PAGE_MAX_ELEMENTS })
+/** Where a delta goes. Any integer: that it is outside the page is said by who knows the page. */
+export const Position = Type.Integer({
+  description: 'Of an element, from 0; INVALID_DELTA when the page has none there.',
+})
+/** What is read: past the end of the page it is not satisfiable, however large. */
+export const ReadBound = Type.Integer({ minimum: 0, description: 'Elements.' })
 
 export const DtypeName = Type.Enum([...DTYPES])
 export const LocationName = Type.Enum([...LOCATIONS])
@@ -31,7 +37,8 @@ export const Shape = Type.Array(ElementIndex, { maxItems: PAGE_MAX_RANK })
 /** One element: a number, a decimal string (any 64-bit integer), "NaN", "Infinity", "-Infinity", or a boolean. */
 export const Value = Type.Unsafe<number | string | boolean>({
   type: ['number', 'string', 'boolean'],
-  description: 'A number; u64 and i64 as decimal strings; "NaN", "Infinity", "-Infinity"; true and false.',
+  description:
+    'A number; u64 and i64 as decimal strings; "NaN", "Infinity", "-Infinity"; true and false. INVALID_DELTA when it is out of the range of the dtype.',
 })
 export const Values = Type.Array(Value)
 export const Digest = Type.String({ pattern: '^[0-9a-f]{32}$' })

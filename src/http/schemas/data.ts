@@ -1,10 +1,21 @@
 /** What goes in and out of the data routes, `/v1/read` and transactions. The stream's `transaction` has the same body. */
 import Type from 'typebox'
-import { CLOSED, DtypeName, ElementIndex, Epoch, MergeName, Name, Octets, Values } from './common.js'
+import {
+  CLOSED,
+  DtypeName,
+  ElementIndex,
+  Epoch,
+  MergeName,
+  Name,
+  Octets,
+  Position,
+  ReadBound,
+  Values,
+} from './common.js'
 
 const deltaFields = {
-  offset: Type.Optional(ElementIndex),
-  indices: Type.Optional(Type.Array(ElementIndex)),
+  offset: Type.Optional(Position),
+  indices: Type.Optional(Type.Array(Position)),
   mask: Type.Optional(
     Type.String({ description: 'base64 of a bitset, least significant bit first, one bit per element' }),
   ),
@@ -19,15 +30,15 @@ export const WholePageBody = Type.Object({ values: Values }, CLOSED)
 export const DataQuery = Type.Object(
   {
     epoch: Type.Optional(Epoch),
-    offset: Type.Optional(ElementIndex),
-    count: Type.Optional(ElementIndex),
+    offset: Type.Optional(ReadBound),
+    count: Type.Optional(ReadBound),
   },
   CLOSED,
 )
 
 /** For octet-stream bodies, which have no room for them. */
 export const PatchQuery = Type.Object(
-  { offset: Type.Optional(ElementIndex), merge: Type.Optional(MergeName) },
+  { offset: Type.Optional(Position), merge: Type.Optional(MergeName) },
   CLOSED,
 )
 export const NoQuery = Type.Object({}, CLOSED)
