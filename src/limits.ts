@@ -199,3 +199,5 @@ export const CORS_MAX_AGE_SECONDS = 600
 export const JSON_PIECE_ELEMENTS = 65_536
 /** How long a stopping server waits for requests that are under way. */
 export const STOP_GRACE_MS = 10_000
+/** And for a request, or more of one, on a connection that has none under way. */
+export const STOP_ARRIVAL_GRACE_MS = 250

@@ -2,8 +2,8 @@
  * The server process: opens the bus, listens, and stops in order.
  *
  * Invariants: standard output has one line, when the server is ready; everything else goes to standard error. SIGTERM and SIGINT:
- * no new connections, what is under way is answered, WebSockets are closed with 1001, the log is closed, exit 0. A second
- * signal exits at once; the log is as safe as after a crash.
+ * no new connections, what has been sent is answered, WebSockets are closed with 1001, the log is closed, exit 0; who sends
+ * nothing does not hold it up. A second signal exits at once; the log is as safe as after a crash.
  */
 import type { FastifyBaseLogger } from 'fastify'
 import { type Logger, pino } from 'pino'

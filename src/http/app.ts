@@ -11,6 +11,7 @@ import { VERSION } from '../engine/version.js'
 import { HTTP_BODY_MAX_BYTES, HTTP_PARAM_MAX_LENGTH } from '../limits.js'
 import { hubOf } from '../stream/hub.js'
 import { asyncApiRoute } from './asyncapi.js'
+import { trackConnections } from './connections.js'
 import type { App, AppContext } from './context.js'
 import { answerPreflight, nameOrigin } from './cors.js'
 import { type Guard, loopbackGuard, NO_ORIGINS } from './guard.js'
@@ -80,12 +81,13 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     })
     dataRoutes(scope, context)
   })
+  const connections = trackConnections(app.server)
   const stream = attachStream(app.server, context, app.log, options.pingIntervalMs)
   await app.ready()
   const close = async (): Promise<void> => {
     context.isStopping = true
     endEvents()
-    await stream.close()
+    await Promise.all([stream.close(), connections.stop()])
     await app.close()
   }
   return { app, stream, close }
@@ -98,6 +100,8 @@ function createFastify(logger: FastifyBaseLogger | undefined): App {
     // One logger for all requests: a child each costs more than the rest of a small request.
     childLoggerFactory: (parent) => parent,
     bodyLimit: HTTP_BODY_MAX_BYTES,
+    // What a stopping server still takes it answers; the framework's own refusal is not of the table.
+    return503OnClosing: false,
     routerOptions: { maxParamLength: HTTP_PARAM_MAX_LENGTH },
     frameworkErrors: (error, request, reply) => {
       void handleError(error, request, reply)

@@ -15,7 +15,7 @@ const DETAIL_MAX_CHARS = 300
 
 /** Answers a request with an error. */
 export function sendProblem(reply: FastifyReply, error: MmsbError): FastifyReply {
-  if (error.code === 'OVERLOADED') void reply.header('retry-after', RETRY_AFTER_SECONDS)
+  if (error.status === 503) void reply.header('retry-after', RETRY_AFTER_SECONDS)
   if (error.code === 'RANGE_NOT_SATISFIABLE' && typeof error.extra?.bytes === 'number') {
     void reply.header('content-range', `bytes */${error.extra.bytes}`)
   }
