@@ -52,6 +52,11 @@ export const ERRORS = {
     title: 'No such route or object',
     hint: 'GET /openapi.json lists the routes.',
   },
+  REQUEST_TIMEOUT: {
+    status: 408,
+    title: 'The request took too long to arrive',
+    hint: 'Send it again, without pauses.',
+  },
   PAGE_EXISTS: {
     status: 409,
     title: 'A page of this name with another definition exists',
@@ -101,6 +106,11 @@ export const ERRORS = {
     status: 422,
     title: 'Shapes or dtypes do not go together',
     hint: 'The detail names the axes; docs/OPS.md gives each op its shape rule.',
+  },
+  HEADERS_TOO_LARGE: {
+    status: 431,
+    title: 'The request line and headers are larger than the limit',
+    hint: 'Ask for fewer pages at a time; what is long belongs in a body.',
   },
   INTERNAL: {
     status: 500,

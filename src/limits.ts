@@ -146,6 +146,10 @@ export const HTTP_DEFAULT_PORT = 7411
 /** Pages that one request may create. */
 export const PAGES_AT_ONCE_MAX = 65_536
 export const HTTP_BODY_MAX_BYTES = 64 * 1024 ** 2
+/** Request line and headers. */
+export const HTTP_HEADERS_MAX_BYTES = 16 * 1024
+/** How long a client whose request could not be read may go on sending, so that it reads the answer. */
+export const HTTP_ERROR_LINGER_MS = 1_000
 /** Path parameters above this are not even looked at. */
 export const HTTP_PARAM_MAX_LENGTH = 1_024
 export const STREAM_MESSAGE_MAX_BYTES = 16 * 1024 ** 2

@@ -5,13 +5,15 @@
  * leaves is an answer of theirs or a problem document; a request costs no work that could be done once at start.
  */
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import Fastify, { type FastifyBaseLogger, LogController } from 'fastify'
+import Fastify, { type FastifyBaseLogger, type FastifyRequest, LogController } from 'fastify'
 import type { Bus } from '../engine/bus.js'
 import { VERSION } from '../engine/version.js'
-import { HTTP_BODY_MAX_BYTES, HTTP_PARAM_MAX_LENGTH } from '../limits.js'
+import { MmsbError } from '../errors.js'
+import { HTTP_BODY_MAX_BYTES, HTTP_HEADERS_MAX_BYTES, HTTP_PARAM_MAX_LENGTH } from '../limits.js'
 import { hubOf } from '../stream/hub.js'
 import { asyncApiRoute } from './asyncapi.js'
-import { trackConnections } from './connections.js'
+import { answerClientError, answerOddities } from './client-errors.js'
+import { type Connections, trackConnections } from './connections.js'
 import type { App, AppContext } from './context.js'
 import { answerPreflight, nameOrigin } from './cors.js'
 import { type Guard, loopbackGuard, NO_ORIGINS } from './guard.js'
@@ -49,14 +51,16 @@ export interface MmsbApp {
   close(): Promise<void>
 }
 
+const NO_HOST = new MmsbError('INVALID_REQUEST', 'headers: HTTP/1.1 needs Host')
+
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildApp(options: AppOptions): Promise<MmsbApp> {
-  const app = createFastify(options.logger)
+  const { app, connections } = createFastify(options.logger)
   const { allowedOrigins = NO_ORIGINS } = options
   const guard = options.guard ?? loopbackGuard('127.0.0.1', () => boundPort(app), allowedOrigins)
   const context: AppContext = { bus: options.bus, hub: hubOf(options.bus), guard, isStopping: false }
   app.addHook('onRequest', (request, reply, next) => {
-    const refused = guard(request.headers)
+    const refused = lacksHost(request) ? NO_HOST : guard(request.headers)
     const { origin } = request.headers
     const isNamed = origin !== undefined && allowedOrigins.has(origin)
     if (isNamed) nameOrigin(reply, origin)
@@ -81,7 +85,6 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     })
     dataRoutes(scope, context)
   })
-  const connections = trackConnections(app.server)
   const stream = attachStream(app.server, context, app.log, options.pingIntervalMs)
   await app.ready()
   const close = async (): Promise<void> => {
@@ -93,7 +96,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   return { app, stream, close }
 }
 
-function createFastify(logger: FastifyBaseLogger | undefined): App {
+function createFastify(logger: FastifyBaseLogger | undefined): { app: App; connections: Connections } {
   const app = Fastify({
     ...(logger === undefined ? {} : { loggerInstance: logger }),
     logController: new LogController({ disableRequestLogging: true }),
@@ -102,6 +105,10 @@ function createFastify(logger: FastifyBaseLogger | undefined): App {
     bodyLimit: HTTP_BODY_MAX_BYTES,
     // What a stopping server still takes it answers; the framework's own refusal is not of the table.
     return503OnClosing: false,
+    // One without Host gets a problem document, below.
+    http: { maxHeaderSize: HTTP_HEADERS_MAX_BYTES, requireHostHeader: false },
+    clientErrorHandler: (error, socket) =>
+      answerClientError(error, socket, connections.responseOwedOn(socket)),
     routerOptions: { maxParamLength: HTTP_PARAM_MAX_LENGTH },
     frameworkErrors: (error, request, reply) => {
       void handleError(error, request, reply)
@@ -111,8 +118,14 @@ function createFastify(logger: FastifyBaseLogger | undefined): App {
   app.setValidatorCompiler(validatorCompiler)
   app.setErrorHandler(handleError)
   app.setNotFoundHandler(handleNotFound)
-  return app
+  answerOddities(app.server)
+  const connections = trackConnections(app.server)
+  return { app, connections }
 }
+
+/** RFC 9112, 3.2. */
+const lacksHost = ({ headers, raw }: FastifyRequest): boolean =>
+  headers.host === undefined && raw.httpVersion === '1.1'
 
 /** The port the app listens on; undefined before it does. */
 export function boundPort(app: App): number | undefined {

@@ -24,6 +24,8 @@ interface Connection {
 }
 
 export interface Connections {
+  /** The answer that the newest request of a connection still waits for. */
+  responseOwedOn(socket: Duplex): ServerResponse | null
   /** Stops listening; resolves when every connection has ended. Who reads no answer can make this long. */
   stop(): Promise<void>
 }
@@ -91,7 +93,7 @@ export function trackConnections(server: Server): Connections {
   // Before the request is handled: it may be answered at once.
   server.prependListener('request', onRequest)
   server.on('upgrade', (_request, socket) => open.delete(socket))
-  return { stop }
+  return { stop, responseOwedOn: (socket) => open.get(socket)?.response ?? null }
 }
 
 /** Whether nothing more is to be expected of a connection. */

@@ -4,6 +4,7 @@
  * Invariants: the body is built from an MmsbError alone; an exception that is none becomes INTERNAL, goes to the log
  * whole and tells the client nothing of itself.
  */
+import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { MmsbError, problemOf } from '../errors.js'
 import { HTTP_BODY_MAX_BYTES, NAME_MAX_LENGTH, RETRY_AFTER_SECONDS } from '../limits.js'
@@ -21,6 +22,20 @@ export function sendProblem(reply: FastifyReply, error: MmsbError): FastifyReply
   }
   const problem = problemOf(error)
   return reply.code(problem.status).header('content-type', PROBLEM_TYPE).send(JSON.stringify(problem))
+}
+
+/** An error as the whole answer on a connection that ends with it. */
+export function rawProblem(error: MmsbError): string {
+  const problem = problemOf(error)
+  const body = JSON.stringify(problem)
+  const lines = [
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`,
+    `content-type: ${PROBLEM_TYPE}`,
+    `content-length: ${Buffer.byteLength(body)}`,
+    'connection: close',
+    ...(problem.status === 503 ? [`retry-after: ${RETRY_AFTER_SECONDS}`] : []),
+  ]
+  return `${lines.join('\r\n')}\r\n\r\n${body}`
 }
 
 /** Fastify's error handler: also gets what Fastify itself throws while it reads a request. */

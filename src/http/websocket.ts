@@ -4,21 +4,20 @@
  * Handshakes are answered here rather than by a plugin of the framework, so that a refusal is a problem document like any other
  * and plain requests run no hook on account of them.
  */
-import { type IncomingMessage, type Server, STATUS_CODES } from 'node:http'
+import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { FastifyBaseLogger } from 'fastify'
 import { WebSocket, WebSocketServer } from 'ws'
-import { MmsbError, problemOf } from '../errors.js'
+import { MmsbError } from '../errors.js'
 import {
-  RETRY_AFTER_SECONDS,
   STREAM_CONNECTIONS_MAX,
   STREAM_GOODBYE_MS,
   STREAM_MESSAGE_MAX_BYTES,
   STREAM_PING_INTERVAL_MS,
 } from '../limits.js'
 import type { AppContext } from './context.js'
-import { PROBLEM_TYPE } from './problem.js'
+import { rawProblem } from './problem.js'
 import { divert } from './small-messages.js'
 import { SocketSink } from './socket-sink.js'
 import { StreamSession } from './stream-session.js'
@@ -143,17 +142,8 @@ function refusalOf(request: IncomingMessage, context: AppContext, sessionCount: 
 
 /** Answers an upgrade request with a problem document. */
 function refuse(socket: Duplex, error: MmsbError): void {
-  const problem = problemOf(error)
-  const body = JSON.stringify(problem)
-  const lines = [
-    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`,
-    `content-type: ${PROBLEM_TYPE}`,
-    `content-length: ${Buffer.byteLength(body)}`,
-    'connection: close',
-    ...(error.code === 'OVERLOADED' ? [`retry-after: ${RETRY_AFTER_SECONDS}`] : []),
-  ]
   socket.once('finish', () => socket.destroy())
-  socket.end(`${lines.join('\r\n')}\r\n\r\n${body}`)
+  socket.end(rawProblem(error))
 }
 
 /** Answers what a session has under way, then closes it; a client that does not answer the farewell is cut off. */

@@ -1,9 +1,10 @@
 /** Every error code of the table, provoked over HTTP by what a user could do; and that none gives away more than it should. */
+import { connect } from 'node:net'
 import t from 'tap'
 import { ERRORS, type ErrorCode } from '../../src/errors.js'
 import { HTTP_BODY_MAX_BYTES, QUEUE_MAX_BYTES } from '../../src/limits.js'
 import { Process } from '../cli/process.js'
-import { type Answer, isProblem, type Served, SOURCE, serve } from './helpers.js'
+import { type Answer, isProblem, listen, type Served, SOURCE, serve } from './helpers.js'
 
 type Test = Parameters<typeof serve>[0]
 
@@ -24,6 +25,24 @@ async function withPages(t: Test): Promise<Served> {
 
 type Provocation = (served: Served, t: Test) => Promise<Answer>
 
+/** All that a connection is told that sends these bytes and does not hang up. */
+async function told(port: number, bytes: string): Promise<Buffer> {
+  const socket = connect(port, '127.0.0.1')
+  socket.write(bytes)
+  const chunks: Buffer[] = []
+  for await (const chunk of socket) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks)
+}
+
+/** The same, where it is one answer. */
+async function answerTo(port: number, bytes: string): Promise<Answer> {
+  const raw = await told(port, bytes)
+  const [head = '', body = ''] = raw.toString().split('\r\n\r\n')
+  const [start = '', ...fields] = head.split('\r\n')
+  const headers = Object.fromEntries(fields.map((field) => field.toLowerCase().split(': ')))
+  return { status: Number(start.split(' ')[1]), headers, body: JSON.parse(body), raw }
+}
+
 const PROVOKED: Partial<Record<ErrorCode, Provocation>> = {
   INVALID_REQUEST: ({ call }) => call('PUT', '/v1/pages/new', { ...SOURCE, colour: 'red' }),
   INVALID_DELTA: ({ call }) => call('PATCH', '/v1/pages/a/data', { values: ['x'] }),
@@ -39,6 +58,19 @@ const PROVOKED: Partial<Record<ErrorCode, Provocation>> = {
   EPOCH_COMPACTED: ({ call }) => call('GET', '/v1/pages/a/data?epoch=1'),
   PRECONDITION_FAILED: ({ call }) =>
     call('PATCH', '/v1/pages/a/data', { values: [1] }, { 'if-match': '"v99"' }),
+  REQUEST_TIMEOUT: async (served) => {
+    const { port } = await listen(served)
+    // What the timer of Node does after a minute.
+    served.server.app.server.once('connection', (socket) => {
+      const error = Object.assign(new Error('Request timeout'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' })
+      served.server.app.server.emit('clientError', error, socket)
+    })
+    return answerTo(port, 'GET /livez')
+  },
+  HEADERS_TOO_LARGE: async (served) => {
+    const { port } = await listen(served)
+    return answerTo(port, `GET /v1/read?pages=${'x'.repeat(1_000_000)} HTTP/1.1\r\nHost: localhost\r\n\r\n`)
+  },
   PAYLOAD_TOO_LARGE: ({ call }) =>
     call('PUT', '/v1/pages/a/data', Buffer.alloc(0), { 'content-length': String(HTTP_BODY_MAX_BYTES + 1) }),
   RANGE_NOT_SATISFIABLE: ({ call }) => call('GET', '/v1/pages/a/data', undefined, { range: 'bytes=99-' }),
@@ -133,6 +165,41 @@ t.test('errors inside the server are logged whole, errors of clients are not', a
   }
   isProblem(t, await call('GET', '/v1/graph'), 'INTERNAL')
   t.match(logged, [{ err: { message: 'broken', stack: String } }])
+})
+
+t.test('what is no request: a problem document, and the end of the connection', async (t) => {
+  const served = await withPages(t)
+  const { port } = await listen(served)
+  const patch = 'PATCH /v1/pages/a/data HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
+  const cases: Record<string, ErrorCode> = {
+    'nonsense\r\n\r\n': 'INVALID_REQUEST',
+    'GET / HTTP/9.9\r\n\r\n': 'INVALID_REQUEST',
+    'FLY /v1/pages HTTP/1.1\r\nHost: localhost\r\n\r\n': 'INVALID_REQUEST',
+    'CONNECT /v1/pages HTTP/1.1\r\nHost: localhost\r\n\r\n': 'INVALID_REQUEST',
+    'GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n': 'INVALID_REQUEST',
+    [`${patch}Content-Length: abc\r\n\r\n`]: 'INVALID_REQUEST',
+    [`${patch}Transfer-Encoding: chunked\r\n\r\nzz\r\n`]: 'INVALID_REQUEST',
+    [`${patch}X: ${'x'.repeat(100_000)}\r\n\r\n`]: 'HEADERS_TOO_LARGE',
+  }
+  for (const [bytes, code] of Object.entries(cases)) {
+    const answer = await answerTo(port, bytes)
+    isProblem(t, answer, code, bytes.slice(0, 200))
+    t.match(answer.headers, { connection: 'close' })
+  }
+  const expecting = `${patch}Connection: close\r\nExpect: miracles\r\nContent-Length: 14\r\n\r\n{"values":[1]}`
+  t.match(await answerTo(port, expecting), { status: 200 }, 'an expectation nobody knows is ignored')
+})
+
+t.test('nonsense behind a request does not take the place of its answer', async (t) => {
+  const served = await withPages(t)
+  const { port } = await listen(served)
+  const body = '{"values":[1]}'
+  const head = `PATCH /v1/pages/a/data HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}`
+  const raw = await told(port, `${head}\r\n\r\n${body}nonsense\r\n\r\n`)
+  const [first, second, ...others] = raw.toString().split(/(?=HTTP\/1\.1 )/)
+  t.match(first, /^HTTP\/1\.1 200 /)
+  t.match(second, /^HTTP\/1\.1 400 /)
+  t.same(others, [])
 })
 
 t.test('requests that no route takes', async (t) => {
