@@ -33,10 +33,23 @@ export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, http
   const where = httpPart === 'querystring' ? 'query' : httpPart === 'params' ? 'path' : 'body'
   const coerce = httpPart === 'querystring' || httpPart === 'params' ? coercerOf(schema) : undefined
   return (value: unknown) => {
+    if (where === 'body' && isMissing(value))
+      return { error: missingBody('is missing, or null; must be object') }
     const candidate = coerce === undefined ? value : coerce(value as Record<string, unknown>)
     if (compiled.Check(candidate)) return { value: candidate }
     return { error: refusal(compiled.Errors(candidate), candidate, where) }
   }
+}
+
+/** The framework hands over null where there is no body. */
+const isMissing = (body: unknown): boolean => body === undefined || body === null
+
+const missingBody = (what: string): MmsbError => new MmsbError('INVALID_REQUEST', `body: ${what}`)
+
+/** A body chosen by content-type is not checked where there is no content. @throws MmsbError INVALID_REQUEST */
+export function presentBody(body: unknown): unknown {
+  if (isMissing(body)) throw missingBody('is missing')
+  return body
 }
 
 const isBinary = (schema: object): boolean => 'format' in schema && schema.format === 'binary'

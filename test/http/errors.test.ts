@@ -202,6 +202,38 @@ t.test('nonsense behind a request does not take the place of its answer', async 
   t.same(others, [])
 })
 
+t.test('a content-type without a body is no body', async (t) => {
+  const { call, bus } = await serve(t)
+  const json = { 'content-type': 'application/json' }
+  await bus.create('a', { dtype: 'f32', shape: [4] })
+  await call('PUT', '/v1/functions/f', { params: ['x'], expr: 'x' })
+  for (const [method, url] of [
+    ['DELETE', '/v1/pages/a'],
+    ['DELETE', '/v1/functions/f'],
+    ['GET', '/v1/status'],
+  ] as const) {
+    t.equal((await call(method, url, undefined, json)).status, 200, `${method} ${url}`)
+  }
+  const durable = await serve(t, { dataDir: t.testdir() })
+  t.equal((await durable.call('POST', '/v1/checkpoints', undefined, json)).status, 201)
+  t.match((await durable.call('POST', '/v1/verify', undefined, json)).body, { ok: true })
+  await durable.bus.create('a', { dtype: 'f32', shape: [4] })
+  for (const [method, url] of [
+    ['PUT', '/v1/pages/b'],
+    ['PATCH', '/v1/pages/a/data'],
+    ['PUT', '/v1/pages/a/data'],
+    ['POST', '/v1/transactions'],
+    ['POST', '/v1/whatif'],
+    ['PUT', '/v1/functions/f'],
+  ] as const) {
+    for (const headers of [{}, json]) {
+      const answer = await durable.call(method, url, undefined, headers)
+      isProblem(t, answer, 'INVALID_REQUEST', `${method} ${url}`)
+      t.match(answer.body.detail, /^body: is missing/)
+    }
+  }
+})
+
 t.test('requests that no route takes', async (t) => {
   const { call, inject } = await withPages(t)
   isProblem(t, await call('DELETE', '/v1/status'), 'NOT_FOUND')

@@ -29,6 +29,7 @@ import {
   WholePageBody,
   WriteAnswer,
 } from '../schemas/data.js'
+import { presentBody } from '../validation.js'
 import { answerWith, idempotencyKey, WRITE_PROBLEMS } from '../writes.js'
 
 const OCTETS = 'application/octet-stream'
@@ -296,12 +297,6 @@ export function dataRoutes(app: App, context: AppContext): void {
 }
 
 const NO_OPTIONS: WriteOptions = {}
-
-/** A schema chosen by content-type checks nothing where there is no content. */
-function presentBody(body: unknown): unknown {
-  if (body !== undefined && body !== null) return body
-  throw new MmsbError('INVALID_REQUEST', 'the body is missing')
-}
 
 function elementRange(page: PageShape, query: DataQueryValues): { offset: number; count: number } {
   const { offset = 0 } = query
