@@ -211,7 +211,10 @@ function describeEpoch(view: EpochView): Omit<EpochInfo, 'digest'> {
 function opOf(view: EpochView, command: Command): EpochOp | undefined {
   switch (command.type) {
     case COMMAND_DELTA:
-      return { ...decodeDeltaForJson(command), page: view.name(command.pageId) }
+      return {
+        ...decodeDeltaForJson(command, view.page(command.pageId)?.elements),
+        page: view.name(command.pageId),
+      }
     case COMMAND_CREATE_PAGE: {
       const { name, dtype, shape, location, kind } = command
       const base = { op: 'create', page: name, dtype, shape: [...shape], location } as const

@@ -4,6 +4,7 @@
  */
 import type { TSchema } from 'typebox'
 import type { App } from './context.js'
+import { withNulls } from './nulls.js'
 import { CLIENT_MESSAGES, SERVER_MESSAGES } from './schemas/stream-messages.js'
 import { BINARY_PROTOCOL, JSON_PROTOCOL, STREAM_PATH } from './websocket.js'
 
@@ -52,10 +53,13 @@ export function asyncApiOf(version: string, host: string): object {
     components: {
       messages: {
         ...Object.fromEntries(
-          Object.entries({ ...CLIENT_MESSAGES, ...SERVER_MESSAGES }).map(([name, payload]) => [
+          Object.entries(CLIENT_MESSAGES).map(([name, payload]) => [
             name,
-            jsonMessage(name, payload),
+            jsonMessage(name, withNulls(payload)),
           ]),
+        ),
+        ...Object.fromEntries(
+          Object.entries(SERVER_MESSAGES).map(([name, payload]) => [name, jsonMessage(name, payload)]),
         ),
         [FRAMES.name]: binaryMessage(FRAMES),
         [BINARY.name]: binaryMessage(BINARY),

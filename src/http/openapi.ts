@@ -10,6 +10,7 @@ import type { RouteOptions } from 'fastify'
 import type { TSchema } from 'typebox'
 import { ERRORS, type ErrorCode } from '../errors.js'
 import type { App } from './context.js'
+import { withNulls } from './nulls.js'
 import { Problem } from './schemas/common.js'
 
 declare module 'fastify' {
@@ -76,6 +77,7 @@ function documented(schema: RouteSchema, config: Config): RouteSchema {
   if (schema.hide === true) return schema
   return {
     ...schema,
+    ...(schema.body === undefined ? {} : { body: documentedBody(schema.body as TSchema & Bodies) }),
     ...(config.headers === undefined ? {} : { headers: headerSchema(config.headers) }),
     response: {
       ...describedAnswers(schema.response as Record<string, object> | undefined, config.answers ?? {}),
@@ -83,6 +85,20 @@ function documented(schema: RouteSchema, config: Config): RouteSchema {
       ...problemAnswers([...COMMON_PROBLEMS, ...(config.problems ?? [])]),
     },
   }
+}
+
+interface Bodies {
+  readonly content?: Readonly<Record<string, { readonly schema: TSchema }>>
+}
+
+/** The body as it may be sent: see nulls.ts. */
+function documentedBody(body: TSchema & Bodies): object {
+  if (body.content === undefined) return withNulls(body)
+  const entries = Object.entries(body.content).map(([type, { schema }]) => [
+    type,
+    { schema: withNulls(schema) },
+  ])
+  return { content: Object.fromEntries(entries) }
 }
 
 const headerSchema = (headers: Readonly<Record<string, string>>): object => ({

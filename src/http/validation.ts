@@ -1,13 +1,15 @@
 /**
  * Checks requests and messages against the schemas, compiled once at start.
  *
- * Invariants: nothing is removed, defaulted or coerced in a body; path and query string, being text, are turned into the
- * integers and booleans its schema names, and only when the text is exactly one. A failure names the field.
+ * Invariants: nothing is defaulted or coerced in a body, and nothing removed but the nulls of nulls.ts; path and query string,
+ * being text, are turned into the integers and booleans its schema names, and only when the text is exactly one. A failure names
+ * the field.
  */
 import type { FastifySchemaCompiler } from 'fastify'
 import type { TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { MmsbError } from '../errors.js'
+import { nullDropper } from './nulls.js'
 
 interface SchemaError {
   readonly keyword: string
@@ -19,25 +21,37 @@ interface SchemaError {
 
 /** A compiled check: returns the value when it fits, else throws INVALID_REQUEST naming the field. `where` leads the detail. */
 export function compileCheck<T>(schema: TSchema, where: string): (value: unknown) => T {
-  const compiled = Compile(schema)
+  const check = compiledCheck(schema, where)
   return (value) => {
-    if (compiled.Check(value)) return value as T
-    throw refusal(compiled.Errors(value), value, where)
+    const checked = check(value)
+    if ('error' in checked) throw checked.error
+    return checked.value as T
   }
 }
 
 /** Fastify's validator compiler over the same checks. */
 export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {
   if (isBinary(schema) || httpPart === 'headers') return () => true
-  const compiled = Compile(schema)
   const where = httpPart === 'querystring' ? 'query' : httpPart === 'params' ? 'path' : 'body'
   const coerce = httpPart === 'querystring' || httpPart === 'params' ? coercerOf(schema) : undefined
-  return (value: unknown) => {
-    if (where === 'body' && isMissing(value))
-      return { error: missingBody('is missing, or null; must be object') }
-    const candidate = coerce === undefined ? value : coerce(value as Record<string, unknown>)
-    if (compiled.Check(candidate)) return { value: candidate }
-    return { error: refusal(compiled.Errors(candidate), candidate, where) }
+  const check = compiledCheck(schema, where)
+  if (coerce !== undefined) return (value: unknown) => check(coerce(value as Record<string, unknown>))
+  return (value: unknown) =>
+    where === 'body' && isMissing(value)
+      ? { error: missingBody('is missing, or null; must be object') }
+      : check(value)
+}
+
+type Checked = { readonly value: unknown } | { readonly error: MmsbError }
+
+function compiledCheck(schema: TSchema, where: string): (value: unknown) => Checked {
+  const compiled = Compile(schema)
+  const dropNulls = nullDropper(schema)
+  return (given) => {
+    if (compiled.Check(given)) return { value: given }
+    const value = dropNulls(given)
+    if (value !== given && compiled.Check(value)) return { value }
+    return { error: refusal(compiled.Errors(value), value, where) }
   }
 }
 

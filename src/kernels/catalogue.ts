@@ -153,14 +153,16 @@ function parameterNames(op: Op): string[] {
 }
 
 function parametersOf(derive: Derivation, op: Op): Fields {
-  const { op: _, inputs: __, ...fields } = derive
+  const { op: _, inputs: __, ...given } = derive
   const known = parameterNames(op)
-  for (const name of Object.keys(fields)) {
+  for (const name of Object.keys(given)) {
     if (!known.includes(name)) {
       const list = known.length === 0 ? 'none' : known.join(', ')
       throw invalidRequest(`${op.name} has no parameter '${name.slice(0, 80)}'; its parameters: ${list}`)
     }
   }
+  // null: left out.
+  const fields = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null))
   for (const name of op.parameters) {
     if (!name.endsWith('?') && fields[name] === undefined) throw invalidRequest(`${op.name} needs ${name}`)
   }

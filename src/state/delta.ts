@@ -244,7 +244,7 @@ function checkBoolValues(delta: DeltaHeader): void {
 
 // ---- for people -------------------------------------------------------------------------------------------------------
 
-/** A delta as /v1/epochs shows it. `mask`: base64; with `offset` where the mask does not begin at element 0. */
+/** A delta as /v1/epochs shows it. `mask`: base64, of the whole page. */
 export interface DeltaJson {
   readonly page: number
   readonly offset?: number
@@ -254,8 +254,12 @@ export interface DeltaJson {
   readonly merge: Merge
 }
 
-/** The op that made a delta command, with the page by id. The delta is one that validateDelta let through. */
-export function decodeDeltaForJson(delta: DeltaHeader): DeltaJson {
+/**
+ * The op that made a delta command, with the page by id; written again it does the same. The delta is one that validateDelta
+ * let through to a page of `elements` (undefined: one that its mask covers). A mask that covers a part of the page, which JSON
+ * has no room for, is shown as the indices it stands for.
+ */
+export function decodeDeltaForJson(delta: DeltaHeader, elements?: number): DeltaJson {
   const page = delta.pageId
   const values = valuesToJson(dtypeOfCode(delta.dtypeCode)!, deltaValues(delta))
   const merge = MERGES[delta.merge]!
@@ -270,10 +274,10 @@ export function decodeDeltaForJson(delta: DeltaHeader): DeltaJson {
   }
   if (delta.kind === DELTA_MASKED) {
     const bits = delta.encoding === MASK_RUNS ? expandRuns(delta) : maskBytes(delta)
+    if (delta.elementOffset !== 0 || delta.count !== (elements ?? delta.count))
+      return { page, indices: indicesOf(bits, delta.elementOffset), values, merge }
     const mask = Buffer.from(bits.buffer, bits.byteOffset, bits.length).toString('base64')
-    return delta.elementOffset === 0
-      ? { page, mask, values, merge }
-      : { page, offset: delta.elementOffset, mask, values, merge }
+    return { page, mask, values, merge }
   }
   return { page, offset: delta.elementOffset, values, merge }
 }
@@ -284,6 +288,14 @@ export function deltaValues(delta: DeltaHeader): TypedArray {
   const { bytes } = delta.frame
   const at = delta.payloadOffset + delta.payloadLength - delta.valueCount * info.sizeBytes
   return info.view(bytes.buffer, bytes.byteOffset + at, delta.valueCount)
+}
+
+function indicesOf(bits: Uint8Array, first: number): number[] {
+  const indices: number[] = []
+  eachRun(bits, (start, end) => {
+    for (let i = start; i < end; i++) indices.push(first + i)
+  })
+  return indices
 }
 
 function expandRuns(delta: DeltaHeader): Uint8Array {

@@ -159,7 +159,7 @@ t.test('a definition that is wrong is refused by name of the field', async (t) =
     [{ dtype: 'f32', shape: Array(9).fill(1) }, /shape/],
     [{ dtype: 'f32', shape: [65536, 65536] }, /shape|elements|bytes/],
     [{ dtype: 'f32', shape: [1], location: 'moon' }, /location/],
-    [{ dtype: 'f32', shape: [1], fill: null }, /fill/],
+    [{ dtype: 'f32', shape: [1], fill: [0] }, /fill/],
     [{ dtype: 'f32', shape: [1], fill: [1] }, /fill/],
     [{ derive: { op: 'map', inputs: { a: 'a' }, expr: 'a' }, fill: 1 }, /unknown field "fill"/],
     [{ derive: { op: 'map', inputs: { a: 'a' }, expr: 'a' }, dtype: 'x' }, /dtype/],

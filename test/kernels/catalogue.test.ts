@@ -238,7 +238,6 @@ t.test('bad definitions: each with its code and what is wrong', async (t) => {
       /^INVALID_REQUEST fn is "median"; it must be one of sum, prod/,
     ],
     [{ op: 'reduce', inputs: x, fn: 'sum', axes: 1 }, /^INVALID_REQUEST axes must be an array/],
-    [{ op: 'reduce', inputs: x, fn: 'sum', axes: [] }, /^INVALID_REQUEST axes is empty/],
     [{ op: 'reduce', inputs: x, fn: 'sum', axes: [0, -2] }, /^INVALID_REQUEST axes names axis 0 twice/],
     [
       { op: 'reduce', inputs: x, fn: 'sum', axes: [2] },
@@ -281,7 +280,7 @@ t.test('bad definitions: each with its code and what is wrong', async (t) => {
     [{ op: 'quantile', inputs: x, q: 1.5 }, /^INVALID_REQUEST q is 1.5; it must be a number from 0 to 1/],
     [{ op: 'quantile', inputs: x, q: Number.NaN }, /^INVALID_REQUEST q is null/],
     [{ op: 'quantile', inputs: x, q: '0.5' }, /^INVALID_REQUEST q is "0.5"/],
-    [{ op: 'quantile', inputs: x, q: 0.5, axis: null }, /^INVALID_REQUEST axis must be an integer/],
+    [{ op: 'quantile', inputs: x, q: 0.5, axis: '0' }, /^INVALID_REQUEST axis must be an integer/],
     [
       { op: 'quantile', inputs: { x: 'empty' }, q: 0.5 },
       /^SHAPE_MISMATCH quantile needs at least one element: x \(empty\) \[0, 3\] has no elements/,
@@ -504,7 +503,7 @@ t.test('a definition that does not fit its pages is refused', async (t) => {
   )
   t.match(
     check(reduce!, (_, block) => block.setUint32(4, 0, true)),
-    /axes is empty/,
+    /names no axis/,
   )
   t.match(
     check(reduce!, (_, block) => block.setUint32(4, 256, true)),

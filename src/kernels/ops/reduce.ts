@@ -72,8 +72,10 @@ function reducedShape(shape: readonly number[], axes: readonly number[], keepdim
     : shape.filter((_, axis) => !axes.includes(axis))
 }
 
+/** None, or no list of them: all. */
 function readAxes(axes: unknown, x: OpInput): number[] {
-  return axes === undefined ? x.shape.map((_, axis) => axis) : normalizeAxes(axes, x)
+  const named = axes === undefined ? [] : normalizeAxes(axes, x)
+  return named.length === 0 ? x.shape.map((_, axis) => axis) : named
 }
 
 export const reduceOp = defineOp<ReduceParams>({
@@ -90,7 +92,7 @@ export const reduceOp = defineOp<ReduceParams>({
   }),
   infer: ({ fn, axes, keepdims }, [x]) => {
     if (axes.length === 0 && x!.shape.length > 0) {
-      throw invalidRequest('axes is empty; leave it out to reduce over all axes')
+      throw invalidRequest('the parameter block names no axis')
     }
     for (const axis of axes) checkBlockAxis(axis, x!)
     const empty = axes.find((axis) => x!.shape[axis] === 0)
