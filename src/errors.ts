@@ -52,6 +52,11 @@ export const ERRORS = {
     title: 'No such route or object',
     hint: 'GET /openapi.json lists the routes.',
   },
+  METHOD_NOT_ALLOWED: {
+    status: 405,
+    title: 'The path does not take this method',
+    hint: 'The header Allow lists those it takes.',
+  },
   REQUEST_TIMEOUT: {
     status: 408,
     title: 'The request took too long to arrive',

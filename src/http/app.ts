@@ -17,8 +17,9 @@ import { type Connections, trackConnections } from './connections.js'
 import type { App, AppContext } from './context.js'
 import { answerPreflight, nameOrigin } from './cors.js'
 import { type Guard, loopbackGuard, NO_ORIGINS } from './guard.js'
+import { answerUntaken } from './methods.js'
 import { registerOpenApi } from './openapi.js'
-import { handleError, handleNotFound, sendProblem } from './problem.js'
+import { handleError, sendProblem } from './problem.js'
 import { dataRoutes } from './routes/data.js'
 import { eventRoutes } from './routes/events.js'
 import { functionRoutes } from './routes/functions.js'
@@ -59,13 +60,17 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   const { allowedOrigins = NO_ORIGINS } = options
   const guard = options.guard ?? loopbackGuard('127.0.0.1', () => boundPort(app), allowedOrigins)
   const context: AppContext = { bus: options.bus, hub: hubOf(options.bus), guard, isStopping: false }
+  const answerOther = answerUntaken(app)
   app.addHook('onRequest', (request, reply, next) => {
     const refused = lacksHost(request) ? NO_HOST : guard(request.headers)
     const { origin } = request.headers
     const isNamed = origin !== undefined && allowedOrigins.has(origin)
     if (isNamed) nameOrigin(reply, origin)
     if (refused !== null) void sendProblem(reply, refused)
-    else if (!(isNamed && answerPreflight(request, reply))) next()
+    else if (isNamed && answerPreflight(request, reply)) return
+    // Before its body is read: nobody wants it.
+    else if (request.is404) answerOther(request, reply)
+    else next()
   })
   await registerOpenApi(app, VERSION)
   asyncApiRoute(app, VERSION)
@@ -123,7 +128,6 @@ function createFastify(logger: FastifyBaseLogger | undefined): { app: App; conne
   })
   app.setValidatorCompiler(validatorCompiler)
   app.setErrorHandler(handleError)
-  app.setNotFoundHandler(handleNotFound)
   answerOddities(app.server)
   const connections = trackConnections(app.server)
   return { app, connections }

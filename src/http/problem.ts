@@ -48,11 +48,8 @@ export function handleError(error: unknown, request: FastifyRequest, reply: Fast
   )
 }
 
-export function handleNotFound(request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  return sendProblem(reply, new MmsbError('NOT_FOUND', `no route ${request.method} ${pathOf(request.url)}`))
-}
-
-const pathOf = (url: string): string => url.split('?', 1)[0]!.slice(0, 200)
+/** The path of a URL, without its query. */
+export const pathOf = (url: string): string => url.split('?', 1)[0]!
 
 /** The MmsbError that says what `error` means to a client; `onInternal` gets what we did not foresee. */
 export function toMmsbError(error: unknown, onInternal: (cause: unknown) => void): MmsbError {

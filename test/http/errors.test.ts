@@ -51,6 +51,7 @@ const PROVOKED: Partial<Record<ErrorCode, Provocation>> = {
   PAGE_NOT_FOUND: ({ call }) => call('GET', '/v1/pages/none'),
   EPOCH_NOT_FOUND: ({ call }) => call('GET', '/v1/pages/a/data?epoch=99'),
   NOT_FOUND: ({ call }) => call('GET', '/v1/nothing'),
+  METHOD_NOT_ALLOWED: ({ call }) => call('DELETE', '/v1/status'),
   PAGE_EXISTS: ({ call }) => call('PUT', '/v1/pages/a', { dtype: 'f64', shape: [4] }),
   PAGE_IN_USE: ({ call }) => call('DELETE', '/v1/pages/a'),
   PAGE_READ_ONLY: ({ call }) => call('PATCH', '/v1/pages/b/data', { values: [1] }),
@@ -234,9 +235,43 @@ t.test('a content-type without a body is no body', async (t) => {
   }
 })
 
+t.test('a method that a path does not take: 405, and those it takes; OPTIONS asks for them', async (t) => {
+  const { inject } = await withPages(t)
+  const paths: Record<string, string> = {
+    '/v1/status': 'GET, HEAD, OPTIONS',
+    '/v1/pages': 'GET, HEAD, OPTIONS, POST',
+    '/v1/pages/a': 'DELETE, GET, HEAD, OPTIONS, PUT',
+    '/v1/pages/none/data?epoch=1': 'GET, HEAD, OPTIONS, PATCH, PUT',
+    '/v1/transactions': 'OPTIONS, POST',
+    '/v1/epochs/7': 'GET, HEAD, OPTIONS',
+    '/v1/events': 'GET, HEAD, OPTIONS',
+    '/v1/stream': 'GET, HEAD, OPTIONS',
+    '/openapi.json': 'GET, HEAD, OPTIONS',
+  }
+  // With bodies that would be refused if anybody looked at them.
+  const body = { headers: { 'content-type': 'text/plain' }, payload: '{' }
+  for (const [url, allow] of Object.entries(paths)) {
+    for (const method of ['GET', 'HEAD', 'PUT', 'PATCH', 'POST', 'DELETE', 'OPTIONS'] as const) {
+      const { statusCode, headers, body: text } = await inject({ method, url, ...body })
+      const isTaken = allow.includes(method)
+      t.equal(statusCode === 405, !isTaken, `${method} ${url}: ${statusCode}`)
+      if (!isTaken && method !== 'HEAD')
+        t.match(JSON.parse(text), { code: 'METHOD_NOT_ALLOWED', detail: allow })
+      if (!isTaken || method === 'OPTIONS') t.equal(headers.allow, allow)
+    }
+    const asked = await inject({ method: 'OPTIONS', url })
+    t.match([asked.statusCode, asked.body], [204, ''])
+    const odd = await inject({ method: 'PROPFIND' as 'GET', url })
+    t.match([odd.statusCode, odd.headers.allow], [405, allow])
+  }
+  for (const method of ['GET', 'POST', 'OPTIONS'] as const) {
+    const { statusCode, headers } = await inject({ method, url: '/v1/pages/a/nothing', ...body })
+    t.match([statusCode, headers.allow], [404, undefined])
+  }
+})
+
 t.test('requests that no route takes', async (t) => {
   const { call, inject } = await withPages(t)
-  isProblem(t, await call('DELETE', '/v1/status'), 'NOT_FOUND')
   isProblem(t, await call('GET', '/'), 'NOT_FOUND')
   isProblem(t, await call('GET', `/v1/pages/${'x'.repeat(9000)}`), 'INVALID_REQUEST')
   isProblem(t, await call('GET', '/v1/pages/%zz'), 'INVALID_REQUEST')

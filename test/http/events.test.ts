@@ -169,6 +169,14 @@ t.test('what is wrong is a problem document, not a stream', async (t) => {
   isProblem(t, await call('GET', '/v1/events?pages=a&from=99'), 'EPOCH_NOT_FOUND')
 })
 
+t.test('HEAD: the headers of the stream, and no stream', async (t) => {
+  const { call, bus } = await stream(t)
+  const { status, headers, raw } = await call('HEAD', '/v1/events?pages=a')
+  t.match([status, headers['content-type'], raw.length], [200, /^text\/event-stream/, 0])
+  t.equal((await call('HEAD', '/v1/events')).status, 400)
+  t.equal(hubOf(bus).stats().connections, 0)
+})
+
 t.test('a client that goes away leaves nothing behind; a server that stops ends the stream', async (t) => {
   const { bus, server, open } = await stream(t)
   const [gone, stays] = [open('pages=*'), open('pages=*')]

@@ -31,11 +31,14 @@ export function eventRoutes(app: App, context: AppContext): () => void {
         headers: { 'last-event-id': 'The last epoch seen: overrides `from`.' },
         problems: ['EPOCH_NOT_FOUND'],
       },
-      exposeHeadRoute: false,
     },
     (request, reply) => {
       if (context.isStopping) throw new MmsbError('OVERLOADED', 'the server is stopping')
       const options = optionsOf(request.query, request.headers['last-event-id'])
+      if (request.method === 'HEAD') {
+        void reply.headers(HEADERS).send()
+        return
+      }
       const { raw } = reply
       const end = (): void => {
         open.delete(end)
@@ -76,7 +79,6 @@ export function eventRoutes(app: App, context: AppContext): () => void {
         querystring: NoQuery,
       },
       config: { statuses: { 101: 'Switching protocols' } },
-      exposeHeadRoute: false,
     },
     (_request, reply) => {
       void reply.header('upgrade', 'websocket')
