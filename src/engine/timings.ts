@@ -7,11 +7,12 @@ import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
 export const STAGES = ['commit', 'append', 'execute', 'publish'] as const
 export type Stage = (typeof STAGES)[number]
 
+/** Microseconds, but for the count. */
 export interface StageSummary {
   readonly count: number
-  readonly p50Us: number
-  readonly p99Us: number
-  readonly maxUs: number
+  readonly p50: number
+  readonly p99: number
+  readonly max: number
 }
 
 export class Timings {
@@ -34,9 +35,9 @@ export class Timings {
         stage,
         {
           count: histogram.count,
-          p50Us: us(histogram.percentile(50)),
-          p99Us: us(histogram.percentile(99)),
-          maxUs: us(histogram.max),
+          p50: us(histogram.percentile(50)),
+          p99: us(histogram.percentile(99)),
+          max: us(histogram.max),
         },
       ]
     })

@@ -318,7 +318,7 @@ export interface BusStats {
   /** Deltas committed since start, by kind. */
   readonly deltas: { readonly dense: number; readonly sparse: number; readonly masked: number }
   readonly graph: { readonly nodes: number; readonly edges: number; readonly depth: number }
-  /** Per stage of a write's journey, since start. */
+  /** Per stage of a write's journey, since start, in microseconds. */
   readonly timings: Readonly<Record<Stage, StageSummary>>
   readonly queue: { readonly transactions: number; readonly bytes: number }
   /** null when the bus lives in memory only. */

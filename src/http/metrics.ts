@@ -62,9 +62,9 @@ const METRICS: readonly Metric[] = [
     help: 'Duration of the stages of a commit since start',
     labels: ['stage', 'quantile'],
     read: (s) =>
-      Object.entries(s.timings).flatMap(([stage, { p50Us, p99Us }]): Sample[] => [
-        [{ stage, quantile: '0.5' }, p50Us / 1e6],
-        [{ stage, quantile: '0.99' }, p99Us / 1e6],
+      Object.entries(s.timings).flatMap(([stage, { p50, p99 }]): Sample[] => [
+        [{ stage, quantile: '0.5' }, p50 / 1e6],
+        [{ stage, quantile: '0.99' }, p99 / 1e6],
       ]),
   },
   {

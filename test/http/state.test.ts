@@ -50,6 +50,8 @@ t.test('status', async (t) => {
   t.match((await call('GET', '/v1/status')).body, { epoch: 1, pages: 1, digest: bus.status().digest })
 })
 
+const DURATIONS = { count: Number, p50: Number, p99: Number, max: Number }
+
 t.test('statistics', async (t) => {
   const { call } = await serve(t)
   await call('PUT', '/v1/pages/a', SOURCE)
@@ -62,10 +64,14 @@ t.test('statistics', async (t) => {
     pages: { count: 2, source: 1, derived: 1, bytes: 32, byLocation: { cpu: { count: 2, bytes: 32 } } },
     deltas: { dense: 1, sparse: 1, masked: 0 },
     graph: { nodes: 2, edges: 1, depth: 1 },
-    timings: { commit: { count: Number, p50Us: Number, p99Us: Number }, execute: { count: Number } },
+    timings: { commit: DURATIONS, append: DURATIONS, execute: DURATIONS, publish: DURATIONS },
     queue: { transactions: 0, bytes: 0 },
     subscriptions: { connections: 0, subscriptions: 0 },
   })
+  for (const stage of Object.values(body.timings as object)) {
+    const { count, ...us } = stage as { count: number }
+    t.same(Object.keys(us), ['p50', 'p99', 'max'])
+  }
   t.equal(body.log, null, 'this bus lives in memory')
 })
 
@@ -77,7 +83,10 @@ t.test('checkpoints of a bus with a data folder', async (t) => {
   t.equal(made.status, 201)
   t.match(made.body, { epoch: 1, pages: 1, bytes: 16, newBytes: Number, ms: Number })
   t.same((await call('GET', '/v1/checkpoints')).body, { checkpoints: [made.body] })
-  t.match((await call('GET', '/v1/stats')).body, { log: { bytes: Number, segments: Number } })
+  const { log } = (await call('GET', '/v1/stats')).body as { log: { appendUs: Record<string, number> } }
+  t.match(log, { bytes: Number, segments: Number, appendUs: DURATIONS })
+  const { p50, p99, max } = log.appendUs
+  t.ok(0 < p50! && p50! <= p99! && p99! <= max! && max! < 60e6, 'microseconds')
   isProblem(t, await call('POST', '/v1/checkpoints?now=1'), 'INVALID_REQUEST')
 })
 

@@ -46,6 +46,14 @@ export const StatusAnswer = Type.Object(
   CLOSED,
 )
 
+const Durations = Type.Object(
+  { count: Type.Integer(), p50: Type.Number(), p99: Type.Number(), max: Type.Number() },
+  {
+    ...CLOSED,
+    description: 'Of `count` durations the median, the 99th percentile and the longest: microseconds.',
+  },
+)
+
 /** Grows with the server; readers ignore what they do not know. */
 export const StatsAnswer = Type.Object(
   {
@@ -53,9 +61,13 @@ export const StatsAnswer = Type.Object(
     pages: Type.Object({}, { additionalProperties: true }),
     deltas: Type.Object({ dense: Type.Integer(), sparse: Type.Integer(), masked: Type.Integer() }, CLOSED),
     graph: Type.Object({ nodes: Type.Integer(), edges: Type.Integer(), depth: Type.Integer() }, CLOSED),
-    timings: Type.Object({}, { additionalProperties: true }),
+    timings: Type.Record(Type.String(), Durations, {
+      description: 'How long each stage of a write took since start, in microseconds.',
+    }),
     queue: Type.Object({ transactions: Type.Integer(), bytes: Type.Integer() }, CLOSED),
-    log: Type.Union([Type.Object({}, { additionalProperties: true }), Type.Null()]),
+    log: Type.Union([Type.Object({ appendUs: Durations }, { additionalProperties: true }), Type.Null()], {
+      description: '`appendUs`: of the newest appends, until they are durable. null: nothing is logged.',
+    }),
     subscriptions: Type.Object({}, { additionalProperties: true }),
   },
   { additionalProperties: true },
