@@ -15,7 +15,7 @@ export const ERRORS = {
   INVALID_REQUEST: {
     status: 400,
     title: 'The request is malformed',
-    hint: 'Compare the request with /openapi.json; unknown fields are refused.',
+    hint: 'Compare it with /openapi.json, a message of the stream with /asyncapi.json; unknown fields are refused.',
   },
   INVALID_DELTA: {
     status: 400,

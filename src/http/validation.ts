@@ -2,7 +2,7 @@
  * Checks requests and messages against the schemas, compiled once at start.
  *
  * Invariants: nothing is defaulted or coerced in a body, and nothing removed but the nulls of nulls.ts; path and query string,
- * being text, are turned into the integers and booleans its schema names, and only when the text is exactly one. A failure names
+ * being text, are turned into the numbers and booleans its schema names, and only when the text is exactly one. A failure names
  * the field.
  */
 import type { FastifySchemaCompiler } from 'fastify'
@@ -69,19 +69,34 @@ export function presentBody(body: unknown): unknown {
 const isBinary = (schema: object): boolean => 'format' in schema && schema.format === 'binary'
 
 const INTEGER_TEXT = /^(0|-?[1-9]\d*)$/
+const DECIMAL_TEXT = /^-?(0|[1-9]\d*)(\.\d+)?$/
 
 type Query = Record<string, unknown>
 
-/** Turns the text of integer and boolean fields into such; text that is not exactly one stays, and then fails the check. */
+/** What text stands for, by the type in the schema; undefined where it stands for nothing. */
+const PARSERS: Readonly<Record<string, (text: string) => unknown>> = {
+  integer: (text) => (INTEGER_TEXT.test(text) ? numberOf(text) : undefined),
+  number: (text) => (DECIMAL_TEXT.test(text) ? numberOf(text) : undefined),
+  boolean: (text) => (text === 'true' ? true : text === 'false' ? false : undefined),
+}
+
+/** Of more digits than a double holds the nearest one: nothing is counted that far. */
+const numberOf = (text: string): number =>
+  Math.max(-Number.MAX_VALUE, Math.min(Number(text), Number.MAX_VALUE))
+
+/** Turns the text of number and boolean fields into such; text that is not exactly one stays, and then fails the check. */
 function coercerOf(schema: object): (query: Query) => Query {
   const properties = 'properties' in schema ? (schema.properties as Record<string, { type?: string }>) : {}
-  const typed = Object.entries(properties).filter(([, p]) => p.type === 'integer' || p.type === 'boolean')
+  const typed = Object.entries(properties).flatMap(([field, { type = '' }]) => {
+    const parse = PARSERS[type]
+    return parse === undefined ? [] : [[field, parse] as const]
+  })
   return (query) => {
     let out = query
-    for (const [field, { type }] of typed) {
+    for (const [field, parse] of typed) {
       const text = query[field]
       if (typeof text !== 'string') continue
-      const value = type === 'integer' ? integerOf(text) : booleanOf(text)
+      const value = parse(text)
       if (value === undefined) continue
       if (out === query) out = { ...query }
       out[field] = value
@@ -89,12 +104,6 @@ function coercerOf(schema: object): (query: Query) => Query {
     return out
   }
 }
-
-/** Of more digits than a double holds the nearest one: nothing is counted that far. */
-const integerOf = (text: string): number | undefined =>
-  INTEGER_TEXT.test(text) ? Math.max(-Number.MAX_VALUE, Math.min(Number(text), Number.MAX_VALUE)) : undefined
-const booleanOf = (text: string): boolean | undefined =>
-  text === 'true' ? true : text === 'false' ? false : undefined
 
 /** Fields whose numbers are held against the page: one that overflows a double is refused as any other too large for it. */
 const OF_THE_PAGE = /\/(fill|offset|(values|indices)\/\d+)$/
@@ -110,7 +119,21 @@ function refusal(errors: readonly SchemaError[], value: unknown, where: string):
     const hint = 'infinities are the strings "Infinity" and "-Infinity"'
     return new MmsbError('INVALID_DELTA', `${field}: the number is out of range of every dtype; ${hint}`)
   }
-  return new MmsbError('INVALID_REQUEST', `${field}: ${sentenceOf(error)}`)
+  const sentences = new Set(alternatives(error, errors).map(sentenceOf))
+  return new MmsbError('INVALID_REQUEST', `${field}: ${[...sentences].join('; or ')}`)
+}
+
+/** Where a field may be one thing or another, the failures of all: none was meant more than the others. */
+function alternatives(error: SchemaError, all: readonly SchemaError[]): readonly SchemaError[] {
+  const union = unionOf(error)
+  if (union === undefined) return [error]
+  return all.filter((other) => unionOf(other) === union && other.instancePath === error.instancePath)
+}
+
+/** The union of which this is a branch, and one that has no parts; not the whole body's, of which one branch was chosen. */
+function unionOf({ keyword, schemaPath }: SchemaError): string | undefined {
+  if (keyword === 'required' || keyword === 'additionalProperties') return undefined
+  return /^(#.+)\/anyOf\/\d+$/.exec(schemaPath)?.[1]
 }
 
 const valueAt = (value: unknown, path: string): unknown =>

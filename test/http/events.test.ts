@@ -156,6 +156,11 @@ t.test('what is wrong is a problem document, not a stream', async (t) => {
     'pages=a&data=all',
     'pages=a&policy=best',
     'pages=a&maxRate=0',
+    'pages=a&maxRate=0.0',
+    'pages=a&maxRate=-0.5',
+    'pages=a&maxRate=.5',
+    'pages=a&maxRate=1001',
+    'pages=a&maxRate=fast',
     'pages=a&maxRate=1&policy=lossless',
     'pages=a&x=1',
   ]) {
@@ -167,6 +172,14 @@ t.test('what is wrong is a problem document, not a stream', async (t) => {
     'INVALID_REQUEST',
   )
   isProblem(t, await call('GET', '/v1/events?pages=a&from=99'), 'EPOCH_NOT_FOUND')
+})
+
+t.test('a rate of less than one a second', async (t) => {
+  const { open } = await stream(t)
+  const slow = open('pages=a&maxRate=0.5')
+  await slow.until(() => slow.events.length === 1)
+  slow.close()
+  await slow.ended
 })
 
 t.test('HEAD: the headers of the stream, and no stream', async (t) => {

@@ -56,7 +56,7 @@ export const EventsQuery = Type.Object(
     ),
     data: Type.Optional(DataMode),
     policy: Type.Optional(Policy),
-    maxRate: Type.Optional(Type.Integer({ minimum: 1, maximum: STREAM_RATE_MAX_HZ })),
+    maxRate: Type.Optional(Rate),
   },
   CLOSED,
 )
