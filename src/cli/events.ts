@@ -38,7 +38,7 @@ ${describeFlags(EXPORT_FLAGS)}
 
 export async function events(args: readonly string[]): Promise<void> {
   const [verb, file, ...rest] = args
-  if (verb === '--help') {
+  if (args.includes('--help')) {
     process.stdout.write(HELP)
     return
   }

@@ -25,10 +25,10 @@ export const DATA_DIR_FLAG: Flag = {
   standard: './data',
 }
 
-/** The command line is wrong in form: exit code 2. */
+/** The command line is wrong, or a value of it or of an environment twin: exit code 2. */
 export class UsageError extends Error {}
 
-/** A value is wrong, or the machine does not let us: exit code 1. */
+/** It cannot be done: exit code 1. */
 export class StartError extends Error {}
 
 /** Where a value came from, and what it is. */
@@ -89,44 +89,44 @@ export function describeFlags(table: FlagTable): string {
 
 const UNITS: Readonly<Record<string, number>> = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 }
 
-/** A whole number in [min, max]. @throws StartError */
+/** A whole number in [min, max]. @throws UsageError */
 export function integerOf({ text, from }: Given, min: number, max: number): number {
   const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN
   if (value >= min && value <= max) return value
-  throw new StartError(`${from}: ${JSON.stringify(text)} is not a whole number from ${min} to ${max}`)
+  throw new UsageError(`${from}: ${JSON.stringify(text)} is not a whole number from ${min} to ${max}`)
 }
 
-/** Bytes: `512m`, `8GiB`, `1073741824`. @throws StartError */
+/** Bytes: `512m`, `8GiB`, `1073741824`. @throws UsageError */
 export function bytesOf({ text, from }: Given): number {
   const match = /^(\d{1,12})\s*([kmgt]?)(?:i?b)?$/i.exec(text.trim())
   const bytes = match === null ? 0 : Number(match[1]) * UNITS[(match[2] ?? '').toLowerCase()]!
   if (bytes > 0 && Number.isSafeInteger(bytes)) return bytes
-  throw new StartError(`${from}: ${JSON.stringify(text)} is not a size such as 512m or 8g`)
+  throw new UsageError(`${from}: ${JSON.stringify(text)} is not a size such as 512m or 8g`)
 }
 
 const DURATIONS_MS: Readonly<Record<string, number>> = { s: 1e3, m: 60e3, h: 3600e3, d: 86_400e3 }
 
-/** Milliseconds: `90s`, `30m`, `12h`, `7d`. @throws StartError */
+/** Milliseconds: `90s`, `30m`, `12h`, `7d`. @throws UsageError */
 export function durationOf({ text, from }: Given): number {
   const match = /^(\d{1,9})\s*([smhd])$/i.exec(text.trim())
   const ms = match === null ? 0 : Number(match[1]) * DURATIONS_MS[(match[2] ?? '').toLowerCase()]!
   if (ms > 0) return ms
-  throw new StartError(`${from}: ${JSON.stringify(text)} is not a time such as 12h or 7d`)
+  throw new UsageError(`${from}: ${JSON.stringify(text)} is not a time such as 12h or 7d`)
 }
 
-/** One of a list. @throws StartError */
+/** One of a list. @throws UsageError */
 export function choiceOf<T extends string>({ text, from }: Given, choices: readonly T[]): T {
   const choice = choices.find((c) => c === text)
   if (choice !== undefined) return choice
-  throw new StartError(`${from}: ${JSON.stringify(text)} is none of ${choices.join(', ')}`)
+  throw new UsageError(`${from}: ${JSON.stringify(text)} is none of ${choices.join(', ')}`)
 }
 
-/** Origins as browsers write them, with commas between. @throws StartError */
+/** Origins as browsers write them, with commas between. @throws UsageError */
 export function originsOf({ text, from }: Given): ReadonlySet<string> {
   const origins = text.split(',').map((part) => part.trim())
   for (const origin of origins) {
     if (URL.canParse(origin) && /^https?:/.test(origin) && new URL(origin).origin === origin) continue
-    throw new StartError(
+    throw new UsageError(
       `${from}: ${JSON.stringify(origin)} is not an origin such as https://example.com or http://localhost:5173`,
     )
   }

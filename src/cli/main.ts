@@ -1,6 +1,6 @@
 /**
  * The command line: finds the command, turns what it throws into one line and an exit code.
- * 0 done, 1 could not start or do it, 2 wrong usage.
+ * 0 done, 1 it could not be done, 2 wrong usage: the help says so too.
  */
 import { VERSION } from '../engine/version.js'
 import { UsageError } from './flags.js'
@@ -60,7 +60,12 @@ ${Object.entries(COMMANDS)
 
   mmsb COMMAND --help    what a command takes
   mmsb --version         the version
+
+exit codes: 0 done; 1 it could not be done, or what was checked is not sound; 2 wrong usage
 `
+
+const commandOf = (name: string | undefined): Command | undefined =>
+  name !== undefined && Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
 
 export async function run(args: readonly string[]): Promise<void> {
   try {
@@ -68,7 +73,10 @@ export async function run(args: readonly string[]): Promise<void> {
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error)
     process.stderr.write(`mmsb: ${message.replaceAll('\n', ' ')}\n`)
-    if (error instanceof UsageError) process.stderr.write('mmsb: `mmsb --help` shows what there is\n')
+    if (error instanceof UsageError) {
+      const command = commandOf(args[0]) === undefined ? '' : ` ${args[0]}`
+      process.stderr.write(`mmsb: \`mmsb${command} --help\` shows what there is\n`)
+    }
     process.exitCode = error instanceof UsageError ? 2 : 1
   }
 }
@@ -83,8 +91,8 @@ async function dispatch([name, ...rest]: readonly string[]): Promise<void> {
     return
   }
   if (name === undefined) throw new UsageError('which command?')
-  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+  const command = commandOf(name)
   if (command === undefined) throw new UsageError(`there is no command ${JSON.stringify(name)}`)
   const runCommand = await command.load()
-  await runCommand(rest)
+  await runCommand(rest.map((arg) => (arg === '-h' ? '--help' : arg)))
 }

@@ -1,12 +1,12 @@
 /** A running server as the commands use it: requests whose problem documents become errors of one line. */
-import { StartError } from './flags.js'
+import { StartError, UsageError } from './flags.js'
 
 export class Remote {
   readonly #base: string
 
-  /** @throws StartError when it is no URL */
+  /** @throws UsageError when it is no URL */
   constructor(url: string) {
-    if (!URL.canParse(url)) throw new StartError(`--url: ${JSON.stringify(url)} is no URL`)
+    if (!URL.canParse(url)) throw new UsageError(`--url: ${JSON.stringify(url)} is no URL`)
     this.#base = url.replace(/\/+$/, '')
   }
 

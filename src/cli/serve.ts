@@ -25,7 +25,7 @@ import {
   integerOf,
   originsOf,
   parseFlags,
-  StartError,
+  UsageError,
 } from './flags.js'
 
 const BACKENDS = ['auto', 'cpu', 'cuda'] as const
@@ -136,7 +136,7 @@ export async function serve(args: readonly string[]): Promise<void> {
   await startServer(options)
 }
 
-/** @throws StartError */
+/** @throws UsageError */
 function serveOptions(given: ReadonlyMap<string, Given>, isInsecure: boolean): ServeOptions {
   const read = <T>(name: string, parse: (value: Given) => T, otherwise: T): T => {
     const value = given.get(name)
@@ -144,7 +144,7 @@ function serveOptions(given: ReadonlyMap<string, Given>, isInsecure: boolean): S
   }
   const host = read('host', ({ text }) => text, '127.0.0.1')
   if (!isLoopback(host) && !isInsecure) {
-    throw new StartError(
+    throw new UsageError(
       `--host: ${host} can be reached from other machines, and this server has no authentication; use 127.0.0.1, or --insecure if the network is trusted`,
     )
   }
@@ -181,7 +181,7 @@ const wholeNumber = (value: Given): number => integerOf(value, 0, Number.MAX_SAF
 
 type Read = <T>(name: string, parse: (value: Given) => T, otherwise: T) => T
 
-/** @throws StartError */
+/** @throws UsageError */
 function retentionOf(read: Read): Pick<BusOptions, 'retention' | 'segmentBytes'> {
   const optional = (name: string, parse: (value: Given) => number): number | undefined =>
     read<number | undefined>(name, parse, undefined)
@@ -194,7 +194,7 @@ function retentionOf(read: Read): Pick<BusOptions, 'retention' | 'segmentBytes'>
     ...(maxAgeMs === undefined ? {} : { maxAgeMs }),
   }
   const segmentBytes = read('segment-bytes', bytesOf, SEGMENT_BYTES)
-  if (segmentBytes < SEGMENT_BYTES_MIN) throw new StartError(`--segment-bytes: at least ${SEGMENT_BYTES_MIN}`)
+  if (segmentBytes < SEGMENT_BYTES_MIN) throw new UsageError(`--segment-bytes: at least ${SEGMENT_BYTES_MIN}`)
   return {
     segmentBytes: Math.floor(segmentBytes / SEGMENT_ALIGN_BYTES) * SEGMENT_ALIGN_BYTES,
     ...(Object.keys(retention).length === 0 ? {} : { retention }),

@@ -52,6 +52,21 @@ t.test('help and version', async (t) => {
   }
 })
 
+t.test('-h and --help after any command: how it is used', async (t) => {
+  const { stdout } = await run(['-h'])
+  t.match(stdout, /^exit codes: 0 .*1 .*2 /m)
+  const commands = [...stdout.matchAll(/^ {2}([a-z]+) {2,}/gm)].map((m) => [m[1]!])
+  t.ok(commands.length > 5)
+  commands.push(['log', 'check'], ['index', 'rebuild'], ['events', 'export'], ['events', 'replay', 'FILE'])
+  await fourAtATime(commands, async (command) => {
+    for (const flag of ['-h', '--help']) {
+      const help = await run([...command, flag])
+      t.same([help.code, help.stderr], [0, ''], [...command, flag].join(' '))
+      t.match(help.stdout, new RegExp(`^usage: mmsb ${command[0]} `))
+    }
+  })
+})
+
 t.test('wrong usage: a line, and exit code 2', async (t) => {
   for (const args of [
     [],
@@ -65,11 +80,11 @@ t.test('wrong usage: a line, and exit code 2', async (t) => {
   ]) {
     const { code, stdout, stderr } = await run(args)
     t.same([code, stdout], [2, ''], args.join(' '))
-    t.match(stderr, /^mmsb: .+\nmmsb: `mmsb --help` shows what there is\n$/)
+    t.match(stderr, /^mmsb: .+\nmmsb: `mmsb( serve)? --help` shows what there is\n$/)
   }
 })
 
-t.test('bad values: one line that names them, and exit code 1', async (t) => {
+t.test('bad values: a line that names them, and exit code 2', async (t) => {
   const cases: [string[], RegExp, Record<string, string>?][] = [
     [['--port', '99999'], /--port: "99999"/],
     [['--port', 'http'], /--port: "http"/],
@@ -88,9 +103,9 @@ t.test('bad values: one line that names them, and exit code 1', async (t) => {
   const dataDir = t.testdir()
   const check = async ([args, message, env = {}]: (typeof cases)[number]): Promise<void> => {
     const { code, stdout, stderr } = await run(['serve', '--data-dir', dataDir, ...args], { env })
-    t.same([code, stdout], [1, ''], args.join(' '))
+    t.same([code, stdout], [2, ''], args.join(' '))
     t.match(stderr, message)
-    t.match(stderr, /^mmsb: [^\n]+\n$/, 'one line')
+    t.match(stderr, /^mmsb: [^\n]+\nmmsb: `mmsb serve --help` shows what there is\n$/)
   }
   await fourAtATime(cases, check)
 })
