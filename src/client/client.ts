@@ -8,8 +8,16 @@ import { closedError, MmsbError } from './errors.js'
 import type { FramePage } from './frame.js'
 import { Link, type OpenSocket } from './link.js'
 import type { PageForm } from './message.js'
-import { type Mirror, type MirrorOptions, type MirrorSet, mirrorOf, mirrorSetOf } from './mirror.js'
+import {
+  type Mirror,
+  type MirrorOptions,
+  type MirrorRooms,
+  type MirrorSet,
+  mirrorOf,
+  mirrorSetOf,
+} from './mirror.js'
 import { type Call, type RestOptions, readJson, restOf } from './rest.js'
+import { readWhole } from './staging.js'
 import { type Subscription, subscriptionOf } from './subscription.js'
 import { deltaText, opsText, transactionText } from './text.js'
 import type {
@@ -335,7 +343,12 @@ export class Client {
   /** All pages that match names or patterns, live, always of one epoch. */
   mirrorAll(patterns: readonly string[], options: MirrorOptions = {}): Promise<MirrorSet> {
     if (this.#isClosed) return Promise.reject(closedError())
-    const { ready, close } = mirrorSetOf(this.#link, patterns, options, (ended) => this.#open.delete(ended))
+    const rooms: MirrorRooms = {
+      link: this.#link,
+      readWhole: (wanted, signal) => readWhole(this, wanted, signal),
+      onEnd: (ended) => this.#open.delete(ended),
+    }
+    const { ready, close } = mirrorSetOf(rooms, patterns, options)
     this.#open.add(close)
     return ready
   }

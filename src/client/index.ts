@@ -11,7 +11,8 @@ export const connect = (url: string, options: ClientOptions = {}): Client =>
 
 export type { Client, ClientOptions } from './client.js'
 export { type ErrorCode, MmsbError } from './errors.js'
-export type { Mirror, MirroredPage, MirrorOptions, MirrorSet } from './mirror.js'
+export type { Mirror, MirrorOptions, MirrorSet } from './mirror.js'
+export type { MirroredPage } from './mirrored.js'
 export type { Subscription } from './subscription.js'
 export type * from './types.js'
 export type { Dtype, TypedArray } from './values.js'

@@ -2,6 +2,10 @@
 
 /** A call with all its repeats takes at most this long, unless told otherwise. */
 export const CALL_TIMEOUT_MS = 30_000
+/** Reading one page that is too large for a message. */
+export const WHOLE_TIMEOUT_MS = 600_000
+/** Pages asked for at a time where all that match are looked for. */
+export const LIST_PART = 1_000
 /** How often a call is repeated after a failure that a repeat may cure. */
 export const CALL_RETRIES = 4
 /** Waits between repeats and between connections: they double from the first to the last, and each is shortened at random. */

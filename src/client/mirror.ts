@@ -4,20 +4,14 @@
  * Invariants: whenever the program looks, all pages of a mirror are those of one epoch, `epoch`; that epoch never goes back, over any
  * number of connections, unless the server's own has (a crash without fsync); the array of a page stays the same object as long as its dtype and shape do.
  */
-import { closedError, MmsbError, protocolError } from './errors.js'
+import { closedError, MmsbError } from './errors.js'
 import { Feed } from './feed.js'
 import type { Link } from './link.js'
-import type { Change, ChangedPage } from './types.js'
-import { type Dtype, elementsOf, emptyArray, type TypedArray } from './values.js'
-
-/** A page of a mirror. */
-export interface MirroredPage<T extends TypedArray = TypedArray> {
-  readonly name: string
-  readonly dtype: Dtype
-  readonly shape: readonly number[]
-  /** Live: changes by itself. Do not write to it. */
-  readonly values: T
-}
+import { applyChange, applySnapshot, type MirroredPage } from './mirrored.js'
+import { Staging, type WholePages } from './staging.js'
+import type { Change } from './types.js'
+import type { TypedArray } from './values.js'
+import { backoffMs, sleep } from './wait.js'
 
 interface MirrorControl {
   /** The epoch whose state this is. */
@@ -53,12 +47,19 @@ interface Waiter {
   readonly reject: (error: unknown) => void
 }
 
-/** Resolves when the first snapshot is there. `onEnd` is told when the mirror has ended. */
+export interface MirrorRooms {
+  readonly link: Link
+  /** Reads pages whole, where together they are too large for a message. */
+  readonly readWhole: (patterns: readonly string[], signal: AbortSignal) => Promise<WholePages>
+  /** Is told when the mirror has ended. */
+  readonly onEnd: (close: () => void) => void
+}
+
+/** Resolves when the first snapshot is there. */
 export function mirrorSetOf(
-  link: Link,
+  { link, readWhole, onEnd }: MirrorRooms,
   patterns: readonly string[],
   { maxRate, signal }: MirrorOptions,
-  onEnd: (close: () => void) => void,
 ): { readonly ready: Promise<MirrorSet>; readonly close: () => void } {
   const pages = new Map<string, MirroredPage>()
   const listeners = new Set<(change: Change) => void>()
@@ -66,6 +67,10 @@ export function mirrorSetOf(
   let epoch = -1
   let isConnected = false
   let end: { readonly error: unknown } | undefined
+  const ended = new AbortController()
+  let staging: Staging | undefined
+  /** Times that pages were read whole since a change was taken. */
+  let reloads = 0
 
   const reached = (now: number): void => {
     epoch = now
@@ -73,26 +78,57 @@ export function mirrorSetOf(
     waiters = waiters.filter((waiter) => waiter.epoch > now)
     for (const { resolve } of due) resolve()
   }
-  const options = { pages: patterns, from: 'snapshot', data: 'values', policy: 'latest' } as const
-  const feed = new Feed(link, maxRate === undefined ? options : { ...options, maxRate }, true, {
-    change: (change) => {
-      if (change.type === 'snapshot') applySnapshot(pages, change.changes)
-      else for (const part of change.changes) applyChange(pages, part)
-      reached(change.epoch)
-      for (const listener of [...listeners]) listener(change)
-    },
-    progress: reached,
-    connected: (is) => {
-      isConnected = is
-    },
-    failed: (error) => finish(error),
-  })
+  const take = (change: Change): void => {
+    if (change.type === 'snapshot') applySnapshot(pages, change.changes)
+    else for (const part of change.changes) applyChange(pages, part)
+    reloads = 0
+    reached(change.epoch)
+    for (const listener of [...listeners]) listener(change)
+  }
+  const ripen = (now: number): void => {
+    if (staging?.isRipe(now) !== true) return
+    const snapshot = staging.snapshot(now)
+    staging = undefined
+    take(snapshot)
+  }
+  const feedFrom = (from: 'snapshot' | number): Feed => {
+    const options = { pages: patterns, from, data: 'values', policy: 'latest' } as const
+    return new Feed(link, maxRate === undefined ? options : { ...options, maxRate }, true, {
+      change: (change) => {
+        if (change.type === 'snapshot') staging = undefined
+        if (staging === undefined) return take(change)
+        staging.take(change)
+        ripen(change.epoch)
+      },
+      progress: (now) => (staging === undefined ? reached(now) : ripen(now)),
+      connected: (is) => {
+        isConnected = is
+      },
+      failed: (error) => {
+        if (error instanceof MmsbError && error.code === 'PAYLOAD_TOO_LARGE') reload().catch(finish)
+        else finish(error)
+      },
+    })
+  }
+  let feed = feedFrom('snapshot')
+  /** What no message can carry is read page by page, and changes go on from there. */
+  const reload = async (): Promise<void> => {
+    isConnected = false
+    if (reloads++ > 0) await sleep(backoffMs(reloads), ended.signal)
+    const whole = await readWhole(patterns, ended.signal)
+    if (end !== undefined) return
+    staging = new Staging(whole)
+    feed = feedFrom(whole.from)
+    ripen(whole.from)
+    feed.start()
+  }
   const finish = (error: unknown): void => {
     if (end !== undefined) return
     end = { error }
     isConnected = false
     signal?.removeEventListener('abort', onAbort)
     onEnd(close)
+    ended.abort(error)
     feed.end()
     listeners.clear()
     for (const { reject } of waiters) reject(error)
@@ -179,39 +215,4 @@ export function mirrorOf<T extends TypedArray>(set: MirrorSet, name: string): Mi
     until: (epoch, options) => set.until(epoch, options),
     close: () => set.close(),
   }
-}
-
-function applySnapshot(pages: Map<string, MirroredPage>, changes: readonly ChangedPage[]): void {
-  const names = new Set(changes.map(({ page }) => page))
-  for (const name of pages.keys()) if (!names.has(name)) pages.delete(name)
-  for (const change of changes) applyChange(pages, { ...change, kind: 'created' })
-}
-
-function applyChange(pages: Map<string, MirroredPage>, change: ChangedPage): void {
-  const { page: name, kind, dtype, shape, ranges, values } = change
-  if (kind === 'deleted') {
-    pages.delete(name)
-    return
-  }
-  let page = pages.get(name)
-  if (kind === 'created' && (page === undefined || !isAlike(page, change))) {
-    page = { name, dtype, shape, values: emptyArray(dtype, elementsOf(shape)) }
-    pages.set(name, page)
-  }
-  if (page === undefined || values === undefined)
-    throw protocolError(`a change of page "${name}", which is not there`)
-  let from = 0
-  for (const [offset, count] of ranges) {
-    setPart(page.values, values, from, count, offset)
-    from += count
-  }
-}
-
-const isAlike = (page: MirroredPage, { dtype, shape }: ChangedPage): boolean =>
-  page.dtype === dtype && page.shape.join() === shape.join()
-
-function setPart(target: TypedArray, values: TypedArray, from: number, count: number, offset: number): void {
-  // One of ten array types, the same on both sides; `set` of their union cannot be called.
-  const part = values.subarray(from, from + count)
-  ;(target as { set(part: TypedArray, offset: number): void }).set(part, offset)
 }

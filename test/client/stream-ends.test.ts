@@ -2,7 +2,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { type Change, connect, MmsbError } from '../../src/client/node.js'
+import { matches } from '../../src/client/staging.js'
 import { loopbackGuard } from '../../src/http/guard.js'
+import { bytesOf } from '../../src/http/octets.js'
+import { STREAM_SNAPSHOT_MAX_BYTES } from '../../src/limits.js'
+import type { TypedArray } from '../../src/state/dtype.js'
+import { patternSet } from '../../src/state/pattern.js'
 import { listen, serve } from '../http/helpers.js'
 import { code, makePages, SIZE, started } from './started.js'
 
@@ -223,4 +228,59 @@ t.test('a server that will not have us is not asked for ever; one that is away i
   t.same((await mirror).values, Uint8Array.of(3))
   const error = new MmsbError({ code: 'NETWORK', detail: 'x' })
   t.equal(error.message, 'NETWORK: x')
+})
+
+t.test('a mirror of more than a message carries: read whole, then followed', async (t) => {
+  const { bus, client } = await started(t)
+  const elements = STREAM_SNAPSHOT_MAX_BYTES / 8 + 4096
+  await bus.create('bytes', { dtype: 'u8', shape: [elements] })
+  await bus.derive('big', { op: 'map', inputs: { x: 'bytes' }, expr: 'f64(x)' })
+  await bus.create('n', { dtype: 'i32', shape: [4] })
+  await bus.derive('twice', { op: 'map', inputs: { n: 'n' }, expr: 'n * 2' })
+  await bus.patch('bytes', { offset: 70, values: [7] })
+  const isWhole = (values: TypedArray): boolean => bytesOf(values).equals(bytesOf(bus.read('big')))
+  const mine = client()
+
+  const one = await mine.mirror('big')
+  t.ok(isWhole(one.values))
+  const { values } = one
+  await one.until((await bus.patch('bytes', { offset: elements - 1, values: [9] })).epoch)
+  t.equal(values[elements - 1], 9)
+  await one.until((await bus.write('bytes', new Uint8Array(elements).fill(3))).epoch)
+  t.ok(isWhole(one.values), 'a change that no message carries')
+  t.equal(one.values, values, 'the array is the same object as before')
+  one.close()
+
+  let [writes, isOver] = [0, false]
+  const writing = (async () => {
+    for (; !isOver; writes++) {
+      await bus.transact({ ops: ['n', 'bytes'].map((page) => ({ page, values: [1], merge: 'add' })) })
+      await sleep(1)
+    }
+  })()
+  const set = await mine.mirrorAll(['bi*', '*n*', 'twice'])
+  const wrong: number[] = []
+  const look = (): void => {
+    const [n, twice, big] = ['n', 'twice', 'big'].map((name) => Number(set.pages.get(name)?.values[0]))
+    if (twice !== 2 * n! || big !== (3 + n!) % 256) wrong.push(set.epoch)
+  }
+  look()
+  set.onChange(look)
+  const after = writes
+  for (let i = 0; i < 300 && writes < after + 50; i++) await sleep(10)
+  isOver = true
+  await writing
+  await set.until(bus.epoch)
+  t.same(wrong, [], 'all pages of one epoch, whenever one looks')
+  t.ok(isWhole(set.pages.get('big')!.values))
+  await bus.delete('big')
+  await set.until(bus.epoch)
+  t.same([...set.pages.keys()].sort(), ['n', 'twice'])
+})
+
+t.test('patterns match as the server has them', async (t) => {
+  const names = ['a', 'ab', 'abc', 'b', 'a.b', 'a.b.c', 'aXbXa', 'aa']
+  for (const pattern of ['a', '*', 'a*', '*a', 'a*a', '*b*', 'a*b*c', 'a**', 'ab*b', '*.b*', 'aa*a'])
+    for (const name of names)
+      t.equal(matches(pattern, name), patternSet([pattern]).matches(name), `${pattern} ${name}`)
 })
