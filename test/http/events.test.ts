@@ -200,3 +200,26 @@ t.test('a client that goes away leaves nothing behind; a server that stops ends 
   await stays.ended
   t.equal(hubOf(bus).stats().connections, 0)
 })
+
+t.test('a window on a page, as JSON in the query', async (t) => {
+  const { bus, call, open } = await stream(t)
+  await bus.create('map', { dtype: 'u8', shape: [8, 8] })
+  const query = (slice: string): string =>
+    `pages=map&from=snapshot&data=values&slice=${encodeURIComponent(slice)}`
+  const source = open(query('{"map":[[2,4],[5,8]]}'))
+  await source.until(() => said(source).length === 2)
+  await bus.patch('map', { offset: 0, values: [1] })
+  await bus.patch('map', { offset: 2 * 8 + 4, values: [7, 8, 9] })
+  await source.until(() => said(source).length === 3)
+  t.match(
+    said(source).map(({ data }) => data),
+    [
+      { type: 'subscribed' },
+      { type: 'snapshot', pages: { map: { shape: [2, 3], values: [0, 0, 0, 0, 0, 0] } } },
+      { type: 'change', epoch: 4, changes: [{ page: 'map', ranges: [[0, 2]], values: [8, 9] }] },
+    ],
+  )
+  for (const slice of ['{', '[]', '{"map":[[0]]}', '{"map":[[0,-1],[0,1]]}', '{"other":[[0,1]]}'])
+    isProblem(t, await call('GET', `/v1/events?${query(slice)}`), 'INVALID_REQUEST', slice)
+  isProblem(t, await call('GET', `/v1/events?${query('{"map":[[0,9],[0,1]]}')}`), 'SHAPE_MISMATCH')
+})

@@ -9,13 +9,17 @@ import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js
 import type { Sink, SubscribeOptions } from '../../stream/types.js'
 import type { App, AppContext } from '../context.js'
 import { NoQuery } from '../schemas/data.js'
-import { EventsQuery } from '../schemas/stream.js'
+import { EventsQuery, Slice } from '../schemas/stream.js'
 import { SocketSink } from '../socket-sink.js'
+import { compileCheck } from '../validation.js'
 import { STREAM_PATH } from '../websocket.js'
 
 /** The id of the one subscription a response has. */
 const ID = 'events'
 const HEADERS = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store' }
+
+type Slices = NonNullable<SubscribeOptions['slice']>
+const checkSlice = compileCheck<Slices>(Slice, 'query.slice')
 
 /** Returns what ends every response that is open. */
 export function eventRoutes(app: App, context: AppContext): () => void {
@@ -150,11 +154,23 @@ function cursorOf(message: StreamMessage): number | undefined {
 
 /** @throws MmsbError INVALID_REQUEST */
 function optionsOf(query: EventsQuery, lastEventId: string | string[] | undefined): SubscribeOptions {
-  const { pages, from, ...rest } = query
+  const { pages, from, slice, ...rest } = query
   const start = lastEventId === undefined ? from : lastSeen(lastEventId)
-  const options = { ...rest, pages: pages.split(',') }
+  const windows = slice === undefined ? {} : { slice: sliceOf(slice) }
+  const options = { ...rest, ...windows, pages: pages.split(',') }
   if (start === undefined) return options as SubscribeOptions
   return { ...options, from: /^\d/.test(start) ? Number(start) : start } as SubscribeOptions
+}
+
+/** @throws MmsbError INVALID_REQUEST */
+function sliceOf(text: string): Slices {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (error) {
+    throw new MmsbError('INVALID_REQUEST', `query.slice: is no JSON: ${(error as Error).message}`)
+  }
+  return checkSlice(value)
 }
 
 function lastSeen(header: string | string[]): string {

@@ -16,7 +16,7 @@ const Policy = Type.Enum(['lossless', 'latest'])
 const Rate = Type.Number({ exclusiveMinimum: 0, maximum: STREAM_RATE_MAX_HZ })
 
 const Bound = Type.Integer({ minimum: 0, maximum: PAGE_MAX_ELEMENTS })
-const Slice = Type.Record(
+export const Slice = Type.Record(
   Type.String(),
   Type.Array(Type.Tuple([Bound, Bound]), { maxItems: PAGE_MAX_RANK }),
   {
@@ -55,6 +55,11 @@ export const EventsQuery = Type.Object(
       }),
     ),
     data: Type.Optional(DataMode),
+    slice: Type.Optional(
+      Type.String({
+        description: 'Windows on pages, as JSON: `{"PAGE":[[start,stop],...]}`, a pair for each axis.',
+      }),
+    ),
     policy: Type.Optional(Policy),
     maxRate: Type.Optional(Rate),
   },
