@@ -50,7 +50,7 @@ async function listen(bus: Bus, options: ServeOptions, logger: Logger): Promise<
     : loopbackGuard(host, () => (server === undefined ? undefined : boundPort(server.app)), allowedOrigins)
   server = await buildApp({ bus, guard, allowedOrigins, logger: logger as FastifyBaseLogger })
   try {
-    await server.app.listen({ host, port })
+    await server.listen(host, port)
     return server
   } catch (error) {
     await server.close()

@@ -4,6 +4,7 @@
  * Invariants: what enters is checked against the schemas in schemas/ and refused if it has anything they do not name; what
  * leaves is an answer of theirs or a problem document; a request costs no work that could be done once at start.
  */
+import { lookup } from 'node:dns/promises'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyBaseLogger, type FastifyRequest, LogController } from 'fastify'
 import type { Bus } from '../engine/bus.js'
@@ -48,6 +49,12 @@ export interface AppOptions {
 export interface MmsbApp {
   readonly app: App
   readonly stream: StreamServer
+  /** Listens; on every address of `localhost`, with one port. Fails when the first cannot be had. */
+  listen(
+    host: string,
+    port: number,
+    addressesOf?: (host: string) => Promise<readonly string[]>,
+  ): Promise<void>
   /** Finishes what is under way, says goodbye to streams, stops listening. The bus stays open. */
   close(): Promise<void>
 }
@@ -92,13 +99,19 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   })
   const stream = attachStream(app.server, context, app.log, options.pingIntervalMs)
   await app.ready()
+  const listen: MmsbApp['listen'] = async (host, port, addressesOf = addressesFor) => {
+    const [first = host, ...others] = await addressesOf(host)
+    await app.listen({ host: first, port })
+    // Of a name one address is enough.
+    for (const other of others) await connections.listenAlso(other, boundPort(app)!).catch(() => {})
+  }
   const close = async (): Promise<void> => {
     context.isStopping = true
     endEvents()
     await Promise.all([stream.close(), connections.stop()])
     await app.close()
   }
-  return { app, stream, close }
+  return { app, stream, listen, close }
 }
 
 function createFastify(logger: FastifyBaseLogger | undefined): { app: App; connections: Connections } {
@@ -136,6 +149,17 @@ function createFastify(logger: FastifyBaseLogger | undefined): { app: App; conne
 /** RFC 9112, 3.2. */
 const lacksHost = ({ headers, raw }: FastifyRequest): boolean =>
   headers.host === undefined && raw.httpVersion === '1.1'
+
+async function addressesFor(host: string): Promise<readonly string[]> {
+  // Any other name may have addresses that nobody thought of.
+  if (host !== 'localhost') return [host]
+  try {
+    return [...new Set((await lookup(host, { all: true })).map(({ address }) => address))]
+  } catch {
+    // To listen on it says what is wrong with it.
+    return [host]
+  }
+}
 
 /** The port the app listens on; undefined before it does. */
 export function boundPort(app: App): number | undefined {

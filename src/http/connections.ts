@@ -7,7 +7,7 @@
  * and does not know one that never sent anything. WebSockets are no concern of this file: who upgrades is forgotten here.
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import { Server as Listener, type Socket } from 'node:net'
+import { createServer, Server as Listener, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { STOP_ARRIVAL_GRACE_MS } from '../limits.js'
 
@@ -24,6 +24,8 @@ interface Connection {
 }
 
 export interface Connections {
+  /** Takes connections at another address too. Rejects as `listen` fails. */
+  listenAlso(host: string, port: number): Promise<void>
   /** The answer that the newest request of a connection still waits for. */
   responseOwedOn(socket: Duplex): ServerResponse | null
   /** Stops listening; resolves when every connection has ended. Who reads no answer can make this long. */
@@ -32,6 +34,7 @@ export interface Connections {
 
 /** Keeps an eye on every connection of a server from now on. */
 export function trackConnections(server: Server): Connections {
+  const listeners: Listener[] = [server]
   const open = new Map<Duplex, Connection>()
   let acceptedCount = 0
   let isClosed = false
@@ -71,9 +74,12 @@ export function trackConnections(server: Server): Connections {
   const stop = async (): Promise<void> => {
     await acceptBacklog()
     // The close of an HTTP server would end connections too.
-    const isDown = new Promise((resolve) => {
-      Listener.prototype.close.call(server, resolve)
-    })
+    const areDown = listeners.map(
+      (listener) =>
+        new Promise((resolve) => {
+          Listener.prototype.close.call(listener, resolve)
+        }),
+    )
     isClosed = true
     const graceEndsMs = performance.now() + STOP_ARRIVAL_GRACE_MS
     for (const connection of open.values()) {
@@ -86,14 +92,26 @@ export function trackConnections(server: Server): Connections {
       await turn()
       for (const [socket, connection] of open) if (isOver(socket as Socket, connection)) socket.destroy()
     }
-    await isDown
+    await Promise.all(areDown)
   }
+
+  const listenAlso = (host: string, port: number): Promise<void> =>
+    new Promise((resolve, reject) => {
+      // As an HTTP server has them, and handed to the one there is, so that each is treated alike.
+      const options = { allowHalfOpen: true, noDelay: true }
+      const listener = createServer(options, (socket) => server.emit('connection', socket))
+      listener.once('error', reject)
+      listener.listen({ host, port }, () => {
+        listeners.push(listener)
+        resolve()
+      })
+    })
 
   server.on('connection', onConnection)
   // Before the request is handled: it may be answered at once.
   server.prependListener('request', onRequest)
   server.on('upgrade', (_request, socket) => open.delete(socket))
-  return { stop, responseOwedOn: (socket) => open.get(socket)?.response ?? null }
+  return { listenAlso, stop, responseOwedOn: (socket) => open.get(socket)?.response ?? null }
 }
 
 /** Whether nothing more is to be expected of a connection. */
