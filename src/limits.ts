@@ -19,6 +19,9 @@ export const PAGE_ID_UNASSIGNED = 0xffff_ffff
 /** Default quota for the bytes of all pages; MMSB_MEMORY_LIMIT changes it. */
 export const MEMORY_QUOTA_DEFAULT_BYTES = 8 * 1024 ** 3
 
+/** Native worker threads. */
+export const THREADS_MAX = 1024
+
 /** Frames: see docs/FORMAT.md. */
 export const FRAME_MAGIC = 0x3146_534d // "MSF1", little-endian
 export const FRAME_VERSION = 1
@@ -70,8 +73,9 @@ export const CHANGED_RANGES_MAX = 256
 
 /** Log: see docs/FORMAT.md. */
 export const SEGMENT_BYTES = 64 * 1024 ** 2
-/** Smaller ones are not worth their header. */
+/** Smaller ones are not worth their header; the least has one, and room for as much again. */
 export const SEGMENT_BYTES_MIN = 64 * 1024
+export const SEGMENT_BYTES_LEAST = 8 * 1024
 export const SEGMENT_HEADER_BYTES = 4096
 export const RECORD_HEADER_BYTES = 64
 export const RECORD_ALIGN_BYTES = 8

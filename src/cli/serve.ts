@@ -3,7 +3,8 @@
  */
 import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
-import type { BusOptions, FsyncMode } from '../engine/types.js'
+import { BACKENDS, FSYNC_MODES } from '../engine/arguments.js'
+import type { BusOptions } from '../engine/types.js'
 import { isLoopback } from '../http/guard.js'
 import {
   CHECKPOINT_EVERY_BYTES,
@@ -13,6 +14,7 @@ import {
   HTTP_DEFAULT_PORT,
   SEGMENT_BYTES,
   SEGMENT_BYTES_MIN,
+  THREADS_MAX,
 } from '../limits.js'
 import {
   bytesOf,
@@ -28,8 +30,6 @@ import {
   UsageError,
 } from './flags.js'
 
-const BACKENDS = ['auto', 'cpu', 'cuda'] as const
-const FSYNC_MODES: readonly FsyncMode[] = ['always', 'interval', 'off']
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 
 const FLAGS: FlagTable = {
@@ -159,7 +159,7 @@ function serveOptions(given: ReadonlyMap<string, Given>, isInsecure: boolean): S
       dataDir: resolve(read('data-dir', ({ text }) => text, './data')),
       backend: read('backend', (value) => choiceOf(value, BACKENDS), 'auto'),
       fsync: read('fsync', (value) => choiceOf(value, FSYNC_MODES), 'always'),
-      threads: read('threads', (value) => integerOf(value, 1, 1024), availableParallelism()),
+      threads: read('threads', (value) => integerOf(value, 1, THREADS_MAX), availableParallelism()),
       durableHoldMs: read('durable-hold', durationOf, DURABLE_HOLD_MS),
       durableHoldBytes: read('durable-hold-bytes', bytesOf, DURABLE_HOLD_BYTES),
       ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),

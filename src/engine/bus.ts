@@ -34,6 +34,17 @@ import type {
 import { cursorsIn } from '../store/cursors.js'
 import { Store } from '../store/store.js'
 import type { CheckpointInfo } from '../store/types.js'
+import {
+  checkBusOptions,
+  checkDefinition,
+  checkDefinitions,
+  checkFrame,
+  checkFunctionBody,
+  checkPatch,
+  checkTransaction,
+  checkWhatIf,
+  checkWrite,
+} from './arguments.js'
 import type { StageRooms } from './batch.js'
 import { Committer } from './committer.js'
 import { Cursors } from './cursors.js'
@@ -154,10 +165,11 @@ export class Bus {
 
   /**
    * Opens a bus. With `dataDir` it recovers what the folder holds and logs every commit there; without, it lives in
-   * memory only. Throws when the folder is locked, damaged or not writable, and UNSUPPORTED_LOCATION for `cuda` without
-   * a device.
+   * memory only. Throws INVALID_REQUEST for an option there is not, or a value it cannot have, UNSUPPORTED_LOCATION for
+   * `cuda` without a device, and when the folder is locked, damaged or not writable.
    */
   static async open(options: BusOptions = {}, world: World = REAL_WORLD): Promise<Bus> {
+    checkBusOptions(options)
     const bus = new this(options, world)
     try {
       if (options.dataDir !== undefined) await bus.#openStore(options.dataDir, options, world)
@@ -283,6 +295,7 @@ export class Bus {
    * past of any of them.
    */
   async createMany(pages: readonly NamedDefinition[]): Promise<{ epoch: number; pages: PageInfo[] }> {
+    checkDefinitions(pages)
     return this.#untilFresh(async () => {
       const { result } = await this.#withDrafts(pages, async (records) => {
         for (const record of records) this.#checkBackend(record)
@@ -320,6 +333,7 @@ export class Bus {
    * INVALID_REQUEST, and SHAPE_MISMATCH when a page would get another dtype.
    */
   async defineFunction(name: string, body: FunctionBody): Promise<{ epoch: number; worldAge: number }> {
+    checkFunctionBody(name, body)
     return this.#untilFresh(async () => {
       const { functions } = this.#registry
       const known = functions.get(name)
@@ -390,6 +404,7 @@ export class Bus {
 
   /** Applies one delta to a source page. */
   async patch(name: string, delta: DeltaInput, options: WriteOptions = {}): Promise<PatchResult> {
+    checkPatch(name, delta, options)
     this.#committer.refuseWhenStopped()
     const answered = this.answered(name, options.key)
     if (answered !== undefined) return answered
@@ -402,6 +417,7 @@ export class Bus {
 
   /** Writes all elements of a source page. */
   async write(name: string, values: DeltaValues, options: WriteOptions = {}): Promise<PatchResult> {
+    checkWrite(name, values, options)
     this.#committer.refuseWhenStopped()
     const answered = this.answered(name, options.key)
     if (answered !== undefined) return answered
@@ -418,6 +434,7 @@ export class Bus {
 
   /** Commits deltas to several pages together, or none of them. */
   transact(transaction: TransactionInput): Promise<CommitResult> {
+    checkTransaction(transaction)
     this.#committer.refuseWhenStopped()
     const { key } = transaction
     return (
@@ -428,6 +445,7 @@ export class Bus {
 
   /** Commits a transaction in its binary form (docs/FORMAT.md). The bytes are untrusted and copied. */
   submit(frame: Uint8Array): Promise<CommitResult> {
+    checkFrame(frame)
     this.#committer.refuseWhenStopped()
     const pending = pendingOfFrame(this.#registry, frame, () => this.#takePageId())
     for (const record of pending.creates) this.#checkBackend(record)
@@ -511,6 +529,7 @@ export class Bus {
    * the cone of the pages written, not the state. Throws what the transaction would throw, and PAGE_NOT_FOUND.
    */
   async whatIf(input: WhatIfInput): Promise<WhatIfResult> {
+    checkWhatIf(input)
     return this.#committer.trial(() => {
       const { plan, frames, pages, roots } = prepareWhatIf(this.#rooms, input)
       return {
@@ -906,6 +925,7 @@ export class Bus {
   // ---- helpers ----------------------------------------------------------------------------------------------------
 
   async #define(name: string, definition: PageDefinition): Promise<CreateResult> {
+    checkDefinition(name, definition)
     const define = async ([record]: readonly PageRecord[]): Promise<CreateResult> => {
       if (record === undefined) throw new MmsbError('INTERNAL', 'A draft was lost.')
       this.#refuseCycle(record)

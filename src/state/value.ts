@@ -89,6 +89,7 @@ function refused(dtype: Dtype, value: unknown, index: number | undefined, why: s
 /** A value as messages show it: short, strings in quotes. */
 export function showValue(value: unknown): string {
   if (typeof value === 'bigint' || typeof value === 'number' || value === undefined) return String(value)
+  if (typeof value === 'function') return 'a function'
   if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'an array' : 'an object'
   if (typeof value !== 'string') return String(value)
   return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value)

@@ -11,6 +11,7 @@ import type { Dtype, TypedArray } from '../state/dtype.js'
 import type { Connection } from './connection.js'
 import { hubOf } from './hub.js'
 import type { ChangeMessage, PagePart, SnapshotMessage, SnapshotPage, StreamMessage } from './messages.js'
+import { checkSubscribeOptions } from './options.js'
 import type { Sink, StreamBus, SubscribeOptions } from './types.js'
 
 export type { SubscribeOptions } from './types.js'
@@ -50,6 +51,7 @@ export interface Changes extends AsyncIterableIterator<Change> {
 
 /** @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND; the iterator throws EPOCH_COMPACTED, OVERLOADED, BUS_FAILED */
 export function subscribe(bus: StreamBus, options: SubscribeOptions): Changes {
+  checkSubscribeOptions(options)
   const reader = new Reader()
   const connection = hubOf(bus).connect(reader)
   reader.connection = connection

@@ -1,5 +1,6 @@
 /** What graph, status, statistics and checkpoints look like. */
 import Type from 'typebox'
+import { FSYNC_MODES } from '../../engine/arguments.js'
 import { CLOSED, Digest, Epoch, Name, PageKindName } from './common.js'
 
 export const GraphQuery = Type.Object(
@@ -39,7 +40,7 @@ export const StatusAnswer = Type.Object(
     device: Type.Optional(Type.Object({}, { additionalProperties: true })),
     deviceLoss: Type.Optional(Type.Object({ epoch: Epoch, reason: Type.String() }, CLOSED)),
     pages: Type.Integer(),
-    fsync: Type.Enum(['always', 'interval', 'off']),
+    fsync: Type.Enum([...FSYNC_MODES]),
     uptimeMs: Type.Integer(),
     minEpoch: Epoch,
   },

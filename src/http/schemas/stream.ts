@@ -7,12 +7,13 @@ import {
   STREAM_PATTERNS_MAX,
   STREAM_RATE_MAX_HZ,
 } from '../../limits.js'
+import { DATA_MODES, POLICIES, STARTS } from '../../stream/options.js'
 import { CLOSED, Epoch, Name } from './common.js'
 import { transactionFields } from './data.js'
 
 const Id = Type.String({ minLength: 1, maxLength: STREAM_ID_MAX_LENGTH })
-const DataMode = Type.Enum(['none', 'ranges', 'values'])
-const Policy = Type.Enum(['lossless', 'latest'])
+const DataMode = Type.Enum([...DATA_MODES])
+const Policy = Type.Enum([...POLICIES])
 const Rate = Type.Number({ exclusiveMinimum: 0, maximum: STREAM_RATE_MAX_HZ })
 
 const Bound = Type.Integer({ minimum: 0, maximum: PAGE_MAX_ELEMENTS })
@@ -29,7 +30,7 @@ export const SubscribeMessage = Type.Object(
     type: Type.Literal('subscribe'),
     id: Id,
     pages: Type.Array(Type.String(), { minItems: 1, maxItems: STREAM_PATTERNS_MAX }),
-    from: Type.Optional(Type.Union([Type.Enum(['now', 'snapshot']), Epoch])),
+    from: Type.Optional(Type.Union([Type.Enum([...STARTS]), Epoch])),
     data: Type.Optional(DataMode),
     slice: Type.Optional(Slice),
     policy: Type.Optional(Policy),

@@ -1,0 +1,190 @@
+/**
+ * What programs hand to the library, looked at before it is used: options wholly, by name and value; the rest as far as the doors
+ * behind take its shape for granted. JSON that came over the network was held against its schema by then.
+ *
+ * Invariant: whatever is handed in, what leaves is an MmsbError that says which argument, what came and what is allowed.
+ */
+import { MmsbError } from '../errors.js'
+import { SEGMENT_BYTES_LEAST, THREADS_MAX } from '../limits.js'
+import { showValue } from '../state/value.js'
+import type { BusOptions, FsyncMode } from './types.js'
+
+export const BACKENDS = ['auto', 'cpu', 'cuda'] as const
+export const FSYNC_MODES = ['always', 'interval', 'off'] as const satisfies readonly FsyncMode[]
+
+/** What is wrong with a value, said after it; undefined: nothing. Throws where the fault lies deeper. */
+export type Check = (value: unknown, where: string) => string | undefined
+export type Checks<T> = { readonly [name in keyof Required<T>]: Check }
+
+export const isText: Check = (value) =>
+  typeof value === 'string' && value !== '' ? undefined : 'is not a text that says something'
+export const isFlag: Check = (value) => (typeof value === 'boolean' ? undefined : 'is not true or false')
+const isCallable: Check = (value) => (typeof value === 'function' ? undefined : 'is not a function')
+
+export const isOneOf =
+  (choices: readonly string[]): Check =>
+  (value) =>
+    (choices as readonly unknown[]).includes(value) ? undefined : `is none of ${choices.join(', ')}`
+
+export const isWhole =
+  (min: number, max = Number.MAX_SAFE_INTEGER): Check =>
+  (value) =>
+    Number.isSafeInteger(value) && Number(value) >= min && Number(value) <= max
+      ? undefined
+      : `is not a whole number from ${min} to ${max}`
+
+const hasFields =
+  <T>(checks: Checks<T>): Check =>
+  (value, where) => {
+    checkFields(where, value, checks, `${where}.`)
+    return undefined
+  }
+
+const OPTIONS: Checks<BusOptions> = {
+  dataDir: isText,
+  backend: isOneOf(BACKENDS),
+  fsync: isOneOf(FSYNC_MODES),
+  memoryLimitBytes: isWhole(1),
+  threads: isWhole(1, THREADS_MAX),
+  checkpoints: hasFields<NonNullable<BusOptions['checkpoints']>>({
+    everyEpochs: isWhole(0),
+    everyBytes: isWhole(0),
+    atClose: isFlag,
+  }),
+  retention: hasFields<NonNullable<BusOptions['retention']>>({
+    maxAgeMs: isWhole(1),
+    maxBytes: isWhole(1),
+    maxEpochs: isWhole(1),
+  }),
+  segmentBytes: isWhole(SEGMENT_BYTES_LEAST),
+  durableHoldMs: isWhole(1),
+  durableHoldBytes: isWhole(1),
+  onNotice: isCallable,
+}
+
+/** @throws MmsbError INVALID_REQUEST */
+export function checkBusOptions(options: BusOptions): void {
+  checkFields('options', options, OPTIONS)
+}
+
+/** Fields that are undefined were not given. @throws MmsbError INVALID_REQUEST */
+export function checkFields<T>(what: string, given: unknown, checks: Checks<T>, prefix = ''): void {
+  for (const [name, value] of Object.entries(objectOf(what, given))) {
+    const check = Object.hasOwn(checks, name) ? checks[name as keyof T] : undefined
+    if (check === undefined) {
+      const known = Object.keys(checks).join(', ')
+      throw wrong(`${prefix}${name}: there is no such field of ${what}; there are ${known}`)
+    }
+    const fault = value === undefined ? undefined : check(value, `${prefix}${name}`)
+    if (fault !== undefined) throw wrong(`${prefix}${name}: ${showValue(value)} ${fault}`)
+  }
+}
+
+const wrong = (detail: string): MmsbError => new MmsbError('INVALID_REQUEST', detail)
+
+function objectOf(what: string, value: unknown): object {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value
+  throw wrong(value === undefined ? `${what}: is missing` : `${what}: ${showValue(value)} is not an object`)
+}
+
+function textOf(what: string, value: unknown): string {
+  if (typeof value === 'string') return value
+  throw wrong(value === undefined ? `${what}: is missing` : `${what}: ${showValue(value)} is not a text`)
+}
+
+function listOf(what: string, value: unknown): readonly unknown[] {
+  if (Array.isArray(value)) return value
+  throw wrong(value === undefined ? `${what}: is missing` : `${what}: ${showValue(value)} is not a list`)
+}
+
+const any: Check = () => undefined
+const SOURCE: Readonly<Record<string, Check>> = { dtype: any, shape: any, location: any, fill: any }
+const FUNCTION: Readonly<Record<string, Check>> = { params: any, expr: any }
+const DERIVED: Readonly<Record<string, Check>> = { derive: any, dtype: any, shape: any, location: any }
+
+/** The door behind looks at the fields. @throws MmsbError INVALID_REQUEST */
+export function checkDefinition(name: unknown, definition: unknown): void {
+  textOf('name', name)
+  const fields = objectOf('definition', definition)
+  checkFields('definition', fields, 'derive' in fields ? DERIVED : SOURCE)
+}
+
+/** Pages to create together. @throws MmsbError INVALID_REQUEST */
+export function checkDefinitions(pages: unknown): void {
+  for (const [i, page] of listOf('pages', pages).entries()) {
+    const { name, definition } = objectOf(`pages[${i}]`, page) as Record<string, unknown>
+    checkDefinition(name, definition)
+  }
+}
+
+/** The frame writer looks at the delta. On the way of every PATCH: costs next to nothing. @throws MmsbError INVALID_REQUEST */
+export function checkPatch(name: unknown, delta: unknown, options: unknown): void {
+  textOf('name', name)
+  objectOf('delta', delta)
+  checkMeta(objectOf('options', options))
+}
+
+/** @throws MmsbError INVALID_REQUEST */
+export function checkWrite(name: unknown, values: unknown, options: unknown): void {
+  textOf('name', name)
+  if (!ArrayBuffer.isView(values)) listOf('values', values)
+  checkMeta(objectOf('options', options))
+}
+
+/** @throws MmsbError INVALID_REQUEST */
+export function checkFrame(frame: unknown): void {
+  if (!(frame instanceof Uint8Array)) throw wrong(`frame: ${showValue(frame)} is not a Uint8Array`)
+}
+
+/** The parser looks at what they say. @throws MmsbError INVALID_REQUEST */
+export function checkFunctionBody(name: unknown, body: unknown): void {
+  textOf('name', name)
+  checkFields('function', body, FUNCTION)
+  const { params, expr } = body as { readonly params?: unknown; readonly expr?: unknown }
+  for (const [i, param] of listOf('params', params).entries()) textOf(`params[${i}]`, param)
+  textOf('expr', expr)
+}
+
+/** @throws MmsbError INVALID_REQUEST */
+export function checkTransaction(transaction: unknown): void {
+  const given = objectOf('transaction', transaction) as Record<string, unknown>
+  checkOps(given.ops)
+  checkMeta(given)
+  if (given.expect === undefined) return
+  for (const [i, entry] of listOf('expect', given.expect).entries()) {
+    const { page, version } = objectOf(`expect[${i}]`, entry) as Record<string, unknown>
+    textOf(`expect[${i}].page`, page)
+    const fault = isWhole(0)(version, '')
+    if (fault !== undefined) throw wrong(`expect[${i}].version: ${showValue(version)} ${fault}`)
+  }
+}
+
+/** @throws MmsbError INVALID_REQUEST */
+export function checkWhatIf(input: unknown): void {
+  const { ops, read } = objectOf('what-if', input) as Record<string, unknown>
+  checkOps(ops)
+  for (const [i, name] of listOf('read', read).entries()) textOf(`read[${i}]`, name)
+}
+
+function checkOps(ops: unknown): void {
+  const list = listOf('ops', ops)
+  for (let i = 0; i < list.length; i++) {
+    const op = list[i] as { readonly page?: unknown } | null | undefined
+    if (typeof op !== 'object' || op === null) throw wrong(`ops[${i}]: ${showValue(op)} is not an object`)
+    if (typeof op.page !== 'string') throw wrong(`ops[${i}].page: ${showValue(op.page)} is not a text`)
+  }
+}
+
+interface Meta {
+  readonly key?: unknown
+  readonly source?: unknown
+  readonly expectVersion?: unknown
+}
+
+function checkMeta({ key, source, expectVersion }: Meta): void {
+  if (key !== undefined) textOf('key', key)
+  if (source !== undefined) textOf('source', source)
+  if (expectVersion === undefined) return
+  const fault = isWhole(0)(expectVersion, '')
+  if (fault !== undefined) throw wrong(`expectVersion: ${showValue(expectVersion)} ${fault}`)
+}

@@ -1,0 +1,50 @@
+/** What a subscription may ask for, by name and value: for those who ask over the network, and for those who hold the bus. */
+import { type Check, type Checks, checkFields, isOneOf, isWhole } from '../engine/arguments.js'
+import { MmsbError } from '../errors.js'
+import { NAME_PATTERN, STREAM_RATE_MAX_HZ } from '../limits.js'
+import type { SubscribeOptions } from './types.js'
+
+const NAME = new RegExp(NAME_PATTERN)
+export const DATA_MODES = ['none', 'ranges', 'values'] as const
+export const POLICIES = ['lossless', 'latest'] as const
+export const STARTS = ['now', 'snapshot'] as const
+
+const isNames: Check = (value) =>
+  Array.isArray(value) && value.every((name) => typeof name === 'string')
+    ? undefined
+    : 'is not a list of names and patterns'
+
+const isStart: Check = (value) =>
+  typeof value === 'number'
+    ? isWhole(0)(value, '')
+    : isOneOf(STARTS)(value, '') && `is none of ${STARTS.join(', ')}, and no epoch`
+
+const isRate: Check = (value) =>
+  typeof value === 'number' && value > 0 && value <= STREAM_RATE_MAX_HZ
+    ? undefined
+    : `is not a number above 0, up to ${STREAM_RATE_MAX_HZ}`
+
+const isName: Check = (value) =>
+  typeof value === 'string' && NAME.test(value) ? undefined : `is not a name: it must match ${NAME_PATTERN}`
+
+/** What is in it is looked at with the pages. */
+const isSlices: Check = (value) =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? undefined
+    : 'is not an object of windows by page'
+
+const OPTIONS: Checks<SubscribeOptions> = {
+  pages: isNames,
+  from: isStart,
+  data: isOneOf(DATA_MODES),
+  slice: isSlices,
+  policy: isOneOf(POLICIES),
+  maxRate: isRate,
+  durable: isName,
+}
+
+/** @throws MmsbError INVALID_REQUEST */
+export function checkSubscribeOptions(options: SubscribeOptions): void {
+  checkFields('options', options, OPTIONS)
+  if (options.pages === undefined) throw new MmsbError('INVALID_REQUEST', 'pages: is missing')
+}
