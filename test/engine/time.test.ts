@@ -47,14 +47,13 @@ class History {
     const draw = this.#draw
     // Names come back, with other definitions.
     const name = draw.chance(0.5) ? `p${draw.int(0, 4)}` : `n${this.#made++}`
-    const sketch = {
-      name,
+    const definition = {
       dtype: draw.pick(['f32', 'f64', 'i32', 'u8', 'i64'] as const),
       shape: [draw.int(1, 40)],
     }
     await this.#try(async () => {
-      const { created } = await this.bus.create(name, { ...sketch, fill: draw.int(0, 3) })
-      if (created) this.#pages.push(sketch)
+      const { created } = await this.bus.create(name, { ...definition, fill: draw.int(0, 3) })
+      if (created) this.#pages.push({ name, ...definition })
     })
   }
 
