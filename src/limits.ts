@@ -205,7 +205,7 @@ export const RETRY_AFTER_SECONDS = 1
 export const CORS_MAX_AGE_SECONDS = 600
 /** JSON of more values than this goes out in pieces, so that other requests are answered in between. */
 export const JSON_PIECE_ELEMENTS = 65_536
-/** How long a stopping server waits for requests that are under way. */
-export const STOP_GRACE_MS = 10_000
+/** How long a stopping server waits for requests that are under way: less than the 10 s after which others would kill it. */
+export const STOP_GRACE_MS = 8_000
 /** And for a request, or more of one, on a connection that has none under way. */
 export const STOP_ARRIVAL_GRACE_MS = 250

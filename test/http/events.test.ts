@@ -178,6 +178,7 @@ t.test('a rate of less than one a second', async (t) => {
   const { open } = await stream(t)
   const slow = open('pages=a&maxRate=0.5')
   await slow.until(() => slow.events.length === 1)
+  t.match(slow.events, [{ data: { type: 'subscribed' } }])
   slow.close()
   await slow.ended
 })
