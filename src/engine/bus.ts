@@ -668,7 +668,7 @@ export class Bus {
   }
 
   /**
-   * Replays the log from `from` (default: from as far back as it goes) to `to` (default: the newest epoch) and compares the
+   * Replays the epochs after `from` (default: as far back as the log goes), up to `to` (default: the newest), and compares the
    * digest at every epoch with the one recorded. In a thread of its own, so that other questions go on.
    */
   async verify(query: { from?: number; to?: number } = {}, options: PastOptions = {}): Promise<VerifyResult> {

@@ -85,7 +85,8 @@ export function checkpointOfRow(row: CheckpointRow): CheckpointInfo {
   const info = { epoch, pages, bytes, newBytes, ms, file }
   if (sumOfCheckpoint(info) !== row.sum)
     throw new Error(`the catalogue row of checkpoint ${epoch} is damaged`)
-  return info
+  // Rows of earlier releases have the size of the file.
+  return { ...info, newBytes: Math.min(newBytes, bytes) }
 }
 
 export class CatalogDb {

@@ -14,8 +14,8 @@ export interface CheckpointDraft {
   readonly db: Database.Database
   /** The disk may begin with what was written so far. */
   startSync(): void
-  /** Closes the file, makes it durable and gives it its name; that is durable too when it resolves. Its size in bytes. */
-  finish(name: string): number | Promise<number>
+  /** Closes the file, makes it durable and gives it its name; that is durable too when it resolves. */
+  finish(name: string): void | Promise<void>
   /** Leaves no file. */
   abandon(): void
 }
@@ -104,11 +104,9 @@ function draftIn(file: string, at: (name: string) => string, syncDir: () => void
     finish(name) {
       db.close()
       fs.fsyncSync(open())
-      const { size } = fs.fstatSync(open())
       close()
       fs.renameSync(file, at(name))
       syncDir()
-      return size
     },
     abandon() {
       db.close()

@@ -156,7 +156,6 @@ class CheckpointFile implements CheckpointReader {
   constructor(
     private readonly family: readonly FileTables[],
     private readonly uses: readonly PackUses[],
-    place: CheckpointPlace,
   ) {
     const own = family[0] as FileTables
     this.header = headerOf(own.meta)
@@ -167,7 +166,7 @@ class CheckpointFile implements CheckpointReader {
       bytes,
       meta,
     }))
-    this.info = infoOf(own, place)
+    this.info = infoOf(own)
   }
 
   /** One pass over the packs of each file, in the order in which they lie. The bytes are valid during the call. */
@@ -202,13 +201,13 @@ function headerOf(meta: ReadonlyMap<MetaKey, Buffer>): CheckpointHeader {
   }
 }
 
-function infoOf({ meta, name }: FileTables, place: CheckpointPlace): CheckpointInfo {
+function infoOf({ db, meta, name }: FileTables): CheckpointInfo {
   const number = (key: MetaKey): number => Number(meta.get(key)?.toString('utf8'))
   return {
     epoch: number('epoch'),
     pages: number('pages'),
     bytes: number('bytes'),
-    newBytes: place.sizeBytes(name),
+    newBytes: db.prepare('SELECT coalesce(sum(length(data)), 0) FROM pack').pluck().get() as number,
     ms: 0,
     file: name,
   }
@@ -222,8 +221,9 @@ export function readInfo(
 ): CheckpointInfo | undefined {
   try {
     const family = openFamily(place, epoch, busId)
+    const info = infoOf(family[0] as FileTables)
     closeFamily(family)
-    return infoOf(family[0] as FileTables, place)
+    return info
   } catch {
     return undefined
   }
@@ -300,7 +300,7 @@ export function openCheckpointFile(
     family = openFamily(place, epoch, busId)
     const uses = usesOf(family)
     for (const [i, tables] of family.entries()) verifyChunks(tables, uses[i] as PackUses, i === 0)
-    return new CheckpointFile(family, uses, place)
+    return new CheckpointFile(family, uses)
   } catch (error) {
     closeFamily(family)
     return textOf(error)

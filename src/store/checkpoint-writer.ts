@@ -65,7 +65,9 @@ export class CheckpointWriter {
   private readonly queue: PagePiece[] = []
   private queueNext = 0
   private page: PageUnderWay | null = null
+  /** Bytes of chunks in packs: all, and those since the disk was last told to begin. */
   private written = 0
+  private unsynced = 0
 
   constructor(
     place: CheckpointPlace,
@@ -198,16 +200,17 @@ export class CheckpointWriter {
     this.insertPack.run(this.packId, entries, this.pack.subarray(0, this.packLength))
     this.root.pack(this.packId, entries, this.packLength)
     this.written += this.packLength
+    this.unsynced += this.packLength
     this.packId++
     this.packLength = 0
     this.packCount = 0
     // The disk begins while there is more to come, so that the sync at the end finds little left.
-    if (this.written < CHECKPOINT_SYNC_BYTES) return
-    this.written = 0
+    if (this.unsynced < CHECKPOINT_SYNC_BYTES) return
+    this.unsynced = 0
     this.draft.startSync()
   }
 
-  /** Completes the file, makes it durable and gives it its name. Returns its size. */
+  /** Completes the file, makes it durable and gives it its name. Returns how many bytes of pages are in it. */
   async end(name: string, meta: CheckpointMeta): Promise<number> {
     if (this.page !== null || this.queue.length > 0) throw new Error('a page has not been given')
     this.flushPack()
@@ -215,7 +218,8 @@ export class CheckpointWriter {
     this.putMeta(meta)
     this.draft.db.exec('COMMIT')
     this.base?.close()
-    return this.draft.finish(name)
+    await this.draft.finish(name)
+    return this.written
   }
 
   private putFiles(): void {

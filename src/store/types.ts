@@ -76,7 +76,7 @@ export interface CheckpointInfo {
   readonly pages: number
   /** Bytes of all pages. */
   readonly bytes: number
-  /** Bytes written to disk for this checkpoint. */
+  /** Bytes of pages written for this checkpoint: those that it does not refer to in older files. Never more than `bytes`. */
   readonly newBytes: number
   readonly ms: number
   readonly file: string

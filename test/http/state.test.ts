@@ -81,8 +81,10 @@ t.test('checkpoints of a bus with a data folder', async (t) => {
   t.same((await call('GET', '/v1/checkpoints')).body, { checkpoints: [] })
   const made = await call('POST', '/v1/checkpoints')
   t.equal(made.status, 201)
-  t.match(made.body, { epoch: 1, pages: 1, bytes: 16, newBytes: Number, ms: Number })
+  t.match(made.body, { epoch: 1, pages: 1, bytes: 16, newBytes: 0, ms: Number }, 'zeros take no room')
   t.same((await call('GET', '/v1/checkpoints')).body, { checkpoints: [made.body] })
+  await call('PATCH', '/v1/pages/a/data', { values: [1] })
+  t.match((await call('POST', '/v1/checkpoints')).body, { epoch: 2, bytes: 16, newBytes: 16 }, 'no overhead')
   const { log } = (await call('GET', '/v1/stats')).body as { log: { appendUs: Record<string, number> } }
   t.match(log, { bytes: Number, segments: Number, appendUs: DURATIONS })
   const { p50, p99, max } = log.appendUs

@@ -149,7 +149,6 @@ export function simPlace(disk: SimDisk): CheckpointPlace {
           disk.close(fd)
           disk.rename(at('next.tmp'), at(name))
           await disk.syncDir(CHECKPOINT_DIR)
-          return bytes.length
         },
         abandon() {
           db.close()

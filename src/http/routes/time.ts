@@ -113,7 +113,7 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
       schema: {
         summary: 'Replay the log and compare digests',
         description:
-          'Every epoch from `from` to `to`, and the checkpoints on the way. Without a body: all that is kept.',
+          'The state after epoch `from` is the start; epochs `from` + 1 to `to` are replayed, and the checkpoints on the way looked at. Without a body: all that is kept.',
         tags: ['time'],
         querystring: NoQuery,
         body: VerifyBody,

@@ -78,8 +78,10 @@ export const Checkpoint = Type.Object(
   {
     epoch: Epoch,
     pages: Type.Integer(),
-    bytes: Type.Integer(),
-    newBytes: Type.Integer(),
+    bytes: Type.Integer({ description: 'Of all pages.' }),
+    newBytes: Type.Integer({
+      description: 'Of them, those written for this checkpoint; the others are in the files of older ones.',
+    }),
     ms: Type.Number(),
   },
   CLOSED,

@@ -135,7 +135,18 @@ export const DiffAnswer = Type.Object(
   CLOSED,
 )
 
-export const VerifyBody = Type.Object({ from: Type.Optional(Epoch), to: Type.Optional(Epoch) }, CLOSED)
+const Start = Type.Integer({
+  minimum: 0,
+  maximum: Number.MAX_SAFE_INTEGER,
+  description:
+    'The state after this epoch is the start; epochs from + 1 to `to` are replayed. Default: the oldest epoch kept.',
+})
+const End = Type.Integer({
+  minimum: 0,
+  maximum: Number.MAX_SAFE_INTEGER,
+  description: 'The last epoch replayed. Default: the newest.',
+})
+export const VerifyBody = Type.Object({ from: Type.Optional(Start), to: Type.Optional(End) }, CLOSED)
 
 export const VerifyAnswer = Type.Object(
   {
