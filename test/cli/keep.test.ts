@@ -54,7 +54,7 @@ t.test('history goes as the flags say, and a clean stop makes a checkpoint', asy
 t.test('flags that make no sense', async (t) => {
   for (const flag of ['--retain-age=7', '--retain-epochs=0', '--segment-bytes=1k', '--checkpoint-bytes=x']) {
     const { code, stderr } = await run(['serve', '--port', '0', flag])
-    t.equal(code, 1, flag)
+    t.equal(code, 2, flag)
     t.match(stderr, flag.split('=')[0] as string)
   }
 })
