@@ -133,7 +133,9 @@ export function checkWrite(name: unknown, values: unknown, options: unknown): vo
 
 /** @throws MmsbError INVALID_REQUEST */
 export function checkFrame(frame: unknown): void {
-  if (!(frame instanceof Uint8Array)) throw wrong(`frame: ${showValue(frame)} is not a Uint8Array`)
+  // By its tag: instanceof would miss one of another realm. A Buffer is one too.
+  if (Object.prototype.toString.call(frame) === '[object Uint8Array]') return
+  throw wrong(frame === undefined ? 'frame: is missing' : `frame: ${showValue(frame)} is not a Uint8Array`)
 }
 
 /** The parser looks at what they say. @throws MmsbError INVALID_REQUEST */

@@ -1,4 +1,5 @@
 /** The library says what is wrong with what it is handed: options wholly, arguments as far as nobody behind does. */
+import { runInNewContext } from 'node:vm'
 import t, { type Test } from 'tap'
 import { BACKENDS, FSYNC_MODES } from '../../src/engine/arguments.js'
 import { Bus, MmsbError } from '../../src/index.js'
@@ -157,6 +158,12 @@ t.test('arguments of another shape are INVALID_REQUEST, never a raw error, and c
   }
   t.match(bus.status(), { epoch, digest, pages: 1 })
   t.match(await bus.patch('p', { values: [1] }), { epoch: epoch + 1 })
+})
+
+t.test('bytes of another realm are bytes', async (t) => {
+  const bus = await open(t)
+  const foreign = runInNewContext('new Uint8Array(40)') as Uint8Array
+  t.match(await refusal(() => bus.submit(foreign)), /frame: does not begin with MSF1/)
 })
 
 t.test('the message says where', async (t) => {

@@ -278,8 +278,12 @@ t.test('bad definitions: each with its code and what is wrong', async (t) => {
       /^INVALID_REQUEST the result of shape \[70000, 70000\]/,
     ],
     [{ op: 'quantile', inputs: x, q: 1.5 }, /^INVALID_REQUEST q is 1.5; it must be a number from 0 to 1/],
-    [{ op: 'quantile', inputs: x, q: Number.NaN }, /^INVALID_REQUEST q is null/],
+    [{ op: 'quantile', inputs: x, q: Number.NaN }, /^INVALID_REQUEST q is NaN/],
     [{ op: 'quantile', inputs: x, q: '0.5' }, /^INVALID_REQUEST q is "0.5"/],
+    [
+      { op: 'quantile', inputs: x, q: Number.POSITIVE_INFINITY },
+      /^INVALID_REQUEST q is Infinity; it must be a number/,
+    ],
     [{ op: 'quantile', inputs: x, q: 0.5, axis: '0' }, /^INVALID_REQUEST axis must be an integer/],
     [
       { op: 'quantile', inputs: { x: 'empty' }, q: 0.5 },

@@ -136,7 +136,10 @@ export const invalidRequest = (detail: string): MmsbError => new MmsbError('INVA
 export const shapeMismatch = (detail: string): MmsbError => new MmsbError('SHAPE_MISMATCH', detail)
 
 function shown(value: unknown): string {
-  return value === undefined ? 'is missing' : `is ${(JSON.stringify(value) ?? typeof value).slice(0, 80)}`
+  if (value === undefined) return 'is missing'
+  // JSON has no infinities, which numbers beyond a double become.
+  const text = typeof value === 'number' ? String(value) : JSON.stringify(value)
+  return `is ${(text ?? typeof value).slice(0, 80)}`
 }
 
 /** A field that is one of a list of words. Without a fallback it must be there. */
