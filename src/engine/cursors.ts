@@ -82,12 +82,18 @@ export class Cursors {
     await this.#put({ name, pages, epoch, createdMs: known?.createdMs ?? nowMs, seenMs: nowMs })
   }
 
-  /** Notes that a reader was heard of. */
-  touch(name: string): void {
+  /**
+   * Notes, now and then, that a reader was heard of. `idle`: the epochs after one and up to another have nothing for it; if it
+   * has done with those before, its cursor moves over them.
+   */
+  touch(name: string, idle?: { readonly after: number; readonly upTo: number } | undefined): void {
     const reader = this.#readers.get(name)
-    const nowMs = this.#rooms.nowMs()
-    if (reader === undefined || nowMs - reader.seenMs < DURABLE_SEEN_MS) return
-    this.#put({ ...reader, seenMs: nowMs }).catch(() => {})
+    const { nowMs: clock, holdMs } = this.#rooms
+    const nowMs = clock()
+    if (reader === undefined || nowMs - reader.seenMs < Math.min(DURABLE_SEEN_MS, holdMs / 4)) return
+    const isDone = idle !== undefined && reader.epoch !== null && reader.epoch >= idle.after
+    const epoch = isDone ? Math.max(reader.epoch, idle.upTo) : reader.epoch
+    this.#put({ ...reader, epoch, seenMs: nowMs }).catch(() => {})
   }
 
   /** Moves the cursor forward; resolves with where it stands, durably. Throws NOT_FOUND. */

@@ -50,6 +50,18 @@ export class Durables {
     this.#bus.cursors?.touch(durable)
   }
 
+  /**
+   * Who is connected is heard of. One that has done with all it was told of has nothing to come back for in the epochs since,
+   * which were not for it: those need not be kept.
+   */
+  onTick(): void {
+    for (const [name, { subscription }] of this.#attached) {
+      const { told, toldOfChange, position } = subscription
+      const hasBegun = told >= 0
+      this.#bus.cursors?.touch(name, hasBegun ? { after: toldOfChange, upTo: position } : undefined)
+    }
+  }
+
   #end(name: string, error: MmsbError): void {
     const attached = this.#attached.get(name)
     if (attached === undefined) return

@@ -275,6 +275,7 @@ export class StreamHub {
       if (nowMs - (topic.idleSinceMs ?? nowMs) >= STREAM_LINGER_MS) this.#drop(topic)
     }
     for (const connection of this.#connections) connection.progress(nowMs, this.bus.epoch)
+    this.durables.onTick()
   }
 }
 

@@ -27,6 +27,8 @@ export class Subscription {
   readonly durable: string | undefined
   /** The last epoch it was told of; -1 before it was told any. */
   told = -1
+  /** The last epoch that had something for it; -1 before there was one. */
+  toldOfChange = -1
   readonly #connection: Connection
   readonly #shape: Shape
   readonly #isLatest: boolean
@@ -72,6 +74,7 @@ export class Subscription {
     this.#lastSentMs = hub.clock.nowMs()
     this.#cursor = hub.bus.epoch
     this.told = hub.bus.epoch
+    if (withSnapshot) this.toldOfChange = hub.bus.epoch
     sink.send(this.id, { type: 'subscribed', epoch: hub.bus.epoch })
     if (snapshot !== undefined) sink.send(this.id, snapshot)
     return snapshot
@@ -225,6 +228,7 @@ export class Subscription {
     if (this.#periodMs > 0) this.#notBeforeMs = nowMs + this.#periodMs
     this.#connection.hub.counters.delivered++
     this.told = message.epoch
+    this.toldOfChange = message.epoch
     this.#connection.sink.send(this.id, message)
   }
 

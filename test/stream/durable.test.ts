@@ -278,6 +278,47 @@ t.test('retention waits for a reader that is held, and tells one that is not', a
   })
 })
 
+t.test('a reader of a quiet page is heard of while it is connected, and held after', async (t) => {
+  const options = { segmentBytes: SEGMENT_BYTES_MIN, retention: { maxEpochs: 10 }, fsync: 'off' as const }
+  const holdMs = 2_000
+  const served = await serve(t, { dataDir: folder(t), ...options, durableHoldMs: holdMs })
+  const { port } = await listen(served)
+  const { bus, call } = served
+  for (const name of ['a', 'b']) await bus.create(name, { dtype: 'u32', shape: [4] })
+  await bus.create('big', { dtype: 'u8', shape: [SEGMENT_BYTES_MIN / 2] })
+  const client = await Client.open(port)
+  await client.ask(subscribe)
+  // Of one it has been told, and has not done with it.
+  await client.ask({ ...subscribe, id: 'other', pages: ['b'], durable: 'other' })
+  const { epoch } = await bus.patch('a', { values: [1] })
+  const told = await bus.patch('b', { values: [1] })
+  await client.until(() => epochsOf(client).includes(epoch))
+  await client.ask({ type: 'commit', id: subscribe.id, epoch })
+  const untilMs = Date.now() + holdMs + 2_000
+  while (Date.now() < untilMs) {
+    await bus.write('big', new Uint8Array(SEGMENT_BYTES_MIN / 2).fill(bus.epoch % 200))
+    if (bus.epoch % 3 === 0) await bus.checkpoint()
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  const { subscriptions } = (await call('GET', '/v1/subscriptions')).body as { subscriptions: unknown[] }
+  t.match(subscriptions, [
+    { name: 'other', epoch: told.epoch - 2, connected: true, held: true },
+    { name: 'worker.1', connected: true, held: true },
+  ])
+  const [, { epoch: cursor }] = subscriptions as [unknown, { epoch: number }]
+  t.ok(cursor > epoch + 20, `what was not for it is behind it: ${cursor} of ${bus.epoch}`)
+  await client.close()
+  const next = await bus.patch('a', { values: [2] })
+  const again = await Client.open(port)
+  t.match(await again.ask(subscribe), { type: 'subscribed', epoch: Number })
+  await again.until(() => epochsOf(again).length === 1)
+  t.same(epochsOf(again), [next.epoch], 'it misses nothing')
+  t.match(await again.ask({ ...subscribe, id: 'other', pages: ['b'], durable: 'other' }), {
+    type: 'subscribed',
+  })
+  await again.close()
+})
+
 t.test('a damaged row is left out, a damaged file set aside; both are said', async (t) => {
   const dir = folder(t)
   const row = { definition: '{"pages":["a"]}', createdMs: 1, seenMs: 2 }
