@@ -13,6 +13,8 @@ export const BACKOFF_FIRST_MS = 50
 export const BACKOFF_LAST_MS = 5_000
 /** A WebSocket that is not open after this long is given up, and tried again. */
 export const CONNECT_TIMEOUT_MS = 10_000
+/** A WebSocket whose farewell is not answered after this long is dropped. */
+export const CLOSE_TIMEOUT_MS = 2_000
 /** The server speaks at least every 5 s to a subscription: one silent for longer than this is taken for dead. */
 export const SILENCE_MAX_MS = 20_000
 /** Values that wait for a reader before the subscription is put aside until the reader has caught up. */

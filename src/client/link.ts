@@ -5,11 +5,14 @@
  * The socket is opened with the first user and closed with the last. Ids of subscriptions are never used twice, so what a lost
  * or ended one still gets goes nowhere.
  *
- * Invariants: `up` and `down` alternate; messages reach users in the order they came; between tries there is a wait that
- * doubles, until the server has spoken.
+ * Frames have no id: the server counts those of a connection, all writers' together, from 1. So they are numbered here, and here it is
+ * known whose each one is.
+ *
+ * Invariants: `up` and `down` alternate; messages reach users in the order they came; the answer to a frame reaches the one who sent
+ * it and nobody else; between tries there is a wait that doubles, until the server has spoken.
  */
 import { MmsbError, protocolError } from './errors.js'
-import { CONNECT_TIMEOUT_MS, SILENCE_MAX_MS } from './limits.js'
+import { CLOSE_TIMEOUT_MS, CONNECT_TIMEOUT_MS, SILENCE_MAX_MS } from './limits.js'
 import { decodeBinary, decodeText, type FormOf, type Message, type PageForm } from './message.js'
 import { backoffMs } from './wait.js'
 
@@ -65,9 +68,15 @@ export class Link {
   #isUp = false
   #tries = 0
   #lastId = 0
+  /** Of the last frame sent on this connection. */
+  #sequence = 0
+  /** Who sent the frames of this connection that are not answered. */
+  readonly #senders = new Map<number, LinkUser>()
   #heardMs = 0
   #retryTimer: ReturnType<typeof setTimeout> | undefined
   #watch: ReturnType<typeof setInterval> | undefined
+  /** Until the socket is open. */
+  #late: ReturnType<typeof setTimeout> | undefined
   /** Text messages that wait to be decoded, in order; undefined when there are none. */
   #decoding: Promise<void> | undefined
 
@@ -109,6 +118,15 @@ export class Link {
     if (this.#isUp) this.#socket?.send(data)
   }
 
+  /** Sends a message of so many frames of `user`; returns the number of the first. Only while it is up. */
+  sendFrames(user: LinkUser, message: Uint8Array<ArrayBuffer>, count: number): number {
+    const first = this.#sequence + 1
+    this.#sequence += count
+    for (let i = 0; i < count; i++) this.#senders.set(first + i, user)
+    this.send(message)
+    return first
+  }
+
   /** Gives the connection up and makes another. */
   renew(): void {
     if (this.#socket !== undefined) this.#lost(this.#socket)
@@ -125,21 +143,16 @@ export class Link {
     const socket = open(url, PROTOCOLS[this.protocol])
     this.#socket = socket
     socket.binaryType = 'arraybuffer'
-    const late = setTimeout(() => this.#lost(socket), CONNECT_TIMEOUT_MS)
-    socket.onopen = () => {
-      clearTimeout(late)
-      this.#onOpen()
-    }
+    this.#late = setTimeout(() => this.#lost(socket), CONNECT_TIMEOUT_MS)
+    socket.onopen = () => this.#onOpen()
     socket.onmessage = (event: { data: unknown }) => this.#onData(socket, event.data)
     // An error is followed by a close, which is where it is dealt with.
     socket.onerror = () => {}
-    socket.onclose = () => {
-      clearTimeout(late)
-      this.#lost(socket)
-    }
+    socket.onclose = () => this.#lost(socket)
   }
 
   #onOpen(): void {
+    clearTimeout(this.#late)
     this.#isUp = true
     this.#heardMs = performance.now()
     this.#watch = setInterval(() => this.#listen(), this.#silenceMaxMs / 4)
@@ -219,12 +232,34 @@ export class Link {
   #dispatch(message: Message): void {
     // A server that only refuses is not asked more often for it.
     if (message.type !== 'error' && message.type !== 'refusal') this.#tries = 0
-    if (message.type === 'ack' || message.type === 'refusal') {
-      for (const user of [...this.#users]) user.receive(message)
+    if (message.type === 'ack') {
+      this.#acked(message)
+      return
+    }
+    if (message.type === 'refusal') {
+      this.#senderOf(message.sequence)?.receive(message)
       return
     }
     if (message.id !== undefined) this.#byId.get(message.id)?.receive(message)
     else if (message.type === 'error') this.failAll(message.error)
+  }
+
+  /** Tells each sender of its own: in runs, for most often one has sent them all. */
+  #acked(message: Extract<Message, { type: 'ack' }>): void {
+    const end = Math.min(message.sequence + message.count, this.#sequence + 1)
+    for (let next = message.sequence; next < end; ) {
+      const sequence = next
+      const sender = this.#senderOf(next++)
+      while (next < end && sender !== undefined && this.#senders.get(next) === sender) this.#senderOf(next++)
+      sender?.receive({ ...message, sequence, count: next - sequence })
+    }
+  }
+
+  /** Whose frame this was; asked once, when it is answered. */
+  #senderOf(sequence: number): LinkUser | undefined {
+    const sender = this.#senders.get(sequence)
+    this.#senders.delete(sequence)
+    return sender !== undefined && this.#users.has(sender) ? sender : undefined
   }
 
   #lost(socket: SocketLike): void {
@@ -259,6 +294,9 @@ export class Link {
     const socket = this.#socket
     if (socket === undefined) return
     this.#detachFrom(socket)
+    // One that has no answer to a farewell would hold the process.
+    const dead = setTimeout(() => socket.terminate?.(), CLOSE_TIMEOUT_MS)
+    socket.onclose = () => clearTimeout(dead)
     socket.close(NORMAL)
   }
 
@@ -275,6 +313,9 @@ export class Link {
     this.#socket = undefined
     this.#isUp = false
     this.#decoding = undefined
+    this.#sequence = 0
+    this.#senders.clear()
+    clearTimeout(this.#late)
     clearInterval(this.#watch)
   }
 }

@@ -49,9 +49,8 @@ export class StreamWriter implements Writer, LinkUser {
   readonly #rooms: WriterRooms
   /** Encoded and not sent. */
   #waiting: Entry[] = []
-  /** Sent and not answered, in the order of sending; by sequence number, or by id where text is spoken. */
+  /** Sent and not answered, in the order of sending; by number on this connection, or by id where text is spoken. */
   readonly #inFlight = new Map<number | string, Entry>()
-  #sequence = 0
   /** Transactions that wait for what is known of their pages. */
   #encoding: Promise<void> | undefined
   #encodingCount = 0
@@ -150,16 +149,18 @@ export class StreamWriter implements Writer, LinkUser {
     const { link } = this.#rooms
     if (!link.isUp) return
     let frames: Uint8Array<ArrayBuffer>[] = []
+    let owners: Entry[] = []
     let bytes = 0
     const send = (): void => {
-      if (frames.length > 0) link.send(frames.length === 1 ? frames[0]! : joined(frames, bytes))
+      if (frames.length === 0) return
+      let number = link.sendFrames(this, joined(frames, bytes), frames.length)
+      for (const entry of owners) this.#inFlight.set(number++, entry)
       frames = []
+      owners = []
       bytes = 0
     }
-    let sent = 0
-    for (const entry of this.#waiting) {
-      if (this.#inFlight.size >= WRITER_IN_FLIGHT_MAX) break
-      sent++
+    const due = this.#waiting.splice(0, WRITER_IN_FLIGHT_MAX - this.#inFlight.size)
+    for (const entry of due) {
       if (typeof entry.data === 'string') {
         const id = link.idFor(this, 't')
         this.#inFlight.set(id, entry)
@@ -167,16 +168,14 @@ export class StreamWriter implements Writer, LinkUser {
         continue
       }
       if (bytes + entry.data.length > WRITER_MESSAGE_BYTES) send()
-      this.#inFlight.set(++this.#sequence, entry)
       frames.push(entry.data)
+      owners.push(entry)
       bytes += entry.data.length
     }
     send()
-    this.#waiting.splice(0, sent)
   }
 
   up(): void {
-    this.#sequence = 0
     this.#flush()
   }
 
@@ -253,7 +252,8 @@ function frameOf(transaction: Transaction, key: string, pages: Pages): Uint8Arra
   )
 }
 
-function joined(frames: readonly Uint8Array[], bytes: number): Uint8Array<ArrayBuffer> {
+function joined(frames: readonly Uint8Array<ArrayBuffer>[], bytes: number): Uint8Array<ArrayBuffer> {
+  if (frames.length === 1) return frames[0]!
   const message = new Uint8Array(bytes)
   let at = 0
   for (const frame of frames) {

@@ -1,6 +1,8 @@
 /** The client's stream where it begins and ends: starts, windows, durable readers, slow ones, silence, refusals, aborts, closes. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import { Client } from '../../src/client/client.js'
+import type { SocketLike } from '../../src/client/link.js'
 import { type Change, connect, MmsbError } from '../../src/client/node.js'
 import { matches } from '../../src/client/staging.js'
 import { loopbackGuard } from '../../src/http/guard.js'
@@ -206,6 +208,27 @@ t.test('what ends a subscription, a mirror, a writer', async (t) => {
   await t.rejects(limited.until(1e9), code('CLOSED'))
   await t.rejects(mine.mirror('src'), code('CLOSED'))
   t.throws(() => mine.writer(), code('CLOSED'))
+})
+
+t.test('a client closed while it connects leaves no timer that would hold the process', async (t) => {
+  const timers = (): number => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
+  const socket: SocketLike = {
+    binaryType: '',
+    onopen: null,
+    onmessage: null,
+    onerror: null,
+    onclose: null,
+    send: () => {},
+    close: () => socket.onclose?.(undefined as never),
+  }
+  const mine = new Client('http://127.0.0.1:9', () => socket)
+  const before = timers()
+  const next = mine.subscribe({ pages: ['a'] }).next()
+  t.ok(timers() > before, 'it is waiting for the socket to open')
+  const closed = mine.close()
+  t.equal(timers(), before)
+  await closed
+  t.same(await next, { done: true, value: undefined })
 })
 
 t.test('a server that will not have us is not asked for ever; one that is away is', async (t) => {
