@@ -17,7 +17,10 @@ socket.on('open', () => {
   socket.send(JSON.stringify({ type: 'subscribe', id: 'watch', pages, from: 'now', data: 'values' }))
 })
 socket.on('message', (message) => process.stdout.write(`${message}\n`))
-socket.on('close', () => process.exit(0))
+socket.on('close', (code, reason) => {
+  process.stderr.write(`the connection has ended (${code}${reason.length > 0 ? `: ${reason}` : ''})\n`)
+  process.exit(0)
+})
 socket.on('error', (error) => {
   process.stderr.write(`${error.message}\n`)
   process.exit(1)

@@ -56,6 +56,7 @@ export function parseFlags(args: readonly string[], table: FlagTable, env: NodeJ
   for (const [name, flag] of Object.entries(table)) {
     const fromFlag = values[name]
     const fromEnv = flag.env === undefined ? undefined : env[flag.env]
+    if (fromFlag === '') throw new UsageError(`--${name}: is empty`)
     if (fromFlag === true) switches.add(name)
     else if (typeof fromFlag === 'string') given.set(name, { text: fromFlag, from: `--${name}` })
     else if (flag.value !== undefined && fromEnv !== undefined && fromEnv !== '') {

@@ -42,13 +42,15 @@ export interface NpyFile {
   eachPiece(visit: (offset: number, values: TypedArray) => Promise<void>): Promise<void>
 }
 
-/** Opens a file for import. Throws INVALID_REQUEST when it is none for a page, StartError when its length is wrong. */
+/** Opens a file for import. Throws StartError, which names it, when it cannot be read or is none for a page. */
 export async function withNpy<T>(file: string, work: (npy: NpyFile) => Promise<T>): Promise<T> {
-  const fd = openSync(file, 'r')
+  const fd = naming(file, () => openSync(file, 'r'))
   try {
     const head = new Uint8Array(NPY_HEADER_MAX_BYTES + 16)
-    const got = readSync(fd, head, 0, head.length, 0)
-    const { dtype, shape, dataOffset } = decodeNpyHeader(head.subarray(0, got))
+    const { dtype, shape, dataOffset } = naming(file, () => {
+      const got = readSync(fd, head, 0, head.length, 0)
+      return decodeNpyHeader(head.subarray(0, got))
+    })
     const { sizeBytes, view } = DTYPE_INFO[dtype]
     const elements = shape.reduce((product, size) => product * size, 1)
     if (fstatSync(fd).size !== dataOffset + elements * sizeBytes) {
@@ -70,5 +72,14 @@ export async function withNpy<T>(file: string, work: (npy: NpyFile) => Promise<T
     return await work({ name: basename(file).replace(/\.npy$/, ''), dtype, shape, elements, eachPiece })
   } finally {
     closeSync(fd)
+  }
+}
+
+function naming<T>(file: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT'
+    throw new StartError(`${file}: ${isMissing ? 'there is no such file' : (error as Error).message}`)
   }
 }

@@ -61,6 +61,9 @@ export async function registerOpenApi(app: App, version: string): Promise<void> 
     }),
   })
   await app.register(fastifySwaggerUi, { routePrefix: '/docs' })
+  app.get('/', { schema: { hide: true } }, (_request, reply) => {
+    void reply.redirect('/docs')
+  })
   app.get('/openapi.json', { schema: { hide: true } }, (_request, reply) => {
     void reply.send(app.swagger())
   })

@@ -134,9 +134,10 @@ function describeDamage(
   const state = ended === 'empty' || ended === 'seal' ? 'missing' : 'damaged'
   const lost =
     newestEpoch > nextEpoch ? `epochs ${nextEpoch} to ${newestEpoch}` : `epoch ${nextEpoch} and any after it`
+  // What checkpoints hold of them is not known here.
   return (
     `segment ${path.basename(entry.file)}, offset ${offset}: the record of epoch ${nextEpoch} is ${state} (${why}); ` +
-    `cutting the log there would lose ${lost}`
+    `cutting the log there would lose ${lost} where no checkpoint has them; \`mmsb log check\` says what --fix would do`
   )
 }
 

@@ -31,6 +31,11 @@ t.test('a sound folder, one in use, a damaged one, a repaired one', async (t) =>
   const at = bytes.indexOf(Buffer.from(Float64Array.of(5).buffer))
   bytes[at] = 1
   writeFileSync(file, bytes)
+  const refused = await mmsb('serve', '--port', '0')
+  t.match(refused, {
+    code: 1,
+    stderr: /would lose epochs 6 to 10 where no checkpoint has them; `mmsb log check`/,
+  })
   const bad = await mmsb('log', 'check')
   t.match(bad, {
     code: 1,

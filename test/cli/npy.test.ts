@@ -72,7 +72,13 @@ t.test('what is not right is refused', async (t) => {
   const file = join(dir, 'x.npy')
   writeFileSync(file, 'no npy')
   const dataDir = join(dir, 'data')
-  await t.rejects(importPages(['--data-dir', dataDir, '--files', file]), { code: 'INVALID_REQUEST' })
+  await t.rejects(
+    importPages(['--data-dir', dataDir, '--files', file]),
+    /x\.npy: not a \.npy file for a page/,
+  )
+  await t.rejects(importPages(['--data-dir', dataDir, '--files', join(dir, 'y.npy')]), {
+    message: /y\.npy: there is no such file/,
+  })
   await t.rejects(importPages(['--files', file]), /--url or --data-dir/)
   await t.rejects(importPages(['--data-dir', dataDir]), /--files/)
   await t.rejects(exportPages(['--out', dir]), /--url or --data-dir/)

@@ -93,6 +93,7 @@ t.test('bad values: a line that names them, and exit code 2', async (t) => {
     [['--backend', 'tpu'], /--backend: "tpu" is none of auto, cpu, cuda/],
     [[], /MMSB_BACKEND: "tpu"/, { MMSB_BACKEND: 'tpu' }],
     [['--fsync', 'maybe'], /--fsync: "maybe"/],
+    [['--data-dir='], /--data-dir: is empty/],
     [['--threads', '0'], /--threads: "0"/],
     [['--memory-limit', 'lots'], /--memory-limit: "lots"/],
     [['--log-level', 'loud'], /--log-level: "loud"/],

@@ -144,6 +144,11 @@ t.test('its errors are those of the table', async (t) => {
 
 t.test('its pages and their scripts come from this server alone', async (t) => {
   const { call } = await document(t)
+  t.match(
+    await call('GET', '/'),
+    { status: 302, headers: { location: '/docs' } },
+    'who looks at the root is led there',
+  )
   const docs = await call('GET', '/docs/')
   t.equal(docs.status, 200)
   t.match(docs.headers['content-type'], /^text\/html/)
