@@ -101,7 +101,7 @@ export const invalidDelta = (detail: string): MmsbError =>
 export const invalidRequest = (detail: string): MmsbError =>
   new MmsbError({ code: 'INVALID_REQUEST', detail, hint: REFUSED_HERE })
 
-export const closedError = (): MmsbError =>
-  new MmsbError({ code: 'CLOSED', detail: 'the client has been closed' })
+export const closedError = (what: 'client' | 'mirror' | 'subscription' | 'writer' = 'client'): MmsbError =>
+  new MmsbError({ code: 'CLOSED', detail: `the ${what} has been closed` })
 
 export const protocolError = (detail: string): MmsbError => new MmsbError({ code: 'PROTOCOL', detail })

@@ -4,6 +4,7 @@
  * Invariants: the bytes are those the server's own writer would make of the same transaction (a test compares); what the
  * server would refuse without knowing its state is refused here.
  */
+import { jsonOf } from './arguments.js'
 import { invalidDelta, invalidRequest, MmsbError } from './errors.js'
 import {
   DELTA_HEADER_BYTES,
@@ -121,7 +122,7 @@ function writeHead(out: Out, { key, source, intent, expect = [] }: FrameHead, co
   const texts = [
     textBytes(key, 'key', FRAME_KEY_MAX_BYTES),
     textBytes(source, 'source', FRAME_SOURCE_MAX_BYTES),
-    textBytes(intent === undefined ? undefined : JSON.stringify(intent), 'intent', FRAME_INTENT_MAX_BYTES),
+    textBytes(intent === undefined ? undefined : jsonOf('intent', intent), 'intent', FRAME_INTENT_MAX_BYTES),
   ] as const
   if (expect.length > FRAME_MAX_PRECONDITIONS) {
     throw tooLarge(`${expect.length} preconditions; at most ${FRAME_MAX_PRECONDITIONS}`)

@@ -3,15 +3,25 @@
  *
  * Invariants: transactions are sent in the order they were handed in; each is sent again after a lost connection until it is
  * answered, under the idempotency key it had before, so it happens once; at most WRITER_IN_FLIGHT_MAX are unanswered at a
- * time, the rest waits here.
+ * time, the rest waits here. One that cannot be sent as it was handed in is refused by itself, the others go on.
  */
-import { closedError, MmsbError } from './errors.js'
+import {
+  type Checks,
+  checkDelta,
+  checkFields,
+  checkKey,
+  checkName,
+  checkTransaction,
+  isText,
+} from './arguments.js'
+import { closedError, invalidRequest, MmsbError } from './errors.js'
 import { encodeFrame, type FramePage } from './frame.js'
 import { STREAM_MESSAGE_MAX_BYTES, WRITER_IN_FLIGHT_MAX, WRITER_MESSAGE_BYTES } from './limits.js'
 import type { Link, LinkUser } from './link.js'
 import type { Message } from './message.js'
 import { transactionText } from './text.js'
 import type { Delta, Transaction } from './types.js'
+import { type TypedArray, writeValues } from './values.js'
 
 export interface Writer {
   /** Resolves when the transaction is durable. Those handed in earlier are decided earlier. */
@@ -34,6 +44,8 @@ export interface WriterRooms {
 }
 
 type Pages = ReadonlyMap<string, FramePage>
+
+const OPTIONS: Checks = { key: isText }
 
 interface Entry {
   readonly transaction: Transaction
@@ -68,15 +80,27 @@ export class StreamWriter implements Writer, LinkUser {
     return this.#waiting.length + this.#inFlight.size + this.#encodingCount
   }
 
-  patch(page: string, delta: Delta): Promise<{ readonly epoch: number }> {
-    return this.transact({ ops: [{ page, ...delta }] })
+  async patch(page: string, delta: Delta): Promise<{ readonly epoch: number }> {
+    checkName(page, 'page')
+    checkDelta(delta)
+    return this.#submit({ ops: [{ page, ...delta }] }, this.#rooms.newKey())
   }
 
-  transact(transaction: Transaction, { key }: { readonly key?: string } = {}): Promise<{ epoch: number }> {
+  async transact(
+    transaction: Transaction,
+    options: { readonly key?: string } = {},
+  ): Promise<{ readonly epoch: number }> {
+    checkTransaction(transaction)
+    checkFields('options', options, OPTIONS)
+    checkKey(options.key)
+    return this.#submit(transaction, options.key ?? this.#rooms.newKey())
+  }
+
+  #submit(transaction: Transaction, key: string): Promise<{ readonly epoch: number }> {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) throw this.#failure.error
-      if (this.#isClosing) throw closedError()
-      this.#take({ transaction, key: key ?? this.#rooms.newKey(), data: '', resolve, reject })
+      if (this.#isClosing) throw closedError('writer')
+      this.#take({ transaction, key, data: '', resolve, reject })
     })
   }
 
@@ -84,9 +108,12 @@ export class StreamWriter implements Writer, LinkUser {
   #take(entry: Entry): void {
     const pages = this.#pagesOf(entry.transaction)
     if (this.#encoding === undefined && !(pages instanceof Promise)) {
-      entry.data = this.#encode(entry, pages)
-      this.#add(entry)
-      return
+      const data = this.#encodedAtOnce(entry, pages)
+      if (data !== undefined) {
+        entry.data = data
+        this.#add(entry)
+        return
+      }
     }
     // If it fails, that is told in its turn, below.
     if (pages instanceof Promise) pages.catch(() => {})
@@ -94,7 +121,7 @@ export class StreamWriter implements Writer, LinkUser {
     const before = this.#encoding ?? Promise.resolve()
     const mine = before
       .then(async () => {
-        entry.data = this.#encode(entry, await pages)
+        entry.data = await this.#encodedAnew(entry, await pages)
         this.#add(entry)
       })
       .catch((error: unknown) => entry.reject(error))
@@ -106,11 +133,34 @@ export class StreamWriter implements Writer, LinkUser {
     this.#encoding = mine
   }
 
+  /** Undefined if it does not fit what is known of its pages. */
+  #encodedAtOnce(entry: Entry, pages: Pages): Entry['data'] | undefined {
+    try {
+      return this.#encode(entry, pages)
+    } catch (error) {
+      if (isMisfit(error)) return undefined
+      throw error
+    }
+  }
+
+  /** What is known of a page may be of an older one of its name: it is asked for once more before a transaction is refused. */
+  async #encodedAnew(entry: Entry, pages: Pages): Promise<Entry['data']> {
+    try {
+      return this.#encode(entry, pages)
+    } catch (error) {
+      if (!isMisfit(error) || pages.size === 0) throw error
+      this.#forgetPages(entry.transaction)
+      return this.#encode(entry, await this.#pagesOf(entry.transaction))
+    }
+  }
+
   #pagesOf({ ops, expect = [] }: Transaction): Pages | Promise<Pages> {
     const pages = new Map<string, FramePage>()
-    if (this.#rooms.link.protocol === 'json') return pages
+    // Text has lists alone; which dtype an array has to be is for the client to say.
+    const isText = this.#rooms.link.protocol === 'json'
+    const needed = isText ? ops.filter(({ values }) => ArrayBuffer.isView(values)) : [...ops, ...expect]
     const asked: Promise<unknown>[] = []
-    for (const { page: name } of [...ops, ...expect]) {
+    for (const { page: name } of needed) {
       const page = this.#rooms.pageOf(name)
       if (page instanceof Promise) asked.push(page.then((answer) => pages.set(name, answer)))
       else pages.set(name, page)
@@ -120,7 +170,10 @@ export class StreamWriter implements Writer, LinkUser {
 
   #encode({ transaction, key }: Entry, pages: Pages): Entry['data'] {
     const isText = this.#rooms.link.protocol === 'json'
-    const data = isText ? transactionText(transaction, key) : frameOf(transaction, key, pages)
+    if (isText) checkArrays(transaction, pages)
+    const data = asMmsbError(() =>
+      isText ? transactionText(transaction, key) : frameOf(transaction, key, pages),
+    )
     if (data.length <= STREAM_MESSAGE_MAX_BYTES) return data
     throw new MmsbError({
       code: 'PAYLOAD_TOO_LARGE',
@@ -213,8 +266,12 @@ export class StreamWriter implements Writer, LinkUser {
     const entry = this.#settle(id)
     if (entry === undefined) return
     // A page may have been replaced by another of its name; then the next transaction asks.
-    for (const { page } of entry.transaction.ops) this.#rooms.forgetPage(page)
+    this.#forgetPages(entry.transaction)
     entry.reject(error)
+  }
+
+  #forgetPages({ ops, expect = [] }: Transaction): void {
+    for (const { page } of [...ops, ...expect]) this.#rooms.forgetPage(page)
   }
 
   #settle(id: number | string): Entry | undefined {
@@ -240,6 +297,27 @@ export class StreamWriter implements Writer, LinkUser {
     this.#rooms.link.detach(this)
     this.#rooms.onEnd()
     for (const resolve of this.#onIdle.splice(0)) resolve()
+  }
+}
+
+const isMisfit = (error: unknown): boolean => error instanceof MmsbError && error.code === 'INVALID_DELTA'
+
+/** What a program hands in may throw whatever it likes when it is looked at. */
+function asMmsbError<T>(run: () => T): T {
+  try {
+    return run()
+  } catch (error) {
+    if (error instanceof MmsbError) throw error
+    throw invalidRequest(`transaction: cannot be sent: ${String(error)}`)
+  }
+}
+
+/** Typed arrays are those of their pages' dtypes. @throws MmsbError INVALID_DELTA */
+function checkArrays({ ops }: Transaction, pages: Pages): void {
+  for (const { page, values } of ops) {
+    const known = ArrayBuffer.isView(values) ? pages.get(page) : undefined
+    if (known !== undefined)
+      writeValues(known.dtype, (values as TypedArray).subarray(0, 0), new ArrayBuffer(0), 0)
   }
 }
 
