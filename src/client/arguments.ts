@@ -75,7 +75,7 @@ export function objectOf(what: string, value: unknown): Readonly<Record<string, 
 /** Names of pages, functions and durable subscriptions. The rest of their rule is the server's. @throws MmsbError INVALID_REQUEST */
 export function checkName(name: unknown, what = 'name'): void {
   const text = textOf(what, name)
-  if (/^$|^\.\.?$|[/,\\\s]/.test(text)) {
+  if (/^$|^\.\.?$|[,\p{Cs}]/u.test(text)) {
     throw invalidRequest(
       `${what}: ${showValue(text)} is not a name: letters, digits, _ . : and -, the first of them a letter, a digit or _`,
     )
@@ -106,6 +106,12 @@ export function checkValues(values: unknown, where = 'values'): void {
   )
 }
 
+/** What every call over HTTP takes. */
+export const CALL: Checks = { signal: isSignal, timeoutMs: isAtLeastZero }
+export const WRITE: Checks = { ...CALL, key: isText, expectVersion: isCount }
+export const READ: Checks = { ...CALL, epoch: isInteger }
+export const RANGE: Checks = { from: isInteger, to: isInteger }
+
 const DELTA: Checks = {
   offset: isInteger,
   indices: (value) =>
@@ -119,6 +125,7 @@ const DELTA: Checks = {
   values: isAny,
   merge: isText,
 }
+const OCTETS: Checks = { offset: isInteger, octets: isAny, merge: isText }
 const OP: Checks = { page: isAny, ...DELTA }
 
 /** One change, but for bounds and elements of `values`. @throws MmsbError INVALID_DELTA, INVALID_REQUEST */
@@ -135,6 +142,16 @@ function checkParts({ values, indices }: Readonly<Record<string, unknown>>, pref
     if (Number.isSafeInteger(list[i])) continue
     throw invalidRequest(`${prefix}indices[${i}]: ${showValue(list[i])} is not a whole number`)
   }
+}
+
+/** The bytes themselves are looked at where they are taken. @throws MmsbError INVALID_REQUEST */
+export const checkOctets = (delta: unknown): void => checkFields('delta', delta, OCTETS)
+
+/** Pages asked for together, in one parameter of a query. @throws MmsbError INVALID_REQUEST */
+export function namesText(what: string, names: unknown): string {
+  const list = listOf(what, names)
+  for (const [i, name] of list.entries()) checkName(name, `${what}[${i}]`)
+  return list.join(',')
 }
 
 /** @throws MmsbError INVALID_DELTA, INVALID_REQUEST */

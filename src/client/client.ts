@@ -4,7 +4,32 @@
  * Invariants: imports nothing of the server and nothing of a platform, so it runs in Node and in browsers; how a WebSocket is opened is
  * handed in; after `close` nothing of it holds the process.
  */
-import { closedError, MmsbError } from './errors.js'
+import {
+  CALL,
+  checkDelta,
+  checkFields,
+  checkKey,
+  checkName,
+  checkOctets,
+  checkOps,
+  checkTransaction,
+  checkValues,
+  isAny,
+  isAtLeastZero,
+  isFlag,
+  isInteger,
+  isSignal,
+  isText,
+  jsonOf,
+  listOf,
+  namesText,
+  objectOf,
+  RANGE,
+  READ,
+  textOf,
+  WRITE,
+} from './arguments.js'
+import { closedError, invalidRequest, MmsbError } from './errors.js'
 import type { FramePage } from './frame.js'
 import { Link, type OpenSocket } from './link.js'
 import type { PageForm } from './message.js'
@@ -19,7 +44,7 @@ import {
 import { type Call, type RestOptions, readJson, restOf } from './rest.js'
 import { readWhole } from './staging.js'
 import { type Subscription, subscriptionOf } from './subscription.js'
-import { deltaText, opsText, transactionText } from './text.js'
+import { definitionText, deltaText, opsText, transactionText } from './text.js'
 import type {
   CallOptions,
   Checkpoint,
@@ -50,12 +75,12 @@ import type {
   WriteOptions,
 } from './types.js'
 import {
-  bytesOf,
   type Dtype,
   dtypesOf,
   elementsOf,
   fromJson,
   isDtype,
+  octetsOf,
   type TypedArray,
   viewOf,
 } from './values.js'
@@ -104,54 +129,59 @@ export class Client {
   // --- pages ---
 
   /** Creates a source page. @throws MmsbError PAGE_EXISTS where another definition has the name */
-  create(name: string, definition: SourceDefinition, options: CallOptions = {}): Promise<Page> {
-    const { fill } = definition
-    const body = { ...definition, ...(typeof fill === 'bigint' ? { fill: String(fill) } : {}) }
-    return this.#json('PUT', pagePath(name), { ...options, body: JSON.stringify(body), isRepeatable: true })
+  async create(name: string, definition: SourceDefinition, options: CallOptions = {}): Promise<Page> {
+    const body = definitionText(definition)
+    return this.#json('PUT', pagePath(name), options, { body, isRepeatable: true })
   }
 
   /** Creates a derived page. */
-  derive(name: string, derive: Derivation, options: DerivedOptions & CallOptions = {}): Promise<Page> {
-    const { signal: _signal, timeoutMs: _timeoutMs, ...definition } = options
-    const body = JSON.stringify({ derive, ...definition })
-    return this.#json('PUT', pagePath(name), { ...options, body, isRepeatable: true })
+  async derive(name: string, derive: Derivation, options: DerivedOptions & CallOptions = {}): Promise<Page> {
+    checkFields('options', options, { ...CALL, dtype: isText, shape: isAny, location: isText })
+    const { dtype, shape, location, ...call } = options
+    const body = jsonOf('definition', { derive: objectOf('derive', derive), dtype, shape, location })
+    return this.#json('PUT', pagePath(name), call, { body, isRepeatable: true })
   }
 
   /** Creates pages in one epoch; all or none. */
-  createMany(
+  async createMany(
     pages: readonly NamedDefinition[],
     options: CallOptions = {},
   ): Promise<{ readonly epoch: number; readonly pages: readonly Page[] }> {
-    return this.#json('POST', '/v1/pages', { ...options, body: JSON.stringify({ pages }) })
+    const definitions = listOf('pages', pages).map((page, i) => definitionText(page, `pages[${i}]`))
+    return this.#json('POST', '/v1/pages', options, { body: `{"pages":[${definitions.join(',')}]}` })
   }
 
-  page(name: string, options: CallOptions = {}): Promise<Page> {
+  async page(name: string, options: CallOptions = {}): Promise<Page> {
     return this.#get(pagePath(name), options)
   }
 
   /** One part of the list of pages; `next` is the cursor of the next part, null after the last. */
-  pages(
+  async pages(
     query: { readonly prefix?: string; readonly limit?: number; readonly cursor?: string } = {},
     options: CallOptions = {},
   ): Promise<{ readonly pages: readonly Page[]; readonly next: string | null }> {
+    checkFields('query', query, { prefix: isText, limit: isInteger, cursor: isText })
     return this.#get('/v1/pages', options, { ...query })
   }
 
   /** Deletes a page; with `cascade` also all that derives from it. */
-  delete(
+  async delete(
     name: string,
     options: CallOptions & { readonly cascade?: boolean } = {},
   ): Promise<{ readonly epoch: number }> {
-    return this.#json('DELETE', pagePath(name), { ...options, query: { cascade: options.cascade } })
+    checkFields('options', options, { ...CALL, cascade: isFlag })
+    const { cascade, ...rest } = options
+    return this.#json('DELETE', pagePath(name), rest, { query: { cascade } })
   }
 
   // --- data ---
 
   /** The elements of a page, or `count` of them from `offset` on. */
-  read<T extends TypedArray = TypedArray>(
+  async read<T extends TypedArray = TypedArray>(
     name: string,
     options: ReadOptions & Part = {},
   ): Promise<PageData<T>> {
+    checkFields('options', options, { ...READ, offset: isInteger, count: isInteger })
     const { epoch, offset, count } = options
     return this.#rest.call({
       ...options,
@@ -165,63 +195,70 @@ export class Client {
   }
 
   /** Several pages, all as of one epoch. */
-  readMany(names: readonly string[], options: ReadOptions = {}): Promise<ReadAnswer> {
-    const query = { pages: names.join(','), epoch: options.epoch }
-    return this.#get<JsonRead>('/v1/read', options, query).then(readAnswerOf)
+  async readMany(names: readonly string[], options: ReadOptions = {}): Promise<ReadAnswer> {
+    checkFields('options', options, READ)
+    const { epoch, ...rest } = options
+    return readAnswerOf(await this.#get('/v1/read', rest, { pages: namesText('names', names), epoch }))
   }
 
   /** Changes a part of a source page: dense, sparse or masked; or dense from raw bytes. */
-  patch(name: string, delta: Delta | Octets, options: WriteOptions = {}): Promise<WriteAnswer> {
+  async patch(name: string, delta: Delta | Octets, options: WriteOptions = {}): Promise<WriteAnswer> {
     const path = `${pagePath(name)}/data`
-    if ('octets' in delta) {
-      const { offset, merge, octets } = delta
-      return this.#write('PATCH', path, octets, options, { query: { offset, merge } })
+    if ('octets' in objectOf('delta', delta)) {
+      checkOctets(delta)
+      const { offset, merge, octets } = delta as Octets
+      return this.#write('PATCH', path, octetsOf(octets), options, { query: { offset, merge } })
     }
-    const { offset, merge, values } = delta
-    const isDense = delta.indices === undefined && delta.mask === undefined
-    if (isDense && ArrayBuffer.isView(values)) {
+    checkDelta(delta)
+    const { offset, merge, values, indices, mask } = delta as Delta
+    if (indices === undefined && mask === undefined && ArrayBuffer.isView(values)) {
       const headers = { 'mmsb-dtype': dtypesOf(values).join(',') }
-      return this.#write('PATCH', path, bytesOf(values), options, { query: { offset, merge }, headers })
+      return this.#write('PATCH', path, octetsOf(values), options, { query: { offset, merge }, headers })
     }
-    return this.#write('PATCH', path, deltaText(delta), options, {})
+    return this.#write('PATCH', path, deltaText(delta as Delta), options, {})
   }
 
   /** Writes a whole source page. */
-  write(name: string, values: Values, options: WriteOptions = {}): Promise<WriteAnswer> {
+  async write(name: string, values: Values, options: WriteOptions = {}): Promise<WriteAnswer> {
     const path = `${pagePath(name)}/data`
+    checkValues(values)
     if (!ArrayBuffer.isView(values)) return this.#write('PUT', path, deltaText({ values }), options, {})
     const headers = { 'mmsb-dtype': dtypesOf(values).join(',') }
-    return this.#write('PUT', path, bytesOf(values), options, { headers })
+    return this.#write('PUT', path, octetsOf(values), options, { headers })
   }
 
   /** Commits deltas to any number of pages: all or nothing, in one epoch. */
-  transact(
+  async transact(
     transaction: Transaction,
     options: Omit<WriteOptions, 'expectVersion'> = {},
   ): Promise<TransactionAnswer> {
+    checkTransaction(transaction)
+    checkFields('options', options, { ...CALL, key: isText })
     return this.#write('POST', '/v1/transactions', transactionText(transaction), options, {})
   }
 
   /** What pages would hold after these deltas. Nothing is committed. */
-  whatIf(
-    { ops, read }: { readonly ops: Transaction['ops']; readonly read: readonly string[] },
+  async whatIf(
+    trial: { readonly ops: Transaction['ops']; readonly read: readonly string[] },
     options: CallOptions = {},
   ): Promise<ReadAnswer> {
-    const body = `{"ops":${opsText(ops)},"read":${JSON.stringify(read)}}`
-    return this.#json<JsonRead>('POST', '/v1/whatif', { ...options, body, isRepeatable: true }).then(
-      readAnswerOf,
-    )
+    checkFields('trial', trial, { ops: isAny, read: isAny })
+    checkOps(trial.ops)
+    for (const [i, name] of listOf('read', trial.read).entries()) checkName(name, `read[${i}]`)
+    const body = `{"ops":${opsText(trial.ops)},"read":${jsonOf('read', trial.read)}}`
+    return readAnswerOf(await this.#json('POST', '/v1/whatif', options, { body, isRepeatable: true }))
   }
 
   // --- time ---
 
   /** What an epoch did. */
-  epoch(epoch: number, options: CallOptions = {}): Promise<EpochEntry> {
+  async epoch(epoch: number, options: CallOptions = {}): Promise<EpochEntry> {
+    checkFields('arguments', { epoch: epoch ?? null }, { epoch: isInteger })
     return this.#get(`/v1/epochs/${epoch}`, options)
   }
 
   /** What the epochs of a range did; `next` is where to go on, null after the last. */
-  epochs(
+  async epochs(
     query: {
       readonly from?: number
       readonly to?: number
@@ -231,93 +268,101 @@ export class Client {
     } = {},
     options: CallOptions = {},
   ): Promise<{ readonly epochs: readonly EpochEntry[]; readonly next: number | null }> {
+    checkFields('query', query, { ...RANGE, page: isText, source: isText, limit: isInteger })
     return this.#get('/v1/epochs', options, { ...query })
   }
 
   /** The versions of a page. */
-  history(
+  async history(
     name: string,
     query: { readonly from?: number; readonly to?: number; readonly limit?: number } = {},
     options: CallOptions = {},
   ): Promise<HistoryAnswer> {
+    checkFields('query', query, { ...RANGE, limit: isInteger })
     return this.#get(`${pagePath(name)}/history`, options, { ...query })
   }
 
   /** Which elements differ between two epochs; `to` is the newest unless given. */
-  diff(
+  async diff(
     query: { readonly from: number; readonly to?: number; readonly pages?: readonly string[] },
     options: CallOptions = {},
   ): Promise<DiffAnswer> {
-    return this.#get('/v1/diff', options, { ...query, pages: query.pages?.join(',') })
+    checkFields('query', query, { ...RANGE, pages: isAny })
+    const { from, to, pages } = query
+    if (from === undefined) throw invalidRequest('query.from: is missing')
+    const names = pages === undefined ? undefined : namesText('query.pages', pages)
+    return this.#get('/v1/diff', options, { from, to, pages: names })
   }
 
   /** Replays the log and compares digests. Slow: give it time. */
-  verify(
+  async verify(
     range: { readonly from?: number; readonly to?: number } = {},
     options: CallOptions = {},
   ): Promise<VerifyAnswer> {
-    return this.#json('POST', '/v1/verify', { ...options, body: JSON.stringify(range), isRepeatable: true })
+    checkFields('range', range, RANGE)
+    return this.#json('POST', '/v1/verify', options, { body: JSON.stringify(range), isRepeatable: true })
   }
 
   /** Writes a checkpoint. */
-  checkpoint(options: CallOptions = {}): Promise<Checkpoint> {
+  async checkpoint(options: CallOptions = {}): Promise<Checkpoint> {
     return this.#json('POST', '/v1/checkpoints', options)
   }
 
-  checkpoints(options: CallOptions = {}): Promise<{ readonly checkpoints: readonly Checkpoint[] }> {
+  async checkpoints(options: CallOptions = {}): Promise<{ readonly checkpoints: readonly Checkpoint[] }> {
     return this.#get('/v1/checkpoints', options)
   }
 
   // --- functions, state ---
 
   /** Defines a function that expressions can call, or gives it another meaning. */
-  defineFunction(
+  async defineFunction(
     name: string,
     definition: FunctionDefinition,
     options: CallOptions = {},
   ): Promise<{ readonly epoch: number; readonly worldAge: number }> {
-    return this.#json('PUT', functionPath(name), { ...options, body: JSON.stringify(definition) })
+    const body = jsonOf('definition', objectOf('definition', definition))
+    return this.#json('PUT', functionPath(name), options, { body })
   }
 
-  function(name: string, options: CallOptions = {}): Promise<FunctionView> {
+  async function(name: string, options: CallOptions = {}): Promise<FunctionView> {
     return this.#get(functionPath(name), options)
   }
 
-  functions(
+  async functions(
     options: CallOptions = {},
   ): Promise<{ readonly worldAge: number; readonly functions: readonly FunctionView[] }> {
     return this.#get('/v1/functions', options)
   }
 
-  deleteFunction(
+  async deleteFunction(
     name: string,
     options: CallOptions = {},
   ): Promise<{ readonly epoch: number; readonly worldAge: number }> {
     return this.#json('DELETE', functionPath(name), options)
   }
 
-  graph(options: CallOptions = {}): Promise<Graph> {
+  async graph(options: CallOptions = {}): Promise<Graph> {
     return this.#get('/v1/graph', options)
   }
 
-  status(options: CallOptions = {}): Promise<Status> {
+  async status(options: CallOptions = {}): Promise<Status> {
     return this.#get('/v1/status', options)
   }
 
-  stats(options: CallOptions = {}): Promise<Readonly<Record<string, unknown>>> {
+  async stats(options: CallOptions = {}): Promise<Readonly<Record<string, unknown>>> {
     return this.#get('/v1/stats', options)
   }
 
   // --- stream ---
 
   /** The durable subscriptions that the server keeps. */
-  durables(options: CallOptions = {}): Promise<{ readonly subscriptions: readonly DurableView[] }> {
+  async durables(options: CallOptions = {}): Promise<{ readonly subscriptions: readonly DurableView[] }> {
     return this.#get('/v1/subscriptions', options)
   }
 
   /** Makes the server forget a durable subscription. */
-  deleteDurable(name: string, options: CallOptions = {}): Promise<{ readonly name: string }> {
-    return this.#json('DELETE', `/v1/subscriptions/${encodeURIComponent(name)}`, options)
+  async deleteDurable(name: string, options: CallOptions = {}): Promise<{ readonly name: string }> {
+    return this.#json('DELETE', pathOf('subscriptions', name), options)
   }
 
   /** Changes as they are committed, each once, over any number of connections. */
@@ -337,12 +382,14 @@ export class Client {
     name: string,
     options: MirrorOptions = {},
   ): Promise<Mirror<T>> {
-    return mirrorOf<T>(await this.mirrorAll([name], options), name)
+    return mirrorOf<T>(await this.mirrorAll([textOf('name', name)], options), name)
   }
 
   /** All pages that match names or patterns, live, always of one epoch. */
-  mirrorAll(patterns: readonly string[], options: MirrorOptions = {}): Promise<MirrorSet> {
-    if (this.#isClosed) return Promise.reject(closedError())
+  async mirrorAll(patterns: readonly string[], options: MirrorOptions = {}): Promise<MirrorSet> {
+    this.#check()
+    for (const [i, pattern] of listOf('patterns', patterns).entries()) textOf(`patterns[${i}]`, pattern)
+    checkFields('options', options, { maxRate: isAtLeastZero, signal: isSignal })
     const rooms: MirrorRooms = {
       link: this.#link,
       readWhole: (wanted, signal) => readWhole(this, wanted, signal),
@@ -382,25 +429,17 @@ export class Client {
   }
 
   #get<T>(path: string, options: CallOptions, query: Call<T>['query'] = {}): Promise<T> {
-    return this.#rest.call<T>({ ...options, method: 'GET', path, query, isRepeatable: true, read: readJson })
+    return this.#json('GET', path, options, { query, isRepeatable: true })
   }
 
   #json<T>(
     method: Call<T>['method'],
     path: string,
-    call: CallOptions & Pick<Partial<Call<T>>, 'body' | 'query' | 'isRepeatable'>,
+    options: CallOptions,
+    { isRepeatable = false, ...more }: Pick<Partial<Call<T>>, 'body' | 'query' | 'isRepeatable'> = {},
   ): Promise<T> {
-    const { signal, timeoutMs, body, query, isRepeatable = false } = call
-    return this.#rest.call<T>({
-      method,
-      path,
-      isRepeatable,
-      read: readJson,
-      ...(signal === undefined ? {} : { signal }),
-      ...(timeoutMs === undefined ? {} : { timeoutMs }),
-      ...(body === undefined ? {} : { body }),
-      ...(query === undefined ? {} : { query }),
-    })
+    checkFields('options', options, CALL)
+    return this.#rest.call<T>({ ...options, ...more, method, path, isRepeatable, read: readJson })
   }
 
   #write<T>(
@@ -410,6 +449,8 @@ export class Client {
     options: WriteOptions,
     more: Pick<Call<T>, 'query' | 'headers'>,
   ): Promise<T> {
+    checkFields('options', options, WRITE)
+    checkKey(options.key)
     const { key = newKey(), expectVersion, ...rest } = options
     const headers = {
       'idempotency-key': key,
@@ -462,8 +503,13 @@ export class Client {
   }
 }
 
-const pagePath = (name: string): string => `/v1/pages/${encodeURIComponent(name)}`
-const functionPath = (name: string): string => `/v1/functions/${encodeURIComponent(name)}`
+function pathOf(room: string, name: string): string {
+  checkName(name)
+  return `/v1/${room}/${encodeURIComponent(name)}`
+}
+
+const pagePath = (name: string): string => pathOf('pages', name)
+const functionPath = (name: string): string => pathOf('functions', name)
 
 /** 128 random bits. Not randomUUID: browsers have that on secure origins alone. */
 function newKey(): string {

@@ -24,7 +24,7 @@ export interface Delta {
 export interface Octets {
   /** In elements. */
   readonly offset?: number
-  readonly octets: Uint8Array
+  readonly octets: ArrayBufferView | ArrayBufferLike
   readonly merge?: Merge
 }
 

@@ -162,17 +162,39 @@ export function fromJson(dtype: Dtype, values: readonly unknown[]): TypedArray {
 /** The JSON text of elements: 64-bit integers as strings, non-finite floats by name, -0 kept. */
 export function valuesText(values: Values): string {
   const parts = new Array<string>(values.length)
-  for (let i = 0; i < values.length; i++) parts[i] = valueText(values[i])
+  for (let i = 0; i < values.length; i++) {
+    const text = valueText(values[i])
+    if (text === undefined) {
+      throw invalidDelta(`values[${i}]: ${typeof values[i]} is no number, bigint, text or truth value`)
+    }
+    parts[i] = text
+  }
   return `[${parts.join(',')}]`
 }
 
-function valueText(value: unknown): string {
+/** The JSON text of one element; undefined for what cannot be one. */
+export function valueText(value: unknown): string | undefined {
   if (typeof value === 'number') {
     if (!Number.isFinite(value)) return `"${value}"`
     return value === 0 && 1 / value < 0 ? '-0' : String(value)
   }
   if (typeof value === 'bigint') return `"${value}"`
-  return JSON.stringify(value) ?? 'null'
+  return typeof value === 'string' || typeof value === 'boolean' ? JSON.stringify(value) : undefined
+}
+
+const SHARED = '[object SharedArrayBuffer]'
+const BUFFERS = ['[object ArrayBuffer]', SHARED]
+const kindOf = (value: unknown): string => Object.prototype.toString.call(value)
+
+/** The bytes of a view or a buffer, of any realm, as fetch takes them: not shared. @throws MmsbError INVALID_DELTA */
+export function octetsOf(octets: unknown): Uint8Array {
+  if (BUFFERS.includes(kindOf(octets))) return octetsOf(new Uint8Array(octets as ArrayBuffer))
+  if (!ArrayBuffer.isView(octets)) {
+    const came = octets === undefined ? 'is missing' : 'came in another form'
+    throw invalidDelta(`octets: ${came}; they are a typed array, a DataView or an ArrayBuffer`)
+  }
+  const bytes = bytesOf(octets)
+  return kindOf(bytes.buffer) === SHARED ? bytes.slice() : bytes
 }
 
 /** Standard base64, of bytes of any length. */

@@ -1,0 +1,201 @@
+/** Whatever is handed to the client: what it cannot mean is refused with a code and words, before anything is sent. */
+import t, { type Test } from 'tap'
+import { type Client, connect, MmsbError } from '../../src/client/node.js'
+import { listen, serve } from '../http/helpers.js'
+
+async function started(t: Test): Promise<{ bus: Client; url: string }> {
+  const { url } = await listen(await serve(t))
+  const bus = connect(url)
+  t.teardown(() => bus.close())
+  await bus.create('a', { dtype: 'f64', shape: [3] })
+  await bus.create('b', { dtype: 'bool', shape: [9] })
+  await bus.create('i', { dtype: 'i64', shape: [2] })
+  return { bus, url }
+}
+
+// What a program without types can hand in.
+type Any = (...args: unknown[]) => Promise<unknown>
+const untyped = (bus: Client): Readonly<Record<string, Any>> =>
+  new Proxy(bus, {
+    get: (of, name) => (of as unknown as Record<PropertyKey, Any>)[name]!.bind(of),
+  }) as unknown as Readonly<Record<string, Any>>
+
+const circular: Record<string, unknown> = {}
+circular.me = circular
+
+/** Method, arguments, code, words. */
+type Row = readonly [method: string, args: readonly unknown[], code: string, words: RegExp]
+const BAD_VALUES = [
+  7,
+  true,
+  {},
+  new Set([1]),
+  new ArrayBuffer(8),
+  'abc',
+  null,
+  undefined,
+  new DataView(new ArrayBuffer(8)),
+]
+const BAD_NAMES = [undefined, null, 5, {}, '', '.', '..', '\ud800', 'a,b']
+
+const VALUES: readonly Row[] = BAD_VALUES.flatMap((values): Row[] => [
+  ['patch', ['a', { values }], 'INVALID_DELTA', /^values: /],
+  ['patch', ['a', { indices: [0], values }], 'INVALID_DELTA', /^values: /],
+  ['write', ['a', values], 'INVALID_DELTA', /^values: /],
+  ['transact', [{ ops: [{ page: 'a', values }] }], 'INVALID_DELTA', /^ops\[0\]\.values: /],
+  ['whatIf', [{ ops: [{ page: 'a', values }], read: ['a'] }], 'INVALID_DELTA', /^ops\[0\]\.values: /],
+])
+const ELEMENTS: readonly Row[] = [null, undefined, {}, Symbol('s'), () => 1, circular].map(
+  (element): Row => ['patch', ['a', { values: [1, element] }], 'INVALID_DELTA', /^values\[1\]: /],
+)
+const OCTETS: readonly Row[] = [[1, 2, 3], 'abc', 5, undefined, null, {}].map(
+  (octets): Row => ['patch', ['i', { octets }], 'INVALID_DELTA', /^octets: /],
+)
+const DEFINITION = { dtype: 'u8', shape: [], values: [1] }
+const NAMES: readonly Row[] = BAD_NAMES.flatMap((name): Row[] => [
+  ...['create', 'derive', 'defineFunction'].map(
+    (method): Row => [method, [name, DEFINITION], 'INVALID_REQUEST', /^name: /],
+  ),
+  ...['page', 'delete', 'read', 'history', 'function', 'deleteFunction', 'deleteDurable'].map(
+    (method): Row => [method, [name], 'INVALID_REQUEST', /^name: /],
+  ),
+  ['patch', [name, { values: [1] }], 'INVALID_REQUEST', /^name: /],
+  ['write', [name, [1]], 'INVALID_REQUEST', /^name: /],
+  ['readMany', [['a', name]], 'INVALID_REQUEST', /^names\[1\]: /],
+  ['diff', [{ from: 1, pages: [name] }], 'INVALID_REQUEST', /^query\.pages\[0\]: /],
+])
+const REST: readonly Row[] = [
+  ['create', ['x'], 'INVALID_REQUEST', /^definition: is missing/],
+  ['create', ['x', null], 'INVALID_REQUEST', /^definition: null/],
+  ['create', ['x', { dtype: 'u8', shape: [1n] }], 'INVALID_REQUEST', /1 has no form in JSON/],
+  ['create', ['x', { dtype: 'u8', shape: [], fill: {} }], 'INVALID_REQUEST', /^definition\.fill: an object/],
+  ['createMany', [], 'INVALID_REQUEST', /^pages: is missing/],
+  ['createMany', [[null]], 'INVALID_REQUEST', /^pages\[0\]: null/],
+  ['derive', ['x'], 'INVALID_REQUEST', /^derive: is missing/],
+  ['derive', ['x', { op: 'map', k: 2n }], 'INVALID_REQUEST', /^definition: k: 2 has no form in JSON/],
+  ['derive', ['x', { op: 'map', k: Number.NaN }], 'INVALID_REQUEST', /^definition: k: NaN/],
+  ['pages', [null], 'INVALID_REQUEST', /^query: null/],
+  ['pages', [{ limits: 1 }], 'INVALID_REQUEST', /^limits: there is no such field of query/],
+  ['read', ['a', null], 'INVALID_REQUEST', /^options: null/],
+  ['read', ['a', { offset: 'x' }], 'INVALID_REQUEST', /^offset: "x" is not a whole number/],
+  ['readMany', [], 'INVALID_REQUEST', /^names: is missing/],
+  ['readMany', ['a'], 'INVALID_REQUEST', /^names: "a" is not a list/],
+  ['patch', ['a'], 'INVALID_REQUEST', /^delta: is missing/],
+  ['patch', ['a', null], 'INVALID_REQUEST', /^delta: null/],
+  ['patch', ['a', { value: [1] }], 'INVALID_REQUEST', /^value: there is no such field of delta/],
+  [
+    'patch',
+    ['a', { octets: new Uint8Array(8), values: [1] }],
+    'INVALID_REQUEST',
+    /^values: there is no such/,
+  ],
+  ['patch', ['a', { offset: 1n, values: [1] }], 'INVALID_REQUEST', /^offset: 1 is not a whole number/],
+  ['patch', ['a', { indices: [1n], values: [1] }], 'INVALID_REQUEST', /^indices\[0\]: 1 /],
+  ['patch', ['a', { indices: '01', values: [1, 2] }], 'INVALID_REQUEST', /^indices: "01"/],
+  ['patch', ['b', { mask: [2, 0], values: [1] }], 'INVALID_REQUEST', /^mask: a list/],
+  ['patch', ['a', { merge: 1n, values: [1] }], 'INVALID_REQUEST', /^merge: 1 /],
+  ['patch', ['a', { values: [1] }, { expectversion: 1 }], 'INVALID_REQUEST', /^expectversion: there is no/],
+  ['patch', ['a', { values: [1] }, { expectVersion: 'x' }], 'INVALID_REQUEST', /^expectVersion: "x"/],
+  ['patch', ['a', { values: [1] }, { key: 5 }], 'INVALID_REQUEST', /^key: 5/],
+  ['patch', ['a', { values: [1] }, { key: '' }], 'INVALID_REQUEST', /^key: is empty/],
+  ['patch', ['a', { values: [1] }, { signal: {} }], 'INVALID_REQUEST', /^signal: .* is not an AbortSignal/],
+  ['transact', [], 'INVALID_REQUEST', /^transaction: is missing/],
+  ['transact', [{}], 'INVALID_REQUEST', /^ops: is missing/],
+  ['transact', [{ ops: {} }], 'INVALID_REQUEST', /^ops: an object is not a list/],
+  ['transact', [{ ops: [null] }], 'INVALID_REQUEST', /^ops\[0\]: null/],
+  ['transact', [{ ops: [{ values: [1] }] }], 'INVALID_REQUEST', /^ops\[0\]\.page: is missing/],
+  [
+    'transact',
+    [{ ops: [{ page: 'i', octets: new Uint8Array(8) }] }],
+    'INVALID_REQUEST',
+    /^ops\[0\]\.octets: /,
+  ],
+  ['transact', [{ ops: [], intent: circular }], 'INVALID_REQUEST', /^intent: .*circular/],
+  ['transact', [{ ops: [], intent: { a: 1n } }], 'INVALID_REQUEST', /^intent: a: 1 has no form/],
+  ['transact', [{ ops: [], intent: () => 1 }], 'INVALID_REQUEST', /^intent: a function has no form/],
+  ['transact', [{ ops: [], source: 4 }], 'INVALID_REQUEST', /^source: 4/],
+  ['transact', [{ ops: [], expect: 5 }], 'INVALID_REQUEST', /^expect: 5/],
+  ['transact', [{ ops: [], expect: [null] }], 'INVALID_REQUEST', /^expect\[0\]: null/],
+  [
+    'transact',
+    [{ ops: [], expect: [{ page: 'a', version: 'x' }] }],
+    'INVALID_REQUEST',
+    /^expect\[0\]\.version: "x"/,
+  ],
+  [
+    'transact',
+    [{ ops: [], expect: [{ page: 'a' }] }],
+    'INVALID_REQUEST',
+    /^expect\[0\]\.version: is missing/,
+  ],
+  [
+    'transact',
+    [{ ops: [] }, { expectVersion: 1 }],
+    'INVALID_REQUEST',
+    /^expectVersion: there is no such field/,
+  ],
+  ['whatIf', [], 'INVALID_REQUEST', /^trial: is missing/],
+  ['whatIf', [{ ops: [] }], 'INVALID_REQUEST', /^read: is missing/],
+  ['epoch', [], 'INVALID_REQUEST', /^epoch: /],
+  ['epoch', ['../status'], 'INVALID_REQUEST', /^epoch: /],
+  ['epochs', [{ from: 1.5 }], 'INVALID_REQUEST', /^from: 1\.5/],
+  ['diff', [], 'INVALID_REQUEST', /^query: is missing/],
+  ['diff', [{}], 'INVALID_REQUEST', /^query\.from: is missing/],
+  ['verify', [{ from: 1n }], 'INVALID_REQUEST', /^from: 1 /],
+  ['defineFunction', ['f'], 'INVALID_REQUEST', /^definition: is missing/],
+  ['status', [{ signal: {} }], 'INVALID_REQUEST', /^signal: /],
+  ['status', [{ timeoutMs: Number.NaN }], 'INVALID_REQUEST', /^timeoutMs: NaN/],
+  ['status', [{ timeoutMs: 'x' }], 'INVALID_REQUEST', /^timeoutMs: "x"/],
+  ['status', [{ timeoutMs: -1 }], 'INVALID_REQUEST', /^timeoutMs: -1/],
+  ['mirror', [], 'INVALID_REQUEST', /^name: is missing/],
+  ['mirrorAll', [], 'INVALID_REQUEST', /^patterns: is missing/],
+  ['mirrorAll', [['a'], null], 'INVALID_REQUEST', /^options: null/],
+]
+
+t.test('what no call can mean rejects with its code, naming the argument, and nothing is sent', async (t) => {
+  const { bus } = await started(t)
+  const before = (await bus.stats()).epoch
+  for (const [method, args, code, words] of [...VALUES, ...ELEMENTS, ...OCTETS, ...NAMES, ...REST]) {
+    const shown = `${method}(${args.map(String).join(', ')}): ${words}`
+    const error: unknown = await untyped(bus)[method]!(...args).then(
+      (answer) => answer,
+      (error: unknown) => error,
+    )
+    t.ok(error instanceof MmsbError, shown)
+    t.match(error, { code, detail: words, status: 0, hint: /nothing was sent/ }, shown)
+  }
+  t.equal((await bus.status()).epoch, before)
+})
+
+t.test('octets are the bytes of any view or buffer', async (t) => {
+  const { bus } = await started(t)
+  const ones = BigInt64Array.of(-1n)
+  const shared = new Uint8Array(new SharedArrayBuffer(8)).fill(255)
+  for (const octets of [
+    new Uint8Array(ones.buffer),
+    ones,
+    ones.buffer,
+    new DataView(ones.buffer),
+    shared,
+    shared.buffer,
+  ]) {
+    await bus.write('i', [0, 0])
+    await bus.patch('i', { octets, offset: 1 })
+    t.same((await bus.read('i')).values, BigInt64Array.of(0n, -1n))
+  }
+  await bus.write('a', new Float64Array(new SharedArrayBuffer(24)).fill(3))
+  t.same((await bus.read('a')).values, Float64Array.of(3, 3, 3))
+})
+
+t.test('a page is filled with what was asked for, also where JSON has no word for it', async (t) => {
+  const { bus } = await started(t)
+  for (const fill of [Number.NaN, Infinity, -Infinity, -0, 1.5]) {
+    const name = `f${fill}`.replace('-', 'm')
+    await bus.create(name, { dtype: 'f64', shape: [1], fill })
+    t.ok(Object.is((await bus.read(name)).values[0], fill), String(fill))
+    await bus.createMany([{ name: `${name}many`, dtype: 'f32', shape: [1], fill }])
+    t.ok(Object.is((await bus.read(`${name}many`)).values[0], fill), `${fill}, of many`)
+  }
+  await bus.createMany([{ name: 'wide', dtype: 'i64', shape: [1], fill: -(2n ** 63n) }])
+  t.same((await bus.read('wide')).values, BigInt64Array.of(-(2n ** 63n)))
+})
