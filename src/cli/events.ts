@@ -34,6 +34,7 @@ const HELP = `usage: mmsb events export FILE [OPTIONS]
        mmsb events replay FILE
 
 ${describeFlags(EXPORT_FLAGS)}
+  --help            this text
 `
 
 export async function events(args: readonly string[]): Promise<void> {

@@ -71,7 +71,7 @@ export async function run(args: readonly string[]): Promise<void> {
   try {
     await dispatch(args)
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error)
+    const message = messageOf(error)
     process.stderr.write(`mmsb: ${message.replaceAll('\n', ' ')}\n`)
     if (error instanceof UsageError) {
       const command = commandOf(args[0]) === undefined ? '' : ` ${args[0]}`
@@ -79,6 +79,24 @@ export async function run(args: readonly string[]): Promise<void> {
     }
     process.exitCode = error instanceof UsageError ? 2 : 1
   }
+}
+
+/** What the system calls a file's trouble, in words. */
+const SYSTEM_TROUBLES: Readonly<Record<string, string>> = {
+  EACCES: 'permission is denied',
+  EEXIST: 'it is there already',
+  EISDIR: 'it is a folder',
+  ENOENT: 'there is no such file or folder',
+  ENOSPC: 'the disk is full',
+  ENOTDIR: 'what should be a folder on the way there is none',
+  EROFS: 'the disk can only be read',
+}
+
+function messageOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  const { code = '', path } = error as NodeJS.ErrnoException
+  const isKnown = path !== undefined && Object.hasOwn(SYSTEM_TROUBLES, code)
+  return isKnown ? `${path}: ${SYSTEM_TROUBLES[code]}` : error.message
 }
 
 async function dispatch([name, ...rest]: readonly string[]): Promise<void> {

@@ -143,6 +143,23 @@ t.test('what the machine refuses: one line, exit code 1, no stack', async (t) =>
   t.equal(await first.end(), 0)
 })
 
+t.test('what is wrong with a file is said in words', async (t) => {
+  const dir = t.testdir({ 'there.ev': 'x' })
+  const server = serve(t, ['--data-dir', join(dir, 'data')])
+  await call(await server.ready(), 'PUT', '/v1/pages/a', { dtype: 'u8', shape: [1] })
+  t.equal(await server.end(), 0)
+  const flags = ['--data-dir', join(dir, 'data')]
+  for (const [args, words] of [
+    [['events', 'export', join(dir, 'there.ev'), ...flags], 'there.ev: it is there already'],
+    [['events', 'export', join(dir, 'no', 'x.ev'), ...flags], 'x.ev: there is no such file or folder'],
+    [['events', 'replay', join(dir, 'no.ev')], 'no.ev: there is no such file or folder'],
+  ] as const) {
+    const { code, stderr } = await run([...args])
+    t.equal(code, 1)
+    t.ok(stderr.endsWith(`${words}\n`), stderr)
+  }
+})
+
 t.test('an unwritable folder', async (t) => {
   const dir = t.testdir({ sealed: {} })
   chmodSync(join(dir, 'sealed'), 0o500)
