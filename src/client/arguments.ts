@@ -186,6 +186,18 @@ export function checkKey(key: unknown): void {
   if (key !== undefined && textOf('key', key) === '') throw invalidRequest('key: is empty')
 }
 
+/** What a header carries as it is: blanks at the ends would be cut off, and the rest has no bytes there. */
+const HEADER_TEXT = /^[\x21-\x7e\xa1-\xff]([\x20-\x7e\xa0-\xff]*[\x21-\x7e\xa1-\xff])?$/
+
+/** An idempotency key that goes into a header. @throws MmsbError INVALID_REQUEST */
+export function checkHeaderKey(key: unknown): void {
+  checkKey(key)
+  if (key === undefined || HEADER_TEXT.test(key as string)) return
+  throw invalidRequest(
+    `key: ${showValue(key)} holds what a header cannot carry; a transaction takes any text, the rest printable Latin-1`,
+  )
+}
+
 /**
  * The JSON text of what a program handed in; JSON has no word for bigints, functions and numbers that are not finite, and would leave
  * some of them out without a sound. @throws MmsbError INVALID_REQUEST

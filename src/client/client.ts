@@ -6,8 +6,10 @@
  */
 import {
   CALL,
+  type Checks,
   checkDelta,
   checkFields,
+  checkHeaderKey,
   checkKey,
   checkName,
   checkOctets,
@@ -16,8 +18,10 @@ import {
   checkValues,
   isAny,
   isAtLeastZero,
+  isCallable,
   isFlag,
   isInteger,
+  isOneOf,
   isSignal,
   isText,
   jsonOf,
@@ -29,8 +33,9 @@ import {
   textOf,
   WRITE,
 } from './arguments.js'
-import { closedError, invalidRequest, MmsbError } from './errors.js'
+import { closedError, invalidRequest, MmsbError, protocolError } from './errors.js'
 import type { FramePage } from './frame.js'
+import { SILENCE_MAX_MS, TIMER_MAX_MS } from './limits.js'
 import { Link, type OpenSocket } from './link.js'
 import type { PageForm } from './message.js'
 import {
@@ -41,7 +46,7 @@ import {
   mirrorOf,
   mirrorSetOf,
 } from './mirror.js'
-import { type Call, type RestOptions, readJson, restOf } from './rest.js'
+import { baseOf, type Call, type RestOptions, readJson, restOf } from './rest.js'
 import { readWhole } from './staging.js'
 import { type Subscription, subscriptionOf } from './subscription.js'
 import { definitionText, deltaText, opsText, transactionText } from './text.js'
@@ -81,6 +86,7 @@ import {
   fromJson,
   isDtype,
   octetsOf,
+  sizeOf,
   type TypedArray,
   viewOf,
 } from './values.js'
@@ -93,6 +99,16 @@ export interface ClientOptions extends RestOptions {
   readonly queueMaxBytes?: number
   /** After this long without a word on a subscription the connection is made anew. */
   readonly silenceMaxMs?: number
+}
+
+const OPTIONS: Checks = {
+  headers: isAny,
+  fetch: isCallable,
+  timeoutMs: isAtLeastZero,
+  retries: isAtLeastZero,
+  protocol: isOneOf(['binary', 'json']),
+  queueMaxBytes: isAtLeastZero,
+  silenceMaxMs: (value) => (typeof value === 'number' && value > 0 ? undefined : 'is not a number above 0'),
 }
 
 type Part = { readonly offset?: number; readonly count?: number }
@@ -112,8 +128,10 @@ export class Client {
   readonly #open = new Set<() => void>()
   #isClosed = false
 
-  constructor(url: string, open: OpenSocket, options: ClientOptions = {}) {
-    this.url = url.replace(/\/+$/, '')
+  /** @throws MmsbError INVALID_REQUEST */
+  constructor(url: string | URL, open: OpenSocket, options: ClientOptions = {}) {
+    checkFields('options', options, OPTIONS, 'options.')
+    this.url = baseOf(url)
     this.#options = options
     this.#rest = restOf(this.url, options)
     this.#link = new Link({
@@ -122,7 +140,7 @@ export class Client {
       open,
       probe: () => this.#probe(),
       formOf: (page, epoch) => this.#formOf(page, epoch),
-      silenceMaxMs: options.silenceMaxMs,
+      silenceMaxMs: Math.min(options.silenceMaxMs ?? SILENCE_MAX_MS, TIMER_MAX_MS),
     })
   }
 
@@ -234,7 +252,10 @@ export class Client {
   ): Promise<TransactionAnswer> {
     checkTransaction(transaction)
     checkFields('options', options, { ...CALL, key: isText })
-    return this.#write('POST', '/v1/transactions', transactionText(transaction), options, {})
+    const { key = newKey(), ...rest } = options
+    checkKey(key)
+    const body = transactionText(transaction, key)
+    return this.#json('POST', '/v1/transactions', rest, { body, isRepeatable: true })
   }
 
   /** What pages would hold after these deltas. Nothing is committed. */
@@ -450,7 +471,7 @@ export class Client {
     more: Pick<Call<T>, 'query' | 'headers'>,
   ): Promise<T> {
     checkFields('options', options, WRITE)
-    checkKey(options.key)
+    checkHeaderKey(options.key)
     const { key = newKey(), expectVersion, ...rest } = options
     const headers = {
       'idempotency-key': key,
@@ -522,16 +543,18 @@ function pageDataOf<T extends TypedArray>(name: string, headers: Headers, bytes:
   const dtype = headers.get('mmsb-dtype')
   const version = /^"v(\d+)"$/.exec(headers.get('etag') ?? '')?.[1]
   if (!isDtype(dtype) || version === undefined) {
-    throw new MmsbError({ code: 'PROTOCOL', detail: `the answer does not say what page "${name}" is` })
+    throw protocolError(`the answer does not say what page "${name}" is`)
   }
   const shape = (headers.get('mmsb-shape') ?? '').split(',').filter(Boolean).map(Number)
+  if (bytes.byteLength % sizeOf(dtype) !== 0) {
+    throw protocolError(`${bytes.byteLength} bytes are no elements of page "${name}" of ${dtype}`)
+  }
   const values = typedOf(dtype, bytes) as T
   return { name, dtype, shape, epoch: Number(headers.get('mmsb-epoch')), version: Number(version), values }
 }
 
 function typedOf(dtype: Dtype, bytes: ArrayBuffer): TypedArray {
-  const size = viewOf(dtype, bytes, 0, 0).BYTES_PER_ELEMENT
-  return viewOf(dtype, bytes, 0, bytes.byteLength / size)
+  return viewOf(dtype, bytes, 0, bytes.byteLength / sizeOf(dtype))
 }
 
 interface JsonRead {
@@ -550,9 +573,13 @@ interface JsonRead {
 }
 
 function readAnswerOf({ epoch, pages }: JsonRead): ReadAnswer {
-  const entries = Object.entries(pages).map(([name, { dtype, shape, version, values }]) => [
-    name,
-    { name, dtype, shape, epoch, version, values: fromJson(dtype, values) },
-  ])
-  return { epoch, pages: Object.fromEntries(entries) }
+  try {
+    const entries = Object.entries(pages).map(([name, { dtype, shape, version, values }]) => [
+      name,
+      { name, dtype, shape, epoch, version, values: fromJson(dtype, values) },
+    ])
+    return { epoch, pages: Object.fromEntries(entries) }
+  } catch {
+    throw protocolError('the answer does not say what the pages hold')
+  }
 }

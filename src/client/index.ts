@@ -5,8 +5,8 @@
 import { openSocket } from './browser.js'
 import { Client, type ClientOptions } from './client.js'
 
-/** A client of the server at `url`, such as `http://127.0.0.1:7411`. Nothing is sent before it is used. */
-export const connect = (url: string, options: ClientOptions = {}): Client =>
+/** A client of the server at `url`, such as `http://127.0.0.1:7411`. Nothing is sent before it is used. @throws MmsbError INVALID_REQUEST */
+export const connect = (url: string | URL, options: ClientOptions = {}): Client =>
   new Client(url, openSocket, options)
 
 export type { Client, ClientOptions } from './client.js'

@@ -8,6 +8,10 @@ export const WHOLE_TIMEOUT_MS = 600_000
 export const LIST_PART = 1_000
 /** How often a call is repeated after a failure that a repeat may cure. */
 export const CALL_RETRIES = 4
+/** The longest that a timer can wait; longer times are cut to it. */
+export const TIMER_MAX_MS = 2 ** 31 - 1
+/** The server refuses larger bodies. */
+export const BODY_MAX_BYTES = 64 * 1024 ** 2
 /** Waits between repeats and between connections: they double from the first to the last, and each is shortened at random. */
 export const BACKOFF_FIRST_MS = 50
 export const BACKOFF_LAST_MS = 5_000

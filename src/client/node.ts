@@ -6,8 +6,8 @@ import type { OpenSocket, SocketLike } from './link.js'
 const openSocket: OpenSocket = (url, protocol) =>
   new WebSocket(url, protocol, { perMessageDeflate: false }) as unknown as SocketLike
 
-/** A client of the server at `url`, such as `http://127.0.0.1:7411`. Nothing is sent before it is used. */
-export const connect = (url: string, options: ClientOptions = {}): Client =>
+/** A client of the server at `url`, such as `http://127.0.0.1:7411`. Nothing is sent before it is used. @throws MmsbError INVALID_REQUEST */
+export const connect = (url: string | URL, options: ClientOptions = {}): Client =>
   new Client(url, openSocket, options)
 
 export { MmsbError } from './errors.js'

@@ -5,27 +5,33 @@
  * idempotency key); one the server put off (503 with Retry-After) always, for it did not happen; all repeats of a call share
  * one deadline.
  */
-import { closedError, MmsbError, problemError } from './errors.js'
-import { CALL_RETRIES, CALL_TIMEOUT_MS } from './limits.js'
+import { isText, objectOf, showValue } from './arguments.js'
+import { closedError, invalidRequest, MmsbError, problemError, protocolError } from './errors.js'
+import { BODY_MAX_BYTES, CALL_RETRIES, CALL_TIMEOUT_MS } from './limits.js'
 import type { CallOptions } from './types.js'
 import { backoffMs, deadline, sleep } from './wait.js'
 
 export interface RestOptions {
-  readonly headers?: Readonly<Record<string, string>> | undefined
+  /** Sent with every call over HTTP, such as credentials. The WebSocket sends none. */
+  readonly headers?: Readonly<Record<string, string>> | Headers | undefined
+  /** In the place of the platform's own. */
   readonly fetch?: typeof fetch | undefined
+  /** For a call with all its repeats; default: 30 s, Infinity: no limit. */
   readonly timeoutMs?: number | undefined
+  /** How often a call is repeated; default: 4. */
   readonly retries?: number | undefined
 }
 
 export interface Call<T> extends CallOptions {
   readonly method: 'GET' | 'PUT' | 'PATCH' | 'POST' | 'DELETE'
   readonly path: string
-  readonly query?: Readonly<Record<string, string | number | boolean | undefined>>
+  readonly query?: Readonly<Record<string, string | number | boolean | undefined>> | undefined
   readonly headers?: Readonly<Record<string, string>>
   /** JSON text, or bytes. */
   readonly body?: string | Uint8Array
   readonly isRepeatable: boolean
-  readonly read: (response: Response) => Promise<T>
+  /** What goes wrong in it is taken for a lost connection, unless it is an MmsbError. `where` is what to call it in words. */
+  readonly read: (response: Response, where: string) => Promise<T>
 }
 
 export interface Rest {
@@ -38,9 +44,11 @@ export function restOf(base: string, options: RestOptions): Rest {
   const ended = new AbortController()
   const retries = options.retries ?? CALL_RETRIES
   const send = options.fetch ?? fetch
+  const always = headersOf(options.headers)
 
   async function attempt<T>(call: Call<T>, signal: AbortSignal): Promise<T> {
     const { method, headers, body } = call
+    const where = `${method} ${base}${call.path}`
     const type = typeof body === 'string' ? 'application/json' : 'application/octet-stream'
     let response: Response
     try {
@@ -49,22 +57,23 @@ export function restOf(base: string, options: RestOptions): Rest {
         headers: {
           accept: 'application/json',
           ...(body === undefined ? {} : { 'content-type': type }),
-          ...options.headers,
+          ...always,
           ...headers,
         },
         ...(body === undefined ? {} : { body: body as NonNullable<RequestInit['body']> }),
         signal,
       })
-      if (response.ok) return await call.read(response)
+      if (response.ok) return await call.read(response, where)
     } catch (cause) {
       if (signal.aborted) throw signal.reason
       if (cause instanceof MmsbError) throw cause
-      throw new MmsbError({ code: 'NETWORK', detail: `${method} ${call.path}: no answer` }, { cause })
+      throw new MmsbError({ code: 'NETWORK', detail: `${where}: no answer: ${reasonOf(cause)}` }, { cause })
     }
-    throw await refusalOf(response, call)
+    throw await refusalOf(response, where)
   }
 
   async function call<T>(call: Call<T>): Promise<T> {
+    checkSize(call.body)
     const limit = deadline(call.timeoutMs ?? options.timeoutMs ?? CALL_TIMEOUT_MS, [
       call.signal,
       ended.signal,
@@ -104,7 +113,7 @@ function repeatAfterMs(error: unknown, repeats: number, isRepeatable: boolean): 
   return error.code === 'NETWORK' && isRepeatable ? backoffMs(repeats) : undefined
 }
 
-async function refusalOf(response: Response, { method, path }: Call<unknown>): Promise<MmsbError> {
+async function refusalOf(response: Response, where: string): Promise<MmsbError> {
   const { status } = response
   const text = await response.text().catch(() => '')
   let fields: Record<string, unknown> = {}
@@ -115,11 +124,76 @@ async function refusalOf(response: Response, { method, path }: Call<unknown>): P
     // Something between here and the server answered; the status is all there is to tell.
   }
   if (typeof fields.code !== 'string') {
-    return new MmsbError({ code: 'PROTOCOL', detail: `${method} ${path}: status ${status}`, status })
+    return new MmsbError({ code: 'PROTOCOL', detail: `${where}: status ${status}`, status })
   }
   const seconds = status === 503 ? Number(response.headers.get('retry-after') ?? Number.NaN) : Number.NaN
   return problemError(seconds >= 0 ? { ...fields, retryAfterMs: seconds * 1000 } : fields, status)
 }
 
-/** For answers in JSON. */
-export const readJson = <T>(response: Response): Promise<T> => response.json() as Promise<T>
+/** For answers in JSON: all of them are objects. */
+export async function readJson<T>(response: Response, where: string): Promise<T> {
+  const text = await response.text()
+  try {
+    const answer: unknown = JSON.parse(text)
+    if (typeof answer === 'object' && answer !== null) return answer as T
+  } catch {
+    // Below.
+  }
+  throw protocolError(`${where}: the answer is no JSON of this server: ${showValue(text)}`)
+}
+
+/** Where a server is, without a slash at the end. @throws MmsbError INVALID_REQUEST */
+export function baseOf(url: unknown): string {
+  let parsed: URL
+  try {
+    parsed = new URL(url as string | URL)
+  } catch {
+    throw invalidRequest(`url: ${showValue(url)} is not a URL such as http://127.0.0.1:7411`)
+  }
+  const { protocol, username, password, search, hash, href } = parsed
+  const isHttp = protocol === 'http:' || protocol === 'https:'
+  if (!isHttp) throw invalidRequest(`url: ${showValue(href)} begins with neither http:// nor https://`)
+  if (username !== '' || password !== '') {
+    throw invalidRequest('url: user and password have no place in it; send them with the option `headers`')
+  }
+  if (search !== '' || hash !== '')
+    throw invalidRequest(`url: ${showValue(search + hash)} has no place in it`)
+  return href.replace(/[?#]*$/, '').replace(/\/+$/, '')
+}
+
+/** By name, in small letters. @throws MmsbError INVALID_REQUEST */
+function headersOf(given: unknown): Readonly<Record<string, string>> {
+  if (given === undefined) return {}
+  if (!(given instanceof Headers)) {
+    for (const [name, value] of Object.entries(objectOf('options.headers', given))) {
+      const fault = isText(value)
+      if (fault !== undefined) throw invalidRequest(`options.headers.${name}: ${showValue(value)} ${fault}`)
+    }
+  }
+  try {
+    return Object.fromEntries(new Headers(given as Record<string, string>))
+  } catch (error) {
+    throw invalidRequest(`options.headers: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+
+/** The server would refuse it; or, worse, cut the connection while it is sent. */
+function checkSize(body: string | Uint8Array | undefined): void {
+  if (body === undefined || body.length * 3 <= BODY_MAX_BYTES) return
+  const bytes = typeof body === 'string' ? new TextEncoder().encode(body).length : body.length
+  if (bytes <= BODY_MAX_BYTES) return
+  throw new MmsbError({
+    code: 'PAYLOAD_TOO_LARGE',
+    detail: `a body has at most ${BODY_MAX_BYTES} bytes; this has ${bytes}`,
+    hint: 'Refused by the client; nothing was sent. Write it in parts; typed arrays take fewer bytes than lists.',
+  })
+}
+
+/** Why fetch failed: what it says itself is always the same. */
+function reasonOf(failure: unknown): string {
+  const cause = failure instanceof Error && failure.cause instanceof Error ? failure.cause : failure
+  if (!(cause instanceof Error)) return String(cause)
+  const { code } = cause as { readonly code?: unknown }
+  if (typeof code !== 'string' || cause.message.includes(code)) return cause.message
+  return cause.message === '' ? code : `${code}: ${cause.message}`
+}

@@ -1,6 +1,6 @@
 /** Waiting: backoff with jitter, sleeping, deadlines; all of it ends with an AbortSignal. */
 import { MmsbError } from './errors.js'
-import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS } from './limits.js'
+import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS, TIMER_MAX_MS } from './limits.js'
 
 /** How long to wait before repeat `attempt` (from 0): between half and all of a time that doubles. */
 export function backoffMs(attempt: number): number {
@@ -31,7 +31,7 @@ export interface Deadline {
   end(): void
 }
 
-/** A signal that fires with TIMEOUT after `timeoutMs`, or with the reason of any of `signals`. */
+/** A signal that fires with TIMEOUT after `timeoutMs` (Infinity: never), or with the reason of any of `signals`. */
 export function deadline(timeoutMs: number, signals: readonly (AbortSignal | undefined)[]): Deadline {
   const controller = new AbortController()
   const endMs = performance.now() + timeoutMs
@@ -44,8 +44,10 @@ export function deadline(timeoutMs: number, signals: readonly (AbortSignal | und
     undo.push(() => signal.removeEventListener('abort', onAbort))
   }
   const late = new MmsbError({ code: 'TIMEOUT', detail: `no answer within ${timeoutMs} ms` })
-  const timer = setTimeout(() => controller.abort(late), timeoutMs)
-  undo.push(() => clearTimeout(timer))
+  if (timeoutMs !== Infinity) {
+    const timer = setTimeout(() => controller.abort(late), Math.min(timeoutMs, TIMER_MAX_MS))
+    undo.push(() => clearTimeout(timer))
+  }
   return {
     signal: controller.signal,
     leftMs: () => endMs - performance.now(),

@@ -1,6 +1,8 @@
 /** Whatever is handed to the client: what it cannot mean is refused with a code and words, before anything is sent. */
 import t, { type Test } from 'tap'
+import { BODY_MAX_BYTES } from '../../src/client/limits.js'
 import { type Client, connect, MmsbError } from '../../src/client/node.js'
+import { HTTP_BODY_MAX_BYTES } from '../../src/limits.js'
 import { listen, serve } from '../http/helpers.js'
 
 async function started(t: Test): Promise<{ bus: Client; url: string }> {
@@ -198,4 +200,82 @@ t.test('a page is filled with what was asked for, also where JSON has no word fo
   }
   await bus.createMany([{ name: 'wide', dtype: 'i64', shape: [1], fill: -(2n ** 63n) }])
   t.same((await bus.read('wide')).values, BigInt64Array.of(-(2n ** 63n)))
+})
+
+t.test('what is no server, and options that mean nothing, are told by connect', async (t) => {
+  const { bus, url } = await started(t)
+  const asUrl = connect(new URL(`${url}/`))
+  t.teardown(() => asUrl.close())
+  t.equal(asUrl.url, url)
+  t.equal((await asUrl.status()).version, (await bus.status()).version)
+  const given = connect as unknown as (url?: unknown, options?: unknown) => Client
+  for (const bad of [
+    undefined,
+    null,
+    5,
+    {},
+    '',
+    'nonsense',
+    'ftp://x',
+    'http://u:p@x',
+    'http://x/?a',
+    'http://x/#a',
+  ]) {
+    t.throws(() => given(bad), { code: 'INVALID_REQUEST', detail: /^url: / }, String(bad))
+  }
+  const refused: readonly (readonly [options: unknown, words: RegExp])[] = [
+    [null, /^options: null/],
+    [{ timeout: 1 }, /^options\.timeout: there is no such field/],
+    [{ timeoutMs: Number.NaN }, /^options\.timeoutMs: NaN/],
+    [{ timeoutMs: -1 }, /^options\.timeoutMs: -1/],
+    [{ retries: 'x' }, /^options\.retries: "x"/],
+    [{ protocol: 'xml' }, /^options\.protocol: "xml" is none of binary, json/],
+    [{ queueMaxBytes: Number.NaN }, /^options\.queueMaxBytes: NaN/],
+    [{ silenceMaxMs: 0 }, /^options\.silenceMaxMs: 0/],
+    [{ fetch: 5 }, /^options\.fetch: 5/],
+    [{ headers: 'x' }, /^options\.headers: "x"/],
+    [{ headers: { a: 5 } }, /^options\.headers\.a: 5/],
+    [{ headers: { a: 'ключ' } }, /^options\.headers: /],
+  ]
+  for (const [options, detail] of refused)
+    t.throws(() => given(url, options), { code: 'INVALID_REQUEST', detail })
+  const subprotocol = connect(url, {
+    headers: new Headers({ 'X-A': 'b' }),
+    timeoutMs: Infinity,
+    retries: Infinity,
+  })
+  t.teardown(() => subprotocol.close())
+  t.match(await subprotocol.status(), { epoch: 3 })
+  t.match(await bus.status({ timeoutMs: Infinity }), { epoch: 3 }, 'no limit')
+  t.match(await bus.status({ timeoutMs: 2 ** 40 }), { epoch: 3 }, 'more than a timer can wait')
+})
+
+t.test('a key goes where it can go, as the same key', async (t) => {
+  const { bus } = await started(t)
+  for (const key of ['ключ', 'a\nb', ' a', 'é']) {
+    const first = await bus.transact({ ops: [{ page: 'a', values: [1], merge: 'add' }] }, { key })
+    t.same(await bus.transact({ ops: [{ page: 'a', values: [1], merge: 'add' }] }, { key }), first)
+    if (key === 'é') t.equal((await bus.patch('a', { values: [9] }, { key })).epoch, first.epoch)
+    else
+      await t.rejects(bus.patch('a', { values: [1] }, { key }), { code: 'INVALID_REQUEST', detail: /^key: / })
+  }
+  t.same((await bus.read('a')).values, Float64Array.of(4, 0, 0))
+})
+
+t.test('a body that the server would refuse is not sent', async (t) => {
+  t.equal(BODY_MAX_BYTES, HTTP_BODY_MAX_BYTES)
+  const { bus } = await started(t)
+  const large = new Uint8Array(BODY_MAX_BYTES + 8)
+  const refused = {
+    code: 'PAYLOAD_TOO_LARGE',
+    status: 0,
+    detail: /at most 67108864 bytes; this has 67108872/,
+  }
+  await t.rejects(bus.patch('i', { octets: large }), refused)
+  await t.rejects(bus.write('i', new BigInt64Array(large.buffer)), refused)
+  const text = 'é'.repeat(BODY_MAX_BYTES / 2)
+  await t.rejects(bus.defineFunction('f', { params: [], expr: text }), {
+    code: 'PAYLOAD_TOO_LARGE',
+    status: 0,
+  })
 })
