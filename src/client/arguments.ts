@@ -40,6 +40,10 @@ export const isInteger: Check = (value) =>
   Number.isSafeInteger(value) ? undefined : 'is not a whole number that is exact'
 export const isCount: Check = (value) =>
   Number.isSafeInteger(value) && Number(value) >= 0 ? undefined : 'is not a whole number of at least 0'
+export const isRate: Check = (value) =>
+  typeof value === 'number' && value > 0 && value < Number.POSITIVE_INFINITY
+    ? undefined
+    : 'is not a number above 0'
 /** Infinity is one. */
 export const isAtLeastZero: Check = (value) =>
   typeof value === 'number' && value >= 0 ? undefined : 'is not a number of at least 0'
@@ -70,6 +74,11 @@ export function listOf(what: string, value: unknown): readonly unknown[] {
 export function objectOf(what: string, value: unknown): Readonly<Record<string, unknown>> {
   if (isObject(value) === undefined) return value as Readonly<Record<string, unknown>>
   throw missingOr(what, value, 'is not an object')
+}
+
+/** @throws MmsbError INVALID_REQUEST */
+export function checkTexts(what: string, value: unknown): void {
+  for (const [i, text] of listOf(what, value).entries()) textOf(`${what}[${i}]`, text)
 }
 
 /** Names of pages, functions and durable subscriptions. The rest of their rule is the server's. @throws MmsbError INVALID_REQUEST */

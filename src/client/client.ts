@@ -22,7 +22,6 @@ import {
   isFlag,
   isInteger,
   isOneOf,
-  isSignal,
   isText,
   jsonOf,
   listOf,
@@ -409,8 +408,6 @@ export class Client {
   /** All pages that match names or patterns, live, always of one epoch. */
   async mirrorAll(patterns: readonly string[], options: MirrorOptions = {}): Promise<MirrorSet> {
     this.#check()
-    for (const [i, pattern] of listOf('patterns', patterns).entries()) textOf(`patterns[${i}]`, pattern)
-    checkFields('options', options, { maxRate: isAtLeastZero, signal: isSignal })
     const rooms: MirrorRooms = {
       link: this.#link,
       readWhole: (wanted, signal) => readWhole(this, wanted, signal),

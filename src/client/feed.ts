@@ -7,7 +7,8 @@
  * Invariants: epochs ascend and none comes twice; nothing is left out: where the server cannot go on from the cursor, the
  * feed fails with EPOCH_COMPACTED or, if it may (`canRestart`), begins anew with a snapshot.
  */
-import { closedError, MmsbError } from './errors.js'
+import { isCount, showValue } from './arguments.js'
+import { closedError, invalidRequest, MmsbError } from './errors.js'
 import type { Link, LinkUser } from './link.js'
 import type { Message } from './message.js'
 import type { Change, SubscribeOptions } from './types.js'
@@ -88,21 +89,32 @@ export class Feed implements LinkUser {
   }
 
   /** Tells the server that everything up to this epoch is done with; resolves when that is durable. */
-  commit(epoch: number): Promise<void> {
+  commit(epoch: number | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
-      if (this.#isOver) throw closedError()
-      if (this.#cursor === undefined || epoch > this.#cursor) {
-        throw new MmsbError({ code: 'INVALID_REQUEST', detail: `epoch ${epoch} has not been delivered` })
-      }
-      this.#commits.push({ epoch, resolve, reject })
+      this.#commits.push({ epoch: this.#committable(epoch), resolve, reject })
       this.#sendCommit()
     })
+  }
+
+  /** What the server would not take of a commit would end the subscription there. @throws MmsbError */
+  #committable(epoch: number | undefined): number {
+    if (this.#options.durable === undefined) {
+      throw invalidRequest('commit: this subscription is not durable: subscribe with a name as `durable`')
+    }
+    if (this.#isOver) throw closedError('subscription')
+    if (epoch === undefined) throw invalidRequest('commit: nothing has been delivered yet')
+    const fault = isCount(epoch)
+    if (fault !== undefined) throw invalidRequest(`commit: ${showValue(epoch)} ${fault}`)
+    if (this.#cursor === undefined || epoch > this.#cursor) {
+      throw invalidRequest(`commit: epoch ${epoch} has not been delivered`)
+    }
+    return epoch
   }
 
   end(): void {
     if (this.#isOver) return
     this.#isOver = true
-    for (const { reject } of this.#commits.splice(0)) reject(closedError())
+    for (const { reject } of this.#commits.splice(0)) reject(closedError('subscription'))
     this.#leave()
     this.#link.detach(this)
   }

@@ -4,7 +4,18 @@
  * Invariants: whenever the program looks, all pages of a mirror are those of one epoch, `epoch`; that epoch never goes back, over any
  * number of connections, unless the server's own has (a crash without fsync); the array of a page stays the same object as long as its dtype and shape do.
  */
-import { closedError, MmsbError } from './errors.js'
+import { onAbort } from './abort.js'
+import {
+  type Checks,
+  checkFields,
+  checkTexts,
+  isCallable,
+  isCount,
+  isRate,
+  isSignal,
+  showValue,
+} from './arguments.js'
+import { closedError, invalidRequest, MmsbError } from './errors.js'
 import { Feed } from './feed.js'
 import type { Link } from './link.js'
 import { applyChange, applySnapshot, type MirroredPage } from './mirrored.js'
@@ -41,6 +52,9 @@ export interface MirrorOptions {
   readonly signal?: AbortSignal
 }
 
+const OPTIONS: Checks = { maxRate: isRate, signal: isSignal }
+const UNTIL: Checks = { signal: isSignal }
+
 interface Waiter {
   readonly epoch: number
   readonly resolve: () => void
@@ -59,8 +73,11 @@ export interface MirrorRooms {
 export function mirrorSetOf(
   { link, readWhole, onEnd }: MirrorRooms,
   patterns: readonly string[],
-  { maxRate, signal }: MirrorOptions,
+  options: MirrorOptions,
 ): { readonly ready: Promise<MirrorSet>; readonly close: () => void } {
+  checkTexts('patterns', patterns)
+  checkFields('options', options, OPTIONS)
+  const { maxRate, signal } = options
   const pages = new Map<string, MirroredPage>()
   const listeners = new Set<(change: Change) => void>()
   let waiters: Waiter[] = []
@@ -126,7 +143,7 @@ export function mirrorSetOf(
     if (end !== undefined) return
     end = { error }
     isConnected = false
-    signal?.removeEventListener('abort', onAbort)
+    ignoreSignal()
     onEnd(close)
     ended.abort(error)
     feed.end()
@@ -134,10 +151,15 @@ export function mirrorSetOf(
     for (const { reject } of waiters) reject(error)
     waiters = []
   }
-  const onAbort = (): void => finish(signal?.reason)
+  const abort = (): void => finish(signal?.reason)
   const close = (): void => finish(closedError())
-  const until: MirrorControl['until'] = (wanted, { signal: limit } = {}) =>
+  const until: MirrorControl['until'] = (wanted, options = {}) =>
     new Promise((resolve, reject) => {
+      const fault = isCount(wanted)
+      if (fault !== undefined) throw invalidRequest(`until: ${showValue(wanted)} ${fault}`)
+      checkFields('options', options, UNTIL)
+      const { signal: limit } = options
+      let ignoreLimit = (): void => {}
       const onLimit = (): void => {
         waiters = waiters.filter((other) => other !== waiter)
         reject(limit?.reason)
@@ -145,7 +167,7 @@ export function mirrorSetOf(
       const settled =
         <A extends unknown[]>(then: (...args: A) => void) =>
         (...args: A): void => {
-          limit?.removeEventListener('abort', onLimit)
+          ignoreLimit()
           then(...args)
         }
       const waiter: Waiter = { epoch: wanted, resolve: settled(resolve), reject: settled(reject) }
@@ -153,7 +175,7 @@ export function mirrorSetOf(
       else if (epoch >= wanted) resolve()
       else if (end !== undefined) reject(end.error)
       else {
-        limit?.addEventListener('abort', onLimit, { once: true })
+        ignoreLimit = onAbort(limit, onLimit)
         waiters.push(waiter)
       }
     })
@@ -167,15 +189,17 @@ export function mirrorSetOf(
     },
     pages,
     onChange: (listener) => {
+      const fault = isCallable(listener)
+      if (fault !== undefined) throw invalidRequest(`listener: ${showValue(listener)} ${fault}`)
       listeners.add(listener)
       return () => listeners.delete(listener)
     },
     until,
-    close,
+    close: () => finish(closedError('mirror')),
   }
-  signal?.addEventListener('abort', onAbort, { once: true })
+  const ignoreSignal = onAbort(signal, abort)
   const ready = until(0).then(() => set)
-  if (signal?.aborted === true) onAbort()
+  if (signal?.aborted === true) abort()
   else feed.start()
   return { ready, close }
 }

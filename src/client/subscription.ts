@@ -5,6 +5,20 @@
  * READER_QUEUE_MAX_BYTES the subscription is put aside and taken up again where it stopped; it ends with `break`, `close()`, its AbortSignal,
  * an error, or the close of the client.
  */
+import { onAbort } from './abort.js'
+import {
+  type Checks,
+  checkFields,
+  checkTexts,
+  isCount,
+  isList,
+  isObject,
+  isOneOf,
+  isRate,
+  isSignal,
+  isText,
+} from './arguments.js'
+import { invalidRequest } from './errors.js'
 import { Feed } from './feed.js'
 import { CHANGE_OVERHEAD_BYTES, READER_QUEUE_MAX_BYTES } from './limits.js'
 import type { Link } from './link.js'
@@ -35,11 +49,39 @@ export interface SubscriptionOptions {
 
 const DONE: IteratorResult<Change> = { done: true, value: undefined }
 
+const OPTIONS: Checks = {
+  pages: isList,
+  from: (value) =>
+    value === 'now' || value === 'snapshot' || isCount(value) === undefined
+      ? undefined
+      : "is neither 'now' nor 'snapshot' nor an epoch",
+  data: isOneOf(['none', 'ranges', 'values']),
+  policy: isOneOf(['lossless', 'latest']),
+  maxRate: isRate,
+  slice: isObject,
+  durable: isText,
+  signal: isSignal,
+}
+
+/** Patterns and windows are the server's to judge. @throws MmsbError INVALID_REQUEST */
+function checkOptions(options: SubscribeOptions): void {
+  checkFields('options', options, OPTIONS)
+  checkTexts('pages', options.pages)
+  for (const [page, window] of Object.entries(options.slice ?? {})) {
+    if (Array.isArray(window) && window.every(isWindowOfAxis)) continue
+    throw invalidRequest(`slice.${page}: is not a list of [start, stop], one for each axis`)
+  }
+}
+
+const isWindowOfAxis = (axis: unknown): boolean =>
+  Array.isArray(axis) && axis.length === 2 && axis.every((bound) => isCount(bound) === undefined)
+
 export function subscriptionOf(
   link: Link,
   options: SubscribeOptions,
   { queueMaxBytes = READER_QUEUE_MAX_BYTES, onEnd }: SubscriptionOptions,
 ): Subscription {
+  checkOptions(options)
   const queue: { readonly change: Change; readonly bytes: number }[] = []
   const waiters: Waiter[] = []
   let queuedBytes = 0
@@ -73,7 +115,7 @@ export function subscriptionOf(
     if (end !== undefined) return
     end = how
     isConnected = false
-    options.signal?.removeEventListener('abort', onAbort)
+    ignoreSignal()
     onEnd(close)
     feed.end()
     if (how === 'done') queue.length = 0
@@ -92,7 +134,7 @@ export function subscriptionOf(
   }
 
   const close = (): void => finish('done')
-  const onAbort = (): void => {
+  const abort = (): void => {
     queue.length = 0
     finish({ error: options.signal?.reason })
   }
@@ -111,8 +153,8 @@ export function subscriptionOf(
     })
   }
 
-  options.signal?.addEventListener('abort', onAbort, { once: true })
-  if (options.signal?.aborted === true) onAbort()
+  const ignoreSignal = onAbort(options.signal, abort)
+  if (options.signal?.aborted === true) abort()
   else feed.start()
   return {
     get epoch() {
@@ -122,7 +164,7 @@ export function subscriptionOf(
       return isConnected
     },
     next,
-    commit: (done = epoch) => feed.commit(done ?? -1),
+    commit: (done = epoch) => feed.commit(done),
     return: () => {
       close()
       return Promise.resolve(DONE)

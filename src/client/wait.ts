@@ -1,4 +1,5 @@
 /** Waiting: backoff with jitter, sleeping, deadlines; all of it ends with an AbortSignal. */
+import { onAbort } from './abort.js'
 import { MmsbError } from './errors.js'
 import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS, TIMER_MAX_MS } from './limits.js'
 
@@ -11,16 +12,16 @@ export function backoffMs(attempt: number): number {
 /** Resolves after `ms`; rejects with the signal's reason. */
 export function sleep(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
-    const onAbort = (): void => {
+    const abort = (): void => {
       clearTimeout(timer)
       reject(signal.reason)
     }
     const timer = setTimeout(() => {
-      signal.removeEventListener('abort', onAbort)
+      ignoreSignal()
       resolve()
     }, ms)
-    if (signal.aborted) onAbort()
-    else signal.addEventListener('abort', onAbort, { once: true })
+    const ignoreSignal = onAbort(signal, abort)
+    if (signal.aborted) abort()
   })
 }
 
@@ -38,10 +39,9 @@ export function deadline(timeoutMs: number, signals: readonly (AbortSignal | und
   const undo: (() => void)[] = []
   for (const signal of signals) {
     if (signal === undefined) continue
-    const onAbort = (): void => controller.abort(signal.reason)
-    if (signal.aborted) onAbort()
-    signal.addEventListener('abort', onAbort, { once: true })
-    undo.push(() => signal.removeEventListener('abort', onAbort))
+    const abort = (): void => controller.abort(signal.reason)
+    if (signal.aborted) abort()
+    undo.push(onAbort(signal, abort))
   }
   const late = new MmsbError({ code: 'TIMEOUT', detail: `no answer within ${timeoutMs} ms` })
   if (timeoutMs !== Infinity) {

@@ -104,3 +104,79 @@ for (const protocol of ['binary', 'json'] as const) {
     },
   )
 }
+
+const OPTIONS: readonly (readonly [options: unknown, says: RegExp])[] = [
+  [undefined, /options/],
+  [null, /options/],
+  ['a', /options: "a"/],
+  [{}, /pages/],
+  [{ pages: 'a' }, /pages: "a"/],
+  [{ pages: [5] }, /pages\[0\]: 5/],
+  [{ pages: ['a'], from: 'then' }, /from: "then"/],
+  [{ pages: ['a'], from: Number.NaN }, /from: NaN/],
+  [{ pages: ['a'], from: 1.5 }, /from: 1.5/],
+  [{ pages: ['a'], data: 'all' }, /data: "all"/],
+  [{ pages: ['a'], policy: 5 }, /policy: 5/],
+  [{ pages: ['a'], maxRate: 0 }, /maxRate: 0/],
+  [{ pages: ['a'], slice: 5 }, /slice: 5/],
+  [{ pages: ['a'], slice: { a: [0, 1] } }, /slice\.a/],
+  [{ pages: ['a'], durable: 5 }, /durable: 5/],
+  [{ pages: ['a'], signal: {} }, /signal/],
+  [{ pages: ['a'], unknown: 1 }, /unknown/],
+]
+
+t.test('wrong options of a subscription; commits that mean nothing leave it as it was', async (t) => {
+  const { bus, client } = await started(t)
+  await bus.create('a', { dtype: 'u8', shape: [2] })
+  const mine = client()
+  for (const [options, detail] of OPTIONS) {
+    t.throws(() => mine.subscribe(wrong(options)), { code: 'INVALID_REQUEST', detail }, String(detail))
+  }
+  const plain = mine.subscribe({ pages: ['a'], from: 0 })
+  await t.rejects(plain.commit(), { code: 'INVALID_REQUEST', detail: /not durable/ })
+  await plain.next()
+  await t.rejects(plain.commit(1), { code: 'INVALID_REQUEST', detail: /not durable/ })
+  const durable = mine.subscribe({ pages: ['a'], durable: 'reader', from: 0 })
+  await t.rejects(durable.commit(), { code: 'INVALID_REQUEST', detail: /nothing has been delivered yet/ })
+  await durable.next()
+  for (const epoch of ['x', 1.5, -1, Number.NaN, null, 99]) {
+    await t.rejects(durable.commit(wrong(epoch)), code('INVALID_REQUEST'), `commit(${epoch})`)
+  }
+  await durable.commit()
+  await bus.patch('a', { values: [1] })
+  t.equal((await durable.next()).value.epoch, 2, 'it is alive')
+  t.equal((await plain.next()).value.epoch, 2)
+  durable.close()
+  await t.rejects(durable.commit(), { code: 'CLOSED', detail: /subscription/ })
+})
+
+t.test('wrong arguments of mirrors; what is said after one was closed', async (t) => {
+  const { bus, client } = await started(t)
+  await bus.create('a', { dtype: 'u8', shape: [2] })
+  const mine = client()
+  await t.rejects(mine.mirrorAll(wrong('a')), { code: 'INVALID_REQUEST', detail: /patterns: "a"/ })
+  await t.rejects(mine.mirrorAll([wrong(null)]), { code: 'INVALID_REQUEST', detail: /patterns\[0\]: null/ })
+  await t.rejects(mine.mirror('a', wrong(null)), { code: 'INVALID_REQUEST', detail: /options/ })
+  await t.rejects(mine.mirror('a', wrong({ maxRate: 'x' })), {
+    code: 'INVALID_REQUEST',
+    detail: /maxRate: "x"/,
+  })
+  await t.rejects(mine.mirror('a', wrong({ signal: {} })), { code: 'INVALID_REQUEST', detail: /signal/ })
+  const mirror = await mine.mirror('a')
+  for (const epoch of ['x', 1.5, Number.NaN, undefined, null]) {
+    await t.rejects(
+      mirror.until(wrong(epoch)),
+      { code: 'INVALID_REQUEST', detail: /until/ },
+      `until(${epoch})`,
+    )
+  }
+  await t.rejects(mirror.until(99, wrong(null)), { code: 'INVALID_REQUEST', detail: /options/ })
+  t.throws(() => mirror.onChange(wrong(5)), { code: 'INVALID_REQUEST', detail: /listener: 5/ })
+  await mirror.until((await bus.patch('a', { values: [7] })).epoch)
+  t.equal(mirror.values[0], 7)
+  mirror.close()
+  await t.rejects(mirror.until(99), { code: 'CLOSED', detail: /mirror/ })
+  const other = await mine.mirror('a')
+  await mine.close()
+  await t.rejects(other.until(99), { code: 'CLOSED', detail: /client/ })
+})

@@ -210,6 +210,48 @@ t.test('what ends a subscription, a mirror, a writer', async (t) => {
   t.throws(() => mine.writer(), code('CLOSED'))
 })
 
+t.test('one signal for many subscriptions, mirrors and calls has one listener', async (t) => {
+  const { bus, client } = await started(t)
+  await makePages(bus)
+  const mine = client()
+  const { signal, listeners, abort } = countedSignal()
+  const subscriptions = Array.from({ length: 12 }, () => mine.subscribe({ pages: ['src'], signal }))
+  const calls = Array.from({ length: 12 }, () => mine.status({ signal }))
+  const mirrors = await Promise.all(Array.from({ length: 12 }, () => mine.mirror('src', { signal })))
+  await Promise.all(calls)
+  t.equal(listeners.size, 1)
+  for (const subscription of subscriptions.slice(1)) subscription.close()
+  for (const mirror of mirrors.slice(1)) mirror.close()
+  t.equal(listeners.size, 1)
+  const reason = new Error('enough')
+  const waiting = [subscriptions[0]!.next(), mirrors[0]!.until(1e9)] as const
+  abort(reason)
+  for (const promise of waiting) await t.rejects(promise as Promise<unknown>, reason)
+  const other = countedSignal()
+  mine.subscribe({ pages: ['src'], signal: other.signal }).close()
+  await mirrors[0]!.until(0, { signal: other.signal })
+  await mine.status({ signal: other.signal })
+  t.equal(other.listeners.size, 0, 'nor is one left behind')
+})
+
+/** An AbortSignal that knows who listens. */
+function countedSignal() {
+  const controller = new AbortController()
+  const { signal } = controller
+  const listeners = new Set<unknown>()
+  const add = signal.addEventListener.bind(signal)
+  const remove = signal.removeEventListener.bind(signal)
+  signal.addEventListener = (type: string, listener: never, options?: never) => {
+    listeners.add(listener)
+    add(type, listener, options)
+  }
+  signal.removeEventListener = (type: string, listener: never, options?: never) => {
+    listeners.delete(listener)
+    remove(type, listener, options)
+  }
+  return { signal, listeners, abort: (reason: unknown) => controller.abort(reason) }
+}
+
 t.test('a client closed while it connects leaves no timer that would hold the process', async (t) => {
   const timers = (): number => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
   const socket: SocketLike = {
