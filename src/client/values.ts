@@ -159,7 +159,7 @@ export function fromJson(dtype: Dtype, values: readonly unknown[]): TypedArray {
   return out
 }
 
-/** The JSON text of elements: 64-bit integers as strings, non-finite floats by name, -0 kept. */
+/** The JSON text of elements: integers beyond 2^53 as strings, non-finite floats by name, -0 kept. */
 export function valuesText(values: Values): string {
   const parts = new Array<string>(values.length)
   for (let i = 0; i < values.length; i++) {
@@ -178,7 +178,8 @@ export function valueText(value: unknown): string | undefined {
     if (!Number.isFinite(value)) return `"${value}"`
     return value === 0 && 1 / value < 0 ? '-0' : String(value)
   }
-  if (typeof value === 'bigint') return `"${value}"`
+  // Narrow integers take no text; wide ones take numbers where those are exact.
+  if (typeof value === 'bigint') return Number.isSafeInteger(Number(value)) ? String(value) : `"${value}"`
   return typeof value === 'string' || typeof value === 'boolean' ? JSON.stringify(value) : undefined
 }
 

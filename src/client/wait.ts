@@ -32,7 +32,7 @@ export interface Deadline {
   end(): void
 }
 
-/** A signal that fires with TIMEOUT after `timeoutMs` (Infinity: never), or with the reason of any of `signals`. */
+/** A signal that fires with TIMEOUT after `timeoutMs` (Infinity: never; 0: at once), or with the reason of any of `signals`. */
 export function deadline(timeoutMs: number, signals: readonly (AbortSignal | undefined)[]): Deadline {
   const controller = new AbortController()
   const endMs = performance.now() + timeoutMs
@@ -44,7 +44,8 @@ export function deadline(timeoutMs: number, signals: readonly (AbortSignal | und
     undo.push(onAbort(signal, abort))
   }
   const late = new MmsbError({ code: 'TIMEOUT', detail: `no answer within ${timeoutMs} ms` })
-  if (timeoutMs !== Infinity) {
+  if (timeoutMs <= 0) controller.abort(late)
+  else if (timeoutMs !== Infinity) {
     const timer = setTimeout(() => controller.abort(late), Math.min(timeoutMs, TIMER_MAX_MS))
     undo.push(() => clearTimeout(timer))
   }

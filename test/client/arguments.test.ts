@@ -246,6 +246,7 @@ t.test('what is no server, and options that mean nothing, are told by connect', 
   })
   t.teardown(() => subprotocol.close())
   t.match(await subprotocol.status(), { epoch: 3 })
+  await t.rejects(bus.status({ timeoutMs: 0 }), { code: 'TIMEOUT' })
   t.match(await bus.status({ timeoutMs: Infinity }), { epoch: 3 }, 'no limit')
   t.match(await bus.status({ timeoutMs: 2 ** 40 }), { epoch: 3 }, 'more than a timer can wait')
 })
