@@ -4,6 +4,14 @@ import { join } from 'node:path'
 import t from 'tap'
 import { startServer } from '../../examples/server.js'
 import { Client } from '../../src/client/client.js'
+import {
+  CALL_RETRIES,
+  CALL_TIMEOUT_MS,
+  READER_QUEUE_MAX_BYTES,
+  SILENCE_MAX_MS,
+} from '../../src/client/limits.js'
+import { connect, MmsbError } from '../../src/client/node.js'
+import type { Dtype } from '../../src/client/values.js'
 import { blocksOf, readDocument, tableRowsOf } from './markdown.js'
 import { runProgram } from './program.js'
 
@@ -41,3 +49,72 @@ t.test('the table of calls is the client', async (t) => {
     methods.filter((name) => name !== 'close').sort(),
   )
 })
+
+t.test('the table of options is what connect takes, with its defaults', async (t) => {
+  const rows = tableRowsOf(DOCUMENT)
+  const first = rows.findIndex(([name]) => name === '`headers`')
+  const given = connect as unknown as (url: string, options: unknown) => Client
+  const refused = caught(() => given('http://x', { nothing: 1 }))
+  t.ok(refused instanceof MmsbError)
+  const known = (refused as MmsbError).detail.replace(/^.*there are /, '').split(', ')
+  const table = rows.slice(first, first + known.length)
+  t.same(
+    table.map(([name]) => name!.slice(1, -1)),
+    known,
+  )
+  const seconds = (ms: number): string => `${ms / 1_000} s`
+  const defaults = Object.fromEntries(table.map(([name, value]) => [name!.slice(1, -1), value]))
+  t.match(defaults, {
+    timeoutMs: seconds(CALL_TIMEOUT_MS),
+    retries: String(CALL_RETRIES),
+    queueMaxBytes: `${READER_QUEUE_MAX_BYTES / 1024 ** 2} MiB`,
+    silenceMaxMs: seconds(SILENCE_MAX_MS),
+  })
+})
+
+t.test('the table of values is what pages take', async (t) => {
+  const samples: Readonly<
+    Record<string, { readonly good: readonly unknown[]; readonly bad: readonly unknown[] }>
+  > = {
+    bool: { good: [true, false, 0, 1], bad: [2, 'true'] },
+    i32: { good: [-1, 7n], bad: [1.5, '1', true, 2 ** 31] },
+    i64: { good: [-1n, '-9223372036854775808', 2 ** 53 - 1], bad: [2 ** 53, 2n ** 63n, 1.5, 'x', true] },
+    f64: { good: [0.5, 'NaN', 'Infinity', '-Infinity'], bad: ['1.5', 'x', true] },
+  }
+  const dir = t.testdir()
+  const server = await startServer({ dataDir: dir, args: ['--fsync', 'off'] })
+  t.teardown(() => server.stop())
+  const bus = connect(server.url)
+  t.teardown(() => bus.close())
+  const rows = tableRowsOf(DOCUMENT)
+  for (const [dtype, { good, bad }] of Object.entries(samples)) {
+    t.ok(
+      rows.some(([named]) => named?.includes(`\`${dtype}\``)),
+      `${dtype} is in the table`,
+    )
+    await bus.create(dtype, { dtype: dtype as Dtype, shape: [1] })
+    for (const value of good) await t.resolves(bus.write(dtype, [value as number]), `${dtype}: ${value}`)
+    for (const value of bad) {
+      await t.rejects(bus.write(dtype, [value as number]), { code: 'INVALID_DELTA' }, `${dtype}: ${value}`)
+    }
+  }
+})
+
+t.test('a repeated key gets the first answer, whatever it is sent with', async (t) => {
+  const server = await startServer({ dataDir: t.testdir(), args: ['--fsync', 'off'] })
+  t.teardown(() => server.stop())
+  const bus = connect(server.url)
+  t.teardown(() => bus.close())
+  for (const name of ['p', 'q']) await bus.create(name, { dtype: 'u8', shape: [1] })
+  const { epoch } = await bus.patch('p', { values: [1] }, { key: 'k' })
+  t.equal((await bus.patch('q', { values: [2] }, { key: 'k' })).epoch, epoch)
+  t.same((await bus.read('q')).values, Uint8Array.of(0))
+})
+
+function caught(call: () => unknown): unknown {
+  try {
+    return call()
+  } catch (error) {
+    return error
+  }
+}
