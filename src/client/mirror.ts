@@ -100,7 +100,7 @@ export function mirrorSetOf(
     else for (const part of change.changes) applyChange(pages, part)
     reloads = 0
     reached(change.epoch)
-    for (const listener of [...listeners]) listener(change)
+    for (const listener of [...listeners]) tell(listener, change)
   }
   const ripen = (now: number): void => {
     if (staging?.isRipe(now) !== true) return
@@ -202,6 +202,17 @@ export function mirrorSetOf(
   if (signal?.aborted === true) abort()
   else feed.start()
   return { ready, close }
+}
+
+/** What a listener throws is uncaught, as that of any event's listener, and nothing to do with the connection it was told over. */
+function tell(listener: (change: Change) => void, change: Change): void {
+  try {
+    listener(change)
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error
+    })
+  }
 }
 
 /** The view of one page of a set. @throws MmsbError PAGE_NOT_FOUND */

@@ -180,3 +180,33 @@ t.test('wrong arguments of mirrors; what is said after one was closed', async (t
   await mine.close()
   await t.rejects(other.until(99), { code: 'CLOSED', detail: /client/ })
 })
+
+t.test('what a listener throws is uncaught, and ends nothing', async (t) => {
+  const { bus, client } = await started(t)
+  await bus.create('a', { dtype: 'u8', shape: [2] })
+  const mine = client()
+  const mirror = await mine.mirror('a')
+  const subscription = mine.subscribe({ pages: ['a'], from: bus.epoch })
+  const next = subscription.next()
+  const uncaught: unknown[] = []
+  const fault = new Error('of the listener')
+  t.intercept(globalThis, 'queueMicrotask', {
+    value: (run: () => void) =>
+      process.nextTick(() => {
+        try {
+          run()
+        } catch (error) {
+          uncaught.push(error)
+        }
+      }),
+  })
+  const told: number[] = []
+  mirror.onChange(() => {
+    throw fault
+  })
+  mirror.onChange(({ epoch }) => told.push(epoch))
+  for (const value of [1, 2]) await mirror.until((await bus.patch('a', { values: [value] })).epoch)
+  t.same(told, [2, 3])
+  t.same(uncaught, [fault, fault])
+  t.equal((await next).value.epoch, 2)
+})
