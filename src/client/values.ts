@@ -189,13 +189,17 @@ const kindOf = (value: unknown): string => Object.prototype.toString.call(value)
 
 /** The bytes of a view or a buffer, of any realm, as fetch takes them: not shared. @throws MmsbError INVALID_DELTA */
 export function octetsOf(octets: unknown): Uint8Array {
-  if (BUFFERS.includes(kindOf(octets))) return octetsOf(new Uint8Array(octets as ArrayBuffer))
-  if (!ArrayBuffer.isView(octets)) {
+  const isBuffer = BUFFERS.includes(kindOf(octets))
+  if (!isBuffer && !ArrayBuffer.isView(octets)) {
     const came = octets === undefined ? 'is missing' : 'came in another form'
     throw invalidDelta(`octets: ${came}; they are a typed array, a DataView or an ArrayBuffer`)
   }
-  const bytes = bytesOf(octets)
-  return kindOf(bytes.buffer) === SHARED ? bytes.slice() : bytes
+  try {
+    const bytes = isBuffer ? new Uint8Array(octets as ArrayBuffer) : bytesOf(octets as ArrayBufferView)
+    return kindOf(bytes.buffer) === SHARED ? bytes.slice() : bytes
+  } catch {
+    throw invalidDelta('the array holds nothing any more: its buffer was handed to somebody else')
+  }
 }
 
 /** Standard base64, of bytes of any length. */

@@ -185,6 +185,12 @@ t.test('octets are the bytes of any view or buffer', async (t) => {
     await bus.patch('i', { octets, offset: 1 })
     t.same((await bus.read('i')).values, BigInt64Array.of(0n, -1n))
   }
+  const gone = Float64Array.of(1, 2, 3)
+  structuredClone(gone.buffer, { transfer: [gone.buffer] })
+  const refused = { code: 'INVALID_DELTA', detail: /handed to somebody else/ }
+  await t.rejects(bus.write('a', gone), refused)
+  await t.rejects(bus.patch('a', { values: gone }), refused)
+  await t.rejects(bus.patch('a', { octets: gone.buffer }), refused)
   await bus.write('a', new Float64Array(new SharedArrayBuffer(24)).fill(3))
   t.same((await bus.read('a')).values, Float64Array.of(3, 3, 3))
 })
