@@ -272,7 +272,7 @@ t.test('a method that a path does not take: 405, and those it takes; OPTIONS ask
 
 t.test('requests that no route takes', async (t) => {
   const { call, inject } = await withPages(t)
-  isProblem(t, await call('GET', '/'), 'NOT_FOUND')
+  isProblem(t, await call('GET', '/nowhere'), 'NOT_FOUND')
   isProblem(t, await call('GET', `/v1/pages/${'x'.repeat(9000)}`), 'INVALID_REQUEST')
   isProblem(t, await call('GET', '/v1/pages/%zz'), 'INVALID_REQUEST')
   isProblem(
