@@ -9,6 +9,7 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { createServer, Server as Listener, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 import { STOP_ARRIVAL_GRACE_MS } from '../limits.js'
 
 /** How often a stopping server looks at its connections. */
@@ -126,13 +127,3 @@ function isOver(socket: Socket, connection: Connection): boolean {
   }
   return nowMs >= graceEndsMs
 }
-
-const turn = (): Promise<void> =>
-  new Promise((resolve) => {
-    setImmediate(resolve)
-  })
-
-const delay = (ms: number): Promise<void> =>
-  new Promise((resolve) => {
-    setTimeout(resolve, ms)
-  })

@@ -1,15 +1,14 @@
 /** Change events in a file: those of the live bus, and a mirror fed by them equals the pages. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { events, eventsIn } from '../../src/cli/events.js'
 import { Bus } from '../../src/engine/bus.js'
 import { decodeEpochEvent, type EpochEvent } from '../../src/state/event-file.js'
+import { folder } from '../folder.js'
 
 t.test('written, read back, the same as live', async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  const dir = folder(t)
   const dataDir = join(dir, 'data')
   const bus = await Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off' })
   const live: EpochEvent[] = []

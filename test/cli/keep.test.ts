@@ -1,13 +1,12 @@
 /** Checkpoints and retention as a user of the server sees them: flags, environment, status, 410, a clean stop. */
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { folder } from '../folder.js'
 import { call, run, serve } from './process.js'
 
 t.test('history goes as the flags say, and a clean stop makes a checkpoint', async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  const dir = folder(t)
   const flags = ['--data-dir', dir, '--fsync', 'off', '--log-level', 'warn']
   const env = { MMSB_RETAIN_EPOCHS: '50', MMSB_SEGMENT_BYTES: '64k', MMSB_CHECKPOINT_EPOCHS: '20' }
   const server = serve(t, flags, { env })

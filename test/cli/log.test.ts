@@ -1,15 +1,14 @@
 /** `mmsb log check [--fix]` and `mmsb index rebuild`: what they print, and their exit codes. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
+import { folder } from '../folder.js'
 import { run } from './process.js'
 
 t.test('a sound folder, one in use, a damaged one, a repaired one', async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  const dir = folder(t)
   const bus = await Bus.open({ dataDir: dir, backend: 'cpu', threads: 1, fsync: 'off' })
   await bus.create('a', { dtype: 'f64', shape: [100] })
   for (let i = 0; i < 9; i++) await bus.patch('a', { offset: i, values: [i + 1] })

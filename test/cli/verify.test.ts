@@ -1,11 +1,11 @@
 /** `mmsb verify`: what it prints, and its exit code. */
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
+import { folder } from '../folder.js'
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 
@@ -20,8 +20,7 @@ function mmsb(...args: string[]): { status: number | null; stdout: string; stder
 }
 
 t.test('a sound folder, one in use, a damaged one', async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  const dir = folder(t)
   const bus = await Bus.open({ dataDir: dir, backend: 'cpu', threads: 1, fsync: 'off' })
   await bus.create('a', { dtype: 'f64', shape: [100] })
   for (let i = 0; i < 9; i++) await bus.patch('a', { offset: i, values: [i + 1] })

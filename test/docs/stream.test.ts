@@ -1,16 +1,13 @@
 /** The conversations of docs/STREAM.md, held with a server. */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import t from 'tap'
+import { folder } from '../folder.js'
 import { listen, serve } from '../http/helpers.js'
 import { Client, type Message } from '../stream/helpers.js'
 import { blocksOf, readDocument } from './markdown.js'
 
 t.test('what the client sends is answered as written', async (t) => {
-  const dataDir = mkdtempSync(join(tmpdir(), 'mmsb-'))
+  const dataDir = folder(t)
   const served = await serve(t, { dataDir, fsync: 'off' })
-  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
   const { port } = await listen(served)
   await served.bus.create('a', { dtype: 'i32', shape: [3] })
   await served.bus.derive('twice', { op: 'map', inputs: { a: 'a' }, expr: 'a * 2' })

@@ -15,6 +15,7 @@ import { RECORD_HEADER_BYTES } from '../../src/limits.js'
 import { realIo } from '../../src/store/io.js'
 import { encodeRecordHeader } from '../../src/store/record.js'
 import { readSegmentHeader, SegmentScanner } from '../../src/store/segment.js'
+import { folder } from '../folder.js'
 
 const MADE = 40
 const CHECKPOINT = 20
@@ -38,8 +39,7 @@ const original = made()
 t.teardown(async () => rmSync(await original, { recursive: true, force: true }))
 
 async function damaged(t: Test, damage: (dir: string) => void): Promise<VerifyResult> {
-  const dir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  const dir = folder(t)
   cpSync(await original, dir, { recursive: true })
   damage(dir)
   return verifyFolder({ dir })

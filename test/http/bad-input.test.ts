@@ -239,6 +239,24 @@ const CASES: readonly [string, Method, string, unknown, ErrorCode][] = [
   ],
 ]
 
+/** A live server, a WebSocket to it, and a look at answers: each refuses a delta with this detail. */
+async function refusing(
+  t: Test,
+  detail: RegExp,
+): Promise<Live & { client: Client; says(answer: { code?: string; detail?: string }, what: string): void }> {
+  const served = await live(t)
+  const client = await Client.open(served.port)
+  t.teardown(() => client.socket.terminate())
+  return {
+    ...served,
+    client,
+    says: (answer, what) => {
+      t.equal(answer.code, 'INVALID_DELTA', `${what}: ${answer.detail}`)
+      t.match(answer.detail, detail, what)
+    },
+  }
+}
+
 /** No page has an element there, and a u32 that wraps would find one. */
 const NOWHERE = [
   '-1',
@@ -251,14 +269,8 @@ const NOWHERE = [
 ]
 
 t.test('an integer that is no element of the page is INVALID_DELTA through every door', async (t) => {
-  const { bus, send, port } = await live(t)
-  const client = await Client.open(port)
-  t.teardown(() => client.socket.terminate())
+  const { bus, send, client, says } = await refusing(t, /(before the start|past the end): the page has 4/)
   const { epoch, digest } = bus.status()
-  const says = (answer: { code?: string; detail?: string }, what: string): void => {
-    t.equal(answer.code, 'INVALID_DELTA', `${what}: ${answer.detail}`)
-    t.match(answer.detail, /(before the start|past the end): the page has 4/, what)
-  }
   for (const at of NOWHERE) {
     for (const delta of [`"offset":${at},"values":[1]`, `"indices":[0,${at}],"values":[1,2]`]) {
       const ops = `"ops":[{"page":"u8",${delta}}]`
@@ -278,14 +290,8 @@ t.test('an integer that is no element of the page is INVALID_DELTA through every
 })
 
 t.test('a number beyond a double is out of range of every dtype', async (t) => {
-  const { bus, send, port } = await live(t)
-  const client = await Client.open(port)
-  t.teardown(() => client.socket.terminate())
+  const { bus, send, client, says } = await refusing(t, /out of range/)
   const { epoch, digest } = bus.status()
-  const says = (answer: { code?: string; detail?: string }, what: string): void => {
-    t.equal(answer.code, 'INVALID_DELTA', `${what}: ${answer.detail}`)
-    t.match(answer.detail, /out of range/, what)
-  }
   for (const dtype of DTYPES) {
     if (!bus.hasPage(dtype)) continue
     for (const value of ['1e400', '-1e400']) {

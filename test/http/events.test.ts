@@ -1,11 +1,9 @@
 /** The stream as server-sent events. */
-import { mkdtempSync, rmSync } from 'node:fs'
 import { type ClientRequest, type IncomingMessage, request } from 'node:http'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import t from 'tap'
 import type { BusOptions } from '../../src/engine/types.js'
 import { hubOf } from '../../src/stream/hub.js'
+import { folder } from '../folder.js'
 import { Mirror } from '../stream/helpers.js'
 import { isProblem, listen, type Served, serve } from './helpers.js'
 
@@ -121,9 +119,8 @@ t.test('Last-Event-ID resumes; what is gone is said, with where to go on', async
 const said = ({ events }: Source): Event[] => events.filter(({ data }) => data.type !== 'progress')
 
 t.test('an epoch gone by: from the log, then live; Last-Event-ID overrides from', async (t) => {
-  const dataDir = mkdtempSync(join(tmpdir(), 'mmsb-'))
+  const dataDir = folder(t)
   const { bus, open } = await stream(t, { dataDir, fsync: 'off' })
-  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
   await bus.derive('risk.b', { op: 'map', inputs: { a: 'risk.a' }, expr: 'a*2' })
   for (let i = 1; i <= 5; i++) await bus.patch('risk.a', { values: [i] })
   const from = open('pages=risk.*&from=0&data=values')

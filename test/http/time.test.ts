@@ -1,13 +1,10 @@
 /** The past, differences, verification and what-if over HTTP, as the public surface prints them. */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { folder } from '../folder.js'
 import { isProblem, listen, type Served, serve } from './helpers.js'
 
 async function durable(t: Test): Promise<Served> {
-  const dataDir = mkdtempSync(join(tmpdir(), 'mmsb-'))
-  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
+  const dataDir = folder(t)
   return serve(t, { dataDir, fsync: 'off' })
 }
 

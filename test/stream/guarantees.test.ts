@@ -3,12 +3,10 @@
  * and resume, ones that dawdle until they overflow; over the log, memory and live. MMSB_STREAM_CLIENTS and MMSB_STREAM_SECONDS
  * make it as many and as long as one likes.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import t from 'tap'
 import { patternSet } from '../../src/state/pattern.js'
 import { hubOf } from '../../src/stream/hub.js'
+import { folder } from '../folder.js'
 import { listen, type Served, serve } from '../http/helpers.js'
 import { digestOf, Follower, type Habit } from './follower.js'
 import { Client, type Message } from './helpers.js'
@@ -98,9 +96,8 @@ async function write({ bus }: Served, random: (below: number) => number): Promis
 }
 
 t.setTimeout((SECONDS + 110) * 1000)
-const dataDir = mkdtempSync(join(tmpdir(), 'mmsb-'))
+const dataDir = folder(t)
 const served = await serve(t, { dataDir, fsync: 'off' })
-t.teardown(() => rmSync(dataDir, { recursive: true, force: true }))
 const { bus } = served
 const { port } = await listen(served)
 const record = new Record(served)
