@@ -54,7 +54,7 @@ lint: node_modules/.installed ## types, style and format
 format: node_modules/.installed ## let Biome rewrite what it can
 	npx biome check --write
 
-gpu-bundle: build ## .gpu/: an offline bundle for a CUDA machine without Node (see docs/TESTING.md)
+gpu-bundle: build ## .gpu/: an offline bundle for a CUDA machine without Node (see docs/internals/TESTING.md)
 	scripts/gpu-bundle.sh
 
 clean: ## remove what was built

@@ -1,7 +1,7 @@
 /**
  * Every error a user can meet, in one table: code, HTTP status, title, hint.
  *
- * Invariants: an error that leaves a public function is an MmsbError; its code is a key of ERRORS; docs/ERRORS.md
+ * Invariants: an error that leaves a public function is an MmsbError; its code is a key of ERRORS; docs/guide/ERRORS.md
  * lists exactly these codes (a test compares). This file knows nothing of the rest of the code.
  */
 
@@ -25,7 +25,7 @@ export const ERRORS = {
   INVALID_EXPRESSION: {
     status: 400,
     title: 'The expression cannot be compiled',
-    hint: 'The detail gives the column; docs/OPS.md lists the functions and type rules.',
+    hint: 'The detail gives the column; docs/guide/OPS.md lists the functions and type rules.',
   },
   UNAUTHORIZED: {
     status: 401,
@@ -110,7 +110,7 @@ export const ERRORS = {
   SHAPE_MISMATCH: {
     status: 422,
     title: 'Shapes or dtypes do not go together',
-    hint: 'The detail names the axes; docs/OPS.md gives each op its shape rule.',
+    hint: 'The detail names the axes; docs/guide/OPS.md gives each op its shape rule.',
   },
   HEADERS_TOO_LARGE: {
     status: 431,

@@ -28,8 +28,8 @@ export class Bus extends EngineBus {
 }
 
 export type { CreateResult, PastOptions, PatchResult, ReadRange, WriteOptions } from './engine/bus.js'
+export type { WhatIfInput, WhatIfResult } from './engine/commit/what-if.js'
 export type * from './engine/types.js'
-export type { WhatIfInput, WhatIfResult } from './engine/whatif.js'
 export { ERRORS, type ErrorCode, MmsbError, type ProblemDocument } from './errors.js'
 export type { Dtype, TypedArray } from './state/dtype.js'
 export type { Change, ChangedPage, Changes, SubscribeOptions } from './stream/subscribe.js'

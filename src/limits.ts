@@ -1,6 +1,6 @@
 /**
  * Every limit and format constant that matters, named once. Units last. Changing a FORMAT constant changes files on
- * disk; docs/FORMAT.md describes them. This file knows nothing of the rest of the code.
+ * disk; docs/internals/FORMAT.md describes them. This file knows nothing of the rest of the code.
  */
 
 /** Page and function names. */
@@ -22,7 +22,7 @@ export const MEMORY_QUOTA_DEFAULT_BYTES = 8 * 1024 ** 3
 /** Native worker threads. */
 export const THREADS_MAX = 1024
 
-/** Frames: see docs/FORMAT.md. */
+/** Frames: see docs/internals/FORMAT.md. */
 export const FRAME_MAGIC = 0x3146_534d // "MSF1", little-endian
 export const FRAME_VERSION = 1
 export const FRAME_HEADER_BYTES = 32
@@ -71,7 +71,7 @@ export const IDEMPOTENCY_KEYS_MAX = 100_000
 /** Changed ranges reported per page and epoch; more are merged by closing the narrowest gaps. */
 export const CHANGED_RANGES_MAX = 256
 
-/** Log: see docs/FORMAT.md. */
+/** Log: see docs/internals/FORMAT.md. */
 export const SEGMENT_BYTES = 64 * 1024 ** 2
 /** Smaller ones are not worth their header; the least has one, and room for as much again. */
 export const SEGMENT_BYTES_MIN = 64 * 1024

@@ -12,7 +12,7 @@ import type { Context, Result } from '../lib/types.js'
 const dist = async (file: string): Promise<unknown> =>
   import(new URL(`../../dist/${file}`, import.meta.url).href)
 type StoreModule = typeof import('../../src/store/store.js')
-type IoModule = typeof import('../../src/store/io.js')
+type IoModule = typeof import('../../src/store/os/disk.js')
 type Library = typeof import('../../src/ffi/library.js')
 
 const PIECE_BYTES = 1024 ** 2

@@ -14,39 +14,39 @@ interface Command {
 const COMMANDS: Readonly<Record<string, Command>> = {
   serve: {
     summary: 'serve the bus over HTTP and WebSocket',
-    load: async () => (await import('./serve.js')).serve,
+    load: async () => (await import('./commands/serve.js')).serve,
   },
   backup: {
     summary: 'copy a data folder, its server running or not',
-    load: async () => (await import('./backup.js')).backup,
+    load: async () => (await import('./commands/backup.js')).backup,
   },
   restore: {
     summary: 'make a data folder of a backup',
-    load: async () => (await import('./backup.js')).restore,
+    load: async () => (await import('./commands/backup.js')).restore,
   },
   export: {
     summary: 'write pages as .npy files',
-    load: async () => (await import('./export.js')).exportPages,
+    load: async () => (await import('./commands/export.js')).exportPages,
   },
   import: {
     summary: 'make pages of .npy files',
-    load: async () => (await import('./import.js')).importPages,
+    load: async () => (await import('./commands/import.js')).importPages,
   },
   events: {
     summary: 'write change events to a file, or read them back',
-    load: async () => (await import('./events.js')).events,
+    load: async () => (await import('./commands/events.js')).events,
   },
   log: {
     summary: 'check a data folder, record by record, and repair its log',
-    load: async () => (await import('./log.js')).log,
+    load: async () => (await import('./commands/log.js')).log,
   },
   index: {
     summary: 'make the index of a log anew',
-    load: async () => (await import('./index-rebuild.js')).index,
+    load: async () => (await import('./commands/index-rebuild.js')).index,
   },
   verify: {
     summary: 'replay a data folder and compare digests',
-    load: async () => (await import('./verify.js')).verify,
+    load: async () => (await import('./commands/verify.js')).verify,
   },
 }
 

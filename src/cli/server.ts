@@ -9,11 +9,11 @@ import type { FastifyBaseLogger } from 'fastify'
 import { type Logger, pino } from 'pino'
 import { VERSION } from '../engine/version.js'
 import { boundPort, buildApp, type MmsbApp } from '../http/app.js'
-import { type Guard, loopbackGuard, openGuard } from '../http/guard.js'
+import { type Guard, loopbackGuard, openGuard } from '../http/request/origin-guard.js'
 import { Bus } from '../index.js'
 import { STOP_GRACE_MS } from '../limits.js'
+import type { ServeOptions } from './commands/serve.js'
 import { StartError } from './flags.js'
-import type { ServeOptions } from './serve.js'
 
 const SECOND_SIGNAL_EXIT_CODE = 130
 

@@ -5,8 +5,9 @@
  * Invariant: whatever is handed in, what leaves is an MmsbError that says which argument, what came and what is allowed: INVALID_DELTA
  * for `values`, INVALID_REQUEST for the rest.
  */
+
+import { dtypesOf } from './codec/values.js'
 import { invalidDelta, invalidRequest, MmsbError } from './errors.js'
-import { dtypesOf } from './values.js'
 
 /** What is wrong with a value, said after it; undefined: nothing. */
 export type Check = (value: unknown) => string | undefined

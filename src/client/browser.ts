@@ -1,6 +1,6 @@
 /** How the client opens WebSockets where the platform has them: browsers, workers, newer servers. */
 import { MmsbError } from './errors.js'
-import type { OpenSocket, SocketLike } from './link.js'
+import type { OpenSocket, SocketLike } from './stream/connection.js'
 
 type SocketType = new (url: string, protocol: string) => SocketLike
 

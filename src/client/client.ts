@@ -32,11 +32,25 @@ import {
   textOf,
   WRITE,
 } from './arguments.js'
+import type { FramePage } from './codec/frame.js'
+import { definitionText, deltaText, opsText, transactionText } from './codec/json.js'
+import type { PageForm } from './codec/message.js'
+import {
+  type Dtype,
+  dtypesOf,
+  elementsOf,
+  fromJson,
+  isDtype,
+  octetsOf,
+  sizeOf,
+  type TypedArray,
+  viewOf,
+} from './codec/values.js'
 import { closedError, invalidRequest, MmsbError, protocolError } from './errors.js'
-import type { FramePage } from './frame.js'
+import { baseOf, type Call, type RestOptions, readJson, restOf } from './http/rest.js'
 import { SILENCE_MAX_MS, TIMER_MAX_MS } from './limits.js'
-import { Link, type OpenSocket } from './link.js'
-import type { PageForm } from './message.js'
+import { Link, type OpenSocket } from './stream/connection.js'
+import { readWhole } from './stream/large-snapshot.js'
 import {
   type Mirror,
   type MirrorOptions,
@@ -44,11 +58,9 @@ import {
   type MirrorSet,
   mirrorOf,
   mirrorSetOf,
-} from './mirror.js'
-import { baseOf, type Call, type RestOptions, readJson, restOf } from './rest.js'
-import { readWhole } from './staging.js'
-import { type Subscription, subscriptionOf } from './subscription.js'
-import { definitionText, deltaText, opsText, transactionText } from './text.js'
+} from './stream/mirror.js'
+import { type Subscription, subscriptionOf } from './stream/subscription.js'
+import { StreamWriter, type Writer } from './stream/writer.js'
 import type {
   CallOptions,
   Checkpoint,
@@ -78,18 +90,6 @@ import type {
   WriteAnswer,
   WriteOptions,
 } from './types.js'
-import {
-  type Dtype,
-  dtypesOf,
-  elementsOf,
-  fromJson,
-  isDtype,
-  octetsOf,
-  sizeOf,
-  type TypedArray,
-  viewOf,
-} from './values.js'
-import { StreamWriter, type Writer } from './writer.js'
 
 export interface ClientOptions extends RestOptions {
   /** Subprotocol of the WebSocket; default: binary. */

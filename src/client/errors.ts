@@ -1,5 +1,5 @@
 /**
- * What can go wrong, as one class: the codes of the server (docs/ERRORS.md), and a few of the client's own.
+ * What can go wrong, as one class: the codes of the server (docs/guide/ERRORS.md), and a few of the client's own.
  *
  * Invariants: everything the client throws is an MmsbError, but for the reason of an AbortSignal, which is thrown as it is;
  * SERVER_CODES are the server's table (a test compares).

@@ -10,10 +10,10 @@ export const connect = (url: string | URL, options: ClientOptions = {}): Client 
   new Client(url, openSocket, options)
 
 export type { Client, ClientOptions } from './client.js'
+export type { Dtype, TypedArray } from './codec/values.js'
 export { type ErrorCode, MmsbError } from './errors.js'
-export type { Mirror, MirrorOptions, MirrorSet } from './mirror.js'
-export type { MirroredPage } from './mirrored.js'
-export type { Subscription } from './subscription.js'
+export type { Mirror, MirrorOptions, MirrorSet } from './stream/mirror.js'
+export type { MirroredPage } from './stream/mirrored-page.js'
+export type { Subscription } from './stream/subscription.js'
+export type { Writer } from './stream/writer.js'
 export type * from './types.js'
-export type { Dtype, TypedArray } from './values.js'
-export type { Writer } from './writer.js'

@@ -33,7 +33,7 @@ export const WRITER_MESSAGE_BYTES = 1024 ** 2
 /** The server closes a WebSocket that sends a larger message. */
 export const STREAM_MESSAGE_MAX_BYTES = 16 * 1024 ** 2
 
-/** Frames: see docs/FORMAT.md. */
+/** Frames: see docs/internals/FORMAT.md. */
 export const FRAME_MAGIC = 0x3146_534d
 export const FRAME_VERSION = 1
 export const FRAME_HEADER_BYTES = 32

@@ -1,7 +1,7 @@
 /** mmsb/client for Node, whose version 20 has no WebSocket of its own: `ws` is used, which browsers never load. */
 import { WebSocket } from 'ws'
 import { Client, type ClientOptions } from './client.js'
-import type { OpenSocket, SocketLike } from './link.js'
+import type { OpenSocket, SocketLike } from './stream/connection.js'
 
 const openSocket: OpenSocket = (url, protocol) =>
   new WebSocket(url, protocol, { perMessageDeflate: false }) as unknown as SocketLike

@@ -1,5 +1,5 @@
 /** The words of the public surface: what goes to the server and what comes back. Types only. Epochs and versions are integers. */
-import type { Dtype, TypedArray } from './values.js'
+import type { Dtype, TypedArray } from './codec/values.js'
 
 export type Merge = 'set' | 'add' | 'min' | 'max' | 'and' | 'or' | 'xor'
 export type Location = 'auto' | 'cpu' | 'gpu' | 'unified'
@@ -35,7 +35,7 @@ export interface SourceDefinition {
   readonly fill?: number | bigint | string | boolean
 }
 
-/** An op, its inputs by role (a page, or what it held in the epoch before), and the op's parameters: docs/OPS.md. */
+/** An op, its inputs by role (a page, or what it held in the epoch before), and the op's parameters: docs/guide/OPS.md. */
 export interface Derivation {
   readonly op: string
   readonly inputs: Readonly<Record<string, string | { readonly prev: string }>>

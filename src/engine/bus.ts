@@ -1,7 +1,7 @@
 /**
  * The bus: the library's engine, as callers see it.
  *
- * Writes pass a door (src/engine/door.ts) and the commit queue (src/engine/committer.ts). Reads are answered between
+ * Writes pass a door (src/engine/commands/transactions.ts) and the commit queue (src/engine/commit/committer.ts). Reads are answered between
  * epochs: asynchronous ones wait for the epoch in flight, a synchronous one finishes it first; so nobody sees half an
  * epoch, or one that is not durable. Knows nothing of sockets.
  */
@@ -11,7 +11,7 @@ import { MmsbError } from '../errors.js'
 import { NativeContext } from '../ffi/context.js'
 import { allocateFile, crc32c, deviceCount } from '../ffi/library.js'
 import { Graph } from '../graph/graph.js'
-import type { FunctionBody } from '../kernels/user-functions.js'
+import type { FunctionBody } from '../kernels/expression/user-functions.js'
 import {
   DURABLE_HOLD_BYTES,
   DURABLE_HOLD_MS,
@@ -31,7 +31,7 @@ import type {
   PageDefinition,
   SourceDefinition,
 } from '../state/types.js'
-import { cursorsIn } from '../store/cursors.js'
+import { cursorsIn } from '../store/cursors/cursors.js'
 import { Store } from '../store/store.js'
 import type { CheckpointInfo } from '../store/types.js'
 import {
@@ -45,9 +45,17 @@ import {
   checkWhatIf,
   checkWrite,
 } from './arguments.js'
-import type { StageRooms } from './batch.js'
-import { Committer } from './committer.js'
-import { Cursors } from './cursors.js'
+import { Keeper } from './checkpoints/scheduler.js'
+import { type DraftRooms, draftPages, type NamedDefinition } from './commands/define-pages.js'
+import {
+  definition,
+  type FunctionChange,
+  type FunctionRecord,
+  pagesUsing,
+  type Redefinition,
+  redefinitions,
+  StaleFunctions,
+} from './commands/functions.js'
 import {
   checkWritable,
   differenceOf,
@@ -58,26 +66,20 @@ import {
   pendingOfFunction,
   pendingOfTransaction,
   type TransactionMeta,
-} from './door.js'
-import { type DraftRooms, draftPages, type NamedDefinition } from './drafts.js'
-import {
-  definition,
-  type FunctionChange,
-  type FunctionRecord,
-  pagesUsing,
-  type Redefinition,
-  redefinitions,
-  StaleFunctions,
-} from './functions.js'
-import { graphView, hex, pageInfo, statsOf } from './inspect.js'
-import { Intake, type Taken } from './intake.js'
-import { Keeper } from './keeper.js'
-import { recover } from './recovery.js'
-import { takeRefuge } from './refuge.js'
-import { type PageRecord, Registry } from './registry.js'
-import { ReplayClient, type ReplayRequest } from './replay-client.js'
-import type { EpochQuery, PastRead } from './replay-queries.js'
-import type { Sender } from './run.js'
+} from './commands/transactions.js'
+import type { StageRooms } from './commit/batch.js'
+import { Committer } from './commit/committer.js'
+import { Intake, type Taken } from './commit/frame-ingest.js'
+import type { Sender } from './commit/frame-run.js'
+import { prepareWhatIf, readOnTrial, type WhatIfInput, type WhatIfResult } from './commit/what-if.js'
+import { Cursors } from './durable-cursors.js'
+import { takeRefuge } from './history/cpu-failover.js'
+import { recover } from './history/recovery.js'
+import { ReplayClient, type ReplayRequest } from './history/replay-client.js'
+import type { EpochQuery, PastRead } from './history/replay-queries.js'
+import { REAL_WORLD, type World } from './host.js'
+import { graphView, hex, pageInfo, statsOf } from './pages/describe.js'
+import { type PageRecord, Registry } from './pages/registry.js'
 import type {
   BusOptions,
   BusStats,
@@ -102,8 +104,6 @@ import type {
   VerifyResult,
 } from './types.js'
 import { VERSION } from './version.js'
-import { prepareWhatIf, readOnTrial, type WhatIfInput, type WhatIfResult } from './whatif.js'
-import { REAL_WORLD, type World } from './world.js'
 
 export interface WriteOptions extends TransactionMeta {
   /** The version the page must have; else PRECONDITION_FAILED. */
@@ -443,7 +443,7 @@ export class Bus {
     )
   }
 
-  /** Commits a transaction in its binary form (docs/FORMAT.md). The bytes are untrusted and copied. */
+  /** Commits a transaction in its binary form (docs/internals/FORMAT.md). The bytes are untrusted and copied. */
   submit(frame: Uint8Array): Promise<CommitResult> {
     checkFrame(frame)
     this.#committer.refuseWhenStopped()

@@ -7,7 +7,7 @@
  */
 import { MmsbError } from '../errors.js'
 import { DURABLE_READERS_MAX, DURABLE_SEEN_MS } from '../limits.js'
-import type { CursorKeeper, CursorRow } from '../store/cursors.js'
+import type { CursorKeeper, CursorRow } from '../store/cursors/cursors.js'
 
 export interface DurableReader {
   readonly name: string

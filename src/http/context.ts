@@ -11,7 +11,7 @@ import type {
 } from 'fastify'
 import type { Bus } from '../engine/bus.js'
 import type { StreamHub } from '../stream/hub.js'
-import type { Guard } from './guard.js'
+import type { Guard } from './request/origin-guard.js'
 
 /** The Fastify instance with types that follow the schemas. */
 export type App = FastifyInstance<

@@ -9,10 +9,10 @@ import { MmsbError } from '../errors.js'
 import type { Dtype } from '../state/dtype.js'
 import { broadcastShapes } from '../state/shape.js'
 import type { Derivation, DerivationInput } from '../state/types.js'
-import type { CompileOptions, InputPage } from './catalogue.js'
-import { inputOfPast, pastName } from './expression.js'
+import { inputOfPast, pastName } from './expression/compile.js'
+import { pastOfPast, usesOfInputs } from './expression/user-functions.js'
+import type { CompileOptions, InputPage } from './op-catalogue.js'
 import { type Fields, invalidRequest, type Op, type OpInput, type OpPlan } from './ops/op.js'
-import { pastOfPast, usesOfInputs } from './user-functions.js'
 
 /** An input as a definition names it. */
 export interface RoleInput {

@@ -1,7 +1,7 @@
 /**
  * The op catalogue: which ops there are, how a definition becomes a native step, and how it is logged.
  *
- * Invariants: codes and versions are those of build/libmmsb.so (a test compares), names those of docs/OPS.md (another
+ * Invariants: codes and versions are those of build/libmmsb.so (a test compares), names those of docs/guide/OPS.md (another
  * one). A definition from a log or a client (decodeDefinition, checkDefinition) passes the same rules as a new one
  * before it can reach native code. Pages are known by name or id only; reading them is the caller's.
  */
@@ -12,7 +12,8 @@ import { align8, isZero } from '../state/bytes.js'
 import { type Dtype, isDtype } from '../state/dtype.js'
 import { checkExtent, formatShape, sameShape } from '../state/shape.js'
 import type { Derivation } from '../state/types.js'
-import { checkInputName, inputOfPast } from './expression.js'
+import { checkInputName, inputOfPast } from './expression/compile.js'
+import { calledFunctions, type FunctionLookup } from './expression/user-functions.js'
 import { compileInputs, type RoleInput, shownInputs, splitUses } from './inputs.js'
 import { convOp, distanceOp } from './ops/conv.js'
 import { castOp, copyOp } from './ops/copy.js'
@@ -24,7 +25,6 @@ import { concatOp, reshapeOp, sliceOp, transposeOp } from './ops/move.js'
 import { type Fields, invalidRequest, type Op, type OpInput } from './ops/op.js'
 import { reduceOp } from './ops/reduce.js'
 import { quantileOp, topkOp } from './ops/select.js'
-import { calledFunctions, type FunctionLookup } from './user-functions.js'
 
 /** Every op, by name. */
 export const OPS: ReadonlyMap<string, Op> = new Map(
@@ -206,7 +206,7 @@ function checkRoles(op: Op, given: readonly string[]): void {
   }
 }
 
-// ---- the logged form (docs/FORMAT.md, "Derived definition") -----------------------------------------------------------
+// ---- the logged form (docs/internals/FORMAT.md, "Derived definition") -----------------------------------------------------------
 
 /** A definition as a log holds it: pages by id. */
 export interface LoggedDefinition {

@@ -1,6 +1,6 @@
 /**
- * The payload of a delta command (docs/FORMAT.md, type 4): its layout, the check against the page it goes to, and its
- * form for people. How it is written is in frame-writer.ts.
+ * The payload of a delta command (docs/internals/FORMAT.md, type 4): its layout, the check against the page it goes to, and its
+ * form for people. How it is written is in writer.ts.
  *
  * Invariants: checkDeltaLayout looks at the header and the padding only, in constant time, and makes every later access
  * of the payload safe; validateDelta looks at all that the layout leaves open. A delta that passed both can be applied.
@@ -8,7 +8,7 @@
 import { MmsbError } from '../errors.js'
 import { align8, eachRun, isZero, scanBits } from './bytes.js'
 import { DTYPE_INFO, DTYPES, type Dtype, dtypeOfCode, type TypedArray } from './dtype.js'
-import type { DeltaCommand } from './frame.js'
+import type { DeltaCommand } from './frame/reader.js'
 import { MERGES, type Merge } from './types.js'
 import { valuesToJson } from './value.js'
 

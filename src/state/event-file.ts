@@ -1,5 +1,5 @@
 /**
- * Change events in a file: see "Change events" in docs/FORMAT.md. What a subscriber with values would have been sent, epoch
+ * Change events in a file: see "Change events" in docs/internals/FORMAT.md. What a subscriber with values would have been sent, epoch
  * by epoch, so that a mirror can be fed without a server.
  *
  * Invariant: nothing is read outside the bytes given, whatever they hold; what is not an entry is INVALID_REQUEST. Pure.

@@ -14,20 +14,27 @@ import { randomBytes } from 'node:crypto'
 import path from 'node:path'
 import { MmsbError } from '../errors.js'
 import { CHECKPOINTS_KEPT, SEGMENT_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
-import { catalogIn } from './catalog.js'
-import { type CheckpointHost, checkpointThread } from './checkpoint-host.js'
-import { type CheckpointPlace, checkpointFolder } from './checkpoint-place.js'
-import { type CheckpointFile, openCheckpointFile } from './checkpoint-read.js'
-import { bytesOf, writeCheckpoint } from './checkpoint-write.js'
-import { busFailed, textOf } from './failure.js'
-import { makeDurableDir, realIo } from './io.js'
-import { lockFolder } from './lock.js'
-import { type LogPlace, openTail, readForward, recordsAfter, type SegmentEntry, segmentOf } from './log.js'
-import { LogIndex, type Placed } from './log-index.js'
-import type { SegmentHeader } from './record.js'
+import { catalogIn } from './catalog/catalog.js'
+import { bytesOf, writeCheckpoint } from './checkpoint/feed-pages.js'
+import { type CheckpointFile, openCheckpointFile } from './checkpoint/file-reader.js'
+import { type CheckpointPlace, checkpointFolder } from './checkpoint/folder.js'
+import { type CheckpointHost, checkpointThread } from './checkpoint/thread.js'
+import {
+  type LogPlace,
+  openTail,
+  readForward,
+  recordsAfter,
+  type SegmentEntry,
+  segmentOf,
+} from './log/log.js'
+import { LogIndex, type Placed } from './log/log-index.js'
+import type { SegmentHeader } from './log/record.js'
+import { segmentName, type Tail, type TailOptions } from './log/segment-writer.js'
+import { makeDurableDir, realIo } from './os/disk.js'
+import { busFailed, textOf } from './os/errors.js'
+import { lockFolder } from './os/lock.js'
+import { inspectFolder, type StartFindings } from './recovery/inspect.js'
 import { anchorOf, thinned } from './retention.js'
-import { inspectFolder, type StartFindings } from './start.js'
-import { segmentName, type Tail, type TailOptions } from './tail.js'
 import type {
   Catalog,
   CheckpointInfo,

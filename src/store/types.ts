@@ -2,9 +2,10 @@
  * What the store keeps and gives back, and the doors to the outside it is handed. Types only.
  * The store knows epochs, frames as opaque bytes, page ids and chunks; it knows nothing of graphs or ops.
  */
-import type { CheckpointHost } from './checkpoint-host.js'
-import type { CheckpointPlace } from './checkpoint-place.js'
-import type { StoreIo } from './io.js'
+
+import type { CheckpointPlace } from './checkpoint/folder.js'
+import type { CheckpointHost } from './checkpoint/thread.js'
+import type { StoreIo } from './os/disk.js'
 
 export type FsyncPolicy = 'always' | 'interval' | 'off'
 
@@ -12,7 +13,7 @@ export type FsyncPolicy = 'always' | 'interval' | 'off'
 export interface Crc32c {
   (bytes: Uint8Array, seed?: number): number
   /**
-   * How many sound records (src/store/segment.ts) stand one after another at the start of `bytes`, the first of them that of
+   * How many sound records (src/store/log/segment-reader.ts) stand one after another at the start of `bytes`, the first of them that of
    * `firstEpoch`. Absent: each is checked by itself.
    */
   readonly soundRecords?: (bytes: Uint8Array, firstEpoch: number, recordSeed: number) => number
@@ -31,7 +32,7 @@ export interface LogRecord {
   /** 16 bytes: the digest of the state before this epoch. */
   readonly digestBefore: Uint8Array
   readonly frameCount: number
-  /** The frames, one after another (docs/FORMAT.md). Given to append, they must not change until it has settled. */
+  /** The frames, one after another (docs/internals/FORMAT.md). Given to append, they must not change until it has settled. */
   readonly frames: Uint8Array
   /** Ids of the pages that deltas or structural commands of the frames touch, ascending. */
   readonly touchedPages: Uint32Array
@@ -97,7 +98,7 @@ export interface RecoveryReport {
   readonly checkpointEpoch: number | null
   readonly tornBytes: number
   readonly notes: readonly string[]
-  /** The row of the recovery table that applied (src/store/recovery.ts). */
+  /** The row of the recovery table that applied (src/store/recovery/table.ts). */
   readonly row: string
 }
 
@@ -109,7 +110,7 @@ export interface IndexBlock {
   readonly end: number
   readonly firstEpoch: number
   readonly lastEpoch: number
-  /** Ids of the pages touched, packed (src/store/blocks.ts); null: any. */
+  /** Ids of the pages touched, packed (src/store/log/index-blocks.ts); null: any. */
   readonly pages: Uint8Array | null
 }
 

@@ -6,8 +6,8 @@
  * shares the encoded bytes through the message. Nothing here waits: a sink that is full ends a lossless subscription with
  * the epoch to resume from, and lets a `latest` one fold epochs together until it drains.
  *
- * The newest epochs are kept for a while (recent.ts), and a topic lives on a little longer than its last subscriber, so that who
- * comes back soon goes on from memory; who was away longer is served out of the log (past.ts, catch-up.ts).
+ * The newest epochs are kept for a while (recent-epochs.ts), and a topic lives on a little longer than its last subscriber, so that who
+ * comes back soon goes on from memory; who was away longer is served out of the log (replayed-epochs.ts, catch-up.ts).
  *
  * Invariants, per subscription: epochs ascend; none is delivered twice; one epoch is one message; what a snapshot shows and what
  * follows it meet without gap or overlap, because both are taken between epochs. Knows nothing of sockets or protocols.
@@ -25,12 +25,12 @@ import type { TypedArray } from '../state/dtype.js'
 import type { PatternSet } from '../state/pattern.js'
 import { type StreamClock, systemClock } from './clock.js'
 import { Connection } from './connection.js'
-import { Durables, type DurableView } from './durable.js'
 import { type ChangeMessage, PagePart } from './messages.js'
-import { Past } from './past.js'
-import { inOrder, Recent, type RecentPart } from './recent.js'
+import { Durables, type DurableView } from './resume/durable-readers.js'
+import { inOrder, Recent, type RecentPart } from './resume/recent-epochs.js'
+import { Past } from './resume/replayed-epochs.js'
+import { type Shape, Topic } from './shared-view.js'
 import type { Subscription } from './subscription.js'
-import { type Shape, Topic } from './topic.js'
 import type { Sink, StreamBus } from './types.js'
 
 export interface HubStats {

@@ -12,11 +12,11 @@ import {
   STREAM_RATE_MAX_HZ,
 } from '../limits.js'
 import { type PatternSet, patternSet } from '../state/pattern.js'
-import { CatchUp } from './catch-up.js'
 import { Conflation } from './conflation.js'
 import type { Connection } from './connection.js'
 import type { ChangeMessage, Gather, SnapshotMessage, StreamMessage } from './messages.js'
-import type { Shape, Topic } from './topic.js'
+import { CatchUp } from './resume/catch-up.js'
+import type { Shape, Topic } from './shared-view.js'
 import type { SubscribeOptions } from './types.js'
 import { checkViewports, cutPart, viewportsOf } from './viewport.js'
 

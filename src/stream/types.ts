@@ -1,5 +1,5 @@
 /** The words of the stream: what it needs of a bus, what a subscriber asks for, where messages go. Types only. */
-import type { Cursors } from '../engine/cursors.js'
+import type { Cursors } from '../engine/durable-cursors.js'
 import type { CommitEvent, PageShape, PastEpochs, PastEpochsQuery } from '../engine/types.js'
 import type { TypedArray } from '../state/dtype.js'
 import type { DataMode, StreamMessage } from './messages.js'

@@ -2,10 +2,10 @@
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { backup, restore } from '../../src/cli/backup.js'
+import { backup, restore } from '../../src/cli/commands/backup.js'
 import { Bus } from '../../src/engine/bus.js'
-import { verifyFolder } from '../../src/engine/verify-folder.js'
-import { folder } from '../folder.js'
+import { verifyFolder } from '../../src/engine/history/verify-folder.js'
+import { folder } from '../lib/folder.js'
 
 const open = (dataDir: string): Promise<Bus> => Bus.open({ dataDir, backend: 'cpu', threads: 1 })
 

@@ -1,5 +1,5 @@
 /**
- * The real server when its disk answers with errors, and when its folder is forbidden to it: what docs/DURABILITY.md says under
+ * The real server when its disk answers with errors, and when its folder is forbidden to it: what docs/internals/DURABILITY.md says under
  * "When the disk fails". Errors come from a library loaded before the system's (failing_io.cpp).
  */
 import { execFileSync, spawnSync } from 'node:child_process'

@@ -1,5 +1,5 @@
 /**
- * The real server on real disks that are full, read-only, forbidden or failing: what docs/DURABILITY.md says under "When the
+ * The real server on real disks that are full, read-only, forbidden or failing: what docs/internals/DURABILITY.md says under "When the
  * disk fails". A small tmpfs stands for the disk; where none can be mounted, those tests are skipped and say so.
  */
 import { randomBytes } from 'node:crypto'

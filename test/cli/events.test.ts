@@ -2,10 +2,10 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { events, eventsIn } from '../../src/cli/events.js'
+import { events, eventsIn } from '../../src/cli/commands/events.js'
 import { Bus } from '../../src/engine/bus.js'
 import { decodeEpochEvent, type EpochEvent } from '../../src/state/event-file.js'
-import { folder } from '../folder.js'
+import { folder } from '../lib/folder.js'
 
 t.test('written, read back, the same as live', async (t) => {
   const dir = folder(t)

@@ -2,7 +2,7 @@
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { folder } from '../folder.js'
+import { folder } from '../lib/folder.js'
 import { call, run, serve } from './process.js'
 
 t.test('history goes as the flags say, and a clean stop makes a checkpoint', async (t) => {

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
-import { folder } from '../folder.js'
+import { folder } from '../lib/folder.js'
 import { run } from './process.js'
 
 t.test('a sound folder, one in use, a damaged one, a repaired one', async (t) => {

@@ -2,14 +2,14 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { exportPages } from '../../src/cli/export.js'
-import { importPages } from '../../src/cli/import.js'
+import { exportPages } from '../../src/cli/commands/export.js'
+import { importPages } from '../../src/cli/commands/import.js'
 import { Bus } from '../../src/index.js'
 import { DTYPES, type TypedArray } from '../../src/state/dtype.js'
 import { decodeNpyHeader } from '../../src/state/npy.js'
-import { Draw } from '../engine/random.js'
-import { folder } from '../folder.js'
+import { Draw } from '../engine/property/random.js'
 import { listen, serve } from '../http/helpers.js'
+import { folder } from '../lib/folder.js'
 
 const bytesOf = (values: TypedArray): Buffer =>
   Buffer.from(values.buffer, values.byteOffset, values.byteLength)

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
-import { folder } from '../folder.js'
+import { folder } from '../lib/folder.js'
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 

@@ -5,12 +5,12 @@
  * from a bundle on a machine that has none.
  */
 import { Bus } from '../../src/engine/bus.js'
+import type { WhatIfResult } from '../../src/engine/commit/what-if.js'
 import type { BusOptions, CommitEvent, TransactionInput } from '../../src/engine/types.js'
-import type { WhatIfResult } from '../../src/engine/whatif.js'
 import { MmsbError } from '../../src/errors.js'
 import { DTYPE_INFO, DTYPES, type Dtype } from '../../src/state/dtype.js'
 import type { Derivation } from '../../src/state/types.js'
-import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from '../engine/random.js'
+import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from '../engine/property/random.js'
 
 /** Lengths around every block size that kernels use, and one that fills a device. */
 export const LENGTHS = [0, 1, 2, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 4097, 65_537]

@@ -1,9 +1,10 @@
-/** The programs of docs/CLIENT.md run as they stand and print what is shown, one after the other against a fresh server; its tables are true. */
+/** The programs of docs/guide/CLIENT.md run as they stand and print what is shown, one after the other against a fresh server; its tables are true. */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { startServer } from '../../examples/server.js'
 import { Client } from '../../src/client/client.js'
+import type { Dtype } from '../../src/client/codec/values.js'
 import {
   CALL_RETRIES,
   CALL_TIMEOUT_MS,
@@ -11,11 +12,10 @@ import {
   SILENCE_MAX_MS,
 } from '../../src/client/limits.js'
 import { connect, MmsbError } from '../../src/client/node.js'
-import type { Dtype } from '../../src/client/values.js'
 import { blocksOf, readDocument, tableRowsOf } from './markdown.js'
 import { runProgram } from './program.js'
 
-const DOCUMENT = readDocument('docs/CLIENT.md')
+const DOCUMENT = readDocument('docs/guide/CLIENT.md')
 
 t.test('the programs print what is shown', { timeout: 110_000 }, async (t) => {
   const blocks = blocksOf(DOCUMENT)

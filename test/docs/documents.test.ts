@@ -1,19 +1,14 @@
 /** Documents say what the code says: the error table, the links, the make targets, the tests that guarantees name. */
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import t from 'tap'
 import { ERRORS } from '../../src/errors.js'
-import { blocksOf, linksOf, ROOT, readDocument, tableRowsOf } from './markdown.js'
+import { blocksOf, documentPaths, linksOf, ROOT, readDocument, tableRowsOf } from './markdown.js'
 
-const DOCUMENTS = [
-  'README.md',
-  'examples/risk/README.md',
-  'examples/flights/README.md',
-  ...readdirSync(join(ROOT, 'docs')).map((n) => `docs/${n}`),
-]
+const DOCUMENTS = ['README.md', 'examples/risk/README.md', 'examples/flights/README.md', ...documentPaths()]
 
-t.test('docs/ERRORS.md is the table of src/errors.ts', async (t) => {
-  const rows = tableRowsOf(readDocument('docs/ERRORS.md'))
+t.test('docs/guide/ERRORS.md is the table of src/errors.ts', async (t) => {
+  const rows = tableRowsOf(readDocument('docs/guide/ERRORS.md'))
   const entries = Object.entries(ERRORS)
   t.same(
     rows,
@@ -32,7 +27,7 @@ t.test('every link inside the repository leads somewhere', async (t) => {
 
 t.test('README links every document of docs/', async (t) => {
   const links = linksOf(readDocument('README.md'))
-  for (const name of readdirSync(join(ROOT, 'docs'))) t.ok(links.includes(`docs/${name}`), name)
+  for (const path of documentPaths()) t.ok(links.includes(path), path)
 })
 
 t.test('every make target that a document names is there', async (t) => {

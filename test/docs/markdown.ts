@@ -1,11 +1,17 @@
 /** Reads just enough Markdown for the tests that bind documents to code: fenced blocks, tables and links. */
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
 export function readDocument(path: string): string {
   return readFileSync(`${ROOT}/${path}`, 'utf8')
+}
+
+/** Every document below docs/, as paths from the root of the repository. */
+export function documentPaths(): string[] {
+  const names = readdirSync(`${ROOT}/docs`, { recursive: true, encoding: 'utf8' })
+  return names.filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`)
 }
 
 export interface Block {

@@ -1,7 +1,7 @@
-/** The conversations of docs/STREAM.md, held with a server. */
+/** The conversations of docs/guide/STREAM.md, held with a server. */
 import t from 'tap'
-import { folder } from '../folder.js'
 import { listen, serve } from '../http/helpers.js'
+import { folder } from '../lib/folder.js'
 import { Client, type Message } from '../stream/helpers.js'
 import { blocksOf, readDocument } from './markdown.js'
 
@@ -13,7 +13,9 @@ t.test('what the client sends is answered as written', async (t) => {
   await served.bus.derive('twice', { op: 'map', inputs: { a: 'a' }, expr: 'a * 2' })
   const client = await Client.open(port)
   t.teardown(() => client.socket.terminate())
-  const blocks = blocksOf(readDocument('docs/STREAM.md')).filter(({ language }) => language === 'stream')
+  const blocks = blocksOf(readDocument('docs/guide/STREAM.md')).filter(
+    ({ language }) => language === 'stream',
+  )
   t.ok(blocks.length > 2)
   for (const { text } of blocks) {
     const lines = text.trimEnd().split('\n')

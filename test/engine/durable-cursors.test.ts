@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
-import { folder } from '../folder.js'
+import { folder } from '../lib/folder.js'
 
 const open = (dataDir: string, threads = 1): Promise<Bus> => Bus.open({ dataDir, backend: 'cpu', threads })
 

@@ -4,7 +4,7 @@ import t from 'tap'
 import { NativeContext } from '../../src/ffi/context.js'
 import { buildInfo, crc32c, deviceCount, nativeCatalogue } from '../../src/ffi/library.js'
 import { DTYPE_INFO } from '../../src/state/dtype.js'
-import { FrameWriter } from '../../src/state/frame-writer.js'
+import { FrameWriter } from '../../src/state/frame/writer.js'
 
 const f32 = DTYPE_INFO.f32.code
 

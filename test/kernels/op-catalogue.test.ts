@@ -3,6 +3,8 @@ import fc from 'fast-check'
 import t from 'tap'
 import { MmsbError } from '../../src/errors.js'
 import { native } from '../../src/ffi/library.js'
+import { FUNCTION_NAMES } from '../../src/kernels/expression/functions.js'
+import { CONSTANTS, KEYWORDS } from '../../src/kernels/expression/parser.js'
 import {
   checkDefinition,
   compileDerivation,
@@ -11,10 +13,8 @@ import {
   encodeDefinition,
   type InputPage,
   OPS,
-} from '../../src/kernels/catalogue.js'
-import { FUNCTION_NAMES } from '../../src/kernels/functions.js'
+} from '../../src/kernels/op-catalogue.js'
 import { REDUCE_FUNCTIONS } from '../../src/kernels/ops/reduce.js'
-import { CONSTANTS, KEYWORDS } from '../../src/kernels/parser.js'
 import { DTYPES, type Dtype } from '../../src/state/dtype.js'
 import type { Derivation } from '../../src/state/types.js'
 
@@ -62,8 +62,8 @@ t.test('ops have the codes and versions of the native library', async (t) => {
   )
 })
 
-t.test('docs/OPS.md lists the ops, parameters, functions and words of the language', async (t) => {
-  const text = readFileSync(new URL('../../docs/OPS.md', import.meta.url), 'utf8')
+t.test('docs/guide/OPS.md lists the ops, parameters, functions and words of the language', async (t) => {
+  const text = readFileSync(new URL('../../docs/guide/OPS.md', import.meta.url), 'utf8')
   const rows = [...text.matchAll(/^\| `(\w+)` \| (\d+) \| (\d+) \| (.*?) \| (.*?) \| (.*?) \|$/gm)].map(
     (row) => row.slice(1),
   )

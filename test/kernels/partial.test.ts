@@ -5,7 +5,7 @@
 import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 import type { Derivation } from '../../src/state/types.js'
-import { Draw, drawDelta } from '../engine/random.js'
+import { Draw, drawDelta } from '../engine/property/random.js'
 
 const ROWS = 40
 const COLUMNS = 30

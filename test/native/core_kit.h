@@ -310,7 +310,7 @@ static u64 nowNs() {
 
 // ---- expressions ------------------------------------------------------------------------------------------------------------
 
-// An IR blob (docs/FORMAT.md): instructions of {op, dtype, a, b, c, imm}.
+// An IR blob (docs/internals/FORMAT.md): instructions of {op, dtype, a, b, c, imm}.
 struct Ir {
   Bytes code;
   u32 count = 0;

@@ -98,7 +98,7 @@ static void testLoadAndGather() {
   }
 }
 
-// The worked example of docs/FORMAT.md.
+// The worked example of docs/internals/FORMAT.md.
 static void testDigestExample() {
   Context c;
   c.create(1, U32, {3});

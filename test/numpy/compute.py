@@ -1,6 +1,6 @@
 """What NumPy makes of the cases in a folder: reads cases.json and inputs.bin, writes results.json and results.bin.
 
-Written from NumPy's documentation alone, in NumPy's own words, so that it can disagree with the library. Where docs/OPS.md
+Written from NumPy's documentation alone, in NumPy's own words, so that it can disagree with the library. Where docs/guide/OPS.md
 differs from NumPy on purpose (saturating casts, gather of an index outside) the difference is spelled out here.
 """
 
@@ -47,7 +47,7 @@ def cast(x, to):
 
 
 def common(*arrays):
-    """The rule of docs/OPS.md; NumPy differs where an integer meets f32."""
+    """The rule of docs/guide/OPS.md; NumPy differs where an integer meets f32."""
     floats = [a.dtype for a in arrays if is_float(a.dtype)]
     if floats:
         return np.result_type(*floats)

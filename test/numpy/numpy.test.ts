@@ -10,11 +10,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { OPS } from '../../src/kernels/catalogue.js'
+import { OPS } from '../../src/kernels/op-catalogue.js'
 import { DTYPE_INFO, DTYPES, type Dtype, type TypedArray } from '../../src/state/dtype.js'
 import { elementCount } from '../../src/state/shape.js'
 import type { Derivation } from '../../src/state/types.js'
-import { Draw } from '../engine/random.js'
+import { Draw } from '../engine/property/random.js'
 import { NativeRunner, type TestPage } from '../kernels/native.js'
 
 /** Of f32 and f64 results, relative to the largest finite value in them, or to 1. */

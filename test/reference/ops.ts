@@ -3,7 +3,7 @@
  * shares nothing with src/kernels or the native library, so that it can disagree. Takes only definitions that compile.
  *
  * Exact, bit for bit, but for the portable functions (exp, sin, pow...), which JavaScript rounds in its own way: isExact
- * tells which definitions to compare how. The order of accumulation is the documented one (docs/DETERMINISM.md).
+ * tells which definitions to compare how. The order of accumulation is the documented one (docs/internals/DETERMINISM.md).
  */
 import { DTYPE_INFO, type Dtype } from '../../src/state/dtype.js'
 import type { Derivation } from '../../src/state/types.js'

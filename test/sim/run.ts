@@ -5,13 +5,13 @@
  */
 import assert from 'node:assert/strict'
 import { Bus } from '../../src/engine/bus.js'
+import { verifyPast } from '../../src/engine/history/verify.js'
 import type { BusOptions } from '../../src/engine/types.js'
-import { verifyPast } from '../../src/engine/verify.js'
 import { crc32c } from '../../src/ffi/library.js'
 import { HistoryReader } from '../../src/store/history.js'
-import { Draw } from '../engine/random.js'
-import { type CrashPolicy, type Sabotage, SimDisk, type SimDiskOptions } from '../store/simdisk.js'
-import { Scheduler, SIM_DIR, SimCatalog, simPlace, simWorld } from './world.js'
+import { Draw } from '../engine/property/random.js'
+import { Scheduler, SIM_DIR, SimCatalog, simPlace, simWorld } from '../support/sim-world.js'
+import { type CrashPolicy, type Sabotage, SimDisk, type SimDiskOptions } from '../support/simdisk.js'
 
 const CLIENTS = 4
 const ROW = 24

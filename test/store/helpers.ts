@@ -2,7 +2,7 @@
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { CatalogDb } from '../../src/store/catalog-db.js'
+import { CatalogDb } from '../../src/store/catalog/catalog-db.js'
 import { Store } from '../../src/store/store.js'
 import type { Catalog, LogRecord, StoreOptions } from '../../src/store/types.js'
 

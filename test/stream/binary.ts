@@ -1,4 +1,4 @@
-/** Reads the binary messages of the stream as docs/FORMAT.md lays them out, field by field, without the server's code. */
+/** Reads the binary messages of the stream as docs/internals/FORMAT.md lays them out, field by field, without the server's code. */
 
 export interface BinaryChange {
   readonly page: string

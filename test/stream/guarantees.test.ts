@@ -6,9 +6,9 @@
 import t from 'tap'
 import { patternSet } from '../../src/state/pattern.js'
 import { hubOf } from '../../src/stream/hub.js'
-import { folder } from '../folder.js'
 import { listen, type Served, serve } from '../http/helpers.js'
-import { digestOf, Follower, type Habit } from './follower.js'
+import { folder } from '../lib/folder.js'
+import { digestOf, Follower, type Habit } from '../support/follower.js'
 import { Client, type Message } from './helpers.js'
 
 const CLIENTS = Number(process.env.MMSB_STREAM_CLIENTS ?? 18)

@@ -7,7 +7,7 @@ import t from 'tap'
 import { Bus } from '../../src/index.js'
 import { hubOf } from '../../src/stream/hub.js'
 import type { Change } from '../../src/stream/subscribe.js'
-import { folder } from '../folder.js'
+import { folder } from '../lib/folder.js'
 
 const openBus = (dataDir: string): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off' })

@@ -1,7 +1,7 @@
 /** Readers who lose their connection, dawdle and come back, and keep a record of all they were told. */
 import { createHash } from 'node:crypto'
 import { WebSocket } from 'ws'
-import { type Message, Mirror } from './helpers.js'
+import { type Message, Mirror } from '../stream/helpers.js'
 
 /** Reads on; loses its connection now and then; stops reading now and then; reads nothing at all. */
 export type Habit = 'steady' | 'flaky' | 'slow' | 'stalled'

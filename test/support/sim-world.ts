@@ -3,13 +3,13 @@
  * that could, so every seed is another order of events, and the same seed is the same one again.
  */
 import Database from 'better-sqlite3'
-import type { World } from '../../src/engine/world.js'
-import type { CheckpointHost } from '../../src/store/checkpoint-host.js'
-import type { CheckpointPlace } from '../../src/store/checkpoint-place.js'
-import { CheckpointTasks } from '../../src/store/checkpoint-tasks.js'
+import type { World } from '../../src/engine/host.js'
+import type { CheckpointPlace } from '../../src/store/checkpoint/folder.js'
+import { CheckpointTasks } from '../../src/store/checkpoint/tasks.js'
+import type { CheckpointHost } from '../../src/store/checkpoint/thread.js'
 import type { Catalog, CheckpointInfo, IndexBlock } from '../../src/store/types.js'
-import type { Draw } from '../engine/random.js'
-import type { SimDisk } from '../store/simdisk.js'
+import type { Draw } from '../engine/property/random.js'
+import type { SimDisk } from './simdisk.js'
 
 export const SIM_DIR = '/sim'
 const CHECKPOINT_DIR = `${SIM_DIR}/checkpoints`

@@ -3,7 +3,7 @@
  * or torn into sectors when it crashes; it can die at the n-th sync, run full, or fail a call.
  */
 import path from 'node:path'
-import type { IoCallback, StoreIo } from '../../src/store/io.js'
+import type { IoCallback, StoreIo } from '../../src/store/os/disk.js'
 
 const SECTOR_BYTES = 512
 

@@ -3,10 +3,10 @@
  * the folder itself, so they run on the server's machine.
  */
 import { resolve } from 'node:path'
-import { crc32c } from '../ffi/library.js'
-import { backupFolder, restoreFolder } from '../store/backup.js'
-import { realIo } from '../store/io.js'
-import { describeFlags, type FlagTable, parseFlags, UsageError } from './flags.js'
+import { crc32c } from '../../ffi/library.js'
+import { backupFolder, restoreFolder } from '../../store/offline/backup.js'
+import { realIo } from '../../store/os/disk.js'
+import { describeFlags, type FlagTable, parseFlags, UsageError } from '../flags.js'
 
 const flagsOf = (help: string): FlagTable => ({
   'data-dir': { value: 'DIR', help, env: 'MMSB_DATA_DIR', standard: './data' },

@@ -4,7 +4,7 @@
  */
 import { closeSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { ReadFolder } from '../engine/folder.js'
+import { ReadFolder } from '../../engine/history/offline-folder.js'
 import {
   decodeEpochEvent,
   decodeEventHeader,
@@ -13,8 +13,8 @@ import {
   encodeEpochEvent,
   encodeEventHeader,
   epochEventBytes,
-} from '../state/event-file.js'
-import { valuesToJsonText } from '../state/value.js'
+} from '../../state/event-file.js'
+import { valuesToJsonText } from '../../state/value.js'
 import {
   DATA_DIR_FLAG,
   describeFlags,
@@ -23,7 +23,7 @@ import {
   parseFlags,
   StartError,
   UsageError,
-} from './flags.js'
+} from '../flags.js'
 
 const EXPORT_FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,

@@ -4,11 +4,11 @@
  */
 import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { ReadFolder } from '../engine/folder.js'
-import { DTYPE_INFO, type Dtype } from '../state/dtype.js'
-import { describeFlags, type FlagTable, integerOf, parseFlags, UsageError } from './flags.js'
-import { writeNpy } from './npy-files.js'
-import { Remote } from './remote.js'
+import { ReadFolder } from '../../engine/history/offline-folder.js'
+import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
+import { describeFlags, type FlagTable, integerOf, parseFlags, UsageError } from '../flags.js'
+import { writeNpy } from '../npy-files.js'
+import { Remote } from '../remote.js'
 
 const FLAGS: FlagTable = {
   url: { value: 'URL', help: 'the server to ask, such as http://127.0.0.1:7411' },

@@ -3,11 +3,11 @@
  * be there, or have the same dtype and shape. Large files are written in pieces, each an epoch of its own.
  */
 import { resolve } from 'node:path'
-import { Bus } from '../engine/bus.js'
-import type { TypedArray } from '../state/dtype.js'
-import { describeFlags, type FlagTable, parseFlags, UsageError } from './flags.js'
-import { type NpyFile, withNpy } from './npy-files.js'
-import { Remote } from './remote.js'
+import { Bus } from '../../engine/bus.js'
+import type { TypedArray } from '../../state/dtype.js'
+import { describeFlags, type FlagTable, parseFlags, UsageError } from '../flags.js'
+import { type NpyFile, withNpy } from '../npy-files.js'
+import { Remote } from '../remote.js'
 
 const FLAGS: FlagTable = {
   url: { value: 'URL', help: 'the server to write to, such as http://127.0.0.1:7411' },

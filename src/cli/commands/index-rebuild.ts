@@ -1,9 +1,9 @@
 /** `mmsb index rebuild`: makes the index of the log of a data folder anew, from the log. No server may have it open. */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { allocateFile, crc32c } from '../ffi/library.js'
-import { Store } from '../store/store.js'
-import { DATA_DIR_FLAG, describeFlags, type FlagTable, parseFlags, StartError, UsageError } from './flags.js'
+import { allocateFile, crc32c } from '../../ffi/library.js'
+import { Store } from '../../store/store.js'
+import { DATA_DIR_FLAG, describeFlags, type FlagTable, parseFlags, StartError, UsageError } from '../flags.js'
 
 const FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,

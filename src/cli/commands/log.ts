@@ -4,12 +4,12 @@
  */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { crc32c } from '../ffi/library.js'
-import { checkFolder } from '../store/check.js'
-import { realIo } from '../store/io.js'
-import { lockFolder } from '../store/lock.js'
-import { repairLog } from '../store/repair.js'
-import { DATA_DIR_FLAG, describeFlags, type FlagTable, parseFlags, StartError, UsageError } from './flags.js'
+import { crc32c } from '../../ffi/library.js'
+import { checkFolder } from '../../store/offline/check.js'
+import { repairLog } from '../../store/offline/repair.js'
+import { realIo } from '../../store/os/disk.js'
+import { lockFolder } from '../../store/os/lock.js'
+import { DATA_DIR_FLAG, describeFlags, type FlagTable, parseFlags, StartError, UsageError } from '../flags.js'
 
 const FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,

@@ -3,9 +3,9 @@
  */
 import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
-import { BACKENDS, FSYNC_MODES } from '../engine/arguments.js'
-import type { BusOptions } from '../engine/types.js'
-import { isLoopback } from '../http/guard.js'
+import { BACKENDS, FSYNC_MODES } from '../../engine/arguments.js'
+import type { BusOptions } from '../../engine/types.js'
+import { isLoopback } from '../../http/request/origin-guard.js'
 import {
   CHECKPOINT_EVERY_BYTES,
   CHECKPOINT_EVERY_EPOCHS,
@@ -15,7 +15,7 @@ import {
   SEGMENT_BYTES,
   SEGMENT_BYTES_MIN,
   THREADS_MAX,
-} from '../limits.js'
+} from '../../limits.js'
 import {
   bytesOf,
   choiceOf,
@@ -28,7 +28,7 @@ import {
   originsOf,
   parseFlags,
   UsageError,
-} from './flags.js'
+} from '../flags.js'
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 
@@ -132,7 +132,7 @@ export async function serve(args: readonly string[]): Promise<void> {
     return
   }
   const options = serveOptions(flags.values, flags.switches.has('insecure'))
-  const { startServer } = await import('./server.js')
+  const { startServer } = await import('../server.js')
   await startServer(options)
 }
 

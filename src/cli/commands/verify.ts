@@ -3,8 +3,8 @@
  * goes to standard error. Exit code 0: all is well, 1: it is not.
  */
 import { resolve } from 'node:path'
-import { verifyFolder } from '../engine/verify-folder.js'
-import { DATA_DIR_FLAG, describeFlags, type FlagTable, integerOf, parseFlags } from './flags.js'
+import { verifyFolder } from '../../engine/history/verify-folder.js'
+import { DATA_DIR_FLAG, describeFlags, type FlagTable, integerOf, parseFlags } from '../flags.js'
 
 const PROGRESS_INTERVAL_MS = 1_000
 

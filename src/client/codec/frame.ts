@@ -1,11 +1,11 @@
 /**
- * One transaction of deltas as a frame: "Frame: one transaction" in docs/FORMAT.md. Creating pages and functions is left to HTTP.
+ * One transaction of deltas as a frame: "Frame: one transaction" in docs/internals/FORMAT.md. Creating pages and functions is left to HTTP.
  *
  * Invariants: the bytes are those the server's own writer would make of the same transaction (a test compares); what the
  * server would refuse without knowing its state is refused here.
  */
-import { jsonOf } from './arguments.js'
-import { invalidDelta, invalidRequest, MmsbError } from './errors.js'
+import { jsonOf } from '../arguments.js'
+import { invalidDelta, invalidRequest, MmsbError } from '../errors.js'
 import {
   DELTA_HEADER_BYTES,
   FRAME_HEADER_BYTES,
@@ -17,8 +17,8 @@ import {
   FRAME_MAX_PRECONDITIONS,
   FRAME_SOURCE_MAX_BYTES,
   FRAME_VERSION,
-} from './limits.js'
-import type { Delta, Merge } from './types.js'
+} from '../limits.js'
+import type { Delta, Merge } from '../types.js'
 import { type Dtype, dtypeCode, fromBase64, isFloat, sizeOf, writeValues } from './values.js'
 
 /** What a frame needs to know of a page. */

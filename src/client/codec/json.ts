@@ -1,7 +1,7 @@
 /** Deltas and transactions as JSON text. JSON.stringify alone would lose -0, NaN and 64-bit integers. */
-import { jsonOf, objectOf, showValue } from './arguments.js'
-import { invalidRequest } from './errors.js'
-import type { Delta, Transaction } from './types.js'
+import { jsonOf, objectOf, showValue } from '../arguments.js'
+import { invalidRequest } from '../errors.js'
+import type { Delta, Transaction } from '../types.js'
 import { base64, valuesText, valueText } from './values.js'
 
 /** The fields of a delta, without braces. */

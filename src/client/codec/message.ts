@@ -1,12 +1,12 @@
 /**
- * Messages of the stream, from either subprotocol to one form: "WebSocket, binary" in docs/FORMAT.md, and JSON.
+ * Messages of the stream, from either subprotocol to one form: "WebSocket, binary" in docs/internals/FORMAT.md, and JSON.
  *
  * Invariants: nothing is read outside a message; one that makes no sense is PROTOCOL. Values of binary messages are views of the
  * message, which nobody writes to again.
  */
-import { MmsbError, problemError, protocolError } from './errors.js'
+import { MmsbError, problemError, protocolError } from '../errors.js'
+import type { Change, ChangedPage } from '../types.js'
 import { align8 } from './frame.js'
-import type { Change, ChangedPage } from './types.js'
 import { DTYPES, type Dtype, elementsOf, fromJson, sizeOf, viewOf } from './values.js'
 
 /** What says an epoch and no more. */

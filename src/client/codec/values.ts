@@ -1,12 +1,12 @@
 /**
- * Elements of pages between JavaScript, JSON and bytes, by the server's rules (API conventions; docs/FORMAT.md).
+ * Elements of pages between JavaScript, JSON and bytes, by the server's rules (API conventions; docs/internals/FORMAT.md).
  *
  * In: integer dtypes take integral numbers in range, and bigints; u64 and i64 also decimal strings, and numbers only where those
  * are exact; floats take numbers and "NaN", "Infinity", "-Infinity"; bool takes true, false, 0 and 1.
  * Invariants: what the server would refuse is refused here with the same code, before anything is sent; little-endian hosts only.
  */
-import { invalidDelta } from './errors.js'
-import type { Values } from './types.js'
+import { invalidDelta } from '../errors.js'
+import type { Values } from '../types.js'
 
 export const DTYPES = ['bool', 'u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'u64', 'i64', 'f32', 'f64'] as const
 export type Dtype = (typeof DTYPES)[number]

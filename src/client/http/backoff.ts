@@ -1,7 +1,8 @@
 /** Waiting: backoff with jitter, sleeping, deadlines; all of it ends with an AbortSignal. */
+
+import { MmsbError } from '../errors.js'
+import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS, TIMER_MAX_MS } from '../limits.js'
 import { onAbort } from './abort.js'
-import { MmsbError } from './errors.js'
-import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS, TIMER_MAX_MS } from './limits.js'
 
 /** How long to wait before repeat `attempt` (from 0): between half and all of a time that doubles. */
 export function backoffMs(attempt: number): number {

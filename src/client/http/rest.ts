@@ -5,11 +5,11 @@
  * idempotency key); one the server put off (503 with Retry-After) always, for it did not happen; all repeats of a call share
  * one deadline.
  */
-import { isText, objectOf, showValue } from './arguments.js'
-import { closedError, invalidRequest, MmsbError, problemError, protocolError } from './errors.js'
-import { BODY_MAX_BYTES, CALL_RETRIES, CALL_TIMEOUT_MS } from './limits.js'
-import type { CallOptions } from './types.js'
-import { backoffMs, deadline, sleep } from './wait.js'
+import { isText, objectOf, showValue } from '../arguments.js'
+import { closedError, invalidRequest, MmsbError, problemError, protocolError } from '../errors.js'
+import { BODY_MAX_BYTES, CALL_RETRIES, CALL_TIMEOUT_MS } from '../limits.js'
+import type { CallOptions } from '../types.js'
+import { backoffMs, deadline, sleep } from './backoff.js'
 
 export interface RestOptions {
   /** Sent with every call over HTTP, such as credentials. The WebSocket sends none. */

@@ -11,10 +11,11 @@
  * Invariants: `up` and `down` alternate; messages reach users in the order they came; the answer to a frame reaches the one who sent
  * it and nobody else; between tries there is a wait that doubles, until the server has spoken.
  */
-import { MmsbError, protocolError } from './errors.js'
-import { CLOSE_TIMEOUT_MS, CONNECT_TIMEOUT_MS, SILENCE_MAX_MS } from './limits.js'
-import { decodeBinary, decodeText, type FormOf, type Message, type PageForm } from './message.js'
-import { backoffMs } from './wait.js'
+
+import { decodeBinary, decodeText, type FormOf, type Message, type PageForm } from '../codec/message.js'
+import { MmsbError, protocolError } from '../errors.js'
+import { backoffMs } from '../http/backoff.js'
+import { CLOSE_TIMEOUT_MS, CONNECT_TIMEOUT_MS, SILENCE_MAX_MS } from '../limits.js'
 
 /** The part of the browsers' WebSocket that is used. */
 export interface SocketLike {

@@ -5,10 +5,10 @@
  * Invariant: once ripe, all pages are those of the epoch of the last change taken. What a page had already when it was read is not
  * applied to it again, which would take it back.
  */
-import { MmsbError } from './errors.js'
-import { LIST_PART, WHOLE_TIMEOUT_MS } from './limits.js'
-import { applyChange, type MirroredPage } from './mirrored.js'
-import type { CallOptions, Change, ChangedPage, Page, PageData, ReadOptions, Status } from './types.js'
+import { MmsbError } from '../errors.js'
+import { LIST_PART, WHOLE_TIMEOUT_MS } from '../limits.js'
+import type { CallOptions, Change, ChangedPage, Page, PageData, ReadOptions, Status } from '../types.js'
+import { applyChange, type MirroredPage } from './mirrored-page.js'
 
 export interface WholePages {
   /** Every change after this epoch is needed besides. */

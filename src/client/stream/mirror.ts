@@ -4,7 +4,7 @@
  * Invariants: whenever the program looks, all pages of a mirror are those of one epoch, `epoch`; that epoch never goes back, over any
  * number of connections, unless the server's own has (a crash without fsync); the array of a page stays the same object as long as its dtype and shape do.
  */
-import { onAbort } from './abort.js'
+
 import {
   type Checks,
   checkFields,
@@ -14,15 +14,16 @@ import {
   isRate,
   isSignal,
   showValue,
-} from './arguments.js'
-import { closedError, invalidRequest, MmsbError } from './errors.js'
-import { Feed } from './feed.js'
-import type { Link } from './link.js'
-import { applyChange, applySnapshot, type MirroredPage } from './mirrored.js'
-import { Staging, type WholePages } from './staging.js'
-import type { Change } from './types.js'
-import type { TypedArray } from './values.js'
-import { backoffMs, sleep } from './wait.js'
+} from '../arguments.js'
+import type { TypedArray } from '../codec/values.js'
+import { closedError, invalidRequest, MmsbError } from '../errors.js'
+import { onAbort } from '../http/abort.js'
+import { backoffMs, sleep } from '../http/backoff.js'
+import type { Change } from '../types.js'
+import type { Link } from './connection.js'
+import { Staging, type WholePages } from './large-snapshot.js'
+import { applyChange, applySnapshot, type MirroredPage } from './mirrored-page.js'
+import { Feed } from './resuming-subscription.js'
 
 interface MirrorControl {
   /** The epoch whose state this is. */

@@ -1,7 +1,8 @@
 /** Pages held here, and how changes and snapshots go into them. */
-import { protocolError } from './errors.js'
-import type { ChangedPage } from './types.js'
-import { type Dtype, elementsOf, emptyArray, type TypedArray } from './values.js'
+
+import { type Dtype, elementsOf, emptyArray, type TypedArray } from '../codec/values.js'
+import { protocolError } from '../errors.js'
+import type { ChangedPage } from '../types.js'
 
 /** A page of a mirror. */
 export interface MirroredPage<T extends TypedArray = TypedArray> {

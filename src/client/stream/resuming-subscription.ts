@@ -7,11 +7,11 @@
  * Invariants: epochs ascend and none comes twice; nothing is left out: where the server cannot go on from the cursor, the
  * feed fails with EPOCH_COMPACTED or, if it may (`canRestart`), begins anew with a snapshot.
  */
-import { isCount, showValue } from './arguments.js'
-import { closedError, invalidRequest, MmsbError } from './errors.js'
-import type { Link, LinkUser } from './link.js'
-import type { Message } from './message.js'
-import type { Change, SubscribeOptions } from './types.js'
+import { isCount, showValue } from '../arguments.js'
+import type { Message } from '../codec/message.js'
+import { closedError, invalidRequest, MmsbError } from '../errors.js'
+import type { Change, SubscribeOptions } from '../types.js'
+import type { Link, LinkUser } from './connection.js'
 
 export interface FeedOwner {
   /** The next change, or a snapshot. */

@@ -5,7 +5,7 @@
  * READER_QUEUE_MAX_BYTES the subscription is put aside and taken up again where it stopped; it ends with `break`, `close()`, its AbortSignal,
  * an error, or the close of the client.
  */
-import { onAbort } from './abort.js'
+
 import {
   type Checks,
   checkFields,
@@ -17,12 +17,13 @@ import {
   isRate,
   isSignal,
   isText,
-} from './arguments.js'
-import { invalidRequest } from './errors.js'
-import { Feed } from './feed.js'
-import { CHANGE_OVERHEAD_BYTES, READER_QUEUE_MAX_BYTES } from './limits.js'
-import type { Link } from './link.js'
-import type { Change, SubscribeOptions } from './types.js'
+} from '../arguments.js'
+import { invalidRequest } from '../errors.js'
+import { onAbort } from '../http/abort.js'
+import { CHANGE_OVERHEAD_BYTES, READER_QUEUE_MAX_BYTES } from '../limits.js'
+import type { Change, SubscribeOptions } from '../types.js'
+import type { Link } from './connection.js'
+import { Feed } from './resuming-subscription.js'
 
 export interface Subscription extends AsyncIterableIterator<Change> {
   /** The last epoch that is behind the reader: the last one yielded, or a later one that had nothing for it. */

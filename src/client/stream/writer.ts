@@ -13,15 +13,15 @@ import {
   checkName,
   checkTransaction,
   isText,
-} from './arguments.js'
-import { closedError, invalidRequest, MmsbError } from './errors.js'
-import { encodeFrame, type FramePage } from './frame.js'
-import { STREAM_MESSAGE_MAX_BYTES, WRITER_IN_FLIGHT_MAX, WRITER_MESSAGE_BYTES } from './limits.js'
-import type { Link, LinkUser } from './link.js'
-import type { Message } from './message.js'
-import { transactionText } from './text.js'
-import type { Delta, Transaction } from './types.js'
-import { type TypedArray, writeValues } from './values.js'
+} from '../arguments.js'
+import { encodeFrame, type FramePage } from '../codec/frame.js'
+import { transactionText } from '../codec/json.js'
+import type { Message } from '../codec/message.js'
+import { type TypedArray, writeValues } from '../codec/values.js'
+import { closedError, invalidRequest, MmsbError } from '../errors.js'
+import { STREAM_MESSAGE_MAX_BYTES, WRITER_IN_FLIGHT_MAX, WRITER_MESSAGE_BYTES } from '../limits.js'
+import type { Delta, Transaction } from '../types.js'
+import type { Link, LinkUser } from './connection.js'
 
 export interface Writer {
   /** Resolves when the transaction is durable. Those handed in earlier are decided earlier. */

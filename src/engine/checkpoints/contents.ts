@@ -1,13 +1,13 @@
 /**
  * The state of a bus as the store writes it into a checkpoint, and what the engine wants kept beside it.
  */
-import { MmsbError } from '../errors.js'
-import type { Graph } from '../graph/graph.js'
-import type { CheckpointPage, CheckpointSource } from '../store/types.js'
-import { definitionFrame } from './door.js'
-import { type FunctionRecord, FunctionTable } from './functions.js'
-import type { PageRecord, Registry } from './registry.js'
-import type { CommitResult } from './types.js'
+import { MmsbError } from '../../errors.js'
+import type { Graph } from '../../graph/graph.js'
+import type { CheckpointPage, CheckpointSource } from '../../store/types.js'
+import { type FunctionRecord, FunctionTable } from '../commands/functions.js'
+import { definitionFrame } from '../commands/transactions.js'
+import type { PageRecord, Registry } from '../pages/registry.js'
+import type { CommitResult } from '../types.js'
 
 /** What a checkpoint keeps for the engine, as JSON. */
 export interface CheckpointExtra {

@@ -1,29 +1,29 @@
 /**
  * When checkpoints are made, and what of the past is kept.
  *
- * A checkpoint is a snapshot (src/engine/snapshot.ts) that the store reads in pieces while commits go on. It is made when
+ * A checkpoint is a snapshot (src/engine/checkpoints/snapshot.ts) that the store reads in pieces while commits go on. It is made when
  * asked for, after so many epochs or bytes of log, and at close; after each, retention lets go what the limits allow.
  *
  * Invariants: one checkpoint at a time; one made by itself that fails is a warning, and is tried again after a quarter of the
  * distance; commits wait for a checkpoint only where the backend cannot tell what it overwrites, or when it is overwritten
  * faster than it is written.
  */
-import { MmsbError } from '../errors.js'
-import type { NativeContext } from '../ffi/context.js'
-import type { Graph } from '../graph/graph.js'
+import { MmsbError } from '../../errors.js'
+import type { NativeContext } from '../../ffi/context.js'
+import type { Graph } from '../../graph/graph.js'
 import {
   CHECKPOINT_EVERY_BYTES,
   CHECKPOINT_EVERY_EPOCHS,
   CHECKPOINT_SAVED_MAX_BYTES,
   RETENTION_INTERVAL_MS,
-} from '../limits.js'
-import type { Store } from '../store/store.js'
-import type { CheckpointInfo } from '../store/types.js'
-import { checkpointSource } from './checkpoint.js'
-import type { Committer } from './committer.js'
-import type { Registry } from './registry.js'
+} from '../../limits.js'
+import type { Store } from '../../store/store.js'
+import type { CheckpointInfo } from '../../store/types.js'
+import type { Committer } from '../commit/committer.js'
+import type { Registry } from '../pages/registry.js'
+import type { BusOptions } from '../types.js'
+import { checkpointSource } from './contents.js'
 import { Snapshot } from './snapshot.js'
-import type { BusOptions } from './types.js'
 
 /** Limits of retention are reached in this many steps: a checkpoint is due after each. */
 const STEPS = 4

@@ -8,9 +8,9 @@
  * the next one, and `saveWhole` before a page is destroyed; nothing is called while an execution runs on another thread.
  * What is kept is a chunk's bytes at the epoch of the snapshot, whatever came after.
  */
-import { MmsbError } from '../errors.js'
-import type { NativeContext } from '../ffi/context.js'
-import { CHECKPOINT_CHUNK_BYTES } from '../limits.js'
+import { MmsbError } from '../../errors.js'
+import type { NativeContext } from '../../ffi/context.js'
+import { CHECKPOINT_CHUNK_BYTES } from '../../limits.js'
 
 /** More chunks than a page can have. */
 const CHUNKS = 2 ** 18

@@ -4,13 +4,13 @@
  * Invariants: pages made together may derive from those before them in the list, and read the past of any of them; nothing
  * is changed but ids taken.
  */
-import { MmsbError } from '../errors.js'
-import type { Graph } from '../graph/graph.js'
-import type { InputPage, PastPage } from '../kernels/catalogue.js'
-import { checkShape } from '../state/shape.js'
-import type { PageDefinition } from '../state/types.js'
-import { derivedRecord, isDerivedDefinition, sourceRecord } from './door.js'
-import type { PageRecord, Registry } from './registry.js'
+import { MmsbError } from '../../errors.js'
+import type { Graph } from '../../graph/graph.js'
+import type { InputPage, PastPage } from '../../kernels/op-catalogue.js'
+import { checkShape } from '../../state/shape.js'
+import type { PageDefinition } from '../../state/types.js'
+import type { PageRecord, Registry } from '../pages/registry.js'
+import { derivedRecord, isDerivedDefinition, sourceRecord } from './transactions.js'
 
 export interface DraftRooms {
   readonly registry: Registry

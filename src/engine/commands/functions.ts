@@ -5,17 +5,17 @@
  * whoever compiled against a table can tell whether it is still the one. What pages run is their own compiled program: a
  * change takes effect by giving every page that uses the function a new one, in the same epoch.
  */
-import { MmsbError } from '../errors.js'
-import { compileDerivation, encodeDefinition } from '../kernels/catalogue.js'
+import { MmsbError } from '../../errors.js'
 import {
   calledFunctions,
   checkFunction,
   type FunctionBody,
   type FunctionLookup,
-} from '../kernels/user-functions.js'
-import { FUNCTIONS_MAX } from '../limits.js'
-import { sameShape } from '../state/shape.js'
-import type { DerivedRecord, PageRecord, Registry } from './registry.js'
+} from '../../kernels/expression/user-functions.js'
+import { compileDerivation, encodeDefinition } from '../../kernels/op-catalogue.js'
+import { FUNCTIONS_MAX } from '../../limits.js'
+import { sameShape } from '../../state/shape.js'
+import type { DerivedRecord, PageRecord, Registry } from '../pages/registry.js'
 
 export interface FunctionRecord extends FunctionBody {
   readonly name: string
@@ -212,7 +212,7 @@ export function refuseWhileUsed(registry: Registry, name: string): void {
   )
 }
 
-// ---- the logged form (docs/FORMAT.md, "Define function") ---------------------------------------------------------------
+// ---- the logged form (docs/internals/FORMAT.md, "Define function") ---------------------------------------------------------------
 
 /** The bytes of a define-function command; empty deletes. */
 export function encodeFunction({ body, worldAge }: FunctionChange): Uint8Array {

@@ -1,10 +1,11 @@
 /**
  * A transaction on its way to an epoch: its frame, and what staging must know of it without decoding the frame again.
- * Made at the door (src/engine/door.ts) or, in recovery, from the log.
+ * Made at the door (src/engine/commands/transactions.ts) or, in recovery, from the log.
  */
+
+import type { PageRecord } from '../pages/registry.js'
+import type { CommitResult } from '../types.js'
 import type { FunctionChange, Redefinition } from './functions.js'
-import type { PageRecord } from './registry.js'
-import type { CommitResult } from './types.js'
 
 export interface DeltaCounts {
   readonly dense: number
@@ -18,7 +19,7 @@ export interface Precondition {
 }
 
 export interface Pending {
-  /** Its frame; of a run (src/engine/run.ts), frames one behind the other. */
+  /** Its frame; of a run (src/engine/commit/frame-run.ts), frames one behind the other. */
   readonly frame: Uint8Array
   /** Frames in a run; absent: one. */
   readonly count?: number

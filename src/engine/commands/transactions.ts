@@ -4,7 +4,7 @@
  * Invariants: everything that can be refused without knowing what else is queued is refused here, before the queue; a
  * frame made here needs no second look. Frames from outside (`pendingOfFrame`) are untrusted and checked wholly.
  */
-import { MmsbError } from '../errors.js'
+import { MmsbError } from '../../errors.js'
 import {
   type CompileOptions,
   compileDerivation,
@@ -13,11 +13,11 @@ import {
   encodeDefinition,
   type InputPage,
   sameDerivation,
-} from '../kernels/catalogue.js'
-import { NAME_PATTERN, PAGE_ID_UNASSIGNED } from '../limits.js'
-import { alignedCopyOf } from '../state/bytes.js'
-import { DELTA_DENSE, DELTA_SPARSE, validateDelta } from '../state/delta.js'
-import { DTYPE_INFO, type Dtype } from '../state/dtype.js'
+} from '../../kernels/op-catalogue.js'
+import { NAME_PATTERN, PAGE_ID_UNASSIGNED } from '../../limits.js'
+import { alignedCopyOf } from '../../state/bytes.js'
+import { DELTA_DENSE, DELTA_SPARSE, validateDelta } from '../../state/delta.js'
+import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
 import {
   COMMAND_CREATE_PAGE,
   COMMAND_DEFINE_FUNCTION,
@@ -34,9 +34,9 @@ import {
   type Frame,
   patchPageId,
   type RedefinePageCommand,
-} from '../state/frame.js'
-import { FrameWriter } from '../state/frame-writer.js'
-import { checkShape, elementCount, formatShape, sameShape } from '../state/shape.js'
+} from '../../state/frame/reader.js'
+import { FrameWriter } from '../../state/frame/writer.js'
+import { checkShape, elementCount, formatShape, sameShape } from '../../state/shape.js'
 import {
   type DeltaInput,
   type Derivation,
@@ -45,12 +45,12 @@ import {
   type Location,
   type PageDefinition,
   type SourceDefinition,
-} from '../state/types.js'
-import { fillBits } from '../state/value.js'
+} from '../../state/types.js'
+import { fillBits } from '../../state/value.js'
+import type { DerivedRecord, PageRecord, Registry } from '../pages/registry.js'
+import type { TransactionInput } from '../types.js'
 import { decodeFunction, encodeFunction, type FunctionChange, type Redefinition } from './functions.js'
 import type { DeltaCounts, Pending, Precondition } from './pending.js'
-import type { DerivedRecord, PageRecord, Registry } from './registry.js'
-import type { TransactionInput } from './types.js'
 
 const NAME = new RegExp(NAME_PATTERN)
 const UNCOMMITTED = { step: undefined, version: 0, createdEpoch: 0 }

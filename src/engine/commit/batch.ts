@@ -6,18 +6,24 @@
  * precondition whose answer depends on what this batch will compute ends the batch (`later`), and so does a structural
  * change after a change of a function, or the other way round.
  */
-import { MmsbError } from '../errors.js'
-import type { NativeContext } from '../ffi/context.js'
-import { beforeStep, fullStep, stepNumber } from '../ffi/context.js'
-import type { Graph, Plan } from '../graph/graph.js'
-import { OPS } from '../kernels/catalogue.js'
-import type { Op } from '../kernels/ops/op.js'
-import { BATCH_MAX_BYTES, BATCH_MAX_TRANSACTIONS } from '../limits.js'
-import { DTYPE_INFO } from '../state/dtype.js'
-import { LOCATIONS } from '../state/types.js'
-import { callsOf, type FunctionTable, pagesUsing, refuseWhileUsed, StaleFunctions } from './functions.js'
-import type { Pending } from './pending.js'
-import type { DerivedRecord, PageRecord, Registry } from './registry.js'
+import { MmsbError } from '../../errors.js'
+import type { NativeContext } from '../../ffi/context.js'
+import { beforeStep, fullStep, stepNumber } from '../../ffi/context.js'
+import type { Graph, Plan } from '../../graph/graph.js'
+import { OPS } from '../../kernels/op-catalogue.js'
+import type { Op } from '../../kernels/ops/op.js'
+import { BATCH_MAX_BYTES, BATCH_MAX_TRANSACTIONS } from '../../limits.js'
+import { DTYPE_INFO } from '../../state/dtype.js'
+import { LOCATIONS } from '../../state/types.js'
+import {
+  callsOf,
+  type FunctionTable,
+  pagesUsing,
+  refuseWhileUsed,
+  StaleFunctions,
+} from '../commands/functions.js'
+import type { Pending } from '../commands/pending.js'
+import type { DerivedRecord, PageRecord, Registry } from '../pages/registry.js'
 
 export interface StageRooms {
   readonly registry: Registry

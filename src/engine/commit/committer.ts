@@ -12,10 +12,10 @@
  * Knows nothing of names beyond the registry, of sockets or of files.
  */
 import { performance } from 'node:perf_hooks'
-import { MmsbError } from '../errors.js'
-import type { ExecuteResult } from '../ffi/context.js'
-import { DeviceLost } from '../ffi/library.js'
-import type { Plan } from '../graph/graph.js'
+import { MmsbError } from '../../errors.js'
+import type { ExecuteResult } from '../../ffi/context.js'
+import { DeviceLost } from '../../ffi/library.js'
+import type { Plan } from '../../graph/graph.js'
 import {
   IDEMPOTENCY_KEYS_MAX,
   PLAN_ASYNC_THRESHOLD_NS,
@@ -23,19 +23,19 @@ import {
   QUEUE_MAX_TRANSACTIONS,
   RUN_MAX_FRAMES,
   START_AT_BYTES,
-} from '../limits.js'
-import type { Store } from '../store/store.js'
+} from '../../limits.js'
+import type { Store } from '../../store/store.js'
+import type { Snapshot } from '../checkpoints/snapshot.js'
+import type { Pending, Submission } from '../commands/pending.js'
+import type { Recovered } from '../history/recovery.js'
+import { REAL_WORLD, type World } from '../host.js'
+import type { PageRecord } from '../pages/registry.js'
+import { Timings } from '../stage-timings.js'
+import type { CommitEvent, CommitResult, PageChange } from '../types.js'
 import { Batch, type StageRooms } from './batch.js'
-import { Pace } from './pace.js'
-import type { Pending, Submission } from './pending.js'
-import type { Recovered } from './recovery.js'
-import type { PageRecord } from './registry.js'
-import { Run, type Sender, type Slab } from './run.js'
-import type { Snapshot } from './snapshot.js'
-import { Timings } from './timings.js'
-import { type RunningTrial, runTrial, startTrial, type Trial, TrialLost } from './trial.js'
-import type { CommitEvent, CommitResult, PageChange } from './types.js'
-import { REAL_WORLD, type World } from './world.js'
+import { type RunningTrial, runTrial, startTrial, type Trial, TrialLost } from './dry-run.js'
+import { Run, type Sender, type Slab } from './frame-run.js'
+import { Pace } from './group-commit.js'
 
 /** An epoch between staging and publishing. */
 interface InFlight {
@@ -225,7 +225,7 @@ export class Committer {
   }
 
   /**
-   * Executes on trial and takes it back (src/engine/trial.ts). `prepare` is called with the state at rest, perhaps twice.
+   * Executes on trial and takes it back (src/engine/commit/dry-run.ts). `prepare` is called with the state at rest, perhaps twice.
    * A long trial runs on another thread while commits wait; reads then finish it first or wait for it.
    */
   async trial<T>(prepare: () => Omit<Trial<T>, 'context'>): Promise<T> {

@@ -6,12 +6,12 @@
  * partial result is as before, and the result of the newest epoch can still be read. Nothing is logged and no version
  * moves. When something cannot be taken back, TrialLost is thrown and the context must not be used any more.
  */
-import { MmsbError } from '../errors.js'
-import { type ExecuteResult, isBeforeStep, type NativeContext } from '../ffi/context.js'
-import type { Plan } from '../graph/graph.js'
-import { DTYPE_INFO } from '../state/dtype.js'
-import { FrameWriter } from '../state/frame-writer.js'
-import type { PageRecord } from './registry.js'
+import { MmsbError } from '../../errors.js'
+import { type ExecuteResult, isBeforeStep, type NativeContext } from '../../ffi/context.js'
+import type { Plan } from '../../graph/graph.js'
+import { DTYPE_INFO } from '../../state/dtype.js'
+import { FrameWriter } from '../../state/frame/writer.js'
+import type { PageRecord } from '../pages/registry.js'
 
 /** The context is no longer that of the newest epoch. */
 export class TrialLost extends Error {}

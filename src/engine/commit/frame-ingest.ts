@@ -2,15 +2,15 @@
  * The door for senders of many frames: messages of frames one behind the other, taken in without a promise for each.
  *
  * Invariants: a message is copied; its frames are taken or refused in their order, each under a number of its own; what is not
- * plain goes the way of any frame (src/engine/door.ts), where it is told what is wrong.
+ * plain goes the way of any frame (src/engine/commands/transactions.ts), where it is told what is wrong.
  */
-import { MmsbError } from '../errors.js'
-import { FRAME_HEADER_BYTES, RUN_FRAME_MAX_BYTES } from '../limits.js'
-import { frameLengthAt, isPlainFrame } from '../state/plain-frame.js'
+import { MmsbError } from '../../errors.js'
+import { FRAME_HEADER_BYTES, RUN_FRAME_MAX_BYTES } from '../../limits.js'
+import { frameLengthAt, isPlainFrame } from '../../state/frame/plain.js'
+import type { PageRecord, Registry } from '../pages/registry.js'
+import type { CommitResult } from '../types.js'
 import type { Committer } from './committer.js'
-import type { PageRecord, Registry } from './registry.js'
-import { type Sender, type Slab, slabFor } from './run.js'
-import type { CommitResult } from './types.js'
+import { type Sender, type Slab, slabFor } from './frame-run.js'
 
 export interface IntakeRooms {
   readonly registry: Registry

@@ -1,13 +1,13 @@
 /**
- * A run: plain frames (src/state/plain-frame.ts) of one sender, one behind the other in memory and in the commit queue. Each is
+ * A run: plain frames (src/state/frame/plain.ts) of one sender, one behind the other in memory and in the commit queue. Each is
  * a transaction of its own; they are staged, logged and answered together, which is what makes many small ones cheap.
  *
  * Invariants: a run grows only while it is the newest in the queue; its memory is used again once it is answered, so whoever
  * keeps its bytes for longer copies them; every frame is answered once.
  */
-import { align8 } from '../state/bytes.js'
-import { eachPageOf, type FrameMemory } from '../state/plain-frame.js'
-import type { Pending, Precondition } from './pending.js'
+import { align8 } from '../../state/bytes.js'
+import { eachPageOf, type FrameMemory } from '../../state/frame/plain.js'
+import type { Pending, Precondition } from '../commands/pending.js'
 
 /** Who sends frames and is told of them by their numbers, without a promise for each. Must not throw. */
 export interface Sender {

@@ -9,7 +9,7 @@
  *
  * Invariants: who writes alone never waits; nobody waits longer than PACE_WAIT_OF_APPEND of a usual append.
  */
-import { PACE_PAUSE_MAX_EPOCHS, PACE_WAIT_MAX_MS, PACE_WAIT_OF_APPEND } from '../limits.js'
+import { PACE_PAUSE_MAX_EPOCHS, PACE_WAIT_MAX_MS, PACE_WAIT_OF_APPEND } from '../../limits.js'
 
 export class Pace {
   #appendMs = 0

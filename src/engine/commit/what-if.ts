@@ -1,13 +1,13 @@
 /**
  * What-if: what pages would hold if these deltas were committed now. Nothing is committed.
  */
-import { MmsbError } from '../errors.js'
-import type { NativeContext } from '../ffi/context.js'
-import type { Graph, Plan } from '../graph/graph.js'
-import { DTYPE_INFO } from '../state/dtype.js'
-import { pendingOfTransaction } from './door.js'
-import type { PageRecord, Registry } from './registry.js'
-import type { PageData, TransactionInput } from './types.js'
+import { MmsbError } from '../../errors.js'
+import type { NativeContext } from '../../ffi/context.js'
+import type { Graph, Plan } from '../../graph/graph.js'
+import { DTYPE_INFO } from '../../state/dtype.js'
+import { pendingOfTransaction } from '../commands/transactions.js'
+import type { PageRecord, Registry } from '../pages/registry.js'
+import type { PageData, TransactionInput } from '../types.js'
 
 export interface WhatIfInput {
   readonly ops: TransactionInput['ops']

@@ -1,15 +1,15 @@
 /**
  * When the device is lost: the state of an epoch is rebuilt in host memory from what is on disk, and the bus goes on there
- * with the same digests (docs/DURABILITY.md).
+ * with the same digests (docs/internals/DURABILITY.md).
  *
  * Invariants: the epoch's record, and all before it, are written; afterwards the rooms, which others hold, are the same
  * objects with other content; when anything fails they are as before.
  */
-import { crc32c } from '../ffi/library.js'
-import { HistoryReader } from '../store/history.js'
-import type { StageRooms } from './batch.js'
+import { crc32c } from '../../ffi/library.js'
+import { HistoryReader } from '../../store/history.js'
+import type { StageRooms } from '../commit/batch.js'
 import { checkDigest } from './rebuild.js'
-import { Timeline } from './replay.js'
+import { Timeline } from './timeline.js'
 
 export interface RefugeOptions {
   readonly dir: string

@@ -4,18 +4,18 @@
  * Invariant: the folder's lock is held until close, and nothing but the lock's file is written.
  */
 import path from 'node:path'
-import { MmsbError } from '../errors.js'
-import { crc32c } from '../ffi/library.js'
-import { DTYPE_INFO, type TypedArray } from '../state/dtype.js'
-import type { EpochEvent } from '../state/event-file.js'
-import { HistoryReader } from '../store/history.js'
-import { realIo } from '../store/io.js'
-import { lockFolder } from '../store/lock.js'
-import { inspectLog } from '../store/log.js'
-import { pastEpochOf } from './past-epochs.js'
-import type { PageRecord } from './registry.js'
-import { Timeline } from './replay.js'
-import type { PageShape } from './types.js'
+import { MmsbError } from '../../errors.js'
+import { crc32c } from '../../ffi/library.js'
+import { DTYPE_INFO, type TypedArray } from '../../state/dtype.js'
+import type { EpochEvent } from '../../state/event-file.js'
+import { HistoryReader } from '../../store/history.js'
+import { inspectLog } from '../../store/log/log.js'
+import { realIo } from '../../store/os/disk.js'
+import { lockFolder } from '../../store/os/lock.js'
+import type { PageRecord } from '../pages/registry.js'
+import type { PageShape } from '../types.js'
+import { pastEpochOf } from './past-changes.js'
+import { Timeline } from './timeline.js'
 
 export class ReadFolder {
   /** The epoch it was opened at. */

@@ -1,17 +1,17 @@
 /**
  * What subscribers were told of past epochs, made again from a timeline: the same changes, ranges and values in the same order
- * as src/engine/committer.ts published them.
+ * as src/engine/commit/committer.ts published them.
  *
  * Invariant: one answer is bounded in bytes and in epochs looked at, one epoch excepted, and says how far it came.
  */
-import { PAST_ANSWER_BYTES, PAST_ANSWER_EPOCHS } from '../limits.js'
-import { DTYPE_INFO } from '../state/dtype.js'
-import { patternSet } from '../state/pattern.js'
-import { NO_RANGES, totalElements } from '../state/ranges.js'
+import { PAST_ANSWER_BYTES, PAST_ANSWER_EPOCHS } from '../../limits.js'
+import { DTYPE_INFO } from '../../state/dtype.js'
+import { patternSet } from '../../state/pattern.js'
+import { NO_RANGES, totalElements } from '../../state/ranges.js'
+import type { PageRecord } from '../pages/registry.js'
+import type { PageChange, PastChange, PastEpoch, PastEpochs, PastEpochsQuery } from '../types.js'
 import type { ReplayedEpoch } from './rebuild.js'
-import type { PageRecord } from './registry.js'
-import type { Timeline } from './replay.js'
-import type { PageChange, PastChange, PastEpoch, PastEpochs, PastEpochsQuery } from './types.js'
+import type { Timeline } from './timeline.js'
 
 /** What a change costs besides its values. */
 const CHANGE_BYTES = 256

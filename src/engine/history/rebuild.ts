@@ -5,17 +5,17 @@
  * Invariants: epochs follow one another without a gap; before each record the state's digest equals the one the record
  * carries, else INTERNAL is thrown, since the log and the state would tell different stories.
  */
-import { MmsbError } from '../errors.js'
-import type { ExecuteResult } from '../ffi/context.js'
-import { COMMAND_CREATE_PAGE, decodeFrame, splitFrames } from '../state/frame.js'
-import { glanceAtFrames } from '../state/frame-scan.js'
-import type { CheckpointReader, LogRecord } from '../store/types.js'
-import { Batch, installPages, type StageRooms } from './batch.js'
-import { parseCheckpointExtra, tableOfCheckpoint } from './checkpoint.js'
-import { pendingOfLoggedFrame, recordOfLoggedCreate } from './door.js'
-import { hex } from './inspect.js'
-import type { PageRecord } from './registry.js'
-import type { CommitResult } from './types.js'
+import { MmsbError } from '../../errors.js'
+import type { ExecuteResult } from '../../ffi/context.js'
+import { COMMAND_CREATE_PAGE, decodeFrame, splitFrames } from '../../state/frame/reader.js'
+import { glanceAtFrames } from '../../state/frame/scan.js'
+import type { CheckpointReader, LogRecord } from '../../store/types.js'
+import { parseCheckpointExtra, tableOfCheckpoint } from '../checkpoints/contents.js'
+import { pendingOfLoggedFrame, recordOfLoggedCreate } from '../commands/transactions.js'
+import { Batch, installPages, type StageRooms } from '../commit/batch.js'
+import { hex } from '../pages/describe.js'
+import type { PageRecord } from '../pages/registry.js'
+import type { CommitResult } from '../types.js'
 
 /** Where a state that is being rebuilt stands. */
 export interface Progress {

@@ -1,11 +1,11 @@
 /**
- * The state at start: the newest checkpoint, then every record of the log after it (src/engine/rebuild.ts). Start is
+ * The state at start: the newest checkpoint, then every record of the log after it (src/engine/history/rebuild.ts). Start is
  * refused when checkpoint and log do not tell the same story.
  */
-import type { Store } from '../store/store.js'
-import type { StageRooms } from './batch.js'
+import type { Store } from '../../store/store.js'
+import type { StageRooms } from '../commit/batch.js'
+import type { BusOptions, CommitResult } from '../types.js'
 import { emptyProgress, loadCheckpoint, type Progress, replayRecord } from './rebuild.js'
-import type { BusOptions, CommitResult } from './types.js'
 
 const PROGRESS_INTERVAL_MS = 1_000
 

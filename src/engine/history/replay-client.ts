@@ -5,11 +5,11 @@
  * order they came; a question whose asker has gone is dropped, or ended when it is under way; a thread that dies answers
  * with an error and is started again for the next question.
  */
-import { type ErrorCode, MmsbError } from '../errors.js'
-import { REPLAY_QUEUE_MAX } from '../limits.js'
-import { startWorker, WorkerClient } from '../store/worker.js'
+import { type ErrorCode, MmsbError } from '../../errors.js'
+import { REPLAY_QUEUE_MAX } from '../../limits.js'
+import { startWorker, WorkerClient } from '../../store/os/worker.js'
+import type { PastEpochsQuery } from '../types.js'
 import type { EpochQuery, PastRead } from './replay-queries.js'
-import type { PastEpochsQuery } from './types.js'
 
 export type ReplayRequest =
   | { readonly kind: 'peek'; readonly epoch: number; readonly name: string }

@@ -5,10 +5,10 @@
  * Invariants: answers own their bytes and can be sent to another thread; one answer looks at a bounded number of epochs and
  * says where to go on. Names are those of the epoch in question, so pages deleted since are named too.
  */
-import { MmsbError } from '../errors.js'
-import { HISTORY_ANSWER_BYTES, HISTORY_SCAN_EPOCHS } from '../limits.js'
-import { decodeDeltaForJson } from '../state/delta.js'
-import { DTYPE_INFO, type TypedArray } from '../state/dtype.js'
+import { MmsbError } from '../../errors.js'
+import { HISTORY_ANSWER_BYTES, HISTORY_SCAN_EPOCHS } from '../../limits.js'
+import { decodeDeltaForJson } from '../../state/delta.js'
+import { DTYPE_INFO, type TypedArray } from '../../state/dtype.js'
 import {
   COMMAND_CREATE_PAGE,
   COMMAND_DEFINE_FUNCTION,
@@ -19,16 +19,16 @@ import {
   decodeFrame,
   type Frame,
   splitFrames,
-} from '../state/frame.js'
-import { normalizeRanges } from '../state/ranges.js'
-import { fillToJson } from '../state/value.js'
-import { recordOfLoggedCreate } from './door.js'
-import { decodeFunction } from './functions.js'
-import { hex } from './inspect.js'
+} from '../../state/frame/reader.js'
+import { normalizeRanges } from '../../state/ranges.js'
+import { fillToJson } from '../../state/value.js'
+import { decodeFunction } from '../commands/functions.js'
+import { recordOfLoggedCreate } from '../commands/transactions.js'
+import { hex } from '../pages/describe.js'
+import type { PageRecord } from '../pages/registry.js'
+import type { DiffResult, EpochInfo, EpochList, EpochOp, PageData, PageHistory, PageShape } from '../types.js'
 import type { ReplayedEpoch } from './rebuild.js'
-import type { PageRecord } from './registry.js'
-import type { Timeline } from './replay.js'
-import type { DiffResult, EpochInfo, EpochList, EpochOp, PageData, PageHistory, PageShape } from './types.js'
+import type { Timeline } from './timeline.js'
 
 export interface PastRead {
   readonly name: string

@@ -6,13 +6,13 @@
  * written; every request is answered, with a value or with an error of the table; a cancelled one ends soon.
  */
 import { parentPort, workerData } from 'node:worker_threads'
-import { MmsbError } from '../errors.js'
-import { crc32c } from '../ffi/library.js'
-import { HistoryReader } from '../store/history.js'
-import { pastEpochs } from './past-epochs.js'
-import { Timeline } from './replay.js'
+import { MmsbError } from '../../errors.js'
+import { crc32c } from '../../ffi/library.js'
+import { HistoryReader } from '../../store/history.js'
+import { pastEpochs } from './past-changes.js'
 import type { ReplayAnswer, ReplayMessage, ReplayRequest, ReplayWorkerData } from './replay-client.js'
 import { diffPast, epochPast, epochsPast, historyPast, peekPast, readPast } from './replay-queries.js'
+import { Timeline } from './timeline.js'
 import { verifyPast } from './verify.js'
 
 const { dir, quotaBytes, cancelled, progress } = workerData as ReplayWorkerData

@@ -1,24 +1,25 @@
 /**
  * A state that can be moved to any past epoch: forward by the records of the log, backward by what those overwrote, or
- * anew from the nearest checkpoint. It goes the way of recovery (src/engine/rebuild.ts), so derived pages are exact.
+ * anew from the nearest checkpoint. It goes the way of recovery (src/engine/history/rebuild.ts), so derived pages are exact.
  *
  * Invariants: between calls the rooms hold exactly the state of `epoch`, its digest checked against the log at every step;
  * after an error they hold nothing and the next seek begins anew. What is kept for stepping back is bounded. One user at a
  * time. Knows nothing of threads.
  */
-import { MmsbError } from '../errors.js'
-import { NativeContext } from '../ffi/context.js'
-import { Graph } from '../graph/graph.js'
+import { MmsbError } from '../../errors.js'
+import { NativeContext } from '../../ffi/context.js'
+import { Graph } from '../../graph/graph.js'
 import {
   MEMORY_QUOTA_DEFAULT_BYTES,
   REPLAY_CANCEL_EPOCHS,
   REPLAY_JUMP_EPOCHS,
   REPLAY_UNDO_BYTES,
   REPLAY_UNDO_EPOCHS,
-} from '../limits.js'
-import type { HistoryReader } from '../store/history.js'
-import type { LogRecord } from '../store/types.js'
-import { installPages, uninstallPages } from './batch.js'
+} from '../../limits.js'
+import type { HistoryReader } from '../../store/history.js'
+import type { LogRecord } from '../../store/types.js'
+import { installPages, uninstallPages } from '../commit/batch.js'
+import { type PageRecord, Registry } from '../pages/registry.js'
 import {
   checkDigest,
   emptyProgress,
@@ -27,7 +28,6 @@ import {
   type ReplayedEpoch,
   replayRecord,
 } from './rebuild.js'
-import { type PageRecord, Registry } from './registry.js'
 
 export interface TimelineOptions {
   readonly reader: HistoryReader

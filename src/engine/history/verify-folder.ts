@@ -1,16 +1,16 @@
 /**
- * Verification of a data folder that no server has open (src/engine/verify.ts): log, index and checkpoints.
+ * Verification of a data folder that no server has open (src/engine/history/verify.ts): log, index and checkpoints.
  *
  * Invariant: the folder's lock is held meanwhile, and nothing but the lock's file is written.
  */
 import path from 'node:path'
-import { MmsbError } from '../errors.js'
-import { crc32c } from '../ffi/library.js'
-import { HistoryReader } from '../store/history.js'
-import { realIo } from '../store/io.js'
-import { lockFolder } from '../store/lock.js'
-import { inspectLog } from '../store/log.js'
-import type { VerifyResult } from './types.js'
+import { MmsbError } from '../../errors.js'
+import { crc32c } from '../../ffi/library.js'
+import { HistoryReader } from '../../store/history.js'
+import { inspectLog } from '../../store/log/log.js'
+import { realIo } from '../../store/os/disk.js'
+import { lockFolder } from '../../store/os/lock.js'
+import type { VerifyResult } from '../types.js'
 import { verifyPast } from './verify.js'
 
 export interface VerifyFolderOptions {

@@ -5,14 +5,14 @@
  * Invariants: nothing is changed; the first divergence ends it, and its epoch and, where that can be told, its page are
  * named. Damage of a checkpoint is a problem, not a divergence, since the log alone can rebuild the state.
  */
-import { MmsbError } from '../errors.js'
-import { NativeContext } from '../ffi/context.js'
-import { DTYPE_INFO } from '../state/dtype.js'
-import type { HistoryReader } from '../store/history.js'
-import { hex } from './inspect.js'
-import type { PageRecord } from './registry.js'
-import { Timeline } from './replay.js'
-import type { VerifyResult } from './types.js'
+import { MmsbError } from '../../errors.js'
+import { NativeContext } from '../../ffi/context.js'
+import { DTYPE_INFO } from '../../state/dtype.js'
+import type { HistoryReader } from '../../store/history.js'
+import { hex } from '../pages/describe.js'
+import type { PageRecord } from '../pages/registry.js'
+import type { VerifyResult } from '../types.js'
+import { Timeline } from './timeline.js'
 
 export interface VerifyOptions {
   readonly reader: HistoryReader

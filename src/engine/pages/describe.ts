@@ -1,13 +1,13 @@
 /**
  * What the bus shows of itself: pages, graph, statistics. Pure views of the registry and the graph; changes nothing.
  */
-import type { MemoryStats } from '../ffi/context.js'
-import type { Graph } from '../graph/graph.js'
-import { inputOfPast } from '../kernels/expression.js'
-import type { StoreStats } from '../store/types.js'
+import type { MemoryStats } from '../../ffi/context.js'
+import type { Graph } from '../../graph/graph.js'
+import { inputOfPast } from '../../kernels/expression/compile.js'
+import type { StoreStats } from '../../store/types.js'
+import type { Timings } from '../stage-timings.js'
+import type { BusStats, GraphEdge, GraphNode, PageInfo } from '../types.js'
 import type { PageRecord, Registry } from './registry.js'
-import type { Timings } from './timings.js'
-import type { BusStats, GraphEdge, GraphNode, PageInfo } from './types.js'
 
 export function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex')

@@ -4,10 +4,10 @@
  * Invariants: only publishing changes it, so what it shows is always a whole epoch; ids are never reused; of a record only
  * its version changes and, when a function does that it uses, what it is derived by.
  */
-import { MmsbError } from '../errors.js'
-import type { Dtype } from '../state/dtype.js'
-import type { Derivation, Location, PageKind } from '../state/types.js'
-import { FunctionTable } from './functions.js'
+import { MmsbError } from '../../errors.js'
+import type { Dtype } from '../../state/dtype.js'
+import type { Derivation, Location, PageKind } from '../../state/types.js'
+import { FunctionTable } from '../commands/functions.js'
 
 export interface PageInput {
   readonly role: string

@@ -3,23 +3,23 @@
  * receives and what it sends.
  */
 import type { TSchema } from 'typebox'
-import type { App } from './context.js'
-import { withNulls } from './nulls.js'
-import { CLIENT_MESSAGES, SERVER_MESSAGES } from './schemas/stream-messages.js'
-import { BINARY_PROTOCOL, JSON_PROTOCOL, STREAM_PATH } from './websocket.js'
+import type { App } from '../context.js'
+import { withNulls } from '../request/optional-nulls.js'
+import { CLIENT_MESSAGES, SERVER_MESSAGES } from '../schemas/stream-messages.js'
+import { BINARY_PROTOCOL, JSON_PROTOCOL, STREAM_PATH } from '../stream/websocket.js'
 
 const JSON_TYPE = 'application/json'
 const BINARY_TYPE = 'application/octet-stream'
 
-/** Binary messages by name, and what they are; their bytes are told in docs/FORMAT.md. */
+/** Binary messages by name, and what they are; their bytes are told in docs/internals/FORMAT.md. */
 const FRAMES = {
   name: 'frames',
-  summary: 'mmsb.v1.bin: transactions in the frame format of docs/FORMAT.md, one after another.',
+  summary: 'mmsb.v1.bin: transactions in the frame format of docs/internals/FORMAT.md, one after another.',
 }
 const BINARY = {
   name: 'binary',
   summary:
-    'mmsb.v1.bin: acks and refusals of frames by sequence number, and all that follows from a subscription, in the layout of docs/FORMAT.md.',
+    'mmsb.v1.bin: acks and refusals of frames by sequence number, and all that follows from a subscription, in the layout of docs/internals/FORMAT.md.',
 }
 
 /** `host`: where the server is reached, as the request has it. */

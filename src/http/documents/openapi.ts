@@ -8,10 +8,10 @@ import fastifySwagger from '@fastify/swagger'
 import fastifySwaggerUi from '@fastify/swagger-ui'
 import type { RouteOptions } from 'fastify'
 import type { TSchema } from 'typebox'
-import { ERRORS, type ErrorCode } from '../errors.js'
-import type { App } from './context.js'
-import { withNulls } from './nulls.js'
-import { Problem } from './schemas/common.js'
+import { ERRORS, type ErrorCode } from '../../errors.js'
+import type { App } from '../context.js'
+import { withNulls } from '../request/optional-nulls.js'
+import { Problem } from '../schemas/common.js'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -94,7 +94,7 @@ interface Bodies {
   readonly content?: Readonly<Record<string, { readonly schema: TSchema }>>
 }
 
-/** The body as it may be sent: see nulls.ts. */
+/** The body as it may be sent: see optional-nulls.ts. */
 function documentedBody(body: TSchema & Bodies): object {
   if (body.content === undefined) return withNulls(body)
   const entries = Object.entries(body.content).map(([type, { schema }]) => [

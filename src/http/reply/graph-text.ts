@@ -1,5 +1,5 @@
 /** The graph as text for Graphviz and Mermaid. Sources are boxes, derived pages rounded, edges carry the input's role. */
-import type { GraphEdge, GraphNode } from '../engine/types.js'
+import type { GraphEdge, GraphNode } from '../../engine/types.js'
 
 interface GraphView {
   readonly nodes: readonly GraphNode[]

@@ -5,9 +5,9 @@
  * that one large answer does not hold up the others.
  */
 import { Readable } from 'node:stream'
-import type { PageData } from '../engine/types.js'
-import { JSON_PIECE_ELEMENTS } from '../limits.js'
-import { valuesToJsonText } from '../state/value.js'
+import type { PageData } from '../../engine/types.js'
+import { JSON_PIECE_ELEMENTS } from '../../limits.js'
+import { valuesToJsonText } from '../../state/value.js'
 
 /** A JSON text with holes: strings go out as they are, pages as the list of their values. */
 export type JsonPieces = readonly (string | PageData)[]

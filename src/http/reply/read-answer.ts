@@ -1,6 +1,6 @@
 /** The answer of /v1/read, which /v1/whatif gives too: several pages, all at one epoch. */
 import type { Readable } from 'node:stream'
-import type { PageData } from '../engine/types.js'
+import type { PageData } from '../../engine/types.js'
 import { renderPieces } from './json-values.js'
 
 /** The body: `{"epoch","pages":{name:{"dtype","shape","version","values"}}}`. */

@@ -1,7 +1,7 @@
 /** What the routes that write share: their headers, what can go wrong, how they answer. */
-import type { ErrorCode } from '../errors.js'
-import { MmsbError } from '../errors.js'
-import type { Reply } from './context.js'
+import type { ErrorCode } from '../../errors.js'
+import { MmsbError } from '../../errors.js'
+import type { Reply } from '../context.js'
 
 export const WRITE_PROBLEMS: readonly ErrorCode[] = [
   'INVALID_DELTA',

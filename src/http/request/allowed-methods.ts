@@ -3,9 +3,9 @@
  * answer to OPTIONS.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { MmsbError } from '../errors.js'
-import type { App } from './context.js'
-import { pathOf, sendProblem } from './problem.js'
+import { MmsbError } from '../../errors.js'
+import type { App } from '../context.js'
+import { pathOf, sendProblem } from '../reply/problem.js'
 
 interface Taken {
   readonly paths: RegExp

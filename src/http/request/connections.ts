@@ -10,7 +10,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { createServer, Server as Listener, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
-import { STOP_ARRIVAL_GRACE_MS } from '../limits.js'
+import { STOP_ARRIVAL_GRACE_MS } from '../../limits.js'
 
 /** How often a stopping server looks at its connections. */
 const LOOK_MS = STOP_ARRIVAL_GRACE_MS / 10

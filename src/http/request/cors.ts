@@ -5,7 +5,7 @@
  * in before.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { CORS_MAX_AGE_SECONDS } from '../limits.js'
+import { CORS_MAX_AGE_SECONDS } from '../../limits.js'
 
 const METHODS = 'GET, HEAD, PUT, PATCH, POST, DELETE'
 const REQUEST_HEADERS = [

@@ -7,9 +7,9 @@
  */
 import type { Server, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { MmsbError } from '../errors.js'
-import { HTTP_ERROR_LINGER_MS, HTTP_HEADERS_MAX_BYTES } from '../limits.js'
-import { rawProblem } from './problem.js'
+import { MmsbError } from '../../errors.js'
+import { HTTP_ERROR_LINGER_MS, HTTP_HEADERS_MAX_BYTES } from '../../limits.js'
+import { rawProblem } from '../reply/problem.js'
 
 type ClientError = NodeJS.ErrnoException & { readonly reason?: string }
 

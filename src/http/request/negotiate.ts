@@ -2,7 +2,7 @@
  * The headers of HTTP that data routes speak: Accept, ETag lists, Range (RFC 9110). Pure functions; they know neither
  * pages nor the framework.
  */
-import { MmsbError } from '../errors.js'
+import { MmsbError } from '../../errors.js'
 
 interface MediaRange {
   readonly type: string

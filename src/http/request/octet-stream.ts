@@ -4,8 +4,8 @@
  * Invariant: a body that is not a whole number of elements is INVALID_DELTA; the array is aligned, and copied only where the
  * buffer it came in is not.
  */
-import { MmsbError } from '../errors.js'
-import { DTYPE_INFO, type Dtype, type TypedArray } from '../state/dtype.js'
+import { MmsbError } from '../../errors.js'
+import { DTYPE_INFO, type Dtype, type TypedArray } from '../../state/dtype.js'
 
 /** @throws MmsbError INVALID_DELTA */
 export function typedArrayOf(dtype: Dtype, body: Uint8Array): TypedArray {

@@ -1,15 +1,15 @@
 /**
  * Checks requests and messages against the schemas, compiled once at start.
  *
- * Invariants: nothing is defaulted or coerced in a body, and nothing removed but the nulls of nulls.ts; path and query string,
+ * Invariants: nothing is defaulted or coerced in a body, and nothing removed but the nulls of optional-nulls.ts; path and query string,
  * being text, are turned into the numbers and booleans its schema names, and only when the text is exactly one. A failure names
  * the field.
  */
 import type { FastifySchemaCompiler } from 'fastify'
 import type { TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
-import { MmsbError } from '../errors.js'
-import { nullDropper } from './nulls.js'
+import { MmsbError } from '../../errors.js'
+import { nullDropper } from './optional-nulls.js'
 
 interface SchemaError {
   readonly keyword: string

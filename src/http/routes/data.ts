@@ -5,17 +5,19 @@
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { PatchResult, WriteOptions } from '../../engine/bus.js'
-import { checkWritable } from '../../engine/door.js'
+import { checkWritable } from '../../engine/commands/transactions.js'
 import type { PageData, PageShape } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
 import { DTYPE_INFO, type TypedArray } from '../../state/dtype.js'
 import type { DeltaInput, DeltaValues, Merge } from '../../state/types.js'
 import type { App, AppContext, Reply } from '../context.js'
-import { untilGone } from '../gone.js'
-import { renderPieces } from '../json-values.js'
-import { byteRangeOf, etagOf, expectedVersion, isNotModified, preferredType } from '../negotiate.js'
-import { bytesOf, typedArrayOf } from '../octets.js'
-import { renderRead } from '../read-answer.js'
+import { renderPieces } from '../reply/json-values.js'
+import { renderRead } from '../reply/read-answer.js'
+import { answerWith, idempotencyKey, WRITE_PROBLEMS } from '../reply/write-answer.js'
+import { untilGone } from '../request/abort-signal.js'
+import { byteRangeOf, etagOf, expectedVersion, isNotModified, preferredType } from '../request/negotiate.js'
+import { bytesOf, typedArrayOf } from '../request/octet-stream.js'
+import { presentBody } from '../request/validation.js'
 import { NameParams, Octets } from '../schemas/common.js'
 import {
   DataAnswer,
@@ -29,8 +31,6 @@ import {
   WholePageBody,
   WriteAnswer,
 } from '../schemas/data.js'
-import { presentBody } from '../validation.js'
-import { answerWith, idempotencyKey, WRITE_PROBLEMS } from '../writes.js'
 
 const OCTETS = 'application/octet-stream'
 const JSON_TYPE = 'application/json'

@@ -1,7 +1,7 @@
 /** The dependency graph, for programs and for eyes. */
 import Type from 'typebox'
 import type { App, AppContext } from '../context.js'
-import { toDot, toMermaid } from '../graph-text.js'
+import { toDot, toMermaid } from '../reply/graph-text.js'
 import { GraphAnswer, GraphQuery } from '../schemas/state.js'
 
 const Text = Type.String()

@@ -2,8 +2,8 @@
 import type { TransactionInput } from '../../engine/types.js'
 import type { ErrorCode } from '../../errors.js'
 import type { App, AppContext } from '../context.js'
-import { untilGone } from '../gone.js'
-import { renderRead } from '../read-answer.js'
+import { renderRead } from '../reply/read-answer.js'
+import { untilGone } from '../request/abort-signal.js'
 import { NameParams } from '../schemas/common.js'
 import { NoQuery, ReadAnswer } from '../schemas/data.js'
 import {

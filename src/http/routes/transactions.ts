@@ -2,8 +2,8 @@
 import type { TransactionInput } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
 import type { App, AppContext } from '../context.js'
+import { idempotencyKey, WRITE_PROBLEMS } from '../reply/write-answer.js'
 import { NoQuery, TransactionAnswer, TransactionBody } from '../schemas/data.js'
-import { idempotencyKey, WRITE_PROBLEMS } from '../writes.js'
 
 export function transactionRoutes(app: App, { bus }: AppContext): void {
   app.post(

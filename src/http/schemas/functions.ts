@@ -7,7 +7,7 @@ export const FunctionBody = Type.Object(
   {
     params: Type.Array(Type.String(), { maxItems: FUNCTION_MAX_PARAMETERS }),
     expr: Type.String({
-      description: 'An expression over the parameters; docs/OPS.md describes the language.',
+      description: 'An expression over the parameters; docs/guide/OPS.md describes the language.',
     }),
   },
   { ...CLOSED, title: 'Function' },

@@ -1,6 +1,6 @@
 /**
  * The messages of the stream in JSON, both ways, by their type: what the server checks and what /asyncapi.json shows. The
- * binary protocol's are the same, laid out as docs/FORMAT.md says.
+ * binary protocol's are the same, laid out as docs/internals/FORMAT.md says.
  */
 import Type, { type TSchema } from 'typebox'
 import { ERRORS } from '../../errors.js'

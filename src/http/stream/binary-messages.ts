@@ -1,12 +1,12 @@
 /**
- * The binary messages of subprotocol mmsb.v1.bin: see "WebSocket, binary" in docs/FORMAT.md.
+ * The binary messages of subprotocol mmsb.v1.bin: see "WebSocket, binary" in docs/internals/FORMAT.md.
  *
  * Invariants: nothing is read outside a message, whatever it holds; in what is written every field that is wider than a byte
  * lies at a multiple of its size, and values at a multiple of 8, counted from the start of the message.
  */
-import { type MmsbError, problemOf } from '../errors.js'
-import { align8 } from '../state/bytes.js'
-import { changeBytes, type EventChange, encodeChange } from '../state/event-file.js'
+import { type MmsbError, problemOf } from '../../errors.js'
+import { align8 } from '../../state/bytes.js'
+import { changeBytes, type EventChange, encodeChange } from '../../state/event-file.js'
 import type {
   ChangeMessage,
   DataMode,
@@ -14,7 +14,7 @@ import type {
   SnapshotMessage,
   SnapshotPage,
   StreamMessage,
-} from '../stream/messages.js'
+} from '../../stream/messages.js'
 
 const ACK = 1
 const REFUSAL = 2

@@ -7,8 +7,8 @@
  * protocol does not allow, everything goes there. Bytes are kept only until their header, or their message, is whole.
  */
 import type { Writable } from 'node:stream'
-import { STREAM_SMALL_MESSAGE_MAX_BYTES } from '../limits.js'
-import { type FrameMemory, frameLengthAt } from '../state/plain-frame.js'
+import { STREAM_SMALL_MESSAGE_MAX_BYTES } from '../../limits.js'
+import { type FrameMemory, frameLengthAt } from '../../state/frame/plain.js'
 
 const FIN = 0x80
 const RESERVED_BITS = 0x70

@@ -6,23 +6,23 @@
  * until it, or they, have caught up.
  */
 import type { RawData, WebSocket } from 'ws'
-import type { Sender } from '../engine/run.js'
-import type { TransactionInput } from '../engine/types.js'
-import { MmsbError } from '../errors.js'
+import type { Sender } from '../../engine/commit/frame-run.js'
+import type { TransactionInput } from '../../engine/types.js'
+import { MmsbError } from '../../errors.js'
 import {
   STREAM_BYTES_IN_FLIGHT_MAX,
   STREAM_QUEUE_MAX_BYTES,
   STREAM_TRANSACTIONS_IN_FLIGHT_MAX,
-} from '../limits.js'
-import type { Connection } from '../stream/connection.js'
-import { jsonHead, jsonTail } from '../stream/messages.js'
-import type { SubscribeOptions } from '../stream/types.js'
-import { ackMessage, type FrameRange, refusalMessage } from './binary.js'
-import type { AppContext } from './context.js'
-import { toMmsbError } from './problem.js'
-import { CommitMessage, SubscribeMessage, TransactionMessage, UnsubscribeMessage } from './schemas/stream.js'
+} from '../../limits.js'
+import type { Connection } from '../../stream/connection.js'
+import { jsonHead, jsonTail } from '../../stream/messages.js'
+import type { SubscribeOptions } from '../../stream/types.js'
+import type { AppContext } from '../context.js'
+import { toMmsbError } from '../reply/problem.js'
+import { compileCheck } from '../request/validation.js'
+import { CommitMessage, SubscribeMessage, TransactionMessage, UnsubscribeMessage } from '../schemas/stream.js'
+import { ackMessage, type FrameRange, refusalMessage } from './binary-messages.js'
 import type { SocketSink } from './socket-sink.js'
-import { compileCheck } from './validation.js'
 import { binaryFrame, textFrame } from './ws-frames.js'
 
 const CHECKS = {

@@ -5,8 +5,8 @@
  * in one system call.
  */
 import type { Writable } from 'node:stream'
-import type { StreamMessage } from '../stream/messages.js'
-import type { Sink } from '../stream/types.js'
+import type { StreamMessage } from '../../stream/messages.js'
+import type { Sink } from '../../stream/types.js'
 
 export type Outlet = Pick<
   Writable,

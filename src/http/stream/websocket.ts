@@ -9,18 +9,18 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { FastifyBaseLogger } from 'fastify'
 import { WebSocket, WebSocketServer } from 'ws'
-import { MmsbError } from '../errors.js'
+import { MmsbError } from '../../errors.js'
 import {
   STREAM_CONNECTIONS_MAX,
   STREAM_GOODBYE_MS,
   STREAM_MESSAGE_MAX_BYTES,
   STREAM_PING_INTERVAL_MS,
-} from '../limits.js'
-import type { AppContext } from './context.js'
-import { rawProblem } from './problem.js'
-import { divert } from './small-messages.js'
+} from '../../limits.js'
+import type { AppContext } from '../context.js'
+import { rawProblem } from '../reply/problem.js'
+import { divert } from './fast-receiver.js'
+import { StreamSession } from './session.js'
 import { SocketSink } from './socket-sink.js'
-import { StreamSession } from './stream-session.js'
 import { jsonFrame, streamFrame } from './ws-frames.js'
 
 export const STREAM_PATH = '/v1/stream'

@@ -3,8 +3,8 @@
  *
  * Why not leave it to the library: a message to a thousand readers is framed once here and written as it is to each socket.
  */
-import { jsonHead, jsonTail, type StreamMessage } from '../stream/messages.js'
-import { messageBody, messageHead } from './binary.js'
+import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js'
+import { messageBody, messageHead } from './binary-messages.js'
 
 const FIN_TEXT = 0x81
 const FIN_BINARY = 0x82

@@ -1,10 +1,10 @@
 /**
  * The expression compiler's door: text and typed inputs in, an IR program out. The language is in parser.ts, its types
- * in typing.ts and its functions in functions.ts; docs/OPS.md describes it for users.
+ * in typing.ts and its functions in functions.ts; docs/guide/OPS.md describes it for users.
  */
-import { MmsbError } from '../errors.js'
-import { IR_MAX_INPUTS } from '../limits.js'
-import type { Dtype } from '../state/dtype.js'
+import { MmsbError } from '../../errors.js'
+import { IR_MAX_INPUTS } from '../../limits.js'
+import type { Dtype } from '../../state/dtype.js'
 import { isFunction } from './functions.js'
 import type { Ir } from './ir.js'
 import { IrBuilder } from './ir-builder.js'

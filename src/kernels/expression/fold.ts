@@ -7,7 +7,7 @@
  * Math.fround leaves alone. f32 + - * / sqrt through doubles round twice, which is harmless: 53 >= 2 * 24 + 2 bits
  * (S. A. Figueroa, "When is double rounding innocuous?").
  */
-import { DTYPE_INFO, type Dtype } from '../state/dtype.js'
+import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
 import type { IrOp } from './ir.js'
 
 export type Constant = bigint | number
@@ -93,7 +93,7 @@ function foldBool(op: IrOp, a: bigint, b: bigint): bigint | undefined {
 }
 
 /**
- * Integer operations by the rules of docs/OPS.md: division by zero gives 0, a negative power of anything but 1 and -1
+ * Integer operations by the rules of docs/guide/OPS.md: division by zero gives 0, a negative power of anything but 1 and -1
  * gives 0, shifts by the width or more shift everything out. `wrap` brings a result into range.
  */
 export function foldInteger(

@@ -5,9 +5,9 @@
  * Invariants: nothing is reassociated; a fold gives the bits the VM would give (fold.ts). Knows nothing of expressions
  * as text or of how types are chosen.
  */
-import { MmsbError } from '../errors.js'
-import { IR_MAX_INSTRUCTIONS } from '../limits.js'
-import type { Dtype } from '../state/dtype.js'
+import { MmsbError } from '../../errors.js'
+import { IR_MAX_INSTRUCTIONS } from '../../limits.js'
+import type { Dtype } from '../../state/dtype.js'
 import { type Constant, constantBits, foldCast, foldOp } from './fold.js'
 import { type Ir, type IrInstruction, type IrOp, valueDtype } from './ir.js'
 

@@ -1,16 +1,16 @@
 /**
- * The expression IR (docs/FORMAT.md, "Expression IR"): opcodes, the binary form, the form for people.
+ * The expression IR (docs/internals/FORMAT.md, "Expression IR"): opcodes, the binary form, the form for people.
  *
  * Invariants: SSA; instruction i defines value i and uses earlier values only. decodeIr accepts exactly what encodeIr
  * can make of a well-typed program, so that bytes from a log or a client that pass it are safe to run. Codes are written
  * to logs and never change meaning; build/libmmsb.so has the same table (compared by a test). Knows nothing of
  * expressions as text.
  */
-import { MmsbError } from '../errors.js'
-import { DEFINITION_MAX_BYTES, IR_MAX_INPUTS, IR_MAX_INSTRUCTIONS } from '../limits.js'
-import { align8, isZero } from '../state/bytes.js'
-import { DTYPE_INFO, type Dtype, dtypeOfCode } from '../state/dtype.js'
-import { fillToJson } from '../state/value.js'
+import { MmsbError } from '../../errors.js'
+import { DEFINITION_MAX_BYTES, IR_MAX_INPUTS, IR_MAX_INSTRUCTIONS } from '../../limits.js'
+import { align8, isZero } from '../../state/bytes.js'
+import { DTYPE_INFO, type Dtype, dtypeOfCode } from '../../state/dtype.js'
+import { fillToJson } from '../../state/value.js'
 
 /**
  * What an opcode is: its code; how many of the operands a, b, c it uses; the dtypes it works in; whether its result is

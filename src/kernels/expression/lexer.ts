@@ -2,8 +2,8 @@
  * Cuts the text of an expression into tokens with their columns. Knows no grammar; words are words until the parser
  * looks at them.
  */
-import { MmsbError } from '../errors.js'
-import { EXPRESSION_MAX_LENGTH } from '../limits.js'
+import { MmsbError } from '../../errors.js'
+import { EXPRESSION_MAX_LENGTH } from '../../limits.js'
 
 export type Token =
   | { readonly kind: 'integer'; readonly column: number; readonly text: string; readonly value: bigint }

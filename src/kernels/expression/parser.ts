@@ -16,8 +16,8 @@
  * A call of a function that a user defined is parsed in its place, with its arguments as its names: that is how it becomes
  * part of the program, and why it has a type of its own at every call.
  */
-import { MmsbError } from '../errors.js'
-import { EXPRESSION_MAX_DEPTH, EXPRESSION_MAX_INLINED_TOKENS } from '../limits.js'
+import { MmsbError } from '../../errors.js'
+import { EXPRESSION_MAX_DEPTH, EXPRESSION_MAX_INLINED_TOKENS } from '../../limits.js'
 import { applyFunction, isFunction } from './functions.js'
 import { expressionError, type Token, tokenize } from './lexer.js'
 import type { ArithmeticOperator, ComparisonOperator, Expression, Meaning } from './typing.js'

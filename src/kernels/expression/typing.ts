@@ -1,18 +1,18 @@
 /**
  * The meaning of each construct of the expression language: which dtype it works in, and the IR it becomes.
- * docs/OPS.md states the same rules for users.
+ * docs/guide/OPS.md states the same rules for users.
  *
  * Invariants: operands come in typed, results go out typed, so a program is well-typed by construction. Numbers that
  * were written bare stay weak until they meet an array: a weak number takes the array's dtype, and must fit it. Knows
  * nothing of grammar; columns are handed in for messages.
  */
-import { DTYPE_INFO, type Dtype } from '../state/dtype.js'
-import { F32_OVERFLOW } from '../state/value.js'
+import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
+import { F32_OVERFLOW } from '../../state/value.js'
+import { promoteDtypes } from '../promotion.js'
 import { type Constant, foldInteger, integerToF32 } from './fold.js'
 import type { IrOp } from './ir.js'
 import type { IrBuilder } from './ir-builder.js'
 import { expressionError } from './lexer.js'
-import { promoteDtypes } from './promotion.js'
 
 /**
  * What an expression gives. `value`: a value of the program, weak when it came from bare numbers alone (then f64).

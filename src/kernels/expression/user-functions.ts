@@ -4,9 +4,9 @@
  * Invariants: a function is text over its parameters, typed anew at every call; names have one meaning, so none is that of
  * something the language has already. Knows nothing of tables, epochs or pages.
  */
-import { MmsbError } from '../errors.js'
-import { EXPRESSION_MAX_LENGTH, FUNCTION_MAX_PARAMETERS } from '../limits.js'
-import { checkInputName } from './expression.js'
+import { MmsbError } from '../../errors.js'
+import { EXPRESSION_MAX_LENGTH, FUNCTION_MAX_PARAMETERS } from '../../limits.js'
+import { checkInputName } from './compile.js'
 import { isFunction } from './functions.js'
 import { expressionError, type Token, tokenize } from './lexer.js'
 import { KEYWORDS, parseBody } from './parser.js'

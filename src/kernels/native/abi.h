@@ -39,7 +39,7 @@ const char* mmsb_context_error(mmsb_ctx* ctx);
 const char* mmsb_last_error(void);
 // CRC-32C (Castagnoli) of len bytes, continuing from seed (0 to start). Standard pre/post inversion inside.
 uint32_t mmsb_crc32c(const void* data, uint64_t len, uint32_t seed);
-// How many sound records of the log (docs/FORMAT.md) stand one after another at the start of bytes, wholly in it, the first of
+// How many sound records of the log (docs/internals/FORMAT.md) stand one after another at the start of bytes, wholly in it, the first of
 // them that of first_epoch.
 uint32_t mmsb_sound_records(const void* bytes, uint64_t len, uint64_t first_epoch, uint32_t record_seed);
 // Number of usable CUDA devices; 0 without driver, device or CUDA build.
@@ -99,7 +99,7 @@ int32_t mmsb_step_create(mmsb_ctx* ctx, const void* desc, uint64_t len, uint32_t
 int32_t mmsb_step_destroy(mmsb_ctx* ctx, uint32_t step);
 
 // ---- one epoch ----------------------------------------------------------------------------------------------------
-// Applies every delta command of the frames (docs/FORMAT.md; other commands are skipped), then runs the steps in the
+// Applies every delta command of the frames (docs/internals/FORMAT.md; other commands are skipped), then runs the steps in the
 // order given. A step runs only where an input changed in this call, or wholly when MMSB_STEP_FULL is set. Pages that
 // end with the bytes they had are not reported and start nothing (cutoff). The frames are checked wholly before the
 // first byte is applied.

@@ -1,6 +1,6 @@
 // Casting a block of elements from one dtype to another, and making NaN canonical.
 //
-// Rules (docs/DETERMINISM.md): to an integer: towards zero, saturating, NaN is 0. To bool: not equal to 0 (so NaN is
+// Rules (docs/internals/DETERMINISM.md): to an integer: towards zero, saturating, NaN is 0. To bool: not equal to 0 (so NaN is
 // true). Between floats and from integers to floats: round to nearest, ties to even. Every dtype is first widened to
 // i64, u64 or f64, which holds it exactly, so that there is one rounding and 44 loops instead of 121.
 #pragma once

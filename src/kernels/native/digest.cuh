@@ -1,4 +1,4 @@
-// The digest of a page: docs/FORMAT.md, section "Digest".
+// The digest of a page: docs/internals/FORMAT.md, section "Digest".
 //
 // Method: NH of UMAC (RFC 4418) over chunks of 4 KiB with two Toeplitz-shifted keys, relative to the all-zero chunk, so
 // that zeros cost nothing and a word's share can be exchanged alone; the chunks' hashes are mixed with their index by

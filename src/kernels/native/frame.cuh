@@ -1,4 +1,4 @@
-// Decoding frames (docs/FORMAT.md) into delta records, every bound checked before anything is applied.
+// Decoding frames (docs/internals/FORMAT.md) into delta records, every bound checked before anything is applied.
 //
 // Invariants: a record points into the frames and into live pages; its payload, its element range and every index lie
 // inside them. What does not matter for memory (padding, reserved fields, values of bool) is not refused here.

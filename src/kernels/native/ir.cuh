@@ -1,7 +1,7 @@
-// The expression IR of docs/FORMAT.md: opcodes, and the check of a blob.
+// The expression IR of docs/internals/FORMAT.md: opcodes, and the check of a blob.
 //
 // Invariants: a blob is never trusted; what checkIr accepts can be run without further checks. Codes are written to logs
-// and never change meaning; src/kernels/ir.ts has the same table (compared by a test). Must not know how it is run.
+// and never change meaning; src/kernels/expression/ir.ts has the same table (compared by a test). Must not know how it is run.
 #pragma once
 #include "ir_ops.cuh"
 #include "op.cuh"

@@ -1,6 +1,6 @@
 // The operations of the expression IR, and how a value is held while it is computed with.
 //
-// Invariants: codes are written to logs and never change meaning; src/kernels/ir.ts has the same table (compared by a test).
+// Invariants: codes are written to logs and never change meaning; src/kernels/expression/ir.ts has the same table (compared by a test).
 #pragma once
 #include "types.cuh"
 

@@ -1,7 +1,7 @@
-// Finds how many sound records of the log stand in a window of a segment (docs/FORMAT.md, "Log"), so that a reader makes one
+// Finds how many sound records of the log stand in a window of a segment (docs/internals/FORMAT.md, "Log"), so that a reader makes one
 // call for a window and not one for each record. Host part only.
 //
-// Invariant: what is counted is exactly what src/store/segment.ts would take, one after another; about the first that is not
+// Invariant: what is counted is exactly what src/store/log/segment-reader.ts would take, one after another; about the first that is not
 // it says nothing, and nothing outside the window is read.
 #pragma once
 #include "crc32c.cuh"

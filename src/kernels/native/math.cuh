@@ -2,7 +2,7 @@
 //
 // Invariants: only IEEE 754 + - * / and integer work on bits, so that g++ (-ffp-contract=off) and nvcc (-fmad=false)
 // give equal results; no libm, no tables in memory but the bits of 2/pi. f32 functions compute in f64 and round once.
-// Error bounds and edge cases: docs/DETERMINISM.md; edge cases are those of C99 Annex F. A function that needs a rare
+// Error bounds and edge cases: docs/internals/DETERMINISM.md; edge cases are those of C99 Annex F. A function that needs a rare
 // slow path has three parts: mXxxSpecial(x) (is it rare?), mXxxFast(x) (no branches, so that loops over it are
 // vectorised; any value where special) and mXxxSlow(x). Must not know of expressions or pages.
 //

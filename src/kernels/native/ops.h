@@ -1,4 +1,4 @@
-// Op codes and the layout of their parameter blocks. Shared by native code and, by value, by src/kernels/catalogue.ts
+// Op codes and the layout of their parameter blocks. Shared by native code and, by value, by src/kernels/op-catalogue.ts
 // (a test compares both through mmsb_catalogue). Codes are written to logs and never change meaning.
 #pragma once
 #include <stdint.h>
@@ -7,7 +7,7 @@
 enum mmsb_op : uint32_t {
   MMSB_OP_COPY = 1,      // params: none. in: x. out has x's shape
   MMSB_OP_CAST = 2,      // params: none. in: x. out dtype is the target; saturating
-  MMSB_OP_MAP = 3,       // params: an IR blob (docs/FORMAT.md). in: one page per IR input, broadcast to out's shape
+  MMSB_OP_MAP = 3,       // params: an IR blob (docs/internals/FORMAT.md). in: one page per IR input, broadcast to out's shape
   MMSB_OP_REDUCE = 4,    // params: u32 fn, u32 axes_mask, u32 keepdims, u32 0. in: x
   MMSB_OP_MATMUL = 5,    // params: u32 semiring, u32 0. in: a, b. NumPy matmul shapes, 1-D and batched included
   MMSB_OP_QUANTILE = 6,  // params: f64 q, i32 axis (-1: all elements), u32 0. in: x

@@ -1,7 +1,7 @@
 // What the executor keeps of a page beside what ops see: digest state, and what happened to it in the running call.
 //
 // Invariants: a PageSlot begins with its Page; one layout in every part. `hashes` has two words per chunk of 4 KiB (see
-// docs/FORMAT.md, "Digest"); `digest` is the sum of the chunks' shares; `share` is what the page adds to the state's digest
+// docs/internals/FORMAT.md, "Digest"); `digest` is the sum of the chunks' shares; `share` is what the page adds to the state's digest
 // (brought up to date at the end of a call). Marks equal to the running call's number say that a field belongs to it.
 #pragma once
 #include "op.cuh"

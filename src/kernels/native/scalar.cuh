@@ -1,7 +1,7 @@
 // Every scalar operation of the expression IR, written once, for the CPU's VM, the reference evaluator, the CUDA kernels,
 // merges, casts and reductions.
 //
-// Invariants: no undefined behaviour for any operand; the same bits on host and device (docs/DETERMINISM.md). Operations
+// Invariants: no undefined behaviour for any operand; the same bits on host and device (docs/internals/DETERMINISM.md). Operations
 // are branch-light, so that a loop over a block is vectorised. Narrow integers may as well be computed in i32 and brought
 // back by narrow(). bool is 0 or 1 and has operations of its own where it is used. Must not know of pages.
 #pragma once

@@ -1,7 +1,7 @@
 /** map: an expression over named inputs that are broadcast to one shape. */
 import { broadcastShapes } from '../../state/shape.js'
-import { compileExpression } from '../expression.js'
-import { decodeIr, encodeIr, type Ir, type IrOp, resultDtype } from '../ir.js'
+import { compileExpression } from '../expression/compile.js'
+import { decodeIr, encodeIr, type Ir, type IrOp, resultDtype } from '../expression/ir.js'
 import { defineOp, invalidRequest, readString } from './op.js'
 
 interface MapParams {

@@ -5,10 +5,10 @@
  * Invariants: what is called plain, decodeFrame and validateDelta let through as well; of the rest nothing is said, neither why
  * nor whether it is wrong. Nothing is read outside the words given.
  */
-import { FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_MAX_COMMANDS, FRAME_VERSION } from '../limits.js'
-import { DELTA_HEADER_BYTES, type DeltaTarget, isDenseLayout } from './delta.js'
-import { DTYPE_INFO } from './dtype.js'
-import { COMMAND_DELTA } from './frame.js'
+import { FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_MAX_COMMANDS, FRAME_VERSION } from '../../limits.js'
+import { DELTA_HEADER_BYTES, type DeltaTarget, isDenseLayout } from '../delta.js'
+import { DTYPE_INFO } from '../dtype.js'
+import { COMMAND_DELTA } from './reader.js'
 
 const HEADER_WORDS = FRAME_HEADER_BYTES / 4
 const BOOL = DTYPE_INFO.bool.code

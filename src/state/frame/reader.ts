@@ -1,5 +1,5 @@
 /**
- * The frame: the one binary form of a transaction (docs/FORMAT.md), written and read here and nowhere else in TypeScript.
+ * The frame: the one binary form of a transaction (docs/internals/FORMAT.md), written and read here and nowhere else in TypeScript.
  *
  * Invariants: what FrameWriter makes, decodeFrame accepts. decodeFrame takes bytes from anybody: it checks every length
  * against the bytes that are there before it uses it, ends in a Frame or an MmsbError, and touches nothing outside its
@@ -7,7 +7,7 @@
  * indices, mask bits, bool values) is checked by validateDelta in delta.ts, since a frame does not know the pages.
  * Commands stay where they are: a Frame holds views, never copies. Little-endian hosts only.
  */
-import { MmsbError } from '../errors.js'
+import { MmsbError } from '../../errors.js'
 import {
   DEFINITION_MAX_BYTES,
   FRAME_HEADER_BYTES,
@@ -22,12 +22,12 @@ import {
   NAME_MAX_LENGTH,
   NAME_PATTERN,
   PAGE_MAX_RANK,
-} from '../limits.js'
-import { align8, copyOf, isZero } from './bytes.js'
-import { checkDeltaLayout, DELTA_HEADER_BYTES } from './delta.js'
-import { DTYPE_INFO, type Dtype, dtypeOfCode } from './dtype.js'
-import { checkExtent } from './shape.js'
-import { LOCATIONS, type Location, PAGE_KINDS, type PageKind } from './types.js'
+} from '../../limits.js'
+import { align8, copyOf, isZero } from '../bytes.js'
+import { checkDeltaLayout, DELTA_HEADER_BYTES } from '../delta.js'
+import { DTYPE_INFO, type Dtype, dtypeOfCode } from '../dtype.js'
+import { checkExtent } from '../shape.js'
+import { LOCATIONS, type Location, PAGE_KINDS, type PageKind } from '../types.js'
 
 export const COMMAND_CREATE_PAGE = 1
 export const COMMAND_DELETE_PAGE = 2
@@ -45,7 +45,7 @@ export interface FramePrecondition {
   readonly version: number
 }
 
-/** What a page is created from. `definition`: see "Derived definition" in docs/FORMAT.md; empty for a source. */
+/** What a page is created from. `definition`: see "Derived definition" in docs/internals/FORMAT.md; empty for a source. */
 export interface CreatePageFields {
   readonly id: number
   readonly name: string

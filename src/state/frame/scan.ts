@@ -1,13 +1,13 @@
 /**
  * A glance at frames from our own log, for those who replay many of them: what kinds of commands they hold, without
- * decoding any. Knows the layout of frames (docs/FORMAT.md) as far as lengths and types.
+ * decoding any. Knows the layout of frames (docs/internals/FORMAT.md) as far as lengths and types.
  *
  * Invariant: nothing is read outside the bytes given; frames that end in the wrong place are INVALID_REQUEST.
  */
-import { MmsbError } from '../errors.js'
-import { FRAME_HEADER_BYTES } from '../limits.js'
-import { align8 } from './bytes.js'
-import { COMMAND_DELTA } from './frame.js'
+import { MmsbError } from '../../errors.js'
+import { FRAME_HEADER_BYTES } from '../../limits.js'
+import { align8 } from '../bytes.js'
+import { COMMAND_DELTA } from './reader.js'
 
 export interface FrameGlance {
   /** No command is anything but a delta. */

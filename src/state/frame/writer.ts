@@ -1,12 +1,12 @@
 /**
- * Writes frames (docs/FORMAT.md). Input from JSON or the library is checked here, while it is encoded: what comes out
+ * Writes frames (docs/internals/FORMAT.md). Input from JSON or the library is checked here, while it is encoded: what comes out
  * needs no second check.
  *
  * Invariants: a method that throws leaves the frame as it was; words that may stay unwritten inside a command (padding)
  * are zeroed first, so leftovers of a refused command never show. Small frames lie side by side in one ArrayBuffer, so a
  * frame's buffer is not to be transferred or looked at beyond the frame.
  */
-import { MmsbError } from '../errors.js'
+import { MmsbError } from '../../errors.js'
 import {
   FRAME_HEADER_BYTES,
   FRAME_INTENT_MAX_BYTES,
@@ -17,8 +17,8 @@ import {
   FRAME_MAX_PRECONDITIONS,
   FRAME_SOURCE_MAX_BYTES,
   FRAME_VERSION,
-} from '../limits.js'
-import { align8, scanBits } from './bytes.js'
+} from '../../limits.js'
+import { align8, scanBits } from '../bytes.js'
 import {
   DELTA_DENSE,
   DELTA_HEADER_BYTES,
@@ -28,8 +28,10 @@ import {
   MASK_RUNS,
   SPARSE_U32,
   writeRuns,
-} from './delta.js'
-import { DTYPE_INFO, type Dtype } from './dtype.js'
+} from '../delta.js'
+import { DTYPE_INFO, type Dtype } from '../dtype.js'
+import { type DeltaInput, type DeltaValues, LOCATIONS, MERGES, type Merge, PAGE_KINDS } from '../types.js'
+import { showValue, writeValues } from '../value.js'
 import {
   COMMAND_CREATE_PAGE,
   COMMAND_DEFINE_FUNCTION,
@@ -38,9 +40,7 @@ import {
   COMMAND_REDEFINE_PAGE,
   type CreatePageFields,
   type FramePrecondition,
-} from './frame.js'
-import { type DeltaInput, type DeltaValues, LOCATIONS, MERGES, type Merge, PAGE_KINDS } from './types.js'
-import { showValue, writeValues } from './value.js'
+} from './reader.js'
 
 export interface FrameWriterOptions {
   /** Idempotency key. */

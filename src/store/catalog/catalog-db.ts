@@ -10,8 +10,8 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import Database from 'better-sqlite3'
-import { isDiskTrouble, textOf } from './failure.js'
-import type { CatalogFindings, CheckpointInfo, IndexBlock } from './types.js'
+import { isDiskTrouble, textOf } from '../os/errors.js'
+import type { CatalogFindings, CheckpointInfo, IndexBlock } from '../types.js'
 
 export const CATALOG_NAME = 'catalog.db'
 const APPLICATION_ID = 0x4d4d_5343 // "MMSC"

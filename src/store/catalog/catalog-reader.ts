@@ -8,9 +8,9 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import Database from 'better-sqlite3'
+import { textOf } from '../os/errors.js'
+import type { IndexBlock } from '../types.js'
 import { type BlockRow, blockOfRow, CATALOG_NAME, type CheckpointRow, checkpointOfRow } from './catalog-db.js'
-import { textOf } from './failure.js'
-import type { IndexBlock } from './types.js'
 
 export class CatalogReader {
   readonly #file: string

@@ -1,7 +1,7 @@
 /** The catalogue's thread: one request, one answer, in order. */
 import { parentPort, workerData } from 'node:worker_threads'
+import { systemCode, textOf } from '../os/errors.js'
 import { CatalogDb } from './catalog-db.js'
-import { systemCode, textOf } from './failure.js'
 
 type Method =
   | 'open'

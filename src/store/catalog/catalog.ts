@@ -2,13 +2,14 @@
  * The catalogue as the store uses it: catalog.db behind a worker thread, so that no query and no sync of it holds up the
  * event loop. Requests are answered in the order in which they were made.
  */
+
+import { startWorker, WorkerClient } from '../os/worker.js'
+import type { Catalog, CatalogFindings, IndexBlock } from '../types.js'
 import type { CatalogRequest } from './catalog-worker.js'
-import type { Catalog, CatalogFindings, IndexBlock } from './types.js'
-import { startWorker, WorkerClient } from './worker.js'
 
 /** catalog.db of a data folder, in a thread of its own. */
 export function catalogIn(dir: string): Catalog {
-  const client = new WorkerClient(startWorker('catalog-worker', dir))
+  const client = new WorkerClient(startWorker('catalog-worker', dir, import.meta.url))
   const call = (method: CatalogRequest['method'], ...args: unknown[]): Promise<unknown> =>
     client.request({ method, args } satisfies CatalogRequest)
   const done = async (method: CatalogRequest['method'], ...args: unknown[]): Promise<void> => {

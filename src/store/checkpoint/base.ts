@@ -5,10 +5,10 @@
  * Invariants: only tables whose root hash matched are believed; a chunk taken over from a thin file is checked against its
  * hash; a chunk in a thin file is never referred to, so that the file is needed no more once the new checkpoint is there.
  */
-import { CHECKPOINT_CHUNK_BYTES, CHECKPOINT_FILES_MAX, CHECKPOINT_THIN_SHARE } from '../limits.js'
-import { type ChunkRef, chunkCount, chunkHash, readRef } from './checkpoint-format.js'
-import type { CheckpointPlace } from './checkpoint-place.js'
-import { type ChunkEntry, chunkEntry, closeFamily, type FileTables, openFamily } from './checkpoint-read.js'
+import { CHECKPOINT_CHUNK_BYTES, CHECKPOINT_FILES_MAX, CHECKPOINT_THIN_SHARE } from '../../limits.js'
+import { type ChunkEntry, chunkEntry, closeFamily, type FileTables, openFamily } from './file-reader.js'
+import type { CheckpointPlace } from './folder.js'
+import { type ChunkRef, chunkCount, chunkHash, readRef } from './format.js'
 
 /** A chunk of the base: where it lies, by the base's numbering of files. */
 export interface BaseChunk extends ChunkRef {

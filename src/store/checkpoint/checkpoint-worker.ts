@@ -1,8 +1,8 @@
 /** The checkpoint's thread: requests over a port, each with one answer, in order. */
 import { parentPort, workerData } from 'node:worker_threads'
-import { checkpointFolder } from './checkpoint-place.js'
-import { type CheckpointRequest, CheckpointTasks } from './checkpoint-tasks.js'
-import { systemCode, textOf } from './failure.js'
+import { systemCode, textOf } from '../os/errors.js'
+import { checkpointFolder } from './folder.js'
+import { type CheckpointRequest, CheckpointTasks } from './tasks.js'
 
 const tasks = new CheckpointTasks(checkpointFolder(workerData as string))
 let last: Promise<unknown> = Promise.resolve()

@@ -6,8 +6,9 @@
  * checkpoint that is still listed with all its chunks: first what is no checkpoint any more loses its name or is removed,
  * then retired files go.
  */
-import { CHECKPOINT_ENDING, checkpointName, checkpointStem, RETIRED_ENDING } from './checkpoint-format.js'
-import { type CheckpointPlace, stemOf } from './checkpoint-place.js'
+
+import { type CheckpointPlace, stemOf } from './folder.js'
+import { CHECKPOINT_ENDING, checkpointName, checkpointStem, RETIRED_ENDING } from './format.js'
 
 /** What each checkpoint refers to; files never change, so it is looked at once. */
 export type References = Map<number, readonly string[]>

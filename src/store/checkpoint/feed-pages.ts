@@ -5,18 +5,18 @@
  * Invariants: the event loop is given back after every piece; at most CHECKPOINT_PIECES_IN_FLIGHT buffers exist, handed
  * over and back without a copy; the file gets its name only after the log is durable up to its epoch.
  */
-import { MmsbError } from '../errors.js'
+import { MmsbError } from '../../errors.js'
 import {
   CHECKPOINT_CHUNK_BYTES,
   CHECKPOINT_PACK_BYTES,
   CHECKPOINT_PIECE_PAGES_MAX,
   CHECKPOINT_PIECES_IN_FLIGHT,
-} from '../limits.js'
-import { checkpointName, type MetaKey } from './checkpoint-format.js'
-import type { CheckpointHost } from './checkpoint-host.js'
-import type { PagePiece } from './checkpoint-writer.js'
-import { isNoRoom, logFull, textOf } from './failure.js'
-import type { CheckpointInfo, CheckpointPage, CheckpointSource } from './types.js'
+} from '../../limits.js'
+import { isNoRoom, logFull, textOf } from '../os/errors.js'
+import type { CheckpointInfo, CheckpointPage, CheckpointSource } from '../types.js'
+import type { PagePiece } from './file-writer.js'
+import { checkpointName, type MetaKey } from './format.js'
+import type { CheckpointHost } from './thread.js'
 
 const PIECE_BYTES = CHECKPOINT_PACK_BYTES
 

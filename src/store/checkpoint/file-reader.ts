@@ -5,7 +5,10 @@
  * hashes, and whose every chunk matches its own hash; opening never changes a file. Knows nothing of what pages mean.
  */
 import type Database from 'better-sqlite3'
-import { CHECKPOINT_CHUNK_BYTES } from '../limits.js'
+import { CHECKPOINT_CHUNK_BYTES } from '../../limits.js'
+import { textOf } from '../os/errors.js'
+import type { CheckpointHeader, CheckpointInfo, CheckpointPage, CheckpointReader } from '../types.js'
+import { type CheckpointPlace, fileOf } from './folder.js'
 import {
   CHECKPOINT_APPLICATION_ID,
   CHECKPOINT_SCHEMA_VERSION,
@@ -22,10 +25,7 @@ import {
   REF_BYTES,
   RootHash,
   readRef,
-} from './checkpoint-format.js'
-import { type CheckpointPlace, fileOf } from './checkpoint-place.js'
-import { textOf } from './failure.js'
-import type { CheckpointHeader, CheckpointInfo, CheckpointPage, CheckpointReader } from './types.js'
+} from './format.js'
 
 class Damage extends Error {}
 

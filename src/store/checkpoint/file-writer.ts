@@ -12,8 +12,11 @@ import {
   CHECKPOINT_PACK_BYTES,
   CHECKPOINT_PACK_CHUNKS_MAX,
   CHECKPOINT_SYNC_BYTES,
-} from '../limits.js'
-import type { BaseChunk, CheckpointBase } from './checkpoint-base.js'
+} from '../../limits.js'
+import type { CheckpointPage } from '../types.js'
+import type { BaseChunk, CheckpointBase } from './base.js'
+import type { FileTables } from './file-reader.js'
+import type { CheckpointDraft, CheckpointPlace } from './folder.js'
 import {
   CHECKPOINT_APPLICATION_ID,
   CHECKPOINT_SCHEMA,
@@ -28,10 +31,7 @@ import {
   REF_BYTES,
   RootHash,
   writeRef,
-} from './checkpoint-format.js'
-import type { CheckpointDraft, CheckpointPlace } from './checkpoint-place.js'
-import type { FileTables } from './checkpoint-read.js'
-import type { CheckpointPage } from './types.js'
+} from './format.js'
 
 /** A page as it is handed over. `unchanged`: its bytes are those of the base and are not given. */
 export interface PagePiece extends CheckpointPage {

@@ -7,7 +7,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import Database from 'better-sqlite3'
-import { CHECKPOINT_ENDING, checkpointStem, RETIRED_ENDING } from './checkpoint-format.js'
+import { CHECKPOINT_ENDING, checkpointStem, RETIRED_ENDING } from './format.js'
 
 /** A checkpoint file being written. */
 export interface CheckpointDraft {

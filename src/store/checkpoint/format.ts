@@ -1,11 +1,11 @@
 /**
- * What a checkpoint file holds (docs/FORMAT.md, "Checkpoint"): schema, references to chunks, and the hash of its tables.
+ * What a checkpoint file holds (docs/internals/FORMAT.md, "Checkpoint"): schema, references to chunks, and the hash of its tables.
  *
  * Invariants: a chunk is named by the SHA-256 of its bytes and stored once; a chunk of zeros is not stored; the root hash
  * covers every row but the chunks' bytes, which their own hashes cover. Pure but for the hashes.
  */
 import { createHash, hash } from 'node:crypto'
-import { CHECKPOINT_CHUNK_BYTES } from '../limits.js'
+import { CHECKPOINT_CHUNK_BYTES } from '../../limits.js'
 
 export const CHECKPOINT_APPLICATION_ID = 0x4d4d_5342 // "MMSB"
 /** Version 1 is this without references to other files. */

@@ -2,13 +2,14 @@
  * What the checkpoint's thread does: writes files, checks them, removes those that nobody needs. One request, one answer,
  * in order; one file under way at a time.
  */
-import { type CheckpointBase, openBase } from './checkpoint-base.js'
-import { collectFiles, type References } from './checkpoint-collect.js'
-import { checkpointName } from './checkpoint-format.js'
-import type { CheckpointPlace } from './checkpoint-place.js'
-import { openCheckpointFile } from './checkpoint-read.js'
-import { type CheckpointMeta, CheckpointWriter, type PagePiece } from './checkpoint-writer.js'
-import { textOf } from './failure.js'
+
+import { textOf } from '../os/errors.js'
+import { type CheckpointBase, openBase } from './base.js'
+import { collectFiles, type References } from './collect.js'
+import { openCheckpointFile } from './file-reader.js'
+import { type CheckpointMeta, CheckpointWriter, type PagePiece } from './file-writer.js'
+import type { CheckpointPlace } from './folder.js'
+import { checkpointName } from './format.js'
 
 export type CheckpointRequest =
   /** Begins a file. Answers with the epoch of the base, or why it cannot be used (then every page is to be given). */

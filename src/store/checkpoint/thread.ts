@@ -1,8 +1,9 @@
 /**
  * The checkpoint's thread as the store uses it. While it has nothing to do it does not keep the process alive.
  */
-import type { CheckpointRequest } from './checkpoint-tasks.js'
-import { startWorker, WorkerClient } from './worker.js'
+
+import { startWorker, WorkerClient } from '../os/worker.js'
+import type { CheckpointRequest } from './tasks.js'
 
 export interface CheckpointHost {
   ask(request: CheckpointRequest, transfer?: ArrayBuffer[]): Promise<unknown>
@@ -11,7 +12,7 @@ export interface CheckpointHost {
 
 /** Starts a thread for the checkpoints of a folder. */
 export function checkpointThread(dir: string): CheckpointHost {
-  const client = new WorkerClient(startWorker('checkpoint-worker', dir))
+  const client = new WorkerClient(startWorker('checkpoint-worker', dir, import.meta.url))
   return {
     ask: (request, transfer) => client.request(request, transfer),
     end: () => client.terminate(),

@@ -10,7 +10,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import Database from 'better-sqlite3'
-import { isDiskTrouble, textOf } from './failure.js'
+import { isDiskTrouble, textOf } from '../os/errors.js'
 
 export const CURSORS_NAME = 'cursors.db'
 const APPLICATION_ID = 0x4d4d_5352 // "MMSR"

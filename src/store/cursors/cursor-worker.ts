@@ -1,7 +1,7 @@
 /** The cursors' thread: one request, one answer, in order. */
 import { parentPort, workerData } from 'node:worker_threads'
+import { systemCode, textOf } from '../os/errors.js'
 import { CursorDb, type CursorRow } from './cursor-db.js'
-import { systemCode, textOf } from './failure.js'
 
 export type CursorRequest =
   | { readonly type: 'open' }

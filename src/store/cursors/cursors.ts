@@ -6,11 +6,11 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import type { MmsbError } from '../errors.js'
+import type { MmsbError } from '../../errors.js'
+import { busFailed, isNoRoom, logFull, textOf } from '../os/errors.js'
+import { startWorker, WorkerClient } from '../os/worker.js'
 import { CURSORS_NAME, type CursorFindings, type CursorRow } from './cursor-db.js'
 import type { CursorRequest } from './cursor-worker.js'
-import { busFailed, isNoRoom, logFull, textOf } from './failure.js'
-import { startWorker, WorkerClient } from './worker.js'
 
 export type { CursorFindings, CursorRow } from './cursor-db.js'
 
@@ -39,7 +39,7 @@ export function cursorsIn(dir: string): CursorKeeper {
   let isClosed = false
 
   const ask = (request: CursorRequest): Promise<unknown> => {
-    client ??= new WorkerClient(startWorker('cursor-worker', dir))
+    client ??= new WorkerClient(startWorker('cursor-worker', dir, import.meta.url))
     return client.request(request)
   }
   const open = (): Promise<CursorFindings> => {

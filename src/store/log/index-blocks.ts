@@ -4,8 +4,8 @@
  * Invariants: blocks follow one another without a gap, never span segments, and are closed by size alone, so an index
  * rebuilt from the log has the same rows as one kept while it was written. A set of pages is exact or absent (any page).
  */
-import { INDEX_BLOCK_BYTES, INDEX_BLOCK_PAGES_MAX } from '../limits.js'
-import type { IndexBlock } from './types.js'
+import { INDEX_BLOCK_BYTES, INDEX_BLOCK_PAGES_MAX } from '../../limits.js'
+import type { IndexBlock } from '../types.js'
 
 /** Ascending ids as gaps, in base 128, seven bits a byte, lowest first. */
 export function packPages(ids: Iterable<number>): Uint8Array {

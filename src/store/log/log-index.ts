@@ -5,10 +5,10 @@
  * newest epoch proves that all up to it were durable once. Nothing here delays an append, and nothing fails when the
  * catalogue does: readers then begin at the segment's start.
  */
-import { INDEX_BATCH_ROWS } from '../limits.js'
-import { BlockBuilder } from './blocks.js'
-import { textOf } from './failure.js'
-import type { Catalog, IndexBlock, LogRecord, Notice } from './types.js'
+import { INDEX_BATCH_ROWS } from '../../limits.js'
+import { textOf } from '../os/errors.js'
+import type { Catalog, IndexBlock, LogRecord, Notice } from '../types.js'
+import { BlockBuilder } from './index-blocks.js'
 
 export interface LogIndexOptions {
   readonly catalog: Catalog

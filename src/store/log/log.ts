@@ -6,10 +6,11 @@
  * the index beyond where a block begins, and nothing of checkpoints.
  */
 import path from 'node:path'
-import { MmsbError } from '../errors.js'
-import { LOG_READ_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
-import { busFailed, isNoRoom, textOf } from './failure.js'
-import type { StoreIo } from './io.js'
+import { MmsbError } from '../../errors.js'
+import { LOG_READ_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../limits.js'
+import type { StoreIo } from '../os/disk.js'
+import { busFailed, isNoRoom, textOf } from '../os/errors.js'
+import type { Crc32c, LogRecord } from '../types.js'
 import {
   decodeRecordHeader,
   encodeSegmentHeader,
@@ -18,7 +19,7 @@ import {
   type SegmentHeader,
   viewOf,
 } from './record.js'
-import { readSegmentHeader, type ScannedRecord, SegmentScanner } from './segment.js'
+import { readSegmentHeader, type ScannedRecord, SegmentScanner } from './segment-reader.js'
 import {
   createSegment,
   NEXT_SEGMENT_NAME,
@@ -27,8 +28,7 @@ import {
   Tail,
   type TailOptions,
   type TailSegment,
-} from './tail.js'
-import type { Crc32c, LogRecord } from './types.js'
+} from './segment-writer.js'
 
 const SEGMENT_PATTERN = /^\d{20}\.seg$/
 

@@ -1,5 +1,5 @@
 /**
- * The bytes of the log: segment header, record, seal (docs/FORMAT.md, "Log"). Pure functions over buffers.
+ * The bytes of the log: segment header, record, seal (docs/internals/FORMAT.md, "Log"). Pure functions over buffers.
  *
  * Invariants: a length is believed only under a header checksum; both checksums start from seeds drawn per segment, so
  * bytes of another segment, or bytes a client put into a delta, cannot pass for a record; decoding never reads outside
@@ -11,8 +11,8 @@ import {
   RECORD_MAX_BYTES,
   SEGMENT_FORMAT_VERSION,
   SEGMENT_HEADER_BYTES,
-} from '../limits.js'
-import type { Crc32c, LogRecord } from './types.js'
+} from '../../limits.js'
+import type { Crc32c, LogRecord } from '../types.js'
 
 /** "MSRC" and "MSSL", little-endian. */
 export const RECORD_MAGIC = 0x4352_534d

@@ -6,8 +6,14 @@
  * record that was durable has gone bad). Damage is proven by what stands behind: a later record is begun only when those
  * before it are durable, or else says how many are not (SyncMark). Knows nothing of other segments.
  */
-import { LOG_READ_BYTES, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
-import type { StoreIo } from './io.js'
+import {
+  LOG_READ_BYTES,
+  RECORD_ALIGN_BYTES,
+  RECORD_HEADER_BYTES,
+  SEGMENT_HEADER_BYTES,
+} from '../../limits.js'
+import type { StoreIo } from '../os/disk.js'
+import type { Crc32c, LogRecord } from '../types.js'
 import {
   byteLengthAt,
   decodeRecordHeader,
@@ -22,7 +28,6 @@ import {
   type SegmentHeader,
   viewOf,
 } from './record.js'
-import type { Crc32c, LogRecord } from './types.js'
 
 /** Why a scan stopped. `seal` and `empty` are regular ends. */
 export type EndReason = 'seal' | 'empty' | 'header' | 'length' | 'body' | 'epoch'

@@ -8,7 +8,7 @@
  * Knows nothing of the index, of checkpoints or of other segments' contents.
  */
 import path from 'node:path'
-import { MmsbError } from '../errors.js'
+import { MmsbError } from '../../errors.js'
 import {
   LOG_SYNC_INTERVAL_MS,
   LOG_ZERO_MARGIN_BYTES,
@@ -17,9 +17,11 @@ import {
   RECORD_HEADER_BYTES,
   RECORD_MAX_BYTES,
   SEGMENT_HEADER_BYTES,
-} from '../limits.js'
-import { busFailed, isNoRoom, logFull, textOf } from './failure.js'
-import type { StoreIo } from './io.js'
+} from '../../limits.js'
+import type { StoreIo } from '../os/disk.js'
+import { Timing } from '../os/durations.js'
+import { busFailed, isNoRoom, logFull, textOf } from '../os/errors.js'
+import type { Crc32c, FsyncPolicy, LogRecord } from '../types.js'
 import {
   encodeRecordHeader,
   encodeSeal,
@@ -29,8 +31,6 @@ import {
   type SegmentHeader,
   viewOf,
 } from './record.js'
-import { Timing } from './timing.js'
-import type { Crc32c, FsyncPolicy, LogRecord } from './types.js'
 
 export const NEXT_SEGMENT_NAME = 'next.tmp'
 

@@ -9,18 +9,18 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
+import { openCheckpointFile } from '../checkpoint/file-reader.js'
 import {
   type CheckpointPlace,
   checkpointEpochs,
   checkpointFolder,
   epochOfStem,
   stemOf,
-} from './checkpoint-place.js'
-import { openCheckpointFile } from './checkpoint-read.js'
-import { busFailed, textOf } from './failure.js'
-import type { StoreIo } from './io.js'
-import { inspectLog, type LogFindings } from './log.js'
-import type { Crc32c } from './types.js'
+} from '../checkpoint/folder.js'
+import { inspectLog, type LogFindings } from '../log/log.js'
+import type { StoreIo } from '../os/disk.js'
+import { busFailed, textOf } from '../os/errors.js'
+import type { Crc32c } from '../types.js'
 
 const COMPLETE_NAME = 'backup.json'
 const LOOKS = 5

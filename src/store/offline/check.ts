@@ -1,22 +1,22 @@
 /**
  * Checks a data folder that nobody has open: every record of the log, every row and chunk of the SQLite files; and says what
- * a repair of the log would keep and lose (src/store/repair.ts does it).
+ * a repair of the log would keep and lose (src/store/offline/repair.ts does it).
  *
  * Invariants: nothing is changed; everything that is not sound is named with its file and, where there is one, its offset; a
  * repair is the one that keeps the newest state: from the first epoch up to the damage, or from a sound checkpoint behind it.
  */
 import path from 'node:path'
-import { SEGMENT_HEADER_BYTES } from '../limits.js'
-import { CatalogReader } from './catalog-read.js'
-import { CHECKPOINT_ENDING, RETIRED_ENDING } from './checkpoint-format.js'
-import { type CheckpointPlace, checkpointEpochs, checkpointFolder } from './checkpoint-place.js'
-import { openCheckpointFile } from './checkpoint-read.js'
-import { cursorProblems } from './cursor-db.js'
-import { textOf } from './failure.js'
-import type { StoreIo } from './io.js'
-import type { SegmentHeader } from './record.js'
-import { REASONS, readSegmentHeader, SegmentScanner } from './segment.js'
-import type { Crc32c } from './types.js'
+import { SEGMENT_HEADER_BYTES } from '../../limits.js'
+import { CatalogReader } from '../catalog/catalog-reader.js'
+import { openCheckpointFile } from '../checkpoint/file-reader.js'
+import { type CheckpointPlace, checkpointEpochs, checkpointFolder } from '../checkpoint/folder.js'
+import { CHECKPOINT_ENDING, RETIRED_ENDING } from '../checkpoint/format.js'
+import { cursorProblems } from '../cursors/cursor-db.js'
+import type { SegmentHeader } from '../log/record.js'
+import { REASONS, readSegmentHeader, SegmentScanner } from '../log/segment-reader.js'
+import type { StoreIo } from '../os/disk.js'
+import { textOf } from '../os/errors.js'
+import type { Crc32c } from '../types.js'
 
 const SEGMENT_PATTERN = /^(\d{20})\.seg$/
 

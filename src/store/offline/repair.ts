@@ -1,5 +1,5 @@
 /**
- * Repairs a log as a check proposed (src/store/check.ts): what is not kept is set aside, not thrown away.
+ * Repairs a log as a check proposed (src/store/offline/check.ts): what is not kept is set aside, not thrown away.
  *
  * Invariants: the caller holds the folder's lock; whatever a repair takes out of the folder lies whole in a folder
  * `cut-N` beside the log before the log changes; each step is durable before the next, and a repair cut short can be
@@ -7,13 +7,13 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import { SEGMENT_HEADER_BYTES } from '../limits.js'
-import { CATALOG_NAME } from './catalog-db.js'
+import { SEGMENT_HEADER_BYTES } from '../../limits.js'
+import { CATALOG_NAME } from '../catalog/catalog-db.js'
+import { epochOfStem, stemOf } from '../checkpoint/folder.js'
+import { encodeSegmentHeader } from '../log/record.js'
+import { NEXT_SEGMENT_NAME, segmentName } from '../log/segment-writer.js'
+import { busFailed } from '../os/errors.js'
 import type { CheckedSegment, CheckPlace, CheckReport, LogPoint } from './check.js'
-import { epochOfStem, stemOf } from './checkpoint-place.js'
-import { busFailed } from './failure.js'
-import { encodeSegmentHeader } from './record.js'
-import { NEXT_SEGMENT_NAME, segmentName } from './tail.js'
 
 /** Does what the report proposes. Returns the folder in which lies what was cut, or null when nothing had to be done. */
 export async function repairLog(place: CheckPlace, report: CheckReport): Promise<string | null> {

@@ -1,5 +1,5 @@
 /** Durations of the newest events in a ring, and their percentiles on request. */
-import type { TimingStats } from './types.js'
+import type { TimingStats } from '../types.js'
 
 const RING_LENGTH = 2048
 

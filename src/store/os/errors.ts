@@ -1,7 +1,7 @@
 /**
  * How the store names what went wrong: which system errors mean "no room", and the errors of the table it throws.
  */
-import { MmsbError } from '../errors.js'
+import { MmsbError } from '../../errors.js'
 
 export function systemCode(error: unknown): string {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''

@@ -10,7 +10,7 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import Database from 'better-sqlite3'
-import { busFailed, systemCode, textOf } from './failure.js'
+import { busFailed, systemCode, textOf } from './errors.js'
 
 const LOCK_NAME = 'lock.db'
 const HOLDER_NAME = 'holder.txt'

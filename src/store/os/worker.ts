@@ -4,13 +4,13 @@
  * Invariants: a request is answered, or rejected when the thread ends; a worker that is asked to end is waited for.
  */
 import { Worker } from 'node:worker_threads'
-import { textOf } from './failure.js'
+import { textOf } from './errors.js'
 
 /** The built code runs as .js; the source, under a loader that a worker does not always inherit, as .ts. */
 const FROM_SOURCE = import.meta.url.endsWith('.ts')
 
-/** Starts the worker `name` that lies in this room, or beside the file `base`. */
-export function startWorker(name: string, workerData?: unknown, base: string = import.meta.url): Worker {
+/** Starts the worker `name` that lies beside the file with the URL `base`. */
+export function startWorker(name: string, workerData: unknown, base: string): Worker {
   const url = new URL(`./${name}${FROM_SOURCE ? '.ts' : '.js'}`, base)
   const options = { name: `mmsb-${name}`, workerData }
   if (!FROM_SOURCE) return new Worker(url, options)

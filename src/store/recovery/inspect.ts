@@ -3,19 +3,14 @@
  *
  * Invariants: looking changes neither the log nor a checkpoint. Each finding carries a sentence for people.
  */
-import { type CheckpointPlace, checkpointEpochs } from './checkpoint-place.js'
-import { type CheckpointFile, openCheckpointFile, readInfo } from './checkpoint-read.js'
-import { textOf } from './failure.js'
-import { inspectLog, type LogFindings, type LogPlace } from './log.js'
-import type { Placed } from './log-index.js'
-import {
-  type CheckpointState,
-  type Findings,
-  type IndexCondition,
-  type RecoveryRow,
-  rowOf,
-} from './recovery.js'
-import type { Catalog, CatalogFindings, CheckpointInfo } from './types.js'
+
+import { type CheckpointFile, openCheckpointFile, readInfo } from '../checkpoint/file-reader.js'
+import { type CheckpointPlace, checkpointEpochs } from '../checkpoint/folder.js'
+import { inspectLog, type LogFindings, type LogPlace } from '../log/log.js'
+import type { Placed } from '../log/log-index.js'
+import { textOf } from '../os/errors.js'
+import type { Catalog, CatalogFindings, CheckpointInfo } from '../types.js'
+import { type CheckpointState, type Findings, type IndexCondition, type RecoveryRow, rowOf } from './table.js'
 
 export interface StartFindings {
   readonly log: LogFindings

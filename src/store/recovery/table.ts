@@ -1,6 +1,6 @@
 /**
  * What the store does at start, as a table: every combination of what it can find has exactly one row, and a row is one
- * outcome. docs/DURABILITY.md prints this table (a test compares), and a test enumerates every combination.
+ * outcome. docs/internals/DURABILITY.md prints this table (a test compares), and a test enumerates every combination.
  *
  * Invariants: only the first four columns decide. A record that was durable is never given up without being asked: a
  * proof that one is gone (a bad checksum before the tail, an index or checkpoint that knows more epochs than the log)

@@ -5,12 +5,12 @@
  * Invariants: the reader sets the pace, and no more than one piece is held for him; epochs come in order, each once, and the
  * step to live is taken when there is none left, in one go with looking; the event loop is given back every few milliseconds.
  */
-import { STREAM_CATCH_UP_SLICE_MS } from '../limits.js'
-import type { StreamClock } from './clock.js'
-import type { ChangeMessage } from './messages.js'
-import type { Past, Piece } from './past.js'
-import type { Recent } from './recent.js'
-import type { Topic } from './topic.js'
+import { STREAM_CATCH_UP_SLICE_MS } from '../../limits.js'
+import type { StreamClock } from '../clock.js'
+import type { ChangeMessage } from '../messages.js'
+import type { Topic } from '../shared-view.js'
+import type { Recent } from './recent-epochs.js'
+import type { Past, Piece } from './replayed-epochs.js'
 
 /** Epochs without a word to the reader between two looks at the clock. */
 const STEPS_PER_LOOK = 64

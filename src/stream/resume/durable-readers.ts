@@ -4,10 +4,10 @@
  * Invariant: one subscription at a time reads under a name; who comes later takes it over, since a connection that is dead may
  * not know it yet.
  */
-import { MmsbError } from '../errors.js'
-import type { Connection } from './connection.js'
-import type { Subscription } from './subscription.js'
-import type { StreamBus } from './types.js'
+import { MmsbError } from '../../errors.js'
+import type { Connection } from '../connection.js'
+import type { Subscription } from '../subscription.js'
+import type { StreamBus } from '../types.js'
 
 export interface DurableView {
   readonly name: string

@@ -4,11 +4,11 @@
  * Invariants: it holds every epoch after `after` up to `last`, in a bounded number of bytes; of each what changed, and the
  * values where somebody who was there asked for values. Nothing is held while nobody listens to the bus.
  */
-import type { PageChange } from '../engine/types.js'
-import { STREAM_RECENT_EPOCHS, STREAM_RECENT_MAX_BYTES } from '../limits.js'
-import { DTYPE_INFO, type TypedArray } from '../state/dtype.js'
-import { type ChangeMessage, PagePart } from './messages.js'
-import type { Topic } from './topic.js'
+import type { PageChange } from '../../engine/types.js'
+import { STREAM_RECENT_EPOCHS, STREAM_RECENT_MAX_BYTES } from '../../limits.js'
+import { DTYPE_INFO, type TypedArray } from '../../state/dtype.js'
+import { type ChangeMessage, PagePart } from '../messages.js'
+import type { Topic } from '../shared-view.js'
 
 /** What an epoch and a change cost besides values and ranges. */
 const EPOCH_BYTES = 256

@@ -4,12 +4,12 @@
  * Invariants: those who ask for the same share one replay and one encoding; a replay that nobody waits for any more is ended;
  * what is kept to be shared is bounded, and forgotten at the next tick.
  */
-import type { PastEpoch } from '../engine/types.js'
-import { PAST_SHARED_PIECES_MAX } from '../limits.js'
-import type { ChangeMessage } from './messages.js'
-import { inOrder, keptPart } from './recent.js'
-import type { Topic } from './topic.js'
-import type { StreamBus } from './types.js'
+import type { PastEpoch } from '../../engine/types.js'
+import { PAST_SHARED_PIECES_MAX } from '../../limits.js'
+import type { ChangeMessage } from '../messages.js'
+import type { Topic } from '../shared-view.js'
+import type { StreamBus } from '../types.js'
+import { inOrder, keptPart } from './recent-epochs.js'
 
 export interface Piece {
   readonly messages: readonly ChangeMessage[]

@@ -1,20 +1,25 @@
 /** The client's own encoder and decoders say what the server's say, whatever they are given. */
 import fc from 'fast-check'
 import t from 'tap'
-import { MmsbError, SERVER_CODES } from '../../src/client/errors.js'
-import { encodeFrame } from '../../src/client/frame.js'
-import * as clientLimits from '../../src/client/limits.js'
-import { decodeBinary, decodeText, type Message } from '../../src/client/message.js'
-import { transactionText } from '../../src/client/text.js'
-import type { Delta } from '../../src/client/types.js'
-import { DTYPES, fromJson, type TypedArray } from '../../src/client/values.js'
-import { ERRORS, MmsbError as ServerError } from '../../src/errors.js'
-import { ackMessage, messageBody, messageHead, refusalMessage } from '../../src/http/binary.js'
-import * as limits from '../../src/limits.js'
-import { DTYPE_INFO, type Dtype, DTYPES as SERVER_DTYPES } from '../../src/state/dtype.js'
-import { FrameWriter } from '../../src/state/frame-writer.js'
-import { MERGES } from '../../src/state/types.js'
-import { encodeValues, valuesToJson } from '../../src/state/value.js'
+import { encodeFrame } from '../../../src/client/codec/frame.js'
+import { transactionText } from '../../../src/client/codec/json.js'
+import { decodeBinary, decodeText, type Message } from '../../../src/client/codec/message.js'
+import { DTYPES, fromJson, type TypedArray } from '../../../src/client/codec/values.js'
+import { MmsbError, SERVER_CODES } from '../../../src/client/errors.js'
+import * as clientLimits from '../../../src/client/limits.js'
+import type { Delta } from '../../../src/client/types.js'
+import { ERRORS, MmsbError as ServerError } from '../../../src/errors.js'
+import {
+  ackMessage,
+  messageBody,
+  messageHead,
+  refusalMessage,
+} from '../../../src/http/stream/binary-messages.js'
+import * as limits from '../../../src/limits.js'
+import { DTYPE_INFO, type Dtype, DTYPES as SERVER_DTYPES } from '../../../src/state/dtype.js'
+import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { MERGES } from '../../../src/state/types.js'
+import { encodeValues, valuesToJson } from '../../../src/state/value.js'
 import {
   ChangeMessage,
   type DataMode,
@@ -23,7 +28,7 @@ import {
   PagePart,
   SnapshotMessage,
   type StreamMessage,
-} from '../../src/stream/messages.js'
+} from '../../../src/stream/messages.js'
 
 t.test('codes, dtypes and limits are the server’s', async (t) => {
   const statuses = Object.entries(ERRORS).map(([code, { status }]) => [code, status])

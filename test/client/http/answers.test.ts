@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t from 'tap'
-import { type Client, connect } from '../../src/client/node.js'
+import { type Client, connect } from '../../../src/client/node.js'
 
 const CALLS: Readonly<Record<string, (bus: Client) => Promise<unknown>>> = {
   status: (bus) => bus.status(),

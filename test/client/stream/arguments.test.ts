@@ -3,7 +3,7 @@
  * sentence that names the argument, and whatever else is under way goes on.
  */
 import t from 'tap'
-import { code, started } from './started.js'
+import { code, started } from '../started.js'
 
 /** What the types would not let through. */
 const wrong = (value: unknown): never => value as never

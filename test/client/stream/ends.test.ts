@@ -1,17 +1,17 @@
 /** The client's stream where it begins and ends: starts, windows, durable readers, slow ones, silence, refusals, aborts, closes. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { Client } from '../../src/client/client.js'
-import type { SocketLike } from '../../src/client/link.js'
-import { type Change, connect, MmsbError } from '../../src/client/node.js'
-import { matches } from '../../src/client/staging.js'
-import { loopbackGuard } from '../../src/http/guard.js'
-import { bytesOf } from '../../src/http/octets.js'
-import { STREAM_SNAPSHOT_MAX_BYTES } from '../../src/limits.js'
-import type { TypedArray } from '../../src/state/dtype.js'
-import { patternSet } from '../../src/state/pattern.js'
-import { listen, serve } from '../http/helpers.js'
-import { code, makePages, SIZE, started } from './started.js'
+import { Client } from '../../../src/client/client.js'
+import { type Change, connect, MmsbError } from '../../../src/client/node.js'
+import type { SocketLike } from '../../../src/client/stream/connection.js'
+import { matches } from '../../../src/client/stream/large-snapshot.js'
+import { bytesOf } from '../../../src/http/request/octet-stream.js'
+import { loopbackGuard } from '../../../src/http/request/origin-guard.js'
+import { STREAM_SNAPSHOT_MAX_BYTES } from '../../../src/limits.js'
+import type { TypedArray } from '../../../src/state/dtype.js'
+import { patternSet } from '../../../src/state/pattern.js'
+import { listen, serve } from '../../http/helpers.js'
+import { code, makePages, SIZE, started } from '../started.js'
 
 for (const protocol of ['binary', 'json'] as const) {
   t.test(`${protocol}: snapshot first; names alone; ranges; what is wrong is told`, async (t) => {

@@ -4,10 +4,10 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import type { Change } from '../../src/client/node.js'
-import type { Bus } from '../../src/index.js'
-import type { CuttingProxy } from './proxy.js'
-import { code, makePages, SIZE, started } from './started.js'
+import type { Change } from '../../../src/client/node.js'
+import type { Bus } from '../../../src/index.js'
+import type { CuttingProxy } from '../proxy.js'
+import { code, makePages, SIZE, started } from '../started.js'
 
 /** Writes until `signal`, at random places; now and then deletes a page and makes another of its name. */
 async function writeOn(bus: Bus, signal: AbortSignal, pauseMs: number): Promise<void> {

@@ -1,8 +1,8 @@
 /** Writers of one client side by side: they share a connection, and each promise is kept or broken for its own transaction. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import type { Writer } from '../../src/client/node.js'
-import { code, started } from './started.js'
+import type { Writer } from '../../../src/client/node.js'
+import { code, started } from '../started.js'
 
 const WRITES = 900
 const isRefused = (i: number): boolean => i % 7 === 3

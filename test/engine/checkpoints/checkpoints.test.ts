@@ -5,14 +5,14 @@
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { Bus } from '../../src/engine/bus.js'
-import { Snapshot } from '../../src/engine/snapshot.js'
-import type { BusOptions } from '../../src/engine/types.js'
-import { checkpointEpochs, checkpointFolder } from '../../src/store/checkpoint-place.js'
-import { openCheckpointFile } from '../../src/store/checkpoint-read.js'
-import type { CheckpointInfo } from '../../src/store/types.js'
-import { folder } from '../folder.js'
-import { Draw } from './random.js'
+import { Bus } from '../../../src/engine/bus.js'
+import { Snapshot } from '../../../src/engine/checkpoints/snapshot.js'
+import type { BusOptions } from '../../../src/engine/types.js'
+import { openCheckpointFile } from '../../../src/store/checkpoint/file-reader.js'
+import { checkpointEpochs, checkpointFolder } from '../../../src/store/checkpoint/folder.js'
+import type { CheckpointInfo } from '../../../src/store/types.js'
+import { folder } from '../../lib/folder.js'
+import { Draw } from '../property/random.js'
 
 const open = (dataDir: string, options: Partial<BusOptions> = {}): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 2, fsync: 'off', ...options })

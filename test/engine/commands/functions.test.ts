@@ -1,8 +1,8 @@
 /** Functions that users define: one epoch for a change and all that uses it, refusals, restart, checkpoint, replay. */
 
 import t, { type Test } from 'tap'
-import { Bus } from '../../src/engine/bus.js'
-import { folder } from '../folder.js'
+import { Bus } from '../../../src/engine/bus.js'
+import { folder } from '../../lib/folder.js'
 
 async function open(t: Test, dataDir?: string, threads = 1): Promise<Bus> {
   const where = dataDir === undefined ? {} : { dataDir }

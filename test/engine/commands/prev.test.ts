@@ -1,11 +1,11 @@
 /** What pages held in the epoch before: meaning, loops, partial recompute, refusals, restart, checkpoint, replay, what-if. */
 
 import t, { type Test } from 'tap'
-import { Bus } from '../../src/engine/bus.js'
-import type { NamedDefinition } from '../../src/engine/drafts.js'
-import type { PageData } from '../../src/engine/types.js'
-import { folder } from '../folder.js'
-import { Draw } from './random.js'
+import { Bus } from '../../../src/engine/bus.js'
+import type { NamedDefinition } from '../../../src/engine/commands/define-pages.js'
+import type { PageData } from '../../../src/engine/types.js'
+import { folder } from '../../lib/folder.js'
+import { Draw } from '../property/random.js'
 
 async function open(t: Test, dataDir?: string, threads = 1): Promise<Bus> {
   const where = dataDir === undefined ? {} : { dataDir }

@@ -1,16 +1,16 @@
 /** Messages of many frames: each frame is a transaction of its own, answered under its number, as if it had come alone. */
 
 import t, { type Test } from 'tap'
-import { Bus } from '../../src/engine/bus.js'
-import type { Sender } from '../../src/engine/run.js'
-import type { MmsbError } from '../../src/errors.js'
-import { QUEUE_MAX_TRANSACTIONS, RUN_FRAME_MAX_BYTES } from '../../src/limits.js'
-import { FrameWriter, type FrameWriterOptions } from '../../src/state/frame-writer.js'
-import type { DeltaInput } from '../../src/state/types.js'
-import { folder } from '../folder.js'
-import { Scheduler, SIM_DIR, SimCatalog, simWorld } from '../sim/world.js'
-import { SimDisk } from '../store/simdisk.js'
-import { Draw } from './random.js'
+import { Bus } from '../../../src/engine/bus.js'
+import type { Sender } from '../../../src/engine/commit/frame-run.js'
+import type { MmsbError } from '../../../src/errors.js'
+import { QUEUE_MAX_TRANSACTIONS, RUN_FRAME_MAX_BYTES } from '../../../src/limits.js'
+import { FrameWriter, type FrameWriterOptions } from '../../../src/state/frame/writer.js'
+import type { DeltaInput } from '../../../src/state/types.js'
+import { folder } from '../../lib/folder.js'
+import { Scheduler, SIM_DIR, SimCatalog, simWorld } from '../../support/sim-world.js'
+import { SimDisk } from '../../support/simdisk.js'
+import { Draw } from '../property/random.js'
 
 const ELEMENTS = 64
 

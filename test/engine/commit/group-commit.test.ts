@@ -1,7 +1,7 @@
 /** When an epoch waits for the writers of the one before, and for how long. */
 import t from 'tap'
-import { Pace } from '../../src/engine/pace.js'
-import { PACE_PAUSE_MAX_EPOCHS, PACE_WAIT_MAX_MS, PACE_WAIT_OF_APPEND } from '../../src/limits.js'
+import { Pace } from '../../../src/engine/commit/group-commit.js'
+import { PACE_PAUSE_MAX_EPOCHS, PACE_WAIT_MAX_MS, PACE_WAIT_OF_APPEND } from '../../../src/limits.js'
 
 t.test('who writes alone never waits', async (t) => {
   const pace = new Pace()

@@ -3,10 +3,10 @@
  * execution log or kept partial, whatever the graph. Concurrent what-ifs do not see each other.
  */
 import t from 'tap'
-import { Bus } from '../../src/engine/bus.js'
-import { MmsbError } from '../../src/errors.js'
-import type { TypedArray } from '../../src/state/dtype.js'
-import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from './random.js'
+import { Bus } from '../../../src/engine/bus.js'
+import { MmsbError } from '../../../src/errors.js'
+import type { TypedArray } from '../../../src/state/dtype.js'
+import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from '../property/random.js'
 
 const bytesOf = (values: TypedArray): Buffer =>
   Buffer.from(values.buffer, values.byteOffset, values.byteLength)

@@ -4,9 +4,9 @@ import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { Bus } from '../../src/engine/bus.js'
+import { Bus } from '../../../src/engine/bus.js'
 
-const ROOT = new URL('../../', import.meta.url).pathname
+const ROOT = new URL('../../../', import.meta.url).pathname
 const EMULATED = 'build/native/libmmsb_emulated.so'
 const run = promisify(execFile)
 
@@ -22,7 +22,7 @@ interface Outcome {
 async function lose(dir: string, kind: 'durable' | 'memory'): Promise<Outcome> {
   rmSync(join(dir, 'lost'), { force: true })
   const env = { MMSB_LIBRARY: `${ROOT}${EMULATED}`, MMSB_EMULATED_LOST: join(dir, 'lost') }
-  const args = ['--import', 'tsx', 'test/engine/device-loss.ts', dir, kind]
+  const args = ['--import', 'tsx', 'test/engine/history/cpu-failover.ts', dir, kind]
   const { stdout } = await run(process.execPath, args, { cwd: ROOT, env: { ...process.env, ...env } })
   return JSON.parse(stdout) as Outcome
 }

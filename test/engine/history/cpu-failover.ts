@@ -1,14 +1,14 @@
 /**
  * A bus on the emulated device beside one on the CPU, fed the same; in the middle the device fails (MMSB_EMULATED_LOST).
- * Prints what happened, as JSON. Run by device-loss.test.ts, in a process of its own, with the emulated library.
+ * Prints what happened, as JSON. Run by cpu-failover.test.ts, in a process of its own, with the emulated library.
  *
- *   device-loss.ts FOLDER durable|memory
+ *   cpu-failover.ts FOLDER durable|memory
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Bus } from '../../src/engine/bus.js'
-import { MmsbError } from '../../src/errors.js'
-import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from './random.js'
+import { Bus } from '../../../src/engine/bus.js'
+import { MmsbError } from '../../../src/errors.js'
+import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from '../property/random.js'
 
 const [dir, kind] = process.argv.slice(2) as [string, string]
 const notices: string[] = []

@@ -3,12 +3,12 @@
  * forwards, backwards and at random, while writes go on.
  */
 import t from 'tap'
-import { Bus } from '../../src/engine/bus.js'
-import type { PageData } from '../../src/engine/types.js'
-import { MmsbError } from '../../src/errors.js'
-import type { TypedArray } from '../../src/state/dtype.js'
-import { folder } from '../folder.js'
-import { Draw, drawDelta, drawDerivation, type PageSketch } from './random.js'
+import { Bus } from '../../../src/engine/bus.js'
+import type { PageData } from '../../../src/engine/types.js'
+import { MmsbError } from '../../../src/errors.js'
+import type { TypedArray } from '../../../src/state/dtype.js'
+import { folder } from '../../lib/folder.js'
+import { Draw, drawDelta, drawDerivation, type PageSketch } from '../property/random.js'
 
 const open = (dataDir: string): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off' })

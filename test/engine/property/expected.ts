@@ -3,8 +3,8 @@
  * the epoch before and functions that users define are written out first, so that a definition is one of the catalogue
  * over plain pages; the same definitions let a bus compute everything from scratch.
  */
-import type { Derivation } from '../../src/state/types.js'
-import { isExact, isNear, type ReferencePage, referenceEval, sameElement } from '../reference/ops.js'
+import type { Derivation } from '../../../src/state/types.js'
+import { isExact, isNear, type ReferencePage, referenceEval, sameElement } from '../../reference/ops.js'
 import type { PageSketch } from './random.js'
 
 export interface FunctionSketch {

@@ -3,9 +3,9 @@
  * itself, the reported ranges are exactly what differs, the log says what ran and how much of it, whatever the number of threads.
  */
 import t from 'tap'
-import { Bus } from '../../src/engine/bus.js'
-import type { Dtype, TypedArray } from '../../src/state/dtype.js'
-import type { Derivation } from '../../src/state/types.js'
+import { Bus } from '../../../src/engine/bus.js'
+import type { Dtype, TypedArray } from '../../../src/state/dtype.js'
+import type { Derivation } from '../../../src/state/types.js'
 import { Draw } from './random.js'
 
 /** Elements of a page: some tiles and a rest. */

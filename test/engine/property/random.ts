@@ -3,8 +3,8 @@
  * seed, so a failure can be run again.
  */
 
-import { DTYPE_INFO, DTYPES, type Dtype, type TypedArray } from '../../src/state/dtype.js'
-import type { DeltaInput, Derivation, Merge } from '../../src/state/types.js'
+import { DTYPE_INFO, DTYPES, type Dtype, type TypedArray } from '../../../src/state/dtype.js'
+import type { DeltaInput, Derivation, Merge } from '../../../src/state/types.js'
 
 export interface PageSketch {
   readonly name: string

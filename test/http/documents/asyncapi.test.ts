@@ -1,10 +1,10 @@
 /** The AsyncAPI document is whole, and says what the stream takes and sends. */
 import t from 'tap'
 import type { TSchema } from 'typebox'
-import { compileCheck } from '../../src/http/validation.js'
-import { jsonHead, jsonTail } from '../../src/stream/messages.js'
-import { Client } from '../stream/helpers.js'
-import { isProblem, listen, serve } from './helpers.js'
+import { compileCheck } from '../../../src/http/request/validation.js'
+import { jsonHead, jsonTail } from '../../../src/stream/messages.js'
+import { Client } from '../../stream/helpers.js'
+import { isProblem, listen, serve } from '../helpers.js'
 
 interface Document {
   readonly asyncapi: string

@@ -1,5 +1,5 @@
 /** The routes, flags and bytes that documents name are those the code has. */
-import { readdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import {
   STREAM_BYTES_IN_FLIGHT_MAX,
@@ -7,16 +7,15 @@ import {
   STREAM_QUEUE_MAX_BYTES,
   STREAM_SUBSCRIPTIONS_MAX,
   STREAM_TRANSACTIONS_IN_FLIGHT_MAX,
-} from '../../src/limits.js'
-import { Process } from '../cli/process.js'
-import { Client } from '../stream/helpers.js'
-import { listen, serve } from './helpers.js'
+} from '../../../src/limits.js'
+import { Process } from '../../cli/process.js'
+import { documentPaths } from '../../docs/markdown.js'
+import { Client } from '../../stream/helpers.js'
+import { listen, serve } from '../helpers.js'
 
-const ROOT = new URL('../../', import.meta.url)
+const ROOT = new URL('../../../', import.meta.url)
 const read = (path: string): string => readFileSync(new URL(path, ROOT), 'utf8')
-const DOCUMENTS = ['README.md', ...readdirSync(new URL('docs', ROOT)).map((name) => `docs/${name}`)].filter(
-  (name) => name.endsWith('.md'),
-)
+const DOCUMENTS = ['README.md', ...documentPaths()]
 
 t.test('every route a document names is there', async (t) => {
   const { call } = await serve(t)
@@ -54,8 +53,8 @@ t.test('every flag of `mmsb serve` a document names is there', async (t) => {
   }
 })
 
-t.test('docs/STREAM.md: its example is taken, its limits are those of the code', async (t) => {
-  const text = read('docs/STREAM.md')
+t.test('docs/guide/STREAM.md: its example is taken, its limits are those of the code', async (t) => {
+  const text = read('docs/guide/STREAM.md')
   const served = await serve(t)
   const { port } = await listen(served)
   await served.bus.create('map', { dtype: 'f32', shape: [2048, 2048] })

@@ -1,8 +1,8 @@
 /** The OpenAPI document is valid as far as can be told without the net, whole, and what the server does. */
 import { readFileSync } from 'node:fs'
 import t from 'tap'
-import { ERRORS } from '../../src/errors.js'
-import { serve } from './helpers.js'
+import { ERRORS } from '../../../src/errors.js'
+import { serve } from '../helpers.js'
 
 interface Operation {
   readonly summary?: string
@@ -157,6 +157,6 @@ t.test('its pages and their scripts come from this server alone', async (t) => {
 
 t.test('package.json and the document agree on the version', async (t) => {
   const { body } = await document(t)
-  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
+  const manifest = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'))
   t.equal((body.info as { version: string }).version, manifest.version)
 })

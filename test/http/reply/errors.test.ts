@@ -1,10 +1,10 @@
 /** Every error code of the table, provoked over HTTP by what a user could do; and that none gives away more than it should. */
 import { connect } from 'node:net'
 import t from 'tap'
-import { ERRORS, type ErrorCode } from '../../src/errors.js'
-import { HTTP_BODY_MAX_BYTES, QUEUE_MAX_BYTES } from '../../src/limits.js'
-import { Process } from '../cli/process.js'
-import { type Answer, isProblem, listen, type Served, SOURCE, serve } from './helpers.js'
+import { ERRORS, type ErrorCode } from '../../../src/errors.js'
+import { HTTP_BODY_MAX_BYTES, QUEUE_MAX_BYTES } from '../../../src/limits.js'
+import { Process } from '../../cli/process.js'
+import { type Answer, isProblem, listen, type Served, SOURCE, serve } from '../helpers.js'
 
 type Test = Parameters<typeof serve>[0]
 

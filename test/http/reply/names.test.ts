@@ -1,7 +1,7 @@
 /** Names that mean something to JavaScript are names like any other. */
 import t from 'tap'
-import { Client } from '../stream/helpers.js'
-import { listen, serve } from './helpers.js'
+import { Client } from '../../stream/helpers.js'
+import { listen, serve } from '../helpers.js'
 
 t.test('pages named as members of Object', async (t) => {
   const served = await serve(t)

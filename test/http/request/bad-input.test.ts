@@ -8,10 +8,10 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
-import type { ErrorCode } from '../../src/errors.js'
-import { DTYPES } from '../../src/state/dtype.js'
-import { Client } from '../stream/helpers.js'
-import { listen, type Method, type Served, serve } from './helpers.js'
+import type { ErrorCode } from '../../../src/errors.js'
+import { DTYPES } from '../../../src/state/dtype.js'
+import { Client } from '../../stream/helpers.js'
+import { listen, type Method, type Served, serve } from '../helpers.js'
 
 type Test = Parameters<typeof serve>[0]
 

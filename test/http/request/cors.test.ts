@@ -1,7 +1,7 @@
 /** Web pages of other origins: those named at start get everything a browser asks for, others nothing. */
 import t from 'tap'
-import { originsOf } from '../../src/cli/flags.js'
-import { type Answer, isProblem, SOURCE, serve } from './helpers.js'
+import { originsOf } from '../../../src/cli/flags.js'
+import { type Answer, isProblem, SOURCE, serve } from '../helpers.js'
 
 const PAGE = 'http://localhost:5173'
 const OTHER = 'http://localhost:5174'

@@ -7,7 +7,7 @@ import {
   expectedVersion,
   isNotModified,
   preferredType,
-} from '../../src/http/negotiate.js'
+} from '../../../src/http/request/negotiate.js'
 
 const OFFERED = ['application/octet-stream', 'application/json'] as const
 

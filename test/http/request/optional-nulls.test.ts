@@ -2,9 +2,9 @@
 import t from 'tap'
 import type { TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
-import { FrameWriter } from '../../src/state/frame-writer.js'
-import { Client } from '../stream/helpers.js'
-import { isProblem, listen, type Served, SOURCE, serve } from './helpers.js'
+import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { Client } from '../../stream/helpers.js'
+import { isProblem, listen, type Served, SOURCE, serve } from '../helpers.js'
 
 type Test = Parameters<typeof serve>[0]
 

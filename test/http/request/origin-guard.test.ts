@@ -1,6 +1,6 @@
 /** Only programs on this machine, and no page of another site, may speak to a server without authentication. */
 import t from 'tap'
-import { isLoopback, loopbackGuard, openGuard } from '../../src/http/guard.js'
+import { isLoopback, loopbackGuard, openGuard } from '../../../src/http/request/origin-guard.js'
 
 t.test('loopback addresses', async (t) => {
   for (const host of ['127.0.0.1', '127.1.2.3', 'localhost', 'LOCALHOST', '::1', '[::1]'])

@@ -1,11 +1,11 @@
 /** The stream as server-sent events. */
 import { type ClientRequest, type IncomingMessage, request } from 'node:http'
 import t from 'tap'
-import type { BusOptions } from '../../src/engine/types.js'
-import { hubOf } from '../../src/stream/hub.js'
-import { folder } from '../folder.js'
-import { Mirror } from '../stream/helpers.js'
-import { isProblem, listen, type Served, serve } from './helpers.js'
+import type { BusOptions } from '../../../src/engine/types.js'
+import { hubOf } from '../../../src/stream/hub.js'
+import { folder } from '../../lib/folder.js'
+import { Mirror } from '../../stream/helpers.js'
+import { isProblem, listen, type Served, serve } from '../helpers.js'
 
 type Test = Parameters<typeof serve>[0]
 

@@ -1,6 +1,6 @@
 /** Functions, pages that read the past, pages created together and ticks, over HTTP. */
 import t from 'tap'
-import { isProblem, serve } from './helpers.js'
+import { isProblem, serve } from '../helpers.js'
 
 const LOGISTIC = { params: ['x', 'k'], expr: '1/(1+exp(-k*x))' }
 

@@ -1,6 +1,6 @@
 /** Creating, listing, describing and deleting pages over HTTP. */
 import t from 'tap'
-import { isProblem, SOURCE, serve } from './helpers.js'
+import { isProblem, SOURCE, serve } from '../helpers.js'
 
 t.test('a source page: 201, 200 for the same, 409 for another', async (t) => {
   const { call } = await serve(t)

@@ -1,6 +1,6 @@
 /** Graph, status, statistics, checkpoints, health, metrics. */
 import t from 'tap'
-import { isProblem, SOURCE, serve } from './helpers.js'
+import { isProblem, SOURCE, serve } from '../helpers.js'
 
 t.test('the graph: JSON, dot, mermaid', async (t) => {
   const { call } = await serve(t)

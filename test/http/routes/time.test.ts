@@ -1,7 +1,7 @@
 /** The past, differences, verification and what-if over HTTP, as the public surface prints them. */
 import t, { type Test } from 'tap'
-import { folder } from '../folder.js'
-import { isProblem, listen, type Served, serve } from './helpers.js'
+import { folder } from '../../lib/folder.js'
+import { isProblem, listen, type Served, serve } from '../helpers.js'
 
 async function durable(t: Test): Promise<Served> {
   const dataDir = folder(t)

@@ -1,6 +1,6 @@
 /** Several deltas in one transaction over HTTP. */
 import t from 'tap'
-import { isProblem, type Served, serve } from './helpers.js'
+import { isProblem, type Served, serve } from '../helpers.js'
 
 async function withPages(t: Parameters<typeof serve>[0]): Promise<Served> {
   const served = await serve(t)

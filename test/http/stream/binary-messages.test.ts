@@ -1,19 +1,19 @@
-/** Subprotocol mmsb.v1.bin over a real WebSocket: the same stream as JSON, in the bytes of docs/FORMAT.md. */
+/** Subprotocol mmsb.v1.bin over a real WebSocket: the same stream as JSON, in the bytes of docs/internals/FORMAT.md. */
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t from 'tap'
 import { WebSocket } from 'ws'
-import type { PageChange } from '../../src/engine/types.js'
-import { MmsbError } from '../../src/errors.js'
-import { ackMessage } from '../../src/http/binary.js'
-import { jsonFrame, streamFrame } from '../../src/http/ws-frames.js'
-import { FrameWriter } from '../../src/state/frame-writer.js'
-import { valuesToJson } from '../../src/state/value.js'
-import { ChangeMessage, PagePart } from '../../src/stream/messages.js'
-import { Draw } from '../engine/random.js'
-import { type BinaryMessage, decodeMessages } from '../stream/binary.js'
-import { Client, type Message } from '../stream/helpers.js'
-import { listen, type Served, serve } from './helpers.js'
+import type { PageChange } from '../../../src/engine/types.js'
+import { MmsbError } from '../../../src/errors.js'
+import { ackMessage } from '../../../src/http/stream/binary-messages.js'
+import { jsonFrame, streamFrame } from '../../../src/http/stream/ws-frames.js'
+import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { valuesToJson } from '../../../src/state/value.js'
+import { ChangeMessage, PagePart } from '../../../src/stream/messages.js'
+import { Draw } from '../../engine/property/random.js'
+import { type BinaryMessage, decodeMessages } from '../../stream/binary.js'
+import { Client, type Message } from '../../stream/helpers.js'
+import { listen, type Served, serve } from '../helpers.js'
 
 type Test = Parameters<typeof serve>[0]
 
@@ -48,9 +48,9 @@ function frameOf(pageId: number, values: number[], expectVersion?: number): Buff
   return Buffer.from(writer.finish())
 }
 
-/** The bytes of the hex example that follows `title` in docs/FORMAT.md. */
+/** The bytes of the hex example that follows `title` in docs/internals/FORMAT.md. */
 function example(title: string): Buffer {
-  const text = readFileSync(new URL('../../docs/FORMAT.md', import.meta.url), 'utf8')
+  const text = readFileSync(new URL('../../../docs/internals/FORMAT.md', import.meta.url), 'utf8')
   const block = text.slice(text.indexOf(title)).split('```')[1] ?? ''
   const lines = block.split('\n').flatMap((line) => /^(?:[0-9a-f]{2} +){8}/.exec(line) ?? [])
   return Buffer.from(lines.join('').replaceAll(' ', ''), 'hex')
@@ -61,7 +61,7 @@ const partOf = (change: Partial<PageChange>, values: Int32Array): PagePart => {
   return new PagePart({ ...whole, ranges: Uint32Array.of(1, 2), ...change }, () => values)
 }
 
-t.test('the examples of docs/FORMAT.md', async (t) => {
+t.test('the examples of docs/internals/FORMAT.md', async (t) => {
   const acks = example('The third, fourth and sixth frame')
   t.same(ackMessage(rangesOf(3, 4, 6), 7), acks)
   t.same(decodeMessages(acks), [

@@ -3,10 +3,10 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
-import { Divider } from '../../src/http/small-messages.js'
-import { FrameWriter } from '../../src/state/frame-writer.js'
-import { decodeMessages } from '../stream/binary.js'
-import { listen, serve } from './helpers.js'
+import { Divider } from '../../../src/http/stream/fast-receiver.js'
+import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { decodeMessages } from '../../stream/binary.js'
+import { listen, serve } from '../helpers.js'
 
 const [CONTINUATION, TEXT, BINARY, CLOSE, PING] = [0, 1, 2, 8, 9]
 const FIN = 0x80

@@ -4,19 +4,19 @@ import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { WebSocket } from 'ws'
-import { REAL_WORLD } from '../../src/engine/world.js'
+import { REAL_WORLD } from '../../../src/engine/host.js'
 import {
   STREAM_BYTES_IN_FLIGHT_MAX,
   STREAM_MESSAGE_MAX_BYTES,
   STREAM_QUEUE_MAX_BYTES,
   STREAM_SUBSCRIPTIONS_MAX,
-} from '../../src/limits.js'
-import { FrameWriter } from '../../src/state/frame-writer.js'
-import { realIo, type StoreIo } from '../../src/store/io.js'
-import { folder } from '../folder.js'
-import { decodeMessages } from '../stream/binary.js'
-import { Client } from '../stream/helpers.js'
-import { listen, serve } from './helpers.js'
+} from '../../../src/limits.js'
+import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { realIo, type StoreIo } from '../../../src/store/os/disk.js'
+import { folder } from '../../lib/folder.js'
+import { decodeMessages } from '../../stream/binary.js'
+import { Client } from '../../stream/helpers.js'
+import { listen, serve } from '../helpers.js'
 
 const MiB = 1024 ** 2
 

@@ -1,8 +1,8 @@
 /** A reader that stops reading: bounded memory, the others unaffected, and a way to go on. */
 import t from 'tap'
-import { STREAM_QUEUE_MAX_BYTES, STREAM_RECENT_MAX_BYTES } from '../../src/limits.js'
-import { Client, Mirror } from '../stream/helpers.js'
-import { listen, serve } from './helpers.js'
+import { STREAM_QUEUE_MAX_BYTES, STREAM_RECENT_MAX_BYTES } from '../../../src/limits.js'
+import { Client, Mirror } from '../../stream/helpers.js'
+import { listen, serve } from '../helpers.js'
 
 const ELEMENTS = 64 * 1024
 /** Enough to fill the sockets' own buffers and the queue several times over. */

@@ -6,9 +6,9 @@ import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { performance } from 'node:perf_hooks'
 import t from 'tap'
-import { STREAM_QUEUE_MAX_BYTES } from '../../src/limits.js'
-import { call, serve } from '../cli/process.js'
-import { Client } from '../stream/helpers.js'
+import { STREAM_QUEUE_MAX_BYTES } from '../../../src/limits.js'
+import { call, serve } from '../../cli/process.js'
+import { Client } from '../../stream/helpers.js'
 
 const SECONDS = Number(process.env.MMSB_STALL_SECONDS ?? 6)
 const WRITES_PER_SECOND = 60

@@ -4,9 +4,9 @@ import { request } from 'node:http'
 import fc from 'fast-check'
 import t from 'tap'
 import { WebSocket } from 'ws'
-import { STREAM_MESSAGE_MAX_BYTES, STREAM_SUBSCRIPTIONS_MAX } from '../../src/limits.js'
-import { Client, Mirror } from '../stream/helpers.js'
-import { listen, type Served, serve } from './helpers.js'
+import { STREAM_MESSAGE_MAX_BYTES, STREAM_SUBSCRIPTIONS_MAX } from '../../../src/limits.js'
+import { Client, Mirror } from '../../stream/helpers.js'
+import { listen, type Served, serve } from '../helpers.js'
 
 type Test = Parameters<typeof serve>[0]
 

@@ -1,10 +1,14 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { MmsbError } from '../../src/errors.js'
-import { checkInputName, compileExpression, type ExpressionInput } from '../../src/kernels/expression.js'
-import { encodeIr, printIr } from '../../src/kernels/ir.js'
-import { promoteDtypes } from '../../src/kernels/promotion.js'
-import { DTYPES, type Dtype } from '../../src/state/dtype.js'
+import { MmsbError } from '../../../src/errors.js'
+import {
+  checkInputName,
+  compileExpression,
+  type ExpressionInput,
+} from '../../../src/kernels/expression/compile.js'
+import { encodeIr, printIr } from '../../../src/kernels/expression/ir.js'
+import { promoteDtypes } from '../../../src/kernels/promotion.js'
+import { DTYPES, type Dtype } from '../../../src/state/dtype.js'
 
 /** One input of each dtype, by the dtype's name and an underscore. */
 const INPUTS: ExpressionInput[] = DTYPES.map((dtype) => ({ name: `${dtype}_`, dtype }))

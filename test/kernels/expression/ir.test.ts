@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t from 'tap'
-import { MmsbError } from '../../src/errors.js'
-import { native } from '../../src/ffi/library.js'
-import { compileExpression } from '../../src/kernels/expression.js'
+import { MmsbError } from '../../../src/errors.js'
+import { native } from '../../../src/ffi/library.js'
+import { compileExpression } from '../../../src/kernels/expression/compile.js'
 import {
   decodeIr,
   encodeIr,
@@ -13,9 +13,9 @@ import {
   isInDomain,
   printIr,
   valueDtype,
-} from '../../src/kernels/ir.js'
-import { IR_MAX_INSTRUCTIONS } from '../../src/limits.js'
-import { DTYPES, type Dtype } from '../../src/state/dtype.js'
+} from '../../../src/kernels/expression/ir.js'
+import { IR_MAX_INSTRUCTIONS } from '../../../src/limits.js'
+import { DTYPES, type Dtype } from '../../../src/state/dtype.js'
 
 const refusal = (run: () => unknown): string => {
   try {
@@ -29,10 +29,10 @@ const refusal = (run: () => unknown): string => {
 
 const codes = Object.fromEntries(Object.entries(IR_OPS).map(([name, { code }]) => [name, code]))
 
-t.test('opcodes are those of the native library and of docs/FORMAT.md', async (t) => {
+t.test('opcodes are those of the native library and of docs/internals/FORMAT.md', async (t) => {
   const { ir } = JSON.parse(native().mmsb_catalogue()) as { ir: Record<string, number> }
   t.same(ir, codes)
-  const text = readFileSync(new URL('../../docs/FORMAT.md', import.meta.url), 'utf8')
+  const text = readFileSync(new URL('../../../docs/internals/FORMAT.md', import.meta.url), 'utf8')
   const table = text.slice(text.indexOf('| code | op | code | op |')).split('\n\n')[0]!
   const documented = [...table.matchAll(/\| (\d+) \| ([a-z0-9]+)/g)].map(([, code, name]) => [
     name,

@@ -1,10 +1,10 @@
 /** Random expressions: what the native library computes for the compiled program equals a plain reading of the text. */
 import fc from 'fast-check'
 import t from 'tap'
-import { MmsbError } from '../../src/errors.js'
-import { DTYPE_INFO, DTYPES, type Dtype } from '../../src/state/dtype.js'
-import { isNear, referenceEval, sameElement } from '../reference/ops.js'
-import { NativeRunner, type TestPage } from './native.js'
+import { MmsbError } from '../../../src/errors.js'
+import { DTYPE_INFO, DTYPES, type Dtype } from '../../../src/state/dtype.js'
+import { isNear, referenceEval, sameElement } from '../../reference/ops.js'
+import { NativeRunner, type TestPage } from '../native.js'
 
 const COUNT = 37 // a whole vector or two, and a rest
 

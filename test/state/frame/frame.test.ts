@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
-import { MmsbError } from '../../src/errors.js'
-import { FRAME_MAX_BYTES, FRAME_MAX_COMMANDS, PAGE_ID_UNASSIGNED } from '../../src/limits.js'
-import { decodeDeltaForJson, validateDelta } from '../../src/state/delta.js'
-import { DTYPE_INFO, DTYPES, type Dtype } from '../../src/state/dtype.js'
+import { MmsbError } from '../../../src/errors.js'
+import { FRAME_MAX_BYTES, FRAME_MAX_COMMANDS, PAGE_ID_UNASSIGNED } from '../../../src/limits.js'
+import { decodeDeltaForJson, validateDelta } from '../../../src/state/delta.js'
+import { DTYPE_INFO, DTYPES, type Dtype } from '../../../src/state/dtype.js'
 import {
   COMMAND_CREATE_PAGE,
   COMMAND_DELTA,
@@ -16,10 +16,10 @@ import {
   type Frame,
   patchPageId,
   splitFrames,
-} from '../../src/state/frame.js'
-import { FrameWriter } from '../../src/state/frame-writer.js'
-import { type DeltaInput, MERGES } from '../../src/state/types.js'
-import { encodeValues } from '../../src/state/value.js'
+} from '../../../src/state/frame/reader.js'
+import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { type DeltaInput, MERGES } from '../../../src/state/types.js'
+import { encodeValues } from '../../../src/state/value.js'
 
 const refusal = (run: () => unknown): string => {
   try {
@@ -56,8 +56,8 @@ function writesOf(delta: DeltaCommand): [number, unknown][] {
   return set.map((element, i) => [element + (json.offset ?? 0), json.values[i]])
 }
 
-t.test('the example of docs/FORMAT.md is what the writer makes and the reader reads', async (t) => {
-  const text = readFileSync(new URL('../../docs/FORMAT.md', import.meta.url), 'utf8')
+t.test('the example of docs/internals/FORMAT.md is what the writer makes and the reader reads', async (t) => {
+  const text = readFileSync(new URL('../../../docs/internals/FORMAT.md', import.meta.url), 'utf8')
   const block = /### Example\n[\s\S]*?```hex\n([\s\S]*?)```/.exec(text)?.[1] ?? ''
   const hex = block
     .split('\n')

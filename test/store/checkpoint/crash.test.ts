@@ -4,16 +4,16 @@
  * every chunk, and the log reaches from it to the newest epoch.
  */
 import t, { type Test } from 'tap'
-import { collectFiles } from '../../src/store/checkpoint-collect.js'
-import { checkpointName } from '../../src/store/checkpoint-format.js'
-import { checkpointEpochs } from '../../src/store/checkpoint-place.js'
-import { openCheckpointFile } from '../../src/store/checkpoint-read.js'
-import { CheckpointTasks } from '../../src/store/checkpoint-tasks.js'
-import { Store } from '../../src/store/store.js'
-import type { CheckpointSource } from '../../src/store/types.js'
-import { SIM_DIR, SimCatalog, simPlace } from '../sim/world.js'
-import { appendAll, crc32c, framesOf } from './helpers.js'
-import { type CrashPolicy, SimDisk, type SimDiskOptions } from './simdisk.js'
+import { collectFiles } from '../../../src/store/checkpoint/collect.js'
+import { openCheckpointFile } from '../../../src/store/checkpoint/file-reader.js'
+import { checkpointEpochs } from '../../../src/store/checkpoint/folder.js'
+import { checkpointName } from '../../../src/store/checkpoint/format.js'
+import { CheckpointTasks } from '../../../src/store/checkpoint/tasks.js'
+import { Store } from '../../../src/store/store.js'
+import type { CheckpointSource } from '../../../src/store/types.js'
+import { SIM_DIR, SimCatalog, simPlace } from '../../support/sim-world.js'
+import { type CrashPolicy, SimDisk, type SimDiskOptions } from '../../support/simdisk.js'
+import { appendAll, crc32c, framesOf } from '../helpers.js'
 
 const CHUNK = 64 * 1024
 const CHUNKS = 12

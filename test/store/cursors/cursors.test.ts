@@ -3,9 +3,9 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
-import { CURSORS_NAME, CursorDb, type CursorRow } from '../../src/store/cursor-db.js'
-import { smallVolume } from '../cli/volume.js'
-import { folder } from '../folder.js'
+import { CURSORS_NAME, CursorDb, type CursorRow } from '../../../src/store/cursors/cursor-db.js'
+import { smallVolume } from '../../cli/volume.js'
+import { folder } from '../../lib/folder.js'
 
 const ROW: CursorRow = { name: 'reader', epoch: 7, definition: '{}', createdMs: 1, seenMs: 2 }
 

@@ -3,9 +3,9 @@
  * to complete every third append synchronously.
  */
 import fs from 'node:fs'
-import { Store } from '../../src/store/store.js'
-import type { FsyncPolicy } from '../../src/store/types.js'
-import { crc32c, recordOf } from './helpers.js'
+import { Store } from '../../../src/store/store.js'
+import type { FsyncPolicy } from '../../../src/store/types.js'
+import { crc32c, recordOf } from '../helpers.js'
 
 const [dir, fsync = 'always', sync = ''] = process.argv.slice(2)
 if (dir === undefined) throw new Error('a folder must be named')

@@ -4,10 +4,10 @@
  * half there, and the log goes on.
  */
 import t, { type Test } from 'tap'
-import { Store } from '../../src/store/store.js'
-import type { FsyncPolicy } from '../../src/store/types.js'
-import { crc32c, noCatalog, plain, recordOf } from './helpers.js'
-import { type CrashPolicy, SimDisk, type SimDiskOptions } from './simdisk.js'
+import { Store } from '../../../src/store/store.js'
+import type { FsyncPolicy } from '../../../src/store/types.js'
+import { type CrashPolicy, SimDisk, type SimDiskOptions } from '../../support/simdisk.js'
+import { crc32c, noCatalog, plain, recordOf } from '../helpers.js'
 
 const DIR = '/sim'
 const POLICIES: readonly CrashPolicy[] = ['keep', 'drop', { seed: 1 }, { seed: 2 }, { seed: 3 }]

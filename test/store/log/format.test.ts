@@ -1,4 +1,4 @@
-/** docs/FORMAT.md, "Log": the record it prints is the one this code writes and reads. */
+/** docs/internals/FORMAT.md, "Log": the record it prints is the one this code writes and reads. */
 import fs from 'node:fs'
 import t from 'tap'
 import {
@@ -12,8 +12,8 @@ import {
   recordSound,
   type SegmentHeader,
   viewOf,
-} from '../../src/store/record.js'
-import { crc32c, plain } from './helpers.js'
+} from '../../../src/store/log/record.js'
+import { crc32c, plain } from '../helpers.js'
 
 const SEGMENT: SegmentHeader = {
   busId: '00112233445566778899aabbccddeeff',
@@ -33,7 +33,7 @@ const RECORD = {
 }
 
 function documented(): Uint8Array {
-  const text = fs.readFileSync(new URL('../../docs/FORMAT.md', import.meta.url), 'utf8')
+  const text = fs.readFileSync(new URL('../../../docs/internals/FORMAT.md', import.meta.url), 'utf8')
   const section = text.slice(text.indexOf('\n## Log\n'), text.indexOf('\n## Catalog\n'))
   const hex = /```hex\n([^`]+)```/.exec(section)?.[1] ?? ''
   return Uint8Array.from(Buffer.from(hex.replaceAll(/\s/g, ''), 'hex'))

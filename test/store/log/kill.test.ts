@@ -3,10 +3,10 @@ import { spawn } from 'node:child_process'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { epochsIn, epochsTo, openStore, plain, recordOf, scratch } from './helpers.js'
+import { epochsIn, epochsTo, openStore, plain, recordOf, scratch } from '../helpers.js'
 
 const APPENDER = fileURLToPath(new URL('./appender.ts', import.meta.url))
-const ROOT = path.resolve(APPENDER, '../../..')
+const ROOT = path.resolve(APPENDER, '../../../..')
 
 /** Runs the appender until it has acknowledged some epochs, kills it, and returns the last acknowledged. */
 function killAfter(

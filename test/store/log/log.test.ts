@@ -2,7 +2,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { appendAll, epochsIn, openStore, plain, recordOf, scratch } from './helpers.js'
+import { appendAll, epochsIn, openStore, plain, recordOf, scratch } from '../helpers.js'
 
 t.test('records come back as they were given, by iteration, by range and after reopening', async (t) => {
   const dir = scratch()

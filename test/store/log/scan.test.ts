@@ -1,13 +1,13 @@
 /** Records checked a window at a time are those checked one by one, whatever is wrong, and the scan ends at the same place. */
 import t from 'tap'
-import { crc32c as native } from '../../src/ffi/library.js'
-import { RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../src/limits.js'
-import { decodeSegmentHeader } from '../../src/store/record.js'
-import { SegmentScanner } from '../../src/store/segment.js'
-import { segmentName } from '../../src/store/tail.js'
-import type { Crc32c } from '../../src/store/types.js'
-import { appendAll, crc32c, openStore, plain } from './helpers.js'
-import { SimDisk } from './simdisk.js'
+import { crc32c as native } from '../../../src/ffi/library.js'
+import { RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../../src/limits.js'
+import { decodeSegmentHeader } from '../../../src/store/log/record.js'
+import { SegmentScanner } from '../../../src/store/log/segment-reader.js'
+import { segmentName } from '../../../src/store/log/segment-writer.js'
+import type { Crc32c } from '../../../src/store/types.js'
+import { SimDisk } from '../../support/simdisk.js'
+import { appendAll, crc32c, openStore, plain } from '../helpers.js'
 
 const DIR = '/sim'
 const FILE = `${DIR}/log/${segmentName(1)}`

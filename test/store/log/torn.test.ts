@@ -1,10 +1,10 @@
 /** The log cut at every byte, and every byte of it flipped: a torn tail is cut, damage is refused and named. */
 import t from 'tap'
-import { RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../src/limits.js'
-import { recordBytes } from '../../src/store/record.js'
-import { segmentName } from '../../src/store/tail.js'
-import { appendAll, epochsIn, epochsTo, openStore, plain, recordOf } from './helpers.js'
-import { SimDisk } from './simdisk.js'
+import { RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../../src/limits.js'
+import { recordBytes } from '../../../src/store/log/record.js'
+import { segmentName } from '../../../src/store/log/segment-writer.js'
+import { SimDisk } from '../../support/simdisk.js'
+import { appendAll, epochsIn, epochsTo, openStore, plain, recordOf } from '../helpers.js'
 
 const DIR = '/sim'
 const FILE = `${DIR}/log/${segmentName(1)}`

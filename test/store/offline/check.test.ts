@@ -6,12 +6,12 @@ import fs from 'node:fs'
 import path from 'node:path'
 import Database from 'better-sqlite3'
 import t, { type Test } from 'tap'
-import { Bus } from '../../src/engine/bus.js'
-import { verifyFolder } from '../../src/engine/verify-folder.js'
-import { type CheckReport, checkFolder } from '../../src/store/check.js'
-import { realIo } from '../../src/store/io.js'
-import { repairLog } from '../../src/store/repair.js'
-import { crc32c, scratch } from './helpers.js'
+import { Bus } from '../../../src/engine/bus.js'
+import { verifyFolder } from '../../../src/engine/history/verify-folder.js'
+import { type CheckReport, checkFolder } from '../../../src/store/offline/check.js'
+import { repairLog } from '../../../src/store/offline/repair.js'
+import { realIo } from '../../../src/store/os/disk.js'
+import { crc32c, scratch } from '../helpers.js'
 
 interface Sample {
   readonly dir: string

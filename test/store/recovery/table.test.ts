@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import t, { type Test } from 'tap'
-import { checkpointName } from '../../src/store/checkpoint-format.js'
+import { checkpointName } from '../../../src/store/checkpoint/format.js'
 import {
   BODY_STATES,
   CHECKPOINT_STATES,
@@ -13,9 +13,9 @@ import {
   RECOVERY_TABLE,
   rowOf,
   TAIL_STATES,
-} from '../../src/store/recovery.js'
-import type { Store } from '../../src/store/store.js'
-import { appendAll, epochsIn, epochsTo, framesOf, openStore, recordOf, scratch } from './helpers.js'
+} from '../../../src/store/recovery/table.js'
+import type { Store } from '../../../src/store/store.js'
+import { appendAll, epochsIn, epochsTo, framesOf, openStore, recordOf, scratch } from '../helpers.js'
 
 function everyCombination(): Findings[] {
   const all: Findings[] = []
@@ -43,8 +43,8 @@ t.test('every combination has exactly one row, and every row is needed', async (
   t.same([...used].sort(), RECOVERY_TABLE.map((r) => r.row).sort())
 })
 
-t.test('docs/DURABILITY.md prints this table', async (t) => {
-  const text = fs.readFileSync(new URL('../../docs/DURABILITY.md', import.meta.url), 'utf8')
+t.test('docs/internals/DURABILITY.md prints this table', async (t) => {
+  const text = fs.readFileSync(new URL('../../../docs/internals/DURABILITY.md', import.meta.url), 'utf8')
   const cell = (states: readonly string[], all: readonly string[]): string =>
     states.length === all.length ? 'any' : states.join(', ')
   for (const r of RECOVERY_TABLE) {
