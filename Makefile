@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 BUILD := build
 TS_SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
-NATIVE_SOURCES := kernels.cu $(wildcard src/kernels/native/*.cuh src/kernels/native/*.h)
+NATIVE_SOURCES := kernels.cu $(shell find src/kernels/native -name '*.cuh' -o -name '*.h')
 LIB := $(BUILD)/libmmsb.so
 TAP := npx tap run
 

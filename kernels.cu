@@ -7,15 +7,15 @@
 
 #if MMSB_PART == 1
 #define MMSB_NS host
-#include "src/kernels/native/abi.cuh"
+#include "abi/abi.cuh"
 #elif MMSB_PART == 2
 #ifdef __AVX2__
 #define MMSB_NS cpu_v3
 #else
 #define MMSB_NS cpu_base
 #endif
-#include "src/kernels/native/catalogue.cuh"
+#include "catalogue.cuh"
 #else
 #define MMSB_NS cuda
-#include "src/kernels/native/cuda_backend.cuh"
+#include "cuda/cuda_backend.cuh"
 #endif

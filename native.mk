@@ -6,7 +6,9 @@ NATIVE_DIR := $(BUILD)/native
 VERSION := $(shell sed -n 's/.*"version": "\(.*\)".*/\1/p' package.json | head -1)
 CXX ?= g++
 NATIVE_WARN := -Wall -Wextra -Wno-unused-function -Wno-unknown-pragmas
-NATIVE_FLAGS := -x c++ -std=c++17 -O3 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti \
+# Sources include each other by their path from here: "core/op.cuh".
+NATIVE_INCLUDE := -Isrc/kernels/native
+NATIVE_FLAGS := $(NATIVE_INCLUDE) -x c++ -std=c++17 -O3 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti \
   -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-strict-aliasing $(NATIVE_WARN) -DMMSB_VERSION='"$(VERSION)"'
 
 $(NATIVE_DIR):
@@ -21,12 +23,13 @@ $(NATIVE_DIR)/cpu_v3.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 $(NATIVE_DIR)/host.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 	$(CXX) $(NATIVE_FLAGS) -march=x86-64 -DMMSB_PART=1 -c kernels.cu -o $@
 
-# What expressions that are compiled on the spot include (cuda_rtc.cuh), as C++ strings.
-RTC_HEADERS := types math scalar ir_ops lane cuda_sink map_device
+# The headers that expressions compiled at run time include (cuda/ops/cuda_rtc.cuh), as C++ strings. Their names are their paths
+# from the native root, as in every #include.
+RTC_HEADERS := $(addprefix portable/,types.cuh math.cuh scalar.cuh ir_ops.cuh lane.cuh) cuda/memory/cuda_sink.cuh cuda/ops/map_device.cuh
 RTC_SOURCES := $(NATIVE_DIR)/rtc_sources.inc
 
-$(RTC_SOURCES): $(RTC_HEADERS:%=src/kernels/native/%.cuh) native.mk | $(NATIVE_DIR)
-	@for name in $(RTC_HEADERS); do printf '"%s.cuh", R"MMSB_SOURCE(' $$name; cat src/kernels/native/$$name.cuh; printf ')MMSB_SOURCE",\n'; done >$@.tmp
+$(RTC_SOURCES): $(RTC_HEADERS:%=src/kernels/native/%) native.mk | $(NATIVE_DIR)
+	@for name in $(RTC_HEADERS); do printf '"%s", R"MMSB_SOURCE(' $$name; cat src/kernels/native/$$name; printf ')MMSB_SOURCE",\n'; done >$@.tmp
 	@mv $@.tmp $@
 
 # ---- with CUDA, where nvcc is found ----------------------------------------------------------------------------------
@@ -49,7 +52,7 @@ CUDA_TAG := $(subst $(space),_,$(strip $(CUDA_ARCHS)))
 CUDA_CODE := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
   -gencode arch=compute_$(lastword $(CUDA_ARCHS))$(comma)code=compute_$(lastword $(CUDA_ARCHS))
 CUDA_NAMES := $(subst $(space),$(comma),$(foreach a,$(CUDA_ARCHS),\"sm_$(a)\"))
-CUDA_FLAGS := -x cu -std=c++17 -O3 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false --threads 2 -cudart static \
+CUDA_FLAGS := $(NATIVE_INCLUDE) -x cu -std=c++17 -O3 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false --threads 2 -cudart static \
   -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-ffp-contract=off,-fno-strict-aliasing $(CUDA_CODE)
 NATIVE_OBJECTS := $(NATIVE_DIR)/host_$(CUDA_TAG).o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o $(NATIVE_DIR)/cuda_$(CUDA_TAG).o
 # nvcc knows where the static runtime is.
@@ -87,10 +90,10 @@ native-all: ## the native library with code for all supported GPUs (sm_75, sm_80
 CORE_TEST_SOURCES := test/native/core_test.cpp test/native/core_bench.cpp test/native/core_kit.h test/native/core_model.h
 
 $(NATIVE_DIR)/core_test: $(CORE_TEST_SOURCES) $(LIB) native.mk
-	$(CXX) -std=c++17 -O2 -Wall -Wextra -ffp-contract=off test/native/core_test.cpp -o $@ -L$(BUILD) -lmmsb -Wl,-rpath,'$$ORIGIN/..'
+	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -O2 -Wall -Wextra -ffp-contract=off test/native/core_test.cpp -o $@ -L$(BUILD) -lmmsb -Wl,-rpath,'$$ORIGIN/..'
 
 $(NATIVE_DIR)/core_bench: $(CORE_TEST_SOURCES) $(LIB) native.mk
-	$(CXX) -std=c++17 -O2 -Wall -Wextra test/native/core_bench.cpp -o $@ -L$(BUILD) -lmmsb -Wl,-rpath,'$$ORIGIN/..'
+	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -O2 -Wall -Wextra test/native/core_bench.cpp -o $@ -L$(BUILD) -lmmsb -Wl,-rpath,'$$ORIGIN/..'
 
 # The CPU parts and the test driver in one program, with bounds and undefined behaviour checked.
 SANITIZE := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -106,7 +109,7 @@ $(NATIVE_DIR)/debug_cpu_v3.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 	$(CXX) $(NATIVE_FLAGS) $(SANITIZE) -march=x86-64-v3 -DMMSB_PART=2 -c kernels.cu -o $@
 
 $(NATIVE_DIR)/core_debug: $(CORE_TEST_SOURCES) $(DEBUG_OBJECTS) native.mk
-	$(CXX) -std=c++17 $(SANITIZE) -ffp-contract=off test/native/core_test.cpp $(DEBUG_OBJECTS) -o $@ -lpthread
+	$(CXX) $(NATIVE_INCLUDE) -std=c++17 $(SANITIZE) -ffp-contract=off test/native/core_test.cpp $(DEBUG_OBJECTS) -o $@ -lpthread
 
 .PHONY: native-debug
 native-debug: $(NATIVE_DIR)/core_debug ## the native core's tests under the address and undefined-behaviour sanitizers
@@ -124,7 +127,7 @@ $(NATIVE_DIR)/emulated_cuda.o: $(NATIVE_SOURCES) test/native/cuda_emulator.h nat
 	$(CXX) $(NATIVE_FLAGS) $(EMULATED) -march=x86-64 -DMMSB_PART=3 -include test/native/cuda_emulator.h -c kernels.cu -o $@
 
 $(NATIVE_DIR)/core_emulated: $(CORE_TEST_SOURCES) $(EMULATED_OBJECTS) native.mk
-	$(CXX) -std=c++17 -g -O2 -ffp-contract=off test/native/core_test.cpp $(EMULATED_OBJECTS) -o $@ -lpthread
+	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -g -O2 -ffp-contract=off test/native/core_test.cpp $(EMULATED_OBJECTS) -o $@ -lpthread
 
 # The same as a library, for tests above the ABI (MMSB_LIBRARY).
 $(NATIVE_DIR)/libmmsb_emulated.so: $(EMULATED_OBJECTS) native.mk
@@ -132,7 +135,7 @@ $(NATIVE_DIR)/libmmsb_emulated.so: $(EMULATED_OBJECTS) native.mk
 
 # Expressions as CUDA source (test/native/rtc.cpp): a driver that writes and compiles them, and one that runs what it wrote.
 RTC_PROGRAMS := 150
-RTC_BUILD := $(CXX) -x c++ -std=gnu++17 -O1 -w -ffp-contract=off -fno-math-errno -fno-trapping-math -march=x86-64
+RTC_BUILD := $(CXX) $(NATIVE_INCLUDE) -x c++ -std=gnu++17 -O1 -w -ffp-contract=off -fno-math-errno -fno-trapping-math -march=x86-64
 RTC_TEST_SOURCES := test/native/rtc.cpp test/native/vm.cpp test/native/cuda_emulator.h $(NATIVE_SOURCES)
 
 $(NATIVE_DIR)/rtc: $(RTC_TEST_SOURCES) $(RTC_SOURCES) native.mk

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "../../src/kernels/native/abi.h"
-#include "../../src/kernels/native/ops.h"
+#include "abi.h"
+#include "ops.h"
 
 typedef uint8_t u8;
 typedef int8_t i8;

@@ -21,6 +21,7 @@ export const ISAS: readonly Isa[] = readFileSync('/proc/cpuinfo', 'utf8').includ
 
 // Those of native.mk that decide about bits and loops.
 const FLAGS = [
+  `-I${NATIVE}`,
   '-x',
   'c++',
   '-std=gnu++17',
@@ -32,7 +33,7 @@ const FLAGS = [
 ]
 
 function newestSourceMs(source: string): number {
-  const headers = readdirSync(NATIVE).map((name) => join(NATIVE, name))
+  const headers = readdirSync(NATIVE, { recursive: true, encoding: 'utf8' }).map((name) => join(NATIVE, name))
   return Math.max(...[source, ...headers].map((path) => statSync(path).mtimeMs))
 }
 

@@ -13,7 +13,7 @@
 
 #include <initializer_list>
 
-#include "../../src/kernels/native/scalar.cuh"
+#include "portable/scalar.cuh"
 
 using namespace mmsb;
 using namespace mmsb::MMSB_NS;

@@ -10,8 +10,8 @@
 #define main vmMain
 #include "vm.cpp"
 #undef main
-#include "../../src/kernels/native/cuda_rtc.cuh"
-#include "../../src/kernels/native/map_cuda.cuh"
+#include "cuda/ops/cuda_rtc.cuh"
+#include "cuda/ops/map_cuda.cuh"
 
 #ifdef MMSB_GENERATED
 typedef void (*Kernel)(const MapDevice* map, const DeviceRanges* work, StoreSink sink);

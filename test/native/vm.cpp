@@ -17,7 +17,7 @@
 
 // Machine code for every program that allows it, whatever the size.
 #define MMSB_JIT_ELEMENTS 1
-#include "../../src/kernels/native/op_map.cuh"
+#include "ops/elementwise/op_map.cuh"
 
 using namespace mmsb;
 using namespace mmsb::MMSB_NS;

@@ -1,17 +1,17 @@
 // The ops of this library, for one CPU part.
 #pragma once
-#include "call.cuh"
-#include "op_copy.cuh"
-#include "op_distance.cuh"
-#include "op_index.cuh"
-#include "op_lanes.cuh"
-#include "op_map.cuh"
-#include "op_matmul.cuh"
-#include "op_move.cuh"
-#include "op_reduce.cuh"
-#include "op_select.cuh"
-#include "op_stencil.cuh"
-#include "part.cuh"
+#include "core/part.cuh"
+#include "exec/call.cuh"
+#include "ops/elementwise/op_copy.cuh"
+#include "ops/elementwise/op_map.cuh"
+#include "ops/neighbours/op_stencil.cuh"
+#include "ops/order/op_lanes.cuh"
+#include "ops/order/op_select.cuh"
+#include "ops/places/op_index.cuh"
+#include "ops/places/op_move.cuh"
+#include "ops/products/op_distance.cuh"
+#include "ops/products/op_matmul.cuh"
+#include "ops/reduce/op_reduce.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {

@@ -1,0 +1,497 @@
+// The C ABI: checks that keep memory safe, statuses and error texts, and the layout of results. See abi.h.
+#pragma once
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "abi/frame_decoder.cuh"
+#include "abi/log_scan.cuh"
+#include "expr/ir.cuh"
+
+namespace mmsb {
+namespace MMSB_NS {
+
+static thread_local char threadError[512];
+
+static int32_t finish(mmsb_ctx* ctx, int32_t status) {
+  if (status != MMSB_OK) memcpy(ctx->error, threadError, sizeof ctx->error);
+  return status;
+}
+
+static u64 nowNs() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return u64(now.tv_sec) * 1000000000ull + u64(now.tv_nsec);
+}
+
+static int32_t findPage(const mmsb_ctx& ctx, u32 id, PageSlot** slot) {
+  *slot = pageOf(ctx, id);
+  return *slot != nullptr ? MMSB_OK : fail(MMSB_ERR_ARGUMENT, "page %u does not exist", id);
+}
+
+static int32_t findBytes(const mmsb_ctx& ctx, u32 id, u64 offset, u64 length, PageSlot** slot) {
+  const int32_t status = findPage(ctx, id, slot);
+  if (status != MMSB_OK) return status;
+  const u64 bytes = (*slot)->page.bytes;
+  if (offset > bytes || length > bytes - offset) {
+    return fail(MMSB_ERR_ARGUMENT, "bytes %llu + %llu lie past the %llu of page %u", (unsigned long long)offset,
+                (unsigned long long)length, (unsigned long long)bytes, id);
+  }
+  return MMSB_OK;
+}
+
+// ---- execute --------------------------------------------------------------------------------------------------------
+
+static int32_t findSteps(mmsb_ctx& ctx, const u32* numbers, u32 count) {
+  if (!grow(reinterpret_cast<void**>(&ctx.running), &ctx.runningCapacity, count, sizeof(Step*))) {
+    return fail(MMSB_ERR_MEMORY, "no memory for %u steps", count);
+  }
+  for (u32 i = 0; i < count; i++) {
+    const u32 number = numbers[i] & ~(MMSB_STEP_FULL | MMSB_STEP_BEFORE);
+    if (number >= ctx.stepCount || ctx.steps[number] == nullptr) return fail(MMSB_ERR_ARGUMENT, "step %u does not exist", number);
+    ctx.running[i] = ctx.steps[number];
+    if ((numbers[i] & MMSB_STEP_BEFORE) == 0) continue;
+    if (ctx.running[i]->past == nullptr) return fail(MMSB_ERR_ARGUMENT, "step %u keeps no past", number);
+    if (i != 0 && (numbers[i - 1] & MMSB_STEP_BEFORE) == 0) return fail(MMSB_ERR_ARGUMENT, "step %u comes too late", number);
+  }
+  return MMSB_OK;
+}
+
+static int32_t reserveLists(mmsb_ctx& ctx, u32 stepCount) {
+  Exec& exec = ctx.exec;
+  u64 pages = (ctx.deltas.count < ctx.pageCount ? ctx.deltas.count : ctx.pageCount) + stepCount;
+  if (ctx.gpu != nullptr) pages *= 2;  // each may have a mirror
+  if (!grow(reinterpret_cast<void**>(&exec.touched), &exec.touchedCapacity, pages, sizeof(PageSlot*)) ||
+      !grow(reinterpret_cast<void**>(&exec.log), &exec.logCapacity, stepCount, sizeof(StepLog))) {
+    return fail(MMSB_ERR_MEMORY, "no memory for the lists of a call");
+  }
+  return MMSB_OK;
+}
+
+static u8* resultRoom(mmsb_ctx& ctx, u64 bytes) {
+  const u64 needed = ctx.resultBytes + bytes;
+  if (needed > ctx.resultCapacity) {
+    const u64 capacity = needed * 2 < 4096 ? 4096 : needed * 2;
+    void* larger = realloc(ctx.result, capacity);
+    if (larger == nullptr) return nullptr;
+    ctx.result = static_cast<u8*>(larger);
+    ctx.resultCapacity = capacity;
+  }
+  u8* at = ctx.result + ctx.resultBytes;
+  ctx.resultBytes = needed;
+  return at;
+}
+
+// Appends a changed page to the result and moves its share of the state's digest.
+static bool reportPage(mmsb_ctx& ctx, PageSlot& slot) {
+  RangeSet ranges = slot.dirty;
+  if (ranges.count > kReportedRangesMax) {
+    Arena& arena = ctx.exec.workers[0].arena;
+    ranges.data = static_cast<Range*>(arenaAlloc(arena, u64(ranges.count) * sizeof(Range)));
+    if (ranges.data == nullptr) return false;
+    memcpy(ranges.data, slot.dirty.data, u64(ranges.count) * sizeof(Range));
+    rangesCoarsen(ranges, kReportedRangesMax);
+  }
+  ctx.cpu->updateShare(slot, ctx.state);
+  const u64 rangeBytes = u64(ranges.count) * sizeof(Range);
+  u8* at = resultRoom(ctx, 24 + rangeBytes);
+  if (at == nullptr) return false;
+  const u32 head[2] = {slot.page.id, ranges.count};
+  memcpy(at, head, 8);
+  memcpy(at + 8, slot.digest, 16);
+  memcpy(at + 24, ranges.data, rangeBytes);
+  return true;
+}
+
+// The touched pages that changed, in ascending order of id: {id, index in touched}.
+static RangeSet changedPages(Exec& exec) {
+  RangeSet order;
+  memset(&order, 0, sizeof order);
+  Arena& arena = exec.workers[0].arena;
+  order.data = static_cast<Range*>(arenaAlloc(arena, u64(exec.touchedCount) * sizeof(Range)));
+  if (order.data == nullptr) return order;
+  bool ascending = true;
+  for (u32 i = 0; i < exec.touchedCount; i++) {
+    if (exec.touched[i]->dirty.count == 0 || (exec.touched[i]->page.flags & kPageMirror) != 0) continue;
+    const u32 id = exec.touched[i]->page.id;
+    if (order.count != 0 && order.data[order.count - 1].start > id) ascending = false;
+    order.data[order.count++] = Range{id, i};
+  }
+  order.capacity = order.count;
+  if (!ascending && order.count <= 32) rangesSortSmall(order.data, order.count);
+  else if (!ascending) rangesSortRadix(order, arena);
+  return order;
+}
+
+static int32_t buildResult(mmsb_ctx& ctx, u64 startNs) {
+  Exec& exec = ctx.exec;
+  const RangeSet order = changedPages(exec);
+  ctx.resultBytes = 0;
+  bool ok = resultRoom(ctx, 64) != nullptr;
+  for (u32 i = 0; ok && i < order.count; i++) ok = reportPage(ctx, *exec.touched[order.data[i].count]);
+  u8* log = ok ? resultRoom(ctx, 16ull * exec.logCount) : nullptr;
+  for (u32 w = 0; w < exec.workerCount; w++) ok = ok && exec.workers[w].arena.failed == 0;
+  if (!ok || log == nullptr) {
+    ctx.broken = 1;
+    return fail(MMSB_ERR_INTERNAL, "the machine ran out of memory in the middle of an epoch; the context cannot go on");
+  }
+  for (u32 i = 0; i < exec.logCount; i++) {
+    memcpy(log + 16 * i, &exec.log[i].step, 4);
+    memcpy(log + 16 * i + 4, &exec.log[i].flags, 4);
+    memcpy(log + 16 * i + 8, &exec.log[i].elements, 8);
+  }
+  const u32 head[4] = {u32(ctx.resultBytes), order.count, exec.logCount, 0};
+  const u64 tail[4] = {nowNs() - startNs, exec.elements, exec.bytesMoved, 0};
+  memcpy(ctx.result, head, 16);
+  memcpy(ctx.result + 16, ctx.state, 16);
+  memcpy(ctx.result + 32, tail, 32);
+  return MMSB_OK;
+}
+
+static int32_t runEpoch(mmsb_ctx& ctx, const u32* steps, u32 stepCount, const u8* frames, u64 framesLength) {
+  const u64 startNs = nowNs();
+  if (ctx.broken) return fail(MMSB_ERR_INTERNAL, "the context failed in an earlier call");
+  int32_t status = findSteps(ctx, steps, stepCount);
+  if (status == MMSB_OK) status = decodeFrames(ctx, frames, framesLength, ctx.deltas);
+  if (status == MMSB_OK) status = reserveLists(ctx, stepCount);
+  if (status != MMSB_OK) return status;
+  keptBegin(ctx.kept, ctx.exec);
+  if (ctx.gpu != nullptr) {
+    status = ctx.gpu->execute(ctx.device, ctx.exec, ctx.deltas, frames, framesLength, ctx.running, steps, stepCount);
+    ctx.broken = status != MMSB_OK;  // how far it came is not known
+    if (status != MMSB_OK) return status == MMSB_ERR_MEMORY ? MMSB_ERR_INTERNAL : status;
+  } else {
+    ctx.cpu->execute(ctx.exec, ctx.deltas, ctx.running, steps, stepCount);
+  }
+  status = buildResult(ctx, startNs);
+  if (status == MMSB_OK && !keptEnd(ctx.kept, ctx.exec)) {
+    ctx.broken = 1;
+    return fail(MMSB_ERR_INTERNAL, "the machine ran out of memory for what an epoch overwrote; the context cannot go on");
+  }
+  return status;
+}
+
+// ---- going back -----------------------------------------------------------------------------------------------------
+
+// The spans of a call whose pages are still there. Null without memory.
+static JournalSpan* spansOf(const mmsb_ctx& ctx, const KeptCall& call, u64* count) {
+  JournalSpan* spans = static_cast<JournalSpan*>(malloc((call.spans + 1) * sizeof(JournalSpan)));
+  if (spans == nullptr) return nullptr;
+  u64 filled = 0;
+  for (u64 at = 0; at < call.bytes;) {
+    JournalHeader header;
+    memcpy(&header, call.data() + at, sizeof header);
+    const u8* old = call.data() + at + sizeof header;
+    at += sizeof header + pad8(header.bytes);
+    PageSlot* slot = pageOf(ctx, header.page);
+    if (slot != nullptr) spans[filled++] = JournalSpan{slot, old, header.offset, header.bytes};
+  }
+  *count = filled;
+  return spans;
+}
+
+static int32_t undoCall(mmsb_ctx& ctx, const u32* steps, u32 stepCount) {
+  if (ctx.broken) return fail(MMSB_ERR_INTERNAL, "the context failed in an earlier call");
+  KeptCall* call = ctx.kept.newest;
+  if (call == nullptr) return fail(MMSB_ERR_ARGUMENT, "no call is kept that could be undone");
+  const int32_t status = findSteps(ctx, steps, stepCount);
+  if (status != MMSB_OK) return status;
+  u64 count = 0;
+  JournalSpan* spans = spansOf(ctx, *call, &count);
+  const u64 pages = count < ctx.pageCount ? count : ctx.pageCount;
+  if (spans == nullptr || !grow(reinterpret_cast<void**>(&ctx.exec.touched), &ctx.exec.touchedCapacity, pages, sizeof(PageSlot*))) {
+    free(spans);
+    return fail(MMSB_ERR_MEMORY, "no memory to undo a call");
+  }
+  ctx.cpu->undo(ctx.exec, spans, count, ctx.running, stepCount);
+  free(spans);
+  for (u32 i = 0; i < ctx.exec.touchedCount; i++) ctx.cpu->updateShare(*ctx.exec.touched[i], ctx.state);
+  for (u32 w = 0; w < ctx.exec.workerCount; w++) {
+    if (ctx.exec.workers[w].arena.failed == 0) continue;
+    ctx.broken = 1;
+    return fail(MMSB_ERR_INTERNAL, "the machine ran out of memory while a call was undone; the context cannot go on");
+  }
+  keptDrop(ctx.kept, call);
+  return MMSB_OK;
+}
+
+// byte_len is stored last: another thread may be watching for it.
+static void publishHeader(u8* out, const u8* header) {
+  memcpy(out + 4, header + 4, 60);
+  u32 length;
+  memcpy(&length, header, 4);
+  __atomic_store_n(reinterpret_cast<u32*>(out), length, __ATOMIC_RELEASE);
+}
+
+static void publishFailure(int32_t status, u8* out, u64 capacity) {
+  if (out == nullptr || capacity < 64) return;
+  u8 header[64] = {};
+  const u32 words[4] = {64, 0, 0, 0x80000000u | u32(status)};
+  memcpy(header, words, sizeof words);
+  publishHeader(out, header);
+}
+
+}  // namespace MMSB_NS
+
+int32_t fail(int32_t status, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(MMSB_NS::threadError, sizeof MMSB_NS::threadError, format, arguments);
+  va_end(arguments);
+  return status;
+}
+
+}  // namespace mmsb
+
+using namespace mmsb;
+using namespace mmsb::MMSB_NS;
+
+#define MMSB_API extern "C" __attribute__((visibility("default")))
+
+// ---- library --------------------------------------------------------------------------------------------------------
+
+MMSB_API uint32_t mmsb_abi_version(void) { return MMSB_ABI_VERSION; }
+
+MMSB_API const char* mmsb_build_info(void) {
+  static char text[512];
+  char arch[256] = "";
+#ifdef MMSB_CUDA_ARCHS
+  snprintf(arch, sizeof arch, "%s", MMSB_CUDA_ARCHS);
+#endif
+  snprintf(text, sizeof text, "{\"version\":\"%s\",\"compiler\":\"g++ %s\",\"cuda\":%s,\"cudaArch\":[%s],\"isa\":\"%s\"}", MMSB_VERSION,
+           __VERSION__, arch[0] != 0 ? "true" : "false", arch, pickPart()->isa);
+  return text;
+}
+
+MMSB_API const char* mmsb_last_error(void) { return threadError; }
+
+MMSB_API const char* mmsb_context_error(mmsb_ctx* ctx) { return ctx->error; }
+
+MMSB_API uint32_t mmsb_crc32c(const void* data, uint64_t len, uint32_t seed) {
+  return crc32c(static_cast<const u8*>(data), len, seed);
+}
+
+MMSB_API uint32_t mmsb_sound_records(const void* bytes, uint64_t len, uint64_t first_epoch, uint32_t record_seed) {
+  return soundRecords(static_cast<const u8*>(bytes), len, first_epoch, record_seed);
+}
+
+MMSB_API uint32_t mmsb_device_count(void) {
+#ifdef MMSB_HAS_CUDA
+  return kDevicePart.deviceCount();
+#else
+  return 0;
+#endif
+}
+
+MMSB_API int32_t mmsb_file_allocate(int32_t fd, uint64_t offset, uint64_t len) {
+  int status;
+  do {
+    status = posix_fallocate(fd, off_t(offset), off_t(len));
+  } while (status == EINTR);
+  return status;
+}
+
+MMSB_API const char* mmsb_catalogue(void) {
+  static char text[8192];
+  u64 at = u64(snprintf(text, sizeof text, "{\"ir\":{"));
+#define MMSB_IR_ENTRY(CODE, ID, NAME, ARITY, CLASSES, BOOLEAN) \
+  at += u64(snprintf(text + at, sizeof text - at, "\"%s\":%u,", NAME, unsigned(CODE)));
+  MMSB_IR_OPS(MMSB_IR_ENTRY)
+#undef MMSB_IR_ENTRY
+  at--;
+  at += u64(snprintf(text + at, sizeof text - at, "},\"ops\":{"));
+  const CpuPart* part = pickPart();
+  for (u32 i = 0; i < part->opCount; i++) {
+    const Op& op = *part->ops[i];
+    at += u64(snprintf(text + at, sizeof text - at, "%s\"%s\":{\"code\":%u,\"version\":%u}", i == 0 ? "" : ",", op.name, op.code, op.version));
+  }
+  snprintf(text + at, sizeof text - at, "}}");
+  return text;
+}
+
+// ---- context --------------------------------------------------------------------------------------------------------
+
+MMSB_API int32_t mmsb_open(const mmsb_options* options, mmsb_ctx** out) { return openContext(*options, out); }
+
+MMSB_API void mmsb_close(mmsb_ctx* ctx) {
+  if (ctx != nullptr) closeContext(ctx);
+}
+
+MMSB_API int32_t mmsb_device_info(mmsb_ctx* ctx, char* out, uint64_t cap) {
+  if (ctx->gpu != nullptr) return finish(ctx, ctx->gpu->info(ctx->device, out, cap));
+  snprintf(out, cap, "{}");
+  return MMSB_OK;
+}
+
+MMSB_API int32_t mmsb_memory_stats(mmsb_ctx* ctx, mmsb_memory* out) {
+  memset(out, 0, sizeof *out);
+  out->page_count = ctx->pageCount;
+  out->page_bytes = ctx->pageBytes;
+  out->cpu_bytes = ctx->locationBytes[MMSB_LOC_CPU];
+  out->gpu_bytes = ctx->locationBytes[MMSB_LOC_GPU];
+  out->unified_bytes = ctx->locationBytes[MMSB_LOC_UNIFIED];
+  out->pool_bytes = ctx->memory.reserved + (ctx->gpu != nullptr ? ctx->gpu->reservedBytes(ctx->device) : 0);
+  out->quota_bytes = ctx->quotaBytes;
+  return MMSB_OK;
+}
+
+// ---- pages ----------------------------------------------------------------------------------------------------------
+
+MMSB_API int32_t mmsb_pages_create(mmsb_ctx* ctx, const mmsb_page_desc* descs, uint32_t count) {
+  return finish(ctx, createPages(*ctx, descs, count));
+}
+
+MMSB_API int32_t mmsb_pages_destroy(mmsb_ctx* ctx, const uint32_t* ids, uint32_t count) {
+  return finish(ctx, destroyPages(*ctx, ids, count));
+}
+
+MMSB_API int32_t mmsb_page_read(mmsb_ctx* ctx, uint32_t id, uint64_t byte_offset, uint64_t byte_len, void* dst) {
+  PageSlot* slot;
+  const int32_t status = findBytes(*ctx, id, byte_offset, byte_len, &slot);
+  if (status != MMSB_OK) return finish(ctx, status);
+  if (slot->page.location != MMSB_LOC_CPU) return finish(ctx, ctx->gpu->read(ctx->device, *slot, byte_offset, byte_len, dst));
+  if (byte_len != 0) memcpy(dst, slot->page.data + byte_offset, byte_len);
+  return MMSB_OK;
+}
+
+MMSB_API int32_t mmsb_page_load(mmsb_ctx* ctx, uint32_t id, uint64_t byte_offset, uint64_t byte_len, const void* src) {
+  PageSlot* slot;
+  int32_t status = findBytes(*ctx, id, byte_offset, byte_len, &slot);
+  if (status != MMSB_OK) return finish(ctx, status);
+  if (slot->page.location != MMSB_LOC_CPU) {
+    status = ctx->gpu->load(ctx->device, *slot, byte_offset, byte_len, src);
+    if (status != MMSB_OK) ctx->broken = 1;
+  } else {
+    ctx->cpu->loadBytes(*slot, byte_offset, static_cast<const u8*>(src), byte_len);
+  }
+  ctx->cpu->updateShare(*slot, ctx->state);
+  return finish(ctx, status);
+}
+
+MMSB_API int32_t mmsb_page_gather(mmsb_ctx* ctx, uint32_t id, const uint32_t* ranges, uint32_t n, void* dst, uint64_t dst_len) {
+  PageSlot* slot;
+  const int32_t status = findPage(*ctx, id, &slot);
+  if (status != MMSB_OK) return finish(ctx, status);
+  const u64 size = dtypeBytes(slot->page.dtype);
+  for (u32 i = 0; i < n; i++) {
+    const u64 start = ranges[2 * i], count = ranges[2 * i + 1];
+    if (start + count > slot->page.elements || count * size > dst_len) {
+      return finish(ctx, fail(MMSB_ERR_ARGUMENT, "range %llu + %llu does not fit page %u or the buffer", (unsigned long long)start,
+                              (unsigned long long)count, id));
+    }
+    dst_len -= count * size;
+  }
+  if (slot->page.location != MMSB_LOC_CPU) {
+    return finish(ctx, ctx->gpu->gather(ctx->device, *slot, reinterpret_cast<const Range*>(ranges), n, dst));
+  }
+  u8* to = static_cast<u8*>(dst);
+  for (u32 i = 0; i < n; i++) {
+    const u64 start = ranges[2 * i], count = ranges[2 * i + 1];
+    if (count != 0) memcpy(to, slot->page.data + start * size, count * size);
+    to += count * size;
+  }
+  return MMSB_OK;
+}
+
+MMSB_API int32_t mmsb_page_digest(mmsb_ctx* ctx, uint32_t id, uint8_t out[16]) {
+  PageSlot* slot;
+  const int32_t status = findPage(*ctx, id, &slot);
+  if (status == MMSB_OK) memcpy(out, slot->digest, 16);
+  return finish(ctx, status);
+}
+
+MMSB_API int32_t mmsb_state_digest(mmsb_ctx* ctx, uint8_t out[16]) {
+  memcpy(out, ctx->state, 16);
+  return MMSB_OK;
+}
+
+MMSB_API int32_t mmsb_page_location(mmsb_ctx* ctx, uint32_t id, uint32_t* out) {
+  PageSlot* slot;
+  const int32_t status = findPage(*ctx, id, &slot);
+  if (status == MMSB_OK) *out = slot->page.location;
+  return finish(ctx, status);
+}
+
+// ---- steps and epochs -------------------------------------------------------------------------------------------------
+
+MMSB_API int32_t mmsb_step_create(mmsb_ctx* ctx, const void* desc, uint64_t len, uint32_t* step_out) {
+  return finish(ctx, createStep(*ctx, static_cast<const u8*>(desc), len, step_out));
+}
+
+MMSB_API int32_t mmsb_step_destroy(mmsb_ctx* ctx, uint32_t step) { return finish(ctx, destroyStep(*ctx, step)); }
+
+MMSB_API int32_t mmsb_execute(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count, const void* frames, uint64_t frames_len,
+                              void* out, uint64_t out_cap, uint64_t* out_len) {
+  const int32_t status = finish(ctx, runEpoch(*ctx, steps, step_count, static_cast<const u8*>(frames), frames_len));
+  u8* to = static_cast<u8*>(out);
+  if (status != MMSB_OK) {
+    publishFailure(status, to, out_cap);
+    return status;
+  }
+  *out_len = ctx->resultBytes;
+  if (to == nullptr || out_cap < 64) return MMSB_OK;
+  if (ctx->resultBytes <= out_cap) memcpy(to + 64, ctx->result + 64, ctx->resultBytes - 64);
+  publishHeader(to, ctx->result);
+  return MMSB_OK;
+}
+
+MMSB_API int32_t mmsb_result_copy(mmsb_ctx* ctx, void* out, uint64_t out_cap) {
+  if (ctx->resultBytes > out_cap) {
+    return finish(ctx, fail(MMSB_ERR_ARGUMENT, "the result has %llu bytes", (unsigned long long)ctx->resultBytes));
+  }
+  memcpy(out, ctx->result, ctx->resultBytes);
+  return MMSB_OK;
+}
+
+MMSB_API int32_t mmsb_keep(mmsb_ctx* ctx, uint32_t on) {
+  if (ctx->backend != MMSB_BACKEND_CPU) return finish(ctx, fail(MMSB_ERR_UNSUPPORTED, "only the CPU backend can go back"));
+  if (on == 0) {
+    keptClose(ctx->kept, ctx->exec.workerCount);
+  } else if (!keptOpen(ctx->kept, ctx->exec.workerCount)) {
+    return finish(ctx, fail(MMSB_ERR_MEMORY, "no memory for the journals"));
+  }
+  return MMSB_OK;
+}
+
+MMSB_API int32_t mmsb_undo(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count) {
+  return finish(ctx, undoCall(*ctx, steps, step_count));
+}
+
+MMSB_API int32_t mmsb_kept_take(mmsb_ctx* ctx, void* out, uint64_t out_cap, uint64_t* out_len) {
+  KeptCall* call = ctx->kept.newest;
+  *out_len = call == nullptr ? 0 : call->bytes;
+  if (call == nullptr || call->bytes > out_cap) return MMSB_OK;
+  memcpy(out, call->data(), call->bytes);
+  keptDrop(ctx->kept, call);
+  return MMSB_OK;
+}
+
+MMSB_API int32_t mmsb_kept_trim(mmsb_ctx* ctx, uint64_t max_bytes, uint32_t max_calls, uint32_t* calls_out) {
+  KeptCalls& kept = ctx->kept;
+  while (kept.count != 0 && (kept.bytes > max_bytes || kept.count > max_calls)) keptDrop(kept, kept.oldest);
+  *calls_out = kept.count;
+  return MMSB_OK;
+}
+
+MMSB_API int32_t mmsb_bench_memcpy(uint64_t len, uint32_t n, uint64_t* out_ns) {
+  u8* from = static_cast<u8*>(malloc(len + 1));
+  u8* to = static_cast<u8*>(malloc(len + 1));
+  if (from == nullptr || to == nullptr || n == 0) {
+    free(from);
+    free(to);
+    return fail(MMSB_ERR_MEMORY, "no memory for two buffers of %llu bytes", (unsigned long long)len);
+  }
+  memset(from, 1, len);
+  memset(to, 2, len);
+  const u64 start = nowNs();
+  for (u32 i = 0; i < n; i++) {
+    memcpy(to, from, len);
+    __asm__ volatile("" : : "r"(to) : "memory");
+  }
+  *out_ns = (nowNs() - start) / n;
+  free(from);
+  free(to);
+  return MMSB_OK;
+}

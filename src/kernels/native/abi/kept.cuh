@@ -1,0 +1,96 @@
+// The calls a context keeps so that they can be undone, newest first. Host part only.
+//
+// Invariants: a kept call is one block of memory: its spans with their headers, workers one after another; `bytes` of
+// KeptCalls is the sum over the list. Journals of the workers are empty between calls.
+#pragma once
+#include "core/changes.cuh"
+#include "core/journal.cuh"
+
+namespace mmsb {
+
+struct KeptCall {
+  KeptCall* older;
+  KeptCall* newer;
+  u64 spans, bytes;
+  u8* data() { return reinterpret_cast<u8*>(this + 1); }
+  const u8* data() const { return reinterpret_cast<const u8*>(this + 1); }
+};
+
+struct KeptCalls {
+  Journal* journals;  // one for each worker while keeping is on, else null
+  KeptCall* newest;
+  KeptCall* oldest;
+  u64 bytes;
+  u32 count;
+};
+
+namespace MMSB_NS {
+
+static bool keptOpen(KeptCalls& kept, u32 workers) {
+  if (kept.journals == nullptr) kept.journals = static_cast<Journal*>(calloc(workers, sizeof(Journal)));
+  return kept.journals != nullptr;
+}
+
+// Before a call: the workers write into their journals, or into none.
+static void keptBegin(KeptCalls& kept, Exec& exec) {
+  for (u32 w = 0; w < exec.workerCount; w++) {
+    exec.workers[w].arena.journal = kept.journals == nullptr ? nullptr : &kept.journals[w];
+    if (kept.journals == nullptr) continue;
+    kept.journals[w].used = 0;
+    kept.journals[w].failed = 0;
+  }
+}
+
+// After it: what the journals hold becomes the newest kept call. False when there was no memory for it.
+static bool keptEnd(KeptCalls& kept, Exec& exec) {
+  if (kept.journals == nullptr) return true;
+  u64 bytes = 0;
+  for (u32 w = 0; w < exec.workerCount; w++) {
+    if (kept.journals[w].failed != 0) return false;
+    bytes += kept.journals[w].used;
+  }
+  KeptCall* call = static_cast<KeptCall*>(malloc(sizeof(KeptCall) + bytes));
+  if (call == nullptr) return false;
+  call->bytes = bytes;
+  call->spans = 0;
+  u8* to = call->data();
+  for (u32 w = 0; w < exec.workerCount; w++) {
+    const Journal& journal = kept.journals[w];
+    if (journal.used != 0) memcpy(to, journal.data, journal.used);
+    for (u64 at = 0; at < journal.used; call->spans++) {
+      JournalHeader header;
+      memcpy(&header, to + at, sizeof header);
+      at += sizeof header + ((u64(header.bytes) + 7) & ~7ull);
+    }
+    to += journal.used;
+  }
+  call->older = kept.newest;
+  call->newer = nullptr;
+  if (kept.newest != nullptr) kept.newest->newer = call;
+  else kept.oldest = call;
+  kept.newest = call;
+  kept.bytes += bytes;
+  kept.count++;
+  return true;
+}
+
+// Forgets the newest or the oldest call.
+static void keptDrop(KeptCalls& kept, KeptCall* call) {
+  if (call->older != nullptr) call->older->newer = call->newer;
+  else kept.oldest = call->newer;
+  if (call->newer != nullptr) call->newer->older = call->older;
+  else kept.newest = call->older;
+  kept.bytes -= call->bytes;
+  kept.count--;
+  free(call);
+}
+
+static void keptClose(KeptCalls& kept, u32 workers) {
+  while (kept.newest != nullptr) keptDrop(kept, kept.newest);
+  for (u32 w = 0; kept.journals != nullptr && w < workers; w++) free(kept.journals[w].data);
+  free(kept.journals);
+  kept.journals = nullptr;
+}
+
+}  // namespace MMSB_NS
+}  // namespace mmsb

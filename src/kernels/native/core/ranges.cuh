@@ -1,0 +1,131 @@
+// Lists of element ranges: sorting, joining, and coarsening to a bound.
+//
+// Invariant: a canonical set is ascending, disjoint and not touching, and depends on the elements in it alone; where it
+// would be longer than a bound, gaps of fewer than 2, 4, 8, ... elements are closed until it fits, which depends on the
+// elements alone too (closing the gaps below g first and those below 2g later is closing those below 2g).
+#pragma once
+#include "core/op.cuh"
+
+namespace mmsb {
+namespace MMSB_NS {
+
+// Dirty ranges kept per page inside one call; reported ones have the smaller bound of the ABI.
+static const u32 kRangesMax = 65536;
+static const u32 kReportedRangesMax = 256;
+
+static void rangesClose(RangeSet& set, u64 gap) {
+  if (set.count == 0) return;
+  u32 kept = 0;
+  for (u32 i = 1; i < set.count; i++) {
+    Range& last = set.data[kept];
+    const Range next = set.data[i];
+    if (u64(next.start) - (u64(last.start) + last.count) < gap) last.count = next.start + next.count - last.start;
+    else set.data[++kept] = next;
+  }
+  set.count = kept + 1;
+  set.gap = gap > 0xffffffffu ? 0xffffffffu : u32(gap);
+}
+
+// Shortens an ascending, disjoint set to at most `bound` ranges.
+static void rangesCoarsen(RangeSet& set, u32 bound) {
+  u64 gap = set.gap > 1 ? set.gap : 1;
+  if (gap > 1) rangesClose(set, gap);
+  while (set.count > bound) {
+    gap *= 2;
+    rangesClose(set, gap);
+  }
+}
+
+// rangesPush for ascending pushes of any number: coarsens on the way, so that memory stays bounded.
+static inline void rangesPushAscending(RangeSet& set, u32 start, u32 count, Arena& arena) {
+  if (set.gap > 1 && set.count != 0) {
+    Range& last = set.data[set.count - 1];
+    if (start - (last.start + last.count) < set.gap) {
+      last.count = start + count - last.start;
+      return;
+    }
+  }
+  rangesPush(set, start, count, arena);
+  if (set.count >= 2 * kRangesMax) rangesCoarsen(set, kRangesMax);
+}
+
+static void rangesSortSmall(Range* data, u32 count) {
+  for (u32 i = 1; i < count; i++) {
+    const Range range = data[i];
+    u32 at = i;
+    for (; at > 0 && data[at - 1].start > range.start; at--) data[at] = data[at - 1];
+    data[at] = range;
+  }
+}
+
+// Least significant digit first, 11 bits a pass; passes in which all digits are equal are skipped.
+static void rangesSortRadix(RangeSet& set, Arena& arena) {
+  Range* other = static_cast<Range*>(arenaAlloc(arena, u64(set.count) * sizeof(Range)));
+  if (other == nullptr) return;
+  Range* from = set.data;
+  Range* to = other;
+  for (u32 shift = 0; shift < 32; shift += 11) {
+    u32 counts[2048] = {};
+    for (u32 i = 0; i < set.count; i++) counts[(from[i].start >> shift) & 2047]++;
+    if (counts[(from[0].start >> shift) & 2047] == set.count) continue;
+    u32 sum = 0;
+    for (u32 d = 0; d < 2048; d++) {
+      const u32 n = counts[d];
+      counts[d] = sum;
+      sum += n;
+    }
+    for (u32 i = 0; i < set.count; i++) to[counts[(from[i].start >> shift) & 2047]++] = from[i];
+    Range* swap = from;
+    from = to;
+    to = swap;
+  }
+  if (from != set.data) memcpy(set.data, from, u64(set.count) * sizeof(Range));
+}
+
+// Sorts by start. Returns whether any two ranges overlap.
+static bool rangesSort(RangeSet& set, Arena& arena) {
+  bool ascending = true;
+  for (u32 i = 1; i < set.count && ascending; i++) ascending = set.data[i - 1].start <= set.data[i].start;
+  if (!ascending) {
+    if (set.count <= 32) rangesSortSmall(set.data, set.count);
+    else rangesSortRadix(set, arena);
+  }
+  for (u32 i = 1; i < set.count; i++) {
+    if (set.data[i].start < set.data[i - 1].start + set.data[i - 1].count) return true;
+  }
+  return false;
+}
+
+// Joins overlapping and touching ranges of a set sorted by start.
+static void rangesJoin(RangeSet& set) {
+  if (set.count == 0) return;
+  u32 kept = 0;
+  for (u32 i = 1; i < set.count; i++) {
+    Range& last = set.data[kept];
+    const Range next = set.data[i];
+    const u32 lastEnd = last.start + last.count, nextEnd = next.start + next.count;
+    if (next.start <= lastEnd) {
+      if (nextEnd > lastEnd) last.count = nextEnd - last.start;
+    } else {
+      set.data[++kept] = next;
+    }
+  }
+  set.count = kept + 1;
+}
+
+// Makes the set canonical, whatever the order it was pushed in.
+static void rangesNormalise(RangeSet& set, Arena& arena) {
+  if (set.count < 2) return;
+  rangesSort(set, arena);
+  rangesJoin(set);
+  rangesCoarsen(set, kRangesMax);
+}
+
+static u64 rangesElements(const RangeSet& set) {
+  u64 sum = 0;
+  for (u32 i = 0; i < set.count; i++) sum += set.data[i].count;
+  return sum;
+}
+
+}  // namespace MMSB_NS
+}  // namespace mmsb

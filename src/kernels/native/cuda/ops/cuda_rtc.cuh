@@ -1,0 +1,479 @@
+// Expressions as CUDA source, compiled on the spot by NVRTC where that is found, else interpreted (map_cuda.cuh).
+//
+// Invariants: the source consists of calls of the functions that the evaluator calls, in the same order, on the same types,
+// compiled with the flags of the build, so the bits are those of the CPU. Whatever fails on the way (no libnvrtc, a compile
+// error, a driver that refuses the code) leaves a step with the interpreting kernel and is counted, with the reason.
+// What is compiled is kept by a hash of the source, the architecture and the compiler's version: in memory while the process
+// lives, and as files in $MMSB_KERNEL_CACHE, else $XDG_CACHE_HOME/mmsb, else ~/.cache/mmsb. A file that is not whole is
+// compiled anew. Kernels are shared by all contexts; the lock is held while one is made.
+#pragma once
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cuda/cuda_api.cuh"
+#include "cuda/ops/map_device.cuh"
+#include "expr/map_state.cuh"
+
+namespace mmsb {
+
+// A text that grows. `failed`: there was no memory.
+struct Text {
+  char* data;
+  u64 used, capacity;
+  bool failed;
+};
+
+struct RtcKernel {
+  u64 hash[2];
+  void* kernel;  // what a launch takes
+};
+
+// What became of the expressions of this process.
+struct RtcCounts {
+  u32 compiled, loaded, interpreted;
+  char reason[160];  // of the last one that should have been compiled and is interpreted
+};
+
+namespace MMSB_NS {
+
+static const u32 kRtcInstructionsMax = 512;    // longer ones take too long to compile
+static const u32 kRtcElements = 1u << 16;      // pages of fewer elements are not worth it
+static const u32 kRtcKernelsMax = 4096;        // kept
+static const u32 kRtcThreads = 256;
+
+// ---- source -------------------------------------------------------------------------------------------------------------
+
+static void put(Text& text, const char* format, ...) __attribute__((format(printf, 2, 3)));
+static void put(Text& text, const char* format, ...) {
+  for (;;) {
+    const u64 room = text.capacity - text.used;
+    va_list arguments;
+    va_start(arguments, format);
+    const int length = vsnprintf(text.data == nullptr ? nullptr : text.data + text.used, room, format, arguments);
+    va_end(arguments);
+    if (length < 0 || text.failed) return;
+    if (u64(length) < room) {
+      text.used += u64(length);
+      return;
+    }
+    const u64 capacity = (text.capacity + u64(length) + 1) * 2;
+    void* larger = realloc(text.data, capacity);
+    text.failed = larger == nullptr;
+    if (text.failed) return;
+    text.data = static_cast<char*>(larger);
+    text.capacity = capacity;
+  }
+}
+
+static const char* laneTypeName(u32 dtype) {
+  static const char* const names[] = {"u8", "i32", "u32", "i64", "u64", "f32", "f64"};
+  return names[laneOf(dtype)];
+}
+
+static bool isBooleanOp(u32 op) { return (op >= IR_EQ && op <= IR_NOT) || op == IR_ISNAN; }
+
+// The function of an operation on numbers, or null.
+static const char* functionOf(u32 op) {
+  switch (op) {
+    case IR_ADD: return "sAdd";
+    case IR_SUB: return "sSub";
+    case IR_MUL: return "sMul";
+    case IR_DIV: return "sDiv";
+    case IR_FLOORDIV: return "sFloorDiv";
+    case IR_MOD: return "sMod";
+    case IR_POW: return "sPow";
+    case IR_NEG: return "sNeg";
+    case IR_ABS: return "sAbs";
+    case IR_SIGN: return "sSign";
+    case IR_EQ: return "sEq";
+    case IR_NE: return "sNe";
+    case IR_LT: return "sLt";
+    case IR_LE: return "sLe";
+    case IR_GT: return "sGt";
+    case IR_GE: return "sGe";
+    case IR_MIN: return "sMin";
+    case IR_MAX: return "sMax";
+    case IR_SQRT: return "sSqrt";
+    case IR_EXP: return "mExp";
+    case IR_LOG: return "mLog";
+    case IR_LOG2: return "mLog2";
+    case IR_SIN: return "sSin";
+    case IR_COS: return "sCos";
+    case IR_TAN: return "sTan";
+    case IR_TANH: return "mTanh";
+    case IR_FLOOR: return "sFloor";
+    case IR_CEIL: return "sCeil";
+    case IR_ROUND: return "sRound";
+    case IR_TRUNC: return "sTrunc";
+    case IR_ISNAN: return "sIsNan";
+    case IR_FMA: return "sFma";
+    case IR_BITAND: return "sBitAnd";
+    case IR_BITOR: return "sBitOr";
+    case IR_BITXOR: return "sBitXor";
+    case IR_SHL: return "sShl";
+    case IR_SHR: return "sShr";
+    default: return nullptr;
+  }
+}
+
+static u32 operandsOf(u32 op) {
+  switch (op) {
+#define X(CODE, ID, NAME, ARITY, CLASSES, BOOLEAN) \
+  case CODE: return ARITY;
+    MMSB_IR_OPS(X)
+#undef X
+    default: return 0;
+  }
+}
+
+// An operation on bool, as evalBool has it.
+static void putBool(Text& text, u32 op, u32 a, u32 b) {
+  switch (op) {
+    case IR_AND:
+    case IR_MUL:
+    case IR_MIN:
+    case IR_BITAND: return put(text, "v%u & v%u", a, b);
+    case IR_OR:
+    case IR_ADD:
+    case IR_MAX:
+    case IR_BITOR: return put(text, "v%u | v%u", a, b);
+    case IR_BITXOR: return put(text, "v%u ^ v%u", a, b);
+    case IR_NOT: return put(text, "v%u ^ 1", a);
+    default: return put(text, "%s<u8>(v%u, v%u)", functionOf(op), a, b);
+  }
+}
+
+// The value of an instruction; operands are the numbers of the variables that hold them.
+static void putValue(Text& text, const EvalInst& inst, const u32 operand[3]) {
+  const char* const type = laneTypeName(inst.dtype);
+  if (inst.op == IR_SELECT) return put(text, "v%u != 0 ? v%u : v%u", operand[0], operand[1], operand[2]);
+  if (inst.op == IR_CAST) return put(text, "laneFrom<%s>(castLane(%u, %u, laneTo(v%u)))", type, inst.dtype, inst.from, operand[0]);
+  if (inst.dtype == BOOL) return putBool(text, inst.op, operand[0], operand[1]);
+  const bool narrows = isNarrow(inst.dtype) && !isBooleanOp(inst.op);
+  put(text, "%s%s(", narrows ? "narrow(" : "", functionOf(inst.op));
+  for (u32 i = 0; i < operandsOf(inst.op); i++) put(text, "%sv%u", i == 0 ? "" : ", ", operand[i]);
+  put(text, narrows ? "), u8(%u))" : ")", inst.dtype);
+}
+
+static void putInput(Text& text, const MapState& state, u32 input, u32 dtype) {
+  put(text, "laneFrom<%s>(loadLane(%u, map->inputs[%u].data, ", laneTypeName(dtype), dtype, input);
+  switch (state.inputs[input].mode) {
+    case MAP_SAME: return put(text, "element))");
+    case MAP_STRIDED: return put(text, "mapSource(*map, map->inputs[%u], element)))", input);
+    default: return put(text, "0))");
+  }
+}
+
+// The body of the kernel: `lane` becomes the lane of the result for `element`. False for an expression that has no source.
+static bool putBody(Text& text, const MapState& state) {
+  const Program& p = *state.program;
+  if (p.evalCount > kRtcInstructionsMax) return false;
+  u32* holder = static_cast<u32*>(calloc(p.evalRegisters + 1, sizeof(u32)));  // the variable that a register holds
+  if (holder == nullptr) return false;
+  for (u32 i = 0; i < p.evalCount; i++) {
+    const EvalInst& inst = p.eval[i];
+    const u32 operand[3] = {holder[inst.a], holder[inst.b], holder[inst.c]};
+    put(text, "    const %s v%u = ", isBooleanOp(inst.op) ? "u8" : laneTypeName(inst.dtype), i);
+    if (inst.op == IR_INPUT) putInput(text, state, u32(inst.imm), inst.dtype);
+    else if (inst.op == IR_CONST) put(text, "laneFrom<%s>(0x%llxull)", laneTypeName(inst.dtype), static_cast<unsigned long long>(inst.imm));
+    else putValue(text, inst, operand);
+    put(text, ";\n");
+    holder[inst.dst] = i;
+  }
+  put(text, "    lane = laneTo(v%u);\n", holder[p.evalResult]);
+  free(holder);
+  return !text.failed;
+}
+
+// The whole source: the kernel `name` for results of dtype `natural` into a page of dtype `out`.
+static bool putKernel(Text& text, const MapState& state, const char* name, u32 natural, u32 out) {
+  put(text, "extern \"C\" __global__ void %s(const MapDevice* map, const DeviceRanges* work, StoreSink sink) {\n", name);
+  put(text, "  const DeviceTarget& page = sink.marks.targets[sink.target];\n");
+  put(text, "  eachByWarp(*work, [&](bool valid, u32 element) {\n    bool changed = false;\n    if (valid) {\n    u64 lane;\n");
+  if (!putBody(text, state)) return false;
+  if (natural != out) put(text, "    lane = castLane(%u, %u, lane);\n", out, natural);
+  put(text, "    changed = replaceRaw(%u, page.data, element, rawOfLane(%u, lane));\n    }\n", dtypeBytes(out), out);
+  put(text, "    markWarp(sink.marks, page, element, changed);\n  });\n}\n");
+  return !text.failed;
+}
+
+static const char* const kRtcName = "mmsb_map";
+static const char* const kRtcHead = "#include \"cuda/ops/map_device.cuh\"\nusing namespace mmsb;\nusing namespace mmsb::rtc;\n";
+
+// ---- the compiler -------------------------------------------------------------------------------------------------------
+
+typedef struct NvrtcProgram* NvrtcHandle;
+
+// The functions of libnvrtc that are used (its documentation: NVRTC, "API").
+struct Nvrtc {
+  void* library;
+  int (*version)(int*, int*);
+  int (*create)(NvrtcHandle*, const char*, const char*, int, const char* const*, const char* const*);
+  int (*compile)(NvrtcHandle, int, const char* const*);
+  int (*imageSize)(NvrtcHandle, size_t*);
+  int (*image)(NvrtcHandle, char*);
+  int (*logSize)(NvrtcHandle, size_t*);
+  int (*log)(NvrtcHandle, char*);
+  int (*destroy)(NvrtcHandle*);
+};
+
+// The sources that a kernel includes, as they were when the library was built: name, text, name, text ..., null.
+#ifdef MMSB_RTC_SOURCES
+static const char* const kRtcSources[] = {
+#include MMSB_RTC_SOURCES
+    nullptr};
+#else
+static const char* const kRtcSources[] = {nullptr};
+#endif
+static const u32 kRtcSourcesMax = 16;
+
+template <class F>
+static bool findFunction(void* library, const char* name, F& function) {
+  function = reinterpret_cast<F>(dlsym(library, name));
+  return function != nullptr;
+}
+
+// MMSB_NVRTC names the library, or is `off`.
+static bool openNvrtc(Nvrtc& nvrtc) {
+  static const char* const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so", "/usr/local/cuda/lib64/libnvrtc.so"};
+  const char* asked = getenv("MMSB_NVRTC");
+  if (asked != nullptr) {
+    nvrtc.library = strcmp(asked, "off") == 0 ? nullptr : dlopen(asked, RTLD_NOW | RTLD_LOCAL);
+  } else {
+    for (u32 i = 0; i < sizeof names / sizeof names[0] && nvrtc.library == nullptr; i++) nvrtc.library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+  }
+  return nvrtc.library != nullptr && findFunction(nvrtc.library, "nvrtcVersion", nvrtc.version) &&
+         findFunction(nvrtc.library, "nvrtcCreateProgram", nvrtc.create) && findFunction(nvrtc.library, "nvrtcCompileProgram", nvrtc.compile) &&
+         findFunction(nvrtc.library, "nvrtcGetCUBINSize", nvrtc.imageSize) && findFunction(nvrtc.library, "nvrtcGetCUBIN", nvrtc.image) &&
+         findFunction(nvrtc.library, "nvrtcGetProgramLogSize", nvrtc.logSize) && findFunction(nvrtc.library, "nvrtcGetProgramLog", nvrtc.log) &&
+         findFunction(nvrtc.library, "nvrtcDestroyProgram", nvrtc.destroy);
+}
+
+// Machine code for an architecture (90 for compute capability 9.0); the caller frees it. Null, with a reason, on failure.
+static char* compileSource(const Nvrtc& nvrtc, const char* source, u32 arch, u64* bytes, char* reason, u64 reasonBytes) {
+  const char* headers[kRtcSourcesMax];
+  const char* names[kRtcSourcesMax];
+  int count = 0;
+  for (; kRtcSources[2 * count] != nullptr && u32(count) < kRtcSourcesMax; count++) {
+    names[count] = kRtcSources[2 * count];
+    headers[count] = kRtcSources[2 * count + 1];
+  }
+  char gpu[32];
+  snprintf(gpu, sizeof gpu, "-arch=sm_%u", arch);
+  const char* const options[] = {gpu, "-std=c++17", "-fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false", "-default-device", "-DMMSB_NS=rtc"};
+  NvrtcHandle program = nullptr;
+  int status = nvrtc.create(&program, source, "mmsb_map.cu", count, headers, names);
+  if (status == 0) status = nvrtc.compile(program, int(sizeof options / sizeof options[0]), options);
+  size_t size = 0;
+  char* image = nullptr;
+  if (status == 0 && nvrtc.imageSize(program, &size) == 0 && size != 0) image = static_cast<char*>(malloc(size));
+  if (image != nullptr && nvrtc.image(program, image) != 0) {
+    free(image);
+    image = nullptr;
+  }
+  if (image == nullptr) {
+    snprintf(reason, reasonBytes, "NVRTC fails with status %d", status);
+    size_t length = 0;
+    char* log = program != nullptr && nvrtc.logSize(program, &length) == 0 && length > 1 ? static_cast<char*>(malloc(length)) : nullptr;
+    if (log != nullptr && nvrtc.log(program, log) == 0) {
+      for (char* c = log; *c != 0; c++) if (*c == '\n' || *c == '"' || *c == '\\' || u8(*c) < 32) *c = ' ';
+      snprintf(reason, reasonBytes, "NVRTC: %s", log);
+    }
+    free(log);
+  }
+  if (program != nullptr) nvrtc.destroy(&program);
+  *bytes = size;
+  return image;
+}
+
+// ---- files --------------------------------------------------------------------------------------------------------------
+
+// Two independent 64-bit FNV-1a hashes.
+static void hashText(const char* text, u64 length, u64 hash[2]) {
+  hash[0] = 0xcbf29ce484222325ull;
+  hash[1] = 0x84222325cbf29ce4ull;
+  for (u64 i = 0; i < length; i++) {
+    hash[0] = (hash[0] ^ u8(text[i])) * 0x100000001b3ull;
+    hash[1] = (hash[1] ^ u8(text[length - 1 - i])) * 0x100000001b3ull;
+  }
+}
+
+// At the head of a file of the cache; the machine code follows.
+struct RtcFile {
+  u64 magic, key[2], bytes, hash[2];
+};
+static const u64 kRtcMagic = 0x314352424d534d4dull;  // "MMSMBRC1"
+
+static bool cachePath(const u64 key[2], char* path, u64 bytes) {
+  const char* own = getenv("MMSB_KERNEL_CACHE");
+  const char* shared = getenv("XDG_CACHE_HOME");
+  const char* home = getenv("HOME");
+  char folder[512];
+  if (own != nullptr && own[0] != 0) snprintf(folder, sizeof folder, "%s", own);
+  else if (shared != nullptr && shared[0] == '/') snprintf(folder, sizeof folder, "%s/mmsb", shared);
+  else if (home != nullptr && home[0] == '/') snprintf(folder, sizeof folder, "%s/.cache/mmsb", home);
+  else return false;
+  for (char* at = folder + 1;; at++) {  // every folder on the way
+    if (*at != '/' && *at != 0) continue;
+    const char end = *at;
+    *at = 0;
+    mkdir(folder, 0700);
+    *at = end;
+    if (end == 0) break;
+  }
+  const int length = snprintf(path, bytes, "%s/%016llx%016llx.cubin", folder, (unsigned long long)key[0], (unsigned long long)key[1]);
+  return length > 0 && u64(length) + 32 < bytes;
+}
+
+static char* readCache(const u64 key[2], u64* bytes) {
+  char path[640];
+  FILE* file = cachePath(key, path, sizeof path) ? fopen(path, "rb") : nullptr;
+  if (file == nullptr) return nullptr;
+  RtcFile head;
+  char* image = nullptr;
+  if (fread(&head, sizeof head, 1, file) == 1 && head.magic == kRtcMagic && memcmp(head.key, key, 16) == 0 && head.bytes < 1u << 26) {
+    image = static_cast<char*>(malloc(head.bytes + 1));
+    u64 hash[2] = {0, 0};
+    if (image != nullptr && fread(image, 1, head.bytes + 1, file) == head.bytes) hashText(image, head.bytes, hash);
+    if (memcmp(hash, head.hash, 16) != 0) {
+      free(image);
+      image = nullptr;
+    }
+    *bytes = head.bytes;
+  }
+  fclose(file);
+  return image;
+}
+
+// Written beside and renamed, so that a reader sees a whole file or none. A failure is nobody's concern.
+static void writeCache(const u64 key[2], const char* image, u64 bytes) {
+  char path[640], beside[704];
+  if (!cachePath(key, path, sizeof path)) return;
+  snprintf(beside, sizeof beside, "%s.%d", path, int(getpid()));
+  FILE* file = fopen(beside, "wb");
+  if (file == nullptr) return;
+  RtcFile head = {kRtcMagic, {key[0], key[1]}, bytes, {0, 0}};
+  hashText(image, bytes, head.hash);
+  const bool written = fwrite(&head, sizeof head, 1, file) == 1 && fwrite(image, 1, bytes, file) == bytes;
+  if (fclose(file) != 0 || !written || rename(beside, path) != 0) remove(beside);
+}
+
+// ---- kernels ------------------------------------------------------------------------------------------------------------
+
+struct Rtc {
+  pthread_mutex_t lock;
+  bool opened, usable;
+  Nvrtc nvrtc;
+  int major, minor;
+  u64 sources[2];  // hash of what kernels include
+  RtcKernel* kernels;
+  u32 count, capacity;
+  RtcCounts counts;
+};
+static Rtc rtc = {PTHREAD_MUTEX_INITIALIZER, false, false, {}, 0, 0, {0, 0}, nullptr, 0, 0, {}};
+
+#if !defined(MMSB_CUDA_EMULATED) && CUDART_VERSION >= 12080
+#define MMSB_RTC 1
+static void* loadImage(const char* image) {
+  cudaLibrary_t library;
+  cudaKernel_t kernel;
+  if (cudaLibraryLoadData(&library, image, nullptr, nullptr, 0, nullptr, nullptr, 0) == cudaSuccess) {
+    if (cudaLibraryGetKernel(&kernel, library, kRtcName) == cudaSuccess) return reinterpret_cast<void*>(kernel);
+    cudaLibraryUnload(library);
+  }
+  cudaGetLastError();
+  return nullptr;
+}
+
+static void launchRtc(void* kernel, const MapDevice* map, const DeviceRanges* work, StoreSink sink, u32 blocks, cudaStream_t stream) {
+  void* arguments[] = {&map, &work, &sink};
+  cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(blocks), dim3(kRtcThreads), arguments, 0, stream);  // seen by cudaGetLastError
+}
+#else
+static void* loadImage(const char*) { return nullptr; }
+static void launchRtc(void*, const MapDevice*, const DeviceRanges*, StoreSink, u32, cudaStream_t) {}
+#endif
+
+static void* interpret(const char* reason) {
+  rtc.counts.interpreted++;
+  if (reason != rtc.counts.reason) snprintf(rtc.counts.reason, sizeof rtc.counts.reason, "%s", reason);
+  return nullptr;
+}
+
+// Finds, loads or compiles. The lock is held.
+static void* kernelOf(const Text& source, u32 arch) {
+  if (!rtc.opened) {
+    rtc.opened = true;
+    rtc.usable = openNvrtc(rtc.nvrtc) && rtc.nvrtc.version(&rtc.major, &rtc.minor) == 0;
+    for (u32 i = 0; kRtcSources[i] != nullptr; i++) {
+      u64 hash[2];
+      hashText(kRtcSources[i], strlen(kRtcSources[i]), hash);
+      for (u32 k = 0; k < 2; k++) rtc.sources[k] = rtc.sources[k] * 31 + hash[k];
+    }
+  }
+  if (!rtc.usable) return interpret("libnvrtc is not found");
+  if (kRtcSources[0] == nullptr) return interpret("this build carries no sources");
+  Text salted = {nullptr, 0, 0, false};
+  put(salted, "%llx %llx %u %d.%d\n%s", (unsigned long long)rtc.sources[0], (unsigned long long)rtc.sources[1], arch, rtc.major, rtc.minor, source.data);
+  u64 key[2];
+  hashText(salted.data, salted.used, key);
+  free(salted.data);
+  if (salted.failed) return interpret("no memory");
+  for (u32 i = 0; i < rtc.count; i++) {
+    if (memcmp(rtc.kernels[i].hash, key, 16) == 0) return rtc.kernels[i].kernel;
+  }
+  if (rtc.count == kRtcKernelsMax) return interpret("too many kernels are loaded");
+  u64 bytes = 0;
+  char* image = readCache(key, &bytes);
+  const bool fresh = image == nullptr;
+  if (fresh) image = compileSource(rtc.nvrtc, source.data, arch, &bytes, rtc.counts.reason, sizeof rtc.counts.reason);
+  if (image == nullptr) return interpret(rtc.counts.reason);
+  if (fresh) writeCache(key, image, bytes);
+  void* kernel = loadImage(image);
+  free(image);
+  if (kernel == nullptr) return interpret("the driver does not take the code");
+  if (rtc.count == rtc.capacity) {
+    const u32 capacity = rtc.capacity == 0 ? 16 : 2 * rtc.capacity;
+    void* larger = realloc(rtc.kernels, capacity * sizeof(RtcKernel));
+    if (larger == nullptr) return interpret("no memory");
+    rtc.kernels = static_cast<RtcKernel*>(larger);
+    rtc.capacity = capacity;
+  }
+  rtc.kernels[rtc.count++] = RtcKernel{{key[0], key[1]}, kernel};
+  if (fresh) rtc.counts.compiled++;
+  else rtc.counts.loaded++;
+  return kernel;
+}
+
+// The kernel of a prepared map step, or null: then it is interpreted.
+static void* rtcKernel(const Step& step, u32 arch) {
+#ifdef MMSB_RTC
+  if (step.out->elements < kRtcElements) return nullptr;
+  Text source = {nullptr, 0, 0, false};
+  put(source, "%s", kRtcHead);
+  const bool good = putKernel(source, *static_cast<const MapState*>(step.state), kRtcName, step.natural, step.out->dtype);
+  pthread_mutex_lock(&rtc.lock);
+  void* const kernel = good ? kernelOf(source, arch) : interpret("the expression is too long");
+  pthread_mutex_unlock(&rtc.lock);
+  free(source.data);
+  return kernel;
+#else
+  (void)step;
+  (void)arch;
+  return nullptr;
+#endif
+}
+
+static RtcCounts rtcCounts() {
+  pthread_mutex_lock(&rtc.lock);
+  const RtcCounts counts = rtc.counts;
+  pthread_mutex_unlock(&rtc.lock);
+  return counts;
+}
+
+}  // namespace MMSB_NS
+}  // namespace mmsb

@@ -1,0 +1,102 @@
+// A call of execute: the pasts, the deltas, then the steps in their order, each by itself or, where several are elementwise and
+// much of them is to be computed, tile by tile.
+//
+// Invariants: what is fetched ahead is a hint and never shows; the steps are in the order of the plan, so a step's inputs are
+// final when it runs, or made in its group.
+#pragma once
+#include "exec/fuse.cuh"
+
+namespace mmsb {
+namespace MMSB_NS {
+
+// Steps to come are fetched together, so that their misses overlap: page and state, and, as most steps follow the one
+// before, the elements of the output at the place where something changed last. By loads whose values nobody waits for:
+// a prefetch is dropped where the address is not in the TLB, and in large pages it never is.
+static const u32 kFetchSteps = 16;
+
+struct Place {
+  u32 elements;  // of the page
+  u32 start;
+};
+
+static inline void fetchLine(const void* at) {
+  const u8 byte = *static_cast<const volatile u8*>(at);
+  __asm__ volatile("" : : "r"(byte));
+}
+
+// Stage one, two groups ahead: the step itself, with its list of inputs and parameters behind it.
+static void fetchBlocks(Step* const* steps, u32 from, u32 to, u32 count) {
+  for (u32 i = from; i < to && i < count; i++) {
+    __builtin_prefetch(steps[i]);
+    __builtin_prefetch(reinterpret_cast<const u8*>(steps[i]) + 64);
+    __builtin_prefetch(reinterpret_cast<const u8*>(steps[i]) + 128);
+  }
+}
+
+// Stage three, before a group runs: what lies behind the state.
+static void fetchBehind(Step* const* steps, u32 from, u32 to, u32 count) {
+  for (u32 i = from; i < to && i < count; i++) {
+    if (steps[i]->op->fetch != nullptr) steps[i]->op->fetch(*steps[i]);
+  }
+}
+
+// Stage two.
+static void fetchSteps(Step* const* steps, u32 count, const Place& place) {
+  for (u32 i = 0; i < count; i++) {
+    const Step& step = *steps[i];
+    const PageSlot& slot = *slotOf(step.out);
+    const u8* state = static_cast<const u8*>(step.state);
+    for (u32 line = 64; line < sizeof(PageSlot); line += 64) __builtin_prefetch(reinterpret_cast<const u8*>(&slot) + line, 1);
+    for (u32 line = 0; line < 256; line += 64) __builtin_prefetch(state + line);
+    if (slot.page.elements != place.elements || place.elements == 0) continue;
+    const u64 at = u64(place.start) * dtypeBytes(slot.page.dtype);
+    fetchLine(slot.page.data + at);
+    fetchLine(slot.hashes + at / kChunkBytes * 2);
+  }
+}
+
+static Place placeOf(const DeltaList& list) {
+  if (list.count == 0) return Place{0, 0};
+  Place place = {list.data[0].slot->page.elements, list.data[0].offset};
+  if (list.data[0].kind == DELTA_SPARSE) memcpy(&place.start, list.data[0].where, 4);
+  return place;
+}
+
+// Applies the deltas and runs the steps; the lists of touched pages and of the log must have room. A step's number has
+// MMSB_STEP_FULL set when it is to run wholly.
+static void executeAll(Exec& exec, const DeltaList& list, Step* const* steps, const u32* numbers, u32 count) {
+  beginCall(exec);
+  u32 first = 0;
+  for (; first < count && (numbers[first] & MMSB_STEP_BEFORE) != 0; first++) {
+    runBefore(exec, *steps[first], (numbers[first] & MMSB_STEP_FULL) != 0);
+  }
+  Place place = placeOf(list);
+  if (place.elements > place.start) {
+    const PageSlot& slot = *list.data[0].slot;
+    const u64 at = u64(place.start) * dtypeBytes(slot.page.dtype);
+    fetchLine(slot.page.data + at);
+    fetchLine(slot.hashes + at / kChunkBytes * 2);
+  }
+  fetchBlocks(steps, first, first + 2 * kFetchSteps, count);
+  fetchSteps(steps + first, count - first < kFetchSteps ? count - first : kFetchSteps, place);
+  applyDeltas(exec, list);
+  for (u32 i = first; i < count; i++) {
+    const u32 next = i + kFetchSteps / 2;  // the second half of what was fetched is still to run
+    if ((i - first) % (kFetchSteps / 2) == 0) {
+      fetchBehind(steps, i, next, count);
+      fetchBlocks(steps, next + kFetchSteps / 2, next + kFetchSteps, count);
+    }
+    if ((i - first) % (kFetchSteps / 2) == 0 && i != first && next < count) {
+      fetchSteps(steps + next, count - next < kFetchSteps / 2 ? count - next : kFetchSteps / 2, place);
+    }
+    const u32 fused = runFused(exec, steps + i, numbers + i, count - i);
+    if (fused == 0) runStep(exec, *steps[i], (numbers[i] & MMSB_STEP_FULL) != 0);
+    else i += fused - 1;
+    const PageSlot* last = exec.touchedCount != 0 ? exec.touched[exec.touchedCount - 1] : nullptr;
+    if (last != nullptr && last->dirty.count != 0) place = Place{last->page.elements, last->dirty.data[0].start};
+  }
+  keepBehind(exec);
+}
+
+}  // namespace MMSB_NS
+}  // namespace mmsb

@@ -1,0 +1,69 @@
+// What quantile and topk keep of a step, and their rules for one lane or element. Shared by the CPU's ops (op_select.cuh)
+// and the CUDA kernels.
+#pragma once
+#include "ops/reduce/reduce_state.cuh"
+
+namespace mmsb {
+
+// A page seen as [outer, n, inner]; lane l has its elements at (l / inner) * n * inner + l % inner + i * inner.
+struct Lanes {
+  u32 outer, n, inner;
+  ReduceDim dims[3];
+};
+
+struct Quantile {
+  Lanes lanes;
+  f64 q;
+};
+
+struct Topk {
+  Lanes lanes;
+  u32 k;
+  bool values, largest;
+  u32 width;  // neighbouring lanes that are stored together
+};
+
+namespace MMSB_NS {
+
+// A bijection from f64 (without NaN) to u64 that keeps the order, -0 below 0.
+static MMSB_HD inline u64 keyOf(f64 value) {
+  const u64 bits = asWord<f64>(value);
+  return (bits >> 63) != 0 ? ~bits : bits | 0x8000000000000000ull;
+}
+static MMSB_HD inline f64 valueOf(u64 key) { return wordAs<f64>((key >> 63) != 0 ? key & 0x7fffffffffffffffull : ~key); }
+
+// The quantile's place in a sorted lane of n: between ranks k and k + 1, at t.
+static MMSB_HD inline u32 quantilePlace(f64 q, u32 n, f64* t) {
+  const f64 position = q * f64(n - 1);
+  const f64 whole = sFloor(position);
+  *t = position - whole;
+  return u32(whole);
+}
+
+static MMSB_HD inline f64 interpolate(f64 low, f64 high, f64 t) {
+  if (t == 0 || low == high) return low;
+  const f64 distance = high - low;
+  return t < 0.5 ? low + distance * t : high - distance * (1 - t);
+}
+
+// One element of a lane; a higher key is better, then a lower index.
+struct Candidate {
+  u64 key;
+  u32 index;
+};
+
+static MMSB_HD inline bool better(const Candidate& a, const Candidate& b) { return a.key > b.key || (a.key == b.key && a.index < b.index); }
+
+// The key of a widened element. NaN is the worst; zeros are equal.
+static MMSB_HD inline u64 candidateKey(u32 wide, bool largest, u64 word) {
+  u64 key = wide == I64 ? word ^ 0x8000000000000000ull : word;
+  if (wide == F64) {
+    const f64 value = wordAs<f64>(word) + 0.0;
+    if (value != value) return 0;
+    key = keyOf(value);
+  }
+  return largest ? key : ~key;
+}
+
+}  // namespace MMSB_NS
+}  // namespace mmsb

@@ -1,0 +1,40 @@
+// What gather, scatter, bincount and histogram keep of a step, and the bin of a value. Shared by the CPU's ops (op_index.cuh,
+// which says what they do) and the CUDA kernels.
+#pragma once
+#include "core/ranges.cuh"
+
+namespace mmsb {
+
+static const u32 kNowhere = 0xffffffffu;
+
+struct Indexed {
+  u32 outer, n, inner;  // x, and the output of scatter
+  u32 count;            // of indices
+  u32 merge;            // scatter
+  u64 valueStride[3];   // scatter: of [outer, count, inner] in the values; all 0 where one value stands for all
+  const Range* order;   // scatter, within a call: start an index, count its place in the list; by index, then by place
+  u32 orderCount;
+};
+
+struct Counting {
+  u32 bins;
+  f64 low, high, width, perUnit;
+  bool isHistogram;
+  u32* counts;  // within a call
+};
+
+namespace MMSB_NS {
+
+static MMSB_HD inline f64 edgeOf(const Counting& c, u32 bin) { return bin == c.bins ? c.high : c.low + f64(bin) * c.width; }
+
+static MMSB_HD inline u32 binOf(const Counting& c, f64 x) {
+  if (!(x >= c.low && x <= c.high)) return kNowhere;
+  const f64 guess = (x - c.low) * c.perUnit;
+  u32 bin = guess < f64(c.bins) ? u32(guess) : c.bins - 1;
+  while (bin != 0 && x < edgeOf(c, bin)) bin--;
+  while (bin + 1 < c.bins && x >= edgeOf(c, bin + 1)) bin++;
+  return bin;
+}
+
+}  // namespace MMSB_NS
+}  // namespace mmsb

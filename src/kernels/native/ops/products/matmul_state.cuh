@@ -1,0 +1,207 @@
+// What matmul keeps of a step, its semirings, and how work is cut into tiles. Shared by the CPU's op (op_matmul.cuh, which
+// describes the order of work) and the CUDA kernels.
+#pragma once
+#include "core/ranges.cuh"
+#include "portable/scalar.cuh"
+
+namespace mmsb {
+
+struct Matmul {
+  u32 semiring;
+  u8 dtype;      // both inputs are cast to it
+  u32 batches, rows, columns, depth;
+  u32 batchRank;
+  u32 batchShape[8];
+  u32 aStride[8], bStride[8];  // in matrices; 0 where broadcast
+  bool aPlain, bPlain;         // no broadcasting: matrix i of the output uses matrix i
+  bool bShared;                // one matrix b for all
+  // The inner kernel: c[group][kMatPanel] (leading dimension kMatColumns) goes on along `depth` values of k.
+  void (*kernel)(const void* const* a, u32 group, const void* b, u32 bPitch, u32 depth, void* c);
+  void (*zero)(void* c, u32 count);
+};
+
+// Rows of one output matrix and the columns to compute of them.
+struct MatTask {
+  u32 batch;
+  u32 rowAt, rowCount;  // in MatJob::rows
+  u32 column, columnCount;
+};
+
+namespace MMSB_NS {
+
+// ---- semirings ------------------------------------------------------------------------------------------------------
+
+template <class T>
+struct PlusTimes {
+  static MMSB_HD inline T zero() { return T(0); }
+  static MMSB_HD inline T go(T acc, T a, T b) { return T(acc + T(a * b)); }
+};
+template <>
+struct PlusTimes<u16> {  // not in int, which would overflow
+  static MMSB_HD inline u16 zero() { return 0; }
+  static MMSB_HD inline u16 go(u16 acc, u16 a, u16 b) { return u16(acc + u32(a) * b); }
+};
+template <>
+struct PlusTimes<f32> {
+  static MMSB_HD inline f32 zero() { return 0; }
+  static MMSB_HD inline f32 go(f32 acc, f32 a, f32 b) { return sFma<f32>(a, b, acc); }
+};
+template <>
+struct PlusTimes<f64> {
+  static MMSB_HD inline f64 zero() { return 0; }
+  static MMSB_HD inline f64 go(f64 acc, f64 a, f64 b) { return sFma<f64>(a, b, acc); }
+};
+struct OrAnd {
+  static MMSB_HD inline u8 zero() { return 0; }
+  static MMSB_HD inline u8 go(u8 acc, u8 a, u8 b) { return acc | (a & b); }
+};
+
+template <class T>
+struct WrapAdd {
+  static MMSB_HD inline T go(T a, T b) { return T(u64(a) + u64(b)); }
+};
+template <>
+struct WrapAdd<f32> {
+  static MMSB_HD inline f32 go(f32 a, f32 b) { return a + b; }
+};
+template <>
+struct WrapAdd<f64> {
+  static MMSB_HD inline f64 go(f64 a, f64 b) { return a + b; }
+};
+template <class T>
+struct Extreme {
+  static const bool hasSign = T(-1) < T(0);
+  static MMSB_HD inline T high() { return hasSign ? T(~0ull >> (65 - 8 * sizeof(T))) : T(~0ull); }
+  static MMSB_HD inline T low() { return hasSign ? T(~u64(high())) : T(0); }
+};
+template <>
+struct Extreme<f32> {
+  static MMSB_HD inline f32 low() { return f32Of(0xff800000u); }
+  static MMSB_HD inline f32 high() { return f32Of(0x7f800000u); }
+};
+template <>
+struct Extreme<f64> {
+  static MMSB_HD inline f64 low() { return f64Of(0xfff0000000000000ull); }
+  static MMSB_HD inline f64 high() { return f64Of(0x7ff0000000000000ull); }
+};
+template <class T>
+struct MinPlus {
+  static MMSB_HD inline T zero() { return Extreme<T>::high(); }
+  static MMSB_HD inline T go(T acc, T a, T b) { return sMin<T>(acc, WrapAdd<T>::go(a, b)); }
+};
+template <class T>
+struct MaxPlus {
+  static MMSB_HD inline T zero() { return Extreme<T>::low(); }
+  static MMSB_HD inline T go(T acc, T a, T b) { return sMax<T>(acc, WrapAdd<T>::go(a, b)); }
+};
+
+// ---- tiles ----------------------------------------------------------------------------------------------------------
+
+static MMSB_HD inline u64 matrixOf(const Matmul& m, const u32* strides, u32 batch) {
+  u64 at = 0;
+  for (u32 d = m.batchRank; d-- > 0;) {
+    at += u64(batch % m.batchShape[d]) * strides[d];
+    batch /= m.batchShape[d];
+  }
+  return at;
+}
+
+// Elements of a matrix of `columns` columns -> the rows they lie in.
+static void touchedRows(const RangeSet& changed, u32 columns, RangeSet& rows, Arena& arena) {
+  for (u32 i = 0; i < changed.count; i++) {
+    const u32 first = changed.data[i].start / columns;
+    rangesPush(rows, first, (changed.data[i].start + changed.data[i].count - 1) / columns - first + 1, arena);
+  }
+}
+
+// The same for columns.
+static void touchedColumns(const RangeSet& changed, u32 columns, RangeSet& set, Arena& arena) {
+  for (u32 i = 0; i < changed.count; i++) {
+    const u32 first = changed.data[i].start % columns;
+    const u64 end = u64(first) + changed.data[i].count;
+    if (changed.data[i].count >= columns) return rangesPush(set, 0, columns, arena);
+    if (end <= columns) {
+      rangesPush(set, first, changed.data[i].count, arena);
+    } else {
+      rangesPush(set, first, columns - first, arena);
+      rangesPush(set, 0, u32(end - columns), arena);
+    }
+  }
+}
+
+// Rows (numbered through all matrices) that must be computed wholly, and columns that must be in all other rows.
+static void dirtyMatmul(const Matmul& m, bool full, const RangeSet* changedA, const RangeSet* changedB, RangeSet& rows,
+                        RangeSet& columns, Arena& arena) {
+  if (full || (changedA != nullptr && !m.aPlain) || (changedB != nullptr && !m.bPlain && !m.bShared)) {
+    return rangesPush(rows, 0, u32(u64(m.batches) * m.rows), arena);
+  }
+  if (changedA != nullptr) touchedRows(*changedA, m.depth, rows, arena);
+  if (changedB != nullptr && m.bShared) touchedColumns(*changedB, m.columns, columns, arena);
+  if (changedB != nullptr && !m.bShared) {
+    RangeSet matrices;
+    memset(&matrices, 0, sizeof matrices);
+    touchedRows(*changedB, m.depth * m.columns, matrices, arena);
+    for (u32 i = 0; i < matrices.count; i++) rangesPush(rows, matrices.data[i].start * m.rows, matrices.data[i].count * m.rows, arena);
+  }
+  rangesNormalise(rows, arena);
+  rangesNormalise(columns, arena);
+}
+
+// Tiles of at most tileRows x tileColumns that cover some columns of some rows. A tile lies in one matrix.
+struct MatTiles {
+  bool inverted;
+  u32 column, columnCount, tileRows, tileColumns;
+  u64 rowCount, taskBound;  // room to be had
+  u32* rows;                // row numbers inside their matrix
+  MatTask* tasks;
+  u32 listed, taskCount;
+};
+
+// The columns [column, column + columnCount) of the rows in `rows`, or, inverted, of those that are not in it.
+static MatTiles planTiles(const Matmul& m, const RangeSet& rows, bool inverted, u32 column, u32 columnCount, u32 tileRows, u32 tileColumns) {
+  MatTiles tiles;
+  memset(&tiles, 0, sizeof tiles);
+  tiles.inverted = inverted;
+  tiles.column = column;
+  tiles.columnCount = columnCount;
+  tiles.tileRows = tileRows;
+  tiles.tileColumns = tileColumns;
+  if (columnCount == 0) return tiles;
+  const u64 listed = rangesElements(rows);
+  tiles.rowCount = inverted ? u64(m.batches) * m.rows - listed : listed;
+  const u64 parts = m.batches < tiles.rowCount ? m.batches : tiles.rowCount;  // each matrix may leave one part of a tile
+  tiles.taskBound = (tiles.rowCount / tileRows + parts + 1) * ((columnCount + tileColumns - 1) / tileColumns);
+  return tiles;
+}
+
+static void closeTile(MatTiles& tiles, u32 batch, u32* openAt) {
+  for (u32 c = 0; *openAt < tiles.listed && c < tiles.columnCount; c += tiles.tileColumns) {
+    const u32 width = tiles.columnCount - c < tiles.tileColumns ? tiles.columnCount - c : tiles.tileColumns;
+    tiles.tasks[tiles.taskCount++] = MatTask{batch, *openAt, tiles.listed - *openAt, tiles.column + c, width};
+  }
+  *openAt = tiles.listed;
+}
+
+static void fillTiles(const Matmul& m, const RangeSet& rows, MatTiles& tiles) {
+  u32 openBatch = 0, openAt = 0;
+  const auto add = [&](u64 first, u64 end) {
+    for (u64 row = first; row < end; row++) {
+      const u32 batch = u32(row / m.rows);
+      if (batch != openBatch || tiles.listed - openAt == tiles.tileRows) closeTile(tiles, openBatch, &openAt);
+      openBatch = batch;
+      tiles.rows[tiles.listed++] = u32(row % m.rows);
+    }
+  };
+  u64 next = 0;
+  for (u32 i = 0; i < rows.count; i++) {
+    const u64 first = rows.data[i].start, end = first + rows.data[i].count;
+    if (tiles.inverted) add(next, first);
+    else add(first, end);
+    next = end;
+  }
+  if (tiles.inverted) add(next, u64(m.batches) * m.rows);
+  closeTile(tiles, openBatch, &openAt);
+}
+
+}  // namespace MMSB_NS
+}  // namespace mmsb

@@ -1,0 +1,213 @@
+// What reduce keeps of a step, and the arithmetic of its tree, one element or partial at a time. Shared by the CPU's op
+// (op_reduce.cuh, which describes the tree) and the CUDA kernels.
+#pragma once
+#include "core/ranges.cuh"
+#include "portable/scalar.cuh"
+
+namespace mmsb {
+
+static const u32 kReduceBlock = 1024;
+static const u32 kReduceLanes = 32;
+
+struct ReduceDim {
+  u32 size, stride;  // stride in elements of the input
+  u32 outStride;     // kept: in elements of the output
+  bool kept;
+};
+
+// What a block, or a subtree of blocks, comes to. sum, prod, min, max, count: a. var: a mean, b squared distances, count.
+// argmin, argmax: a value, b index. Words hold u64, i64 or f64 by the class of the accumulator.
+struct Partial {
+  u64 a, b, count;
+};
+
+struct Reduce {
+  u32 fn;
+  u8 dtype;       // of the input
+  u8 wide;        // class of the accumulator: I64, U64 or F64; sums and products of integers are U64, which wraps
+  u8 result;      // class of the finished value
+  bool columns;   // the innermost axis is kept
+  u32 dimCount;
+  ReduceDim dims[8];  // neighbours of one kind joined, axes of size 1 dropped
+  u32 keptCount, reducedCount;
+  ReduceDim kept[8], reduced[8];
+  u64 n, blocks;
+  u32 outputs;
+  // The tree of partials; see the head.
+  Partial* tree;      // per output: level 0 (blocks), level 1, ... the root
+  u64 treePartials;   // per output
+  bool treeValid;
+  u64 treeLoads;      // the input's count of raw loads when the tree was made
+};
+
+namespace MMSB_NS {
+
+// Where the lane of an output begins in the input.
+static MMSB_HD inline u32 laneStart(const ReduceDim* kept, u32 keptCount, u32 output) {
+  u32 offset = 0;
+  for (u32 d = 0; d < keptCount; d++) {
+    offset += output / kept[d].outStride * kept[d].stride;
+    output %= kept[d].outStride;
+  }
+  return offset;
+}
+
+// Where element `index` of a lane lies, from the lane's start.
+static MMSB_HD inline u32 laneOffset(const ReduceDim* reduced, u32 reducedCount, u64 index) {
+  u32 offset = 0;
+  for (u32 d = reducedCount; d-- > 0;) {
+    offset += u32(index % reduced[d].size) * reduced[d].stride;
+    index /= reduced[d].size;
+  }
+  return offset;
+}
+
+// Appends the outputs that the input elements [first, end) of a sub-box reach. inSize and outSize are those of the box
+// of the dims from `d` on.
+static void projectRange(const ReduceDim* dims, u32 dimCount, u32 d, u32 base, u64 inSize, u64 outSize, u64 first, u64 end,
+                         RangeSet& out, Arena& arena) {
+  if (d == dimCount || (first == 0 && end == inSize)) return rangesPush(out, base, u32(outSize), arena);
+  const u64 stride = inSize / dims[d].size;
+  const u64 outStride = dims[d].kept ? outSize / dims[d].size : outSize;
+  const u32 step = dims[d].kept ? u32(outStride) : 0;
+  const u64 from = first / stride, last = (end - 1) / stride;
+  if (from == last) {
+    return projectRange(dims, dimCount, d + 1, u32(base + from * step), stride, outStride, first - from * stride, end - from * stride,
+                        out, arena);
+  }
+  const bool headWhole = first % stride == 0, tailWhole = end % stride == 0;
+  if (!dims[d].kept && (headWhole || tailWhole || last - from > 1)) return rangesPush(out, base, u32(outSize), arena);
+  if (!headWhole) {
+    projectRange(dims, dimCount, d + 1, u32(base + from * step), stride, outStride, first - from * stride, stride, out, arena);
+  }
+  if (dims[d].kept) {
+    const u64 wholeFrom = headWhole ? from : from + 1, wholeEnd = tailWhole ? last + 1 : last;
+    if (wholeEnd > wholeFrom) rangesPush(out, u32(base + wholeFrom * step), u32((wholeEnd - wholeFrom) * step), arena);
+  }
+  if (!tailWhole) projectRange(dims, dimCount, d + 1, u32(base + last * step), stride, outStride, 0, end - last * stride, out, arena);
+}
+
+// ---- folding --------------------------------------------------------------------------------------------------------
+
+struct FoldSum {
+  template <class W>
+  static MMSB_HD inline W go(W a, W b) {
+    return a + b;
+  }
+};
+struct FoldProd {
+  template <class W>
+  static MMSB_HD inline W go(W a, W b) {
+    return a * b;
+  }
+};
+struct FoldMin {
+  template <class W>
+  static MMSB_HD inline W go(W a, W b) {
+    return sMin<W>(a, b);
+  }
+};
+struct FoldMax {
+  template <class W>
+  static MMSB_HD inline W go(W a, W b) {
+    return sMax<W>(a, b);
+  }
+};
+
+template <class W>
+static MMSB_HD inline W wordAs(u64 word) {
+  W value;
+  memcpy(&value, &word, 8);
+  return value;
+}
+template <class W>
+static MMSB_HD inline u64 asWord(W value) {
+  u64 word;
+  memcpy(&word, &value, 8);
+  return word;
+}
+
+static MMSB_HD inline bool isArg(u32 fn) { return fn == MMSB_REDUCE_ARGMIN || fn == MMSB_REDUCE_ARGMAX; }
+static MMSB_HD inline bool isTruth(u32 fn) { return fn == MMSB_REDUCE_ANY || fn == MMSB_REDUCE_ALL || fn == MMSB_REDUCE_COUNT; }
+
+template <class W>
+static MMSB_HD inline W joinBy(u32 fn, W a, W b) {
+  switch (fn) {
+    case MMSB_REDUCE_PROD: return FoldProd::go(a, b);
+    case MMSB_REDUCE_MIN: return FoldMin::go(a, b);
+    case MMSB_REDUCE_MAX: return FoldMax::go(a, b);
+    default: return FoldSum::go(a, b);
+  }
+}
+
+// Whether the right value wins over the left one, which has the lower index.
+template <class W>
+static MMSB_HD inline bool argWins(u32 fn, W left, W right) {
+  if (left != left) return false;
+  if (right != right) return true;
+  return fn == MMSB_REDUCE_ARGMIN ? right < left : right > left;
+}
+
+template <class W>
+static MMSB_HD inline Partial joinPartials(u32 fn, const Partial& left, const Partial& right) {
+  Partial joined = {0, 0, left.count + right.count};
+  if (fn == MMSB_REDUCE_VAR) {
+    const f64 meanA = wordAs<f64>(left.a), meanB = wordAs<f64>(right.a);
+    const f64 nA = f64(left.count), nB = f64(right.count), n = nA + nB;
+    const f64 distance = meanB - meanA;
+    joined.a = asWord<f64>(meanA + distance * (nB / n));
+    joined.b = asWord<f64>((wordAs<f64>(left.b) + wordAs<f64>(right.b)) + (distance * distance) * (nA * nB / n));
+  } else if (isArg(fn)) {
+    const bool wins = argWins<W>(fn, wordAs<W>(left.a), wordAs<W>(right.a));
+    joined.a = wins ? right.a : left.a;
+    joined.b = wins ? right.b : left.b;
+  } else {
+    joined.a = asWord<W>(joinBy<W>(fn, wordAs<W>(left.a), wordAs<W>(right.a)));
+  }
+  return joined;
+}
+
+static MMSB_HD inline Partial joinPartialsOf(const Reduce& r, const Partial& left, const Partial& right) {
+  switch (r.wide) {
+    case I64: return joinPartials<i64>(r.fn, left, right);
+    case U64: return joinPartials<u64>(r.fn, left, right);
+    default: return joinPartials<f64>(r.fn, left, right);
+  }
+}
+
+// Counts are joined as integers, whatever the elements are.
+static MMSB_HD inline Partial joinOf(const Reduce& r, const Partial& left, const Partial& right) {
+  if (isTruth(r.fn)) return Partial{left.a + right.a, 0, left.count + right.count};
+  return joinPartialsOf(r, left, right);
+}
+
+// The finished value of a whole lane, as a word of class r.result.
+static MMSB_HD inline u64 finishValue(const Reduce& r, const Partial& root) {
+  switch (r.fn) {
+    case MMSB_REDUCE_MEAN: return asWord<f64>(wordAs<f64>(root.a) / f64(r.n));
+    case MMSB_REDUCE_VAR: return asWord<f64>(wordAs<f64>(root.b) / f64(r.n));
+    case MMSB_REDUCE_ANY: return root.a != 0;
+    case MMSB_REDUCE_ALL: return root.a == r.n;
+    case MMSB_REDUCE_ARGMIN:
+    case MMSB_REDUCE_ARGMAX: return root.b;
+    default: return root.a;
+  }
+}
+
+static MMSB_HD inline u64 emptyValue(const Reduce& r) {
+  switch (r.fn) {
+    case MMSB_REDUCE_PROD: return r.result == F64 ? asWord<f64>(1.0) : 1;
+    case MMSB_REDUCE_MEAN:
+    case MMSB_REDUCE_VAR: return 0x7ff8000000000000ull;
+    case MMSB_REDUCE_ALL: return 1;
+    default: return 0;
+  }
+}
+
+static MMSB_HD inline u32 blockCount(const Reduce& r, u64 block) {
+  const u64 left = r.n - block * kReduceBlock;
+  return left < kReduceBlock ? u32(left) : kReduceBlock;
+}
+
+}  // namespace MMSB_NS
+}  // namespace mmsb
