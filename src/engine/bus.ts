@@ -70,7 +70,6 @@ import {
 import type { StageRooms } from './commit/batch.js'
 import { Committer } from './commit/committer.js'
 import { Intake, type Taken } from './commit/frame-ingest.js'
-import type { Sender } from './commit/frame-run.js'
 import { prepareWhatIf, readOnTrial, type WhatIfInput, type WhatIfResult } from './commit/what-if.js'
 import { Cursors } from './durable-cursors.js'
 import { takeRefuge } from './history/cpu-failover.js'
@@ -100,6 +99,7 @@ import type {
   PageShape,
   PastEpochs,
   PastEpochsQuery,
+  Sender,
   TransactionInput,
   VerifyResult,
 } from './types.js'
@@ -572,6 +572,13 @@ export class Bus {
   /** What a page is made of and its version, as of the newest epoch; unlike page() it waits for nothing and costs nothing. */
   peek(name: string): PageShape {
     return this.#registry.require(name)
+  }
+
+  /** peek() for a page that is about to be written. @throws MmsbError PAGE_NOT_FOUND, PAGE_READ_ONLY */
+  peekWritable(name: string): PageShape {
+    const page = this.#registry.require(name)
+    checkWritable(page)
+    return page
   }
 
   /**

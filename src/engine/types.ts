@@ -61,6 +61,19 @@ export interface PageShape {
   readonly version: number
 }
 
+/**
+ * Sends frames by number and learns from these calls what became of each, without a promise for every frame. The calls must not
+ * throw.
+ */
+export interface Sender {
+  /** `count` frames from number `first` on, of `bytes` bytes together, were committed. */
+  committed(first: number, count: number, bytes: number, epoch: number): void
+  /** They were accepted but could not be committed. */
+  failed(first: number, count: number, bytes: number, error: unknown): void
+  /** The frame was not accepted. */
+  refused(number: number, error: unknown): void
+}
+
 /** What a committed transaction answers. */
 export interface CommitResult {
   readonly epoch: number

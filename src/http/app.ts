@@ -22,7 +22,8 @@ import { answerPreflight, nameOrigin } from './request/cors.js'
 import { answerClientError, answerOddities } from './request/malformed-requests.js'
 import { type Guard, loopbackGuard, NO_ORIGINS } from './request/origin-guard.js'
 import { validatorCompiler } from './request/validation.js'
-import { dataRoutes } from './routes/data.js'
+import { dataReadRoutes } from './routes/data-read.js'
+import { dataWriteRoutes } from './routes/data-write.js'
 import { eventRoutes } from './routes/events.js'
 import { functionRoutes } from './routes/functions.js'
 import { graphRoutes } from './routes/graph.js'
@@ -95,7 +96,8 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     scope.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) => {
       done(null, body)
     })
-    dataRoutes(scope, context)
+    dataReadRoutes(scope, context)
+    dataWriteRoutes(scope, context)
   })
   const stream = attachStream(app.server, context, app.log, options.pingIntervalMs)
   await app.ready()

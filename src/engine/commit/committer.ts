@@ -31,10 +31,10 @@ import type { Recovered } from '../history/recovery.js'
 import { REAL_WORLD, type World } from '../host.js'
 import type { PageRecord } from '../pages/registry.js'
 import { Timings } from '../stage-timings.js'
-import type { CommitEvent, CommitResult, PageChange } from '../types.js'
+import type { CommitEvent, CommitResult, PageChange, Sender } from '../types.js'
 import { Batch, type StageRooms } from './batch.js'
 import { type RunningTrial, runTrial, startTrial, type Trial, TrialLost } from './dry-run.js'
-import { Run, type Sender, type Slab } from './frame-run.js'
+import { Run, type Slab } from './frame-run.js'
 import { Pace } from './group-commit.js'
 
 /** An epoch between staging and publishing. */

@@ -8,9 +8,9 @@ import { MmsbError } from '../../errors.js'
 import { FRAME_HEADER_BYTES, RUN_FRAME_MAX_BYTES } from '../../limits.js'
 import { frameLengthAt, isPlainFrame } from '../../state/frame/plain.js'
 import type { PageRecord, Registry } from '../pages/registry.js'
-import type { CommitResult } from '../types.js'
+import type { CommitResult, Sender } from '../types.js'
 import type { Committer } from './committer.js'
-import { type Sender, type Slab, slabFor } from './frame-run.js'
+import { type Slab, slabFor } from './frame-run.js'
 
 export interface IntakeRooms {
   readonly registry: Registry

@@ -8,16 +8,7 @@
 import { align8 } from '../../state/bytes.js'
 import { eachPageOf, type FrameMemory } from '../../state/frame/plain.js'
 import type { Pending, Precondition } from '../commands/pending.js'
-
-/** Who sends frames and is told of them by their numbers, without a promise for each. Must not throw. */
-export interface Sender {
-  /** So many frames from number `first` on, of so many bytes together, were committed. */
-  committed(first: number, count: number, bytes: number, epoch: number): void
-  /** They were taken, but not committed. */
-  failed(first: number, count: number, bytes: number, error: unknown): void
-  /** A frame was not taken. */
-  refused(number: number, error: unknown): void
-}
+import type { Sender } from '../types.js'
 
 /** Memory that runs lie in, taken from its start to its end. */
 export interface Slab extends FrameMemory {

@@ -6,8 +6,7 @@
  * until it, or they, have caught up.
  */
 import type { RawData, WebSocket } from 'ws'
-import type { Sender } from '../../engine/commit/frame-run.js'
-import type { TransactionInput } from '../../engine/types.js'
+import type { Sender, TransactionInput } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
 import {
   STREAM_BYTES_IN_FLIGHT_MAX,

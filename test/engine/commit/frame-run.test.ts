@@ -2,7 +2,7 @@
 
 import t, { type Test } from 'tap'
 import { Bus } from '../../../src/engine/bus.js'
-import type { Sender } from '../../../src/engine/commit/frame-run.js'
+import type { Sender } from '../../../src/engine/types.js'
 import type { MmsbError } from '../../../src/errors.js'
 import { QUEUE_MAX_TRANSACTIONS, RUN_FRAME_MAX_BYTES } from '../../../src/limits.js'
 import { FrameWriter, type FrameWriterOptions } from '../../../src/state/frame/writer.js'

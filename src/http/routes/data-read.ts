@@ -1,0 +1,208 @@
+/**
+ * Reading the elements of pages: one page in whole or in part, as bytes or JSON, and several pages at one epoch.
+ *
+ * Invariants: no header is set before the answer is known to hold what was asked for; bytes go out as they lie in memory.
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Bus } from '../../engine/bus.js'
+import type { PageData, PageShape } from '../../engine/types.js'
+import { MmsbError } from '../../errors.js'
+import { DTYPE_INFO } from '../../state/dtype.js'
+import type { App, AppContext, Reply } from '../context.js'
+import { renderPieces } from '../reply/json-values.js'
+import { renderRead } from '../reply/read-answer.js'
+import { untilGone } from '../request/abort-signal.js'
+import { byteRangeOf, etagOf, isNotModified, preferredType } from '../request/negotiate.js'
+import { bytesOf } from '../request/octet-stream.js'
+import { NameParams, Octets } from '../schemas/common.js'
+import { DataAnswer, DataQuery, ReadAnswer, ReadQuery } from '../schemas/data.js'
+
+const OCTETS = 'application/octet-stream'
+const JSON_TYPE = 'application/json'
+const JSON_UTF8 = 'application/json; charset=utf-8'
+const OFFERED = [OCTETS, JSON_TYPE] as const
+
+interface DataQueryValues {
+  readonly epoch?: number
+  readonly offset?: number
+  readonly count?: number
+}
+
+/** A request for elements, and the page as it was when the request came. */
+interface DataRequest {
+  readonly bus: Bus
+  readonly page: PageShape
+  readonly query: DataQueryValues
+  readonly headers: IncomingHttpHeaders
+  /** Aborts the read of a past epoch. */
+  readonly signal: AbortSignal | undefined
+}
+
+export function dataReadRoutes(app: App, { bus }: AppContext): void {
+  app.get(
+    '/v1/pages/:name/data',
+    {
+      schema: {
+        summary: 'Read the elements of a page',
+        description:
+          'Answers little-endian bytes in row-major order, or JSON if `Accept` prefers it. `offset` and `count` are in elements, `Range` is in bytes.',
+        tags: ['data'],
+        params: NameParams,
+        querystring: DataQuery,
+      },
+      config: {
+        produces: { [OCTETS]: Octets, [JSON_TYPE]: DataAnswer },
+        statuses: { 200: 'The page', 206: 'The requested part', 304: 'The client has this version already' },
+        headers: {
+          accept: 'application/octet-stream (default) or application/json',
+          range: 'bytes=FIRST-LAST, bytes=FIRST- or bytes=-LENGTH; for octet-stream only',
+          'if-none-match': 'Answer 304 if the page has this version: `"v<version>"`.',
+        },
+        problems: ['PAGE_NOT_FOUND', 'EPOCH_NOT_FOUND', 'EPOCH_COMPACTED', 'RANGE_NOT_SATISFIABLE'],
+      },
+    },
+    async (request, reply) => {
+      const { headers, params, query } = request
+      const { epoch } = query
+      const signal = epoch === undefined ? undefined : untilGone(reply)
+      const page =
+        epoch === undefined ? bus.peek(params.name) : await bus.peekAt(params.name, epoch, { signal })
+      const type = preferredType(headers.accept, OFFERED)
+      if (type === undefined) {
+        throw new MmsbError('INVALID_REQUEST', `Accept: this route answers ${OFFERED.join(' and ')}`)
+      }
+      void reply.header('vary', 'accept, origin').header('accept-ranges', 'bytes')
+      if (isNotModified(headers['if-none-match'], page.version)) {
+        return reply
+          .header('etag', etagOf(page.version))
+          .header('mmsb-epoch', epoch ?? bus.epoch)
+          .code(304)
+          .send()
+      }
+      const wanted = { bus, page, query, headers, signal }
+      return type === JSON_TYPE ? sendJson(reply, wanted) : sendOctets(reply, wanted)
+    },
+  )
+
+  app.get(
+    '/v1/read',
+    {
+      schema: {
+        summary: 'Read several pages, all at one epoch',
+        tags: ['data'],
+        querystring: ReadQuery,
+      },
+      config: {
+        produces: { [JSON_TYPE]: ReadAnswer },
+        statuses: { 200: 'The pages' },
+        problems: ['PAGE_NOT_FOUND', 'EPOCH_NOT_FOUND', 'EPOCH_COMPACTED'],
+      },
+    },
+    async (request, reply) => {
+      const wanted = request.query.epoch
+      const past = wanted === undefined ? {} : { epoch: wanted, signal: untilGone(reply) }
+      const { epoch, pages } = await bus.readMany(request.query.pages.split(','), past)
+      return reply
+        .header('mmsb-epoch', epoch)
+        .header('content-type', JSON_UTF8)
+        .send(renderRead(epoch, pages))
+    },
+  )
+}
+
+async function sendJson(reply: Reply, wanted: DataRequest): Promise<Reply> {
+  const { page, query } = wanted
+  const isPart = query.offset !== undefined || query.count !== undefined
+  const { offset, count } = elementRange(page, query)
+  const data = await read(wanted, offset, count)
+  describeData(reply, data)
+  if (isPart && count > 0) {
+    void reply.header('content-range', `elements ${offset}-${offset + count - 1}/${page.elements}`)
+  }
+  const { name, dtype, shape, epoch, version } = data
+  const head = JSON.stringify(
+    isPart ? { name, dtype, shape, epoch, version, offset } : { name, dtype, shape, epoch, version },
+  )
+  const body = renderPieces([`${head.slice(0, -1)},"values":`, data, '}'])
+  return reply
+    .code(isPart ? 206 : 200)
+    .header('content-type', JSON_UTF8)
+    .send(body)
+}
+
+async function sendOctets(reply: Reply, wanted: DataRequest): Promise<Reply> {
+  const { page, query, headers } = wanted
+  const { sizeBytes } = DTYPE_INFO[page.dtype]
+  if (query.offset !== undefined || query.count !== undefined) {
+    if (headers.range !== undefined) {
+      throw new MmsbError('INVALID_REQUEST', 'give either offset and count or a Range header')
+    }
+    const { offset, count } = elementRange(page, query)
+    const data = await read(wanted, offset, count)
+    describeData(reply, data)
+    return sendPart(reply, bytesOf(data.values), offset * sizeBytes, page.bytes)
+  }
+  const isRangeMeant = headers['if-range'] === undefined || headers['if-range'] === etagOf(page.version)
+  const range = isRangeMeant ? byteRangeOf(headers.range, page.bytes) : undefined
+  if (range === null) throw outside(page, `Range: ${headers.range}`)
+  if (range === undefined) {
+    const data = await read(wanted, 0, page.elements)
+    describeData(reply, data)
+    return reply.code(200).header('content-type', OCTETS).send(bytesOf(data.values))
+  }
+  const first = Math.floor(range.start / sizeBytes)
+  const data = await read(wanted, first, Math.ceil(range.end / sizeBytes) - first)
+  describeData(reply, data)
+  const bytes = bytesOf(data.values).subarray(range.start - first * sizeBytes, range.end - first * sizeBytes)
+  return sendPart(reply, bytes, range.start, page.bytes)
+}
+
+async function read(
+  { bus, page, query: { epoch }, signal }: DataRequest,
+  offset: number,
+  count: number,
+): Promise<PageData> {
+  const past = epoch === undefined ? {} : { epoch, signal }
+  const data = await bus.data(page.name, { offset, count, ...past })
+  if (data.dtype !== page.dtype || data.values.length !== count) {
+    throw new MmsbError(
+      'PAGE_NOT_FOUND',
+      `page "${page.name}" was replaced while it was being read; read again`,
+    )
+  }
+  return data
+}
+
+function elementRange(page: PageShape, query: DataQueryValues): { offset: number; count: number } {
+  const { offset = 0 } = query
+  const count = query.count ?? Math.max(0, page.elements - offset)
+  // An offset at or past the end selects nothing. That is an error unless the caller asks for a count of 0 at the end.
+  const isPastEnd = query.count === undefined && offset > 0 && offset >= page.elements
+  if (isPastEnd || offset + count > page.elements)
+    throw outside(page, `elements ${offset} to ${offset + count}`)
+  return { offset, count }
+}
+
+const outside = (page: PageShape, what: string): MmsbError =>
+  new MmsbError(
+    'RANGE_NOT_SATISFIABLE',
+    `${what}: page "${page.name}" has ${page.elements} elements, ${page.bytes} bytes`,
+    {
+      bytes: page.bytes,
+      elements: page.elements,
+    },
+  )
+
+function describeData(reply: Reply, { dtype, shape, version, epoch }: PageData): void {
+  void reply
+    .header('etag', etagOf(version))
+    .header('mmsb-epoch', epoch)
+    .header('mmsb-dtype', dtype)
+    .header('mmsb-shape', shape.join(','))
+}
+
+function sendPart(reply: Reply, bytes: Buffer, start: number, size: number): Reply {
+  if (bytes.length > 0)
+    void reply.header('content-range', `bytes ${start}-${start + bytes.length - 1}/${size}`)
+  return reply.code(206).header('content-type', OCTETS).send(bytes)
+}
