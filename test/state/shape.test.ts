@@ -1,5 +1,4 @@
 import t from 'tap'
-import { MmsbError } from '../../src/errors.js'
 import {
   broadcastShapes,
   checkShape,
@@ -9,16 +8,7 @@ import {
   rowMajorStrides,
   sameShape,
 } from '../../src/state/shape.js'
-
-const refusal = (run: () => unknown): string => {
-  try {
-    run()
-  } catch (error) {
-    if (error instanceof MmsbError) return `${error.code} ${error.message}`
-    throw error
-  }
-  return 'accepted'
-}
+import { refusal } from '../lib/refusal.js'
 
 t.test('counts and strides are row-major', async (t) => {
   t.equal(elementCount([]), 1)

@@ -1,6 +1,5 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { MmsbError } from '../../src/errors.js'
 import { DTYPE_INFO, DTYPES, type Dtype, type TypedArray } from '../../src/state/dtype.js'
 import type { DeltaValues } from '../../src/state/types.js'
 import {
@@ -11,16 +10,7 @@ import {
   valuesToJson,
   valuesToJsonText,
 } from '../../src/state/value.js'
-
-const refusal = (run: () => unknown): string => {
-  try {
-    run()
-  } catch (error) {
-    if (error instanceof MmsbError) return `${error.code} ${error.message}`
-    throw error
-  }
-  return 'accepted'
-}
+import { refusal } from '../lib/refusal.js'
 
 const decode = (dtype: Dtype, bytes: Uint8Array): TypedArray =>
   DTYPE_INFO[dtype].view(bytes.buffer, bytes.byteOffset, bytes.length / DTYPE_INFO[dtype].sizeBytes)

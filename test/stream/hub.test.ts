@@ -1,12 +1,5 @@
 /** Queues, conflation, rates and progress, with a clock and readers that the test commands. */
-import t, { type Test } from 'tap'
-import type {
-  CommitEvent,
-  PageChange,
-  PastEpoch,
-  PastEpochs,
-  PastEpochsQuery,
-} from '../../src/engine/types.js'
+import t from 'tap'
 import { MmsbError } from '../../src/errors.js'
 import {
   CHANGED_RANGES_MAX,
@@ -16,260 +9,12 @@ import {
   STREAM_QUEUE_MAX_BYTES,
   STREAM_SNAPSHOT_MAX_BYTES,
 } from '../../src/limits.js'
-import { patternSet } from '../../src/state/pattern.js'
-import { totalElements } from '../../src/state/ranges.js'
-import type { StreamClock } from '../../src/stream/clock.js'
 import type { Connection } from '../../src/stream/connection.js'
-import { StreamHub } from '../../src/stream/hub.js'
-import { jsonHead, jsonTail, type StreamMessage } from '../../src/stream/messages.js'
-import type { Sink, StreamBus } from '../../src/stream/types.js'
-import { type Message, Mirror } from './helpers.js'
-
-class FakeClock implements StreamClock {
-  #nowMs = 1000
-  #timers: { atMs: number; readonly periodMs: number; readonly run: () => void }[] = []
-
-  nowMs(): number {
-    return this.#nowMs
-  }
-
-  every(periodMs: number, run: () => void): () => void {
-    return this.#add({ atMs: this.#nowMs + periodMs, periodMs, run })
-  }
-
-  after(delayMs: number, run: () => void): () => void {
-    return this.#add({ atMs: this.#nowMs + delayMs, periodMs: 0, run })
-  }
-
-  soon(run: () => void): () => void {
-    return this.after(0, run)
-  }
-
-  #add(timer: { atMs: number; readonly periodMs: number; readonly run: () => void }): () => void {
-    this.#timers.push(timer)
-    return () => {
-      this.#timers = this.#timers.filter((other) => other !== timer)
-    }
-  }
-
-  get timerCount(): number {
-    return this.#timers.length
-  }
-
-  advance(ms: number): void {
-    const endMs = this.#nowMs + ms
-    for (;;) {
-      const [next] = this.#timers.filter(({ atMs }) => atMs <= endMs).sort((a, b) => a.atMs - b.atMs)
-      if (next === undefined) break
-      this.#nowMs = next.atMs
-      if (next.periodMs === 0) this.#timers = this.#timers.filter((other) => other !== next)
-      else next.atMs += next.periodMs
-      next.run()
-    }
-    this.#nowMs = endMs
-  }
-}
-
-/** A bus of u32 pages that commits when told to, and can be caught with an epoch in flight. */
-class FakeBus implements StreamBus {
-  epoch = 0
-  minEpoch = 0
-  failure: string | null = null
-  /** Every epoch, as it was published, with values. */
-  readonly history: PastEpoch[] = []
-  readonly cursors = undefined
-  /** How many epochs one answer about the past has. */
-  pieceEpochs = 3
-  asked = 0
-  gathers = 0
-  listeners = new Set<(event: CommitEvent) => void>()
-  #failureListeners = new Set<(reason: string) => void>()
-  #pages = new Map<string, { id: number; version: number; values: Uint32Array }>()
-  #nextId = 1
-  #tellAhead: ((event: CommitEvent) => void) | undefined
-  #executed: CommitEvent | undefined
-  #isInFlight = false
-  #waiting: (() => void)[] = []
-
-  onCommit(listener: (event: CommitEvent) => void, ahead?: (event: CommitEvent) => void): () => void {
-    this.listeners.add(listener)
-    this.#tellAhead = ahead
-    return () => this.listeners.delete(listener)
-  }
-
-  onFailure(listener: (reason: string) => void): () => void {
-    this.#failureListeners.add(listener)
-    return () => this.#failureListeners.delete(listener)
-  }
-
-  between(run: () => void): void {
-    if (this.#isInFlight) this.#waiting.push(run)
-    else run()
-  }
-
-  pageNames(): string[] {
-    return [...this.#pages.keys()].sort()
-  }
-
-  peek(name: string) {
-    const { id, version, values } = this.#pages.get(name)!
-    const size = { elements: values.length, bytes: values.byteLength }
-    return {
-      id,
-      name,
-      kind: 'source' as const,
-      dtype: 'u32' as const,
-      shape: [values.length],
-      version,
-      ...size,
-    }
-  }
-
-  gather(pageId: number, ranges: Uint32Array): Uint32Array {
-    this.gathers++
-    if (this.#isInFlight) throw new Error('gathered while an epoch was in flight')
-    const page = [...this.#pages.values()].find(({ id }) => id === pageId)!
-    const out = new Uint32Array(totalElements(ranges))
-    let at = 0
-    for (let i = 0; i < ranges.length; at += ranges[i + 1]!, i += 2) {
-      out.set(page.values.subarray(ranges[i]!, ranges[i]! + ranges[i + 1]!), at)
-    }
-    return out
-  }
-
-  values(name: string): number[] {
-    return [...this.#pages.get(name)!.values]
-  }
-
-  begin(): void {
-    this.#isInFlight = true
-  }
-
-  fail(reason: string): void {
-    this.failure = reason
-    for (const listener of this.#failureListeners) listener(reason)
-  }
-
-  /** An epoch that is executed and told ahead; `commit()` makes it durable. */
-  execute(...steps: ((bus: FakeBus) => PageChange)[]): void {
-    this.#executed = { epoch: this.epoch + 1, timestampMs: 0, changes: steps.map((step) => step(this)) }
-    this.#tellAhead?.(this.#executed)
-  }
-
-  commit(...steps: ((bus: FakeBus) => PageChange)[]): void {
-    const event = this.#executed ?? {
-      epoch: this.epoch + 1,
-      timestampMs: 0,
-      changes: steps.map((step) => step(this)),
-    }
-    this.#executed = undefined
-    const { changes } = event
-    this.epoch++
-    for (const { page, kind } of changes) if (kind !== 'deleted') this.#pages.get(page)!.version = this.epoch
-    this.#isInFlight = false
-    this.history.push({
-      epoch: this.epoch,
-      timestampMs: 0,
-      changes: changes.map((change) => ({ ...change, values: this.#valuesOf(change) })),
-    })
-    for (const listener of [...this.listeners]) listener(event)
-    const waiting = this.#waiting
-    this.#waiting = []
-    for (const run of waiting) run()
-  }
-
-  #valuesOf({ kind, pageId, ranges }: PageChange): Uint32Array {
-    if (kind === 'deleted') return new Uint32Array(0)
-    this.gathers--
-    return this.gather(pageId, ranges)
-  }
-
-  async pastChanges({ after, to, pages, values }: PastEpochsQuery): Promise<PastEpochs> {
-    this.asked++
-    await Promise.resolve()
-    if (after < this.minEpoch) throw new MmsbError('EPOCH_COMPACTED', 'gone', { minEpoch: this.minEpoch })
-    const { matches } = patternSet(pages)
-    const through = Math.min(to, after + this.pieceEpochs)
-    const epochs = this.history.slice(after, through).map(({ changes, ...rest }) => ({
-      ...rest,
-      changes: changes
-        .filter(({ page }) => matches(page))
-        .map((change) => (values ? change : { ...change, values: new Uint32Array(0) })),
-    }))
-    return { epochs: epochs.filter(({ changes }) => changes.length > 0), through }
-  }
-
-  create(name: string, elements: number): PageChange {
-    this.#pages.set(name, { id: this.#nextId++, version: 0, values: new Uint32Array(elements) })
-    return this.#change(name, 'created', Uint32Array.of(0, elements))
-  }
-
-  set(name: string, ...writes: [number, number][]): PageChange {
-    const { values } = this.#pages.get(name)!
-    for (const [index, value] of writes) values[index] = value
-    return this.#change(name, 'source', Uint32Array.from(writes.flatMap(([index]) => [index, 1])))
-  }
-
-  delete(name: string): PageChange {
-    const change = this.#change(name, 'deleted', new Uint32Array(0))
-    this.#pages.delete(name)
-    return change
-  }
-
-  #change(name: string, kind: PageChange['kind'], ranges: Uint32Array): PageChange {
-    const { id, values } = this.#pages.get(name)!
-    return { pageId: id, page: name, kind, dtype: 'u32', shape: [values.length], ranges }
-  }
-}
-
-const create = (name: string, elements: number) => (bus: FakeBus) => bus.create(name, elements)
-const set =
-  (name: string, ...writes: [number, number][]) =>
-  (bus: FakeBus) =>
-    bus.set(name, ...writes)
-const remove = (name: string) => (bus: FakeBus) => bus.delete(name)
-
-/** A reader whose queue drains when the test says so. */
-class FakeSink implements Sink {
-  readonly got: Message[] = []
-  readonly prepared: StreamMessage[] = []
-  readonly raw: StreamMessage[] = []
-  queuedBytes = 0
-  isCongested = false
-  isClosed = false
-
-  send(id: string, message: StreamMessage): void {
-    this.raw.push(message)
-    this.got.push(JSON.parse(jsonHead(message.type, id) + jsonTail(message)) as Message)
-  }
-
-  prepare(_id: string, message: StreamMessage): void {
-    this.prepared.push(message)
-  }
-
-  closed(): void {
-    this.isClosed = true
-  }
-
-  get types(): string[] {
-    return this.got.map(({ type }) => type)
-  }
-}
-
-function setup(_t: Test) {
-  const bus = new FakeBus()
-  const clock = new FakeClock()
-  const hub = new StreamHub(bus, clock)
-  bus.commit(create('a', 8), create('b', 8))
-  const connect = () => {
-    const sink = new FakeSink()
-    return { sink, connection: hub.connect(sink) }
-  }
-  return { bus, clock, hub, connect }
-}
+import { create, type FakeSink, remove, set, setup } from './fakes.js'
+import { Mirror } from './helpers.js'
 
 t.test('a lossless reader that stalls is ended with the epoch to resume from', async (t) => {
-  const { bus, clock, connect, hub } = setup(t)
+  const { bus, clock, connect, hub } = setup()
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['a'] })
   bus.commit(set('a', [0, 1]))
@@ -291,7 +36,7 @@ t.test('a lossless reader that stalls is ended with the epoch to resume from', a
 })
 
 t.test('what the disk still writes is made ready, and told only when it is durable', async (t) => {
-  const { bus, connect } = setup(t)
+  const { bus, connect } = setup()
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['a'] })
   bus.execute(set('a', [0, 1], [5, 2]))
@@ -324,7 +69,7 @@ t.test('what the disk still writes is made ready, and told only when it is durab
 })
 
 t.test('a reader who wants the latest gets the epochs he missed as one', async (t) => {
-  const { bus, connect } = setup(t)
+  const { bus, connect } = setup()
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['*'], policy: 'latest' })
   bus.commit(set('a', [0, 1]))
@@ -363,7 +108,7 @@ t.test('a reader who wants the latest gets the epochs he missed as one', async (
 })
 
 t.test('pages that come and go while a reader lags', async (t) => {
-  const { bus, connect } = setup(t)
+  const { bus, connect } = setup()
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['*'], policy: 'latest' })
   sink.isCongested = true
@@ -388,7 +133,7 @@ t.test('pages that come and go while a reader lags', async (t) => {
 })
 
 t.test('what was deleted and created in one epoch under one name is told in that order', async (t) => {
-  const { bus, connect } = setup(t)
+  const { bus, connect } = setup()
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['a'] })
   const gone = bus.delete('a')
@@ -400,7 +145,7 @@ t.test('what was deleted and created in one epoch under one name is told in that
 })
 
 t.test('a maximum rate folds what comes too soon and sends it on time', async (t) => {
-  const { bus, clock, connect } = setup(t)
+  const { bus, clock, connect } = setup()
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['a'], maxRate: 10 })
   for (let i = 1; i <= 10; i++) {
@@ -425,7 +170,7 @@ t.test('a maximum rate folds what comes too soon and sends it on time', async (t
 })
 
 t.test('folded changes are read between epochs only', async (t) => {
-  const { bus, clock, connect } = setup(t)
+  const { bus, clock, connect } = setup()
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['a'], maxRate: 10 })
   bus.commit(set('a', [0, 1]))
@@ -438,7 +183,7 @@ t.test('folded changes are read between epochs only', async (t) => {
 })
 
 t.test('a snapshot waits for the epoch in flight and for room in the queue', async (t) => {
-  const { bus, connect } = setup(t)
+  const { bus, connect } = setup()
   const { sink, connection } = connect()
   bus.begin()
   connection.subscribe('s', { pages: ['a'], from: 'snapshot' })
@@ -474,7 +219,7 @@ t.test('a snapshot waits for the epoch in flight and for room in the queue', asy
 })
 
 t.test('a snapshot in the queue does not count against the changes that follow', async (t) => {
-  const { bus, connect } = setup(t)
+  const { bus, connect } = setup()
   const { sink, connection } = connect()
   const send = sink.send.bind(sink)
   sink.send = (id, message) => {
@@ -490,7 +235,7 @@ t.test('a snapshot in the queue does not count against the changes that follow',
 })
 
 t.test('what is too large to send ends the subscription with an error, not the server', async (t) => {
-  const { bus, connect } = setup(t)
+  const { bus, connect } = setup()
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['big'] })
   connection.subscribe('names', { pages: ['big'], data: 'ranges' })
@@ -509,7 +254,7 @@ t.test('what is too large to send ends the subscription with an error, not the s
 })
 
 t.test('progress, at least every so often while nothing happens', async (t) => {
-  const { bus, clock, connect, hub } = setup(t)
+  const { bus, clock, connect, hub } = setup()
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['a'] })
   const started = clock.nowMs()
@@ -531,7 +276,7 @@ t.test('progress, at least every so often while nothing happens', async (t) => {
 })
 
 t.test('one encoding for all who asked for the same, gathered once', async (t) => {
-  const { bus, hub, connect } = setup(t)
+  const { bus, hub, connect } = setup()
   const readers = Array.from({ length: 50 }, connect)
   for (const [i, { connection }] of readers.entries()) {
     connection.subscribe(`s${i % 2}`, { pages: i % 3 === 0 ? ['a', 'b'] : ['b', 'a'] })
@@ -548,7 +293,7 @@ t.test('one encoding for all who asked for the same, gathered once', async (t) =
 })
 
 t.test('a bus that fails tells its subscribers', async (t) => {
-  const { bus, connect } = setup(t)
+  const { bus, connect } = setup()
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['a'] })
   bus.fail('the disk is gone')
@@ -558,7 +303,7 @@ t.test('a bus that fails tells its subscribers', async (t) => {
 })
 
 t.test('a sink that throws ends its own subscription alone', async (t) => {
-  const { bus, connect } = setup(t)
+  const { bus, connect } = setup()
   const [bad, good] = [connect(), connect()]
   bad.connection.subscribe('s', { pages: ['a'] })
   good.connection.subscribe('s', { pages: ['a'] })
@@ -579,7 +324,7 @@ t.test('any history, any reader: the mirror equals the pages', async (t) => {
     return (seed >> 8) % below
   }
   for (let round = 0; round < 40; round++) {
-    const { bus, clock, connect } = setup(t)
+    const { bus, clock, connect } = setup()
     const readers = [
       { options: { pages: ['*'] }, ...connect() },
       { options: { pages: ['*'], policy: 'latest' as const }, ...connect() },
@@ -612,7 +357,7 @@ t.test('any history, any reader: the mirror equals the pages', async (t) => {
 })
 
 t.test('folding keeps the number of ranges bounded', async (t) => {
-  const { bus, connect } = setup(t)
+  const { bus, connect } = setup()
   bus.commit(create('wide', 4096))
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['wide'], policy: 'latest' })
@@ -637,7 +382,7 @@ t.test('from an old epoch: the messages a live reader got, then live, whatever t
   }
   let fromMemory = 0
   for (let round = 0; round < 60; round++) {
-    const { bus, clock, connect } = setup(t)
+    const { bus, clock, connect } = setup()
     bus.pieceEpochs = 1 + random(6)
     const options = {
       pages: [['*'], ['a', 'p*'], ['b']][random(3)]!,

@@ -9,20 +9,11 @@ import {
 import { encodeIr, printIr } from '../../../src/kernels/expression/ir.js'
 import { promoteDtypes } from '../../../src/kernels/promotion.js'
 import { DTYPES, type Dtype } from '../../../src/state/dtype.js'
+import { refusal } from '../../lib/refusal.js'
 
 /** One input of each dtype, by the dtype's name and an underscore. */
 const INPUTS: ExpressionInput[] = DTYPES.map((dtype) => ({ name: `${dtype}_`, dtype }))
 const NAMES = INPUTS.map(({ name }) => name)
-
-const refusal = (run: () => unknown): string => {
-  try {
-    run()
-  } catch (error) {
-    if (error instanceof MmsbError) return `${error.code} ${error.message}`
-    throw error
-  }
-  return 'accepted'
-}
 
 const typeOf = (text: string): string => {
   try {

@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t from 'tap'
-import { MmsbError } from '../../../src/errors.js'
 import { native } from '../../../src/ffi/library.js'
 import { compileExpression } from '../../../src/kernels/expression/compile.js'
 import {
@@ -16,16 +15,7 @@ import {
 } from '../../../src/kernels/expression/ir.js'
 import { IR_MAX_INSTRUCTIONS } from '../../../src/limits.js'
 import { DTYPES, type Dtype } from '../../../src/state/dtype.js'
-
-const refusal = (run: () => unknown): string => {
-  try {
-    run()
-  } catch (error) {
-    if (error instanceof MmsbError) return `${error.code} ${error.message}`
-    throw error
-  }
-  return 'accepted'
-}
+import { refusal } from '../../lib/refusal.js'
 
 const codes = Object.fromEntries(Object.entries(IR_OPS).map(([name, { code }]) => [name, code]))
 
