@@ -46,7 +46,7 @@ export async function prepareNative(
     'ffi/context.js',
   )) as typeof import('../../src/ffi/context.js')
   const { compileDerivation } = (await importDist(
-    'kernels/catalogue.js',
+    'kernels/op-catalogue.js',
   )) as typeof import('../../src/kernels/op-catalogue.js')
   const { DTYPE_INFO } = (await importDist('state/dtype.js')) as typeof import('../../src/state/dtype.js')
   const context = new NativeContext({ backend: 'cpu', threads: 1, quotaBytes: 0 })

@@ -11,7 +11,7 @@ import { MmsbError } from '../errors.js'
 import { NativeContext } from '../ffi/context.js'
 import { allocateFile, crc32c, deviceCount } from '../ffi/library.js'
 import { Graph } from '../graph/graph.js'
-import type { FunctionBody } from '../kernels/expression/user-functions.js'
+import type { FunctionBody } from '../kernels/expression/names.js'
 import {
   DURABLE_HOLD_BYTES,
   DURABLE_HOLD_MS,

@@ -2,7 +2,7 @@
  * The words of the bus that other rooms speak: what goes in (transactions), what comes out (commits, pages, events).
  * Types only; no behaviour.
  */
-import type { FunctionBody } from '../kernels/expression/user-functions.js'
+import type { FunctionBody } from '../kernels/expression/names.js'
 import type { DeltaJson } from '../state/delta.js'
 import type { Dtype, TypedArray } from '../state/dtype.js'
 import type { DeltaInput, Derivation, Expectation, Location, PageKind } from '../state/types.js'

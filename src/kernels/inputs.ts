@@ -9,10 +9,35 @@ import { MmsbError } from '../errors.js'
 import type { Dtype } from '../state/dtype.js'
 import { broadcastShapes } from '../state/shape.js'
 import type { Derivation, DerivationInput } from '../state/types.js'
-import { inputOfPast, pastName } from './expression/compile.js'
+import { type FunctionLookup, inputOfPast, pastName } from './expression/names.js'
 import { pastOfPast, usesOfInputs } from './expression/user-functions.js'
-import type { CompileOptions, InputPage } from './op-catalogue.js'
 import { type Fields, invalidRequest, type Op, type OpInput, type OpPlan } from './ops/op.js'
+
+/** What the compiler asks about an input page. */
+export interface InputPage {
+  readonly id: number
+  readonly dtype: Dtype
+  readonly shape: readonly number[]
+}
+
+/** A page's past, as an input. */
+export interface PastPage extends InputPage {
+  /** The page; `id` is the hidden page that keeps its past. */
+  readonly page: number
+}
+
+export interface CompileOptions {
+  /** Asks for a cast of the result. */
+  readonly dtype?: Dtype | undefined
+  /** What the result's shape must be. */
+  readonly shape?: readonly number[] | undefined
+  /** Finds functions that users defined. */
+  readonly functions?: FunctionLookup
+  /** Finds the past of a page by name and throws when there is none. Absent: pasts cannot be inputs. */
+  readonly pastOf?: (pageName: string) => PastPage
+  /** The name and ids of the page that is being defined, which may read its own past. */
+  readonly self?: { readonly name: string; readonly page: number; readonly past: number }
+}
 
 /** An input as a definition names it. */
 export interface RoleInput {

@@ -12,9 +12,16 @@ import { align8, isZero } from '../state/bytes.js'
 import { type Dtype, isDtype } from '../state/dtype.js'
 import { checkExtent, formatShape, sameShape } from '../state/shape.js'
 import type { Derivation } from '../state/types.js'
-import { checkInputName, inputOfPast } from './expression/compile.js'
-import { calledFunctions, type FunctionLookup } from './expression/user-functions.js'
-import { compileInputs, type RoleInput, shownInputs, splitUses } from './inputs.js'
+import { checkInputName, inputOfPast } from './expression/names.js'
+import { calledFunctions } from './expression/user-functions.js'
+import {
+  type CompileOptions,
+  compileInputs,
+  type InputPage,
+  type RoleInput,
+  shownInputs,
+  splitUses,
+} from './inputs.js'
 import { convOp, distanceOp } from './ops/conv.js'
 import { castOp, copyOp } from './ops/copy.js'
 import { bincountOp, gatherOp, histogramOp, scatterOp } from './ops/indexed.js'
@@ -34,13 +41,6 @@ export const OPS: ReadonlyMap<string, Op> = new Map(
   ].map((op) => [op.name, op]),
 )
 
-/** What the compiler asks about an input page. */
-export interface InputPage {
-  readonly id: number
-  readonly dtype: Dtype
-  readonly shape: readonly number[]
-}
-
 export interface CompiledInput {
   readonly role: string
   /** Name of the page. */
@@ -49,25 +49,6 @@ export interface CompiledInput {
   readonly id: number
   /** Set where the input is a page's past: the page. */
   readonly prev?: number
-}
-
-/** A page's past, as an input. */
-export interface PastPage extends InputPage {
-  /** The page; `id` is the hidden page that keeps its past. */
-  readonly page: number
-}
-
-export interface CompileOptions {
-  /** Asks for a cast of the result. */
-  readonly dtype?: Dtype | undefined
-  /** What the result's shape must be. */
-  readonly shape?: readonly number[] | undefined
-  /** Finds functions that users defined. */
-  readonly functions?: FunctionLookup
-  /** Finds the past of a page by name and throws when there is none. Absent: pasts cannot be inputs. */
-  readonly pastOf?: (pageName: string) => PastPage
-  /** The name and ids of the page that is being defined, which may read its own past. */
-  readonly self?: { readonly name: string; readonly page: number; readonly past: number }
 }
 
 export interface CompiledDerivation {

@@ -1,6 +1,7 @@
 /** Pages of many dtypes and shapes for the tests of the op catalogue, and definitions compiled over them. */
 import { MmsbError } from '../../src/errors.js'
-import { compileDerivation, type InputPage } from '../../src/kernels/op-catalogue.js'
+import type { InputPage } from '../../src/kernels/inputs.js'
+import { compileDerivation } from '../../src/kernels/op-catalogue.js'
 import type { Dtype } from '../../src/state/dtype.js'
 import type { Derivation } from '../../src/state/types.js'
 

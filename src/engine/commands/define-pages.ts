@@ -6,7 +6,7 @@
  */
 import { MmsbError } from '../../errors.js'
 import type { Graph } from '../../graph/graph.js'
-import type { InputPage, PastPage } from '../../kernels/op-catalogue.js'
+import type { InputPage, PastPage } from '../../kernels/inputs.js'
 import { checkShape } from '../../state/shape.js'
 import type { PageDefinition } from '../../state/types.js'
 import type { PageRecord, Registry } from '../pages/registry.js'

@@ -6,12 +6,8 @@
  * change takes effect by giving every page that uses the function a new one, in the same epoch.
  */
 import { MmsbError } from '../../errors.js'
-import {
-  calledFunctions,
-  checkFunction,
-  type FunctionBody,
-  type FunctionLookup,
-} from '../../kernels/expression/user-functions.js'
+import type { FunctionBody, FunctionLookup } from '../../kernels/expression/names.js'
+import { calledFunctions, checkFunction } from '../../kernels/expression/user-functions.js'
 import { compileDerivation, encodeDefinition } from '../../kernels/op-catalogue.js'
 import { FUNCTIONS_MAX } from '../../limits.js'
 import { sameShape } from '../../state/shape.js'

@@ -5,13 +5,12 @@
  * frame made here needs no second look. Frames from outside (`pendingOfFrame`) are untrusted and checked wholly.
  */
 import { MmsbError } from '../../errors.js'
+import type { CompileOptions, InputPage } from '../../kernels/inputs.js'
 import {
-  type CompileOptions,
   compileDerivation,
   decodeDefinition,
   derivationOf,
   encodeDefinition,
-  type InputPage,
   sameDerivation,
 } from '../../kernels/op-catalogue.js'
 import { NAME_PATTERN, PAGE_ID_UNASSIGNED } from '../../limits.js'

@@ -3,7 +3,7 @@
  */
 import type { MemoryStats } from '../../ffi/context.js'
 import type { Graph } from '../../graph/graph.js'
-import { inputOfPast } from '../../kernels/expression/compile.js'
+import { inputOfPast } from '../../kernels/expression/names.js'
 import type { StoreStats } from '../../store/types.js'
 import type { Timings } from '../stage-timings.js'
 import type { BusStats, GraphEdge, GraphNode, PageInfo } from '../types.js'

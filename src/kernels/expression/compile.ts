@@ -1,16 +1,15 @@
 /**
- * The expression compiler's door: text and typed inputs in, an IR program out. The language is in parser.ts, its types
- * in typing.ts and its functions in functions.ts; docs/guide/OPS.md describes it for users.
+ * Compiles an expression: text and typed inputs in, an IR program out. parser.ts has the grammar, typing.ts the types,
+ * functions.ts the functions and names.ts the other names; docs/guide/OPS.md describes the language for users.
  */
 import { MmsbError } from '../../errors.js'
 import { IR_MAX_INPUTS } from '../../limits.js'
 import type { Dtype } from '../../state/dtype.js'
-import { isFunction } from './functions.js'
 import type { Ir } from './ir.js'
 import { IrBuilder } from './ir-builder.js'
-import { CONSTANTS, KEYWORDS, parseExpression } from './parser.js'
+import { checkInputName, type FunctionLookup, inputOfPast } from './names.js'
+import { parseExpression } from './parser.js'
 import { Typer } from './typing.js'
-import type { FunctionLookup } from './user-functions.js'
 
 export interface ExpressionInput {
   readonly name: string
@@ -22,38 +21,9 @@ export interface CompiledExpression {
   readonly dtype: Dtype
 }
 
-const INPUT_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,63}$/
-const PAST_NAME = /^prev\((.*)\)$/
-
-/** The name that an expression knows the past of an input by. */
-export const pastName = (role: string): string => `prev(${role})`
-
-/** The input whose past a name stands for, or undefined. */
-export const inputOfPast = (name: string): string | undefined => PAST_NAME.exec(name)?.[1]
-
 /**
- * Checks the name that an expression knows an input by.
- * @throws MmsbError INVALID_REQUEST for what is no identifier, INVALID_EXPRESSION for one that has a meaning already
- */
-export function checkInputName(name: string): void {
-  if (!INPUT_NAME.test(name)) {
-    throw new MmsbError(
-      'INVALID_REQUEST',
-      `input name ${JSON.stringify(name.slice(0, 80))} must be a letter or '_', then letters, digits or '_', 64 at most`,
-    )
-  }
-  if (isFunction(name) || KEYWORDS.has(name) || Object.hasOwn(CONSTANTS, name)) {
-    const what = isFunction(name) ? 'a function' : KEYWORDS.has(name) ? 'a keyword' : 'a constant'
-    throw new MmsbError(
-      'INVALID_EXPRESSION',
-      `input name '${name}' is ${what} of the language; choose another`,
-    )
-  }
-}
-
-/**
- * Compiles an expression over `inputs`, in this order; the past of an input is one of its own, named `prev(x)`. `dtype`
- * asks for a cast of the result; `functions` finds those that users defined.
+ * Compiles an expression over `inputs`, in this order. The past of an input counts as an input of its own, named
+ * `prev(x)`. With `dtype` the result is cast; `functions` finds the functions that users defined.
  * @throws MmsbError INVALID_EXPRESSION with the column, INVALID_REQUEST
  */
 export function compileExpression(

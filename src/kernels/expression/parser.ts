@@ -20,22 +20,8 @@ import { MmsbError } from '../../errors.js'
 import { EXPRESSION_MAX_DEPTH, EXPRESSION_MAX_INLINED_TOKENS } from '../../limits.js'
 import { applyFunction, isFunction } from './functions.js'
 import { expressionError, type Token, tokenize } from './lexer.js'
+import { CONSTANTS, type FunctionBody, type FunctionLookup, KEYWORDS, pastName } from './names.js'
 import type { ArithmeticOperator, ComparisonOperator, Expression, Meaning } from './typing.js'
-import type { FunctionBody, FunctionLookup } from './user-functions.js'
-
-/** Words with a meaning of their own; inputs cannot have these names. */
-export const KEYWORDS: ReadonlySet<string> = new Set(['and', 'or', 'not', 'if', 'else', 'prev'])
-
-/** Named numbers. */
-export const CONSTANTS: Readonly<Record<string, number | boolean>> = {
-  inf: Number.POSITIVE_INFINITY,
-  nan: Number.NaN,
-  pi: Math.PI,
-  true: true,
-  false: false,
-  True: true,
-  False: false,
-}
 
 const COMPARISONS: ReadonlySet<string> = new Set(['==', '!=', '<', '<=', '>', '>='])
 
@@ -245,7 +231,7 @@ class Parser {
     if (this.#scope.inside.length > 0) {
       throw expressionError(column, 'prev takes an input of a page; hand prev(x) to the function instead')
     }
-    const value = this.#scope.names.get(`prev(${token.text})`)
+    const value = this.#scope.names.get(pastName(token.text))
     if (value === undefined) throw expressionError(token.column, `prev: there is no input '${token.text}'`)
     return this.#closed(value())
   }

@@ -6,19 +6,11 @@
  */
 import { MmsbError } from '../../errors.js'
 import { EXPRESSION_MAX_LENGTH, FUNCTION_MAX_PARAMETERS } from '../../limits.js'
-import { checkInputName } from './compile.js'
 import { isFunction } from './functions.js'
 import { expressionError, type Token, tokenize } from './lexer.js'
-import { KEYWORDS, parseBody } from './parser.js'
+import { checkInputName, type FunctionBody, type FunctionLookup, KEYWORDS } from './names.js'
+import { parseBody } from './parser.js'
 import { ANY_MEANING } from './typing.js'
-
-export interface FunctionBody {
-  readonly params: readonly string[]
-  readonly expr: string
-}
-
-/** The function of a name, or undefined. */
-export type FunctionLookup = (name: string) => FunctionBody | undefined
 
 /**
  * Checks a definition: names, syntax, the functions it calls. Types are checked at each call.

@@ -9,7 +9,7 @@ import { MmsbError } from '../../errors.js'
 import { PAGE_MAX_RANK } from '../../limits.js'
 import { type Dtype, isDtype } from '../../state/dtype.js'
 import { formatShape, type NamedShape } from '../../state/shape.js'
-import type { FunctionLookup } from '../expression/user-functions.js'
+import type { FunctionLookup } from '../expression/names.js'
 import { promoteDtypes } from '../promotion.js'
 
 /** One input as an op sees it. `name` is what messages call it: the role and the page. */

@@ -1,12 +1,9 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { MmsbError } from '../../../src/errors.js'
-import {
-  checkInputName,
-  compileExpression,
-  type ExpressionInput,
-} from '../../../src/kernels/expression/compile.js'
+import { compileExpression, type ExpressionInput } from '../../../src/kernels/expression/compile.js'
 import { encodeIr, printIr } from '../../../src/kernels/expression/ir.js'
+import { checkInputName } from '../../../src/kernels/expression/names.js'
 import { promoteDtypes } from '../../../src/kernels/promotion.js'
 import { DTYPES, type Dtype } from '../../../src/state/dtype.js'
 import { refusal } from '../../lib/refusal.js'
