@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// The command line's entry: says what is missing where the build is, else hands over to src/cli.
+// Entry of the command line: runs src/cli as it was built, or says that the build is missing.
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 

@@ -1,37 +1,42 @@
 /**
- * Flags of a command: one table gives the parser, the help and the environment twins.
+ * Flags of a command: one table defines what is parsed, what the help says and which environment variables count.
  *
- * Invariants: a flag nobody knows is an error, never ignored; a flag wins over its environment twin; a bad value is named with
- * where it came from. Reads no environment but the one it is handed.
+ * Invariants: an unknown flag is an error, never ignored; a flag wins over its environment variable; an error names the
+ * flag or variable that held the bad value. Nothing here reads the process or writes to it, but for `flagsOrHelp`.
  */
+import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 
 export interface Flag {
-  /** What stands for the value in the help; absent for a switch. */
+  /** Placeholder for the value in the help; absent for a switch. */
   readonly value?: string
   readonly help: string
+  /** Environment variable that holds the value where the flag is not given. */
   readonly env?: string
-  /** Shown in the help; the command applies it. */
+  /** The default, as the help shows it; the command applies it. */
   readonly standard?: string
 }
 
 export type FlagTable = Readonly<Record<string, Flag>>
 
-/** The data folder of a command that works on one. */
+const DEFAULT_DATA_DIR = './data'
+
+export const HELP_FLAG: Flag = { help: 'print this help' }
+
 export const DATA_DIR_FLAG: Flag = {
   value: 'DIR',
-  help: 'where log and checkpoints lie',
+  help: 'folder that holds the log and the checkpoints',
   env: 'MMSB_DATA_DIR',
-  standard: './data',
+  standard: DEFAULT_DATA_DIR,
 }
 
-/** The command line is wrong, or a value of it or of an environment twin: exit code 2. */
+/** The command line, or the value of a flag or environment variable, is wrong: exit code 2. */
 export class UsageError extends Error {}
 
-/** It cannot be done: exit code 1. */
+/** The command cannot do its work: exit code 1. */
 export class StartError extends Error {}
 
-/** Where a value came from, and what it is. */
+/** A value and where it came from: `--port` or `MMSB_PORT`. */
 export interface Given {
   readonly text: string
   readonly from: string
@@ -77,8 +82,38 @@ function parse(
   }
 }
 
-/** The help of a table, one line a flag. */
-export function describeFlags(table: FlagTable): string {
+/**
+ * The flags of a command line; undefined when they ask for help, which is then on standard output.
+ * @throws UsageError
+ */
+export function flagsOrHelp(
+  args: readonly string[],
+  usage: string,
+  table: FlagTable,
+): ParsedFlags | undefined {
+  const flags = parseFlags(args, table, process.env)
+  if (!flags.switches.has('help')) return flags
+  process.stdout.write(helpText(usage, table))
+  return undefined
+}
+
+export function helpText(usage: string, table: FlagTable): string {
+  return `usage: ${usage}\n\n${describeFlags(table)}\n`
+}
+
+/** The folder that `--data-dir` names, as an absolute path. */
+export function dataDirOf({ values }: ParsedFlags): string {
+  return resolve(values.get('data-dir')?.text ?? DEFAULT_DATA_DIR)
+}
+
+/** An epoch that a flag may give. @throws UsageError */
+export function epochOf({ values }: ParsedFlags, name: string, least: number): number | undefined {
+  const given = values.get(name)
+  return given === undefined ? undefined : integerOf(given, least, Number.MAX_SAFE_INTEGER)
+}
+
+/** One line of help for each flag. */
+function describeFlags(table: FlagTable): string {
   const rows = Object.entries(table).map(([name, { value, help, env, standard }]) => {
     const twin = env === undefined ? '' : ` [${env}]`
     const otherwise = standard === undefined ? '' : ` (default ${standard})`
@@ -119,10 +154,10 @@ export function durationOf({ text, from }: Given): number {
 export function choiceOf<T extends string>({ text, from }: Given, choices: readonly T[]): T {
   const choice = choices.find((c) => c === text)
   if (choice !== undefined) return choice
-  throw new UsageError(`${from}: ${JSON.stringify(text)} is none of ${choices.join(', ')}`)
+  throw new UsageError(`${from}: ${JSON.stringify(text)} is not one of ${choices.join(', ')}`)
 }
 
-/** Origins as browsers write them, with commas between. @throws UsageError */
+/** Origins as browsers write them, separated by commas. @throws UsageError */
 export function originsOf({ text, from }: Given): ReadonlySet<string> {
   const origins = text.split(',').map((part) => part.trim())
   for (const origin of origins) {

@@ -1,13 +1,13 @@
 /**
- * The command line: finds the command, turns what it throws into one line and an exit code.
- * 0 done, 1 it could not be done, 2 wrong usage: the help says so too.
+ * The command line: finds the command, and turns an error into one line and an exit code: 1 when the command failed, 2 when it
+ * was called wrongly.
  */
 import { VERSION } from '../engine/version.js'
 import { UsageError } from './flags.js'
 
 interface Command {
   readonly summary: string
-  /** Loads the command; its file is not read before it is asked for. */
+  /** Loads the command's file, so that `--help` and one command do not load the others. */
   readonly load: () => Promise<(args: readonly string[]) => Promise<void>>
 }
 
@@ -17,31 +17,31 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     load: async () => (await import('./commands/serve.js')).serve,
   },
   backup: {
-    summary: 'copy a data folder, its server running or not',
+    summary: 'copy a data folder; its server may be running',
     load: async () => (await import('./commands/backup.js')).backup,
   },
   restore: {
-    summary: 'make a data folder of a backup',
-    load: async () => (await import('./commands/backup.js')).restore,
+    summary: 'make a data folder from a backup',
+    load: async () => (await import('./commands/restore.js')).restore,
   },
   export: {
     summary: 'write pages as .npy files',
     load: async () => (await import('./commands/export.js')).exportPages,
   },
   import: {
-    summary: 'make pages of .npy files',
+    summary: 'write .npy files to pages',
     load: async () => (await import('./commands/import.js')).importPages,
   },
   events: {
-    summary: 'write change events to a file, or read them back',
+    summary: 'export change events to a file, or print such a file',
     load: async () => (await import('./commands/events.js')).events,
   },
   log: {
-    summary: 'check a data folder, record by record, and repair its log',
+    summary: 'check a data folder, and repair its log',
     load: async () => (await import('./commands/log.js')).log,
   },
   index: {
-    summary: 'make the index of a log anew',
+    summary: 'rebuild the index of a log',
     load: async () => (await import('./commands/index-rebuild.js')).index,
   },
   verify: {
@@ -58,10 +58,10 @@ ${Object.entries(COMMANDS)
   .map(([name, { summary }]) => `  ${name.padEnd(10)}${summary}`)
   .join('\n')}
 
-  mmsb COMMAND --help    what a command takes
-  mmsb --version         the version
+  mmsb COMMAND --help    print the options of a command
+  mmsb --version         print the version
 
-exit codes: 0 done; 1 it could not be done, or what was checked is not sound; 2 wrong usage
+exit codes: 0 success; 1 the command failed, or the checked data are damaged; 2 wrong usage
 `
 
 const commandOf = (name: string | undefined): Command | undefined =>
@@ -75,28 +75,28 @@ export async function run(args: readonly string[]): Promise<void> {
     process.stderr.write(`mmsb: ${message.replaceAll('\n', ' ')}\n`)
     if (error instanceof UsageError) {
       const command = commandOf(args[0]) === undefined ? '' : ` ${args[0]}`
-      process.stderr.write(`mmsb: \`mmsb${command} --help\` shows what there is\n`)
+      process.stderr.write(`mmsb: see \`mmsb${command} --help\`\n`)
     }
     process.exitCode = error instanceof UsageError ? 2 : 1
   }
 }
 
-/** What the system calls a file's trouble, in words. */
-const SYSTEM_TROUBLES: Readonly<Record<string, string>> = {
-  EACCES: 'permission is denied',
-  EEXIST: 'it is there already',
-  EISDIR: 'it is a folder',
-  ENOENT: 'there is no such file or folder',
+/** Errors of the operating system about a file, in words. */
+const FILE_ERRORS: Readonly<Record<string, string>> = {
+  EACCES: 'permission denied',
+  EEXIST: 'already exists',
+  EISDIR: 'is a folder',
+  ENOENT: 'no such file or folder',
   ENOSPC: 'the disk is full',
-  ENOTDIR: 'what should be a folder on the way there is none',
-  EROFS: 'the disk can only be read',
+  ENOTDIR: 'a part of the path is not a folder',
+  EROFS: 'the file system is read-only',
 }
 
 function messageOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
   const { code = '', path } = error as NodeJS.ErrnoException
-  const isKnown = path !== undefined && Object.hasOwn(SYSTEM_TROUBLES, code)
-  return isKnown ? `${path}: ${SYSTEM_TROUBLES[code]}` : error.message
+  const isKnown = path !== undefined && Object.hasOwn(FILE_ERRORS, code)
+  return isKnown ? `${path}: ${FILE_ERRORS[code]}` : error.message
 }
 
 async function dispatch([name, ...rest]: readonly string[]): Promise<void> {
@@ -108,9 +108,9 @@ async function dispatch([name, ...rest]: readonly string[]): Promise<void> {
     process.stdout.write(help())
     return
   }
-  if (name === undefined) throw new UsageError('which command?')
+  if (name === undefined) throw new UsageError('a command is missing')
   const command = commandOf(name)
-  if (command === undefined) throw new UsageError(`there is no command ${JSON.stringify(name)}`)
+  if (command === undefined) throw new UsageError(`unknown command ${JSON.stringify(name)}`)
   const runCommand = await command.load()
   await runCommand(rest.map((arg) => (arg === '-h' ? '--help' : arg)))
 }

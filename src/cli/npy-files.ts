@@ -1,4 +1,4 @@
-/** .npy files on disk, written and read in pieces, so that a page need not fit twice into memory. */
+/** Reads and writes .npy files in pieces, so that a page need not fit into memory twice. */
 import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs'
 import { basename } from 'node:path'
 import { DTYPE_INFO, type Dtype, type TypedArray } from '../state/dtype.js'
@@ -7,10 +7,10 @@ import { StartError } from './flags.js'
 
 const PIECE_BYTES = 16 * 1024 ** 2
 
-/** Elements of a page, from `offset`. */
+/** Reads `count` elements of a page from `offset`. */
 export type ReadElements = (offset: number, count: number) => Promise<TypedArray>
 
-/** Writes a page; `read` gives its elements piece by piece. */
+/** Writes a page, whose elements `read` returns piece by piece. */
 export async function writeNpy(
   file: string,
   dtype: Dtype,
@@ -33,28 +33,28 @@ export async function writeNpy(
 }
 
 export interface NpyFile {
-  /** The page's name: that of the file. */
+  /** Name of the page: the file's name without `.npy`. */
   readonly name: string
   readonly dtype: Dtype
   readonly shape: readonly number[]
   readonly elements: number
-  /** Calls back with the elements piece by piece, in order. */
+  /** Calls `visit` with the elements, piece by piece, in order. */
   eachPiece(visit: (offset: number, values: TypedArray) => Promise<void>): Promise<void>
 }
 
-/** Opens a file for import. Throws StartError, which names it, when it cannot be read or is none for a page. */
+/** Opens a file for import. @throws StartError, naming the file, when it cannot be read or holds no array for a page */
 export async function withNpy<T>(file: string, work: (npy: NpyFile) => Promise<T>): Promise<T> {
-  const fd = naming(file, () => openSync(file, 'r'))
+  const fd = namingFile(file, () => openSync(file, 'r'))
   try {
     const head = new Uint8Array(NPY_HEADER_MAX_BYTES + 16)
-    const { dtype, shape, dataOffset } = naming(file, () => {
+    const { dtype, shape, dataOffset } = namingFile(file, () => {
       const got = readSync(fd, head, 0, head.length, 0)
       return decodeNpyHeader(head.subarray(0, got))
     })
     const { sizeBytes, view } = DTYPE_INFO[dtype]
     const elements = shape.reduce((product, size) => product * size, 1)
     if (fstatSync(fd).size !== dataOffset + elements * sizeBytes) {
-      throw new StartError(`${file}: its length does not fit ${elements} elements of ${dtype}`)
+      throw new StartError(`${file}: its length does not match ${elements} elements of ${dtype}`)
     }
     const eachPiece: NpyFile['eachPiece'] = async (visit) => {
       const piece = PIECE_BYTES / sizeBytes
@@ -63,7 +63,7 @@ export async function withNpy<T>(file: string, work: (npy: NpyFile) => Promise<T
         const bytes = new Uint8Array(count * sizeBytes)
         for (let done = 0; done < bytes.length; ) {
           const read = readSync(fd, bytes, done, bytes.length - done, dataOffset + offset * sizeBytes + done)
-          if (read === 0) throw new StartError(`${file}: it became shorter while it was read`)
+          if (read === 0) throw new StartError(`${file}: it shrank while it was read`)
           done += read
         }
         await visit(offset, view(bytes.buffer, 0, count))
@@ -75,11 +75,11 @@ export async function withNpy<T>(file: string, work: (npy: NpyFile) => Promise<T
   }
 }
 
-function naming<T>(file: string, work: () => T): T {
+function namingFile<T>(file: string, work: () => T): T {
   try {
     return work()
   } catch (error) {
     const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT'
-    throw new StartError(`${file}: ${isMissing ? 'there is no such file' : (error as Error).message}`)
+    throw new StartError(`${file}: ${isMissing ? 'no such file' : (error as Error).message}`)
   }
 }

@@ -1,12 +1,12 @@
-/** A running server as the commands use it: requests whose problem documents become errors of one line. */
+/** Requests of a command to a running server. A problem document becomes an error of one line. */
 import { StartError, UsageError } from './flags.js'
 
 export class Remote {
   readonly #base: string
 
-  /** @throws UsageError when it is no URL */
+  /** @throws UsageError when `url` is not a URL */
   constructor(url: string) {
-    if (!URL.canParse(url)) throw new UsageError(`--url: ${JSON.stringify(url)} is no URL`)
+    if (!URL.canParse(url)) throw new UsageError(`--url: ${JSON.stringify(url)} is not a URL`)
     this.#base = url.replace(/\/+$/, '')
   }
 
@@ -32,7 +32,7 @@ export class Remote {
     } catch (error) {
       const cause = (error as Error).cause
       throw new StartError(
-        `${this.#base} cannot be reached: ${cause instanceof Error ? cause.message : String(error)}`,
+        `cannot reach ${this.#base}: ${cause instanceof Error ? cause.message : String(error)}`,
       )
     }
     if (response.ok) return response

@@ -1,23 +1,32 @@
 /**
- * The server process: opens the bus, listens, and stops in order.
+ * The server process: opens the bus, listens, and shuts down in order.
  *
- * Invariants: standard output has one line, when the server is ready; everything else goes to standard error. SIGTERM and SIGINT:
- * no new connections, what has been sent is answered, WebSockets are closed with 1001, the log is closed, exit 0; who sends
- * nothing does not hold it up. A second signal exits at once; the log is as safe as after a crash.
+ * Invariants: standard output gets one line, when the server is ready; everything else goes to standard error. On SIGTERM and
+ * SIGINT the server accepts no new connections, answers the requests it has received, closes WebSockets with 1001, closes the
+ * log and exits with 0. Idle connections do not delay this. A second signal exits at once, which is as safe as a crash.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import { type Logger, pino } from 'pino'
+import { type LevelWithSilent, type Logger, pino } from 'pino'
 import { VERSION } from '../engine/version.js'
 import { boundPort, buildApp, type MmsbApp } from '../http/app.js'
 import { type Guard, loopbackGuard, openGuard } from '../http/request/origin-guard.js'
-import { Bus } from '../index.js'
+import { Bus, type BusOptions } from '../index.js'
 import { STOP_GRACE_MS } from '../limits.js'
-import type { ServeOptions } from './commands/serve.js'
 import { StartError } from './flags.js'
 
 const SECOND_SIGNAL_EXIT_CODE = 130
 
-/** Serves until a signal. @throws StartError */
+export interface ServeOptions {
+  readonly port: number
+  readonly host: string
+  readonly logLevel: LevelWithSilent
+  /** Any host, any Host header, any Origin. */
+  readonly isInsecure: boolean
+  readonly allowedOrigins: ReadonlySet<string>
+  readonly bus: BusOptions & { readonly dataDir: string }
+}
+
+/** Starts the server, which then runs until a signal. @throws StartError */
 export async function startServer(options: ServeOptions): Promise<void> {
   const logger = pino({ level: options.logLevel }, pino.destination({ dest: 2, sync: true }))
   const bus = await openBus(options, logger)
@@ -73,7 +82,7 @@ function stopOnSignal(server: MmsbApp, bus: Bus, logger: Logger): void {
         process.exit(0)
       },
       (error: unknown) => {
-        logger.fatal({ err: error }, 'could not stop in order')
+        logger.fatal({ err: error }, 'shutdown failed')
         process.exit(1)
       },
     )
@@ -82,7 +91,7 @@ function stopOnSignal(server: MmsbApp, bus: Bus, logger: Logger): void {
   process.on('SIGINT', onSignal)
 }
 
-/** Answers what is under way, for STOP_GRACE_MS at most, then closes the log. */
+/** Answers the requests in flight, for STOP_GRACE_MS at most, then closes the log. */
 async function stop(server: MmsbApp, bus: Bus): Promise<void> {
   const cutOff = setTimeout(() => server.app.server.closeAllConnections(), STOP_GRACE_MS)
   await server.close()
@@ -90,5 +99,5 @@ async function stop(server: MmsbApp, bus: Bus): Promise<void> {
   await bus.close()
 }
 
-/** A host as it stands in a URL. */
+/** A host as URLs write it: IPv6 in brackets. */
 const authority = (host: string): string => (host.includes(':') ? `[${host.replace(/^\[|\]$/g, '')}]` : host)

@@ -2,7 +2,8 @@
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { backup, restore } from '../../src/cli/commands/backup.js'
+import { backup } from '../../src/cli/commands/backup.js'
+import { restore } from '../../src/cli/commands/restore.js'
 import { Bus } from '../../src/engine/bus.js'
 import { verifyFolder } from '../../src/engine/history/verify-folder.js'
 import { folder } from '../lib/folder.js'
@@ -57,7 +58,7 @@ t.test('what is not right is refused', async (t) => {
   const bus = await open(dataDir)
   await bus.create('n', { dtype: 'u32', shape: [4] })
   await bus.close()
-  await t.rejects(backup(['--data-dir', dataDir]), /which folder/)
+  await t.rejects(backup(['--data-dir', dataDir]), /DIR is missing/)
   await t.rejects(backup([join(dir, 'x'), '--data-dir', join(dir, 'none')]), { code: 'BUS_FAILED' })
   await t.rejects(backup([dataDir, '--data-dir', dataDir]), /not empty/)
   await backup([join(dir, 'copy'), '--data-dir', dataDir])

@@ -77,12 +77,12 @@ t.test('what is not right is refused', async (t) => {
     /x\.npy: not a \.npy file for a page/,
   )
   await t.rejects(importPages(['--data-dir', dataDir, '--files', join(dir, 'y.npy')]), {
-    message: /y\.npy: there is no such file/,
+    message: /y\.npy: no such file/,
   })
   await t.rejects(importPages(['--files', file]), /--url or --data-dir/)
   await t.rejects(importPages(['--data-dir', dataDir]), /--files/)
   await t.rejects(exportPages(['--out', dir]), /--url or --data-dir/)
-  await t.rejects(exportPages(['--url', 'nowhere', '--out', dir]), /no URL/)
+  await t.rejects(exportPages(['--url', 'nowhere', '--out', dir]), /not a URL/)
   await t.rejects(exportPages(['--data-dir', join(dir, 'none'), '--out', dir]), { code: 'BUS_FAILED' })
   await t.rejects(exportPages(['--data-dir', dataDir, '--pages', 'z', '--out', dir]), {
     code: 'PAGE_NOT_FOUND',

@@ -80,7 +80,7 @@ t.test('wrong usage: a line, and exit code 2', async (t) => {
   ]) {
     const { code, stdout, stderr } = await run(args)
     t.same([code, stdout], [2, ''], args.join(' '))
-    t.match(stderr, /^mmsb: .+\nmmsb: `mmsb( serve)? --help` shows what there is\n$/)
+    t.match(stderr, /^mmsb: .+\nmmsb: see `mmsb( serve)? --help`\n$/)
   }
 })
 
@@ -90,7 +90,7 @@ t.test('bad values: a line that names them, and exit code 2', async (t) => {
     [['--port', 'http'], /--port: "http"/],
     [['--port=-1'], /--port: "-1"/],
     [[], /MMSB_PORT: "x"/, { MMSB_PORT: 'x' }],
-    [['--backend', 'tpu'], /--backend: "tpu" is none of auto, cpu, cuda/],
+    [['--backend', 'tpu'], /--backend: "tpu" is not one of auto, cpu, cuda/],
     [[], /MMSB_BACKEND: "tpu"/, { MMSB_BACKEND: 'tpu' }],
     [['--fsync', 'maybe'], /--fsync: "maybe"/],
     [['--data-dir='], /--data-dir: is empty/],
@@ -106,7 +106,7 @@ t.test('bad values: a line that names them, and exit code 2', async (t) => {
     const { code, stdout, stderr } = await run(['serve', '--data-dir', dataDir, ...args], { env })
     t.same([code, stdout], [2, ''], args.join(' '))
     t.match(stderr, message)
-    t.match(stderr, /^mmsb: [^\n]+\nmmsb: `mmsb serve --help` shows what there is\n$/)
+    t.match(stderr, /^mmsb: [^\n]+\nmmsb: see `mmsb serve --help`\n$/)
   }
   await fourAtATime(cases, check)
 })
@@ -150,9 +150,9 @@ t.test('what is wrong with a file is said in words', async (t) => {
   t.equal(await server.end(), 0)
   const flags = ['--data-dir', join(dir, 'data')]
   for (const [args, words] of [
-    [['events', 'export', join(dir, 'there.ev'), ...flags], 'there.ev: it is there already'],
-    [['events', 'export', join(dir, 'no', 'x.ev'), ...flags], 'x.ev: there is no such file or folder'],
-    [['events', 'replay', join(dir, 'no.ev')], 'no.ev: there is no such file or folder'],
+    [['events', 'export', join(dir, 'there.ev'), ...flags], 'there.ev: already exists'],
+    [['events', 'export', join(dir, 'no', 'x.ev'), ...flags], 'x.ev: no such file or folder'],
+    [['events', 'replay', join(dir, 'no.ev')], 'no.ev: no such file or folder'],
   ] as const) {
     const { code, stderr } = await run([...args])
     t.equal(code, 1)

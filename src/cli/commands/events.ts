@@ -1,9 +1,8 @@
 /**
- * `mmsb events export FILE`: the change events of a range of epochs of a folder nobody has open, as a file.
- * `mmsb events replay FILE`: reads one back and prints each epoch as a line of JSON, as the stream's `change` messages are.
+ * `mmsb events export FILE`: writes the change events of a range of epochs to a file. No server may have the data folder open.
+ * `mmsb events replay FILE`: prints such a file, one line of JSON per epoch, in the form of the stream's `change` messages.
  */
 import { closeSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs'
-import { resolve } from 'node:path'
 import { ReadFolder } from '../../engine/history/offline-folder.js'
 import {
   decodeEpochEvent,
@@ -17,9 +16,11 @@ import {
 import { valuesToJsonText } from '../../state/value.js'
 import {
   DATA_DIR_FLAG,
-  describeFlags,
+  dataDirOf,
+  epochOf,
   type FlagTable,
-  integerOf,
+  HELP_FLAG,
+  helpText,
   parseFlags,
   StartError,
   UsageError,
@@ -27,20 +28,17 @@ import {
 
 const EXPORT_FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,
-  from: { value: 'EPOCH', help: 'the first epoch', standard: '1' },
-  to: { value: 'EPOCH', help: 'the last epoch', standard: 'the newest' },
+  from: { value: 'EPOCH', help: 'first epoch', standard: '1' },
+  to: { value: 'EPOCH', help: 'last epoch', standard: 'the newest' },
+  help: HELP_FLAG,
 }
-const HELP = `usage: mmsb events export FILE [OPTIONS]
-       mmsb events replay FILE
-
-${describeFlags(EXPORT_FLAGS)}
-  --help            this text
-`
+const USAGE = `mmsb events export FILE [OPTIONS]
+       mmsb events replay FILE`
 
 export async function events(args: readonly string[]): Promise<void> {
   const [verb, file, ...rest] = args
   if (args.includes('--help')) {
-    process.stdout.write(HELP)
+    process.stdout.write(helpText(USAGE, EXPORT_FLAGS))
     return
   }
   if ((verb !== 'export' && verb !== 'replay') || file === undefined || file.startsWith('-')) {
@@ -55,15 +53,11 @@ export async function events(args: readonly string[]): Promise<void> {
 }
 
 function exportEvents(file: string, args: readonly string[]): void {
-  const { values } = parseFlags(args, EXPORT_FLAGS, process.env)
-  const epochOf = (name: string): number | undefined => {
-    const given = values.get(name)
-    return given === undefined ? undefined : integerOf(given, 1, Number.MAX_SAFE_INTEGER)
-  }
-  const from = epochOf('from') ?? 1
-  const folder = new ReadFolder(resolve(values.get('data-dir')?.text ?? './data'), from - 1)
+  const flags = parseFlags(args, EXPORT_FLAGS, process.env)
+  const from = epochOf(flags, 'from', 1) ?? 1
+  const folder = new ReadFolder(dataDirOf(flags), from - 1)
   try {
-    const to = epochOf('to') ?? folder.newestEpoch
+    const to = epochOf(flags, 'to', 1) ?? folder.newestEpoch
     if (to < from || to > folder.newestEpoch) {
       throw new StartError(`there are no epochs ${from} to ${to}; the newest is ${folder.newestEpoch}`)
     }
@@ -85,7 +79,7 @@ function writeWhole(fd: number, bytes: Uint8Array): void {
   for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
 }
 
-/** The events of a file, one epoch at a time. Throws INVALID_REQUEST, and StartError when it ends too early. */
+/** The events of a file, one epoch at a time. @throws MmsbError INVALID_REQUEST; StartError when the file is cut short */
 export function* eventsIn(file: string): Generator<EpochEvent> {
   const fd = openSync(file, 'r')
   try {
@@ -100,10 +94,10 @@ export function* eventsIn(file: string): Generator<EpochEvent> {
     let at = EVENT_FILE_HEADER_BYTES
     for (let epoch = from; epoch <= to; epoch++) {
       const head = take(8, at)
-      if (head.length < 8) throw new StartError(`${file}: it ends before epoch ${epoch}`)
+      if (head.length < 8) throw new StartError(`${file}: the file ends before epoch ${epoch}`)
       const event = decodeEpochEvent(take(epochEventBytes(head), at))
       if (event.epoch !== epoch)
-        throw new StartError(`${file}: epoch ${event.epoch} stands where ${epoch} should`)
+        throw new StartError(`${file}: found epoch ${event.epoch} where epoch ${epoch} was expected`)
       at += epochEventBytes(head)
       yield event
     }

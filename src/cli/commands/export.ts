@@ -1,37 +1,33 @@
 /**
- * `mmsb export`: pages as .npy files, all as of one epoch, from a running server or from a folder nobody has open. Standard
- * output has one line a file.
+ * `mmsb export`: writes pages to .npy files, all as of one epoch, from a running server or from a folder that no server has
+ * open. Prints one line per file.
  */
 import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { ReadFolder } from '../../engine/history/offline-folder.js'
 import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
-import { describeFlags, type FlagTable, integerOf, parseFlags, UsageError } from '../flags.js'
+import { epochOf, type FlagTable, flagsOrHelp, HELP_FLAG, UsageError } from '../flags.js'
 import { writeNpy } from '../npy-files.js'
 import { Remote } from '../remote.js'
 
 const FLAGS: FlagTable = {
-  url: { value: 'URL', help: 'the server to ask, such as http://127.0.0.1:7411' },
-  'data-dir': { value: 'DIR', help: 'or the folder of a server that does not run' },
-  out: { value: 'DIR', help: 'where the files go', standard: '.' },
-  epoch: { value: 'EPOCH', help: 'as of this epoch', standard: 'the newest' },
-  pages: { value: 'NAMES', help: 'these pages, separated by commas', standard: 'all' },
-  help: { help: 'this text' },
+  url: { value: 'URL', help: 'server to read from, such as http://127.0.0.1:7411' },
+  'data-dir': { value: 'DIR', help: 'or a data folder that no server has open' },
+  out: { value: 'DIR', help: 'folder to write the files to', standard: '.' },
+  epoch: { value: 'EPOCH', help: 'epoch to read', standard: 'the newest' },
+  pages: { value: 'NAMES', help: 'pages to export, separated by commas', standard: 'all' },
+  help: HELP_FLAG,
 }
 
 export async function exportPages(args: readonly string[]): Promise<void> {
-  const { values, switches } = parseFlags(args, FLAGS, process.env)
-  if (switches.has('help')) {
-    process.stdout.write(
-      `usage: mmsb export (--url URL | --data-dir DIR) [OPTIONS]\n\n${describeFlags(FLAGS)}\n`,
-    )
-    return
-  }
+  const flags = flagsOrHelp(args, 'mmsb export (--url URL | --data-dir DIR) [OPTIONS]', FLAGS)
+  if (flags === undefined) return
+  const { values } = flags
   const url = values.get('url')?.text
   const dir = values.get('data-dir')?.text
-  if ((url === undefined) === (dir === undefined)) throw new UsageError('give either --url or --data-dir')
-  const given = values.get('epoch')
-  const epoch = given === undefined ? undefined : integerOf(given, 0, Number.MAX_SAFE_INTEGER)
+  if ((url === undefined) === (dir === undefined))
+    throw new UsageError('give either --url or --data-dir, and not both')
+  const epoch = epochOf(flags, 'epoch', 0)
   const names = values.get('pages')?.text.split(',')
   const out = resolve(values.get('out')?.text ?? '.')
   mkdirSync(out, { recursive: true })
@@ -39,7 +35,7 @@ export async function exportPages(args: readonly string[]): Promise<void> {
   else await fromServer(new Remote(url as string), out, epoch, names)
 }
 
-function say(file: string, dtype: Dtype, shape: readonly number[], epoch: number): void {
+function printFile(file: string, dtype: Dtype, shape: readonly number[], epoch: number): void {
   process.stdout.write(`${file}: ${dtype}[${shape.join(',')}] as of epoch ${epoch}\n`)
 }
 
@@ -55,7 +51,7 @@ async function fromFolder(
     for (const { name, dtype, shape } of pages) {
       const file = join(out, `${name}.npy`)
       await writeNpy(file, dtype, shape, async (offset, count) => folder.read(name, offset, count))
-      say(file, dtype, shape, folder.epoch)
+      printFile(file, dtype, shape, folder.epoch)
     }
   } finally {
     folder.close()
@@ -79,11 +75,14 @@ async function fromServer(
       const response = await remote.request('GET', `${path}&offset=${offset}&count=${count}`)
       return DTYPE_INFO[dtype].view(await response.arrayBuffer(), 0, count)
     })
-    say(file, dtype, shape, epoch)
+    printFile(file, dtype, shape, epoch)
   }
 }
 
-/** Pages as of an epoch: those that differ from the empty state, else those of now that were there then. */
+/**
+ * Names of the pages of an epoch. Where the empty state can still be read, they are what differs from it, which includes pages
+ * deleted since; else they are today's pages that existed then.
+ */
 async function namesAt(remote: Remote, epoch: number, minEpoch: number): Promise<string[]> {
   if (minEpoch === 0) {
     const { pages } = await remote.json<{ pages: Record<string, unknown> }>(`/v1/diff?from=0&to=${epoch}`)

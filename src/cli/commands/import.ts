@@ -1,19 +1,19 @@
 /**
- * `mmsb import`: .npy files as source pages, into a running server or a folder nobody has open. A page of the name must not
- * be there, or have the same dtype and shape. Large files are written in pieces, each an epoch of its own.
+ * `mmsb import`: writes .npy files to source pages of a running server or of a folder that no server has open. An existing
+ * page of the same name must have the same dtype and shape. A large file is written in pieces, one epoch each.
  */
 import { resolve } from 'node:path'
 import { Bus } from '../../engine/bus.js'
 import type { TypedArray } from '../../state/dtype.js'
-import { describeFlags, type FlagTable, parseFlags, UsageError } from '../flags.js'
+import { type FlagTable, flagsOrHelp, HELP_FLAG, UsageError } from '../flags.js'
 import { type NpyFile, withNpy } from '../npy-files.js'
 import { Remote } from '../remote.js'
 
 const FLAGS: FlagTable = {
-  url: { value: 'URL', help: 'the server to write to, such as http://127.0.0.1:7411' },
-  'data-dir': { value: 'DIR', help: 'or the folder of a server that does not run' },
-  files: { value: 'FILES', help: 'the files, separated by commas; NAME.npy becomes page NAME' },
-  help: { help: 'this text' },
+  url: { value: 'URL', help: 'server to write to, such as http://127.0.0.1:7411' },
+  'data-dir': { value: 'DIR', help: 'or a data folder that no server has open' },
+  files: { value: 'FILES', help: 'files, separated by commas; NAME.npy becomes page NAME' },
+  help: HELP_FLAG,
 }
 
 interface Target {
@@ -22,17 +22,14 @@ interface Target {
 }
 
 export async function importPages(args: readonly string[]): Promise<void> {
-  const { values, switches } = parseFlags(args, FLAGS, process.env)
-  if (switches.has('help')) {
-    process.stdout.write(
-      `usage: mmsb import (--url URL | --data-dir DIR) --files FILES\n\n${describeFlags(FLAGS)}\n`,
-    )
-    return
-  }
+  const flags = flagsOrHelp(args, 'mmsb import (--url URL | --data-dir DIR) --files FILES', FLAGS)
+  if (flags === undefined) return
+  const { values } = flags
   const url = values.get('url')?.text
   const dir = values.get('data-dir')?.text
   const files = values.get('files')?.text.split(',')
-  if ((url === undefined) === (dir === undefined)) throw new UsageError('give either --url or --data-dir')
+  if ((url === undefined) === (dir === undefined))
+    throw new UsageError('give either --url or --data-dir, and not both')
   if (files === undefined) throw new UsageError('--files is missing')
   if (url !== undefined) {
     await importInto(serverTarget(new Remote(url)), files)

@@ -1,8 +1,5 @@
-/**
- * `mmsb serve`: what its flags mean. The server itself is loaded only when they are good.
- */
+/** `mmsb serve`: reads the flags. The server itself is loaded only once they are known to be valid. */
 import { availableParallelism } from 'node:os'
-import { resolve } from 'node:path'
 import { BACKENDS, FSYNC_MODES } from '../../engine/arguments.js'
 import type { BusOptions } from '../../engine/types.js'
 import { isLoopback } from '../../http/request/origin-guard.js'
@@ -20,15 +17,18 @@ import {
   bytesOf,
   choiceOf,
   DATA_DIR_FLAG,
-  describeFlags,
+  dataDirOf,
   durationOf,
   type FlagTable,
+  flagsOrHelp,
   type Given,
+  HELP_FLAG,
   integerOf,
   originsOf,
-  parseFlags,
+  type ParsedFlags,
   UsageError,
 } from '../flags.js'
+import type { ServeOptions } from '../server.js'
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 
@@ -45,107 +45,96 @@ const FLAGS: FlagTable = {
   fsync: { value: 'WHEN', help: 'always, interval or off', env: 'MMSB_FSYNC', standard: 'always' },
   'memory-limit': {
     value: 'SIZE',
-    help: 'bound on the bytes of all pages, such as 8g',
+    help: 'maximum bytes of all pages together, such as 8g',
     env: 'MMSB_MEMORY_LIMIT',
     standard: '8g',
   },
   threads: {
     value: 'N',
-    help: 'native worker threads',
+    help: 'number of native worker threads',
     env: 'MMSB_THREADS',
     standard: 'the number of cores',
   },
   'checkpoint-epochs': {
     value: 'N',
-    help: 'make a checkpoint after so many epochs; 0: never',
+    help: 'make a checkpoint every N epochs; 0: never',
     env: 'MMSB_CHECKPOINT_EPOCHS',
     standard: String(CHECKPOINT_EVERY_EPOCHS),
   },
   'checkpoint-bytes': {
     value: 'SIZE',
-    help: 'make a checkpoint after so much log; 0: never',
+    help: 'make a checkpoint every SIZE bytes of log; 0: never',
     env: 'MMSB_CHECKPOINT_BYTES',
     standard: `${CHECKPOINT_EVERY_BYTES / 1024 ** 2}m`,
   },
   'retain-epochs': {
     value: 'N',
-    help: 'let history go beyond so many epochs',
+    help: 'delete history older than the newest N epochs',
     env: 'MMSB_RETAIN_EPOCHS',
     standard: 'keep all',
   },
   'retain-bytes': {
     value: 'SIZE',
-    help: 'let history go beyond so much log',
+    help: 'delete history beyond the newest SIZE bytes of log',
     env: 'MMSB_RETAIN_BYTES',
     standard: 'keep all',
   },
   'retain-age': {
     value: 'TIME',
-    help: 'let history go that is older, such as 12h or 7d',
+    help: 'delete history older than this, such as 12h or 7d',
     env: 'MMSB_RETAIN_AGE',
     standard: 'keep all',
   },
   'segment-bytes': {
     value: 'SIZE',
-    help: 'size of a file of the log, which is what history goes in',
+    help: 'maximum size of one log segment; history is deleted in whole segments',
     env: 'MMSB_SEGMENT_BYTES',
     standard: `${SEGMENT_BYTES / 1024 ** 2}m`,
   },
   'log-level': { value: 'LEVEL', help: LOG_LEVELS.join(', '), env: 'MMSB_LOG_LEVEL', standard: 'info' },
   'allow-origin': {
     value: 'ORIGINS',
-    help: 'web pages that may use this server from a browser, such as http://localhost:5173; several with commas between',
+    help: 'origins of web pages that may use this server, separated by commas, such as http://localhost:5173',
     env: 'MMSB_ALLOW_ORIGIN',
     standard: "the server's own",
   },
   'durable-hold': {
     value: 'TIME',
-    help: 'how long after it was last heard of a durable subscription holds the past back, such as 12h',
+    help: 'how long history is kept for a durable subscription after its reader was last connected, such as 12h',
     env: 'MMSB_DURABLE_HOLD',
     standard: '7d',
   },
   'durable-hold-bytes': {
     value: 'SIZE',
-    help: 'how much of the log it may hold back',
+    help: 'maximum bytes of log kept for a durable subscription',
     env: 'MMSB_DURABLE_HOLD_BYTES',
     standard: '4g',
   },
   insecure: {
-    help: 'allow addresses other than loopback, and any Host and Origin: anyone who reaches the port may do anything',
+    help: 'allow any address, Host and Origin: anyone who reaches the port may do anything',
   },
-  help: { help: 'this text' },
-}
-
-export interface ServeOptions {
-  readonly port: number
-  readonly host: string
-  readonly logLevel: (typeof LOG_LEVELS)[number]
-  readonly isInsecure: boolean
-  readonly allowedOrigins: ReadonlySet<string>
-  readonly bus: BusOptions & { readonly dataDir: string }
+  help: HELP_FLAG,
 }
 
 export async function serve(args: readonly string[]): Promise<void> {
-  const flags = parseFlags(args, FLAGS, process.env)
-  if (flags.switches.has('help')) {
-    process.stdout.write(`usage: mmsb serve [OPTIONS]\n\n${describeFlags(FLAGS)}\n`)
-    return
-  }
-  const options = serveOptions(flags.values, flags.switches.has('insecure'))
+  const flags = flagsOrHelp(args, 'mmsb serve [OPTIONS]', FLAGS)
+  if (flags === undefined) return
+  const options = serveOptions(flags)
   const { startServer } = await import('../server.js')
   await startServer(options)
 }
 
 /** @throws UsageError */
-function serveOptions(given: ReadonlyMap<string, Given>, isInsecure: boolean): ServeOptions {
-  const read = <T>(name: string, parse: (value: Given) => T, otherwise: T): T => {
-    const value = given.get(name)
+function serveOptions(flags: ParsedFlags): ServeOptions {
+  const read: Read = (name, parse, otherwise) => {
+    const value = flags.values.get(name)
     return value === undefined ? otherwise : parse(value)
   }
+  const isInsecure = flags.switches.has('insecure')
   const host = read('host', ({ text }) => text, '127.0.0.1')
   if (!isLoopback(host) && !isInsecure) {
     throw new UsageError(
-      `--host: ${host} can be reached from other machines, and this server has no authentication; use 127.0.0.1, or --insecure if the network is trusted`,
+      `--host: ${host} can be reached from other machines, and this server has no authentication; use 127.0.0.1, or --insecure if you trust the network`,
     )
   }
   const memoryLimitBytes = read<number | undefined>('memory-limit', bytesOf, undefined)
@@ -156,7 +145,7 @@ function serveOptions(given: ReadonlyMap<string, Given>, isInsecure: boolean): S
     isInsecure,
     allowedOrigins: read('allow-origin', originsOf, new Set<string>()),
     bus: {
-      dataDir: resolve(read('data-dir', ({ text }) => text, './data')),
+      dataDir: dataDirOf(flags),
       backend: read('backend', (value) => choiceOf(value, BACKENDS), 'auto'),
       fsync: read('fsync', (value) => choiceOf(value, FSYNC_MODES), 'always'),
       threads: read('threads', (value) => integerOf(value, 1, THREADS_MAX), availableParallelism()),
@@ -194,7 +183,8 @@ function retentionOf(read: Read): Pick<BusOptions, 'retention' | 'segmentBytes'>
     ...(maxAgeMs === undefined ? {} : { maxAgeMs }),
   }
   const segmentBytes = read('segment-bytes', bytesOf, SEGMENT_BYTES)
-  if (segmentBytes < SEGMENT_BYTES_MIN) throw new UsageError(`--segment-bytes: at least ${SEGMENT_BYTES_MIN}`)
+  if (segmentBytes < SEGMENT_BYTES_MIN)
+    throw new UsageError(`--segment-bytes: must be at least ${SEGMENT_BYTES_MIN}`)
   return {
     segmentBytes: Math.floor(segmentBytes / SEGMENT_ALIGN_BYTES) * SEGMENT_ALIGN_BYTES,
     ...(Object.keys(retention).length === 0 ? {} : { retention }),

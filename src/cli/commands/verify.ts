@@ -1,34 +1,30 @@
 /**
- * `mmsb verify`: replays a data folder that no server has open. One line on standard output says what was found; progress
- * goes to standard error. Exit code 0: all is well, 1: it is not.
+ * `mmsb verify`: replays a data folder and compares digests. No server may have the folder open. The result goes to standard
+ * output, progress to standard error. Exit code 0: sound; 1: not.
  */
-import { resolve } from 'node:path'
 import { verifyFolder } from '../../engine/history/verify-folder.js'
-import { DATA_DIR_FLAG, describeFlags, type FlagTable, integerOf, parseFlags } from '../flags.js'
+import { DATA_DIR_FLAG, dataDirOf, epochOf, type FlagTable, flagsOrHelp, HELP_FLAG } from '../flags.js'
 
 const PROGRESS_INTERVAL_MS = 1_000
 
 const FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,
-  from: { value: 'EPOCH', help: 'where to begin', standard: 'the oldest that can be rebuilt' },
-  to: { value: 'EPOCH', help: 'where to end', standard: 'the newest' },
-  help: { help: 'this text' },
+  from: {
+    value: 'EPOCH',
+    help: 'start from the state of this epoch',
+    standard: 'the oldest that can be rebuilt',
+  },
+  to: { value: 'EPOCH', help: 'last epoch to replay', standard: 'the newest' },
+  help: HELP_FLAG,
 }
 
 export async function verify(args: readonly string[]): Promise<void> {
-  const { values, switches } = parseFlags(args, FLAGS, process.env)
-  if (switches.has('help')) {
-    process.stdout.write(`usage: mmsb verify [OPTIONS]\n\n${describeFlags(FLAGS)}\n`)
-    return
-  }
-  const epochOf = (name: string): number | undefined => {
-    const given = values.get(name)
-    return given === undefined ? undefined : integerOf(given, 0, Number.MAX_SAFE_INTEGER)
-  }
-  const from = epochOf('from')
-  const to = epochOf('to')
+  const flags = flagsOrHelp(args, 'mmsb verify [OPTIONS]', FLAGS)
+  if (flags === undefined) return
+  const from = epochOf(flags, 'from', 0)
+  const to = epochOf(flags, 'to', 0)
   const result = verifyFolder({
-    dir: resolve(values.get('data-dir')?.text ?? './data'),
+    dir: dataDirOf(flags),
     ...(from === undefined ? {} : { from }),
     ...(to === undefined ? {} : { to }),
     onProgress: progressTo(process.stderr),
