@@ -1,4 +1,5 @@
-/** Bits and bytes that the frame codec is made of. Knows nothing of frames. */
+/** Helpers over bytes and bitsets for the frame codec. Knows nothing of frames. */
+import { SlabAllocator } from './slab.js'
 
 /** The next multiple of 8. Exact for any length a frame can claim. */
 export const align8 = (bytes: number): number => Math.ceil(bytes / 8) * 8
@@ -16,23 +17,19 @@ export function copyOf(bytes: Uint8Array): Uint8Array {
   return copy
 }
 
-/** Memory that small copies lie in side by side: making an ArrayBuffer costs more than a small copy does. */
-const SLAB_BYTES = 64 * 1024
+/** Copies up to this size lie side by side in a slab. */
 const SMALL_BYTES = 4 * 1024
-let slab = new Uint8Array(SLAB_BYTES)
-let slabUsed = 0
+const slabs = new SlabAllocator(64 * 1024)
 
-/** A copy at a multiple of 8 of its buffer, which it may share with others. */
+/** A copy at a multiple of 8 of its buffer, which other copies may share. */
 export function alignedCopyOf(bytes: Uint8Array): Uint8Array {
   if (bytes.length > SMALL_BYTES) return copyOf(bytes)
-  if (slabUsed + bytes.length > SLAB_BYTES) {
-    slab = new Uint8Array(SLAB_BYTES)
-    slabUsed = 0
-  }
-  slab.set(bytes, slabUsed)
-  const copy = slab.subarray(slabUsed, slabUsed + bytes.length)
-  slabUsed += align8(bytes.length)
-  return copy
+  const sizeBytes = align8(bytes.length)
+  const slab = slabs.withRoom(sizeBytes)
+  const start = slab.used
+  slab.bytes.set(bytes, start)
+  slab.used = start + sizeBytes
+  return slab.bytes.subarray(start, start + bytes.length)
 }
 
 const POPCOUNT = Uint8Array.from({ length: 256 }, (_, byte) => {

@@ -24,6 +24,7 @@ import {
   RUN_MAX_FRAMES,
   START_AT_BYTES,
 } from '../../limits.js'
+import type { Slab } from '../../state/slab.js'
 import type { Store } from '../../store/store.js'
 import type { Snapshot } from '../checkpoints/snapshot.js'
 import type { Pending, Submission } from '../commands/pending.js'
@@ -34,7 +35,7 @@ import { Timings } from '../stage-timings.js'
 import type { CommitEvent, CommitResult, PageChange, Sender } from '../types.js'
 import { Batch, type StageRooms } from './batch.js'
 import { type RunningTrial, runTrial, startTrial, type Trial, TrialLost } from './dry-run.js'
-import { Run, type Slab } from './frame-run.js'
+import { Run } from './frame-run.js'
 import { Pace } from './group-commit.js'
 
 /** An epoch between staging and publishing. */

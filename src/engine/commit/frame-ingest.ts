@@ -6,11 +6,13 @@
  */
 import { MmsbError } from '../../errors.js'
 import { FRAME_HEADER_BYTES, RUN_FRAME_MAX_BYTES } from '../../limits.js'
+import { align8 } from '../../state/bytes.js'
 import { frameLengthAt, isPlainFrame } from '../../state/frame/plain.js'
+import type { Slab } from '../../state/slab.js'
 import type { PageRecord, Registry } from '../pages/registry.js'
 import type { CommitResult, Sender } from '../types.js'
 import type { Committer } from './committer.js'
-import { type Slab, slabFor } from './frame-run.js'
+import { runSlabs } from './frame-run.js'
 
 export interface IntakeRooms {
   readonly registry: Registry
@@ -46,7 +48,7 @@ export class Intake {
   /** Takes the whole frames of the next piece of a message; returns where the piece after it begins. */
   #takePiece(sender: Sender, first: number, message: Uint8Array, from: number, taken: Taken): number {
     const piece = message.subarray(from, from + RUN_FRAME_MAX_BYTES)
-    const slab = slabFor(piece.length)
+    const slab = runSlabs.withRoom(align8(piece.length))
     const start = slab.used
     const end = start + piece.length
     const messageEnd = start + message.length - from

@@ -5,40 +5,13 @@
  * Invariants: a run grows only while it is the newest in the queue; its memory is used again once it is answered, so whoever
  * keeps its bytes for longer copies them; every frame is answered once.
  */
-import { align8 } from '../../state/bytes.js'
-import { eachPageOf, type FrameMemory } from '../../state/frame/plain.js'
+import { eachPageOf } from '../../state/frame/plain.js'
+import { type Slab, SlabAllocator } from '../../state/slab.js'
 import type { Pending, Precondition } from '../commands/pending.js'
 import type { Sender } from '../types.js'
 
-/** Memory that runs lie in, taken from its start to its end. */
-export interface Slab extends FrameMemory {
-  used: number
-  /** Runs in it that have not been answered. */
-  runs: number
-}
-
-const SLAB_BYTES = 512 * 1024
-const SPARE_SLABS_MAX = 8
-const spare: Slab[] = []
-let current = newSlab()
-
-function newSlab(): Slab {
-  const bytes = new Uint8Array(SLAB_BYTES)
-  return { bytes, words: new Uint32Array(bytes.buffer), used: 0, runs: 0 }
-}
-
-/** A slab with room for `sizeBytes` more, at most SLAB_BYTES, from `used` on. */
-export function slabFor(sizeBytes: number): Slab {
-  if (current.used + align8(sizeBytes) <= SLAB_BYTES) return current
-  if (current.runs > 0) current = spare.pop() ?? newSlab()
-  current.used = 0
-  return current
-}
-
-function leave(slab: Slab): void {
-  slab.runs--
-  if (slab.runs === 0 && slab !== current && spare.length < SPARE_SLABS_MAX) spare.push(slab)
-}
+/** Memory of runs. A run holds its slab until it is answered. */
+export const runSlabs = new SlabAllocator(512 * 1024, 8)
 
 const NO_PRECONDITIONS: readonly Precondition[] = []
 const NOTHING: readonly never[] = []
@@ -68,7 +41,7 @@ export class Run implements Pending {
     this.#slab = slab
     this.#start = start
     this.#end = start
-    slab.runs++
+    slab.holders++
   }
 
   get bytes(): number {
@@ -119,17 +92,17 @@ export class Run implements Pending {
       runs.push(run)
       at += length
     }
-    leave(this.#slab)
+    runSlabs.release(this.#slab)
     return runs
   }
 
   committed(epoch: number): void {
-    leave(this.#slab)
+    runSlabs.release(this.#slab)
     this.#sender.committed(this.#first, this.count, this.bytes, epoch)
   }
 
   failed(error: unknown): void {
-    leave(this.#slab)
+    runSlabs.release(this.#slab)
     this.#sender.failed(this.#first, this.count, this.bytes, error)
   }
 }
