@@ -1,14 +1,16 @@
 /**
- * The payload of a delta command (docs/internals/FORMAT.md, type 4): its layout, the check against the page it goes to, and its
- * form for people. How it is written is in writer.ts.
+ * The payload of a delta command (docs/internals/FORMAT.md, type 4): its layout, the check against its page, and its form in
+ * JSON. frame/writer.ts writes it.
+ *
+ * Words of the command: type, length, page id, codes (one byte each: kind, merge, dtype, encoding), element offset, count,
+ * value count, payload length; then the payload.
  *
  * Invariants: checkDeltaLayout looks at the header and the padding only, in constant time, and makes every later access
- * of the payload safe; validateDelta looks at all that the layout leaves open. A delta that passed both can be applied.
+ * to the payload safe; validateDelta checks what the layout leaves open. A delta that passed both can be applied.
  */
 import { MmsbError } from '../errors.js'
 import { align8, eachRun, isZero, scanBits } from './bytes.js'
 import { DTYPE_INFO, DTYPES, type Dtype, dtypeOfCode, type TypedArray } from './dtype.js'
-import type { DeltaCommand } from './frame/reader.js'
 import { MERGES, type Merge } from './types.js'
 import { valuesToJson } from './value.js'
 
@@ -16,10 +18,31 @@ export const DELTA_HEADER_BYTES = 32
 export const DELTA_DENSE = 0
 export const DELTA_SPARSE = 1
 export const DELTA_MASKED = 2
-/** Encodings: width of sparse indices; run-length coded mask. */
+/** Encodings of sparse indices (their width) and of masks. */
 export const SPARSE_U32 = 4
 export const MASK_RAW = 0
 export const MASK_RUNS = 1
+
+/** The header of a delta. The payload stays in the frame. */
+export interface DeltaFields {
+  /** The frame that holds the delta. */
+  readonly frame: { readonly bytes: Uint8Array; readonly words: Uint32Array }
+  /** Position in the frame's list of commands. */
+  readonly index: number
+  readonly pageId: number
+  /** 0 dense, 1 sparse, 2 masked. */
+  readonly kind: number
+  /** Position in MERGES. */
+  readonly merge: number
+  readonly dtypeCode: number
+  readonly encoding: number
+  readonly elementOffset: number
+  readonly count: number
+  readonly valueCount: number
+  /** Of the payload's first byte, in the frame. */
+  readonly payloadOffset: number
+  readonly payloadLength: number
+}
 
 const FIRST_BITWISE_MERGE = MERGES.indexOf('and')
 
@@ -29,7 +52,7 @@ const SIZE_BYTES = Uint8Array.from(DTYPES, (name) => DTYPE_INFO[name].sizeBytes)
 const invalid = (index: number, why: string): MmsbError =>
   new MmsbError('INVALID_DELTA', `command ${index}: ${why}`)
 
-/** Merges a dtype knows are those below this code. */
+/** By dtype code: the merges below this code are defined for it. */
 const MERGE_LIMIT = Uint8Array.from(DTYPES, (name) =>
   DTYPE_INFO[name].kind === 'float' ? FIRST_BITWISE_MERGE : MERGES.length,
 )
@@ -46,12 +69,13 @@ export function checkDeltaLayout(
   index: number,
 ): void {
   if (isDenseLayout(bytes, words, at, byteLength)) return
-  checkLayoutCarefully(bytes, words, at, byteLength, index)
+  checkAnyLayout(bytes, words, at, byteLength, index)
 }
 
 /**
- * Whether the delta command of `byteLength` bytes at `at` is dense and its layout sound. Frames of many small dense deltas are
- * what this has to be fast for: one test of all fields, no call. Sizes beyond 2^31 fail it, as they fail the careful test.
+ * Whether the delta command of `byteLength` bytes at `at` is dense and has a sound layout. It is one test of all fields
+ * without a call, because frames of many small dense deltas spend their time here. Sizes beyond 2^31 fail it, as they fail
+ * the full check.
  */
 export function isDenseLayout(
   bytes: Uint8Array,
@@ -76,7 +100,7 @@ export function isDenseLayout(
   )
 }
 
-function checkLayoutCarefully(
+function checkAnyLayout(
   bytes: Uint8Array,
   words: Uint32Array,
   at: number,
@@ -154,20 +178,18 @@ function valuesOffset(
 
 // ---- against the page -------------------------------------------------------------------------------------------------
 
-/** What a delta is checked against. */
+/** The page that a delta is checked against. */
 export interface DeltaTarget {
   readonly dtype: Dtype
   readonly elements: number
 }
 
-type DeltaHeader = Omit<DeltaCommand, 'type'>
-
 /**
- * Checks a delta whose layout holds against its page: dtype, range, indices, mask bits, bool values. Takes the command
- * or the cursor of eachCommand.
+ * Checks a delta that passed checkDeltaLayout against its page: dtype, range, indices, mask bits, bool values. Takes the
+ * command or the cursor of eachCommand.
  * @throws MmsbError INVALID_DELTA
  */
-export function validateDelta(delta: DeltaHeader, page: DeltaTarget): void {
+export function validateDelta(delta: DeltaFields, page: DeltaTarget): void {
   const { dtypeCode, kind } = delta
   if (dtypeCode !== DTYPE_INFO[page.dtype].code) {
     throw invalid(delta.index, `values are ${DTYPES[dtypeCode]}, the page is ${page.dtype}`)
@@ -181,12 +203,12 @@ export function validateDelta(delta: DeltaHeader, page: DeltaTarget): void {
   if (dtypeCode === 0) checkBoolValues(delta)
 }
 
-function pastTheEnd({ index, elementOffset, count }: DeltaHeader, elements: number): MmsbError {
+function pastTheEnd({ index, elementOffset, count }: DeltaFields, elements: number): MmsbError {
   const end = elementOffset + count
   return invalid(index, `elements ${elementOffset} to ${end} are past the end: the page has ${elements}`)
 }
 
-function checkIndices(delta: DeltaHeader, elements: number): void {
+function checkIndices(delta: DeltaFields, elements: number): void {
   const { words } = delta.frame
   const start = delta.payloadOffset >>> 2
   for (let i = 0; i < delta.count; i++) {
@@ -199,7 +221,7 @@ function checkIndices(delta: DeltaHeader, elements: number): void {
   }
 }
 
-function checkMask(delta: DeltaHeader): void {
+function checkMask(delta: DeltaFields): void {
   const { covered, set } = delta.encoding === MASK_RUNS ? measureRuns(delta) : measureBits(delta)
   if (covered > delta.count) {
     throw invalid(delta.index, `its mask goes past the ${delta.count} elements it covers`)
@@ -209,7 +231,7 @@ function checkMask(delta: DeltaHeader): void {
   }
 }
 
-function measureRuns(delta: DeltaHeader): { covered: number; set: number } {
+function measureRuns(delta: DeltaFields): { covered: number; set: number } {
   const { words } = delta.frame
   const runs = delta.payloadOffset >>> 2
   let covered = 0
@@ -221,18 +243,18 @@ function measureRuns(delta: DeltaHeader): { covered: number; set: number } {
   return { covered, set }
 }
 
-function measureBits(delta: DeltaHeader): { covered: number; set: number } {
+function measureBits(delta: DeltaFields): { covered: number; set: number } {
   const bits = maskBytes(delta)
   const past = delta.count % 8
   const clean = past === 0 || bits[bits.length - 1]! >>> past === 0
   return { covered: clean ? delta.count : delta.count + 1, set: scanBits(bits).set }
 }
 
-function maskBytes(delta: DeltaHeader): Uint8Array {
+function maskBytes(delta: DeltaFields): Uint8Array {
   return delta.frame.bytes.subarray(delta.payloadOffset, delta.payloadOffset + Math.ceil(delta.count / 8))
 }
 
-function checkBoolValues(delta: DeltaHeader): void {
+function checkBoolValues(delta: DeltaFields): void {
   const { bytes } = delta.frame
   const end = delta.payloadOffset + delta.payloadLength
   const start = end - delta.valueCount
@@ -242,9 +264,9 @@ function checkBoolValues(delta: DeltaHeader): void {
   }
 }
 
-// ---- for people -------------------------------------------------------------------------------------------------------
+// ---- as JSON -------------------------------------------------------------------------------------------------------
 
-/** A delta as /v1/epochs shows it. `mask`: base64, of the whole page. */
+/** A delta as /v1/epochs shows it. `mask`: base64, over the whole page. */
 export interface DeltaJson {
   readonly page: number
   readonly offset?: number
@@ -255,11 +277,11 @@ export interface DeltaJson {
 }
 
 /**
- * The op that made a delta command, with the page by id; written again it does the same. The delta is one that validateDelta
- * let through to a page of `elements` (undefined: one that its mask covers). A mask that covers a part of the page, which JSON
- * has no room for, is shown as the indices it stands for.
+ * A delta command as the JSON op that writes the same delta again, with the page by id. The delta has passed validateDelta
+ * against a page of `elements` elements (undefined: exactly those that its mask covers). JSON masks cover a whole page, so a
+ * mask over part of one is shown as the indices it stands for.
  */
-export function decodeDeltaForJson(delta: DeltaHeader, elements?: number): DeltaJson {
+export function decodeDeltaForJson(delta: DeltaFields, elements?: number): DeltaJson {
   const page = delta.pageId
   const values = valuesToJson(dtypeOfCode(delta.dtypeCode)!, deltaValues(delta))
   const merge = MERGES[delta.merge]!
@@ -282,8 +304,8 @@ export function decodeDeltaForJson(delta: DeltaHeader, elements?: number): Delta
   return { page, offset: delta.elementOffset, values, merge }
 }
 
-/** The values of a delta, in the order of its payload: a view where alignment allows (it always does), not a copy. */
-export function deltaValues(delta: DeltaHeader): TypedArray {
+/** The values of a delta in the order of its payload: a view, not a copy. Payloads are always aligned for it. */
+export function deltaValues(delta: DeltaFields): TypedArray {
   const info = DTYPE_INFO[dtypeOfCode(delta.dtypeCode)!]
   const { bytes } = delta.frame
   const at = delta.payloadOffset + delta.payloadLength - delta.valueCount * info.sizeBytes
@@ -298,7 +320,7 @@ function indicesOf(bits: Uint8Array, first: number): number[] {
   return indices
 }
 
-function expandRuns(delta: DeltaHeader): Uint8Array {
+function expandRuns(delta: DeltaFields): Uint8Array {
   const bits = new Uint8Array(Math.ceil(delta.count / 8))
   const { words } = delta.frame
   const runs = delta.payloadOffset >>> 2
@@ -311,7 +333,7 @@ function expandRuns(delta: DeltaHeader): Uint8Array {
   return bits
 }
 
-/** A bitset as run-length words: runCount, 0, then skip and take of each run. */
+/** Writes a bitset as run-length words: runCount, 0, then for each run how many bits to skip and how many are set. */
 export function writeRuns(bits: Uint8Array, runCount: number, words: Uint32Array, at: number): void {
   words[at] = runCount
   words[at + 1] = 0

@@ -18,22 +18,24 @@ import { alignedCopyOf } from '../../state/bytes.js'
 import { DELTA_DENSE, DELTA_SPARSE, validateDelta } from '../../state/delta.js'
 import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
 import {
+  type CommandCursor,
+  type CreatePageCommand,
+  commandAt,
+  type DefineFunctionCommand,
+  eachCommand,
+  type Frame,
+  patchPageId,
+  type RedefinePageCommand,
+} from '../../state/frame/frame.js'
+import {
   COMMAND_CREATE_PAGE,
   COMMAND_DEFINE_FUNCTION,
   COMMAND_DELETE_PAGE,
   COMMAND_DELTA,
   COMMAND_REDEFINE_PAGE,
-  type CommandCursor,
-  type CreatePageCommand,
   type CreatePageFields,
-  commandAt,
-  type DefineFunctionCommand,
-  decodeFrame,
-  eachCommand,
-  type Frame,
-  patchPageId,
-  type RedefinePageCommand,
-} from '../../state/frame/reader.js'
+} from '../../state/frame/layout.js'
+import { decodeFrame } from '../../state/frame/reader.js'
 import { FrameWriter } from '../../state/frame/writer.js'
 import { checkShape, elementCount, formatShape, sameShape } from '../../state/shape.js'
 import {

@@ -7,8 +7,9 @@
  */
 import { MmsbError } from '../../errors.js'
 import type { ExecuteResult } from '../../ffi/context.js'
-import { COMMAND_CREATE_PAGE, decodeFrame, splitFrames } from '../../state/frame/reader.js'
-import { glanceAtFrames } from '../../state/frame/scan.js'
+import { COMMAND_CREATE_PAGE } from '../../state/frame/layout.js'
+import { decodeFrame, splitFrames } from '../../state/frame/reader.js'
+import { scanFrames } from '../../state/frame/scan.js'
 import type { CheckpointReader, LogRecord } from '../../store/types.js'
 import { parseCheckpointExtra, tableOfCheckpoint } from '../checkpoints/contents.js'
 import { pendingOfLoggedFrame, recordOfLoggedCreate } from '../commands/transactions.js'
@@ -101,7 +102,7 @@ export function replayRecord(
     )
   }
   checkDigest(progress.digest, record.digestBefore, `the log before epoch ${record.epoch}`)
-  const { onlyDeltas, keyed } = glanceAtFrames(record.frames)
+  const { onlyDeltas, keyed } = scanFrames(record.frames)
   if (onlyDeltas && !(keyed && progress.answers !== undefined)) replayDeltas(rooms, record, progress, watcher)
   else replayStaged(rooms, record, progress, watcher)
   progress.epoch = record.epoch

@@ -1,26 +1,27 @@
 /**
- * Plain frames: those that say nothing of themselves (no key, source, intent or precondition) and hold dense deltas only, all
- * of which fit their pages. Most of what small writers send is plain, and is told so here by one quick look.
+ * Plain frames: frames without key, source, intent and preconditions that hold dense deltas only, each of which fits its
+ * page. Most frames of small writers are plain; one quick pass recognizes them.
  *
- * Invariants: what is called plain, decodeFrame and validateDelta let through as well; of the rest nothing is said, neither why
- * nor whether it is wrong. Nothing is read outside the words given.
+ * Invariants: decodeFrame and validateDelta accept every plain frame. About any other frame nothing is said, neither that it
+ * is wrong nor why. Nothing is read outside the words given. The word positions are those of layout.ts and delta.ts, written
+ * as numbers because this runs once per small frame.
  */
 import { FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_MAX_COMMANDS, FRAME_VERSION } from '../../limits.js'
 import { DELTA_HEADER_BYTES, type DeltaTarget, isDenseLayout } from '../delta.js'
 import { DTYPE_INFO } from '../dtype.js'
-import { COMMAND_DELTA } from './reader.js'
+import { COMMAND_DELTA } from './layout.js'
 
 const HEADER_WORDS = FRAME_HEADER_BYTES / 4
 const BOOL = DTYPE_INFO.bool.code
 
-/** Memory that frames lie in, each at a multiple of 8. */
+/** Memory that holds frames, each at a multiple of 8. */
 export interface FrameMemory {
   readonly bytes: Uint8Array
   /** The same bytes. */
   readonly words: Uint32Array
 }
 
-/** Bytes of the frame that begins at `at`, as its header has it; 0 where none begins or it goes past `end`. */
+/** The length of the frame at `at` by its header; 0 when no frame begins there or its header does not fit before `end`. */
 export function frameLengthAt({ words }: FrameMemory, at: number, end: number): number {
   const word = at >>> 2
   if (end - at < FRAME_HEADER_BYTES || words[word] !== FRAME_MAGIC) return 0
@@ -29,8 +30,8 @@ export function frameLengthAt({ words }: FrameMemory, at: number, end: number): 
 }
 
 /**
- * Whether the frame of `length` bytes at `at` is plain; all of it is in `memory`. `pageOf`: the source page that may be
- * written, if there is one.
+ * Whether the frame of `length` bytes at `at` is plain; all of it is in `memory`. `pageOf` finds the source page of an id, if
+ * there is one that may be written.
  */
 export function isPlainFrame(
   memory: FrameMemory,
@@ -41,10 +42,10 @@ export function isPlainFrame(
   const { bytes, words } = memory
   const word = at >>> 2
   const commandCount = words[word + 3]!
-  const saysNothing =
+  const hasBareHeader =
     (words[word + 4]! | words[word + 5]! | words[word + 6]! | words[word + 7]!) === 0 &&
     words[word + 2] === FRAME_VERSION
-  if (!saysNothing || commandCount === 0 || commandCount > FRAME_MAX_COMMANDS) return false
+  if (!hasBareHeader || commandCount === 0 || commandCount > FRAME_MAX_COMMANDS) return false
   const end = word + length / 4
   let command = word + HEADER_WORDS
   for (let i = 0; i < commandCount; i++) {

@@ -1,10 +1,10 @@
 /**
- * Writes frames (docs/internals/FORMAT.md). Input from JSON or the library is checked here, while it is encoded: what comes out
- * needs no second check.
+ * Writes frames (docs/internals/FORMAT.md). Input from JSON or the library is checked while it is encoded, so the finished
+ * frame needs no second check.
  *
- * Invariants: a method that throws leaves the frame as it was; words that may stay unwritten inside a command (padding)
- * are zeroed first, so leftovers of a refused command never show. Small frames lie side by side in one ArrayBuffer, so a
- * frame's buffer is not to be transferred or looked at beyond the frame.
+ * Invariants: a method that throws leaves the frame as it was. Padding inside a command is zeroed before anything else is
+ * written, so bytes of a refused command never show. Small frames lie side by side in one ArrayBuffer, so a frame's buffer
+ * must not be transferred or read beyond the frame.
  */
 import { MmsbError } from '../../errors.js'
 import {
@@ -30,17 +30,41 @@ import {
   writeRuns,
 } from '../delta.js'
 import { DTYPE_INFO, type Dtype } from '../dtype.js'
-import { type DeltaInput, type DeltaValues, LOCATIONS, MERGES, type Merge, PAGE_KINDS } from '../types.js'
+import { SlabAllocator } from '../slab.js'
+import { type DeltaInput, type DeltaValues, LOCATIONS, PAGE_KINDS } from '../types.js'
 import { showValue, writeValues } from '../value.js'
+import { invalid, malformed, maskBits, mergeCode, writeIndices } from './delta-input.js'
 import {
   COMMAND_CREATE_PAGE,
   COMMAND_DEFINE_FUNCTION,
   COMMAND_DELETE_PAGE,
   COMMAND_DELTA,
+  COMMAND_LENGTH,
+  COMMAND_PAGE,
   COMMAND_REDEFINE_PAGE,
+  CREATE_CODES,
+  CREATE_DEFINITION_LENGTH,
+  CREATE_FILL,
+  CREATE_FIXED_BYTES,
+  CREATE_NAME_LENGTH,
+  CREATE_SHAPE,
   type CreatePageFields,
+  DELETE_BYTES,
+  DELETE_RESERVED,
   type FramePrecondition,
-} from './reader.js'
+  FUNCTION_DEFINITION_LENGTH,
+  FUNCTION_FIXED_BYTES,
+  FUNCTION_NAME_LENGTH,
+  HEADER_COMMANDS,
+  HEADER_INTENT,
+  HEADER_LENGTH,
+  HEADER_PRECONDITIONS,
+  HEADER_TEXTS,
+  HEADER_VERSION,
+  PRECONDITION_BYTES,
+  REDEFINE_DEFINITION_LENGTH,
+  REDEFINE_FIXED_BYTES,
+} from './layout.js'
 
 export interface FrameWriterOptions {
   /** Idempotency key. */
@@ -53,16 +77,9 @@ export interface FrameWriterOptions {
 
 /** Room for the header and one small delta; a frame that needs more doubles. */
 const INITIAL_BYTES = 256
-/** Memory that frames begin in: making an ArrayBuffer costs several times what encoding a small delta does. */
-const SLAB_BYTES = 16 * 1024
-let slab = new Uint8Array(SLAB_BYTES)
-let slabWords = new Uint32Array(slab.buffer)
-let slabUsed = 0
+const slabs = new SlabAllocator(16 * 1024)
 const NO_BYTES = new Uint8Array(0)
 const NO_PRECONDITIONS: readonly FramePrecondition[] = []
-
-const invalid = (detail: string): MmsbError => new MmsbError('INVALID_DELTA', detail)
-const malformed = (detail: string): MmsbError => new MmsbError('INVALID_REQUEST', detail)
 
 export class FrameWriter {
   #bytes: Uint8Array<ArrayBuffer>
@@ -75,27 +92,23 @@ export class FrameWriter {
 
   /** @throws MmsbError PAYLOAD_TOO_LARGE, INVALID_REQUEST (an intent that is not JSON) */
   constructor(options: FrameWriterOptions = {}) {
-    if (slabUsed === SLAB_BYTES) {
-      slab = new Uint8Array(SLAB_BYTES)
-      slabWords = new Uint32Array(slab.buffer)
-      slabUsed = 0
-    }
-    this.#bytes = slab
-    this.#words = slabWords
-    this.#start = slabUsed
-    this.#end = slabUsed + FRAME_HEADER_BYTES
-    slabUsed += INITIAL_BYTES
-    this.#limit = slabUsed
+    const slab = slabs.withRoom(INITIAL_BYTES)
+    this.#bytes = slab.bytes
+    this.#words = slab.words
+    this.#start = slab.used
+    this.#end = slab.used + FRAME_HEADER_BYTES
+    slab.used += INITIAL_BYTES
+    this.#limit = slab.used
     const { key, source, intent, expect = NO_PRECONDITIONS } = options
     if (key !== undefined || source !== undefined || intent !== undefined || expect.length > 0) {
-      this.#head(expect, key, source, intent)
+      this.#writeHead(expect, key, source, intent)
     }
     const word = this.#start >>> 2
     this.#words[word] = FRAME_MAGIC
-    this.#words[word + 2] = FRAME_VERSION
+    this.#words[word + HEADER_VERSION] = FRAME_VERSION
   }
 
-  #head(
+  #writeHead(
     expect: readonly FramePrecondition[],
     key: string | undefined,
     source: string | undefined,
@@ -112,18 +125,19 @@ export class FrameWriter {
         `${expect.length} preconditions; at most ${FRAME_MAX_PRECONDITIONS}`,
       )
     }
-    let at = this.#reserve(expect.length * 16 + texts.reduce((sum, text) => sum + align8(text.length), 0))
+    const textsBytes = texts.reduce((sum, text) => sum + align8(text.length), 0)
+    let at = this.#reserve(expect.length * PRECONDITION_BYTES + textsBytes)
     const words = this.#words
     const word = this.#start >>> 2
-    words[word + 4] = expect.length
-    words[word + 5] = texts[0].length | (texts[1].length << 16)
-    words[word + 6] = texts[2].length
+    words[word + HEADER_PRECONDITIONS] = expect.length
+    words[word + HEADER_TEXTS] = texts[0].length | (texts[1].length << 16)
+    words[word + HEADER_INTENT] = texts[2].length
     for (const { pageId, version } of expect) {
       words[at >>> 2] = pageId
       words[(at >>> 2) + 1] = 0
       words[(at >>> 2) + 2] = version >>> 0
       words[(at >>> 2) + 3] = Math.floor(version / 2 ** 32)
-      at += 16
+      at += PRECONDITION_BYTES
     }
     for (const text of texts) at = this.#putPadded(at, text)
     this.#end = at
@@ -133,69 +147,70 @@ export class FrameWriter {
   createPage(page: CreatePageFields): void {
     const name = Buffer.from(page.name, 'latin1')
     const rank = page.shape.length
-    const total = 32 + align8(rank * 4) + align8(name.length) + align8(page.definition.length)
-    const at = this.#reserve(total)
+    const shapeBytes = align8(rank * 4)
+    const total = CREATE_FIXED_BYTES + shapeBytes + align8(name.length) + align8(page.definition.length)
+    const at = this.#startCommand(COMMAND_CREATE_PAGE, total)
     const word = at >>> 2
     const words = this.#words
-    words[word] = COMMAND_CREATE_PAGE
-    words[word + 1] = total
-    words[word + 2] = page.id
-    words[word + 3] =
+    words[word + COMMAND_PAGE] = page.id
+    words[word + CREATE_CODES] =
       DTYPE_INFO[page.dtype].code |
       (rank << 8) |
       (LOCATIONS.indexOf(page.location) << 16) |
       (PAGE_KINDS.indexOf(page.kind) << 24)
-    words[word + 4] = Number(page.fill & 0xffff_ffffn)
-    words[word + 5] = Number(page.fill >> 32n)
-    words[word + 6] = name.length
-    words[word + 7] = page.definition.length
-    if (rank % 2 === 1) words[word + 8 + rank] = 0
-    words.set(page.shape, word + 8)
-    const nameAt = at + 32 + align8(rank * 4)
+    words[word + CREATE_FILL] = Number(page.fill & 0xffff_ffffn)
+    words[word + CREATE_FILL + 1] = Number(page.fill >> 32n)
+    words[word + CREATE_NAME_LENGTH] = name.length
+    words[word + CREATE_DEFINITION_LENGTH] = page.definition.length
+    if (rank % 2 === 1) words[word + CREATE_SHAPE + rank] = 0
+    words.set(page.shape, word + CREATE_SHAPE)
+    const nameAt = at + CREATE_FIXED_BYTES + shapeBytes
     this.#putPadded(this.#putPadded(nameAt, name), page.definition)
     this.#commit(total)
   }
 
   deletePage(pageId: number): void {
-    const word = this.#reserve(16) >>> 2
-    this.#words[word] = COMMAND_DELETE_PAGE
-    this.#words[word + 1] = 16
-    this.#words[word + 2] = pageId
-    this.#words[word + 3] = 0
-    this.#commit(16)
+    const word = this.#startCommand(COMMAND_DELETE_PAGE, DELETE_BYTES) >>> 2
+    this.#words[word + COMMAND_PAGE] = pageId
+    this.#words[word + DELETE_RESERVED] = 0
+    this.#commit(DELETE_BYTES)
   }
 
   /** An empty definition deletes the function. */
   defineFunction(name: string, definition: Uint8Array = NO_BYTES): void {
     const nameBytes = Buffer.from(name, 'latin1')
-    const total = 16 + align8(nameBytes.length) + align8(definition.length)
-    const at = this.#reserve(total)
+    const total = FUNCTION_FIXED_BYTES + align8(nameBytes.length) + align8(definition.length)
+    const at = this.#startCommand(COMMAND_DEFINE_FUNCTION, total)
     const word = at >>> 2
-    this.#words[word] = COMMAND_DEFINE_FUNCTION
-    this.#words[word + 1] = total
-    this.#words[word + 2] = nameBytes.length
-    this.#words[word + 3] = definition.length
-    this.#putPadded(this.#putPadded(at + 16, nameBytes), definition)
+    this.#words[word + FUNCTION_NAME_LENGTH] = nameBytes.length
+    this.#words[word + FUNCTION_DEFINITION_LENGTH] = definition.length
+    this.#putPadded(this.#putPadded(at + FUNCTION_FIXED_BYTES, nameBytes), definition)
     this.#commit(total)
   }
 
-  /** A derived page gets another definition. */
+  /** Gives a derived page another definition. */
   redefinePage(pageId: number, definition: Uint8Array): void {
-    const total = 16 + align8(definition.length)
-    const at = this.#reserve(total)
+    const total = REDEFINE_FIXED_BYTES + align8(definition.length)
+    const at = this.#startCommand(COMMAND_REDEFINE_PAGE, total)
     const word = at >>> 2
-    this.#words[word] = COMMAND_REDEFINE_PAGE
-    this.#words[word + 1] = total
-    this.#words[word + 2] = pageId
-    this.#words[word + 3] = definition.length
-    this.#putPadded(at + 16, definition)
+    this.#words[word + COMMAND_PAGE] = pageId
+    this.#words[word + REDEFINE_DEFINITION_LENGTH] = definition.length
+    this.#putPadded(at + REDEFINE_FIXED_BYTES, definition)
     this.#commit(total)
+  }
+
+  /** Reserves a structural command, writes its type and length, and returns its offset. */
+  #startCommand(type: number, total: number): number {
+    const at = this.#reserve(total)
+    this.#words[at >>> 2] = type
+    this.#words[(at >>> 2) + COMMAND_LENGTH] = total
+    return at
   }
 
   /**
    * Adds a delta to a page of `elements` elements of `dtype`. A mask is stored raw or run-length coded, whichever is
    * smaller.
-   * @throws MmsbError INVALID_DELTA, INVALID_REQUEST (what is no delta at all), PAYLOAD_TOO_LARGE
+   * @throws MmsbError INVALID_DELTA, INVALID_REQUEST (not a delta at all), PAYLOAD_TOO_LARGE
    */
   delta(pageId: number, dtype: Dtype, elements: number, input: DeltaInput): void {
     const merge = mergeCode(input.merge, dtype)
@@ -359,8 +374,8 @@ export class FrameWriter {
   /** The finished frame: a view of the writer's buffer, at a multiple of 8. The writer must not be used again. */
   finish(): Uint8Array {
     const word = this.#start >>> 2
-    this.#words[word + 1] = this.#end - this.#start
-    this.#words[word + 3] = this.#commandCount
+    this.#words[word + HEADER_LENGTH] = this.#end - this.#start
+    this.#words[word + HEADER_COMMANDS] = this.#commandCount
     return this.#bytes.subarray(this.#start, this.#end)
   }
 }
@@ -380,52 +395,4 @@ function intentText(intent: unknown): string | undefined {
   } catch (cause) {
     throw new MmsbError('INVALID_REQUEST', 'intent is not a JSON value', undefined, { cause })
   }
-}
-
-function mergeCode(merge: Merge | undefined, dtype: Dtype): number {
-  if (merge === undefined) return 0
-  const code = MERGES.indexOf(merge)
-  if (code < 0) throw malformed(`merge must be one of ${MERGES.join(', ')}, not ${showValue(merge)}`)
-  if (DTYPE_INFO[dtype].kind === 'float' && (merge === 'and' || merge === 'or' || merge === 'xor')) {
-    throw invalid(`merge ${merge} is not defined for ${dtype}`)
-  }
-  return code
-}
-
-function writeIndices(indices: ArrayLike<number>, elements: number, words: Uint32Array, at: number): void {
-  for (let i = 0; i < indices.length; i++) {
-    const index = indices[i]
-    if (typeof index !== 'number' || !(index >= 0 && index < elements) || index >>> 0 !== index) {
-      throw refusedIndex(index, i, elements)
-    }
-    words[at + i] = index
-  }
-}
-
-function refusedIndex(index: unknown, i: number, elements: number): MmsbError {
-  if (!Number.isInteger(index)) return malformed(`indices[${i}] must be an integer, not ${showValue(index)}`)
-  const where = (index as number) < 0 ? 'before the start' : 'past the end'
-  return invalid(`indices[${i}]: ${index} is ${where}: the page has ${elements} elements`)
-}
-
-/** The bitset of a mask over a whole page. */
-function maskBits(mask: string | Uint8Array, elements: number): Uint8Array {
-  const bits = typeof mask === 'string' ? decodeBase64(mask) : mask
-  if (!(bits instanceof Uint8Array)) throw malformed('mask must be base64 text or bytes')
-  const length = Math.ceil(elements / 8)
-  if (bits.length !== length) {
-    throw invalid(`mask has ${bits.length} bytes; ${elements} elements need ${length}`)
-  }
-  const past = elements % 8
-  if (past !== 0 && bits[length - 1]! >>> past !== 0) {
-    throw invalid(`mask has bits set past the ${elements} elements of the page`)
-  }
-  return bits
-}
-
-function decodeBase64(text: string): Uint8Array {
-  const bytes = Buffer.from(text, 'base64')
-  // Buffer skips what it does not know; only canonical text survives the way back.
-  if (bytes.toString('base64') !== text) throw invalid('mask is not base64')
-  return bytes
 }

@@ -6,15 +6,15 @@ import { FRAME_MAX_BYTES, FRAME_MAX_COMMANDS, PAGE_ID_UNASSIGNED } from '../../.
 import { decodeDeltaForJson, validateDelta } from '../../../src/state/delta.js'
 import { DTYPE_INFO, DTYPES, type Dtype } from '../../../src/state/dtype.js'
 import {
-  COMMAND_DELTA,
   type CreatePageCommand,
   type DeltaCommand,
-  decodeCreatePage,
-  decodeFrame,
   eachCommand,
   type Frame,
   patchPageId,
-} from '../../../src/state/frame/reader.js'
+} from '../../../src/state/frame/frame.js'
+import { COMMAND_DELTA } from '../../../src/state/frame/layout.js'
+import { decodeFrame } from '../../../src/state/frame/reader.js'
+import { decodeCreatePage } from '../../../src/state/frame/structural.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { type DeltaInput, MERGES } from '../../../src/state/types.js'
 import { encodeValues } from '../../../src/state/value.js'

@@ -4,8 +4,9 @@ import t from 'tap'
 import { FRAME_HEADER_BYTES } from '../../../src/limits.js'
 import { validateDelta } from '../../../src/state/delta.js'
 import { DTYPES, type Dtype } from '../../../src/state/dtype.js'
+import { COMMAND_DELTA } from '../../../src/state/frame/layout.js'
 import { eachPageOf, type FrameMemory, frameLengthAt, isPlainFrame } from '../../../src/state/frame/plain.js'
-import { COMMAND_DELTA, decodeFrame } from '../../../src/state/frame/reader.js'
+import { decodeFrame } from '../../../src/state/frame/reader.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 
 const ELEMENTS = 6
