@@ -31,5 +31,5 @@ export type { CreateResult, PastOptions, PatchResult, ReadRange, WriteOptions } 
 export type { WhatIfInput, WhatIfResult } from './engine/commit/what-if.js'
 export type * from './engine/types.js'
 export { ERRORS, type ErrorCode, MmsbError, type ProblemDocument } from './errors.js'
-export type { Dtype, TypedArray } from './state/dtype.js'
 export type { Change, ChangedPage, Changes, SubscribeOptions } from './stream/subscribe.js'
+export type { Dtype, TypedArray } from './wire/dtype.js'

@@ -3,35 +3,18 @@
  * disk; docs/internals/FORMAT.md describes them. This file knows nothing of the rest of the code.
  */
 
-/** Page and function names. */
-export const NAME_PATTERN = '^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}$'
-export const NAME_MAX_LENGTH = 200
-
 /** Pages. */
-export const PAGE_MAX_RANK = 8
 /** A page has fewer than 2^32 elements. */
 export const PAGE_MAX_ELEMENTS = 0xffff_ffff
 /** Largest page, in bytes. */
 export const PAGE_MAX_BYTES = 8 * 1024 ** 3
 export const PAGE_ID_MAX = 0xffff_fffe
-/** In a frame that a client sends: "the bus chooses the id". */
-export const PAGE_ID_UNASSIGNED = 0xffff_ffff
 /** Default quota for the bytes of all pages; MMSB_MEMORY_LIMIT changes it. */
 export const MEMORY_QUOTA_DEFAULT_BYTES = 8 * 1024 ** 3
 
 /** Native worker threads. */
 export const THREADS_MAX = 1024
 
-/** Frames: see docs/internals/FORMAT.md. */
-export const FRAME_MAGIC = 0x3146_534d // "MSF1", little-endian
-export const FRAME_VERSION = 1
-export const FRAME_HEADER_BYTES = 32
-export const FRAME_MAX_BYTES = 64 * 1024 ** 2
-export const FRAME_MAX_COMMANDS = 1_000_000
-export const FRAME_MAX_PRECONDITIONS = 65_536
-export const FRAME_KEY_MAX_BYTES = 256
-export const FRAME_SOURCE_MAX_BYTES = 256
-export const FRAME_INTENT_MAX_BYTES = 16 * 1024
 export const DEFINITION_MAX_BYTES = 1024 ** 2
 
 /** Expressions. */
@@ -149,17 +132,14 @@ export const DIGEST_CHUNK_BYTES = 4096
 export const HTTP_DEFAULT_PORT = 7411
 /** Pages that one request may create. */
 export const PAGES_AT_ONCE_MAX = 65_536
-export const HTTP_BODY_MAX_BYTES = 64 * 1024 ** 2
 /** Request line and headers. */
 export const HTTP_HEADERS_MAX_BYTES = 16 * 1024
 /** How long a client whose request could not be read may go on sending, so that it reads the answer. */
 export const HTTP_ERROR_LINGER_MS = 1_000
 /** Path parameters above this are not even looked at. */
 export const HTTP_PARAM_MAX_LENGTH = 1_024
-export const STREAM_MESSAGE_MAX_BYTES = 16 * 1024 ** 2
 /** Binary messages up to this size are taken together with those that come with them. */
 export const STREAM_SMALL_MESSAGE_MAX_BYTES = 64 * 1024
-export const STREAM_PROGRESS_INTERVAL_MS = 5_000
 export const STREAM_QUEUE_MAX_BYTES = 16 * 1024 ** 2
 export const STREAM_SUBSCRIPTIONS_MAX = 1_000
 export const STREAM_PATTERNS_MAX = 256

@@ -3,8 +3,8 @@
  * full one: the op, the comparison with what the page held, the writing and the page's digest.
  */
 
-import type { Dtype, TypedArray } from '../../src/state/dtype.js'
 import type { Derivation } from '../../src/state/types.js'
+import type { Dtype, TypedArray } from '../../src/wire/dtype.js'
 
 export interface BenchPage {
   readonly dtype: Dtype
@@ -48,7 +48,7 @@ export async function prepareNative(
   const { compileDerivation } = (await importDist(
     'kernels/op-catalogue.js',
   )) as typeof import('../../src/kernels/op-catalogue.js')
-  const { DTYPE_INFO } = (await importDist('state/dtype.js')) as typeof import('../../src/state/dtype.js')
+  const { DTYPE_INFO } = (await importDist('wire/dtype.js')) as typeof import('../../src/wire/dtype.js')
   const context = new NativeContext({ backend: 'cpu', threads: 1, quotaBytes: 0 })
   const known = new Map<string, { id: number; dtype: Dtype; shape: readonly number[] }>()
   const create = (name: string, { dtype, shape }: { dtype: Dtype; shape: readonly number[] }) => {

@@ -3,7 +3,7 @@
  * a chain of 8 maps in one call beside the same maps one call each. Once with a result that differs everywhere from what
  * the page held, once with the same one.
  */
-import type { TypedArray } from '../../src/state/dtype.js'
+import type { TypedArray } from '../../src/wire/dtype.js'
 import { type BenchPages, prepareNative, processorMs } from '../lib/native.js'
 import { Numpy } from '../lib/numpy.js'
 import { alternate } from '../lib/stats.js'

@@ -3,8 +3,9 @@
  * compares each element with what the page held, writes what differs and brings the page's digest up to date; NumPy computes
  * into an array that is there already where it can. Where MMSB is slower, the table says why.
  */
-import type { Dtype, TypedArray } from '../../src/state/dtype.js'
+
 import type { Derivation } from '../../src/state/types.js'
+import type { Dtype, TypedArray } from '../../src/wire/dtype.js'
 import { type BenchPage, type BenchPages, prepareNative } from '../lib/native.js'
 import { Numpy } from '../lib/numpy.js'
 import { alternate } from '../lib/stats.js'

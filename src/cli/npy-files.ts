@@ -1,8 +1,8 @@
 /** Reads and writes .npy files in pieces, so that a page need not fit into memory twice. */
 import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs'
 import { basename } from 'node:path'
-import { DTYPE_INFO, type Dtype, type TypedArray } from '../state/dtype.js'
 import { decodeNpyHeader, encodeNpyHeader, NPY_HEADER_MAX_BYTES } from '../state/npy.js'
+import { DTYPE_INFO, type Dtype, type TypedArray } from '../wire/dtype.js'
 import { StartError } from './flags.js'
 
 const PIECE_BYTES = 16 * 1024 ** 2

@@ -21,19 +21,19 @@ import {
   PAGE_ID_MAX,
   PAST_IDLE_MS,
 } from '../limits.js'
-import { DTYPE_INFO, type TypedArray } from '../state/dtype.js'
 import type {
   DeltaInput,
   DeltaValues,
   Derivation,
   DerivedDefinition,
-  Location,
   PageDefinition,
   SourceDefinition,
 } from '../state/types.js'
 import { cursorsIn } from '../store/cursors/cursors.js'
 import { Store } from '../store/store.js'
 import type { CheckpointInfo } from '../store/types.js'
+import { DTYPE_INFO, type TypedArray } from '../wire/dtype.js'
+import type { Location } from '../wire/page.js'
 import {
   checkBusOptions,
   checkDefinition,

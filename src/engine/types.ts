@@ -4,9 +4,10 @@
  */
 import type { FunctionBody } from '../kernels/expression/names.js'
 import type { DeltaJson } from '../state/delta.js'
-import type { Dtype, TypedArray } from '../state/dtype.js'
-import type { DeltaInput, Derivation, Expectation, Location, PageKind } from '../state/types.js'
+import type { DeltaInput, Derivation, Expectation } from '../state/types.js'
 import type { RetentionLimits, StoreStats } from '../store/types.js'
+import type { Dtype, TypedArray } from '../wire/dtype.js'
+import type { Location, PageKind } from '../wire/page.js'
 import type { Stage, StageSummary } from './stage-timings.js'
 
 export type {
@@ -15,12 +16,10 @@ export type {
   Derivation,
   DerivedDefinition,
   Expectation,
-  Location,
-  Merge,
   PageDefinition,
-  PageKind,
   SourceDefinition,
 } from '../state/types.js'
+export type { Location, Merge, PageKind } from '../wire/page.js'
 
 export interface TransactionInput {
   readonly ops: readonly (DeltaInput & { readonly page: string })[]

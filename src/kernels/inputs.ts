@@ -6,9 +6,9 @@
  * own past is like follows from its other inputs or is given. Knows nothing of epochs or of how pasts are kept.
  */
 import { MmsbError } from '../errors.js'
-import type { Dtype } from '../state/dtype.js'
 import { broadcastShapes } from '../state/shape.js'
 import type { Derivation, DerivationInput } from '../state/types.js'
+import type { Dtype } from '../wire/dtype.js'
 import { type FunctionLookup, inputOfPast, pastName } from './expression/names.js'
 import { pastOfPast, usesOfInputs } from './expression/user-functions.js'
 import { type Fields, invalidRequest, type Op, type OpInput, type OpPlan } from './ops/op.js'

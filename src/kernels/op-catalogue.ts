@@ -8,10 +8,11 @@
 import { isDeepStrictEqual } from 'node:util'
 import { MmsbError } from '../errors.js'
 import { DEFINITION_MAX_BYTES, IR_MAX_INPUTS, PAGE_ID_MAX } from '../limits.js'
-import { align8, isZero } from '../state/bytes.js'
-import { type Dtype, isDtype } from '../state/dtype.js'
+import { isZero } from '../state/bytes.js'
 import { checkExtent, formatShape, sameShape } from '../state/shape.js'
 import type { Derivation } from '../state/types.js'
+import { align8 } from '../wire/align.js'
+import { type Dtype, isDtype } from '../wire/dtype.js'
 import { checkInputName, inputOfPast } from './expression/names.js'
 import { calledFunctions } from './expression/user-functions.js'
 import {

@@ -3,7 +3,7 @@
  * Within a kind the wider; signed with unsigned the smallest signed type that holds both; an integer with a float the
  * float's; bool gives way to anything. Associative but for u64 with a signed type, which has no common type.
  */
-import { DTYPE_INFO, DTYPES, type Dtype } from '../state/dtype.js'
+import { DTYPE_INFO, DTYPES, type Dtype } from '../wire/dtype.js'
 
 /** The common dtype of two operands; undefined for u64 with a signed integer. */
 export function promoteDtypes(a: Dtype, b: Dtype): Dtype | undefined {

@@ -1,8 +1,6 @@
 /** Helpers over bytes and bitsets for the frame codec. Knows nothing of frames. */
+import { align8 } from '../wire/align.js'
 import { SlabAllocator } from './slab.js'
-
-/** The next multiple of 8. Exact for any length a frame can claim. */
-export const align8 = (bytes: number): number => Math.ceil(bytes / 8) * 8
 
 /** Whether bytes [from, to) are all 0. */
 export function isZero(bytes: Uint8Array, from: number, to: number): boolean {

@@ -9,19 +9,20 @@
  * to the payload safe; validateDelta checks what the layout leaves open. A delta that passed both can be applied.
  */
 import { MmsbError } from '../errors.js'
-import { align8, eachRun, isZero, scanBits } from './bytes.js'
-import { DTYPE_INFO, DTYPES, type Dtype, dtypeOfCode, type TypedArray } from './dtype.js'
-import { MERGES, type Merge } from './types.js'
+import { align8 } from '../wire/align.js'
+import { DTYPE_INFO, DTYPES, type Dtype, dtypeOfCode, type TypedArray } from '../wire/dtype.js'
+import {
+  DELTA_DENSE,
+  DELTA_HEADER_BYTES,
+  DELTA_MASKED,
+  DELTA_SPARSE,
+  MASK_RAW,
+  MASK_RUNS,
+  SPARSE_U32,
+} from '../wire/frame.js'
+import { FIRST_BITWISE_MERGE, MERGES, type Merge } from '../wire/page.js'
+import { eachRun, isZero, scanBits } from './bytes.js'
 import { valuesToJson } from './value.js'
-
-export const DELTA_HEADER_BYTES = 32
-export const DELTA_DENSE = 0
-export const DELTA_SPARSE = 1
-export const DELTA_MASKED = 2
-/** Encodings of sparse indices (their width) and of masks. */
-export const SPARSE_U32 = 4
-export const MASK_RAW = 0
-export const MASK_RUNS = 1
 
 /** The header of a delta. The payload stays in the frame. */
 export interface DeltaFields {
@@ -43,8 +44,6 @@ export interface DeltaFields {
   readonly payloadOffset: number
   readonly payloadLength: number
 }
-
-const FIRST_BITWISE_MERGE = MERGES.indexOf('and')
 
 /** By dtype code. */
 const SIZE_BYTES = Uint8Array.from(DTYPES, (name) => DTYPE_INFO[name].sizeBytes)

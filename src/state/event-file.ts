@@ -5,19 +5,19 @@
  * Invariant: nothing is read outside the bytes given, whatever they hold; what is not an entry is INVALID_REQUEST. Pure.
  */
 import { MmsbError } from '../errors.js'
-import { align8 } from './bytes.js'
-import { DTYPE_INFO, type Dtype, dtypeOfCode, type TypedArray } from './dtype.js'
+import { align8 } from '../wire/align.js'
+import { DTYPE_INFO, type Dtype, dtypeOfCode, type TypedArray } from '../wire/dtype.js'
+import { CHANGE_HEAD_BYTES } from '../wire/messages.js'
+import { CHANGE_KINDS, type ChangeKind } from '../wire/page.js'
 
 export const EVENT_FILE_HEADER_BYTES = 32
 const MAGIC = 0x5645_534d // "MSEV", little-endian
 const VERSION = 1
 const EPOCH_HEADER_BYTES = 24
-const CHANGE_HEADER_BYTES = 16
-export const EVENT_KINDS = ['source', 'derived', 'created', 'deleted'] as const
 
 export interface EventChange {
   readonly page: string
-  readonly kind: (typeof EVENT_KINDS)[number]
+  readonly kind: ChangeKind
   readonly dtype: Dtype
   readonly shape: readonly number[]
   /** offset, count, offset, count, ... */
@@ -58,7 +58,7 @@ const bufferOf = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.
 /** Bytes of a change as encodeChange writes it. */
 export function changeBytes({ page, shape, ranges, values }: EventChange): number {
   return (
-    CHANGE_HEADER_BYTES +
+    CHANGE_HEAD_BYTES +
     align8(shape.length * 4) +
     align8(Buffer.byteLength(page)) +
     ranges.length * 4 +
@@ -87,12 +87,12 @@ export function encodeEpochEvent(event: EpochEvent): Uint8Array {
 export function encodeChange(bytes: Buffer, start: number, change: EventChange, size: number): void {
   const { page, kind, dtype, shape, ranges, values } = change
   bytes.writeUInt32LE(size, start)
-  bytes.writeUInt8(EVENT_KINDS.indexOf(kind), start + 4)
+  bytes.writeUInt8(CHANGE_KINDS.indexOf(kind), start + 4)
   bytes.writeUInt8(DTYPE_INFO[dtype].code, start + 5)
   bytes.writeUInt8(shape.length, start + 6)
   bytes.writeUInt16LE(Buffer.byteLength(page), start + 8)
   bytes.writeUInt32LE(ranges.length / 2, start + 12)
-  let at = start + CHANGE_HEADER_BYTES
+  let at = start + CHANGE_HEAD_BYTES
   for (const [axis, extent] of shape.entries()) bytes.writeUInt32LE(extent, at + axis * 4)
   at += align8(shape.length * 4)
   bytes.write(page, at, 'utf8')
@@ -117,8 +117,8 @@ export function decodeEpochEvent(entry: Uint8Array): EpochEvent {
   const changes: EventChange[] = []
   let at = EPOCH_HEADER_BYTES
   for (let i = 0; i < count; i++) {
-    const size = bytes.length - at < CHANGE_HEADER_BYTES ? 0 : bytes.readUInt32LE(at)
-    if (size < CHANGE_HEADER_BYTES || size % 8 !== 0 || size > bytes.length - at)
+    const size = bytes.length - at < CHANGE_HEAD_BYTES ? 0 : bytes.readUInt32LE(at)
+    if (size < CHANGE_HEAD_BYTES || size % 8 !== 0 || size > bytes.length - at)
       throw refuse(`change ${i} is cut off`)
     changes.push(decodeChange(bytes.subarray(at, at + size), i))
     at += size
@@ -132,17 +132,17 @@ export function decodeEpochEvent(entry: Uint8Array): EpochEvent {
 }
 
 function decodeChange(bytes: Buffer, index: number): EventChange {
-  const kind = EVENT_KINDS[bytes.readUInt8(4)]
+  const kind = CHANGE_KINDS[bytes.readUInt8(4)]
   const dtype = dtypeOfCode(bytes.readUInt8(5))
   const rank = bytes.readUInt8(6)
   const nameLength = bytes.readUInt16LE(8)
   const rangeCount = bytes.readUInt32LE(12)
-  const nameAt = CHANGE_HEADER_BYTES + align8(rank * 4)
+  const nameAt = CHANGE_HEAD_BYTES + align8(rank * 4)
   const rangesAt = nameAt + align8(nameLength)
   const valuesAt = rangesAt + rangeCount * 8
   if (kind === undefined || dtype === undefined || valuesAt > bytes.length)
     throw refuse(`change ${index} is not sound`)
-  const shape = Array.from({ length: rank }, (_, axis) => bytes.readUInt32LE(CHANGE_HEADER_BYTES + axis * 4))
+  const shape = Array.from({ length: rank }, (_, axis) => bytes.readUInt32LE(CHANGE_HEAD_BYTES + axis * 4))
   const ranges = Uint32Array.from({ length: rangeCount * 2 }, (_, i) => bytes.readUInt32LE(rangesAt + i * 4))
   let elements = 0
   for (let i = 1; i < ranges.length; i += 2) elements += ranges[i] as number

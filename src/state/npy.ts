@@ -5,7 +5,7 @@
  * Invariant: what decodeNpyHeader lets through has elements of a dtype we know, in the order pages have. Pure.
  */
 import { MmsbError } from '../errors.js'
-import type { Dtype } from './dtype.js'
+import type { Dtype } from '../wire/dtype.js'
 
 const MAGIC = '\x93NUMPY'
 /** Magic, version, u16 length. */

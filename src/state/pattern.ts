@@ -4,7 +4,8 @@
  * Invariant: matching takes time linear in pattern times name, whatever a client sends; so no regular expressions.
  */
 import { MmsbError } from '../errors.js'
-import { NAME_MAX_LENGTH, STREAM_PATTERNS_MAX } from '../limits.js'
+import { STREAM_PATTERNS_MAX } from '../limits.js'
+import { NAME_MAX_LENGTH } from '../wire/page.js'
 
 const PATTERN = /^[A-Za-z0-9_.:*-]+$/
 

@@ -6,8 +6,9 @@
  * is legal. Arrays are row-major. Nothing here knows pages, frames or ops.
  */
 import { MmsbError } from '../errors.js'
-import { PAGE_MAX_BYTES, PAGE_MAX_ELEMENTS, PAGE_MAX_RANK } from '../limits.js'
-import { DTYPE_INFO, type Dtype } from './dtype.js'
+import { PAGE_MAX_BYTES, PAGE_MAX_ELEMENTS } from '../limits.js'
+import { DTYPE_INFO, type Dtype } from '../wire/dtype.js'
+import { PAGE_MAX_RANK } from '../wire/page.js'
 
 export type Shape = readonly number[]
 

@@ -2,16 +2,8 @@
  * The words that a transaction and a definition are made of, shared by every room above.
  * Knows dtypes and nothing else.
  */
-import type { Dtype, TypedArray } from './dtype.js'
-
-export const MERGES = ['set', 'add', 'min', 'max', 'and', 'or', 'xor'] as const
-export type Merge = (typeof MERGES)[number]
-
-export const LOCATIONS = ['auto', 'cpu', 'gpu', 'unified'] as const
-export type Location = (typeof LOCATIONS)[number]
-
-export const PAGE_KINDS = ['source', 'derived'] as const
-export type PageKind = (typeof PAGE_KINDS)[number]
+import type { Dtype, TypedArray } from '../wire/dtype.js'
+import type { Location, Merge } from '../wire/page.js'
 
 /** Values of a delta: a typed array of the page's dtype, or numbers, bigints, decimal strings, "NaN", "Infinity", booleans. */
 export type DeltaValues = TypedArray | readonly (number | bigint | string | boolean)[]

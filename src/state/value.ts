@@ -10,11 +10,8 @@
  * Invariant: a refused value is INVALID_DELTA, and the message holds its position. Little-endian hosts only.
  */
 import { MmsbError } from '../errors.js'
-import { DTYPE_INFO, type Dtype, type TypedArray } from './dtype.js'
+import { DTYPE_INFO, type Dtype, F32_OVERFLOW, type TypedArray } from '../wire/dtype.js'
 import type { DeltaValues } from './types.js'
-
-/** Finite doubles of at least this magnitude round to infinity in f32: 2^128 - 2^103. */
-export const F32_OVERFLOW = 2 ** 128 - 2 ** 103
 
 const DECIMAL = /^-?[0-9]{1,20}$/
 
@@ -134,27 +131,14 @@ export function writeValues(dtype: Dtype, values: DeltaValues, out: Uint8Array, 
   }
 }
 
-const ARRAY_NAMES: Readonly<Record<Dtype, string>> = {
-  bool: 'Uint8Array',
-  u8: 'Uint8Array',
-  i8: 'Int8Array',
-  u16: 'Uint16Array',
-  i16: 'Int16Array',
-  u32: 'Uint32Array',
-  i32: 'Int32Array',
-  u64: 'BigUint64Array',
-  i64: 'BigInt64Array',
-  f32: 'Float32Array',
-  f64: 'Float64Array',
-}
-
 function checkTypedArray(dtype: Dtype, values: ArrayBufferView & DeltaValues): void {
   // A Buffer is a Uint8Array by its tag; instanceof would miss arrays of another realm.
   const name = (values as { [Symbol.toStringTag]?: string })[Symbol.toStringTag]
-  if (name !== ARRAY_NAMES[dtype]) {
+  const { arrayName } = DTYPE_INFO[dtype]
+  if (name !== arrayName) {
     throw new MmsbError(
       'INVALID_DELTA',
-      `values are a ${name ?? 'DataView'}; a page of ${dtype} takes a ${ARRAY_NAMES[dtype]} or a plain array`,
+      `values are a ${name ?? 'DataView'}; a page of ${dtype} takes a ${arrayName} or a plain array`,
     )
   }
   if (dtype === 'bool') checkBools(values as Uint8Array)

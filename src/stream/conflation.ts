@@ -8,7 +8,8 @@
 import type { PageChange } from '../engine/types.js'
 import { CHANGED_RANGES_MAX } from '../limits.js'
 import { unionRanges } from '../state/ranges.js'
-import { ChangeMessage, type DataMode, type Gather, PagePart } from './messages.js'
+import type { DataMode } from '../wire/messages.js'
+import { ChangeMessage, type Gather, PagePart } from './messages.js'
 
 export class Conflation {
   readonly first: number

@@ -17,12 +17,12 @@ import { MmsbError } from '../errors.js'
 import {
   STREAM_LINGER_MS,
   STREAM_LINGERING_MAX,
-  STREAM_PROGRESS_INTERVAL_MS,
   STREAM_RECENT_CUT_MAX_BYTES,
   STREAM_RECENT_MAX_BYTES,
 } from '../limits.js'
-import type { TypedArray } from '../state/dtype.js'
 import type { PatternSet } from '../state/pattern.js'
+import type { TypedArray } from '../wire/dtype.js'
+import { STREAM_PROGRESS_INTERVAL_MS } from '../wire/limits.js'
 import { type StreamClock, systemClock } from './clock.js'
 import { Connection } from './connection.js'
 import { type ChangeMessage, PagePart } from './messages.js'

@@ -8,12 +8,11 @@
 
 import type { PageChange } from '../engine/types.js'
 import type { MmsbError } from '../errors.js'
-import type { Dtype, TypedArray } from '../state/dtype.js'
-import { DTYPE_INFO } from '../state/dtype.js'
 import { totalElements } from '../state/ranges.js'
 import { valuesToJsonText } from '../state/value.js'
-
-export type DataMode = 'none' | 'ranges' | 'values'
+import type { Dtype, TypedArray } from '../wire/dtype.js'
+import { DTYPE_INFO } from '../wire/dtype.js'
+import type { DataMode } from '../wire/messages.js'
 
 /** Reads the values of ranges of a page, as of this very moment. */
 export type Gather = (pageId: number, ranges: Uint32Array) => TypedArray

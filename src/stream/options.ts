@@ -1,13 +1,12 @@
 /** What a subscription may ask for, by name and value: for those who ask over the network, and for those who hold the bus. */
 import { type Check, type Checks, checkFields, isOneOf, isWhole } from '../engine/arguments.js'
 import { MmsbError } from '../errors.js'
-import { NAME_PATTERN, STREAM_RATE_MAX_HZ } from '../limits.js'
+import { STREAM_RATE_MAX_HZ } from '../limits.js'
+import { DATA_MODES, POLICIES, STARTS } from '../wire/messages.js'
+import { NAME_PATTERN } from '../wire/page.js'
 import type { SubscribeOptions } from './types.js'
 
 const NAME = new RegExp(NAME_PATTERN)
-export const DATA_MODES = ['none', 'ranges', 'values'] as const
-export const POLICIES = ['lossless', 'latest'] as const
-export const STARTS = ['now', 'snapshot'] as const
 
 const isNames: Check = (value) =>
   Array.isArray(value) && value.every((name) => typeof name === 'string')

@@ -3,9 +3,10 @@
  */
 import { MmsbError } from '../errors.js'
 import { STREAM_SNAPSHOT_MAX_BYTES } from '../limits.js'
-import { DTYPE_INFO } from '../state/dtype.js'
 import type { PatternSet } from '../state/pattern.js'
-import { ChangeMessage, type DataMode, type PagePart, SnapshotMessage } from './messages.js'
+import { DTYPE_INFO } from '../wire/dtype.js'
+import type { DataMode } from '../wire/messages.js'
+import { ChangeMessage, type PagePart, SnapshotMessage } from './messages.js'
 import type { Subscription } from './subscription.js'
 import type { StreamBus } from './types.js'
 import { cutPart, rangesOf, type Viewports } from './viewport.js'

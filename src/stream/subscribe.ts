@@ -7,7 +7,7 @@
  */
 import type { PageChange } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
-import type { Dtype, TypedArray } from '../state/dtype.js'
+import type { Dtype, TypedArray } from '../wire/dtype.js'
 import type { Connection } from './connection.js'
 import { hubOf } from './hub.js'
 import type { ChangeMessage, PagePart, SnapshotMessage, SnapshotPage, StreamMessage } from './messages.js'

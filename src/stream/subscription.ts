@@ -5,13 +5,9 @@
  * `latest` one may fold epochs, and what it folded goes out as soon as reader and rate allow.
  */
 import { MmsbError } from '../errors.js'
-import {
-  STREAM_CATCH_UP_QUEUE_BYTES,
-  STREAM_CHANGE_MAX_BYTES,
-  STREAM_PROGRESS_INTERVAL_MS,
-  STREAM_RATE_MAX_HZ,
-} from '../limits.js'
+import { STREAM_CATCH_UP_QUEUE_BYTES, STREAM_CHANGE_MAX_BYTES, STREAM_RATE_MAX_HZ } from '../limits.js'
 import { type PatternSet, patternSet } from '../state/pattern.js'
+import { STREAM_PROGRESS_INTERVAL_MS } from '../wire/limits.js'
 import { Conflation } from './conflation.js'
 import type { Connection } from './connection.js'
 import type { ChangeMessage, Gather, SnapshotMessage, StreamMessage } from './messages.js'

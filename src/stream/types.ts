@@ -1,8 +1,9 @@
 /** The words of the stream: what it needs of a bus, what a subscriber asks for, where messages go. Types only. */
 import type { Cursors } from '../engine/durable-cursors.js'
 import type { CommitEvent, PageShape, PastEpochs, PastEpochsQuery } from '../engine/types.js'
-import type { TypedArray } from '../state/dtype.js'
-import type { DataMode, StreamMessage } from './messages.js'
+import type { TypedArray } from '../wire/dtype.js'
+import type { DataMode } from '../wire/messages.js'
+import type { StreamMessage } from './messages.js'
 import type { Slices } from './viewport.js'
 
 /** What the stream needs of a bus. */

@@ -7,8 +7,9 @@
  */
 import type { PageChange, PageShape } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
-import { NAME_MAX_LENGTH, PAGE_MAX_RANK, STREAM_VIEWPORT_RUNS_MAX, STREAM_VIEWPORTS_MAX } from '../limits.js'
+import { STREAM_VIEWPORT_RUNS_MAX, STREAM_VIEWPORTS_MAX } from '../limits.js'
 import type { PatternSet } from '../state/pattern.js'
+import { NAME_MAX_LENGTH, PAGE_MAX_RANK } from '../wire/page.js'
 import { PagePart } from './messages.js'
 
 /** Page name -> for each axis where the window starts and where it stops. */

@@ -2,7 +2,7 @@
 import t, { type Test } from 'tap'
 import { BODY_MAX_BYTES } from '../../src/client/limits.js'
 import { type Client, connect, MmsbError } from '../../src/client/node.js'
-import { HTTP_BODY_MAX_BYTES } from '../../src/limits.js'
+import { HTTP_BODY_MAX_BYTES } from '../../src/wire/limits.js'
 import { listen, serve } from '../http/helpers.js'
 
 async function started(t: Test): Promise<{ bus: Client; url: string }> {

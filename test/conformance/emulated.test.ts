@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { DTYPES } from '../../src/state/dtype.js'
+import { DTYPES } from '../../src/wire/dtype.js'
 
 const ROOT = new URL('../../', import.meta.url).pathname
 const EMULATED = 'build/native/libmmsb_emulated.so'

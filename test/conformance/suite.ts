@@ -8,8 +8,8 @@ import { Bus } from '../../src/engine/bus.js'
 import type { WhatIfResult } from '../../src/engine/commit/what-if.js'
 import type { BusOptions, CommitEvent, TransactionInput } from '../../src/engine/types.js'
 import { MmsbError } from '../../src/errors.js'
-import { DTYPE_INFO, DTYPES, type Dtype } from '../../src/state/dtype.js'
 import type { Derivation } from '../../src/state/types.js'
+import { DTYPE_INFO, DTYPES, type Dtype } from '../../src/wire/dtype.js'
 import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from '../engine/property/random.js'
 
 /** Lengths around every block size that kernels use, and one that fills a device. */

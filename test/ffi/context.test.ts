@@ -3,8 +3,8 @@ import { runInNewContext } from 'node:vm'
 import t from 'tap'
 import { NativeContext } from '../../src/ffi/context.js'
 import { buildInfo, crc32c, deviceCount, nativeCatalogue } from '../../src/ffi/library.js'
-import { DTYPE_INFO } from '../../src/state/dtype.js'
 import { FrameWriter } from '../../src/state/frame/writer.js'
+import { DTYPE_INFO } from '../../src/wire/dtype.js'
 
 const f32 = DTYPE_INFO.f32.code
 

@@ -7,7 +7,7 @@ import {
   derivationOf,
   encodeDefinition,
 } from '../../src/kernels/op-catalogue.js'
-import type { Dtype } from '../../src/state/dtype.js'
+import type { Dtype } from '../../src/wire/dtype.js'
 import { refusal } from '../lib/refusal.js'
 import { compile, nameOf, PAGES } from './pages.js'
 

@@ -1,9 +1,9 @@
 /** Runs one definition on the native library, for tests that compare it with the reference. */
 import { fullStep, NativeContext } from '../../src/ffi/context.js'
 import { type CompiledDerivation, compileDerivation } from '../../src/kernels/op-catalogue.js'
-import { DTYPE_INFO, type Dtype, type TypedArray } from '../../src/state/dtype.js'
 import { elementCount } from '../../src/state/shape.js'
 import type { Derivation } from '../../src/state/types.js'
+import { DTYPE_INFO, type Dtype, type TypedArray } from '../../src/wire/dtype.js'
 
 export interface TestPage {
   readonly dtype: Dtype

@@ -6,7 +6,7 @@ import { FUNCTION_NAMES } from '../../src/kernels/expression/functions.js'
 import { CONSTANTS, KEYWORDS } from '../../src/kernels/expression/names.js'
 import { OPS } from '../../src/kernels/op-catalogue.js'
 import { REDUCE_FUNCTIONS } from '../../src/kernels/ops/reduce.js'
-import { DTYPES, type Dtype } from '../../src/state/dtype.js'
+import { DTYPES, type Dtype } from '../../src/wire/dtype.js'
 import { refusal } from '../lib/refusal.js'
 import { compile } from './pages.js'
 

@@ -2,8 +2,8 @@
 import { MmsbError } from '../../src/errors.js'
 import type { InputPage } from '../../src/kernels/inputs.js'
 import { compileDerivation } from '../../src/kernels/op-catalogue.js'
-import type { Dtype } from '../../src/state/dtype.js'
 import type { Derivation } from '../../src/state/types.js'
+import type { Dtype } from '../../src/wire/dtype.js'
 
 export const PAGES: Readonly<Record<string, InputPage>> = {
   prices: { id: 1, dtype: 'f32', shape: [4, 3] },

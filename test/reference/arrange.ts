@@ -1,7 +1,7 @@
 /**
  * Ops that move, pick, count or order elements, as plainly as can be. For tests only; see ops.ts.
  */
-import { DTYPE_INFO, type Dtype } from '../../src/state/dtype.js'
+import { DTYPE_INFO, type Dtype } from '../../src/wire/dtype.js'
 import { castScalar, operate, type Scalar } from './element.js'
 import { commonDtype } from './expression.js'
 import {

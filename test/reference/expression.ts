@@ -2,7 +2,7 @@
  * The expression language, read and run as plainly as can be: a tree, walked once per element, with types found on the
  * way. For tests only; shares nothing with src/kernels, so that it can disagree. Takes only expressions that compile.
  */
-import { DTYPE_INFO, DTYPES, type Dtype, isDtype } from '../../src/state/dtype.js'
+import { DTYPE_INFO, DTYPES, type Dtype, isDtype } from '../../src/wire/dtype.js'
 import { castScalar, fusedMultiplyAdd, operate, type Scalar } from './element.js'
 
 type Tree =

@@ -2,7 +2,7 @@
  * Ops that fold neighbours or vectors: scan, conv, window, distance. For tests only; see ops.ts. The order of accumulation is
  * the documented one (docs/guide/OPS.md), so results are exact.
  */
-import { DTYPE_INFO, type Dtype } from '../../src/state/dtype.js'
+import { DTYPE_INFO, type Dtype } from '../../src/wire/dtype.js'
 import { fit, fusedMultiplyAdd, operate, type Scalar } from './element.js'
 import { commonDtype } from './expression.js'
 import {

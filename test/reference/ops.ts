@@ -5,8 +5,9 @@
  * Exact, bit for bit, but for the portable functions (exp, sin, pow...), which JavaScript rounds in its own way: isExact
  * tells which definitions to compare how. The order of accumulation is the documented one (docs/internals/DETERMINISM.md).
  */
-import { DTYPE_INFO, type Dtype } from '../../src/state/dtype.js'
+
 import type { Derivation } from '../../src/state/types.js'
+import { DTYPE_INFO, type Dtype } from '../../src/wire/dtype.js'
 import { arrangeOps } from './arrange.js'
 import { castScalar, fit, fusedMultiplyAdd, operate, type Scalar, toElement, toScalar } from './element.js'
 import { commonDtype, evaluate, namesCalled, readTree } from './expression.js'

@@ -1,6 +1,7 @@
 /** Arrays of any rank over plain lists, and where their elements lie. For tests only. */
-import type { Dtype } from '../../src/state/dtype.js'
+
 import type { Derivation } from '../../src/state/types.js'
+import type { Dtype } from '../../src/wire/dtype.js'
 import { castScalar, type Scalar } from './element.js'
 
 /** An array while it is computed with. */

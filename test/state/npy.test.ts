@@ -1,6 +1,6 @@
 import t from 'tap'
-import { DTYPES } from '../../src/state/dtype.js'
 import { decodeNpyHeader, encodeNpyHeader } from '../../src/state/npy.js'
+import { DTYPES } from '../../src/wire/dtype.js'
 
 t.test('the header is the one that NumPy writes', async (t) => {
   const bytes = Buffer.from(encodeNpyHeader('f32', [2, 3]))

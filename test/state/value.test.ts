@@ -1,6 +1,5 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { DTYPE_INFO, DTYPES, type Dtype, type TypedArray } from '../../src/state/dtype.js'
 import type { DeltaValues } from '../../src/state/types.js'
 import {
   encodeValues,
@@ -10,6 +9,7 @@ import {
   valuesToJson,
   valuesToJsonText,
 } from '../../src/state/value.js'
+import { DTYPE_INFO, DTYPES, type Dtype, type TypedArray } from '../../src/wire/dtype.js'
 import { refusal } from '../lib/refusal.js'
 
 const decode = (dtype: Dtype, bytes: Uint8Array): TypedArray =>

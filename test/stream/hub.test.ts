@@ -5,11 +5,11 @@ import {
   CHANGED_RANGES_MAX,
   STREAM_CHANGE_MAX_BYTES,
   STREAM_LINGER_MS,
-  STREAM_PROGRESS_INTERVAL_MS,
   STREAM_QUEUE_MAX_BYTES,
   STREAM_SNAPSHOT_MAX_BYTES,
 } from '../../src/limits.js'
 import type { Connection } from '../../src/stream/connection.js'
+import { STREAM_PROGRESS_INTERVAL_MS } from '../../src/wire/limits.js'
 import { create, type FakeSink, remove, set, setup } from './fakes.js'
 import { Mirror } from './helpers.js'
 

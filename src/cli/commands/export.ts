@@ -5,7 +5,7 @@
 import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { ReadFolder } from '../../engine/history/offline-folder.js'
-import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
+import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
 import { epochOf, type FlagTable, flagsOrHelp, HELP_FLAG, UsageError } from '../flags.js'
 import { writeNpy } from '../npy-files.js'
 import { Remote } from '../remote.js'

@@ -4,7 +4,7 @@
  */
 import { resolve } from 'node:path'
 import { Bus } from '../../engine/bus.js'
-import type { TypedArray } from '../../state/dtype.js'
+import type { TypedArray } from '../../wire/dtype.js'
 import { type FlagTable, flagsOrHelp, HELP_FLAG, UsageError } from '../flags.js'
 import { type NpyFile, withNpy } from '../npy-files.js'
 import { Remote } from '../remote.js'

@@ -13,10 +13,8 @@ import {
   encodeDefinition,
   sameDerivation,
 } from '../../kernels/op-catalogue.js'
-import { NAME_PATTERN, PAGE_ID_UNASSIGNED } from '../../limits.js'
 import { alignedCopyOf } from '../../state/bytes.js'
-import { DELTA_DENSE, DELTA_SPARSE, validateDelta } from '../../state/delta.js'
-import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
+import { validateDelta } from '../../state/delta.js'
 import {
   type CommandCursor,
   type CreatePageCommand,
@@ -27,27 +25,30 @@ import {
   patchPageId,
   type RedefinePageCommand,
 } from '../../state/frame/frame.js'
+import type { CreatePageFields } from '../../state/frame/layout.js'
+import { decodeFrame } from '../../state/frame/reader.js'
+import { FrameWriter } from '../../state/frame/writer.js'
+import { checkShape, elementCount, formatShape, sameShape } from '../../state/shape.js'
+import type {
+  DeltaInput,
+  Derivation,
+  DerivedDefinition,
+  PageDefinition,
+  SourceDefinition,
+} from '../../state/types.js'
+import { fillBits } from '../../state/value.js'
+import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
 import {
   COMMAND_CREATE_PAGE,
   COMMAND_DEFINE_FUNCTION,
   COMMAND_DELETE_PAGE,
   COMMAND_DELTA,
   COMMAND_REDEFINE_PAGE,
-  type CreatePageFields,
-} from '../../state/frame/layout.js'
-import { decodeFrame } from '../../state/frame/reader.js'
-import { FrameWriter } from '../../state/frame/writer.js'
-import { checkShape, elementCount, formatShape, sameShape } from '../../state/shape.js'
-import {
-  type DeltaInput,
-  type Derivation,
-  type DerivedDefinition,
-  LOCATIONS,
-  type Location,
-  type PageDefinition,
-  type SourceDefinition,
-} from '../../state/types.js'
-import { fillBits } from '../../state/value.js'
+  DELTA_DENSE,
+  DELTA_SPARSE,
+  PAGE_ID_UNASSIGNED,
+} from '../../wire/frame.js'
+import { LOCATIONS, type Location, NAME_PATTERN } from '../../wire/page.js'
 import type { DerivedRecord, PageRecord, Registry } from '../pages/registry.js'
 import type { TransactionInput } from '../types.js'
 import { decodeFunction, encodeFunction, type FunctionChange, type Redefinition } from './functions.js'

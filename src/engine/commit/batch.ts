@@ -13,8 +13,8 @@ import type { Graph, Plan } from '../../graph/graph.js'
 import { OPS } from '../../kernels/op-catalogue.js'
 import type { Op } from '../../kernels/ops/op.js'
 import { BATCH_MAX_BYTES, BATCH_MAX_TRANSACTIONS } from '../../limits.js'
-import { DTYPE_INFO } from '../../state/dtype.js'
-import { LOCATIONS } from '../../state/types.js'
+import { DTYPE_INFO } from '../../wire/dtype.js'
+import { LOCATIONS } from '../../wire/page.js'
 import {
   callsOf,
   type FunctionTable,

@@ -9,8 +9,8 @@
 import { MmsbError } from '../../errors.js'
 import { type ExecuteResult, isBeforeStep, type NativeContext } from '../../ffi/context.js'
 import type { Plan } from '../../graph/graph.js'
-import { DTYPE_INFO } from '../../state/dtype.js'
 import { FrameWriter } from '../../state/frame/writer.js'
+import { DTYPE_INFO } from '../../wire/dtype.js'
 import type { PageRecord } from '../pages/registry.js'
 
 /** The context is no longer that of the newest epoch. */

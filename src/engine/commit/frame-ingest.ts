@@ -5,10 +5,11 @@
  * plain goes the way of any frame (src/engine/commands/transactions.ts), where it is told what is wrong.
  */
 import { MmsbError } from '../../errors.js'
-import { FRAME_HEADER_BYTES, RUN_FRAME_MAX_BYTES } from '../../limits.js'
-import { align8 } from '../../state/bytes.js'
+import { RUN_FRAME_MAX_BYTES } from '../../limits.js'
 import { frameLengthAt, isPlainFrame } from '../../state/frame/plain.js'
 import type { Slab } from '../../state/slab.js'
+import { align8 } from '../../wire/align.js'
+import { FRAME_HEADER_BYTES } from '../../wire/frame.js'
 import type { PageRecord, Registry } from '../pages/registry.js'
 import type { CommitResult, Sender } from '../types.js'
 import type { Committer } from './committer.js'

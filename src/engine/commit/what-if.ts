@@ -4,7 +4,7 @@
 import { MmsbError } from '../../errors.js'
 import type { NativeContext } from '../../ffi/context.js'
 import type { Graph, Plan } from '../../graph/graph.js'
-import { DTYPE_INFO } from '../../state/dtype.js'
+import { DTYPE_INFO } from '../../wire/dtype.js'
 import { pendingOfTransaction } from '../commands/transactions.js'
 import type { PageRecord, Registry } from '../pages/registry.js'
 import type { PageData, TransactionInput } from '../types.js'

@@ -5,9 +5,9 @@
  * Invariant: one answer is bounded in bytes and in epochs looked at, one epoch excepted, and says how far it came.
  */
 import { PAST_ANSWER_BYTES, PAST_ANSWER_EPOCHS } from '../../limits.js'
-import { DTYPE_INFO } from '../../state/dtype.js'
 import { patternSet } from '../../state/pattern.js'
 import { NO_RANGES, totalElements } from '../../state/ranges.js'
+import { DTYPE_INFO } from '../../wire/dtype.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { PageChange, PastChange, PastEpoch, PastEpochs, PastEpochsQuery } from '../types.js'
 import type { ReplayedEpoch } from './rebuild.js'

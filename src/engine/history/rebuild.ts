@@ -7,10 +7,10 @@
  */
 import { MmsbError } from '../../errors.js'
 import type { ExecuteResult } from '../../ffi/context.js'
-import { COMMAND_CREATE_PAGE } from '../../state/frame/layout.js'
 import { decodeFrame, splitFrames } from '../../state/frame/reader.js'
 import { scanFrames } from '../../state/frame/scan.js'
 import type { CheckpointReader, LogRecord } from '../../store/types.js'
+import { COMMAND_CREATE_PAGE } from '../../wire/frame.js'
 import { parseCheckpointExtra, tableOfCheckpoint } from '../checkpoints/contents.js'
 import { pendingOfLoggedFrame, recordOfLoggedCreate } from '../commands/transactions.js'
 import { Batch, installPages, type StageRooms } from '../commit/batch.js'

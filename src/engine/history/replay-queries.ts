@@ -8,18 +8,18 @@
 import { MmsbError } from '../../errors.js'
 import { HISTORY_ANSWER_BYTES, HISTORY_SCAN_EPOCHS } from '../../limits.js'
 import { decodeDeltaForJson } from '../../state/delta.js'
-import { DTYPE_INFO, type TypedArray } from '../../state/dtype.js'
 import type { Command, Frame } from '../../state/frame/frame.js'
+import { decodeFrame, splitFrames } from '../../state/frame/reader.js'
+import { normalizeRanges } from '../../state/ranges.js'
+import { fillToJson } from '../../state/value.js'
+import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import {
   COMMAND_CREATE_PAGE,
   COMMAND_DEFINE_FUNCTION,
   COMMAND_DELETE_PAGE,
   COMMAND_DELTA,
   COMMAND_REDEFINE_PAGE,
-} from '../../state/frame/layout.js'
-import { decodeFrame, splitFrames } from '../../state/frame/reader.js'
-import { normalizeRanges } from '../../state/ranges.js'
-import { fillToJson } from '../../state/value.js'
+} from '../../wire/frame.js'
 import { decodeFunction } from '../commands/functions.js'
 import { recordOfLoggedCreate } from '../commands/transactions.js'
 import { hex } from '../pages/describe.js'

@@ -7,8 +7,8 @@
  */
 import { MmsbError } from '../../errors.js'
 import { NativeContext } from '../../ffi/context.js'
-import { DTYPE_INFO } from '../../state/dtype.js'
 import type { HistoryReader } from '../../store/history.js'
+import { DTYPE_INFO } from '../../wire/dtype.js'
 import { hex } from '../pages/describe.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { VerifyResult } from '../types.js'

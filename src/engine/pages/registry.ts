@@ -5,8 +5,9 @@
  * its version changes and, when a function does that it uses, what it is derived by.
  */
 import { MmsbError } from '../../errors.js'
-import type { Dtype } from '../../state/dtype.js'
-import type { Derivation, Location, PageKind } from '../../state/types.js'
+import type { Derivation } from '../../state/types.js'
+import type { Dtype } from '../../wire/dtype.js'
+import type { Location, PageKind } from '../../wire/page.js'
 import { FunctionTable } from '../commands/functions.js'
 
 export interface PageInput {

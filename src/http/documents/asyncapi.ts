@@ -3,10 +3,10 @@
  * receives and what it sends.
  */
 import type { TSchema } from 'typebox'
+import { BINARY_PROTOCOL, JSON_PROTOCOL, STREAM_PATH } from '../../wire/messages.js'
 import type { App } from '../context.js'
 import { withNulls } from '../request/optional-nulls.js'
 import { CLIENT_MESSAGES, SERVER_MESSAGES } from '../schemas/stream-messages.js'
-import { BINARY_PROTOCOL, JSON_PROTOCOL, STREAM_PATH } from '../stream/websocket.js'
 
 const JSON_TYPE = 'application/json'
 const BINARY_TYPE = 'application/octet-stream'

@@ -7,7 +7,9 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { MmsbError, problemOf } from '../../errors.js'
-import { HTTP_BODY_MAX_BYTES, NAME_MAX_LENGTH, RETRY_AFTER_SECONDS } from '../../limits.js'
+import { RETRY_AFTER_SECONDS } from '../../limits.js'
+import { HTTP_BODY_MAX_BYTES } from '../../wire/limits.js'
+import { NAME_MAX_LENGTH } from '../../wire/page.js'
 
 export const PROBLEM_TYPE = 'application/problem+json; charset=utf-8'
 

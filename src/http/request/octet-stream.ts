@@ -5,7 +5,7 @@
  * buffer it came in is not.
  */
 import { MmsbError } from '../../errors.js'
-import { DTYPE_INFO, type Dtype, type TypedArray } from '../../state/dtype.js'
+import { DTYPE_INFO, type Dtype, type TypedArray } from '../../wire/dtype.js'
 
 /** @throws MmsbError INVALID_DELTA */
 export function typedArrayOf(dtype: Dtype, body: Uint8Array): TypedArray {

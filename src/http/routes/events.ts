@@ -7,12 +7,12 @@ import Type from 'typebox'
 import { MmsbError } from '../../errors.js'
 import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js'
 import type { Sink, SubscribeOptions } from '../../stream/types.js'
+import { STREAM_PATH } from '../../wire/messages.js'
 import type { App, AppContext } from '../context.js'
 import { compileCheck } from '../request/validation.js'
 import { NoQuery } from '../schemas/data.js'
 import { EventsQuery, Slice } from '../schemas/stream.js'
 import { SocketSink } from '../stream/socket-sink.js'
-import { STREAM_PATH } from '../stream/websocket.js'
 
 /** The id of the one subscription a response has. */
 const ID = 'events'

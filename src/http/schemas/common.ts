@@ -4,9 +4,9 @@
  */
 import Type, { type Static } from 'typebox'
 import { ERRORS } from '../../errors.js'
-import { NAME_PATTERN, PAGE_MAX_ELEMENTS, PAGE_MAX_RANK } from '../../limits.js'
-import { DTYPES } from '../../state/dtype.js'
-import { LOCATIONS, MERGES, PAGE_KINDS } from '../../state/types.js'
+import { PAGE_MAX_ELEMENTS } from '../../limits.js'
+import { DTYPES } from '../../wire/dtype.js'
+import { LOCATIONS, MERGES, NAME_PATTERN, PAGE_KINDS, PAGE_MAX_RANK } from '../../wire/page.js'
 
 /** Options of every object: a field we do not know is a mistake of the caller, never ignored. */
 export const CLOSED = { additionalProperties: false } as const

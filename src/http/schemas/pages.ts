@@ -1,6 +1,7 @@
 /** What goes in and out of the page routes. */
 import Type from 'typebox'
-import { NAME_PATTERN, PAGES_AT_ONCE_MAX } from '../../limits.js'
+import { PAGES_AT_ONCE_MAX } from '../../limits.js'
+import { NAME_PATTERN } from '../../wire/page.js'
 import {
   CLOSED,
   Digest,

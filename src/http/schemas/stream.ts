@@ -2,12 +2,12 @@
 import Type, { type Static } from 'typebox'
 import {
   PAGE_MAX_ELEMENTS,
-  PAGE_MAX_RANK,
   STREAM_ID_MAX_LENGTH,
   STREAM_PATTERNS_MAX,
   STREAM_RATE_MAX_HZ,
 } from '../../limits.js'
-import { DATA_MODES, POLICIES, STARTS } from '../../stream/options.js'
+import { DATA_MODES, POLICIES, STARTS } from '../../wire/messages.js'
+import { PAGE_MAX_RANK } from '../../wire/page.js'
 import { CLOSED, Epoch, Name } from './common.js'
 import { transactionFields } from './data.js'
 

@@ -5,36 +5,29 @@
  * lies at a multiple of its size, and values at a multiple of 8, counted from the start of the message.
  */
 import { type MmsbError, problemOf } from '../../errors.js'
-import { align8 } from '../../state/bytes.js'
 import { changeBytes, type EventChange, encodeChange } from '../../state/event-file.js'
 import type {
   ChangeMessage,
-  DataMode,
   PagePart,
   SnapshotMessage,
   SnapshotPage,
   StreamMessage,
 } from '../../stream/messages.js'
+import { align8 } from '../../wire/align.js'
+import type { DataMode } from '../../wire/messages.js'
+import {
+  ACK_BYTES,
+  ACK_CODE,
+  BODY_HEAD_BYTES,
+  DATA_MODES,
+  MESSAGE_CODES,
+  MESSAGE_HEAD_BYTES,
+  PROBLEM_HEAD_BYTES,
+  REFUSAL_CODE,
+  VERSION_BYTES,
+} from '../../wire/messages.js'
 
-const ACK = 1
-const REFUSAL = 2
-const TYPES = {
-  subscribed: 3,
-  snapshot: 4,
-  change: 5,
-  progress: 6,
-  compacted: 7,
-  overflow: 8,
-  unsubscribed: 9,
-  error: 10,
-  committed: 11,
-} as const
-const DATA_MODES: readonly DataMode[] = ['none', 'ranges', 'values']
-const ACK_BYTES = 32
-const REFUSAL_HEAD_BYTES = 24
-const HEAD_BYTES = 16
-const BODY_HEAD_BYTES = 16
-const VERSION_BYTES = 8
+const REFUSAL_HEAD_BYTES = MESSAGE_HEAD_BYTES + PROBLEM_HEAD_BYTES
 const NO_BYTES = Buffer.alloc(0)
 const NO_RANGES = new Uint32Array(0)
 const NO_VALUES = new Uint8Array(0)
@@ -56,7 +49,7 @@ export function ackMessage(ranges: readonly FrameRange[], epoch: number): Buffer
   const out = Buffer.alloc(runs.length * ACK_BYTES)
   let at = 0
   for (const { first, count } of runs) {
-    out.writeUInt16LE(ACK, at)
+    out.writeUInt16LE(ACK_CODE, at)
     out.writeUInt32LE(ACK_BYTES, at + 4)
     writeU64(out, first, at + 8)
     writeU64(out, epoch, at + 16)
@@ -70,7 +63,7 @@ export function ackMessage(ranges: readonly FrameRange[], epoch: number): Buffer
 export function refusalMessage(sequence: number, error: MmsbError): Buffer {
   const json = problemJson(error)
   const out = Buffer.alloc(REFUSAL_HEAD_BYTES + align8(json.length))
-  out.writeUInt16LE(REFUSAL, 0)
+  out.writeUInt16LE(REFUSAL_CODE, 0)
   out.writeUInt32LE(out.length, 4)
   writeU64(out, sequence, 8)
   out.writeUInt16LE(error.status, 16)
@@ -82,12 +75,12 @@ export function refusalMessage(sequence: number, error: MmsbError): Buffer {
 /** The first part of a message to subscription `id`, before a body of so many bytes. */
 export function messageHead(id: string, message: StreamMessage, bodyBytes: number): Buffer {
   const idBytes = Buffer.byteLength(id)
-  const out = Buffer.alloc(HEAD_BYTES + align8(idBytes))
-  out.writeUInt16LE(TYPES[message.type], 0)
+  const out = Buffer.alloc(MESSAGE_HEAD_BYTES + align8(idBytes))
+  out.writeUInt16LE(MESSAGE_CODES[message.type], 0)
   out.writeUInt16LE(idBytes, 2)
   out.writeUInt32LE(out.length + bodyBytes, 4)
   writeU64(out, epochOf(message), 8)
-  out.write(id, HEAD_BYTES)
+  out.write(id, MESSAGE_HEAD_BYTES)
   return out
 }
 
@@ -164,10 +157,10 @@ const wholePage = ({ name, kind, dtype, shape, values }: SnapshotPage): EventCha
 
 function errorBody(error: MmsbError): Buffer {
   const json = problemJson(error)
-  const out = Buffer.alloc(8 + align8(json.length))
+  const out = Buffer.alloc(PROBLEM_HEAD_BYTES + align8(json.length))
   out.writeUInt16LE(error.status, 0)
   out.writeUInt32LE(json.length, 4)
-  json.copy(out, 8)
+  json.copy(out, PROBLEM_HEAD_BYTES)
   return out
 }
 

@@ -10,12 +10,9 @@ import type { Duplex } from 'node:stream'
 import type { FastifyBaseLogger } from 'fastify'
 import { WebSocket, WebSocketServer } from 'ws'
 import { MmsbError } from '../../errors.js'
-import {
-  STREAM_CONNECTIONS_MAX,
-  STREAM_GOODBYE_MS,
-  STREAM_MESSAGE_MAX_BYTES,
-  STREAM_PING_INTERVAL_MS,
-} from '../../limits.js'
+import { STREAM_CONNECTIONS_MAX, STREAM_GOODBYE_MS, STREAM_PING_INTERVAL_MS } from '../../limits.js'
+import { STREAM_MESSAGE_MAX_BYTES } from '../../wire/limits.js'
+import { BINARY_PROTOCOL, JSON_PROTOCOL, STREAM_PATH } from '../../wire/messages.js'
 import type { AppContext } from '../context.js'
 import { rawProblem } from '../reply/problem.js'
 import { divert } from './fast-receiver.js'
@@ -23,9 +20,6 @@ import { StreamSession } from './session.js'
 import { SocketSink } from './socket-sink.js'
 import { jsonFrame, streamFrame } from './ws-frames.js'
 
-export const STREAM_PATH = '/v1/stream'
-export const JSON_PROTOCOL = 'mmsb.v1.json'
-export const BINARY_PROTOCOL = 'mmsb.v1.bin'
 const PROTOCOLS: readonly string[] = [JSON_PROTOCOL, BINARY_PROTOCOL]
 const GOING_AWAY = 1001
 

@@ -4,7 +4,7 @@
  */
 import { MmsbError } from '../../errors.js'
 import { IR_MAX_INPUTS } from '../../limits.js'
-import type { Dtype } from '../../state/dtype.js'
+import type { Dtype } from '../../wire/dtype.js'
 import type { Ir } from './ir.js'
 import { IrBuilder } from './ir-builder.js'
 import { checkInputName, type FunctionLookup, inputOfPast } from './names.js'

@@ -7,7 +7,7 @@
  * Math.fround leaves alone. f32 + - * / sqrt through doubles round twice, which is harmless: 53 >= 2 * 24 + 2 bits
  * (S. A. Figueroa, "When is double rounding innocuous?").
  */
-import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
+import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
 import type { IrOp } from './ir.js'
 
 export type Constant = bigint | number

@@ -2,7 +2,7 @@
  * The functions of the expression language: names, numbers of arguments, and what each becomes. docs/guide/OPS.md lists the
  * same names (a test compares). Functions that users define are looked up after this table (user-functions.ts).
  */
-import { DTYPES, type Dtype } from '../../state/dtype.js'
+import { DTYPES, type Dtype } from '../../wire/dtype.js'
 import { expressionError } from './lexer.js'
 import type { Expression, Meaning } from './typing.js'
 

@@ -7,7 +7,7 @@
  */
 import { MmsbError } from '../../errors.js'
 import { IR_MAX_INSTRUCTIONS } from '../../limits.js'
-import type { Dtype } from '../../state/dtype.js'
+import type { Dtype } from '../../wire/dtype.js'
 import { type Constant, constantBits, foldCast, foldOp } from './fold.js'
 import { type Ir, type IrInstruction, type IrOp, valueDtype } from './ir.js'
 

@@ -8,9 +8,10 @@
  */
 import { MmsbError } from '../../errors.js'
 import { DEFINITION_MAX_BYTES, IR_MAX_INPUTS, IR_MAX_INSTRUCTIONS } from '../../limits.js'
-import { align8, isZero } from '../../state/bytes.js'
-import { DTYPE_INFO, type Dtype, dtypeOfCode } from '../../state/dtype.js'
+import { isZero } from '../../state/bytes.js'
 import { fillToJson } from '../../state/value.js'
+import { align8 } from '../../wire/align.js'
+import { DTYPE_INFO, type Dtype, dtypeOfCode } from '../../wire/dtype.js'
 
 /**
  * What an opcode is: its code; how many of the operands a, b, c it uses; the dtypes it works in; whether its result is

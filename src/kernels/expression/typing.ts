@@ -6,8 +6,7 @@
  * were written bare stay weak until they meet an array: a weak number takes the array's dtype, and must fit it. Knows
  * nothing of grammar; columns are handed in for messages.
  */
-import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
-import { F32_OVERFLOW } from '../../state/value.js'
+import { DTYPE_INFO, type Dtype, F32_OVERFLOW } from '../../wire/dtype.js'
 import { promoteDtypes } from '../promotion.js'
 import { type Constant, foldInteger, integerToF32 } from './fold.js'
 import type { IrOp } from './ir.js'

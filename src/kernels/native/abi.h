@@ -69,7 +69,7 @@ int32_t mmsb_memory_stats(mmsb_ctx* ctx, mmsb_memory* out);
 // One descriptor; an array of them is created together or not at all.
 typedef struct {
   uint32_t id;
-  uint8_t dtype;      // code, see src/state/dtype.ts: bool u8 i8 u16 i16 u32 i32 u64 i64 f32 f64 = 0..10
+  uint8_t dtype;      // code, see src/wire/dtype.ts: bool u8 i8 u16 i16 u32 i32 u64 i64 f32 f64 = 0..10
   uint8_t rank;       // 0..8
   uint8_t location;   // mmsb_location
   uint8_t flags;      // 0

@@ -1,6 +1,7 @@
 /** conv and distance: chains of products over neighbours, or over vectors. */
-import { DTYPE_INFO } from '../../state/dtype.js'
+
 import { elementCount, formatShape } from '../../state/shape.js'
+import { DTYPE_INFO } from '../../wire/dtype.js'
 import { promoteDtypes } from '../promotion.js'
 import {
   commonDtypeOf,

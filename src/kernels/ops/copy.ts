@@ -1,5 +1,5 @@
 /** copy and cast: each element by itself. */
-import { isDtype } from '../../state/dtype.js'
+import { isDtype } from '../../wire/dtype.js'
 import { defineOp, invalidRequest, readDtype, readWords } from './op.js'
 
 const NO_BLOCK = new Uint8Array(0)

@@ -1,7 +1,7 @@
 /** gather, scatter, bincount, histogram: places that are computed from values. */
 import { PAGE_MAX_ELEMENTS } from '../../limits.js'
-import { DTYPE_INFO } from '../../state/dtype.js'
 import { elementCount, formatShape, normalizeAxis, sameShape } from '../../state/shape.js'
+import { DTYPE_INFO } from '../../wire/dtype.js'
 import {
   checkBlockAxis,
   checkRank,

@@ -1,7 +1,7 @@
 /** scan, window, sort: along an axis, the shape stays. */
 import { WINDOW_MAX_SIZE } from '../../limits.js'
-import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
 import { normalizeAxis } from '../../state/shape.js'
+import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
 import {
   checkBlockAxis,
   defineOp,

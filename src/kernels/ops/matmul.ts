@@ -1,6 +1,7 @@
 /** matmul: NumPy's, over a choice of semirings. */
-import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
+
 import { broadcastShapes, formatShape } from '../../state/shape.js'
+import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
 import { promoteDtypes } from '../promotion.js'
 import {
   defineOp,

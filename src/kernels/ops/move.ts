@@ -1,6 +1,7 @@
 /** transpose, reshape, slice, concat: elements that go somewhere else and stay what they are. */
-import { PAGE_MAX_ELEMENTS, PAGE_MAX_RANK } from '../../limits.js'
+import { PAGE_MAX_ELEMENTS } from '../../limits.js'
 import { elementCount, formatShape, normalizeAxis } from '../../state/shape.js'
+import { PAGE_MAX_RANK } from '../../wire/page.js'
 import {
   checkBlockAxis,
   commonDtypeOf,

@@ -6,9 +6,9 @@
  * read back from a log is held to the same rules as a new one. Ops know nothing of pages, graphs or files.
  */
 import { MmsbError } from '../../errors.js'
-import { PAGE_MAX_RANK } from '../../limits.js'
-import { type Dtype, isDtype } from '../../state/dtype.js'
 import { formatShape, type NamedShape } from '../../state/shape.js'
+import { type Dtype, isDtype } from '../../wire/dtype.js'
+import { PAGE_MAX_RANK } from '../../wire/page.js'
 import type { FunctionLookup } from '../expression/names.js'
 import { promoteDtypes } from '../promotion.js'
 

@@ -1,6 +1,7 @@
 /** reduce: one value from the elements along some axes. */
-import { DTYPE_INFO, type Dtype } from '../../state/dtype.js'
+
 import { elementCount, formatShape, normalizeAxes } from '../../state/shape.js'
+import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
 import {
   checkBlockAxis,
   defineOp,

@@ -1,6 +1,7 @@
 /** quantile and topk: what is chosen from the elements along an axis, by order. */
-import type { Dtype } from '../../state/dtype.js'
+
 import { elementCount, formatShape, normalizeAxis } from '../../state/shape.js'
+import type { Dtype } from '../../wire/dtype.js'
 import {
   checkBlockAxis,
   defineOp,

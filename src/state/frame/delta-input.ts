@@ -2,8 +2,8 @@
  * Checks the parts of a delta as callers give them: merge, indices, mask. FrameWriter uses it while it encodes.
  */
 import { MmsbError } from '../../errors.js'
-import { DTYPE_INFO, type Dtype } from '../dtype.js'
-import { MERGES, type Merge } from '../types.js'
+import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
+import { MERGES, type Merge } from '../../wire/page.js'
 import { showValue } from '../value.js'
 
 export const invalid = (detail: string): MmsbError => new MmsbError('INVALID_DELTA', detail)

@@ -5,14 +5,17 @@
  * are: a Frame holds views, never copies.
  */
 import { MmsbError } from '../../errors.js'
-import { DELTA_HEADER_BYTES, type DeltaFields } from '../delta.js'
 import {
   COMMAND_CREATE_PAGE,
   COMMAND_DEFINE_FUNCTION,
   COMMAND_DELETE_PAGE,
   COMMAND_DELTA,
-  COMMAND_PAGE,
   COMMAND_REDEFINE_PAGE,
+  DELTA_HEADER_BYTES,
+} from '../../wire/frame.js'
+import type { DeltaFields } from '../delta.js'
+import {
+  COMMAND_PAGE,
   type CreatePageFields,
   type FramePrecondition,
   REDEFINE_DEFINITION_LENGTH,

@@ -1,18 +1,12 @@
 /**
- * The layout of a frame (docs/internals/FORMAT.md): command types, sizes, word positions and the fields that a command is
- * written from and read into. Shared by the writer and the readers.
+ * The layout of a frame (docs/internals/FORMAT.md): sizes, word positions and the fields that a command is written from and
+ * read into. Shared by the writer and the readers. Command types and what else a client knows of frames is in src/wire.
  *
  * A frame is a header, the preconditions, key, source and intent as padded text, then the commands. Every part begins at a
  * multiple of 8 bytes. Word positions count u32 words from the start of the header or the command.
  */
-import type { Dtype } from '../dtype.js'
-import type { Location, PageKind } from '../types.js'
-
-export const COMMAND_CREATE_PAGE = 1
-export const COMMAND_DELETE_PAGE = 2
-export const COMMAND_DEFINE_FUNCTION = 3
-export const COMMAND_DELTA = 4
-export const COMMAND_REDEFINE_PAGE = 5
+import type { Dtype } from '../../wire/dtype.js'
+import type { Location, PageKind } from '../../wire/page.js'
 
 /** Words of the frame's header. */
 export const HEADER_MAGIC = 0
@@ -25,9 +19,6 @@ export const HEADER_PRECONDITIONS = 4
 export const HEADER_TEXTS = 5
 export const HEADER_INTENT = 6
 export const HEADER_RESERVED = 7
-
-/** A precondition: page id, reserved, version as u64. */
-export const PRECONDITION_BYTES = 16
 
 /** Every command begins with its type and its length in bytes. */
 export const COMMAND_HEADER_BYTES = 8

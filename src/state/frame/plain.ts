@@ -6,10 +6,17 @@
  * is wrong nor why. Nothing is read outside the words given. The word positions are those of layout.ts and delta.ts, written
  * as numbers because this runs once per small frame.
  */
-import { FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_MAX_COMMANDS, FRAME_VERSION } from '../../limits.js'
-import { DELTA_HEADER_BYTES, type DeltaTarget, isDenseLayout } from '../delta.js'
-import { DTYPE_INFO } from '../dtype.js'
-import { COMMAND_DELTA } from './layout.js'
+
+import { DTYPE_INFO } from '../../wire/dtype.js'
+import {
+  COMMAND_DELTA,
+  DELTA_HEADER_BYTES,
+  FRAME_HEADER_BYTES,
+  FRAME_MAGIC,
+  FRAME_MAX_COMMANDS,
+  FRAME_VERSION,
+} from '../../wire/frame.js'
+import { type DeltaTarget, isDenseLayout } from '../delta.js'
 
 const HEADER_WORDS = FRAME_HEADER_BYTES / 4
 const BOOL = DTYPE_INFO.bool.code

@@ -7,7 +7,10 @@
  * mask bits, bool values) is left to validateDelta in delta.ts, because a frame does not know the pages. Little-endian
  * hosts only.
  */
+
+import { align8 } from '../../wire/align.js'
 import {
+  COMMAND_DELTA,
   FRAME_HEADER_BYTES,
   FRAME_INTENT_MAX_BYTES,
   FRAME_KEY_MAX_BYTES,
@@ -15,15 +18,15 @@ import {
   FRAME_MAX_BYTES,
   FRAME_MAX_COMMANDS,
   FRAME_MAX_PRECONDITIONS,
+  FRAME_PRECONDITION_BYTES,
   FRAME_SOURCE_MAX_BYTES,
   FRAME_VERSION,
-} from '../../limits.js'
-import { align8, copyOf, isZero } from '../bytes.js'
+} from '../../wire/frame.js'
+import { copyOf, isZero } from '../bytes.js'
 import { checkDeltaLayout } from '../delta.js'
 import { malformed, tooLarge } from './errors.js'
 import { Frame } from './frame.js'
 import {
-  COMMAND_DELTA,
   COMMAND_HEADER_BYTES,
   COMMAND_LENGTH,
   type FramePrecondition,
@@ -34,7 +37,6 @@ import {
   HEADER_RESERVED,
   HEADER_TEXTS,
   HEADER_VERSION,
-  PRECONDITION_BYTES,
 } from './layout.js'
 import { checkStructural } from './structural.js'
 
@@ -61,7 +63,7 @@ export function decodeFrame(bytes: Uint8Array): Frame {
   const header = readHeader(words)
   let at = FRAME_HEADER_BYTES
   const preconditions = readPreconditions(words, header.preconditionCount)
-  at += header.preconditionCount * PRECONDITION_BYTES
+  at += header.preconditionCount * FRAME_PRECONDITION_BYTES
   const key = readText(aligned, at, header.keyLength, 'key')
   at += align8(header.keyLength)
   const source = readText(aligned, at, header.sourceLength, 'source')
@@ -134,7 +136,7 @@ function readHeader(words: Uint32Array): FrameHeader {
   checkLimit('bytes of intent', header.intentLength, FRAME_INTENT_MAX_BYTES)
   const head =
     FRAME_HEADER_BYTES +
-    header.preconditionCount * PRECONDITION_BYTES +
+    header.preconditionCount * FRAME_PRECONDITION_BYTES +
     align8(header.keyLength) +
     align8(header.sourceLength) +
     align8(header.intentLength)
@@ -151,7 +153,7 @@ function checkLimit(what: string, count: number, most: number): void {
 function readPreconditions(words: Uint32Array, count: number): FramePrecondition[] {
   const list: FramePrecondition[] = []
   for (let i = 0; i < count; i++) {
-    const at = (FRAME_HEADER_BYTES + i * PRECONDITION_BYTES) / 4
+    const at = (FRAME_HEADER_BYTES + i * FRAME_PRECONDITION_BYTES) / 4
     if (words[at + 1] !== 0) throw malformed(`precondition ${i}: its reserved field is not 0`)
     const high = words[at + 3]!
     if (high >= 2 ** 21) throw malformed(`precondition ${i}: a version is below 2^53`)

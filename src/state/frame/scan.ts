@@ -5,11 +5,10 @@
  * Invariant: nothing is read outside the bytes given; frames that do not end where they should are INVALID_REQUEST.
  */
 import type { MmsbError } from '../../errors.js'
-import { FRAME_HEADER_BYTES } from '../../limits.js'
-import { align8 } from '../bytes.js'
+import { align8 } from '../../wire/align.js'
+import { COMMAND_DELTA, FRAME_HEADER_BYTES, FRAME_PRECONDITION_BYTES } from '../../wire/frame.js'
 import { malformed } from './errors.js'
 import {
-  COMMAND_DELTA,
   COMMAND_HEADER_BYTES,
   COMMAND_LENGTH,
   HEADER_COMMANDS,
@@ -17,7 +16,6 @@ import {
   HEADER_LENGTH,
   HEADER_PRECONDITIONS,
   HEADER_TEXTS,
-  PRECONDITION_BYTES,
 } from './layout.js'
 
 export interface FrameScan {
@@ -43,7 +41,7 @@ export function scanFrames(bytes: Uint8Array): FrameScan {
     let command =
       at +
       FRAME_HEADER_BYTES +
-      view.getUint32(at + HEADER_PRECONDITIONS * 4, true) * PRECONDITION_BYTES +
+      view.getUint32(at + HEADER_PRECONDITIONS * 4, true) * FRAME_PRECONDITION_BYTES +
       align8(keyLength) +
       align8(sourceLength) +
       align8(view.getUint32(at + HEADER_INTENT * 4, true))

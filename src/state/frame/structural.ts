@@ -6,20 +6,30 @@
  * command that passed its check.
  */
 import type { MmsbError } from '../../errors.js'
-import { DEFINITION_MAX_BYTES, NAME_MAX_LENGTH, NAME_PATTERN, PAGE_MAX_RANK } from '../../limits.js'
-import { align8, copyOf, isZero } from '../bytes.js'
-import { DTYPE_INFO, type Dtype, dtypeOfCode } from '../dtype.js'
-import { checkExtent } from '../shape.js'
-import { LOCATIONS, PAGE_KINDS, type PageKind } from '../types.js'
-import { malformed, tooLarge } from './errors.js'
+import { DEFINITION_MAX_BYTES } from '../../limits.js'
+import { align8 } from '../../wire/align.js'
+import { DTYPE_INFO, type Dtype, dtypeOfCode } from '../../wire/dtype.js'
 import {
   COMMAND_CREATE_PAGE,
   COMMAND_DEFINE_FUNCTION,
   COMMAND_DELETE_PAGE,
+  COMMAND_REDEFINE_PAGE,
+} from '../../wire/frame.js'
+import {
+  LOCATIONS,
+  NAME_MAX_LENGTH,
+  NAME_PATTERN,
+  PAGE_KINDS,
+  PAGE_MAX_RANK,
+  type PageKind,
+} from '../../wire/page.js'
+import { copyOf, isZero } from '../bytes.js'
+import { checkExtent } from '../shape.js'
+import { malformed, tooLarge } from './errors.js'
+import {
   COMMAND_HEADER_BYTES,
   COMMAND_LENGTH,
   COMMAND_PAGE,
-  COMMAND_REDEFINE_PAGE,
   COMMAND_TYPE,
   CREATE_CODES,
   CREATE_DEFINITION_LENGTH,

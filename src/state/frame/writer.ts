@@ -7,7 +7,18 @@
  * must not be transferred or read beyond the frame.
  */
 import { MmsbError } from '../../errors.js'
+import { align8 } from '../../wire/align.js'
+import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
 import {
+  COMMAND_CREATE_PAGE,
+  COMMAND_DEFINE_FUNCTION,
+  COMMAND_DELETE_PAGE,
+  COMMAND_DELTA,
+  COMMAND_REDEFINE_PAGE,
+  DELTA_DENSE,
+  DELTA_HEADER_BYTES,
+  DELTA_MASKED,
+  DELTA_SPARSE,
   FRAME_HEADER_BYTES,
   FRAME_INTENT_MAX_BYTES,
   FRAME_KEY_MAX_BYTES,
@@ -15,33 +26,23 @@ import {
   FRAME_MAX_BYTES,
   FRAME_MAX_COMMANDS,
   FRAME_MAX_PRECONDITIONS,
+  FRAME_PRECONDITION_BYTES,
   FRAME_SOURCE_MAX_BYTES,
   FRAME_VERSION,
-} from '../../limits.js'
-import { align8, scanBits } from '../bytes.js'
-import {
-  DELTA_DENSE,
-  DELTA_HEADER_BYTES,
-  DELTA_MASKED,
-  DELTA_SPARSE,
   MASK_RAW,
   MASK_RUNS,
   SPARSE_U32,
-  writeRuns,
-} from '../delta.js'
-import { DTYPE_INFO, type Dtype } from '../dtype.js'
+} from '../../wire/frame.js'
+import { LOCATIONS, PAGE_KINDS } from '../../wire/page.js'
+import { scanBits } from '../bytes.js'
+import { writeRuns } from '../delta.js'
 import { SlabAllocator } from '../slab.js'
-import { type DeltaInput, type DeltaValues, LOCATIONS, PAGE_KINDS } from '../types.js'
+import type { DeltaInput, DeltaValues } from '../types.js'
 import { showValue, writeValues } from '../value.js'
 import { invalid, malformed, maskBits, mergeCode, writeIndices } from './delta-input.js'
 import {
-  COMMAND_CREATE_PAGE,
-  COMMAND_DEFINE_FUNCTION,
-  COMMAND_DELETE_PAGE,
-  COMMAND_DELTA,
   COMMAND_LENGTH,
   COMMAND_PAGE,
-  COMMAND_REDEFINE_PAGE,
   CREATE_CODES,
   CREATE_DEFINITION_LENGTH,
   CREATE_FILL,
@@ -61,7 +62,6 @@ import {
   HEADER_PRECONDITIONS,
   HEADER_TEXTS,
   HEADER_VERSION,
-  PRECONDITION_BYTES,
   REDEFINE_DEFINITION_LENGTH,
   REDEFINE_FIXED_BYTES,
 } from './layout.js'
@@ -126,7 +126,7 @@ export class FrameWriter {
       )
     }
     const textsBytes = texts.reduce((sum, text) => sum + align8(text.length), 0)
-    let at = this.#reserve(expect.length * PRECONDITION_BYTES + textsBytes)
+    let at = this.#reserve(expect.length * FRAME_PRECONDITION_BYTES + textsBytes)
     const words = this.#words
     const word = this.#start >>> 2
     words[word + HEADER_PRECONDITIONS] = expect.length
@@ -137,7 +137,7 @@ export class FrameWriter {
       words[(at >>> 2) + 1] = 0
       words[(at >>> 2) + 2] = version >>> 0
       words[(at >>> 2) + 3] = Math.floor(version / 2 ** 32)
-      at += PRECONDITION_BYTES
+      at += FRAME_PRECONDITION_BYTES
     }
     for (const text of texts) at = this.#putPadded(at, text)
     this.#end = at

@@ -6,7 +6,7 @@
  */
 import type { PageChange } from '../../engine/types.js'
 import { STREAM_RECENT_EPOCHS, STREAM_RECENT_MAX_BYTES } from '../../limits.js'
-import { DTYPE_INFO, type TypedArray } from '../../state/dtype.js'
+import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import { type ChangeMessage, PagePart } from '../messages.js'
 import type { Topic } from '../shared-view.js'
 

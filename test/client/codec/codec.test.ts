@@ -16,19 +16,19 @@ import {
   refusalMessage,
 } from '../../../src/http/stream/binary-messages.js'
 import * as limits from '../../../src/limits.js'
-import { DTYPE_INFO, type Dtype, DTYPES as SERVER_DTYPES } from '../../../src/state/dtype.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
-import { MERGES } from '../../../src/state/types.js'
 import { encodeValues, valuesToJson } from '../../../src/state/value.js'
 import {
   ChangeMessage,
-  type DataMode,
   jsonHead,
   jsonTail,
   PagePart,
   SnapshotMessage,
   type StreamMessage,
 } from '../../../src/stream/messages.js'
+import { DTYPE_INFO, type Dtype, DTYPES as SERVER_DTYPES } from '../../../src/wire/dtype.js'
+import type { DataMode } from '../../../src/wire/messages.js'
+import { MERGES } from '../../../src/wire/page.js'
 
 t.test('codes, dtypes and limits are the server’s', async (t) => {
   const statuses = Object.entries(ERRORS).map(([code, { status }]) => [code, status])

@@ -5,7 +5,7 @@
 import t from 'tap'
 import { Bus } from '../../../src/engine/bus.js'
 import { MmsbError } from '../../../src/errors.js'
-import type { TypedArray } from '../../../src/state/dtype.js'
+import type { TypedArray } from '../../../src/wire/dtype.js'
 import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from '../property/random.js'
 
 const bytesOf = (values: TypedArray): Buffer =>

@@ -6,7 +6,7 @@ import t from 'tap'
 import { Bus } from '../../../src/engine/bus.js'
 import type { PageData } from '../../../src/engine/types.js'
 import { MmsbError } from '../../../src/errors.js'
-import type { TypedArray } from '../../../src/state/dtype.js'
+import type { TypedArray } from '../../../src/wire/dtype.js'
 import { folder } from '../../lib/folder.js'
 import { Draw, drawDelta, drawDerivation, type PageSketch } from '../property/random.js'
 

@@ -4,8 +4,8 @@
  */
 import t from 'tap'
 import { Bus } from '../../../src/engine/bus.js'
-import type { Dtype, TypedArray } from '../../../src/state/dtype.js'
 import type { Derivation } from '../../../src/state/types.js'
+import type { Dtype, TypedArray } from '../../../src/wire/dtype.js'
 import { Draw } from './random.js'
 
 /** Elements of a page: some tiles and a rest. */

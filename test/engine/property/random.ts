@@ -3,8 +3,9 @@
  * seed, so a failure can be run again.
  */
 
-import { DTYPE_INFO, DTYPES, type Dtype, type TypedArray } from '../../../src/state/dtype.js'
-import type { DeltaInput, Derivation, Merge } from '../../../src/state/types.js'
+import type { DeltaInput, Derivation } from '../../../src/state/types.js'
+import { DTYPE_INFO, DTYPES, type Dtype, type TypedArray } from '../../../src/wire/dtype.js'
+import type { Merge } from '../../../src/wire/page.js'
 
 export interface PageSketch {
   readonly name: string

@@ -3,11 +3,11 @@ import { readFileSync } from 'node:fs'
 import t from 'tap'
 import {
   STREAM_BYTES_IN_FLIGHT_MAX,
-  STREAM_MESSAGE_MAX_BYTES,
   STREAM_QUEUE_MAX_BYTES,
   STREAM_SUBSCRIPTIONS_MAX,
   STREAM_TRANSACTIONS_IN_FLIGHT_MAX,
 } from '../../../src/limits.js'
+import { STREAM_MESSAGE_MAX_BYTES } from '../../../src/wire/limits.js'
 import { Process } from '../../cli/process.js'
 import { documentPaths } from '../../docs/markdown.js'
 import { Client } from '../../stream/helpers.js'

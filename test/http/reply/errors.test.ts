@@ -2,7 +2,8 @@
 import { connect } from 'node:net'
 import t from 'tap'
 import { ERRORS, type ErrorCode } from '../../../src/errors.js'
-import { HTTP_BODY_MAX_BYTES, QUEUE_MAX_BYTES } from '../../../src/limits.js'
+import { QUEUE_MAX_BYTES } from '../../../src/limits.js'
+import { HTTP_BODY_MAX_BYTES } from '../../../src/wire/limits.js'
 import { Process } from '../../cli/process.js'
 import { type Answer, isProblem, listen, type Served, SOURCE, serve } from '../helpers.js'
 

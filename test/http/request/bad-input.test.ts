@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
 import type { ErrorCode } from '../../../src/errors.js'
-import { DTYPES } from '../../../src/state/dtype.js'
+import { DTYPES } from '../../../src/wire/dtype.js'
 import { Client } from '../../stream/helpers.js'
 import { listen, type Method, type Served, serve } from '../helpers.js'
 

@@ -1,6 +1,6 @@
 /** Reading and writing the elements of pages over HTTP. */
 import t from 'tap'
-import { DTYPE_INFO, DTYPES } from '../../../src/state/dtype.js'
+import { DTYPE_INFO, DTYPES } from '../../../src/wire/dtype.js'
 import { isProblem, type Served, SOURCE, serve } from '../helpers.js'
 
 const OCTETS = { accept: 'application/octet-stream' }

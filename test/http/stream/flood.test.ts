@@ -7,12 +7,12 @@ import { WebSocket } from 'ws'
 import { REAL_WORLD } from '../../../src/engine/host.js'
 import {
   STREAM_BYTES_IN_FLIGHT_MAX,
-  STREAM_MESSAGE_MAX_BYTES,
   STREAM_QUEUE_MAX_BYTES,
   STREAM_SUBSCRIPTIONS_MAX,
 } from '../../../src/limits.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { realIo, type StoreIo } from '../../../src/store/os/disk.js'
+import { STREAM_MESSAGE_MAX_BYTES } from '../../../src/wire/limits.js'
 import { folder } from '../../lib/folder.js'
 import { decodeMessages } from '../../stream/binary.js'
 import { Client } from '../../stream/helpers.js'

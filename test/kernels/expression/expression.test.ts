@@ -5,7 +5,7 @@ import { compileExpression, type ExpressionInput } from '../../../src/kernels/ex
 import { encodeIr, printIr } from '../../../src/kernels/expression/ir.js'
 import { checkInputName } from '../../../src/kernels/expression/names.js'
 import { promoteDtypes } from '../../../src/kernels/promotion.js'
-import { DTYPES, type Dtype } from '../../../src/state/dtype.js'
+import { DTYPES, type Dtype } from '../../../src/wire/dtype.js'
 import { refusal } from '../../lib/refusal.js'
 
 /** One input of each dtype, by the dtype's name and an underscore. */

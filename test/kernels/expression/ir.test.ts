@@ -14,7 +14,7 @@ import {
   valueDtype,
 } from '../../../src/kernels/expression/ir.js'
 import { IR_MAX_INSTRUCTIONS } from '../../../src/limits.js'
-import { DTYPES, type Dtype } from '../../../src/state/dtype.js'
+import { DTYPES, type Dtype } from '../../../src/wire/dtype.js'
 import { refusal } from '../../lib/refusal.js'
 
 const codes = Object.fromEntries(Object.entries(IR_OPS).map(([name, { code }]) => [name, code]))

@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { MmsbError } from '../../../src/errors.js'
-import { DTYPE_INFO, DTYPES, type Dtype } from '../../../src/state/dtype.js'
+import { DTYPE_INFO, DTYPES, type Dtype } from '../../../src/wire/dtype.js'
 import { isNear, referenceEval, sameElement } from '../../reference/ops.js'
 import { NativeRunner, type TestPage } from '../native.js'
 

@@ -2,9 +2,7 @@
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
-import { FRAME_MAX_BYTES, FRAME_MAX_COMMANDS, PAGE_ID_UNASSIGNED } from '../../../src/limits.js'
 import { decodeDeltaForJson, validateDelta } from '../../../src/state/delta.js'
-import { DTYPE_INFO, DTYPES, type Dtype } from '../../../src/state/dtype.js'
 import {
   type CreatePageCommand,
   type DeltaCommand,
@@ -12,12 +10,19 @@ import {
   type Frame,
   patchPageId,
 } from '../../../src/state/frame/frame.js'
-import { COMMAND_DELTA } from '../../../src/state/frame/layout.js'
 import { decodeFrame } from '../../../src/state/frame/reader.js'
 import { decodeCreatePage } from '../../../src/state/frame/structural.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
-import { type DeltaInput, MERGES } from '../../../src/state/types.js'
+import type { DeltaInput } from '../../../src/state/types.js'
 import { encodeValues } from '../../../src/state/value.js'
+import { DTYPE_INFO, DTYPES, type Dtype } from '../../../src/wire/dtype.js'
+import {
+  COMMAND_DELTA,
+  FRAME_MAX_BYTES,
+  FRAME_MAX_COMMANDS,
+  PAGE_ID_UNASSIGNED,
+} from '../../../src/wire/frame.js'
+import { MERGES } from '../../../src/wire/page.js'
 import { refusal } from '../../lib/refusal.js'
 
 const NO_BYTES = new Uint8Array(0)

@@ -2,10 +2,10 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { decodeDeltaForJson, validateDelta } from '../../../src/state/delta.js'
-import { DTYPES } from '../../../src/state/dtype.js'
-import { COMMAND_CREATE_PAGE, COMMAND_DELTA } from '../../../src/state/frame/layout.js'
 import { decodeFrame, splitFrames } from '../../../src/state/frame/reader.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { DTYPES } from '../../../src/wire/dtype.js'
+import { COMMAND_CREATE_PAGE, COMMAND_DELTA } from '../../../src/wire/frame.js'
 import { refusal } from '../../lib/refusal.js'
 
 const NO_BYTES = new Uint8Array(0)

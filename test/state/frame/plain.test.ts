@@ -1,13 +1,12 @@
 /** What is called plain is a frame that the careful reader lets through, whatever its bytes. */
 import fc from 'fast-check'
 import t from 'tap'
-import { FRAME_HEADER_BYTES } from '../../../src/limits.js'
 import { validateDelta } from '../../../src/state/delta.js'
-import { DTYPES, type Dtype } from '../../../src/state/dtype.js'
-import { COMMAND_DELTA } from '../../../src/state/frame/layout.js'
 import { eachPageOf, type FrameMemory, frameLengthAt, isPlainFrame } from '../../../src/state/frame/plain.js'
 import { decodeFrame } from '../../../src/state/frame/reader.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { DTYPES, type Dtype } from '../../../src/wire/dtype.js'
+import { COMMAND_DELTA, FRAME_HEADER_BYTES } from '../../../src/wire/frame.js'
 
 const ELEMENTS = 6
 /** Page 100 + n has the n-th dtype. */

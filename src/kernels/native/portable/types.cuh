@@ -42,7 +42,7 @@ using i64 = int64_t;
 using f32 = float;
 using f64 = double;
 
-// Codes of src/state/dtype.ts.
+// Codes of src/wire/dtype.ts.
 enum Dtype : u8 { BOOL = 0, U8, I8, U16, I16, U32, I32, U64, I64, F32, F64, DTYPE_COUNT };
 
 // Bytes of one element: 1 1 1 2 2 4 4 8 8 4 8.

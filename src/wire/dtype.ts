@@ -1,9 +1,9 @@
 /**
  * The element types of pages.
  *
- * Invariants: codes are written to logs and to the native library, so they never change meaning; every table here is
- * indexed by that code. bool is one byte, 0 or 1. Bytes are little-endian, which is also the only byte order of the
- * hosts we run on (checked in src/ffi).
+ * Invariants: codes are in frames, in logs and in the calls to the native library, so they never change meaning; every
+ * table here is indexed by that code. bool is one byte, 0 or 1. Bytes are little-endian, which is also the only byte order
+ * of the hosts we run on (src/ffi checks it).
  */
 
 export const DTYPES = ['bool', 'u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'u64', 'i64', 'f32', 'f64'] as const
@@ -31,6 +31,8 @@ export interface DtypeInfo {
   /** Smallest and largest value of an integer dtype, as bigint; undefined for floats. */
   readonly min: bigint | undefined
   readonly max: bigint | undefined
+  /** The class of typed arrays that holds its elements. */
+  readonly arrayName: string
   /** A typed array over `buffer`; `byteOffset` must be a multiple of sizeBytes. */
   view(buffer: ArrayBufferLike, byteOffset: number, length: number): TypedArray
 }
@@ -42,6 +44,9 @@ const integer = (bits: number, signed: boolean): { min: bigint; max: bigint } =>
 
 const FLOAT = { min: undefined, max: undefined }
 
+/** Finite doubles of at least this magnitude round to infinity in f32: 2^128 - 2^103. */
+export const F32_OVERFLOW = 2 ** 128 - 2 ** 103
+
 export const DTYPE_INFO: Readonly<Record<Dtype, DtypeInfo>> = {
   bool: {
     name: 'bool',
@@ -50,6 +55,7 @@ export const DTYPE_INFO: Readonly<Record<Dtype, DtypeInfo>> = {
     kind: 'bool',
     min: 0n,
     max: 1n,
+    arrayName: 'Uint8Array',
     view: (b, o, n) => new Uint8Array(b, o, n),
   },
   u8: {
@@ -58,6 +64,7 @@ export const DTYPE_INFO: Readonly<Record<Dtype, DtypeInfo>> = {
     sizeBytes: 1,
     kind: 'unsigned',
     ...integer(8, false),
+    arrayName: 'Uint8Array',
     view: (b, o, n) => new Uint8Array(b, o, n),
   },
   i8: {
@@ -66,6 +73,7 @@ export const DTYPE_INFO: Readonly<Record<Dtype, DtypeInfo>> = {
     sizeBytes: 1,
     kind: 'signed',
     ...integer(8, true),
+    arrayName: 'Int8Array',
     view: (b, o, n) => new Int8Array(b, o, n),
   },
   u16: {
@@ -74,6 +82,7 @@ export const DTYPE_INFO: Readonly<Record<Dtype, DtypeInfo>> = {
     sizeBytes: 2,
     kind: 'unsigned',
     ...integer(16, false),
+    arrayName: 'Uint16Array',
     view: (b, o, n) => new Uint16Array(b, o, n),
   },
   i16: {
@@ -82,6 +91,7 @@ export const DTYPE_INFO: Readonly<Record<Dtype, DtypeInfo>> = {
     sizeBytes: 2,
     kind: 'signed',
     ...integer(16, true),
+    arrayName: 'Int16Array',
     view: (b, o, n) => new Int16Array(b, o, n),
   },
   u32: {
@@ -90,6 +100,7 @@ export const DTYPE_INFO: Readonly<Record<Dtype, DtypeInfo>> = {
     sizeBytes: 4,
     kind: 'unsigned',
     ...integer(32, false),
+    arrayName: 'Uint32Array',
     view: (b, o, n) => new Uint32Array(b, o, n),
   },
   i32: {
@@ -98,6 +109,7 @@ export const DTYPE_INFO: Readonly<Record<Dtype, DtypeInfo>> = {
     sizeBytes: 4,
     kind: 'signed',
     ...integer(32, true),
+    arrayName: 'Int32Array',
     view: (b, o, n) => new Int32Array(b, o, n),
   },
   u64: {
@@ -106,6 +118,7 @@ export const DTYPE_INFO: Readonly<Record<Dtype, DtypeInfo>> = {
     sizeBytes: 8,
     kind: 'unsigned',
     ...integer(64, false),
+    arrayName: 'BigUint64Array',
     view: (b, o, n) => new BigUint64Array(b, o, n),
   },
   i64: {
@@ -114,6 +127,7 @@ export const DTYPE_INFO: Readonly<Record<Dtype, DtypeInfo>> = {
     sizeBytes: 8,
     kind: 'signed',
     ...integer(64, true),
+    arrayName: 'BigInt64Array',
     view: (b, o, n) => new BigInt64Array(b, o, n),
   },
   f32: {
@@ -122,6 +136,7 @@ export const DTYPE_INFO: Readonly<Record<Dtype, DtypeInfo>> = {
     sizeBytes: 4,
     kind: 'float',
     ...FLOAT,
+    arrayName: 'Float32Array',
     view: (b, o, n) => new Float32Array(b, o, n),
   },
   f64: {
@@ -130,6 +145,7 @@ export const DTYPE_INFO: Readonly<Record<Dtype, DtypeInfo>> = {
     sizeBytes: 8,
     kind: 'float',
     ...FLOAT,
+    arrayName: 'Float64Array',
     view: (b, o, n) => new Float64Array(b, o, n),
   },
 }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { DTYPE_INFO, DTYPES, dtypeOfCode, isDtype } from '../../src/state/dtype.js'
+import { DTYPE_INFO, DTYPES, dtypeOfCode, isDtype } from '../../src/wire/dtype.js'
 
 t.test('codes are the positions in DTYPES and never move', async (t) => {
   t.same(DTYPES, ['bool', 'u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'u64', 'i64', 'f32', 'f64'])
