@@ -1,0 +1,57 @@
+/** Comments are at most 110 columns wide, as the code is that Biome wraps; `scripts/wrap-comments.ts` wraps them. */
+import t from 'tap'
+import { wideCommentLines, wrapComments } from '../../scripts/wrap-comments.js'
+import { PENDING, type Source, sourcesOf, sourcesUnder } from './source.js'
+
+function wideComments(sources: readonly Source[]): string[] {
+  return sources.flatMap(({ path, text }) => wideCommentLines(text).map((line) => `${path}:${line}`))
+}
+
+const WORDS = 'word '.repeat(30).trim()
+
+t.test('wide comments are found; wide strings and unbreakable words are not', async (t) => {
+  const wide = [
+    `// ${WORDS}`,
+    `/** ${WORDS} */`,
+    `/**\n * ${WORDS}\n */`,
+    `const a = 1 // ${WORDS}`,
+    `f(/* ${WORDS} */ 1)`,
+  ]
+  for (const text of wide) t.equal(wideComments(sourcesOf({ 'src/a.ts': text })).length, 1, text)
+  const fine = [
+    `const a = '// ${WORDS}'`,
+    `const a = \`// ${WORDS}\``,
+    `// https://example.org/${'x'.repeat(120)}`,
+    '// short',
+  ]
+  for (const text of fine) t.same(wideComments(sourcesOf({ 'src/a.ts': text })), [], text)
+})
+
+t.test('a wide comment is filled, what stands beside it stays', async (t) => {
+  const line = (count: number): string => 'word '.repeat(count).trim()
+  t.equal(wrapComments(`  // ${line(30)}\n  f()`), `  // ${line(21)}\n  // ${line(9)}\n  f()`)
+  t.equal(wrapComments(`// ${line(30)}\n// more`), `// ${line(21)}\n// ${line(9)} more`)
+  t.equal(wrapComments(`/** ${line(30)} */\nf()`), `/**\n * ${line(21)}\n * ${line(9)}\n */\nf()`)
+  const kept = [
+    '/**',
+    ' * One.',
+    ' * Two.',
+    ' *',
+    ' * | a | b |',
+    ' * - item',
+    ' *     code',
+    ' * Long because it is.',
+    ' */',
+  ]
+  const text = (...last: string[]): string => [...kept.slice(0, -1), ...last, ' */', 'f()'].join('\n')
+  t.equal(
+    wrapComments(text(' *', ` * - ${line(30)}`, '   *   more')),
+    text(' *', ` * - ${line(21)}`, ` *   ${line(9)} more`),
+  )
+  t.equal(wrapComments(text()), text(), 'nothing is wide')
+  t.equal(wrapComments(`const a = '// ${line(30)}'`), `const a = '// ${line(30)}'`)
+})
+
+t.test('no comment is wider than 110 columns', PENDING, async (t) => {
+  t.same(wideComments(sourcesUnder('src', 'test', 'bench', 'examples', 'scripts')), [])
+})
