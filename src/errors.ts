@@ -1,41 +1,45 @@
 /**
- * Every error a user can meet, in one table: code, HTTP status, title, hint.
+ * Every error that users can see, in one table: code, HTTP status, title, hint.
  *
- * Invariants: an error that leaves a public function is an MmsbError; its code is a key of ERRORS; docs/guide/ERRORS.md
- * lists exactly these codes (a test compares). This file knows nothing of the rest of the code.
+ * Invariants: public functions throw only MmsbError; its code is a key of ERRORS; docs/guide/ERRORS.md repeats this table
+ * (a test compares them). This file imports nothing.
  */
 
 interface ErrorEntry {
+  /** HTTP status. */
   readonly status: number
+  /** What kind of error it is, in one sentence without a full stop. */
   readonly title: string
+  /** What the user can do about it. */
   readonly hint: string
 }
 
+/** The errors by code. Codes and statuses are a contract with users; titles and hints may be reworded. */
 export const ERRORS = {
   INVALID_REQUEST: {
     status: 400,
     title: 'The request is malformed',
-    hint: 'Compare it with /openapi.json, a message of the stream with /asyncapi.json; unknown fields are refused.',
+    hint: 'Compare it with /openapi.json, or a stream message with /asyncapi.json; unknown fields are refused.',
   },
   INVALID_DELTA: {
     status: 400,
     title: 'The delta does not fit its page',
-    hint: 'Check offset, count, mask length and that each value is in the range of the page dtype.',
+    hint: "Check the offset, the count, the mask length, and that each value is in the range of the page's dtype.",
   },
   INVALID_EXPRESSION: {
     status: 400,
     title: 'The expression cannot be compiled',
-    hint: 'The detail gives the column; docs/guide/OPS.md lists the functions and type rules.',
+    hint: 'The detail names the column; docs/guide/OPS.md lists the functions and the type rules.',
   },
   UNAUTHORIZED: {
     status: 401,
-    title: 'Credentials are missing or not valid',
-    hint: 'Send credentials this server accepts.',
+    title: 'Credentials are missing or invalid',
+    hint: 'Send credentials that this server accepts.',
   },
   FORBIDDEN: {
     status: 403,
     title: 'The request is not allowed from here',
-    hint: 'Host and Origin must name the address the server is bound to; --allow-origin lets other web pages in.',
+    hint: 'Host and Origin must name the address the server listens on; --allow-origin admits other web pages.',
   },
   PAGE_NOT_FOUND: {
     status: 404,
@@ -54,23 +58,23 @@ export const ERRORS = {
   },
   METHOD_NOT_ALLOWED: {
     status: 405,
-    title: 'The path does not take this method',
-    hint: 'The header Allow lists those it takes.',
+    title: 'This path does not support the method',
+    hint: 'The Allow header lists the supported methods.',
   },
   REQUEST_TIMEOUT: {
     status: 408,
     title: 'The request took too long to arrive',
-    hint: 'Send it again, without pauses.',
+    hint: 'Send the whole request without pauses.',
   },
   PAGE_EXISTS: {
     status: 409,
-    title: 'A page of this name with another definition exists',
-    hint: 'Delete it first, or choose another name.',
+    title: 'A page with this name and another definition exists',
+    hint: 'Delete that page first, or choose another name.',
   },
   PAGE_IN_USE: {
     status: 409,
-    title: 'Others derive from it or call it',
-    hint: 'Delete those first; a page with all that derives from it goes with ?cascade=true.',
+    title: 'Other pages or functions depend on it',
+    hint: 'Delete them first; ?cascade=true deletes a page and every page that derives from it.',
   },
   PAGE_READ_ONLY: {
     status: 409,
@@ -79,18 +83,18 @@ export const ERRORS = {
   },
   GRAPH_CYCLE: {
     status: 409,
-    title: 'The definition would close a cycle',
-    hint: 'The detail names the path.',
+    title: 'The definition would create a cycle',
+    hint: 'The detail names the pages on the cycle.',
   },
   EPOCH_COMPACTED: {
     status: 410,
-    title: 'This epoch is no longer kept',
+    title: 'This epoch is no longer available',
     hint: 'minEpoch is the oldest epoch that can be read.',
   },
   PRECONDITION_FAILED: {
     status: 412,
-    title: 'The page has another version than expected',
-    hint: 'Read the page again and repeat the write with its version.',
+    title: 'The page has changed since the expected version',
+    hint: 'Read the page again, and repeat the write with the version it has now.',
   },
   PAYLOAD_TOO_LARGE: {
     status: 413,
@@ -100,53 +104,53 @@ export const ERRORS = {
   RANGE_NOT_SATISFIABLE: {
     status: 416,
     title: 'The range lies outside the page',
-    hint: 'GET /v1/pages/{name} shows its shape and bytes.',
+    hint: 'GET /v1/pages/{name} shows the shape and the size in bytes.',
   },
   UNSUPPORTED_LOCATION: {
     status: 422,
-    title: 'Pages cannot be placed there on this machine',
-    hint: 'Use "auto" or "cpu"; /v1/status shows the backend.',
+    title: 'This machine cannot place pages there',
+    hint: 'Use "auto" or "cpu"; GET /v1/status shows the backend.',
   },
   SHAPE_MISMATCH: {
     status: 422,
-    title: 'Shapes or dtypes do not go together',
-    hint: 'The detail names the axes; docs/guide/OPS.md gives each op its shape rule.',
+    title: 'Shapes or dtypes are incompatible',
+    hint: 'The detail names the axes; docs/guide/OPS.md has the shape rule of each op.',
   },
   HEADERS_TOO_LARGE: {
     status: 431,
     title: 'The request line and headers are larger than the limit',
-    hint: 'Ask for fewer pages at a time; what is long belongs in a body.',
+    hint: 'Request fewer pages at a time, or use a request with a body.',
   },
   INTERNAL: {
     status: 500,
-    title: 'Something went wrong inside the server',
-    hint: 'The log of the server has the details; please report it.',
+    title: 'The server failed unexpectedly',
+    hint: "The server's log has the details; please report it.",
   },
   OVERLOADED: {
     status: 503,
-    title: 'The server has more work than it can take',
-    hint: 'Retry after the number of seconds in Retry-After.',
+    title: 'The server is overloaded',
+    hint: 'Retry after the number of seconds that Retry-After gives.',
   },
   BUS_FAILED: {
     status: 503,
     title: 'The bus has stopped',
-    hint: 'GET /readyz says why; restart the server to recover from its log.',
+    hint: 'GET /readyz says why; restart the server to recover from the log.',
   },
   OUT_OF_MEMORY: {
     status: 507,
-    title: 'The memory quota for pages is used up',
-    hint: 'Delete pages or raise the quota (MMSB_MEMORY_LIMIT).',
+    title: 'The memory limit for pages is reached',
+    hint: 'Delete pages, or raise the limit (--memory-limit, MMSB_MEMORY_LIMIT).',
   },
   LOG_FULL: {
     status: 507,
-    title: 'There is no room left for the log',
-    hint: 'Free space on the volume of the data directory; nothing was applied.',
+    title: 'The disk has no room for the log',
+    hint: 'Free space on the volume of the data folder; nothing was applied.',
   },
 } as const satisfies Record<string, ErrorEntry>
 
 export type ErrorCode = keyof typeof ERRORS
 
-/** An error from the table. `detail` says what was wrong in this case; `extra` goes into the problem document. */
+/** An error of the table. Its message is the problem's `detail`; the fields of `extra` go into the problem document. */
 export class MmsbError extends Error {
   readonly code: ErrorCode
   readonly extra: Readonly<Record<string, unknown>> | undefined
@@ -158,12 +162,12 @@ export class MmsbError extends Error {
     this.extra = extra
   }
 
-  /** HTTP status of this error. */
+  /** HTTP status. */
   get status(): number {
     return ERRORS[this.code].status
   }
 
-  /** What the user can do about it. */
+  /** What the user can do about the error. */
   get hint(): string {
     return ERRORS[this.code].hint
   }

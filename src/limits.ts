@@ -1,6 +1,7 @@
 /**
- * Every limit and format constant that matters, named once. Units last. Changing a FORMAT constant changes files on
- * disk; docs/internals/FORMAT.md describes them. This file knows nothing of the rest of the code.
+ * Every limit and format constant, named once, with its unit last in the name. Constants of frames, records, segments,
+ * checkpoints and digests are part of file formats: docs/internals/FORMAT.md describes them, and changing one breaks existing
+ * files. This file imports nothing of the server.
  */
 
 /** Pages. */
@@ -9,7 +10,7 @@ export const PAGE_MAX_ELEMENTS = 0xffff_ffff
 /** Largest page, in bytes. */
 export const PAGE_MAX_BYTES = 8 * 1024 ** 3
 export const PAGE_ID_MAX = 0xffff_fffe
-/** Default quota for the bytes of all pages; MMSB_MEMORY_LIMIT changes it. */
+/** Default limit for the bytes of all pages together (MMSB_MEMORY_LIMIT). */
 export const MEMORY_QUOTA_DEFAULT_BYTES = 8 * 1024 ** 3
 
 /** Native worker threads. */
@@ -21,111 +22,111 @@ export const DEFINITION_MAX_BYTES = 1024 ** 2
 export const EXPRESSION_MAX_LENGTH = 64 * 1024
 export const EXPRESSION_MAX_DEPTH = 256
 export const IR_MAX_INSTRUCTIONS = 4096
-/** Tokens of functions that one expression may put in place of their calls. */
+/** Tokens that inlining user functions may add to one expression. */
 export const EXPRESSION_MAX_INLINED_TOKENS = 262_144
 export const FUNCTION_MAX_PARAMETERS = 64
 export const FUNCTIONS_MAX = 65_536
 export const IR_MAX_INPUTS = 64
 
-/** Elements of a rolling window: a halo of as many is kept in memory while a block is computed. */
+/** Elements of a rolling window. As many elements before a block are held in memory while it is computed. */
 export const WINDOW_MAX_SIZE = 1024 ** 2
 
-/** Commit queue: beyond these, a submit is refused with OVERLOADED. */
+/** Commit queue: beyond these limits a submission is refused with OVERLOADED. */
 export const QUEUE_MAX_TRANSACTIONS = 65_536
 export const QUEUE_MAX_BYTES = 256 * 1024 ** 2
-/** At most this many transactions and bytes share one epoch. */
+/** Transactions and bytes that share one epoch at most. */
 export const BATCH_MAX_TRANSACTIONS = 4096
 export const BATCH_MAX_BYTES = 32 * 1024 ** 2
-/** Plain frames of one sender that are queued and answered together: no more than these, and none longer than so many bytes. */
+/** Plain frames of one sender that are queued and answered together: how many, and how long each may be. */
 export const RUN_MAX_FRAMES = 1024
 export const RUN_FRAME_MAX_BYTES = 64 * 1024
-/** With so much queued for the log an epoch starts at once, and does not wait for what else comes in this turn. */
+/** With this much queued, an epoch starts at once instead of at the end of the event loop's turn. */
 export const START_AT_BYTES = 8 * 1024 ** 2
-/** An epoch may wait for writers who were just answered: this part of a usual append, and no longer than so many milliseconds. */
+/** An epoch waits for writers that were just answered: this share of a typical append, up to a maximum in ms. */
 export const PACE_WAIT_OF_APPEND = 0.75
 export const PACE_WAIT_MAX_MS = 2
-/** Where they did not come, so many epochs at most pass before it is tried again. */
+/** When they sent nothing, waiting is tried again after at most this many epochs. */
 export const PACE_PAUSE_MAX_EPOCHS = 256
-/** A plan expected to run longer than this leaves the event loop. */
+/** A plan expected to run longer than this runs off the event loop. */
 export const PLAN_ASYNC_THRESHOLD_NS = 200_000
-/** Idempotency keys remembered, oldest forgotten first. */
+/** Idempotency keys that are remembered; the oldest are forgotten first. */
 export const IDEMPOTENCY_KEYS_MAX = 100_000
 
-/** Changed ranges reported per page and epoch; more are merged by closing the narrowest gaps. */
+/** Changed ranges reported per page and epoch; beyond, ranges with the narrowest gaps are merged. */
 export const CHANGED_RANGES_MAX = 256
 
 /** Log: see docs/internals/FORMAT.md. */
 export const SEGMENT_BYTES = 64 * 1024 ** 2
-/** Smaller ones are not worth their header; the least has one, and room for as much again. */
+/** Smallest segment on the command line, and smallest that works at all: a header and as much again. */
 export const SEGMENT_BYTES_MIN = 64 * 1024
 export const SEGMENT_BYTES_LEAST = 8 * 1024
 export const SEGMENT_HEADER_BYTES = 4096
 export const RECORD_HEADER_BYTES = 64
 export const RECORD_ALIGN_BYTES = 8
 export const SEGMENT_FORMAT_VERSION = 1
-/** A length above this in a record header is not believed. */
+/** A record header with a larger length is taken for damage. */
 export const RECORD_MAX_BYTES = 512 * 1024 ** 2
-/** Up to this size a record is gathered in one buffer and written by one call; above, its parts are written in place. */
+/** Up to this size a record is copied into one buffer and written by one call; above, its parts are written one by one. */
 export const RECORD_GATHER_MAX_BYTES = 64 * 1024
 export const LOG_READ_BYTES = 1024 ** 2
-/** fsync=interval: at most this long between two syncs of a log that changed. */
+/** fsync=interval: time between two syncs while the log changes. */
 export const LOG_SYNC_INTERVAL_MS = 1_000
-/** Zeros are written ahead of small appends in pieces of this size, begun when less than half a piece is left. */
+/** Zeros are written ahead of small appends in pieces of this size; the next begins when half a piece is left. */
 export const LOG_ZERO_PIECE_BYTES = 1024 ** 2
-/** The first piece begins this far ahead, so that appends need not wait for it. */
+/** The first piece begins this far ahead, so that appends do not wait for it. */
 export const LOG_ZERO_MARGIN_BYTES = 64 * 1024
 
-/** Log index: one row per block of the log; rows are written to the catalogue this many at a time. */
+/** Log index: one row per block of the log; rows are written to the catalog in batches. */
 export const INDEX_BLOCK_BYTES = 256 * 1024
 export const INDEX_BATCH_ROWS = 64
-/** A block that touches more pages than this lists none: it may touch any. */
+/** A block that touches more pages than this lists none, which means: any page. */
 export const INDEX_BLOCK_PAGES_MAX = 4096
 
 /** Checkpoints. */
 export const CHECKPOINT_CHUNK_BYTES = 64 * 1024
-/** Chunks lie together in rows of up to this size. */
+/** Chunks are stored together in packs (rows) of up to this size. */
 export const CHECKPOINT_PACK_BYTES = 1024 ** 2
 export const CHECKPOINT_PACK_CHUNKS_MAX = 16_384
-/** After this much the disk is told to begin, while more is being written. */
+/** A sync is started after this many bytes, while writing goes on. */
 export const CHECKPOINT_SYNC_BYTES = 32 * 1024 ** 2
-/** Pieces handed to the checkpoint's thread and not yet taken up by it. */
+/** Pieces sent to the checkpoint thread that it has not processed yet. */
 export const CHECKPOINT_PIECES_IN_FLIGHT = 4
 export const CHECKPOINT_PIECE_PAGES_MAX = 1024
-/** A file of which less than this share is still used is not referred to any longer: what is used is copied. */
+/** When less than this share of an older file is still in use, the used chunks are copied and the file is dropped. */
 export const CHECKPOINT_THIN_SHARE = 0.25
-/** Older files that one checkpoint may refer to. */
+/** Older files that one checkpoint may reference. */
 export const CHECKPOINT_FILES_MAX = 16
-/** Checkpoints kept at most; the older they are, the farther apart. */
+/** Checkpoints kept at most; older ones are kept farther apart. */
 export const CHECKPOINTS_KEPT = 32
-/** Old bytes kept for a checkpoint while commits run; beyond, commits wait until the state has been read. */
+/** Overwritten bytes kept for a running checkpoint; beyond, commits wait until the checkpoint has read the state. */
 export const CHECKPOINT_SAVED_MAX_BYTES = 256 * 1024 ** 2
-/** A checkpoint is made by itself after this many epochs, or this many bytes of log, since the last. */
+/** An automatic checkpoint is made this many epochs, or bytes of log, after the last one. */
 export const CHECKPOINT_EVERY_EPOCHS = 100_000
 export const CHECKPOINT_EVERY_BYTES = 256 * 1024 ** 2
-/** How often it is looked whether something has become too old to be kept. */
+/** Interval between checks for expired history. */
 export const RETENTION_INTERVAL_MS = 60_000
 
-/** Replay: how far, and by how much memory of old bytes, a rebuilt state can step back without being rebuilt again. */
+/** Replay: how many epochs, and bytes of undo data, a rebuilt state can step back without another rebuild. */
 export const REPLAY_UNDO_EPOCHS = 4_096
 export const REPLAY_UNDO_BYTES = 128 * 1024 ** 2
-/** A replay this far ahead looks for a checkpoint on the way before it takes the records. */
+/** A replay that must advance farther than this looks for a checkpoint on the way first. */
 export const REPLAY_JUMP_EPOCHS = 10_000
-/** Records between two looks at whether somebody still wants the answer. */
+/** Records between two checks for a cancelled request. */
 export const REPLAY_CANCEL_EPOCHS = 64
-/** One request looks at no more epochs, and answers with no more bytes of frames, than this; then it says where to go on. */
+/** One history request reads at most this many epochs and returns at most this many bytes of frames, then a cursor. */
 export const HISTORY_SCAN_EPOCHS = 100_000
 export const HISTORY_ANSWER_BYTES = 16 * 1024 ** 2
 export const HISTORY_LIMIT_DEFAULT = 100
 export const HISTORY_LIMIT_MAX = 1_000
-/** Past changes: one answer has about so many bytes of values and ranges, and has looked at so many epochs. */
+/** Past changes: approximate bytes of values and ranges in one answer, and epochs that it covers. */
 export const PAST_ANSWER_BYTES = 1024 ** 2
 export const PAST_ANSWER_EPOCHS = 4_096
-/** The thread that replays past changes ends, and with it its state, when nobody has asked for so long. */
+/** The thread that replays past changes ends, and frees its state, after this long without a request. */
 export const PAST_IDLE_MS = 20_000
-/** Requests about the past that wait for their turn; beyond, OVERLOADED. */
+/** Requests about the past that may be queued; beyond, OVERLOADED. */
 export const REPLAY_QUEUE_MAX = 256
 
-/** Digest: bytes of a page hashed together. */
+/** Digest: bytes of a page that are hashed as one chunk. */
 export const DIGEST_CHUNK_BYTES = 4096
 
 /** HTTP and stream. */
@@ -134,58 +135,57 @@ export const HTTP_DEFAULT_PORT = 7411
 export const PAGES_AT_ONCE_MAX = 65_536
 /** Request line and headers. */
 export const HTTP_HEADERS_MAX_BYTES = 16 * 1024
-/** How long a client whose request could not be read may go on sending, so that it reads the answer. */
+/** How long a client whose request is malformed may keep sending, so that it can read the answer. */
 export const HTTP_ERROR_LINGER_MS = 1_000
-/** Path parameters above this are not even looked at. */
+/** Longer path parameters are refused by the router. */
 export const HTTP_PARAM_MAX_LENGTH = 1_024
-/** Binary messages up to this size are taken together with those that come with them. */
+/** Binary messages up to this size are processed together with others that arrive at the same time. */
 export const STREAM_SMALL_MESSAGE_MAX_BYTES = 64 * 1024
 export const STREAM_QUEUE_MAX_BYTES = 16 * 1024 ** 2
 export const STREAM_SUBSCRIPTIONS_MAX = 1_000
 export const STREAM_PATTERNS_MAX = 256
-/** Pages a subscription may have windows on, and rows that lie apart in their page of one window. */
+/** Windows of one subscription, and separate runs of elements that one window may consist of. */
 export const STREAM_VIEWPORTS_MAX = 256
 export const STREAM_VIEWPORT_RUNS_MAX = 65_536
-/** A change that only windows are open on is kept for those who come back when its values are no more than this. */
+/** A change that only window subscriptions need is kept for resuming readers when its values are no larger than this. */
 export const STREAM_RECENT_CUT_MAX_BYTES = 64 * 1024
 export const STREAM_ID_MAX_LENGTH = 200
 export const STREAM_RATE_MAX_HZ = 1_000
 export const STREAM_CONNECTIONS_MAX = 10_000
-/** Bytes of pages a snapshot, and bytes of values a change message, may carry. */
+/** Bytes of pages in one snapshot, and bytes of values in one change message. */
 export const STREAM_SNAPSHOT_MAX_BYTES = 64 * 1024 ** 2
 export const STREAM_CHANGE_MAX_BYTES = 64 * 1024 ** 2
-/** Epochs kept in memory for readers who come back: no more than these, nor than so many bytes of them. */
+/** Epochs, and bytes of them, kept in memory for resuming readers. */
 export const STREAM_RECENT_EPOCHS = 16_384
 export const STREAM_RECENT_MAX_BYTES = 32 * 1024 ** 2
-/** What nobody subscribes to any more is followed for so long, in case somebody comes back; at most so many kinds of it. */
+/** How long a view without subscribers is kept in case one resumes, and how many such views are kept. */
 export const STREAM_LINGER_MS = 30_000
 export const STREAM_LINGERING_MAX = 256
-/** A reader who catches up gets more while less than this is queued for him, and for so long at a time. */
+/** A reader that catches up is sent more while less than this is queued for it, in slices of this many ms. */
 export const STREAM_CATCH_UP_QUEUE_BYTES = 256 * 1024
 export const STREAM_CATCH_UP_SLICE_MS = 2
-/** Pieces of the replayed past that are shared by those who ask for the same. */
+/** Replayed pieces of the past that are kept to be shared by readers of the same view. */
 export const PAST_SHARED_PIECES_MAX = 32
 /** Named durable subscriptions. */
 export const DURABLE_READERS_MAX = 1_000
-/** Default: how long after it was last heard of, and how many bytes of log behind, a durable reader holds the past back. */
+/** Default time since the last sign of a durable reader, and bytes of log behind it, for which history is kept. */
 export const DURABLE_HOLD_MS = 7 * 24 * 3_600_000
 export const DURABLE_HOLD_BYTES = 4 * 1024 ** 3
-/** That a durable reader was heard of is noted at most so often. */
+/** Minimum time between two updates of the stored time at which a durable reader was last seen. */
 export const DURABLE_SEEN_MS = 10_000
-/** Transactions of one WebSocket that wait for their epoch before the server stops reading from it. */
+/** Uncommitted transactions, and bytes of them, of one WebSocket before the server stops reading from it. */
 export const STREAM_TRANSACTIONS_IN_FLIGHT_MAX = 4_096
-/** And bytes of them. */
 export const STREAM_BYTES_IN_FLIGHT_MAX = 16 * 1024 ** 2
-/** A WebSocket that shows no sign of life between two of these is dropped. */
+/** A WebSocket without any activity between two pings is dropped. */
 export const STREAM_PING_INTERVAL_MS = 60_000
-/** How long a stopping server waits for a WebSocket: for its transactions, then for its farewell. */
+/** How long a stopping server waits for a WebSocket's transactions, and again for its close frame. */
 export const STREAM_GOODBYE_MS = 2_000
 export const RETRY_AFTER_SECONDS = 1
-/** How long a browser may remember what it may send. */
+/** How long a browser may cache the answer to a preflight request. */
 export const CORS_MAX_AGE_SECONDS = 600
-/** JSON of more values than this goes out in pieces, so that other requests are answered in between. */
+/** JSON with more values than this is sent in pieces, so that other requests are served in between. */
 export const JSON_PIECE_ELEMENTS = 65_536
-/** How long a stopping server waits for requests that are under way: less than the 10 s after which others would kill it. */
+/** How long a stopping server waits for requests in flight: less than the 10 s after which supervisors kill a process. */
 export const STOP_GRACE_MS = 8_000
-/** And for a request, or more of one, on a connection that has none under way. */
+/** How long it waits for a request, or the rest of one, on a connection without a request in flight. */
 export const STOP_ARRIVAL_GRACE_MS = 250
