@@ -1,8 +1,10 @@
 /**
- * README's commands run and give the answers it shows: its shell blocks, in order and in one shell, against a real
- * server that is fresh; the watcher as a second process; the library's lines as a program.
+ * README's commands give the answers it shows. Its shell blocks run in order, in one shell, against a fresh server; the
+ * watcher runs as a second process; the server is killed and started again where README does it. The library's program and,
+ * after the tour, the first program of CLIENT.md run too.
  *
- * Only the port differs from what a reader types. An answer introduced as "shortened" shows some fields; others show all.
+ * Only the port and the data folder differ from what a reader types. An answer introduced as "shortened" shows some fields,
+ * the others show all; the watcher's lines are compared as text.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
@@ -15,6 +17,7 @@ import { runProgram } from './program.js'
 
 const blocks = blocksOf(readDocument('README.md'))
 const PORT = '7411'
+const HOLDER = 'data/holder.txt'
 const WATCH = 'examples/watch.ts'
 const WAIT_MS = 10_000
 
@@ -42,36 +45,36 @@ class Shell {
 
 interface Watcher {
   readonly child: ChildProcess
-  readonly messages: { type: string; epoch?: number }[]
+  readonly lines: string[]
 }
 
-async function startWatcher(command: string, server: Server): Promise<Watcher> {
+function startWatcher(command: string, server: Server): Watcher {
   const child = spawn('bash', ['-c', `exec ${command.trim()} --url ${server.url}`], {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'inherit'],
   })
-  const messages: Watcher['messages'] = []
-  await new Promise<void>((resolve, reject) => {
-    child.on('exit', () => reject(new Error('the watcher has ended')))
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      messages.push(JSON.parse(line))
-      if (messages.length === 1) resolve()
-    })
+  const lines: string[] = []
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    lines.push(line)
   })
-  return { child, messages }
+  return { child, lines }
 }
 
-async function changeOf(watcher: Watcher, epoch: number): Promise<unknown> {
+/** The next line that is no progress report, which comes only when nothing happens for seconds. */
+async function nextLine({ lines }: Watcher): Promise<string | undefined> {
   const deadline = Date.now() + WAIT_MS
-  for (;;) {
-    const found = watcher.messages.find((message) => message.type === 'change' && message.epoch === epoch)
-    if (found !== undefined || Date.now() > deadline) return found
-    await new Promise((resolve) => setTimeout(resolve, 10))
+  while (Date.now() < deadline) {
+    const line = lines.shift()
+    if (line !== undefined && !line.startsWith('{"type":"progress"')) return line
+    if (line === undefined) await new Promise((resolve) => setTimeout(resolve, 10))
   }
+  return undefined
 }
 
-t.test("the tour's commands give the answers shown", { timeout: 60_000 }, async (t) => {
-  const server = await startServer({ dataDir: t.testdir() })
+t.test("the tour's commands give the answers shown", { timeout: 110_000 }, async (t) => {
+  const dir = t.testdir({ data: {} })
+  const dataDir = join(dir, 'data')
+  let server = await startServer({ dataDir })
   const port = new URL(server.url).port
   const shell = new Shell()
   let watcher: Watcher | undefined
@@ -85,34 +88,52 @@ t.test("the tour's commands give the answers shown", { timeout: 60_000 }, async 
   const run: Readonly<Record<string, (block: Block) => Promise<void>>> = {
     async sh({ text }) {
       if (text.includes(WATCH)) {
-        watcher = await startWatcher(text, server)
-        t.equal(watcher.messages[0]!.type, 'subscribed')
+        watcher = startWatcher(text, server)
         return
       }
-      const answer = await shell.run(text.replaceAll(PORT, port))
+      const isKill = text.startsWith('kill -9 ')
+      const command = text.replaceAll(PORT, port).replaceAll(HOLDER, `${dataDir}/holder.txt`)
+      const answer = await shell.run(isKill ? command.replace('kill -9 ', 'echo ') : command)
       t.equal(answer.code, 0, text)
       output = answer.output
+      if (!isKill) return
+      t.equal(output, String(server.pid), 'the process to kill is the server')
+      watcher?.child.kill()
+      await server.kill()
+      server = await startServer({ dataDir, args: ['--port', port] })
     },
     async text({ text }) {
       t.equal(output, text.trim())
     },
+    async watcher({ text }) {
+      t.equal(await nextLine(watcher!), text.trim())
+    },
     async json({ text, before }) {
       const shown = JSON.parse(text)
-      if (shown.type === 'change') t.same(await changeOf(watcher!, shown.epoch), shown)
-      else if (before.includes('shortened')) t.match(JSON.parse(output), shown)
+      if (before.includes('shortened')) t.match(JSON.parse(output), shown)
       else t.same(JSON.parse(output), shown)
     },
   }
   const tour = blocks.filter(({ language }) => language in run)
-  t.ok(tour.length >= 10, 'there is a tour')
+  t.ok(tour.length >= 15, 'there is a tour')
   for (const block of tour) await run[block.language]!(block)
+
+  const [program, shown] = blocksOf(readDocument('docs/guide/CLIENT.md'))
+  const file = join(dir, 'program.mts')
+  writeFileSync(file, program!.text.replaceAll(`127.0.0.1:${PORT}`, `127.0.0.1:${port}`))
+  t.same(
+    await runProgram(file),
+    { code: 0, output: shown!.text },
+    'the first program of CLIENT.md runs after it',
+  )
 })
 
-t.test('the library lines run as they stand', { timeout: 60_000 }, async (t) => {
+t.test('the library program runs as it stands', { timeout: 60_000 }, async (t) => {
   const program = blocks.find(({ language }) => language === 'ts')!
   const dir = t.testdir()
   writeFileSync(join(dir, 'program.mts'), program.text)
   const { code, output } = await runProgram(join(dir, 'program.mts'))
   t.equal(code, 0)
-  t.equal(output.replace(/\s+/g, ' ').trim(), '3 Float32Array(5) [ 0, 84, 0, 0, 0 ]')
+  t.equal(output.trim(), '3 Float32Array(5) [ 0, 84, 0, 0, 0 ]')
+  t.ok(readDocument('README.md').includes(`\`${output.trim()}\``), 'README shows what it prints')
 })
