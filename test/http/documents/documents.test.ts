@@ -65,9 +65,9 @@ t.test('docs/guide/STREAM.md: its example is taken, its limits are those of the 
   t.same(snapshot.pages!.map!.shape, [256, 256])
   const mib = (bytes: number) => `${bytes / 1024 ** 2} MiB`
   for (const said of [
-    `${STREAM_TRANSACTIONS_IN_FLIGHT_MAX.toLocaleString('en')} transactions or ${mib(STREAM_BYTES_IN_FLIGHT_MAX)} in flight`,
-    `does not read its answers (${mib(STREAM_QUEUE_MAX_BYTES)})`,
-    `when ${mib(STREAM_QUEUE_MAX_BYTES)} wait for him`,
+    `${STREAM_TRANSACTIONS_IN_FLIGHT_MAX.toLocaleString('en')} transactions or ${mib(STREAM_BYTES_IN_FLIGHT_MAX)} of a writer are not committed`,
+    `${mib(STREAM_QUEUE_MAX_BYTES)} of answers wait for a client`,
+    `when ${mib(STREAM_QUEUE_MAX_BYTES)} are queued for it`,
     `a connection with ${STREAM_SUBSCRIPTIONS_MAX.toLocaleString('en')} subscriptions`,
     `larger than ${mib(STREAM_MESSAGE_MAX_BYTES)} |`,
   ])

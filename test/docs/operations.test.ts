@@ -1,0 +1,51 @@
+/** OPERATIONS.md lists the flags and commands of the command line; CHANGELOG.md lists the versions of formats. */
+import { execFileSync } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import t from 'tap'
+import { OPS } from '../../src/kernels/op-catalogue.js'
+import { CATALOG_SCHEMA_VERSION } from '../../src/store/catalog/catalog-db.js'
+import { ROOT, readDocument, tableRowsOf } from './markdown.js'
+
+const OPERATIONS = readDocument('docs/guide/OPERATIONS.md')
+const help = (...args: string[]): string =>
+  execFileSync(process.execPath, [`${ROOT}/bin/mmsb.js`, ...args, '--help'], { encoding: 'utf8' })
+
+t.test('the table of flags is the help of `mmsb serve`', async (t) => {
+  const shown = [...help('serve').matchAll(/^ {2}(--\S+(?: [A-Z]+)?) {2,}(.+)$/gm)].map(([, flag, text]) => {
+    const [, meaning, otherwise = '', twin = ''] =
+      /^(.*?)(?: \(default ([^)]*)\))?(?: \[(\w+)\])?$/.exec(text!) ?? []
+    return [`\`${flag}\``, twin && `\`${twin}\``, otherwise, meaning]
+  })
+  t.ok(shown.length > 10)
+  t.same(
+    tableRowsOf(OPERATIONS).filter(([flag]) => flag!.startsWith('`--')),
+    shown.filter(([flag]) => flag !== '`--help`'),
+  )
+})
+
+t.test('every command is described', async (t) => {
+  const commands = [...help().matchAll(/^ {2}([a-z]+) {2,}/gm)].map(([, name]) => name!)
+  t.ok(commands.length > 5)
+  for (const name of commands) t.match(OPERATIONS, new RegExp(`\\bmmsb(\\.js)? ${name}\\b`), name)
+})
+
+t.test('CHANGELOG.md has the versions that the code has', async (t) => {
+  const rows = new Map(tableRowsOf(readDocument('CHANGELOG.md')).map(([what, version]) => [what, version]))
+  const abi = /MMSB_ABI_VERSION (\d+)/.exec(readFileSync(`${ROOT}/src/kernels/native/abi.h`, 'utf8'))
+  t.equal(rows.get('C ABI of the native library'), abi?.[1])
+  const names = readdirSync(`${ROOT}/src`, { recursive: true, encoding: 'utf8' }).filter((name) =>
+    name.endsWith('.ts'),
+  )
+  const code = names.map((name) => readFileSync(`${ROOT}/src/${name}`, 'utf8')).join('\n')
+  for (const [what, constant] of [
+    ['frame', 'FRAME_VERSION'],
+    ['expression IR', 'IR_VERSION'],
+    ['log segment', 'SEGMENT_FORMAT_VERSION'],
+    ['checkpoint', 'CHECKPOINT_SCHEMA_VERSION'],
+  ] as const) {
+    const version = new RegExp(`\\b${constant} = (\\d+)`).exec(code)?.[1]
+    t.equal(rows.get(what)?.split(';')[0], version, what)
+  }
+  t.equal(rows.get('catalog (schema)'), String(CATALOG_SCHEMA_VERSION))
+  t.same(new Set([...OPS.values()].map(({ version }) => version)), new Set([1]), 'as "every op: 1" says')
+})
