@@ -4,7 +4,6 @@
  * files. This file imports nothing of the server.
  */
 
-/** Pages. */
 /** A page has fewer than 2^32 elements. */
 export const PAGE_MAX_ELEMENTS = 0xffff_ffff
 /** Largest page, in bytes. */
