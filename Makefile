@@ -47,11 +47,13 @@ demo-flights: build ## 220,000 real flights, counted and ranked live
 bench: build ## measure, beside baselines, in one run
 	npx tsx bench/main.ts $(BENCH_ARGS)
 
-lint: node_modules/.installed ## types, style and format
+lint: node_modules/.installed ## types, style, format and the rules of the house
 	npx tsc -p tsconfig.check.json
 	npx biome check
+	$(TAP) test/house
 
-format: node_modules/.installed ## let Biome rewrite what it can
+format: node_modules/.installed ## rewrite what can be: format, imports, wide comments
+	npx tsx scripts/wrap-comments.ts
 	npx biome check --write
 
 gpu-bundle: build ## .gpu/: an offline bundle for a CUDA machine without Node (see docs/internals/TESTING.md)
