@@ -1,9 +1,10 @@
 /**
- * The inputs of a definition: pages, and what pages held in the epoch before (their past).
+ * The inputs of a definition: pages, and pages as they were in the epoch before (their past).
  *
- * Invariants: an input that an expression names plainly and in prev(...) is two inputs of the native step, `x` and
- * `prev(x)`; one that it names in prev(...) only is not read as it is now, so it closes no cycle. What a page that reads its
- * own past is like follows from its other inputs or is given. Knows nothing of epochs or of how pasts are kept.
+ * Invariants: an input that an expression uses both plainly and in prev(...) becomes two inputs of the native step, `x`
+ * and `prev(x)`. An input used only in prev(...) is read only as it was, so it closes no cycle. A page that reads its own
+ * past takes its shape and dtype from its other inputs or from its definition. This file does not know epochs or how
+ * pasts are stored.
  */
 import { MmsbError } from '../errors.js'
 import { broadcastShapes } from '../state/shape.js'
@@ -13,7 +14,7 @@ import { type FunctionLookup, inputOfPast, pastName } from './expression/names.j
 import { pastOfPast, usesOfInputs } from './expression/user-functions.js'
 import { type Fields, invalidRequest, type Op, type OpInput, type OpPlan } from './ops/op.js'
 
-/** What the compiler asks about an input page. */
+/** What the compiler needs to know of an input page. */
 export interface InputPage {
   readonly id: number
   readonly dtype: Dtype
@@ -27,15 +28,15 @@ export interface PastPage extends InputPage {
 }
 
 export interface CompileOptions {
-  /** Asks for a cast of the result. */
+  /** The result is cast to this dtype. */
   readonly dtype?: Dtype | undefined
-  /** What the result's shape must be. */
+  /** The shape that the result must have. */
   readonly shape?: readonly number[] | undefined
-  /** Finds functions that users defined. */
+  /** Finds users' functions. */
   readonly functions?: FunctionLookup
-  /** Finds the past of a page by name and throws when there is none. Absent: pasts cannot be inputs. */
+  /** Finds the past of a page by name; throws if there is none. Without it pasts cannot be inputs. */
   readonly pastOf?: (pageName: string) => PastPage
-  /** The name and ids of the page that is being defined, which may read its own past. */
+  /** Name and ids of the page being defined, which may read its own past. */
   readonly self?: { readonly name: string; readonly page: number; readonly past: number }
 }
 
@@ -44,19 +45,19 @@ export interface RoleInput {
   readonly role: string
   /** Name of the page. */
   readonly page: string
-  /** The page's past is meant. */
+  /** The input is the page's past. */
   readonly isPast: boolean
 }
 
-/** The input with the page found: `id` is what the native step reads. */
+/** An input whose page was found; the native step reads page `id`. */
 export interface FoundInput extends OpInput {
   readonly page: string
   readonly id: number
-  /** The page, where the input is its past. */
+  /** The page, if the input is its past. */
   readonly prev: number | undefined
 }
 
-/** The inputs of an expression's native step: those it names plainly, then `prev(...)` of those it names so. */
+/** The inputs of an expression's native step: first those it uses plainly, then the pasts that it uses in prev(...). */
 export function splitUses(roles: readonly RoleInput[], fields: Fields): RoleInput[] {
   if (typeof fields.expr !== 'string') return [...roles]
   const names = roles.map(({ role }) => role)
@@ -69,7 +70,7 @@ export function splitUses(roles: readonly RoleInput[], fields: Fields): RoleInpu
   return [...now, ...before.map(({ role, page }) => ({ role: pastName(role), page, isPast: true }))]
 }
 
-/** The inputs as users see them, the reverse of splitUses. */
+/** The inputs as users wrote them: the reverse of splitUses. */
 export function shownInputs(
   inputs: readonly { role: string; page: string; prev?: number | undefined }[],
 ): Derivation['inputs'] {
@@ -107,7 +108,7 @@ export function compileInputs(
   if (ownShape === undefined || (dtype === undefined && (op.name !== 'map' || rest.length === 0))) {
     const missing = [dtype === undefined ? 'dtype' : '', ownShape === undefined ? 'shape' : '']
     throw invalidRequest(
-      `"${self.name}" reads its own past and nothing else says what it is: give ${missing.filter((word) => word !== '').join(' and ')} beside derive`,
+      `"${self.name}" reads its own past, and no other input gives its dtype and shape: give ${missing.filter((word) => word !== '').join(' and ')} beside derive`,
     )
   }
   const own = { id: self.past, page: self.page, name: self.name, shape: ownShape }
@@ -146,10 +147,10 @@ function findInput(
   return { role, page, id: past.id, dtype: past.dtype, shape: past.shape, name, prev: past.page }
 }
 
-/** Rounds after which a dtype that follows from itself must have settled. */
+/** A page that reads its own past must find its dtype within this many rounds. */
 const DTYPE_ROUNDS = 4
 
-/** The first dtype that an expression gives when its own past has it, beginning with that of the first other input. */
+/** Compiles with guessed dtypes of the page's own past, from `first` on, until the result has the guessed dtype. */
 function settleDtype<T extends { plan: OpPlan }>(first: Dtype, compile: (guess: Dtype) => T): T {
   let guess = first
   for (let round = 0; round < DTYPE_ROUNDS; round++) {

@@ -1,9 +1,9 @@
 /**
- * The op catalogue: which ops there are, how a definition becomes a native step, and how it is logged.
+ * The op catalogue: the list of all ops, how a definition is compiled to a native step, and how it is logged.
  *
- * Invariants: codes and versions are those of build/libmmsb.so (a test compares), names those of docs/guide/OPS.md (another
- * one). A definition from a log or a client (decodeDefinition, checkDefinition) passes the same rules as a new one
- * before it can reach native code. Pages are known by name or id only; reading them is the caller's.
+ * Invariants: codes and versions equal those of build/libmmsb.so, and the table in docs/guide/OPS.md lists the same ops
+ * (tests compare both). A definition from a log or a client (decodeDefinition, checkDefinition) is held to the same rules
+ * as a new one before it reaches native code. The catalogue knows pages by name and id only; the caller reads them.
  */
 import { isDeepStrictEqual } from 'node:util'
 import { MmsbError } from '../errors.js'
@@ -23,32 +23,32 @@ import {
   shownInputs,
   splitUses,
 } from './inputs.js'
-import { convOp, distanceOp } from './ops/conv.js'
-import { castOp, copyOp } from './ops/copy.js'
-import { bincountOp, gatherOp, histogramOp, scatterOp } from './ops/indexed.js'
-import { scanOp, sortOp, windowOp } from './ops/lanes.js'
-import { mapOp } from './ops/map.js'
-import { matmulOp } from './ops/matmul.js'
-import { concatOp, reshapeOp, sliceOp, transposeOp } from './ops/move.js'
+import { CONV_OPS } from './ops/conv.js'
+import { COPY_OPS } from './ops/copy.js'
+import { INDEXED_OPS } from './ops/indexed.js'
+import { LANE_OPS } from './ops/lanes.js'
+import { MAP_OPS } from './ops/map.js'
+import { MATMUL_OPS } from './ops/matmul.js'
+import { MOVE_OPS } from './ops/move.js'
 import { type Fields, invalidRequest, type Op, type OpInput } from './ops/op.js'
-import { reduceOp } from './ops/reduce.js'
-import { quantileOp, topkOp } from './ops/select.js'
+import { REDUCE_OPS } from './ops/reduce.js'
+import { SELECT_OPS } from './ops/select.js'
 
-/** Every op, by name. */
+/** Every op, by name, in the order of the codes. */
 export const OPS: ReadonlyMap<string, Op> = new Map(
-  [
-    ...[copyOp, castOp, mapOp, reduceOp, matmulOp, quantileOp, topkOp, scanOp, convOp, windowOp, sortOp],
-    ...[gatherOp, scatterOp, bincountOp, histogramOp, transposeOp, reshapeOp, sliceOp, concatOp, distanceOp],
-  ].map((op) => [op.name, op]),
+  [COPY_OPS, MAP_OPS, REDUCE_OPS, MATMUL_OPS, SELECT_OPS, LANE_OPS, CONV_OPS, INDEXED_OPS, MOVE_OPS]
+    .flat()
+    .sort((a, b) => a.code - b.code)
+    .map((op) => [op.name, op]),
 )
 
 export interface CompiledInput {
   readonly role: string
   /** Name of the page. */
   readonly page: string
-  /** What the native step reads: the page, or the hidden page that keeps its past. */
+  /** The page that the native step reads: the named page, or the hidden page that keeps its past. */
   readonly id: number
-  /** Set where the input is a page's past: the page. */
+  /** The named page, if the input is its past. */
   readonly prev?: number
 }
 
@@ -67,7 +67,7 @@ export interface CompiledDerivation {
   readonly canonical: Derivation
   /** Rough time per output element on one core. */
   readonly costPerElementNs: number
-  /** The dtype asked for, where it must be known to compile the expression again: it calls functions that users define. */
+  /** The dtype asked for. Kept only for expressions that call users' functions: they are compiled again when one changes. */
   readonly asks?: Dtype
 }
 
@@ -109,7 +109,7 @@ export function compileDerivation(
   }
 }
 
-/** Whether two derivations in canonical form say the same. Members of JSON objects have no order, but where the op gives them one. */
+/** Whether two derivations in canonical form are the same. The order of inputs counts only for ops such as concat. */
 export function sameDerivation(a: Derivation, b: Derivation): boolean {
   if (!isDeepStrictEqual(a, b)) return false
   const ordersInputs = OPS.get(a.op)?.ordersInputs === true
@@ -129,7 +129,7 @@ function opOf(derive: Derivation): Op {
   return op
 }
 
-/** Names of an op's parameters, without the marks. */
+/** Names of an op's parameters, without the '?' of optional ones. */
 function parameterNames(op: Op): string[] {
   return op.parameters.map((name) => name.replace('?', ''))
 }
@@ -143,7 +143,7 @@ function parametersOf(derive: Derivation, op: Op): Fields {
       throw invalidRequest(`${op.name} has no parameter '${name.slice(0, 80)}'; its parameters: ${list}`)
     }
   }
-  // null: left out.
+  // A parameter that is null counts as left out.
   const fields = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null))
   for (const name of op.parameters) {
     if (!name.endsWith('?') && fields[name] === undefined) throw invalidRequest(`${op.name} needs ${name}`)
@@ -151,7 +151,7 @@ function parametersOf(derive: Derivation, op: Op): Fields {
   return fields
 }
 
-/** Role, page name and whether the page's past is meant, of each input, in the native order. */
+/** The inputs in the order of the native step: role, name of the page, and whether its past is meant. */
 function readRoles(derive: Derivation, op: Op): RoleInput[] {
   const { inputs } = derive
   if (typeof inputs !== 'object' || inputs === null || Array.isArray(inputs)) {
@@ -197,9 +197,9 @@ export interface LoggedDefinition {
   readonly opVersion: number
   /** In the order of the native step. */
   readonly inputs: readonly { readonly role: string; readonly id: number; readonly prev?: number }[]
-  /** The dtype asked for, where the log keeps it. */
+  /** The dtype asked for, if the log keeps it (see CompiledDerivation). */
   readonly asks: Dtype | undefined
-  /** The parameters as `derive` shows them. */
+  /** The parameters in canonical form. */
   readonly parameters: Readonly<Record<string, unknown>>
   /** The parameter block; a view. */
   readonly params: Uint8Array
@@ -235,7 +235,7 @@ const malformed = (detail: string, cause?: unknown): MmsbError =>
   new MmsbError('INVALID_REQUEST', `definition: ${detail}`, undefined, { cause })
 
 /**
- * Reads a definition from a log, a checkpoint or a client. Whether it fits its pages: checkDefinition.
+ * Reads a definition from a log, a checkpoint or a client. checkDefinition then compares it with its pages.
  * @throws MmsbError INVALID_REQUEST
  */
 export function decodeDefinition(bytes: Uint8Array): LoggedDefinition {
@@ -296,8 +296,8 @@ function pageIdOf(id: unknown, role: string): number {
 }
 
 /**
- * Checks a logged definition against its input pages and the page it belongs to: block, shape rule, and that the text
- * says what the block does. Returns the cost per output element.
+ * Checks a logged definition against its input pages and the page it defines: the block must be valid, give the page's
+ * shape and dtype, and agree with the logged text. Returns the cost per output element.
  * @throws MmsbError INVALID_REQUEST, SHAPE_MISMATCH
  */
 export function checkDefinition(
@@ -325,7 +325,7 @@ export function checkDefinition(
   return { costPerElementNs: plan.costPerElementNs }
 }
 
-/** The `derive` object that users see, with names for the ids. */
+/** The `derive` object that users see, with page names in place of ids. */
 export function derivationOf(definition: LoggedDefinition, nameOf: (id: number) => string): Derivation {
   return {
     op: definition.op,

@@ -1,7 +1,7 @@
 /**
- * The one rule by which dtypes combine (API.md, "Expression"): used by expressions and by ops of several inputs.
- * Within a kind the wider; signed with unsigned the smallest signed type that holds both; an integer with a float the
- * float's; bool gives way to anything. Associative but for u64 with a signed type, which has no common type.
+ * How dtypes combine (docs/guide/OPS.md, "Types"), in expressions and in ops of several inputs. Of one kind, the wider
+ * wins; signed and unsigned give the smallest signed dtype that holds both; an integer and a float give the float's; bool
+ * takes the dtype of anything else. Associative, except that u64 and a signed dtype have no common dtype.
  */
 import { DTYPE_INFO, DTYPES, type Dtype } from '../wire/dtype.js'
 

@@ -1,7 +1,7 @@
 /**
- * Evaluation of IR operations on constants, only where the result is bit for bit what the VM computes: integers, logic,
- * selections, comparisons, casts, and the IEEE operations that round correctly. Never exp, sin, pow...: those belong to
- * the portable maths of the native library.
+ * Evaluates IR operations on constants where JavaScript gives the same bits as the VM: integers, logic, selections,
+ * comparisons, casts, and the IEEE operations that round correctly. exp, sin, pow and the like are never folded; the
+ * native library has its own portable code for them.
  *
  * Invariants: a constant is a bigint for bool (0 or 1) and integers, a number for floats; an f32 is a number that
  * Math.fround leaves alone. f32 + - * / sqrt through doubles round twice, which is harmless: 53 >= 2 * 24 + 2 bits
@@ -34,8 +34,7 @@ export function wrapInteger(dtype: Dtype, value: bigint): bigint {
 }
 
 /**
- * The result of an operation that works in `dtype`, or undefined when it is not folded. Not for input, const, cast,
- * select.
+ * The result of an operation in `dtype`; undefined if it is not folded. Not for input, const, cast and select.
  */
 export function foldOp(op: IrOp, dtype: Dtype, args: readonly Constant[]): Constant | undefined {
   const { kind, sizeBytes } = DTYPE_INFO[dtype]
@@ -207,10 +206,10 @@ export function roundHalfEven(value: number): number {
   return rounded === 0 && (value < 0 || Object.is(value, -0)) ? -0 : rounded
 }
 
-/** A cast: integers saturate, NaN gives 0, fractions are cut off, bool is whether it is not 0. */
+/** A cast: integers saturate, NaN gives 0, fractions are cut off; bool is true for all but 0. */
 export function foldCast(value: Constant, to: Dtype): Constant {
   const info = DTYPE_INFO[to]
-  // Number(value): of a bigint, rounded to the nearest double. NaN is not 0.
+  // A bigint is rounded to the nearest double. NaN is not 0, so it is true.
   if (info.kind === 'bool') return bit(Number(value) !== 0)
   if (info.kind === 'float') {
     if (info.sizeBytes === 8) return Number(value)
@@ -226,12 +225,12 @@ function clampInteger(value: bigint, min: bigint, max: bigint): bigint {
   return value < min ? min : value > max ? max : value
 }
 
-/** The nearest f32, in one rounding: by way of a double only as far as that is exact. */
+/** The nearest f32, rounded once: goes through a double only where that is exact. */
 export function integerToF32(value: bigint): number {
   const magnitude = value < 0n ? -value : value
   const excess = magnitude.toString(2).length - 53
   if (excess <= 0) return Math.fround(Number(value))
-  // Keep 53 bits; the last one also stands for all that are cut off, which decides ties.
+  // Keep 53 bits. The last one is set if any bit cut off is, which decides ties.
   const shift = BigInt(excess)
   const sticky = (magnitude & ((1n << shift) - 1n)) === 0n ? 0n : 1n
   const rounded = Math.fround(Number((magnitude >> shift) | sticky)) * 2 ** excess

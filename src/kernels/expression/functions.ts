@@ -1,6 +1,6 @@
 /**
- * The functions of the expression language: names, numbers of arguments, and what each becomes. docs/guide/OPS.md lists the
- * same names (a test compares). Functions that users define are looked up after this table (user-functions.ts).
+ * The functions of the expression language: their names, numbers of arguments, and the typer's call for each.
+ * docs/guide/OPS.md lists the same names (a test compares). Users' functions are looked up after these.
  */
 import { DTYPES, type Dtype } from '../../wire/dtype.js'
 import { expressionError } from './lexer.js'
@@ -70,7 +70,7 @@ function clamp(typer: Meaning, args: readonly Expression[], column: number): Exp
   return typer.extremum('min', typer.extremum('max', x!, low!, column), high!, column)
 }
 
-/** Names of all functions, for the documentation's test. */
+/** Names of all functions, for the test of the documentation. */
 export const FUNCTION_NAMES: readonly string[] = [...FUNCTIONS.keys()]
 
 export function isFunction(name: string): boolean {

@@ -1,9 +1,9 @@
 /**
- * Builds IR programs: instructions go in one by one, already typed; constants are folded and common subexpressions
- * found at once, dead code is dropped at the end.
+ * Builds IR programs from typed instructions. Folds constants and reuses common subexpressions as instructions come in,
+ * and drops dead code at the end.
  *
- * Invariants: nothing is reassociated; a fold gives the bits the VM would give (fold.ts). Knows nothing of expressions
- * as text or of how types are chosen.
+ * Invariants: nothing is reassociated; a fold gives the same bits as the VM (fold.ts). The builder does not know the text
+ * of expressions or the typing rules.
  */
 import { MmsbError } from '../../errors.js'
 import { IR_MAX_INSTRUCTIONS } from '../../limits.js'
@@ -11,10 +11,10 @@ import type { Dtype } from '../../wire/dtype.js'
 import { type Constant, constantBits, foldCast, foldOp } from './fold.js'
 import { type Ir, type IrInstruction, type IrOp, valueDtype } from './ir.js'
 
-/** Before dead code is dropped; only bounds the compiler's own memory. */
+/** Bounds the compiler's memory; counts instructions before dead code is dropped. */
 const WORKING_MAX_INSTRUCTIONS = IR_MAX_INSTRUCTIONS * 16
 
-/** Operations whose operands may change places without changing a bit of the result. */
+/** Operations whose operands may be swapped without changing a bit of the result. */
 const COMMUTATIVE: ReadonlySet<IrOp> = new Set<IrOp>([
   'add',
   'mul',
@@ -41,7 +41,7 @@ export class IrBuilder {
     return valueDtype(this.#instructions[value]!)
   }
 
-  /** The value of a constant, undefined for anything else. */
+  /** The value of a constant; undefined for other values. */
   constantOf(value: number): Constant | undefined {
     return this.#constants[value]
   }
@@ -64,7 +64,7 @@ export class IrBuilder {
     return this.#add({ op: 'cast', dtype: to, args: [value], imm: 0n })
   }
 
-  /** Any operation but input, const and cast; the operands have the dtypes it needs. */
+  /** Any operation except input, const and cast. The operands must have the dtypes it needs. */
   emit(op: IrOp, dtype: Dtype, args: readonly number[]): number {
     const constants = args.map((value) => this.#constants[value])
     if (op === 'select') {
@@ -92,7 +92,7 @@ export class IrBuilder {
     return id
   }
 
-  /** The program that gives `result`, without what it does not need. @throws MmsbError INVALID_EXPRESSION when too long */
+  /** The program that computes `result`, without dead code. @throws MmsbError INVALID_EXPRESSION when too long */
   finish(result: number): Ir {
     const used = new Uint8Array(this.#instructions.length)
     used[result] = 1

@@ -1,10 +1,9 @@
 /**
  * The expression IR (docs/internals/FORMAT.md, "Expression IR"): opcodes, the binary form, the form for people.
  *
- * Invariants: SSA; instruction i defines value i and uses earlier values only. decodeIr accepts exactly what encodeIr
- * can make of a well-typed program, so that bytes from a log or a client that pass it are safe to run. Codes are written
- * to logs and never change meaning; build/libmmsb.so has the same table (compared by a test). Knows nothing of
- * expressions as text.
+ * Invariants: the form is SSA; instruction i defines value i and uses earlier values only. decodeIr accepts exactly the
+ * bytes that encodeIr writes for well-typed programs, so bytes from a log or a client that it accepts are safe to run.
+ * Codes are written to logs and never change their meaning; build/libmmsb.so has the same table (a test compares).
  */
 import { MmsbError } from '../../errors.js'
 import { DEFINITION_MAX_BYTES, IR_MAX_INPUTS, IR_MAX_INSTRUCTIONS } from '../../limits.js'
@@ -14,8 +13,8 @@ import { align8 } from '../../wire/align.js'
 import { DTYPE_INFO, type Dtype, dtypeOfCode } from '../../wire/dtype.js'
 
 /**
- * What an opcode is: its code; how many of the operands a, b, c it uses; the dtypes it works in; whether its result is
- * bool. Operands have the instruction's dtype, but for `cast` (any) and the condition of `select` (bool).
+ * An opcode: its code, how many of the operands a, b, c it uses, the dtypes it works in, and whether its result is bool.
+ * Operands have the instruction's dtype, except for `cast` (any dtype) and the condition of `select` (bool).
  */
 interface IrOpInfo {
   readonly code: number
@@ -88,9 +87,9 @@ export interface IrInstruction {
   readonly op: IrOp
   /** The dtype the operation works in: of the operands for comparisons, the destination for `cast`. */
   readonly dtype: Dtype
-  /** Values used; as many as the op's arity. */
+  /** The values it uses, as many as the op's arity. */
   readonly args: readonly number[]
-  /** `input`: its index. `const`: the bits of the value, zero-extended. Else 0. */
+  /** For `input` its index; for `const` the bits of the value, zero-extended; else 0. */
   readonly imm: bigint
 }
 
@@ -98,7 +97,7 @@ export interface Ir {
   /** Dtype of each input. */
   readonly inputs: readonly Dtype[]
   readonly instructions: readonly IrInstruction[]
-  /** The value that is the element of the output. */
+  /** The number of the value that becomes the element of the output. */
   readonly result: number
 }
 
@@ -164,7 +163,7 @@ export function encodeIr(ir: Ir): Uint8Array {
 const malformed = (detail: string): MmsbError => new MmsbError('INVALID_REQUEST', `IR: ${detail}`)
 
 /**
- * Reads the binary form, from anybody.
+ * Reads the binary form. The bytes need not be trusted.
  * @throws MmsbError INVALID_REQUEST
  */
 export function decodeIr(bytes: Uint8Array): Ir {
@@ -217,7 +216,7 @@ function readInstruction(bytes: Uint8Array, view: DataView, at: number, index: n
   }
 }
 
-/** What is wrong with a program, if anything: counts, operands, types, constants. */
+/** The first fault of a program's counts, operands, types or constants; undefined if it has none. */
 function findFault(ir: Ir): string | undefined {
   if (ir.inputs.length > IR_MAX_INPUTS) return `${ir.inputs.length} inputs; at most ${IR_MAX_INPUTS}`
   const count = ir.instructions.length
@@ -253,7 +252,7 @@ function findInstructionFault(ir: Ir, instruction: IrInstruction, index: number)
   return imm < limit ? undefined : `a constant wider than ${dtype}`
 }
 
-// ---- for people -------------------------------------------------------------------------------------------------------
+// ---- as text ----------------------------------------------------------------------------------------------------------
 
 /** One line per instruction, such as `v3 = mul f32 v1, v2`, then `return v3`. `names`: of the inputs. */
 export function printIr(ir: Ir, names: readonly string[] = []): string {

@@ -1,6 +1,6 @@
 /**
- * Cuts the text of an expression into tokens with their columns. Knows no grammar; words are words until the parser
- * looks at them.
+ * Cuts the text of an expression into tokens with their columns. Does not know the grammar: keywords, functions and
+ * inputs are all names here.
  */
 import { MmsbError } from '../../errors.js'
 import { EXPRESSION_MAX_LENGTH } from '../../limits.js'
@@ -21,7 +21,7 @@ const HEX = /0[xX][0-9A-Fa-f]+/y
 const NUMBER = /(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?/y
 const SYMBOL = /\*\*|\/\/|<=|>=|==|!=|[-+*/%<>(),]/y
 
-/** What people write in other languages. */
+/** Advice for symbols of other languages. */
 const ADVICE: Readonly<Record<string, string>> = {
   '=': "use '==' to compare",
   '&': "use 'and', or bitand(a, b)",
@@ -29,7 +29,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   '^': "use '**' for powers, or bitxor(a, b)",
   '!': "use 'not'",
   '?': "use 'a if c else b' or where(c, a, b)",
-  '[': 'elements cannot be picked; the expression is applied to each',
+  '[': 'an expression cannot index; it is applied to each element',
 }
 
 /** The tokens of `text`; the last one is `end`. @throws MmsbError INVALID_EXPRESSION */

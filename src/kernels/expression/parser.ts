@@ -1,6 +1,6 @@
 /**
- * The grammar of expressions: Python's, without chained comparisons. One pass: as a construct is recognised, the typer
- * turns it into IR, so there is no tree and no recursion but the parser's own, which is bounded.
+ * The grammar of expressions: Python's, without chained comparisons. The parser works in one pass: it hands each construct
+ * to the typer, which emits IR. There is no syntax tree, and the depth of the parser's recursion is bounded.
  *
  *   expression  = disjunction [ "if" disjunction "else" expression ]
  *   disjunction = conjunction { "or" conjunction }
@@ -13,8 +13,8 @@
  *   power       = atom [ "**" factor ]
  *   atom        = number | name | "prev" "(" name ")" | name "(" expression { "," expression } ")" | "(" expression ")"
  *
- * A call of a function that a user defined is parsed in its place, with its arguments as its names: that is how it becomes
- * part of the program, and why it has a type of its own at every call.
+ * A call of a user's function parses the function's body in place, with the arguments under the names of its parameters.
+ * So the body becomes part of the program and is typed anew at each call.
  */
 import { MmsbError } from '../../errors.js'
 import { EXPRESSION_MAX_DEPTH, EXPRESSION_MAX_INLINED_TOKENS } from '../../limits.js'
@@ -25,19 +25,19 @@ import type { ArithmeticOperator, ComparisonOperator, Expression, Meaning } from
 
 const COMPARISONS: ReadonlySet<string> = new Set(['==', '!=', '<', '<=', '>', '>='])
 
-/** What names mean in a text. */
+/** The names that a text can use. */
 interface Scope {
   readonly names: ReadonlyMap<string, () => Expression>
   readonly functions: FunctionLookup
   /** The functions whose bodies the text is inside of, outermost first. */
   readonly inside: readonly string[]
   readonly depth: number
-  /** Tokens of bodies that may still be put in place. */
+  /** How many tokens of function bodies may still be inlined. */
   readonly budget: { tokens: number }
 }
 
 /**
- * Parses `text`; `inputs` maps a name to its place, `prev(x)` being the name of the past of x.
+ * Parses `text`. `inputs` maps the name of an input to its number; the past of x has the name `prev(x)`.
  * @throws MmsbError INVALID_EXPRESSION
  */
 export function parseExpression(
@@ -51,7 +51,7 @@ export function parseExpression(
   return new Parser(tokenize(text), typer, { names, functions, inside: [], depth: 0, budget }).whole()
 }
 
-/** Parses the body of the function `name` for its syntax, names and numbers of arguments. @throws MmsbError INVALID_EXPRESSION */
+/** Checks the body of the function `name`: syntax, names and numbers of arguments. @throws MmsbError INVALID_EXPRESSION */
 export function parseBody(
   name: string,
   { params, expr }: FunctionBody,
@@ -229,7 +229,7 @@ class Parser {
     }
     this.#next++
     if (this.#scope.inside.length > 0) {
-      throw expressionError(column, 'prev takes an input of a page; hand prev(x) to the function instead')
+      throw expressionError(column, 'prev takes an input of the page; pass prev(x) to the function instead')
     }
     const value = this.#scope.names.get(pastName(token.text))
     if (value === undefined) throw expressionError(token.column, `prev: there is no input '${token.text}'`)
@@ -254,7 +254,7 @@ class Parser {
       if (budget.tokens < 0) {
         throw expressionError(
           column,
-          `functions put more than ${EXPRESSION_MAX_INLINED_TOKENS} words in place`,
+          `the functions called have more than ${EXPRESSION_MAX_INLINED_TOKENS} words together`,
         )
       }
       const names = new Map(params.map((param, i) => [param, () => args[i]!]))

@@ -1,10 +1,10 @@
 /**
- * The meaning of each construct of the expression language: which dtype it works in, and the IR it becomes.
+ * The typing rules of the expression language: for each construct, the dtype it works in and the IR it emits.
  * docs/guide/OPS.md states the same rules for users.
  *
- * Invariants: operands come in typed, results go out typed, so a program is well-typed by construction. Numbers that
- * were written bare stay weak until they meet an array: a weak number takes the array's dtype, and must fit it. Knows
- * nothing of grammar; columns are handed in for messages.
+ * Invariants: operands and results are typed, so each program is well-typed by construction. A bare number is weak until
+ * it meets an array; then it takes the array's dtype, and must fit it. The typer does not know the grammar; the parser
+ * passes in columns for messages.
  */
 import { DTYPE_INFO, type Dtype, F32_OVERFLOW } from '../../wire/dtype.js'
 import { promoteDtypes } from '../promotion.js'
@@ -14,8 +14,8 @@ import type { IrBuilder } from './ir-builder.js'
 import { expressionError } from './lexer.js'
 
 /**
- * What an expression gives. `value`: a value of the program, weak when it came from bare numbers alone (then f64).
- * `integer`: a bare integer, of any size. `choice`: one of two weak expressions, which take their dtype together.
+ * The result of an expression. `value`: a value of the program; weak if it comes from bare numbers alone (then f64).
+ * `integer`: a bare integer of any size. `choice`: one of two weak expressions, which get their dtype together.
  */
 export type Expression =
   | { readonly kind: 'value'; readonly value: number; readonly weak: boolean }
@@ -50,7 +50,7 @@ const COMPARISONS: Readonly<Record<ComparisonOperator, IrOp>> = {
   '>=': 'ge',
 }
 
-/** Bare integers may grow to this in a computation of bare integers. */
+/** Bound on the magnitude of bare integers while they are computed with. */
 const INTEGER_LIMIT = 1n << 64n
 
 export class Typer {
@@ -76,7 +76,7 @@ export class Typer {
     return strong(this.#builder.constant('bool', value ? 1n : 0n))
   }
 
-  /** The value to return from a program: weak ones become i64 or f64. */
+  /** The value that a program returns: a weak one becomes i64 or f64. */
   settle(expression: Expression, column: number): number {
     const dtype = this.#strongDtype(expression) ?? (isFloat(expression) ? 'f64' : 'i64')
     return this.#convert(expression, dtype, column)
@@ -100,7 +100,7 @@ export class Typer {
     const base = this.#convert(a, dtype, column)
     const power = this.#convert(b, dtype, column)
     const constant = this.#builder.constantOf(power)
-    // Correctly rounded where pow is not, and a tenth of its cost.
+    // Correctly rounded, which pow is not, at a tenth of its cost.
     if (constant !== undefined && Number(constant) === 2)
       return this.#wrap('mul', dtype, [base, base], [a, b])
     if (typeof constant === 'bigint' && constant < 0n) {
@@ -119,7 +119,7 @@ export class Typer {
     return this.#emit('neg', dtype, [a], column)
   }
 
-  /** Unary plus: nothing, but not on bool, as in NumPy. */
+  /** Unary plus does nothing; as in NumPy it is refused for bool. */
   plus(a: Expression, column: number): Expression {
     if (this.#strongDtype(a) === 'bool') throw notForBool('+', column)
     return a
@@ -159,13 +159,13 @@ export class Typer {
     return this.#emit(op, DTYPE_INFO[dtype].kind === 'float' ? dtype : 'f64', [a], column)
   }
 
-  /** floor, ceil, round, trunc: an integer or bool is its own. */
+  /** floor, ceil, round, trunc: integers and bool stay as they are. */
   rounding(op: IrOp, a: Expression, column: number): Expression {
     const dtype = this.#common([a], column)
     return DTYPE_INFO[dtype].kind === 'float' ? this.#emit(op, dtype, [a], column) : a
   }
 
-  /** abs and sign: a bool is its own. */
+  /** abs and sign: bool stays as it is. */
   magnitude(op: 'abs' | 'sign', a: Expression, column: number): Expression {
     if (a.kind === 'integer') return this.#integers(op, column, a.integer)
     const dtype = this.#common([a], column)
@@ -215,13 +215,13 @@ export class Typer {
 
   // ---- dtypes ---------------------------------------------------------------------------------------------------------
 
-  /** The dtype of an expression that is not made of bare numbers alone. */
+  /** The dtype of an expression; undefined if it is made of bare numbers alone. */
   #strongDtype(expression: Expression): Dtype | undefined {
     if (expression.kind !== 'value' || expression.weak) return undefined
     return this.#builder.dtypeOf(expression.value)
   }
 
-  /** The dtype that the operands of one operation take. */
+  /** The common dtype of the operands of an operation. */
   #common(operands: readonly Expression[], column: number): Dtype {
     let common: Dtype | undefined
     for (const operand of operands) {
@@ -265,7 +265,7 @@ export class Typer {
     }
   }
 
-  /** Whether it is not 0, as bool. */
+  /** As bool: whether the value is not 0. */
   #truth(expression: Expression, column: number): number {
     if (expression.kind === 'integer') {
       return this.#builder.constant('bool', expression.integer === 0n ? 0n : 1n)
@@ -281,7 +281,7 @@ export class Typer {
     return this.#wrap(op, dtype, this.#convertAll(operands, dtype, column), operands)
   }
 
-  /** What comes from bare numbers alone and is a float stays weak. */
+  /** A float result of bare numbers alone stays weak. */
   #wrap(op: IrOp, dtype: Dtype, values: readonly number[], operands: readonly Expression[]): Expression {
     const value = this.#builder.emit(op, dtype, values)
     const bare = operands.every((operand) => this.#strongDtype(operand) === undefined)
@@ -307,13 +307,13 @@ function weak(value: number): Expression {
   return { kind: 'value', value, weak: true }
 }
 
-/** What the parser asks of a typer. */
+/** What the parser needs of a typer. */
 export type Meaning = Pick<Typer, keyof Typer>
 
 const NOTHING: Expression = { kind: 'integer', integer: 0n }
 const nothing = (): Expression => NOTHING
 
-/** A typer that takes anything: with it the parser checks syntax, names and numbers of arguments alone. */
+/** A typer that accepts everything: with it the parser checks only syntax, names and numbers of arguments. */
 export const ANY_MEANING: Meaning = {
   input: nothing,
   integer: nothing,
@@ -337,7 +337,7 @@ export const ANY_MEANING: Meaning = {
   cast: nothing,
 }
 
-/** Of a weak expression. */
+/** Whether a weak expression is a float. */
 function isFloat(expression: Expression): boolean {
   return expression.kind === 'choice' ? expression.isFloat : expression.kind === 'value'
 }

@@ -1,8 +1,8 @@
 /**
- * Functions that users define: what one is, which of them a text calls, and the checks a definition must pass.
+ * Users' functions: the checks that a definition must pass, and which functions and inputs a text uses.
  *
- * Invariants: a function is text over its parameters, typed anew at every call; names have one meaning, so none is that of
- * something the language has already. Knows nothing of tables, epochs or pages.
+ * Invariants: a function is text over its parameters, typed anew at each call; its name and parameters are not words of
+ * the language. This file does not know tables of functions, epochs or pages.
  */
 import { MmsbError } from '../../errors.js'
 import { EXPRESSION_MAX_LENGTH, FUNCTION_MAX_PARAMETERS } from '../../limits.js'
@@ -29,10 +29,10 @@ export function checkFunction(name: string, body: FunctionBody, functions: Funct
     )
   }
   for (const [i, param] of params.entries()) {
-    if (typeof param !== 'string') throw new MmsbError('INVALID_REQUEST', `params[${i}] is no name`)
+    if (typeof param !== 'string') throw new MmsbError('INVALID_REQUEST', `params[${i}] is not a name`)
     checkNewName('parameter', param)
     if (params.indexOf(param) < i)
-      throw new MmsbError('INVALID_REQUEST', `parameter '${param}' is there twice`)
+      throw new MmsbError('INVALID_REQUEST', `parameter '${param}' is listed twice`)
   }
   parseBody(name, body, ANY_MEANING, (called) => (called === name ? body : functions(called)))
 }
@@ -46,7 +46,7 @@ function checkNewName(what: string, name: string): void {
   }
 }
 
-/** Names that a text calls and the language does not have: functions that users define, each once. */
+/** The users' functions that a text calls, each once. */
 export function calledFunctions(expr: string): string[] {
   const tokens = tokenize(expr)
   const names = new Set<string>()
@@ -57,7 +57,7 @@ export function calledFunctions(expr: string): string[] {
   return [...names]
 }
 
-/** Which of the roles a text names plainly, and which it names in prev(...). @throws MmsbError INVALID_EXPRESSION */
+/** Which inputs a text uses plainly, and which in prev(...). @throws MmsbError INVALID_EXPRESSION */
 export function usesOfInputs(
   expr: string,
   roles: readonly string[],
@@ -77,7 +77,7 @@ export function usesOfInputs(
 const isName = (token: Token | undefined, text: string): boolean =>
   token?.kind === 'name' && token.text === text
 
-/** An input that is a past already cannot be asked for its past. */
+/** The error for prev(x) where input x is a past already. */
 export function pastOfPast(expr: string, role: string): MmsbError {
   const tokens = tokenize(expr)
   const at = tokens.findIndex((token, i) => isName(token, role) && isName(tokens[i - 2], 'prev'))

@@ -8,6 +8,7 @@ import {
   defineOp,
   invalidRequest,
   nameOfWord,
+  type Op,
   readChoice,
   readWords,
   shapeMismatch,
@@ -17,13 +18,14 @@ import {
 const BOUNDARIES = ['zero', 'wrap', 'edge'] as const
 const METRICS = ['dot', 'l2', 'cosine'] as const
 
-export const convOp = defineOp<{ readonly boundary: (typeof BOUNDARIES)[number] }>({
+const convOp = defineOp<{ readonly boundary: (typeof BOUNDARIES)[number] }>({
   name: 'conv',
   code: 9,
   version: 1,
   roles: ['x', 'kernel'],
   parameters: ['boundary?'],
   dirtyRule: 'near',
+  example: { op: 'conv', inputs: { x: 'P', kernel: 'Q' }, boundary: 'zero' },
   read: (fields) => ({ boundary: readChoice(fields, 'boundary', BOUNDARIES, 'zero') }),
   infer: (_, [x, kernel]) => {
     const rank = kernel!.shape.length
@@ -51,13 +53,14 @@ export const convOp = defineOp<{ readonly boundary: (typeof BOUNDARIES)[number] 
   costPerElementNs: (_, [, kernel]) => 1 + 0.15 * elementCount(kernel!.shape),
 })
 
-export const distanceOp = defineOp<{ readonly metric: (typeof METRICS)[number] }>({
+const distanceOp = defineOp<{ readonly metric: (typeof METRICS)[number] }>({
   name: 'distance',
   code: 20,
   version: 1,
   roles: ['queries', 'vectors'],
   parameters: ['metric'],
   dirtyRule: 'matmul',
+  example: { op: 'distance', inputs: { queries: 'P', vectors: 'Q' }, metric: 'l2' },
   read: (fields) => ({ metric: readChoice(fields, 'metric', METRICS) }),
   infer: (_, [queries, vectors]) => {
     const rank = queries!.shape.length
@@ -86,3 +89,5 @@ export const distanceOp = defineOp<{ readonly metric: (typeof METRICS)[number] }
   },
   costPerElementNs: (_, [queries]) => 5 + 0.2 * queries!.shape[queries!.shape.length - 1]!,
 })
+
+export const CONV_OPS: readonly Op[] = [convOp, distanceOp]

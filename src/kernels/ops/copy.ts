@@ -1,16 +1,17 @@
 /** copy and cast: each element by itself. */
 import { isDtype } from '../../wire/dtype.js'
-import { defineOp, invalidRequest, readDtype, readWords } from './op.js'
+import { defineOp, invalidRequest, type Op, readDtype, readWords } from './op.js'
 
 const NO_BLOCK = new Uint8Array(0)
 
-export const copyOp = defineOp<null>({
+const copyOp = defineOp<null>({
   name: 'copy',
   code: 1,
   version: 1,
   roles: ['x'],
   parameters: [],
   dirtyRule: 'elementwise',
+  example: { op: 'copy', inputs: { x: 'P' } },
   read: () => null,
   infer: (_, [x]) => ({ dtype: x!.dtype, shape: x!.shape }),
   show: () => ({}),
@@ -22,13 +23,14 @@ export const copyOp = defineOp<null>({
   costPerElementNs: () => 0.3,
 })
 
-export const castOp = defineOp({
+const castOp = defineOp({
   name: 'cast',
   code: 2,
   version: 1,
   roles: ['x'],
   parameters: ['dtype'],
   dirtyRule: 'elementwise',
+  example: { op: 'cast', inputs: { x: 'P' }, dtype: 'u8' },
   givesDtype: true,
   read: (fields, _, asked) => {
     const dtype = readDtype(fields, 'dtype')
@@ -47,3 +49,5 @@ export const castOp = defineOp({
   },
   costPerElementNs: () => 0.6,
 })
+
+export const COPY_OPS: readonly Op[] = [copyOp, castOp]

@@ -1,4 +1,4 @@
-/** gather, scatter, bincount, histogram: places that are computed from values. */
+/** gather, scatter, bincount, histogram: values of one page choose places in another. */
 import { PAGE_MAX_ELEMENTS } from '../../limits.js'
 import { elementCount, formatShape, normalizeAxis, sameShape } from '../../state/shape.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
@@ -9,6 +9,7 @@ import {
   type Fields,
   invalidRequest,
   nameOfWord,
+  type Op,
   type OpInput,
   readChoice,
   readInteger,
@@ -23,7 +24,7 @@ type Merge = (typeof MERGES)[number]
 const readAxis = (fields: Fields, x: OpInput): number =>
   normalizeAxis(fields.axis === undefined ? 0 : fields.axis, x)
 
-/** The shape that gather gives, and that scatter's values have: the indices' in place of the axis. */
+/** The shape of x with the axes of the indices in place of `axis`: the result of gather, and the values of scatter. */
 function gatheredShape(x: OpInput, axis: number, indices: OpInput): number[] {
   checkBlockAxis(axis, x)
   const { kind } = DTYPE_INFO[indices.dtype]
@@ -35,13 +36,14 @@ function gatheredShape(x: OpInput, axis: number, indices: OpInput): number[] {
   return shape
 }
 
-export const gatherOp = defineOp<{ readonly axis: number }>({
+const gatherOp = defineOp<{ readonly axis: number }>({
   name: 'gather',
   code: 12,
   version: 1,
   roles: ['x', 'indices'],
   parameters: ['axis?'],
   dirtyRule: 'indexed',
+  example: { op: 'gather', inputs: { x: 'P', indices: 'Q' }, axis: 0 },
   read: (fields, [x]) => ({ axis: readAxis(fields, x!) }),
   infer: ({ axis }, [x, indices]) => ({ dtype: x!.dtype, shape: gatheredShape(x!, axis, indices!) }),
   show: ({ axis }) => ({ axis }),
@@ -59,13 +61,14 @@ interface ScatterParams {
   readonly merge: Merge
 }
 
-export const scatterOp = defineOp<ScatterParams>({
+const scatterOp = defineOp<ScatterParams>({
   name: 'scatter',
   code: 13,
   version: 1,
   roles: ['x', 'indices', 'values'],
   parameters: ['axis?', 'merge?'],
   dirtyRule: 'indexed',
+  example: { op: 'scatter', inputs: { x: 'P', indices: 'Q', values: 'R' }, axis: 0, merge: 'set' },
   read: (fields, [x]) => ({ axis: readAxis(fields, x!), merge: readChoice(fields, 'merge', MERGES, 'set') }),
   infer: ({ axis, merge }, [x, indices, values]) => {
     const shape = gatheredShape(x!, axis, indices!)
@@ -89,13 +92,14 @@ export const scatterOp = defineOp<ScatterParams>({
     1 + (20 * elementCount(indices!.shape)) / Math.max(1, elementCount(x!.shape)),
 })
 
-export const bincountOp = defineOp<{ readonly length: number }>({
+const bincountOp = defineOp<{ readonly length: number }>({
   name: 'bincount',
   code: 14,
   version: 1,
   roles: ['x'],
   parameters: ['length'],
   dirtyRule: 'all',
+  example: { op: 'bincount', inputs: { x: 'P' }, length: 256 },
   read: (fields) => ({ length: readInteger(fields, 'length', 0, PAGE_MAX_ELEMENTS) }),
   infer: ({ length }, [x]) => {
     if (DTYPE_INFO[x!.dtype].kind === 'float') {
@@ -120,20 +124,21 @@ interface HistogramParams {
   readonly range: readonly [number, number]
 }
 
-/** Both ends, and the width of a bin, are numbers to compute with. */
+/** Both ends, the width of a bin and its inverse are finite. */
 function isRange(low: unknown, high: unknown, bins: number): boolean {
   if (typeof low !== 'number' || typeof high !== 'number' || !(low < high)) return false
   const width = (high - low) / bins
   return Number.isFinite(bins / (high - low)) && Number.isFinite(high - low) && width > 0
 }
 
-export const histogramOp = defineOp<HistogramParams>({
+const histogramOp = defineOp<HistogramParams>({
   name: 'histogram',
   code: 15,
   version: 1,
   roles: ['x'],
   parameters: ['bins', 'range'],
   dirtyRule: 'all',
+  example: { op: 'histogram', inputs: { x: 'P' }, bins: 10, range: [0, 1] },
   read: (fields) => {
     const bins = readInteger(fields, 'bins', 1, PAGE_MAX_ELEMENTS)
     const { range } = fields
@@ -161,3 +166,5 @@ export const histogramOp = defineOp<HistogramParams>({
   },
   costPerElementNs: ({ bins }, [x]) => 1 + (3 * elementCount(x!.shape)) / bins,
 })
+
+export const INDEXED_OPS: readonly Op[] = [gatherOp, scatterOp, bincountOp, histogramOp]

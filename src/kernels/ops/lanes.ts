@@ -1,4 +1,4 @@
-/** scan, window, sort: along an axis, the shape stays. */
+/** scan, window, sort: work along one axis and keep the shape. */
 import { WINDOW_MAX_SIZE } from '../../limits.js'
 import { normalizeAxis } from '../../state/shape.js'
 import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
@@ -9,6 +9,7 @@ import {
   flagOfWord,
   invalidRequest,
   nameOfWord,
+  type Op,
   type OpInput,
   readBoolean,
   readChoice,
@@ -22,14 +23,14 @@ const SCAN_FUNCTIONS = ['sum', 'prod', 'min', 'max'] as const
 const WINDOW_FUNCTIONS = ['sum', 'min', 'max', 'mean'] as const
 type LaneFunction = (typeof SCAN_FUNCTIONS)[number] | (typeof WINDOW_FUNCTIONS)[number]
 
-/** As the reduction of the same name. */
+/** The dtype of the reduction of the same name. */
 function laneDtype(fn: LaneFunction, dtype: Dtype): Dtype {
   const { kind } = DTYPE_INFO[dtype]
   if (fn === 'min' || fn === 'max' || kind === 'float') return dtype
   return fn === 'mean' ? 'f64' : kind === 'signed' ? 'i64' : 'u64'
 }
 
-/** Without `axis`: the only one there is, or the last. */
+/** Without `axis`: the last one. */
 const readAxis = (fields: Fields, x: OpInput): number =>
   normalizeAxis(fields.axis === undefined ? -1 : fields.axis, x)
 
@@ -47,13 +48,14 @@ interface ScanParams {
   readonly axis: number
 }
 
-export const scanOp = defineOp<ScanParams>({
+const scanOp = defineOp<ScanParams>({
   name: 'scan',
   code: 8,
   version: 1,
   roles: ['x'],
   parameters: ['axis?', 'fn'],
   dirtyRule: 'after',
+  example: { op: 'scan', inputs: { x: 'P' }, fn: 'sum', axis: 0 },
   read: (fields, [x]) => ({ fn: readChoice(fields, 'fn', SCAN_FUNCTIONS), axis: readAxis(fields, x!) }),
   infer: ({ fn, axis }, [x]) => {
     checkBlockAxis(axis, x!)
@@ -74,13 +76,14 @@ interface WindowParams {
   readonly axis: number
 }
 
-export const windowOp = defineOp<WindowParams>({
+const windowOp = defineOp<WindowParams>({
   name: 'window',
   code: 10,
   version: 1,
   roles: ['x'],
   parameters: ['axis?', 'fn', 'size'],
   dirtyRule: 'near',
+  example: { op: 'window', inputs: { x: 'P' }, fn: 'mean', size: 5, axis: 0 },
   read: (fields, [x]) => ({
     fn: readChoice(fields, 'fn', WINDOW_FUNCTIONS),
     size: readInteger(fields, 'size', 1, WINDOW_MAX_SIZE),
@@ -107,13 +110,14 @@ interface SortParams {
   readonly descending: boolean
 }
 
-export const sortOp = defineOp<SortParams>({
+const sortOp = defineOp<SortParams>({
   name: 'sort',
   code: 11,
   version: 1,
   roles: ['x'],
   parameters: ['axis?', 'descending?'],
   dirtyRule: 'rows',
+  example: { op: 'sort', inputs: { x: 'P' }, axis: 0, descending: false },
   read: (fields, [x]) => ({
     axis: readAxis(fields, x!),
     descending: readBoolean(fields, 'descending', false),
@@ -130,3 +134,5 @@ export const sortOp = defineOp<SortParams>({
   },
   costPerElementNs: () => 15,
 })
+
+export const LANE_OPS: readonly Op[] = [scanOp, windowOp, sortOp]

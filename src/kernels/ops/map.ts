@@ -2,10 +2,10 @@
 import { broadcastShapes } from '../../state/shape.js'
 import { compileExpression } from '../expression/compile.js'
 import { decodeIr, encodeIr, type Ir, type IrOp, resultDtype } from '../expression/ir.js'
-import { defineOp, invalidRequest, readString } from './op.js'
+import { defineOp, invalidRequest, type Op, readString } from './op.js'
 
 interface MapParams {
-  /** For people; a replay runs the IR. */
+  /** Shown to people; a replay runs the IR. */
   readonly expr: string
   readonly ir: Ir
 }
@@ -14,13 +14,14 @@ interface MapParams {
 const SLOW: ReadonlySet<IrOp> = new Set<IrOp>(['exp', 'log', 'log2', 'sin', 'cos', 'tan', 'tanh'])
 const SLOWER: ReadonlySet<IrOp> = new Set<IrOp>(['pow', 'mod', 'floordiv'])
 
-export const mapOp = defineOp<MapParams>({
+const mapOp = defineOp<MapParams>({
   name: 'map',
   code: 3,
   version: 1,
   roles: 'named',
   parameters: ['expr'],
   dirtyRule: 'elementwise',
+  example: { op: 'map', inputs: { a: 'P', b: 'Q' }, expr: 'a * b + 1' },
   givesDtype: true,
   read: (fields, inputs, dtype, functions) => {
     const expr = readString(fields, 'expr')
@@ -47,3 +48,5 @@ export const mapOp = defineOp<MapParams>({
   costPerElementNs: ({ ir }) =>
     ir.instructions.reduce((sum, { op }) => sum + (SLOWER.has(op) ? 10 : SLOW.has(op) ? 3 : 0.2), 0.2),
 })
+
+export const MAP_OPS: readonly Op[] = [mapOp]

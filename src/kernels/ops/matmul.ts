@@ -7,6 +7,7 @@ import {
   defineOp,
   invalidRequest,
   nameOfWord,
+  type Op,
   type OpInput,
   readChoice,
   readWords,
@@ -66,13 +67,14 @@ function matmulShape(a: OpInput, b: OpInput): number[] {
   return [...batch, ...rows, ...columns]
 }
 
-export const matmulOp = defineOp<MatmulParams>({
+const matmulOp = defineOp<MatmulParams>({
   name: 'matmul',
   code: 5,
   version: 1,
   roles: ['a', 'b'],
   parameters: ['semiring?'],
   dirtyRule: 'matmul',
+  example: { op: 'matmul', inputs: { a: 'P', b: 'Q' }, semiring: 'plus_times' },
   read: (fields) => ({ semiring: readChoice(fields, 'semiring', SEMIRINGS, 'plus_times') }),
   infer: ({ semiring }, [a, b]) => {
     innerSize(semiring, a!, b!)
@@ -90,3 +92,5 @@ export const matmulOp = defineOp<MatmulParams>({
     return 1 + perProduct * (a!.shape[a!.shape.length - 1] ?? 1)
   },
 })
+
+export const MATMUL_OPS: readonly Op[] = [matmulOp]

@@ -1,4 +1,4 @@
-/** transpose, reshape, slice, concat: elements that go somewhere else and stay what they are. */
+/** transpose, reshape, slice, concat: elements move to other places and keep their values. */
 import { PAGE_MAX_ELEMENTS } from '../../limits.js'
 import { elementCount, formatShape, normalizeAxis } from '../../state/shape.js'
 import { PAGE_MAX_RANK } from '../../wire/page.js'
@@ -8,6 +8,7 @@ import {
   defineOp,
   type Fields,
   invalidRequest,
+  type Op,
   type OpInput,
   readIntegers,
   readWords,
@@ -21,7 +22,7 @@ const paddedBlock = (words: readonly number[]): Uint8Array =>
 
 // ---- transpose --------------------------------------------------------------------------------------------------------
 
-/** The input's axis that becomes each axis of the result; without `axes` in reverse. */
+/** For each axis of the result, the axis of the input that it comes from; without `axes` in reverse. */
 function readPermutation(fields: Fields, x: OpInput): number[] {
   const rank = x.shape.length
   if (fields.axes === undefined) return x.shape.map((_, axis) => rank - 1 - axis)
@@ -37,13 +38,14 @@ function readPermutation(fields: Fields, x: OpInput): number[] {
   return axes
 }
 
-export const transposeOp = defineOp<{ readonly axes: readonly number[] }>({
+const transposeOp = defineOp<{ readonly axes: readonly number[] }>({
   name: 'transpose',
   code: 16,
   version: 1,
   roles: ['x'],
   parameters: ['axes?'],
   dirtyRule: 'moved',
+  example: { op: 'transpose', inputs: { x: 'P' }, axes: [1, 0] },
   read: (fields, [x]) => ({ axes: readPermutation(fields, x!) }),
   infer: ({ axes }, [x]) => {
     const rank = x!.shape.length
@@ -56,7 +58,7 @@ export const transposeOp = defineOp<{ readonly axes: readonly number[] }>({
   show: ({ axes }) => ({ axes }),
   encode: ({ axes }) => paddedBlock(axes),
   decode: (block, { axes }) => {
-    // Padding looks like axis 0; how many there are the text says, and the text is compared with what comes of it.
+    // Padding looks like axis 0, so the logged text tells the number of axes; the text is compared with the result later.
     const words = readWords(block, block.byteLength / 4)
     const rank = Array.isArray(axes) ? axes.length : words.length
     if (words.length !== rank + (rank % 2))
@@ -70,7 +72,7 @@ export const transposeOp = defineOp<{ readonly axes: readonly number[] }>({
 
 // ---- reshape ----------------------------------------------------------------------------------------------------------
 
-/** The shape asked for, with -1 as what is left. */
+/** The shape asked for; -1 stands for the size that is left. */
 function readShape(fields: Fields, x: OpInput): number[] {
   const shape = readIntegers(fields, 'shape', -1, PAGE_MAX_ELEMENTS)
   if (shape.length > PAGE_MAX_RANK) {
@@ -90,13 +92,14 @@ function readShape(fields: Fields, x: OpInput): number[] {
   return shape.map((size, axis) => (axis === open ? elements / rest : size))
 }
 
-export const reshapeOp = defineOp<{ readonly shape: readonly number[] }>({
+const reshapeOp = defineOp<{ readonly shape: readonly number[] }>({
   name: 'reshape',
   code: 17,
   version: 1,
   roles: ['x'],
   parameters: ['shape'],
   dirtyRule: 'elementwise',
+  example: { op: 'reshape', inputs: { x: 'P' }, shape: [2, -1] },
   read: (fields, [x]) => ({ shape: readShape(fields, x!) }),
   infer: ({ shape }, [x]) => {
     const [wanted, elements] = [elementCount(shape), elementCount(x!.shape)]
@@ -122,7 +125,7 @@ export const reshapeOp = defineOp<{ readonly shape: readonly number[] }>({
 
 // ---- slice ------------------------------------------------------------------------------------------------------------
 
-/** One axis: `count` elements from `start` on, `step` apart. An empty one starts at 0. */
+/** One axis: `count` elements from `start` on, `step` apart. An empty slice starts at 0. */
 interface AxisSlice {
   readonly start: number
   readonly count: number
@@ -173,13 +176,14 @@ function stopOf({ start, count, step }: AxisSlice): number | null {
   return step > 0 ? last + 1 : last === 0 ? null : last - 1
 }
 
-export const sliceOp = defineOp<{ readonly axes: readonly AxisSlice[] }>({
+const sliceOp = defineOp<{ readonly axes: readonly AxisSlice[] }>({
   name: 'slice',
   code: 18,
   version: 1,
   roles: ['x'],
   parameters: ['start?', 'step?', 'stop?'],
   dirtyRule: 'moved',
+  example: { op: 'slice', inputs: { x: 'P' }, start: [1, null], stop: [9, -1], step: [2, -1] },
   read: (fields, [x]) => ({ axes: readSlices(fields, x!) }),
   infer: ({ axes }, [x]) => {
     if (axes.length !== x!.shape.length) throw invalidRequest('the parameter block of slice has other axes')
@@ -217,7 +221,7 @@ export const sliceOp = defineOp<{ readonly axes: readonly AxisSlice[] }>({
 
 // ---- concat -----------------------------------------------------------------------------------------------------------
 
-export const concatOp = defineOp<{ readonly axis: number }>({
+const concatOp = defineOp<{ readonly axis: number }>({
   name: 'concat',
   code: 19,
   version: 1,
@@ -225,6 +229,7 @@ export const concatOp = defineOp<{ readonly axis: number }>({
   ordersInputs: true,
   parameters: ['axis?'],
   dirtyRule: 'moved',
+  example: { op: 'concat', inputs: { a: 'P', b: 'Q' }, axis: 0 },
   read: (fields, [first]) => ({ axis: normalizeAxis(fields.axis === undefined ? 0 : fields.axis, first!) }),
   infer: ({ axis }, inputs) => {
     const [first] = inputs
@@ -258,3 +263,5 @@ export const concatOp = defineOp<{ readonly axis: number }>({
   },
   costPerElementNs: () => 0.7,
 })
+
+export const MOVE_OPS: readonly Op[] = [transposeOp, reshapeOp, sliceOp, concatOp]

@@ -1,34 +1,41 @@
 /**
- * What the catalogue knows of an op, and the small readers for its parameters.
+ * The description of an op, and the small readers for its parameters.
  *
- * Invariants: an op is described once, by defineOp; its parameters exist in three forms (the fields of `derive`, a typed
- * record, the native block of ops.h), and the record is the one that shapes and costs are computed from, so a definition
- * read back from a log is held to the same rules as a new one. Ops know nothing of pages, graphs or files.
+ * Invariants: one call of defineOp describes an op. Its parameters have three forms: the fields of `derive`, a typed
+ * record, and the native block of ops.h. Shapes and costs are computed from the record, so a definition read from a log
+ * follows the same rules as a new one. Ops do not know pages, graphs or files. How to add one:
+ * docs/internals/ADD-AN-OP.md.
  */
 import { MmsbError } from '../../errors.js'
 import { formatShape, type NamedShape } from '../../state/shape.js'
+import type { Derivation } from '../../state/types.js'
 import { type Dtype, isDtype } from '../../wire/dtype.js'
 import { PAGE_MAX_RANK } from '../../wire/page.js'
 import type { FunctionLookup } from '../expression/names.js'
 import { promoteDtypes } from '../promotion.js'
 
-/** One input as an op sees it. `name` is what messages call it: the role and the page. */
+/** One input as an op sees it. Messages use `name`: the role and the page. */
 export interface OpInput extends NamedShape {
   readonly role: string
   readonly dtype: Dtype
 }
 
 export interface OpResult {
-  /** Before a cast that the page's definition asks for. */
+  /** Before the cast that a definition may ask for. */
   readonly dtype: Dtype
   readonly shape: readonly number[]
 }
 
 /**
- * Which elements of the output may change when elements of an input do. elementwise: the same ones, through
- * broadcasting; rows: those whose row along the reduced axes holds a changed element; matmul: rows for a, columns for b;
- * moved: the places the changed ones go to; after: those of the lane from the first changed one on; near: those that have
- * it in reach; indexed: by the indices; all: every one.
+ * Which elements of the output may change when elements of an input change.
+ * - elementwise: the same ones, through broadcasting
+ * - rows: those whose row along the reduced axes holds a changed element
+ * - matmul: a row for a change in a, a column for one in b
+ * - moved: the places that changed elements move to
+ * - after: in each lane, all from the first changed element on
+ * - near: those that have a changed element within reach
+ * - indexed: those that the indices lead to
+ * - all: every one
  */
 export type DirtyRule = 'elementwise' | 'rows' | 'matmul' | 'moved' | 'after' | 'near' | 'indexed' | 'all'
 
@@ -36,18 +43,20 @@ interface OpSpec<P> {
   readonly name: string
   /** MMSB_OP_... in ops.h. */
   readonly code: number
-  /** Raised whenever the bits of a result change. */
+  /** Raised when the bits of any result change. */
   readonly version: number
   /** Names of the inputs in the native order; 'named': one or more, named by the user. */
   readonly roles: readonly string[] | 'named'
-  /** Of named inputs: which comes first matters. */
+  /** The order of named inputs counts. */
   readonly ordersInputs?: true
-  /** Names of the parameters, in alphabetical order; a '?' marks those that may be left out. */
+  /** Names of the parameters, in alphabetical order; optional ones end in '?'. */
   readonly parameters: readonly string[]
   readonly dirtyRule: DirtyRule
-  /** The op itself gives the dtype that a definition asks for; others leave the cast to the native executor. */
+  /** A definition with every parameter, for docs/guide/OPS.md. Its pages are P, Q and R. */
+  readonly example: Derivation
+  /** The op computes the dtype that a definition asks for. Without this the native executor casts the result. */
   readonly givesDtype?: true
-  /** Reads and checks the fields of `derive`. `dtype`: the cast that is asked for; `functions`: those that users defined. */
+  /** Reads and checks the fields of `derive`. `dtype` is the cast asked for; `functions` finds users' functions. */
   read(
     fields: Fields,
     inputs: readonly OpInput[],
@@ -56,12 +65,12 @@ interface OpSpec<P> {
   ): P
   /** The shape and dtype rule. @throws MmsbError SHAPE_MISMATCH */
   infer(params: P, inputs: readonly OpInput[]): OpResult
-  /** The parameters as `derive` shows them, defaults filled in. */
+  /** The parameters in canonical form, defaults filled in. */
   show(params: P): Readonly<Record<string, unknown>>
   /** The block of ops.h; a multiple of 8 bytes. */
   encode(params: P): Uint8Array
   /**
-   * Reads a block back. `shown` are the parameters as logged beside it, for what the block does not hold.
+   * Reads a block back. `shown` has the parameters as logged beside it, for those that the block does not hold.
    * @throws MmsbError INVALID_REQUEST
    */
   decode(block: DataView, shown: Fields): P
@@ -69,14 +78,14 @@ interface OpSpec<P> {
   costPerElementNs(params: P, inputs: readonly OpInput[], result: OpResult): number
 }
 
-/** What comes of a definition. */
+/** A compiled definition. */
 export interface OpPlan extends OpResult {
   readonly parameters: Readonly<Record<string, unknown>>
   readonly block: Uint8Array
   readonly costPerElementNs: number
 }
 
-/** An op of the catalogue; the type of its parameters is its own business. */
+/** An op of the catalogue. Callers do not see the type of its parameters. */
 export interface Op {
   readonly name: string
   readonly code: number
@@ -85,6 +94,7 @@ export interface Op {
   readonly ordersInputs: boolean
   readonly parameters: readonly string[]
   readonly dirtyRule: DirtyRule
+  readonly example: Derivation
   readonly givesDtype: boolean
   compile(
     fields: Fields,
@@ -92,12 +102,12 @@ export interface Op {
     dtype: Dtype | undefined,
     functions?: FunctionLookup,
   ): OpPlan
-  /** The same from the native block, as it stands in a log. */
+  /** The same from the native block of a logged definition. */
   restore(block: Uint8Array, shown: Fields, inputs: readonly OpInput[]): OpPlan
 }
 
 export function defineOp<P>(spec: OpSpec<P>): Op {
-  const { name, code, version, roles, parameters, dirtyRule } = spec
+  const { name, code, version, roles, parameters, dirtyRule, example } = spec
   const plan = (params: P, inputs: readonly OpInput[], block: Uint8Array): OpPlan => {
     const result = spec.infer(params, inputs)
     return {
@@ -115,6 +125,7 @@ export function defineOp<P>(spec: OpSpec<P>): Op {
     ordersInputs: spec.ordersInputs ?? false,
     parameters,
     dirtyRule,
+    example,
     givesDtype: spec.givesDtype ?? false,
     compile(fields, inputs, dtype, functions) {
       const params = spec.read(fields, inputs, dtype, functions)
@@ -129,7 +140,7 @@ export function defineOp<P>(spec: OpSpec<P>): Op {
 
 // ---- parameters -------------------------------------------------------------------------------------------------------
 
-/** The fields of `derive` but op and inputs. */
+/** The fields of `derive`, without op and inputs. */
 export type Fields = Readonly<Record<string, unknown>>
 
 export const invalidRequest = (detail: string): MmsbError => new MmsbError('INVALID_REQUEST', detail)
@@ -137,12 +148,12 @@ export const shapeMismatch = (detail: string): MmsbError => new MmsbError('SHAPE
 
 function shown(value: unknown): string {
   if (value === undefined) return 'is missing'
-  // JSON has no infinities, which numbers beyond a double become.
+  // Numbers beyond the range of f64 become infinities, which JSON cannot show.
   const text = typeof value === 'number' ? String(value) : JSON.stringify(value)
   return `is ${(text ?? typeof value).slice(0, 80)}`
 }
 
-/** A field that is one of a list of words. Without a fallback it must be there. */
+/** A field that must be one of some words. Without a fallback it is required. */
 export function readChoice<T extends string>(
   fields: Fields,
   name: string,
@@ -240,7 +251,7 @@ export function readWords(block: DataView, count: number): number[] {
   return Array.from({ length: count }, (_, i) => block.getUint32(i * 4, true))
 }
 
-/** The word at a position of a list of names, as ops.h numbers them. @throws MmsbError INVALID_REQUEST */
+/** The name with the number `word`, as ops.h numbers them. @throws MmsbError INVALID_REQUEST */
 export function nameOfWord<T>(names: readonly T[], word: number, what: string): T {
   const name = names[word]
   if (name === undefined) throw invalidRequest(`the parameter block has ${what} ${word}`)

@@ -8,6 +8,7 @@ import {
   flagOfWord,
   invalidRequest,
   nameOfWord,
+  type Op,
   type OpInput,
   readBoolean,
   readChoice,
@@ -46,7 +47,7 @@ const NEEDS_ELEMENTS: ReadonlySet<ReduceFunction> = new Set<ReduceFunction>([
   'argmax',
 ])
 
-/** The natural dtypes of ops.h. */
+/** The dtype of a result before a cast (ops.h). */
 export function reduceDtype(fn: ReduceFunction, dtype: Dtype): Dtype {
   const { kind } = DTYPE_INFO[dtype]
   switch (fn) {
@@ -73,19 +74,20 @@ function reducedShape(shape: readonly number[], axes: readonly number[], keepdim
     : shape.filter((_, axis) => !axes.includes(axis))
 }
 
-/** None, or no list of them: all. */
+/** Without a list, or with an empty one: all axes. */
 function readAxes(axes: unknown, x: OpInput): number[] {
   const named = axes === undefined ? [] : normalizeAxes(axes, x)
   return named.length === 0 ? x.shape.map((_, axis) => axis) : named
 }
 
-export const reduceOp = defineOp<ReduceParams>({
+const reduceOp = defineOp<ReduceParams>({
   name: 'reduce',
   code: 4,
   version: 1,
   roles: ['x'],
   parameters: ['axes?', 'fn', 'keepdims?'],
   dirtyRule: 'rows',
+  example: { op: 'reduce', inputs: { x: 'P' }, fn: 'sum', axes: [1], keepdims: false },
   read: (fields, [x]) => ({
     fn: readChoice(fields, 'fn', REDUCE_FUNCTIONS),
     axes: readAxes(fields.axes, x!),
@@ -124,3 +126,5 @@ export const reduceOp = defineOp<ReduceParams>({
   costPerElementNs: (_, [x], { shape }) =>
     1 + (0.5 * elementCount(x!.shape)) / Math.max(1, elementCount(shape)),
 })
+
+export const REDUCE_OPS: readonly Op[] = [reduceOp]

@@ -1,5 +1,4 @@
-/** quantile and topk: what is chosen from the elements along an axis, by order. */
-
+/** quantile and topk: choose from the elements along an axis by their order. */
 import { elementCount, formatShape, normalizeAxis } from '../../state/shape.js'
 import type { Dtype } from '../../wire/dtype.js'
 import {
@@ -8,6 +7,7 @@ import {
   flagOfWord,
   invalidRequest,
   nameOfWord,
+  type Op,
   readBoolean,
   readChoice,
   readInteger,
@@ -25,16 +25,17 @@ interface QuantileParams {
 
 const ALL_ELEMENTS = 0xffff_ffff // -1 as i32
 
-/** Of sorting n elements, per element. */
+/** Cost of sorting n elements, per element. */
 const sortCostNs = (n: number): number => 3 * Math.log2(n + 2)
 
-export const quantileOp = defineOp<QuantileParams>({
+const quantileOp = defineOp<QuantileParams>({
   name: 'quantile',
   code: 6,
   version: 1,
   roles: ['x'],
   parameters: ['axis?', 'q'],
   dirtyRule: 'rows',
+  example: { op: 'quantile', inputs: { x: 'P' }, q: 0.05, axis: 0 },
   read: (fields, [x]) => ({
     q: readNumber(fields, 'q', 0, 1),
     axis: fields.axis === undefined ? undefined : normalizeAxis(fields.axis, x!),
@@ -77,13 +78,14 @@ interface TopkParams {
   readonly largest: boolean
 }
 
-export const topkOp = defineOp<TopkParams>({
+const topkOp = defineOp<TopkParams>({
   name: 'topk',
   code: 7,
   version: 1,
   roles: ['x'],
   parameters: ['axis?', 'k', 'largest?', 'output'],
   dirtyRule: 'rows',
+  example: { op: 'topk', inputs: { x: 'P' }, k: 10, axis: 0, output: 'indices', largest: true },
   read: (fields, [x]) => ({
     k: readInteger(fields, 'k', 1, 0xffff_ffff),
     axis: normalizeAxis(fields.axis === undefined ? -1 : fields.axis, x!),
@@ -116,3 +118,5 @@ export const topkOp = defineOp<TopkParams>({
   },
   costPerElementNs: ({ k, axis }, [x]) => (x!.shape[axis]! * sortCostNs(k)) / k,
 })
+
+export const SELECT_OPS: readonly Op[] = [quantileOp, topkOp]

@@ -160,7 +160,7 @@ t.test('functions that double each other end in an error, not in a long wait', a
       refused = error
     })
   }
-  t.match(refused, { code: 'INVALID_EXPRESSION', message: /words in place/ })
+  t.match(refused, { code: 'INVALID_EXPRESSION', message: /words together/ })
 })
 
 t.test('deletion: refused while used by pages or functions', async (t) => {

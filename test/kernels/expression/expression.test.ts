@@ -158,7 +158,7 @@ t.test('errors say where and what', async (t) => {
     'f32_ = 1': /column 6: unexpected "="; use '==' to compare/,
     'bool_ & bool_': /column 7: unexpected "&"; use 'and', or bitand/,
     'f32_ ^ 2': /column 6: unexpected "\^"; use '\*\*' for powers/,
-    'f32_[0]': /column 5: unexpected "\["; elements cannot be picked/,
+    'f32_[0]': /column 5: unexpected "\["; an expression cannot index/,
     'f32_ + é': /column 8: unexpected "é"/,
     '1_000': /column 2: unexpected '_' in a number/,
     '1.2.3': /column 4: unexpected '\.' in a number/,
