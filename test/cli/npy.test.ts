@@ -7,8 +7,8 @@ import { importPages } from '../../src/cli/commands/import.js'
 import { Bus } from '../../src/index.js'
 import { decodeNpyHeader } from '../../src/state/npy.js'
 import { DTYPES, type TypedArray } from '../../src/wire/dtype.js'
-import { Draw } from '../engine/property/random.js'
 import { listen, serve } from '../http/helpers.js'
+import { Draw } from '../lib/draw.js'
 import { folder } from '../lib/folder.js'
 
 const bytesOf = (values: TypedArray): Buffer =>

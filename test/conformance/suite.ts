@@ -8,9 +8,10 @@ import { Bus } from '../../src/engine/bus.js'
 import type { WhatIfResult } from '../../src/engine/commit/what-if.js'
 import type { BusOptions, CommitEvent, TransactionInput } from '../../src/engine/types.js'
 import { MmsbError } from '../../src/errors.js'
-import type { Derivation } from '../../src/state/types.js'
 import { DTYPE_INFO, DTYPES, type Dtype } from '../../src/wire/dtype.js'
-import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from '../engine/property/random.js'
+import { drawDelta, drawDerivation, drawSources } from '../engine/property/random.js'
+import { Draw, type PageSketch } from '../lib/draw.js'
+import { OP_RECORDS } from '../reference/records.js'
 
 /** Lengths around every block size that kernels use, and one that fills a device. */
 export const LENGTHS = [0, 1, 2, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 4097, 65_537]
@@ -106,71 +107,6 @@ export async function* opCases(
   }
 }
 
-function derivationsOver(dtype: Dtype, length: number): [string, Derivation][] {
-  const isFloat = DTYPE_INFO[dtype].kind === 'float'
-  const x = { x: 'x' }
-  const list: [string, Derivation][] = [
-    ['copied', { op: 'copy', inputs: x }],
-    [
-      'mapped',
-      { op: 'map', inputs: { a: 'x', b: 'x' }, expr: isFloat ? 'exp(a / 1000) * b - 1' : 'a * b - a // 3' },
-    ],
-    ['maths', { op: 'map', inputs: { a: 'x' }, expr: 'sin(f64(a)) + log(abs(f64(a)) + 1) * tanh(f32(a))' }],
-    ['total', { op: 'reduce', inputs: x, fn: 'sum' }],
-    ['rows', { op: 'reduce', inputs: { x: 'grid' }, fn: 'mean', axes: [1] }],
-    ['columns', { op: 'reduce', inputs: { x: 'grid' }, fn: 'var', axes: [0] }],
-    ['product', { op: 'matmul', inputs: { a: 'grid', b: 'weights' } }],
-    ['running', { op: 'scan', inputs: x, fn: 'sum', axis: 0 }],
-    ['peaks', { op: 'scan', inputs: { x: 'grid' }, fn: 'max', axis: 0 }],
-    ['smooth', { op: 'window', inputs: x, fn: 'mean', size: 5 }],
-    ['lows', { op: 'window', inputs: { x: 'grid' }, fn: 'min', size: 33, axis: 0 }],
-    ['ordered', { op: 'sort', inputs: x, descending: true }],
-    ['sorted', { op: 'sort', inputs: { x: 'grid' }, axis: 0 }],
-    ['blurred', { op: 'conv', inputs: { x: 'grid', kernel: 'weights' }, boundary: 'edge' }],
-    ['filtered', { op: 'conv', inputs: { x: 'x', kernel: 'taps' }, boundary: 'wrap' }],
-    ['turned', { op: 'transpose', inputs: { x: 'grid' } }],
-    ['flat', { op: 'reshape', inputs: { x: 'grid' }, shape: [-1] }],
-    ['backward', { op: 'slice', inputs: { x: 'grid' }, start: [null, 0], stop: [null, 2], step: [-2, 1] }],
-    ['both', { op: 'concat', inputs: { a: 'x', b: 'flat' } }],
-    ['picked', { op: 'gather', inputs: { x: 'grid', indices: 'places' }, axis: 0 }],
-    ['placed', { op: 'scatter', inputs: { x: 'x', indices: 'places', values: 'x' }, merge: 'add' }],
-    ['spread', { op: 'histogram', inputs: x, bins: 7, range: [-50, 50] }],
-    ['few', { op: 'slice', inputs: { x: 'grid' }, stop: [4] }],
-    ['far', { op: 'distance', inputs: { queries: 'grid', vectors: 'few' }, metric: 'cosine' }],
-    ['near', { op: 'distance', inputs: { queries: 'few', vectors: 'grid' }, metric: 'l2' }],
-    ['along', { op: 'distance', inputs: { queries: 'few', vectors: 'grid' }, metric: 'dot' }],
-    ['paths', { op: 'matmul', inputs: { a: 'grid', b: 'weights' }, semiring: 'min_plus' }],
-    ['sums', { op: 'window', inputs: x, fn: 'sum', size: 300 }],
-    ['highs', { op: 'window', inputs: { x: 'grid' }, fn: 'max', size: 100, axis: 0 }],
-    ['growth', { op: 'scan', inputs: { x: 'grid' }, fn: 'prod', axis: 1 }],
-    ['least', { op: 'scan', inputs: x, fn: 'min', axis: 0 }],
-    ['chosen', { op: 'gather', inputs: { x: 'x', indices: 'places' }, axis: 0 }],
-    ['rowsSet', { op: 'scatter', inputs: { x: 'grid', indices: 'places', values: 'grid' }, merge: 'set' }],
-    ['tally', { op: 'bincount', inputs: { x: 'places' }, length: 50 }],
-  ]
-  if (length > 0) {
-    list.push(
-      ['highest', { op: 'reduce', inputs: x, fn: 'argmax' }],
-      ['median', { op: 'quantile', inputs: x, q: 0.5 }],
-      ['low', { op: 'quantile', inputs: { x: 'grid' }, q: 0.05, axis: 0 }],
-      ['top', { op: 'topk', inputs: x, k: Math.min(length, 7), axis: 0, output: 'indices', largest: true }],
-      [
-        'best',
-        {
-          op: 'topk',
-          inputs: { x: 'grid' },
-          k: Math.min(length, 40),
-          axis: 0,
-          output: 'values',
-          largest: true,
-        },
-      ],
-      ['bottom', { op: 'topk', inputs: { x: 'grid' }, k: 2, axis: 1, output: 'values', largest: false }],
-    )
-  }
-  return list
-}
-
 async function opCase(left: BusOptions, right: BusOptions, dtype: Dtype, length: number): Promise<Outcome> {
   const draw = new Draw(length * 16 + DTYPE_INFO[dtype].code)
   const pair = await openPair(left, right)
@@ -185,8 +121,10 @@ async function opCase(left: BusOptions, right: BusOptions, dtype: Dtype, length:
       { name: 'places', dtype: 'i32', shape: [length] },
     ]
     for (const { name, dtype, shape } of pages) await both(pair, (bus) => bus.create(name, { dtype, shape }))
-    for (const [name, derive] of derivationsOver(dtype, length))
-      await both(pair, (bus) => bus.derive(name, derive))
+    for (const [, record] of OP_RECORDS) {
+      for (const [name, derive] of record.conformance(dtype, length))
+        await both(pair, (bus) => bus.derive(name, derive))
+    }
     compare(pair, 'zeros', problems)
     for (const { name, dtype, shape } of pages) {
       const values = draw.values(

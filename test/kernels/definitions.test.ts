@@ -9,32 +9,10 @@ import {
 } from '../../src/kernels/op-catalogue.js'
 import type { Dtype } from '../../src/wire/dtype.js'
 import { refusal } from '../lib/refusal.js'
+import { OP_RECORDS } from '../reference/records.js'
 import { compile, nameOf, PAGES } from './pages.js'
 
-const DERIVATIONS: Record<string, unknown>[] = [
-  { op: 'copy', inputs: { x: 'cube' } },
-  { op: 'cast', inputs: { x: 'cube' }, dtype: 'f32' },
-  { op: 'map', inputs: { ask: 'prices', b: 'qty' }, expr: 'ask*b + 1 if ask > 0 else 2' },
-  { op: 'reduce', inputs: { x: 'cube' }, fn: 'sum', axes: [2, 0], keepdims: true },
-  { op: 'matmul', inputs: { a: 'cube', b: 'ints' }, semiring: 'min_plus' },
-  { op: 'quantile', inputs: { x: 'cube' }, q: 0.05 },
-  { op: 'quantile', inputs: { x: 'cube' }, q: 0.05, axis: 1 },
-  { op: 'topk', inputs: { x: 'prices' }, k: 2, output: 'indices' },
-  { op: 'scan', inputs: { x: 'cube' }, fn: 'min' },
-  { op: 'conv', inputs: { x: 'prices', kernel: 'qty' }, boundary: 'wrap' },
-  { op: 'window', inputs: { x: 'prices' }, fn: 'max', size: 3, axis: 0 },
-  { op: 'sort', inputs: { x: 'prices' }, descending: true },
-  { op: 'gather', inputs: { x: 'prices', indices: 'qty' }, axis: 1 },
-  { op: 'scatter', inputs: { x: 'vector', indices: 'qty', values: 'scalar' }, merge: 'max' },
-  { op: 'bincount', inputs: { x: 'qty' }, length: 9 },
-  { op: 'histogram', inputs: { x: 'prices' }, bins: 3, range: [-0.5, 1e9] },
-  { op: 'transpose', inputs: { x: 'prices' } },
-  { op: 'transpose', inputs: { x: 'cube' }, axes: [1, 0, 2] },
-  { op: 'reshape', inputs: { x: 'cube' }, shape: [6, -1] },
-  { op: 'slice', inputs: { x: 'cube' }, start: [null, 5], stop: [1], step: [1, -2, 1] },
-  { op: 'concat', inputs: { b: 'prices', a: 'flags' } },
-  { op: 'distance', inputs: { queries: 'prices', vectors: 'ints' }, metric: 'cosine' },
-]
+const DERIVATIONS = OP_RECORDS.flatMap(([, { results }]) => results.map(([derive]) => derive))
 
 const restore = (bytes: Uint8Array, out: { dtype: Dtype; shape: readonly number[] }) => {
   const definition = decodeDefinition(bytes)
@@ -81,72 +59,74 @@ t.test('a definition that does not fit its pages is refused', async (t) => {
     change(bytes, new DataView(bytes.buffer, start))
     return refusal(() => restore(bytes, { ...compiled, ...out }))
   }
-  const [, cast, map, reduce, matmul, , quantile, topk] = DERIVATIONS as [
-    object,
-    ...Record<string, unknown>[],
-  ]
+  const cast = { op: 'cast', inputs: { x: 'cube' }, dtype: 'f32' }
+  const map = { op: 'map', inputs: { ask: 'prices', b: 'qty' }, expr: 'ask*b + 1 if ask > 0 else 2' }
+  const reduce = { op: 'reduce', inputs: { x: 'cube' }, fn: 'sum', axes: [2, 0], keepdims: true }
+  const matmul = { op: 'matmul', inputs: { a: 'cube', b: 'ints' }, semiring: 'min_plus' }
+  const quantile = { op: 'quantile', inputs: { x: 'cube' }, q: 0.05, axis: 1 }
+  const topk = { op: 'topk', inputs: { x: 'prices' }, k: 2, output: 'indices' }
   const nothing = (): void => undefined
   t.match(
-    check(map!, nothing, { shape: [4, 4] }),
+    check(map, nothing, { shape: [4, 4] }),
     /^INVALID_REQUEST definition: map gives shape \[4, 3\], the page has \[4, 4\]/,
   )
-  t.match(check(map!, nothing, { dtype: 'u8' }), /^INVALID_REQUEST definition: map gives f32, the page is u8/)
-  t.match(check(cast!, nothing, { dtype: 'u8' }), /cast gives f32, the page is u8/)
-  t.equal(check(reduce!, nothing, { dtype: 'f32' }), 'accepted', 'the executor casts')
+  t.match(check(map, nothing, { dtype: 'u8' }), /^INVALID_REQUEST definition: map gives f32, the page is u8/)
+  t.match(check(cast, nothing, { dtype: 'u8' }), /cast gives f32, the page is u8/)
+  t.equal(check(reduce, nothing, { dtype: 'f32' }), 'accepted', 'the executor casts')
   t.match(
-    check(reduce!, (_, block) => block.setUint32(0, 11, true)),
+    check(reduce, (_, block) => block.setUint32(0, 11, true)),
     /the parameter block has function 11/,
   )
   t.match(
-    check(reduce!, (_, block) => block.setUint32(4, 8, true)),
+    check(reduce, (_, block) => block.setUint32(4, 8, true)),
     /names axis 3 of x \[2, 4, 3\]/,
   )
   t.match(
-    check(reduce!, (_, block) => block.setUint32(4, 0, true)),
+    check(reduce, (_, block) => block.setUint32(4, 0, true)),
     /names no axis/,
   )
   t.match(
-    check(reduce!, (_, block) => block.setUint32(4, 256, true)),
+    check(reduce, (_, block) => block.setUint32(4, 256, true)),
     /block of reduce is malformed/,
   )
   t.match(
-    check(reduce!, (_, block) => block.setUint32(8, 2, true)),
+    check(reduce, (_, block) => block.setUint32(8, 2, true)),
     /block has keepdims 2/,
   )
   t.match(
-    check(reduce!, (_, block) => block.setUint32(0, 1, true)),
+    check(reduce, (_, block) => block.setUint32(0, 1, true)),
     /its text says .*"fn":"sum".*, its block otherwise/,
   )
   t.match(
-    check(matmul!, (_, block) => block.setUint32(0, 4, true)),
+    check(matmul, (_, block) => block.setUint32(0, 4, true)),
     /block has semiring 4/,
   )
   t.match(
-    check(quantile!, (_, block) => block.setFloat64(0, 2, true)),
+    check(quantile, (_, block) => block.setFloat64(0, 2, true)),
     /block of quantile is malformed/,
   )
   t.match(
-    check(quantile!, (_, block) => block.setFloat64(0, Number.NaN, true)),
+    check(quantile, (_, block) => block.setFloat64(0, Number.NaN, true)),
     /block of quantile is malformed/,
   )
   t.match(
-    check(quantile!, (_, block) => block.setUint32(8, 3, true)),
+    check(quantile, (_, block) => block.setUint32(8, 3, true)),
     /names axis 3/,
   )
   t.match(
-    check(topk!, (_, block) => block.setUint32(0, 0, true)),
+    check(topk, (_, block) => block.setUint32(0, 0, true)),
     /block has k 0/,
   )
   t.match(
-    check(topk!, (_, block) => block.setUint32(0, 5, true)),
+    check(topk, (_, block) => block.setUint32(0, 5, true)),
     /^SHAPE_MISMATCH k is 5/,
   )
   t.match(
-    check(topk!, (_, block) => block.setUint32(8, 2, true)),
+    check(topk, (_, block) => block.setUint32(8, 2, true)),
     /block has output 2/,
   )
   t.match(
-    check(map!, (_, block) => block.setUint32(0, 0, true)),
+    check(map, (_, block) => block.setUint32(0, 0, true)),
     /^INVALID_REQUEST IR: does not begin with MIR1/,
   )
 

@@ -4,12 +4,7 @@ import { type CompiledDerivation, compileDerivation } from '../../src/kernels/op
 import { elementCount } from '../../src/state/shape.js'
 import type { Derivation } from '../../src/state/types.js'
 import { DTYPE_INFO, type Dtype, type TypedArray } from '../../src/wire/dtype.js'
-
-export interface TestPage {
-  readonly dtype: Dtype
-  readonly shape: readonly number[]
-  readonly values: TypedArray
-}
+import type { TestPage } from '../reference/ops/record.js'
 
 const NO_FRAMES = new Uint8Array(0)
 

@@ -5,7 +5,10 @@
 import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 import type { Derivation } from '../../src/state/types.js'
-import { Draw, drawDelta } from '../engine/property/random.js'
+import { drawDelta } from '../engine/property/random.js'
+import { Draw } from '../lib/draw.js'
+import type { PartialCase } from '../reference/ops/record.js'
+import { OP_RECORDS } from '../reference/records.js'
 
 const ROWS = 40
 const COLUMNS = 30
@@ -17,54 +20,8 @@ const CHANGES = {
   places: { offset: 3, values: [9] },
 } as const
 
-const grid = { x: 'grid' }
-
 /** A definition, the page that changes, and how many elements are computed then. */
-const RULES: readonly (readonly [string, Derivation, keyof typeof CHANGES, number])[] = [
-  ['scan of columns: from the row on', { op: 'scan', inputs: grid, fn: 'max', axis: 0 }, 'grid', ROWS - 12],
-  ['scan of rows: from the column on', { op: 'scan', inputs: grid, fn: 'sum', axis: 1 }, 'grid', COLUMNS - 7],
-  ['window of rows', { op: 'window', inputs: grid, fn: 'sum', size: 4, axis: 1 }, 'grid', 4],
-  ['window at the end', { op: 'window', inputs: grid, fn: 'mean', size: 100, axis: 0 }, 'grid', ROWS - 12],
-  ['sort: the lane', { op: 'sort', inputs: grid, axis: 1 }, 'grid', COLUMNS],
-  ['conv: the kernel', { op: 'conv', inputs: { x: 'grid', kernel: 'stencil' } }, 'grid', 9],
-  [
-    'conv round the edge',
-    { op: 'conv', inputs: { x: 'line', kernel: 'longer' }, boundary: 'wrap' },
-    'line',
-    16,
-  ],
-  ['conv, the kernel changes', { op: 'conv', inputs: { x: 'grid', kernel: 'line' } }, 'line', ROWS * COLUMNS],
-  ['transpose', { op: 'transpose', inputs: grid }, 'grid', 1],
-  ['reshape', { op: 'reshape', inputs: grid, shape: [-1] }, 'grid', 1],
-  ['slice with it', { op: 'slice', inputs: grid, step: [-3, 7] }, 'grid', 1],
-  ['slice without it', { op: 'slice', inputs: grid, start: [13] }, 'grid', 0],
-  ['concat', { op: 'concat', inputs: { a: 'grid', b: 'grid', c: 'grid' }, axis: 1 }, 'grid', 3],
-  [
-    'gather, x changes',
-    { op: 'gather', inputs: { x: 'grid', indices: 'places' } },
-    'grid',
-    2 /* two indices name row 12 */,
-  ],
-  ['gather, an index changes', { op: 'gather', inputs: { x: 'grid', indices: 'places' } }, 'places', COLUMNS],
-  [
-    'scatter, x changes',
-    { op: 'scatter', inputs: { x: 'grid', indices: 'places', values: 'one' } },
-    'grid',
-    1,
-  ],
-  [
-    'scatter, a value changes',
-    { op: 'scatter', inputs: { x: 'line', indices: 'sixteen', values: 'line' }, merge: 'add' },
-    'line',
-    2 /* where x changed, and where the value goes */,
-  ],
-  [
-    'distance: a row',
-    { op: 'distance', inputs: { queries: 'grid', vectors: 'few' }, metric: 'l2' },
-    'grid',
-    6,
-  ],
-]
+const RULES: readonly PartialCase[] = OP_RECORDS.flatMap(([, { partial = [] }]) => partial)
 
 async function openPages(): Promise<Bus> {
   const bus = await Bus.open({ backend: 'cpu', threads: 1 })
@@ -111,28 +68,7 @@ t.test('a small change computes the elements that may change, and no others', as
 })
 
 /** Over pages of many blocks, which the engine's random graphs do not have. */
-const LONG: readonly Derivation[] = [
-  ...['sum', 'prod', 'min', 'max'].map((fn) => ({ op: 'scan', inputs: { x: 'x' }, fn, axis: 0 })),
-  ...['sum', 'prod', 'min', 'max'].map((fn) => ({ op: 'scan', inputs: { x: 'wide' }, fn, axis: 0 })),
-  ...[1, 7, 64, 5000, 20_000].map((size) => ({
-    op: 'window',
-    inputs: { x: 'x' },
-    fn: 'mean',
-    size,
-    axis: 0,
-  })),
-  ...[2, 33, 100].map((size) => ({ op: 'window', inputs: { x: 'wide' }, fn: 'sum', size, axis: 0 })),
-  { op: 'sort', inputs: { x: 'x' } },
-  { op: 'sort', inputs: { x: 'wide' }, axis: 0, descending: true },
-  { op: 'conv', inputs: { x: 'x', kernel: 'kernel' }, boundary: 'wrap' },
-  { op: 'conv', inputs: { x: 'wide', kernel: 'kernel' }, boundary: 'edge' },
-  { op: 'transpose', inputs: { x: 'wide' } },
-  { op: 'slice', inputs: { x: 'wide' }, step: [-2, 3] },
-  { op: 'concat', inputs: { a: 'wide', b: 'wide' }, axis: 1 },
-  { op: 'gather', inputs: { x: 'x', indices: 'indices' } },
-  { op: 'scatter', inputs: { x: 'x', indices: 'indices', values: 'x' }, merge: 'add' },
-  { op: 'distance', inputs: { queries: 'wide', vectors: 'few' }, metric: 'cosine' },
-]
+const LONG: readonly Derivation[] = OP_RECORDS.flatMap(([, { long = [] }]) => long)
 
 const LENGTH = 10_007
 const SHAPES = { x: [LENGTH], wide: [83, 301], kernel: [41], few: [3, 301] }

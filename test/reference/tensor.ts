@@ -59,3 +59,12 @@ export const broadcastIndexExact = (coordinates: readonly number[], shape: reado
 export function castTensor(x: Tensor, to: Dtype): Tensor {
   return { dtype: to, shape: x.shape, values: x.values.map((value) => castScalar(value, x.dtype, to)) }
 }
+
+/** A tensor of this shape whose element at coordinates is `element(coordinates)`. */
+export function build(dtype: Dtype, shape: readonly number[], element: (at: number[]) => Scalar): Tensor {
+  const values = Array.from({ length: sizeOf(shape) }, (_, at) => element(coordinatesOf(at, shape)))
+  return { dtype, shape, values }
+}
+
+export const elementAt = (x: Tensor, coordinates: readonly number[]): Scalar =>
+  x.values[broadcastIndexExact(coordinates, x.shape)]!

@@ -9,7 +9,7 @@ import { verifyPast } from '../../src/engine/history/verify.js'
 import type { BusOptions } from '../../src/engine/types.js'
 import { crc32c } from '../../src/ffi/library.js'
 import { HistoryReader } from '../../src/store/history.js'
-import { Draw } from '../engine/property/random.js'
+import { Draw } from '../lib/draw.js'
 import { Scheduler, SIM_DIR, SimCatalog, simPlace, simWorld } from '../support/sim-world.js'
 import { type CrashPolicy, type Sabotage, SimDisk, type SimDiskOptions } from '../support/simdisk.js'
 

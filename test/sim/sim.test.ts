@@ -5,7 +5,7 @@
  * MMSB_SIM_SEEDS sets how many seeds (default 60), MMSB_SIM_SEED the first one: a failure prints its own.
  */
 import t from 'tap'
-import type { Draw } from '../engine/property/random.js'
+import type { Draw } from '../lib/draw.js'
 import type { Sabotage } from '../support/simdisk.js'
 import { simulate } from './run.js'
 import { simulateAll } from './seeds.js'

@@ -8,7 +8,7 @@ import type { CheckpointPlace } from '../../src/store/checkpoint/folder.js'
 import { CheckpointTasks } from '../../src/store/checkpoint/tasks.js'
 import type { CheckpointHost } from '../../src/store/checkpoint/thread.js'
 import type { Catalog, CheckpointInfo, IndexBlock } from '../../src/store/types.js'
-import type { Draw } from '../engine/property/random.js'
+import type { Draw } from '../lib/draw.js'
 import type { SimDisk } from './simdisk.js'
 
 export const SIM_DIR = '/sim'

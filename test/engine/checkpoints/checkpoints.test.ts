@@ -11,8 +11,8 @@ import type { BusOptions } from '../../../src/engine/types.js'
 import { openCheckpointFile } from '../../../src/store/checkpoint/file-reader.js'
 import { checkpointEpochs, checkpointFolder } from '../../../src/store/checkpoint/folder.js'
 import type { CheckpointInfo } from '../../../src/store/types.js'
+import { Draw } from '../../lib/draw.js'
 import { folder } from '../../lib/folder.js'
-import { Draw } from '../property/random.js'
 
 const open = (dataDir: string, options: Partial<BusOptions> = {}): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 2, fsync: 'off', ...options })

@@ -4,8 +4,8 @@ import t, { type Test } from 'tap'
 import { Bus } from '../../../src/engine/bus.js'
 import type { NamedDefinition } from '../../../src/engine/commands/define-pages.js'
 import type { PageData } from '../../../src/engine/types.js'
+import { Draw } from '../../lib/draw.js'
 import { folder } from '../../lib/folder.js'
-import { Draw } from '../property/random.js'
 
 async function open(t: Test, dataDir?: string, threads = 1): Promise<Bus> {
   const where = dataDir === undefined ? {} : { dataDir }

@@ -7,10 +7,10 @@ import type { MmsbError } from '../../../src/errors.js'
 import { QUEUE_MAX_TRANSACTIONS, RUN_FRAME_MAX_BYTES } from '../../../src/limits.js'
 import { FrameWriter, type FrameWriterOptions } from '../../../src/state/frame/writer.js'
 import type { DeltaInput } from '../../../src/state/types.js'
+import { Draw } from '../../lib/draw.js'
 import { folder } from '../../lib/folder.js'
 import { Scheduler, SIM_DIR, SimCatalog, simWorld } from '../../support/sim-world.js'
 import { SimDisk } from '../../support/simdisk.js'
-import { Draw } from '../property/random.js'
 
 const ELEMENTS = 64
 

@@ -8,7 +8,8 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Bus } from '../../../src/engine/bus.js'
 import { MmsbError } from '../../../src/errors.js'
-import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from '../property/random.js'
+import { Draw, type PageSketch } from '../../lib/draw.js'
+import { drawDelta, drawDerivation, drawSources } from '../property/random.js'
 
 const [dir, kind] = process.argv.slice(2) as [string, string]
 const notices: string[] = []

@@ -7,8 +7,9 @@ import { Bus } from '../../../src/engine/bus.js'
 import type { PageData } from '../../../src/engine/types.js'
 import { MmsbError } from '../../../src/errors.js'
 import type { TypedArray } from '../../../src/wire/dtype.js'
+import { Draw, type PageSketch } from '../../lib/draw.js'
 import { folder } from '../../lib/folder.js'
-import { Draw, drawDelta, drawDerivation, type PageSketch } from '../property/random.js'
+import { drawDelta, drawDerivation } from '../property/random.js'
 
 const open = (dataDir: string): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off' })

@@ -4,8 +4,9 @@
  * over plain pages; the same definitions let a bus compute everything from scratch.
  */
 import type { Derivation } from '../../../src/state/types.js'
-import { isExact, isNear, type ReferencePage, referenceEval, sameElement } from '../../reference/ops.js'
-import type { PageSketch } from './random.js'
+import type { PageSketch } from '../../lib/draw.js'
+import { isExact, isNear, type ReferencePage, referenceEval, sameElement } from '../../reference/evaluate.js'
+import { recordOf } from '../../reference/records.js'
 
 export interface FunctionSketch {
   readonly name: string
@@ -65,14 +66,7 @@ export function inlined(text: string, functions: readonly FunctionSketch[]): str
 /** Elements that the reference looks at, roughly. */
 function workOf(derive: Derivation, inputs: Readonly<Record<string, ReferencePage>>, out: number): number {
   const sizes = Object.values(inputs).map(({ values }) => values.length)
-  const perElement =
-    derive.op === 'matmul' || derive.op === 'distance'
-      ? (Object.values(inputs)[0]?.shape.at(-1) ?? 1)
-      : derive.op === 'conv'
-        ? (inputs.kernel?.values.length ?? 1)
-        : derive.op === 'window' || derive.op === 'scan'
-          ? 4
-          : 1
+  const perElement = recordOf(derive.op).work?.(inputs) ?? 1
   return out * perElement + sizes.reduce((sum, size) => sum + size, 0)
 }
 

@@ -6,7 +6,7 @@ import t from 'tap'
 import { Bus } from '../../../src/engine/bus.js'
 import type { Derivation } from '../../../src/state/types.js'
 import type { Dtype, TypedArray } from '../../../src/wire/dtype.js'
-import { Draw } from './random.js'
+import { Draw } from '../../lib/draw.js'
 
 /** Elements of a page: some tiles and a rest. */
 const COUNT = 16_384 * 9 + 4711

@@ -15,9 +15,10 @@ import { MmsbError } from '../../../src/errors.js'
 import { OPS } from '../../../src/kernels/op-catalogue.js'
 import type { Derivation } from '../../../src/state/types.js'
 import { DTYPES, type TypedArray } from '../../../src/wire/dtype.js'
-import { isExact, type ReferencePage } from '../../reference/ops.js'
+import { Draw, type PageSketch } from '../../lib/draw.js'
+import { isExact, type ReferencePage } from '../../reference/evaluate.js'
 import { disagreement, type FunctionSketch, pastName, withoutPrev } from './expected.js'
-import { Draw, drawDelta, drawDerivation, drawSources, type PageSketch } from './random.js'
+import { drawDelta, drawDerivation, drawSources } from './random.js'
 
 const SEEDS = Number(process.env.MMSB_PROPERTY_SEEDS ?? 25)
 const FIRST_SEED = Number(process.env.MMSB_PROPERTY_SEED ?? 1)

@@ -3,8 +3,9 @@ import fc from 'fast-check'
 import t from 'tap'
 import { MmsbError } from '../../../src/errors.js'
 import { DTYPE_INFO, DTYPES, type Dtype } from '../../../src/wire/dtype.js'
-import { isNear, referenceEval, sameElement } from '../../reference/ops.js'
-import { NativeRunner, type TestPage } from '../native.js'
+import { isNear, referenceEval, sameElement } from '../../reference/evaluate.js'
+import type { TestPage } from '../../reference/ops/record.js'
+import { NativeRunner } from '../native.js'
 
 const COUNT = 37 // a whole vector or two, and a rest
 
