@@ -10,7 +10,7 @@ NATIVE_SOURCES := kernels.cu $(shell find src/kernels/native -name '*.cuh' -o -n
 LIB := $(BUILD)/libmmsb.so
 TAP := npx tap run
 
-.PHONY: help install build native native-all gpu-bundle run test demo demo-flights bench lint format clean
+.PHONY: help install build native native-all gpu-bundle run test demo demo-flights bench bench-compare lint format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ demo-flights: build ## 220,000 real flights, counted and ranked live
 
 bench: build ## measure, beside baselines, in one run
 	npx tsx bench/main.ts $(BENCH_ARGS)
+
+bench-compare: build ## is this build slower than another checkout's? BEFORE=../other (built)
+	npx tsx bench/compare.ts --before '$(BEFORE)' $(BENCH_ARGS)
 
 lint: node_modules/.installed ## types, style, format and the rules of the house
 	npx tsc -p tsconfig.check.json

@@ -11,24 +11,11 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { isBusy, machineFacts, shortName } from './lib/machine.js'
+import { ROWS } from './lib/rows.js'
 import { printTable } from './lib/table.js'
-import type { Result, Row, Skip } from './lib/types.js'
+import type { Result, Skip } from './lib/types.js'
 
 const HERE = fileURLToPath(new URL('.', import.meta.url))
-const ROWS: Readonly<Record<string, () => Promise<Row>>> = {
-  disk: async () => (await import('./rows/disk.js')).disk,
-  time: async () => (await import('./rows/time.js')).time,
-  store: async () => (await import('./rows/store.js')).store,
-  recovery: async () => (await import('./rows/recovery.js')).recovery,
-  propagation: async () => (await import('./rows/propagation.js')).propagation,
-  maps: async () => (await import('./rows/maps.js')).maps,
-  ops: async () => (await import('./rows/ops.js')).ops,
-  deltas: async () => (await import('./rows/deltas.js')).deltas,
-  rest: async () => (await import('./rows/rest.js')).rest,
-  websocket: async () => (await import('./rows/websocket.js')).websocket,
-  latency: async () => (await import('./rows/latency.js')).latency,
-  idle: async () => (await import('./rows/idle.js')).idle,
-}
 const HELP = `make bench BENCH_ARGS="..."
 
   --only A,B     only these rows: ${Object.keys(ROWS).join(', ')}

@@ -16,6 +16,8 @@ const STDERR_KEPT_CHARS = 8_000
 
 export interface ServerOptions {
   readonly dataDir: string
+  /** The command line's entry; by default this checkout's. */
+  readonly entry?: string
   /** More arguments for `mmsb serve`, such as `['--fsync', 'off']`. */
   readonly args?: readonly string[]
   readonly env?: Readonly<Record<string, string>>
@@ -71,7 +73,15 @@ export async function runDemo(main: () => Promise<boolean>, failed = 'failed'): 
 /** Runs `mmsb serve` on a free port of the loopback interface and waits until it listens. */
 export async function startServer(options: ServerOptions): Promise<Server> {
   const started = performance.now()
-  const args = [ENTRY, 'serve', '--port', '0', '--data-dir', options.dataDir, ...(options.args ?? [])]
+  const args = [
+    options.entry ?? ENTRY,
+    'serve',
+    '--port',
+    '0',
+    '--data-dir',
+    options.dataDir,
+    ...(options.args ?? []),
+  ]
   const child = spawn(process.execPath, args, {
     env: { ...process.env, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -35,3 +35,22 @@ export async function alternate(
   }
   return { a: median(as), b: median(bs), ratio: median(as.map((value, pair) => value / bs[pair]!)) }
 }
+
+/**
+ * A 95 % confidence interval of the median, from order statistics: between the k-th smallest and the k-th largest value
+ * lies the median with a probability that follows from the binomial distribution alone. Needs at least 6 values.
+ */
+export function medianInterval(values: readonly number[]): readonly [low: number, high: number] {
+  const count = values.length
+  if (count < 6) throw new Error('a 95 % interval of the median takes at least 6 values')
+  // Probability that the median lies below the smallest value, then also below the second smallest, ...
+  let rank = 0
+  let term = 0.5 ** count
+  for (let outside = term; outside <= 0.025; ) {
+    rank++
+    term = (term * (count - rank + 1)) / rank
+    outside += term
+  }
+  const sorted = [...values].sort((a, b) => a - b)
+  return [sorted[rank - 1]!, sorted[count - rank]!]
+}

@@ -2,6 +2,12 @@
  * The words of the benchmarks. A row measures one thing beside its baseline, in the same run, in alternating pairs.
  */
 
+/** What is measured, and whether more of it is better. */
+export interface Figure {
+  readonly name: string
+  readonly better: 'higher' | 'lower'
+}
+
 export interface Context {
   /** Fewer pairs and shorter runs: to see that everything works, not to report. */
   readonly quick: boolean
@@ -9,6 +15,11 @@ export interface Context {
   readonly dir: string
   /** Progress for whoever watches. */
   say(line: string): void
+  /**
+   * Set when two builds are compared: takes part in alternating pairs with the same row of the other build, and resolves when
+   * they are done. A figure that was compared before is not compared again.
+   */
+  readonly compared?: (figure: Figure, measure: () => Promise<number>) => Promise<void>
 }
 
 export interface Result {

@@ -6,8 +6,9 @@ import { closeSync, fdatasyncSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Bus } from '../../src/index.js'
 import { encodeFrame } from '../lib/frame.js'
-import { loadLibrary } from '../lib/library.js'
-import { alternate, median } from '../lib/stats.js'
+import { pairsOf } from '../lib/pairs.js'
+import { median } from '../lib/stats.js'
+import { loadLibrary } from '../lib/tree.js'
 import type { Context, Result } from '../lib/types.js'
 
 const ELEMENTS = 1024 ** 2
@@ -70,11 +71,14 @@ async function logOff(context: Context): Promise<Result> {
     return count / ((performance.now() - started) / 1000)
   }
   await ours()
-  const pairs = await alternate(context.quick ? 1 : 7, ours, plain)
+  const name = `in-process deltas of 16 bytes, ${DELTAS_PER_FRAME} a frame, log off`
+  const pairs = await pairsOf(context, { name, better: 'higher' }, 7, ours, plain)
+  const perPatch = 'in-process deltas of 16 bytes by patch(), one a call, 64 in flight, log off'
+  await context.compared?.({ name: perPatch, better: 'higher' }, () => perCall(bus, 20_000))
   const single = await perCall(bus, context.quick ? 2_000 : 20_000)
   await bus.close()
   return {
-    name: `in-process deltas of 16 bytes, ${DELTAS_PER_FRAME} a frame, log off`,
+    name,
     unit: 'deltas/s',
     mmsb: pairs.a,
     baseline: pairs.b,
@@ -125,22 +129,30 @@ async function logOn(context: Context): Promise<Result> {
     return megabytes / seconds
   }
   await ours()
-  const pairs = await alternate(context.quick ? 1 : 7, ours, plain)
-  const latencies: number[] = []
-  for (let i = 0; i < (context.quick ? 50 : 500); i++) {
-    const started = performance.now()
-    await bus.patch('d', { offset: i, values: [i] })
-    latencies.push((performance.now() - started) * 1000)
-  }
+  const name = 'in-process deltas of 1 MiB, log on, fsync always'
+  const pairs = await pairsOf(context, { name, better: 'higher' }, 7, ours, plain)
+  const durablePatch = 'one small durable patch() at a time, median'
+  await context.compared?.({ name: durablePatch, better: 'lower' }, () => medianPatchUs(bus, 200))
+  const patchUs = await medianPatchUs(bus, context.quick ? 50 : 500)
   await bus.close()
   return {
-    name: 'in-process deltas of 1 MiB, log on, fsync always',
+    name,
     unit: 'MB/s',
     mmsb: pairs.a,
     baseline: pairs.b,
     against: 'write + fdatasync of the same bytes',
     ratio: pairs.ratio,
     budget: { text: `>= ${LOG_BUDGET * 100} %`, met: pairs.ratio >= LOG_BUDGET },
-    details: { 'median us of one small durable patch()': median(latencies) },
+    details: { 'median us of one small durable patch()': patchUs },
   }
+}
+
+async function medianPatchUs(bus: Bus, count: number): Promise<number> {
+  const latencies: number[] = []
+  for (let i = 0; i < count; i++) {
+    const started = performance.now()
+    await bus.patch('d', { offset: i, values: [i] })
+    latencies.push((performance.now() - started) * 1000)
+  }
+  return median(latencies)
 }

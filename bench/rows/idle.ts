@@ -6,9 +6,9 @@ import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { startServer } from '../../examples/server.js'
 import { clientFrame, handshake } from '../lib/pipeline.js'
 import { startBaseline } from '../lib/process.js'
+import { startServer } from '../lib/tree.js'
 import type { Context, Result, Skip } from '../lib/types.js'
 
 const SOCKETS = 1000

@@ -4,11 +4,12 @@
  * synced always) with as many readers. Then how many events a second reach 1,000 sockets.
  */
 import { join } from 'node:path'
-import { startServer } from '../../examples/server.js'
 import { redisStreamSide, type Side, webSocketSide } from '../lib/listeners.js'
 import { fanOut, type Latency, openLoop } from '../lib/open-loop.js'
+import { pairsOf } from '../lib/pairs.js'
 import { type Baseline, startBaseline, startRedis } from '../lib/process.js'
-import { alternate, median } from '../lib/stats.js'
+import { median } from '../lib/stats.js'
+import { startServer } from '../lib/tree.js'
 import type { Context, Result, Skip } from '../lib/types.js'
 
 const WRITES_PER_S = 80
@@ -19,6 +20,7 @@ const P99_BUDGET_MS = 10
 const FAN_OUT_BUDGET = 0.9
 const ELEMENTS = 16
 const WARM_UP_WRITES = 40
+const COMPARED_WRITES = 80
 
 export async function latency(context: Context): Promise<(Result | Skip)[]> {
   const server = await startServer({ dataDir: join(context.dir, 'bus') })
@@ -101,6 +103,15 @@ async function compare(
 ): Promise<(Result | Skip)[]> {
   const name = `durable write -> derived event, ${count} subscribers, ${WRITES_PER_S} writes/s, open loop`
   context.say(name)
+  if (context.compared !== undefined) {
+    const side = await ours(port, count)
+    await context.compared({ name, better: 'lower' }, async () => {
+      const { p50 } = await openLoop(side, WRITES_PER_S, COMPARED_WRITES)
+      return p50
+    })
+    side.close()
+    return []
+  }
   const sides: Side[] = [await ours(port, count), await theirs(bare.port, count)]
   if (redis !== null) sides.push(await redisStreamSide(redis.port, count, eventBytes))
   const runs: Latency[][] = sides.map(() => [])
@@ -159,8 +170,10 @@ async function fanOutRow(
   const durationMs = context.quick ? 1500 : 4000
   await fanOut(mine, 1000)
   await fanOut(other, 1000)
-  const pairs = await alternate(
-    context.quick ? 1 : 5,
+  const pairs = await pairsOf(
+    context,
+    { name, better: 'higher' },
+    5,
     () => fanOut(mine, durationMs),
     () => fanOut(other, durationMs),
   )

@@ -5,8 +5,9 @@
  * page beside the same on a small one.
  */
 import type { Bus } from '../../src/index.js'
-import { loadLibrary } from '../lib/library.js'
-import { alternate, median } from '../lib/stats.js'
+import { pairsOf } from '../lib/pairs.js'
+import { median } from '../lib/stats.js'
+import { loadLibrary } from '../lib/tree.js'
 import type { Context, Result } from '../lib/types.js'
 
 const HOPS = 1000
@@ -53,13 +54,14 @@ async function chain(context: Context): Promise<Result> {
     return ((performance.now() - started) * 1e6) / repeats / HOPS
   }
   await hop()
-  const pairs = await alternate(context.quick ? 1 : 9, hop, copy)
+  const name = `propagation, chain of ${HOPS} maps on 1 KiB pages`
+  const pairs = await pairsOf(context, { name, better: 'lower' }, 9, hop, copy)
   const last = bus.read(`c${HOPS}`)[0]
   if (last !== serial + HOPS) throw new Error(`the chain ends in ${last}, not ${serial + HOPS}`)
   await bus.close()
   const beyond = pairs.a - pairs.b
   return {
-    name: `propagation, chain of ${HOPS} maps on 1 KiB pages`,
+    name,
     unit: 'ns/hop',
     mmsb: pairs.a,
     baseline: pairs.b,
@@ -89,11 +91,13 @@ async function sizes(context: Context): Promise<Result> {
     }
     return median(times)
   }
-  const pairs = await alternate(context.quick ? 1 : 9, delta(large, largeBytes), delta(small, SMALL_BYTES))
+  const name = `64-byte delta through ${MAPS} maps, ${largeBytes / 1024 ** 2} MiB page`
+  const [ofLarge, ofSmall] = [delta(large, largeBytes), delta(small, SMALL_BYTES)]
+  const pairs = await pairsOf(context, { name, better: 'lower' }, 9, ofLarge, ofSmall)
   await large.close()
   await small.close()
   return {
-    name: `64-byte delta through ${MAPS} maps, ${largeBytes / 1024 ** 2} MiB page`,
+    name,
     unit: 'us',
     mmsb: pairs.a,
     baseline: pairs.b,

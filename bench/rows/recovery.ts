@@ -6,8 +6,8 @@ import { randomFillSync } from 'node:crypto'
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Bus } from '../../src/index.js'
-import { loadLibrary } from '../lib/library.js'
 import { median, percentile } from '../lib/stats.js'
+import { loadLibrary } from '../lib/tree.js'
 import type { Context, Result } from '../lib/types.js'
 
 const CHUNK_BYTES = 64 * 1024

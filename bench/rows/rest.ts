@@ -1,9 +1,9 @@
 /** Durable REST PATCH under autocannon, beside the same route on a bare Fastify that does nothing. */
 import { join } from 'node:path'
 import autocannon from 'autocannon'
-import { startServer } from '../../examples/server.js'
+import { pairsOf } from '../lib/pairs.js'
 import { startBaseline } from '../lib/process.js'
-import { alternate } from '../lib/stats.js'
+import { startServer } from '../lib/tree.js'
 import type { Context, Result } from '../lib/types.js'
 
 const PAGE = 'bench.rest'
@@ -45,7 +45,7 @@ export async function rest(context: Context): Promise<Result[]> {
       const [ours, theirs] = [measure(server.url), measure(`http://127.0.0.1:${baseline.port}`)]
       await ours()
       await theirs()
-      const pairs = await alternate(context.quick ? 1 : 5, ours, theirs)
+      const pairs = await pairsOf(context, { name, better: 'higher' }, 5, ours, theirs)
       results.push({
         name,
         unit: 'requests/s',

@@ -5,8 +5,8 @@
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Bus } from '../../src/index.js'
-import { loadLibrary } from '../lib/library.js'
 import { alternate, percentile } from '../lib/stats.js'
+import { loadLibrary } from '../lib/tree.js'
 import type { Context, Result } from '../lib/types.js'
 
 const EPOCHS = 1_000_000

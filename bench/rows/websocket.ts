@@ -3,8 +3,8 @@
  * fdatasyncs each batch, and beside Redis `appendfsync always` with pipelined SETRANGE of the same bytes.
  */
 import { join } from 'node:path'
-import { startServer } from '../../examples/server.js'
 import { encodeFrame } from '../lib/frame.js'
+import { pairsOf } from '../lib/pairs.js'
 import {
   type Load,
   type Protocol,
@@ -13,7 +13,7 @@ import {
   webSocketProtocol,
 } from '../lib/pipeline.js'
 import { type Baseline, startBaseline, startRedis } from '../lib/process.js'
-import { alternate } from '../lib/stats.js'
+import { startServer } from '../lib/tree.js'
 import type { Context, Result, Skip } from '../lib/types.js'
 
 const PAGE = 'bench.ws'
@@ -155,8 +155,10 @@ async function compare(
   const { deltas } = write
   const depth = depthOf(write)
   const load = (depth: number): Load => ({ connections: CONNECTIONS, depth, durationMs })
-  const pairs = await alternate(
-    context.quick ? 1 : 5,
+  const pairs = await pairsOf(
+    context,
+    { name, better: 'higher' },
+    5,
     async () => deltas * (await pipelinedWrites(ours, load(depth / deltas))),
     async () =>
       isRedis
