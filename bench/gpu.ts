@@ -3,8 +3,8 @@
  * writes them. Run from the offline bundle: `gpu.js [bytes of a page]`, with the copy's GB/s in MMSB_COPY_GBPS
  * (scripts/gpu-copy.cu) and CuPy's figures, if any, as JSON in MMSB_CUPY (scripts/gpu-cupy.py).
  *
- * A row counts the bytes that its op must read and write; that MMSB also reads the old bytes, to compare, and hashes what
- * changed comes on top.
+ * A row counts the bytes that its op must read and write. MMSB also reads the old bytes to compare them, and hashes what
+ * changed; that work is not counted.
  */
 import { performance } from 'node:perf_hooks'
 import { Bus } from '../src/engine/bus.js'
@@ -23,10 +23,10 @@ const cupy = JSON.parse(process.env.MMSB_CUPY ?? '{}') as Record<string, number>
 
 interface Row {
   readonly name: string
-  /** Pages read and written, of `pageBytes`. */
+  /** How many pages of `pageBytes` are read and written. */
   readonly passes: number
   readonly derive: Readonly<Record<string, Derivation>>
-  /** What changes in each round: the factor, or one element of the page. */
+  /** What each round changes: the factor, or one element of the page. */
   readonly change: 'factor' | 'element'
 }
 

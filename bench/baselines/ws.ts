@@ -1,9 +1,9 @@
 /**
- * A bare `ws` server that makes messages durable and does nothing else: what has arrived is written to one file and
- * fdatasynced as one batch while the next gathers, then each message is answered, or broadcast.
+ * A bare `ws` server that makes messages durable and does nothing else: it writes what has arrived to one file and
+ * fdatasyncs it as one batch while the next gathers, then answers each message, or broadcasts.
  *
  *   ws.ts FILE ack            parses a message as JSON, or walks the frames in it by their lengths; answers each of them
- *   ws.ts FILE broadcast N    answers, and sends some N bytes to every socket that asked for them by the path /events
+ *   ws.ts FILE broadcast N    answers, and sends about N bytes to every socket that connected to /events
  */
 import { fdatasync, openSync, writeSync } from 'node:fs'
 import { type WebSocket, WebSocketServer } from 'ws'
@@ -35,7 +35,7 @@ function sync(): void {
   })
 }
 
-/** One event for a batch; it ends with the first value of the newest write. */
+/** One event per batch; it ends with the first value of the newest write. */
 function broadcast(newest: Buffer): void {
   const serial = /"values":\[(\d+)/.exec(newest.toString('latin1'))![1]
   const event = Buffer.from(`{"t":"${filler}","serial":${serial}}`)

@@ -1,4 +1,4 @@
-/** Frames as docs/internals/FORMAT.md describes them, for the clients of the benchmarks: dense deltas with the merge `set`. */
+/** Frames as in docs/internals/FORMAT.md, for the benchmarks' clients: dense deltas with the merge `set`. */
 
 const HEADER_BYTES = 32
 const COMMAND_BYTES = 32

@@ -1,6 +1,6 @@
 /**
- * Listeners by the hundred, over raw sockets: WebSocket subscribers and readers of a Redis stream, each of which says which
- * write it has just heard of. And writers that tell them apart by a serial number.
+ * Hundreds of listeners over raw sockets: WebSocket subscribers and readers of a Redis stream. Each write carries a serial
+ * number, and each listener reports the newest one it received.
  *
  * Invariant: an answer that is neither an acknowledgement nor an event ends the run with an error.
  */
@@ -11,11 +11,11 @@ import { checkUpgraded, clientFrame, PING, PONG, serverFrame, upgradeRequest } f
 /** Writers and listeners of one server. */
 export interface Side {
   readonly listeners: number
-  /** Sends a write; its serial number comes back with the event. */
+  /** Sends a write; the event brings its serial number back. */
   write(serial: number): void
-  /** Is told of each event: which listener, the newest write in it. */
+  /** Called for each event with the listener and the newest write in the event. */
   onEvent: (listener: number, serial: number) => void
-  /** What went wrong, if something did. */
+  /** The first error, if any. */
   readonly failure: Error | undefined
   close(): void
 }
@@ -24,10 +24,10 @@ export interface WebSocketSide {
   readonly port: number
   readonly listeners: number
   readonly listenerPath: string
-  /** What a listener says first, if anything; it is answered before anything else is done. */
+  /** A listener's first message, if any; its answer is awaited before anything else. */
   readonly hello: string | undefined
   write(serial: number): string
-  /** The serial number in an event; undefined where the message is none. Throws on an error. */
+  /** The serial number in an event; undefined for any other message. Throws on an error. */
   serialOf(text: string): number | undefined
 }
 
@@ -47,7 +47,7 @@ class Sockets {
     this.failure ??= error
   }
 
-  /** Runs what looks at an answer; what it throws is a failure. */
+  /** Runs the check of an answer; an exception counts as a failure. */
   guard(look: () => void): void {
     try {
       look()
@@ -73,7 +73,7 @@ export async function webSocketSide(options: WebSocketSide): Promise<Side> {
     checkUpgraded(await wire.next())
     return wire
   }
-  // All listeners get the same bytes: what they say is looked up in the message before.
+  // All listeners get the same bytes, so a message equal to the one before is not parsed again.
   let newest: Buffer = Buffer.alloc(0)
   let newestSerial: number | undefined
   for (let index = 0; index < listeners; index++) {
@@ -97,16 +97,16 @@ export async function webSocketSide(options: WebSocketSide): Promise<Side> {
   return sideOf(sockets, listeners, (serial) => writer.socket.write(clientFrame(options.write(serial))))
 }
 
-/** A socket whose bytes are looked at where they were read: nothing is allocated for them, and no stream is in between. */
+/** A socket whose bytes are parsed in the buffer they were read into: no allocation, no stream in between. */
 interface Wire {
   readonly socket: Socket
-  /** Is given what has arrived, which is there until it returns. */
+  /** Receives the bytes that arrived; they are valid until it returns. */
   onBytes: (bytes: Buffer) => void
-  /** What arrives next, a copy; `onBytes` gets it too. */
+  /** A copy of what arrives next; `onBytes` gets it too. */
   next(): Promise<Buffer>
 }
 
-/** All sockets of this process read into this, one after another. */
+/** All sockets of this process read into this buffer, one after another. */
 const READ_BUFFER = Buffer.alloc(64 * 1024)
 
 async function openWire(port: number, sockets: Sockets): Promise<Wire> {
@@ -158,7 +158,7 @@ const STREAM = 'bench.stream'
 const command = (...parts: string[]): string =>
   `*${parts.length}\r\n${parts.map((part) => `$${part.length}\r\n${part}\r\n`).join('')}`
 
-/** A Redis stream: XADD of so many bytes, and listeners that XREAD BLOCK after what they have seen. */
+/** A Redis stream: XADD of the same number of bytes, and listeners that XREAD BLOCK after the last entry seen. */
 export async function redisStreamSide(port: number, listeners: number, eventBytes: number): Promise<Side> {
   const sockets = new Sockets()
   const payload = (serial: number) => `${'x'.repeat(Math.max(eventBytes - 10, 0))}s${serial}e`

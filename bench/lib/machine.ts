@@ -1,4 +1,4 @@
-/** Facts about the machine that a figure needs to mean something. Reads, never changes. */
+/** The facts about the machine that make a figure comparable. Reads, never changes anything. */
 import { execFileSync } from 'node:child_process'
 import { cpus, loadavg, release, totalmem } from 'node:os'
 
@@ -11,7 +11,7 @@ export interface Machine {
   readonly node: string
   readonly fileSystem: string
   readonly commit: string
-  /** Processes that wanted to run in the last minute, before the first row: above QUIET_LOAD_PER_CORE the figures are noise. */
+  /** Load of the last minute before the first row; above QUIET_LOAD_PER_CORE the figures are noise. */
   readonly loadBefore: number
 }
 

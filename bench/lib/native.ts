@@ -1,6 +1,6 @@
 /**
- * One definition on the native library of dist/, on one thread, without a bus: what an op costs and nothing else. Each run is a
- * full one: the op, the comparison with what the page held, the writing and the page's digest.
+ * One definition on the native library of dist/, on one thread, without a bus: the cost of an op and nothing else. Each run is
+ * a full one: the op, the comparison with the old values, the writing and the page's digest.
  */
 
 import type { Derivation } from '../../src/state/types.js'
@@ -22,8 +22,8 @@ const bytesOf = (values: TypedArray): Uint8Array =>
   new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
 
 /**
- * The processor's time of this process. For one thread against one thread it is the time taken, and what else runs on the
- * machine does not count.
+ * CPU time of this process. For one thread against one thread it equals the time taken, without what else runs on the
+ * machine.
  */
 export function processorMs(): number {
   const { user, system } = process.cpuUsage()
@@ -31,12 +31,12 @@ export function processorMs(): number {
 }
 
 export interface NativeCase {
-  /** Loads the other contents, or (`again`) those that are there; then one full run: its milliseconds of the processor's time. */
+  /** Loads the other contents, or (`again`) the present ones, then does one full run; returns its CPU milliseconds. */
   time(again?: boolean): number
   close(): void
 }
 
-/** A chain: each definition's input `x` (or those of the pages) is the page before. `fused`: in one call, else one call each. */
+/** A chain: each definition reads the page before it as `x`. `fused` runs all in one native call, else one call each. */
 export async function prepareNative(
   derivations: readonly Derivation[],
   pages: BenchPages,

@@ -1,14 +1,14 @@
-/** NumPy on one thread in a process of its own, as a baseline: prepares cases, runs each when told to and says how long it took. */
+/** NumPy on one thread in its own process, as a baseline: prepares cases, runs one on request and reports its time. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { createInterface, type Interface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
 export interface NumpyCase {
-  /** Fills arrays; `np`, `rng` and `windows` (sliding_window_view) are there. */
+  /** Python that fills the arrays; it can use `np`, `rng` and `windows` (sliding_window_view). */
   readonly make: string
-  /** What is timed. */
+  /** The Python that is timed. */
   readonly run: string
-  /** Runs before each timing: touches the inputs. */
+  /** Python that runs before each timing and touches the inputs. */
   readonly flip: string
 }
 
@@ -21,7 +21,7 @@ export class Numpy {
     this.#lines = lines[Symbol.asyncIterator]()
   }
 
-  /** Null where no python3 has NumPy. */
+  /** Null when no python3 has NumPy. */
   static start(): Numpy | null {
     const hasNumpy = (python: string) => spawnSync(python, ['-c', 'import numpy']).status === 0
     const python = ['python3', '/usr/bin/python3'].find(hasNumpy)
@@ -40,7 +40,7 @@ export class Numpy {
     await this.#ask({ case: name, make, run, flip })
   }
 
-  /** Milliseconds of the processor's time of one run. */
+  /** CPU milliseconds of one run. */
   async time(name: string): Promise<number> {
     return ((await this.#ask({ time: name })) as { ns: number }).ns / 1e6
   }

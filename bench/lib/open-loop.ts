@@ -1,13 +1,13 @@
 /**
- * Load at a steady rate that does not wait for answers (an open loop). Every delay counts from when the write was due, not from
- * when it was sent, so that a server that stalls does not hide the writes that would have come meanwhile (coordinated omission).
+ * Load at a steady rate that does not wait for answers (an open loop). A delay counts from the time the write was due, not
+ * from the time it was sent, so a server that stalls cannot hide the writes due meanwhile (coordinated omission).
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Side } from './listeners.js'
 import { percentile } from './stats.js'
 
 const DRAIN_TIMEOUT_MS = 20_000
-/** A timer may be late by about this much; the rest is waited for turn by turn. */
+/** A timer may be late by about this much; the loop polls for the rest. */
 const TIMER_LATE_MS = 1.5
 
 export interface Latency {
@@ -18,7 +18,7 @@ export interface Latency {
 
 let serial = 1_000
 
-/** From when a write was due to when each listener has heard of it. */
+/** From the time a write was due to the time each listener received it. */
 export async function openLoop(side: Side, writesPerS: number, writes: number): Promise<Latency> {
   const base = serial
   const startMs = performance.now() + 20
@@ -27,7 +27,7 @@ export async function openLoop(side: Side, writesPerS: number, writes: number): 
   const samples: number[] = []
   side.onEvent = (listener, at) => {
     const nowMs = performance.now()
-    // One event may tell of several writes that were committed together.
+    // One event may cover several writes that were committed together.
     for (; heard[listener]! < at - base + 1; heard[listener]!++) samples.push(nowMs - due(heard[listener]!))
   }
   for (let index = 0; index < writes; index++) {
@@ -42,7 +42,7 @@ export async function openLoop(side: Side, writesPerS: number, writes: number): 
   return { p50, p99, max }
 }
 
-/** Events delivered a second when each write follows as soon as all have heard of the one before. */
+/** Events delivered per second when each write follows as soon as every listener received the one before. */
 export async function fanOut(side: Side, durationMs: number): Promise<number> {
   let waiting = 0
   let delivered = 0

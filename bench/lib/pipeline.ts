@@ -1,8 +1,8 @@
 /**
- * Clients that keep many small writes in flight: over raw sockets with prepared bytes, because a client library would
- * cost more than the server measured. The WebSocket client writes masked frames with the mask zero and counts answers.
+ * Clients that keep many small writes in flight, over raw sockets with prepared bytes, because a client library would
+ * cost more than the server it measures. The WebSocket client writes masked frames with the mask zero and counts answers.
  *
- * Invariant: every answer is looked at; one that is not an acknowledgement ends the run with an error.
+ * Invariant: every answer is checked; one that is not an acknowledgement ends the run with an error.
  */
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
@@ -15,11 +15,11 @@ export interface Load {
   readonly durationMs: number
 }
 
-/** A way to talk: opens a socket, gives the bytes of so many writes, and counts the answers in what arrives. */
+/** A protocol: opens a socket, encodes writes, and counts the answers in what arrives. */
 export interface Protocol {
   open(index: number): Promise<Socket>
   writes(index: number, count: number): Buffer
-  /** Counts whole answers and returns what is left over of the last one, and what to say back. Throws on a refusal. */
+  /** Counts whole answers; returns the incomplete rest and what to reply. Throws on a refusal. */
   answers(bytes: Buffer): { count: number; rest: Buffer; reply?: Buffer }
 }
 
@@ -72,11 +72,11 @@ export async function pipelinedWrites(protocol: Protocol, load: Load): Promise<n
 export interface Messages {
   readonly port: number
   readonly subprotocol: string
-  /** A message that holds so many writes. */
+  /** A message that holds `writes` writes. */
   message(index: number, writes: number): string | Uint8Array
   /** Most writes in one message. */
   readonly writesPerMessage: number
-  /** How many writes the payload of an answer acknowledges; 0 when it is a refusal. */
+  /** How many writes an answer's payload acknowledges; 0 for a refusal. */
   acknowledged(payload: Buffer): number
 }
 

@@ -1,6 +1,6 @@
 /**
  * Baseline servers as child processes: a script of bench/baselines that prints `listening on PORT`, or redis-server.
- * A child is ended with this process at the latest.
+ * Every child ends when this process does, at the latest.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -31,7 +31,7 @@ export async function startBaseline(name: string, ...args: readonly string[]): P
   return { port: Number(port), pid: child.pid!, stop: () => stop(child) }
 }
 
-/** Redis with nothing but its append-only file, synced before every answer; null when it is not installed. */
+/** Redis with its append-only file synced before every answer; null when Redis is not installed. */
 export async function startRedis(dir: string): Promise<Baseline | null> {
   const port = await freePort()
   const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', dir]

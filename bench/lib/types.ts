@@ -1,5 +1,5 @@
 /**
- * The words of the benchmarks. A row measures one thing beside its baseline, in the same run, in alternating pairs.
+ * What a row of the benchmarks is: one measurement beside its baseline, in the same run, in alternating pairs.
  */
 
 /** What is measured, and whether more of it is better. */
@@ -9,11 +9,11 @@ export interface Figure {
 }
 
 export interface Context {
-  /** Fewer pairs and shorter runs: to see that everything works, not to report. */
+  /** Fewer pairs and shorter runs: shows that everything works; not for reports. */
   readonly quick: boolean
-  /** An empty folder on the disk of the repository, for the data of this row; removed afterwards. */
+  /** An empty folder on the repository's disk for this row's data; removed afterwards. */
   readonly dir: string
-  /** Progress for whoever watches. */
+  /** Shows progress. */
   say(line: string): void
   /**
    * Set when two builds are compared: takes part in alternating pairs with the same row of the other build, and resolves when
@@ -25,20 +25,20 @@ export interface Context {
 export interface Result {
   readonly name: string
   readonly unit: string
-  /** What MMSB does; null where the row only measures the machine. */
+  /** MMSB's figure; null where the row only measures the machine. */
   readonly mmsb: number | null
   readonly baseline: number
-  /** What the baseline is, in a few words. */
+  /** The baseline in a few words. */
   readonly against: string
-  /** As the budget counts it; null where there is none. */
+  /** The ratio as the budget counts it; null without a baseline. */
   readonly ratio: number | null
-  /** The budget in words, and whether it is met; null where the design names none. */
+  /** The budget in words, and whether it is met; null where there is none. */
   readonly budget: { readonly text: string; readonly met: boolean } | null
-  /** Figures that help to read it. */
+  /** Further figures that help to read the row. */
   readonly details?: Readonly<Record<string, number | string>>
 }
 
-/** Something that could not be measured here, and why. */
+/** Something that could not be measured on this machine, and why. */
 export interface Skip {
   readonly name: string
   readonly skipped: string

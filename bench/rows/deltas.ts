@@ -18,7 +18,7 @@ const FRAMES = 200
 const RATE_BUDGET = 10e6
 const LARGE_VALUES = 256 * 1024
 const LOG_BUDGET = 0.8
-/** Frames handed over before the first is answered: enough that the next batch gathers while one is written. */
+/** Frames in flight: enough for the next batch to gather while one is written. */
 const IN_FLIGHT = 16
 const BATCH = IN_FLIGHT / 2
 
@@ -33,7 +33,7 @@ async function openBus(dataDir?: string): Promise<{ bus: Bus; pageId: number }> 
   return { bus, pageId: page.id }
 }
 
-/** Submits frames, a few in flight at any time, and returns how long all took. */
+/** Submits frames with a few in flight, and returns how long all of them took. */
 async function submitAll(bus: Bus, frames: readonly Uint8Array[]): Promise<number> {
   const started = performance.now()
   const inFlight: Promise<unknown>[] = []
@@ -114,7 +114,7 @@ async function logOn(context: Context): Promise<Result> {
     })
     return megabytes / ((await submitAll(bus, frames)) / 1000)
   }
-  // The same shape of work: half of what is in flight is a batch, written at once and synced once, while the rest gathers. Into a
+  // The baseline has the same shape: half of what is in flight is one batch, written and synced once, while the rest gathers. Into a
   // new file each time, as the log's are: a virtual disk may write blocks it has written before several times faster than others.
   const chunk = Buffer.alloc(values.byteLength * BATCH, 7)
   const plain = async () => {

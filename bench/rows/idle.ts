@@ -1,6 +1,6 @@
 /**
- * Memory that waiting costs: of a WebSocket with one subscription, beside a socket of a bare `ws` server; and of each further
- * subscription. By the resident memory of the server's process.
+ * Memory of idle connections: a WebSocket with one subscription beside a socket of a bare `ws` server, and each further
+ * subscription. Measured as resident memory of the server's process.
  */
 import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
@@ -12,7 +12,7 @@ import { startServer } from '../lib/tree.js'
 import type { Context, Result, Skip } from '../lib/types.js'
 
 const SOCKETS = 1000
-/** Further subscriptions of each socket. */
+/** Further subscriptions per socket. */
 const FURTHER = 100
 const SETTLE_MS = 1500
 
@@ -66,7 +66,7 @@ async function open(port: number, path: string): Promise<Socket[]> {
   return sockets
 }
 
-/** Of a process that has had time to come to rest. */
+/** Resident memory of a process once it has come to rest. */
 async function residentBytes(pid: number): Promise<number> {
   await sleep(SETTLE_MS)
   const [, kib] = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []

@@ -1,7 +1,7 @@
 /**
- * From a durable write to the derived event at each of 1, 100 or 1,000 subscribers, at a steady rate in an open loop, beside a
- * bare `ws` server that fdatasyncs the same message and broadcasts as many bytes, and beside a Redis stream (append-only file,
- * synced always) with as many readers. Then how many events a second reach 1,000 sockets.
+ * Latency from a durable write to the derived event at each of 1, 100 or 1,000 subscribers, at a steady rate in an open loop.
+ * Baselines: a bare `ws` server that fdatasyncs the same message and broadcasts as many bytes, and a Redis stream (append-only
+ * file, always synced) with as many readers. Then the events per second that reach 1,000 sockets.
  */
 import { join } from 'node:path'
 import { redisStreamSide, type Side, webSocketSide } from '../lib/listeners.js'
@@ -82,7 +82,7 @@ const theirs = (port: number, listeners: number) =>
     serialOf: (text) => Number(/"serial":(\d+)/.exec(text.slice(-40))![1]),
   })
 
-/** Bytes of one change message, so that the others send as many. */
+/** Bytes of one change message, so that the baselines send as many. */
 async function eventSize(port: number): Promise<number> {
   let size = 0
   const side = await ours(port, 1, (text) => {

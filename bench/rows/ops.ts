@@ -1,7 +1,7 @@
 /**
- * Each op beside NumPy doing the same: one thread against one thread, in turns, by the processor's time. A run of MMSB is a full one: it computes,
- * compares each element with what the page held, writes what differs and brings the page's digest up to date; NumPy computes
- * into an array that is there already where it can. Where MMSB is slower, the table says why.
+ * Each op beside the same in NumPy: one thread against one thread, alternating, by CPU time. A run of MMSB is a full one: it
+ * computes, compares each element with the old one, writes what differs and updates the page's digest. NumPy computes into an
+ * existing array where it can. Where MMSB is slower, the table says why.
  */
 
 import type { Derivation } from '../../src/state/types.js'
@@ -15,7 +15,7 @@ interface OpCase {
   readonly name: string
   readonly derive: Derivation
   readonly pages: BenchPages
-  /** Arrays of the pages' names; `out` and `into` where the work can be told where to write. */
+  /** The input arrays have the names of the pages; `out` and `into` are set where NumPy can write into an array. */
   readonly make: string
   readonly run: string
   /** Why MMSB may be slower; shown only where it is. */
@@ -31,7 +31,7 @@ const ARRAYS = {
 } as const
 type BenchDtype = keyof typeof ARRAYS
 
-/** Contents drawn from [low, high), twice, different everywhere. */
+/** Two contents drawn from [low, high) that differ everywhere. */
 function page(dtype: BenchDtype, shape: readonly number[], low = -1, high = 1): BenchPage {
   const count = shape.reduce((product, size) => product * size, 1)
   const draw = (seed: number): TypedArray => {
@@ -46,7 +46,7 @@ function page(dtype: BenchDtype, shape: readonly number[], low = -1, high = 1): 
   return { dtype: dtype as Dtype, shape, contents: [draw(1), draw(2)] }
 }
 
-/** NumPy's words for the same draw. */
+/** The same draw in NumPy. */
 const drawn = (name: string, { dtype, shape }: BenchPage, low = -1, high = 1): string => {
   const type = { f32: 'float32', f64: 'float64', i32: 'int32', u32: 'uint32', u8: 'uint8' }[
     dtype as BenchDtype
@@ -63,7 +63,7 @@ interface OpFields {
   readonly [parameter: string]: unknown
 }
 
-/** The op with the input `x` of a dtype and shape. */
+/** A case of the op whose input `x` has a dtype and a shape. */
 function one(
   name: string,
   derive: OpFields,

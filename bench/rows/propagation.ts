@@ -1,5 +1,5 @@
 /**
- * What a hop costs, and that the cost follows what changed: in process, log off.
+ * The cost of a hop, and proof that cost follows what changed: in process, log off.
  *
  * A chain of 1,000 maps on 1 KiB pages beside one memcpy of the same bytes; a 64-byte delta through 10 maps on a large
  * page beside the same on a small one.

@@ -1,6 +1,6 @@
 /**
  * Checkpoints and starts of a whole bus: commits while a checkpoint of 1 GiB is written, a checkpoint after 1 % of the chunks
- * changed, and a start with 1 GiB of state and a million epochs since the checkpoint, with its parts.
+ * changed, and the parts of a start with 1 GiB of state and a million epochs since the checkpoint.
  */
 import { randomFillSync } from 'node:crypto'
 import { mkdirSync, rmSync } from 'node:fs'
@@ -53,7 +53,7 @@ async function fill(context: Context, bus: Bus, bytes: number): Promise<void> {
   await bus.create('small', { dtype: 'f64', shape: [64] })
 }
 
-/** Milliseconds of small commits, one after another, until told to stop. */
+/** Milliseconds of small commits, one after another, until `stop` is called. */
 async function commits(bus: Bus, goesOn: (done: number) => boolean): Promise<number[]> {
   const times: number[] = []
   while (goesOn(times.length)) {

@@ -62,7 +62,7 @@ export async function rest(context: Context): Promise<Result[]> {
   return results
 }
 
-/** Requests per second; throws when one was refused. */
+/** Requests per second; throws when a request is refused. */
 async function load(
   url: string,
   { type, body }: Body,

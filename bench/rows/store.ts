@@ -54,7 +54,7 @@ async function appendOne(log: Store, epoch: number, frames: Uint8Array): Promise
   })
 }
 
-/** Microseconds of each of so many appends, one after another. */
+/** Microseconds of each append, one after another. */
 async function timeAppends(log: Store, count: number, frames: Uint8Array): Promise<number[]> {
   const times: number[] = []
   const first = log.newestEpoch + 1

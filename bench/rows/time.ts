@@ -1,6 +1,6 @@
 /**
- * The past: reading 10,000 epochs back in a long log, stepping from there, and how fast the log is replayed, propagation
- * and digests included, beside memcpy of as many bytes.
+ * Time travel: reading 10,000 epochs back in a long log, stepping on from there, and replaying the log (propagation and
+ * digests included) beside memcpy of as many bytes.
  */
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ import type { Context, Result } from '../lib/types.js'
 const EPOCHS = 1_000_000
 const QUICK_EPOCHS = 20_000
 const BACK = 10_000
-/** A checkpoint is this far apart from the next. */
+/** Epochs between two checkpoints. */
 const CHECKPOINT_EPOCHS = 100_000
 const READ_BUDGET_MS = 1_000
 const STEP_BUDGET_MS = 10
@@ -51,7 +51,7 @@ async function reading(context: Context): Promise<Result[]> {
     await bus.readAt('b', epoch)
     return performance.now() - started
   }
-  await timed(2) // The thread is there, as in a server that was asked before.
+  await timed(2) // Starts the replay thread, as an earlier request would have.
   context.say(`reading ${BACK} epochs back, then stepping`)
   const readMs = await timed(target)
   const backward: number[] = []

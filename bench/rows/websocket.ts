@@ -21,14 +21,14 @@ const ELEMENTS = 4096
 const VALUES = Array.from({ length: 4 }, (_, i) => i + 0.5)
 const VALUE_BYTES = 16
 const REDIS_BUDGET = 1.5
-/** What a client that ingests at this rate puts together. */
+/** Deltas that a client batches at this rate. */
 const TOGETHER = 64
-/** And one that keeps the wire full. */
+/** And one that keeps the connection full. */
 const MANY = 1024
 const CONNECTIONS = 10
 /** Deltas in flight per connection, and commands for Redis. */
 const DEPTH = 256
-/** With many deltas a message some messages have to be in flight as well; Redis then gets as deep a pipeline. */
+/** With many deltas per message, several messages must be in flight too; Redis gets a pipeline as deep. */
 const depthOf = ({ deltas }: Write): number => Math.max(DEPTH, deltas * 4)
 
 interface Write {
@@ -109,7 +109,7 @@ function streamProtocol({ isJson, deltas, transactions }: Write, port: number, p
 
 const ACK_BYTES = 32
 
-/** Binary acks hold their count, one ack after another; the bare server and JSON answer each write with a text. */
+/** A binary ack holds its count; the bare server and JSON answer each write with a text. */
 function acknowledged(payload: Buffer): number {
   if (payload[0] !== 1) return payload.includes('"ack"') ? 1 : 0
   let count = 0
@@ -117,7 +117,7 @@ function acknowledged(payload: Buffer): number {
   return count
 }
 
-/** Why a single write is not taken, or null. */
+/** Why the server refuses a single write; null when it accepts it. */
 async function refusal(protocol: Protocol): Promise<string | null> {
   try {
     await pipelinedWrites(protocol, { connections: 1, depth: 1, durationMs: 1 })

@@ -1,4 +1,4 @@
-/** The conformance suite on what this machine has: threads beside one thread always, CUDA beside CPU where a device is. */
+/** The conformance suite on this machine: several threads against one always, CUDA against the CPU where there is a device. */
 import t from 'tap'
 import { deviceCount } from '../../src/ffi/library.js'
 import { graphCase, LENGTHS, opCases } from './suite.js'

@@ -1,4 +1,4 @@
-/** The conformance suite over the CUDA backend's code, compiled for the host over the emulator of test/native. */
+/** The conformance suite on the code of the CUDA backend, compiled for the host with the emulator of test/native. */
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import t from 'tap'
@@ -6,7 +6,7 @@ import { DTYPES } from '../../src/wire/dtype.js'
 
 const ROOT = new URL('../../', import.meta.url).pathname
 const EMULATED = 'build/native/libmmsb_emulated.so'
-/** Around a warp, a block of threads and a block of a reduction; longer ones take the emulator too long. */
+/** Around a warp, a thread block and a reduction block; longer ones take the emulator too long. */
 const EMULATED_LENGTHS = [0, 1, 31, 32, 33, 1025]
 const EMULATED_GRAPHS = 6
 

@@ -1,8 +1,8 @@
 /**
- * The conformance suite: two buses, the same definitions and transactions, and after every epoch the same bytes, the same
- * changed ranges and the same digests. Run with the CPU beside CUDA it proves that both backends compute the same bits;
- * run with one thread beside several it proves that threads do not matter. Uses no test framework, so that it also runs
- * from a bundle on a machine that has none.
+ * The conformance suite: two buses get the same definitions and transactions, and after every epoch they must have the same
+ * bytes, changed ranges and digests. With the CPU against CUDA it proves that both backends compute the same bits; with one
+ * thread against several, that the number of threads does not matter. It uses no test framework, so that it also runs from a
+ * bundle on a machine without one.
  */
 import { Bus } from '../../src/engine/bus.js'
 import type { WhatIfResult } from '../../src/engine/commit/what-if.js'
@@ -19,7 +19,7 @@ export const LARGE_LENGTH = 1_000_003
 
 export interface Outcome {
   readonly name: string
-  /** Empty when both sides agree. */
+  /** The differences; empty when both sides agree. */
   readonly problems: readonly string[]
 }
 
@@ -45,7 +45,7 @@ async function closePair({ left, right }: Pair): Promise<void> {
   await right.close()
 }
 
-/** The same call on both; both succeed, or both fail with the same code, which is returned. */
+/** Makes the same call on both. Both must succeed, or fail with the same code, which is returned. */
 async function both<T>(pair: Pair, call: (bus: Bus) => Promise<T>): Promise<T | MmsbError> {
   const [left, right] = await Promise.allSettled([call(pair.left), call(pair.right)])
   if (left.status === 'fulfilled' && right.status === 'fulfilled') return left.value
@@ -77,7 +77,7 @@ function compare(pair: Pair, where: string, problems: string[]): void {
   if (texts[0] !== texts[1]) problems.push(`${where}: events differ:\n${texts[0]}\n${texts[1]}`)
 }
 
-/** What would be is the same on both sides, and afterwards everything is as it was. */
+/** A what-if answers the same on both sides and leaves everything as it was. */
 async function compareTrial(
   pair: Pair,
   op: TransactionInput['ops'][number],
@@ -96,7 +96,7 @@ async function compareTrial(
   compare(pair, 'after what-if', problems)
 }
 
-/** Op by op: every dtype and length, a full compute and then small changes. */
+/** Each op over every dtype and length: a full compute, then small changes. */
 export async function* opCases(
   left: BusOptions,
   right: BusOptions,
@@ -147,7 +147,7 @@ async function opCase(left: BusOptions, right: BusOptions, dtype: Dtype, length:
   return { name: `${dtype}, ${length} elements`, problems }
 }
 
-/** One page over many chunks: all of it changes, some of most chunks, ends of runs, and nothing. */
+/** One page over many chunks. Changes: all of it, a part of most chunks, the ends of runs, nothing. */
 export async function chunksCase(left: BusOptions, right: BusOptions): Promise<Outcome> {
   const elements = 200_003
   const pair = await openPair(left, right)

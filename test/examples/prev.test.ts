@@ -1,4 +1,4 @@
-/** The examples of pages that read the past, smaller than they run by themselves. */
+/** The examples of pages that read the past, run at a smaller size than by themselves. */
 import t from 'tap'
 import { runEma } from '../../examples/ema/ema.js'
 import { firstCells, plainLife, runLife } from '../../examples/life/life.js'

@@ -1,4 +1,4 @@
-/** The example of shortest paths, over the busiest airports. */
+/** The example of shortest paths, on the busiest airports. */
 import t from 'tap'
 import { readNetwork } from '../../examples/routes/network.js'
 import { close, createRoutes, plainShortest, shortest } from '../../examples/routes/routes.js'

@@ -1,4 +1,4 @@
-/** A folder of its own for a test, gone with it. */
+/** A temporary folder for one test, removed when the test ends. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

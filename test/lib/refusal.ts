@@ -1,7 +1,7 @@
-/** What a call answers when it refuses its arguments: `CODE message`, or `accepted` when it does not. */
+/** How a call refuses its arguments: `CODE message`, or `accepted` when it does not refuse them. */
 import { MmsbError } from '../../src/errors.js'
 
-/** Any other error is thrown again: it would be a fault of the code under test. */
+/** Throws any error that is not one of the table: it is a fault of the code under test. */
 export function refusal(run: () => unknown): string {
   try {
     run()

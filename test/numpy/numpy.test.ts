@@ -1,8 +1,8 @@
 /**
  * An independent check: every op of the catalogue, over every dtype it takes and random shapes, against NumPy. Integers and
- * selections must be equal; floats within TOLERANCE of the largest value of the result. One Python process computes all cases.
+ * selections must be equal, floats within TOLERANCE of the largest value of the result. One Python process computes all cases.
  *
- * Needs a python3 with numpy. Without one the test is skipped and says so, except in CI, where it must be there.
+ * Needs a python3 with numpy. Without one the test is skipped and says so; in CI it fails.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
