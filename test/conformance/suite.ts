@@ -9,8 +9,8 @@ import type { WhatIfResult } from '../../src/engine/commit/what-if.js'
 import type { BusOptions, CommitEvent, TransactionInput } from '../../src/engine/types.js'
 import { MmsbError } from '../../src/errors.js'
 import { DTYPE_INFO, DTYPES, type Dtype } from '../../src/wire/dtype.js'
-import { drawDelta, drawDerivation, drawSources } from '../engine/property/random.js'
 import { Draw, type PageSketch } from '../lib/draw.js'
+import { drawDelta, drawDerivation, drawSources } from '../property/random.js'
 import { OP_RECORDS } from '../reference/records.js'
 
 /** Lengths around every block size that kernels use, and one that fills a device. */

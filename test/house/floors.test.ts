@@ -20,6 +20,14 @@ const FLOORS: Floors = {
     ['client', 'http', 'index'],
     ['cli'],
   ],
+  'src/cli': [['flags'], ['folder-argument', 'npy-files', 'remote', 'server'], ['commands'], ['main']],
+  'src/kernels': [['promotion'], ['expression'], ['ops'], ['inputs'], ['op-catalogue']],
+  'src/state': [
+    ['slab', 'types', 'event-file', 'npy', 'pattern', 'ranges', 'shape'],
+    ['bytes', 'value'],
+    ['delta'],
+    ['frame'],
+  ],
 }
 
 /** Rooms that must not know each other although their floors would allow it: [room, who must not import it]. */

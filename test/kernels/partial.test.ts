@@ -5,8 +5,8 @@
 import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 import type { Derivation } from '../../src/state/types.js'
-import { drawDelta } from '../engine/property/random.js'
 import { Draw } from '../lib/draw.js'
+import { drawDelta } from '../property/random.js'
 import type { PartialCase } from '../reference/ops/record.js'
 import { OP_RECORDS } from '../reference/records.js'
 

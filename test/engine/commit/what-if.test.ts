@@ -7,7 +7,7 @@ import { Bus } from '../../../src/engine/bus.js'
 import { MmsbError } from '../../../src/errors.js'
 import type { TypedArray } from '../../../src/wire/dtype.js'
 import { Draw, type PageSketch } from '../../lib/draw.js'
-import { drawDelta, drawDerivation, drawSources } from '../property/random.js'
+import { drawDelta, drawDerivation, drawSources } from '../../property/random.js'
 
 const bytesOf = (values: TypedArray): Buffer =>
   Buffer.from(values.buffer, values.byteOffset, values.byteLength)

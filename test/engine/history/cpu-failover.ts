@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { Bus } from '../../../src/engine/bus.js'
 import { MmsbError } from '../../../src/errors.js'
 import { Draw, type PageSketch } from '../../lib/draw.js'
-import { drawDelta, drawDerivation, drawSources } from '../property/random.js'
+import { drawDelta, drawDerivation, drawSources } from '../../property/random.js'
 
 const [dir, kind] = process.argv.slice(2) as [string, string]
 const notices: string[] = []

@@ -9,7 +9,7 @@ import { MmsbError } from '../../../src/errors.js'
 import type { TypedArray } from '../../../src/wire/dtype.js'
 import { Draw, type PageSketch } from '../../lib/draw.js'
 import { folder } from '../../lib/folder.js'
-import { drawDelta, drawDerivation } from '../property/random.js'
+import { drawDelta, drawDerivation } from '../../property/random.js'
 
 const open = (dataDir: string): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off' })

@@ -3,10 +3,10 @@
  * the epoch before and functions that users define are written out first, so that a definition is one of the catalogue
  * over plain pages; the same definitions let a bus compute everything from scratch.
  */
-import type { Derivation } from '../../../src/state/types.js'
-import type { PageSketch } from '../../lib/draw.js'
-import { isExact, isNear, type ReferencePage, referenceEval, sameElement } from '../../reference/evaluate.js'
-import { recordOf } from '../../reference/records.js'
+import type { Derivation } from '../../src/state/types.js'
+import type { PageSketch } from '../lib/draw.js'
+import { isExact, isNear, type ReferencePage, referenceEval, sameElement } from '../reference/evaluate.js'
+import { recordOf } from '../reference/records.js'
 
 export interface FunctionSketch {
   readonly name: string

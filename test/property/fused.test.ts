@@ -3,10 +3,10 @@
  * itself, the reported ranges are exactly what differs, the log says what ran and how much of it, whatever the number of threads.
  */
 import t from 'tap'
-import { Bus } from '../../../src/engine/bus.js'
-import type { Derivation } from '../../../src/state/types.js'
-import type { Dtype, TypedArray } from '../../../src/wire/dtype.js'
-import { Draw } from '../../lib/draw.js'
+import { Bus } from '../../src/engine/bus.js'
+import type { Derivation } from '../../src/state/types.js'
+import type { Dtype, TypedArray } from '../../src/wire/dtype.js'
+import { Draw } from '../lib/draw.js'
 
 /** Elements of a page: some tiles and a rest. */
 const COUNT = 16_384 * 9 + 4711

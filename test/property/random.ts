@@ -3,11 +3,11 @@
  * seed, so a failure can be run again.
  */
 
-import type { DeltaInput, Derivation } from '../../../src/state/types.js'
-import { DTYPE_INFO, DTYPES } from '../../../src/wire/dtype.js'
-import type { Merge } from '../../../src/wire/page.js'
-import type { Draw, PageSketch } from '../../lib/draw.js'
-import { OP_RECORDS } from '../../reference/records.js'
+import type { DeltaInput, Derivation } from '../../src/state/types.js'
+import { DTYPE_INFO, DTYPES } from '../../src/wire/dtype.js'
+import type { Merge } from '../../src/wire/page.js'
+import type { Draw, PageSketch } from '../lib/draw.js'
+import { OP_RECORDS } from '../reference/records.js'
 
 const elementsOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1)
 
