@@ -1,8 +1,8 @@
 /**
  * Every error that users can see, in one table: code, HTTP status, title, hint.
  *
- * Invariants: public functions throw only MmsbError; its code is a key of ERRORS; docs/guide/ERRORS.md repeats this table
- * (a test compares them). This file imports nothing.
+ * Invariants: public functions throw only MmsbError; its code is a key of ERRORS; docs/guide/ERRORS.md
+ * repeats this table (a test compares them). This file imports nothing.
  */
 
 interface ErrorEntry {
@@ -148,13 +148,18 @@ export const ERRORS = {
   },
 } as const satisfies Record<string, ErrorEntry>
 
+/** The code of an error; codes never change their meaning. */
 export type ErrorCode = keyof typeof ERRORS
 
-/** An error of the table. Its message is the problem's `detail`; the fields of `extra` go into the problem document. */
+/**
+ * An error of the table. Its message is the problem's `detail`; the fields of `extra` go into the problem
+ * document.
+ */
 export class MmsbError extends Error {
   readonly code: ErrorCode
   readonly extra: Readonly<Record<string, unknown>> | undefined
 
+  /** Fields of `extra` go into the problem document. */
   constructor(code: ErrorCode, detail: string, extra?: Record<string, unknown>, options?: ErrorOptions) {
     super(detail, options)
     this.name = 'MmsbError'
@@ -173,6 +178,7 @@ export class MmsbError extends Error {
   }
 }
 
+/** An error as HTTP answers carry it (RFC 9457). */
 export interface ProblemDocument {
   readonly type: string
   readonly title: string

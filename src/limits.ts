@@ -1,7 +1,7 @@
 /**
- * Every limit and format constant, named once, with its unit last in the name. Constants of frames, records, segments,
- * checkpoints and digests are part of file formats: docs/internals/FORMAT.md describes them, and changing one breaks existing
- * files. This file imports nothing of the server.
+ * Every limit and format constant, named once, with its unit last in the name. Constants of frames, records,
+ * segments, checkpoints and digests are part of file formats: docs/internals/FORMAT.md describes them, and
+ * changing one breaks existing files. This file imports nothing of the server.
  */
 
 /** A page has fewer than 2^32 elements. */
@@ -41,7 +41,9 @@ export const RUN_MAX_FRAMES = 1024
 export const RUN_FRAME_MAX_BYTES = 64 * 1024
 /** With this much queued, an epoch starts at once instead of at the end of the event loop's turn. */
 export const START_AT_BYTES = 8 * 1024 ** 2
-/** An epoch waits for writers that were just answered: this share of a typical append, up to a maximum in ms. */
+/**
+ * An epoch waits for writers that were just answered: this share of a typical append, up to a maximum in ms.
+ */
 export const PACE_WAIT_OF_APPEND = 0.75
 export const PACE_WAIT_MAX_MS = 2
 /** When they sent nothing, waiting is tried again after at most this many epochs. */
@@ -65,12 +67,17 @@ export const RECORD_ALIGN_BYTES = 8
 export const SEGMENT_FORMAT_VERSION = 1
 /** A record header with a larger length is taken for damage. */
 export const RECORD_MAX_BYTES = 512 * 1024 ** 2
-/** Up to this size a record is copied into one buffer and written by one call; above, its parts are written one by one. */
+/**
+ * Up to this size a record is copied into one buffer and written by one call; above, its parts are written
+ * one by one.
+ */
 export const RECORD_GATHER_MAX_BYTES = 64 * 1024
 export const LOG_READ_BYTES = 1024 ** 2
 /** fsync=interval: time between two syncs while the log changes. */
 export const LOG_SYNC_INTERVAL_MS = 1_000
-/** Zeros are written ahead of small appends in pieces of this size; the next begins when half a piece is left. */
+/**
+ * Zeros are written ahead of small appends in pieces of this size; the next begins when half a piece is left.
+ */
 export const LOG_ZERO_PIECE_BYTES = 1024 ** 2
 /** The first piece begins this far ahead, so that appends do not wait for it. */
 export const LOG_ZERO_MARGIN_BYTES = 64 * 1024
@@ -91,13 +98,19 @@ export const CHECKPOINT_SYNC_BYTES = 32 * 1024 ** 2
 /** Pieces sent to the checkpoint thread that it has not processed yet. */
 export const CHECKPOINT_PIECES_IN_FLIGHT = 4
 export const CHECKPOINT_PIECE_PAGES_MAX = 1024
-/** When less than this share of an older file is still in use, the used chunks are copied and the file is dropped. */
+/**
+ * When less than this share of an older file is still in use, the used chunks are copied and the file is
+ * dropped.
+ */
 export const CHECKPOINT_THIN_SHARE = 0.25
 /** Older files that one checkpoint may reference. */
 export const CHECKPOINT_FILES_MAX = 16
 /** Checkpoints kept at most; older ones are kept farther apart. */
 export const CHECKPOINTS_KEPT = 32
-/** Overwritten bytes kept for a running checkpoint; beyond, commits wait until the checkpoint has read the state. */
+/**
+ * Overwritten bytes kept for a running checkpoint; beyond, commits wait until the checkpoint has read the
+ * state.
+ */
 export const CHECKPOINT_SAVED_MAX_BYTES = 256 * 1024 ** 2
 /** An automatic checkpoint is made this many epochs, or bytes of log, after the last one. */
 export const CHECKPOINT_EVERY_EPOCHS = 100_000
@@ -112,7 +125,10 @@ export const REPLAY_UNDO_BYTES = 128 * 1024 ** 2
 export const REPLAY_JUMP_EPOCHS = 10_000
 /** Records between two checks for a cancelled request. */
 export const REPLAY_CANCEL_EPOCHS = 64
-/** One history request reads at most this many epochs and returns at most this many bytes of frames, then a cursor. */
+/**
+ * One history request reads at most this many epochs and returns at most this many bytes of frames, then a
+ * cursor.
+ */
 export const HISTORY_SCAN_EPOCHS = 100_000
 export const HISTORY_ANSWER_BYTES = 16 * 1024 ** 2
 export const HISTORY_LIMIT_DEFAULT = 100
@@ -146,7 +162,10 @@ export const STREAM_PATTERNS_MAX = 256
 /** Windows of one subscription, and separate runs of elements that one window may consist of. */
 export const STREAM_VIEWPORTS_MAX = 256
 export const STREAM_VIEWPORT_RUNS_MAX = 65_536
-/** A change that only window subscriptions need is kept for resuming readers when its values are no larger than this. */
+/**
+ * A change that only window subscriptions need is kept for resuming readers when its values are no larger
+ * than this.
+ */
 export const STREAM_RECENT_CUT_MAX_BYTES = 64 * 1024
 export const STREAM_ID_MAX_LENGTH = 200
 export const STREAM_RATE_MAX_HZ = 1_000
@@ -167,7 +186,10 @@ export const STREAM_CATCH_UP_SLICE_MS = 2
 export const PAST_SHARED_PIECES_MAX = 32
 /** Named durable subscriptions. */
 export const DURABLE_READERS_MAX = 1_000
-/** Default time since the last sign of a durable reader, and bytes of log behind it, for which history is kept. */
+/**
+ * Default time since the last sign of a durable reader, and bytes of log behind it, for which history is
+ * kept.
+ */
 export const DURABLE_HOLD_MS = 7 * 24 * 3_600_000
 export const DURABLE_HOLD_BYTES = 4 * 1024 ** 3
 /** Minimum time between two updates of the stored time at which a durable reader was last seen. */
@@ -184,7 +206,10 @@ export const RETRY_AFTER_SECONDS = 1
 export const CORS_MAX_AGE_SECONDS = 600
 /** JSON with more values than this is sent in pieces, so that other requests are served in between. */
 export const JSON_PIECE_ELEMENTS = 65_536
-/** How long a stopping server waits for requests in flight: less than the 10 s after which supervisors kill a process. */
+/**
+ * How long a stopping server waits for requests in flight: less than the 10 s after which supervisors kill a
+ * process.
+ */
 export const STOP_GRACE_MS = 8_000
 /** How long it waits for a request, or the rest of one, on a connection without a request in flight. */
 export const STOP_ARRIVAL_GRACE_MS = 250

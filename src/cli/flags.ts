@@ -1,8 +1,10 @@
 /**
- * Flags of a command: one table defines what is parsed, what the help says and which environment variables count.
+ * Flags of a command: one table defines what is parsed, what the help says and which environment variables
+ * count.
  *
- * Invariants: an unknown flag is an error, never ignored; a flag wins over its environment variable; an error names the
- * flag or variable that held the bad value. Nothing here reads the process or writes to it, but for `flagsOrHelp`.
+ * Invariants: an unknown flag is an error, never ignored; a flag wins over its environment variable; an error
+ * names the flag or variable that held the bad value. Nothing here reads the process or writes to it, but for
+ * `flagsOrHelp`.
  */
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'

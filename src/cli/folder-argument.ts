@@ -1,4 +1,7 @@
-/** The command line of `mmsb backup` and `mmsb restore`: one folder, before or behind the flags, and `--data-dir`. */
+/**
+ * The command line of `mmsb backup` and `mmsb restore`: one folder, before or behind the flags, and
+ * `--data-dir`.
+ */
 import { resolve } from 'node:path'
 import { DATA_DIR_FLAG, dataDirOf, type FlagTable, flagsOrHelp, HELP_FLAG, UsageError } from './flags.js'
 

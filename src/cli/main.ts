@@ -1,6 +1,6 @@
 /**
- * The command line: finds the command, and turns an error into one line and an exit code: 1 when the command failed, 2 when it
- * was called wrongly.
+ * The command line: finds the command, and turns an error into one line and an exit code: 1 when the command
+ * failed, 2 when it was called wrongly.
  */
 import { VERSION } from '../engine/version.js'
 import { UsageError } from './flags.js'

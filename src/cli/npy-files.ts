@@ -42,7 +42,10 @@ export interface NpyFile {
   eachPiece(visit: (offset: number, values: TypedArray) => Promise<void>): Promise<void>
 }
 
-/** Opens a file for import. @throws StartError, naming the file, when it cannot be read or holds no array for a page */
+/**
+ * Opens a file for import. @throws StartError, naming the file, when it cannot be read or holds no array for
+ * a page
+ */
 export async function withNpy<T>(file: string, work: (npy: NpyFile) => Promise<T>): Promise<T> {
   const fd = namingFile(file, () => openSync(file, 'r'))
   try {

@@ -1,9 +1,10 @@
 /**
  * The server process: opens the bus, listens, and shuts down in order.
  *
- * Invariants: standard output gets one line, when the server is ready; everything else goes to standard error. On SIGTERM and
- * SIGINT the server accepts no new connections, answers the requests it has received, closes WebSockets with 1001, closes the
- * log and exits with 0. Idle connections do not delay this. A second signal exits at once, which is as safe as a crash.
+ * Invariants: standard output gets one line, when the server is ready; everything else goes to standard
+ * error. On SIGTERM and SIGINT the server accepts no new connections, answers the requests it has received,
+ * closes WebSockets with 1001, closes the log and exits with 0. Idle connections do not delay this. A second
+ * signal exits at once, which is as safe as a crash.
  */
 import type { FastifyBaseLogger } from 'fastify'
 import { type LevelWithSilent, type Logger, pino } from 'pino'

@@ -38,6 +38,7 @@ export const SERVER_CODES = {
 /** NETWORK: no answer came. TIMEOUT: none came in time. CLOSED: the client was closed. PROTOCOL: the answer makes no sense. */
 export const CLIENT_CODES = ['NETWORK', 'TIMEOUT', 'CLOSED', 'PROTOCOL'] as const
 
+/** The code of an error: the server's codes, and the client's own. */
 export type ErrorCode = keyof typeof SERVER_CODES | (typeof CLIENT_CODES)[number]
 
 export interface Problem {
@@ -49,6 +50,7 @@ export interface Problem {
   readonly extra?: Readonly<Record<string, unknown>>
 }
 
+/** An error of a call: what the server answered, or why no answer came. */
 export class MmsbError extends Error {
   readonly code: ErrorCode
   /** HTTP status; 0 where the error is not an answer of the server. */
@@ -59,6 +61,7 @@ export class MmsbError extends Error {
   /** More fields of the answer. */
   readonly extra: Readonly<Record<string, unknown>>
 
+  /** Makes an error of a problem document, or of its parts. */
   constructor({ code, detail, hint = '', status = 0, extra = {} }: Problem, options?: ErrorOptions) {
     super(`${code}: ${detail}`, options)
     this.name = 'MmsbError'

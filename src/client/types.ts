@@ -1,7 +1,9 @@
 /** The words of the public surface: what goes to the server and what comes back. Types only. Epochs and versions are integers. */
 import type { Dtype, TypedArray } from './codec/values.js'
 
+/** How a delta combines a value with the element it meets. */
 export type Merge = 'set' | 'add' | 'min' | 'max' | 'and' | 'or' | 'xor'
+/** Where the memory of a page is requested. */
 export type Location = 'auto' | 'cpu' | 'gpu' | 'unified'
 
 /** Elements: a typed array of the page's dtype, or numbers, bigints, decimal strings, "NaN", "Infinity", booleans. */
@@ -28,6 +30,7 @@ export interface Octets {
   readonly merge?: Merge
 }
 
+/** Definition of a page that clients write. */
 export interface SourceDefinition {
   readonly dtype: Dtype
   readonly shape: readonly number[]
@@ -42,6 +45,7 @@ export interface Derivation {
   readonly [parameter: string]: unknown
 }
 
+/** Options of a derived page. */
 export interface DerivedOptions {
   /** Asks for a cast of the result. */
   readonly dtype?: Dtype
@@ -49,12 +53,15 @@ export interface DerivedOptions {
   readonly location?: Location
 }
 
+/** Definition of a page that is computed by an op. */
 export interface DerivedDefinition extends DerivedOptions {
   readonly derive: Derivation
 }
 
+/** One page of `createMany`. */
 export type NamedDefinition = (SourceDefinition | DerivedDefinition) & { readonly name: string }
 
+/** A page without its elements. */
 export interface Page {
   readonly name: string
   readonly id: number
@@ -88,6 +95,7 @@ export interface ReadAnswer {
   readonly pages: Readonly<Record<string, PageData>>
 }
 
+/** Deltas that are committed together or not at all. */
 export interface Transaction {
   /** All or nothing. None: an epoch passes. */
   readonly ops: readonly (Delta & { readonly page: string })[]
@@ -98,12 +106,14 @@ export interface Transaction {
   readonly intent?: unknown
 }
 
+/** Options of every call over HTTP. */
 export interface CallOptions {
   readonly signal?: AbortSignal
   /** For the call with all its repeats. */
   readonly timeoutMs?: number
 }
 
+/** Options of a write. */
 export interface WriteOptions extends CallOptions {
   /** Idempotency key: a repeat gets the first answer. Default: one of its own per call, so that repeats are safe. */
   readonly key?: string
@@ -111,23 +121,27 @@ export interface WriteOptions extends CallOptions {
   readonly expectVersion?: number
 }
 
+/** Options of a read. */
 export interface ReadOptions extends CallOptions {
   /** As of this epoch; default: now. */
   readonly epoch?: number
 }
 
+/** The answer to a write. */
 export interface WriteAnswer {
   readonly epoch: number
   readonly version: number
   readonly page: string
 }
 
+/** The answer to a transaction. */
 export interface TransactionAnswer {
   readonly epoch: number
   /** Versions of the pages written. */
   readonly pages: Readonly<Record<string, number>>
 }
 
+/** What one epoch did. */
 export interface EpochEntry {
   readonly epoch: number
   /** ISO 8601, UTC. */
@@ -141,6 +155,7 @@ export interface EpochEntry {
   readonly digest: string
 }
 
+/** The epochs in which a page changed. */
 export interface HistoryAnswer {
   readonly name: string
   readonly versions: readonly {
@@ -152,6 +167,7 @@ export interface HistoryAnswer {
   readonly next: number | null
 }
 
+/** The ranges that differ between two epochs. */
 export interface DiffAnswer {
   readonly from: number
   readonly to: number
@@ -167,6 +183,7 @@ export interface DiffAnswer {
   >
 }
 
+/** A checkpoint that the server keeps. */
 export interface Checkpoint {
   readonly epoch: number
   readonly pages: number
@@ -175,6 +192,7 @@ export interface Checkpoint {
   readonly ms: number
 }
 
+/** The result of a verification. */
 export interface VerifyAnswer {
   readonly ok: boolean
   readonly from: number
@@ -188,11 +206,13 @@ export interface VerifyAnswer {
   readonly problems: readonly string[]
 }
 
+/** A user function: parameters and expression. */
 export interface FunctionDefinition {
   readonly params: readonly string[]
   readonly expr: string
 }
 
+/** A user function as the server has it. */
 export interface FunctionView extends FunctionDefinition {
   readonly name: string
   readonly worldAge: number
@@ -201,6 +221,7 @@ export interface FunctionView extends FunctionDefinition {
   readonly pages: readonly string[]
 }
 
+/** The dependency graph: pages and edges. */
 export interface Graph {
   readonly nodes: readonly {
     readonly name: string
@@ -216,6 +237,7 @@ export interface Graph {
   }[]
 }
 
+/** The state of the server at one moment. */
 export interface Status {
   readonly version: string
   readonly epoch: number
@@ -228,6 +250,7 @@ export interface Status {
   readonly minEpoch: number
 }
 
+/** What a subscription asks for: see docs/guide/STREAM.md. */
 export interface SubscribeOptions {
   /** Page names, or patterns with `*` for any run of characters. Pages created later match too. */
   readonly pages: readonly string[]
@@ -266,6 +289,7 @@ export interface DurableView {
   readonly seenAt: string
 }
 
+/** What one change says about one page. */
 export interface ChangedPage {
   readonly page: string
   /** In a snapshot `source` or `derived`. */

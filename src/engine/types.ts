@@ -21,6 +21,7 @@ export type {
 } from '../state/types.js'
 export type { Location, Merge, PageKind } from '../wire/page.js'
 
+/** A transaction as a caller writes it: deltas that are committed together or not at all. */
 export interface TransactionInput {
   readonly ops: readonly (DeltaInput & { readonly page: string })[]
   readonly expect?: readonly Expectation[]
@@ -30,6 +31,7 @@ export interface TransactionInput {
   readonly key?: string
 }
 
+/** A page without its elements. */
 export interface PageInfo {
   readonly name: string
   readonly id: number
@@ -80,6 +82,7 @@ export interface CommitResult {
   readonly pages: Readonly<Record<string, number>>
 }
 
+/** What one epoch changed in one page. */
 export interface PageChange {
   readonly pageId: number
   readonly page: string
@@ -117,6 +120,7 @@ export interface PastEpochs {
   readonly through: number
 }
 
+/** Which past changes to replay, and for which pages. */
 export interface PastEpochsQuery {
   /** Epochs after this one... */
   readonly after: number
@@ -127,6 +131,7 @@ export interface PastEpochsQuery {
   readonly values: boolean
 }
 
+/** Elements of a page, with the epoch and version they are of. */
 export interface PageData {
   readonly name: string
   readonly dtype: Dtype
@@ -170,6 +175,7 @@ export interface EpochInfo {
   readonly digest: string
 }
 
+/** Past epochs in ascending order, and where the next answer begins. */
 export interface EpochList {
   readonly epochs: readonly EpochInfo[]
   /** The epoch to go on from; null when the range was looked at to its end. */
@@ -238,6 +244,7 @@ export interface FunctionInfo {
   readonly pages: readonly string[]
 }
 
+/** A page in the dependency graph. */
 export interface GraphNode {
   readonly name: string
   readonly kind: PageKind
@@ -245,6 +252,7 @@ export interface GraphNode {
   readonly op?: string
 }
 
+/** A dependency: page `to` reads page `from`. */
 export interface GraphEdge {
   readonly from: string
   readonly to: string
@@ -254,8 +262,10 @@ export interface GraphEdge {
   readonly prev?: true
 }
 
+/** When an epoch counts as durable: see docs/internals/DURABILITY.md. */
 export type FsyncMode = 'always' | 'interval' | 'off'
 
+/** Options of `Bus.open`. */
 export interface BusOptions {
   /** Folder of log, index and checkpoints. Absent: the bus lives in memory only and nothing is durable. */
   readonly dataDir?: string
@@ -286,6 +296,7 @@ export interface BusOptions {
   readonly onNotice?: (notice: { level: 'info' | 'warn' | 'error'; message: string }) => void
 }
 
+/** The state of a bus at one moment. */
 export interface BusStatus {
   readonly version: string
   readonly epoch: number
@@ -316,6 +327,7 @@ interface PlaceStats {
   bytes: number
 }
 
+/** Counts, sizes and timings of a bus since its start. */
 export interface BusStats {
   readonly epoch: number
   readonly pages: {

@@ -20,11 +20,13 @@ export interface DeltaInput {
   readonly merge?: Merge
 }
 
+/** A version that a page must have for a transaction to be executed. */
 export interface Expectation {
   readonly page: string
   readonly version: number
 }
 
+/** Definition of a page that clients write. */
 export interface SourceDefinition {
   readonly dtype: Dtype
   readonly shape: readonly number[]
@@ -42,6 +44,7 @@ export interface Derivation {
   readonly [parameter: string]: unknown
 }
 
+/** Definition of a page that is computed by an op. */
 export interface DerivedDefinition {
   readonly derive: Derivation
   /** Asks for a cast of the result. */
@@ -51,4 +54,5 @@ export interface DerivedDefinition {
   readonly location?: Location
 }
 
+/** Definition of a source page or a derived page. */
 export type PageDefinition = SourceDefinition | DerivedDefinition

@@ -16,6 +16,7 @@ import type { Sink, StreamBus, SubscribeOptions } from './types.js'
 
 export type { SubscribeOptions } from './types.js'
 
+/** What one change message says about one page. */
 export interface ChangedPage {
   readonly page: string
   /** In a snapshot `source` or `derived`. */

@@ -24,6 +24,7 @@ export interface StreamBus {
   pastChanges(query: PastEpochsQuery, options: { readonly signal: AbortSignal }): Promise<PastEpochs>
 }
 
+/** What a subscription asks for: see docs/guide/STREAM.md. */
 export interface SubscribeOptions {
   /** Page names, or patterns with `*` for any run of characters. Pages created later match too. */
   readonly pages: readonly string[]

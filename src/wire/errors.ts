@@ -28,4 +28,5 @@ export const ERROR_STATUS = {
   LOG_FULL: 507,
 } as const
 
+/** The code of an error; codes never change their meaning. */
 export type ErrorCode = keyof typeof ERROR_STATUS

@@ -10,9 +10,11 @@ export const NAME_MAX_LENGTH = 200
 export const PAGE_MAX_RANK = 8
 
 export const LOCATIONS = ['auto', 'cpu', 'gpu', 'unified'] as const
+/** Where the memory of a page is requested. */
 export type Location = (typeof LOCATIONS)[number]
 
 export const PAGE_KINDS = ['source', 'derived'] as const
+/** `source`: written by clients; `derived`: computed. */
 export type PageKind = (typeof PAGE_KINDS)[number]
 
 /** What happened to a page. A snapshot uses the first two only. */
@@ -20,6 +22,7 @@ export const CHANGE_KINDS = [...PAGE_KINDS, 'created', 'deleted'] as const
 export type ChangeKind = (typeof CHANGE_KINDS)[number]
 
 export const MERGES = ['set', 'add', 'min', 'max', 'and', 'or', 'xor'] as const
+/** How a delta combines a value with the element it meets. */
 export type Merge = (typeof MERGES)[number]
 
 /** Merges from this code on work on bits; float dtypes do not have them. */

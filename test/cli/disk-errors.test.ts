@@ -1,6 +1,7 @@
 /**
- * The real server when its disk answers with errors, and when its folder is forbidden to it: what docs/internals/DURABILITY.md says under
- * "When the disk fails". Errors come from a library loaded before the system's (failing_io.cpp).
+ * The real server when its disk answers with errors, and when its folder is forbidden to it: what
+ * docs/internals/DURABILITY.md says under "When the disk fails". Errors come from a library loaded before the
+ * system's (failing_io.cpp).
  */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,7 @@
 /**
- * The real server on real disks that are full, read-only, forbidden or failing: what docs/internals/DURABILITY.md says under "When the
- * disk fails". A small tmpfs stands for the disk; where none can be mounted, those tests are skipped and say so.
+ * The real server on real disks that are full, read-only, forbidden or failing: what
+ * docs/internals/DURABILITY.md says under "When the disk fails". A small tmpfs stands for the disk; where
+ * none can be mounted, those tests are skipped and say so.
  */
 import { randomBytes } from 'node:crypto'
 import { readdirSync } from 'node:fs'
@@ -38,7 +39,10 @@ async function until(isMet: () => boolean, what: string): Promise<void> {
     if (Date.now() - start > 10_000) throw new Error(`not seen: ${what}`)
 }
 
-/** Fills the log with whole pages until one is refused. The bytes that were acknowledged last, and the refusal. */
+/**
+ * Fills the log with whole pages until one is refused. The bytes that were acknowledged last, and the
+ * refusal.
+ */
 async function writeUntilRefused(url: string): Promise<{ last: Buffer; refused: Answer }> {
   let last = await get(url, 'a')
   for (;;) {

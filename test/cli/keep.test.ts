@@ -1,4 +1,6 @@
-/** Checkpoints and retention as a user of the server sees them: flags, environment, status, 410, a clean stop. */
+/**
+ * Checkpoints and retention as a user of the server sees them: flags, environment, status, 410, a clean stop.
+ */
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'

@@ -24,7 +24,8 @@ export class Process {
   stderr = ''
 
   constructor(args: readonly string[], { env = {}, prelude, cwd, uid }: RunOptions = {}) {
-    // The test runner loads itself into every Node process through NODE_OPTIONS, signal handlers and all: not into this one.
+    // The test runner loads itself into every Node process through NODE_OPTIONS, signal handlers and all: not
+    // into this one.
     const command = `${prelude === undefined ? '' : `${prelude}; `}unset NODE_OPTIONS; exec "$@"`
     // BASH_ENV: what a shell of this machine does at its start may write to standard error.
     const inherited = Object.entries(process.env).filter(

@@ -87,7 +87,10 @@ function patch(url: string, agent: Agent): Promise<Outcome> {
   })
 }
 
-/** Every outcome is an answer, of the page or of the table; or there was no connection. Returns how many were acknowledged. */
+/**
+ * Every outcome is an answer, of the page or of the table; or there was no connection. Returns how many were
+ * acknowledged.
+ */
 function acknowledged(t: Test, outcomes: readonly Outcome[]): number {
   let count = 0
   for (const outcome of outcomes) {

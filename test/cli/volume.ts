@@ -32,7 +32,10 @@ function mount(...args: string[]): string | null {
   return status === 0 ? null : stderr.trim()
 }
 
-/** A disk of so many bytes, or why there is none. Servers on it must be ended by a teardown set later than this. */
+/**
+ * A disk of so many bytes, or why there is none. Servers on it must be ended by a teardown set later than
+ * this.
+ */
 export function smallVolume(t: Test, sizeBytes: number): Volume | string {
   const dir = mkdtempSync(join(tmpdir(), 'mmsb-volume-'))
   const refusal = mount('-t', 'tmpfs', '-o', `size=${sizeBytes},mode=755`, 'tmpfs', dir)

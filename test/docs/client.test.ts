@@ -1,4 +1,7 @@
-/** The programs of docs/guide/CLIENT.md run as they stand and print what is shown, one after the other against a fresh server; its tables are true. */
+/**
+ * The programs of docs/guide/CLIENT.md run as they stand and print what is shown, one after the other against
+ * a fresh server; its tables are true.
+ */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'

@@ -1,4 +1,7 @@
-/** Documents say what the code says: the error table, links, paths, make targets, and the tests that guarantees name. */
+/**
+ * Documents say what the code says: the error table, links, paths, make targets, and the tests that
+ * guarantees name.
+ */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import t from 'tap'
@@ -13,7 +16,9 @@ const ROOMS = readdirSync(`${ROOT}/src`, { recursive: true, encoding: 'utf8' })
   .map((name) => `src/${name}`)
 const DOCUMENTS = [...AT_ROOT, ...EXAMPLES, ...ROOMS, ...documentPaths()]
 
-/** Where a document's links lead, as paths from the root of the repository; addresses outside are left out. */
+/**
+ * Where a document's links lead, as paths from the root of the repository; addresses outside are left out.
+ */
 function targetsOf(document: string): string[] {
   return linksOf(readDocument(document))
     .filter((link) => !/^[a-z]+:|^#/.test(link))

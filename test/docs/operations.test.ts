@@ -1,4 +1,6 @@
-/** OPERATIONS.md lists the flags and commands of the command line; CHANGELOG.md lists the versions of formats. */
+/**
+ * OPERATIONS.md lists the flags and commands of the command line; CHANGELOG.md lists the versions of formats.
+ */
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'

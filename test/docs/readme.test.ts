@@ -1,10 +1,10 @@
 /**
- * README's commands give the answers it shows. Its shell blocks run in order, in one shell, against a fresh server; the
- * watcher runs as a second process; the server is killed and started again where README does it. The library's program and,
- * after the tour, the first program of CLIENT.md run too.
+ * README's commands give the answers it shows. Its shell blocks run in order, in one shell, against a fresh
+ * server; the watcher runs as a second process; the server is killed and started again where README does it.
+ * The library's program and, after the tour, the first program of CLIENT.md run too.
  *
- * Only the port and the data folder differ from what a reader types. An answer introduced as "shortened" shows some fields,
- * the others show all; the watcher's lines are compared as text.
+ * Only the port and the data folder differ from what a reader types. An answer introduced as "shortened"
+ * shows some fields, the others show all; the watcher's lines are compared as text.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * `mmsb backup`: copies a data folder, whether a server has it open or not. It reads the folder itself, so it runs on the
- * server's machine.
+ * `mmsb backup`: copies a data folder, whether a server has it open or not. It reads the folder itself, so it
+ * runs on the server's machine.
  */
 import { crc32c } from '../../ffi/library.js'
 import { backupFolder } from '../../store/offline/backup.js'

@@ -1,6 +1,7 @@
 /**
- * `mmsb events export FILE`: writes the change events of a range of epochs to a file. No server may have the data folder open.
- * `mmsb events replay FILE`: prints such a file, one line of JSON per epoch, in the form of the stream's `change` messages.
+ * `mmsb events export FILE`: writes the change events of a range of epochs to a file. No server may have the
+ * data folder open. `mmsb events replay FILE`: prints such a file, one line of JSON per epoch, in the form of
+ * the stream's `change` messages.
  */
 import { closeSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs'
 import { ReadFolder } from '../../engine/history/offline-folder.js'
@@ -79,7 +80,10 @@ function writeWhole(fd: number, bytes: Uint8Array): void {
   for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
 }
 
-/** The events of a file, one epoch at a time. @throws MmsbError INVALID_REQUEST; StartError when the file is cut short */
+/**
+ * The events of a file, one epoch at a time. @throws MmsbError INVALID_REQUEST; StartError when the file is
+ * cut short
+ */
 export function* eventsIn(file: string): Generator<EpochEvent> {
   const fd = openSync(file, 'r')
   try {

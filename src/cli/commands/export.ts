@@ -1,6 +1,8 @@
 /**
- * `mmsb export`: writes pages to .npy files, all as of one epoch, from a running server or from a folder that no server has
- * open. Prints one line per file.
+ * `mmsb export`: writes pages to .npy files, all as of one epoch, from a running server or from a folder that
+ * no server has open. Prints one line per file.
+ *
+ * Null because the JSON of the server's lists has it.
  */
 import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
@@ -80,8 +82,8 @@ async function fromServer(
 }
 
 /**
- * Names of the pages of an epoch. Where the empty state can still be read, they are what differs from it, which includes pages
- * deleted since; else they are today's pages that existed then.
+ * Names of the pages of an epoch. Where the empty state can still be read, they are what differs from it,
+ * which includes pages deleted since; else they are today's pages that existed then.
  */
 async function namesAt(remote: Remote, epoch: number, minEpoch: number): Promise<string[]> {
   if (minEpoch === 0) {

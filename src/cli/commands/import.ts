@@ -1,6 +1,7 @@
 /**
- * `mmsb import`: writes .npy files to source pages of a running server or of a folder that no server has open. An existing
- * page of the same name must have the same dtype and shape. A large file is written in pieces, one epoch each.
+ * `mmsb import`: writes .npy files to source pages of a running server or of a folder that no server has
+ * open. An existing page of the same name must have the same dtype and shape. A large file is written in
+ * pieces, one epoch each.
  */
 import { resolve } from 'node:path'
 import { Bus } from '../../engine/bus.js'

@@ -1,4 +1,7 @@
-/** `mmsb index rebuild`: rebuilds the log index of a data folder from the log. No server may have the folder open. */
+/**
+ * `mmsb index rebuild`: rebuilds the log index of a data folder from the log. No server may have the folder
+ * open.
+ */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { allocateFile, crc32c } from '../../ffi/library.js'

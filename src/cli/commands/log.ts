@@ -1,6 +1,7 @@
 /**
- * `mmsb log check [--fix]`: reads every record and file of a data folder, reports what is damaged and where, and says what a
- * repair of the log would lose. No server may have the folder open. Exit code 0: sound, or sound again after --fix; 1: damaged.
+ * `mmsb log check [--fix]`: reads every record and file of a data folder, reports what is damaged and where,
+ * and says what a repair of the log would lose. No server may have the folder open. Exit code 0: sound, or
+ * sound again after --fix; 1: damaged.
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'

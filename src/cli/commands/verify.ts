@@ -1,6 +1,6 @@
 /**
- * `mmsb verify`: replays a data folder and compares digests. No server may have the folder open. The result goes to standard
- * output, progress to standard error. Exit code 0: sound; 1: not.
+ * `mmsb verify`: replays a data folder and compares digests. No server may have the folder open. The result
+ * goes to standard output, progress to standard error. Exit code 0: sound; 1: not.
  */
 import { verifyFolder } from '../../engine/history/verify-folder.js'
 import { DATA_DIR_FLAG, dataDirOf, epochOf, type FlagTable, flagsOrHelp, HELP_FLAG } from '../flags.js'

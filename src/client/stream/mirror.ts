@@ -34,6 +34,7 @@ interface MirrorControl {
   onChange(listener: (change: Change) => void): () => void
   /** Resolves when `epoch` is at least this; rejects with the signal's reason, or when the mirror ends. */
   until(epoch: number, options?: { readonly signal?: AbortSignal }): Promise<void>
+  /** Ends the mirror; its values stay as they are. */
   close(): void
 }
 
@@ -48,6 +49,7 @@ export interface Mirror<T extends TypedArray = TypedArray> extends MirrorControl
   readonly isDeleted: boolean
 }
 
+/** Options of a mirror. */
 export interface MirrorOptions {
   readonly maxRate?: number
   readonly signal?: AbortSignal

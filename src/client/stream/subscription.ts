@@ -25,6 +25,7 @@ import type { Change, SubscribeOptions } from '../types.js'
 import type { Link } from './connection.js'
 import { Feed } from './resuming-subscription.js'
 
+/** A subscription: an async iterator of changes, which reconnects by itself. */
 export interface Subscription extends AsyncIterableIterator<Change> {
   /** The last epoch that is behind the reader: the last one yielded, or a later one that had nothing for it. */
   readonly epoch: number | undefined
@@ -35,6 +36,7 @@ export interface Subscription extends AsyncIterableIterator<Change> {
   commit(epoch?: number): Promise<void>
   /** Whether there is a connection. The subscription goes on by itself when there is one again. */
   readonly isConnected: boolean
+  /** Ends the subscription and its iterator. */
   close(): void
 }
 

@@ -23,9 +23,11 @@ import { STREAM_MESSAGE_MAX_BYTES, WRITER_IN_FLIGHT_MAX, WRITER_MESSAGE_BYTES } 
 import type { Delta, Transaction } from '../types.js'
 import type { Link, LinkUser } from './connection.js'
 
+/** Sends transactions over the WebSocket without waiting for their answers. */
 export interface Writer {
   /** Resolves when the transaction is durable. Those handed in earlier are decided earlier. */
   transact(transaction: Transaction, options?: { readonly key?: string }): Promise<{ readonly epoch: number }>
+  /** Sends one delta; resolves to its epoch once it is durable. */
   patch(page: string, delta: Delta): Promise<{ readonly epoch: number }>
   /** Transactions without an answer yet. */
   readonly pending: number
@@ -80,6 +82,7 @@ export class StreamWriter implements Writer, LinkUser {
     return this.#waiting.length + this.#inFlight.size + this.#encodingCount
   }
 
+  /** Sends one delta; resolves to its epoch once it is durable. */
   async patch(page: string, delta: Delta): Promise<{ readonly epoch: number }> {
     checkName(page, 'page')
     checkDelta(delta)

@@ -9,6 +9,7 @@ import { pendingOfTransaction } from '../commands/transactions.js'
 import type { PageRecord, Registry } from '../pages/registry.js'
 import type { PageData, TransactionInput } from '../types.js'
 
+/** Deltas to try, and the pages to read afterwards. */
 export interface WhatIfInput {
   readonly ops: TransactionInput['ops']
   /** Names of the pages to read. */
