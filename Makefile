@@ -1,5 +1,5 @@
 # MMSB: build, run, test. `make help` lists the targets.
-# Nothing unchanged is rebuilt: each step has a stamp or an output that make compares with its sources.
+# Unchanged parts are not rebuilt: make compares the stamp or output of each step with its sources.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -10,9 +10,9 @@ NATIVE_SOURCES := kernels.cu $(shell find src/kernels/native -name '*.cuh' -o -n
 LIB := $(BUILD)/libmmsb.so
 TAP := npx tap run
 
-.PHONY: help install build native native-all gpu-bundle run test demo demo-flights bench bench-compare lint format clean
+.PHONY: help install build native native-all gpu-bundle run test demo demo-flights docs bench bench-compare lint format clean
 
-help: ## this list
+help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 node_modules/.installed: package.json package-lock.json
@@ -26,25 +26,25 @@ $(BUILD)/.ts: $(TS_SOURCES) tsconfig.json node_modules/.installed
 	npx tsc -p tsconfig.json
 	@touch $@
 
-build: node_modules/.installed $(BUILD)/.ts $(LIB) ## install what is needed and build everything; starts nothing
+build: node_modules/.installed $(BUILD)/.ts $(LIB) ## install packages and build everything
 
 include native.mk
 
-native: $(LIB) ## the native library: with CUDA where nvcc is found, else for the CPU
+native: $(LIB) ## build the native library: with CUDA where nvcc is found, else for the CPU
 
 run: build ## serve on http://127.0.0.1:7411
 	node bin/mmsb.js serve
 
-test: build $(EMULATED_PROGRAMS) ## every test
+test: build $(EMULATED_PROGRAMS) ## run every test
 	$(TAP) $(TAP_ARGS)
 
-demo: build ## live portfolio risk on real prices, in the terminal
+demo: build ## show live portfolio risk on real prices, in the terminal
 	npx tsx examples/risk/demo.ts
 
-demo-flights: build ## 220,000 real flights, counted and ranked live
+demo-flights: build ## count and rank 220,000 real flights live
 	npx tsx examples/flights/demo.ts
 
-bench: build ## measure, beside baselines, in one run
+bench: build ## measure beside baselines (see docs/internals/BENCHMARKS.md)
 	npx tsx bench/main.ts $(BENCH_ARGS)
 
 bench-compare: build ## is this build slower than another checkout's? BEFORE=../other (built)
@@ -59,8 +59,11 @@ format: node_modules/.installed ## rewrite what can be: format, imports, wide co
 	npx tsx scripts/wrap-comments.ts
 	npx biome check --write
 
-gpu-bundle: build ## .gpu/: an offline bundle for a CUDA machine without Node (see docs/internals/TESTING.md)
+gpu-bundle: build ## write .gpu/, a bundle for a CUDA machine without Node (see docs/internals/TESTING.md)
 	scripts/gpu-bundle.sh
 
-clean: ## remove what was built
+docs: node_modules/.installed ## write the reference of mmsb and mmsb/client to build/docs
+	npx typedoc
+
+clean: ## remove everything that was built
 	rm -rf dist $(BUILD) .tap

@@ -82,7 +82,7 @@ $(LIB): $(NATIVE_SOURCES) native.mk
 	@mkdir -p $(BUILD)
 	@$(MAKE) --no-print-directory native-parts
 
-native-all: ## the native library with code for all supported GPUs (sm_75, sm_80, sm_90 and PTX)
+native-all: ## build the native library for all supported GPUs (sm_75, sm_80, sm_90 and PTX)
 	@$(MAKE) --no-print-directory native-parts CUDA_ARCHS="75 80 90"
 
 # ---- the core's test driver ------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ $(NATIVE_DIR)/core_debug: $(CORE_TEST_SOURCES) $(DEBUG_OBJECTS) native.mk
 	$(CXX) $(NATIVE_INCLUDE) -std=c++17 $(SANITIZE) -ffp-contract=off test/native/core_test.cpp $(DEBUG_OBJECTS) -o $@ -lpthread
 
 .PHONY: native-debug
-native-debug: $(NATIVE_DIR)/core_debug ## the native core's tests under the address and undefined-behaviour sanitizers
+native-debug: $(NATIVE_DIR)/core_debug ## run the native core's tests under the address and undefined-behaviour sanitizers
 	$(NATIVE_DIR)/core_debug
 
 # The CUDA backend on a machine without a GPU: its code compiled for the host over test/native/cuda_emulator.h.
