@@ -2,6 +2,8 @@
 #pragma once
 #include "core/part.cuh"
 #include "exec/call.cuh"
+#include "exec/pages.cuh"
+#include "exec/undo.cuh"
 #include "ops/elementwise/op_copy.cuh"
 #include "ops/elementwise/op_map.cuh"
 #include "ops/neighbours/op_stencil.cuh"

@@ -4,6 +4,7 @@
 // Invariants: what is fetched ahead is a hint and never shows; the steps are in the order of the plan, so a step's inputs are
 // final when it runs, or made in its group.
 #pragma once
+#include "exec/deltas.cuh"
 #include "exec/fuse.cuh"
 
 namespace mmsb {

@@ -6,7 +6,7 @@
 // step depends on the same element of each input that is made in the group, and on inputs that were final before it. A
 // step that repeats another of the group takes that one's elements instead of computing them again.
 #pragma once
-#include "exec/exec.cuh"
+#include "exec/steps.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {

@@ -1,6 +1,6 @@
-// copy and cast: the input's elements, in the output page's dtype (saturating; see cast.cuh).
+// copy, cast and reshape: the input's elements in row-major order, in the dtype of the output page (saturating; see core/cast.cuh).
 #pragma once
-#include "core/op.cuh"
+#include "ops/common.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
@@ -16,17 +16,14 @@ static int32_t prepareCopy(Step& step) {
   return MMSB_OK;
 }
 
-static void dirtyCopy(const Step&, u32, const RangeSet& changed, RangeSet& out, Arena& arena) {
-  for (u32 i = 0; i < changed.count; i++) rangesPush(out, changed.data[i].start, changed.data[i].count, arena);
-}
-
 static void computeCopy(const Step& step, u32 start, u32 count, void* out, void*) {
   const u32 size = dtypeBytes(step.natural);
   memcpy(out, step.inputs[0]->data + u64(start) * size, u64(count) * size);
 }
 
-static const Op kOpCopy = {"copy", MMSB_OP_COPY, 1, prepareCopy, nullptr, dirtyCopy, computeCopy, nullptr, nullptr, true};
-static const Op kOpCast = {"cast", MMSB_OP_CAST, 1, prepareCopy, nullptr, dirtyCopy, computeCopy, nullptr, nullptr, true};
+static const Op kOpCopy = {"copy", MMSB_OP_COPY, 1, prepareCopy, nullptr, dirtySame, computeCopy, nullptr, nullptr, true};
+static const Op kOpCast = {"cast", MMSB_OP_CAST, 1, prepareCopy, nullptr, dirtySame, computeCopy, nullptr, nullptr, true};
+static const Op kOpReshape = {"reshape", MMSB_OP_RESHAPE, 1, prepareCopy, nullptr, dirtySame, computeCopy, nullptr, nullptr, true};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

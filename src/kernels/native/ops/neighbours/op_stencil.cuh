@@ -10,25 +10,14 @@
 // alone. Sums of floats, and means, in f64, rounded once.
 #pragma once
 #include "ops/boxes.cuh"
+#include "ops/common.cuh"
 #include "ops/neighbours/stencil_state.cuh"
-#include "ops/order/op_select.cuh"
-#include "ops/places/op_move.cuh"
-#include "ops/products/op_matmul.cuh"
+#include "ops/semirings.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
 static const u32 kConvTile = 16;
-
-static void castMany(u32 from, const u8* src, u32 to, u8* dst, u32 count, void* wide) {
-  while (count != 0) {
-    const u32 now = count < kBlockElements ? count : kBlockElements;
-    castBlock(from, src, to, dst, now, wide);
-    src += u64(now) * dtypeBytes(from);
-    dst += u64(now) * dtypeBytes(to);
-    count -= now;
-  }
-}
 
 // Elements [from, from + count) of a row, those outside filled in, in the common dtype.
 static void padRow(const Conv& c, const Page& x, u64 rowStart, i64 from, u32 count, u8* to, void* wide) {

@@ -1,7 +1,8 @@
 // What conv and window keep of a step. Shared by the CPU's ops (op_stencil.cuh, which describes the order of work) and the
 // CUDA kernels.
 #pragma once
-#include "ops/order/select_state.cuh"
+#include "ops/folds.cuh"
+#include "ops/projection.cuh"
 
 namespace mmsb {
 

@@ -3,7 +3,8 @@
 #pragma once
 #include "core/ranges.cuh"
 #include "ops/boxes.cuh"
-#include "ops/order/select_state.cuh"
+#include "ops/folds.cuh"
+#include "ops/projection.cuh"
 
 namespace mmsb {
 

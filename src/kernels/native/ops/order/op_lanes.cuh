@@ -5,10 +5,9 @@
 // running value it goes on from there, else the lane is read from its start. sort: ascending or descending, equal elements
 // in their old order (seen in -0 and 0 only), NaN last both ways: by radix on keys that keep the order.
 #pragma once
-#include "ops/boxes.cuh"
+#include "exec/compute.cuh"
+#include "ops/common.cuh"
 #include "ops/order/lanes_state.cuh"
-#include "ops/order/op_select.cuh"
-#include "ops/places/op_move.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {

@@ -4,34 +4,12 @@
 // two equal neighbours, give that value (so infinities do not turn into NaN). topk: best first, equal values by lower
 // index, NaN last; -0 and 0 are equal. Results depend on the lane's values alone, never on how they were found.
 #pragma once
-#include "core/cast.cuh"
-#include "exec/exec.cuh"
+#include "exec/compute.cuh"
+#include "ops/common.cuh"
 #include "ops/order/select_state.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
-
-static bool lanesOf(const Page& input, i32 axis, Lanes& lanes) {
-  lanes.outer = lanes.inner = 1;
-  lanes.n = axis < 0 ? input.elements : 1;
-  if (axis >= i32(input.rank)) return false;
-  for (u32 d = 0; axis >= 0 && d < input.rank; d++) {
-    if (d < u32(axis)) lanes.outer *= input.shape[d];
-    else if (d == u32(axis)) lanes.n = input.shape[d];
-    else lanes.inner *= input.shape[d];
-  }
-  lanes.dims[0] = ReduceDim{lanes.outer, 0, 0, true};
-  lanes.dims[1] = ReduceDim{lanes.n, 0, 0, false};
-  lanes.dims[2] = ReduceDim{lanes.inner, 0, 0, true};
-  return true;
-}
-
-static void dirtyLanes(const Lanes& lanes, u32 elements, const RangeSet& changed, RangeSet& out, Arena& arena) {
-  for (u32 i = 0; i < changed.count; i++) {
-    const u64 first = changed.data[i].start;
-    projectRange(lanes.dims, 3, 0, 0, elements, u64(lanes.outer) * lanes.inner, first, first + changed.data[i].count, out, arena);
-  }
-}
 
 static const u32 kSelectBlock = 1024;
 
@@ -263,9 +241,7 @@ static int32_t prepareQuantile(Step& step) {
   return MMSB_OK;
 }
 
-static void releaseSelect(Step& step) { free(step.state); }
-
-static const Op kOpQuantile = {"quantile", MMSB_OP_QUANTILE, 1, prepareQuantile, releaseSelect, dirtyQuantile, computeQuantile, nullptr};
+static const Op kOpQuantile = {"quantile", MMSB_OP_QUANTILE, 1, prepareQuantile, releaseState, dirtyQuantile, computeQuantile, nullptr};
 
 // ---- topk ---------------------------------------------------------------------------------------------------------------------
 
@@ -428,7 +404,7 @@ static int32_t prepareTopk(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpTopk = {"topk", MMSB_OP_TOPK, 1, prepareTopk, releaseSelect, nullptr, nullptr, runTopk};
+static const Op kOpTopk = {"topk", MMSB_OP_TOPK, 1, prepareTopk, releaseState, nullptr, nullptr, runTopk};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

@@ -1,15 +1,10 @@
 // What quantile and topk keep of a step, and their rules for one lane or element. Shared by the CPU's ops (op_select.cuh)
 // and the CUDA kernels.
 #pragma once
-#include "ops/reduce/reduce_state.cuh"
+#include "ops/folds.cuh"
+#include "ops/projection.cuh"
 
 namespace mmsb {
-
-// A page seen as [outer, n, inner]; lane l has its elements at (l / inner) * n * inner + l % inner + i * inner.
-struct Lanes {
-  u32 outer, n, inner;
-  ReduceDim dims[3];
-};
 
 struct Quantile {
   Lanes lanes;

@@ -6,10 +6,10 @@
 // edge i = low + i * ((high - low) / bins) in f64.
 #pragma once
 #include "core/merge.cuh"
-#include "core/ranges.cuh"
+#include "exec/compute.cuh"
 #include "ops/boxes.cuh"
+#include "ops/common.cuh"
 #include "ops/places/index_state.cuh"
-#include "ops/places/op_move.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
@@ -273,7 +273,7 @@ static void computeScatter(const Step& step, u32 start, u32 count, void* out, vo
 
 static void dirtyScatter(const Step& step, u32 input, const RangeSet& changed, RangeSet& out, Arena& arena) {
   const Indexed& g = *static_cast<const Indexed*>(step.state);
-  if (input == 0) return dirtyCopy(step, 0, changed, out, arena);
+  if (input == 0) return dirtySame(step, 0, changed, out, arena);
   // Where a changed index pointed before is not known, so everything may change.
   if (input == 1 || g.valueStride[2] == 0 || isMost(changed, step.inputs[2]->elements)) {
     return rangesPush(out, 0, step.out->elements, arena);

@@ -1,35 +1,14 @@
-// transpose, reshape, slice, concat: elements that go somewhere else and stay what they are.
+// transpose, slice, concat: elements that go somewhere else and stay what they are.
 //
 // transpose and slice read through a view: for each axis of the output a size and a stride in the input (negative for a
 // slice that walks backward). concat lays its inputs, cast to their common dtype, one after another along an axis.
 #pragma once
-#include "core/cast.cuh"
 #include "ops/boxes.cuh"
+#include "ops/common.cuh"
 #include "ops/places/move_state.cuh"
-#include "ops/products/op_matmul.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
-
-template <class T>
-static void copyStrided(const u8* from, i64 stride, u8* to, u32 count) {
-  for (u32 i = 0; i < count; i++) memcpy(to + i * sizeof(T), from + i64(i) * stride * i64(sizeof(T)), sizeof(T));
-}
-
-static void copyRun(const Page& input, i64 at, i64 stride, u8* to, u32 count) {
-  const u32 size = dtypeBytes(input.dtype);
-  const u8* from = input.data + at * size;
-  if (stride == 1) {
-    memcpy(to, from, u64(count) * size);
-    return;
-  }
-  switch (size) {
-    case 1: return copyStrided<u8>(from, stride, to, count);
-    case 2: return copyStrided<u16>(from, stride, to, count);
-    case 4: return copyStrided<u32>(from, stride, to, count);
-    default: return copyStrided<u64>(from, stride, to, count);
-  }
-}
 
 static void computeView(const Step& step, u32 start, u32 count, void* out, void*) {
   const View& view = *static_cast<const View*>(step.state);
@@ -94,8 +73,6 @@ static void dirtyView(const Step& step, u32, const RangeSet& changed, RangeSet& 
     pushBox(sink, moved);
   });
 }
-
-static void releaseState(Step& step) { free(step.state); }
 
 static View* newView(Step& step, i64 strides[8]) {
   const Page& input = *step.inputs[0];
@@ -233,7 +210,6 @@ static int32_t prepareConcat(Step& step) {
 }
 
 static const Op kOpTranspose = {"transpose", MMSB_OP_TRANSPOSE, 1, prepareTranspose, releaseState, dirtyView, computeView, nullptr};
-static const Op kOpReshape = {"reshape", MMSB_OP_RESHAPE, 1, prepareCopy, nullptr, dirtyCopy, computeCopy, nullptr, nullptr, true};
 static const Op kOpSlice = {"slice", MMSB_OP_SLICE, 1, prepareSlice, releaseState, dirtyView, computeView, nullptr};
 static const Op kOpConcat = {"concat", MMSB_OP_CONCAT, 1, prepareConcat, releaseState, dirtyConcat, computeConcat, nullptr};
 

@@ -4,10 +4,11 @@
 // halving (lane l with l + 16, then + 8, + 4, + 2, + 1). dot: sum q * v. l2: the root of the sum of (q - v) squared.
 // cosine: 1 - dot / (|q| * |v|). All in f32 where the common dtype is f32, else in f64.
 #pragma once
+#include <immintrin.h>
+
 #include "ops/boxes.cuh"
-#include "ops/neighbours/op_stencil.cuh"
+#include "ops/common.cuh"
 #include "ops/products/distance_state.cuh"
-#include "ops/products/op_matmul.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {

@@ -5,8 +5,10 @@
 // blocks keeps each chain as it is, so any cut, and the GPU, gives the same bits. Both inputs are first cast to the
 // common dtype (the natural one; or_and: bool).
 #pragma once
-#include "core/cast.cuh"
-#include "exec/exec.cuh"
+#include <immintrin.h>
+
+#include "exec/compute.cuh"
+#include "ops/common.cuh"
 #include "ops/products/matmul_state.cuh"
 
 namespace mmsb {
@@ -297,18 +299,6 @@ static void runMatmul(Step& step, StepRun& run) {
 
 // ---- shapes -----------------------------------------------------------------------------------------------------------------------
 
-// The promotion rule of map; DTYPE_COUNT for u64 with a signed integer.
-static u8 promote(u8 a, u8 b) {
-  if (a == b || b == BOOL) return a;
-  if (a == BOOL) return b;
-  if (a >= F32 || b >= F32) return a > b ? a : b;
-  const bool aSigned = wideOf(a) == I64, bSigned = wideOf(b) == I64;
-  if (aSigned == bSigned) return a > b ? a : b;
-  const u8 withSign = aSigned ? a : b, without = aSigned ? b : a;
-  if (dtypeBytes(withSign) > dtypeBytes(without)) return withSign;
-  return without == U8 ? u8(I16) : without == U16 ? u8(I32) : without == U32 ? u8(I64) : u8(DTYPE_COUNT);
-}
-
 static int32_t matmulShapes(Matmul& m, const Page& a, const Page& b, const Page& out) {
   if (a.rank == 0 || b.rank == 0) return fail(MMSB_ERR_ARGUMENT, "matmul of a page of rank 0");
   m.rows = a.rank == 1 ? 1 : a.shape[a.rank - 2];
@@ -368,9 +358,7 @@ static int32_t prepareMatmul(Step& step) {
   return MMSB_OK;
 }
 
-static void releaseMatmul(Step& step) { free(step.state); }
-
-static const Op kOpMatmul = {"matmul", MMSB_OP_MATMUL, 1, prepareMatmul, releaseMatmul, nullptr, nullptr, runMatmul};
+static const Op kOpMatmul = {"matmul", MMSB_OP_MATMUL, 1, prepareMatmul, releaseState, nullptr, nullptr, runMatmul};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

@@ -1,19 +1,13 @@
 // What reduce keeps of a step, and the arithmetic of its tree, one element or partial at a time. Shared by the CPU's op
 // (op_reduce.cuh, which describes the tree) and the CUDA kernels.
 #pragma once
-#include "core/ranges.cuh"
-#include "portable/scalar.cuh"
+#include "ops/folds.cuh"
+#include "ops/projection.cuh"
 
 namespace mmsb {
 
 static const u32 kReduceBlock = 1024;
 static const u32 kReduceLanes = 32;
-
-struct ReduceDim {
-  u32 size, stride;  // stride in elements of the input
-  u32 outStride;     // kept: in elements of the output
-  bool kept;
-};
 
 // What a block, or a subtree of blocks, comes to. sum, prod, min, max, count: a. var: a mean, b squared distances, count.
 // argmin, argmax: a value, b index. Words hold u64, i64 or f64 by the class of the accumulator.
@@ -62,83 +56,10 @@ static MMSB_HD inline u32 laneOffset(const ReduceDim* reduced, u32 reducedCount,
   return offset;
 }
 
-// Appends the outputs that the input elements [first, end) of a sub-box reach. inSize and outSize are those of the box
-// of the dims from `d` on.
-static void projectRange(const ReduceDim* dims, u32 dimCount, u32 d, u32 base, u64 inSize, u64 outSize, u64 first, u64 end,
-                         RangeSet& out, Arena& arena) {
-  if (d == dimCount || (first == 0 && end == inSize)) return rangesPush(out, base, u32(outSize), arena);
-  const u64 stride = inSize / dims[d].size;
-  const u64 outStride = dims[d].kept ? outSize / dims[d].size : outSize;
-  const u32 step = dims[d].kept ? u32(outStride) : 0;
-  const u64 from = first / stride, last = (end - 1) / stride;
-  if (from == last) {
-    return projectRange(dims, dimCount, d + 1, u32(base + from * step), stride, outStride, first - from * stride, end - from * stride,
-                        out, arena);
-  }
-  const bool headWhole = first % stride == 0, tailWhole = end % stride == 0;
-  if (!dims[d].kept && (headWhole || tailWhole || last - from > 1)) return rangesPush(out, base, u32(outSize), arena);
-  if (!headWhole) {
-    projectRange(dims, dimCount, d + 1, u32(base + from * step), stride, outStride, first - from * stride, stride, out, arena);
-  }
-  if (dims[d].kept) {
-    const u64 wholeFrom = headWhole ? from : from + 1, wholeEnd = tailWhole ? last + 1 : last;
-    if (wholeEnd > wholeFrom) rangesPush(out, u32(base + wholeFrom * step), u32((wholeEnd - wholeFrom) * step), arena);
-  }
-  if (!tailWhole) projectRange(dims, dimCount, d + 1, u32(base + last * step), stride, outStride, 0, end - last * stride, out, arena);
-}
-
-// ---- folding --------------------------------------------------------------------------------------------------------
-
-struct FoldSum {
-  template <class W>
-  static MMSB_HD inline W go(W a, W b) {
-    return a + b;
-  }
-};
-struct FoldProd {
-  template <class W>
-  static MMSB_HD inline W go(W a, W b) {
-    return a * b;
-  }
-};
-struct FoldMin {
-  template <class W>
-  static MMSB_HD inline W go(W a, W b) {
-    return sMin<W>(a, b);
-  }
-};
-struct FoldMax {
-  template <class W>
-  static MMSB_HD inline W go(W a, W b) {
-    return sMax<W>(a, b);
-  }
-};
-
-template <class W>
-static MMSB_HD inline W wordAs(u64 word) {
-  W value;
-  memcpy(&value, &word, 8);
-  return value;
-}
-template <class W>
-static MMSB_HD inline u64 asWord(W value) {
-  u64 word;
-  memcpy(&word, &value, 8);
-  return word;
-}
+// ---- partials -------------------------------------------------------------------------------------------------------
 
 static MMSB_HD inline bool isArg(u32 fn) { return fn == MMSB_REDUCE_ARGMIN || fn == MMSB_REDUCE_ARGMAX; }
 static MMSB_HD inline bool isTruth(u32 fn) { return fn == MMSB_REDUCE_ANY || fn == MMSB_REDUCE_ALL || fn == MMSB_REDUCE_COUNT; }
-
-template <class W>
-static MMSB_HD inline W joinBy(u32 fn, W a, W b) {
-  switch (fn) {
-    case MMSB_REDUCE_PROD: return FoldProd::go(a, b);
-    case MMSB_REDUCE_MIN: return FoldMin::go(a, b);
-    case MMSB_REDUCE_MAX: return FoldMax::go(a, b);
-    default: return FoldSum::go(a, b);
-  }
-}
 
 // Whether the right value wins over the left one, which has the lower index.
 template <class W>
