@@ -4,7 +4,7 @@
 // are short and without branches, so that the compiler vectorises them.
 #pragma once
 #include "expr/map_state.cuh"
-#include "portable/scalar.cuh"
+#include "portable/scalar_cast.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
