@@ -25,7 +25,8 @@ $(NATIVE_DIR)/host.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 
 # The headers that expressions compiled at run time include (cuda/ops/cuda_rtc.cuh), as C++ strings. Their names are their paths
 # from the native root, as in every #include.
-RTC_HEADERS := $(addprefix portable/,types.cuh math.cuh scalar.cuh ir_ops.cuh lane.cuh) cuda/memory/cuda_sink.cuh cuda/ops/map_device.cuh
+RTC_HEADERS := $(addprefix portable/,types.cuh math.cuh trig.cuh scalar.cuh scalar_cast.cuh ir_ops.cuh lane.cuh) \
+  cuda/memory/cuda_sink.cuh cuda/ops/map_device.cuh
 RTC_SOURCES := $(NATIVE_DIR)/rtc_sources.inc
 
 $(RTC_SOURCES): $(RTC_HEADERS:%=src/kernels/native/%) native.mk | $(NATIVE_DIR)

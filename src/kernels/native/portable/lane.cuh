@@ -1,7 +1,7 @@
 // Lanes: an element of any dtype as 64 bits, as expressions and kernels hold it, and its way from and to a page.
 #pragma once
 #include "portable/ir_ops.cuh"
-#include "portable/scalar.cuh"
+#include "portable/scalar_cast.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
