@@ -3,7 +3,7 @@
 // Invariants: what deviceAllocate gives is 256-byte aligned and, once the stream has come that far, all zero; the books
 // are kept on the host. Not thread-safe.
 #pragma once
-#include "cuda/cuda_api.cuh"
+#include "cuda/memory/cuda_api.cuh"
 
 namespace mmsb {
 

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cuda/cuda_api.cuh"
+#include "cuda/memory/cuda_api.cuh"
 #include "cuda/ops/map_device.cuh"
 #include "expr/map_state.cuh"
 

@@ -7,7 +7,7 @@
 // Use: describeMap() fills a MapDevice on the host from a prepared step and device addresses; the caller copies it and the
 // EvalInst array to the device; launchMap() runs it.
 #pragma once
-#include "cuda/cuda_api.cuh"
+#include "cuda/memory/cuda_api.cuh"
 #include "cuda/ops/map_device.cuh"
 #include "expr/eval.cuh"
 #include "expr/map_state.cuh"

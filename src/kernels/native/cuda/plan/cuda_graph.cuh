@@ -4,7 +4,7 @@
 // read from the staging buffer. Keys hold the serial numbers of steps, which never come again, so a graph of steps that are
 // gone is never launched. A key is captured when it is met the second time. Where capturing fails, it is not tried again.
 #pragma once
-#include "cuda/cuda_api.cuh"
+#include "cuda/memory/cuda_api.cuh"
 
 namespace mmsb {
 
