@@ -90,8 +90,16 @@ int32_t mmsb_state_digest(mmsb_ctx* ctx, uint8_t out[16]);
 int32_t mmsb_page_location(mmsb_ctx* ctx, uint32_t id, uint32_t* out);
 
 // ---- steps: one op bound to pages ---------------------------------------------------------------------------------
-// desc: u32 op, u32 op_version, u32 out_page, u32 input_count, u32 param_bytes, u32 flags,
-//       u32 input_pages[input_count] (padded to 8 bytes), params[param_bytes] (layout per op, see ops.h).
+// A descriptor is this head, u32 input_pages[input_count] (padded to 8 bytes), then params[param_bytes] (ops.h has the
+// layout for each op).
+typedef struct {
+  uint32_t op;          // mmsb_op
+  uint32_t op_version;  // must be the library's
+  uint32_t out_page;
+  uint32_t input_count;
+  uint32_t param_bytes;
+  uint32_t flags;  // MMSB_STEP_PAST or 0
+} mmsb_step_desc;  // 24 bytes
 // flags, MMSB_STEP_PAST: a copy step whose output is its input's past. It is run with MMSB_STEP_BEFORE only, keeps what changed
 // of its input since it last ran, and brings the output up to date with that; the first time with all of it.
 #define MMSB_STEP_PAST 1u

@@ -209,15 +209,15 @@ static void freeStep(const mmsb_ctx& ctx, Step* step) {
 }
 
 // One block of memory: the step, its inputs and its parameters.
-static Step* buildStep(const mmsb_ctx& ctx, const Op* op, const u32* header, const u8* desc) {
-  const u32 inputCount = header[3], paramBytes = header[4];
+static Step* buildStep(const mmsb_ctx& ctx, const Op* op, const mmsb_step_desc& head, const u8* desc) {
+  const u32 inputCount = head.input_count, paramBytes = head.param_bytes;
   const u64 inputsAt = (sizeof(Step) + 7) & ~7ull;
   const u64 paramsAt = inputsAt + 8ull * inputCount;
   u8* block = static_cast<u8*>(calloc(1, paramsAt + paramBytes + 8));
   if (block == nullptr) return nullptr;
   Step* step = reinterpret_cast<Step*>(block);
   step->op = op;
-  step->out = &pageOf(ctx, header[2])->page;
+  step->out = &pageOf(ctx, head.out_page)->page;
   step->inputs = reinterpret_cast<Page**>(block + inputsAt);
   step->params = block + paramsAt;
   step->inputCount = inputCount;
@@ -226,20 +226,20 @@ static Step* buildStep(const mmsb_ctx& ctx, const Op* op, const u32* header, con
   step->costNs = 1;
   for (u32 i = 0; i < inputCount; i++) {
     u32 id;
-    memcpy(&id, desc + 24 + 4ull * i, 4);
+    memcpy(&id, desc + sizeof head + 4ull * i, 4);
     step->inputs[i] = &pageOf(ctx, id)->page;
   }
-  memcpy(block + paramsAt, desc + 24 + ((4ull * inputCount + 7) & ~7ull), paramBytes);
+  memcpy(block + paramsAt, desc + sizeof head + ((4ull * inputCount + 7) & ~7ull), paramBytes);
   return step;
 }
 
-static int32_t checkStepPages(const mmsb_ctx& ctx, const u32* header, const u8* desc) {
-  if (pageOf(ctx, header[2]) == nullptr) return fail(MMSB_ERR_ARGUMENT, "output page %u does not exist", header[2]);
-  for (u32 i = 0; i < header[3]; i++) {
+static int32_t checkStepPages(const mmsb_ctx& ctx, const mmsb_step_desc& head, const u8* desc) {
+  if (pageOf(ctx, head.out_page) == nullptr) return fail(MMSB_ERR_ARGUMENT, "output page %u does not exist", head.out_page);
+  for (u32 i = 0; i < head.input_count; i++) {
     u32 id;
-    memcpy(&id, desc + 24 + 4ull * i, 4);
+    memcpy(&id, desc + sizeof head + 4ull * i, 4);
     if (pageOf(ctx, id) == nullptr) return fail(MMSB_ERR_ARGUMENT, "input page %u does not exist", id);
-    if (id == header[2]) return fail(MMSB_ERR_ARGUMENT, "page %u is input and output of one step", id);
+    if (id == head.out_page) return fail(MMSB_ERR_ARGUMENT, "page %u is input and output of one step", id);
   }
   return MMSB_OK;
 }
@@ -259,14 +259,14 @@ static int32_t preparePast(Step& step) {
 }
 
 static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number) {
-  u32 header[6];
-  if (length < sizeof header) return fail(MMSB_ERR_ARGUMENT, "a step descriptor of %llu bytes", (unsigned long long)length);
-  memcpy(header, desc, sizeof header);
-  if (24 + ((4ull * header[3] + 7) & ~7ull) + header[4] > length) return fail(MMSB_ERR_ARGUMENT, "a step descriptor is cut off");
-  const Op* op = opOf(ctx, header[0]);
-  if (op == nullptr) return fail(MMSB_ERR_UNSUPPORTED, "op %u is not known here", header[0]);
-  if (op->version != header[1]) return fail(MMSB_ERR_UNSUPPORTED, "op %s is here in version %u, not %u", op->name, op->version, header[1]);
-  int32_t status = checkStepPages(ctx, header, desc);
+  mmsb_step_desc head;
+  if (length < sizeof head) return fail(MMSB_ERR_ARGUMENT, "a step descriptor of %llu bytes", (unsigned long long)length);
+  memcpy(&head, desc, sizeof head);
+  if (sizeof head + ((4ull * head.input_count + 7) & ~7ull) + head.param_bytes > length) return fail(MMSB_ERR_ARGUMENT, "a step descriptor is cut off");
+  const Op* op = opOf(ctx, head.op);
+  if (op == nullptr) return fail(MMSB_ERR_UNSUPPORTED, "op %u is not known here", head.op);
+  if (op->version != head.op_version) return fail(MMSB_ERR_UNSUPPORTED, "op %s is here in version %u, not %u", op->name, op->version, head.op_version);
+  int32_t status = checkStepPages(ctx, head, desc);
   if (status != MMSB_OK) return status;
   const bool fresh = ctx.freeStepCount == 0;
   u32 freeCapacity = ctx.stepCapacity;
@@ -274,12 +274,12 @@ static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number
                 !grow(reinterpret_cast<void**>(&ctx.steps), &ctx.stepCapacity, ctx.stepCount + 1ull, sizeof(Step*)))) {
     return fail(MMSB_ERR_MEMORY, "no memory for a step");
   }
-  Step* step = buildStep(ctx, op, header, desc);
+  Step* step = buildStep(ctx, op, head, desc);
   if (step == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
   if (ctx.gpu != nullptr) status = ctx.gpu->placeStep(ctx.device, *step);
   if (status == MMSB_OK) status = op->prepare(*step);
   if (status == MMSB_OK && ctx.gpu != nullptr) status = ctx.gpu->prepareStep(ctx.device, *step);
-  if (status == MMSB_OK && (header[5] & MMSB_STEP_PAST) != 0) status = preparePast(*step);
+  if (status == MMSB_OK && (head.flags & MMSB_STEP_PAST) != 0) status = preparePast(*step);
   if (status == MMSB_OK && !growScratch(ctx, step->scratchBytes)) status = fail(MMSB_ERR_MEMORY, "no memory for a step's scratch");
   if (status != MMSB_OK) {
     freeStep(ctx, step);
