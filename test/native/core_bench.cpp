@@ -32,7 +32,8 @@ static double best(u32 runs, Body body) {
 
 static int run(Context& c, const std::vector<u32>& steps, const Bytes& frames, Bytes& out) {
   u64 length;
-  return mmsb_execute(c.ctx, steps.data(), u32(steps.size()), frames.data(), frames.size(), out.data(), out.size(), &length);
+  return mmsb_execute(c.ctx, steps.data(), u32(steps.size()), frames.data(), frames.size(), out.data(), out.size(),
+                      &length);
 }
 
 static double memcpyNs(u64 bytes, u32 n) {
@@ -136,8 +137,8 @@ static void dense(u32 elements) {
   report("dense set beside memcpy", copy / ns, "ratio");
 }
 
-static void opRate(const char* name, u32 op, const Bytes& params, u32 dtype, std::vector<u32> shape, u32 outDtype, std::vector<u32> outShape,
-                   double work, const char* unit, u32 inputs = 1) {
+static void opRate(const char* name, u32 op, const Bytes& params, u32 dtype, std::vector<u32> shape, u32 outDtype,
+                   std::vector<u32> outShape, double work, const char* unit, u32 inputs = 1) {
   Context c(threads);
   std::vector<u32> ids;
   for (u32 i = 0; i < inputs; i++) {
@@ -229,15 +230,20 @@ int main(int argc, char** argv) {
   pathOfSum();
   crc();
   const double million = 1 << 24;
-  opRate("map x * a + b, 64 MiB", MMSB_OP_MAP, timesPlus(1.5, 0.5), F32, {1 << 24}, F32, {1 << 24}, million * 8, "GB/s");
+  opRate("map x * a + b, 64 MiB", MMSB_OP_MAP, timesPlus(1.5, 0.5), F32, {1 << 24}, F32, {1 << 24}, million * 8,
+         "GB/s");
   opRate("sum f32, 64 MiB", MMSB_OP_REDUCE, words({0, 1, 0, 0}), F32, {1 << 24}, F32, {}, million * 4, "GB/s");
-  opRate("sum f32 of rows, 4096 x 4096", MMSB_OP_REDUCE, words({0, 2, 0, 0}), F32, {4096, 4096}, F32, {4096}, million * 4, "GB/s");
-  opRate("sum f32 of columns, 4096 x 4096", MMSB_OP_REDUCE, words({0, 1, 0, 0}), F32, {4096, 4096}, F32, {4096}, million * 4, "GB/s");
+  opRate("sum f32 of rows, 4096 x 4096", MMSB_OP_REDUCE, words({0, 2, 0, 0}), F32, {4096, 4096}, F32, {4096},
+         million * 4, "GB/s");
+  opRate("sum f32 of columns, 4096 x 4096", MMSB_OP_REDUCE, words({0, 1, 0, 0}), F32, {4096, 4096}, F32, {4096},
+         million * 4, "GB/s");
   opRate("max f32, 64 MiB", MMSB_OP_REDUCE, words({3, 1, 0, 0}), F32, {1 << 24}, F32, {}, million * 4, "GB/s");
   opRate("var f64, 128 MiB", MMSB_OP_REDUCE, words({5, 1, 0, 0}), F64, {1 << 24}, F64, {}, million * 8, "GB/s");
   opRate("argmax f32, 64 MiB", MMSB_OP_REDUCE, words({10, 1, 0, 0}), F32, {1 << 24}, U32, {}, million * 4, "GB/s");
-  opRate("matmul f32, 1024", MMSB_OP_MATMUL, words({0, 0}), F32, {1024, 1024}, F32, {1024, 1024}, 2.0 * (1 << 30), "Gflop/s", 2);
-  opRate("matmul f64, 768", MMSB_OP_MATMUL, words({0, 0}), F64, {768, 768}, F64, {768, 768}, 2.0 * 768 * 768 * 768, "Gflop/s", 2);
+  opRate("matmul f32, 1024", MMSB_OP_MATMUL, words({0, 0}), F32, {1024, 1024}, F32, {1024, 1024}, 2.0 * (1 << 30),
+         "Gflop/s", 2);
+  opRate("matmul f64, 768", MMSB_OP_MATMUL, words({0, 0}), F64, {768, 768}, F64, {768, 768}, 2.0 * 768 * 768 * 768,
+         "Gflop/s", 2);
   Bytes q;
   const double level = 0.05;
   put(q, &level, 8);

@@ -34,12 +34,15 @@ static u64 currentSeed = 0;
 
 static void failed(const char* file, int line, const char* what) {
   checksFailed++;
-  if (checksFailed <= 20) printf("# %s:%d: %s (seed %llu; last error: %s)\n", file, line, what, (unsigned long long)currentSeed, mmsb_last_error());
+  if (checksFailed <= 20) {
+    printf("# %s:%d: %s (seed %llu; last error: %s)\n", file, line, what, (unsigned long long)currentSeed,
+           mmsb_last_error());
+  }
 }
-#define CHECK(CONDITION)                                        \
-  do {                                                          \
-    checksRun++;                                                \
-    if (!(CONDITION)) failed(__FILE__, __LINE__, #CONDITION);   \
+#define CHECK(CONDITION)                                      \
+  do {                                                        \
+    checksRun++;                                              \
+    if (!(CONDITION)) failed(__FILE__, __LINE__, #CONDITION); \
   } while (0)
 
 // ---- random -----------------------------------------------------------------------------------------------------------
@@ -127,7 +130,8 @@ struct Frame {
     put(bytes, intent, strlen(intent));
     pad(bytes);
   }
-  void delta(u32 page, u8 kind, u8 merge, u8 dtype, u8 encoding, u32 offset, u32 count, u32 valueCount, const Bytes& payload) {
+  void delta(u32 page, u8 kind, u8 merge, u8 dtype, u8 encoding, u32 offset, u32 count, u32 valueCount,
+             const Bytes& payload) {
     put16(bytes, 4);
     put16(bytes, 0);
     put32(bytes, u32((32 + payload.size() + 7) & ~7ull));
@@ -238,7 +242,9 @@ struct Context {
     desc.fill = fill;
     return mmsb_pages_create(ctx, &desc, 1);
   }
-  void create(u32 id, u32 dtype, std::vector<u32> shape, u64 fill = 0) { CHECK(tryCreate(id, dtype, shape, fill) == MMSB_OK); }
+  void create(u32 id, u32 dtype, std::vector<u32> shape, u64 fill = 0) {
+    CHECK(tryCreate(id, dtype, shape, fill) == MMSB_OK);
+  }
   int tryStep(u32 op, u32 out, std::vector<u32> inputs, const Bytes& params, u32* step) {
     Bytes desc;
     put32(desc, op);
@@ -260,7 +266,8 @@ struct Context {
   Result execute(std::vector<u32> steps, const Bytes& frames) {
     Bytes out(1 << 16);
     u64 length = 0;
-    const int status = mmsb_execute(ctx, steps.data(), u32(steps.size()), frames.data(), frames.size(), out.data(), out.size(), &length);
+    const int status = mmsb_execute(ctx, steps.data(), u32(steps.size()), frames.data(), frames.size(), out.data(),
+                                    out.size(), &length);
     Result result;
     result.status = status;
     if (status != MMSB_OK) {

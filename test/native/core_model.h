@@ -18,13 +18,48 @@ static Number load(u32 dtype, const u8* at) {
     case BOOL: n.i = *at != 0; break;
     case U8: n.i = *at; break;
     case I8: n.i = i8(*at); break;
-    case U16: { u16 v; memcpy(&v, at, 2); n.i = v; break; }
-    case I16: { i16 v; memcpy(&v, at, 2); n.i = v; break; }
-    case U32: { u32 v; memcpy(&v, at, 4); n.i = v; break; }
-    case I32: { i32 v; memcpy(&v, at, 4); n.i = v; break; }
-    case U64: { u64 v; memcpy(&v, at, 8); n.i = v; break; }
-    case I64: { i64 v; memcpy(&v, at, 8); n.i = v; break; }
-    case F32: { float v; memcpy(&v, at, 4); n.f = v; break; }
+    case U16: {
+      u16 v;
+      memcpy(&v, at, 2);
+      n.i = v;
+      break;
+    }
+    case I16: {
+      i16 v;
+      memcpy(&v, at, 2);
+      n.i = v;
+      break;
+    }
+    case U32: {
+      u32 v;
+      memcpy(&v, at, 4);
+      n.i = v;
+      break;
+    }
+    case I32: {
+      i32 v;
+      memcpy(&v, at, 4);
+      n.i = v;
+      break;
+    }
+    case U64: {
+      u64 v;
+      memcpy(&v, at, 8);
+      n.i = v;
+      break;
+    }
+    case I64: {
+      i64 v;
+      memcpy(&v, at, 8);
+      n.i = v;
+      break;
+    }
+    case F32: {
+      float v;
+      memcpy(&v, at, 4);
+      n.f = v;
+      break;
+    }
     default: memcpy(&n.f, at, 8);
   }
   return n;
@@ -223,12 +258,14 @@ static ModelPartial foldTwo(u32 fn, const ModelPartial& a, const ModelPartial& b
     r.f = a.f + distance * (double(b.count) / n);
     r.square = (a.square + b.square) + (distance * distance) * (double(a.count) * double(b.count) / n);
   }
-  const bool nanA = a.extreme.isFloat && a.extreme.f != a.extreme.f, nanB = b.extreme.isFloat && b.extreme.f != b.extreme.f;
+  const bool nanA = a.extreme.isFloat && a.extreme.f != a.extreme.f,
+             nanB = b.extreme.isFloat && b.extreme.f != b.extreme.f;
   bool right = false;
   const bool low = fn == ARGMIN || fn == MIN;
   if (!nanA) right = nanB || (low ? lessNumber(b.extreme, a.extreme) : lessNumber(a.extreme, b.extreme));
   // Lanes hold indices out of order: the lower index wins among equals.
-  const bool equal = (nanA && nanB) || (!nanA && !nanB && !lessNumber(a.extreme, b.extreme) && !lessNumber(b.extreme, a.extreme));
+  const bool equal =
+      (nanA && nanB) || (!nanA && !nanB && !lessNumber(a.extreme, b.extreme) && !lessNumber(b.extreme, a.extreme));
   if (equal) right = b.index < a.index;
   r.extreme = right ? b.extreme : a.extreme;
   r.index = right ? b.index : a.index;
@@ -242,7 +279,9 @@ static ModelPartial modelBlock(u32 fn, const std::vector<ModelPartial>& values) 
     else lanes[i % 32] = foldTwo(fn, lanes[i % 32], values[i], true);
   }
   for (size_t half = 16; half != 0; half /= 2) {
-    for (size_t l = 0; l < half && l + half < lanes.size(); l++) lanes[l] = foldTwo(fn, lanes[l], lanes[l + half], true);
+    for (size_t l = 0; l < half && l + half < lanes.size(); l++) {
+      lanes[l] = foldTwo(fn, lanes[l], lanes[l + half], true);
+    }
     if (lanes.size() > half) lanes.resize(half);
   }
   return lanes[0];
@@ -261,7 +300,11 @@ static void modelReduce(u32 fn, u32 dtype, const std::vector<const u8*>& lane, u
   const u32 natural = reduceNatural(fn, dtype);
   const u64 n = lane.size();
   if (n == 0) {
-    Number value = {natural >= F32, fn == PROD ? 1.0 : fn == MEAN || fn == VAR ? NAN : 0.0, fn == PROD || fn == ALL ? 1 : 0};
+    Number value = {natural >= F32,
+                    fn == PROD                ? 1.0
+                    : fn == MEAN || fn == VAR ? NAN
+                                              : 0.0,
+                    fn == PROD || fn == ALL ? 1 : 0};
     storeCast(natural, out, value);
     return;
   }
@@ -290,7 +333,9 @@ static void modelReduce(u32 fn, u32 dtype, const std::vector<const u8*>& lane, u
   }
   while (level.size() > 1) {
     std::vector<ModelPartial> up;
-    for (size_t i = 0; i < level.size(); i += 2) up.push_back(i + 1 < level.size() ? foldTwo(fn, level[i], level[i + 1], false) : level[i]);
+    for (size_t i = 0; i < level.size(); i += 2) {
+      up.push_back(i + 1 < level.size() ? foldTwo(fn, level[i], level[i + 1], false) : level[i]);
+    }
     level = up;
   }
   const ModelPartial& root = level[0];

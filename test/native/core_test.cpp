@@ -90,7 +90,8 @@ static void testLoadAndGather() {
     const u32 ranges[4] = {0, 1, start, count - start};
     Bytes out((1 + count - start) * 4);
     CHECK(mmsb_page_gather(c.ctx, 3, ranges, 2, out.data(), out.size()) == MMSB_OK);
-    CHECK(memcmp(out.data(), model.data(), 4) == 0 && memcmp(out.data() + 4, model.data() + 4 * start, out.size() - 4) == 0);
+    CHECK(memcmp(out.data(), model.data(), 4) == 0 &&
+          memcmp(out.data() + 4, model.data() + 4 * start, out.size() - 4) == 0);
     CHECK(mmsb_page_gather(c.ctx, 3, ranges, 2, out.data(), out.size() - 1) == MMSB_ERR_ARGUMENT);
     const u32 past[2] = {count, 1};
     CHECK(mmsb_page_gather(c.ctx, 3, past, 1, out.data(), out.size()) == MMSB_ERR_ARGUMENT);
@@ -124,7 +125,9 @@ static void testDigestExample() {
 // A random delta to a page and its effect on the model.
 static void randomDelta(Frame& frame, u32 page, u32 dtype, u32 count, Bytes& model) {
   const u32 merge = below(dtype >= F32 ? 4 : 7), size = kSize[dtype];
-  const auto merged = [&](u32 index, const u8* value) { mergeElement(dtype, merge, model.data() + u64(index) * size, value); };
+  const auto merged = [&](u32 index, const u8* value) {
+    mergeElement(dtype, merge, model.data() + u64(index) * size, value);
+  };
   const u32 kind = below(3);
   const u32 offset = below(count), length = 1 + below(below(3) == 0 ? count - offset : std::min(count - offset, 20u));
   if (kind == 0) {
@@ -134,7 +137,9 @@ static void randomDelta(Frame& frame, u32 page, u32 dtype, u32 count, Bytes& mod
   } else if (kind == 1) {
     const u32 n = 1 + below(40);
     std::vector<u32> indices;
-    for (u32 i = 0; i < n; i++) indices.push_back(below(3) == 0 && i > 0 ? std::min(indices[i - 1] + 1, count - 1) : below(count));
+    for (u32 i = 0; i < n; i++) {
+      indices.push_back(below(3) == 0 && i > 0 ? std::min(indices[i - 1] + 1, count - 1) : below(count));
+    }
     if (below(2)) std::sort(indices.begin(), indices.end());
     const Bytes values = randomElements(dtype, n);
     for (u32 i = 0; i < n; i++) merged(indices[i], values.data() + u64(i) * size);
@@ -146,7 +151,9 @@ static void randomDelta(Frame& frame, u32 page, u32 dtype, u32 count, Bytes& mod
     std::vector<bool> mask(length);
     u32 bits = 0;
     const u32 density = below(3);
-    for (u32 i = 0; i < length; i++) bits += (mask[i] = density == 0 ? below(20) == 0 : density == 1 ? below(2) != 0 : below(20) != 0);
+    for (u32 i = 0; i < length; i++) {
+      bits += (mask[i] = density == 0 ? below(20) == 0 : density == 1 ? below(2) != 0 : below(20) != 0);
+    }
     const Bytes values = randomElements(dtype, bits);
     Bytes payload;
     const u8 encoding = u8(below(2));
@@ -202,7 +209,8 @@ static void testDeltas() {
       put(shifted, frames.data(), frames.size());
       Bytes out(1 << 16);
       u64 length;
-      CHECK(mmsb_execute(c.ctx, nullptr, 0, shifted.data() + shift, frames.size(), out.data(), out.size(), &length) == MMSB_OK);
+      CHECK(mmsb_execute(c.ctx, nullptr, 0, shifted.data() + shift, frames.size(), out.data(), out.size(), &length) ==
+            MMSB_OK);
       out.resize(length);
       const Result result = parseResult(out);
       size_t changed = 0;
@@ -239,7 +247,8 @@ static void testRestoredIsUnchanged() {
   partly.dense(1, 0, F32, 2000, 3, there);
   partly.dense(1, 0, F32, 2000, 1, zero);
   result = c.execute({copy}, partly.done());
-  CHECK(result.changes.size() == 2 && result.changes[0].ranges == (Ranges{{2001, 2}}) && result.changes[1].ranges == (Ranges{{2001, 2}}));
+  CHECK(result.changes.size() == 2 && result.changes[0].ranges == (Ranges{{2001, 2}}) &&
+        result.changes[1].ranges == (Ranges{{2001, 2}}));
   CHECK(result.steps.size() == 1 && result.steps[0].elements == 2 && result.steps[0].flags == 1);
   CHECK(c.execute({copy}, partly.done()).steps.empty());
 }
@@ -409,7 +418,9 @@ static void runCase(const OpCase& test, u32 threads, u32 epochs) {
 static Bytes castAll(u32 from, u32 to, const Bytes& values) {
   const u64 count = values.size() / kSize[from];
   Bytes out(count * kSize[to]);
-  for (u64 i = 0; i < count; i++) storeCast(to, out.data() + i * kSize[to], load(from, values.data() + i * kSize[from]));
+  for (u64 i = 0; i < count; i++) {
+    storeCast(to, out.data() + i * kSize[to], load(from, values.data() + i * kSize[from]));
+  }
   return out;
 }
 
@@ -418,7 +429,12 @@ static void testCast() {
     for (u32 to = 0; to < DTYPES; to++) {
       seed(from * 16 + to);
       const u32 count = 1 + below(9000);
-      OpCase test = {from == to ? u32(MMSB_OP_COPY) : u32(MMSB_OP_CAST), {}, {{count}}, {from}, to, {count},
+      OpCase test = {from == to ? u32(MMSB_OP_COPY) : u32(MMSB_OP_CAST),
+                     {},
+                     {{count}},
+                     {from},
+                     to,
+                     {count},
                      [=](const std::vector<Bytes>& in) { return castAll(from, to, in[0]); }};
       runCase(test, 1, 4);
     }
@@ -427,15 +443,71 @@ static void testCast() {
 
 // Edge values that random elements rarely meet.
 static void testCastEdges() {
-  const double edges[] = {0.0, -0.0, 0.5, -0.5, 0.99, -0.99, 1.5, 2.5, 127.5, 128, -128.5, -129, 255.9, 256, 32767.5, 32768, -32769, 65535.5, 65536,
-                          2147483647.0, 2147483647.5, 2147483648.0, -2147483648.0, -2147483649.0, 4294967295.0, 4294967295.5, 4294967296.0,
-                          9223372036854774784.0, 9223372036854775808.0, -9223372036854775808.0, -9223372036854777856.0, 18446744073709549568.0,
-                          18446744073709551616.0, 1e300, -1e300, 1e-320, 3.4028235e38, 3.4028236e38, INFINITY, -INFINITY, NAN, 16777217.0};
+  const double edges[] = {0.0,
+                          -0.0,
+                          0.5,
+                          -0.5,
+                          0.99,
+                          -0.99,
+                          1.5,
+                          2.5,
+                          127.5,
+                          128,
+                          -128.5,
+                          -129,
+                          255.9,
+                          256,
+                          32767.5,
+                          32768,
+                          -32769,
+                          65535.5,
+                          65536,
+                          2147483647.0,
+                          2147483647.5,
+                          2147483648.0,
+                          -2147483648.0,
+                          -2147483649.0,
+                          4294967295.0,
+                          4294967295.5,
+                          4294967296.0,
+                          9223372036854774784.0,
+                          9223372036854775808.0,
+                          -9223372036854775808.0,
+                          -9223372036854777856.0,
+                          18446744073709549568.0,
+                          18446744073709551616.0,
+                          1e300,
+                          -1e300,
+                          1e-320,
+                          3.4028235e38,
+                          3.4028236e38,
+                          INFINITY,
+                          -INFINITY,
+                          NAN,
+                          16777217.0};
   const u32 count = sizeof edges / sizeof edges[0];
   Bytes doubles;
   put(doubles, edges, sizeof edges);
-  const u64 integers[] = {0, 1, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 16777217, 2147483647, 2147483648, 4294967295, 4294967296,
-                          9007199254740993ull, 9223372036854775807ull, 9223372036854775808ull, 18446744073709551615ull, 9223372586610589697ull};
+  const u64 integers[] = {0,
+                          1,
+                          127,
+                          128,
+                          255,
+                          256,
+                          32767,
+                          32768,
+                          65535,
+                          65536,
+                          16777217,
+                          2147483647,
+                          2147483648,
+                          4294967295,
+                          4294967296,
+                          9007199254740993ull,
+                          9223372036854775807ull,
+                          9223372036854775808ull,
+                          18446744073709551615ull,
+                          9223372586610589697ull};
   Bytes wide;
   put(wide, integers, sizeof integers);
   for (u32 to = 0; to < DTYPES; to++) {
@@ -485,15 +557,16 @@ static void testReduce() {
     const u32 fn = below(REDUCE_FNS);
     if (n == 0 && (fn == MIN || fn == MAX || fn >= ARGMIN)) continue;
     const u32 natural = reduceNatural(fn, dtype), out = below(3) == 0 ? below(DTYPES) : natural;
-    OpCase test = {MMSB_OP_REDUCE, words({fn, axes, keep, 0}), {shape}, {dtype}, out, outShape, [=](const std::vector<Bytes>& in) {
-                     Bytes result(elementsOf(outShape) * kSize[natural]);
-                     eachLane(shape, axes, [&](u64 o, const std::vector<u64>& lane) {
-                       std::vector<const u8*> at;
-                       for (u64 e : lane) at.push_back(in[0].data() + e * kSize[dtype]);
-                       modelReduce(fn, dtype, at, result.data() + o * kSize[natural]);
-                     });
-                     return castAll(natural, out, result);
-                   }};
+    OpCase test = {
+        MMSB_OP_REDUCE, words({fn, axes, keep, 0}), {shape}, {dtype}, out, outShape, [=](const std::vector<Bytes>& in) {
+          Bytes result(elementsOf(outShape) * kSize[natural]);
+          eachLane(shape, axes, [&](u64 o, const std::vector<u64>& lane) {
+            std::vector<const u8*> at;
+            for (u64 e : lane) at.push_back(in[0].data() + e * kSize[dtype]);
+            modelReduce(fn, dtype, at, result.data() + o * kSize[natural]);
+          });
+          return castAll(natural, out, result);
+        }};
     runCase(test, 1 + below(2) * 3, 3);
   }
 }
@@ -505,7 +578,13 @@ static void testReduceLong() {
     const u32 fn = round % REDUCE_FNS, dtype = below(3) == 0 ? below(DTYPES) : u32(below(2) ? F32 : F64);
     const u32 count = 300000 + below(5000), rows = 1 + below(3);
     const u32 natural = reduceNatural(fn, dtype);
-    OpCase test = {MMSB_OP_REDUCE, words({fn, 2, 0, 0}), {{rows, count}}, {dtype}, natural, {rows}, [=](const std::vector<Bytes>& in) {
+    OpCase test = {MMSB_OP_REDUCE,
+                   words({fn, 2, 0, 0}),
+                   {{rows, count}},
+                   {dtype},
+                   natural,
+                   {rows},
+                   [=](const std::vector<Bytes>& in) {
                      Bytes result(rows * kSize[natural]);
                      for (u32 r = 0; r < rows; r++) {
                        std::vector<const u8*> at;
@@ -528,7 +607,8 @@ static void testMatmul() {
     const bool tropical = semiring == 1 || semiring == 2;
     if (natural == DTYPES || (natural == BOOL && tropical)) continue;
     const u32 top = below(5) == 0 ? 150 : 9;
-    const u32 m = 1 + below(top), n = 1 + below(top), k = below(10) == 0 && !tropical ? 0 : 1 + below(below(8) == 0 ? 600 : top);
+    const u32 m = 1 + below(top), n = 1 + below(top),
+              k = below(10) == 0 && !tropical ? 0 : 1 + below(below(8) == 0 ? 600 : top);
     std::vector<u32> batchA, batchB, batch;
     for (u32 d = below(3); d > 0; d--) {
       const u32 size = 1 + below(3), how = below(3);
@@ -551,35 +631,37 @@ static void testMatmul() {
     if (!vectorB) shapeB.push_back(n), shape.push_back(n);
     const u32 rows = vectorA ? 1 : m, columns = vectorB ? 1 : n;
     const u32 out = below(4) == 0 ? below(DTYPES) : natural;
-    OpCase test = {MMSB_OP_MATMUL, words({semiring, 0}), {shapeA, shapeB}, {a, b}, out, shape, [=](const std::vector<Bytes>& in) {
-                     const u64 matrices = elementsOf(batch);
-                     Bytes result(matrices * rows * columns * kSize[natural]);
-                     for (u64 matrix = 0; matrix < matrices; matrix++) {
-                       u64 rest = matrix, atA = 0, atB = 0, strideA = 1, strideB = 1;
-                       for (size_t d = batch.size(); d-- > 0;) {
-                         const u64 index = rest % batch[d];
-                         rest /= batch[d];
-                         const size_t back = batch.size() - d;
-                         const u32 sizeA = back <= batchA.size() ? batchA[batchA.size() - back] : 1;
-                         const u32 sizeB = back <= batchB.size() ? batchB[batchB.size() - back] : 1;
-                         atA += sizeA == 1 ? 0 : index * strideA;
-                         atB += sizeB == 1 ? 0 : index * strideB;
-                         strideA *= sizeA;
-                         strideB *= sizeB;
-                       }
-                       for (u32 i = 0; i < rows; i++) {
-                         for (u32 j = 0; j < columns; j++) {
-                           std::vector<Number> x, y;
-                           for (u32 l = 0; l < k; l++) {
-                             x.push_back(load(a, in[0].data() + ((atA * rows + i) * k + l) * kSize[a]));
-                             y.push_back(load(b, in[1].data() + ((atB * k + l) * columns + j) * kSize[b]));
-                           }
-                           modelChain(semiring, natural, x, y, result.data() + ((matrix * rows + i) * columns + j) * kSize[natural]);
-                         }
-                       }
-                     }
-                     return castAll(natural, out, result);
-                   }};
+    OpCase test = {
+        MMSB_OP_MATMUL, words({semiring, 0}), {shapeA, shapeB}, {a, b}, out, shape, [=](const std::vector<Bytes>& in) {
+          const u64 matrices = elementsOf(batch);
+          Bytes result(matrices * rows * columns * kSize[natural]);
+          for (u64 matrix = 0; matrix < matrices; matrix++) {
+            u64 rest = matrix, atA = 0, atB = 0, strideA = 1, strideB = 1;
+            for (size_t d = batch.size(); d-- > 0;) {
+              const u64 index = rest % batch[d];
+              rest /= batch[d];
+              const size_t back = batch.size() - d;
+              const u32 sizeA = back <= batchA.size() ? batchA[batchA.size() - back] : 1;
+              const u32 sizeB = back <= batchB.size() ? batchB[batchB.size() - back] : 1;
+              atA += sizeA == 1 ? 0 : index * strideA;
+              atB += sizeB == 1 ? 0 : index * strideB;
+              strideA *= sizeA;
+              strideB *= sizeB;
+            }
+            for (u32 i = 0; i < rows; i++) {
+              for (u32 j = 0; j < columns; j++) {
+                std::vector<Number> x, y;
+                for (u32 l = 0; l < k; l++) {
+                  x.push_back(load(a, in[0].data() + ((atA * rows + i) * k + l) * kSize[a]));
+                  y.push_back(load(b, in[1].data() + ((atB * k + l) * columns + j) * kSize[b]));
+                }
+                modelChain(semiring, natural, x, y,
+                           result.data() + ((matrix * rows + i) * columns + j) * kSize[natural]);
+              }
+            }
+          }
+          return castAll(natural, out, result);
+        }};
     runCase(test, 1 + below(2) * 3, 3);
   }
 }
@@ -602,7 +684,8 @@ static double modelQuantile(std::vector<double> lane, double q) {
   for (double value : lane) {
     if (value != value) return NAN;
   }
-  std::sort(lane.begin(), lane.end(), [](double a, double b) { return a < b || (a == b && signbit(a) && !signbit(b)); });
+  std::sort(lane.begin(), lane.end(),
+            [](double a, double b) { return a < b || (a == b && signbit(a) && !signbit(b)); });
   const double position = q * double(lane.size() - 1), whole = floor(position), t = position - whole;
   const double low = lane[size_t(whole)], high = lane[std::min(size_t(whole) + 1, lane.size() - 1)];
   if (t == 0 || low == high) return low;
@@ -653,7 +736,13 @@ static void testTopk() {
     outShape[axis] = k;
     u64 inner = 1;
     for (size_t d = axis + 1; d < shape.size(); d++) inner *= shape[d];
-    OpCase test = {MMSB_OP_TOPK, words({k, axis, values, largest}), {shape}, {dtype}, natural, outShape, [=](const std::vector<Bytes>& in) {
+    OpCase test = {MMSB_OP_TOPK,
+                   words({k, axis, values, largest}),
+                   {shape},
+                   {dtype},
+                   natural,
+                   outShape,
+                   [=](const std::vector<Bytes>& in) {
                      Bytes result(elementsOf(outShape) * kSize[natural]);
                      eachLane(shape, 1u << axis, [&](u64 o, const std::vector<u64>& lane) {
                        std::vector<u32> order(lane.size());
@@ -661,14 +750,19 @@ static void testTopk() {
                        std::vector<Number> numbers;
                        for (u64 e : lane) numbers.push_back(load(dtype, in[0].data() + e * kSize[dtype]));
                        std::stable_sort(order.begin(), order.end(), [&](u32 x, u32 y) {
-                         const bool nanX = numbers[x].isFloat && numbers[x].f != numbers[x].f, nanY = numbers[y].isFloat && numbers[y].f != numbers[y].f;
+                         const bool nanX = numbers[x].isFloat && numbers[x].f != numbers[x].f,
+                                    nanY = numbers[y].isFloat && numbers[y].f != numbers[y].f;
                          if (nanX || nanY) return nanY && !nanX;
                          return largest ? lessNumber(numbers[y], numbers[x]) : lessNumber(numbers[x], numbers[y]);
                        });
                        for (u32 j = 0; j < k; j++) {
                          const u64 at = (o / inner * k + j) * inner + o % inner;
-                         if (values) storeCast(natural, result.data() + at * kSize[natural], load(dtype, in[0].data() + lane[order[j]] * kSize[dtype]));
-                         else memcpy(result.data() + at * 4, &order[j], 4);
+                         if (values) {
+                           storeCast(natural, result.data() + at * kSize[natural],
+                                     load(dtype, in[0].data() + lane[order[j]] * kSize[dtype]));
+                         } else {
+                           memcpy(result.data() + at * 4, &order[j], 4);
+                         }
                        }
                      });
                      return result;
@@ -791,9 +885,12 @@ static void printDigests(u32 threads) {
   put(q, &level, 8);
   put32(q, 0);
   put32(q, 0);
-  const std::vector<u32> steps = {c.step(MMSB_OP_MATMUL, 3, {1, 2}, words({0, 0})), c.step(MMSB_OP_REDUCE, 4, {3}, words({5, 2, 0, 0})),
-                                  c.step(MMSB_OP_REDUCE, 5, {3}, words({0, 3, 0, 0})), c.step(MMSB_OP_QUANTILE, 6, {3}, q),
-                                  c.step(MMSB_OP_TOPK, 7, {3}, words({7, 1, 0, 1})), c.step(MMSB_OP_REDUCE, 9, {8}, words({4, 3, 0, 0})),
+  const std::vector<u32> steps = {c.step(MMSB_OP_MATMUL, 3, {1, 2}, words({0, 0})),
+                                  c.step(MMSB_OP_REDUCE, 4, {3}, words({5, 2, 0, 0})),
+                                  c.step(MMSB_OP_REDUCE, 5, {3}, words({0, 3, 0, 0})),
+                                  c.step(MMSB_OP_QUANTILE, 6, {3}, q),
+                                  c.step(MMSB_OP_TOPK, 7, {3}, words({7, 1, 0, 1})),
+                                  c.step(MMSB_OP_REDUCE, 9, {8}, words({4, 3, 0, 0})),
                                   c.step(MMSB_OP_MAP, 10, {3}, ir.blob(r))};
   Bytes models[3] = {Bytes(300 * 500 * 4), Bytes(500 * 200 * 4), Bytes(8000000)};
   const u32 ids[3] = {1, 2, 8}, counts[3] = {150000, 100000, 1000000}, dtypes[3] = {F32, F32, F64};
@@ -853,12 +950,27 @@ struct Test {
   void (*run)();
 };
 static const Test kTests[] = {
-    {"pages", testPages}, {"reuse", testReuse}, {"huge-zero-page", testHugeZeroPage}, {"load-gather", testLoadAndGather},
-    {"digest-example", testDigestExample}, {"deltas", testDeltas}, {"restored-is-unchanged", testRestoredIsUnchanged},
-    {"coarsening", testCoarsening}, {"many-pages", testManyPages}, {"frame-fuzz", testFrameFuzz}, {"cast", testCast},
-    {"cast-edges", testCastEdges}, {"reduce", testReduce}, {"reduce-long", testReduceLong}, {"matmul", testMatmul},
-    {"quantile", testQuantile}, {"topk", testTopk}, {"steps", testSteps}, {"graphs", testGraphs},
-    {"backends", testUnknownBackend}, {"crc32c", testCrc},
+    {"pages", testPages},
+    {"reuse", testReuse},
+    {"huge-zero-page", testHugeZeroPage},
+    {"load-gather", testLoadAndGather},
+    {"digest-example", testDigestExample},
+    {"deltas", testDeltas},
+    {"restored-is-unchanged", testRestoredIsUnchanged},
+    {"coarsening", testCoarsening},
+    {"many-pages", testManyPages},
+    {"frame-fuzz", testFrameFuzz},
+    {"cast", testCast},
+    {"cast-edges", testCastEdges},
+    {"reduce", testReduce},
+    {"reduce-long", testReduceLong},
+    {"matmul", testMatmul},
+    {"quantile", testQuantile},
+    {"topk", testTopk},
+    {"steps", testSteps},
+    {"graphs", testGraphs},
+    {"backends", testUnknownBackend},
+    {"crc32c", testCrc},
 };
 
 int main(int argc, char** argv) {
@@ -874,7 +986,8 @@ int main(int argc, char** argv) {
     checksRun = checksFailed = 0;
     test.run();
     bad += checksFailed != 0;
-    printf("%s %u - %s # %llu checks\n", checksFailed == 0 ? "ok" : "not ok", ++number, test.name, (unsigned long long)checksRun);
+    printf("%s %u - %s # %llu checks\n", checksFailed == 0 ? "ok" : "not ok", ++number, test.name,
+           (unsigned long long)checksRun);
     fflush(stdout);
   }
   printf("1..%u\n", number);

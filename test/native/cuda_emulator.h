@@ -103,7 +103,9 @@ static void runBlock(unsigned threads) {
     }
     if (!alive) return;
     bool released = release(0, threads, AT_BLOCK);
-    for (unsigned w = 0; w < threads; w += 32) released = release(w, w + 32 < threads ? w + 32 : threads, AT_WARP) || released;
+    for (unsigned w = 0; w < threads; w += 32) {
+      released = release(w, w + 32 < threads ? w + 32 : threads, AT_WARP) || released;
+    }
     if (!ran && !released) {
       fprintf(stderr, "emulated CUDA: a barrier that not all threads reach\n");
       abort();
@@ -147,10 +149,10 @@ static void start(Kernel kernel, unsigned grid, unsigned block, Arguments... arg
 }
 }  // namespace emulated
 
-#define MMSB_LAUNCH(KERNEL, GRID, BLOCK, STREAM, ...)         \
-  do {                                                        \
-    (void)(STREAM);                                           \
-    const auto emulatedKernel = KERNEL;                       \
+#define MMSB_LAUNCH(KERNEL, GRID, BLOCK, STREAM, ...)          \
+  do {                                                         \
+    (void)(STREAM);                                            \
+    const auto emulatedKernel = KERNEL;                        \
     emulated::start(emulatedKernel, GRID, BLOCK, __VA_ARGS__); \
   } while (0)
 
@@ -304,7 +306,9 @@ static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsign
 static inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return emulatedState(); }
 static inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-static inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaErrorDeviceLost ? "the device was lost" : "emulated"; }
+static inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorDeviceLost ? "the device was lost" : "emulated";
+}
 static inline cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;
   return cudaSuccess;

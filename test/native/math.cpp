@@ -31,15 +31,15 @@ struct Function {
   bool binary;
 };
 
-#define FUNCTION(NAME, OURS, QUAD, NEAR, BINARY)                                                              \
-  {                                                                                                           \
-    NAME, [](f32 x, f32 y) -> f32 { return OURS; }, [](f64 x, f64 y) -> f64 { return OURS; },                 \
-        [](quad x, quad y) -> quad { return QUAD; }, [](f64 x, f64 y) -> f64 { return NEAR; }, BINARY         \
+#define FUNCTION(NAME, OURS, QUAD, NEAR, BINARY)                                                      \
+  {                                                                                                   \
+    NAME, [](f32 x, f32 y) -> f32 { return OURS; }, [](f64 x, f64 y) -> f64 { return OURS; },         \
+        [](quad x, quad y) -> quad { return QUAD; }, [](f64 x, f64 y) -> f64 { return NEAR; }, BINARY \
   }
 static const Function kFunctions[] = {
-    FUNCTION("exp", mExp(x), expq(x), exp(x), false),    FUNCTION("log", mLog(x), logq(x), log(x), false),
+    FUNCTION("exp", mExp(x), expq(x), exp(x), false),     FUNCTION("log", mLog(x), logq(x), log(x), false),
     FUNCTION("log2", mLog2(x), log2q(x), log2(x), false), FUNCTION("sin", sSin(x), sinq(x), sin(x), false),
-    FUNCTION("cos", sCos(x), cosq(x), cos(x), false),    FUNCTION("tan", sTan(x), tanq(x), tan(x), false),
+    FUNCTION("cos", sCos(x), cosq(x), cos(x), false),     FUNCTION("tan", sTan(x), tanq(x), tan(x), false),
     FUNCTION("tanh", mTanh(x), tanhq(x), tanh(x), false), FUNCTION("pow", mPow(x, y), powq(x, y), pow(x, y), true),
 };
 
@@ -89,8 +89,9 @@ static u64 draw() {
 static double unit() { return double(draw() >> 11) * 0x1p-53; }
 
 static void print(const Function& f, const char* dtype, const Worst& worst) {
-  printf("{\"function\":\"%s\",\"dtype\":\"%s\",\"checked\":%llu,\"maxUlp\":%.4f,\"x\":\"%a\",\"y\":\"%a\"}\n", f.name, dtype,
-         static_cast<unsigned long long>(worst.checked), worst.error == INFINITY ? 1e9 : worst.error, worst.x, worst.y);
+  printf("{\"function\":\"%s\",\"dtype\":\"%s\",\"checked\":%llu,\"maxUlp\":%.4f,\"x\":\"%a\",\"y\":\"%a\"}\n", f.name,
+         dtype, static_cast<unsigned long long>(worst.checked), worst.error == INFINITY ? 1e9 : worst.error, worst.x,
+         worst.y);
   fflush(stdout);
 }
 
@@ -140,9 +141,15 @@ static void sweep64(const Function& f, u64 count) {
   Worst worst = {0, 0, 0, 0};
   for (u64 i = 0; i < count; i++) {
     const f64 pattern = f64Of(draw());
-    const f64 arguments[] = {pattern,          (unit() - 0.5) * 4,  1 + (unit() - 0.5) * 0.01, (unit() - 0.5) * 1500,
-                             unit() * 2,       (unit() - 0.5) * 50, f64(i64(draw() % 2000) - 1000) * kHalfPi,
-                             (unit() - 0.5) * 4e6, unit() * 0x1p-1022};
+    const f64 arguments[] = {pattern,
+                             (unit() - 0.5) * 4,
+                             1 + (unit() - 0.5) * 0.01,
+                             (unit() - 0.5) * 1500,
+                             unit() * 2,
+                             (unit() - 0.5) * 50,
+                             f64(i64(draw() % 2000) - 1000) * kHalfPi,
+                             (unit() - 0.5) * 4e6,
+                             unit() * 0x1p-1022};
     for (u32 k = 0; k < sizeof arguments / sizeof arguments[0]; k++) {
       const f64 x = arguments[k];
       check64(f, x, f.binary ? power64(x, u32(draw() >> 33)) : 0, worst);
@@ -171,31 +178,69 @@ static void edge(const char* name, f64 x, f64 y, f64 wanted) {
 static void edges() {
   const f64 inf = INFINITY, nan = NAN;
   for (const char* name : {"exp", "log", "log2", "sin", "cos", "tan", "tanh"}) edge(name, nan, 0, nan);
-  edge("exp", 0, 0, 1), edge("exp", -0.0, 0, 1), edge("exp", inf, 0, inf), edge("exp", -inf, 0, 0), edge("exp", 1e9, 0, inf);
+  edge("exp", 0, 0, 1), edge("exp", -0.0, 0, 1), edge("exp", inf, 0, inf), edge("exp", -inf, 0, 0),
+      edge("exp", 1e9, 0, inf);
   edge("exp", -1e9, 0, 0);
   for (const char* name : {"log", "log2"}) {
-    edge(name, 0, 0, -inf), edge(name, -0.0, 0, -inf), edge(name, 1, 0, 0), edge(name, -1, 0, nan), edge(name, inf, 0, inf);
+    edge(name, 0, 0, -inf), edge(name, -0.0, 0, -inf), edge(name, 1, 0, 0), edge(name, -1, 0, nan),
+        edge(name, inf, 0, inf);
     edge(name, -inf, 0, nan), edge(name, -0x1p-149, 0, nan);
   }
   for (int k = -149; k < 128; k++) edge("log2", ldexp(1, k), 0, k);
   for (const char* name : {"sin", "tan", "tanh"}) {
-    edge(name, 0, 0, 0), edge(name, -0.0, 0, -0.0), edge(name, 0x1p-149, 0, 0x1p-149), edge(name, -0x1p-149, 0, -0x1p-149);
+    edge(name, 0, 0, 0), edge(name, -0.0, 0, -0.0), edge(name, 0x1p-149, 0, 0x1p-149),
+        edge(name, -0x1p-149, 0, -0x1p-149);
   }
   edge("cos", 0, 0, 1), edge("cos", -0.0, 0, 1);
   for (const char* name : {"sin", "cos", "tan"}) edge(name, inf, 0, nan), edge(name, -inf, 0, nan);
   edge("tanh", inf, 0, 1), edge("tanh", -inf, 0, -1), edge("tanh", 1e9, 0, 1);
-  const f64 values[] = {0,    -0.0, 1,   -1,    2,   -2,     3,    -3,    0.5,  -0.5, 1.5,      -1.5,      inf,       -inf,
-                        nan,  4,    5,   -5,    1e9, -1e9,   1e30, -1e30, 1e-9, -7,   0x1p24,   0x1.8p1,   -0x1p23,   0x1.000002p23,
-                        0x1p52, 0x1.0000000000001p52, 0x1.0000000000001p51, 0x1.8p51, 0x1p53, 0x1.fffffffffffffp52};
+  const f64 values[] = {0,
+                        -0.0,
+                        1,
+                        -1,
+                        2,
+                        -2,
+                        3,
+                        -3,
+                        0.5,
+                        -0.5,
+                        1.5,
+                        -1.5,
+                        inf,
+                        -inf,
+                        nan,
+                        4,
+                        5,
+                        -5,
+                        1e9,
+                        -1e9,
+                        1e30,
+                        -1e30,
+                        1e-9,
+                        -7,
+                        0x1p24,
+                        0x1.8p1,
+                        -0x1p23,
+                        0x1.000002p23,
+                        0x1p52,
+                        0x1.0000000000001p52,
+                        0x1.0000000000001p51,
+                        0x1.8p51,
+                        0x1p53,
+                        0x1.fffffffffffffp52};
   // pow against the platform's: the exceptional cases are the same everywhere; ordinary ones are left to the sweep.
   for (f64 x : values) {
     for (f64 y : values) {
       const f64 wanted = pow(x, y);
-      if (wanted != wanted || wanted == 0 || fabs(wanted) == 1 || isinf(wanted)) expect("pow", x, y, mPow(x, y), wanted);
+      if (wanted != wanted || wanted == 0 || fabs(wanted) == 1 || isinf(wanted)) {
+        expect("pow", x, y, mPow(x, y), wanted);
+      }
       if (f64(f32(x)) != x && x == x) continue;
       if (f64(f32(y)) != y && y == y) continue;
       const f32 single = powf(f32(x), f32(y));
-      if (single != single || single == 0 || fabsf(single) == 1 || isinf(single)) expect("powf", x, y, mPow(f32(x), f32(y)), single);
+      if (single != single || single == 0 || fabsf(single) == 1 || isinf(single)) {
+        expect("powf", x, y, mPow(f32(x), f32(y)), single);
+      }
     }
   }
   printf("{\"edges\":true,\"failures\":%d}\n", failures);
@@ -210,7 +255,8 @@ static void hashes(u64 count) {
     for (u64 i = 0; i < count; i++) {
       const u64 a = draw(), b = draw();
       // A third raw patterns, the others of ordinary size.
-      const f64 x = i % 3 == 0 ? f64Of(a) : (unit() - 0.5) * (i % 3 == 1 ? 20 : 3000), y = i % 5 == 0 ? f64Of(b) : (unit() - 0.5) * 20;
+      const f64 x = i % 3 == 0 ? f64Of(a) : (unit() - 0.5) * (i % 3 == 1 ? 20 : 3000),
+                y = i % 5 == 0 ? f64Of(b) : (unit() - 0.5) * 20;
       const f32 x32 = i % 3 == 0 ? f32Of(u32(a)) : f32(x);
       h64 = (h64 ^ bitsOf(canonical(f.twice(x, y)))) * 1099511628211ull;
       h32 = (h32 ^ bitsOf(canonical(f.single(x32, f32(y))))) * 1099511628211ull;

@@ -27,7 +27,9 @@ static void drawCase(Case& c, u64 number) {
 }
 
 // The dtype of the page that results go to: often another than that of the results.
-static u32 targetDtype(const Case& c, u64 number) { return number % 3 == 0 ? u32(number / 3 % DTYPE_COUNT) : c.out.page.dtype; }
+static u32 targetDtype(const Case& c, u64 number) {
+  return number % 3 == 0 ? u32(number / 3 % DTYPE_COUNT) : c.out.page.dtype;
+}
 
 static bool sourceOf(const Case& c, u64 number, const char* name, Text& text) {
   return putKernel(text, *static_cast<const MapState*>(c.step.state), name, c.out.page.dtype, targetDtype(c, number));
@@ -63,7 +65,9 @@ static void checkKernel(Case& c, u64 number, Kernel kernel) {
   std::vector<u64> expected(elements), before(elements);
   std::vector<u64> registers(p.evalRegisters);
   for (u32 i = 0; i < elements; i++) {
-    const auto load = [&](u32 input, u32 from) { return loadLane(from, c.pages[input]->data, sourceElement(c.out.page, *c.pages[input], i)); };
+    const auto load = [&](u32 input, u32 from) {
+      return loadLane(from, c.pages[input]->data, sourceElement(c.out.page, *c.pages[input], i));
+    };
     const u64 lane = evaluate(p.eval, p.evalCount, p.evalResult, registers.data(), load);
     expected[i] = rawOfLane(dtype, natural == dtype ? lane : castLane(dtype, natural, lane));
     before[i] = below(2) == 0 ? expected[i] : rawOfLane(dtype, randomElement(dtype));
@@ -80,7 +84,8 @@ static void checkKernel(Case& c, u64 number, Kernel kernel) {
   const DeviceTarget described = {target.page.data, nullptr, slots.data(), target.page.bytes, nullptr, dtype, 0};
   const StoreSink sink = {{&described, list.data(), bits.data(), chunks}, 0, natural};
   // Two ranges, with a gap that must stay as it is.
-  const u32 gap = elements < 3 ? 0 : 1 + below(elements / 2), from = elements < 3 ? elements : 1 + below(elements - gap - 1);
+  const u32 gap = elements < 3 ? 0 : 1 + below(elements / 2),
+            from = elements < 3 ? elements : 1 + below(elements - gap - 1);
   const Range ranges[2] = {{0, from}, {from + gap, elements - from - gap}};
   const u32 firsts[2] = {0, from};
   const DeviceRanges work = {elements < 3 ? 1u : 2u, elements - gap, ranges, firsts};
@@ -88,10 +93,14 @@ static void checkKernel(Case& c, u64 number, Kernel kernel) {
   for (u32 i = 0; i < elements; i++) {
     const bool inside = i < from || i >= from + gap;
     const u64 got = loadRaw(dtypeBytes(dtype), target.page.data, i), wanted = inside ? expected[i] : before[i];
-    if (got != wanted) REPORT("program %llu, element %u of %u: kernel %llx, evaluator %llx (dtype %u)\n", (unsigned long long)number, i, elements,
-                              (unsigned long long)got, (unsigned long long)wanted, dtype);
+    if (got != wanted) {
+      REPORT("program %llu, element %u of %u: kernel %llx, evaluator %llx (dtype %u)\n", (unsigned long long)number, i,
+             elements, (unsigned long long)got, (unsigned long long)wanted, dtype);
+    }
     const bool marked = (bits[u64(i / perChunk) * kChunkMarkWords + i % perChunk / 32] >> (i % 32) & 1) != 0;
-    if (marked != (wanted != before[i])) REPORT("program %llu, element %u is %smarked\n", (unsigned long long)number, i, marked ? "" : "not ");
+    if (marked != (wanted != before[i])) {
+      REPORT("program %llu, element %u is %smarked\n", (unsigned long long)number, i, marked ? "" : "not ");
+    }
   }
 }
 
@@ -129,10 +138,15 @@ static int compileAll(u64 first, u32 count, u32 arch) {
     put(text, "%s", kRtcHead);
     u64 bytes = 0;
     char reason[2000] = "";
-    char* image = sourceOf(c, first + k, kRtcName, text) ? compileSource(nvrtc, text.data, arch, &bytes, reason, sizeof reason) : nullptr;
+    char* image = sourceOf(c, first + k, kRtcName, text)
+                      ? compileSource(nvrtc, text.data, arch, &bytes, reason, sizeof reason)
+                      : nullptr;
     if (image == nullptr) REPORT("program %llu: %s\n%s", (unsigned long long)(first + k), reason, text.data);
-    else if (memcmp(image, "\177ELF", 4) != 0) REPORT("program %llu: no machine code\n", (unsigned long long)(first + k));
-    else compiledCount++;
+    else if (memcmp(image, "\177ELF", 4) != 0) {
+      REPORT("program %llu: no machine code\n", (unsigned long long)(first + k));
+    } else {
+      compiledCount++;
+    }
     total += bytes;
     free(image);
     free(text.data);

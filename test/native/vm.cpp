@@ -8,8 +8,8 @@
 //   vm casts                every dtype to every other, against arithmetic in long double
 //
 // Prints failures and ends with status 1 when there are any. Spawned by vm.test.ts.
-#include <stdarg.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 #include <initializer_list>
@@ -59,7 +59,9 @@ static u64 randomElement(u32 dtype) {
   const u64 mask = dtypeBytes(dtype) == 8 ? ~0ull : (1ull << (8 * dtypeBytes(dtype))) - 1;
   if (dtype == BOOL) return raw & 1;
   if (dtype == F32 || dtype == F64) {
-    const f64 edges[] = {0.0, -0.0, 1, -1, 0.5, 2, 1e-40, 1e30, 3.5, 2.5, 1e-310, 4294967296.0, -2147483648.5, 9.3e18, MMSB_INF, -MMSB_INF, MMSB_NAN};
+    const f64 edges[] = {0.0,           -0.0,   1,        -1,        0.5,     2,
+                         1e-40,         1e30,   3.5,      2.5,       1e-310,  4294967296.0,
+                         -2147483648.5, 9.3e18, MMSB_INF, -MMSB_INF, MMSB_NAN};
     f64 x = f64(i64(raw % 2001) - 1000) / 64;
     if (kind == 0) x = edges[below(17)];
     if (kind == 1) return dtype == F32 ? raw & mask : raw;
@@ -128,8 +130,9 @@ static u16 valueOf(Blob& blob, std::vector<u8>& types, u8 dtype) {
 
 // A program of one float dtype and of operations that become machine code.
 static void simpleBlob(Blob& blob, u32 inputs, u32 instructions) {
-  static const u8 ops[] = {IR_ADD, IR_SUB, IR_MUL, IR_DIV, IR_MIN, IR_MAX, IR_NEG, IR_ABS, IR_SQRT, IR_FLOOR, IR_CEIL, IR_ROUND, IR_TRUNC,
-                           IR_FMA, IR_EQ, IR_NE, IR_LT, IR_LE, IR_GT, IR_GE, IR_ISNAN, IR_AND, IR_OR, IR_NOT, IR_SELECT, IR_CONST};
+  static const u8 ops[] = {IR_ADD,   IR_SUB,  IR_MUL,   IR_DIV,   IR_MIN, IR_MAX, IR_NEG,    IR_ABS,  IR_SQRT,
+                           IR_FLOOR, IR_CEIL, IR_ROUND, IR_TRUNC, IR_FMA, IR_EQ,  IR_NE,     IR_LT,   IR_LE,
+                           IR_GT,    IR_GE,   IR_ISNAN, IR_AND,   IR_OR,  IR_NOT, IR_SELECT, IR_CONST};
   const u8 dtype = u8(F32 + below(2));
   blob.inputs.assign(inputs, dtype);
   blob.code.clear();
@@ -144,7 +147,9 @@ static void simpleBlob(Blob& blob, u32 inputs, u32 instructions) {
     const bool onBools = op == IR_AND || op == IR_OR || op == IR_NOT;
     if ((onBools || op == IR_SELECT) && bools.empty()) continue;
     // Mostly the newest values, so that chains grow.
-    const auto pick = [](const std::vector<u16>& from) { return from[from.size() - 1 - below(u32(from.size() < 4 ? from.size() : 4))]; };
+    const auto pick = [](const std::vector<u16>& from) {
+      return from[from.size() - 1 - below(u32(from.size() < 4 ? from.size() : 4))];
+    };
     const std::vector<u16>& from = onBools ? bools : floats;
     IrInst inst = {op, u8(onBools ? u8(BOOL) : dtype), 0, 0, 0, 0};
     if (op == IR_CONST) inst.imm = randomElement(dtype);
@@ -347,8 +352,8 @@ static u64 checkCase(Case& c, u64 hash) {
     storeLane(out.dtype, &expected, 0, lane);
     const u64 got = elementBits(whole.data(), out.dtype, i);
     if (got != expected) {
-      REPORT("element %u of %u: VM %llx, evaluator %llx (dtype %u)\n", i, out.elements, static_cast<unsigned long long>(got),
-             static_cast<unsigned long long>(expected), out.dtype);
+      REPORT("element %u of %u: VM %llx, evaluator %llx (dtype %u)\n", i, out.elements,
+             static_cast<unsigned long long>(got), static_cast<unsigned long long>(expected), out.dtype);
     }
     if (got != elementBits(pieces.data(), out.dtype, i)) REPORT("element %u differs in pieces\n", i);
     if (got != elementBits(loops.data(), out.dtype, i)) REPORT("element %u: machine code differs from the loops\n", i);
@@ -386,7 +391,9 @@ static void fuzz(u64 first, u32 count) {
     randomBlob(c.blob, 1 + below(4), 1 + below(12));
     u8* bytes = reinterpret_cast<u8*>(c.blob.bytes.data());
     const u32 style = below(4);
-    for (u32 i = 0, n = 1 + below(3); i < n && style != 3; i++) bytes[below(c.blob.size)] = style == 0 ? u8(draw() >> 56) : u8(below(16));
+    for (u32 i = 0, n = 1 + below(3); i < n && style != 3; i++) {
+      bytes[below(c.blob.size)] = style == 0 ? u8(draw() >> 56) : u8(below(16));
+    }
     if (style == 3) c.blob.size = below(c.blob.size + 64) & (below(2) == 0 ? ~7u : ~0u);
     // A copy of exact size, so that a sanitizer sees any read behind it.
     u8* exact = static_cast<u8*>(aligned_alloc(8, c.blob.size == 0 ? 8 : (c.blob.size + 7) & ~7u));
@@ -499,7 +506,8 @@ static std::vector<u64> runOp(u8 op, u8 dtype, u8 outDtype, const std::vector<u6
 }
 
 static void integers() {
-  const u8 ops[] = {IR_ADD, IR_SUB, IR_MUL, IR_FLOORDIV, IR_MOD, IR_POW, IR_SHL, IR_SHR, IR_MIN, IR_MAX, IR_NEG, IR_ABS, IR_SIGN};
+  const u8 ops[] = {IR_ADD, IR_SUB, IR_MUL, IR_FLOORDIV, IR_MOD, IR_POW, IR_SHL,
+                    IR_SHR, IR_MIN, IR_MAX, IR_NEG,      IR_ABS, IR_SIGN};
   for (u8 dtype = U8; dtype <= I64; dtype++) {
     std::vector<u64> a, b;
     const u32 width = widthOf(dtype);
@@ -507,11 +515,20 @@ static void integers() {
       for (u32 k = 0; k < 65536; k++) a.push_back(k >> 8), b.push_back(k & 255);
     } else {
       std::vector<u64> edges;
-      for (u32 bit = 0; bit < width; bit += 1) edges.push_back(1ull << bit), edges.push_back((1ull << bit) - 1), edges.push_back(wrapped(dtype, -wide(1ull << bit)));
-      for (u64 x : {3ull, 5ull, 7ull, 10ull, 31ull, 33ull, 63ull, 64ull, 65ull}) edges.push_back(x), edges.push_back(wrapped(dtype, -wide(x)));
-      for (u64 x : edges) for (u64 y : edges) a.push_back(x), b.push_back(y);
+      for (u32 bit = 0; bit < width; bit += 1) {
+        edges.push_back(1ull << bit), edges.push_back((1ull << bit) - 1),
+            edges.push_back(wrapped(dtype, -wide(1ull << bit)));
+      }
+      for (u64 x : {3ull, 5ull, 7ull, 10ull, 31ull, 33ull, 63ull, 64ull, 65ull}) {
+        edges.push_back(x), edges.push_back(wrapped(dtype, -wide(x)));
+      }
+      for (u64 x : edges) {
+        for (u64 y : edges) a.push_back(x), b.push_back(y);
+      }
       start(dtype);
-      for (u32 k = 0; k < 20000; k++) a.push_back(wrapped(dtype, wide(draw()))), b.push_back(wrapped(dtype, wide(draw() >> (draw() & 63))));
+      for (u32 k = 0; k < 20000; k++) {
+        a.push_back(wrapped(dtype, wide(draw()))), b.push_back(wrapped(dtype, wide(draw() >> (draw() & 63))));
+      }
     }
     for (u8 op : ops) {
       const std::vector<u64> got = runOp(op, dtype, dtype, a, b);
@@ -519,7 +536,8 @@ static void integers() {
         const u64 wanted = integerResult(op, dtype, a[k], b[k]);
         if (got[k] != wanted) {
           REPORT("op %u dtype %u: %llx, %llx gives %llx, not %llx\n", op, dtype, static_cast<unsigned long long>(a[k]),
-                 static_cast<unsigned long long>(b[k]), static_cast<unsigned long long>(got[k]), static_cast<unsigned long long>(wanted));
+                 static_cast<unsigned long long>(b[k]), static_cast<unsigned long long>(got[k]),
+                 static_cast<unsigned long long>(wanted));
         }
       }
     }

@@ -16,11 +16,11 @@ extern "C" {
 
 typedef enum {
   MMSB_OK = 0,
-  MMSB_ERR_ARGUMENT = 1,      // a caller's bug: bad id, bad range, bad descriptor
-  MMSB_ERR_MEMORY = 2,        // quota or allocator exhausted; nothing changed
-  MMSB_ERR_UNSUPPORTED = 3,   // backend, location, op or version not available here
-  MMSB_ERR_FRAME = 4,         // a delta could not be decoded; nothing applied
-  MMSB_ERR_DEVICE = 5,        // the GPU failed; the context is unusable
+  MMSB_ERR_ARGUMENT = 1,     // a caller's bug: bad id, bad range, bad descriptor
+  MMSB_ERR_MEMORY = 2,       // quota or allocator exhausted; nothing changed
+  MMSB_ERR_UNSUPPORTED = 3,  // backend, location, op or version not available here
+  MMSB_ERR_FRAME = 4,        // a delta could not be decoded; nothing applied
+  MMSB_ERR_DEVICE = 5,       // the GPU failed; the context is unusable
   MMSB_ERR_INTERNAL = 6
 } mmsb_status;
 

@@ -19,9 +19,9 @@ namespace mmsb {
 namespace MMSB_NS {
 
 static const Op* const kOps[] = {
-    &kOpCopy,    &kOpCast,      &kOpMap,       &kOpReduce,  &kOpMatmul, &kOpQuantile, &kOpTopk,
-    &kOpScan,    &kOpConv,      &kOpWindow,    &kOpSort,    &kOpGather, &kOpScatter,  &kOpBincount,
-    &kOpHistogram, &kOpTranspose, &kOpReshape, &kOpSlice,   &kOpConcat, &kOpDistance,
+    &kOpCopy,      &kOpCast,      &kOpMap,     &kOpReduce, &kOpMatmul, &kOpQuantile, &kOpTopk,
+    &kOpScan,      &kOpConv,      &kOpWindow,  &kOpSort,   &kOpGather, &kOpScatter,  &kOpBincount,
+    &kOpHistogram, &kOpTranspose, &kOpReshape, &kOpSlice,  &kOpConcat, &kOpDistance,
 };
 
 }  // namespace MMSB_NS
@@ -33,18 +33,12 @@ const CpuPart kCpuV3 = {
 const CpuPart kCpuBase = {
     "x86-64",
 #endif
-    MMSB_NS::kOps,
-    sizeof MMSB_NS::kOps / sizeof MMSB_NS::kOps[0],
-    MMSB_NS::executeAll,
-    MMSB_NS::beginCall,
-    MMSB_NS::applyDeltas,
-    MMSB_NS::runBefore,
-    MMSB_NS::runStep,
-    MMSB_NS::keepBehind,
-    MMSB_NS::fillPage,
-    MMSB_NS::loadBytes,
-    MMSB_NS::updateShare,
-    MMSB_NS::undoAll,
+    MMSB_NS::kOps,        sizeof MMSB_NS::kOps / sizeof MMSB_NS::kOps[0],
+    MMSB_NS::executeAll,  MMSB_NS::beginCall,
+    MMSB_NS::applyDeltas, MMSB_NS::runBefore,
+    MMSB_NS::runStep,     MMSB_NS::keepBehind,
+    MMSB_NS::fillPage,    MMSB_NS::loadBytes,
+    MMSB_NS::updateShare, MMSB_NS::undoAll,
 };
 
 }  // namespace mmsb

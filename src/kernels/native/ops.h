@@ -5,13 +5,14 @@
 
 // Every block starts at a multiple of 8 and is padded to a multiple of 8. Axes are already normalised (0..rank-1).
 enum mmsb_op : uint32_t {
-  MMSB_OP_COPY = 1,      // params: none. in: x. out has x's shape
-  MMSB_OP_CAST = 2,      // params: none. in: x. out dtype is the target; saturating
-  MMSB_OP_MAP = 3,       // params: an IR blob (docs/internals/FORMAT.md). in: one page per IR input, broadcast to out's shape
-  MMSB_OP_REDUCE = 4,    // params: u32 fn, u32 axes_mask, u32 keepdims, u32 0. in: x
-  MMSB_OP_MATMUL = 5,    // params: u32 semiring, u32 0. in: a, b. NumPy matmul shapes, 1-D and batched included
-  MMSB_OP_QUANTILE = 6,  // params: f64 q, i32 axis (-1: all elements), u32 0. in: x
-  MMSB_OP_TOPK = 7,      // params: u32 k, u32 axis, u32 output (0 indices, 1 values), u32 largest. in: x
+  MMSB_OP_COPY = 1,  // params: none. in: x. out has x's shape
+  MMSB_OP_CAST = 2,  // params: none. in: x. out dtype is the target; saturating
+  MMSB_OP_MAP =
+      3,  // params: an IR blob (docs/internals/FORMAT.md). in: one page per IR input, broadcast to out's shape
+  MMSB_OP_REDUCE = 4,      // params: u32 fn, u32 axes_mask, u32 keepdims, u32 0. in: x
+  MMSB_OP_MATMUL = 5,      // params: u32 semiring, u32 0. in: a, b. NumPy matmul shapes, 1-D and batched included
+  MMSB_OP_QUANTILE = 6,    // params: f64 q, i32 axis (-1: all elements), u32 0. in: x
+  MMSB_OP_TOPK = 7,        // params: u32 k, u32 axis, u32 output (0 indices, 1 values), u32 largest. in: x
   MMSB_OP_SCAN = 8,        // params: u32 fn (sum prod min max of mmsb_reduce_fn), u32 axis. in: x
   MMSB_OP_CONV = 9,        // params: u32 boundary (0 zero, 1 wrap, 2 edge), u32 0. in: x, kernel
   MMSB_OP_WINDOW = 10,     // params: u32 fn (sum min max mean of mmsb_reduce_fn), u32 size, u32 axis, u32 0. in: x
@@ -28,13 +29,24 @@ enum mmsb_op : uint32_t {
 };
 
 enum mmsb_reduce_fn : uint32_t {
-  MMSB_REDUCE_SUM = 0, MMSB_REDUCE_PROD = 1, MMSB_REDUCE_MIN = 2, MMSB_REDUCE_MAX = 3, MMSB_REDUCE_MEAN = 4,
-  MMSB_REDUCE_VAR = 5, MMSB_REDUCE_ANY = 6, MMSB_REDUCE_ALL = 7, MMSB_REDUCE_COUNT = 8 /* non-zero elements */,
-  MMSB_REDUCE_ARGMIN = 9, MMSB_REDUCE_ARGMAX = 10,
+  MMSB_REDUCE_SUM = 0,
+  MMSB_REDUCE_PROD = 1,
+  MMSB_REDUCE_MIN = 2,
+  MMSB_REDUCE_MAX = 3,
+  MMSB_REDUCE_MEAN = 4,
+  MMSB_REDUCE_VAR = 5,
+  MMSB_REDUCE_ANY = 6,
+  MMSB_REDUCE_ALL = 7,
+  MMSB_REDUCE_COUNT = 8 /* non-zero elements */,
+  MMSB_REDUCE_ARGMIN = 9,
+  MMSB_REDUCE_ARGMAX = 10,
 };
 
 enum mmsb_semiring : uint32_t {
-  MMSB_PLUS_TIMES = 0, MMSB_MIN_PLUS = 1, MMSB_MAX_PLUS = 2, MMSB_OR_AND = 3,
+  MMSB_PLUS_TIMES = 0,
+  MMSB_MIN_PLUS = 1,
+  MMSB_MAX_PLUS = 2,
+  MMSB_OR_AND = 3,
 };
 
 // Natural result dtypes (a page whose dtype differs gets the result cast, saturating, as the last thing):

@@ -50,11 +50,15 @@ static int32_t findSteps(mmsb_ctx& ctx, const u32* numbers, u32 count) {
   }
   for (u32 i = 0; i < count; i++) {
     const u32 number = numbers[i] & ~(MMSB_STEP_FULL | MMSB_STEP_BEFORE);
-    if (number >= ctx.stepCount || ctx.steps[number] == nullptr) return fail(MMSB_ERR_ARGUMENT, "step %u does not exist", number);
+    if (number >= ctx.stepCount || ctx.steps[number] == nullptr) {
+      return fail(MMSB_ERR_ARGUMENT, "step %u does not exist", number);
+    }
     ctx.running[i] = ctx.steps[number];
     if ((numbers[i] & MMSB_STEP_BEFORE) == 0) continue;
     if (ctx.running[i]->past == nullptr) return fail(MMSB_ERR_ARGUMENT, "step %u keeps no past", number);
-    if (i != 0 && (numbers[i - 1] & MMSB_STEP_BEFORE) == 0) return fail(MMSB_ERR_ARGUMENT, "step %u comes too late", number);
+    if (i != 0 && (numbers[i - 1] & MMSB_STEP_BEFORE) == 0) {
+      return fail(MMSB_ERR_ARGUMENT, "step %u comes too late", number);
+    }
   }
   return MMSB_OK;
 }
@@ -168,7 +172,8 @@ static int32_t runEpoch(mmsb_ctx& ctx, const u32* steps, u32 stepCount, const u8
   status = buildResult(ctx, startNs);
   if (status == MMSB_OK && !keptEnd(ctx.kept, ctx.exec)) {
     ctx.broken = 1;
-    return fail(MMSB_ERR_INTERNAL, "the machine ran out of memory for what an epoch overwrote; the context cannot go on");
+    return fail(MMSB_ERR_INTERNAL,
+                "the machine ran out of memory for what an epoch overwrote; the context cannot go on");
   }
   return status;
 }
@@ -201,7 +206,8 @@ static int32_t undoCall(mmsb_ctx& ctx, const u32* steps, u32 stepCount) {
   u64 count = 0;
   JournalSpan* spans = spansOf(ctx, *call, &count);
   const u64 pages = count < ctx.pageCount ? count : ctx.pageCount;
-  if (spans == nullptr || !grow(reinterpret_cast<void**>(&ctx.exec.touched), &ctx.exec.touchedCapacity, pages, sizeof(PageSlot*))) {
+  if (spans == nullptr ||
+      !grow(reinterpret_cast<void**>(&ctx.exec.touched), &ctx.exec.touchedCapacity, pages, sizeof(PageSlot*))) {
     free(spans);
     return fail(MMSB_ERR_MEMORY, "no memory to undo a call");
   }
@@ -260,7 +266,8 @@ MMSB_API const char* mmsb_build_info(void) {
 #ifdef MMSB_CUDA_ARCHS
   snprintf(arch, sizeof arch, "%s", MMSB_CUDA_ARCHS);
 #endif
-  snprintf(text, sizeof text, "{\"version\":\"%s\",\"compiler\":\"g++ %s\",\"cuda\":%s,\"cudaArch\":[%s],\"isa\":\"%s\"}", MMSB_VERSION,
+  snprintf(text, sizeof text,
+           "{\"version\":\"%s\",\"compiler\":\"g++ %s\",\"cuda\":%s,\"cudaArch\":[%s],\"isa\":\"%s\"}", MMSB_VERSION,
            __VERSION__, arch[0] != 0 ? "true" : "false", arch, pickPart()->isa);
   return text;
 }
@@ -305,7 +312,8 @@ MMSB_API const char* mmsb_catalogue(void) {
   const CpuPart* part = pickPart();
   for (u32 i = 0; i < part->opCount; i++) {
     const Op& op = *part->ops[i];
-    at += u64(snprintf(text + at, sizeof text - at, "%s\"%s\":{\"code\":%u,\"version\":%u}", i == 0 ? "" : ",", op.name, op.code, op.version));
+    at += u64(snprintf(text + at, sizeof text - at, "%s\"%s\":{\"code\":%u,\"version\":%u}", i == 0 ? "" : ",", op.name,
+                       op.code, op.version));
   }
   snprintf(text + at, sizeof text - at, "}}");
   return text;
@@ -351,7 +359,9 @@ MMSB_API int32_t mmsb_page_read(mmsb_ctx* ctx, uint32_t id, uint64_t byte_offset
   PageSlot* slot;
   const int32_t status = findBytes(*ctx, id, byte_offset, byte_len, &slot);
   if (status != MMSB_OK) return finish(ctx, status);
-  if (slot->page.location != MMSB_LOC_CPU) return finish(ctx, ctx->gpu->read(ctx->device, *slot, byte_offset, byte_len, dst));
+  if (slot->page.location != MMSB_LOC_CPU) {
+    return finish(ctx, ctx->gpu->read(ctx->device, *slot, byte_offset, byte_len, dst));
+  }
   if (byte_len != 0) memcpy(dst, slot->page.data + byte_offset, byte_len);
   return MMSB_OK;
 }
@@ -370,7 +380,8 @@ MMSB_API int32_t mmsb_page_load(mmsb_ctx* ctx, uint32_t id, uint64_t byte_offset
   return finish(ctx, status);
 }
 
-MMSB_API int32_t mmsb_page_gather(mmsb_ctx* ctx, uint32_t id, const uint32_t* ranges, uint32_t n, void* dst, uint64_t dst_len) {
+MMSB_API int32_t mmsb_page_gather(mmsb_ctx* ctx, uint32_t id, const uint32_t* ranges, uint32_t n, void* dst,
+                                  uint64_t dst_len) {
   PageSlot* slot;
   const int32_t status = findPage(*ctx, id, &slot);
   if (status != MMSB_OK) return finish(ctx, status);
@@ -378,8 +389,8 @@ MMSB_API int32_t mmsb_page_gather(mmsb_ctx* ctx, uint32_t id, const uint32_t* ra
   for (u32 i = 0; i < n; i++) {
     const u64 start = ranges[2 * i], count = ranges[2 * i + 1];
     if (start + count > slot->page.elements || count * size > dst_len) {
-      return finish(ctx, fail(MMSB_ERR_ARGUMENT, "range %llu + %llu does not fit page %u or the buffer", (unsigned long long)start,
-                              (unsigned long long)count, id));
+      return finish(ctx, fail(MMSB_ERR_ARGUMENT, "range %llu + %llu does not fit page %u or the buffer",
+                              (unsigned long long)start, (unsigned long long)count, id));
     }
     dst_len -= count * size;
   }
@@ -422,8 +433,8 @@ MMSB_API int32_t mmsb_step_create(mmsb_ctx* ctx, const void* desc, uint64_t len,
 
 MMSB_API int32_t mmsb_step_destroy(mmsb_ctx* ctx, uint32_t step) { return finish(ctx, destroyStep(*ctx, step)); }
 
-MMSB_API int32_t mmsb_execute(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count, const void* frames, uint64_t frames_len,
-                              void* out, uint64_t out_cap, uint64_t* out_len) {
+MMSB_API int32_t mmsb_execute(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count, const void* frames,
+                              uint64_t frames_len, void* out, uint64_t out_cap, uint64_t* out_len) {
   const int32_t status = finish(ctx, runEpoch(*ctx, steps, step_count, static_cast<const u8*>(frames), frames_len));
   u8* to = static_cast<u8*>(out);
   if (status != MMSB_OK) {
@@ -446,7 +457,9 @@ MMSB_API int32_t mmsb_result_copy(mmsb_ctx* ctx, void* out, uint64_t out_cap) {
 }
 
 MMSB_API int32_t mmsb_keep(mmsb_ctx* ctx, uint32_t on) {
-  if (ctx->backend != MMSB_BACKEND_CPU) return finish(ctx, fail(MMSB_ERR_UNSUPPORTED, "only the CPU backend can go back"));
+  if (ctx->backend != MMSB_BACKEND_CPU) {
+    return finish(ctx, fail(MMSB_ERR_UNSUPPORTED, "only the CPU backend can go back"));
+  }
   if (on == 0) {
     keptClose(ctx->kept, ctx->exec.workerCount);
   } else if (!keptOpen(ctx->kept, ctx->exec.workerCount)) {

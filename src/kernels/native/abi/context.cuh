@@ -77,7 +77,8 @@ static int32_t checkDescriptor(const mmsb_ctx& ctx, const mmsb_page_desc& desc, 
   if (desc.rank > 8) return fail(MMSB_ERR_ARGUMENT, "rank %u", desc.rank);
   if (desc.location > MMSB_LOC_UNIFIED) return fail(MMSB_ERR_ARGUMENT, "location %u", desc.location);
   if (desc.location > MMSB_LOC_CPU && ctx.backend == MMSB_BACKEND_CPU) {
-    return fail(MMSB_ERR_UNSUPPORTED, "the CPU backend has no %s memory", desc.location == MMSB_LOC_GPU ? "gpu" : "unified");
+    return fail(MMSB_ERR_UNSUPPORTED, "the CPU backend has no %s memory",
+                desc.location == MMSB_LOC_GPU ? "gpu" : "unified");
   }
   u64 count = 1;
   for (u32 axis = 0; axis < desc.rank; axis++) count *= desc.shape[axis] == 0 ? 0 : 1;
@@ -127,8 +128,8 @@ static int32_t createPage(mmsb_ctx& ctx, const mmsb_page_desc& desc) {
   if (status != MMSB_OK) return status;
   const u64 bytes = elements * dtypeBytes(desc.dtype);
   if (ctx.quotaBytes != 0 && bytes > ctx.quotaBytes - ctx.pageBytes) {
-    return fail(MMSB_ERR_MEMORY, "a page of %llu bytes does not fit: %llu of %llu bytes are in use", (unsigned long long)bytes,
-                (unsigned long long)ctx.pageBytes, (unsigned long long)ctx.quotaBytes);
+    return fail(MMSB_ERR_MEMORY, "a page of %llu bytes does not fit: %llu of %llu bytes are in use",
+                (unsigned long long)bytes, (unsigned long long)ctx.pageBytes, (unsigned long long)ctx.quotaBytes);
   }
   PageSlot**& leaf = ctx.pages[desc.id >> kLeafBits];
   if (leaf == nullptr) leaf = static_cast<PageSlot**>(calloc(kLeafSize, sizeof(PageSlot*)));
@@ -144,10 +145,13 @@ static int32_t createPage(mmsb_ctx& ctx, const mmsb_page_desc& desc) {
   page.id = desc.id;
   page.dtype = desc.dtype;
   page.rank = desc.rank;
-  page.location = desc.location != MMSB_LOC_AUTO ? desc.location : ctx.gpu != nullptr ? u8(MMSB_LOC_GPU) : u8(MMSB_LOC_CPU);
+  page.location = desc.location != MMSB_LOC_AUTO ? desc.location
+                  : ctx.gpu != nullptr           ? u8(MMSB_LOC_GPU)
+                                                 : u8(MMSB_LOC_CPU);
   for (u32 axis = 0; axis < 8; axis++) page.shape[axis] = axis < desc.rank ? desc.shape[axis] : 1;
   slot->allocated = paddedBytes(bytes);
-  status = page.location == MMSB_LOC_CPU ? allocateHostPage(ctx, *slot, desc.fill) : ctx.gpu->createPage(ctx.device, *slot, desc.fill);
+  status = page.location == MMSB_LOC_CPU ? allocateHostPage(ctx, *slot, desc.fill)
+                                         : ctx.gpu->createPage(ctx.device, *slot, desc.fill);
   if (status != MMSB_OK) {
     memoryFree(ctx.memory, slot, sizeof(PageSlot));
     return status;
@@ -234,7 +238,9 @@ static Step* buildStep(const mmsb_ctx& ctx, const Op* op, const mmsb_step_desc& 
 }
 
 static int32_t checkStepPages(const mmsb_ctx& ctx, const mmsb_step_desc& head, const u8* desc) {
-  if (pageOf(ctx, head.out_page) == nullptr) return fail(MMSB_ERR_ARGUMENT, "output page %u does not exist", head.out_page);
+  if (pageOf(ctx, head.out_page) == nullptr) {
+    return fail(MMSB_ERR_ARGUMENT, "output page %u does not exist", head.out_page);
+  }
   for (u32 i = 0; i < head.input_count; i++) {
     u32 id;
     memcpy(&id, desc + sizeof head + 4ull * i, 4);
@@ -252,7 +258,9 @@ static void holdPages(mmsb_ctx& ctx, const Step& step, u32 change) {
 
 static int32_t preparePast(Step& step) {
   const Page& input = *step.inputs[0];
-  if (step.op->code != MMSB_OP_COPY || input.dtype != step.out->dtype) return fail(MMSB_ERR_ARGUMENT, "a past is a copy of the same dtype");
+  if (step.op->code != MMSB_OP_COPY || input.dtype != step.out->dtype) {
+    return fail(MMSB_ERR_ARGUMENT, "a past is a copy of the same dtype");
+  }
   if (slotOf(step.out)->pastStep != nullptr) return fail(MMSB_ERR_ARGUMENT, "page %u is a past already", step.out->id);
   step.past = static_cast<Past*>(calloc(1, sizeof(Past)));
   return step.past != nullptr ? MMSB_OK : fail(MMSB_ERR_MEMORY, "no memory for a step");
@@ -260,12 +268,18 @@ static int32_t preparePast(Step& step) {
 
 static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number) {
   mmsb_step_desc head;
-  if (length < sizeof head) return fail(MMSB_ERR_ARGUMENT, "a step descriptor of %llu bytes", (unsigned long long)length);
+  if (length < sizeof head) {
+    return fail(MMSB_ERR_ARGUMENT, "a step descriptor of %llu bytes", (unsigned long long)length);
+  }
   memcpy(&head, desc, sizeof head);
-  if (sizeof head + ((4ull * head.input_count + 7) & ~7ull) + head.param_bytes > length) return fail(MMSB_ERR_ARGUMENT, "a step descriptor is cut off");
+  if (sizeof head + ((4ull * head.input_count + 7) & ~7ull) + head.param_bytes > length) {
+    return fail(MMSB_ERR_ARGUMENT, "a step descriptor is cut off");
+  }
   const Op* op = opOf(ctx, head.op);
   if (op == nullptr) return fail(MMSB_ERR_UNSUPPORTED, "op %u is not known here", head.op);
-  if (op->version != head.op_version) return fail(MMSB_ERR_UNSUPPORTED, "op %s is here in version %u, not %u", op->name, op->version, head.op_version);
+  if (op->version != head.op_version) {
+    return fail(MMSB_ERR_UNSUPPORTED, "op %s is here in version %u, not %u", op->name, op->version, head.op_version);
+  }
   int32_t status = checkStepPages(ctx, head, desc);
   if (status != MMSB_OK) return status;
   const bool fresh = ctx.freeStepCount == 0;
@@ -280,7 +294,9 @@ static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number
   if (status == MMSB_OK) status = op->prepare(*step);
   if (status == MMSB_OK && ctx.gpu != nullptr) status = ctx.gpu->prepareStep(ctx.device, *step);
   if (status == MMSB_OK && (head.flags & MMSB_STEP_PAST) != 0) status = preparePast(*step);
-  if (status == MMSB_OK && !growScratch(ctx, step->scratchBytes)) status = fail(MMSB_ERR_MEMORY, "no memory for a step's scratch");
+  if (status == MMSB_OK && !growScratch(ctx, step->scratchBytes)) {
+    status = fail(MMSB_ERR_MEMORY, "no memory for a step's scratch");
+  }
   if (status != MMSB_OK) {
     freeStep(ctx, step);
     return status;
@@ -294,7 +310,9 @@ static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number
 }
 
 static int32_t destroyStep(mmsb_ctx& ctx, u32 number) {
-  if (number >= ctx.stepCount || ctx.steps[number] == nullptr) return fail(MMSB_ERR_ARGUMENT, "step %u does not exist", number);
+  if (number >= ctx.stepCount || ctx.steps[number] == nullptr) {
+    return fail(MMSB_ERR_ARGUMENT, "step %u does not exist", number);
+  }
   Step* step = ctx.steps[number];
   holdPages(ctx, *step, ~0u);
   if (step->past != nullptr) unlinkPast(*step);

@@ -52,7 +52,8 @@ static u32 crcPlain(const u8* data, u64 length, u32 crc) {
 }
 
 static inline u32 crcShift(const CrcTables& tables, u32 crc) {
-  return tables.lane[0][crc & 255] ^ tables.lane[1][crc >> 8 & 255] ^ tables.lane[2][crc >> 16 & 255] ^ tables.lane[3][crc >> 24];
+  return tables.lane[0][crc & 255] ^ tables.lane[1][crc >> 8 & 255] ^ tables.lane[2][crc >> 16 & 255] ^
+         tables.lane[3][crc >> 24];
 }
 
 // Three lanes hide the latency of the instruction; their results are joined by the shift tables.

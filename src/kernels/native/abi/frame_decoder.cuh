@@ -62,7 +62,9 @@ static int32_t checkRuns(const Delta& delta) {
     taken += take;
     if (covered > delta.count) MMSB_REFUSE("runs of a mask cover more than its %u elements", delta.count);
   }
-  if (taken != delta.valueCount) MMSB_REFUSE("a mask takes %llu elements, not %u", (unsigned long long)taken, delta.valueCount);
+  if (taken != delta.valueCount) {
+    MMSB_REFUSE("a mask takes %llu elements, not %u", (unsigned long long)taken, delta.valueCount);
+  }
   return MMSB_OK;
 }
 
@@ -91,14 +93,17 @@ static int32_t checkPayload(Delta& delta, u32 encoding, const u8* payload, u64 l
     MMSB_REFUSE("dense encoding %u", encoding);
   }
   if (head + valueBytes != length) {
-    MMSB_REFUSE("a delta's payload has %llu bytes, not %llu", (unsigned long long)length, (unsigned long long)(head + valueBytes));
+    MMSB_REFUSE("a delta's payload has %llu bytes, not %llu", (unsigned long long)length,
+                (unsigned long long)(head + valueBytes));
   }
   delta.values = payload + head;
   if (delta.kind == DELTA_SPARSE) return checkIndices(delta, page.elements);
   if (delta.kind == DELTA_DENSE) return MMSB_OK;
   if (delta.runLength) return checkRuns(delta);
   const u64 bits = countBits(delta.where, delta.count);
-  if (bits != delta.valueCount) MMSB_REFUSE("a mask has %llu set bits, not %u", (unsigned long long)bits, delta.valueCount);
+  if (bits != delta.valueCount) {
+    MMSB_REFUSE("a mask has %llu set bits, not %u", (unsigned long long)bits, delta.valueCount);
+  }
   return MMSB_OK;
 }
 
@@ -121,10 +126,16 @@ static int32_t decodeDelta(mmsb_ctx& ctx, const u8* command, u64 length, Delta& 
   const Page& page = slot->page;
   if (delta.kind > DELTA_MASKED) MMSB_REFUSE("delta kind %u", delta.kind);
   if (delta.merge >= MERGE_COUNT) MMSB_REFUSE("merge %u", delta.merge);
-  if (command[14] != page.dtype) MMSB_REFUSE("a delta of dtype %u to page %u of dtype %u", command[14], pageId, page.dtype);
+  if (command[14] != page.dtype) {
+    MMSB_REFUSE("a delta of dtype %u to page %u of dtype %u", command[14], pageId, page.dtype);
+  }
   if (delta.merge >= MERGE_AND && page.dtype >= F32) MMSB_REFUSE("a bitwise merge into floats");
-  if (pad8(payloadLength) != length - kDeltaHeaderBytes) MMSB_REFUSE("a delta's payload and its command differ in length");
-  if (delta.kind != DELTA_MASKED && delta.valueCount != delta.count) MMSB_REFUSE("%u values for %u elements", delta.valueCount, delta.count);
+  if (pad8(payloadLength) != length - kDeltaHeaderBytes) {
+    MMSB_REFUSE("a delta's payload and its command differ in length");
+  }
+  if (delta.kind != DELTA_MASKED && delta.valueCount != delta.count) {
+    MMSB_REFUSE("%u values for %u elements", delta.valueCount, delta.count);
+  }
   if (delta.kind != DELTA_SPARSE && u64(delta.offset) + delta.count > page.elements) {
     MMSB_REFUSE("elements %u + %u lie past the %u of page %u", delta.offset, delta.count, page.elements, pageId);
   }
@@ -152,7 +163,8 @@ static int32_t decodeFrame(mmsb_ctx& ctx, const u8* frame, u64 length, DeltaList
     if (at + 8 > length) MMSB_REFUSE("a frame ends before its command %u of %u", i, commands);
     const u64 commandLength = load32(frame + at + 4);
     if (commandLength < 8 || commandLength % 8 != 0 || commandLength > length - at) {
-      MMSB_REFUSE("command %u has a length of %llu, %llu are left", i, (unsigned long long)commandLength, (unsigned long long)(length - at));
+      MMSB_REFUSE("command %u has a length of %llu, %llu are left", i, (unsigned long long)commandLength,
+                  (unsigned long long)(length - at));
     }
     if (load16(frame + at) == kCommandDelta) {
       Delta delta;
@@ -162,7 +174,10 @@ static int32_t decodeFrame(mmsb_ctx& ctx, const u8* frame, u64 length, DeltaList
     }
     at += commandLength;
   }
-  if (at != length) MMSB_REFUSE("a frame has %llu bytes after its commands", (unsigned long long)(length - (at < length ? at : length)));
+  if (at != length) {
+    MMSB_REFUSE("a frame has %llu bytes after its commands",
+                (unsigned long long)(length - (at < length ? at : length)));
+  }
   return MMSB_OK;
 }
 
@@ -177,7 +192,8 @@ static int32_t decodeFrames(mmsb_ctx& ctx, const u8* frames, u64 length, DeltaLi
     const u64 frameLength = load32(frame + 4);
     if (load32(frame) != kFrameMagic || load16(frame + 8) != 1) MMSB_REFUSE("not a frame of version 1");
     if (frameLength < kFrameHeaderBytes || frameLength % 8 != 0 || frameLength > length - at) {
-      MMSB_REFUSE("a frame has a length of %llu, %llu are left", (unsigned long long)frameLength, (unsigned long long)(length - at));
+      MMSB_REFUSE("a frame has a length of %llu, %llu are left", (unsigned long long)frameLength,
+                  (unsigned long long)(length - at));
     }
     const int32_t status = decodeFrame(ctx, frame, frameLength, list);
     if (status != MMSB_OK) return status;

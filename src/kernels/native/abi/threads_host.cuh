@@ -40,7 +40,9 @@ static void* poolMain(void* argument) {
   u64 seen = 0;
   pthread_mutex_lock(&pool.lock);
   for (;;) {
-    while (pool.stop == 0 && (pool.generation == seen || pool.generation == 0)) pthread_cond_wait(&pool.wake, &pool.lock);
+    while (pool.stop == 0 && (pool.generation == seen || pool.generation == 0)) {
+      pthread_cond_wait(&pool.wake, &pool.lock);
+    }
     if (pool.stop != 0) break;
     seen = pool.generation;
     if (pool.fn == nullptr) continue;  // woke after the job had ended

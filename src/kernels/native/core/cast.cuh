@@ -80,11 +80,11 @@ static void floatBlock(u32 dtype, const void* from, f64* to, u32 count) {
 
 template <class T>
 struct Bounds;
-#define MMSB_BOUNDS(T, LOW, HIGH, BITS)         \
-  template <>                                   \
-  struct Bounds<T> {                            \
-    static constexpr T low = LOW, high = HIGH;  \
-    static constexpr u32 bits = BITS;           \
+#define MMSB_BOUNDS(T, LOW, HIGH, BITS)        \
+  template <>                                  \
+  struct Bounds<T> {                           \
+    static constexpr T low = LOW, high = HIGH; \
+    static constexpr u32 bits = BITS;          \
   }
 MMSB_BOUNDS(u8, 0, 0xff, 8);
 MMSB_BOUNDS(i8, -0x80, 0x7f, 7);
@@ -108,7 +108,8 @@ static inline T saturate(i64 x) {
 template <class T>
 static inline T saturate(f64 x) {
   const f64 above = Bounds<T>::bits == 64 ? 18446744073709551616.0 : f64(1ull << (Bounds<T>::bits & 63));
-  const f64 below = Bounds<T>::low == 0 ? -1.0 : -above;  // the exclusive bound; for signed types -above itself is a value
+  const f64 below =
+      Bounds<T>::low == 0 ? -1.0 : -above;  // the exclusive bound; for signed types -above itself is a value
   if (!(x < above)) return x >= above ? Bounds<T>::high : T(0);
   if (Bounds<T>::low == 0) return x <= below ? T(0) : x < 0 ? T(0) : T(x);
   return x < below ? Bounds<T>::low : T(x);

@@ -16,9 +16,9 @@ struct Delta {
   const u8* values;  // unaligned
   const u8* where;   // sparse: u32 indices; masked: bitset or runs; unaligned
   u32 offset, count, valueCount;
-  u32 runCount;      // masked, run-length
+  u32 runCount;  // masked, run-length
   u8 kind, merge, runLength;
-  u8 ascending;      // sparse: the indices are strictly ascending
+  u8 ascending;  // sparse: the indices are strictly ascending
 };
 
 struct DeltaList {

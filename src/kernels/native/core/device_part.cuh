@@ -25,8 +25,8 @@ struct DevicePart {
   int32_t (*prepareStep)(Device* device, Step& step);
   void (*releaseStep)(Device* device, Step& step);
   // As CpuPart::execute. A failure leaves the context unusable.
-  int32_t (*execute)(Device* device, Exec& exec, const DeltaList& list, const u8* frames, u64 framesLength, Step* const* steps,
-                     const u32* numbers, u32 count);
+  int32_t (*execute)(Device* device, Exec& exec, const DeltaList& list, const u8* frames, u64 framesLength,
+                     Step* const* steps, const u32* numbers, u32 count);
 };
 
 #ifdef MMSB_HAS_CUDA

@@ -84,13 +84,21 @@ static void mergeBlock(u32 dtype, u32 merge, const u8* now, const u8* values, u8
   // Signed addition is done unsigned: the same bits, and defined.
   switch (dtype) {
     case U8: return mergeLoop<u8>(merge, now, values, out, count);
-    case I8: return merge == MERGE_ADD ? mergeLoop<u8>(merge, now, values, out, count) : mergeLoop<i8>(merge, now, values, out, count);
+    case I8:
+      return merge == MERGE_ADD ? mergeLoop<u8>(merge, now, values, out, count)
+                                : mergeLoop<i8>(merge, now, values, out, count);
     case U16: return mergeLoop<u16>(merge, now, values, out, count);
-    case I16: return merge == MERGE_ADD ? mergeLoop<u16>(merge, now, values, out, count) : mergeLoop<i16>(merge, now, values, out, count);
+    case I16:
+      return merge == MERGE_ADD ? mergeLoop<u16>(merge, now, values, out, count)
+                                : mergeLoop<i16>(merge, now, values, out, count);
     case U32: return mergeLoop<u32>(merge, now, values, out, count);
-    case I32: return merge == MERGE_ADD ? mergeLoop<u32>(merge, now, values, out, count) : mergeLoop<i32>(merge, now, values, out, count);
+    case I32:
+      return merge == MERGE_ADD ? mergeLoop<u32>(merge, now, values, out, count)
+                                : mergeLoop<i32>(merge, now, values, out, count);
     case U64: return mergeLoop<u64>(merge, now, values, out, count);
-    case I64: return merge == MERGE_ADD ? mergeLoop<u64>(merge, now, values, out, count) : mergeLoop<i64>(merge, now, values, out, count);
+    case I64:
+      return merge == MERGE_ADD ? mergeLoop<u64>(merge, now, values, out, count)
+                                : mergeLoop<i64>(merge, now, values, out, count);
     case F32: mergeLoop<f32>(merge, now, values, out, count); break;
     default: mergeLoop<f64>(merge, now, values, out, count);
   }

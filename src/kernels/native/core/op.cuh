@@ -22,8 +22,8 @@ struct ArenaBlock {
 struct Arena {
   ArenaBlock* first;
   ArenaBlock* current;
-  u64 used;    // bytes of `current` behind its header
-  u32 failed;  // an allocation failed in this call
+  u64 used;                 // bytes of `current` behind its header
+  u32 failed;               // an allocation failed in this call
   struct Journal* journal;  // where the old bytes of what is overwritten are kept (journal.cuh), or null
 };
 

@@ -25,14 +25,14 @@ struct PageSlot {
   Undo* undo;      // valid when mark is the call's
   u8* snapshot;    // the page's bytes before the call, or null; valid when mark is the call's
   u64 mark;
-  u64 allocated;  // bytes behind page.data
-  u64 loads;      // raw writes by mmsb_page_load; what is kept of the page's content by an op is stale when it moved
-  u32 stepRefs;   // live steps that use the page
-  u32 deltaCount; // deltas of this call, valid when deltaMark is the call's
+  u64 allocated;   // bytes behind page.data
+  u64 loads;       // raw writes by mmsb_page_load; what is kept of the page's content by an op is stale when it moved
+  u32 stepRefs;    // live steps that use the page
+  u32 deltaCount;  // deltas of this call, valid when deltaMark is the call's
   u64 deltaMark;
-  void* device;   // the CUDA backend's own
-  Step* pasts;    // steps that keep this page's past, linked by past->next
-  Step* pastStep; // the step that this page is the past of, else null
+  void* device;    // the CUDA backend's own
+  Step* pasts;     // steps that keep this page's past, linked by past->next
+  Step* pastStep;  // the step that this page is the past of, else null
 };
 
 static inline PageSlot* slotOf(Page* page) { return reinterpret_cast<PageSlot*>(page); }

@@ -78,10 +78,13 @@ static int32_t deviceInfo(Device* device, char* out, u64 capacity) {
   MMSB_CUDA(cudaDriverGetVersion(&driver));
   const RtcCounts counts = rtcCounts();
   snprintf(out, capacity,
-           "{\"name\":\"%s\",\"computeCapability\":\"%d.%d\",\"memoryBytes\":%llu,\"driver\":\"%d.%d\",\"expressions\":{\"compiled\":%u,"
+           "{\"name\":\"%s\",\"computeCapability\":\"%d.%d\",\"memoryBytes\":%llu,\"driver\":\"%d.%d\",\"expressions\":"
+           "{\"compiled\":%u,"
            "\"loaded\":%u,\"interpreted\":%u,\"reason\":\"%s\"},\"graphs\":{\"captured\":%llu,\"launched\":%llu}}",
-           properties.name, properties.major, properties.minor, static_cast<unsigned long long>(properties.totalGlobalMem), driver / 1000,
-           driver % 1000 / 10, counts.compiled, counts.loaded, counts.interpreted, counts.reason, static_cast<unsigned long long>(device->graphs.captured),
+           properties.name, properties.major, properties.minor,
+           static_cast<unsigned long long>(properties.totalGlobalMem), driver / 1000, driver % 1000 / 10,
+           counts.compiled, counts.loaded, counts.interpreted, counts.reason,
+           static_cast<unsigned long long>(device->graphs.captured),
            static_cast<unsigned long long>(device->graphs.launched));
   return MMSB_OK;
 }
@@ -167,7 +170,8 @@ static int32_t runDeviceStep(Device& device, Exec& exec, Step& step, bool full, 
 
 static int32_t runAny(Device& device, Exec& exec, Step& step, bool full, bool before) {
   const DeviceStep* own = deviceStepOf(step);
-  return own == nullptr || own->onHost ? runHostStep(device, exec, step, full, before) : runDeviceStep(device, exec, step, full, before);
+  return own == nullptr || own->onHost ? runHostStep(device, exec, step, full, before)
+                                       : runDeviceStep(device, exec, step, full, before);
 }
 
 // The deltas of a list whose pages are on the device, or that are not. Null without memory.
@@ -183,8 +187,8 @@ static DeltaList pickDeltas(const DeltaList& list, bool device, Arena& arena) {
   return picked;
 }
 
-static int32_t executeOnDevice(Device* device, Exec& exec, const DeltaList& list, const u8* frames, u64 framesLength, Step* const* steps,
-                               const u32* numbers, u32 count) {
+static int32_t executeOnDevice(Device* device, Exec& exec, const DeltaList& list, const u8* frames, u64 framesLength,
+                               Step* const* steps, const u32* numbers, u32 count) {
   MMSB_CUDA(cudaSetDevice(0));
   device->cpu->beginCall(exec);
   Arena& arena = mainArena(exec);
@@ -194,11 +198,15 @@ static int32_t executeOnDevice(Device* device, Exec& exec, const DeltaList& list
     MMSB_TRY(runAny(*device, exec, *steps[first], (numbers[first] & MMSB_STEP_FULL) != 0, true));
   }
   const DeltaList here = pickDeltas(list, true, arena), there = pickDeltas(list, false, arena);
-  if (here.data == nullptr || there.data == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for the deltas of an epoch");
+  if (here.data == nullptr || there.data == nullptr) {
+    return fail(MMSB_ERR_MEMORY, "no memory for the deltas of an epoch");
+  }
   device->cpu->applyDeltas(exec, there);
   if (here.count != 0) MMSB_TRY(planDeltas(*device, exec, here, frames, framesLength));
   exec.bytesMoved += here.valueBytes;
-  for (u32 i = first; i < count; i++) MMSB_TRY(runAny(*device, exec, *steps[i], (numbers[i] & MMSB_STEP_FULL) != 0, false));
+  for (u32 i = first; i < count; i++) {
+    MMSB_TRY(runAny(*device, exec, *steps[i], (numbers[i] & MMSB_STEP_FULL) != 0, false));
+  }
   MMSB_TRY(endSegment(*device, exec));
   device->cpu->keepBehind(exec);
   return MMSB_OK;
@@ -207,9 +215,9 @@ static int32_t executeOnDevice(Device* device, Exec& exec, const DeltaList& list
 }  // namespace MMSB_NS
 
 const DevicePart kDevicePart = {
-    MMSB_NS::cudaDeviceCount,  MMSB_NS::openDevice,       MMSB_NS::closeDevice,       MMSB_NS::deviceInfo,
-    MMSB_NS::deviceReserved,   MMSB_NS::createDevicePage, MMSB_NS::destroyDevicePage, MMSB_NS::readDevicePage,
-    MMSB_NS::loadDevicePage,   MMSB_NS::gatherDevicePage, MMSB_NS::placeStep,         MMSB_NS::prepareDeviceStep,
+    MMSB_NS::cudaDeviceCount,   MMSB_NS::openDevice,       MMSB_NS::closeDevice,       MMSB_NS::deviceInfo,
+    MMSB_NS::deviceReserved,    MMSB_NS::createDevicePage, MMSB_NS::destroyDevicePage, MMSB_NS::readDevicePage,
+    MMSB_NS::loadDevicePage,    MMSB_NS::gatherDevicePage, MMSB_NS::placeStep,         MMSB_NS::prepareDeviceStep,
     MMSB_NS::releaseDeviceStep, MMSB_NS::executeOnDevice,
 };
 

@@ -39,7 +39,10 @@ static void destroyDevicePage(Device* device, PageSlot& slot) {
 static int32_t allocateManaged(Device& device, u64 bytes, void** at) {
   size_t available = 0, total = 0;
   MMSB_CUDA(cudaMemGetInfo(&available, &total));
-  if (bytes > available) return fail(MMSB_ERR_MEMORY, "the GPU has %llu bytes left, not %llu", (unsigned long long)available, (unsigned long long)bytes);
+  if (bytes > available) {
+    return fail(MMSB_ERR_MEMORY, "the GPU has %llu bytes left, not %llu", (unsigned long long)available,
+                (unsigned long long)bytes);
+  }
   MMSB_CUDA(cudaMallocManaged(at, bytes, cudaMemAttachGlobal));
   MMSB_CUDA(cudaMemsetAsync(*at, 0, bytes, device.stream));
   return MMSB_OK;
@@ -62,13 +65,19 @@ static int32_t rehashOnDevice(Device& device, PageSlot& slot, u64 first, u64 end
   MMSB_TRY(twinPut(device.stage, device.chunks.data, u64(device.chunks.count) * sizeof(DeviceChunk), &chunksAt));
   MMSB_TRY(twinPut(device.stage, nullptr, sizeof(DeviceTarget), &targetsAt));
   MMSB_TRY(twinReserve(device.result, mixedOffset(device)));
-  const DeviceTarget described = {slot.page.data, slot.hashes, devicePageOf(&slot)->chunkSlot, slot.page.bytes,
-                                  reinterpret_cast<u64*>(device.result.device), slot.page.dtype, 0};
+  const DeviceTarget described = {slot.page.data,
+                                  slot.hashes,
+                                  devicePageOf(&slot)->chunkSlot,
+                                  slot.page.bytes,
+                                  reinterpret_cast<u64*>(device.result.device),
+                                  slot.page.dtype,
+                                  0};
   *stagedHost<DeviceTarget>(device, targetsAt) = described;
-  MMSB_CUDA(cudaMemcpyAsync(device.stage.device, device.stage.host, device.stage.used, cudaMemcpyHostToDevice, device.stream));
+  MMSB_CUDA(cudaMemcpyAsync(device.stage.device, device.stage.host, device.stage.used, cudaMemcpyHostToDevice,
+                            device.stream));
   MMSB_CUDA(cudaMemsetAsync(device.result.device, 0, mixedOffset(device), device.stream));
-  const DeviceMarks marks = {staged<DeviceTarget>(device, targetsAt), staged<DeviceChunk>(device, chunksAt),
-                             nullptr, device.chunks.count};
+  const DeviceMarks marks = {staged<DeviceTarget>(device, targetsAt), staged<DeviceChunk>(device, chunksAt), nullptr,
+                             device.chunks.count};
   MMSB_LAUNCH(digestKernel, blocksFor(device, marks.chunkCount), kThreads, device.stream, marks,
               DeviceReport{nullptr, nullptr, nullptr, nullptr}, device.keys, 1u);
   MMSB_CUDA(cudaGetLastError());
@@ -87,8 +96,8 @@ static int32_t fillDevicePage(Device& device, PageSlot& slot, u64 fill) {
   const u32 size = dtypeBytes(page.dtype);
   fill = page.dtype == BOOL ? u64((fill & 255) != 0) : fill & rawMask(size);
   if (fill == 0 || page.elements == 0) return MMSB_OK;
-  MMSB_LAUNCH(fillKernel, blocksFor(device, (u64(page.elements) + kThreads - 1) / kThreads), kThreads, device.stream, page.data, size,
-              u64(page.elements), fill);
+  MMSB_LAUNCH(fillKernel, blocksFor(device, (u64(page.elements) + kThreads - 1) / kThreads), kThreads, device.stream,
+              page.data, size, u64(page.elements), fill);
   MMSB_CUDA(cudaGetLastError());
   return rehashOnDevice(device, slot, 0, chunksOf(page));
 }
@@ -165,11 +174,13 @@ static int32_t gatherDevicePage(Device* device, const PageSlot& slot, const Rang
     MMSB_TRY(stageRanges(*device, set, &work, &total));
     MMSB_TRY(twinReserve(device->result, elements * size));
     sealRanges(*device, work);
-    MMSB_CUDA(cudaMemcpyAsync(device->stage.device, device->stage.host, device->stage.used, cudaMemcpyHostToDevice, device->stream));
+    MMSB_CUDA(cudaMemcpyAsync(device->stage.device, device->stage.host, device->stage.used, cudaMemcpyHostToDevice,
+                              device->stream));
     MMSB_LAUNCH(gatherKernel, blocksFor(*device, (elements + kThreads - 1) / kThreads), kThreads, device->stream,
                 staged<DeviceRanges>(*device, work), slot.page.data, size, device->result.device);
     MMSB_CUDA(cudaGetLastError());
-    MMSB_CUDA(cudaMemcpyAsync(device->result.host, device->result.device, elements * size, cudaMemcpyDeviceToHost, device->stream));
+    MMSB_CUDA(cudaMemcpyAsync(device->result.host, device->result.device, elements * size, cudaMemcpyDeviceToHost,
+                              device->stream));
     MMSB_CUDA(cudaStreamSynchronize(device->stream));
     memcpy(out, device->result.host, elements * size);
     out += elements * size;
@@ -194,7 +205,8 @@ static int32_t mirrorOf(Device& device, PageSlot& slot, PageSlot** out) {
     if (mirror->page.data == nullptr || mirror->hashes == nullptr) {
       freeMirror(mirror);
       own.mirror = nullptr;
-      return fail(MMSB_ERR_MEMORY, "no memory for the mirror of a page of %llu bytes", (unsigned long long)slot.page.bytes);
+      return fail(MMSB_ERR_MEMORY, "no memory for the mirror of a page of %llu bytes",
+                  (unsigned long long)slot.page.bytes);
     }
     memset(mirror->page.data, 0, mirror->allocated);
     MMSB_TRY(readDevicePage(&device, slot, 0, slot.page.bytes, mirror->page.data));

@@ -5,8 +5,8 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u64 kReduceScratchBytes = 64ull << 20;   // trees of partials at once, unless one needs more
-static const u64 kSortScratchBytes = 256ull << 20;    // lanes sorted at once, or rows of windows, unless one needs more
+static const u64 kReduceScratchBytes = 64ull << 20;  // trees of partials at once, unless one needs more
+static const u64 kSortScratchBytes = 256ull << 20;   // lanes sorted at once, or rows of windows, unless one needs more
 
 static bool hasKernel(u32 op) { return op >= MMSB_OP_COPY && op <= MMSB_OP_DISTANCE; }
 
@@ -84,12 +84,14 @@ static int32_t prepareDeviceReduce(Device& device, Step& step, DeviceStep& own) 
   u64 partials = 1;
   for (u64 count = r.blocks; count > 1; count = (count + 1) / 2) partials += count;
   const u64 one = partials * sizeof(Partial), all = one * r.outputs;
-  return growDeviceScratch(device, all < kReduceScratchBytes ? all : one > kReduceScratchBytes ? one : kReduceScratchBytes);
+  return growDeviceScratch(device, all < kReduceScratchBytes   ? all
+                                   : one > kReduceScratchBytes ? one
+                                                               : kReduceScratchBytes);
 }
 
 static int32_t prepareDeviceMatmul(Device& device, Step& step, DeviceStep& own) {
-  MatDevice described = {*static_cast<const Matmul*>(step.state), step.inputs[0]->data, step.inputs[1]->data, step.inputs[0]->dtype,
-                         step.inputs[1]->dtype};
+  MatDevice described = {*static_cast<const Matmul*>(step.state), step.inputs[0]->data, step.inputs[1]->data,
+                         step.inputs[0]->dtype, step.inputs[1]->dtype};
   own.stateBytes = sizeof described;
   return upload(device, &described, sizeof described, &own.state);
 }
@@ -144,12 +146,14 @@ static int32_t prepareDeviceStep(Device* device, Step& step) {
     case MMSB_OP_SORT: {
       const Lanes& lanes = static_cast<const LaneOp*>(step.state)->lanes;
       if (lanes.n <= kSortShort) return MMSB_OK;
-      return growForPieces(*device, radixBytes(lanes.n, 1, dtypeBytes(step.inputs[0]->dtype) == 8 ? 8 : 4), u64(lanes.outer) * lanes.inner);
+      return growForPieces(*device, radixBytes(lanes.n, 1, dtypeBytes(step.inputs[0]->dtype) == 8 ? 8 : 4),
+                           u64(lanes.outer) * lanes.inner);
     }
     case MMSB_OP_WINDOW: {
       const Window& w = *static_cast<const Window*>(step.state);
       if (!isLongWindow(step)) return MMSB_OK;
-      return growForPieces(*device, 24 * windowRoom(w), u64(w.lanes.outer) * w.lanes.inner * (w.lanes.n / windowTile(w) + 1));
+      return growForPieces(*device, 24 * windowRoom(w),
+                           u64(w.lanes.outer) * w.lanes.inner * (w.lanes.n / windowTile(w) + 1));
     }
     case MMSB_OP_BINCOUNT:
     case MMSB_OP_HISTOGRAM: return growDeviceScratch(*device, 4ull * static_cast<const Counting*>(step.state)->bins);

@@ -47,7 +47,9 @@ static void fetchSteps(Step* const* steps, u32 count, const Place& place) {
     const Step& step = *steps[i];
     const PageSlot& slot = *slotOf(step.out);
     const u8* state = static_cast<const u8*>(step.state);
-    for (u32 line = 64; line < sizeof(PageSlot); line += 64) __builtin_prefetch(reinterpret_cast<const u8*>(&slot) + line, 1);
+    for (u32 line = 64; line < sizeof(PageSlot); line += 64) {
+      __builtin_prefetch(reinterpret_cast<const u8*>(&slot) + line, 1);
+    }
     for (u32 line = 0; line < 256; line += 64) __builtin_prefetch(state + line);
     if (slot.page.elements != place.elements || place.elements == 0) continue;
     const u64 at = u64(place.start) * dtypeBytes(slot.page.dtype);

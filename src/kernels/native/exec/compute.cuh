@@ -15,7 +15,9 @@ static const f64 kParallelNs = 60000;
 static const f64 kTaskNs = 20000;
 static const u32 kTasksMax = 4096;
 
-static inline u32 blockElementsOf(const Page& page) { return dtypeBytes(page.dtype) == 1 ? kBlockElements : kBlockElements / 2; }
+static inline u32 blockElementsOf(const Page& page) {
+  return dtypeBytes(page.dtype) == 1 ? kBlockElements : kBlockElements / 2;
+}
 
 static inline bool worthThreads(const Exec& exec, f64 costNs) { return exec.workerCount > 1 && costNs > kParallelNs; }
 

@@ -49,7 +49,8 @@ static void denseTask(void* argument, u32 number, u32 worker) {
   if (to > delta.count) to = delta.count;
   Worker& own = job.exec->workers[worker];
   StoreOut out = makeStoreOut(&own.arena, true);
-  mergeRun(delta, u32(delta.offset + from), u32(to - from), delta.values + from * dtypeBytes(delta.slot->page.dtype), own, out);
+  mergeRun(delta, u32(delta.offset + from), u32(to - from), delta.values + from * dtypeBytes(delta.slot->page.dtype),
+           own, out);
   job.outs[number] = out;
 }
 
@@ -143,7 +144,8 @@ static void applyDelta(Exec& exec, const Delta& delta) {
   touch(exec, slot);
   const bool repeats = slot.deltaCount > 1 || !delta.ascending;
   if (repeats && slot.undo == nullptr && slot.snapshot == nullptr && !prepareRepeats(exec, slot, delta)) return;
-  if (delta.kind == DELTA_DENSE && !repeats && worthThreads(exec, f64(delta.count) * dtypeBytes(slot.page.dtype) * 0.15)) {
+  if (delta.kind == DELTA_DENSE && !repeats &&
+      worthThreads(exec, f64(delta.count) * dtypeBytes(slot.page.dtype) * 0.15)) {
     return applyDenseParallel(exec, delta);
   }
   StoreOut out = makeStoreOut(&mainArena(exec), true);
@@ -185,7 +187,8 @@ static void exactChanges(PageSlot& slot, const RangeSet& spans, Arena& arena) {
       if (spans.data[middle].start <= span.start) low = middle;
       else high = middle - 1;
     }
-    memcpy(before + place[low] + u64(span.start - spans.data[low].start) * size, undo.bytes + used, u64(span.count) * size);
+    memcpy(before + place[low] + u64(span.start - spans.data[low].start) * size, undo.bytes + used,
+           u64(span.count) * size);
   }
   StoreOut out = makeStoreOut(&arena, false);
   const u32 piece = (1u << 20) / size;
@@ -207,8 +210,11 @@ static void compareSnapshot(PageSlot& slot, Arena& arena) {
   for (u64 at = 0; at < slot.page.bytes; at += kChunkBytes) {
     const u64 chunk = at / kChunkBytes;
     u32 lo, hi;
-    if (diffRunsOf(size, slot.snapshot + at, slot.page.data + at, chunkBytesOf(slot.page, chunk), u32(at / size), out, &lo, &hi)) {
-      if (arena.journal != nullptr) journalKeep(*arena.journal, slot.page.id, at + lo, slot.snapshot + at + lo, hi - lo);
+    if (diffRunsOf(size, slot.snapshot + at, slot.page.data + at, chunkBytesOf(slot.page, chunk), u32(at / size), out,
+                   &lo, &hi)) {
+      if (arena.journal != nullptr) {
+        journalKeep(*arena.journal, slot.page.id, at + lo, slot.snapshot + at + lo, hi - lo);
+      }
       rehashChunk(slot, chunk, out.digest);
     }
   }

@@ -12,8 +12,9 @@ namespace mmsb {
 namespace MMSB_NS {
 
 static const u32 kFuseSteps = 16;
-static const u32 kFuseTile = 16384;            // elements: whole chunks of every dtype
-static const u32 kFuseElements = 8 * kFuseTile;  // of a page, and of what is to be computed of its first step; below, a page is cached as it is
+static const u32 kFuseTile = 16384;  // elements: whole chunks of every dtype
+static const u32 kFuseElements =
+    8 * kFuseTile;  // of a page, and of what is to be computed of its first step; below, a page is cached as it is
 
 struct FuseStep {
   Step* step;
@@ -21,7 +22,7 @@ struct FuseStep {
   u32 twin;  // an earlier step of the group that makes the same, or kFuseSteps
   u32 madeCount;
   u32 made[kFuseSteps];  // inputs that are made in the group: the numbers of their steps, each once
-  RangeSet outside;        // elements to compute because of what changed before the group, canonical
+  RangeSet outside;      // elements to compute because of what changed before the group, canonical
 };
 
 struct FuseGroup {
@@ -42,7 +43,9 @@ struct FuseOut {
 static inline bool canFuse(const Step& step) { return step.op->elementwise && step.out->elements >= kFuseElements; }
 
 static u32 makerOf(const FuseGroup& group, u32 before, const Page* page) {
-  for (u32 i = 0; i < before; i++) if (group.steps[i].step->out == page) return i;
+  for (u32 i = 0; i < before; i++) {
+    if (group.steps[i].step->out == page) return i;
+  }
   return kFuseSteps;
 }
 
@@ -126,7 +129,8 @@ struct FuseRoom {
   RangeSet spare[2];
 };
 
-static const RangeSet& dirtyInTile(const FuseGroup& group, u32 number, u32 start, u32 end, FuseRoom& room, Arena& arena) {
+static const RangeSet& dirtyInTile(const FuseGroup& group, u32 number, u32 start, u32 end, FuseRoom& room,
+                                   Arena& arena) {
   const FuseStep& own = group.steps[number];
   RangeSet* dirty = &room.spare[0];
   RangeSet* other = &room.spare[1];
@@ -241,7 +245,9 @@ static u32 runFused(Exec& exec, Step* const* steps, const u32* numbers, u32 coun
   if (!joinGroup(group, *steps[0], (numbers[0] & MMSB_STEP_FULL) != 0)) return 0;
   findOutside(exec, group, 0, group.steps[0].outside);
   if (rangesElements(group.steps[0].outside) < kFuseElements) return 0;
-  while (group.count < count && joinGroup(group, *steps[group.count], (numbers[group.count] & MMSB_STEP_FULL) != 0)) continue;
+  while (group.count < count && joinGroup(group, *steps[group.count], (numbers[group.count] & MMSB_STEP_FULL) != 0)) {
+    continue;
+  }
   if (group.count < 2) return 0;
   for (u32 s = 1; s < group.count; s++) findOutside(exec, group, s, group.steps[s].outside);
   runGroup(exec, group);

@@ -1,7 +1,7 @@
 // Filling and loading a page outside of a call of execute, and its share in the state digest.
 #pragma once
-#include "exec/past.cuh"
 #include "exec/compute.cuh"
+#include "exec/past.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
@@ -38,7 +38,9 @@ static void loadBytes(PageSlot& slot, u64 offset, const u8* src, u64 bytes) {
   forgetPast(slot);
   memcpy(slot.page.data + offset, src, bytes);
   u64 digest[2] = {0, 0};
-  for (u64 chunk = offset / kChunkBytes; chunk <= (offset + bytes - 1) / kChunkBytes; chunk++) rehashChunk(slot, chunk, digest);
+  for (u64 chunk = offset / kChunkBytes; chunk <= (offset + bytes - 1) / kChunkBytes; chunk++) {
+    rehashChunk(slot, chunk, digest);
+  }
   addDigest(slot, digest);
 }
 

@@ -44,7 +44,11 @@ static RangeSet catchUp(const Step& step, bool full, Arena& arena) {
   RangeSet set;
   memset(&set, 0, sizeof set);
   if (full || past.whole) rangesPush(set, 0, step.out->elements, arena);
-  else for (u32 i = 0; i < past.behind.count; i++) rangesPush(set, past.behind.data[i].start, past.behind.data[i].count, arena);
+  else {
+    for (u32 i = 0; i < past.behind.count; i++) {
+      rangesPush(set, past.behind.data[i].start, past.behind.data[i].count, arena);
+    }
+  }
   rangesNormalise(set, arena);
   past.whole = 0;
   past.behind.count = 0;

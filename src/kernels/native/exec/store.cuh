@@ -100,7 +100,8 @@ static bool diffRuns(const u8* now, const u8* next, u32 bytes, u32 element, Stor
   return last != 0;
 }
 
-static bool diffRunsOf(u32 size, const u8* now, const u8* next, u32 bytes, u32 element, StoreOut& out, u32* lo, u32* hi) {
+static bool diffRunsOf(u32 size, const u8* now, const u8* next, u32 bytes, u32 element, StoreOut& out, u32* lo,
+                       u32* hi) {
   if (bytes % 64 == 0 && bytes <= kChunkBytes) {
     const ChunkDiff diff = compareChunk(size, now, next, bytes);
     if (diff == CHUNK_SAME) return false;
@@ -231,7 +232,8 @@ static void storeSmall(PageSlot& slot, u64 at, u32 bytes, const u8* src, StoreOu
   const u32 element = u32(base / size);
   const u32 first = u32(__builtin_ctz(mask)), last = 31 - u32(__builtin_clz(mask));
   if (out.undo != nullptr) {
-    undoKeep(*out.undo, slot.page.data + base + first * size, element + first, last + 1 - first, (last + 1 - first) * size, *out.arena);
+    undoKeep(*out.undo, slot.page.data + base + first * size, element + first, last + 1 - first,
+             (last + 1 - first) * size, *out.arena);
   }
   if (out.arena->journal != nullptr) {
     const u64 from = base + first * size;

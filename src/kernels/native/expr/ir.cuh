@@ -43,7 +43,9 @@ static int32_t checkInstruction(const IrBlob& ir, u32 i, u8* types) {
   const IrInst inst = ir.code[i];
   const IrFacts facts = irFacts(inst.op);
   if (!facts.known) return fail(MMSB_ERR_ARGUMENT, "expression: instruction %u has the unknown op %u", i, inst.op);
-  if (inst.dtype >= DTYPE_COUNT) return fail(MMSB_ERR_ARGUMENT, "expression: instruction %u has dtype %u", i, inst.dtype);
+  if (inst.dtype >= DTYPE_COUNT) {
+    return fail(MMSB_ERR_ARGUMENT, "expression: instruction %u has dtype %u", i, inst.dtype);
+  }
   const u32 kind = inst.dtype == BOOL ? 1 : isFloatDtype(inst.dtype) ? 4 : 2;
   if ((facts.classes & kind) == 0) {
     return fail(MMSB_ERR_ARGUMENT, "expression: instruction %u: op %u does not take dtype %u", i, inst.op, inst.dtype);

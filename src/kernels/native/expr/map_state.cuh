@@ -30,8 +30,8 @@ typedef void (*JitFunction)(void* const* table, size_t n);
 
 // What fills a uniform slot before a call.
 struct VmUniform {
-  u64 bits;    // constant: the lane
-  u16 input;   // else the input whose single element it is, or 0xffff: computed by uniformCode
+  u64 bits;   // constant: the lane
+  u16 input;  // else the input whose single element it is, or 0xffff: computed by uniformCode
   u8 constant;
   u8 dtype;
 };

@@ -206,8 +206,8 @@ static inline T* packArray(T* from, u32 count, u8** to) {
 
 // The program in one block, what every run reads first: a small page's step misses the caches once instead of once for each array.
 static Program* packProgram(Program* p) {
-  const u64 bytes = sizeof(Program) + p->uniformCount * sizeof(VmUniform) + (u64(p->codeCount) + p->uniformCodeCount) * sizeof(VmInst) +
-                    p->evalCount * sizeof(EvalInst) + 64;
+  const u64 bytes = sizeof(Program) + p->uniformCount * sizeof(VmUniform) +
+                    (u64(p->codeCount) + p->uniformCodeCount) * sizeof(VmInst) + p->evalCount * sizeof(EvalInst) + 64;
   Program* packed = static_cast<Program*>(aligned_alloc(64, (bytes + 63) & ~63ull));
   if (packed == nullptr) return p;
   memcpy(packed, p, sizeof(Program));
@@ -297,8 +297,8 @@ static bool finishProgram(const Lowering& lo) {
 
 // Checks a blob and lowers it for outputs of `outDtype`. inputUniform[i], for `inputCount` inputs, says that input i has
 // one element for all elements of the output. `wantJit`: machine code is worth its making. MMSB_OK or fail(...).
-static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform, u32 inputCount, u8 outDtype, bool wantJit,
-                              Program** out) {
+static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform, u32 inputCount, u8 outDtype,
+                              bool wantJit, Program** out) {
   u8 types[kIrMaxInstructions];
   IrBlob ir = {};
   const int32_t status = checkIr(blob, bytes, ir, types);

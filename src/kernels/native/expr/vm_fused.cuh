@@ -12,8 +12,20 @@ namespace MMSB_NS {
 // ---- arithmetic: second(first(a, b), c) ---------------------------------------------------------------------------
 
 // x is what the pass carries, y the other operand: a block (V) or one value for all (S). x - s is x + (-s).
-enum PairOp : u32 { PAIR_ADD_V, PAIR_ADD_S, PAIR_SUB_V, PAIR_RSUB_S, PAIR_MUL_V, PAIR_MUL_S, PAIR_MIN_S, PAIR_MAX_S, PAIR_RSUB_V, PAIR_NONE };
-static const u32 kPairFirsts = 8;   // the first operation: all but PAIR_RSUB_V, which is PAIR_SUB_V with operands exchanged
+enum PairOp : u32 {
+  PAIR_ADD_V,
+  PAIR_ADD_S,
+  PAIR_SUB_V,
+  PAIR_RSUB_S,
+  PAIR_MUL_V,
+  PAIR_MUL_S,
+  PAIR_MIN_S,
+  PAIR_MAX_S,
+  PAIR_RSUB_V,
+  PAIR_NONE
+};
+static const u32 kPairFirsts =
+    8;  // the first operation: all but PAIR_RSUB_V, which is PAIR_SUB_V with operands exchanged
 static const u32 kPairSeconds = 9;
 
 static constexpr bool pairScalar(u32 op) {

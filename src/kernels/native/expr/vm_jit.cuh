@@ -16,9 +16,35 @@ namespace mmsb {
 namespace MMSB_NS {
 
 // The operations, in terms of one or more machine instructions.
-enum JitOp : u8 { JIT_ADD, JIT_SUB, JIT_MUL, JIT_DIV, JIT_MIN, JIT_MAX, JIT_MIN_ORDINARY, JIT_MAX_ORDINARY, JIT_NEG, JIT_ABS,
-                  JIT_SQRT, JIT_FLOOR, JIT_CEIL, JIT_ROUND, JIT_TRUNC, JIT_FMA, JIT_EQ, JIT_NE, JIT_LT, JIT_LE, JIT_GT, JIT_GE,
-                  JIT_ISNAN, JIT_AND, JIT_OR, JIT_NOT, JIT_SELECT };
+enum JitOp : u8 {
+  JIT_ADD,
+  JIT_SUB,
+  JIT_MUL,
+  JIT_DIV,
+  JIT_MIN,
+  JIT_MAX,
+  JIT_MIN_ORDINARY,
+  JIT_MAX_ORDINARY,
+  JIT_NEG,
+  JIT_ABS,
+  JIT_SQRT,
+  JIT_FLOOR,
+  JIT_CEIL,
+  JIT_ROUND,
+  JIT_TRUNC,
+  JIT_FMA,
+  JIT_EQ,
+  JIT_NE,
+  JIT_LT,
+  JIT_LE,
+  JIT_GT,
+  JIT_GE,
+  JIT_ISNAN,
+  JIT_AND,
+  JIT_OR,
+  JIT_NOT,
+  JIT_SELECT
+};
 
 // An operand: a node's value, a uniform, or an input (an array).
 enum JitKind : u8 { JIT_NODE, JIT_UNIFORM, JIT_INPUT };
@@ -50,9 +76,9 @@ static const u32 kJitAhead = 4096;  // bytes from an input's elements to those t
 static const u32 kJitMaxInputs = 10;
 static const u32 kJitMaxHoisted = 6;
 
-alignas(64) static const u8 kJitMasks[64] = {
-    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
-    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0};
+alignas(64) static const u8 kJitMasks[64] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+                                             255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+                                             255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0};
 
 enum : u32 { YMM_SPARE = 12, YMM_T = 13, YMM_U = 14, YMM_MASK = 15 };
 enum : u32 { RAX = 0, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
@@ -119,9 +145,28 @@ static void jitPrefetch(JitWriter& w, u32 base, u32 distance) {
 static void jitFloat(JitWriter& w, u32 opcode, u32 dst, u32 a, u32 b) {
   jitRegister(w, 1, w.program->laneBytes == 8, 0, opcode, dst, a, b);
 }
-enum : u32 { OP_SQRT = 0x51, OP_AND = 0x54, OP_ANDN = 0x55, OP_OR = 0x56, OP_XOR = 0x57, OP_ADD = 0x58, OP_MUL = 0x59, OP_SUB = 0x5c,
-             OP_MIN = 0x5d, OP_DIV = 0x5e, OP_MAX = 0x5f };
-enum : u32 { CMP_EQ = 0x00, CMP_UNORDERED = 0x03, CMP_NE = 0x04, CMP_LT = 0x11, CMP_LE = 0x12, CMP_GE = 0x1d, CMP_GT = 0x1e };
+enum : u32 {
+  OP_SQRT = 0x51,
+  OP_AND = 0x54,
+  OP_ANDN = 0x55,
+  OP_OR = 0x56,
+  OP_XOR = 0x57,
+  OP_ADD = 0x58,
+  OP_MUL = 0x59,
+  OP_SUB = 0x5c,
+  OP_MIN = 0x5d,
+  OP_DIV = 0x5e,
+  OP_MAX = 0x5f
+};
+enum : u32 {
+  CMP_EQ = 0x00,
+  CMP_UNORDERED = 0x03,
+  CMP_NE = 0x04,
+  CMP_LT = 0x11,
+  CMP_LE = 0x12,
+  CMP_GE = 0x1d,
+  CMP_GT = 0x1e
+};
 
 static void jitCompare(JitWriter& w, u32 dst, u32 a, u32 b, u32 predicate) {
   jitFloat(w, 0xc2, dst, a, b);
@@ -206,7 +251,7 @@ static void jitOperation(JitWriter& w, const JitNode& node, u32 dst, u32 a, u32 
       jitCompare(w, YMM_U, a, b, CMP_UNORDERED);
       jitFloat(w, OP_MAX, dst, a, b);
       jitFloat(w, OP_AND, dst, dst, YMM_T);
-      return jitFloat(w, OP_OR, dst, dst, YMM_U);  // all bits set is a NaN
+      return jitFloat(w, OP_OR, dst, dst, YMM_U);                  // all bits set is a NaN
     case JIT_MIN_ORDINARY: return jitFloat(w, OP_MIN, dst, b, a);  // gives a where a is NaN
     case JIT_MAX_ORDINARY: return jitFloat(w, OP_MAX, dst, b, a);
     case JIT_NEG: return jitFloat(w, OP_XOR, dst, a, b);
@@ -250,7 +295,9 @@ static void jitBody(JitWriter& w) {
       reg[k] = jitOperand(w, node.operand[k]);
       if (reg[k] == YMM_SPARE && ++spares > 1) w.failed = true;  // two uniforms without registers in one operation
     }
-    if (node.op == JIT_NEG || node.op == JIT_ABS || node.op == JIT_NOT) reg[1] = jitOperand(w, JitOperand{JIT_UNIFORM, node.sign});
+    if (node.op == JIT_NEG || node.op == JIT_ABS || node.op == JIT_NOT) {
+      reg[1] = jitOperand(w, JitOperand{JIT_UNIFORM, node.sign});
+    }
     for (u32 k = 0; k < node.arity; k++) jitRelease(w, node.operand[k], i);
     const u32 dst = jitTake(w);
     jitOperation(w, node, dst, reg[0], reg[1], reg[2]);
@@ -264,7 +311,7 @@ static void jitBody(JitWriter& w) {
 // ---- the whole function -----------------------------------------------------------------------------------------------
 
 static const u8 kJitPointers[] = {RDX, R8, R9, R10, RBX, RBP, R12, R13, R14, R15};  // rcx is the destination
-static const u32 kJitFreePointers = 4;                                             // the callee may change these
+static const u32 kJitFreePointers = 4;                                              // the callee may change these
 
 static void jitPushPop(JitWriter& w, u32 inputs, bool pop) {
   for (u32 k = kJitFreePointers; k < inputs; k++) {

@@ -249,7 +249,9 @@ static VmKernel integerKernel(u32 op, OperandMode mode) {
     case IR_SIGN: return loop1<T, T, sSign<T>>;
     case IR_MIN: return mode == MODE_VV ? loopVV<T, T, sMin<T>> : loopVS<T, T, sMin<T>>;
     case IR_MAX: return mode == MODE_VV ? loopVV<T, T, sMax<T>> : loopVS<T, T, sMax<T>>;
-    default: return isCompare(op) ? compareLoop<T>(op, mode) : wrappingKernel<typename SameSize<sizeof(T)>::Unsigned>(op, mode);
+    default:
+      return isCompare(op) ? compareLoop<T>(op, mode)
+                           : wrappingKernel<typename SameSize<sizeof(T)>::Unsigned>(op, mode);
   }
 }
 template <class T>

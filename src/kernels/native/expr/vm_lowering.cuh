@@ -37,10 +37,10 @@ struct Lowering {
   u8* types;      // dtype of each node's value
   u32 nodeCount;
   Program* program;
-  u32* slotOf;  // node -> virtual slot
-  u8* uniform;  // node -> the same for every element
-  u32* uses;    // node -> operands that name it
-  u16* partner; // node -> the earlier node computed in the same pass, or kAlone, or kDeferred for that earlier node
+  u32* slotOf;   // node -> virtual slot
+  u8* uniform;   // node -> the same for every element
+  u32* uses;     // node -> operands that name it
+  u16* partner;  // node -> the earlier node computed in the same pass, or kAlone, or kDeferred for that earlier node
   VirtualSlot* slots;
   u32 slotCount;
   VirtualInst* code;  // per block
@@ -58,7 +58,8 @@ static u32 newUniform(Lowering& lo, VmUniform value, u8 bytes) {
   p.uniforms[p.uniformCount] = value;
   return newSlot(lo, 1, p.uniformCount++, bytes);
 }
-static void emit(Lowering& lo, bool once, VmKernel kernel, u32 dst, u32 a, u32 b = kNone, u32 c = kNone, u32 d = kNone) {
+static void emit(Lowering& lo, bool once, VmKernel kernel, u32 dst, u32 a, u32 b = kNone, u32 c = kNone,
+                 u32 d = kNone) {
   VirtualInst& inst = once ? lo.uniformCode[lo.uniformCodeCount++] : lo.code[lo.codeCount++];
   inst = VirtualInst{kernel, dst, {a, b, c, d}};
 }
@@ -177,11 +178,16 @@ static PairUse pairUse(const Lowering& lo, u32 j, u32 carried) {
   }
 }
 // The operand that the first operation of a pair carries: one that varies.
-static u32 carriedOf(const Lowering& lo, u32 i) { return lo.uniform[lo.nodes[i].a] != 0 ? lo.nodes[i].b : lo.nodes[i].a; }
+static u32 carriedOf(const Lowering& lo, u32 i) {
+  return lo.uniform[lo.nodes[i].a] != 0 ? lo.nodes[i].b : lo.nodes[i].a;
+}
 
 static bool canPair(const Lowering& lo, u32 i, u32 j) {
-  if (lo.partner[i] != kAlone || lo.uses[i] != 1 || lo.uniform[i] != 0 || lo.nodes[i].dtype != lo.nodes[j].dtype) return false;
-  return irFacts(lo.nodes[i].op).arity == 2 && pairUse(lo, i, carriedOf(lo, i)).op != PAIR_NONE && pairUse(lo, j, i).op != PAIR_NONE;
+  if (lo.partner[i] != kAlone || lo.uses[i] != 1 || lo.uniform[i] != 0 || lo.nodes[i].dtype != lo.nodes[j].dtype) {
+    return false;
+  }
+  return irFacts(lo.nodes[i].op).arity == 2 && pairUse(lo, i, carriedOf(lo, i)).op != PAIR_NONE &&
+         pairUse(lo, j, i).op != PAIR_NONE;
 }
 static bool canChoose(const Lowering& lo, u32 i, u32 j) {
   return isCompare(lo.nodes[i].op) && lo.uses[i] == 1 && lo.uniform[i] == 0 && isFloatDtype(lo.nodes[j].dtype) &&
@@ -252,7 +258,11 @@ static void lowerChoice(Lowering& lo, u32 i, u32 j, u32 dst) {
     b = swap;
     op = op == IR_LT ? u32(IR_GT) : op == IR_LE ? u32(IR_GE) : op == IR_GT ? u32(IR_LT) : op == IR_GE ? u32(IR_LE) : op;
   }
-  const u32 choice = op == IR_LT ? CHOICE_LT : op == IR_LE ? CHOICE_LE : op == IR_EQ ? CHOICE_EQ : op == IR_GT ? CHOICE_GT_S : CHOICE_GE_S;
+  const u32 choice = op == IR_LT   ? CHOICE_LT
+                     : op == IR_LE ? CHOICE_LE
+                     : op == IR_EQ ? CHOICE_EQ
+                     : op == IR_GT ? CHOICE_GT_S
+                                   : CHOICE_GE_S;
   const u32 mode = (lo.uniform[b] != 0 ? 1 : 0) | (lo.uniform[x] != 0 ? 2 : 0) | (lo.uniform[y] != 0 ? 4 : 0);
   const VmKernel kernel = lo.types[j] == F32 ? choiceKernel<f32>(choice, mode) : choiceKernel<f64>(choice, mode);
   emit(lo, false, kernel, dst, lo.slotOf[a], lo.slotOf[b], lo.slotOf[x], lo.slotOf[y]);

@@ -39,7 +39,9 @@ static u32 jitOpOf(u32 op) {
 
 // The uniform with only the sign bit, or with all bits, of a lane; made when first asked for.
 static u16 bitsUniform(Lowering& lo, u64 bits, u8 dtype, u16& known) {
-  if (known == 0xffff) known = u16(lo.slots[newUniform(lo, VmUniform{bits, 0xffff, 1, dtype}, u8(dtypeBytes(dtype)))].place);
+  if (known == 0xffff) {
+    known = u16(lo.slots[newUniform(lo, VmUniform{bits, 0xffff, 1, dtype}, u8(dtypeBytes(dtype)))].place);
+  }
   return known;
 }
 

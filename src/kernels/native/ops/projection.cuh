@@ -22,27 +22,30 @@ namespace MMSB_NS {
 
 // Appends the outputs that the input elements [first, end) of a sub-box reach. inSize and outSize are those of the box
 // of the dims from `d` on.
-static void projectRange(const ReduceDim* dims, u32 dimCount, u32 d, u32 base, u64 inSize, u64 outSize, u64 first, u64 end,
-                         RangeSet& out, Arena& arena) {
+static void projectRange(const ReduceDim* dims, u32 dimCount, u32 d, u32 base, u64 inSize, u64 outSize, u64 first,
+                         u64 end, RangeSet& out, Arena& arena) {
   if (d == dimCount || (first == 0 && end == inSize)) return rangesPush(out, base, u32(outSize), arena);
   const u64 stride = inSize / dims[d].size;
   const u64 outStride = dims[d].kept ? outSize / dims[d].size : outSize;
   const u32 step = dims[d].kept ? u32(outStride) : 0;
   const u64 from = first / stride, last = (end - 1) / stride;
   if (from == last) {
-    return projectRange(dims, dimCount, d + 1, u32(base + from * step), stride, outStride, first - from * stride, end - from * stride,
-                        out, arena);
+    return projectRange(dims, dimCount, d + 1, u32(base + from * step), stride, outStride, first - from * stride,
+                        end - from * stride, out, arena);
   }
   const bool headWhole = first % stride == 0, tailWhole = end % stride == 0;
   if (!dims[d].kept && (headWhole || tailWhole || last - from > 1)) return rangesPush(out, base, u32(outSize), arena);
   if (!headWhole) {
-    projectRange(dims, dimCount, d + 1, u32(base + from * step), stride, outStride, first - from * stride, stride, out, arena);
+    projectRange(dims, dimCount, d + 1, u32(base + from * step), stride, outStride, first - from * stride, stride, out,
+                 arena);
   }
   if (dims[d].kept) {
     const u64 wholeFrom = headWhole ? from : from + 1, wholeEnd = tailWhole ? last + 1 : last;
     if (wholeEnd > wholeFrom) rangesPush(out, u32(base + wholeFrom * step), u32((wholeEnd - wholeFrom) * step), arena);
   }
-  if (!tailWhole) projectRange(dims, dimCount, d + 1, u32(base + last * step), stride, outStride, 0, end - last * stride, out, arena);
+  if (!tailWhole) {
+    projectRange(dims, dimCount, d + 1, u32(base + last * step), stride, outStride, 0, end - last * stride, out, arena);
+  }
 }
 
 static bool lanesOf(const Page& input, i32 axis, Lanes& lanes) {
@@ -63,7 +66,8 @@ static bool lanesOf(const Page& input, i32 axis, Lanes& lanes) {
 static void dirtyLanes(const Lanes& lanes, u32 elements, const RangeSet& changed, RangeSet& out, Arena& arena) {
   for (u32 i = 0; i < changed.count; i++) {
     const u64 first = changed.data[i].start;
-    projectRange(lanes.dims, 3, 0, 0, elements, u64(lanes.outer) * lanes.inner, first, first + changed.data[i].count, out, arena);
+    projectRange(lanes.dims, 3, 0, 0, elements, u64(lanes.outer) * lanes.inner, first, first + changed.data[i].count,
+                 out, arena);
   }
 }
 

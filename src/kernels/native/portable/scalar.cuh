@@ -90,19 +90,19 @@ MMSB_FN f64 canonical(f64 x) { return x == x ? x : __builtin_nan(""); }
 
 // ---- arithmetic ---------------------------------------------------------------------------------------------------
 
-#define MMSB_WRAPPING(NAME, SIGN)                                  \
-  template <class T>                                               \
-  MMSB_FN T NAME(T a, T b) {                                       \
-    using U = typename Lane<T>::Unsigned;                          \
-    return T(U(a) SIGN U(b));                                      \
-  }                                                                \
-  template <>                                                      \
-  MMSB_HD inline f32 NAME(f32 a, f32 b) {                          \
-    return a SIGN b;                                               \
-  }                                                                \
-  template <>                                                      \
-  MMSB_HD inline f64 NAME(f64 a, f64 b) {                          \
-    return a SIGN b;                                               \
+#define MMSB_WRAPPING(NAME, SIGN)         \
+  template <class T>                      \
+  MMSB_FN T NAME(T a, T b) {              \
+    using U = typename Lane<T>::Unsigned; \
+    return T(U(a) SIGN U(b));             \
+  }                                       \
+  template <>                             \
+  MMSB_HD inline f32 NAME(f32 a, f32 b) { \
+    return a SIGN b;                      \
+  }                                       \
+  template <>                             \
+  MMSB_HD inline f64 NAME(f64 a, f64 b) { \
+    return a SIGN b;                      \
   }
 MMSB_WRAPPING(sAdd, +)
 MMSB_WRAPPING(sSub, -)

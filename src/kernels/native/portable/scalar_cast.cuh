@@ -32,7 +32,9 @@ struct CastTo<i32> {
   static MMSB_HD i32 from(u8 x) { return x; }
   static MMSB_HD i32 from(i32 x) { return x; }
   static MMSB_HD i32 from(u32 x) { return x > 0x7fffffffu ? 0x7fffffff : i32(x); }
-  static MMSB_HD i32 from(i64 x) { return x < -0x80000000ll ? i32(-0x80000000ll) : x > 0x7fffffffll ? 0x7fffffff : i32(x); }
+  static MMSB_HD i32 from(i64 x) {
+    return x < -0x80000000ll ? i32(-0x80000000ll) : x > 0x7fffffffll ? 0x7fffffff : i32(x);
+  }
   static MMSB_HD i32 from(u64 x) { return x > 0x7fffffffu ? 0x7fffffff : i32(x); }
   static MMSB_HD i32 from(f32 x) {
     f32 y = x == x ? x : 0.0f;

@@ -64,7 +64,7 @@ static MMSB_HD Reduced reduceHuge(f64 x) {
   const u32 biased = u32(bits >> 52) & 0x7ff;
   if (biased == 0x7ff) return Reduced{MMSB_NAN, 0.0, 0};
   const u64 m = (bits & 0x000fffffffffffffull) | 0x0010000000000000ull;
-  const int exponent = int(biased) - 1075;             // |x| = m * 2^exponent
+  const int exponent = int(biased) - 1075;              // |x| = m * 2^exponent
   const u32 at = exponent > 2 ? u32(exponent - 2) : 0;  // bits before `at` only add multiples of 4
   const u32 shift = u32(2 - (exponent - int(at)));      // 0..35
   const u64 w2 = twoOverPiBits(at), w1 = twoOverPiBits(at + 64), w0 = twoOverPiBits(at + 128);
@@ -130,7 +130,8 @@ MMSB_FN f64 sinSeries32(f64 z) {
 }
 MMSB_FN f64 cosSeries32(f64 z) {
   const f64 z2 = z * z;
-  return (0x1.5555554f4bd32p-5 + z * -0x1.6c16b8961c03ep-10) + z2 * (0x1.a0111e5aab66dp-16 + z * -0x1.242a758dc9561p-22);
+  return (0x1.5555554f4bd32p-5 + z * -0x1.6c16b8961c03ep-10) +
+         z2 * (0x1.a0111e5aab66dp-16 + z * -0x1.242a758dc9561p-22);
 }
 MMSB_FN f64 sinSeries64(f64 z) {
   const f64 z2 = z * z;

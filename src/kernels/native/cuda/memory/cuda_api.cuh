@@ -2,9 +2,9 @@
 #pragma once
 #ifndef MMSB_CUDA_EMULATED
 #include <cuda_runtime.h>
-#define MMSB_LAUNCH(KERNEL, GRID, BLOCK, STREAM, ...)     \
-  do {                                                    \
-    const auto launchedKernel = KERNEL;                   \
+#define MMSB_LAUNCH(KERNEL, GRID, BLOCK, STREAM, ...)        \
+  do {                                                       \
+    const auto launchedKernel = KERNEL;                      \
     launchedKernel<<<GRID, BLOCK, 0, STREAM>>>(__VA_ARGS__); \
   } while (0)
 #endif
@@ -22,15 +22,15 @@ static int32_t cudaStatus(cudaError_t error, const char* what) {
 }
 
 // Returns the status of a call of the runtime from the function around it, unless it succeeded.
-#define MMSB_CUDA(CALL)                                            \
-  do {                                                             \
-    const int32_t cudaResult = cudaStatus(CALL, #CALL);            \
-    if (cudaResult != MMSB_OK) return cudaResult;                  \
+#define MMSB_CUDA(CALL)                                 \
+  do {                                                  \
+    const int32_t cudaResult = cudaStatus(CALL, #CALL); \
+    if (cudaResult != MMSB_OK) return cudaResult;       \
   } while (0)
-#define MMSB_TRY(CALL)                                             \
-  do {                                                             \
-    const int32_t tried = CALL;                                    \
-    if (tried != MMSB_OK) return tried;                            \
+#define MMSB_TRY(CALL)                  \
+  do {                                  \
+    const int32_t tried = CALL;         \
+    if (tried != MMSB_OK) return tried; \
   } while (0)
 
 }  // namespace MMSB_NS

@@ -102,7 +102,8 @@ static void deviceFree(DevicePools& pools, void* at, u64 bytes) {
     return;
   }
   DeviceBlocks& freed = pools.freed[deviceClassOf(bytes)];
-  pushPointer(&freed.data, &freed.count, &freed.capacity, at);  // without memory for the books the block is lost until close
+  pushPointer(&freed.data, &freed.count, &freed.capacity,
+              at);  // without memory for the books the block is lost until close
 }
 
 static void devicePoolsClose(DevicePools& pools) {

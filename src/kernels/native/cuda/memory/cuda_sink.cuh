@@ -85,7 +85,8 @@ static __device__ inline void markElement(const DeviceMarks& marks, const Device
 }
 
 // The same for a whole warp at once, all of whose threads call: one access where its elements share a word.
-static __device__ inline void markWarp(const DeviceMarks& marks, const DeviceTarget& target, u32 element, bool changed) {
+static __device__ inline void markWarp(const DeviceMarks& marks, const DeviceTarget& target, u32 element,
+                                       bool changed) {
   const u32 thread = threadIdx.x % 32;
   const u32 bits = __ballot_sync(0xffffffffu, int(changed));
   if (bits == 0) return;
@@ -122,7 +123,9 @@ struct StoreSink {
     const bool changed = valid && replaceRaw(dtypeBytes(page.dtype), page.data, element, rawOf(page.dtype, lane));
     markWarp(marks, page, element, changed);
   }
-  __device__ u64 rawOf(u32 dtype, u64 lane) const { return rawOfLane(dtype, natural == dtype ? lane : castLane(dtype, natural, lane)); }
+  __device__ u64 rawOf(u32 dtype, u64 lane) const {
+    return rawOfLane(dtype, natural == dtype ? lane : castLane(dtype, natural, lane));
+  }
 };
 
 // The range that holds work number `number`, and the element that it stands for.

@@ -127,7 +127,8 @@ static __global__ void deltaKernel(DeviceMarks marks, const DeltaPiece* pieces, 
       if (i < piece.count) {
         if (piece.indices != nullptr) element = piece.indices[i];
         const u64 value = loadRaw(size, piece.values, i);
-        changed = replaceRaw(size, target.data, element, mergeRaw(target.dtype, piece.merge, loadRaw(size, target.data, element), value));
+        changed = replaceRaw(size, target.data, element,
+                             mergeRaw(target.dtype, piece.merge, loadRaw(size, target.data, element), value));
       }
       markWarp(marks, target, element, changed);
     }
@@ -148,11 +149,13 @@ static __global__ void chainKernel(DeviceMarks marks, DeltaChains chains) {
 }
 
 static __global__ void copyKernel(const DeviceRanges* work, const u8* from, u32 dtype, StoreSink sink) {
-  eachByWarp(*work, [&](bool valid, u32 element) { sink.warp(valid, element, valid ? loadLane(dtype, from, element) : 0); });
+  eachByWarp(*work,
+             [&](bool valid, u32 element) { sink.warp(valid, element, valid ? loadLane(dtype, from, element) : 0); });
 }
 
 // The NH hash of a chunk by one block; `shared` has two words per warp. Thread 0 gets the result.
-static __device__ inline void blockHash(const DeviceTarget& target, u32 chunk, const u32* keys, u64* shared, u64 hash[2]) {
+static __device__ inline void blockHash(const DeviceTarget& target, u32 chunk, const u32* keys, u64* shared,
+                                        u64 hash[2]) {
   const u64 at = u64(chunk) * kChunkBytes;
   const u64 left = target.bytes - at;
   const u32 words = left < kChunkBytes ? u32((left + 7) / 8) : kChunkWords;
@@ -210,7 +213,8 @@ static __global__ void digestKernel(DeviceMarks marks, DeviceReport report, cons
         report.states[i] = whole ? kChunkWhole : kChunkMixed + place;
       }
       __syncthreads();
-      u32* const to = place < kMixedInline ? report.first + u64(place) * kChunkMarkWords : report.more + u64(place - kMixedInline) * kChunkMarkWords;
+      u32* const to = place < kMixedInline ? report.first + u64(place) * kChunkMarkWords
+                                           : report.more + u64(place - kMixedInline) * kChunkMarkWords;
       for (u32 w = threadIdx.x; !whole && w < words; w += blockDim.x) to[w] = bits[w];
     }
     u64 hash[2], before[2], after[2];
@@ -221,8 +225,10 @@ static __global__ void digestKernel(DeviceMarks marks, DeviceReport report, cons
     chunkShare(chunk, hash, after);
     stored[0] = hash[0];
     stored[1] = hash[1];
-    atomicAdd(reinterpret_cast<unsigned long long*>(target.sums), static_cast<unsigned long long>(after[0] - before[0]));
-    atomicAdd(reinterpret_cast<unsigned long long*>(target.sums + 1), static_cast<unsigned long long>(after[1] - before[1]));
+    atomicAdd(reinterpret_cast<unsigned long long*>(target.sums),
+              static_cast<unsigned long long>(after[0] - before[0]));
+    atomicAdd(reinterpret_cast<unsigned long long*>(target.sums + 1),
+              static_cast<unsigned long long>(after[1] - before[1]));
   }
 }
 

@@ -25,14 +25,14 @@ struct RadixRoom {
 namespace MMSB_NS {
 
 static const u32 kLaneThreads = 256;
-static const u32 kScanEach = 4;                          // elements of a thread in a tile of scan
+static const u32 kScanEach = 4;  // elements of a thread in a tile of scan
 static const u32 kScanTile = kLaneThreads * kScanEach;
-static const u32 kScanLongLanes = 8192;                  // from so many lanes on each is a thread's
+static const u32 kScanLongLanes = 8192;  // from so many lanes on each is a thread's
 static const u32 kRadixRounds = 16;
-static const u32 kRadixWarp = 32 * kRadixRounds;         // elements of a warp in a tile of sort
+static const u32 kRadixWarp = 32 * kRadixRounds;  // elements of a warp in a tile of sort
 static const u32 kRadixTile = kRadixWarp * kLaneThreads / 32;
 static const u32 kRadixDigits = 256;
-static const u32 kSortShort = 32;                        // lanes of so few are a thread's
+static const u32 kSortShort = 32;  // lanes of so few are a thread's
 
 // ---- scan ---------------------------------------------------------------------------------------------------------------
 
@@ -53,7 +53,8 @@ static __global__ void scanThreadKernel(LaneOp op, const u8* input, u32 dtype, S
   const u8* const out = sink.marks.targets[sink.target].data;
   for (u64 number = blockIdx.x * blockDim.x + threadIdx.x; number < work.lanes->elements; number += threads) {
     const u32 range = rangeOf(*work.lanes, u32(number));
-    const u32 lane = work.lanes->ranges[range].start + (u32(number) - work.lanes->first[range]), from = work.from[range];
+    const u32 lane = work.lanes->ranges[range].start + (u32(number) - work.lanes->first[range]),
+              from = work.from[range];
     const bool resumed = op.resumes && from != 0;
     W running = resumed ? scanBefore<W>(op, out, sink.natural, lane, from) : W(0);
     for (u32 i = resumed ? from : 0; i < op.lanes.n; i++) {
@@ -91,7 +92,8 @@ static __device__ inline void scanTile(u32 fn, u32 count, bool first, W before, 
 
 // A block of threads for each lane. `ordered`: floats, to be added one after the other.
 template <class W>
-static __global__ void scanBlockKernel(LaneOp op, const u8* input, u32 dtype, ScanWork work, u32 ordered, StoreSink sink) {
+static __global__ void scanBlockKernel(LaneOp op, const u8* input, u32 dtype, ScanWork work, u32 ordered,
+                                       StoreSink sink) {
   __shared__ W tile[kScanTile];
   __shared__ W totals[kLaneThreads];
   const u8* const out = sink.marks.targets[sink.target].data;
@@ -120,7 +122,9 @@ static __global__ void scanBlockKernel(LaneOp op, const u8* input, u32 dtype, Sc
       before = tile[count - 1];
       first = false;
       for (u32 i = threadIdx.x; i < count; i += blockDim.x) {
-        if (start + i >= from) sink(u32(laneIndex(op.lanes, lane, start + i)), narrowWord(sink.natural, op.wide, asWord<W>(tile[i])));
+        if (start + i >= from) {
+          sink(u32(laneIndex(op.lanes, lane, start + i)), narrowWord(sink.natural, op.wide, asWord<W>(tile[i])));
+        }
       }
       __syncthreads();
     }
@@ -138,9 +142,13 @@ static __global__ void radixCountKernel(RadixRoom<K> room, u32 side, u32 shift) 
     for (u32 d = threadIdx.x; d < kRadixDigits; d += blockDim.x) counts[d] = 0;
     __syncthreads();
     const u64 first = tile * kRadixTile, end = first + kRadixTile < room.n ? first + kRadixTile : room.n;
-    for (u64 i = first + threadIdx.x; i < end; i += blockDim.x) atomicAdd(&counts[u32(keys[lane * room.n + i] >> shift) & 255], 1u);
+    for (u64 i = first + threadIdx.x; i < end; i += blockDim.x) {
+      atomicAdd(&counts[u32(keys[lane * room.n + i] >> shift) & 255], 1u);
+    }
     __syncthreads();
-    for (u32 d = threadIdx.x; d < kRadixDigits; d += blockDim.x) room.table[(lane * kRadixDigits + d) * room.tiles + tile] = counts[d];
+    for (u32 d = threadIdx.x; d < kRadixDigits; d += blockDim.x) {
+      room.table[(lane * kRadixDigits + d) * room.tiles + tile] = counts[d];
+    }
     __syncthreads();
   }
 }
@@ -187,7 +195,9 @@ static __global__ void radixMoveKernel(RadixRoom<K> room, u32 side, u32 shift) {
     const u64 lane = task / room.tiles, tile = task % room.tiles;
     const K* const keys = room.keys[side] + lane * room.n;
     const u64 first = tile * kRadixTile + warp * kRadixWarp;
-    for (u32 i = threadIdx.x; i < kLaneThreads / 32 * kRadixDigits; i += blockDim.x) counts[i / kRadixDigits][i % kRadixDigits] = 0;
+    for (u32 i = threadIdx.x; i < kLaneThreads / 32 * kRadixDigits; i += blockDim.x) {
+      counts[i / kRadixDigits][i % kRadixDigits] = 0;
+    }
     __syncthreads();
     u32 ranks[kRadixRounds];
     for (u32 r = 0; r < kRadixRounds; r++) {
@@ -255,7 +265,8 @@ static u32 launchRadix(const RadixRoom<K>& room, u32 bytes, u32 blocks, cudaStre
   const auto move = radixMoveKernel<K>;
   for (u32 pass = 0; pass < bytes; pass++) {
     MMSB_LAUNCH(count, grid, kLaneThreads, stream, room, pass % 2, 8 * pass);
-    MMSB_LAUNCH(radixSumKernel, room.lanes < blocks ? room.lanes : blocks, kLaneThreads, stream, room.table, room.tiles, room.lanes);
+    MMSB_LAUNCH(radixSumKernel, room.lanes < blocks ? room.lanes : blocks, kLaneThreads, stream, room.table, room.tiles,
+                room.lanes);
     MMSB_LAUNCH(move, grid, kLaneThreads, stream, room, pass % 2, 8 * pass);
   }
   return bytes % 2;
@@ -281,17 +292,19 @@ static __device__ inline u64 sortKey(u32 dtype, bool descending, u64 raw) {
 
 // Pairs of the lanes that work numbers from `firstNumber` on stand for.
 template <class K>
-static __global__ void sortKeysKernel(LaneOp op, const u8* input, u32 dtype, const DeviceRanges* work, u32 firstNumber, RadixRoom<K> room) {
+static __global__ void sortKeysKernel(LaneOp op, const u8* input, u32 dtype, const DeviceRanges* work, u32 firstNumber,
+                                      RadixRoom<K> room) {
   const u64 threads = u64(gridDim.x) * blockDim.x, n = op.lanes.n;
   for (u64 i = u64(blockIdx.x) * blockDim.x + threadIdx.x; i < room.lanes * n; i += threads) {
     const u32 lane = elementOf(*work, firstNumber + u32(i / n));
-    room.keys[0][i] = K(sortKey(dtype, op.descending, loadRaw(dtypeBytes(dtype), input, laneIndex(op.lanes, lane, i % n))));
+    room.keys[0][i] =
+        K(sortKey(dtype, op.descending, loadRaw(dtypeBytes(dtype), input, laneIndex(op.lanes, lane, i % n))));
     room.places[0][i] = u32(i % n);
   }
 }
 
-static __global__ void sortStoreKernel(LaneOp op, const u8* input, u32 dtype, const DeviceRanges* work, u32 firstNumber, u32 lanes,
-                                       const u32* places, StoreSink sink) {
+static __global__ void sortStoreKernel(LaneOp op, const u8* input, u32 dtype, const DeviceRanges* work, u32 firstNumber,
+                                       u32 lanes, const u32* places, StoreSink sink) {
   const u64 threads = u64(gridDim.x) * blockDim.x, n = op.lanes.n;
   for (u64 i = u64(blockIdx.x) * blockDim.x + threadIdx.x; i < lanes * n; i += threads) {
     const u32 lane = elementOf(*work, firstNumber + u32(i / n));
@@ -299,7 +312,8 @@ static __global__ void sortStoreKernel(LaneOp op, const u8* input, u32 dtype, co
   }
 }
 
-static __global__ void sortShortKernel(LaneOp op, const u8* input, u32 dtype, const DeviceRanges* work, StoreSink sink) {
+static __global__ void sortShortKernel(LaneOp op, const u8* input, u32 dtype, const DeviceRanges* work,
+                                       StoreSink sink) {
   const u32 threads = gridDim.x * blockDim.x, n = op.lanes.n;
   for (u64 number = blockIdx.x * blockDim.x + threadIdx.x; number < work->elements; number += threads) {
     const u32 lane = elementOf(*work, u32(number));
@@ -315,13 +329,15 @@ static __global__ void sortShortKernel(LaneOp op, const u8* input, u32 dtype, co
       keys[at] = key;
       places[at] = u8(i);
     }
-    for (u32 i = 0; i < n; i++) sink(u32(laneIndex(op.lanes, lane, i)), loadLane(dtype, input, laneIndex(op.lanes, lane, places[i])));
+    for (u32 i = 0; i < n; i++) {
+      sink(u32(laneIndex(op.lanes, lane, i)), loadLane(dtype, input, laneIndex(op.lanes, lane, places[i])));
+    }
   }
 }
 
 template <class K>
-static void launchSortAs(const LaneOp& op, const Page& input, const DeviceRanges* work, u32 workLanes, void* scratch, u64 scratchBytes,
-                         u32 blocks, const StoreSink& sink, cudaStream_t stream) {
+static void launchSortAs(const LaneOp& op, const Page& input, const DeviceRanges* work, u32 workLanes, void* scratch,
+                         u64 scratchBytes, u32 blocks, const StoreSink& sink, cudaStream_t stream) {
   const u64 n = op.lanes.n, one = radixBytes(n, 1, sizeof(K)), more = radixBytes(n, 2, sizeof(K)) - one;
   const u64 fit = 1 + (scratchBytes - one) / more;  // prepareStep has seen to one
   const auto fill = sortKeysKernel<K>;
@@ -332,7 +348,8 @@ static void launchSortAs(const LaneOp& op, const Page& input, const DeviceRanges
     const RadixRoom<K> room = radixRoom<K>(scratch, n, lanes);
     MMSB_LAUNCH(fill, grid, kLaneThreads, stream, op, input.data, u32(input.dtype), work, u32(first), room);
     const u32 side = launchRadix<K>(room, dtypeBytes(input.dtype), blocks, stream);
-    MMSB_LAUNCH(sortStoreKernel, grid, kLaneThreads, stream, op, input.data, u32(input.dtype), work, u32(first), lanes, room.places[side], sink);
+    MMSB_LAUNCH(sortStoreKernel, grid, kLaneThreads, stream, op, input.data, u32(input.dtype), work, u32(first), lanes,
+                room.places[side], sink);
   }
 }
 
@@ -349,8 +366,8 @@ static __global__ void scatterKeysKernel(Indexed g, const u8* indices, u32 dtype
 }
 
 // `rows` is sorted, and `places` the indices' places by it.
-static __global__ void scatterKernel(Indexed g, const u8* input, u32 dtype, const u8* values, u32 valueDtype, const u32* rows,
-                                     const u32* places, const DeviceRanges* work, StoreSink sink) {
+static __global__ void scatterKernel(Indexed g, const u8* input, u32 dtype, const u8* values, u32 valueDtype,
+                                     const u32* rows, const u32* places, const DeviceRanges* work, StoreSink sink) {
   const u32 threads = gridDim.x * blockDim.x;
   for (u64 number = blockIdx.x * blockDim.x + threadIdx.x; number < work->elements; number += threads) {
     const u32 element = elementOf(*work, u32(number));
@@ -365,7 +382,8 @@ static __global__ void scatterKernel(Indexed g, const u8* input, u32 dtype, cons
     }
     for (; low < g.count && rows[low] == row; low++) {
       const u64 lane = loadLane(valueDtype, values, from + places[low] * g.valueStride[1]);
-      raw = mergeRaw(dtype, g.merge, raw, rawOfLane(dtype, valueDtype == dtype ? lane : castLane(dtype, valueDtype, lane)));
+      raw = mergeRaw(dtype, g.merge, raw,
+                     rawOfLane(dtype, valueDtype == dtype ? lane : castLane(dtype, valueDtype, lane)));
     }
     sink(element, loadLane(dtype, &raw, 0));
   }

@@ -22,7 +22,8 @@ static const u32 kMatThreads = 256;
 static const u32 kMatEach = 4;  // rows and columns of a thread
 
 template <class T, class S>
-static __global__ void matmulKernel(const MatDevice* step, const u32* rows, const MatTask* tasks, u32 taskCount, StoreSink sink) {
+static __global__ void matmulKernel(const MatDevice* step, const u32* rows, const MatTask* tasks, u32 taskCount,
+                                    StoreSink sink) {
   __shared__ T tileA[kMatStep][kMatTile];
   __shared__ T tileB[kMatStep][kMatTile];
   const Matmul& m = step->m;
@@ -39,19 +40,23 @@ static __global__ void matmulKernel(const MatDevice* step, const u32* rows, cons
       for (u32 i = threadIdx.x; i < kMatStep * kMatTile; i += kMatThreads) {
         const u32 row = i / kMatStep, k = i % kMatStep;
         if (row < task.rowCount && k < depth) {
-          tileA[k][row] = loadAs<T>(m.dtype, step->dtypeA, step->a, (matrixA * m.rows + rows[task.rowAt + row]) * m.depth + k0 + k);
+          tileA[k][row] =
+              loadAs<T>(m.dtype, step->dtypeA, step->a, (matrixA * m.rows + rows[task.rowAt + row]) * m.depth + k0 + k);
         }
       }
       for (u32 i = threadIdx.x; i < kMatStep * kMatTile; i += kMatThreads) {
         const u32 k = i / kMatTile, column = i % kMatTile;
         if (column < task.columnCount && k < depth) {
-          tileB[k][column] = loadAs<T>(m.dtype, step->dtypeB, step->b, (matrixB * m.depth + k0 + k) * m.columns + task.column + column);
+          tileB[k][column] = loadAs<T>(m.dtype, step->dtypeB, step->b,
+                                       (matrixB * m.depth + k0 + k) * m.columns + task.column + column);
         }
       }
       __syncthreads();
       for (u32 k = 0; k < depth; k++) {
         for (u32 i = 0; i < kMatEach; i++) {
-          for (u32 j = 0; j < kMatEach; j++) acc[i][j] = S::go(acc[i][j], tileA[k][threadRow + i], tileB[k][threadColumn + j]);
+          for (u32 j = 0; j < kMatEach; j++) {
+            acc[i][j] = S::go(acc[i][j], tileA[k][threadRow + i], tileB[k][threadColumn + j]);
+          }
         }
       }
       __syncthreads();
@@ -66,8 +71,8 @@ static __global__ void matmulKernel(const MatDevice* step, const u32* rows, cons
 }
 
 template <class T, class S>
-static void launchMatmulAs(const MatDevice* step, const u32* rows, const MatTask* tasks, u32 taskCount, const StoreSink& sink, u32 blocks,
-                           cudaStream_t stream) {
+static void launchMatmulAs(const MatDevice* step, const u32* rows, const MatTask* tasks, u32 taskCount,
+                           const StoreSink& sink, u32 blocks, cudaStream_t stream) {
   const auto kernel = matmulKernel<T, S>;
   MMSB_LAUNCH(kernel, taskCount < blocks ? taskCount : blocks, kMatThreads, stream, step, rows, tasks, taskCount, sink);
 }
@@ -79,8 +84,8 @@ static void launchTropical(const Matmul& m, const MatDevice* step, const u32* ro
   else launchMatmulAs<T, MaxPlus<T>>(step, rows, tasks, taskCount, sink, blocks, stream);
 }
 
-static void launchMatmul(const Matmul& m, const MatDevice* step, const u32* rows, const MatTask* tasks, u32 taskCount, const StoreSink& sink,
-                         u32 blocks, cudaStream_t stream) {
+static void launchMatmul(const Matmul& m, const MatDevice* step, const u32* rows, const MatTask* tasks, u32 taskCount,
+                         const StoreSink& sink, u32 blocks, cudaStream_t stream) {
   if (m.dtype == BOOL) return launchMatmulAs<u8, OrAnd>(step, rows, tasks, taskCount, sink, blocks, stream);
   if (m.semiring == MMSB_PLUS_TIMES) {
     if (m.dtype == F32) return launchMatmulAs<f32, PlusTimes<f32>>(step, rows, tasks, taskCount, sink, blocks, stream);

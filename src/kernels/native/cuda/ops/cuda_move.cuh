@@ -54,8 +54,8 @@ static __device__ inline u32 placeOfIndex(const u8* indices, u32 dtype, u64 at, 
   return index < n ? u32(index) : kNowhere;
 }
 
-static __global__ void takeKernel(Indexed g, const u8* input, u32 dtype, const u8* indices, u32 indexDtype, const DeviceRanges* work,
-                                  StoreSink sink) {
+static __global__ void takeKernel(Indexed g, const u8* input, u32 dtype, const u8* indices, u32 indexDtype,
+                                  const DeviceRanges* work, StoreSink sink) {
   const u32 threads = gridDim.x * blockDim.x;
   const u64 nothing = dtype == F32 ? 0x7fc00000ull : dtype == F64 ? 0x7ff8000000000000ull : 0;
   for (u64 number = blockIdx.x * blockDim.x + threadIdx.x; number < work->elements; number += threads) {

@@ -39,7 +39,9 @@ static __device__ inline W foldWarp(u32 fn, W value, u32 lanes) {
 template <class W>
 static __device__ Partial warpPartial(const Reduce& r, const u8* input, u32 start, u64 first, u32 count) {
   const u32 lane = threadIdx.x % 32, lanes = count < 32 ? count : 32;
-  const auto at = [&](u32 i) { return wordAs<W>(wideWordOf(r.wide, r.dtype, input, start + laneOffset(r.reduced, r.reducedCount, first + i))); };
+  const auto at = [&](u32 i) {
+    return wordAs<W>(wideWordOf(r.wide, r.dtype, input, start + laneOffset(r.reduced, r.reducedCount, first + i)));
+  };
   Partial partial = {0, 0, count};
   if (isTruth(r.fn)) {
     u64 sum = 0;
@@ -88,7 +90,8 @@ static __device__ inline void storeReduced(const Reduce& r, const StoreSink& sin
 }
 
 // Outputs of one block: a warp for each.
-static __global__ void reduceShortKernel(const Reduce* reduce, const u8* input, const DeviceRanges* work, StoreSink sink) {
+static __global__ void reduceShortKernel(const Reduce* reduce, const u8* input, const DeviceRanges* work,
+                                         StoreSink sink) {
   const Reduce& r = *reduce;
   const u32 warps = gridDim.x * blockDim.x / 32;
   for (u64 number = (blockIdx.x * blockDim.x + threadIdx.x) / 32; number < work->elements; number += warps) {
@@ -101,8 +104,8 @@ static __global__ void reduceShortKernel(const Reduce* reduce, const u8* input, 
 }
 
 // Longer ones: the partials of the blocks, a warp for each, into the first level of a tree per output.
-static __global__ void reduceBlocksKernel(const Reduce* reduce, const u8* input, const DeviceRanges* work, Partial* trees, u64 treePartials,
-                                          u32 firstNumber, u32 numbers) {
+static __global__ void reduceBlocksKernel(const Reduce* reduce, const u8* input, const DeviceRanges* work,
+                                          Partial* trees, u64 treePartials, u32 firstNumber, u32 numbers) {
   const Reduce& r = *reduce;
   const u64 warps = u64(gridDim.x) * blockDim.x / 32, total = u64(numbers) * r.blocks;
   for (u64 i = (u64(blockIdx.x) * blockDim.x + threadIdx.x) / 32; i < total; i += warps) {
@@ -115,8 +118,8 @@ static __global__ void reduceBlocksKernel(const Reduce* reduce, const u8* input,
 }
 
 // Then their trees, a block of threads for each.
-static __global__ void reduceClimbKernel(const Reduce* reduce, const DeviceRanges* work, Partial* trees, u64 treePartials, u32 firstNumber,
-                                         u32 numbers, StoreSink sink) {
+static __global__ void reduceClimbKernel(const Reduce* reduce, const DeviceRanges* work, Partial* trees,
+                                         u64 treePartials, u32 firstNumber, u32 numbers, StoreSink sink) {
   const Reduce& r = *reduce;
   for (u32 number = blockIdx.x; number < numbers; number += gridDim.x) {
     Partial* level = trees + number * treePartials;

@@ -40,9 +40,9 @@ struct RtcCounts {
 
 namespace MMSB_NS {
 
-static const u32 kRtcInstructionsMax = 512;    // longer ones take too long to compile
-static const u32 kRtcElements = 1u << 16;      // pages of fewer elements are not worth it
-static const u32 kRtcKernelsMax = 4096;        // kept
+static const u32 kRtcInstructionsMax = 512;  // longer ones take too long to compile
+static const u32 kRtcElements = 1u << 16;    // pages of fewer elements are not worth it
+static const u32 kRtcKernelsMax = 4096;      // kept
 static const u32 kRtcThreads = 256;
 
 // ---- source -------------------------------------------------------------------------------------------------------------
@@ -151,7 +151,9 @@ static void putBool(Text& text, u32 op, u32 a, u32 b) {
 static void putValue(Text& text, const EvalInst& inst, const u32 operand[3]) {
   const char* const type = laneTypeName(inst.dtype);
   if (inst.op == IR_SELECT) return put(text, "v%u != 0 ? v%u : v%u", operand[0], operand[1], operand[2]);
-  if (inst.op == IR_CAST) return put(text, "laneFrom<%s>(castLane(%u, %u, laneTo(v%u)))", type, inst.dtype, inst.from, operand[0]);
+  if (inst.op == IR_CAST) {
+    return put(text, "laneFrom<%s>(castLane(%u, %u, laneTo(v%u)))", type, inst.dtype, inst.from, operand[0]);
+  }
   if (inst.dtype == BOOL) return putBool(text, inst.op, operand[0], operand[1]);
   const bool narrows = isNarrow(inst.dtype) && !isBooleanOp(inst.op);
   put(text, "%s%s(", narrows ? "narrow(" : "", functionOf(inst.op));
@@ -179,8 +181,11 @@ static bool putBody(Text& text, const MapState& state) {
     const u32 operand[3] = {holder[inst.a], holder[inst.b], holder[inst.c]};
     put(text, "    const %s v%u = ", isBooleanOp(inst.op) ? "u8" : laneTypeName(inst.dtype), i);
     if (inst.op == IR_INPUT) putInput(text, state, u32(inst.imm), inst.dtype);
-    else if (inst.op == IR_CONST) put(text, "laneFrom<%s>(0x%llxull)", laneTypeName(inst.dtype), static_cast<unsigned long long>(inst.imm));
-    else putValue(text, inst, operand);
+    else if (inst.op == IR_CONST) {
+      put(text, "laneFrom<%s>(0x%llxull)", laneTypeName(inst.dtype), static_cast<unsigned long long>(inst.imm));
+    } else {
+      putValue(text, inst, operand);
+    }
     put(text, ";\n");
     holder[inst.dst] = i;
   }
@@ -191,9 +196,12 @@ static bool putBody(Text& text, const MapState& state) {
 
 // The whole source: the kernel `name` for results of dtype `natural` into a page of dtype `out`.
 static bool putKernel(Text& text, const MapState& state, const char* name, u32 natural, u32 out) {
-  put(text, "extern \"C\" __global__ void %s(const MapDevice* map, const DeviceRanges* work, StoreSink sink) {\n", name);
+  put(text, "extern \"C\" __global__ void %s(const MapDevice* map, const DeviceRanges* work, StoreSink sink) {\n",
+      name);
   put(text, "  const DeviceTarget& page = sink.marks.targets[sink.target];\n");
-  put(text, "  eachByWarp(*work, [&](bool valid, u32 element) {\n    bool changed = false;\n    if (valid) {\n    u64 lane;\n");
+  put(text,
+      "  eachByWarp(*work, [&](bool valid, u32 element) {\n    bool changed = false;\n    if (valid) {\n    u64 "
+      "lane;\n");
   if (!putBody(text, state)) return false;
   if (natural != out) put(text, "    lane = castLane(%u, %u, lane);\n", out, natural);
   put(text, "    changed = replaceRaw(%u, page.data, element, rawOfLane(%u, lane));\n    }\n", dtypeBytes(out), out);
@@ -202,7 +210,8 @@ static bool putKernel(Text& text, const MapState& state, const char* name, u32 n
 }
 
 static const char* const kRtcName = "mmsb_map";
-static const char* const kRtcHead = "#include \"cuda/ops/map_device.cuh\"\nusing namespace mmsb;\nusing namespace mmsb::rtc;\n";
+static const char* const kRtcHead =
+    "#include \"cuda/ops/map_device.cuh\"\nusing namespace mmsb;\nusing namespace mmsb::rtc;\n";
 
 // ---- the compiler -------------------------------------------------------------------------------------------------------
 
@@ -239,22 +248,29 @@ static bool findFunction(void* library, const char* name, F& function) {
 
 // MMSB_NVRTC names the library, or is `off`.
 static bool openNvrtc(Nvrtc& nvrtc) {
-  static const char* const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so", "/usr/local/cuda/lib64/libnvrtc.so"};
+  static const char* const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so",
+                                      "/usr/local/cuda/lib64/libnvrtc.so"};
   const char* asked = getenv("MMSB_NVRTC");
   if (asked != nullptr) {
     nvrtc.library = strcmp(asked, "off") == 0 ? nullptr : dlopen(asked, RTLD_NOW | RTLD_LOCAL);
   } else {
-    for (u32 i = 0; i < sizeof names / sizeof names[0] && nvrtc.library == nullptr; i++) nvrtc.library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    for (u32 i = 0; i < sizeof names / sizeof names[0] && nvrtc.library == nullptr; i++) {
+      nvrtc.library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    }
   }
   return nvrtc.library != nullptr && findFunction(nvrtc.library, "nvrtcVersion", nvrtc.version) &&
-         findFunction(nvrtc.library, "nvrtcCreateProgram", nvrtc.create) && findFunction(nvrtc.library, "nvrtcCompileProgram", nvrtc.compile) &&
-         findFunction(nvrtc.library, "nvrtcGetCUBINSize", nvrtc.imageSize) && findFunction(nvrtc.library, "nvrtcGetCUBIN", nvrtc.image) &&
-         findFunction(nvrtc.library, "nvrtcGetProgramLogSize", nvrtc.logSize) && findFunction(nvrtc.library, "nvrtcGetProgramLog", nvrtc.log) &&
+         findFunction(nvrtc.library, "nvrtcCreateProgram", nvrtc.create) &&
+         findFunction(nvrtc.library, "nvrtcCompileProgram", nvrtc.compile) &&
+         findFunction(nvrtc.library, "nvrtcGetCUBINSize", nvrtc.imageSize) &&
+         findFunction(nvrtc.library, "nvrtcGetCUBIN", nvrtc.image) &&
+         findFunction(nvrtc.library, "nvrtcGetProgramLogSize", nvrtc.logSize) &&
+         findFunction(nvrtc.library, "nvrtcGetProgramLog", nvrtc.log) &&
          findFunction(nvrtc.library, "nvrtcDestroyProgram", nvrtc.destroy);
 }
 
 // Machine code for an architecture (90 for compute capability 9.0); the caller frees it. Null, with a reason, on failure.
-static char* compileSource(const Nvrtc& nvrtc, const char* source, u32 arch, u64* bytes, char* reason, u64 reasonBytes) {
+static char* compileSource(const Nvrtc& nvrtc, const char* source, u32 arch, u64* bytes, char* reason,
+                           u64 reasonBytes) {
   const char* headers[kRtcSourcesMax];
   const char* names[kRtcSourcesMax];
   int count = 0;
@@ -264,7 +280,8 @@ static char* compileSource(const Nvrtc& nvrtc, const char* source, u32 arch, u64
   }
   char gpu[32];
   snprintf(gpu, sizeof gpu, "-arch=sm_%u", arch);
-  const char* const options[] = {gpu, "-std=c++17", "-fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false", "-default-device", "-DMMSB_NS=rtc"};
+  const char* const options[] = {gpu,          "-std=c++17",      "-fmad=false",  "-prec-div=true", "-prec-sqrt=true",
+                                 "-ftz=false", "-default-device", "-DMMSB_NS=rtc"};
   NvrtcHandle program = nullptr;
   int status = nvrtc.create(&program, source, "mmsb_map.cu", count, headers, names);
   if (status == 0) status = nvrtc.compile(program, int(sizeof options / sizeof options[0]), options);
@@ -278,9 +295,13 @@ static char* compileSource(const Nvrtc& nvrtc, const char* source, u32 arch, u64
   if (image == nullptr) {
     snprintf(reason, reasonBytes, "NVRTC fails with status %d", status);
     size_t length = 0;
-    char* log = program != nullptr && nvrtc.logSize(program, &length) == 0 && length > 1 ? static_cast<char*>(malloc(length)) : nullptr;
+    char* log = program != nullptr && nvrtc.logSize(program, &length) == 0 && length > 1
+                    ? static_cast<char*>(malloc(length))
+                    : nullptr;
     if (log != nullptr && nvrtc.log(program, log) == 0) {
-      for (char* c = log; *c != 0; c++) if (*c == '\n' || *c == '"' || *c == '\\' || u8(*c) < 32) *c = ' ';
+      for (char* c = log; *c != 0; c++) {
+        if (*c == '\n' || *c == '"' || *c == '\\' || u8(*c) < 32) *c = ' ';
+      }
       snprintf(reason, reasonBytes, "NVRTC: %s", log);
     }
     free(log);
@@ -325,7 +346,8 @@ static bool cachePath(const u64 key[2], char* path, u64 bytes) {
     *at = end;
     if (end == 0) break;
   }
-  const int length = snprintf(path, bytes, "%s/%016llx%016llx.cubin", folder, (unsigned long long)key[0], (unsigned long long)key[1]);
+  const int length =
+      snprintf(path, bytes, "%s/%016llx%016llx.cubin", folder, (unsigned long long)key[0], (unsigned long long)key[1]);
   return length > 0 && u64(length) + 32 < bytes;
 }
 
@@ -335,7 +357,8 @@ static char* readCache(const u64 key[2], u64* bytes) {
   if (file == nullptr) return nullptr;
   RtcFile head;
   char* image = nullptr;
-  if (fread(&head, sizeof head, 1, file) == 1 && head.magic == kRtcMagic && memcmp(head.key, key, 16) == 0 && head.bytes < 1u << 26) {
+  if (fread(&head, sizeof head, 1, file) == 1 && head.magic == kRtcMagic && memcmp(head.key, key, 16) == 0 &&
+      head.bytes < 1u << 26) {
     image = static_cast<char*>(malloc(head.bytes + 1));
     u64 hash[2] = {0, 0};
     if (image != nullptr && fread(image, 1, head.bytes + 1, file) == head.bytes) hashText(image, head.bytes, hash);
@@ -389,9 +412,11 @@ static void* loadImage(const char* image) {
   return nullptr;
 }
 
-static void launchRtc(void* kernel, const MapDevice* map, const DeviceRanges* work, StoreSink sink, u32 blocks, cudaStream_t stream) {
+static void launchRtc(void* kernel, const MapDevice* map, const DeviceRanges* work, StoreSink sink, u32 blocks,
+                      cudaStream_t stream) {
   void* arguments[] = {&map, &work, &sink};
-  cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(blocks), dim3(kRtcThreads), arguments, 0, stream);  // seen by cudaGetLastError
+  cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(blocks), dim3(kRtcThreads), arguments, 0,
+                   stream);  // seen by cudaGetLastError
 }
 #else
 static void* loadImage(const char*) { return nullptr; }
@@ -418,7 +443,8 @@ static void* kernelOf(const Text& source, u32 arch) {
   if (!rtc.usable) return interpret("libnvrtc is not found");
   if (kRtcSources[0] == nullptr) return interpret("this build carries no sources");
   Text salted = {nullptr, 0, 0, false};
-  put(salted, "%llx %llx %u %d.%d\n%s", (unsigned long long)rtc.sources[0], (unsigned long long)rtc.sources[1], arch, rtc.major, rtc.minor, source.data);
+  put(salted, "%llx %llx %u %d.%d\n%s", (unsigned long long)rtc.sources[0], (unsigned long long)rtc.sources[1], arch,
+      rtc.major, rtc.minor, source.data);
   u64 key[2];
   hashText(salted.data, salted.used, key);
   free(salted.data);
@@ -455,7 +481,8 @@ static void* rtcKernel(const Step& step, u32 arch) {
   if (step.out->elements < kRtcElements) return nullptr;
   Text source = {nullptr, 0, 0, false};
   put(source, "%s", kRtcHead);
-  const bool good = putKernel(source, *static_cast<const MapState*>(step.state), kRtcName, step.natural, step.out->dtype);
+  const bool good =
+      putKernel(source, *static_cast<const MapState*>(step.state), kRtcName, step.natural, step.out->dtype);
   pthread_mutex_lock(&rtc.lock);
   void* const kernel = good ? kernelOf(source, arch) : interpret("the expression is too long");
   pthread_mutex_unlock(&rtc.lock);

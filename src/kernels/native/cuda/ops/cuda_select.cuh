@@ -20,7 +20,8 @@ static __device__ inline f64 laneValue(const Lanes& lanes, const u8* input, u32 
   return f64Of(castLane(F64, dtype, loadLane(dtype, input, laneIndex(lanes, lane, i))));
 }
 
-static __global__ void quantileKernel(Quantile state, const u8* input, u32 dtype, const DeviceRanges* work, StoreSink sink) {
+static __global__ void quantileKernel(Quantile state, const u8* input, u32 dtype, const DeviceRanges* work,
+                                      StoreSink sink) {
   __shared__ u32 counts[256];
   __shared__ u64 prefix;
   __shared__ unsigned long long beyond;
@@ -75,20 +76,23 @@ static __global__ void quantileKernel(Quantile state, const u8* input, u32 dtype
 // ---- topk ---------------------------------------------------------------------------------------------------------------
 
 static __device__ inline Candidate candidateAt(const Topk& state, const u8* input, u32 dtype, u32 lane, u64 i) {
-  const u32 wide = dtype >= F32 ? u32(F64) : dtype == I8 || dtype == I16 || dtype == I32 || dtype == I64 ? u32(I64) : u32(U64);
+  const u32 wide = dtype >= F32                                                  ? u32(F64)
+                   : dtype == I8 || dtype == I16 || dtype == I32 || dtype == I64 ? u32(I64)
+                                                                                 : u32(U64);
   const u64 word = castLane(wide, dtype, loadLane(dtype, input, laneIndex(state.lanes, lane, i)));
   return Candidate{candidateKey(wide, state.largest, word), u32(i)};
 }
 
-static __device__ inline void storeCandidate(const Topk& state, const u8* input, u32 dtype, u32 lane, u32 place, u32 index,
-                                             const StoreSink& sink) {
+static __device__ inline void storeCandidate(const Topk& state, const u8* input, u32 dtype, u32 lane, u32 place,
+                                             u32 index, const StoreSink& sink) {
   const u32 inner = state.lanes.inner;
   const u32 element = u32((u64(lane / inner) * state.k + place) * inner + lane % inner);
   sink(element, state.values ? loadLane(dtype, input, laneIndex(state.lanes, lane, index)) : u64(index));
 }
 
 // Each place is a search through the lane for the best behind the place before.
-static __global__ void topkSearchKernel(Topk state, const u8* input, u32 dtype, const DeviceRanges* work, StoreSink sink) {
+static __global__ void topkSearchKernel(Topk state, const u8* input, u32 dtype, const DeviceRanges* work,
+                                        StoreSink sink) {
   __shared__ Candidate best[kSelectThreads];
   for (u32 number = blockIdx.x; number < work->elements; number += gridDim.x) {
     const u32 lane = elementOf(*work, number);
@@ -102,7 +106,9 @@ static __global__ void topkSearchKernel(Topk state, const u8* input, u32 dtype, 
       best[threadIdx.x] = own;
       __syncthreads();
       for (u32 half = kSelectThreads / 2; half != 0; half /= 2) {
-        if (threadIdx.x < half && better(best[threadIdx.x + half], best[threadIdx.x])) best[threadIdx.x] = best[threadIdx.x + half];
+        if (threadIdx.x < half && better(best[threadIdx.x + half], best[threadIdx.x])) {
+          best[threadIdx.x] = best[threadIdx.x + half];
+        }
         __syncthreads();
       }
       last = best[0];
@@ -113,8 +119,8 @@ static __global__ void topkSearchKernel(Topk state, const u8* input, u32 dtype, 
 }
 
 // A bitonic sort of the whole lane; each block has `padded` (a power of two) candidates of scratch.
-static __global__ void topkSortKernel(Topk state, const u8* input, u32 dtype, const DeviceRanges* work, Candidate* scratch, u64 padded,
-                                      StoreSink sink) {
+static __global__ void topkSortKernel(Topk state, const u8* input, u32 dtype, const DeviceRanges* work,
+                                      Candidate* scratch, u64 padded, StoreSink sink) {
   Candidate* list = scratch + blockIdx.x * padded;
   for (u32 number = blockIdx.x; number < work->elements; number += gridDim.x) {
     const u32 lane = elementOf(*work, number);

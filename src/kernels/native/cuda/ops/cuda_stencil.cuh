@@ -20,8 +20,9 @@ struct StencilInputs {
 namespace MMSB_NS {
 
 static const u32 kWindowShort = 64;
-static const u32 kWindowDepth = 7;     // blocks of a short window at most, and one
-static const u32 kWindowTile = 4096;   // rows that a block of threads takes at once, or the window's size if that is more
+static const u32 kWindowDepth = 7;  // blocks of a short window at most, and one
+static const u32 kWindowTile =
+    4096;  // rows that a block of threads takes at once, or the window's size if that is more
 static const u32 kWindowThreads = 256;
 static const u32 kDistanceThreads = 256;
 
@@ -49,14 +50,14 @@ static __global__ void convKernel(Conv c, StencilInputs in, const DeviceRanges* 
 }
 
 template <class T, class S>
-static void launchConvAs(const Conv& c, const StencilInputs& in, const DeviceRanges* work, const StoreSink& sink, u32 blocks,
-                         cudaStream_t stream) {
+static void launchConvAs(const Conv& c, const StencilInputs& in, const DeviceRanges* work, const StoreSink& sink,
+                         u32 blocks, cudaStream_t stream) {
   const auto kernel = convKernel<T, S>;
   MMSB_LAUNCH(kernel, blocks, kThreads, stream, c, in, work, sink);
 }
 
-static void launchConv(const Conv& c, const StencilInputs& in, const DeviceRanges* work, const StoreSink& sink, u32 blocks,
-                       cudaStream_t stream) {
+static void launchConv(const Conv& c, const StencilInputs& in, const DeviceRanges* work, const StoreSink& sink,
+                       u32 blocks, cudaStream_t stream) {
   if (c.dtype == BOOL) return launchConvAs<u8, OrAnd>(c, in, work, sink, blocks, stream);
   if (c.dtype == F32) return launchConvAs<f32, PlusTimes<f32>>(c, in, work, sink, blocks, stream);
   if (c.dtype == F64) return launchConvAs<f64, PlusTimes<f64>>(c, in, work, sink, blocks, stream);
@@ -77,7 +78,8 @@ static __device__ inline u64 windowLane(const Window& w, u32 natural, W fold, u3
 }
 
 template <class W>
-static __global__ void windowShortKernel(Window w, const u8* input, u32 dtype, const DeviceRanges* work, StoreSink sink) {
+static __global__ void windowShortKernel(Window w, const u8* input, u32 dtype, const DeviceRanges* work,
+                                         StoreSink sink) {
   const u32 threads = gridDim.x * blockDim.x, inner = w.lanes.inner;
   for (u64 number = blockIdx.x * blockDim.x + threadIdx.x; number < work->elements; number += threads) {
     const u32 element = elementOf(*work, u32(number));
@@ -100,8 +102,8 @@ static __global__ void windowShortKernel(Window w, const u8* input, u32 dtype, c
 // Rows [rowFirst, rowEnd) of the lanes of `work`, a tile of `tile` rows by a block of threads, which has three buffers of
 // `room` words in `scratch`.
 template <class W>
-static __global__ void windowLongKernel(Window w, const u8* input, u32 dtype, const DeviceRanges* work, u32 rowFirst, u32 rowEnd, u32 tile,
-                                        u64* scratch, u64 room, StoreSink sink) {
+static __global__ void windowLongKernel(Window w, const u8* input, u32 dtype, const DeviceRanges* work, u32 rowFirst,
+                                        u32 rowEnd, u32 tile, u64* scratch, u64 room, StoreSink sink) {
   const u32 tiles = (rowEnd - rowFirst + tile - 1) / tile;
   W* const acc = reinterpret_cast<W*>(scratch + 3 * room * blockIdx.x);
   for (u64 task = blockIdx.x; task < u64(work->elements) * tiles; task += gridDim.x) {
@@ -110,7 +112,9 @@ static __global__ void windowLongKernel(Window w, const u8* input, u32 dtype, co
     const u32 base = first < w.size - 1 ? 0 : first - (w.size - 1), length = end - base;
     W* x = acc + room;
     W* next = x + room;
-    for (u32 i = threadIdx.x; i < length; i += blockDim.x) x[i] = wordAs<W>(wideWordOf(w.wide, dtype, input, laneIndex(w.lanes, lane, base + i)));
+    for (u32 i = threadIdx.x; i < length; i += blockDim.x) {
+      x[i] = wordAs<W>(wideWordOf(w.wide, dtype, input, laneIndex(w.lanes, lane, base + i)));
+    }
     __syncthreads();
     for (u32 block = 1; block <= w.size; block *= 2) {
       for (u32 row = first + threadIdx.x; row < end; row += blockDim.x) {
@@ -119,7 +123,9 @@ static __global__ void windowLongKernel(Window w, const u8* input, u32 dtype, co
         const W value = x[row + 1 - size + (size & ~(2 * block - 1)) - base];  // larger blocks are older
         acc[row - first] = (size & (block - 1)) != 0 ? joinBy<W>(w.fn, value, acc[row - first]) : value;
       }
-      for (u32 i = threadIdx.x; u64(i) + 2ull * block <= length; i += blockDim.x) next[i] = joinBy<W>(w.fn, x[i], x[i + block]);
+      for (u32 i = threadIdx.x; u64(i) + 2ull * block <= length; i += blockDim.x) {
+        next[i] = joinBy<W>(w.fn, x[i], x[i + block]);
+      }
       __syncthreads();
       W* const swap = x;
       x = next;
@@ -137,10 +143,13 @@ static __global__ void windowLongKernel(Window w, const u8* input, u32 dtype, co
 
 // The sum over a vector by a whole warp; all lanes get it.
 template <class T, class F>
-static __device__ inline T warpSum(u32 natural, const u8* a, u32 dtypeA, u64 atA, const u8* b, u32 dtypeB, u64 atB, u32 depth) {
+static __device__ inline T warpSum(u32 natural, const u8* a, u32 dtypeA, u64 atA, const u8* b, u32 dtypeB, u64 atB,
+                                   u32 depth) {
   const u32 lane = threadIdx.x % 32;
   T acc = 0;
-  for (u32 i = lane; i < depth; i += 32) acc = F::template go<T>(acc, loadAs<T>(natural, dtypeA, a, atA + i), loadAs<T>(natural, dtypeB, b, atB + i));
+  for (u32 i = lane; i < depth; i += 32) {
+    acc = F::template go<T>(acc, loadAs<T>(natural, dtypeA, a, atA + i), loadAs<T>(natural, dtypeB, b, atB + i));
+  }
   for (u32 half = kDistanceLanes / 2; half != 0; half /= 2) {
     const T other = __shfl_down_sync(0xffffffffu, acc, half);
     if (lane < half) acc = acc + other;

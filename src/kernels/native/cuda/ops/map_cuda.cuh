@@ -34,7 +34,8 @@ static inline u64 mapRegisterBytes(const Program& p) {
 }
 
 // `code` and `data[i]` are device addresses of the step's EvalInst array and of its input pages.
-static inline void describeMap(const MapState& state, const EvalInst* code, const void* const* data, MapDevice& device) {
+static inline void describeMap(const MapState& state, const EvalInst* code, const void* const* data,
+                               MapDevice& device) {
   memset(&device, 0, sizeof device);
   device.code = code;
   device.count = state.program->evalCount;
@@ -49,7 +50,8 @@ static inline void describeMap(const MapState& state, const EvalInst* code, cons
 }
 
 template <class Registers, class Sink>
-static __device__ inline void mapLoop(const MapDevice& map, const DeviceRanges& work, Registers registers, const Sink& sink) {
+static __device__ inline void mapLoop(const MapDevice& map, const DeviceRanges& work, Registers registers,
+                                      const Sink& sink) {
   eachByWarp(work, [&](bool valid, u32 element) {
     const auto load = [&](u32 input, u32 dtype) {
       return loadLane(dtype, map.inputs[input].data, mapSource(map, map.inputs[input], element));
@@ -73,12 +75,13 @@ static __global__ void mapKernelShared(const MapDevice* map, const DeviceRanges*
 // `map` and `work` are device addresses; `blocks` bounds the grid (a few per multiprocessor); `registers` has
 // mapRegisterBytes() bytes.
 template <class Sink>
-static void launchMap(const Program& p, const MapDevice* map, const DeviceRanges* work, u32 blocks, u64* registers, Sink sink,
-                      cudaStream_t stream) {
+static void launchMap(const Program& p, const MapDevice* map, const DeviceRanges* work, u32 blocks, u64* registers,
+                      Sink sink, cudaStream_t stream) {
   if (p.evalRegisters <= kMapLocalRegisters) {
     MMSB_LAUNCH(mapKernel<Sink>, blocks, kMapThreads, stream, map, work, sink);
   } else {
-    MMSB_LAUNCH(mapKernelShared<Sink>, kMapSharedThreads / kMapThreads, kMapThreads, stream, map, work, registers, sink);
+    MMSB_LAUNCH(mapKernelShared<Sink>, kMapSharedThreads / kMapThreads, kMapThreads, stream, map, work, registers,
+                sink);
   }
 }
 

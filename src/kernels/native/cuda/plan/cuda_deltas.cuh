@@ -1,7 +1,7 @@
 // Planning the deltas of a call whose pages are on the device: as pieces where each element is written once, else as chains.
 #pragma once
-#include "cuda/plan/cuda_device.cuh"
 #include "core/ranges.cuh"
+#include "cuda/plan/cuda_device.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
@@ -48,7 +48,7 @@ static int32_t eachRun(const Delta& delta, const Visit& visit) {
 
 struct DeltaGroup {
   const DeltaList* list;
-  const u32* next;    // of the same page
+  const u32* next;  // of the same page
   const u8* frames;
   u32 first;
 };
@@ -63,7 +63,8 @@ static inline u64 valueOffset(const Device& device, const DeltaGroup& group, con
   return device.framesAt + u64(delta.values - group.frames);
 }
 
-static int32_t pushPieces(const Device& device, const DeltaGroup& group, const Delta& delta, u32 target, List<DeltaPiece>& pieces) {
+static int32_t pushPieces(const Device& device, const DeltaGroup& group, const Delta& delta, u32 target,
+                          List<DeltaPiece>& pieces) {
   const u32 size = dtypeBytes(delta.slot->page.dtype);
   return eachRun(delta, [&](u32 start, u32 count, u32 value) {
     for (u32 done = 0; done < count; done += kPieceElements) {
@@ -81,7 +82,8 @@ static int32_t pushPieces(const Device& device, const DeltaGroup& group, const D
 }
 
 // Short runs are written by index: the indices are staged, and the pieces point at them.
-static int32_t pushIndexed(Device& device, const DeltaGroup& group, const Delta& delta, u32 target, List<DeltaPiece>& pieces) {
+static int32_t pushIndexed(Device& device, const DeltaGroup& group, const Delta& delta, u32 target,
+                           List<DeltaPiece>& pieces) {
   const u32 size = dtypeBytes(delta.slot->page.dtype);
   u64 indices;
   MMSB_TRY(twinPut(device.stage, nullptr, 4ull * delta.valueCount, &indices));
@@ -123,7 +125,8 @@ static int32_t planChains(Device& device, const DeltaGroup& group, u32 target, u
   MMSB_TRY(eachDelta(group, [&](const Delta& delta) {
     return eachRun(delta, [&](u32 start, u32 count, u32 value) {
       for (u32 i = 0; i < count; i++) {
-        const DeltaLink link = {reinterpret_cast<const u8*>(valueOffset(device, group, delta) + (u64(value) + i) * size), delta.merge, 0};
+        const DeltaLink link = {
+            reinterpret_cast<const u8*>(valueOffset(device, group, delta) + (u64(value) + i) * size), delta.merge, 0};
         memcpy(stagedHost<DeltaLink>(device, linksAt) + order.count, &link, sizeof link);
         order.data[order.count] = Range{start + i, order.count};
         order.count++;
@@ -153,7 +156,8 @@ static int32_t planChains(Device& device, const DeltaGroup& group, u32 target, u
   return listPush(device.launches, launch);
 }
 
-static int32_t planPageDeltas(Device& device, PageSlot& slot, const DeltaGroup& group, List<DeltaPiece>& pieces, Arena& arena) {
+static int32_t planPageDeltas(Device& device, PageSlot& slot, const DeltaGroup& group, List<DeltaPiece>& pieces,
+                              Arena& arena) {
   RangeSet writes = emptySet();
   bool ordered = true;
   MMSB_TRY(eachDelta(group, [&](const Delta& delta) {

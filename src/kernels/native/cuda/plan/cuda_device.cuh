@@ -27,8 +27,8 @@ struct DeviceStep {
   u64 serial;    // of its context; never comes again
   Step* shadow;  // the step with inputs in host memory, where its dirty rule reads them
   void* state;   // MapDevice, Reduce, MatDevice or ConcatDevice, on the device
-  void* code;   // of a map
-  void* kernel; // of a map: compiled on the spot, or null
+  void* code;    // of a map
+  void* kernel;  // of a map: compiled on the spot, or null
   u64 stateBytes, codeBytes;
   u64 scratchBytes;
   PageSlot* mirroredOut;  // the device page that a step on the host writes through its mirror, or null
@@ -104,9 +104,9 @@ struct Device {
   TwinBuffer stage, result;
   void* scratch;
   u64 scratchBytes;
-  u32* marks;     // of all chunks of a segment, then those of chunks that changed in part
+  u32* marks;  // of all chunks of a segment, then those of chunks that changed in part
   u64 markBytes;
-  u32* moreMarks; // on the host: what of these was read back
+  u32* moreMarks;  // on the host: what of these was read back
   u64 moreBytes;
   u32 blocks;  // of a launch at most
   u32 arch;    // 90 for compute capability 9.0
@@ -161,7 +161,9 @@ static int32_t beginSegment(Device& device) {
   return MMSB_OK;
 }
 
-static inline bool isTarget(const Device& device, const PageSlot& slot) { return devicePageOf(&slot)->segment == device.segment; }
+static inline bool isTarget(const Device& device, const PageSlot& slot) {
+  return devicePageOf(&slot)->segment == device.segment;
+}
 
 // The page may change in the elements `planned` (canonical).
 static int32_t addTarget(Device& device, PageSlot& slot, const RangeSet& planned, bool fromMirror, u32* number) {

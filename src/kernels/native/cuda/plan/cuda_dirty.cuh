@@ -13,8 +13,8 @@ struct StepDirty {
   RangeSet rows, columns;  // matmul
   RangeSet lanes;          // topk, sort, long windows; of a scan one for each span
   LaneSpans spans;
-  Range laneRows;          // window: the rows that change, of all lanes
-  u64 count;               // of elements computed
+  Range laneRows;  // window: the rows that change, of all lanes
+  u64 count;       // of elements computed
 };
 
 static void matmulElements(const Matmul& m, StepDirty& dirty, Arena& arena) {
@@ -28,7 +28,8 @@ static void matmulElements(const Matmul& m, StepDirty& dirty, Arena& arena) {
   } else {
     for (u64 row = 0; columns != 0 && row < all; row++) {
       for (u32 i = 0; i < dirty.columns.count; i++) {
-        rangesPush(dirty.elements, u32(row * m.columns) + dirty.columns.data[i].start, dirty.columns.data[i].count, arena);
+        rangesPush(dirty.elements, u32(row * m.columns) + dirty.columns.data[i].start, dirty.columns.data[i].count,
+                   arena);
       }
     }
   }
@@ -46,7 +47,9 @@ static void topkElements(const Topk& state, StepDirty& dirty, Arena& arena) {
       if (width == inner || u64(state.k) * dirty.lanes.count > kRangesMax) {
         rangesPush(dirty.elements, outer * state.k * inner, state.k * inner, arena);
       } else {
-        for (u32 j = 0; j < state.k; j++) rangesPush(dirty.elements, (outer * state.k + j) * inner + offset, width, arena);
+        for (u32 j = 0; j < state.k; j++) {
+          rangesPush(dirty.elements, (outer * state.k + j) * inner + offset, width, arena);
+        }
       }
       lane += width;
     }
@@ -89,7 +92,9 @@ static void windowLanes(const Step& step, StepDirty& dirty, Arena& arena) {
     if (box.hi[2] - box.lo[2] == w.lanes.inner) {
       return rangesPush(dirty.lanes, box.lo[0] * w.lanes.inner, (box.hi[0] - box.lo[0]) * w.lanes.inner, arena);
     }
-    for (u32 o = box.lo[0]; o < box.hi[0]; o++) rangesPush(dirty.lanes, o * w.lanes.inner + box.lo[2], box.hi[2] - box.lo[2], arena);
+    for (u32 o = box.lo[0]; o < box.hi[0]; o++) {
+      rangesPush(dirty.lanes, o * w.lanes.inner + box.lo[2], box.hi[2] - box.lo[2], arena);
+    }
   });
   rangesNormalise(dirty.lanes, arena);
   dirty.laneRows = Range{first, end - first};
@@ -119,7 +124,8 @@ static StepDirty stepDirty(const Step& step, bool full, const RangeSet* const* c
     if (full) rangesPush(dirty.lanes, 0, lanes, arena);
     for (u32 i = 0; !full && i < changed[0]->count; i++) {
       const u64 first = changed[0]->data[i].start;
-      projectRange(state.lanes.dims, 3, 0, 0, step.inputs[0]->elements, lanes, first, first + changed[0]->data[i].count, dirty.lanes, arena);
+      projectRange(state.lanes.dims, 3, 0, 0, step.inputs[0]->elements, lanes, first, first + changed[0]->data[i].count,
+                   dirty.lanes, arena);
     }
     rangesNormalise(dirty.lanes, arena);
     topkElements(state, dirty, arena);
@@ -145,7 +151,8 @@ static StepDirty stepDirty(const Step& step, bool full, const RangeSet* const* c
 }
 
 // What may have changed of a page, as far as it is known while the segment is planned.
-static const RangeSet* plannedChanges(const Device& device, const Exec& exec, const Page* page, RangeSet* joined, Arena& arena) {
+static const RangeSet* plannedChanges(const Device& device, const Exec& exec, const Page* page, RangeSet* joined,
+                                      Arena& arena) {
   const PageSlot* slot = slotOf(page);
   const RangeSet* known = changesOf(exec, page);
   const DevicePage* own = devicePageOf(slot);

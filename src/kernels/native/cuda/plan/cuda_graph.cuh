@@ -38,7 +38,9 @@ static inline void keyAdd(GraphKey& key, u64 word) {
   key.hash[1] = (key.hash[1] + word) * 0xc4ceb9fe1a85ec53ull;
   key.hash[1] ^= key.hash[1] >> 29;
 }
-static inline void keyAdd(GraphKey& key, const void* pointer) { keyAdd(key, u64(reinterpret_cast<uintptr_t>(pointer))); }
+static inline void keyAdd(GraphKey& key, const void* pointer) {
+  keyAdd(key, u64(reinterpret_cast<uintptr_t>(pointer)));
+}
 
 // The entry of a key; one that was not used for longest makes room.
 static CapturedGraph& graphEntry(Graphs& graphs, const GraphKey& key) {

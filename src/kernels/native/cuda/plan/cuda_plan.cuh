@@ -39,16 +39,21 @@ static int32_t planStepWork(Device& device, Step& step, const StepDirty& dirty) 
   if (step.op->code == MMSB_OP_MATMUL) {
     const Matmul& m = *static_cast<const Matmul*>(step.state);
     MMSB_TRY(planMatmul(device, step, target, dirty.rows, false, Range{0, m.columns}));
-    for (u32 i = 0; i < dirty.columns.count; i++) MMSB_TRY(planMatmul(device, step, target, dirty.rows, true, dirty.columns.data[i]));
+    for (u32 i = 0; i < dirty.columns.count; i++) {
+      MMSB_TRY(planMatmul(device, step, target, dirty.rows, true, dirty.columns.data[i]));
+    }
     return MMSB_OK;
   }
   Launch launch = launchOf(LAUNCH_RANGES, target, &step);
   launch.ranges.rows = dirty.laneRows;
   if (step.op->code == MMSB_OP_SCAN) {
     MMSB_TRY(twinPut(device.stage, nullptr, 4ull * dirty.spans.count, &launch.ranges.laneFirst));
-    for (u32 i = 0; i < dirty.spans.count; i++) stagedHost<u32>(device, launch.ranges.laneFirst)[i] = dirty.spans.data[i].from;
+    for (u32 i = 0; i < dirty.spans.count; i++) {
+      stagedHost<u32>(device, launch.ranges.laneFirst)[i] = dirty.spans.data[i].from;
+    }
   }
-  MMSB_TRY(stageRanges(device, takesLanes(step) ? dirty.lanes : dirty.elements, &launch.ranges.work, &launch.ranges.items));
+  MMSB_TRY(
+      stageRanges(device, takesLanes(step) ? dirty.lanes : dirty.elements, &launch.ranges.work, &launch.ranges.items));
   return listPush(device.launches, launch);
 }
 
@@ -57,7 +62,9 @@ static int32_t planStep(Device& device, Exec& exec, Step& step, bool full) {
   const RangeSet* changed[64];
   RangeSet joined[64];
   if (step.inputCount > 64) return fail(MMSB_ERR_INTERNAL, "a step of %u inputs", step.inputCount);
-  for (u32 i = 0; i < step.inputCount; i++) changed[i] = plannedChanges(device, exec, step.inputs[i], &joined[i], arena);
+  for (u32 i = 0; i < step.inputCount; i++) {
+    changed[i] = plannedChanges(device, exec, step.inputs[i], &joined[i], arena);
+  }
   // Where indices may change in this segment it is not known yet which elements they lead to.
   const bool unknown = deviceStepOf(step)->shadow != nullptr && isTarget(device, *slotOf(step.inputs[1])) &&
                        devicePageOf(slotOf(step.inputs[1]))->planned.count != 0;

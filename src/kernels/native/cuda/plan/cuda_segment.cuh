@@ -54,7 +54,9 @@ static void seal(Device& device) {
 // Results: two sums for each target; how many chunks changed in part; a state for each chunk; marks of the first of those.
 static inline u64 mixedOffset(const Device& device) { return (16ull * device.targets.count + 63) & ~63ull; }
 static inline u64 statesOffset(const Device& device) { return mixedOffset(device) + 64; }
-static inline u64 firstMarksOffset(const Device& device) { return (statesOffset(device) + 4ull * device.chunks.count + 63) & ~63ull; }
+static inline u64 firstMarksOffset(const Device& device) {
+  return (statesOffset(device) + 4ull * device.chunks.count + 63) & ~63ull;
+}
 static inline u64 resultBytesOf(const Device& device) {
   const u64 first = device.chunks.count < kMixedInline ? device.chunks.count : kMixedInline;
   return firstMarksOffset(device) + 4ull * kChunkMarkWords * first;
@@ -63,8 +65,10 @@ static inline u64 bitBytesOf(const Device& device) { return 4ull * kChunkMarkWor
 
 static DeviceReport reportOf(const Device& device) {
   u8* const result = device.result.device;
-  return DeviceReport{reinterpret_cast<u32*>(result + mixedOffset(device)), reinterpret_cast<u32*>(result + statesOffset(device)),
-                      reinterpret_cast<u32*>(result + firstMarksOffset(device)), device.marks + u64(kChunkMarkWords) * device.chunks.count};
+  return DeviceReport{reinterpret_cast<u32*>(result + mixedOffset(device)),
+                      reinterpret_cast<u32*>(result + statesOffset(device)),
+                      reinterpret_cast<u32*>(result + firstMarksOffset(device)),
+                      device.marks + u64(kChunkMarkWords) * device.chunks.count};
 }
 
 static int32_t growMarks(Device& device) {
@@ -98,11 +102,13 @@ static int32_t readMoreMarks(Device& device) {
 
 // Puts a sealed segment into the stream: one copy to the device, the kernels, one copy back.
 static int32_t startSegment(Device& device, const DeviceMarks& marks, u64 resultBytes) {
-  MMSB_CUDA(cudaMemcpyAsync(device.stage.device, device.stage.host, device.stage.used, cudaMemcpyHostToDevice, device.stream));
+  MMSB_CUDA(cudaMemcpyAsync(device.stage.device, device.stage.host, device.stage.used, cudaMemcpyHostToDevice,
+                            device.stream));
   MMSB_CUDA(cudaMemsetAsync(device.result.device, 0, firstMarksOffset(device), device.stream));
   if (marks.chunkCount != 0) MMSB_CUDA(cudaMemsetAsync(marks.bits, 0, bitBytesOf(device), device.stream));
   if (marks.chunkCount != 0) {
-    MMSB_LAUNCH(chunkSlotKernel, blocksFor(device, (u64(marks.chunkCount) + kThreads - 1) / kThreads), kThreads, device.stream, marks);
+    MMSB_LAUNCH(chunkSlotKernel, blocksFor(device, (u64(marks.chunkCount) + kThreads - 1) / kThreads), kThreads,
+                device.stream, marks);
   }
   for (u32 i = 0; i < device.launches.count; i++) {
     const Launch& launch = device.launches.data[i];
@@ -111,26 +117,26 @@ static int32_t startSegment(Device& device, const DeviceMarks& marks, u64 result
                   staged<DeltaPiece>(device, launch.pieces.at), launch.pieces.count);
     } else if (launch.kind == LAUNCH_CHAINS) {
       const DeltaChains chains = *stagedHost<DeltaChains>(device, launch.chains.at);
-      MMSB_LAUNCH(chainKernel, blocksFor(device, (u64(chains.count) + kThreads - 1) / kThreads), kThreads, device.stream, marks, chains);
+      MMSB_LAUNCH(chainKernel, blocksFor(device, (u64(chains.count) + kThreads - 1) / kThreads), kThreads,
+                  device.stream, marks, chains);
     } else {
       launchStep(device, launch, marks);
     }
   }
   if (marks.chunkCount != 0) {
-    MMSB_LAUNCH(digestKernel, blocksFor(device, marks.chunkCount), kThreads, device.stream, marks, reportOf(device), device.keys,
-                0u);
+    MMSB_LAUNCH(digestKernel, blocksFor(device, marks.chunkCount), kThreads, device.stream, marks, reportOf(device),
+                device.keys, 0u);
   }
   MMSB_CUDA(cudaGetLastError());
-  MMSB_CUDA(cudaMemcpyAsync(device.result.host, device.result.device, resultBytes, cudaMemcpyDeviceToHost, device.stream));
+  MMSB_CUDA(
+      cudaMemcpyAsync(device.result.host, device.result.device, resultBytes, cudaMemcpyDeviceToHost, device.stream));
   return MMSB_OK;
 }
 
 // What a launch is started with, but for what its kernels read from the staging buffer.
 static void addArguments(GraphKey& key, const Device& device, const Launch& launch) {
   switch (launch.kind) {
-    case LAUNCH_PIECES:
-      keyAdd(key, launch.pieces.at);
-      return keyAdd(key, u64(launch.pieces.count));
+    case LAUNCH_PIECES: keyAdd(key, launch.pieces.at); return keyAdd(key, u64(launch.pieces.count));
     case LAUNCH_CHAINS: {
       const DeltaChains& chains = *stagedHost<DeltaChains>(device, launch.chains.at);
       keyAdd(key, launch.chains.at);
@@ -155,8 +161,8 @@ static void addArguments(GraphKey& key, const Device& device, const Launch& laun
 // All that a segment is started with.
 static GraphKey segmentKey(const Device& device, const DeviceMarks& marks, u64 resultBytes) {
   GraphKey key = graphKey();
-  const void* const pointers[] = {device.stage.host, device.stage.device, device.result.host, device.result.device, device.scratch, marks.targets,
-                                  marks.chunks, marks.bits};
+  const void* const pointers[] = {device.stage.host, device.stage.device, device.result.host, device.result.device,
+                                  device.scratch,    marks.targets,       marks.chunks,       marks.bits};
   for (const void* pointer : pointers) keyAdd(key, pointer);
   const u64 sizes[] = {device.stage.used, resultBytes, device.scratchBytes, marks.chunkCount, device.launches.count};
   for (u64 size : sizes) keyAdd(key, size);
@@ -179,8 +185,13 @@ static int32_t runSegment(Device& device) {
   MMSB_TRY(twinReserve(device.result, resultBytes));
   for (u32 t = 0; t < device.targets.count; t++) {
     const PageSlot& slot = *device.targets.data[t].slot;
-    const DeviceTarget target = {slot.page.data, slot.hashes, devicePageOf(&slot)->chunkSlot, slot.page.bytes,
-                                 reinterpret_cast<u64*>(device.result.device) + 2 * t, slot.page.dtype, t};
+    const DeviceTarget target = {slot.page.data,
+                                 slot.hashes,
+                                 devicePageOf(&slot)->chunkSlot,
+                                 slot.page.bytes,
+                                 reinterpret_cast<u64*>(device.result.device) + 2 * t,
+                                 slot.page.dtype,
+                                 t};
     stagedHost<DeviceTarget>(device, targetsAt)[t] = target;
   }
   seal(device);
@@ -209,7 +220,8 @@ static RangeSet markedRuns(const Device& device, const Target& target, Arena& ar
       continue;
     }
     const u32 place = state - kChunkMixed;
-    const u32* words = place < kMixedInline ? packed + u64(place) * kChunkMarkWords : device.moreMarks + u64(place - kMixedInline) * kChunkMarkWords;
+    const u32* words = place < kMixedInline ? packed + u64(place) * kChunkMarkWords
+                                            : device.moreMarks + u64(place - kMixedInline) * kChunkMarkWords;
     for (u32 w = 0; w < kChunkMarkWords / size; w++) {
       u32 word = words[w];
       while (word != 0) {

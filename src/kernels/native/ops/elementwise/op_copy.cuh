@@ -6,7 +6,9 @@ namespace mmsb {
 namespace MMSB_NS {
 
 static int32_t prepareCopy(Step& step) {
-  if (step.inputCount != 1) return fail(MMSB_ERR_ARGUMENT, "%s takes one input, not %u", step.op->name, step.inputCount);
+  if (step.inputCount != 1) {
+    return fail(MMSB_ERR_ARGUMENT, "%s takes one input, not %u", step.op->name, step.inputCount);
+  }
   const Page& input = *step.inputs[0];
   if (input.elements != step.out->elements) {
     return fail(MMSB_ERR_ARGUMENT, "%s of %u elements into %u", step.op->name, input.elements, step.out->elements);
@@ -21,9 +23,12 @@ static void computeCopy(const Step& step, u32 start, u32 count, void* out, void*
   memcpy(out, step.inputs[0]->data + u64(start) * size, u64(count) * size);
 }
 
-static const Op kOpCopy = {"copy", MMSB_OP_COPY, 1, prepareCopy, nullptr, dirtySame, computeCopy, nullptr, nullptr, true};
-static const Op kOpCast = {"cast", MMSB_OP_CAST, 1, prepareCopy, nullptr, dirtySame, computeCopy, nullptr, nullptr, true};
-static const Op kOpReshape = {"reshape", MMSB_OP_RESHAPE, 1, prepareCopy, nullptr, dirtySame, computeCopy, nullptr, nullptr, true};
+static const Op kOpCopy = {"copy",    MMSB_OP_COPY, 1,       prepareCopy, nullptr,
+                           dirtySame, computeCopy,  nullptr, nullptr,     true};
+static const Op kOpCast = {"cast",    MMSB_OP_CAST, 1,       prepareCopy, nullptr,
+                           dirtySame, computeCopy,  nullptr, nullptr,     true};
+static const Op kOpReshape = {"reshape", MMSB_OP_RESHAPE, 1,       prepareCopy, nullptr,
+                              dirtySame, computeCopy,     nullptr, nullptr,     true};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

@@ -101,8 +101,8 @@ static int32_t prepareMap(Step& step) {
     const Program& p = *state->program;
     for (u32 i = 0; i < step.inputCount && status == MMSB_OK; i++) {
       if (p.inputDtype[i] != step.inputs[i]->dtype) {
-        status = fail(MMSB_ERR_ARGUMENT, "map: input %u has dtype %u, the expression expects %u", i, step.inputs[i]->dtype,
-                      p.inputDtype[i]);
+        status = fail(MMSB_ERR_ARGUMENT, "map: input %u has dtype %u, the expression expects %u", i,
+                      step.inputs[i]->dtype, p.inputDtype[i]);
       }
     }
   }
@@ -203,7 +203,9 @@ static void dirtyMap(const Step& step, u32 index, const RangeSet& changed, Range
   }
   MapDirty dirty = {&state, &input, {}, &out, &arena};
   dirty.inputInner[state.rank] = 1;
-  for (u32 d = state.rank; d-- > 0;) dirty.inputInner[d] = dirty.inputInner[d + 1] * (input.stride[d] != 0 ? state.size[d] : 1);
+  for (u32 d = state.rank; d-- > 0;) {
+    dirty.inputInner[d] = dirty.inputInner[d + 1] * (input.stride[d] != 0 ? state.size[d] : 1);
+  }
   u64 ranges = 0;
   for (u32 r = 0; r < changed.count && ranges <= kMapRangesMax; r++) {
     const u32 lo = changed.data[r].start;
@@ -264,7 +266,8 @@ static MapCursor cursorAt(const MapState& state, const MapInput& input, u32 star
 
 // The elements of a strided input that belong to [start, start + count): in place when they are neighbours, else copied
 // into `buffer`.
-static const u8* gather(const MapState& state, const MapInput& input, const u8* data, u32 start, u32 count, u8* buffer) {
+static const u8* gather(const MapState& state, const MapInput& input, const u8* data, u32 start, u32 count,
+                        u8* buffer) {
   const u32 last = state.rank - 1, bytes = input.elementBytes;
   MapCursor cursor = cursorAt(state, input, start);
   const bool repeat = input.stride[last] == 0;
@@ -325,7 +328,8 @@ static void fetchMap(const Step& step) {
   for (u32 line = 192; line < 448; line += 64) __builtin_prefetch(program + line);
 }
 
-static const Op kOpMap = {"map", MMSB_OP_MAP, 1, prepareMap, releaseMap, dirtyMap, computeMap, nullptr, nullptr, true, fetchMap};
+static const Op kOpMap = {"map",      MMSB_OP_MAP, 1,       prepareMap, releaseMap, dirtyMap,
+                          computeMap, nullptr,     nullptr, true,       fetchMap};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

@@ -58,7 +58,9 @@ static void convTile(const T* row, const T* kernel, u32 kernelColumns, T* acc, u
 }
 
 static void convRow(u32 dtype, const u8* row, const u8* kernel, u32 kernelColumns, u8* acc, u32 count) {
-#define MMSB_CONV(T, S) convTile<T, S>(reinterpret_cast<const T*>(row), reinterpret_cast<const T*>(kernel), kernelColumns, reinterpret_cast<T*>(acc), count)
+#define MMSB_CONV(T, S)                                                                              \
+  convTile<T, S>(reinterpret_cast<const T*>(row), reinterpret_cast<const T*>(kernel), kernelColumns, \
+                 reinterpret_cast<T*>(acc), count)
   switch (dtype) {
     case BOOL: return MMSB_CONV(u8, OrAnd);
     case U8:
@@ -138,7 +140,8 @@ static void dirtyConv(const Step& step, u32 input, const RangeSet& changed, Rang
   eachBox(extent, changed, [&](const Box& box) {
     u32 rowLo[2], rowHi[2], columnLo[2], columnHi[2];
     const u32 rows = widenInterval(c.boundary, c.rows, c.kernelRows, c.centreRow, box.lo[1], box.hi[1], rowLo, rowHi);
-    const u32 columns = widenInterval(c.boundary, c.columns, c.kernelColumns, c.centreColumn, box.lo[2], box.hi[2], columnLo, columnHi);
+    const u32 columns =
+        widenInterval(c.boundary, c.columns, c.kernelColumns, c.centreColumn, box.lo[2], box.hi[2], columnLo, columnHi);
     for (u32 r = 0; r < rows; r++) {
       for (u32 k = 0; k < columns; k++) {
         Box wider = box;
@@ -153,7 +156,9 @@ static void dirtyConv(const Step& step, u32 input, const RangeSet& changed, Rang
 }
 
 static int32_t prepareConv(Step& step) {
-  if (step.inputCount != 2 || step.paramBytes < 8) return fail(MMSB_ERR_ARGUMENT, "conv takes two inputs and 8 bytes of parameters");
+  if (step.inputCount != 2 || step.paramBytes < 8) {
+    return fail(MMSB_ERR_ARGUMENT, "conv takes two inputs and 8 bytes of parameters");
+  }
   const Page& x = *step.inputs[0];
   const Page& kernel = *step.inputs[1];
   Conv* c = static_cast<Conv*>(calloc(1, sizeof(Conv)));
@@ -162,9 +167,12 @@ static int32_t prepareConv(Step& step) {
   memcpy(&c->boundary, step.params, 4);
   if (c->boundary > CONV_EDGE) return fail(MMSB_ERR_ARGUMENT, "boundary %u", c->boundary);
   if (kernel.rank == 0 || kernel.rank > 2 || x.rank < kernel.rank || kernel.elements == 0) {
-    return fail(MMSB_ERR_ARGUMENT, "conv of rank %u with a kernel of rank %u and %u elements", x.rank, kernel.rank, kernel.elements);
+    return fail(MMSB_ERR_ARGUMENT, "conv of rank %u with a kernel of rank %u and %u elements", x.rank, kernel.rank,
+                kernel.elements);
   }
-  if (x.elements != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "conv into a page of %u elements", step.out->elements);
+  if (x.elements != step.out->elements) {
+    return fail(MMSB_ERR_ARGUMENT, "conv into a page of %u elements", step.out->elements);
+  }
   c->dtype = promote(x.dtype, kernel.dtype);
   if (c->dtype == DTYPE_COUNT) return fail(MMSB_ERR_ARGUMENT, "conv of dtypes %u and %u", x.dtype, kernel.dtype);
   c->columns = x.shape[x.rank - 1];
@@ -220,7 +228,8 @@ static void windowStore(const Step& step, const Window& w, const W* folds, u32 l
 
 // Rows [from, end) before the first whole window: blocks are gathered from the lane's start.
 template <class W, class F>
-static void windowHead(const Step& step, const Window& w, u64 base, u32 from, u32 end, u32 width, u8* out, u32 pitch, W* row, W* acc) {
+static void windowHead(const Step& step, const Window& w, u64 base, u32 from, u32 end, u32 width, u8* out, u32 pitch,
+                       W* row, W* acc) {
   W* stack = row + width;  // kWindowLevels blocks, the largest first
   u32 sizes[kWindowLevels], depth = 0;
   for (u32 r = 0; r < end; r++) {
@@ -246,7 +255,8 @@ static void windowHead(const Step& step, const Window& w, u64 base, u32 from, u3
 
 // Rows [from, end), from >= size - 1: doubling blocks, of which each window takes those of its size.
 template <class W, class F>
-static void windowBody(const Step& step, const Window& w, u64 base, u32 from, u32 end, u32 width, u8* out, u32 pitch, W* x, W* acc) {
+static void windowBody(const Step& step, const Window& w, u64 base, u32 from, u32 end, u32 width, u8* out, u32 pitch,
+                       W* x, W* acc) {
   const u32 rows = end - from, first = from - (w.size - 1);
   windowLoad(w, *step.inputs[0], base, first, rows + w.size - 1, width, reinterpret_cast<u8*>(x));
   u64 held = u64(rows + w.size - 1) * width;  // blocks in x
@@ -273,7 +283,8 @@ static void windowBody(const Step& step, const Window& w, u64 base, u32 from, u3
 
 // Rows [from, end) of columns [column, column + width) of slab `o`.
 template <class W, class F>
-static void windowPiece(const Step& step, u64 o, u32 from, u32 end, u32 column, u32 width, u8* out, u32 pitch, void* scratch) {
+static void windowPiece(const Step& step, u64 o, u32 from, u32 end, u32 column, u32 width, u8* out, u32 pitch,
+                        void* scratch) {
   const Window& w = *static_cast<const Window*>(step.state);
   W* const x = static_cast<W*>(scratch);
   W* const acc = x + w.room;
@@ -350,7 +361,9 @@ static void dirtyWindow(const Step& step, u32, const RangeSet& changed, RangeSet
 }
 
 static int32_t prepareWindow(Step& step) {
-  if (step.inputCount != 1 || step.paramBytes < 16) return fail(MMSB_ERR_ARGUMENT, "window takes one input and 16 bytes of parameters");
+  if (step.inputCount != 1 || step.paramBytes < 16) {
+    return fail(MMSB_ERR_ARGUMENT, "window takes one input and 16 bytes of parameters");
+  }
   u32 params[4];
   memcpy(params, step.params, sizeof params);
   const Page& input = *step.inputs[0];
@@ -363,8 +376,12 @@ static int32_t prepareWindow(Step& step) {
     return fail(MMSB_ERR_ARGUMENT, "window function %u", w->fn);
   }
   if (w->size == 0 || w->size > 1u << 20) return fail(MMSB_ERR_ARGUMENT, "a window of %u elements", w->size);
-  if (params[2] >= input.rank || !lanesOf(input, i32(params[2]), w->lanes)) return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u", params[2], input.rank);
-  if (input.elements != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "window into a page of %u elements", step.out->elements);
+  if (params[2] >= input.rank || !lanesOf(input, i32(params[2]), w->lanes)) {
+    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u", params[2], input.rank);
+  }
+  if (input.elements != step.out->elements) {
+    return fail(MMSB_ERR_ARGUMENT, "window into a page of %u elements", step.out->elements);
+  }
   const u8 wide = u8(wideOf(input.dtype));
   const bool extreme = w->fn == MMSB_REDUCE_MIN || w->fn == MMSB_REDUCE_MAX;
   w->wide = w->fn == MMSB_REDUCE_MEAN ? u8(F64) : extreme || wide == F64 ? wide : u8(U64);
@@ -379,7 +396,8 @@ static int32_t prepareWindow(Step& step) {
 }
 
 static const Op kOpConv = {"conv", MMSB_OP_CONV, 1, prepareConv, releaseState, dirtyConv, computeConv, nullptr};
-static const Op kOpWindow = {"window", MMSB_OP_WINDOW, 1, prepareWindow, releaseState, dirtyWindow, computeWindow, nullptr};
+static const Op kOpWindow = {"window",    MMSB_OP_WINDOW, 1,      prepareWindow, releaseState,
+                             dirtyWindow, computeWindow,  nullptr};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

@@ -18,7 +18,7 @@ struct Conv {
 
 struct Window {
   Lanes lanes;
-  u32 fn;    // mmsb_reduce_fn: sum, min, max, mean
+  u32 fn;  // mmsb_reduce_fn: sum, min, max, mean
   u32 size;
   u8 wide;   // class of the folds
   u64 room;  // elements of 8 bytes in each of the two buffers

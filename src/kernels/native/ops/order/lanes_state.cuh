@@ -10,10 +10,10 @@ namespace mmsb {
 
 struct LaneOp {
   Lanes lanes;
-  u32 fn;          // scan
-  u8 wide;         // class of the running value
-  bool resumes;    // scan: the output holds the running value
-  bool descending; // sort
+  u32 fn;           // scan
+  u8 wide;          // class of the running value
+  bool resumes;     // scan: the output holds the running value
+  bool descending;  // sort
 };
 
 // Lanes [lane, lane + count) change from element `from` on.
@@ -74,7 +74,9 @@ static LaneSpans dirtySpans(const LaneOp& state, const RangeSet& changed, bool w
   const Lanes& lanes = state.lanes;
   eachBox(extentOf3(lanes.outer, lanes.n, lanes.inner), changed, [&](const Box& box) {
     const u32 from = wholeLanes ? 0 : box.lo[1], width = box.hi[2] - box.lo[2];
-    if (width == lanes.inner) return spansPush(spans, box.lo[0] * lanes.inner, (box.hi[0] - box.lo[0]) * lanes.inner, from, arena);
+    if (width == lanes.inner) {
+      return spansPush(spans, box.lo[0] * lanes.inner, (box.hi[0] - box.lo[0]) * lanes.inner, from, arena);
+    }
     for (u32 o = box.lo[0]; o < box.hi[0]; o++) spansPush(spans, o * lanes.inner + box.lo[2], width, from, arena);
   });
   spansSettle(spans, arena);

@@ -12,9 +12,9 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kLaneGroup = 256;    // neighbouring lanes of a scan taken together
-static const u32 kSortGroup = 16;     // of a sort
-static const u32 kLaneBlock = 1024;   // elements of a lane taken at once where its elements are neighbours
+static const u32 kLaneGroup = 256;   // neighbouring lanes of a scan taken together
+static const u32 kSortGroup = 16;    // of a sort
+static const u32 kLaneBlock = 1024;  // elements of a lane taken at once where its elements are neighbours
 
 typedef void (*LaneGroupFn)(const Step& step, u32 lane, u32 width, u32 from, Worker& worker, StoreOut& out);
 
@@ -137,7 +137,8 @@ static void scanRows(const Step& step, u32 lane, u32 width, u32 from, Worker& wo
   W* running = reinterpret_cast<W*>(s.running);
   u32 at = 0;
   if (state.resumes && from != 0) {
-    widenBlock(step.natural, step.out->data + (base + u64(from - 1) * inner) * dtypeBytes(step.natural), running, width);
+    widenBlock(step.natural, step.out->data + (base + u64(from - 1) * inner) * dtypeBytes(step.natural), running,
+               width);
     at = from;
   }
   for (; at < n; at++) {
@@ -173,7 +174,9 @@ static LaneGroupFn scanFn(u32 fn) {
 
 static void runScan(Step& step, StepRun& run) {
   const LaneOp& state = *static_cast<const LaneOp*>(step.state);
-  const LaneGroupFn fn = state.wide == F64 ? scanFn<f64>(state.fn) : state.wide == I64 ? scanFn<i64>(state.fn) : scanFn<u64>(state.fn);
+  const LaneGroupFn fn = state.wide == F64   ? scanFn<f64>(state.fn)
+                         : state.wide == I64 ? scanFn<i64>(state.fn)
+                                             : scanFn<u64>(state.fn);
   runLanes(step, run, false, kLaneGroup, fn);
 }
 
@@ -182,13 +185,19 @@ static int32_t prepareLanes(Step& step, u32 axis) {
   if (state == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
   step.state = state;
   const Page& input = *step.inputs[0];
-  if (axis >= input.rank || !lanesOf(input, i32(axis), state->lanes)) return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u", axis, input.rank);
-  if (input.elements != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "%s into a page of %u elements", step.op->name, step.out->elements);
+  if (axis >= input.rank || !lanesOf(input, i32(axis), state->lanes)) {
+    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u", axis, input.rank);
+  }
+  if (input.elements != step.out->elements) {
+    return fail(MMSB_ERR_ARGUMENT, "%s into a page of %u elements", step.op->name, step.out->elements);
+  }
   return MMSB_OK;
 }
 
 static int32_t prepareScan(Step& step) {
-  if (step.inputCount != 1 || step.paramBytes < 8) return fail(MMSB_ERR_ARGUMENT, "scan takes one input and 8 bytes of parameters");
+  if (step.inputCount != 1 || step.paramBytes < 8) {
+    return fail(MMSB_ERR_ARGUMENT, "scan takes one input and 8 bytes of parameters");
+  }
   u32 params[2];
   memcpy(params, step.params, sizeof params);
   if (params[0] > MMSB_REDUCE_MAX) return fail(MMSB_ERR_ARGUMENT, "scan function %u", params[0]);
@@ -377,7 +386,9 @@ static void sortGroup(const Step& step, u32 lane, u32 width, u32, Worker& worker
 static void runSort(Step& step, StepRun& run) { runLanes(step, run, true, kSortGroup, sortGroup); }
 
 static int32_t prepareSort(Step& step) {
-  if (step.inputCount != 1 || step.paramBytes < 8) return fail(MMSB_ERR_ARGUMENT, "sort takes one input and 8 bytes of parameters");
+  if (step.inputCount != 1 || step.paramBytes < 8) {
+    return fail(MMSB_ERR_ARGUMENT, "sort takes one input and 8 bytes of parameters");
+  }
   u32 params[2];
   memcpy(params, step.params, sizeof params);
   const int32_t status = prepareLanes(step, params[0]);

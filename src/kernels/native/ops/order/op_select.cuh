@@ -16,15 +16,24 @@ static const u32 kSelectBlock = 1024;
 // Widens `count` elements of a lane from element `first` on; floats as f64 when `asFloat`.
 static void laneBlock(const Page& input, const Lanes& lanes, u32 lane, u32 first, u32 count, bool asFloat, void* to) {
   const u32 size = dtypeBytes(input.dtype);
-  const u8* from = input.data + (u64(lane / lanes.inner) * lanes.n * lanes.inner + lane % lanes.inner + u64(first) * lanes.inner) * size;
+  const u8* from =
+      input.data +
+      (u64(lane / lanes.inner) * lanes.n * lanes.inner + lane % lanes.inner + u64(first) * lanes.inner) * size;
   const u64 stride = u64(lanes.inner) * size;
   alignas(64) u8 packed[kSelectBlock * 8];
   if (lanes.inner != 1) {
     switch (size) {
-      case 1: for (u32 i = 0; i < count; i++) packed[i] = from[i * stride]; break;
-      case 2: for (u32 i = 0; i < count; i++) memcpy(packed + 2 * i, from + i * stride, 2); break;
-      case 4: for (u32 i = 0; i < count; i++) memcpy(packed + 4 * i, from + i * stride, 4); break;
-      default: for (u32 i = 0; i < count; i++) memcpy(packed + 8 * i, from + i * stride, 8);
+      case 1:
+        for (u32 i = 0; i < count; i++) packed[i] = from[i * stride];
+        break;
+      case 2:
+        for (u32 i = 0; i < count; i++) memcpy(packed + 2 * i, from + i * stride, 2);
+        break;
+      case 4:
+        for (u32 i = 0; i < count; i++) memcpy(packed + 4 * i, from + i * stride, 4);
+        break;
+      default:
+        for (u32 i = 0; i < count; i++) memcpy(packed + 8 * i, from + i * stride, 8);
     }
     from = packed;
   }
@@ -131,7 +140,8 @@ static Neighbours selectShort(const Page& input, const Lanes& lanes, u32 lane, u
 }
 
 // One pass over a long lane: counts the digits below `shift` of the keys that agree with `prefix` above. False on a NaN.
-static bool countDigits(const Page& input, const Lanes& lanes, u32 lane, u32 shift, u32 bits, u64 prefix, SelectScratch& s) {
+static bool countDigits(const Page& input, const Lanes& lanes, u32 lane, u32 shift, u32 bits, u64 prefix,
+                        SelectScratch& s) {
   memset(s.counts, 0, sizeof s.counts);
   const u64 mask = (1ull << bits) - 1;
   const u32 above = shift + bits;
@@ -149,7 +159,8 @@ static bool countDigits(const Page& input, const Lanes& lanes, u32 lane, u32 shi
 }
 
 // Collects the keys with `prefix` above `shift` (no more than the buffer holds), and the least key beyond them.
-static u32 collectKeys(const Page& input, const Lanes& lanes, u32 lane, u32 shift, u64 prefix, u32 room, u64* beyond, SelectScratch& s) {
+static u32 collectKeys(const Page& input, const Lanes& lanes, u32 lane, u32 shift, u64 prefix, u32 room, u64* beyond,
+                       SelectScratch& s) {
   u32 found = 0;
   *beyond = ~0ull;
   for (u64 first = 0; first < lanes.n; first += kSelectBlock) {
@@ -202,7 +213,7 @@ static f64 quantileLane(const Quantile& state, const Page& input, u32 lane, Sele
   f64 t;
   const u32 k = quantilePlace(state.q, state.lanes.n, &t);
   const Neighbours at = state.lanes.n <= kSelectBuffer ? selectShort(input, state.lanes, lane, k, s)
-                                                      : selectLong(input, state.lanes, lane, k, s);
+                                                       : selectLong(input, state.lanes, lane, k, s);
   return at.nan ? wordAs<f64>(0x7ff8000000000000ull) : interpolate(at.low, at.high, t);
 }
 
@@ -222,7 +233,9 @@ static void dirtyQuantile(const Step& step, u32, const RangeSet& changed, RangeS
 }
 
 static int32_t prepareQuantile(Step& step) {
-  if (step.inputCount != 1 || step.paramBytes < 16) return fail(MMSB_ERR_ARGUMENT, "quantile takes one input and 16 bytes of parameters");
+  if (step.inputCount != 1 || step.paramBytes < 16) {
+    return fail(MMSB_ERR_ARGUMENT, "quantile takes one input and 16 bytes of parameters");
+  }
   Quantile* state = static_cast<Quantile*>(calloc(1, sizeof(Quantile)));
   if (state == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
   step.state = state;
@@ -231,9 +244,13 @@ static int32_t prepareQuantile(Step& step) {
   memcpy(&axis, step.params + 8, 4);
   if (!(state->q >= 0 && state->q <= 1)) return fail(MMSB_ERR_ARGUMENT, "quantile outside 0 .. 1");
   const Page& input = *step.inputs[0];
-  if (!lanesOf(input, axis, state->lanes)) return fail(MMSB_ERR_ARGUMENT, "axis %d of a page of rank %u", axis, input.rank);
+  if (!lanesOf(input, axis, state->lanes)) {
+    return fail(MMSB_ERR_ARGUMENT, "axis %d of a page of rank %u", axis, input.rank);
+  }
   const u64 outputs = u64(state->lanes.outer) * state->lanes.inner;
-  if (outputs != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "quantile into a page of %u elements", step.out->elements);
+  if (outputs != step.out->elements) {
+    return fail(MMSB_ERR_ARGUMENT, "quantile into a page of %u elements", step.out->elements);
+  }
   if (outputs != 0 && state->lanes.n == 0) return fail(MMSB_ERR_ARGUMENT, "a quantile of no elements");
   step.natural = input.dtype == F32 ? u8(F32) : u8(F64);
   step.scratchBytes = sizeof(SelectScratch);
@@ -241,7 +258,8 @@ static int32_t prepareQuantile(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpQuantile = {"quantile", MMSB_OP_QUANTILE, 1, prepareQuantile, releaseState, dirtyQuantile, computeQuantile, nullptr};
+static const Op kOpQuantile = {"quantile",    MMSB_OP_QUANTILE, 1,      prepareQuantile, releaseState,
+                               dirtyQuantile, computeQuantile,  nullptr};
 
 // ---- topk ---------------------------------------------------------------------------------------------------------------------
 
@@ -319,7 +337,9 @@ static void topkGroup(const Step& step, u32 lane, u32 width, Worker& worker, Sto
   }
   const u64 first = u64(lane / inner) * state.k * inner + lane % inner;
   if (inner != 1) {
-    for (u32 j = 0; j < state.k; j++) storeValues(step, u32(first + u64(j) * inner), width, results + u64(j) * width * size, worker, out);
+    for (u32 j = 0; j < state.k; j++) {
+      storeValues(step, u32(first + u64(j) * inner), width, results + u64(j) * width * size, worker, out);
+    }
     return;
   }
   for (u32 j = 0; j < state.k; j += kBlockElements) {
@@ -379,7 +399,9 @@ static void runTopk(Step& step, StepRun& run) {
 }
 
 static int32_t prepareTopk(Step& step) {
-  if (step.inputCount != 1 || step.paramBytes < 16) return fail(MMSB_ERR_ARGUMENT, "topk takes one input and 16 bytes of parameters");
+  if (step.inputCount != 1 || step.paramBytes < 16) {
+    return fail(MMSB_ERR_ARGUMENT, "topk takes one input and 16 bytes of parameters");
+  }
   u32 params[4];
   memcpy(params, step.params, sizeof params);
   const Page& input = *step.inputs[0];
@@ -393,8 +415,12 @@ static int32_t prepareTopk(Step& step) {
     return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u", params[1], input.rank);
   }
   const u64 lanes = u64(state->lanes.outer) * state->lanes.inner;
-  if (state->k == 0 || state->k > state->lanes.n) return fail(MMSB_ERR_ARGUMENT, "the best %u of %u", state->k, state->lanes.n);
-  if (lanes * state->k != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "topk into a page of %u elements", step.out->elements);
+  if (state->k == 0 || state->k > state->lanes.n) {
+    return fail(MMSB_ERR_ARGUMENT, "the best %u of %u", state->k, state->lanes.n);
+  }
+  if (lanes * state->k != step.out->elements) {
+    return fail(MMSB_ERR_ARGUMENT, "topk into a page of %u elements", step.out->elements);
+  }
   if (state->k > 1u << 27) return fail(MMSB_ERR_MEMORY, "no memory for the best %u of a lane", state->k);
   state->width = state->lanes.inner == 1 || state->k > 1024 ? 1 : 16;
   step.natural = state->values ? input.dtype : u8(U32);

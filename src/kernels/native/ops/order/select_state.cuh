@@ -25,7 +25,9 @@ static MMSB_HD inline u64 keyOf(f64 value) {
   const u64 bits = asWord<f64>(value);
   return (bits >> 63) != 0 ? ~bits : bits | 0x8000000000000000ull;
 }
-static MMSB_HD inline f64 valueOf(u64 key) { return wordAs<f64>((key >> 63) != 0 ? key & 0x7fffffffffffffffull : ~key); }
+static MMSB_HD inline f64 valueOf(u64 key) {
+  return wordAs<f64>((key >> 63) != 0 ? key & 0x7fffffffffffffffull : ~key);
+}
 
 // The quantile's place in a sorted lane of n: between ranks k and k + 1, at t.
 static MMSB_HD inline u32 quantilePlace(f64 q, u32 n, f64* t) {
@@ -47,7 +49,9 @@ struct Candidate {
   u32 index;
 };
 
-static MMSB_HD inline bool better(const Candidate& a, const Candidate& b) { return a.key > b.key || (a.key == b.key && a.index < b.index); }
+static MMSB_HD inline bool better(const Candidate& a, const Candidate& b) {
+  return a.key > b.key || (a.key == b.key && a.index < b.index);
+}
 
 // The key of a widened element. NaN is the worst; zeros are equal.
 static MMSB_HD inline u64 candidateKey(u32 wide, bool largest, u64 word) {

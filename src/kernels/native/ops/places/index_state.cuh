@@ -25,7 +25,9 @@ struct Counting {
 
 namespace MMSB_NS {
 
-static MMSB_HD inline f64 edgeOf(const Counting& c, u32 bin) { return bin == c.bins ? c.high : c.low + f64(bin) * c.width; }
+static MMSB_HD inline f64 edgeOf(const Counting& c, u32 bin) {
+  return bin == c.bins ? c.high : c.low + f64(bin) * c.width;
+}
 
 static MMSB_HD inline u32 binOf(const Counting& c, f64 x) {
   if (!(x >= c.low && x <= c.high)) return kNowhere;

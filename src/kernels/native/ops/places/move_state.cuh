@@ -6,10 +6,10 @@ namespace mmsb {
 
 struct View {
   Extent out;
-  i64 base;        // where the first element lies in the input
-  i64 stride[8];   // of each axis of the output, in elements of the input
-  u32 axis[8];     // transpose: the input's axis that becomes this one
-  u32 start[8];    // slice: of each axis
+  i64 base;       // where the first element lies in the input
+  i64 stride[8];  // of each axis of the output, in elements of the input
+  u32 axis[8];    // transpose: the input's axis that becomes this one
+  u32 start[8];   // slice: of each axis
   i32 step[8];
   bool isSlice;
 };

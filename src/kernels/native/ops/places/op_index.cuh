@@ -64,8 +64,11 @@ static void gatherSingles(const Page& x, const u8* from, const u32* at, u8* to, 
   switch (dtypeBytes(x.dtype)) {
     case 1: return gatherElements<u8>(from, at, to, count, 0);
     case 2: return gatherElements<u16>(reinterpret_cast<const u16*>(from), at, reinterpret_cast<u16*>(to), count, 0);
-    case 4: return gatherElements<u32>(reinterpret_cast<const u32*>(from), at, reinterpret_cast<u32*>(to), count, u32(nothing));
-    default: return gatherElements<u64>(reinterpret_cast<const u64*>(from), at, reinterpret_cast<u64*>(to), count, nothing);
+    case 4:
+      return gatherElements<u32>(reinterpret_cast<const u32*>(from), at, reinterpret_cast<u32*>(to), count,
+                                 u32(nothing));
+    default:
+      return gatherElements<u64>(reinterpret_cast<const u64*>(from), at, reinterpret_cast<u64*>(to), count, nothing);
   }
 }
 
@@ -136,7 +139,9 @@ static void dirtyGather(const Step& step, u32 input, const RangeSet& changed, Ra
       const u32 index = at[i], place = first + i;
       if (index == kNowhere) continue;
       if (marks != nullptr) {
-        if ((marks[index >> 6] >> (index & 63) & 1) != 0) pushBox(sink, Box{{0, place, 0}, {g.outer, place + 1, g.inner}});
+        if ((marks[index >> 6] >> (index & 63) & 1) != 0) {
+          pushBox(sink, Box{{0, place, 0}, {g.outer, place + 1, g.inner}});
+        }
         continue;
       }
       for (u32 b = 0; b < count; b++) {
@@ -158,7 +163,9 @@ static int32_t prepareIndexed(Step& step, u32 axis, Indexed** state) {
   const Page& x = *step.inputs[0];
   const Page& indices = *step.inputs[1];
   if (axis >= x.rank) return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u", axis, x.rank);
-  if (indices.dtype == BOOL || indices.dtype >= F32) return fail(MMSB_ERR_ARGUMENT, "indices of dtype %u", indices.dtype);
+  if (indices.dtype == BOOL || indices.dtype >= F32) {
+    return fail(MMSB_ERR_ARGUMENT, "indices of dtype %u", indices.dtype);
+  }
   g->outer = g->inner = 1;
   for (u32 d = 0; d < x.rank; d++) {
     if (d < axis) g->outer *= x.shape[d];
@@ -171,13 +178,17 @@ static int32_t prepareIndexed(Step& step, u32 axis, Indexed** state) {
 }
 
 static int32_t prepareGather(Step& step) {
-  if (step.inputCount != 2 || step.paramBytes < 8) return fail(MMSB_ERR_ARGUMENT, "gather takes two inputs and 8 bytes of parameters");
+  if (step.inputCount != 2 || step.paramBytes < 8) {
+    return fail(MMSB_ERR_ARGUMENT, "gather takes two inputs and 8 bytes of parameters");
+  }
   u32 axis;
   memcpy(&axis, step.params, 4);
   Indexed* g;
   const int32_t status = prepareIndexed(step, axis, &g);
   if (status != MMSB_OK) return status;
-  if ((unsigned __int128)(u64(g->outer) * g->count) * g->inner != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "gather into a page of %u elements", step.out->elements);
+  if ((unsigned __int128)(u64(g->outer) * g->count) * g->inner != step.out->elements) {
+    return fail(MMSB_ERR_ARGUMENT, "gather into a page of %u elements", step.out->elements);
+  }
   step.costNs = 1.5f;
   return MMSB_OK;
 }
@@ -196,7 +207,8 @@ static u32 orderFrom(const Indexed& g, u32 index) {
 }
 
 // Merges the values of one index into `run` neighbouring elements.
-static void scatterRun(const Step& step, const Indexed& g, u32 o, u32 place, u32 column, u32 run, u8* to, u8* values, void* wide) {
+static void scatterRun(const Step& step, const Indexed& g, u32 o, u32 place, u32 column, u32 run, u8* to, u8* values,
+                       void* wide) {
   const Page& page = *step.inputs[2];
   const u32 dtype = step.natural;
   const u64 from = o * g.valueStride[0] + place * g.valueStride[1] + column * g.valueStride[2];
@@ -234,10 +246,21 @@ static bool scatterFast(const Step& step, const Indexed& g, u32 o, u32 row, u32 
     return true;
   }
   switch (dtypeBytes(values.dtype)) {
-    case 1: add ? scatterElements<u8, true>(g, values.data, o, row, run, to) : scatterElements<u8, false>(g, values.data, o, row, run, to); break;
-    case 2: add ? scatterElements<u16, true>(g, values.data, o, row, run, to) : scatterElements<u16, false>(g, values.data, o, row, run, to); break;
-    case 4: add ? scatterElements<u32, true>(g, values.data, o, row, run, to) : scatterElements<u32, false>(g, values.data, o, row, run, to); break;
-    default: add ? scatterElements<u64, true>(g, values.data, o, row, run, to) : scatterElements<u64, false>(g, values.data, o, row, run, to);
+    case 1:
+      add ? scatterElements<u8, true>(g, values.data, o, row, run, to)
+          : scatterElements<u8, false>(g, values.data, o, row, run, to);
+      break;
+    case 2:
+      add ? scatterElements<u16, true>(g, values.data, o, row, run, to)
+          : scatterElements<u16, false>(g, values.data, o, row, run, to);
+      break;
+    case 4:
+      add ? scatterElements<u32, true>(g, values.data, o, row, run, to)
+          : scatterElements<u32, false>(g, values.data, o, row, run, to);
+      break;
+    default:
+      add ? scatterElements<u64, true>(g, values.data, o, row, run, to)
+          : scatterElements<u64, false>(g, values.data, o, row, run, to);
   }
   return true;
 }
@@ -323,18 +346,26 @@ static void runScatter(Step& step, StepRun& run) {
 
 // One value for all, or one for each.
 static int32_t prepareScatter(Step& step) {
-  if (step.inputCount != 3 || step.paramBytes < 8) return fail(MMSB_ERR_ARGUMENT, "scatter takes three inputs and 8 bytes of parameters");
+  if (step.inputCount != 3 || step.paramBytes < 8) {
+    return fail(MMSB_ERR_ARGUMENT, "scatter takes three inputs and 8 bytes of parameters");
+  }
   u32 params[2];
   memcpy(params, step.params, sizeof params);
   Indexed* g;
   const int32_t status = prepareIndexed(step, params[0], &g);
   if (status != MMSB_OK) return status;
   g->merge = params[1];
-  if (g->merge > MERGE_XOR || (g->merge >= MERGE_AND && step.natural >= F32)) return fail(MMSB_ERR_ARGUMENT, "merge %u", g->merge);
-  if (step.inputs[0]->elements != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "scatter into a page of %u elements", step.out->elements);
+  if (g->merge > MERGE_XOR || (g->merge >= MERGE_AND && step.natural >= F32)) {
+    return fail(MMSB_ERR_ARGUMENT, "merge %u", g->merge);
+  }
+  if (step.inputs[0]->elements != step.out->elements) {
+    return fail(MMSB_ERR_ARGUMENT, "scatter into a page of %u elements", step.out->elements);
+  }
   const u64 wanted = u64(g->outer) * g->count * g->inner;
   const u32 given = step.inputs[2]->elements;
-  if (given != wanted && given != 1) return fail(MMSB_ERR_ARGUMENT, "scatter of %u values to %llu places", given, (unsigned long long)wanted);
+  if (given != wanted && given != 1) {
+    return fail(MMSB_ERR_ARGUMENT, "scatter of %u values to %llu places", given, (unsigned long long)wanted);
+  }
   if (given == wanted) {
     g->valueStride[0] = u64(g->count) * g->inner;
     g->valueStride[1] = g->inner;
@@ -381,7 +412,8 @@ struct CountJob {
 static void countTask(void* argument, u32 number, u32) {
   const CountJob& job = *static_cast<CountJob*>(argument);
   const u64 from = number * job.perTask, end = from + job.perTask;
-  countElements(*job.counting, *job.x, from, end < job.x->elements ? end : job.x->elements, job.counts + u64(number) * job.counting->bins);
+  countElements(*job.counting, *job.x, from, end < job.x->elements ? end : job.x->elements,
+                job.counts + u64(number) * job.counting->bins);
 }
 
 static void computeCounting(const Step& step, u32 start, u32 count, void* out, void*) {
@@ -394,7 +426,9 @@ static void runCounting(Step& step, StepRun& run) {
   Arena& arena = mainArena(exec);
   const Page& x = *step.inputs[0];
   if (c.bins == 0) return;
-  u64 tasks = worthThreads(exec, f64(x.elements) * 2) && x.elements / c.bins >= 8 ? (x.elements + kCountTaskElements - 1) / kCountTaskElements : 1;
+  u64 tasks = worthThreads(exec, f64(x.elements) * 2) && x.elements / c.bins >= 8
+                  ? (x.elements + kCountTaskElements - 1) / kCountTaskElements
+                  : 1;
   tasks = tasks > kCountTasks ? kCountTasks : tasks == 0 ? 1 : tasks;
   const u64 bytes = 4ull * c.bins * tasks;
   u32* counts = static_cast<u32*>(arenaAlloc(arena, bytes));
@@ -417,14 +451,20 @@ static void runCounting(Step& step, StepRun& run) {
 
 static int32_t prepareCounting(Step& step, bool isHistogram) {
   const u32 need = isHistogram ? 24 : 8;
-  if (step.inputCount != 1 || step.paramBytes < need) return fail(MMSB_ERR_ARGUMENT, "%s takes one input and %u bytes of parameters", step.op->name, need);
+  if (step.inputCount != 1 || step.paramBytes < need) {
+    return fail(MMSB_ERR_ARGUMENT, "%s takes one input and %u bytes of parameters", step.op->name, need);
+  }
   Counting* c = static_cast<Counting*>(calloc(1, sizeof(Counting)));
   if (c == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
   step.state = c;
   c->isHistogram = isHistogram;
   memcpy(&c->bins, step.params, 4);
-  if (c->bins != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "%u bins into a page of %u elements", c->bins, step.out->elements);
-  if (!isHistogram && step.inputs[0]->dtype >= F32) return fail(MMSB_ERR_ARGUMENT, "bincount of dtype %u", step.inputs[0]->dtype);
+  if (c->bins != step.out->elements) {
+    return fail(MMSB_ERR_ARGUMENT, "%u bins into a page of %u elements", c->bins, step.out->elements);
+  }
+  if (!isHistogram && step.inputs[0]->dtype >= F32) {
+    return fail(MMSB_ERR_ARGUMENT, "bincount of dtype %u", step.inputs[0]->dtype);
+  }
   if (isHistogram) {
     memcpy(&c->low, step.params + 8, 8);
     memcpy(&c->high, step.params + 16, 8);
@@ -440,10 +480,14 @@ static int32_t prepareCounting(Step& step, bool isHistogram) {
 static int32_t prepareBincount(Step& step) { return prepareCounting(step, false); }
 static int32_t prepareHistogram(Step& step) { return prepareCounting(step, true); }
 
-static const Op kOpGather = {"gather", MMSB_OP_GATHER, 1, prepareGather, releaseState, dirtyGather, computeGather, nullptr};
-static const Op kOpScatter = {"scatter", MMSB_OP_SCATTER, 1, prepareScatter, releaseState, dirtyScatter, computeScatter, runScatter};
-static const Op kOpBincount = {"bincount", MMSB_OP_BINCOUNT, 1, prepareBincount, releaseState, nullptr, computeCounting, runCounting};
-static const Op kOpHistogram = {"histogram", MMSB_OP_HISTOGRAM, 1, prepareHistogram, releaseState, nullptr, computeCounting, runCounting};
+static const Op kOpGather = {"gather",    MMSB_OP_GATHER, 1,      prepareGather, releaseState,
+                             dirtyGather, computeGather,  nullptr};
+static const Op kOpScatter = {"scatter",    MMSB_OP_SCATTER, 1,         prepareScatter, releaseState,
+                              dirtyScatter, computeScatter,  runScatter};
+static const Op kOpBincount = {"bincount", MMSB_OP_BINCOUNT, 1,          prepareBincount, releaseState,
+                               nullptr,    computeCounting,  runCounting};
+static const Op kOpHistogram = {"histogram", MMSB_OP_HISTOGRAM, 1,          prepareHistogram, releaseState,
+                                nullptr,     computeCounting,   runCounting};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

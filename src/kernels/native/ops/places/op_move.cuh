@@ -102,12 +102,16 @@ static int32_t prepareTranspose(Step& step) {
   u32 seen = 0;
   for (u32 d = 0; d < input.rank; d++) {
     memcpy(&view->axis[d], step.params + 4 * d, 4);
-    if (view->axis[d] >= input.rank || (seen >> view->axis[d] & 1) != 0) return fail(MMSB_ERR_ARGUMENT, "transpose: no permutation");
+    if (view->axis[d] >= input.rank || (seen >> view->axis[d] & 1) != 0) {
+      return fail(MMSB_ERR_ARGUMENT, "transpose: no permutation");
+    }
     seen |= 1u << view->axis[d];
     view->out.shape[d] = input.shape[view->axis[d]];
     view->stride[d] = strides[view->axis[d]];
   }
-  if (step.out->elements != input.elements) return fail(MMSB_ERR_ARGUMENT, "transpose into a page of %u elements", step.out->elements);
+  if (step.out->elements != input.elements) {
+    return fail(MMSB_ERR_ARGUMENT, "transpose into a page of %u elements", step.out->elements);
+  }
   return MMSB_OK;
 }
 
@@ -126,7 +130,8 @@ static int32_t prepareSlice(Step& step) {
     memcpy(&count, step.params + 16 * d + 4, 4);
     memcpy(&view->step[d], step.params + 16 * d + 8, 4);
     const i64 last = i64(view->start[d]) + (i64(count) - 1) * view->step[d];
-    if (view->step[d] == 0 || count > input.shape[d] || (count != 0 && (view->start[d] >= input.shape[d] || last < 0 || last >= input.shape[d]))) {
+    if (view->step[d] == 0 || count > input.shape[d] ||
+        (count != 0 && (view->start[d] >= input.shape[d] || last < 0 || last >= input.shape[d]))) {
       return fail(MMSB_ERR_ARGUMENT, "slice leaves axis %u", d);
     }
     view->out.shape[d] = count;
@@ -134,7 +139,9 @@ static int32_t prepareSlice(Step& step) {
     if (count != 0) view->base += i64(view->start[d]) * strides[d];
     elements *= count;
   }
-  if (elements != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "slice into a page of %u elements", step.out->elements);
+  if (elements != step.out->elements) {
+    return fail(MMSB_ERR_ARGUMENT, "slice into a page of %u elements", step.out->elements);
+  }
   return MMSB_OK;
 }
 
@@ -175,7 +182,9 @@ static void dirtyConcat(const Step& step, u32 input, const RangeSet& changed, Ra
 }
 
 static int32_t prepareConcat(Step& step) {
-  if (step.inputCount == 0 || step.inputCount > 64 || step.paramBytes < 8) return fail(MMSB_ERR_ARGUMENT, "concat takes 1 to 64 inputs and 8 bytes of parameters");
+  if (step.inputCount == 0 || step.inputCount > 64 || step.paramBytes < 8) {
+    return fail(MMSB_ERR_ARGUMENT, "concat takes 1 to 64 inputs and 8 bytes of parameters");
+  }
   Concat* state = static_cast<Concat*>(calloc(1, sizeof(Concat)));
   if (state == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
   step.state = state;
@@ -192,16 +201,22 @@ static int32_t prepareConcat(Step& step) {
   step.natural = first.dtype;
   for (u32 i = 0; i < step.inputCount; i++) {
     const Page& page = *step.inputs[i];
-    if (page.rank != first.rank) return fail(MMSB_ERR_ARGUMENT, "concat of pages of rank %u and %u", first.rank, page.rank);
+    if (page.rank != first.rank) {
+      return fail(MMSB_ERR_ARGUMENT, "concat of pages of rank %u and %u", first.rank, page.rank);
+    }
     for (u32 d = 0; d < first.rank; d++) {
-      if (d != axis && page.shape[d] != first.shape[d]) return fail(MMSB_ERR_ARGUMENT, "concat: sizes of axis %u differ", d);
+      if (d != axis && page.shape[d] != first.shape[d]) {
+        return fail(MMSB_ERR_ARGUMENT, "concat: sizes of axis %u differ", d);
+      }
     }
     state->part[i] = ConcatPart{&page, u32(n), page.shape[axis]};
     n += page.shape[axis];
     step.natural = promote(step.natural, page.dtype);
     if (step.natural == DTYPE_COUNT) return fail(MMSB_ERR_ARGUMENT, "concat: no common dtype");
   }
-  if (n >> 32 != 0 || n * state->outer * state->inner != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "concat into a page of %u elements", step.out->elements);
+  if (n >> 32 != 0 || n * state->outer * state->inner != step.out->elements) {
+    return fail(MMSB_ERR_ARGUMENT, "concat into a page of %u elements", step.out->elements);
+  }
   state->n = u32(n);
   state->parts = step.inputCount;
   step.scratchBytes = kBlockElements * 8;
@@ -209,9 +224,11 @@ static int32_t prepareConcat(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpTranspose = {"transpose", MMSB_OP_TRANSPOSE, 1, prepareTranspose, releaseState, dirtyView, computeView, nullptr};
+static const Op kOpTranspose = {"transpose",  MMSB_OP_TRANSPOSE, 1,           prepareTranspose,
+                                releaseState, dirtyView,         computeView, nullptr};
 static const Op kOpSlice = {"slice", MMSB_OP_SLICE, 1, prepareSlice, releaseState, dirtyView, computeView, nullptr};
-static const Op kOpConcat = {"concat", MMSB_OP_CONCAT, 1, prepareConcat, releaseState, dirtyConcat, computeConcat, nullptr};
+static const Op kOpConcat = {"concat",    MMSB_OP_CONCAT, 1,      prepareConcat, releaseState,
+                             dirtyConcat, computeConcat,  nullptr};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

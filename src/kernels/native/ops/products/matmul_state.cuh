@@ -8,7 +8,7 @@ namespace mmsb {
 
 struct Matmul {
   u32 semiring;
-  u8 dtype;      // both inputs are cast to it
+  u8 dtype;  // both inputs are cast to it
   u32 batches, rows, columns, depth;
   u32 batchRank;
   u32 batchShape[8];
@@ -75,7 +75,9 @@ static void dirtyMatmul(const Matmul& m, bool full, const RangeSet* changedA, co
     RangeSet matrices;
     memset(&matrices, 0, sizeof matrices);
     touchedRows(*changedB, m.depth * m.columns, matrices, arena);
-    for (u32 i = 0; i < matrices.count; i++) rangesPush(rows, matrices.data[i].start * m.rows, matrices.data[i].count * m.rows, arena);
+    for (u32 i = 0; i < matrices.count; i++) {
+      rangesPush(rows, matrices.data[i].start * m.rows, matrices.data[i].count * m.rows, arena);
+    }
   }
   rangesNormalise(rows, arena);
   rangesNormalise(columns, arena);
@@ -92,7 +94,8 @@ struct MatTiles {
 };
 
 // The columns [column, column + columnCount) of the rows in `rows`, or, inverted, of those that are not in it.
-static MatTiles planTiles(const Matmul& m, const RangeSet& rows, bool inverted, u32 column, u32 columnCount, u32 tileRows, u32 tileColumns) {
+static MatTiles planTiles(const Matmul& m, const RangeSet& rows, bool inverted, u32 column, u32 columnCount,
+                          u32 tileRows, u32 tileColumns) {
   MatTiles tiles;
   memset(&tiles, 0, sizeof tiles);
   tiles.inverted = inverted;
@@ -103,7 +106,8 @@ static MatTiles planTiles(const Matmul& m, const RangeSet& rows, bool inverted, 
   if (columnCount == 0) return tiles;
   const u64 listed = rangesElements(rows);
   tiles.rowCount = inverted ? u64(m.batches) * m.rows - listed : listed;
-  const u64 parts = m.batches < tiles.rowCount ? m.batches : tiles.rowCount;  // each matrix may leave one part of a tile
+  const u64 parts =
+      m.batches < tiles.rowCount ? m.batches : tiles.rowCount;  // each matrix may leave one part of a tile
   tiles.taskBound = (tiles.rowCount / tileRows + parts + 1) * ((columnCount + tileColumns - 1) / tileColumns);
   return tiles;
 }

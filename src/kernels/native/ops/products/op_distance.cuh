@@ -77,7 +77,9 @@ static inline T sumLanes(const T* a, const T* b, u32 count) {
   for (u32 r = 0; r < registers; r++) acc[r] = L::zero();
   u32 i = 0;
   for (; i + kDistanceLanes <= count; i += kDistanceLanes) {
-    for (u32 r = 0; r < registers; r++) acc[r] = L::share(F(), acc[r], L::load(a + i + r * width), L::load(b + i + r * width));
+    for (u32 r = 0; r < registers; r++) {
+      acc[r] = L::share(F(), acc[r], L::load(a + i + r * width), L::load(b + i + r * width));
+    }
   }
   if (i != count) {
     T lanes[kDistanceLanes];
@@ -149,14 +151,17 @@ static void dirtyDistance(const Step& step, u32 input, const RangeSet& changed, 
   const Distance& d = *static_cast<const Distance*>(step.state);
   BoxSink sink = makeBoxSink(out, arena, Extent{2, {d.queries, d.vectors, 1, 1, 1, 1, 1, 1}, step.out->elements});
   for (u32 i = 0; i < changed.count; i++) {
-    const u32 from = changed.data[i].start / d.depth, to = (changed.data[i].start + changed.data[i].count - 1) / d.depth + 1;
+    const u32 from = changed.data[i].start / d.depth,
+              to = (changed.data[i].start + changed.data[i].count - 1) / d.depth + 1;
     if (input == 0) pushBox(sink, Box{{from, 0}, {to, d.vectors}});
     else pushBox(sink, Box{{0, from}, {d.queries, to}});
   }
 }
 
 static int32_t prepareDistance(Step& step) {
-  if (step.inputCount != 2 || step.paramBytes < 8) return fail(MMSB_ERR_ARGUMENT, "distance takes two inputs and 8 bytes of parameters");
+  if (step.inputCount != 2 || step.paramBytes < 8) {
+    return fail(MMSB_ERR_ARGUMENT, "distance takes two inputs and 8 bytes of parameters");
+  }
   const Page& queries = *step.inputs[0];
   const Page& vectors = *step.inputs[1];
   Distance* d = static_cast<Distance*>(calloc(1, sizeof(Distance)));
@@ -164,12 +169,18 @@ static int32_t prepareDistance(Step& step) {
   step.state = d;
   memcpy(&d->metric, step.params, 4);
   if (d->metric > METRIC_COSINE) return fail(MMSB_ERR_ARGUMENT, "metric %u", d->metric);
-  if (queries.rank == 0 || queries.rank > 2 || vectors.rank != 2) return fail(MMSB_ERR_ARGUMENT, "distance of ranks %u and %u", queries.rank, vectors.rank);
+  if (queries.rank == 0 || queries.rank > 2 || vectors.rank != 2) {
+    return fail(MMSB_ERR_ARGUMENT, "distance of ranks %u and %u", queries.rank, vectors.rank);
+  }
   d->queries = queries.rank == 2 ? queries.shape[0] : 1;
   d->depth = queries.shape[queries.rank - 1];
   d->vectors = vectors.shape[0];
-  if (d->depth != vectors.shape[1]) return fail(MMSB_ERR_ARGUMENT, "distance: %u and %u elements in a vector", d->depth, vectors.shape[1]);
-  if (u64(d->queries) * d->vectors != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "distance into a page of %u elements", step.out->elements);
+  if (d->depth != vectors.shape[1]) {
+    return fail(MMSB_ERR_ARGUMENT, "distance: %u and %u elements in a vector", d->depth, vectors.shape[1]);
+  }
+  if (u64(d->queries) * d->vectors != step.out->elements) {
+    return fail(MMSB_ERR_ARGUMENT, "distance into a page of %u elements", step.out->elements);
+  }
   step.natural = promote(queries.dtype, vectors.dtype) == F32 ? u8(F32) : u8(F64);
   d->vectorAt = (u64(d->depth) * 8 + 127) & ~63ull;
   d->wideAt = 2 * d->vectorAt;
@@ -180,7 +191,8 @@ static int32_t prepareDistance(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpDistance = {"distance", MMSB_OP_DISTANCE, 1, prepareDistance, releaseState, dirtyDistance, computeDistance, nullptr};
+static const Op kOpDistance = {"distance",    MMSB_OP_DISTANCE, 1,      prepareDistance, releaseState,
+                               dirtyDistance, computeDistance,  nullptr};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

@@ -14,11 +14,11 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kMatRows = 96;      // of a task's tile
+static const u32 kMatRows = 96;  // of a task's tile
 static const u32 kMatColumns = 128;
-static const u32 kMatDepth = 256;    // k taken at once
-static const u32 kMatPanel = 16;     // columns of one call of the inner kernel
-static const u32 kMatGroup = 6;      // rows of it
+static const u32 kMatDepth = 256;        // k taken at once
+static const u32 kMatPanel = 16;         // columns of one call of the inner kernel
+static const u32 kMatGroup = 6;          // rows of it
 static const u32 kMatUnpackedRows = 12;  // so few rows read b where it lies
 
 // ---- the inner kernel -------------------------------------------------------------------------------------------------------
@@ -106,19 +106,19 @@ static void matGroupF64(const f64* const* a, const f64* b, u32 pitch, u32 depth,
   }
 }
 
-#define MMSB_MAT_KERNEL(NAME, T, GROUP_FN)                                                              \
-  static void NAME(const void* const* a, u32 group, const void* b, u32 pitch, u32 depth, void* c) {     \
-    const T* const* rows = reinterpret_cast<const T* const*>(a);                                        \
-    const T* columns = static_cast<const T*>(b);                                                        \
-    T* to = static_cast<T*>(c);                                                                         \
-    switch (group) {                                                                                    \
-      case 1: return GROUP_FN<1>(rows, columns, pitch, depth, to);                                      \
-      case 2: return GROUP_FN<2>(rows, columns, pitch, depth, to);                                      \
-      case 3: return GROUP_FN<3>(rows, columns, pitch, depth, to);                                      \
-      case 4: return GROUP_FN<4>(rows, columns, pitch, depth, to);                                      \
-      case 5: return GROUP_FN<5>(rows, columns, pitch, depth, to);                                      \
-      default: return GROUP_FN<6>(rows, columns, pitch, depth, to);                                     \
-    }                                                                                                   \
+#define MMSB_MAT_KERNEL(NAME, T, GROUP_FN)                                                          \
+  static void NAME(const void* const* a, u32 group, const void* b, u32 pitch, u32 depth, void* c) { \
+    const T* const* rows = reinterpret_cast<const T* const*>(a);                                    \
+    const T* columns = static_cast<const T*>(b);                                                    \
+    T* to = static_cast<T*>(c);                                                                     \
+    switch (group) {                                                                                \
+      case 1: return GROUP_FN<1>(rows, columns, pitch, depth, to);                                  \
+      case 2: return GROUP_FN<2>(rows, columns, pitch, depth, to);                                  \
+      case 3: return GROUP_FN<3>(rows, columns, pitch, depth, to);                                  \
+      case 4: return GROUP_FN<4>(rows, columns, pitch, depth, to);                                  \
+      case 5: return GROUP_FN<5>(rows, columns, pitch, depth, to);                                  \
+      default: return GROUP_FN<6>(rows, columns, pitch, depth, to);                                 \
+    }                                                                                               \
   }
 MMSB_MAT_KERNEL(matKernelF32, f32, matGroupF32)
 MMSB_MAT_KERNEL(matKernelF64, f64, matGroupF64)
@@ -199,7 +199,8 @@ static const u32 kMatBytesA = kMatRows * kMatDepth;
 static const u32 kMatBytesB = kMatDepth * kMatColumns;
 
 // b[k0 .. k0 + depth)[column ..) as panels of kMatPanel columns, cast, the last panel padded with zeros.
-static void packB(const Matmul& m, const Page& page, u64 matrix, u32 k0, u32 depth, const MatTask& task, u8* to, u8* wide) {
+static void packB(const Matmul& m, const Page& page, u64 matrix, u32 k0, u32 depth, const MatTask& task, u8* to,
+                  u8* wide) {
   const u32 size = dtypeBytes(m.dtype), inSize = dtypeBytes(page.dtype);
   for (u32 panel = 0; panel < task.columnCount; panel += kMatPanel) {
     const u32 width = task.columnCount - panel < kMatPanel ? task.columnCount - panel : kMatPanel;
@@ -255,7 +256,8 @@ static void matTask(void* argument, u32 number, u32 workerNumber) {
   StoreOut out = makeUnorderedOut(&worker.arena);
   for (u32 i = 0; i < task.rowCount; i++) {
     const u64 row = u64(task.batch) * m.rows + job.rows[task.rowAt + i];
-    storeValues(step, u32(row * m.columns + task.column), task.columnCount, c + u64(i) * kMatColumns * size, worker, out);
+    storeValues(step, u32(row * m.columns + task.column), task.columnCount, c + u64(i) * kMatColumns * size, worker,
+                out);
   }
   job.outs[number] = out;
 }
@@ -292,9 +294,12 @@ static void runMatmul(Step& step, StepRun& run) {
   memset(&columns, 0, sizeof columns);
   const Matmul& m = *static_cast<const Matmul*>(step.state);
   Exec& exec = *run.exec;
-  dirtyMatmul(m, run.full, changesOf(exec, step.inputs[0]), changesOf(exec, step.inputs[1]), rows, columns, mainArena(exec));
+  dirtyMatmul(m, run.full, changesOf(exec, step.inputs[0]), changesOf(exec, step.inputs[1]), rows, columns,
+              mainArena(exec));
   computeTiles(step, run, rows, false, 0, m.columns);
-  for (u32 i = 0; i < columns.count; i++) computeTiles(step, run, rows, true, columns.data[i].start, columns.data[i].count);
+  for (u32 i = 0; i < columns.count; i++) {
+    computeTiles(step, run, rows, true, columns.data[i].start, columns.data[i].count);
+  }
 }
 
 // ---- shapes -----------------------------------------------------------------------------------------------------------------------
@@ -304,23 +309,32 @@ static int32_t matmulShapes(Matmul& m, const Page& a, const Page& b, const Page&
   m.rows = a.rank == 1 ? 1 : a.shape[a.rank - 2];
   m.depth = a.shape[a.rank - 1];
   m.columns = b.rank == 1 ? 1 : b.shape[b.rank - 1];
-  if (m.depth != (b.rank == 1 ? b.shape[0] : b.shape[b.rank - 2])) return fail(MMSB_ERR_ARGUMENT, "matmul: inner sizes differ");
+  if (m.depth != (b.rank == 1 ? b.shape[0] : b.shape[b.rank - 2])) {
+    return fail(MMSB_ERR_ARGUMENT, "matmul: inner sizes differ");
+  }
   const u32 aBatch = a.rank > 2 ? a.rank - 2 : 0, bBatch = b.rank > 2 ? b.rank - 2 : 0;
   m.batchRank = aBatch > bBatch ? aBatch : bBatch;
   u64 aMatrices = 1, bMatrices = 1, batches = 1;
   for (u32 d = m.batchRank; d-- > 0;) {
     const u32 back = m.batchRank - 1 - d;
-    const u32 sizeA = back < aBatch ? a.shape[aBatch - 1 - back] : 1, sizeB = back < bBatch ? b.shape[bBatch - 1 - back] : 1;
-    if (sizeA != sizeB && sizeA != 1 && sizeB != 1) return fail(MMSB_ERR_ARGUMENT, "matmul: batch axes do not broadcast");
+    const u32 sizeA = back < aBatch ? a.shape[aBatch - 1 - back] : 1,
+              sizeB = back < bBatch ? b.shape[bBatch - 1 - back] : 1;
+    if (sizeA != sizeB && sizeA != 1 && sizeB != 1) {
+      return fail(MMSB_ERR_ARGUMENT, "matmul: batch axes do not broadcast");
+    }
     m.batchShape[d] = sizeA == 1 ? sizeB : sizeA;
     m.aStride[d] = sizeA == 1 ? 0 : u32(aMatrices);
     m.bStride[d] = sizeB == 1 ? 0 : u32(bMatrices);
     aMatrices *= sizeA;
     bMatrices *= sizeB;
     batches *= m.batchShape[d];
-    if (batches >> 32 != 0 || aMatrices >> 32 != 0 || bMatrices >> 32 != 0) return fail(MMSB_ERR_ARGUMENT, "matmul: 2^32 matrices or more");
+    if (batches >> 32 != 0 || aMatrices >> 32 != 0 || bMatrices >> 32 != 0) {
+      return fail(MMSB_ERR_ARGUMENT, "matmul: 2^32 matrices or more");
+    }
   }
-  if ((unsigned __int128)(u64(m.rows) * m.columns) * batches != out.elements) return fail(MMSB_ERR_ARGUMENT, "matmul into a page of %u elements", out.elements);
+  if ((unsigned __int128)(u64(m.rows) * m.columns) * batches != out.elements) {
+    return fail(MMSB_ERR_ARGUMENT, "matmul into a page of %u elements", out.elements);
+  }
   m.batches = u32(batches);
   m.aPlain = aMatrices == batches;
   m.bPlain = bMatrices == batches;
@@ -334,7 +348,9 @@ static int32_t matmulShapes(Matmul& m, const Page& a, const Page& b, const Page&
 }
 
 static int32_t prepareMatmul(Step& step) {
-  if (step.inputCount != 2 || step.paramBytes < 8) return fail(MMSB_ERR_ARGUMENT, "matmul takes two inputs and 8 bytes of parameters");
+  if (step.inputCount != 2 || step.paramBytes < 8) {
+    return fail(MMSB_ERR_ARGUMENT, "matmul takes two inputs and 8 bytes of parameters");
+  }
   u32 semiring;
   memcpy(&semiring, step.params, 4);
   if (semiring > MMSB_OR_AND) return fail(MMSB_ERR_ARGUMENT, "semiring %u", semiring);

@@ -50,7 +50,8 @@ static void dirtyReduce(const Step& step, u32, const RangeSet& changed, RangeSet
   const Reduce& r = *static_cast<const Reduce*>(step.state);
   for (u32 i = 0; i < changed.count; i++) {
     const u64 first = changed.data[i].start;
-    projectRange(r.dims, r.dimCount, 0, 0, step.inputs[0]->elements, r.outputs, first, first + changed.data[i].count, out, arena);
+    projectRange(r.dims, r.dimCount, 0, 0, step.inputs[0]->elements, r.outputs, first, first + changed.data[i].count,
+                 out, arena);
   }
 }
 
@@ -128,18 +129,25 @@ static void releaseReduce(Step& step) {
 }
 
 static int32_t prepareReduce(Step& step) {
-  if (step.inputCount != 1 || step.paramBytes < 16) return fail(MMSB_ERR_ARGUMENT, "reduce takes one input and 16 bytes of parameters");
+  if (step.inputCount != 1 || step.paramBytes < 16) {
+    return fail(MMSB_ERR_ARGUMENT, "reduce takes one input and 16 bytes of parameters");
+  }
   u32 params[4];
   memcpy(params, step.params, sizeof params);
   const Page& input = *step.inputs[0];
   if (params[0] > MMSB_REDUCE_ARGMAX) return fail(MMSB_ERR_ARGUMENT, "reduce function %u", params[0]);
-  if ((params[1] >> input.rank) != 0) return fail(MMSB_ERR_ARGUMENT, "reduce axes %#x of a page of rank %u", params[1], input.rank);
+  if ((params[1] >> input.rank) != 0) {
+    return fail(MMSB_ERR_ARGUMENT, "reduce axes %#x of a page of rank %u", params[1], input.rank);
+  }
   u64 outputs = 1, n = 1;
   for (u32 axis = 0; axis < input.rank; axis++) {
     if ((params[1] >> axis & 1) != 0) n *= input.shape[axis];
     else outputs *= input.shape[axis];
   }
-  if (outputs != step.out->elements) return fail(MMSB_ERR_ARGUMENT, "reduce to %llu elements into a page of %u", (unsigned long long)outputs, step.out->elements);
+  if (outputs != step.out->elements) {
+    return fail(MMSB_ERR_ARGUMENT, "reduce to %llu elements into a page of %u", (unsigned long long)outputs,
+                step.out->elements);
+  }
   const u32 fn = params[0];
   const bool extreme = fn == MMSB_REDUCE_MIN || fn == MMSB_REDUCE_MAX || isArg(fn);
   if (extreme && n == 0 && outputs != 0) return fail(MMSB_ERR_ARGUMENT, "an extreme of no elements");
@@ -161,7 +169,8 @@ static int32_t prepareReduce(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpReduce = {"reduce", MMSB_OP_REDUCE, 1, prepareReduce, releaseReduce, dirtyReduce, computeReduce, runReduce, refreshReduce};
+static const Op kOpReduce = {"reduce",    MMSB_OP_REDUCE, 1,         prepareReduce, releaseReduce,
+                             dirtyReduce, computeReduce,  runReduce, refreshReduce};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

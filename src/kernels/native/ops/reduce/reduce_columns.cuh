@@ -18,7 +18,8 @@ struct ColumnScratch {
 
 // Walks the rows of a block: row i of the block lies at the offset that rowOffset gives.
 template <class W>
-static void columnBlock(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width, ColumnScratch& s) {
+static void columnBlock(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width,
+                        ColumnScratch& s) {
   const u32 size = dtypeBytes(r.dtype);
   W* lanes = reinterpret_cast<W*>(s.lanes);
   W* row = reinterpret_cast<W*>(s.row);
@@ -35,7 +36,9 @@ static void columnBlock(const Reduce& r, const Page& input, u32 start, u64 first
       if (isArg(r.fn)) {
         for (u32 c = 0; c < width; c++) {
           Partial& best = s.partial[c];
-          if (i == 0 || argWins<W>(r.fn, wordAs<W>(best.a), row[c])) best = Partial{asWord<W>(row[c]), first + i, count};
+          if (i == 0 || argWins<W>(r.fn, wordAs<W>(best.a), row[c])) {
+            best = Partial{asWord<W>(row[c]), first + i, count};
+          }
         }
       } else if (isTruth(r.fn)) {
         for (u32 c = 0; c < width; c++) s.partial[c].a += row[c] != W(0);
@@ -136,7 +139,8 @@ static void columnFloats(const Reduce& r, const u8* from, u64 pitch, u32 count, 
 }
 
 // A block of columns in one go. False for what is not sum, prod, min, max or mean (of floats) along one axis.
-static bool foldColumns(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width, ColumnScratch& s) {
+static bool foldColumns(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width,
+                        ColumnScratch& s) {
   if (r.fn > MMSB_REDUCE_MEAN || r.reducedCount != 1 || (r.wide == F64 && r.dtype < F32)) return false;
   const u64 pitch = r.reduced[0].stride;
   const u8* from = input.data + (start + first * pitch) * dtypeBytes(r.dtype);
@@ -156,7 +160,8 @@ static bool foldColumns(const Reduce& r, const Page& input, u32 start, u64 first
   return true;
 }
 
-static void columnBlockOf(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width, ColumnScratch& s) {
+static void columnBlockOf(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width,
+                          ColumnScratch& s) {
   if (foldColumns(r, input, start, first, count, width, s)) return;
   switch (r.wide) {
     case I64: return columnBlock<i64>(r, input, start, first, count, width, s);

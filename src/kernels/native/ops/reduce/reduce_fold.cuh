@@ -109,7 +109,8 @@ static S extremeFloats(const S* x, u32 count) {
   auto nan = eitherOf(unordered(a, b), unordered(c, d));
   u32 i = step;
   for (; i + step <= count; i += step) {
-    const auto e = loadLanes(x + i), f = loadLanes(x + i + width), g = loadLanes(x + i + 2 * width), h = loadLanes(x + i + 3 * width);
+    const auto e = loadLanes(x + i), f = loadLanes(x + i + width), g = loadLanes(x + i + 2 * width),
+               h = loadLanes(x + i + 3 * width);
     nan = eitherOf(nan, eitherOf(unordered(e, f), unordered(g, h)));
     a = extremeOf<MAX>(e, a);
     b = extremeOf<MAX>(f, b);
@@ -156,8 +157,11 @@ static u32 firstEqual(const W* x, u32 count, W wanted) {
   u32 i = 0;
   for (; i + kReduceLanes <= count; i += kReduceLanes) {
     u32 hits = 0;
-    if (nan) for (u32 l = 0; l < kReduceLanes; l++) hits |= x[i + l] != x[i + l] ? 1u : 0u;
-    else for (u32 l = 0; l < kReduceLanes; l++) hits |= x[i + l] == wanted ? 1u : 0u;
+    if (nan) {
+      for (u32 l = 0; l < kReduceLanes; l++) hits |= x[i + l] != x[i + l] ? 1u : 0u;
+    } else {
+      for (u32 l = 0; l < kReduceLanes; l++) hits |= x[i + l] == wanted ? 1u : 0u;
+    }
     if (hits != 0) break;
   }
   while (nan ? x[i] == x[i] : x[i] != wanted) i++;

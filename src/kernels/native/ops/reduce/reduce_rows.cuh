@@ -53,7 +53,9 @@ static Partial stackRoot(const Reduce& r, PartialStack& stack) {
 static Partial laneBlockPartial(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, void* x) {
   Partial partial;
   const bool neighbours = r.reducedCount == 1 && r.reduced[0].stride == 1;
-  if (neighbours && foldInPlace(r, input.data + (start + first) * dtypeBytes(r.dtype), count, first, &partial)) return partial;
+  if (neighbours && foldInPlace(r, input.data + (start + first) * dtypeBytes(r.dtype), count, first, &partial)) {
+    return partial;
+  }
   gatherBlock(r, input, start, first, count, x);
   return blockPartialOf(r, x, count, first);
 }

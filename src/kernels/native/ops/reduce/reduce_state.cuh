@@ -17,10 +17,10 @@ struct Partial {
 
 struct Reduce {
   u32 fn;
-  u8 dtype;       // of the input
-  u8 wide;        // class of the accumulator: I64, U64 or F64; sums and products of integers are U64, which wraps
-  u8 result;      // class of the finished value
-  bool columns;   // the innermost axis is kept
+  u8 dtype;      // of the input
+  u8 wide;       // class of the accumulator: I64, U64 or F64; sums and products of integers are U64, which wraps
+  u8 result;     // class of the finished value
+  bool columns;  // the innermost axis is kept
   u32 dimCount;
   ReduceDim dims[8];  // neighbours of one kind joined, axes of size 1 dropped
   u32 keptCount, reducedCount;
@@ -28,10 +28,10 @@ struct Reduce {
   u64 n, blocks;
   u32 outputs;
   // The tree of partials; see the head.
-  Partial* tree;      // per output: level 0 (blocks), level 1, ... the root
-  u64 treePartials;   // per output
+  Partial* tree;     // per output: level 0 (blocks), level 1, ... the root
+  u64 treePartials;  // per output
   bool treeValid;
-  u64 treeLoads;      // the input's count of raw loads when the tree was made
+  u64 treeLoads;  // the input's count of raw loads when the tree was made
 };
 
 namespace MMSB_NS {
@@ -59,7 +59,9 @@ static MMSB_HD inline u32 laneOffset(const ReduceDim* reduced, u32 reducedCount,
 // ---- partials -------------------------------------------------------------------------------------------------------
 
 static MMSB_HD inline bool isArg(u32 fn) { return fn == MMSB_REDUCE_ARGMIN || fn == MMSB_REDUCE_ARGMAX; }
-static MMSB_HD inline bool isTruth(u32 fn) { return fn == MMSB_REDUCE_ANY || fn == MMSB_REDUCE_ALL || fn == MMSB_REDUCE_COUNT; }
+static MMSB_HD inline bool isTruth(u32 fn) {
+  return fn == MMSB_REDUCE_ANY || fn == MMSB_REDUCE_ALL || fn == MMSB_REDUCE_COUNT;
+}
 
 // Whether the right value wins over the left one, which has the lower index.
 template <class W>

@@ -91,8 +91,11 @@ static void treeUpdate(Reduce& r, const Step& step, StepRun& run, const RangeSet
   RangeSet blocks;
   memset(&blocks, 0, sizeof blocks);
   const PageSlot* input = slotOf(step.inputs[0]);
-  if (changed == nullptr || !r.treeValid || r.treeLoads != input->loads) rangesPush(blocks, 0, u32(r.outputs * r.blocks), arena);
-  else dirtyBlocks(r, *changed, blocks, arena);
+  if (changed == nullptr || !r.treeValid || r.treeLoads != input->loads) {
+    rangesPush(blocks, 0, u32(r.outputs * r.blocks), arena);
+  } else {
+    dirtyBlocks(r, *changed, blocks, arena);
+  }
   TreeJob job = {&exec, &r, step.inputs[0], &blocks, 32, rangesElements(blocks)};
   if (worthThreads(exec, f64(job.total) * kReduceBlock * 0.3)) {
     while (job.total / job.perTask >= kTasksMax) job.perTask *= 2;
