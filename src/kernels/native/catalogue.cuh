@@ -1,4 +1,4 @@
-// The ops of this library, for one CPU part.
+// The table of all ops, for one CPU part, and the interface of that part to the host part.
 #pragma once
 #include "core/part.cuh"
 #include "exec/call.cuh"

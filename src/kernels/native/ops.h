@@ -1,14 +1,13 @@
-// Op codes and the layout of their parameter blocks. Shared by native code and, by value, by src/kernels/op-catalogue.ts
-// (a test compares both through mmsb_catalogue). Codes are written to logs and never change meaning.
+// Op codes and the layout of their parameter blocks. src/kernels/ops has the same codes and layouts; a test
+// compares the codes through mmsb_catalogue. Codes are stored in logs and never change meaning.
 #pragma once
 #include <stdint.h>
 
-// Every block starts at a multiple of 8 and is padded to a multiple of 8. Axes are already normalised (0..rank-1).
+// Every block starts at a multiple of 8 and is padded to a multiple of 8. Axes are normalised (0..rank-1).
 enum mmsb_op : uint32_t {
-  MMSB_OP_COPY = 1,  // params: none. in: x. out has x's shape
-  MMSB_OP_CAST = 2,  // params: none. in: x. out dtype is the target; saturating
-  MMSB_OP_MAP =
-      3,  // params: an IR blob (docs/internals/FORMAT.md). in: one page per IR input, broadcast to out's shape
+  MMSB_OP_COPY = 1,        // params: none. in: x. out has x's shape
+  MMSB_OP_CAST = 2,        // params: none. in: x. out dtype is the target; saturating
+  MMSB_OP_MAP = 3,         // params: an IR blob (docs/internals/FORMAT.md). in: one page per IR input, broadcast
   MMSB_OP_REDUCE = 4,      // params: u32 fn, u32 axes_mask, u32 keepdims, u32 0. in: x
   MMSB_OP_MATMUL = 5,      // params: u32 semiring, u32 0. in: a, b. NumPy matmul shapes, 1-D and batched included
   MMSB_OP_QUANTILE = 6,    // params: f64 q, i32 axis (-1: all elements), u32 0. in: x
@@ -37,7 +36,7 @@ enum mmsb_reduce_fn : uint32_t {
   MMSB_REDUCE_VAR = 5,
   MMSB_REDUCE_ANY = 6,
   MMSB_REDUCE_ALL = 7,
-  MMSB_REDUCE_COUNT = 8 /* non-zero elements */,
+  MMSB_REDUCE_COUNT = 8,  // of non-zero elements
   MMSB_REDUCE_ARGMIN = 9,
   MMSB_REDUCE_ARGMAX = 10,
 };
@@ -49,12 +48,11 @@ enum mmsb_semiring : uint32_t {
   MMSB_OR_AND = 3,
 };
 
-// Natural result dtypes (a page whose dtype differs gets the result cast, saturating, as the last thing):
+// Natural result dtypes. If the output page has another dtype, the result is cast to it last, saturating.
 //   copy, cast, topk values, gather...: x's. topk indices, count, argmin, argmax: u32. any, all: bool.
 //   sum, prod: bool/unsigned -> u64, signed -> i64, f32 -> f32 (accumulated in f64, rounded once), f64 -> f64.
 //   min, max: x's. mean, var: integers -> f64, f32 -> f32 (accumulated in f64), f64 -> f64.
 //   quantile: f32 -> f32 (interpolated in f64), everything else f64.
-//   matmul: both f32 -> f32; any f64 -> f64; f32 with an integer of at most 16 bits... the promotion rule of map applied to
-//   (a, b); integers of both sides -> the promoted integer dtype, wrapping; or_and -> bool.
-//   scan, window: as the reduction of the same name. sort, gather, scatter, transpose, reshape, slice: x's. conv, concat: the
-//   promotion rule of map. bincount, histogram: u32. distance: f32 where that rule gives f32, else f64.
+//   matmul: the promotion rule of map applied to (a, b); integers wrap in the promoted dtype; or_and -> bool.
+//   scan, window: as the reduction of the same name. sort, gather, scatter, transpose, reshape, slice: x's.
+//   conv, concat: the promotion rule of map. bincount, histogram: u32. distance: f32 if that rule gives f32, else f64.

@@ -1,4 +1,4 @@
-// The C ABI: checks that keep memory safe, statuses and error texts, and the layout of results. See abi.h.
+// The functions of the C ABI (abi.h), with the checks that memory safety depends on.
 #pragma once
 #include <errno.h>
 #include <fcntl.h>
@@ -29,8 +29,8 @@ static int32_t findBytes(const mmsb_ctx& ctx, u32 id, u64 offset, u64 length, Pa
   if (status != MMSB_OK) return status;
   const u64 bytes = (*slot)->page.bytes;
   if (offset > bytes || length > bytes - offset) {
-    return fail(MMSB_ERR_ARGUMENT, "bytes %llu + %llu lie past the %llu of page %u", (unsigned long long)offset,
-                (unsigned long long)length, (unsigned long long)bytes, id);
+    return fail(MMSB_ERR_ARGUMENT, "bytes %llu + %llu are out of range: of %llu, in page %u",
+                (unsigned long long)offset, (unsigned long long)length, (unsigned long long)bytes, id);
   }
   return MMSB_OK;
 }
@@ -185,7 +185,7 @@ MMSB_API int32_t mmsb_page_gather(mmsb_ctx* ctx, uint32_t id, const uint32_t* ra
   for (u32 i = 0; i < n; i++) {
     const u64 start = ranges[2 * i], count = ranges[2 * i + 1];
     if (start + count > slot->page.elements || count * size > dst_len) {
-      return finish(ctx, fail(MMSB_ERR_ARGUMENT, "range %llu + %llu does not fit page %u or the buffer",
+      return finish(ctx, fail(MMSB_ERR_ARGUMENT, "range %llu + %llu is too large for page %u or the buffer",
                               (unsigned long long)start, (unsigned long long)count, id));
     }
     dst_len -= count * size;
@@ -246,7 +246,8 @@ MMSB_API int32_t mmsb_execute(mmsb_ctx* ctx, const uint32_t* steps, uint32_t ste
 
 MMSB_API int32_t mmsb_result_copy(mmsb_ctx* ctx, void* out, uint64_t out_cap) {
   if (ctx->resultBytes > out_cap) {
-    return finish(ctx, fail(MMSB_ERR_ARGUMENT, "the result has %llu bytes", (unsigned long long)ctx->resultBytes));
+    return finish(ctx, fail(MMSB_ERR_ARGUMENT, "the result has %llu bytes; the buffer is too small",
+                            (unsigned long long)ctx->resultBytes));
   }
   memcpy(out, ctx->result, ctx->resultBytes);
   return MMSB_OK;
@@ -254,7 +255,7 @@ MMSB_API int32_t mmsb_result_copy(mmsb_ctx* ctx, void* out, uint64_t out_cap) {
 
 MMSB_API int32_t mmsb_keep(mmsb_ctx* ctx, uint32_t on) {
   if (ctx->backend != MMSB_BACKEND_CPU) {
-    return finish(ctx, fail(MMSB_ERR_UNSUPPORTED, "only the CPU backend can go back"));
+    return finish(ctx, fail(MMSB_ERR_UNSUPPORTED, "only the CPU backend supports undo"));
   }
   if (on == 0) {
     keptClose(ctx->kept, ctx->exec.workerCount);

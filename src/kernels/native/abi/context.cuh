@@ -1,7 +1,8 @@
 // A context: page table, memory, steps, executor and the buffer of the last result. Host part only.
 //
-// Invariants: pages are found by id in a table of two levels; a step holds a reference on each page it uses, and such a page
-// cannot be destroyed; `state` is the sum of the shares of all pages, brought up to date at the end of each call.
+// Invariants: a table of two levels maps ids to pages. A step holds a reference to each page it uses, and a
+// referenced page cannot be destroyed. `state` is the sum of the shares of all pages, brought up to date at
+// the end of each call.
 #pragma once
 #include "abi/kept.cuh"
 #include "abi/threads_host.cuh"
@@ -18,22 +19,22 @@ struct mmsb_ctx {
   const mmsb::DevicePart* gpu;  // null on the CPU backend
   mmsb::Device* device;
   mmsb::PageSlot*** pages;  // 2^20 leaves of 4096
-  mmsb::u32 leafEnd;        // leaves from here on were never used
+  mmsb::u32 leafEnd;        // leaves from here on are unused
   mmsb::u64 pageCount, pageBytes, quotaBytes;
-  mmsb::u64 locationBytes[4];  // of pageBytes, by mmsb_location
+  mmsb::u64 locationBytes[4];  // pageBytes by mmsb_location
   mmsb::u64 state[2];
   mmsb::Step** steps;
-  mmsb::u32 stepCount, stepCapacity;  // numbers given out, room
+  mmsb::u32 stepCount, stepCapacity;  // step numbers in use or free; capacity
   mmsb::u32* freeSteps;
   mmsb::u32 freeStepCount;
-  mmsb::Step** running;  // the steps of a call
+  mmsb::Step** running;  // the steps of the running call
   mmsb::u32 runningCapacity;
   mmsb::DeltaList deltas;
   mmsb::u8* result;
   mmsb::u64 resultBytes, resultCapacity;
   mmsb::KeptCalls kept;
   mmsb::u32 backend;
-  mmsb::u32 broken;  // a call failed half-way
+  mmsb::u32 broken;  // a call failed half-way; no further call is accepted
   char error[512];
 };
 
@@ -56,7 +57,8 @@ static inline const Op* opOf(const mmsb_ctx& ctx, u32 code) {
   return nullptr;
 }
 
-// Room for at least `count` entries of `size` bytes; keeps what is there. False without memory.
+// Grows an array to at least `count` entries of `size` bytes and keeps its content. Returns false without
+// memory.
 static bool grow(void** data, u32* capacity, u64 count, u64 size) {
   if (count <= *capacity) return true;
   u64 wanted = *capacity == 0 ? 64 : *capacity;
@@ -72,10 +74,10 @@ static bool grow(void** data, u32* capacity, u64 count, u64 size) {
 
 static int32_t checkDescriptor(const mmsb_ctx& ctx, const mmsb_page_desc& desc, u64* elements) {
   if (desc.id == 0xffffffffu) return fail(MMSB_ERR_ARGUMENT, "page id %u is reserved", desc.id);
-  if (pageOf(ctx, desc.id) != nullptr) return fail(MMSB_ERR_ARGUMENT, "page %u is there already", desc.id);
-  if (desc.dtype >= DTYPE_COUNT) return fail(MMSB_ERR_ARGUMENT, "dtype %u", desc.dtype);
-  if (desc.rank > 8) return fail(MMSB_ERR_ARGUMENT, "rank %u", desc.rank);
-  if (desc.location > MMSB_LOC_UNIFIED) return fail(MMSB_ERR_ARGUMENT, "location %u", desc.location);
+  if (pageOf(ctx, desc.id) != nullptr) return fail(MMSB_ERR_ARGUMENT, "page %u exists already", desc.id);
+  if (desc.dtype >= DTYPE_COUNT) return fail(MMSB_ERR_ARGUMENT, "unknown dtype %u", desc.dtype);
+  if (desc.rank > 8) return fail(MMSB_ERR_ARGUMENT, "a page of rank %u: the limit is 8", desc.rank);
+  if (desc.location > MMSB_LOC_UNIFIED) return fail(MMSB_ERR_ARGUMENT, "unknown location %u", desc.location);
   if (desc.location > MMSB_LOC_CPU && ctx.backend == MMSB_BACKEND_CPU) {
     return fail(MMSB_ERR_UNSUPPORTED, "the CPU backend has no %s memory",
                 desc.location == MMSB_LOC_GPU ? "gpu" : "unified");
@@ -108,7 +110,7 @@ static void destroyPage(mmsb_ctx& ctx, PageSlot* slot) {
   memoryFree(ctx.memory, slot, sizeof(PageSlot));
 }
 
-// Zeroed memory and the digest of a page in host memory, filled.
+// Allocates the memory of a host page, fills it and sets its digest.
 static int32_t allocateHostPage(mmsb_ctx& ctx, PageSlot& slot, u64 fill) {
   const u64 chunks = (slot.page.bytes + 4095) / 4096;
   slot.page.data = static_cast<u8*>(memoryAllocate(ctx.memory, slot.allocated));
@@ -182,14 +184,14 @@ static int32_t destroyPages(mmsb_ctx& ctx, const u32* ids, u32 count) {
   }
   for (u32 i = 0; i < count; i++) {
     PageSlot* slot = pageOf(ctx, ids[i]);
-    if (slot != nullptr) destroyPage(ctx, slot);  // null when an id is named twice
+    if (slot != nullptr) destroyPage(ctx, slot);  // null if an id was given twice
   }
   return MMSB_OK;
 }
 
 // ---- steps ----------------------------------------------------------------------------------------------------------
 
-// Every worker has scratch of at least this size.
+// Gives every worker at least this much scratch.
 static bool growScratch(mmsb_ctx& ctx, u32 bytes) {
   if (bytes <= ctx.exec.scratchBytes) return true;
   const u64 size = (u64(bytes) + 63) & ~63ull;
@@ -212,7 +214,7 @@ static void freeStep(const mmsb_ctx& ctx, Step* step) {
   free(step);
 }
 
-// One block of memory: the step, its inputs and its parameters.
+// Builds a step in one block of memory with its inputs and parameters.
 static Step* buildStep(const mmsb_ctx& ctx, const Op* op, const mmsb_step_desc& head, const u8* desc) {
   const u32 inputCount = head.input_count, paramBytes = head.param_bytes;
   const u64 inputsAt = (sizeof(Step) + 7) & ~7ull;
@@ -250,7 +252,8 @@ static int32_t checkStepPages(const mmsb_ctx& ctx, const mmsb_step_desc& head, c
   return MMSB_OK;
 }
 
-// Adds to the references of the pages that a step uses (of the pages themselves: a step may use mirrors of them).
+// Adds `change` to the reference counts of the pages that a step uses. Where the step uses a mirror, the page
+// itself is counted.
 static void holdPages(mmsb_ctx& ctx, const Step& step, u32 change) {
   pageOf(ctx, step.out->id)->stepRefs += change;
   for (u32 i = 0; i < step.inputCount; i++) pageOf(ctx, step.inputs[i]->id)->stepRefs += change;
@@ -259,9 +262,11 @@ static void holdPages(mmsb_ctx& ctx, const Step& step, u32 change) {
 static int32_t preparePast(Step& step) {
   const Page& input = *step.inputs[0];
   if (step.op->code != MMSB_OP_COPY || input.dtype != step.out->dtype) {
-    return fail(MMSB_ERR_ARGUMENT, "a past is a copy of the same dtype");
+    return fail(MMSB_ERR_ARGUMENT, "a past must be a copy of the same dtype");
   }
-  if (slotOf(step.out)->pastStep != nullptr) return fail(MMSB_ERR_ARGUMENT, "page %u is a past already", step.out->id);
+  if (slotOf(step.out)->pastStep != nullptr) {
+    return fail(MMSB_ERR_ARGUMENT, "page %u is the past of another step already", step.out->id);
+  }
   step.past = static_cast<Past*>(calloc(1, sizeof(Past)));
   return step.past != nullptr ? MMSB_OK : fail(MMSB_ERR_MEMORY, "no memory for a step");
 }
@@ -269,16 +274,17 @@ static int32_t preparePast(Step& step) {
 static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number) {
   mmsb_step_desc head;
   if (length < sizeof head) {
-    return fail(MMSB_ERR_ARGUMENT, "a step descriptor of %llu bytes", (unsigned long long)length);
+    return fail(MMSB_ERR_ARGUMENT, "a step descriptor of %llu bytes is too short", (unsigned long long)length);
   }
   memcpy(&head, desc, sizeof head);
   if (sizeof head + ((4ull * head.input_count + 7) & ~7ull) + head.param_bytes > length) {
-    return fail(MMSB_ERR_ARGUMENT, "a step descriptor is cut off");
+    return fail(MMSB_ERR_ARGUMENT, "a step descriptor is truncated");
   }
   const Op* op = opOf(ctx, head.op);
-  if (op == nullptr) return fail(MMSB_ERR_UNSUPPORTED, "op %u is not known here", head.op);
+  if (op == nullptr) return fail(MMSB_ERR_UNSUPPORTED, "this library has no op %u", head.op);
   if (op->version != head.op_version) {
-    return fail(MMSB_ERR_UNSUPPORTED, "op %s is here in version %u, not %u", op->name, op->version, head.op_version);
+    return fail(MMSB_ERR_UNSUPPORTED, "this library has op %s in version %u, not %u", op->name, op->version,
+                head.op_version);
   }
   int32_t status = checkStepPages(ctx, head, desc);
   if (status != MMSB_OK) return status;
@@ -295,7 +301,7 @@ static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number
   if (status == MMSB_OK && ctx.gpu != nullptr) status = ctx.gpu->prepareStep(ctx.device, *step);
   if (status == MMSB_OK && (head.flags & MMSB_STEP_PAST) != 0) status = preparePast(*step);
   if (status == MMSB_OK && !growScratch(ctx, step->scratchBytes)) {
-    status = fail(MMSB_ERR_MEMORY, "no memory for a step's scratch");
+    status = fail(MMSB_ERR_MEMORY, "no memory for the scratch of a step");
   }
   if (status != MMSB_OK) {
     freeStep(ctx, step);
@@ -381,7 +387,7 @@ static bool hasV3() {
          __builtin_cpu_supports("bmi2");
 }
 
-// MMSB_ISA=x86-64 asks for the plain build, for tests that compare the two.
+// MMSB_ISA=x86-64 selects the plain build, for tests that compare both.
 static const CpuPart* pickPart() {
   const char* asked = getenv("MMSB_ISA");
   if (asked != nullptr && strcmp(asked, "x86-64") == 0) return &kCpuBase;
@@ -389,7 +395,7 @@ static const CpuPart* pickPart() {
 }
 
 static int32_t openContext(const mmsb_options& options, mmsb_ctx** out) {
-  if (options.backend > MMSB_BACKEND_CUDA) return fail(MMSB_ERR_ARGUMENT, "backend %u", options.backend);
+  if (options.backend > MMSB_BACKEND_CUDA) return fail(MMSB_ERR_ARGUMENT, "unknown backend %u", options.backend);
   const DevicePart* gpu = nullptr;
   if (options.backend == MMSB_BACKEND_CUDA) {
 #ifdef MMSB_HAS_CUDA

@@ -1,4 +1,5 @@
-// CRC-32C (Castagnoli, RFC 3720), with the SSE4.2 instruction where the machine has it, else by table. Host part only.
+// CRC-32C (Castagnoli, RFC 3720), by the SSE4.2 instruction if the machine has it, else by table. Host part
+// only.
 #pragma once
 #include <immintrin.h>
 #include <pthread.h>
@@ -9,11 +10,11 @@ namespace mmsb {
 namespace MMSB_NS {
 
 static const u32 kCrcPolynomial = 0x82f63b78;  // reflected
-static const u64 kCrcLane = 1024;              // bytes of each of the three lanes that run side by side
+static const u64 kCrcLane = 1024;              // bytes of each of the three parallel lanes
 
 struct CrcTables {
   u32 byte[256];
-  u32 lane[4][256];  // what each byte of a CRC becomes when kCrcLane zero bytes follow
+  u32 lane[4][256];  // the CRC of each byte after kCrcLane zero bytes
 };
 
 static constexpr u32 crcByte(u32 crc) {
@@ -23,7 +24,7 @@ static constexpr u32 crcByte(u32 crc) {
 
 static void crcMakeTables(CrcTables& tables) {
   for (u32 i = 0; i < 256; i++) tables.byte[i] = crcByte(i);
-  u32 shifted[32];  // each single bit of a CRC, moved by kCrcLane zero bytes
+  u32 shifted[32];  // each single bit of a CRC after kCrcLane zero bytes
   for (u32 bit = 0; bit < 32; bit++) {
     u32 crc = 1u << bit;
     for (u64 i = 0; i < kCrcLane; i++) crc = (crc >> 8) ^ tables.byte[crc & 255];
@@ -56,7 +57,7 @@ static inline u32 crcShift(const CrcTables& tables, u32 crc) {
          tables.lane[3][crc >> 24];
 }
 
-// Three lanes hide the latency of the instruction; their results are joined by the shift tables.
+// Three lanes hide the latency of the instruction. The shift tables join their results.
 __attribute__((target("sse4.2"))) static u32 crcFast(const u8* data, u64 length, u32 start) {
   const CrcTables& tables = crcTables();
   u64 crc = start;

@@ -1,4 +1,5 @@
-// One call of mmsb_execute or mmsb_undo: its steps and frames are looked up and checked, it runs, and its result is laid out.
+// Runs one call of mmsb_execute or mmsb_undo: finds its steps, decodes its frames, executes, and lays out the
+// result.
 #pragma once
 #include <time.h>
 
@@ -26,9 +27,9 @@ static int32_t findSteps(mmsb_ctx& ctx, const u32* numbers, u32 count) {
     }
     ctx.running[i] = ctx.steps[number];
     if ((numbers[i] & MMSB_STEP_BEFORE) == 0) continue;
-    if (ctx.running[i]->past == nullptr) return fail(MMSB_ERR_ARGUMENT, "step %u keeps no past", number);
+    if (ctx.running[i]->past == nullptr) return fail(MMSB_ERR_ARGUMENT, "step %u does not keep a past", number);
     if (i != 0 && (numbers[i - 1] & MMSB_STEP_BEFORE) == 0) {
-      return fail(MMSB_ERR_ARGUMENT, "step %u comes too late", number);
+      return fail(MMSB_ERR_ARGUMENT, "step %u must run before the deltas, so it must come first", number);
     }
   }
   return MMSB_OK;
@@ -37,10 +38,10 @@ static int32_t findSteps(mmsb_ctx& ctx, const u32* numbers, u32 count) {
 static int32_t reserveLists(mmsb_ctx& ctx, u32 stepCount) {
   Exec& exec = ctx.exec;
   u64 pages = (ctx.deltas.count < ctx.pageCount ? ctx.deltas.count : ctx.pageCount) + stepCount;
-  if (ctx.gpu != nullptr) pages *= 2;  // each may have a mirror
+  if (ctx.gpu != nullptr) pages *= 2;  // each page may have a mirror
   if (!grow(reinterpret_cast<void**>(&exec.touched), &exec.touchedCapacity, pages, sizeof(PageSlot*)) ||
       !grow(reinterpret_cast<void**>(&exec.log), &exec.logCapacity, stepCount, sizeof(StepLog))) {
-    return fail(MMSB_ERR_MEMORY, "no memory for the lists of a call");
+    return fail(MMSB_ERR_MEMORY, "no memory to prepare an epoch");
   }
   return MMSB_OK;
 }
@@ -59,7 +60,7 @@ static u8* resultRoom(mmsb_ctx& ctx, u64 bytes) {
   return at;
 }
 
-// Appends a changed page to the result and moves its share of the state's digest.
+// Appends a changed page to the result and updates its share of the state digest.
 static bool reportPage(mmsb_ctx& ctx, PageSlot& slot) {
   RangeSet ranges = slot.dirty;
   if (ranges.count > kReportedRangesMax) {
@@ -110,7 +111,7 @@ static int32_t buildResult(mmsb_ctx& ctx, u64 startNs) {
   for (u32 w = 0; w < exec.workerCount; w++) ok = ok && exec.workers[w].arena.failed == 0;
   if (!ok || log == nullptr) {
     ctx.broken = 1;
-    return fail(MMSB_ERR_INTERNAL, "the machine ran out of memory in the middle of an epoch; the context cannot go on");
+    return fail(MMSB_ERR_INTERNAL, "out of memory during an epoch; the context is unusable");
   }
   for (u32 i = 0; i < exec.logCount; i++) {
     memcpy(log + 16 * i, &exec.log[i].step, 4);
@@ -127,7 +128,7 @@ static int32_t buildResult(mmsb_ctx& ctx, u64 startNs) {
 
 static int32_t runEpoch(mmsb_ctx& ctx, const u32* steps, u32 stepCount, const u8* frames, u64 framesLength) {
   const u64 startNs = nowNs();
-  if (ctx.broken) return fail(MMSB_ERR_INTERNAL, "the context failed in an earlier call");
+  if (ctx.broken) return fail(MMSB_ERR_INTERNAL, "the context is unusable: an earlier call failed");
   int32_t status = findSteps(ctx, steps, stepCount);
   if (status == MMSB_OK) status = decodeFrames(ctx, frames, framesLength, ctx.deltas);
   if (status == MMSB_OK) status = reserveLists(ctx, stepCount);
@@ -135,7 +136,7 @@ static int32_t runEpoch(mmsb_ctx& ctx, const u32* steps, u32 stepCount, const u8
   keptBegin(ctx.kept, ctx.exec);
   if (ctx.gpu != nullptr) {
     status = ctx.gpu->execute(ctx.device, ctx.exec, ctx.deltas, frames, framesLength, ctx.running, steps, stepCount);
-    ctx.broken = status != MMSB_OK;  // how far it came is not known
+    ctx.broken = status != MMSB_OK;  // it is unknown how far the call came
     if (status != MMSB_OK) return status == MMSB_ERR_MEMORY ? MMSB_ERR_INTERNAL : status;
   } else {
     ctx.cpu->execute(ctx.exec, ctx.deltas, ctx.running, steps, stepCount);
@@ -143,15 +144,14 @@ static int32_t runEpoch(mmsb_ctx& ctx, const u32* steps, u32 stepCount, const u8
   status = buildResult(ctx, startNs);
   if (status == MMSB_OK && !keptEnd(ctx.kept, ctx.exec)) {
     ctx.broken = 1;
-    return fail(MMSB_ERR_INTERNAL,
-                "the machine ran out of memory for what an epoch overwrote; the context cannot go on");
+    return fail(MMSB_ERR_INTERNAL, "out of memory for the bytes that an epoch overwrote; the context is unusable");
   }
   return status;
 }
 
 // ---- going back -----------------------------------------------------------------------------------------------------
 
-// The spans of a call whose pages are still there. Null without memory.
+// The spans of a call whose pages still exist. Null without memory.
 static JournalSpan* spansOf(const mmsb_ctx& ctx, const KeptCall& call, u64* count) {
   JournalSpan* spans = static_cast<JournalSpan*>(malloc((call.spans + 1) * sizeof(JournalSpan)));
   if (spans == nullptr) return nullptr;
@@ -169,9 +169,9 @@ static JournalSpan* spansOf(const mmsb_ctx& ctx, const KeptCall& call, u64* coun
 }
 
 static int32_t undoCall(mmsb_ctx& ctx, const u32* steps, u32 stepCount) {
-  if (ctx.broken) return fail(MMSB_ERR_INTERNAL, "the context failed in an earlier call");
+  if (ctx.broken) return fail(MMSB_ERR_INTERNAL, "the context is unusable: an earlier call failed");
   KeptCall* call = ctx.kept.newest;
-  if (call == nullptr) return fail(MMSB_ERR_ARGUMENT, "no call is kept that could be undone");
+  if (call == nullptr) return fail(MMSB_ERR_ARGUMENT, "there is no kept call to undo");
   const int32_t status = findSteps(ctx, steps, stepCount);
   if (status != MMSB_OK) return status;
   u64 count = 0;
@@ -188,7 +188,7 @@ static int32_t undoCall(mmsb_ctx& ctx, const u32* steps, u32 stepCount) {
   for (u32 w = 0; w < ctx.exec.workerCount; w++) {
     if (ctx.exec.workers[w].arena.failed == 0) continue;
     ctx.broken = 1;
-    return fail(MMSB_ERR_INTERNAL, "the machine ran out of memory while a call was undone; the context cannot go on");
+    return fail(MMSB_ERR_INTERNAL, "out of memory during an undo; the context is unusable");
   }
   keptDrop(ctx.kept, call);
   return MMSB_OK;
@@ -196,7 +196,7 @@ static int32_t undoCall(mmsb_ctx& ctx, const u32* steps, u32 stepCount) {
 
 // ---- the result in the memory of the caller -----------------------------------------------------------------------
 
-// byte_len is stored last: another thread may be watching for it.
+// Stores byte_len last, because another thread may watch for it.
 static void publishHeader(u8* out, const u8* header) {
   memcpy(out + 4, header + 4, 60);
   u32 length;

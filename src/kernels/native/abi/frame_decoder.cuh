@@ -1,5 +1,5 @@
-// Decodes frames (docs/internals/FORMAT.md) into delta records (core/delta.cuh) and checks every bound before anything is applied.
-// Host part only: it runs once per call, before any kernel.
+// Decodes frames (docs/internals/FORMAT.md) into delta records (core/delta.cuh) and checks every bound before
+// anything is applied. Host part only: it runs once per call, before any kernel.
 #pragma once
 #include "abi/context.cuh"
 #include "core/delta.cuh"
@@ -37,7 +37,9 @@ static int32_t checkIndices(Delta& delta, u32 elements) {
   bool ascending = true;
   for (u32 i = 0; i < delta.count; i++) {
     const u32 index = load32(delta.where + 4ull * i);
-    if (index >= elements) MMSB_REFUSE("index %u of a sparse delta lies past the page's %u elements", index, elements);
+    if (index >= elements) {
+      MMSB_REFUSE("index %u of a sparse delta is out of range: the page has %u elements", index, elements);
+    }
     if (i != 0 && index <= previous) ascending = false;
     previous = index;
   }
@@ -63,7 +65,7 @@ static int32_t checkRuns(const Delta& delta) {
     if (covered > delta.count) MMSB_REFUSE("runs of a mask cover more than its %u elements", delta.count);
   }
   if (taken != delta.valueCount) {
-    MMSB_REFUSE("a mask takes %llu elements, not %u", (unsigned long long)taken, delta.valueCount);
+    MMSB_REFUSE("a mask selects %llu elements, not %u", (unsigned long long)taken, delta.valueCount);
   }
   return MMSB_OK;
 }
@@ -75,25 +77,25 @@ static int32_t checkPayload(Delta& delta, u32 encoding, const u8* payload, u64 l
   u64 head = 0;
   delta.where = payload;
   if (delta.kind == DELTA_SPARSE) {
-    if (encoding != 4) MMSB_REFUSE("sparse indices of %u bytes", encoding);
-    if (delta.offset != 0) MMSB_REFUSE("a sparse delta with an offset");
+    if (encoding != 4) MMSB_REFUSE("sparse indices must have 4 bytes, not %u", encoding);
+    if (delta.offset != 0) MMSB_REFUSE("a sparse delta must not have an offset");
     head = pad8(4ull * delta.count);
   } else if (delta.kind == DELTA_MASKED) {
-    if (encoding > 1) MMSB_REFUSE("mask encoding %u", encoding);
+    if (encoding > 1) MMSB_REFUSE("unknown mask encoding %u", encoding);
     delta.runLength = u8(encoding);
     if (encoding == 0) {
       head = pad8((u64(delta.count) + 7) / 8);
     } else {
-      if (length < 8) MMSB_REFUSE("a run-length mask without its header");
+      if (length < 8) MMSB_REFUSE("a run-length mask is too short for its header");
       delta.runCount = load32(payload);
       delta.where = payload + 8;
       head = 8 + 8ull * delta.runCount;
     }
   } else if (encoding != 0) {
-    MMSB_REFUSE("dense encoding %u", encoding);
+    MMSB_REFUSE("unknown dense encoding %u", encoding);
   }
   if (head + valueBytes != length) {
-    MMSB_REFUSE("a delta's payload has %llu bytes, not %llu", (unsigned long long)length,
+    MMSB_REFUSE("the payload of a delta has %llu bytes, not %llu", (unsigned long long)length,
                 (unsigned long long)(head + valueBytes));
   }
   delta.values = payload + head;
@@ -109,10 +111,10 @@ static int32_t checkPayload(Delta& delta, u32 encoding, const u8* payload, u64 l
 
 // `command` has `length` bytes, a multiple of 8.
 static int32_t decodeDelta(mmsb_ctx& ctx, const u8* command, u64 length, Delta& delta) {
-  if (length < kDeltaHeaderBytes) MMSB_REFUSE("a delta of %llu bytes", (unsigned long long)length);
+  if (length < kDeltaHeaderBytes) MMSB_REFUSE("a delta of %llu bytes is too short", (unsigned long long)length);
   const u32 pageId = load32(command + 8);
   PageSlot* slot = pageOf(ctx, pageId);
-  if (slot == nullptr) MMSB_REFUSE("a delta to page %u, which does not exist", pageId);
+  if (slot == nullptr) MMSB_REFUSE("a delta for page %u, which does not exist", pageId);
   delta.slot = slot;
   delta.kind = command[12];
   delta.merge = command[13];
@@ -124,20 +126,21 @@ static int32_t decodeDelta(mmsb_ctx& ctx, const u8* command, u64 length, Delta& 
   delta.ascending = 1;
   const u64 payloadLength = load32(command + 28);
   const Page& page = slot->page;
-  if (delta.kind > DELTA_MASKED) MMSB_REFUSE("delta kind %u", delta.kind);
-  if (delta.merge >= MERGE_COUNT) MMSB_REFUSE("merge %u", delta.merge);
+  if (delta.kind > DELTA_MASKED) MMSB_REFUSE("unknown delta kind %u", delta.kind);
+  if (delta.merge >= MERGE_COUNT) MMSB_REFUSE("unknown merge %u", delta.merge);
   if (command[14] != page.dtype) {
-    MMSB_REFUSE("a delta of dtype %u to page %u of dtype %u", command[14], pageId, page.dtype);
+    MMSB_REFUSE("a delta of dtype %u for page %u of dtype %u", command[14], pageId, page.dtype);
   }
-  if (delta.merge >= MERGE_AND && page.dtype >= F32) MMSB_REFUSE("a bitwise merge into floats");
+  if (delta.merge >= MERGE_AND && page.dtype >= F32) MMSB_REFUSE("a bitwise merge of floats");
   if (pad8(payloadLength) != length - kDeltaHeaderBytes) {
-    MMSB_REFUSE("a delta's payload and its command differ in length");
+    MMSB_REFUSE("the payload of a delta does not fit the length of its command");
   }
   if (delta.kind != DELTA_MASKED && delta.valueCount != delta.count) {
-    MMSB_REFUSE("%u values for %u elements", delta.valueCount, delta.count);
+    MMSB_REFUSE("a delta has %u values for %u elements", delta.valueCount, delta.count);
   }
   if (delta.kind != DELTA_SPARSE && u64(delta.offset) + delta.count > page.elements) {
-    MMSB_REFUSE("elements %u + %u lie past the %u of page %u", delta.offset, delta.count, page.elements, pageId);
+    MMSB_REFUSE("elements %u + %u are out of range: of %u, in page %u", delta.offset, delta.count, page.elements,
+                pageId);
   }
   return checkPayload(delta, command[15], command + kDeltaHeaderBytes, payloadLength);
 }
@@ -163,7 +166,7 @@ static int32_t decodeFrame(mmsb_ctx& ctx, const u8* frame, u64 length, DeltaList
     if (at + 8 > length) MMSB_REFUSE("a frame ends before its command %u of %u", i, commands);
     const u64 commandLength = load32(frame + at + 4);
     if (commandLength < 8 || commandLength % 8 != 0 || commandLength > length - at) {
-      MMSB_REFUSE("command %u has a length of %llu, %llu are left", i, (unsigned long long)commandLength,
+      MMSB_REFUSE("command %u has length %llu, but %llu bytes are left", i, (unsigned long long)commandLength,
                   (unsigned long long)(length - at));
     }
     if (load16(frame + at) == kCommandDelta) {
@@ -187,12 +190,14 @@ static int32_t decodeFrames(mmsb_ctx& ctx, const u8* frames, u64 length, DeltaLi
   list.valueBytes = 0;
   u64 at = 0;
   while (at < length) {
-    if (length - at < kFrameHeaderBytes) MMSB_REFUSE("%llu bytes are no frame", (unsigned long long)(length - at));
+    if (length - at < kFrameHeaderBytes) {
+      MMSB_REFUSE("%llu bytes are too short for a frame", (unsigned long long)(length - at));
+    }
     const u8* frame = frames + at;
     const u64 frameLength = load32(frame + 4);
     if (load32(frame) != kFrameMagic || load16(frame + 8) != 1) MMSB_REFUSE("not a frame of version 1");
     if (frameLength < kFrameHeaderBytes || frameLength % 8 != 0 || frameLength > length - at) {
-      MMSB_REFUSE("a frame has a length of %llu, %llu are left", (unsigned long long)frameLength,
+      MMSB_REFUSE("a frame of length %llu, but %llu bytes are left", (unsigned long long)frameLength,
                   (unsigned long long)(length - at));
     }
     const int32_t status = decodeFrame(ctx, frame, frameLength, list);

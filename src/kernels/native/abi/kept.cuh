@@ -1,7 +1,7 @@
-// The calls a context keeps so that they can be undone, newest first. Host part only.
+// The calls that a context keeps for undo, newest first. Host part only.
 //
-// Invariants: a kept call is one block of memory: its spans with their headers, workers one after another; `bytes` of
-// KeptCalls is the sum over the list. Journals of the workers are empty between calls.
+// Invariants: a kept call is one block of memory that holds its spans with their headers, worker by worker.
+// KeptCalls::bytes is the sum over the list. The journals of the workers are empty between calls.
 #pragma once
 #include "core/changes.cuh"
 #include "core/journal.cuh"
@@ -31,7 +31,7 @@ static bool keptOpen(KeptCalls& kept, u32 workers) {
   return kept.journals != nullptr;
 }
 
-// Before a call: the workers write into their journals, or into none.
+// Called before a call: connects the workers to their journals, or to none.
 static void keptBegin(KeptCalls& kept, Exec& exec) {
   for (u32 w = 0; w < exec.workerCount; w++) {
     exec.workers[w].arena.journal = kept.journals == nullptr ? nullptr : &kept.journals[w];
@@ -41,7 +41,8 @@ static void keptBegin(KeptCalls& kept, Exec& exec) {
   }
 }
 
-// After it: what the journals hold becomes the newest kept call. False when there was no memory for it.
+// Called after a call: turns the content of the journals into the newest kept call. Returns false without
+// memory.
 static bool keptEnd(KeptCalls& kept, Exec& exec) {
   if (kept.journals == nullptr) return true;
   u64 bytes = 0;
@@ -74,7 +75,7 @@ static bool keptEnd(KeptCalls& kept, Exec& exec) {
   return true;
 }
 
-// Forgets the newest or the oldest call.
+// Drops the newest or the oldest kept call.
 static void keptDrop(KeptCalls& kept, KeptCall* call) {
   if (call->older != nullptr) call->older->newer = call->newer;
   else kept.oldest = call->newer;

@@ -1,8 +1,8 @@
-// Finds how many sound records of the log stand in a window of a segment (docs/internals/FORMAT.md, "Log"), so that a reader makes one
-// call for a window and not one for each record. Host part only.
+// Counts the sound log records at the start of a window of a segment (docs/internals/FORMAT.md, "Log"), so
+// that a reader needs one call per window instead of one per record. Host part only.
 //
-// Invariant: what is counted is exactly what src/store/log/segment-reader.ts would take, one after another; about the first that is not
-// it says nothing, and nothing outside the window is read.
+// Invariant: it counts exactly the records that src/store/log/segment-reader.ts would accept. It does not say
+// what is wrong with the first record that is not sound. It reads nothing outside the window.
 #pragma once
 #include "abi/crc32c.cuh"
 

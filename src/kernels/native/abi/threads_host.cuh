@@ -1,4 +1,4 @@
-// The thread pool's code; see threads.cuh.
+// The code of the thread pool (core/threads.cuh).
 #pragma once
 #include "core/threads.cuh"
 
@@ -12,7 +12,8 @@ static u32 coreCount() {
   return count < 1 ? 1 : u32(count);
 }
 
-// The job as it was when the worker came in: whoever finds no task left ends it while others still run theirs.
+// A copy of the job, taken when a worker joins it. A worker without tasks may finish the job while others
+// still run theirs.
 struct PoolJob {
   TaskFn fn;
   void* job;
@@ -45,7 +46,7 @@ static void* poolMain(void* argument) {
     }
     if (pool.stop != 0) break;
     seen = pool.generation;
-    if (pool.fn == nullptr) continue;  // woke after the job had ended
+    if (pool.fn == nullptr) continue;  // woke up after the job had ended
     const PoolJob job{pool.fn, pool.job, pool.tasks};
     pool.inside++;
     pthread_mutex_unlock(&pool.lock);
@@ -57,7 +58,7 @@ static void* poolMain(void* argument) {
   return nullptr;
 }
 
-// A thread that cannot be started is done without: the pool then has fewer workers.
+// If a thread cannot be started, the pool works with fewer.
 static void poolStartThreads(ThreadPool& pool) {
   pool.threads = static_cast<pthread_t*>(calloc(pool.workers, sizeof(pthread_t)));
   if (pool.threads == nullptr) pool.workers = 1;

@@ -1,15 +1,16 @@
-// Casting a block of elements from one dtype to another, and making NaN canonical.
+// Casts blocks of elements between dtypes, and makes NaN canonical.
 //
-// Rules (docs/internals/DETERMINISM.md): to an integer: towards zero, saturating, NaN is 0. To bool: not equal to 0 (so NaN is
-// true). Between floats and from integers to floats: round to nearest, ties to even. Every dtype is first widened to
-// i64, u64 or f64, which holds it exactly, so that there is one rounding and 44 loops instead of 121.
+// Rules (docs/internals/DETERMINISM.md): a cast to an integer truncates and saturates; NaN becomes 0. A cast
+// to bool is `x != 0`, so NaN is true. Casts to floats round to nearest, ties to even. Every cast first
+// widens to i64, u64 or f64, which holds the value exactly. So each cast rounds once, and there are 44 loops
+// instead of 121.
 #pragma once
 #include "portable/scalar.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
-// ISO C++ leaves signed overflow and aliasing to the compiler; these are the types to read unaligned or foreign bytes.
+// The type for reading a T that is unaligned or was written as another type.
 template <class T>
 struct Raw {
   typedef T type __attribute__((aligned(1), may_alias));
@@ -17,7 +18,7 @@ struct Raw {
 
 template <class T>
 static void canonicalValues(T* values, u32 count) {
-  // Looking costs less than writing, and NaN is rare.
+  // NaN is rare, and reading costs less than writing.
   u32 nans = 0;
   for (u32 i = 0; i < count; i++) nans |= values[i] != values[i] ? 1u : 0u;
   if (nans == 0) return;
@@ -30,7 +31,7 @@ static void canonicalBlock(u32 dtype, void* data, u32 count) {
   else if (dtype == F64) canonicalValues(static_cast<f64*>(data), count);
 }
 
-// The dtype that holds every value of `dtype` and in which blocks are widened.
+// The wide dtype (I64, U64 or F64) that holds every value of `dtype`.
 static inline u32 wideOf(u32 dtype) {
   if (dtype >= F32) return F64;
   return dtype == I8 || dtype == I16 || dtype == I32 || dtype == I64 ? I64 : U64;
@@ -61,7 +62,7 @@ static void widenBlock(u32 dtype, const void* from, void* to, u32 count) {
   }
 }
 
-// As f64, rounded to nearest; what quantile and mean work in.
+// Converts to f64, rounding to nearest. quantile and mean compute in f64.
 static void floatBlock(u32 dtype, const void* from, f64* to, u32 count) {
   switch (dtype) {
     case BOOL:
@@ -151,7 +152,8 @@ static void narrowBlockOf(u32 dtype, const void* from, void* to, u32 count) {
   }
 }
 
-// Casts `count` <= kBlockElements elements. `wide` is room for as many of 8 bytes; `from` may be unaligned.
+// Casts `count` <= kBlockElements elements. `wide` has room for `count` elements of 8 bytes; `from` may be
+// unaligned.
 static void castBlock(u32 fromDtype, const void* from, u32 toDtype, void* to, u32 count, void* wide) {
   if (fromDtype == toDtype) {
     memcpy(to, from, u64(count) * dtypeBytes(toDtype));

@@ -1,7 +1,8 @@
-// What a call of execute knows while it runs: the pages it has touched and what changed of them, and the rule by which a
-// step's output follows its inputs. Shared by the CPU executor and the CUDA backend.
+// The state of a running call of execute: the pages it has touched, the elements that changed, and the rule
+// that maps changed inputs to changed outputs. Shared by the CPU executor and the CUDA backend.
 //
-// Invariants: a page's `dirty` set is of this call when its mark is; it is canonical when a step reads it.
+// Invariants: a page's `dirty` set belongs to this call when its mark equals the call's number. It is
+// canonical whenever a step reads it.
 #pragma once
 #include "core/page.cuh"
 #include "core/ranges.cuh"
@@ -12,17 +13,17 @@ namespace mmsb {
 struct Worker {
   Arena arena;
   u8* block;    // what compute() writes: kBlockElements of 8 bytes
-  u8* wide;     // between two casts
-  u8* cast;     // in the page's dtype
-  u8* scratch;  // the op's
+  u8* wide;     // intermediate values of a cast
+  u8* cast;     // output of a cast, in the page's dtype
+  u8* scratch;  // scratch memory of the op
 };
 
 struct StepLog {
-  u32 step, flags;  // 1 the output changed, 2 ran wholly
+  u32 step, flags;  // 1: the output changed, 2: ran in full
   u64 elements;
 };
 
-// A context's executor. Made by the host part; `call` counts calls of execute.
+// The executor of a context, created by the host part. `call` counts the calls of execute.
 struct Exec {
   ThreadPool* pool;
   Worker* workers;
@@ -37,7 +38,8 @@ struct Exec {
   u64 elements, bytesMoved;
 };
 
-// What a step with its own run() is given. It adds to `changed` (any order) and to `elements`.
+// The argument of Op::run. The op adds the elements it changed to `changed`, in any order, and counts the
+// elements it computed.
 struct StepRun {
   Exec* exec;
   bool full;
@@ -49,7 +51,7 @@ namespace MMSB_NS {
 
 static inline Arena& mainArena(Exec& exec) { return exec.workers[0].arena; }
 
-// The page joins those of this call. Call before its dirty set is used.
+// Adds the page to the touched pages of this call. Must be called before its dirty set is used.
 static inline void touch(Exec& exec, PageSlot& slot) {
   if (slot.mark == exec.call) return;
   slot.mark = exec.call;
@@ -59,13 +61,13 @@ static inline void touch(Exec& exec, PageSlot& slot) {
   exec.touched[exec.touchedCount++] = &slot;
 }
 
-// What changed of a page in this call so far, or null.
+// The elements of a page that changed in this call so far, or null.
 static inline const RangeSet* changesOf(const Exec& exec, const Page* page) {
   const PageSlot* slot = slotOf(page);
   return slot->mark == exec.call && slot->dirty.count != 0 ? &slot->dirty : nullptr;
 }
 
-// The output elements that may change, canonical. Empty when no input changed.
+// The output elements that may change, as a canonical set. Empty when no input changed.
 static RangeSet dirtyOutput(Exec& exec, const Step& step, bool full) {
   RangeSet set;
   memset(&set, 0, sizeof set);

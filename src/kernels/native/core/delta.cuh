@@ -1,8 +1,8 @@
-// A delta command of a frame, decoded: what the executors read. The decoder is abi/frame_decoder.cuh.
+// A decoded delta command of a frame, as the executors read it. The decoder is abi/frame_decoder.cuh.
 //
-// Invariants: a record points into the frames and into live pages; its payload, its element range and every index lie
-// inside them. The decoder refuses only what would be unsafe for memory; it ignores padding, reserved fields and the
-// values of bool.
+// Invariants: a record points into the frames and into live pages; its payload, its element range and every
+// index lie inside them. The decoder refuses only what would be unsafe for memory; it ignores padding,
+// reserved fields and the values of bool.
 #pragma once
 #include "core/page.cuh"
 

@@ -1,10 +1,10 @@
-// What the CUDA part of the build gives to the host part. A build without nvcc has none.
+// The interface of the CUDA part of the build to the host part. A build without nvcc has no CUDA part.
 #pragma once
 #include "core/part.cuh"
 
 namespace mmsb {
 
-struct Device;  // a context's side of the GPU
+struct Device;  // the GPU state of a context
 
 struct DevicePart {
   u32 (*deviceCount)();
@@ -12,16 +12,17 @@ struct DevicePart {
   void (*close)(Device* device);
   int32_t (*info)(Device* device, char* out, u64 capacity);
   u64 (*reservedBytes)(const Device* device);
-  // Memory of a page whose descriptor fields are set; zeroed, then filled. Sets data, hashes and digest.
+  // Allocates and fills the memory of a page whose descriptor fields are set. Sets data, hashes and digest.
   int32_t (*createPage)(Device* device, PageSlot& slot, u64 fill);
   void (*destroyPage)(Device* device, PageSlot& slot);
   int32_t (*read)(Device* device, const PageSlot& slot, u64 offset, u64 bytes, void* to);
   int32_t (*load)(Device* device, PageSlot& slot, u64 offset, u64 bytes, const void* from);
-  // `ranges` lie inside the page; `to` has room for all.
+  // Copies the elements of `ranges`, which lie inside the page, one after another to `to`.
   int32_t (*gather)(Device* device, const PageSlot& slot, const Range* ranges, u32 count, void* to);
-  // Before op->prepare: where the step is to run on the CPU, its device pages are replaced by mirrors in host memory.
+  // Called before op->prepare. Decides where the step runs; for the CPU, replaces its device pages by mirrors
+  // in host memory.
   int32_t (*placeStep)(Device* device, Step& step);
-  // After it: what the step needs on the device.
+  // Called after op->prepare. Uploads what the step needs on the device.
   int32_t (*prepareStep)(Device* device, Step& step);
   void (*releaseStep)(Device* device, Step& step);
   // As CpuPart::execute. A failure leaves the context unusable.
@@ -33,7 +34,8 @@ struct DevicePart {
 extern const DevicePart kDevicePart;
 #endif
 
-// Page::flags: the page is a host copy of a device page, made for steps that run on the CPU. It is not reported.
+// A flag of Page::flags: the page is a host copy of a device page, for steps that run on the CPU. Mirrors are
+// not reported.
 static const u8 kPageMirror = 1;
 
 }  // namespace mmsb

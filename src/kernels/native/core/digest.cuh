@@ -1,8 +1,9 @@
 // The digest of a page: docs/internals/FORMAT.md, section "Digest".
 //
-// Method: NH of UMAC (RFC 4418) over chunks of 4 KiB with two Toeplitz-shifted keys, relative to the all-zero chunk, so
-// that zeros cost nothing and a word's share can be exchanged alone; the chunks' hashes are mixed with their index by
-// two rounds of MurmurHash3's finalizer and summed. Every sum is an integer sum: the order of work never matters.
+// Method: each chunk of 4 KiB is hashed by NH of UMAC (RFC 4418) with two Toeplitz-shifted keys, relative to
+// the hash of an all-zero chunk. So zeros cost nothing, and one word's share can be replaced without hashing
+// the rest. Each chunk's hash is mixed with its index by two rounds of MurmurHash3's finalizer; the digest is
+// the sum. All sums are integer sums, so the order of work never matters.
 #pragma once
 #include "core/op.cuh"
 #include "core/page.cuh"
@@ -14,12 +15,12 @@ namespace mmsb {
 namespace MMSB_NS {
 
 static const u32 kChunkWords = kChunkBytes / 8;
-static const u32 kKeyShift = 8;  // u32 keys between the first hash word's and the second's
+static const u32 kKeyShift = 8;  // distance in u32 keys between the two hash words
 static const u32 kKeyCount = kChunkBytes / 4 + kKeyShift;
 
 struct DigestKeys {
   alignas(64) u32 key[kKeyCount];
-  u64 zero[2][kChunkWords + 1];  // what the first n words add when they are zero
+  u64 zero[2][kChunkWords + 1];  // the sum over the first n words when they are all zero
 };
 
 static constexpr u64 splitmix64(u64& state) {
@@ -54,7 +55,7 @@ static MMSB_HD inline u64 finalize64(u64 x) {
   return x ^ (x >> 33);
 }
 
-// Mixes a number into a 128-bit value; for each index a bijection.
+// Mixes an index into a 128-bit value. A bijection for each index.
 static MMSB_HD inline void mix128(u64 index, u64& lo, u64& hi) {
   const u64 x = finalize64(lo + (index + 1) * 0x9e3779b97f4a7c15ull);
   const u64 y = finalize64((hi ^ x) + 0xd1b54a32d192ed03ull);
@@ -62,14 +63,14 @@ static MMSB_HD inline void mix128(u64 index, u64& lo, u64& hi) {
   hi = y;
 }
 
-// A chunk's share in its page's digest. An all-zero chunk has none.
+// The share of a chunk in its page's digest. The share of an all-zero chunk is 0.
 static MMSB_HD inline void chunkShare(u64 chunk, const u64 hash[2], u64 share[2]) {
   share[0] = hash[0];
   share[1] = hash[1];
   if ((hash[0] | hash[1]) != 0) mix128(chunk, share[0], share[1]);
 }
 
-// A page's share in the state's digest.
+// The share of a page in the state digest.
 static MMSB_HD inline void pageShare(const Page& page, const u64 digest[2], u64 share[2]) {
   share[0] = digest[0] + page.bytes;
   share[1] = digest[1];
@@ -81,8 +82,8 @@ static inline u32 chunkBytesOf(const Page& page, u64 chunk) {
   return left < kChunkBytes ? u32(left) : kChunkBytes;
 }
 
-#ifndef __CUDACC__  // the CPU's loops; x86-64 has SSE2
-// Adds to hash what the words [first, end) of a chunk add. Both are multiples of 4.
+#ifndef __CUDACC__  // loops for the CPU; every x86-64 has SSE2
+// Adds the words [first, end) of a chunk to its hash. Both bounds are multiples of 4.
 static inline void hashWords(const u8* chunk, u32 first, u32 end, u64 hash[2]) {
   const u32* key = kDigestKeys.key;
 #ifdef __AVX2__
@@ -122,7 +123,7 @@ static inline void hashChunk(const u8* chunk, u32 bytes, u64 hash[2]) {
   hashWords(chunk, 0, words, hash);
 }
 
-// Hashes a chunk anew; what that changes in the page's digest is added to `digest`.
+// Hashes a chunk again and adds the difference to `digest`, which the caller adds to the page's digest.
 static inline void rehashChunk(PageSlot& slot, u64 chunk, u64 digest[2]) {
   u64* hash = slot.hashes + 2 * chunk;
   u64 before[2], after[2];

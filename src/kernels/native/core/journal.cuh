@@ -1,19 +1,20 @@
-// What an execution overwrites, kept so that it can be taken back: mmsb_keep and mmsb_undo.
+// Keeps the bytes that a call overwrites, so that mmsb_undo can restore them (see mmsb_keep).
 //
-// Invariants: a span is whole elements of one page, with the bytes they had before they were written; spans of one worker
-// are in the order written, and only spans of one worker may overlap, so laying them back newest first gives the old
-// bytes whatever the number of threads. Each worker has a journal of its own: keeping takes no lock.
+// Invariants: a span holds whole elements of one page with their bytes from before the write. The spans of a
+// worker are in the order of the writes, and only spans of the same worker may overlap. So restoring them
+// newest first gives the old bytes for any number of threads. Each worker has its own journal, so keeping
+// takes no lock.
 #pragma once
 #include "core/op.cuh"
 #include "core/page.cuh"
 
 namespace mmsb {
 
-// A worker's journal in a call: headers, each followed by its bytes, padded to 8.
+// The journal of one worker in one call: headers, each followed by the old bytes, padded to 8.
 struct Journal {
   u8* data;
   u64 used, capacity;
-  u32 failed;  // there was no memory to keep something
+  u32 failed;  // a span was lost for lack of memory
 };
 
 struct JournalHeader {
@@ -22,7 +23,7 @@ struct JournalHeader {
   u64 offset;  // bytes from the start of the page
 };
 
-// A span to put back.
+// A span to restore.
 struct JournalSpan {
   PageSlot* slot;
   const u8* old;

@@ -1,7 +1,8 @@
-// Host memory of pages: size-class pools over large mappings, and one mapping for each large page.
+// Allocates host memory for pages: small blocks from size-class pools, large ones as mappings of their own.
+// Host part only.
 //
-// Invariants: what allocate() gives is 64-byte aligned and all zero; mappings are zeroed by the system when touched, so that a
-// large page costs nothing until it is written. Host part only; not thread-safe.
+// Invariants: blocks are 64-byte aligned and zeroed. The system zeroes a mapping when it is first touched, so
+// a large page costs nothing until it is written. Not thread-safe.
 #pragma once
 #include <sys/mman.h>
 
@@ -15,7 +16,7 @@ struct SizeClass {
   u32 size;
   u8* bump;
   u8* end;
-  void* freed;  // a list through the first word of each block
+  void* freed;  // free list, linked through the first word of each block
 };
 
 struct Slab {
@@ -27,7 +28,7 @@ struct Memory {
   SizeClass classes[kSizeClasses];
   u32 classCount;
   Slab* slabs;
-  u64 reserved;  // bytes asked of the system
+  u64 reserved;  // bytes mapped from the system
 };
 
 namespace MMSB_NS {
@@ -36,7 +37,7 @@ static const u64 kPooledBytesMax = 64 << 10;
 static const u64 kSlabBytes = 1 << 20;
 static const u64 kHugePageBytes = 2 << 20;
 
-// 64, 128, ... 512, then steps of an eighth of a power of two.
+// Class sizes: 64, 128, ... 512, then steps of an eighth of a power of two.
 static void memoryInit(Memory& memory) {
   memset(&memory, 0, sizeof memory);
   u32 size = 0, step = 64;
@@ -47,7 +48,7 @@ static void memoryInit(Memory& memory) {
   }
 }
 
-// From 2 MiB on, mappings begin at a multiple of it and ask for huge pages: fewer misses of the TLB.
+// Mappings of 2 MiB and more are aligned to 2 MiB and ask for huge pages, for fewer TLB misses.
 static void* systemMap(Memory& memory, u64 bytes) {
   const u64 extra = bytes >= kHugePageBytes ? kHugePageBytes : 0;
   void* at = mmap(nullptr, bytes + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -76,13 +77,13 @@ static SizeClass* classOf(Memory& memory, u64 bytes) {
 
 static inline u64 mappedBytes(u64 bytes) { return (bytes + 4095) & ~4095ull; }
 
-// The size to ask for of the chunk hashes of a page: those of large pages fill huge pages.
+// Bytes to allocate for the chunk hashes of a page. Large ones are rounded up to whole huge pages.
 static inline u64 hashBytes(u64 chunks) {
   const u64 bytes = 16 * chunks;
   return bytes < kHugePageBytes / 8 ? bytes : (bytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
 }
 
-// Zeroed bytes, or null. Larger blocks than kPooledBytesMax are mappings of their own.
+// Returns zeroed bytes, or null. Blocks above kPooledBytesMax are mappings of their own.
 static void* memoryAllocate(Memory& memory, u64 bytes) {
   if (bytes > kPooledBytesMax) return systemMap(memory, mappedBytes(bytes));
   SizeClass& pool = *classOf(memory, bytes);
@@ -107,7 +108,7 @@ static void* memoryAllocate(Memory& memory, u64 bytes) {
   return at;
 }
 
-// Gives back what memoryAllocate(bytes) gave.
+// Frees a block of memoryAllocate(bytes).
 static void memoryFree(Memory& memory, void* at, u64 bytes) {
   if (at == nullptr) return;
   if (bytes > kPooledBytesMax) {
@@ -120,7 +121,7 @@ static void memoryFree(Memory& memory, void* at, u64 bytes) {
   pool.freed = at;
 }
 
-// Unmaps the pools; large blocks must have been freed.
+// Unmaps the pools. Large blocks must have been freed before.
 static void memoryClose(Memory& memory) {
   for (Slab* slab = memory.slabs; slab != nullptr;) {
     Slab* next = slab->next;

@@ -1,7 +1,8 @@
-// Merging delta values with a page's elements: set add min max and or xor, on every dtype.
+// Merges delta values into a page's elements: set, add, min, max, and, or, xor, for every dtype.
 //
-// Rules: integers wrap; bool knows or (add, max), and (min); min and max of floats give NaN where an operand is NaN, and
-// order -0 below +0; a NaN that a merge makes is canonical, `set` keeps the bits it is given (of a bool: whether 0).
+// Rules: integers wrap. On bool, add and max mean or, min means and. On floats, min and max give NaN when an
+// operand is NaN and order -0 below +0. A computed NaN is canonical; `set` keeps the bits it is given, except
+// that it stores a bool as 0 or 1.
 #pragma once
 #include "core/cast.cuh"
 #include "core/delta.cuh"
@@ -65,7 +66,7 @@ static void mergeBool(u32 merge, const u8* now, const u8* values, u8* out, u32 c
   }
 }
 
-// out = now merged with values, elementwise. `now` and `out` are aligned, `values` need not be.
+// out = now merged with values, element by element. `now` and `out` are aligned; `values` may be unaligned.
 static void mergeBlock(u32 dtype, u32 merge, const u8* now, const u8* values, u8* out, u32 count) {
   const u32 size = dtypeBytes(dtype);
   if (dtype == BOOL) return mergeBool(merge, now, values, out, count);
@@ -81,7 +82,7 @@ static void mergeBlock(u32 dtype, u32 merge, const u8* now, const u8* values, u8
       default: return mergeBits<u64>(merge, now, values, out, count);
     }
   }
-  // Signed addition is done unsigned: the same bits, and defined.
+  // Signed integers are added as unsigned ones: the same bits, but defined on overflow.
   switch (dtype) {
     case U8: return mergeLoop<u8>(merge, now, values, out, count);
     case I8:

@@ -1,9 +1,22 @@
-// The contract between the executor and the ops: pages, range sets, steps and the op table entry.
+// The contract between the executor and the ops: pages, range sets, steps and the table entry of an op.
+// An op fulfils one of two contracts.
 //
-// Invariants: the structs in namespace mmsb are plain data with one layout in every part of the build. Code lives in
-// mmsb::MMSB_NS, one namespace per part (see kernels.cu), and is static, so that the linker can never merge a function
-// built for x86-64-v3 with one built for plain x86-64. For the same reason the parts use no template of the standard
-// library. An op must not know how results are stored, compared, hashed or spread over threads.
+// Simple ops (map, copy, transpose, gather, conv, ...) give `dirty` and `compute`. `dirty` maps changed input
+// elements to output elements; `compute` writes a block of output elements to a buffer, as a pure function of
+// the inputs. The executor does the rest: it decides what to compute, cuts it into blocks and tasks, casts,
+// compares, stores and hashes. Such an op must not know how results are stored, compared, hashed or spread
+// over threads.
+//
+// Ops that drive themselves (reduce, matmul, topk, scan, sort, scatter, bincount, histogram) give `run`. It
+// finds the changed elements itself, spreads its work over threads and stores the results through
+// exec/compute.cuh: either computeRanges, with the op's own `compute`, or tasks that call storeValues, joined
+// by joinUnordered. It must store through these functions only, and its result must not depend on the number
+// of threads. An op that keeps something derived from its inputs between calls gives `refresh` as well.
+//
+// Invariants: the structs in namespace mmsb are plain data with the same layout in every part of the build.
+// Code is static and lives in mmsb::MMSB_NS, one namespace per part (see kernels.cu), so that the linker can
+// never merge a function built for x86-64-v3 with one built for plain x86-64. For the same reason no part
+// uses templates of the standard library.
 #pragma once
 #include "abi.h"
 #include "ops.h"
@@ -14,7 +27,7 @@ namespace mmsb {
 // Records why a call failed, for mmsb_last_error, and returns `status`. Defined by the host part.
 int32_t fail(int32_t status, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
-// Memory of one call: nothing in it is freed alone. Blocks are kept for the next call.
+// Memory of one call. Allocations are not freed one by one; the blocks are reused by the next call.
 struct ArenaBlock {
   ArenaBlock* next;
   u64 size;
@@ -22,20 +35,20 @@ struct ArenaBlock {
 struct Arena {
   ArenaBlock* first;
   ArenaBlock* current;
-  u64 used;                 // bytes of `current` behind its header
+  u64 used;                 // bytes used in `current`, without its header
   u32 failed;               // an allocation failed in this call
-  struct Journal* journal;  // where the old bytes of what is overwritten are kept (journal.cuh), or null
+  struct Journal* journal;  // keeps overwritten bytes (journal.cuh), or null
 };
 
-// A growing list of ranges. `gap` > 1 says that gaps of fewer than `gap` elements have been closed (coarsened).
+// A growing list of ranges. When `gap` > 1, gaps of fewer than `gap` elements have been closed (coarsened).
 struct RangeSet {
   Range* data;
   u32 count, capacity;
   u32 gap;
 };
 
-// What an op sees of a page. `data` is 64-byte aligned, never null, padded with zeros to a multiple of 64 bytes, and
-// stays where it is while a step uses the page.
+// A page as ops see it. `data` is 64-byte aligned, never null and padded with zeros to a multiple of 64
+// bytes. It does not move while a step uses the page.
 struct Page {
   u8* data;
   u64 bytes;
@@ -50,11 +63,12 @@ struct Page {
 
 struct Op;
 
-// What a step that keeps a page's past has yet to copy: `whole`, or the ranges. They outlive a call, so they are malloc'ed.
+// What a step that keeps a page's past still has to copy: everything if `whole`, else the ranges `behind`.
+// The list is malloc'ed because it outlives the call.
 struct Past {
   RangeSet behind;
   u32 whole;
-  struct Step* next;  // of the same page
+  struct Step* next;  // next step that keeps the past of the same page
 };
 
 // One op bound to pages.
@@ -68,47 +82,48 @@ struct Step {
   u32 id;
   // Set by prepare:
   u8 natural;        // dtype of what compute() writes; the executor casts to out->dtype
-  u32 scratchBytes;  // scratch that each call of compute() gets
-  f32 costNs;        // rough time per output element on one core; decides about threads only
-  void* state;       // the op's own, freed by release()
-  Past* past;        // of a step that keeps a page's past, else null
-  void* device;      // the CUDA backend's own
+  u32 scratchBytes;  // bytes of scratch for each call of compute()
+  f32 costNs;        // rough time per output element on one core; only for choosing the number of threads
+  void* state;       // owned by the op, freed by release()
+  Past* past;        // set if the step keeps a page's past, else null
+  void* device;      // owned by the CUDA backend
 };
 
-// At most this many elements are asked of one call of compute().
+// Upper bound on the elements of one call of compute().
 static const u32 kBlockElements = 4096;
 
-// The catalogue has one entry per op. A null member means "nothing to do".
+// The table entry of an op. A null member means "nothing to do".
 struct Op {
   const char* name;
   u32 code;
   u32 version;
-  // Checks pages and parameters as far as memory safety asks for it (shapes, dtypes, counts, the size of the block) and
-  // fills the step. Returns MMSB_OK or fail(...). Not called again for the same step.
+  // Checks what memory safety depends on (shapes, dtypes, counts, the size of the parameter block) and fills
+  // the step. Returns MMSB_OK or fail(...). Called once per step.
   int32_t (*prepare)(Step& step);
   void (*release)(Step& step);
-  // Input `input` changed in the elements `changed` (ascending, disjoint): appends the elements of the output that may
-  // change, in any order, overlapping or not. Null: the whole output.
+  // Input number `input` changed in the elements `changed` (ascending, disjoint). Appends the output elements
+  // that may change; they may overlap and come in any order. Null means the whole output.
   void (*dirty)(const Step& step, u32 input, const RangeSet& changed, RangeSet& out, Arena& arena);
-  // Writes the elements [start, start + count) of the output, in the natural dtype, to `out` (64-byte aligned,
-  // room for kBlockElements). 0 < count <= kBlockElements. Each element depends on the inputs alone, never on how the
-  // output was cut into runs. Called from several threads at once; `scratch` (64-byte aligned) is the thread's own.
+  // Writes the elements [start, start + count) of the output, in the natural dtype, to `out` (64-byte
+  // aligned, room for kBlockElements). 0 < count <= kBlockElements. Each element depends on the inputs only,
+  // never on how the output is cut into runs. Several threads may call it at once; each has its own `scratch`
+  // (64-byte aligned).
   void (*compute)(const Step& step, u32 start, u32 count, void* out, void* scratch);
-  // Instead of dirty and compute: the op drives itself (partials, tiles). See exec.cuh.
+  // Runs the step, for ops that drive themselves. See the head of this file.
   void (*run)(Step& step, struct StepRun& run);
-  // For an op that keeps something made from the content of its inputs: elements of them were put back (changesOf() says
-  // which, as in run), and what is kept must follow. The output is not to be written.
+  // For ops that keep something derived from their inputs. An undo has restored input elements (changesOf()
+  // says which, as in run); brings the derived state up to date. Must not write the output.
   void (*refresh)(Step& step, struct StepRun& run) = nullptr;
-  // An element of the output depends on the same element of each input of the output's size, as `dirty` and `compute` say: such
-  // steps may be run tile by tile (fuse.cuh).
+  // Output element i depends only on element i of each input that has the size of the output. Such steps may
+  // run tile by tile (exec/fuse.cuh).
   bool elementwise = false;
-  // A hint: what compute() reads first of the step's state, which is in the cache, is to be fetched.
+  // A hint: prefetches what compute() reads first. The step's state itself is in the cache already.
   void (*fetch)(const Step& step) = nullptr;
 };
 
 namespace MMSB_NS {
 
-// Bytes from the arena, 64-byte aligned; null (and arena.failed) when there is no memory.
+// Returns bytes of the arena, 64-byte aligned. Without memory it returns null and sets arena.failed.
 static void* arenaAlloc(Arena& arena, u64 bytes) {
   const u64 header = 64;
   const u64 need = (bytes + 63) & ~63ull;
@@ -147,7 +162,8 @@ static bool rangesGrow(RangeSet& set, Arena& arena) {
   return true;
 }
 
-// Appends [start, start + count); joins it with the last range where they overlap or touch. An empty range is nothing.
+// Appends [start, start + count), joined with the last range if they overlap or touch. Ignores an empty
+// range.
 static inline void rangesPush(RangeSet& set, u32 start, u32 count, Arena& arena) {
   if (count == 0) return;
   if (set.count != 0) {
@@ -159,7 +175,7 @@ static inline void rangesPush(RangeSet& set, u32 start, u32 count, Arena& arena)
       return;
     }
   }
-  if (set.count == set.capacity && !rangesGrow(set, arena)) return;  // arena.failed ends the call
+  if (set.count == set.capacity && !rangesGrow(set, arena)) return;  // arena.failed makes the call fail
   set.data[set.count++] = Range{start, count};
 }
 

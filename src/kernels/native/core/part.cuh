@@ -1,4 +1,5 @@
-// What the CPU part of the build gives to the host part. There is one for x86-64-v3 and one for plain x86-64.
+// The interface of the CPU part of the build to the host part. It is built for x86-64-v3 and for plain
+// x86-64.
 #pragma once
 #include "core/changes.cuh"
 #include "core/delta.cuh"
@@ -11,7 +12,7 @@ struct CpuPart {
   const Op* const* ops;
   u32 opCount;
   void (*execute)(Exec& exec, const DeltaList& list, Step* const* steps, const u32* numbers, u32 count);
-  // The parts of execute, for a backend that does some of the work elsewhere.
+  // The stages of execute, for a backend that does some of the work elsewhere.
   void (*beginCall)(Exec& exec);
   void (*applyDeltas)(Exec& exec, const DeltaList& list);
   void (*runBefore)(Exec& exec, Step& step, bool full);

@@ -1,15 +1,16 @@
 // Lists of element ranges: sorting, joining, and coarsening to a bound.
 //
-// Invariant: a canonical set is ascending, disjoint and not touching, and depends on the elements in it alone; where it
-// would be longer than a bound, gaps of fewer than 2, 4, 8, ... elements are closed until it fits, which depends on the
-// elements alone too (closing the gaps below g first and those below 2g later is closing those below 2g).
+// Invariant: the ranges of a canonical set are ascending, disjoint and not touching, and the set depends only
+// on the elements in it. A set that is longer than a bound is coarsened: gaps of fewer than 2, 4, 8, ...
+// elements are closed until it fits. The result again depends only on the elements, because closing gaps
+// below g and then below 2g equals closing gaps below 2g at once.
 #pragma once
 #include "core/op.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
-// Dirty ranges kept per page inside one call; reported ones have the smaller bound of the ABI.
+// Bound on the dirty ranges of a page during a call. The ABI's bound on reported ranges is smaller.
 static const u32 kRangesMax = 65536;
 static const u32 kReportedRangesMax = 256;
 
@@ -36,7 +37,7 @@ static void rangesCoarsen(RangeSet& set, u32 bound) {
   }
 }
 
-// rangesPush for ascending pushes of any number: coarsens on the way, so that memory stays bounded.
+// rangesPush for any number of ascending ranges. Coarsens on the way, so that memory stays bounded.
 static inline void rangesPushAscending(RangeSet& set, u32 start, u32 count, Arena& arena) {
   if (set.gap > 1 && set.count != 0) {
     Range& last = set.data[set.count - 1];
@@ -58,7 +59,7 @@ static void rangesSortSmall(Range* data, u32 count) {
   }
 }
 
-// Least significant digit first, 11 bits a pass; passes in which all digits are equal are skipped.
+// Radix sort, least significant digit first, 11 bits per pass. Skips passes where all digits are equal.
 static void rangesSortRadix(RangeSet& set, Arena& arena) {
   Range* other = static_cast<Range*>(arenaAlloc(arena, u64(set.count) * sizeof(Range)));
   if (other == nullptr) return;
@@ -113,7 +114,7 @@ static void rangesJoin(RangeSet& set) {
   set.count = kept + 1;
 }
 
-// Makes the set canonical, whatever the order it was pushed in.
+// Makes the set canonical. The ranges may be in any order.
 static void rangesNormalise(RangeSet& set, Arena& arena) {
   if (set.count < 2) return;
   rangesSort(set, arena);

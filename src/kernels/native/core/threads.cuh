@@ -1,7 +1,8 @@
-// A small thread pool: one job at a time, cut into numbered tasks.
+// A small thread pool that runs one job at a time, cut into numbered tasks.
 //
-// Invariants: how tasks are cut never depends on the number of threads, and a task's result never on which thread runs
-// it. The caller is worker 0 and works too. Threads start with the first job that needs them.
+// Invariants: the cut into tasks never depends on the number of threads, and the result of a task never
+// depends on the thread that runs it. The caller works too, as worker 0. Threads start with the first job
+// that needs them.
 #pragma once
 #include <pthread.h>
 #include <sched.h>
@@ -16,10 +17,10 @@ struct ThreadPool {
   pthread_mutex_t lock;
   pthread_cond_t wake, idle;
   pthread_t* threads;
-  u32 workers;  // the caller included
+  u32 workers;  // including the caller
   u32 started;  // threads running
   u32 stop;
-  u64 generation;  // number of the job that threads may join
+  u64 generation;  // number of the current job
   u32 inside;      // threads working on it
   TaskFn fn;
   void* job;
@@ -29,7 +30,8 @@ struct ThreadPool {
 
 static const u32 kWorkersMax = 64;
 
-// Runs fn(job, 0 .. tasks - 1, worker), each once, and returns when all have ended. Defined by the host part.
+// Runs fn(job, task, worker) once for each task in 0 .. tasks - 1 and returns when all have finished. Defined
+// by the host part.
 void poolRun(ThreadPool& pool, u32 tasks, TaskFn fn, void* job);
 
 }  // namespace mmsb

@@ -1,8 +1,8 @@
-// The CUDA backend: device pages and steps of a context, and the execution of an epoch over GPU and CPU.
+// The CUDA backend: opens the device and executes an epoch on GPU and CPU.
 //
-// Invariants: results are those of the CPU backend: bytes, digests, changed ranges, log. The stream is idle between calls,
-// so host code may read what it likes. A step runs on the device when all its pages are there and the op has a kernel;
-// else it runs on the CPU, over mirrors of its device pages that are kept equal to them. One device: the first.
+// Invariants: bytes, digests, changed ranges and the log equal those of the CPU backend. The stream is idle
+// between calls, so host code may read anything. A step runs on the device if all its pages are there and the
+// op has a kernel; else it runs on the CPU, on mirrors of its device pages. Only the first device is used.
 #pragma once
 #include <stdio.h>
 
@@ -93,7 +93,7 @@ static u64 deviceReserved(const Device* device) { return device->pools.reserved;
 
 // ---- an epoch -----------------------------------------------------------------------------------------------------------------------
 
-// The log of a device step, exactly as the CPU would write it, now that all changes are known.
+// Logs a device step exactly as the CPU would. All changes are known now.
 static void logPlanned(Exec& exec, const PlannedStep& planned, bool changedOut) {
   const Step& step = *planned.step;
   u64 elements = planned.elements;
@@ -113,12 +113,12 @@ static void logPlanned(Exec& exec, const PlannedStep& planned, bool changedOut) 
   exec.log[exec.logCount++] = StepLog{step.id, (changedOut ? 1u : 0u) | (planned.full ? 2u : 0u), elements};
 }
 
-// Runs what is planned; afterwards changes of its pages, mirrors and the log are exact.
+// Runs the planned segment. Afterwards the changes of its pages, the mirrors and the log are exact.
 static int32_t endSegment(Device& device, Exec& exec) {
   if (device.targets.count == 0 && device.planned.count == 0) return MMSB_OK;
   if (device.targets.count != 0) MMSB_TRY(runSegment(device));
   Arena& arena = mainArena(exec);
-  // Reading mirrors uses the same buffers: take everything out of them first.
+  // Updating mirrors overwrites these buffers, so read everything from them first.
   RangeSet* runs = static_cast<RangeSet*>(arenaAlloc(arena, (device.targets.count + 1) * sizeof(RangeSet)));
   if (runs == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for the changes of an epoch");
   for (u32 t = 0; t < device.targets.count; t++) {
@@ -147,7 +147,7 @@ static int32_t endSegment(Device& device, Exec& exec) {
     if (runs[t].count == 0 || target.fromMirror || devicePageOf(target.slot)->mirror == nullptr) continue;
     MMSB_TRY(followMirror(device, exec, *target.slot, runs[t]));
   }
-  // What gather and scatter computed follows from their indices as they are now, in the mirrors.
+  // The log of gather and scatter depends on their new indices, which are in the mirrors now.
   for (u32 p = 0; p < planned; p++) logPlanned(exec, device.planned.data[p], changedOut[p]);
   return beginSegment(device);
 }
@@ -174,7 +174,7 @@ static int32_t runAny(Device& device, Exec& exec, Step& step, bool full, bool be
                                        : runDeviceStep(device, exec, step, full, before);
 }
 
-// The deltas of a list whose pages are on the device, or that are not. Null without memory.
+// The deltas of a list whose pages are on the device, or are not. Null without memory.
 static DeltaList pickDeltas(const DeltaList& list, bool device, Arena& arena) {
   DeltaList picked = {nullptr, 0, list.count, 0};
   picked.data = static_cast<Delta*>(arenaAlloc(arena, list.count * sizeof(Delta) + 1));

@@ -1,6 +1,6 @@
-// Device pages: creating, reading, loading and packing them, and their mirrors in host memory.
+// Creates, reads, loads and packs device pages, and keeps their mirrors in host memory.
 //
-// Invariant: a mirror, where there is one, has the bytes of its page whenever a step on the host may read it.
+// Invariant: a mirror equals its page whenever a step on the host may read it.
 #pragma once
 #include "cuda/plan/cuda_segment.cuh"
 #include "exec/past.cuh"
@@ -35,12 +35,12 @@ static void destroyDevicePage(Device* device, PageSlot& slot) {
   slot.device = nullptr;
 }
 
-// Managed memory is never asked for beyond what the device has free.
+// Never allocates more managed memory than the device has free.
 static int32_t allocateManaged(Device& device, u64 bytes, void** at) {
   size_t available = 0, total = 0;
   MMSB_CUDA(cudaMemGetInfo(&available, &total));
   if (bytes > available) {
-    return fail(MMSB_ERR_MEMORY, "the GPU has %llu bytes left, not %llu", (unsigned long long)available,
+    return fail(MMSB_ERR_MEMORY, "%llu bytes are free on the GPU, %llu are needed", (unsigned long long)available,
                 (unsigned long long)bytes);
   }
   MMSB_CUDA(cudaMallocManaged(at, bytes, cudaMemAttachGlobal));
@@ -48,7 +48,7 @@ static int32_t allocateManaged(Device& device, u64 bytes, void** at) {
   return MMSB_OK;
 }
 
-// Hashes chunks [first, end) of a page anew and brings its digest up to date.
+// Rehashes chunks [first, end) of a page and updates its digest.
 static int32_t rehashOnDevice(Device& device, PageSlot& slot, u64 first, u64 end) {
   MMSB_TRY(beginSegment(device));
   const u32 perChunk = kChunkBytes / dtypeBytes(slot.page.dtype);
@@ -159,7 +159,7 @@ static int32_t gatherDevicePage(Device* device, const PageSlot& slot, const Rang
   u8* out = static_cast<u8*>(to);
   const u32 size = dtypeBytes(slot.page.dtype);
   u32 next = 0;
-  while (next < count) {  // as many ranges at once as give fewer than 2^32 elements
+  while (next < count) {  // as many ranges at once as have fewer than 2^32 elements
     RangeSet set = emptySet();
     set.data = const_cast<Range*>(ranges + next);
     u64 elements = 0;
@@ -215,7 +215,7 @@ static int32_t mirrorOf(Device& device, PageSlot& slot, PageSlot** out) {
   return MMSB_OK;
 }
 
-// What changed of a page is brought to its mirror, which is then a page that changed in this call.
+// Copies the changes of a page to its mirror and marks the mirror as changed in this call.
 static int32_t followMirror(Device& device, Exec& exec, PageSlot& slot, const RangeSet& changed) {
   PageSlot& mirror = *devicePageOf(&slot)->mirror;
   const u64 size = dtypeBytes(slot.page.dtype);

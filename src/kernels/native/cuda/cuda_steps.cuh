@@ -1,12 +1,13 @@
-// Where a step runs, and what it needs on the device: its state, its code, its scratch.
+// Decides where a step runs, and prepares what it needs on the device: state, code and scratch.
 #pragma once
 #include "cuda/cuda_pages.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u64 kReduceScratchBytes = 64ull << 20;  // trees of partials at once, unless one needs more
-static const u64 kSortScratchBytes = 256ull << 20;   // lanes sorted at once, or rows of windows, unless one needs more
+static const u64 kReduceScratchBytes = 64ull << 20;  // limit for trees of partials, unless one tree needs more
+static const u64 kSortScratchBytes = 256ull
+                                     << 20;  // limit for lanes being sorted or rows of windows, unless one needs more
 
 static bool hasKernel(u32 op) { return op >= MMSB_OP_COPY && op <= MMSB_OP_DISTANCE; }
 
@@ -96,7 +97,7 @@ static int32_t prepareDeviceMatmul(Device& device, Step& step, DeviceStep& own) 
   return upload(device, &described, sizeof described, &own.state);
 }
 
-// Scratch for `count` pieces of work of `one` byte each, or for as many as there is room for.
+// Grows the scratch for `count` pieces of work of `one` bytes each, or for as many as the limit allows.
 static int32_t growForPieces(Device& device, u64 one, u64 count) {
   const u64 all = one * count;
   return growDeviceScratch(device, all < kSortScratchBytes ? all : one > kSortScratchBytes ? one : kSortScratchBytes);
@@ -117,7 +118,7 @@ static int32_t prepareDeviceConcat(Device& device, Step& step, DeviceStep& own) 
   return upload(device, &described, sizeof described, &own.state);
 }
 
-// gather and scatter: the host follows the indices, to know which elements a change leads to.
+// gather and scatter: the host keeps a copy of the indices, to know which elements a change affects.
 static int32_t shadowIndices(Device& device, Step& step, DeviceStep& own) {
   PageSlot* mirror = nullptr;
   MMSB_TRY(mirrorOf(device, *slotOf(step.inputs[1]), &mirror));

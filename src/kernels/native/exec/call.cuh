@@ -1,8 +1,8 @@
-// A call of execute: the pasts, the deltas, then the steps in their order, each by itself or, where several are elementwise and
-// much of them is to be computed, tile by tile.
+// A call of execute: it updates the pasts, applies the deltas and runs the steps in order, one by one or, for
+// several large elementwise steps, tile by tile.
 //
-// Invariants: what is fetched ahead is a hint and never shows; the steps are in the order of the plan, so a step's inputs are
-// final when it runs, or made in its group.
+// Invariants: prefetching never changes a result. The steps come in the order of the plan, so the inputs of a
+// step are final when it runs, or made in its group.
 #pragma once
 #include "exec/deltas.cuh"
 #include "exec/fuse.cuh"
@@ -10,13 +10,14 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// Steps to come are fetched together, so that their misses overlap: page and state, and, as most steps follow the one
-// before, the elements of the output at the place where something changed last. By loads whose values nobody waits for:
-// a prefetch is dropped where the address is not in the TLB, and in large pages it never is.
+// Several steps are prefetched together, so that their cache misses overlap: the page, the state, and the
+// output elements at the place of the last change, because most steps follow the one before. The elements are
+// fetched by loads whose values are not used: the processor drops a prefetch if the address is not in the
+// TLB, and addresses in large pages rarely are.
 static const u32 kFetchSteps = 16;
 
 struct Place {
-  u32 elements;  // of the page
+  u32 elements;  // elements of the page
   u32 start;
 };
 
@@ -25,7 +26,7 @@ static inline void fetchLine(const void* at) {
   __asm__ volatile("" : : "r"(byte));
 }
 
-// Stage one, two groups ahead: the step itself, with its list of inputs and parameters behind it.
+// Stage one, two groups ahead: the step with its inputs and parameters.
 static void fetchBlocks(Step* const* steps, u32 from, u32 to, u32 count) {
   for (u32 i = from; i < to && i < count; i++) {
     __builtin_prefetch(steps[i]);
@@ -34,14 +35,14 @@ static void fetchBlocks(Step* const* steps, u32 from, u32 to, u32 count) {
   }
 }
 
-// Stage three, before a group runs: what lies behind the state.
+// Stage three, before a group runs: memory that the state points to.
 static void fetchBehind(Step* const* steps, u32 from, u32 to, u32 count) {
   for (u32 i = from; i < to && i < count; i++) {
     if (steps[i]->op->fetch != nullptr) steps[i]->op->fetch(*steps[i]);
   }
 }
 
-// Stage two.
+// Stage two, one group ahead: the output page, the state and the elements at `place`.
 static void fetchSteps(Step* const* steps, u32 count, const Place& place) {
   for (u32 i = 0; i < count; i++) {
     const Step& step = *steps[i];
@@ -65,8 +66,8 @@ static Place placeOf(const DeltaList& list) {
   return place;
 }
 
-// Applies the deltas and runs the steps; the lists of touched pages and of the log must have room. A step's number has
-// MMSB_STEP_FULL set when it is to run wholly.
+// Applies the deltas and runs the steps. The lists of touched pages and of the log must have room. A step
+// runs in full if its number has MMSB_STEP_FULL set.
 static void executeAll(Exec& exec, const DeltaList& list, Step* const* steps, const u32* numbers, u32 count) {
   beginCall(exec);
   u32 first = 0;
@@ -84,7 +85,7 @@ static void executeAll(Exec& exec, const DeltaList& list, Step* const* steps, co
   fetchSteps(steps + first, count - first < kFetchSteps ? count - first : kFetchSteps, place);
   applyDeltas(exec, list);
   for (u32 i = first; i < count; i++) {
-    const u32 next = i + kFetchSteps / 2;  // the second half of what was fetched is still to run
+    const u32 next = i + kFetchSteps / 2;  // the second half of the prefetched steps is still to run
     if ((i - first) % (kFetchSteps / 2) == 0) {
       fetchBehind(steps, i, next, count);
       fetchBlocks(steps, next + kFetchSteps / 2, next + kFetchSteps, count);

@@ -1,7 +1,8 @@
-// Computing elements of a step's output and storing them, on one thread or on many. Ops that drive themselves use it too.
+// Computes elements of a step's output and stores them, on one thread or on many. Ops that drive themselves
+// use it too.
 //
-// Invariants: neither the number of threads nor how a page was cut into blocks and tasks shows in any byte, range or digest.
-// No memory is asked of the system in steady state: everything of a call lies in the workers' arenas.
+// Invariants: bytes, ranges and digests depend neither on the number of threads nor on how a page is cut into
+// blocks and tasks. In steady state no memory is allocated from the system: a call uses the workers' arenas.
 #pragma once
 #include "core/cast.cuh"
 #include "core/changes.cuh"
@@ -10,7 +11,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// A job of less than this is not worth waking a thread for.
+// A shorter job is not worth waking threads for.
 static const f64 kParallelNs = 60000;
 static const f64 kTaskNs = 20000;
 static const u32 kTasksMax = 4096;
@@ -26,7 +27,7 @@ static inline void addDigest(PageSlot& slot, const u64 digest[2]) {
   slot.digest[1] += digest[1];
 }
 
-// Casts a block in the natural dtype to the page's, makes NaN canonical and stores it.
+// Casts a block from the natural dtype to the page's, makes NaN canonical and stores it.
 static inline void storeValues(const Step& step, u32 start, u32 count, u8* natural, Worker& worker, StoreOut& out) {
   const u32 dtype = step.out->dtype;
   u8* values = natural;
@@ -51,7 +52,7 @@ static void computeRange(const Step& step, u32 start, u32 end, Worker& worker, S
 
 // ---- parallel: tasks whose results are joined in their order -------------------------------------------------------
 
-// Joins ascending results of tasks that follow one another.
+// Joins the results of consecutive tasks; each result is ascending.
 static void joinTasks(StoreOut* outs, u32 count, RangeSet& changed, PageSlot& slot, Arena& arena) {
   u32 gap = changed.gap;
   for (u32 i = 0; i < count; i++) gap = outs[i].changed.gap > gap ? outs[i].changed.gap : gap;
@@ -63,7 +64,7 @@ static void joinTasks(StoreOut* outs, u32 count, RangeSet& changed, PageSlot& sl
   }
 }
 
-// What a task stores into when tasks store in any order and may share chunks.
+// The StoreOut of a task, when tasks may store in any order and share chunks.
 static inline StoreOut makeUnorderedOut(Arena* arena) {
   StoreOut out = makeStoreOut(arena, false);
   out.ascending = false;
@@ -115,8 +116,8 @@ static void computeTask(void* argument, u32 number, u32 worker) {
   job.outs[number] = out;
 }
 
-// Cuts ascending ranges into tasks of about `target` elements; unless `shared`, they have no chunk in common. Returns
-// their number, at most `bound`.
+// Cuts ascending ranges into at most `bound` tasks of about `target` elements and returns their number.
+// Unless `shared`, no two tasks share a chunk.
 static u32 cutTasks(const Page& page, const RangeSet& ranges, u64 target, bool shared, ComputeTask* tasks, u32 bound) {
   const u32 block = shared ? 1 : blockElementsOf(page);
   const u32 perChunk = shared ? 1 : kChunkBytes / dtypeBytes(page.dtype);
@@ -163,7 +164,8 @@ static void computeRanges(Exec& exec, const Step& step, const RangeSet& ranges, 
     ComputeTask* tasks = static_cast<ComputeTask*>(arenaAlloc(arena, sizeof(ComputeTask) * kTasksMax));
     StoreOut* outs = static_cast<StoreOut*>(arenaAlloc(arena, sizeof(StoreOut) * kTasksMax));
     if (tasks == nullptr || outs == nullptr) return;
-    const bool shared = target < blockElementsOf(*step.out) / 4;  // elements too dear to be taken by whole blocks
+    const bool shared =
+        target < blockElementsOf(*step.out) / 4;  // elements are too expensive to be computed in whole blocks
     const u32 count = cutTasks(*step.out, ranges, target, shared, tasks, kTasksMax);
     ComputeJob job = {&exec, &step, &ranges, tasks, outs, shared};
     poolRun(*exec.pool, count, computeTask, &job);

@@ -1,6 +1,7 @@
-// Applying the deltas of a call, and finding out exactly what they changed.
+// Applies the deltas of a call and determines exactly what they changed.
 //
-// Invariant: after applyDeltas a page's `dirty` set is canonical and exact, also where several deltas wrote the same elements.
+// Invariant: after applyDeltas each `dirty` set is canonical and exact, even where several deltas wrote the
+// same elements.
 #pragma once
 #include "core/merge.cuh"
 #include "exec/compute.cuh"
@@ -12,14 +13,14 @@ struct DenseJob {
   Exec* exec;
   const Delta* delta;
   StoreOut* outs;
-  u64 firstCut;  // elements of the first task; the others have taskElements
+  u64 firstCut;  // elements of the first task; other tasks have taskElements
   u64 taskElements;
 };
 
 static void mergeRun(const Delta& delta, u32 start, u32 count, const u8* values, Worker& worker, StoreOut& out) {
   PageSlot& slot = *delta.slot;
   const u32 dtype = slot.page.dtype, size = dtypeBytes(dtype);
-  if (slot.snapshot != nullptr) {  // what changed is seen when all deltas are there
+  if (slot.snapshot != nullptr) {  // changes are determined after the last delta
     u8* at = slot.page.data + u64(start) * size;
     const u64 bytes = u64(count) * size;
     if (delta.merge != MERGE_SET || dtype == BOOL) return mergeBlock(dtype, delta.merge, at, values, at, count);
@@ -54,7 +55,7 @@ static void denseTask(void* argument, u32 number, u32 worker) {
   job.outs[number] = out;
 }
 
-// A large dense delta to a page that no other delta of this call writes.
+// Applies a large dense delta to a page that no other delta of this call writes.
 static void applyDenseParallel(Exec& exec, const Delta& delta) {
   PageSlot& slot = *delta.slot;
   Arena& arena = mainArena(exec);
@@ -123,9 +124,9 @@ static void applyMasked(const Delta& delta, Worker& worker, StoreOut& out) {
   }
 }
 
-// Several deltas may write an element twice, so what they change is known at the end only. Where they are many for the
-// size of the page a copy of it is kept; else the old bytes of what each overwrites.
-static const u64 kSnapshotBytes = 256;  // of the page, for each delta
+// Several deltas may write the same element, so their changes are known only after the last. If they are many
+// for the size of the page, a copy of the page is kept; else the bytes that each delta overwrites.
+static const u64 kSnapshotBytes = 256;  // bytes of the page per delta
 
 static bool prepareRepeats(Exec& exec, PageSlot& slot, const Delta& delta) {
   const u64 writes = slot.deltaCount + (delta.kind == DELTA_DENSE ? 0 : u64(delta.valueCount) / 4);
@@ -160,13 +161,13 @@ static void applyDelta(Exec& exec, const Delta& delta) {
   addDigest(slot, out.digest);
 }
 
-// The exact runs that differ from before the call, where spans of the undo list overlap: lays the old bytes, newest first,
-// over a copy of what is there now, and compares.
+// Finds the exact runs that differ from before the call when spans of the undo list overlap: restores the old
+// bytes, newest first, in a copy of the current bytes, and compares.
 static void exactChanges(PageSlot& slot, const RangeSet& spans, Arena& arena) {
   const u32 size = dtypeBytes(slot.page.dtype);
   const Undo& undo = *slot.undo;
   u64 total = 0;
-  u64* place = static_cast<u64*>(arenaAlloc(arena, 8ull * spans.count));  // of each span's copy
+  u64* place = static_cast<u64*>(arenaAlloc(arena, 8ull * spans.count));  // place of each span's copy
   if (place == nullptr) return;
   for (u32 i = 0; i < spans.count; i++) {
     place[i] = total;
@@ -223,7 +224,7 @@ static void compareSnapshot(PageSlot& slot, Arena& arena) {
   rangesNormalise(slot.dirty, arena);
 }
 
-// After the last delta: the page's dirty set becomes canonical and exact.
+// Called after the last delta: makes the page's dirty set canonical and exact.
 static void settleDeltas(Exec& exec, PageSlot& slot) {
   Arena& arena = mainArena(exec);
   if (slot.snapshot != nullptr) return compareSnapshot(slot, arena);
@@ -243,7 +244,7 @@ static void settleDeltas(Exec& exec, PageSlot& slot) {
   rangesNormalise(slot.dirty, arena);
 }
 
-// Deltas to large pages miss the caches; the lines of the one to come are fetched meanwhile.
+// Deltas to large pages miss the caches, so the lines of a later delta are prefetched.
 static inline void prefetchDelta(const Delta& delta) {
   const u64 at = u64(delta.offset) * dtypeBytes(delta.slot->page.dtype);
   __builtin_prefetch(delta.slot->page.data + at, 1);

@@ -1,10 +1,11 @@
-// Elementwise steps that follow one another, run tile by tile: all of them on one tile, then on the next, so that what one step
-// wrote is read by the next while it lies in the cache. Each page is still written, compared and hashed, and a step still
-// runs only where an input changed.
+// Runs consecutive elementwise steps tile by tile: all steps on one tile, then all on the next, so that each
+// step finds the output of the one before in the cache. Each page is still written, compared and hashed, and
+// a step still runs only where an input changed.
 //
-// Invariants: bytes, ranges, digests and the log are those of the steps run one after the other, because an element of an elementwise
-// step depends on the same element of each input that is made in the group, and on inputs that were final before it. A
-// step that repeats another of the group takes that one's elements instead of computing them again.
+// Invariants: bytes, ranges, digests and the log are the same as if the steps ran one after the other. This
+// holds because element i of an elementwise step depends only on element i of inputs made in the group and on
+// inputs that were final before it. A step that repeats another step of the group copies its elements instead
+// of computing them again.
 #pragma once
 #include "exec/steps.cuh"
 
@@ -14,15 +15,15 @@ namespace MMSB_NS {
 static const u32 kFuseSteps = 16;
 static const u32 kFuseTile = 16384;  // elements: whole chunks of every dtype
 static const u32 kFuseElements =
-    8 * kFuseTile;  // of a page, and of what is to be computed of its first step; below, a page is cached as it is
+    8 * kFuseTile;  // least size of a page, and of the work of the first step; smaller pages stay in the cache anyway
 
 struct FuseStep {
   Step* step;
   bool full;
-  u32 twin;  // an earlier step of the group that makes the same, or kFuseSteps
+  u32 twin;  // an earlier step of the group with the same result, or kFuseSteps
   u32 madeCount;
-  u32 made[kFuseSteps];  // inputs that are made in the group: the numbers of their steps, each once
-  RangeSet outside;      // elements to compute because of what changed before the group, canonical
+  u32 made[kFuseSteps];  // numbers of the steps of the group that make inputs of this one, each once
+  RangeSet outside;      // elements to compute because of changes from before the group, canonical
 };
 
 struct FuseGroup {
@@ -32,7 +33,7 @@ struct FuseGroup {
   FuseStep steps[kFuseSteps];
 };
 
-// What a task finds out about one step.
+// The result of one step in one task.
 struct FuseOut {
   StoreOut out;
   u64 elements;
@@ -62,7 +63,7 @@ static u32 twinOf(const FuseGroup& group, const Step& step) {
   return kFuseSteps;
 }
 
-// The step joins the group. Inputs of another size that are made in the group are not final yet: then it cannot.
+// Adds the step to the group if it can be fused and its output has the size of the others.
 static bool joinGroup(FuseGroup& group, Step& step, bool full) {
   if (group.count == kFuseSteps || !canFuse(step)) return false;
   if (group.count != 0 && step.out->elements != group.elements) return false;
@@ -99,7 +100,7 @@ static void findOutside(Exec& exec, const FuseGroup& group, u32 number, RangeSet
 
 // ---- one tile ---------------------------------------------------------------------------------------------------------------
 
-// a joined with b, both ascending and disjoint, into `to`.
+// Writes the union of a and b, both ascending and disjoint, to `to`.
 static void joinAscending(const RangeSet& a, const RangeSet& b, RangeSet& to, Arena& arena) {
   to.count = 0;
   u32 i = 0, k = 0;
@@ -110,7 +111,8 @@ static void joinAscending(const RangeSet& a, const RangeSet& b, RangeSet& to, Ar
   }
 }
 
-// The part of an ascending set in [start, end), from range *cursor on, which moves along.
+// Writes the part of an ascending set in [start, end) to `to`. *cursor is the first range to look at, and
+// moves along.
 static void clip(const RangeSet& set, u32* cursor, u32 start, u32 end, RangeSet& to, Arena& arena) {
   to.count = 0;
   u32& at = *cursor;
@@ -122,7 +124,7 @@ static void clip(const RangeSet& set, u32* cursor, u32 start, u32 end, RangeSet&
   }
 }
 
-// Room for one task: what a tile's steps changed, and two sets to join in.
+// Memory of one task: the changes of each step in the tile, and two sets for unions.
 struct FuseRoom {
   RangeSet changed[kFuseSteps];
   u32 cursor[kFuseSteps];
@@ -178,7 +180,7 @@ static void runTile(const FuseGroup& group, u32 start, u32 end, Worker& worker, 
 
 struct FuseJob {
   const FuseGroup* group;
-  FuseOut* outs;  // of step s and task t: [t * steps + s]
+  FuseOut* outs;  // [t * steps + s] for step s and task t
   u32 tilesPerTask;
 };
 
@@ -236,8 +238,8 @@ static void runGroup(Exec& exec, FuseGroup& group) {
   endFused(exec, group, job.outs, tasks);
 }
 
-// Runs the steps from the first of `steps` on that can be run tile by tile, if there are several and much of them is to be
-// computed. Returns how many it ran.
+// Runs the longest prefix of `steps` that can run tile by tile, if it has several steps and much to compute.
+// Returns the number of steps it ran.
 static u32 runFused(Exec& exec, Step* const* steps, const u32* numbers, u32 count) {
   if (count < 2 || !canFuse(*steps[0]) || !canFuse(*steps[1])) return 0;
   FuseGroup group;

@@ -1,4 +1,4 @@
-// Filling and loading a page outside of a call of execute, and its share in the state digest.
+// Fills and loads pages outside of a call of execute, and updates their share of the state digest.
 #pragma once
 #include "exec/compute.cuh"
 #include "exec/past.cuh"
@@ -6,7 +6,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// Fills a zeroed page with one element's bits and sets its digest.
+// Fills a zeroed page with copies of one element and sets its digest.
 static void fillPage(PageSlot& slot, u64 bits) {
   Page& page = slot.page;
   const u32 size = dtypeBytes(page.dtype);
@@ -31,7 +31,7 @@ static void fillPage(PageSlot& slot, u64 bits) {
   }
 }
 
-// Writes raw bytes and hashes the chunks they touch.
+// Writes raw bytes and rehashes the chunks they touch.
 static void loadBytes(PageSlot& slot, u64 offset, const u8* src, u64 bytes) {
   if (bytes == 0) return;
   slot.loads++;
@@ -44,7 +44,7 @@ static void loadBytes(PageSlot& slot, u64 offset, const u8* src, u64 bytes) {
   addDigest(slot, digest);
 }
 
-// The page's share in the state's digest as of now; `state` is moved from the old share to the new.
+// Brings the page's share of the state digest up to date, and `state` with it.
 static void updateShare(PageSlot& slot, u64 state[2]) {
   u64 share[2];
   pageShare(slot.page, slot.digest, share);

@@ -1,8 +1,10 @@
-// Steps that keep a page's past (MMSB_STEP_PAST): what such a page held before the call, for steps that read it.
+// Steps that keep the past of a page (MMSB_STEP_PAST): a copy of what the page held before the call, for
+// steps that read it.
 //
-// Invariants: what of a page changed since its past was brought up to date is in `behind` of each of its past steps, or
-// `whole` is set; too much there costs a comparison, never a wrong byte. Whatever writes a page other than a call of
-// execute sets `whole`. Lists outlive a call, so they are malloc'ed; without memory for one, `whole` stands in.
+// Invariants: elements that changed since the past was last updated are in `behind` of each past step, or
+// `whole` is set. Extra elements there cost a comparison, never a wrong byte. Any write to a page outside of
+// execute sets `whole`. The lists outlive a call, so they are malloc'ed; without memory for a list, `whole`
+// is set instead.
 #pragma once
 #include "core/page.cuh"
 #include "core/ranges.cuh"
@@ -17,7 +19,8 @@ static inline void fallBehindWholly(Past& past) {
   past.behind.count = 0;
 }
 
-// The page was written from outside: neither it nor what it is the past of can be relied on.
+// The page was written outside of execute. Its pasts, and the page itself if it is a past, must be copied in
+// full.
 static inline void forgetPast(PageSlot& slot) {
   for (Step* step = slot.pasts; step != nullptr; step = step->past->next) fallBehindWholly(*step->past);
   if (slot.pastStep != nullptr) fallBehindWholly(*slot.pastStep->past);
@@ -38,7 +41,7 @@ static void fallBehind(Past& past, const RangeSet& changed) {
   behind.count = count;
 }
 
-// What the step has to copy now, canonical and in the arena; afterwards it is behind in nothing.
+// Returns what the step has to copy now, as a canonical set in the arena, and clears its list.
 static RangeSet catchUp(const Step& step, bool full, Arena& arena) {
   Past& past = *step.past;
   RangeSet set;

@@ -1,7 +1,7 @@
-// Running one step: where its inputs changed, or wholly when told to; and what a call begins and ends with.
+// Runs one step, where its inputs changed or in full; and begins and ends a call.
 //
-// Invariants: a page's `dirty` set is canonical when a step reads it; equal bytes are no change, so nothing follows from them
-// (cutoff).
+// Invariants: a page's `dirty` set is canonical whenever a step reads it. Elements that are written with
+// equal bytes have not changed and trigger nothing (cutoff).
 #pragma once
 #include "exec/compute.cuh"
 #include "exec/past.cuh"
@@ -23,7 +23,7 @@ static void beginCall(Exec& exec) {
   }
 }
 
-// What a step changed joins the changes of its page; the step joins the log.
+// Adds the changes of a step to those of its page, and the step to the log.
 static void endStep(Exec& exec, const Step& step, const StepRun& run, bool full) {
   if (run.changed.count != 0) {
     PageSlot& slot = *slotOf(step.out);
@@ -67,7 +67,8 @@ static void runBefore(Exec& exec, Step& step, bool full) {
   endStep(exec, step, run, full);
 }
 
-// At the end of a call: what changed of pages whose past is kept is to be copied before the next.
+// Called at the end of a call: notes the changes of pages whose past is kept, to be copied before the next
+// call changes them.
 static void keepBehind(Exec& exec) {
   for (u32 i = 0; i < exec.touchedCount; i++) {
     const PageSlot& slot = *exec.touched[i];

@@ -1,8 +1,9 @@
-// The one way in which bytes of a page change: compare with the old bytes, write, hash, and record what changed.
+// The only code that changes the bytes of a page during a call: it compares with the old bytes, writes,
+// hashes and records what changed.
 //
-// Invariants: recorded ranges are exactly the runs of elements whose bytes differ; the page's zero padding is never
-// written. Two threads may store into one page at once when no chunk is shared between them, or when `hash` is off (then
-// rehashRanges follows when all have ended).
+// Invariants: the recorded ranges are exactly the runs of elements whose bytes differ. The zero padding of a
+// page is never written. Two threads may store into one page at once if they share no chunk, or if `hash` is
+// off; then rehashRanges must follow when all have finished.
 #pragma once
 #include "core/digest.cuh"
 #include "core/journal.cuh"
@@ -14,9 +15,9 @@ namespace MMSB_NS {
 
 struct StoreOut {
   RangeSet changed;
-  u64 digest[2];  // to be added to the page's
+  u64 digest[2];  // the caller adds it to the page's digest
   Arena* arena;
-  Undo* undo;  // where old bytes are kept, or null
+  Undo* undo;  // keeps old bytes, or null
   bool hash;
   bool ascending;  // runs are stored in ascending order
 };
@@ -35,7 +36,7 @@ static inline void pushChanged(StoreOut& out, u32 start, u32 count) {
   else rangesPush(out.changed, start, count, *out.arena);
 }
 
-// 64 bytes: bit i set where byte i belongs to an element that differs.
+// Compares 64 bytes. Bit i of the result is set if byte i belongs to an element that differs.
 template <u32 SIZE>
 static inline u64 diffMask(const u8* a, const u8* b) {
   u64 mask = 0;
@@ -60,8 +61,8 @@ static inline u64 diffMask(const u8* a, const u8* b) {
   return ~mask;
 }
 
-// Records the runs of elements that differ between `now` and `next`; `element` is the number of the first. Gives the
-// bytes [*lo, *hi) outside of which all is equal; false when all is.
+// Records the runs of elements that differ between `now` and `next`; `element` is the number of the first
+// element. All differences lie in the bytes [*lo, *hi). Returns false when nothing differs.
 template <u32 SIZE>
 static bool diffRuns(const u8* now, const u8* next, u32 bytes, u32 element, StoreOut& out, u32* lo, u32* hi) {
   u64 inRun = 0;  // all ones inside a run
@@ -82,7 +83,7 @@ static bool diffRuns(const u8* now, const u8* next, u32 bytes, u32 element, Stor
       inRun = ~inRun;
     }
   };
-  const bool ahead = bytes >= kChunkBytes / 2;  // likely that the next chunk follows
+  const bool ahead = bytes >= kChunkBytes / 2;  // the next chunk is likely to be stored next
   u32 at = 0;
   for (; at + 64 <= bytes; at += 64) {
     if (ahead) __builtin_prefetch(now + at + kChunkBytes, 1);
@@ -135,7 +136,7 @@ static void undoKeep(Undo& undo, const u8* old, u32 start, u32 count, u64 bytes,
   undo.used += bytes;
 }
 
-// Gives a chunk a new hash; what that changes in the page's digest is added to `digest`, which is to be added to the page's.
+// Replaces the hash of a chunk and adds the difference to `digest`, which the caller adds to the page's digest.
 static inline void exchangeHash(PageSlot& slot, u64 chunk, const u64 next[2], u64 digest[2]) {
   u64* hash = slot.hashes + 2 * chunk;
   u64 before[2], after[2];
@@ -152,7 +153,7 @@ static inline void exchangeHash(PageSlot& slot, u64 chunk, const u64 next[2], u6
   digest[1] += after[1] - before[1];
 }
 
-// Writes bytes [lo, hi) of a chunk from `next` (which stands for byte lo) and keeps its hash true.
+// Writes bytes [lo, hi) of a chunk and updates its hash. `next` points to the new byte lo.
 static inline void writeHashed(PageSlot& slot, u64 chunk, u32 lo, u32 hi, const u8* next, u64 digest[2]) {
   u8* base = slot.page.data + chunk * kChunkBytes;
   u64 hash[2] = {slot.hashes[2 * chunk], slot.hashes[2 * chunk + 1]};
@@ -174,7 +175,7 @@ static inline void writeHashed(PageSlot& slot, u64 chunk, u32 lo, u32 hi, const 
   exchangeHash(slot, chunk, hash, digest);
 }
 
-// What one word adds to its chunk's hash.
+// Adds (sign 1) or subtracts (sign ~0) the contribution of one word to its chunk's hash.
 static inline void addWord(u64 word, u32 index, u64 sign, u64 hash[2]) {
   const u32* key = kDigestKeys.key + 2 * index;
   const u32 lo = u32(word), hi = u32(word >> 32);
@@ -188,7 +189,7 @@ static inline u64 loadWord(const u8* at) {
   return word;
 }
 
-// The bits, one for each element of `size` bytes, that differ in a word.
+// One bit per element of `size` bytes in a word: set if the element differs.
 static inline u32 differingElements(u64 diff, u32 size) {
   if (size == 8) return diff != 0;
   if (size == 4) return u32(u32(diff) != 0) | u32(diff >> 32 != 0) << 1;
@@ -198,7 +199,7 @@ static inline u32 differingElements(u64 diff, u32 size) {
   return mask;
 }
 
-// At most kSmallBytes in one chunk, hashed: by words in registers, for small deltas to large pages.
+// Stores at most kSmallBytes inside one chunk, word by word in registers. For small deltas to large pages.
 static const u32 kSmallBytes = 16;
 static void storeSmall(PageSlot& slot, u64 at, u32 bytes, const u8* src, StoreOut& out) {
   const u32 size = dtypeBytes(slot.page.dtype);
@@ -207,7 +208,7 @@ static void storeSmall(PageSlot& slot, u64 at, u32 bytes, const u8* src, StoreOu
   const u32 words = u32((end - base + 7) / 8), perWord = 8 / size;
   u64 next[kSmallBytes / 8 + 1];
   u64 change[2] = {0, 0};
-  u32 mask = 0;  // of elements that differ, counted from `base`
+  u32 mask = 0;  // elements that differ, counted from `base`
   for (u32 w = 0; w < words; w++) {
     const u64 place = base + 8 * w;
     const u64 old = loadWord(slot.page.data + place);
@@ -250,8 +251,8 @@ static void storeSmall(PageSlot& slot, u64 at, u32 bytes, const u8* src, StoreOu
   exchangeHash(slot, chunk, hash, out.digest);
 }
 
-// A whole chunk of which the first elements all differ, as in most full recomputes: compared, written and hashed part by part.
-// False, and nothing done, when they do not.
+// Stores a whole chunk whose first elements all differ, as in most full recomputes: compares, writes and
+// hashes it part by part. Returns false, and does nothing, if they do not all differ.
 static bool storeDifferent(PageSlot& slot, u64 chunk, u32 bytes, const u8* src, StoreOut& out) {
   const u32 size = dtypeBytes(slot.page.dtype);
   u8* base = slot.page.data + chunk * kChunkBytes;
@@ -288,7 +289,7 @@ static void storeRun(PageSlot& slot, u32 start, u32 count, const u8* src, StoreO
     const bool whole = bytes % 64 == 0 && bytes == chunkBytesOf(slot.page, chunk) && at % kChunkBytes == 0 && out.hash;
     u32 lo, hi;
     if (whole && !kept && storeDifferent(slot, chunk, bytes, src, out)) {
-      // Done.
+      // Stored.
     } else if (diffRunsOf(size, slot.page.data + at, src, bytes, element, out, &lo, &hi)) {
       if (out.undo != nullptr) {
         undoKeep(*out.undo, slot.page.data + at + lo, element + lo / size, (hi - lo) / size, hi - lo, *out.arena);
@@ -296,7 +297,7 @@ static void storeRun(PageSlot& slot, u32 start, u32 count, const u8* src, StoreO
       Journal* journal = out.arena->journal;
       if (journal != nullptr) journalKeep(*journal, slot.page.id, at + lo, slot.page.data + at + lo, hi - lo);
       const u32 offset = u32(at % kChunkBytes);
-      if (whole && (hi - lo) * 2 >= bytes) {  // all of it at once is quicker than most of it
+      if (whole && (hi - lo) * 2 >= bytes) {  // writing the whole chunk is faster than most of it
         lo = 0;
         hi = bytes;
       }
@@ -308,10 +309,10 @@ static void storeRun(PageSlot& slot, u32 start, u32 count, const u8* src, StoreO
   }
 }
 
-// Hashes anew each chunk that ranges[first..end) of an ascending set touch.
+// Rehashes each chunk that the ranges of an ascending set touch.
 static void rehashRanges(PageSlot& slot, const RangeSet& set, u64 digest[2]) {
   const u32 size = dtypeBytes(slot.page.dtype);
-  u64 next = 0;  // first chunk not hashed yet
+  u64 next = 0;  // first chunk that is not rehashed yet
   for (u32 i = 0; i < set.count; i++) {
     u64 chunk = u64(set.data[i].start) * size / kChunkBytes;
     const u64 last = ((u64(set.data[i].start) + set.data[i].count) * size - 1) / kChunkBytes;

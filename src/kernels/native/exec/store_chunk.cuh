@@ -1,8 +1,8 @@
-// Whole chunks, and small pages, at once: the two things that a full recompute does with nearly all of them, at the speed of
-// the cache. Lengths are multiples of 64 bytes.
+// Fast paths for whole chunks and small pages: comparing, and copying with hashing, at the speed of the
+// cache. Full recomputes spend most of their time here. Lengths are multiples of 64 bytes.
 //
-// Invariants: the results are those of the general code in store.cuh and digest.cuh; where there is no fast way here, the
-// answer is "mixed" and that code does the work.
+// Invariants: results equal those of the general code in store.cuh and core/digest.cuh. Where there is no
+// fast path, the answer is CHUNK_MIXED and the general code does the work.
 #pragma once
 #include "core/digest.cuh"
 
@@ -21,8 +21,8 @@ static inline __m256i sameElements(__m256i x, __m256i y) {
   return _mm256_cmpeq_epi64(x, y);
 }
 
-// Whether all elements are equal, all differ, or neither. What lies a chunk further on is fetched meanwhile: the processor's own
-// prefetching ends with a page of the memory, which is a chunk.
+// Tells whether all elements are equal, all differ, or neither. Prefetches the next chunk meanwhile, because
+// the processor's own prefetching stops at the end of a memory page, which is a chunk.
 template <u32 SIZE>
 static ChunkDiff compareChunkOf(const u8* now, const u8* next, u32 bytes) {
   __m256i any = _mm256_setzero_si256(), all = _mm256_set1_epi8(-1);
@@ -50,12 +50,12 @@ static inline ChunkDiff compareChunk(u32 size, const u8* now, const u8* next, u3
   }
 }
 
-// The two sums of a chunk's hash while its bytes go by.
+// The two running sums of a chunk's hash.
 struct ChunkSums {
   __m256i sum0, sum1;
 };
 
-// Copies bytes [at, end) of a chunk, multiples of 64, and adds what they hash to.
+// Copies bytes [at, end) of a chunk, both multiples of 64, and adds them to the sums.
 static inline void copySummed(u8* to, const u8* from, u32 at, u32 end, ChunkSums& sums) {
   const u32* key = kDigestKeys.key;
   __m256i sum0 = sums.sum0, sum1 = sums.sum1;
@@ -86,15 +86,15 @@ static inline void hashOfSums(const ChunkSums& sums, u32 bytes, u64 hash[2]) {
   hash[1] = lanes[4] + lanes[5] + lanes[6] + lanes[7] - kDigestKeys.zero[1][bytes / 8];
 }
 
-// Copies a whole chunk, or all of a page that has no more than `bytes`, and hashes it on the way.
+// Copies and hashes a whole chunk, or a whole page of at most one chunk.
 static void copyHashed(u8* to, const u8* from, u32 bytes, u64 hash[2]) {
   ChunkSums sums = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   copySummed(to, from, 0, bytes, sums);
   hashOfSums(sums, bytes, hash);
 }
 
-// Copies and sums while every element of a part differs, so that the old bytes come in while the new ones are hashed. Gives the
-// bytes done; what follows is untouched.
+// Copies and hashes as long as every element differs, so that old bytes are loaded while new ones are hashed.
+// Returns the number of bytes done; the rest is untouched.
 template <u32 SIZE>
 static u32 copyDifferentOf(u8* to, const u8* from, u32 bytes, ChunkSums& sums) {
   sums = {_mm256_setzero_si256(), _mm256_setzero_si256()};

@@ -1,4 +1,5 @@
-// Taking back the newest kept call: pages get their old bytes, and what steps keep of their inputs follows.
+// Undoes the newest kept call: restores the old bytes of pages, and the state that steps derive from their
+// inputs.
 #pragma once
 #include "core/journal.cuh"
 #include "exec/past.cuh"
@@ -7,8 +8,8 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// Puts back the old bytes, newest first, and lets what the steps keep of them follow. The list of touched pages must have
-// room; afterwards it holds the pages that were put back, their digests true again.
+// Restores the old bytes, newest first, and refreshes the steps. The list of touched pages must have room;
+// afterwards it holds the restored pages, with correct digests.
 static void undoAll(Exec& exec, const JournalSpan* spans, u64 count, Step* const* steps, u32 stepCount) {
   beginCall(exec);
   Arena& arena = mainArena(exec);

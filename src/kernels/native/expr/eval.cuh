@@ -1,7 +1,8 @@
-// A plain evaluator of one element of an expression: what tests compare the VM with, and the body of the CUDA kernel.
+// A plain evaluator for one element of an expression. Tests compare the VM with it, and it is the body of the
+// CUDA kernel.
 //
-// Invariants: it gives the same bits as the VM, because both consist of the functions of scalar.cuh. It runs programs that
-// compileProgram (vm.cuh) has made and trusts them. Must not know of pages or shapes.
+// Invariants: it gives the same bits as the VM, because both call the functions of scalar.cuh. It trusts the
+// programs that compileProgram (vm_compile.cuh) has made. Must not know of pages or shapes.
 #pragma once
 #include "expr/map_state.cuh"
 #include "portable/lane.cuh"
@@ -105,7 +106,8 @@ static MMSB_HD inline u64 evalInst(const EvalInst& inst, u64 a, u64 b, u64 c) {
   }
 }
 
-// The lane of the result for one element; load(input, dtype) gives the lane of an input's element; registers[i] is a u64.
+// Returns the lane of the result for one element. load(input, dtype) returns the lane of an input's element;
+// registers[i] is a u64.
 template <class Registers, class Load>
 static MMSB_HD inline u64 evaluate(const EvalInst* code, u32 count, u32 result, Registers registers, const Load& load) {
   for (u32 i = 0; i < count; i++) {

@@ -1,7 +1,7 @@
-// The expression IR of docs/internals/FORMAT.md: opcodes, and the check of a blob.
+// The expression IR (docs/internals/FORMAT.md): layout and validation of a blob.
 //
-// Invariants: a blob is never trusted; what checkIr accepts can be run without further checks. Codes are written to logs
-// and never change meaning; src/kernels/expression/ir.ts has the same table (compared by a test). Must not know how it is run.
+// Invariants: a blob is never trusted. A blob that checkIr accepts can run without further checks. Must not
+// know how it is run.
 #pragma once
 #include "core/op.cuh"
 #include "portable/ir_ops.cuh"
@@ -11,7 +11,7 @@ namespace mmsb {
 static const u32 kIrMagic = 0x3152494d;
 static const u32 kIrMaxInstructions = 4096;  // IR_MAX_INSTRUCTIONS of src/limits.ts
 
-// An instruction as it is in a blob.
+// An instruction as stored in a blob.
 struct IrInst {
   u8 op, dtype;
   u16 a, b, c;
@@ -68,7 +68,8 @@ static int32_t checkInstruction(const IrBlob& ir, u32 i, u8* types) {
   return MMSB_OK;
 }
 
-// Checks a blob of `bytes` bytes wholly; types gets the dtype of each value (room for kIrMaxInstructions).
+// Validates a whole blob of `bytes` bytes. `types` gets the dtype of each value and has room for
+// kIrMaxInstructions.
 static int32_t checkIr(const u8* blob, u32 bytes, IrBlob& ir, u8* types) {
   if (bytes < 16 || (bytes & 7) != 0) return fail(MMSB_ERR_ARGUMENT, "expression: %u bytes are not an IR blob", bytes);
   u32 head[4];
@@ -79,7 +80,7 @@ static int32_t checkIr(const u8* blob, u32 bytes, IrBlob& ir, u8* types) {
   if (head[0] != kIrMagic) return fail(MMSB_ERR_ARGUMENT, "expression: not an IR blob");
   if ((head[1] & 0xffff) != 1) return fail(MMSB_ERR_UNSUPPORTED, "expression: IR version %u", head[1] & 0xffff);
   if (ir.inputCount > kIrMaxInputs || ir.count == 0 || ir.count > kIrMaxInstructions || ir.result >= ir.count) {
-    return fail(MMSB_ERR_ARGUMENT, "expression: counts out of bounds");
+    return fail(MMSB_ERR_ARGUMENT, "expression: counts out of range");
   }
   const u32 table = (ir.inputCount + 7) & ~7u;
   if (bytes != 16 + table + 16 * ir.count) {

@@ -1,11 +1,11 @@
-// What map keeps of a step: the lowered expression and how inputs are broadcast. Plain data, one layout in every part of
-// the build: made by the CPU part (op_map.cuh), read by it and by the CUDA part (map_cuda.cuh).
+// The state of a map step: the lowered expression, and how inputs are broadcast. Plain data with one layout
+// in every part of the build. The CPU part makes it (op_map.cuh); the CUDA part reads it too (map_cuda.cuh).
 #pragma once
 #include "expr/ir.cuh"
 
 namespace mmsb {
 
-// An instruction of the evaluator: value `dst` in a file of 64-bit registers, each holding the bits of one lane.
+// An instruction of the evaluator. Operands and result are 64-bit registers, each with the bits of one lane.
 struct EvalInst {
   u8 op, dtype;
   u8 from;  // dtype of operand a, for cast
@@ -15,23 +15,24 @@ struct EvalInst {
   u64 imm;
 };
 
-// A loop over n elements: operands and result by address; a scalar operand is the address of one lane.
+// A loop over n elements. Operands and result are given by address; a scalar operand is the address of one
+// lane.
 typedef void (*VmKernel)(void* dst, const void* a, const void* b, const void* c, const void* d, size_t n);
 
-// An instruction of the VM. Operands are slots of a table of addresses: inputs, then uniforms, then registers; the last
-// slot is the destination of the block.
+// An instruction of the VM. Operands are slots of a table of addresses: inputs, uniforms, registers, and last
+// the destination of the block.
 struct VmInst {
   VmKernel kernel;
   u16 dst, operand[4];
 };
 
-// Machine code for the whole program (vm_jit.cuh): n elements, addresses by table.
+// Machine code for the whole program (vm_jit.cuh): computes n elements, with addresses taken from a table.
 typedef void (*JitFunction)(void* const* table, size_t n);
 
-// What fills a uniform slot before a call.
+// The content of a uniform slot before a call.
 struct VmUniform {
-  u64 bits;   // constant: the lane
-  u16 input;  // else the input whose single element it is, or 0xffff: computed by uniformCode
+  u64 bits;   // the lane, if constant
+  u16 input;  // else the input whose single element it holds, or 0xffff if uniformCode computes it
   u8 constant;
   u8 dtype;
 };
@@ -59,18 +60,18 @@ struct Program {
   f32 costNs;         // rough time per element
 
   JitFunction jit;  // instead of `code`, or null
-  u64 jitBytes;     // of memory behind it
-  u32 packed;       // the arrays lie behind this struct, in one block with it
+  u64 jitBytes;     // size of the memory behind it
+  u32 packed;       // the arrays are in one block with this struct
 };
 
 struct MapInput {
   u32 mode;
   u32 elementBytes;
-  u32 gatherOffset;  // MAP_STRIDED: where its block lies in the scratch behind the VM's
+  u32 gatherOffset;  // MAP_STRIDED: place of its block in the scratch after the VM's
   u32 stride[8];     // in elements, per collapsed dimension; 0 = broadcast
 };
 
-// The output's shape without the dimensions that no input tells apart.
+// The output's shape, with dimensions joined where every input allows it.
 struct MapState {
   Program* program;
   u32 rank;

@@ -1,21 +1,22 @@
-// The block-wise virtual machine for expressions on the CPU: lowering the IR to loops over blocks, and running them.
+// The block-wise virtual machine that runs expressions on the CPU. vm_compile.cuh makes its programs.
 //
-// The VM runs each instruction over a block of elements that stays in the L1 cache: one indirect call per instruction and
-// block. Instructions whose operands are the same for every element ("uniform") run once per call; their results and the
-// constants are scalar operands of the others. Values have the dtype's own width; registers are given by last use.
+// The VM runs each instruction over a block of elements that stays in the L1 cache: one indirect call per
+// instruction and block. Instructions whose operands are the same for every element ("uniform") run once per
+// call; their results and the constants are scalar operands of the others. Values have the width of their
+// dtype.
 //
-// Invariants: each element depends on its own inputs only; compileProgram refuses what it cannot run. Must not know of
-// pages, shapes or ranges (see op_map.cuh).
+// Invariants: each element depends on its own inputs only. Must not know of pages, shapes or ranges (see
+// op_map.cuh).
 #pragma once
 #include "expr/vm_compile.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
-// Before the table of addresses: the destination and the uniforms, for machine code.
+// Slots before the table of addresses, for machine code: the destination and the uniforms.
 static const u32 kJitSlots = 2;
 
-// Scratch of one call: the table of addresses, the uniforms, the registers.
+// Bytes of scratch for one call: the table of addresses, the uniforms and the registers.
 static u32 vmScratchBytes(const Program& p) {
   const u32 table = ((kJitSlots + p.slotCount) * u32(sizeof(void*)) + 63) & ~63u;
   const u32 uniforms = (p.uniformCount * 8 + 63) & ~63u;
@@ -29,8 +30,9 @@ static inline void vmRun(const VmInst* code, u32 count, void** at, size_t n) {
   }
 }
 
-// Lays out `scratch` (vmScratchBytes, 64-byte aligned) and computes the uniforms; uniformInput[i] is the address of the
-// one element of a uniform input. Gives the table of addresses, in which the caller sets inputs and destination.
+// Lays out `scratch` (vmScratchBytes, 64-byte aligned) and computes the uniforms. uniformInput[i] is the
+// address of the single element of a uniform input. Returns the table of addresses, where the caller sets
+// inputs and destination.
 static void** vmBegin(const Program& p, void* scratch, const void* const* uniformInput) {
   u8* memory = static_cast<u8*>(scratch);
   void** at = reinterpret_cast<void**>(memory) + kJitSlots;
@@ -50,7 +52,8 @@ static void** vmBegin(const Program& p, void* scratch, const void* const* unifor
   return at;
 }
 
-// Computes n elements (at most blockElements without machine code); the inputs' addresses are in place.
+// Computes n elements, at most blockElements without machine code. The addresses of the inputs must be in the
+// table.
 static inline void vmBlock(const Program& p, void** at, void* to, size_t n) {
   if (p.jit != nullptr) {
     at[-2] = to;

@@ -1,4 +1,4 @@
-// Compiling a checked blob of IR: what the evaluator runs, what the VM runs, and machine code where it pays.
+// Compiles a blob of IR to code for the evaluator, code for the VM and, where it pays, machine code.
 #pragma once
 #include "expr/eval.cuh"
 #include "expr/vm_to_jit.cuh"
@@ -6,7 +6,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// The loop that makes the result writes to the destination; a uniform or an input is copied there.
+// Lets the loop that makes the result write to the destination. A uniform or an input is copied there.
 static void lowerResult(Lowering& lo) {
   const u32 last = lo.nodeCount - 1;
   const u32 result = lo.slotOf[last];
@@ -17,7 +17,8 @@ static void lowerResult(Lowering& lo) {
   else lo.code[lo.codeCount - 1].dst = dst;
 }
 
-// Registers by last use. A result may take the register of an operand that ends here when the lanes are of one size.
+// Assigns registers by last use. A result may take the register of an operand that is used for the last time
+// here, if both have the same size.
 static void giveRegisters(Lowering& lo) {
   for (u32 i = 0; i < lo.codeCount; i++) {
     for (u32 k = 0; k < 4; k++) {
@@ -27,7 +28,7 @@ static void giveRegisters(Lowering& lo) {
   Program& p = *lo.program;
   u32* freeRegisters = lo.slotOf;  // no longer needed; a register per node at most
   u32 freeCount = 0;
-  u8* given = lo.uniform;  // per slot: has a register. Cleared by the caller
+  u8* given = lo.uniform;  // per slot: 1 if it has a register; cleared by the caller
   for (u32 i = 0; i < lo.codeCount; i++) {
     const VirtualInst& inst = lo.code[i];
     VirtualSlot& dst = lo.slots[inst.dst];
@@ -77,7 +78,8 @@ static void finish(const Lowering& lo, const VirtualInst* virtualCode, u32 count
   }
 }
 
-// The evaluator's instructions; its registers are given by last use too. Uses the slots' memory before there are slots.
+// Makes the evaluator's instructions, with registers assigned by last use. Uses the memory of the slots,
+// which do not exist yet.
 static void makeEval(Lowering& lo) {
   Program& p = *lo.program;
   EvalInst* code = p.eval;
@@ -119,9 +121,9 @@ static void makeEval(Lowering& lo) {
   p.evalResult = registers[lo.nodeCount - 1];
 }
 
-// Keeps what the result needs, renumbered, and ends with a cast to the dtype asked for.
+// Keeps the instructions that the result needs, renumbers them and adds a final cast to the output dtype.
 static void keepLive(const IrBlob& ir, const u8* types, Lowering& lo) {
-  u32* number = lo.slotOf;  // free until nodes have slots
+  u32* number = lo.slotOf;  // unused until nodes have slots
   for (u32 i = 0; i < ir.count; i++) number[i] = 0;
   number[ir.result] = 1;
   for (u32 i = ir.result + 1; i-- > 0;) {
@@ -149,7 +151,7 @@ static void keepLive(const IrBlob& ir, const u8* types, Lowering& lo) {
   lo.types[lo.nodeCount++] = out;
 }
 
-// Rough times of one element on one core, for the choice of threads only.
+// Rough time per element on one core; only for choosing the number of threads.
 static f32 costOf(u32 op, u32 dtype) {
   const f32 width = dtypeBytes(dtype) == 8 ? 2.0f : 1.0f;
   switch (op) {
@@ -177,9 +179,9 @@ static void chooseBlock(Program& p, const Lowering& lo) {
     p.costNs += costOf(lo.nodes[i].op, lo.nodes[i].dtype);
   }
   p.blockElements = 4096 / widest;
-  // Many live values: smaller blocks, so that the registers stay in the cache.
+  // With many live values, blocks are smaller, so that the registers stay in the cache.
   while (p.blockElements > 64 && u64(p.registerCount) * p.blockElements * widest > 24 * 1024) p.blockElements /= 2;
-  // The odd line keeps registers from falling on the same cache sets and from 4 KiB aliasing.
+  // The extra line keeps registers off the same cache sets and avoids 4 KiB aliasing.
   p.registerBytes = p.blockElements * widest + 64;
 }
 
@@ -204,7 +206,8 @@ static inline T* packArray(T* from, u32 count, u8** to) {
   return packed;
 }
 
-// The program in one block, what every run reads first: a small page's step misses the caches once instead of once for each array.
+// Copies the program into one block, with the parts that every run reads in front. So a step on a small page
+// misses the caches once, not once per array.
 static Program* packProgram(Program* p) {
   const u64 bytes = sizeof(Program) + p->uniformCount * sizeof(VmUniform) +
                     (u64(p->codeCount) + p->uniformCodeCount) * sizeof(VmInst) + p->evalCount * sizeof(EvalInst) + 64;
@@ -249,7 +252,7 @@ static void lowerProgram(Lowering& lo, bool wantJit) {
   chooseBlock(p, lo);
 }
 
-// Memory of one lowering: a block that is cleared, cut into pieces and freed as a whole.
+// Memory of one lowering: a zeroed block that is cut into pieces and freed as a whole.
 struct LoweringMemory {
   u8* block;
   u64 used;
@@ -261,7 +264,7 @@ static T* takeFrom(LoweringMemory& memory, u64 count) {
   return at;
 }
 
-// Bounds for a program of `nodes` instructions, the final cast included.
+// Bounds per instruction, including the final cast.
 static const u32 kSlotsPerNode = 5, kUniformsPerNode = 2, kBytesPerNode = 320, kExtraBytes = 4096;
 
 static bool allocateLowering(Lowering& lo, Program& p, LoweringMemory& memory, u32 nodes) {
@@ -295,8 +298,9 @@ static bool finishProgram(const Lowering& lo) {
   return true;
 }
 
-// Checks a blob and lowers it for outputs of `outDtype`. inputUniform[i], for `inputCount` inputs, says that input i has
-// one element for all elements of the output. `wantJit`: machine code is worth its making. MMSB_OK or fail(...).
+// Checks a blob and lowers it for outputs of `outDtype`. inputUniform[i] is 1 if input i, of `inputCount`,
+// has one element for all elements of the output. `wantJit` says that machine code is worth compiling.
+// Returns MMSB_OK or fail(...).
 static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform, u32 inputCount, u8 outDtype,
                               bool wantJit, Program** out) {
   u8 types[kIrMaxInstructions];
@@ -304,7 +308,7 @@ static int32_t compileProgram(const u8* blob, u32 bytes, const u8* inputUniform,
   const int32_t status = checkIr(blob, bytes, ir, types);
   if (status != MMSB_OK) return status;
   if (ir.inputCount != inputCount) {
-    return fail(MMSB_ERR_ARGUMENT, "expression: %u inputs for an expression of %u", inputCount, ir.inputCount);
+    return fail(MMSB_ERR_ARGUMENT, "expression: %u inputs given, %u expected", inputCount, ir.inputCount);
   }
   Program* p = static_cast<Program*>(calloc(1, sizeof(Program)));
   Lowering lo = {};

@@ -1,8 +1,8 @@
-// Fused loops of the expression VM: two operations in one pass over a block, for floats.
+// Fused loops of the expression VM: two float operations in one pass over a block.
 //
-// Invariants: the bits are those of the two operations one after the other; nothing is contracted. A pass costs the reads and
-// the write of a block in the L1 cache, which is more than the arithmetic, so pairs nearly halve the time of long
-// expressions. Which pairs exist is decided here; where they apply, in vm.cuh.
+// Invariants: the bits are those of the two operations one after the other; nothing is contracted. A pass
+// costs more for reading and writing a block in the L1 cache than for arithmetic, so pairs nearly halve the
+// time of long expressions. This file defines the pairs; vm_lowering.cuh decides where they apply.
 #pragma once
 #include "expr/vm_loops.cuh"
 
@@ -11,7 +11,8 @@ namespace MMSB_NS {
 
 // ---- arithmetic: second(first(a, b), c) ---------------------------------------------------------------------------
 
-// x is what the pass carries, y the other operand: a block (V) or one value for all (S). x - s is x + (-s).
+// x is the value that the pass carries, y the other operand: a block (V) or one value for all elements (S). x
+// - s is x + (-s).
 enum PairOp : u32 {
   PAIR_ADD_V,
   PAIR_ADD_S,
@@ -25,7 +26,7 @@ enum PairOp : u32 {
   PAIR_NONE
 };
 static const u32 kPairFirsts =
-    8;  // the first operation: all but PAIR_RSUB_V, which is PAIR_SUB_V with operands exchanged
+    8;  // operations that can come first; PAIR_RSUB_V becomes PAIR_SUB_V with swapped operands
 static const u32 kPairSeconds = 9;
 
 static constexpr bool pairScalar(u32 op) {
@@ -83,7 +84,8 @@ static VmKernel pairKernel(u32 first, u32 second) {
 
 // ---- a comparison and the choice it makes: a ? b ? x : y ------------------------------------------------------------
 
-// Without the bytes of a bool in between. a != b chooses as a == b with x and y exchanged; a > b as b < a.
+// A comparison and a choice, without writing a bool in between. a != b is a == b with x and y swapped; a > b
+// is b < a.
 enum ChoiceOp : u32 { CHOICE_LT, CHOICE_LE, CHOICE_EQ, CHOICE_GT_S, CHOICE_GE_S };
 
 template <u32 OP, class T>
@@ -95,7 +97,7 @@ static inline bool choiceTest(T a, T b) {
   else return a >= b;
 }
 
-// MODE: bit 0 b is one value for all, bit 1 x is, bit 2 y is.
+// MODE: bit 0 is set if b is one value for all elements, bit 1 for x, bit 2 for y.
 template <class T, u32 OP, u32 MODE>
 static void loopChoice(void* dst, const void* a_, const void* b_, const void* x_, const void* y_, size_t n) {
   T* d = static_cast<T*>(dst);

@@ -1,12 +1,14 @@
-// Machine code for expressions of floats: one loop that does all operations of a lowered program on a vector at a time.
+// Machine code for float expressions: one loop that does all operations of a lowered program on one vector at
+// a time.
 //
-// Invariants: the bits are those of the VM (the same IEEE operations on the same operands; nothing is contracted), and a
-// program that is not simple enough, or a system that gives no executable memory, is left to the VM. Code is written
-// once, into memory of its own, and never writable while executable. x86-64-v3 only. Must not know of the IR.
+// Invariants: the bits are those of the VM: the same IEEE operations on the same operands, nothing
+// contracted. The VM runs programs that are not simple enough, and all programs on systems without executable
+// memory. Code is written once, into its own memory, which is never writable and executable at the same time.
+// x86-64-v3 only. Must not know of the IR.
 //
-// A value is a ymm register from its definition to its last use; comparisons give masks of the lane's width. ymm0..12 are
-// given to values (from below) and to uniforms (from above); ymm12..14 hold what an operation needs meanwhile, ymm15 the
-// mask of the last, incomplete vector.
+// A value occupies a ymm register from its definition to its last use. Comparisons give masks of the lane's
+// width. ymm0..12 hold values (from below) and uniforms (from above), ymm12..14 temporaries of one operation,
+// ymm15 the mask of the last, incomplete vector.
 #pragma once
 #include <sys/mman.h>
 
@@ -15,7 +17,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// The operations, in terms of one or more machine instructions.
+// The operations; each becomes one or more machine instructions.
 enum JitOp : u8 {
   JIT_ADD,
   JIT_SUB,
@@ -52,7 +54,7 @@ struct JitOperand {
   u8 kind;
   u16 index;
 };
-// One operation; its value is the node of its own number.
+// One operation. Operands refer to its value by its index.
 struct JitNode {
   u8 op, arity;
   JitOperand operand[3];
@@ -72,7 +74,7 @@ static const u32 kJitMaxNodes = 512;
 
 static const bool kJitHere = true;
 static const u32 kJitMaxBytes = 32 * 1024;
-static const u32 kJitAhead = 4096;  // bytes from an input's elements to those that are fetched meanwhile
+static const u32 kJitAhead = 4096;  // prefetch distance of inputs, in bytes
 static const u32 kJitMaxInputs = 10;
 static const u32 kJitMaxHoisted = 6;
 
@@ -93,7 +95,7 @@ struct JitWriter {
   u32 hoisted;
   u8 inputPointer[kIrMaxInputs];
   u8 uniformRegister[kIrMaxInstructions];  // or kJitNone
-  u16 nodeLast[kJitMaxNodes];              // the node that uses it last
+  u16 nodeLast[kJitMaxNodes];              // last node that uses it
   u16 inputLast[kIrMaxInputs];
   u8 nodeRegister[kJitMaxNodes];
   u8 inputRegister[kIrMaxInputs];
@@ -234,7 +236,7 @@ static void jitRelease(JitWriter& w, const JitOperand& operand, u32 node) {
 
 // ---- operations -----------------------------------------------------------------------------------------------------
 
-// dst may be any of the operands: each sequence reads them before it writes dst, or reads them in the instruction that does.
+// dst may be any of the operands: each sequence reads them before, or in, the instruction that writes dst.
 static void jitOperation(JitWriter& w, const JitNode& node, u32 dst, u32 a, u32 b, u32 c) {
   const bool f64Lanes = w.program->laneBytes == 8;
   switch (node.op) {
@@ -242,7 +244,7 @@ static void jitOperation(JitWriter& w, const JitNode& node, u32 dst, u32 a, u32 
     case JIT_SUB: return jitFloat(w, OP_SUB, dst, a, b);
     case JIT_MUL: return jitFloat(w, OP_MUL, dst, a, b);
     case JIT_DIV: return jitFloat(w, OP_DIV, dst, a, b);
-    case JIT_MIN:  // sMin of scalar.cuh: both orders, joined
+    case JIT_MIN:  // sMin of scalar.cuh: both orders, combined
       jitFloat(w, OP_MIN, YMM_T, b, a);
       jitFloat(w, OP_MIN, dst, a, b);
       return jitFloat(w, OP_OR, dst, dst, YMM_T);
@@ -252,7 +254,7 @@ static void jitOperation(JitWriter& w, const JitNode& node, u32 dst, u32 a, u32 
       jitFloat(w, OP_MAX, dst, a, b);
       jitFloat(w, OP_AND, dst, dst, YMM_T);
       return jitFloat(w, OP_OR, dst, dst, YMM_U);                  // all bits set is a NaN
-    case JIT_MIN_ORDINARY: return jitFloat(w, OP_MIN, dst, b, a);  // gives a where a is NaN
+    case JIT_MIN_ORDINARY: return jitFloat(w, OP_MIN, dst, b, a);  // gives a if a is NaN
     case JIT_MAX_ORDINARY: return jitFloat(w, OP_MAX, dst, b, a);
     case JIT_NEG: return jitFloat(w, OP_XOR, dst, a, b);
     case JIT_ABS: return jitFloat(w, OP_ANDN, dst, b, a);
@@ -275,13 +277,13 @@ static void jitOperation(JitWriter& w, const JitNode& node, u32 dst, u32 a, u32 
     case JIT_AND: return jitFloat(w, OP_AND, dst, a, b);
     case JIT_OR: return jitFloat(w, OP_OR, dst, a, b);
     case JIT_NOT: return jitFloat(w, OP_XOR, dst, a, b);
-    default:  // JIT_SELECT: vblendv takes its second operand where the mask (last) is set
+    default:  // JIT_SELECT: vblendv takes its second operand if the mask (last) is set
       jitRegister(w, 3, 1, 0, f64Lanes ? 0x4b : 0x4a, dst, c, b);
       jitByte(w, a << 4);
   }
 }
 
-// All nodes once, on the vector at offset rax.
+// Emits all nodes once, for the vector at offset rax.
 static void jitBody(JitWriter& w) {
   const JitProgram& p = *w.program;
   memset(w.nodeRegister, kJitNone, sizeof w.nodeRegister);
@@ -311,7 +313,7 @@ static void jitBody(JitWriter& w) {
 // ---- the whole function -----------------------------------------------------------------------------------------------
 
 static const u8 kJitPointers[] = {RDX, R8, R9, R10, RBX, RBP, R12, R13, R14, R15};  // rcx is the destination
-static const u32 kJitFreePointers = 4;                                              // the callee may change these
+static const u32 kJitFreePointers = 4;                                              // caller-saved registers
 
 static void jitPushPop(JitWriter& w, u32 inputs, bool pop) {
   for (u32 k = kJitFreePointers; k < inputs; k++) {
@@ -321,7 +323,7 @@ static void jitPushPop(JitWriter& w, u32 inputs, bool pop) {
   }
 }
 
-// A jump whose target is not known yet; returns where its distance is to be put.
+// Emits a jump with an unknown target. Returns the place of its distance.
 static u32 jitJump(JitWriter& w, u32 condition) {
   jitByte(w, 0x0f);
   jitByte(w, condition);
@@ -338,7 +340,7 @@ static void jitFunction(JitWriter& w, const u16* inputs, u32 inputCount) {
   jitPushPop(w, inputCount, false);
   const u8 scale[] = {0x48, 0xc1, 0xe6, u8(p.laneBytes == 8 ? 3 : 2)};  // shl rsi, 2 or 3: bytes
   jitBytes(w, scale, 4);
-  jitLoadPointer(w, RCX, 0);  // the destination lies in the first place of the table handed over
+  jitLoadPointer(w, RCX, 0);  // the destination is the first entry of the table
   for (u32 k = 0; k < inputCount; k++) {
     w.inputPointer[inputs[k]] = kJitPointers[k];
     jitLoadPointer(w, kJitPointers[k], 16 + 8u * inputs[k]);
@@ -352,7 +354,7 @@ static void jitFunction(JitWriter& w, const u16* inputs, u32 inputCount) {
   const u32 toTail = jitJump(w, 0x82);  // jb
   const u32 loop = w.size;
   w.tail = false;
-  // The processor's own prefetching ends with a page of the memory.
+  // The processor's own prefetching stops at the end of a memory page.
   for (u32 k = 0; k < inputCount; k++) jitPrefetch(w, kJitPointers[k], kJitAhead);
   jitBody(w);
   const u8 next[] = {0x48, 0x83, 0xc0, 0x20, 0x48, 0x39, 0xf0};  // add rax, 32; cmp rax, rsi
@@ -377,7 +379,8 @@ static void jitFunction(JitWriter& w, const u16* inputs, u32 inputCount) {
   jitByte(w, 0xc3);
 }
 
-// Last uses, the inputs in use, and which uniforms get registers. False when the program is too large.
+// Finds last uses, used inputs, and the uniforms that get registers. Returns false if the program is too
+// large.
 static bool jitPlan(JitWriter& w, u16* inputs, u32* inputCount) {
   const JitProgram& p = *w.program;
   if (p.count == 0 || p.count > kJitMaxNodes || p.uniformCount > kIrMaxInstructions) return false;
@@ -406,8 +409,8 @@ static bool jitPlan(JitWriter& w, u16* inputs, u32* inputCount) {
   return true;
 }
 
-// Machine code for a program, or null. Called as code(table, n) with n > 0: table[0] is the destination, table[1] the
-// uniforms (8 bytes each), table[2 + i] input i. *mapped is what jitFree needs.
+// Returns machine code for a program, or null. Call it as code(table, n) with n > 0: table[0] is the
+// destination, table[1] the uniforms (8 bytes each), table[2 + i] input i. Pass *mapped to jitFree.
 static JitFunction jitCompile(const JitProgram& program, u64* mapped) {
   JitWriter* w = static_cast<JitWriter*>(calloc(1, sizeof(JitWriter)));
   u8* code = static_cast<u8*>(malloc(kJitMaxBytes));

@@ -1,7 +1,8 @@
-// The loops of the expression VM: one per operation, lane type and form of the operands, and the choice among them.
+// The loops of the expression VM, one per operation, lane type and form of operands, and the functions that
+// select them.
 //
-// Invariants: a loop reads operand i before it writes result i, so a result may lie on an operand of the same lane size. Loops
-// are short and without branches, so that the compiler vectorises them.
+// Invariants: a loop reads operand i before it writes result i, so the result may overwrite an operand of the
+// same lane size. Loops are short and have no branches, so that the compiler vectorises them.
 #pragma once
 #include "expr/map_state.cuh"
 #include "portable/scalar_cast.cuh"
@@ -83,7 +84,8 @@ template <class T>
 static void loopCopy(void* dst, const void* a, const void*, const void*, const void*, size_t n) {
   if (dst != a) memmove(dst, a, n * sizeof(T));
 }
-// The fast form for all, then the slow one for the rare elements that need it; in pieces, because dst may be a.
+// Runs the fast form on all elements, then the slow one on the rare elements that need it. In pieces, because
+// dst may be a.
 template <class T, T (*FAST)(T), bool (*SPECIAL)(T), T (*SLOW)(T)>
 static void loopRare(void* dst, const void* a_, const void*, const void*, const void*, size_t count) {
   T* d = static_cast<T*>(dst);
@@ -128,7 +130,8 @@ static void loopRare2(void* dst, const void* a_, const void* b_, const void*, co
   }
 }
 
-// Minimum and maximum with a scalar s that is neither NaN nor zero: one instruction, the same bits as sMin and sMax.
+// Minimum and maximum with a scalar s that is neither NaN nor zero: one instruction, with the bits of sMin
+// and sMax.
 template <class T>
 static inline T minOrdinary(T x, T s) {
   return s < x ? s : x;
@@ -155,7 +158,7 @@ template <class D, class A, D (*F)(A, A)>
 static VmKernel binaryLoop(OperandMode mode) {
   return mode == MODE_VV ? loopVV<D, A, F> : mode == MODE_VS ? loopVS<D, A, F> : loopSV<D, A, F>;
 }
-// For operations so slow that a scalar operand may as well be written out: null asks for that.
+// For slow operations there is no scalar form: null tells the caller to fill a block with the scalar.
 template <class T, T (*F)(T, T)>
 static VmKernel heavyLoop(OperandMode mode) {
   return mode == MODE_VV ? loopVV<T, T, F> : nullptr;
@@ -163,7 +166,7 @@ static VmKernel heavyLoop(OperandMode mode) {
 
 template <class T>
 static VmKernel compareLoop(u32 op, OperandMode mode) {
-  // Order matters less than code size: c < x is x > c.
+  // c < x is compiled as x > c, for smaller code.
   if (mode == MODE_SV) {
     switch (op) {
       case IR_EQ: return loopVS<u8, T, sEq<T>>;
@@ -202,7 +205,7 @@ static VmKernel boolKernel(u32 op, OperandMode mode) {
   }
 }
 
-// Operations that do not look at the sign: signed lanes use the unsigned loops.
+// Operations that ignore the sign; signed lanes use the unsigned loops.
 template <class U>
 static VmKernel wrappingKernel(u32 op, OperandMode mode) {
   switch (op) {
@@ -218,7 +221,7 @@ static VmKernel wrappingKernel(u32 op, OperandMode mode) {
     default: return nullptr;
   }
 }
-// The unsigned type of the same size, whose loops serve both.
+// The unsigned type of the same size, whose loops both types use.
 template <u32 BYTES>
 struct SameSize;
 template <>

@@ -1,6 +1,6 @@
-// From the IR to the loops of the VM: which loop each instruction becomes, and which two share one pass.
+// Lowers the IR to loops of the VM: selects the loop of each instruction and the pairs that share one pass.
 //
-// Operands and results are virtual slots here; vm_compile.cuh gives them registers.
+// Operands and results are virtual slots here; vm_compile.cuh assigns registers to them.
 #pragma once
 #include "expr/ir.cuh"
 #include "expr/map_state.cuh"
@@ -11,22 +11,22 @@ namespace mmsb {
 namespace MMSB_NS {
 
 static const u32 kNone = 0xffffffffu;
-// Loops per instruction of the IR: at most three operands written out, and the operation.
+// Upper bound on loops per IR instruction: three to fill scalar operands, and the operation.
 static const u32 kMaxPerInst = 4;
 
-// Values of Lowering::partner that are no node.
+// Values of Lowering::partner that are not nodes.
 static const u16 kAlone = 0xffff, kDeferred = 0xfffe;
 
-// One loop before registers are given: operands are virtual slots.
+// A loop whose operands are virtual slots, before registers are assigned.
 struct VirtualInst {
   VmKernel kernel;
   u32 dst;
   u32 operand[4];
 };
 
-// A virtual slot. Inputs and uniforms have their place; the others get a register.
+// A virtual slot. Inputs and uniforms have a fixed place; other slots get a register.
 struct VirtualSlot {
-  u32 place;    // index among inputs or uniforms; for registers, the register given
+  u32 place;    // index among inputs or uniforms; else the assigned register
   u32 lastUse;  // index of the last instruction that reads it
   u8 kind;      // 0 input, 1 uniform, 2 register, 3 destination
   u8 bytes;     // of a lane
@@ -38,14 +38,14 @@ struct Lowering {
   u32 nodeCount;
   Program* program;
   u32* slotOf;   // node -> virtual slot
-  u8* uniform;   // node -> the same for every element
-  u32* uses;     // node -> operands that name it
-  u16* partner;  // node -> the earlier node computed in the same pass, or kAlone, or kDeferred for that earlier node
+  u8* uniform;   // node -> 1 if it is the same for every element
+  u32* uses;     // node -> number of operands that use it
+  u16* partner;  // node -> the earlier node of the same pass, kAlone, or kDeferred for that earlier node
   VirtualSlot* slots;
   u32 slotCount;
-  VirtualInst* code;  // per block
+  VirtualInst* code;  // runs once per block
   u32 codeCount;
-  VirtualInst* uniformCode;  // uniform code
+  VirtualInst* uniformCode;  // runs once per call
   u32 uniformCodeCount;
 };
 
@@ -64,7 +64,7 @@ static void emit(Lowering& lo, bool once, VmKernel kernel, u32 dst, u32 a, u32 b
   inst = VirtualInst{kernel, dst, {a, b, c, d}};
 }
 
-// A uniform operand as a whole block, for loops that have no scalar form.
+// Fills a block with a uniform operand, for loops without a scalar form.
 static u32 spread(Lowering& lo, u32 slot) {
   const u8 bytes = lo.slots[slot].bytes;
   const u32 reg = newSlot(lo, 2, 0, bytes);
@@ -146,7 +146,7 @@ static void lowerNode(Lowering& lo, u32 i) {
 
 // ---- fusion ---------------------------------------------------------------------------------------------------------
 
-// Neither NaN nor zero, for any element.
+// A constant that is neither NaN nor zero.
 static bool ordinaryConstant(const Lowering& lo, u32 i) {
   const IrInst& node = lo.nodes[i];
   if (node.op != IR_CONST) return false;
@@ -154,11 +154,11 @@ static bool ordinaryConstant(const Lowering& lo, u32 i) {
   return x == x && x != 0;
 }
 
-// Node j as a pass over the value of node `carried`, one of its operands, and the other one.
+// Node j as an operation on the carried value, which is one of its operands, and the other operand.
 struct PairUse {
   u32 op;        // PairOp
   u32 other;     // the other operand's node
-  bool negated;  // the other operand is to be negated
+  bool negated;  // negate the other operand
 };
 static PairUse pairUse(const Lowering& lo, u32 j, u32 carried) {
   const IrInst& node = lo.nodes[j];
@@ -177,7 +177,7 @@ static PairUse pairUse(const Lowering& lo, u32 j, u32 carried) {
     default: return PairUse{PAIR_NONE, other, false};
   }
 }
-// The operand that the first operation of a pair carries: one that varies.
+// The operand that the first operation of a pair carries: one that is not uniform.
 static u32 carriedOf(const Lowering& lo, u32 i) {
   return lo.uniform[lo.nodes[i].a] != 0 ? lo.nodes[i].b : lo.nodes[i].a;
 }
@@ -194,7 +194,7 @@ static bool canChoose(const Lowering& lo, u32 i, u32 j) {
          lo.nodes[i].dtype == lo.nodes[j].dtype;
 }
 
-// Decides which nodes share a pass with an earlier one that only they use.
+// Finds the nodes that share a pass with an earlier node that only they use.
 static void findPartners(Lowering& lo) {
   for (u32 j = 0; j < lo.nodeCount; j++) {
     const IrInst& node = lo.nodes[j];

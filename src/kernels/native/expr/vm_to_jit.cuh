@@ -1,4 +1,4 @@
-// From the lowered IR to a program for the machine code writer (vm_jit.cuh), where it is simple enough.
+// Turns the lowered IR into a program for the machine code compiler (vm_jit.cuh), if it is simple enough.
 #pragma once
 #include "expr/vm_jit.cuh"
 #include "expr/vm_lowering.cuh"
@@ -37,7 +37,7 @@ static u32 jitOpOf(u32 op) {
   }
 }
 
-// The uniform with only the sign bit, or with all bits, of a lane; made when first asked for.
+// The uniform with only the sign bit, or with all bits, of a lane. Created on first use.
 static u16 bitsUniform(Lowering& lo, u64 bits, u8 dtype, u16& known) {
   if (known == 0xffff) {
     known = u16(lo.slots[newUniform(lo, VmUniform{bits, 0xffff, 1, dtype}, u8(dtypeBytes(dtype)))].place);
@@ -45,7 +45,7 @@ static u16 bitsUniform(Lowering& lo, u64 bits, u8 dtype, u16& known) {
   return known;
 }
 
-// Node i as an operand of machine code; false when it cannot be one.
+// Describes node i as an operand of machine code. Returns false if it cannot be one.
 static bool jitOperandOf(const Lowering& lo, const u16* number, u8 dtype, u32 i, JitOperand& operand) {
   if (lo.uniform[i] != 0) {
     operand = JitOperand{JIT_UNIFORM, u16(lo.slots[lo.slotOf[i]].place)};
@@ -59,8 +59,8 @@ static bool jitOperandOf(const Lowering& lo, const u16* number, u8 dtype, u32 i,
   return true;
 }
 
-// Fills `nodes` from the varying operations; false when one is not simple enough. All of one float dtype, and bools that only
-// decide: the loops of the VM are the better place for everything else.
+// Fills `nodes` from the operations that are not uniform. Returns false if one is not simple enough: all must
+// have one float dtype, with bools only as conditions. The VM's loops are better at everything else.
 static bool jitNodes(Lowering& lo, JitNode* nodes, u16* number, u32* count) {
   const u8 dtype = lo.types[lo.nodeCount - 1];
   const u64 signBit = dtype == F32 ? 0x80000000ull : kSignBit;
@@ -93,7 +93,8 @@ static bool jitNodes(Lowering& lo, JitNode* nodes, u16* number, u32* count) {
   return *count >= 2 && lo.types[lo.nodeCount - 1] == lo.program->outDtype;
 }
 
-// Machine code where the program is simple enough. Before registers are given; it may add uniforms.
+// Compiles machine code if the program is simple enough. Runs before registers are assigned, because it may
+// add uniforms.
 static void compileJit(Lowering& lo) {
   Program& p = *lo.program;
   const u32 last = lo.nodeCount - 1;

@@ -1,8 +1,9 @@
-// Ranges of a row-major array as boxes, and boxes as ranges: how dirty elements travel through ops that move, widen or pick.
+// Converts ranges of a row-major array to boxes and back. Ops that move, widen or pick elements use it in
+// their dirty rules.
 //
-// Invariants: a range is cut into at most 2 * rank + 1 boxes that hold exactly its elements. What is pushed holds at least
-// the elements of the box; where a box is so scattered that its runs would be too many, more is pushed, depending on the
-// boxes alone.
+// Invariants: a range becomes at most 2 * rank + 1 boxes that contain exactly its elements. The ranges pushed
+// for a box contain at least its elements. If a box has too many runs, a larger range is pushed; which one
+// depends on the boxes only.
 #pragma once
 #include "core/op.cuh"
 
@@ -13,7 +14,7 @@ struct Box {
   u32 lo[8], hi[8];
 };
 
-// The array that ranges or boxes are of.
+// The shape of the array.
 struct Extent {
   u32 rank;
   u32 shape[8];
@@ -28,12 +29,13 @@ static inline Extent extentOf(const Page& page) {
   return extent;
 }
 
-// As [outer, n, inner].
+// The shape [outer, n, inner].
 static inline Extent extentOf3(u32 outer, u32 n, u32 inner) {
   return Extent{3, {outer, n, inner, 1, 1, 1, 1, 1}, u32(u64(outer) * n * inner)};
 }
 
-// Where boxes end up: ranges of the output. `budget` bounds their number in one call of an op's dirty().
+// Collects boxes as ranges of the output. `budget` bounds the number of ranges in one call of an op's
+// dirty().
 struct BoxSink {
   RangeSet* out;
   Arena* arena;
@@ -56,12 +58,12 @@ static void pushBoxRuns(BoxSink& sink, const Box& box, u32 d, u32 last, u64 base
   for (u32 i = box.lo[d]; i < box.hi[d]; i++) pushBoxRuns(sink, box, d + 1, last, base + i * inner, inner);
 }
 
-// Pushes the elements of a box of the output.
+// Pushes the elements of a box.
 static void pushBox(BoxSink& sink, const Box& box) {
   const u32 rank = sink.extent.rank;
   if (sink.extent.elements == 0) return;
   u64 runs = 1, first = 0, end = 0;
-  u32 last = 0;  // the axes after it are whole
+  u32 last = 0;  // all axes after it are complete
   for (u32 d = 0; d < rank; d++) {
     if (box.lo[d] >= box.hi[d]) return;
     if (box.lo[d] != 0 || box.hi[d] != sink.extent.shape[d]) last = d;
@@ -74,7 +76,8 @@ static void pushBox(BoxSink& sink, const Box& box) {
   pushBoxRuns(sink, box, 0, last, 0, sink.extent.elements);
 }
 
-// Calls emit(box) for boxes that make up the elements [first, end) of an array. `inner` is the size of the axes from d on.
+// Calls emit(box) for boxes that together contain exactly the elements [first, end). `inner` is the number of
+// elements in the axes from d on.
 template <class EMIT>
 static void cutBoxes(const Extent& extent, u32 d, u64 inner, u64 first, u64 end, Box& box, EMIT& emit) {
   if (first >= end) return;

@@ -1,4 +1,5 @@
-// What several ops share: the dtype rule, the plain dirty rule, and moving and casting runs of elements.
+// Helpers of several ops: the promotion rule, the dirty rule of elementwise ops, and copying and casting
+// runs.
 #pragma once
 #include "core/cast.cuh"
 #include "core/op.cuh"
@@ -6,10 +7,10 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// For ops whose state is one block of memory.
+// Op::release for ops whose state is one block of memory.
 static void releaseState(Step& step) { free(step.state); }
 
-// The promotion rule of map; DTYPE_COUNT for u64 with a signed integer.
+// The promotion rule of map. Returns DTYPE_COUNT for u64 with a signed integer.
 static u8 promote(u8 a, u8 b) {
   if (a == b || b == BOOL) return a;
   if (a == BOOL) return b;
@@ -21,7 +22,7 @@ static u8 promote(u8 a, u8 b) {
   return without == U8 ? u8(I16) : without == U16 ? u8(I32) : without == U32 ? u8(I64) : u8(DTYPE_COUNT);
 }
 
-// The elements of the output that change are those of the input.
+// The changed elements of the output are those of the input.
 static void dirtySame(const Step&, u32, const RangeSet& changed, RangeSet& out, Arena& arena) {
   for (u32 i = 0; i < changed.count; i++) rangesPush(out, changed.data[i].start, changed.data[i].count, arena);
 }

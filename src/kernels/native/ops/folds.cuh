@@ -1,4 +1,4 @@
-// The folds of reduce, scan and window, and accumulators as 64-bit words.
+// The folds of reduce, scan and window, and accumulators stored as 64-bit words.
 #pragma once
 #include "ops.h"
 #include "portable/scalar.cuh"

@@ -1,6 +1,7 @@
-// A page seen as kept and reduced axes, or as lanes along one axis, and the outputs that changed inputs reach.
+// Views of a page as kept and reduced axes, or as lanes along one axis, and the outputs that a changed input
+// affects.
 //
-// Shared by the ops that work along axes, on the CPU and on the GPU.
+// For all ops that work along axes, on the CPU and on the GPU.
 #pragma once
 #include "core/ranges.cuh"
 
@@ -8,11 +9,11 @@ namespace mmsb {
 
 struct ReduceDim {
   u32 size, stride;  // stride in elements of the input
-  u32 outStride;     // kept: in elements of the output
+  u32 outStride;     // if kept: stride in elements of the output
   bool kept;
 };
 
-// A page seen as [outer, n, inner]; lane l has its elements at (l / inner) * n * inner + l % inner + i * inner.
+// A page as [outer, n, inner]. Element i of lane l is at (l / inner) * n * inner + l % inner + i * inner.
 struct Lanes {
   u32 outer, n, inner;
   ReduceDim dims[3];
@@ -20,8 +21,8 @@ struct Lanes {
 
 namespace MMSB_NS {
 
-// Appends the outputs that the input elements [first, end) of a sub-box reach. inSize and outSize are those of the box
-// of the dims from `d` on.
+// Appends the outputs that depend on the input elements [first, end) of a sub-box. inSize and outSize are the
+// sizes of the box of the dims from `d` on.
 static void projectRange(const ReduceDim* dims, u32 dimCount, u32 d, u32 base, u64 inSize, u64 outSize, u64 first,
                          u64 end, RangeSet& out, Arena& arena) {
   if (d == dimCount || (first == 0 && end == inSize)) return rangesPush(out, base, u32(outSize), arena);

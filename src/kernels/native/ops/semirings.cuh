@@ -1,4 +1,4 @@
-// The sums of products that matmul and conv compute: plus-times, and the other semirings of matmul.
+// The semirings of matmul; conv uses plus-times and or-and.
 #pragma once
 #include "portable/scalar.cuh"
 
@@ -11,7 +11,7 @@ struct PlusTimes {
   static MMSB_HD inline T go(T acc, T a, T b) { return T(acc + T(a * b)); }
 };
 template <>
-struct PlusTimes<u16> {  // not in int, which would overflow
+struct PlusTimes<u16> {  // a product in int could overflow
   static MMSB_HD inline u16 zero() { return 0; }
   static MMSB_HD inline u16 go(u16 acc, u16 a, u16 b) { return u16(acc + u32(a) * b); }
 };

@@ -1,10 +1,12 @@
-// The operations of the expression IR, and how a value is held while it is computed with.
+// The operations of the expression IR, and the classes of lanes that hold values during computation.
 //
-// Invariants: codes are written to logs and never change meaning; src/kernels/expression/ir.ts has the same table (compared by a test).
+// Invariants: codes are stored in logs and never change meaning. src/kernels/expression/ir.ts has the same
+// table; a test compares them.
 #pragma once
 #include "portable/types.cuh"
 
-// code, identifier, name, operands, dtype classes it takes (1 bool, 2 integers, 4 floats), whether the result is bool
+// Columns: code, identifier, name, number of operands, dtype classes it takes (1 bool, 2 integers, 4 floats),
+// whether the result is bool.
 #define MMSB_IR_OPS(X)                \
   X(0, INPUT, "input", 0, 7, 0)       \
   X(1, CONST, "const", 0, 7, 0)       \
@@ -61,7 +63,7 @@ enum IrOp : u8 {
 
 static const u32 kIrMaxInputs = 64;  // IR_MAX_INPUTS of src/limits.ts
 
-// How a value is held while it is computed with.
+// The type that holds a value during computation.
 enum LaneKind : u8 { LANE_BOOL, LANE_I32, LANE_U32, LANE_I64, LANE_U64, LANE_F32, LANE_F64 };
 
 static MMSB_HD inline LaneKind laneOf(u32 dtype) { return LaneKind((0x65341211110ull >> (4 * dtype)) & 15); }
@@ -70,9 +72,9 @@ static MMSB_HD inline bool isFloatDtype(u32 dtype) { return dtype >= F32; }
 
 // How a step reads an input.
 enum MapMode : u32 {
-  MAP_UNUSED,   // the expression does not read it
-  MAP_SAME,     // element i for element i of the output
-  MAP_SCALAR,   // one element for all
+  MAP_UNUSED,   // not read by the expression
+  MAP_SAME,     // element i belongs to element i of the output
+  MAP_SCALAR,   // one element belongs to all of the output
   MAP_STRIDED,  // broadcast along some dimensions
 };
 

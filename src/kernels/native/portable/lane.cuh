@@ -1,4 +1,5 @@
-// Lanes: an element of any dtype as 64 bits, as expressions and kernels hold it, and its way from and to a page.
+// Lanes: an element of any dtype as 64 bits, as expressions and kernels hold it, with loads from and stores
+// to pages.
 #pragma once
 #include "portable/ir_ops.cuh"
 #include "portable/scalar_cast.cuh"

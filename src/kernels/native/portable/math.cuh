@@ -1,13 +1,16 @@
-// exp, log, log2, tanh and pow for f32 and f64 (sin, cos and tan are in trig.cuh), the same bits on every machine.
+// exp, log, log2, tanh and pow for f32 and f64, with the same bits on every machine. sin, cos and tan are in
+// trig.cuh.
 //
-// Invariants: only IEEE 754 + - * / and integer work on bits, so that g++ (-ffp-contract=off) and nvcc (-fmad=false)
-// give equal results; no libm, no tables in memory but the bits of 2/pi. f32 functions compute in f64 and round once.
-// Error bounds and edge cases: docs/internals/DETERMINISM.md; edge cases are those of C99 Annex F. A function that needs a rare
-// slow path has three parts: mXxxSpecial(x) (is it rare?), mXxxFast(x) (no branches, so that loops over it are
-// vectorised; any value where special) and mXxxSlow(x). Must not know of expressions or pages.
+// Invariants: the code uses only IEEE 754 + - * / and integer operations on bits, so that g++
+// (-ffp-contract=off) and nvcc (-fmad=false) give equal results. It uses no libm, and no tables in memory
+// except the bits of 2/pi. f32 functions compute in f64 and round once. Edge cases are those of C99 Annex F;
+// docs/internals/DETERMINISM.md has the error bounds. A function with a rare slow path has three parts:
+// mXxxSpecial(x) tells whether x needs it; mXxxFast(x) has no branches, so that loops vectorise, and returns
+// an arbitrary value for special x; mXxxSlow(x) handles special x. Must not know of expressions or pages.
 //
-// Polynomials are minimax fits (Remez) on the reduced ranges; the error stated beside each is that of the fit.
-// Methods: Muller, "Elementary Functions"; W. J. Cody and W. Waite (argument reduction with split constants); K. C. Ng's splitting for log; T. J. Dekker (exact products).
+// Polynomials are minimax fits (Remez) on the reduced ranges. The error stated beside each is the error of
+// the fit. Methods: Muller, "Elementary Functions"; W. J. Cody and W. Waite (argument reduction with split
+// constants); K. C. Ng's splitting for log; T. J. Dekker (exact products).
 #pragma once
 #include "portable/types.cuh"
 
@@ -73,8 +76,8 @@ MMSB_FN f64 mCopySign(f64 magnitude, f64 sign) {
   return f64Of((bitsOf(magnitude) & ~kSignBit) | (bitsOf(sign) & kSignBit));
 }
 
-// The rounding error of the product p = a * b, exactly. Both forms give the same bits as long as nothing underflows,
-// which every caller sees to; the first is used where the machine has a fused multiply-add.
+// The exact rounding error of the product p = a * b. Both forms give the same bits as long as nothing
+// underflows, which every caller ensures. The first needs a fused multiply-add.
 MMSB_FN f64 productError(f64 a, f64 b, f64 p) {
 #if defined(__FMA__) || defined(__CUDA_ARCH__)
   return fma(a, b, -p);
@@ -87,12 +90,14 @@ MMSB_FN f64 productError(f64 a, f64 b, f64 p) {
 #endif
 }
 
-// Adding it rounds to the nearest integer (half to even) and leaves that integer in the low bits: |x| < 2^51.
+// Adding it to x, |x| < 2^51, rounds x to the nearest integer (half to even) and leaves that integer in the
+// low bits.
 static const f64 kRounder = 6755399441055744.0;  // 1.5 * 2^52
-// 2^k for -1022 <= k <= 1023, k in two's complement. (Where the number rounded was NaN, k is anything, and so is 2^k.)
+// 2^k for -1022 <= k <= 1023, k in two's complement. (If k was rounded from NaN, k and the result are
+// arbitrary.)
 MMSB_FN f64 powerOfTwo(u64 k) { return f64Of((k + 1023) << 52); }
 
-// p * 2^k for p in [0.5, 2] and |k| <= 1100, rounded once: gradual underflow and overflow included.
+// p * 2^k for p in [0.5, 2] and |k| <= 1100, rounded once, including gradual underflow and overflow.
 MMSB_FN f64 scaled(f64 p, u64 k) {
   const u64 half = ((k + 2048) >> 1) - 1024;
   return (p * powerOfTwo(half)) * powerOfTwo(k - half);
@@ -146,7 +151,8 @@ MMSB_FN f64 mExp(f64 value) {
 
 // ---- logarithms ---------------------------------------------------------------------------------------------------
 
-// x = 2^exponent * (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), for finite x > 0, subnormals included. Both exact.
+// x = 2^exponent * (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), for finite x > 0, subnormals included. Both
+// exact.
 struct LogParts {
   f64 exponent, f;
 };
@@ -156,12 +162,14 @@ MMSB_FN LogParts splitForLog(f64 x) {
   const u64 rootHalf = 0x3fe6a09e667f3bcdull;
   const u64 moved = bitsOf(normal) + (0x3ff0000000000000ull - rootHalf);
   const f64 m = f64Of((moved & 0x000fffffffffffffull) + rootHalf);
-  // The biased exponent as the low bits of 2^52 + exponent: an exact conversion without an integer-to-float instruction.
+  // Converts the biased exponent exactly, as the low bits of 2^52 + exponent, without an integer-to-float
+  // instruction.
   const f64 biased = f64Of(0x4330000000000000ull | (moved >> 52));
   return LogParts{biased - (tiny ? 4503599627371573.0 : 4503599627371519.0), m - 1.0};
 }
 
-// (atanh(s)/s - 1) / s^2 as a function of z = s^2, 0 <= z <= 0.0295. Errors relative to atanh(s)/s: 2^-52 and 2^-58.6.
+// (atanh(s)/s - 1) / s^2 as a function of z = s^2, 0 <= z <= 0.0295. Errors relative to atanh(s)/s: 2^-52 and
+// 2^-58.6.
 MMSB_FN f64 logSeries32(f64 z) {
   const f64 z2 = z * z;
   const f64 p01 = 0x1.5555555553934p-2 + z * 0x1.999999a2a06b4p-3;
@@ -177,7 +185,7 @@ MMSB_FN f64 logSeries64(f64 z) {
   return p01 + z2 * (p23 + z2 * (p45 + z2 * 0x1.2f59344bb061cp-4));
 }
 
-// The results at 0, negative numbers, infinity and NaN, which the formulas do not give.
+// Results at 0, negative numbers, infinity and NaN, where the formulas fail.
 MMSB_FN f64 logEdges(f64 x, f64 result) {
   f64 r = x == MMSB_INF ? x : result;
   r = x == 0.0 ? -MMSB_INF : r;
@@ -266,8 +274,8 @@ MMSB_FN f64 mTanh(f64 x) {
 // a >= 0 rounded to an integer, half to even.
 MMSB_FN f64 nearestInteger(f64 a) { return a < 0x1p52 ? (a + 0x1p52) - 0x1p52 : a; }
 
-// Signs and the exceptional cases around `magnitude` = |x|^y as computed for ordinary numbers. (& and |, not && and ||: a
-// branch would keep loops from being vectorised.)
+// Corrects `magnitude` = |x|^y for signs and exceptional cases. Uses & and | instead of && and ||, because
+// branches would keep loops from vectorising.
 MMSB_FN f64 powEdges(f64 x, f64 y, f64 magnitude) {
   const f64 ax = mAbs(x), ay = mAbs(y), half = 0.5 * ay;
   const bool fraction = nearestInteger(ay) != ay;
@@ -326,7 +334,8 @@ MMSB_FN Double2 log2Precise(f64 x) {
 
 MMSB_FN f64 mPow(f64 x, f64 y) {
   const f64 ax = mAbs(x);
-  // Beyond these bounds of |y| the result is 0, 1 or infinity whatever x is; inside nothing over- or underflows.
+  // Outside these bounds of |y| the result is 0, 1 or infinity for every x. Inside them nothing overflows or
+  // underflows.
   f64 ay = mAbs(y);
   ay = ay > 0x1p65 ? 0x1p65 : ay;
   ay = ay < 0x1p-70 ? 0x1p-70 : ay;

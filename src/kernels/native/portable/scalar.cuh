@@ -1,9 +1,10 @@
-// Every scalar operation of the expression IR, written once, for the CPU's VM, the reference evaluator, the CUDA kernels,
-// merges, casts and reductions.
+// Every scalar operation of the expression IR, written once for the CPU's VM, the reference evaluator, the
+// CUDA kernels, merges, casts and reductions.
 //
-// Invariants: no undefined behaviour for any operand; the same bits on host and device (docs/internals/DETERMINISM.md). Operations
-// are branch-light, so that a loop over a block is vectorised. Narrow integers may as well be computed in i32 and brought
-// back by narrow(). bool is 0 or 1 and has operations of its own where it is used. Must not know of pages.
+// Invariants: no undefined behaviour for any operand, and the same bits on host and device
+// (docs/internals/DETERMINISM.md). Operations have few branches, so that loops over blocks vectorise. Narrow
+// integers may be computed in i32 and brought back by narrow(). bool is 0 or 1; its operations are written
+// where it is used. Must not know of pages.
 #pragma once
 #include "portable/math.cuh"
 #include "portable/trig.cuh"
@@ -19,7 +20,7 @@ template <class T>
 struct Lane;
 template <>
 struct Lane<u8> {
-  using Unsigned = u32;  // what it wraps in
+  using Unsigned = u32;  // the type it wraps in
   static const bool isFloat = false, isSigned = false;
   static const u32 bits = 8;
 };
@@ -78,12 +79,12 @@ struct Lane<f64> {
   static const u32 bits = 64;
 };
 
-// The one NaN that is stored in pages, whatever computed it.
+// Replaces any NaN by the one NaN that pages store.
 #ifdef __CUDA_ARCH__
 MMSB_FN f32 canonical(f32 x) { return x == x ? x : f32Of(0x7fc00000u); }
 MMSB_FN f64 canonical(f64 x) { return x == x ? x : f64Of(0x7ff8000000000000ull); }
 #else
-// As floating-point constants, so that the compiler sees a choice between floats and vectorises it.
+// Uses floating-point constants, so that the compiler sees a choice between floats and vectorises it.
 MMSB_FN f32 canonical(f32 x) { return x == x ? x : __builtin_nanf(""); }
 MMSB_FN f64 canonical(f64 x) { return x == x ? x : __builtin_nan(""); }
 #endif
@@ -143,7 +144,7 @@ MMSB_FN f64 sTrunc(f64 a) { return MMSB_LIBM(trunc)(a); }
 MMSB_FN f32 sRound(f32 a) { return MMSB_LIBM(rintf)(a); }
 MMSB_FN f64 sRound(f64 a) { return MMSB_LIBM(rint)(a); }
 
-// One rounding on floats; wraps on integers.
+// Floats round once; integers wrap.
 template <class T>
 MMSB_FN T sFma(T a, T b, T c) {
   return sAdd(sMul(a, b), c);
@@ -158,13 +159,15 @@ MMSB_HD inline f64 sFma(f64 a, f64 b, f64 c) {
 }
 #undef MMSB_LIBM
 
-// The floor of a quotient of integers as a float, exact: a quotient of integers of at most 32 bits that is not an integer
-// is further from one than a rounding of f64 (for 16 bits: of f32) reaches. There are vector instructions for it.
+// The floor of an integer quotient, computed in floats because there are vector instructions for it. It is
+// exact: a non-integer quotient of 32-bit integers is further from the next integer than an f64 rounding can
+// move it (for 16-bit integers: an f32 rounding).
 MMSB_FN f64 floorQuotient(f64 a, f64 b) { return sFloor(a / b); }
 MMSB_FN f32 floorQuotient(f32 a, f32 b) { return sFloor(a / b); }
 MMSB_FN f64 exactFloat(u32 x) { return f64(i32(x ^ 0x80000000u)) + 2147483648.0; }
 
-// Rounding to minus infinity; x // 0 = 0; the least integer // -1 wraps. This one for up to 16 bits, and for 64.
+// Rounds towards minus infinity; x // 0 = 0; the least integer // -1 wraps. This version is for up to 16 bits
+// and for 64 bits.
 template <class T>
 MMSB_FN T sFloorDiv(T a, T b) {
   if constexpr (Lane<T>::bits <= 16) {
@@ -191,7 +194,7 @@ MMSB_HD inline u32 sFloorDiv(u32 a, u32 b) {
   const f64 q = floorQuotient(exactFloat(a), exactFloat(b == 0 ? 1 : b));
   return b == 0 ? 0 : u32(i32(q - 2147483648.0)) ^ 0x80000000u;
 }
-// Sign of the divisor; x % 0 = 0.
+// The result has the sign of the divisor; x % 0 = 0.
 template <class T>
 MMSB_FN T sMod(T a, T b) {
   using U = typename Lane<T>::Unsigned;
@@ -199,17 +202,20 @@ MMSB_FN T sMod(T a, T b) {
   return b == 0 ? T(0) : r;
 }
 
-// Python's and NumPy's floor division and remainder of floats follow from the exact remainder r of a truncated division,
-// which is fmod where the quotient is huge or something is not finite ("special"), else one division and its correction.
+// Floor division and remainder of floats as in Python and NumPy. Both follow from the exact remainder r of a
+// truncated division. r comes from fmod if the quotient is huge or an operand is not finite ("special"), else
+// from one division and a correction.
 MMSB_FN bool remainderSpecial(f32 a, f32 b) { return !(mAbs(f64(a) / f64(b)) < 0x1p28) | !(mAbs(f64(b)) < MMSB_INF); }
 MMSB_FN bool remainderSpecial(f64 a, f64 b) { return !(mAbs(a / b) < 0x1p52) | !(mAbs(b) < MMSB_INF); }
 
-// The quotient is exact before it is truncated, or too near an integer to be rounded to it; so is the product.
+// Before truncation the quotient is exact, or so near an integer that rounding could reach it; the product is
+// exact.
 MMSB_FN f32 remainderFast(f32 a, f32 b) {
   const f64 x = a, y = b;
   return f32(x - sTrunc(x / y) * y);
 }
-// Here the quotient may have been rounded up to the next integer: then the remainder, still exact, has the wrong sign.
+// The quotient may have been rounded up to the next integer. Then the remainder, still exact, has the wrong
+// sign.
 MMSB_FN f64 remainderFast(f64 a, f64 b) {
   const f64 ax = mAbs(a), ay = mAbs(b);
   const f64 r = sFma(-sTrunc(ax / ay), ay, ax);
@@ -264,7 +270,7 @@ MMSB_HD inline f64 sMod(f64 a, f64 b) {
   return remainderSpecial(a, b) ? modSlow(a, b) : modFast(a, b);
 }
 
-// Integers wrap; a negative power is 1 for base 1, +-1 for base -1, else 0.
+// Integers wrap. A negative exponent gives 1 for base 1, +-1 for base -1, else 0.
 template <class T>
 MMSB_FN T sPow(T base, T power) {
   using U = typename Lane<T>::Unsigned;
@@ -317,7 +323,7 @@ MMSB_HD inline f64 sAbs(f64 a) {
   return mAbs(a);
 }
 
-// -1, 0 (also for -0) or 1; NaN stays.
+// Gives -1, 0 (also for -0) or 1; NaN stays NaN.
 template <class T>
 MMSB_FN T sSign(T a) {
   const T negative = Lane<T>::isSigned && a < 0 ? T(-1) : T(0);
@@ -360,8 +366,9 @@ MMSB_FN T sSelect(u8 c, T a, T b) {
   return c != 0 ? a : b;
 }
 
-// IEEE 754-2019 minimum and maximum: NaN if either is, -0 below +0. Both orders of the plain comparison agree unless the
-// operands are equal or unordered; joining their bits settles the zeros.
+// IEEE 754-2019 minimum and maximum: NaN if either operand is NaN, and -0 below +0. Comparing in both orders
+// gives the same operand unless they are equal or unordered; combining the bits of both results decides
+// between zeros.
 template <class T>
 MMSB_FN T sMin(T a, T b) {
   return b < a ? b : a;
@@ -403,7 +410,8 @@ template <class T>
 MMSB_FN T sBitXor(T a, T b) {
   return a ^ b;
 }
-// A count that is negative or not below the width shifts everything out: 0, or the sign for a signed shr.
+// A negative count, or one of at least the width, shifts everything out: the result is 0, or the sign for a
+// signed shr.
 template <class T>
 MMSB_FN T sShl(T a, T count) {
   using U = typename Lane<T>::Unsigned;

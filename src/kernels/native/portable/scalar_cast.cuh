@@ -1,4 +1,4 @@
-// Casts of one element between dtypes: saturating, NaN gives 0.
+// Casts one element between dtypes. Casts saturate, and NaN becomes 0.
 #pragma once
 #include "portable/scalar.cuh"
 
@@ -17,14 +17,14 @@ MMSB_FN i32 narrow(i32 value, u8 dtype) {
     default: return value;
   }
 }
-// The same, saturating.
+// The same, but saturating.
 MMSB_FN i32 saturateNarrow(i32 value, u8 dtype) {
   const i32 low = dtype == I8 ? -128 : dtype == I16 ? -32768 : 0;
   const i32 high = dtype == I8 ? 127 : dtype == I16 ? 32767 : dtype == U8 ? 255 : 65535;
   return value < low ? low : value > high ? high : value;
 }
 
-// sCast<To>(from) saturates; NaN gives 0. A bool counts as the integer 0 or 1; to bool: sToBool.
+// sCast<To>(from) saturates; NaN becomes 0. A bool counts as the integer 0 or 1. sToBool casts to bool.
 template <class To>
 struct CastTo;
 template <>
@@ -59,9 +59,9 @@ struct CastTo<u32> {
   static MMSB_HD u32 from(u64 x) { return x > 0xffffffffu ? 0xffffffffu : u32(x); }
   static MMSB_HD u32 from(f32 x) { return from(f64(x)); }
   static MMSB_HD u32 from(f64 x) {
-    f64 y = x > 0.0 ? x : 0.0;  // NaN too
+    f64 y = x > 0.0 ? x : 0.0;  // also for NaN
     y = y > 4294967295.0 ? 4294967295.0 : y;
-    // By way of i32, for which there are vector instructions.
+    // Goes through i32, for which there are vector instructions.
     return u32(i32(sFloor(y) - 2147483648.0)) ^ 0x80000000u;
   }
 };
@@ -107,7 +107,7 @@ struct CastTo<f64> {
   }
 };
 
-// By way of i32, which saturates first.
+// Goes through i32, which saturates first.
 template <class To, i32 LOW, i32 HIGH>
 struct CastToNarrow {
   template <class From>

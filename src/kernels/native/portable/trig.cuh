@@ -1,7 +1,7 @@
-// sin, cos and tan for f32 and f64, the same bits on every machine. The rules are those of math.cuh.
+// sin, cos and tan for f32 and f64, with the same bits on every machine. The rules of math.cuh apply.
 //
-// Method: the argument is reduced to a quarter turn, by split constants (W. J. Cody and W. Waite) or, where it is huge, by
-// the bits of 2/pi that matter (M. Payne and R. Hanek); polynomials do the rest.
+// Method: the argument is reduced to a quarter turn, with split constants (W. J. Cody and W. Waite) or, if it
+// is huge, with the relevant bits of 2/pi (M. Payne and R. Hanek). Polynomials do the rest.
 #pragma once
 #include "portable/math.cuh"
 
@@ -22,7 +22,7 @@ static const f64 kHalfPi1 = 0x1.921fb54400000p+0, kHalfPi2 = 0x1.0b4611a600000p-
                  kHalfPi4 = 0x1.b839a252049c1p-104;
 static const f64 kHalfPi = 0x1.921fb54442d18p+0, kHalfPiLow = 0x1.1a62633145c07p-54;
 
-// Above this the quadrant would not fit 20 bits: infinity and NaN count as huge.
+// Above this bound the quadrant would not fit in 20 bits. Infinity and NaN count as huge.
 MMSB_FN bool trigSpecial(f64 x) { return !(mAbs(x) <= 1.0e6); }
 
 MMSB_FN Reduced reduceFast(f64 x) {
@@ -39,7 +39,7 @@ MMSB_FN Reduced reduceFast(f64 x) {
   return Reduced{head, (c - head) + rest, bitsOf(shifted)};
 }
 
-// The same for f32 arguments, where one f64 is exact enough.
+// The same for f32 arguments, for which one f64 is exact enough.
 MMSB_FN Reduced reduceFast32(f64 x) {
   const f64 shifted = x * kTwoOverPi + kRounder;
   const f64 k = shifted - kRounder;
@@ -47,7 +47,7 @@ MMSB_FN Reduced reduceFast32(f64 x) {
   return Reduced{(x - k * kHalfPi1) - k * rest, 0.0, bitsOf(shifted)};
 }
 
-// 64 bits of 2/pi from bit `at` behind the binary point.
+// 64 bits of 2/pi, starting at bit `at` after the binary point.
 MMSB_FN u64 twoOverPiBits(u32 at) {
   const u64 words[20] = {0xa2f9836e4e441529ull, 0xfc2757d1f534ddc0ull, 0xdb6295993c439041ull, 0xfe5163abdebbc561ull,
                          0xb7246e3a424dd2e0ull, 0x06492eea09d1921cull, 0xfe1deb1cb129a73eull, 0xe88235f52ebb4484ull,
@@ -58,7 +58,8 @@ MMSB_FN u64 twoOverPiBits(u32 at) {
   return bit == 0 ? words[word] : (words[word] << bit) | (words[word + 1] >> (64 - bit));
 }
 
-// Payne and Hanek: |x| * 2/pi modulo 4 from the 192 bits of 2/pi that matter. |x| >= 2^19; NaN for infinity and NaN.
+// Payne and Hanek: |x| * 2/pi modulo 4, from the 192 relevant bits of 2/pi, for |x| >= 2^19. Gives NaN for
+// infinity and NaN.
 static MMSB_HD Reduced reduceHuge(f64 x) {
   const u64 bits = bitsOf(x);
   const u32 biased = u32(bits >> 52) & 0x7ff;
@@ -99,7 +100,7 @@ static MMSB_HD Reduced reduceHuge(f64 x) {
     next = ~next + 1;
     high = ~high + (next == 0);
   }
-  high |= high == 0;  // cannot be: no f64 is that near a multiple of pi/2
+  high |= high == 0;  // cannot happen: no f64 is that near a multiple of pi/2
   const int zeros = leadingZeros(high);
   if (zeros != 0) {
     high = (high << zeros) | (next >> (64 - zeros));
@@ -122,8 +123,8 @@ static MMSB_HD Reduced reduceHuge(f64 x) {
   return r;
 }
 
-// (sin(y)/y - 1)/z and (cos(y) - 1 + z/2)/z^2 as functions of z = y^2 on |y| <= pi/4. Errors of the f32 pair relative to
-// the functions: 2^-37.6, 2^-43; of the f64 pair 2^-58, 2^-64.
+// (sin(y)/y - 1)/z and (cos(y) - 1 + z/2)/z^2 as functions of z = y^2 on |y| <= pi/4. Errors of the f32 pair
+// relative to the functions: 2^-37.6, 2^-43; of the f64 pair 2^-58, 2^-64.
 MMSB_FN f64 sinSeries32(f64 z) {
   const f64 z2 = z * z;
   return (-0x1.5555554cb66c8p-3 + z * 0x1.11110893b88a8p-7) + z2 * (-0x1.a00f9b8d04ee5p-13 + z * 0x1.6cd7d6c951049p-19);
@@ -165,7 +166,7 @@ MMSB_FN f64 cos64(f64 y, f64 tail) {
   return w + (((1.0 - w) - half) + (z * z * cosSeries64(z) - y * tail));
 }
 
-// The sine of a reduced argument `quadrants` quadrants further on.
+// The sine of a reduced argument, moved on by `quadrants` quadrants.
 MMSB_FN f64 sinOf32(Reduced r, u64 quadrants) {
   const u64 q = r.quadrant + quadrants;
   const f64 value = (q & 1) != 0 ? cos32(r.head) : sin32(r.head);
@@ -181,7 +182,8 @@ MMSB_FN f64 tanOf32(Reduced r) {
   const bool odd = (r.quadrant & 1) != 0;
   return (odd ? -c : s) / (odd ? s : c);
 }
-// Sine and cosine as heads and tails, and a quotient corrected by its remainder: below 1 ulp.
+// Sine and cosine are computed as head and tail, and the quotient is corrected by its remainder. The error is
+// below 1 ulp.
 MMSB_FN f64 tanOf64(Reduced r) {
   const f64 y = r.head, z = y * y, zLow = productError(y, y, z);
   const f64 sRest = y * z * sinSeries64(z) + r.tail * (1.0 - 0.5 * z);
@@ -196,7 +198,7 @@ MMSB_FN f64 tanOf64(Reduced r) {
   return q + ((((a - p) - productError(q, b, p)) + aLow) - q * bLow) / b;
 }
 
-// Where sin(x) and tan(x) round to x; it also keeps -0.
+// Below this bound sin(x) and tan(x) round to x. Returning x also keeps -0.
 static const f64 kTrigTiny = 0x1p-27;
 
 MMSB_FN bool mSinSpecial(f32 x) { return trigSpecial(f64(x)); }

@@ -1,6 +1,6 @@
-// The names of numbers and dtypes that all native code uses.
+// Names of number types and dtypes for all native code.
 //
-// Invariants: also compiled on the spot by NVRTC (cuda_rtc.cuh), which has no headers of the system.
+// Invariants: NVRTC compiles this file too, at run time (cuda_rtc.cuh); it has no system headers.
 #pragma once
 #ifdef __CUDACC_RTC__
 typedef unsigned char uint8_t;
@@ -42,18 +42,19 @@ using i64 = int64_t;
 using f32 = float;
 using f64 = double;
 
-// Codes of src/wire/dtype.ts.
+// The codes of src/wire/dtype.ts.
 enum Dtype : u8 { BOOL = 0, U8, I8, U16, I16, U32, I32, U64, I64, F32, F64, DTYPE_COUNT };
 
 // Bytes of one element: 1 1 1 2 2 4 4 8 8 4 8.
 static MMSB_HD inline u32 dtypeBytes(u32 dtype) { return (0x84884422111ull >> (4 * dtype)) & 15; }
 
-// Elements [start, start + count). start + count never exceeds 2^32 - 1, because a page has fewer than 2^32 elements.
+// Elements [start, start + count). start + count never exceeds 2^32 - 1, because a page has fewer than 2^32
+// elements.
 struct Range {
   u32 start, count;
 };
 
-// What a digest hashes at once, and marks of changes are kept for.
+// Bytes of a chunk: the unit of hashing, and of the marks of changes.
 static const u32 kChunkBytes = 4096;
 
 }  // namespace mmsb

@@ -1,4 +1,5 @@
-// The CUDA runtime as the backend uses it. Errors become a status and a text; a context whose device failed is unusable.
+// The CUDA runtime, with errors turned into a status and a text. After a device error the context is
+// unusable.
 #pragma once
 #ifndef MMSB_CUDA_EMULATED
 #include <cuda_runtime.h>
@@ -14,14 +15,14 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// The status for what a call of the runtime returned.
+// The status for the result of a runtime call.
 static int32_t cudaStatus(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return MMSB_OK;
-  if (error == cudaErrorMemoryAllocation) return fail(MMSB_ERR_MEMORY, "the GPU has no memory left: %s", what);
+  if (error == cudaErrorMemoryAllocation) return fail(MMSB_ERR_MEMORY, "the GPU is out of memory: %s", what);
   return fail(MMSB_ERR_DEVICE, "%s: %s", what, cudaGetErrorString(error));
 }
 
-// Returns the status of a call of the runtime from the function around it, unless it succeeded.
+// If a runtime call fails, returns its status from the enclosing function.
 #define MMSB_CUDA(CALL)                                 \
   do {                                                  \
     const int32_t cudaResult = cudaStatus(CALL, #CALL); \

@@ -1,7 +1,7 @@
 // Device memory: size-class pools over large allocations, and buffers that grow.
 //
-// Invariants: what deviceAllocate gives is 256-byte aligned and, once the stream has come that far, all zero; the books
-// are kept on the host. Not thread-safe.
+// Invariants: blocks are 256-byte aligned, and zeroed in stream order. The bookkeeping is on the host. Not
+// thread-safe.
 #pragma once
 #include "cuda/memory/cuda_api.cuh"
 
@@ -28,7 +28,7 @@ struct DevicePools {
   cudaStream_t stream;
 };
 
-// Pinned host memory and its twin on the device.
+// A pinned host buffer and a device buffer of the same size.
 struct TwinBuffer {
   u8* host;
   u8* device;
@@ -63,7 +63,7 @@ static int32_t deviceSlab(DevicePools& pools, u32 number) {
   MMSB_CUDA(cudaMalloc(&slab, kDeviceSlabBytes));
   if (!pushPointer(&pools.slabs.data, &pools.slabs.count, &pools.slabs.capacity, slab)) {
     cudaFree(slab);
-    return fail(MMSB_ERR_MEMORY, "no memory for the books of device memory");
+    return fail(MMSB_ERR_MEMORY, "no memory for the bookkeeping of device memory");
   }
   pools.reserved += kDeviceSlabBytes;
   pools.bump[number] = static_cast<u8*>(slab);
@@ -93,7 +93,7 @@ static int32_t deviceAllocate(DevicePools& pools, u64 bytes, void** at) {
   return MMSB_OK;
 }
 
-// Nothing may use the block any more when this is called (the stream is idle between calls of the ABI).
+// The block must not be in use. (The stream is idle between calls of the ABI.)
 static void deviceFree(DevicePools& pools, void* at, u64 bytes) {
   if (at == nullptr) return;
   if (bytes > kDevicePooledMax) {
@@ -103,7 +103,7 @@ static void deviceFree(DevicePools& pools, void* at, u64 bytes) {
   }
   DeviceBlocks& freed = pools.freed[deviceClassOf(bytes)];
   pushPointer(&freed.data, &freed.count, &freed.capacity,
-              at);  // without memory for the books the block is lost until close
+              at);  // without memory for the list, the block is lost until close
 }
 
 static void devicePoolsClose(DevicePools& pools) {
@@ -112,7 +112,7 @@ static void devicePoolsClose(DevicePools& pools) {
   for (u32 i = 0; i < kDeviceClasses; i++) free(pools.freed[i].data);
 }
 
-// Room for `bytes` in all; what the host side holds is kept.
+// Grows both buffers to `bytes` and keeps the content of the host side.
 static int32_t twinReserve(TwinBuffer& twin, u64 bytes) {
   if (bytes <= twin.capacity) return MMSB_OK;
   const u64 capacity = bytes * 2 < (1 << 20) ? 1 << 20 : bytes * 2;
@@ -141,7 +141,7 @@ static void twinClose(TwinBuffer& twin) {
   cudaFree(twin.device);
 }
 
-// `bytes` at a multiple of 16; *offset says where, on both sides.
+// Appends `bytes` at a multiple of 16; *offset is the place on both sides.
 static int32_t twinPut(TwinBuffer& twin, const void* data, u64 bytes, u64* offset) {
   const u64 at = (twin.used + 15) & ~15ull;
   MMSB_TRY(twinReserve(twin, at + bytes));

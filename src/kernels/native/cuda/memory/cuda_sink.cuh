@@ -1,8 +1,9 @@
-// How device code changes pages: compare, write, mark what changed.
+// Writes to pages from device code: compares, writes and marks what changed.
 //
-// Invariants: as on the CPU (store.cuh): a mark for exactly the elements whose bytes differ, the page's padding stays zero.
-// In one segment (cuda_plan.cuh) an element is written by one thread at most. Chunks that may change are known
-// beforehand: the list of `DeviceChunk`s; a page's chunkSlot says which of them a chunk is. Also compiled by NVRTC.
+// Invariants: as on the CPU (exec/store.cuh), exactly the elements whose bytes differ are marked, and the
+// padding of a page stays zero. In one segment (cuda_plan.cuh) at most one thread writes an element. The
+// chunks that may change are known beforehand, as a list of `DeviceChunk`s; chunkSlot maps a chunk of a page
+// to its place in the list. NVRTC compiles this file too.
 #pragma once
 #include "portable/lane.cuh"
 
@@ -19,11 +20,11 @@ struct DeviceTarget {
   u64* hashes;
   u32* chunkSlot;
   u64 bytes;
-  u64* sums;  // two: what is to be added to the page's digest
+  u64* sums;  // two words to add to the page's digest
   u32 dtype, number;
 };
 
-// What kernels that write need: the targets, the chunks that may change, and a bit for each of their elements.
+// The targets, the chunks that may change, and a mark bit for each of their elements.
 struct DeviceMarks {
   const DeviceTarget* targets;
   const DeviceChunk* chunks;
@@ -31,7 +32,7 @@ struct DeviceMarks {
   u32 chunkCount;
 };
 
-// Work by the number: number first[i] + n stands for element n of range i.
+// Numbered work: number first[i] + n is element n of range i.
 struct DeviceRanges {
   u32 rangeCount, elements;
   const Range* ranges;
@@ -40,7 +41,7 @@ struct DeviceRanges {
 
 namespace MMSB_NS {
 
-static const u32 kChunkMarkWords = kChunkBytes / 32;  // one byte elements have most
+static const u32 kChunkMarkWords = kChunkBytes / 32;  // enough for elements of one byte
 
 // ---- elements as raw bits ---------------------------------------------------------------------------------------------
 
@@ -63,7 +64,7 @@ static __device__ inline void storeRaw(u32 size, void* data, u64 index, u64 raw)
 
 static MMSB_HD inline u64 rawMask(u32 size) { return size == 8 ? ~0ull : (1ull << (8 * size)) - 1; }
 
-// The bits an element holds for a lane (eval.cuh): truncated, NaN canonical.
+// The bits that an element stores for a lane: truncated, NaN canonical.
 static MMSB_HD inline u64 rawOfLane(u32 dtype, u64 lane) {
   if (dtype == F32) return bitsOf(canonical(f32Of(u32(lane))));
   if (dtype == F64) return bitsOf(canonical(f64Of(lane)));
@@ -72,7 +73,7 @@ static MMSB_HD inline u64 rawOfLane(u32 dtype, u64 lane) {
 
 // ---- writing ------------------------------------------------------------------------------------------------------------
 
-// Marks elements of the word of marks that `element` is in.
+// Sets `bits` in the word of marks that contains `element`.
 static __device__ inline void markWord(const DeviceMarks& marks, const DeviceTarget& target, u32 element, u32 bits) {
   const u32 perChunk = kChunkBytes / dtypeBytes(target.dtype);
   const u32 chunk = element / perChunk, inChunk = element % perChunk;
@@ -84,7 +85,7 @@ static __device__ inline void markElement(const DeviceMarks& marks, const Device
   markWord(marks, target, element, 1u << (element % 32));
 }
 
-// The same for a whole warp at once, all of whose threads call: one access where its elements share a word.
+// The same for a whole warp; all its threads must call. One atomic access if its elements share a word.
 static __device__ inline void markWarp(const DeviceMarks& marks, const DeviceTarget& target, u32 element,
                                        bool changed) {
   const u32 thread = threadIdx.x % 32;
@@ -98,7 +99,7 @@ static __device__ inline void markWarp(const DeviceMarks& marks, const DeviceTar
   }
 }
 
-// Stores the bits of an element; whether they are others than before.
+// Stores the bits of an element. Returns whether they changed.
 static __device__ inline bool replaceRaw(u32 size, u8* data, u32 element, u64 raw) {
   if (loadRaw(size, data, element) == raw) return false;
   storeRaw(size, data, element, raw);
@@ -109,7 +110,7 @@ static __device__ inline void putRaw(const DeviceMarks& marks, const DeviceTarge
   if (replaceRaw(dtypeBytes(target.dtype), target.data, element, raw)) markElement(marks, target, element);
 }
 
-// What steps write through: a lane of dtype `natural` for an element of the page.
+// Writes results of steps: lanes of dtype `natural` to elements of the page.
 struct StoreSink {
   DeviceMarks marks;
   u32 target, natural;
@@ -117,7 +118,7 @@ struct StoreSink {
     const DeviceTarget& page = marks.targets[target];
     putRaw(marks, page, element, rawOf(page.dtype, lane));
   }
-  // As a whole warp; threads that are not `valid` store nothing.
+  // The same for a whole warp; threads that are not `valid` store nothing.
   __device__ void warp(bool valid, u32 element, u64 lane) const {
     const DeviceTarget& page = marks.targets[target];
     const bool changed = valid && replaceRaw(dtypeBytes(page.dtype), page.data, element, rawOf(page.dtype, lane));
@@ -128,7 +129,7 @@ struct StoreSink {
   }
 };
 
-// The range that holds work number `number`, and the element that it stands for.
+// The range that contains work number `number`.
 static __device__ inline u32 rangeOf(const DeviceRanges& work, u32 number) {
   u32 low = 0, high = work.rangeCount;
   while (high - low > 1) {
@@ -143,7 +144,7 @@ static __device__ inline u32 elementOf(const DeviceRanges& work, u32 number) {
   return work.ranges[range].start + (number - work.first[range]);
 }
 
-// Calls body(valid, element) for all the work, by whole warps: threads past its end too, with an element that no page has.
+// Calls body(valid, element) for all work, by whole warps. Threads past the end call it with valid = false.
 template <class Body>
 static __device__ inline void eachByWarp(const DeviceRanges& work, const Body& body) {
   const u32 threads = gridDim.x * blockDim.x, thread = threadIdx.x % 32;

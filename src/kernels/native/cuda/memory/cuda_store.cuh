@@ -1,6 +1,6 @@
-// Kernels that apply deltas, copy, hash and pack, and how others read elements.
+// Kernels that apply deltas, copy, hash and pack, and functions that read elements for other kernels.
 //
-// Invariants: bytes, marks and hashes are those of the CPU (store.cuh).
+// Invariants: bytes, marks and hashes equal those of the CPU (exec/store.cuh).
 #pragma once
 #include "core/delta.cuh"
 #include "core/digest.cuh"
@@ -10,7 +10,7 @@
 
 namespace mmsb {
 
-// A piece of a delta: elements that lie side by side, or at `indices`.
+// A piece of a delta: neighbouring elements, or those at `indices`.
 struct DeltaPiece {
   const u8* values;
   const u32* indices;
@@ -19,25 +19,25 @@ struct DeltaPiece {
   u8 merge, valueDtype, canonical, reserved;
 };
 
-// All that happens to one element, in order, where deltas overlap.
+// Where deltas overlap, each element has a chain of links: all its writes, in order.
 struct DeltaLink {
   const u8* value;
   u32 merge, reserved;
 };
 struct DeltaChains {
   const u32* elements;
-  const u32* first;  // count + 1 numbers of links
+  const u32* first;  // count + 1 indices of links
   const DeltaLink* links;
   u32 count, target;
 };
 
-// What a segment says of its chunks, so that little is read back where whole pages change: a state for each, and the marks of
-// those that changed in part, one after another.
+// The report of a segment on its chunks: a state for each chunk, and the marks of partly changed chunks,
+// packed. So little is read back when whole pages change.
 struct DeviceReport {
-  u32* mixed;   // how many changed in part
-  u32* states;  // kChunkSame, kChunkWhole, or kChunkMixed + the place of its marks
+  u32* mixed;   // number of partly changed chunks
+  u32* states;  // kChunkSame, kChunkWhole, or kChunkMixed + the place of the marks
   u32* first;   // marks of the first kMixedInline places, read back with the states
-  u32* more;    // of the others
+  u32* more;    // marks of the others
 };
 static const u32 kChunkSame = 0, kChunkWhole = 1, kChunkMixed = 2;
 static const u32 kMixedInline = 64;
@@ -52,7 +52,7 @@ static MMSB_HD inline T mergeFloat(u32 merge, T a, T b) {
   return canonical(merge == MERGE_ADD ? sAdd<T>(a, b) : merge == MERGE_MIN ? sMin<T>(a, b) : sMax<T>(a, b));
 }
 
-// One element merged with a value, as raw bits; the rules of merge.cuh.
+// Merges one element with a value, as raw bits, by the rules of core/merge.cuh.
 static MMSB_HD inline u64 mergeRaw(u32 dtype, u32 merge, u64 now, u64 value) {
   if (dtype == BOOL) {
     const u64 a = now != 0, b = value != 0;
@@ -91,20 +91,20 @@ static __device__ inline u64 laneOfValue(u32 dtype, T value) {
   return loadLane(dtype, &raw, 0);
 }
 
-// An element as a word of a class of accumulators: I64, U64 or F64; signed ones wrap into U64.
+// Loads an element as a word of an accumulator class: I64, U64 or F64. Signed elements wrap into U64.
 static __device__ inline u64 wideWordOf(u32 wide, u32 dtype, const void* data, u64 index) {
   const bool isSigned = dtype == I8 || dtype == I16 || dtype == I32 || dtype == I64;
   return castLane(wide == U64 && isSigned ? u32(I64) : wide, dtype, loadLane(dtype, data, index));
 }
 
-// Such a word as a lane of dtype `natural`; sums of signed integers are kept as U64.
+// Converts such a word to a lane of dtype `natural`. Sums of signed integers are kept as U64.
 static __device__ inline u64 narrowWord(u32 natural, u32 wide, u64 word) {
   return natural == wide || (natural == I64 && wide == U64) ? word : castLane(natural, wide, word);
 }
 
 // ---- kernels --------------------------------------------------------------------------------------------------------------
 
-// Says where the marks of each chunk are.
+// Fills chunkSlot for all chunks of the list.
 static __global__ void chunkSlotKernel(DeviceMarks marks) {
   const u32 threads = gridDim.x * blockDim.x;
   for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < marks.chunkCount; i += threads) {
@@ -112,13 +112,13 @@ static __global__ void chunkSlotKernel(DeviceMarks marks) {
   }
 }
 
-// One block per piece and turn.
+// Each block of threads handles one piece at a time.
 static __global__ void deltaKernel(DeviceMarks marks, const DeltaPiece* pieces, u32 count) {
   for (u32 p = blockIdx.x; p < count; p += gridDim.x) {
     const DeltaPiece piece = pieces[p];
     const DeviceTarget& target = marks.targets[piece.target];
     const u32 size = dtypeBytes(target.dtype);
-    // Side by side, elements are taken so that a warp has those of one word of marks.
+    // Neighbouring elements are distributed so that a warp has those of one word of marks.
     const u32 shift = piece.indices != nullptr ? 0 : piece.start % 32;
     for (u32 base = threadIdx.x - threadIdx.x % 32; base < piece.count + shift; base += blockDim.x) {
       const u32 i = base + threadIdx.x % 32 - shift;
@@ -153,7 +153,8 @@ static __global__ void copyKernel(const DeviceRanges* work, const u8* from, u32 
              [&](bool valid, u32 element) { sink.warp(valid, element, valid ? loadLane(dtype, from, element) : 0); });
 }
 
-// The NH hash of a chunk by one block; `shared` has two words per warp. Thread 0 gets the result.
+// Computes the NH hash of a chunk by one block of threads. `shared` has two words per warp. Thread 0 gets the
+// result.
 static __device__ inline void blockHash(const DeviceTarget& target, u32 chunk, const u32* keys, u64* shared,
                                         u64 hash[2]) {
   const u64 at = u64(chunk) * kChunkBytes;
@@ -187,8 +188,8 @@ static __device__ inline void blockHash(const DeviceTarget& target, u32 chunk, c
   __syncthreads();
 }
 
-// One block per chunk and turn: chunks with a mark are hashed anew, and what is marked of them goes into the report. `all`:
-// every chunk of the list is hashed; there are no marks and no report.
+// Each block of threads handles one chunk at a time: it rehashes chunks with marks and puts their marks into
+// the report. With `all` it hashes every chunk of the list, without marks or report.
 static __global__ void digestKernel(DeviceMarks marks, DeviceReport report, const u32* keys, u32 all) {
   __shared__ u64 shared[2 * kThreads / 32];
   __shared__ u32 place;

@@ -1,4 +1,4 @@
-// bincount and histogram on the GPU: integer counts, which may be added in any order.
+// bincount and histogram on the GPU. Counts are integers, so they may be added in any order.
 #pragma once
 #include "cuda/memory/cuda_store.cuh"
 #include "ops/places/index_state.cuh"
@@ -6,7 +6,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kCountShared = 4096;  // bins that a block counts for itself
+static const u32 kCountShared = 4096;  // up to this many bins a block counts in shared memory
 
 // The bin of an element, or kNowhere.
 static __device__ inline u32 binOfElement(const Counting& c, const u8* input, u32 dtype, u64 at) {

@@ -1,10 +1,11 @@
 // scan, sort and scatter on the GPU.
 //
-// scan: sums and products of floats go from element to element, so a lane is one thread's, or, where lanes are few and long,
-// a block's, of which one thread adds what all have fetched; everything else is associative to the bit and is scanned by
-// the whole block. sort, and the order in which scatter merges: least significant digit first, 8 bits a pass, over pairs of
-// key and place, in tiles whose digits are counted, summed up and moved. It keeps the order of equals, so that zeros with
-// and without a sign come out as on the CPU.
+// scan: sums and products of floats must go from element to element. So one thread scans a lane, or, if lanes
+// are few and long, a block of threads loads and one thread adds. All other scans are associative to the bit,
+// and the whole block computes them.
+// sort, and the order in which scatter merges: a radix sort, least significant digit first, 8 bits per pass,
+// on pairs of key and place. Digits are counted per tile, summed up, and the pairs moved. The sort is stable,
+// so that 0 and -0 come out as on the CPU.
 #pragma once
 #include "cuda/ops/cuda_move.cuh"
 #include "cuda/ops/cuda_select.cuh"
@@ -12,7 +13,7 @@
 
 namespace mmsb {
 
-// Pairs being sorted: `lanes` lists of `n` one after another, twice, and the digits of each tile.
+// Buffers of a sort: `lanes` lists of `n` pairs, twice, and the digit counts of each tile.
 template <class K>
 struct RadixRoom {
   K* keys[2];
@@ -25,18 +26,18 @@ struct RadixRoom {
 namespace MMSB_NS {
 
 static const u32 kLaneThreads = 256;
-static const u32 kScanEach = 4;  // elements of a thread in a tile of scan
+static const u32 kScanEach = 4;  // elements per thread in a tile of scan
 static const u32 kScanTile = kLaneThreads * kScanEach;
-static const u32 kScanLongLanes = 8192;  // from so many lanes on each is a thread's
+static const u32 kScanLongLanes = 8192;  // with at least this many lanes, one thread scans a lane
 static const u32 kRadixRounds = 16;
-static const u32 kRadixWarp = 32 * kRadixRounds;  // elements of a warp in a tile of sort
+static const u32 kRadixWarp = 32 * kRadixRounds;  // elements per warp in a tile of sort
 static const u32 kRadixTile = kRadixWarp * kLaneThreads / 32;
 static const u32 kRadixDigits = 256;
-static const u32 kSortShort = 32;  // lanes of so few are a thread's
+static const u32 kSortShort = 32;  // one thread sorts a lane of at most this many
 
 // ---- scan ---------------------------------------------------------------------------------------------------------------
 
-// Work number -> lane, and the element from which on it is computed anew.
+// Work number -> lane, and the element to recompute it from.
 struct ScanWork {
   const DeviceRanges* lanes;
   const u32* from;
@@ -66,7 +67,7 @@ static __global__ void scanThreadKernel(LaneOp op, const u8* input, u32 dtype, S
   }
 }
 
-// The running values of a tile in `tile`, from the values in it; `totals` is room for a word per thread.
+// Replaces the values in `tile` by their running values. `totals` has room for a word per thread.
 template <class W>
 static __device__ inline void scanTile(u32 fn, u32 count, bool first, W before, W* tile, W* totals) {
   const u32 at = threadIdx.x * kScanEach;
@@ -90,7 +91,7 @@ static __device__ inline void scanTile(u32 fn, u32 count, bool first, W before, 
   __syncthreads();
 }
 
-// A block of threads for each lane. `ordered`: floats, to be added one after the other.
+// One block of threads per lane. `ordered`: floats, which must be added one after the other.
 template <class W>
 static __global__ void scanBlockKernel(LaneOp op, const u8* input, u32 dtype, ScanWork work, u32 ordered,
                                        StoreSink sink) {
@@ -153,7 +154,7 @@ static __global__ void radixCountKernel(RadixRoom<K> room, u32 side, u32 shift) 
   }
 }
 
-// Counts become the places where the elements of a digit and tile begin. A block for each lane.
+// Turns counts into the places where the elements of each digit and tile begin. One block per lane.
 static __global__ void radixSumKernel(u32* table, u32 tiles, u32 lanes) {
   __shared__ u32 sums[kLaneThreads];
   const u64 entries = u64(kRadixDigits) * tiles;
@@ -185,8 +186,8 @@ static __global__ void radixSumKernel(u32* table, u32 tiles, u32 lanes) {
   }
 }
 
-// Moves each pair of a tile to its place. Warps take neighbouring parts of the tile, each 32 elements at a time, so that
-// elements of one digit keep their order.
+// Moves each pair of a tile to its place. Warps process neighbouring parts of the tile, 32 elements at a
+// time, so that elements with equal digits keep their order.
 template <class K>
 static __global__ void radixMoveKernel(RadixRoom<K> room, u32 side, u32 shift) {
   __shared__ u32 counts[kLaneThreads / 32][kRadixDigits];
@@ -233,7 +234,7 @@ static __global__ void radixMoveKernel(RadixRoom<K> room, u32 side, u32 shift) {
 
 static inline u32 radixTiles(u64 n) { return u32((n + kRadixTile - 1) / kRadixTile); }
 
-// Bytes that sorting `lanes` lists of n takes.
+// Bytes of scratch for sorting `lanes` lists of n.
 static inline u64 radixBytes(u64 n, u64 lanes, u32 keyBytes) {
   return lanes * (2 * n * (keyBytes + 4) + 4ull * kRadixDigits * radixTiles(n)) + 5 * 256;
 }
@@ -256,7 +257,7 @@ static RadixRoom<K> radixRoom(void* scratch, u64 n, u32 lanes) {
   return room;
 }
 
-// Sorts the pairs of side 0 by the lowest `bytes` of their keys; returns the side they end on.
+// Sorts the pairs of side 0 by the lowest `bytes` of their keys. Returns the side with the result.
 template <class K>
 static u32 launchRadix(const RadixRoom<K>& room, u32 bytes, u32 blocks, cudaStream_t stream) {
   const u64 tasks = u64(room.lanes) * room.tiles;
@@ -274,7 +275,7 @@ static u32 launchRadix(const RadixRoom<K>& room, u32 bytes, u32 blocks, cudaStre
 
 // ---- sort ---------------------------------------------------------------------------------------------------------------
 
-// A key that keeps the order; NaN is the last, zeros are equal.
+// A key that keeps the order. NaN is last; zeros are equal.
 static __device__ inline u64 sortKey(u32 dtype, bool descending, u64 raw) {
   const u32 size = dtypeBytes(dtype);
   const u64 top = 1ull << (8 * size - 1), all = rawMask(size);
@@ -290,7 +291,7 @@ static __device__ inline u64 sortKey(u32 dtype, bool descending, u64 raw) {
   return descending ? ~key & all : key;
 }
 
-// Pairs of the lanes that work numbers from `firstNumber` on stand for.
+// Makes the pairs for the lanes with work numbers from `firstNumber` on.
 template <class K>
 static __global__ void sortKeysKernel(LaneOp op, const u8* input, u32 dtype, const DeviceRanges* work, u32 firstNumber,
                                       RadixRoom<K> room) {
@@ -339,7 +340,7 @@ template <class K>
 static void launchSortAs(const LaneOp& op, const Page& input, const DeviceRanges* work, u32 workLanes, void* scratch,
                          u64 scratchBytes, u32 blocks, const StoreSink& sink, cudaStream_t stream) {
   const u64 n = op.lanes.n, one = radixBytes(n, 1, sizeof(K)), more = radixBytes(n, 2, sizeof(K)) - one;
-  const u64 fit = 1 + (scratchBytes - one) / more;  // prepareStep has seen to one
+  const u64 fit = 1 + (scratchBytes - one) / more;  // prepareStep ensured room for one
   const auto fill = sortKeysKernel<K>;
   for (u64 first = 0; first < workLanes; first += fit) {
     const u32 lanes = u32(workLanes - first < fit ? workLanes - first : fit);
@@ -355,7 +356,7 @@ static void launchSortAs(const LaneOp& op, const Page& input, const DeviceRanges
 
 // ---- scatter ------------------------------------------------------------------------------------------------------------
 
-// Rows that indices name, with their places in the list; n where they name none.
+// Makes pairs of target row and place in the index list; the row is n for an index out of range.
 static __global__ void scatterKeysKernel(Indexed g, const u8* indices, u32 dtype, RadixRoom<u32> room) {
   const u32 threads = gridDim.x * blockDim.x;
   for (u64 i = blockIdx.x * blockDim.x + threadIdx.x; i < g.count; i += threads) {
@@ -365,7 +366,7 @@ static __global__ void scatterKeysKernel(Indexed g, const u8* indices, u32 dtype
   }
 }
 
-// `rows` is sorted, and `places` the indices' places by it.
+// `rows` is sorted; `places` has the place in the index list of each.
 static __global__ void scatterKernel(Indexed g, const u8* input, u32 dtype, const u8* values, u32 valueDtype,
                                      const u32* rows, const u32* places, const DeviceRanges* work, StoreSink sink) {
   const u32 threads = gridDim.x * blockDim.x;

@@ -1,6 +1,8 @@
-// matmul on the GPU: tiles of 64 x 64 outputs, 4 x 4 for each of 256 threads, k taken 16 at a time through shared memory.
+// matmul on the GPU: tiles of 64 x 64 outputs, 4 x 4 per thread of 256, with 16 values of k at a time in
+// shared memory.
 //
-// Invariants: an output is one chain over k in ascending order, as op_matmul.cuh says, so the bits are the CPU's.
+// Invariants: each output is one chain over k in ascending order, as in op_matmul.cuh, so the bits equal the
+// CPU's.
 #pragma once
 #include "cuda/memory/cuda_store.cuh"
 #include "ops/products/matmul_state.cuh"
@@ -19,7 +21,7 @@ namespace MMSB_NS {
 static const u32 kMatTile = 64;
 static const u32 kMatStep = 16;
 static const u32 kMatThreads = 256;
-static const u32 kMatEach = 4;  // rows and columns of a thread
+static const u32 kMatEach = 4;  // rows and columns per thread
 
 template <class T, class S>
 static __global__ void matmulKernel(const MatDevice* step, const u32* rows, const MatTask* tasks, u32 taskCount,

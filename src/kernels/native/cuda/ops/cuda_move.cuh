@@ -1,4 +1,4 @@
-// transpose, slice, concat and gather on the GPU: one thread for each element of the output, which reads where it comes from.
+// transpose, slice, concat and gather on the GPU: one thread per output element, which reads its source.
 #pragma once
 #include "cuda/memory/cuda_store.cuh"
 #include "ops/places/index_state.cuh"
@@ -6,7 +6,7 @@
 
 namespace mmsb {
 
-// A concat as its kernel reads it, in device memory.
+// The state of a concat in device memory.
 struct ConcatDevicePart {
   const u8* data;
   u32 dtype, first, n;
@@ -46,7 +46,7 @@ static __global__ void concatKernel(const ConcatDevice* state, const DeviceRange
   }
 }
 
-// An index as an element of 0 .. n - 1, or kNowhere.
+// An index as 0 .. n - 1, or kNowhere.
 static __device__ inline u32 placeOfIndex(const u8* indices, u32 dtype, u64 at, u32 n) {
   const bool isSigned = dtype == I8 || dtype == I16 || dtype == I32 || dtype == I64;
   u64 index = castLane(isSigned ? u32(I64) : u32(U64), dtype, loadLane(dtype, indices, at));

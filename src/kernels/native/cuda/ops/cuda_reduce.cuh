@@ -1,7 +1,7 @@
-// reduce on the GPU: the tree of op_reduce.cuh, a warp for each block of 1024 elements, a lane of the warp for each of its
-// 32 lanes.
+// reduce on the GPU: one warp per block of 1024 elements, one thread per lane of op_reduce.cuh.
 //
-// Invariants: every sum has the shape that op_reduce.cuh states, so the bits are the CPU's; no float is added atomically.
+// Invariants: every sum has the shape that op_reduce.cuh defines, so the bits equal the CPU's. Floats are
+// never added atomically.
 #pragma once
 #include "cuda/memory/cuda_store.cuh"
 #include "ops/reduce/reduce_state.cuh"
@@ -23,7 +23,7 @@ static __device__ inline W joinLanes(u32 fn, W a, W b) {
   }
 }
 
-// Joins the lanes of a warp by halving; lane 0 gets the result. Lanes from `lanes` on are absent.
+// Joins the lanes of a warp by halving. Lane 0 gets the result. Lanes from `lanes` on are absent.
 template <class W>
 static __device__ inline W foldWarp(u32 fn, W value, u32 lanes) {
   const u32 lane = threadIdx.x % 32;
@@ -35,7 +35,8 @@ static __device__ inline W foldWarp(u32 fn, W value, u32 lanes) {
   return value;
 }
 
-// The partial of `count` elements from `first` of the lane that starts at `start`, by a whole warp; all lanes get it.
+// Computes the partial of `count` elements, from `first` of the lane that starts at `start`, by a whole warp.
+// All threads get it.
 template <class W>
 static __device__ Partial warpPartial(const Reduce& r, const u8* input, u32 start, u64 first, u32 count) {
   const u32 lane = threadIdx.x % 32, lanes = count < 32 ? count : 32;
@@ -63,7 +64,7 @@ static __device__ Partial warpPartial(const Reduce& r, const u8* input, u32 star
     partial.a = asWord<f64>(mean);
     partial.b = asWord<f64>(__shfl_sync(0xffffffffu, foldWarp<f64>(MMSB_REDUCE_SUM, squares, lanes), 0));
   } else if (isArg(r.fn)) {
-    u64 index = ~0ull;  // the first that equals the extreme, or is a NaN as it is
+    u64 index = ~0ull;  // the first element that equals the extreme, or is NaN if it is
     for (u32 i = lane; i < count && index == ~0ull; i += 32) {
       const W value = at(i);
       if (value == folded || (folded != folded && value != value)) index = first + i;
@@ -89,7 +90,7 @@ static __device__ inline void storeReduced(const Reduce& r, const StoreSink& sin
   sink(output, castLane(sink.natural, r.result, word));
 }
 
-// Outputs of one block: a warp for each.
+// For outputs of one block: one warp per output.
 static __global__ void reduceShortKernel(const Reduce* reduce, const u8* input, const DeviceRanges* work,
                                          StoreSink sink) {
   const Reduce& r = *reduce;
@@ -103,7 +104,8 @@ static __global__ void reduceShortKernel(const Reduce* reduce, const u8* input, 
   }
 }
 
-// Longer ones: the partials of the blocks, a warp for each, into the first level of a tree per output.
+// For longer outputs: computes the partials of blocks, one warp per block, into the first level of each
+// output's tree.
 static __global__ void reduceBlocksKernel(const Reduce* reduce, const u8* input, const DeviceRanges* work,
                                           Partial* trees, u64 treePartials, u32 firstNumber, u32 numbers) {
   const Reduce& r = *reduce;
@@ -117,7 +119,7 @@ static __global__ void reduceBlocksKernel(const Reduce* reduce, const u8* input,
   }
 }
 
-// Then their trees, a block of threads for each.
+// Then computes the trees, one block of threads per output.
 static __global__ void reduceClimbKernel(const Reduce* reduce, const DeviceRanges* work, Partial* trees,
                                          u64 treePartials, u32 firstNumber, u32 numbers, StoreSink sink) {
   const Reduce& r = *reduce;

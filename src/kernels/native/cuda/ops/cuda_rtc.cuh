@@ -1,11 +1,11 @@
-// Expressions as CUDA source, compiled on the spot by NVRTC where that is found, else interpreted (map_cuda.cuh).
+// Compiles expressions at run time by NVRTC. Without NVRTC they are interpreted (map_cuda.cuh).
 //
-// Invariants: the source consists of calls of the functions that the evaluator calls, in the same order, on the same types,
-// compiled with the flags of the build, so the bits are those of the CPU. Whatever fails on the way (no libnvrtc, a compile
-// error, a driver that refuses the code) leaves a step with the interpreting kernel and is counted, with the reason.
-// What is compiled is kept by a hash of the source, the architecture and the compiler's version: in memory while the process
-// lives, and as files in $MMSB_KERNEL_CACHE, else $XDG_CACHE_HOME/mmsb, else ~/.cache/mmsb. A file that is not whole is
-// compiled anew. Kernels are shared by all contexts; the lock is held while one is made.
+// Invariants: the source is compiled with the flags of the build, so the bits equal the CPU's. If anything
+// fails (no libnvrtc, a compile error, a driver that rejects the code), the step uses the interpreting
+// kernel; the failure is counted, with its reason. Compiled code is cached under a hash of the source, the
+// architecture and the compiler version: in memory, and as files in $MMSB_KERNEL_CACHE, else
+// $XDG_CACHE_HOME/mmsb, else ~/.cache/mmsb. A damaged file is compiled again. All contexts share the kernels;
+// a lock is held while one is made.
 #pragma once
 #include <dlfcn.h>
 #include <pthread.h>
@@ -20,26 +20,26 @@ namespace mmsb {
 
 struct RtcKernel {
   u64 hash[2];
-  void* kernel;  // what a launch takes
+  void* kernel;  // the handle for launches
 };
 
-// What became of the expressions of this process.
+// Counts of the expressions of this process, by what became of them.
 struct RtcCounts {
   u32 compiled, loaded, interpreted;
-  char reason[160];  // of the last one that should have been compiled and is interpreted
+  char reason[160];  // why the last interpreted expression was not compiled
 };
 
 namespace MMSB_NS {
 
-static const u32 kRtcElements = 1u << 16;    // pages of fewer elements are not worth it
-static const u32 kRtcKernelsMax = 4096;      // kept
+static const u32 kRtcElements = 1u << 16;  // smaller pages are not worth compiling for
+static const u32 kRtcKernelsMax = 4096;    // kept in memory
 static const u32 kRtcThreads = 256;
 
 // ---- the compiler -------------------------------------------------------------------------------------------------------
 
 typedef struct NvrtcProgram* NvrtcHandle;
 
-// The functions of libnvrtc that are used (its documentation: NVRTC, "API").
+// The functions of libnvrtc that are used.
 struct Nvrtc {
   void* library;
   int (*version)(int*, int*);
@@ -52,7 +52,7 @@ struct Nvrtc {
   int (*destroy)(NvrtcHandle*);
 };
 
-// The sources that a kernel includes, as they were when the library was built: name, text, name, text ..., null.
+// The headers that a kernel includes, from when the library was built: name, text, name, text, ..., null.
 #ifdef MMSB_RTC_SOURCES
 static const char* const kRtcSources[] = {
 #include MMSB_RTC_SOURCES
@@ -68,7 +68,7 @@ static bool findFunction(void* library, const char* name, F& function) {
   return function != nullptr;
 }
 
-// MMSB_NVRTC names the library, or is `off`.
+// MMSB_NVRTC may name the library, or be `off`.
 static bool openNvrtc(Nvrtc& nvrtc) {
   static const char* const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so",
                                       "/usr/local/cuda/lib64/libnvrtc.so"};
@@ -90,7 +90,8 @@ static bool openNvrtc(Nvrtc& nvrtc) {
          findFunction(nvrtc.library, "nvrtcDestroyProgram", nvrtc.destroy);
 }
 
-// Machine code for an architecture (90 for compute capability 9.0); the caller frees it. Null, with a reason, on failure.
+// Returns machine code for an architecture (90 for compute capability 9.0), which the caller frees. On
+// failure returns null and sets the reason.
 static char* compileSource(const Nvrtc& nvrtc, const char* source, u32 arch, u64* bytes, char* reason,
                            u64 reasonBytes) {
   const char* headers[kRtcSourcesMax];
@@ -115,7 +116,7 @@ static char* compileSource(const Nvrtc& nvrtc, const char* source, u32 arch, u64
     image = nullptr;
   }
   if (image == nullptr) {
-    snprintf(reason, reasonBytes, "NVRTC fails with status %d", status);
+    snprintf(reason, reasonBytes, "NVRTC failed with status %d", status);
     size_t length = 0;
     char* log = program != nullptr && nvrtc.logSize(program, &length) == 0 && length > 1
                     ? static_cast<char*>(malloc(length))
@@ -145,7 +146,7 @@ static void hashText(const char* text, u64 length, u64 hash[2]) {
   }
 }
 
-// At the head of a file of the cache; the machine code follows.
+// The header of a cache file; the machine code follows.
 struct RtcFile {
   u64 magic, key[2], bytes, hash[2];
 };
@@ -160,7 +161,7 @@ static bool cachePath(const u64 key[2], char* path, u64 bytes) {
   else if (shared != nullptr && shared[0] == '/') snprintf(folder, sizeof folder, "%s/mmsb", shared);
   else if (home != nullptr && home[0] == '/') snprintf(folder, sizeof folder, "%s/.cache/mmsb", home);
   else return false;
-  for (char* at = folder + 1;; at++) {  // every folder on the way
+  for (char* at = folder + 1;; at++) {  // create every folder of the path
     if (*at != '/' && *at != 0) continue;
     const char end = *at;
     *at = 0;
@@ -194,7 +195,8 @@ static char* readCache(const u64 key[2], u64* bytes) {
   return image;
 }
 
-// Written beside and renamed, so that a reader sees a whole file or none. A failure is nobody's concern.
+// Writes a temporary file and renames it, so that a reader sees a complete file or none. Failures are
+// ignored.
 static void writeCache(const u64 key[2], const char* image, u64 bytes) {
   char path[640], beside[704];
   if (!cachePath(key, path, sizeof path)) return;
@@ -214,7 +216,7 @@ struct Rtc {
   bool opened, usable;
   Nvrtc nvrtc;
   int major, minor;
-  u64 sources[2];  // hash of what kernels include
+  u64 sources[2];  // hash of the headers
   RtcKernel* kernels;
   u32 count, capacity;
   RtcCounts counts;
@@ -251,7 +253,7 @@ static void* interpret(const char* reason) {
   return nullptr;
 }
 
-// Finds, loads or compiles. The lock is held.
+// Finds, loads or compiles a kernel. The lock must be held.
 static void* kernelOf(const Text& source, u32 arch) {
   if (!rtc.opened) {
     rtc.opened = true;
@@ -262,15 +264,15 @@ static void* kernelOf(const Text& source, u32 arch) {
       for (u32 k = 0; k < 2; k++) rtc.sources[k] = rtc.sources[k] * 31 + hash[k];
     }
   }
-  if (!rtc.usable) return interpret("libnvrtc is not found");
-  if (kRtcSources[0] == nullptr) return interpret("this build carries no sources");
+  if (!rtc.usable) return interpret("libnvrtc was not found");
+  if (kRtcSources[0] == nullptr) return interpret("this build has no sources for NVRTC");
   Text salted = {nullptr, 0, 0, false};
   put(salted, "%llx %llx %u %d.%d\n%s", (unsigned long long)rtc.sources[0], (unsigned long long)rtc.sources[1], arch,
       rtc.major, rtc.minor, source.data);
   u64 key[2];
   hashText(salted.data, salted.used, key);
   free(salted.data);
-  if (salted.failed) return interpret("no memory");
+  if (salted.failed) return interpret("out of memory");
   for (u32 i = 0; i < rtc.count; i++) {
     if (memcmp(rtc.kernels[i].hash, key, 16) == 0) return rtc.kernels[i].kernel;
   }
@@ -283,11 +285,11 @@ static void* kernelOf(const Text& source, u32 arch) {
   if (fresh) writeCache(key, image, bytes);
   void* kernel = loadImage(image);
   free(image);
-  if (kernel == nullptr) return interpret("the driver does not take the code");
+  if (kernel == nullptr) return interpret("the driver rejected the code");
   if (rtc.count == rtc.capacity) {
     const u32 capacity = rtc.capacity == 0 ? 16 : 2 * rtc.capacity;
     void* larger = realloc(rtc.kernels, capacity * sizeof(RtcKernel));
-    if (larger == nullptr) return interpret("no memory");
+    if (larger == nullptr) return interpret("out of memory");
     rtc.kernels = static_cast<RtcKernel*>(larger);
     rtc.capacity = capacity;
   }
@@ -297,7 +299,7 @@ static void* kernelOf(const Text& source, u32 arch) {
   return kernel;
 }
 
-// The kernel of a prepared map step, or null: then it is interpreted.
+// Returns the kernel of a prepared map step, or null if it is to be interpreted.
 static void* rtcKernel(const Step& step, u32 arch) {
 #ifdef MMSB_RTC
   if (step.out->elements < kRtcElements) return nullptr;

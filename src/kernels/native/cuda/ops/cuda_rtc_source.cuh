@@ -1,4 +1,5 @@
-// The CUDA source of an expression: a kernel that calls what the evaluator calls, in the same order, on the same types.
+// Writes an expression as CUDA source: a kernel that calls the same functions as the evaluator, in the same
+// order, on the same types.
 #pragma once
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,7 +9,7 @@
 
 namespace mmsb {
 
-// A text that grows. `failed`: there was no memory.
+// A growing text. `failed` is set when there is no memory.
 struct Text {
   char* data;
   u64 used, capacity;
@@ -17,7 +18,7 @@ struct Text {
 
 namespace MMSB_NS {
 
-static const u32 kRtcInstructionsMax = 512;  // longer ones take too long to compile
+static const u32 kRtcInstructionsMax = 512;  // longer expressions take too long to compile
 
 static void put(Text& text, const char* format, ...) __attribute__((format(printf, 2, 3)));
 static void put(Text& text, const char* format, ...) {
@@ -48,7 +49,7 @@ static const char* laneTypeName(u32 dtype) {
 
 static bool isBooleanOp(u32 op) { return (op >= IR_EQ && op <= IR_NOT) || op == IR_ISNAN; }
 
-// The function of an operation on numbers, or null.
+// The name of the function for an operation on numbers, or null.
 static const char* functionOf(u32 op) {
   switch (op) {
     case IR_ADD: return "sAdd";
@@ -102,7 +103,7 @@ static u32 operandsOf(u32 op) {
   }
 }
 
-// An operation on bool, as evalBool has it.
+// Writes an operation on bool, as in evalBool.
 static void putBool(Text& text, u32 op, u32 a, u32 b) {
   switch (op) {
     case IR_AND:
@@ -119,7 +120,7 @@ static void putBool(Text& text, u32 op, u32 a, u32 b) {
   }
 }
 
-// The value of an instruction; operands are the numbers of the variables that hold them.
+// Writes the value of an instruction. Operands are numbers of variables.
 static void putValue(Text& text, const EvalInst& inst, const u32 operand[3]) {
   const char* const type = laneTypeName(inst.dtype);
   if (inst.op == IR_SELECT) return put(text, "v%u != 0 ? v%u : v%u", operand[0], operand[1], operand[2]);
@@ -142,11 +143,13 @@ static void putInput(Text& text, const MapState& state, u32 input, u32 dtype) {
   }
 }
 
-// The body of the kernel: `lane` becomes the lane of the result for `element`. False for an expression that has no source.
+// Writes the body of the kernel, which sets `lane` to the result for `element`. Returns false if the
+// expression is too long.
 static bool putBody(Text& text, const MapState& state) {
   const Program& p = *state.program;
   if (p.evalCount > kRtcInstructionsMax) return false;
-  u32* holder = static_cast<u32*>(calloc(p.evalRegisters + 1, sizeof(u32)));  // the variable that a register holds
+  u32* holder =
+      static_cast<u32*>(calloc(p.evalRegisters + 1, sizeof(u32)));  // register -> number of the variable it holds
   if (holder == nullptr) return false;
   for (u32 i = 0; i < p.evalCount; i++) {
     const EvalInst& inst = p.eval[i];
@@ -166,7 +169,7 @@ static bool putBody(Text& text, const MapState& state) {
   return !text.failed;
 }
 
-// The whole source: the kernel `name` for results of dtype `natural` into a page of dtype `out`.
+// Writes the kernel `name`, which stores results of dtype `natural` into a page of dtype `out`.
 static bool putKernel(Text& text, const MapState& state, const char* name, u32 natural, u32 out) {
   put(text, "extern \"C\" __global__ void %s(const MapDevice* map, const DeviceRanges* work, StoreSink sink) {\n",
       name);

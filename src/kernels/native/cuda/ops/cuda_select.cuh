@@ -1,7 +1,8 @@
-// quantile and topk on the GPU: a block of threads for each lane.
+// quantile and topk on the GPU: one block of threads per lane.
 //
-// Invariants: results depend on the lane's values alone (select_state.cuh), so they are the CPU's, however they are found:
-// here by counting digits of keys from the top (quantile), by as many searches as places (topk of few), or by sorting (more).
+// Invariants: results depend only on the values of the lane (select_state.cuh), so they equal the CPU's for
+// any algorithm. quantile counts digits of keys from the top; topk searches the lane once per place if k is
+// small, else it sorts the lane.
 #pragma once
 #include "cuda/memory/cuda_store.cuh"
 #include "ops/order/select_state.cuh"
@@ -10,7 +11,7 @@ namespace mmsb {
 namespace MMSB_NS {
 
 static const u32 kSelectThreads = 256;
-static const u32 kTopkSearches = 32;  // from more places on, lanes are sorted
+static const u32 kTopkSearches = 32;  // for larger k, lanes are sorted
 
 static __device__ inline u64 laneIndex(const Lanes& lanes, u32 lane, u64 i) {
   return u64(lane / lanes.inner) * lanes.n * lanes.inner + lane % lanes.inner + i * lanes.inner;
@@ -90,7 +91,7 @@ static __device__ inline void storeCandidate(const Topk& state, const u8* input,
   sink(element, state.values ? loadLane(dtype, input, laneIndex(state.lanes, lane, index)) : u64(index));
 }
 
-// Each place is a search through the lane for the best behind the place before.
+// For each place, searches the lane for the best candidate after the one before.
 static __global__ void topkSearchKernel(Topk state, const u8* input, u32 dtype, const DeviceRanges* work,
                                         StoreSink sink) {
   __shared__ Candidate best[kSelectThreads];
@@ -118,7 +119,7 @@ static __global__ void topkSearchKernel(Topk state, const u8* input, u32 dtype, 
   }
 }
 
-// A bitonic sort of the whole lane; each block has `padded` (a power of two) candidates of scratch.
+// Bitonic sort of the whole lane. Each block has scratch for `padded` candidates, a power of two.
 static __global__ void topkSortKernel(Topk state, const u8* input, u32 dtype, const DeviceRanges* work,
                                       Candidate* scratch, u64 padded, StoreSink sink) {
   Candidate* list = scratch + blockIdx.x * padded;

@@ -1,8 +1,9 @@
 // conv, window and distance on the GPU.
 //
-// Invariants: conv is one chain per output, and window and distance are the trees of op_stencil.cuh and op_distance.cuh, so
-// the bits are the CPU's. A window of up to kWindowShort elements is folded by the thread of its output; longer ones by
-// doubling blocks in a buffer of the thread block, of which each output takes those of its window's length.
+// Invariants: conv is one chain per output, and window and distance have the trees of op_stencil.cuh and
+// op_distance.cuh, so the bits equal the CPU's. One thread folds a window of up to kWindowShort elements. For
+// longer windows a block of threads doubles blocks of elements in a buffer, and each output takes the blocks
+// that make up its window.
 #pragma once
 #include "cuda/ops/cuda_select.cuh"
 #include "ops/neighbours/stencil_state.cuh"
@@ -20,9 +21,9 @@ struct StencilInputs {
 namespace MMSB_NS {
 
 static const u32 kWindowShort = 64;
-static const u32 kWindowDepth = 7;  // blocks of a short window at most, and one
+static const u32 kWindowDepth = 7;  // most blocks of a short window, plus one
 static const u32 kWindowTile =
-    4096;  // rows that a block of threads takes at once, or the window's size if that is more
+    4096;  // rows that a block of threads processes at once; the window's size if that is larger
 static const u32 kWindowThreads = 256;
 static const u32 kDistanceThreads = 256;
 
@@ -86,7 +87,7 @@ static __global__ void windowShortKernel(Window w, const u8* input, u32 dtype, c
     const u32 row = element / inner % w.lanes.n;
     const u32 length = row + 1 < w.size ? row + 1 : w.size;
     const u64 oldest = element - u64(length - 1) * inner;
-    W stack[kWindowDepth + 1];  // blocks of powers of two, the largest first
+    W stack[kWindowDepth + 1];  // blocks of powers of two, largest first
     u32 depth = 0;
     for (u32 i = 0; i < length; i++) {
       W block = wordAs<W>(wideWordOf(w.wide, dtype, input, oldest + u64(i) * inner));
@@ -99,8 +100,8 @@ static __global__ void windowShortKernel(Window w, const u8* input, u32 dtype, c
   }
 }
 
-// Rows [rowFirst, rowEnd) of the lanes of `work`, a tile of `tile` rows by a block of threads, which has three buffers of
-// `room` words in `scratch`.
+// Computes rows [rowFirst, rowEnd) of the lanes of `work`. A block of threads processes `tile` rows at a
+// time, with three buffers of `room` words in `scratch`.
 template <class W>
 static __global__ void windowLongKernel(Window w, const u8* input, u32 dtype, const DeviceRanges* work, u32 rowFirst,
                                         u32 rowEnd, u32 tile, u64* scratch, u64 room, StoreSink sink) {
@@ -141,7 +142,7 @@ static __global__ void windowLongKernel(Window w, const u8* input, u32 dtype, co
 
 // ---- distance -----------------------------------------------------------------------------------------------------------
 
-// The sum over a vector by a whole warp; all lanes get it.
+// Computes the sum over a vector by a whole warp. All threads get it.
 template <class T, class F>
 static __device__ inline T warpSum(u32 natural, const u8* a, u32 dtypeA, u64 atA, const u8* b, u32 dtypeB, u64 atB,
                                    u32 depth) {

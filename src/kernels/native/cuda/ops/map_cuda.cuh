@@ -1,11 +1,11 @@
-// map on the GPU: a kernel that interprets a lowered expression, one element per thread and turn.
+// map on the GPU: a kernel that interprets a lowered expression; each thread computes one element at a time.
 //
-// Invariants: it runs the evaluator of eval.cuh, so its bits are those of the CPU. What varies from epoch to epoch (which
-// elements) is read from device memory, so that a launch can be captured in a graph. Where results go is the caller's:
-// a Sink is called as sink.warp(valid, element, lane) by whole warps. Must not know how results are compared, stored or hashed.
+// Invariants: it runs the evaluator of expr/eval.cuh, so the bits equal the CPU's. The elements to compute
+// are read from device memory, so that a launch can be captured in a graph. The caller passes a Sink; whole
+// warps call sink.warp(valid, element, lane). Must not know how results are compared, stored or hashed.
 //
-// Use: describeMap() fills a MapDevice on the host from a prepared step and device addresses; the caller copies it and the
-// EvalInst array to the device; launchMap() runs it.
+// Use: describeMap() fills a MapDevice on the host from a prepared step and device addresses; the caller
+// copies it and the EvalInst array to the device; launchMap() runs it.
 #pragma once
 #include "cuda/memory/cuda_api.cuh"
 #include "cuda/ops/map_device.cuh"
@@ -16,10 +16,10 @@ namespace mmsb {
 
 namespace MMSB_NS {
 
-// Registers of a thread. Few enough live in its own memory, else in a buffer shared by all, interleaved.
+// Up to this many registers are in the thread's own memory; more are in a shared buffer, interleaved.
 static const u32 kMapLocalRegisters = 32;
 static const u32 kMapThreads = 256;
-// Threads of a launch whose registers are in the buffer.
+// Threads of a launch that uses the shared buffer.
 static const u32 kMapSharedThreads = 8192;
 
 struct MapSharedRegisters {
@@ -28,7 +28,7 @@ struct MapSharedRegisters {
   __device__ u64& operator[](u32 i) const { return base[u64(i) * distance]; }
 };
 
-// Bytes of the buffer that a step's launches need; 0 when registers are the threads' own.
+// Bytes of the shared buffer for a step's launches; 0 if it is not used.
 static inline u64 mapRegisterBytes(const Program& p) {
   return p.evalRegisters <= kMapLocalRegisters ? 0 : u64(p.evalRegisters) * kMapSharedThreads * sizeof(u64);
 }

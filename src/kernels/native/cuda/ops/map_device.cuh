@@ -1,4 +1,5 @@
-// A map step as its kernel reads it, interpreted (map_cuda.cuh) or compiled on the spot (cuda_rtc.cuh).
+// The state of a map step in device memory, for the interpreting kernel (map_cuda.cuh) and compiled ones
+// (cuda_rtc.cuh).
 #pragma once
 #include "cuda/memory/cuda_sink.cuh"
 
@@ -12,7 +13,7 @@ struct MapDeviceInput {
   u32 stride[8];
 };
 
-// A step as the kernel reads it, in device memory.
+// A map step in device memory.
 struct MapDevice {
   const EvalInst* code;
   u32 count, result;

@@ -1,4 +1,4 @@
-// Planning the deltas of a call whose pages are on the device: as pieces where each element is written once, else as chains.
+// Plans the deltas of device pages: as pieces if each element is written once, else as chains.
 #pragma once
 #include "core/ranges.cuh"
 #include "cuda/plan/cuda_device.cuh"
@@ -6,7 +6,8 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// Calls visit(start, count, value) for each run of elements that a delta writes, `value` being the number of its first value.
+// Calls visit(start, count, value) for each run of elements that a delta writes. `value` is the number of its
+// first value.
 template <class Visit>
 static int32_t eachRun(const Delta& delta, const Visit& visit) {
   if (delta.kind == DELTA_DENSE) return visit(delta.offset, delta.count, 0u);
@@ -48,7 +49,7 @@ static int32_t eachRun(const Delta& delta, const Visit& visit) {
 
 struct DeltaGroup {
   const DeltaList* list;
-  const u32* next;  // of the same page
+  const u32* next;  // next delta of the same page
   const u8* frames;
   u32 first;
 };
@@ -81,7 +82,7 @@ static int32_t pushPieces(const Device& device, const DeltaGroup& group, const D
   });
 }
 
-// Short runs are written by index: the indices are staged, and the pieces point at them.
+// Writes short runs by index: stages the indices, and lets the pieces point to them.
 static int32_t pushIndexed(Device& device, const DeltaGroup& group, const Delta& delta, u32 target,
                            List<DeltaPiece>& pieces) {
   const u32 size = dtypeBytes(delta.slot->page.dtype);
@@ -108,7 +109,7 @@ static int32_t pushIndexed(Device& device, const DeltaGroup& group, const Delta&
   return MMSB_OK;
 }
 
-// Deltas that overlap: for each element the chain of what happens to it, in order.
+// Plans deltas that overlap: each element gets a chain of its writes, in order.
 static int32_t planChains(Device& device, const DeltaGroup& group, u32 target, u32 size, Arena& arena) {
   u64 total = 0;
   MMSB_TRY(eachDelta(group, [&](const Delta& delta) {
@@ -118,7 +119,7 @@ static int32_t planChains(Device& device, const DeltaGroup& group, u32 target, u
   if (total >= 1ull << 32) return fail(MMSB_ERR_MEMORY, "%llu values overlap in one epoch", (unsigned long long)total);
   RangeSet order = emptySet();  // {element, number of its link}
   order.data = static_cast<Range*>(arenaAlloc(arena, total * sizeof(Range)));
-  if (order.data == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for deltas that overlap");
+  if (order.data == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for overlapping deltas");
   order.capacity = u32(total);
   u64 linksAt, elementsAt, firstAt, sortedAt;
   MMSB_TRY(twinPut(device.stage, nullptr, total * sizeof(DeltaLink), &linksAt));
@@ -134,7 +135,7 @@ static int32_t planChains(Device& device, const DeltaGroup& group, u32 target, u
       return int32_t(MMSB_OK);
     });
   }));
-  if (order.count > 32) rangesSortRadix(order, arena);  // both keep the order of equals
+  if (order.count > 32) rangesSortRadix(order, arena);  // both sorts are stable
   else rangesSortSmall(order.data, order.count);
   MMSB_TRY(twinPut(device.stage, nullptr, total * sizeof(DeltaLink), &sortedAt));
   MMSB_TRY(twinPut(device.stage, nullptr, total * 4, &elementsAt));
@@ -163,7 +164,7 @@ static int32_t planPageDeltas(Device& device, PageSlot& slot, const DeltaGroup& 
   MMSB_TRY(eachDelta(group, [&](const Delta& delta) {
     ordered = ordered && delta.ascending;
     return eachRun(delta, [&](u32 start, u32 count, u32) {
-      rangesPush(writes, start, count, arena);  // joins neighbours, and, in one delta only, nothing that overlaps
+      rangesPush(writes, start, count, arena);  // joins neighbours; never overlapping runs of one delta
       return int32_t(MMSB_OK);
     });
   }));
@@ -189,7 +190,7 @@ static int32_t planPageDeltas(Device& device, PageSlot& slot, const DeltaGroup& 
   });
 }
 
-// Plans the deltas of the list whose pages are on the device.
+// Plans all deltas of the list; their pages are on the device.
 static int32_t planDeltas(Device& device, Exec& exec, const DeltaList& list, const u8* frames, u64 framesLength) {
   Arena& arena = mainArena(exec);
   u32* next = static_cast<u32*>(arenaAlloc(arena, list.count * sizeof(u32) + 4));
@@ -215,7 +216,7 @@ static int32_t planDeltas(Device& device, Exec& exec, const DeltaList& list, con
   return status;
 }
 
-// A step on the host has changed the mirror of a device page: the same goes to the page.
+// Plans to copy the changes of a mirror, made by a step on the host, to its device page.
 static int32_t planMirror(Device& device, PageSlot& slot, const PageSlot& mirror) {
   u32 target;
   MMSB_TRY(addTarget(device, slot, mirror.dirty, true, &target));

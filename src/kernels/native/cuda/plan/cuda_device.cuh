@@ -1,7 +1,8 @@
-// The CUDA side of a context, of its pages and of its steps, and the segment that is being planned: targets, launches, and the
-// staging buffer that goes to the device at once.
+// The device state of a context, of its pages and of its steps; and the segment being planned: targets,
+// launches, and the staging buffer that is copied to the device at once.
 //
-// Invariants: every buffer is grown on the host side first; device addresses are written into it when its place is final.
+// Invariants: every buffer grows on the host side first. Device addresses are written into it when its place
+// is final.
 #pragma once
 #include "core/changes.cuh"
 #include "core/device_part.cuh"
@@ -10,31 +11,32 @@
 
 namespace mmsb {
 
-// The device's side of a page; PageSlot::device.
+// The device state of a page; PageSlot::device.
 struct DevicePage {
   u32* chunkSlot;
   PageSlot* mirror;
-  RangeSet planned;  // what may change in the segment; valid when `segment` is the running one
+  RangeSet planned;  // elements that may change in the segment; valid if `segment` is the current one
   u64 segment;
   u32 target;
-  u32 firstDelta, lastDelta;  // of this page, in the list of the call; valid when deltaCall is the call's
+  u32 firstDelta, lastDelta;  // deltas of this page in the list of the call; valid if deltaCall is the call's
   u64 deltaCall;
 };
 
-// The device's side of a step; Step::device.
+// The device state of a step; Step::device.
 struct DeviceStep {
   bool onHost;
-  u64 serial;    // of its context; never comes again
-  Step* shadow;  // the step with inputs in host memory, where its dirty rule reads them
+  u64 serial;    // unique in its context, never reused
+  Step* shadow;  // copy of the step with inputs in host memory, for its dirty rule
   void* state;   // MapDevice, Reduce, MatDevice or ConcatDevice, on the device
-  void* code;    // of a map
-  void* kernel;  // of a map: compiled on the spot, or null
+  void* code;    // of a map: EvalInst array
+  void* kernel;  // of a map: compiled at run time, or null
   u64 stateBytes, codeBytes;
   u64 scratchBytes;
   PageSlot* mirroredOut;  // the device page that a step on the host writes through its mirror, or null
 };
 
-// What a launch writes, and the arguments it takes from the staging buffer. Places are offsets into that buffer.
+// The kinds of launches. Each has its own struct of arguments; places in it are offsets into the staging
+// buffer.
 enum LaunchKind : u32 {
   LAUNCH_PIECES,  // deltas that do not overlap
   LAUNCH_CHAINS,  // deltas of one page that overlap
@@ -49,11 +51,11 @@ struct PieceLaunch {
 
 struct ChainLaunch {
   u64 at;     // a DeltaChains
-  u32 links;  // of all its chains
+  u32 links;  // number of links in all its chains
 };
 
 struct TileLaunch {
-  u64 rows;   // u32 for each row of the tiles
+  u64 rows;   // u32 per row of the tiles
   u64 tasks;  // MatTask[taskCount]
   u32 taskCount;
 };
@@ -61,7 +63,7 @@ struct TileLaunch {
 struct RangeLaunch {
   u64 work;       // a DeviceRanges, of elements or of lanes
   u32 items;      // elements or lanes in it
-  u64 laneFirst;  // scan: u32 for each range of lanes, the element to go on from
+  u64 laneFirst;  // scan: u32 per range of lanes, the element to resume from
   Range rows;     // a long window: the rows of its lanes that it computes
 };
 
@@ -77,11 +79,11 @@ struct Launch {
   };
 };
 
-// A step as it goes into the log when its segment has ended.
+// A step to log when its segment has ended.
 struct PlannedStep {
   Step* step;
   bool full, before;
-  u64 elements;  // of a step that runs before the deltas
+  u64 elements;  // for a step that runs before the deltas
 };
 
 template <class T>
@@ -104,19 +106,19 @@ struct Device {
   TwinBuffer stage, result;
   void* scratch;
   u64 scratchBytes;
-  u32* marks;  // of all chunks of a segment, then those of chunks that changed in part
+  u32* marks;  // marks of all chunks of a segment, then marks of partly changed chunks
   u64 markBytes;
-  u32* moreMarks;  // on the host: what of these was read back
+  u32* moreMarks;  // on the host: marks that were read back separately
   u64 moreBytes;
-  u32 blocks;  // of a launch at most
+  u32 blocks;  // limit on the blocks of a launch
   u32 arch;    // 90 for compute capability 9.0
   u64 segment;
   List<Launch> launches;
   List<Target> targets;
   List<PlannedStep> planned;
   List<DeviceChunk> chunks;
-  u64 framesAt;  // in the staging buffer, or ~0
-  u64 serials;   // of steps
+  u64 framesAt;  // place in the staging buffer, or ~0
+  u64 serials;   // last serial of a step
   Graphs graphs;
 };
 
@@ -127,7 +129,7 @@ static int32_t listPush(List<T>& list, const T& item) {
   if (list.count == list.capacity) {
     const u32 wanted = list.capacity == 0 ? 64 : list.capacity * 2;
     void* larger = realloc(list.data, u64(wanted) * sizeof(T));
-    if (larger == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for the plan of an epoch");
+    if (larger == nullptr) return fail(MMSB_ERR_MEMORY, "no memory to plan an epoch");
     list.data = static_cast<T*>(larger);
     list.capacity = wanted;
   }
@@ -165,7 +167,7 @@ static inline bool isTarget(const Device& device, const PageSlot& slot) {
   return devicePageOf(&slot)->segment == device.segment;
 }
 
-// The page may change in the elements `planned` (canonical).
+// Adds a page whose elements `planned` (canonical) may change.
 static int32_t addTarget(Device& device, PageSlot& slot, const RangeSet& planned, bool fromMirror, u32* number) {
   DevicePage& page = *devicePageOf(&slot);
   page.segment = device.segment;
@@ -177,7 +179,7 @@ static int32_t addTarget(Device& device, PageSlot& slot, const RangeSet& planned
 
 // ---- staging ------------------------------------------------------------------------------------------------------
 
-// A DeviceRanges for a set, whose pointers are offsets until the segment is sealed.
+// Stages a DeviceRanges for a set. Its pointers are offsets until the segment is sealed.
 static int32_t stageRanges(Device& device, const RangeSet& set, u64* at, u32* elements) {
   DeviceRanges work = {set.count, u32(rangesElements(set)), nullptr, nullptr};
   u64 ranges, first;

@@ -1,4 +1,5 @@
-// Which elements of a step's output may change, in the shape that its kernel takes work: elements, rows and columns, or lanes.
+// Finds the elements of a step's output that may change, in the form that its kernel needs: elements, rows
+// and columns, or lanes.
 #pragma once
 #include "cuda/ops/cuda_lanes.cuh"
 #include "cuda/ops/cuda_matmul.cuh"
@@ -11,10 +12,10 @@ namespace MMSB_NS {
 struct StepDirty {
   RangeSet elements;
   RangeSet rows, columns;  // matmul
-  RangeSet lanes;          // topk, sort, long windows; of a scan one for each span
+  RangeSet lanes;          // topk, sort, long windows; for scan one range per span
   LaneSpans spans;
-  Range laneRows;  // window: the rows that change, of all lanes
-  u64 count;       // of elements computed
+  Range laneRows;  // window: the rows that change, in any lane
+  u64 count;       // number of elements computed
 };
 
 static void matmulElements(const Matmul& m, StepDirty& dirty, Arena& arena) {
@@ -56,7 +57,7 @@ static void topkElements(const Topk& state, StepDirty& dirty, Arena& arena) {
   }
 }
 
-// scan and sort: the elements of the lanes that change, from the first that does.
+// scan and sort: the elements of changed lanes, from the first changed element on.
 static void spanElements(const Step& step, bool full, const RangeSet& changed, StepDirty& dirty, Arena& arena) {
   const LaneOp& op = *static_cast<const LaneOp*>(step.state);
   const u32 n = op.lanes.n, inner = op.lanes.inner;
@@ -71,7 +72,7 @@ static void spanElements(const Step& step, bool full, const RangeSet& changed, S
     dirty.lanes.data[dirty.lanes.count++] = Range{span.lane, span.count};
     u32 lane = span.lane;
     const u32 end = span.lane + span.count;
-    while (lane < end) {  // slab by slab, or whole slabs together
+    while (lane < end) {  // one slab at a time, or whole slabs together
       const u32 column = lane % inner, room = inner - column < end - lane ? inner - column : end - lane;
       const u32 slabs = column == 0 && end - lane >= inner ? (end - lane) / inner : 0;
       const u32 first = lane / inner;
@@ -82,7 +83,7 @@ static void spanElements(const Step& step, bool full, const RangeSet& changed, S
   }
 }
 
-// A long window: the lanes of its elements, and the rows between the first and the last of any.
+// Long windows: the lanes of the changed elements, and the rows from the first to the last of any lane.
 static void windowLanes(const Step& step, StepDirty& dirty, Arena& arena) {
   const Window& w = *static_cast<const Window*>(step.state);
   u32 first = w.lanes.n, end = 0;
@@ -104,7 +105,7 @@ static inline bool isLongWindow(const Step& step) {
   return step.op->code == MMSB_OP_WINDOW && static_cast<const Window*>(step.state)->size > kWindowShort;
 }
 
-// `changed[i]`: what changed of input i, or null. Canonical sets.
+// changed[i] has the changed elements of input i, as a canonical set, or is null.
 static StepDirty stepDirty(const Step& step, bool full, const RangeSet* const* changed, Arena& arena) {
   StepDirty dirty;
   memset(&dirty, 0, sizeof dirty);
@@ -150,7 +151,7 @@ static StepDirty stepDirty(const Step& step, bool full, const RangeSet* const* c
   return dirty;
 }
 
-// What may have changed of a page, as far as it is known while the segment is planned.
+// The elements of a page that may have changed, as far as is known while the segment is planned.
 static const RangeSet* plannedChanges(const Device& device, const Exec& exec, const Page* page, RangeSet* joined,
                                       Arena& arena) {
   const PageSlot* slot = slotOf(page);

@@ -1,8 +1,9 @@
-// Captured graphs: a segment that is launched again just as before goes to the device as one graph.
+// Captured graphs: a segment that is launched again with the same arguments goes to the device as one graph.
 //
-// Invariants: what a graph was captured for is in its key: all that kernels and copies are started with, but for what they
-// read from the staging buffer. Keys hold the serial numbers of steps, which never come again, so a graph of steps that are
-// gone is never launched. A key is captured when it is met the second time. Where capturing fails, it is not tried again.
+// Invariants: the key of a graph covers all arguments of its kernels and copies, except what they read from
+// the staging buffer. Keys contain the serial numbers of steps, which are never reused, so a graph of
+// destroyed steps is never launched. A segment is captured when its key appears for the second time. After a
+// failed capture, capturing is switched off.
 #pragma once
 #include "cuda/memory/cuda_api.cuh"
 
@@ -12,7 +13,7 @@ static const u32 kGraphsMax = 64;
 
 struct CapturedGraph {
   u64 key[2];
-  cudaGraphExec_t exec;  // null: met once
+  cudaGraphExec_t exec;  // null: the key appeared once
   u64 lastUse;
 };
 
@@ -31,7 +32,7 @@ namespace MMSB_NS {
 
 static inline GraphKey graphKey() { return GraphKey{{0xcbf29ce484222325ull, 0x9e3779b97f4a7c15ull}}; }
 
-// Two multiplications per word, by different odd constants, mixed with what was there.
+// Mixes in a word by two multiplications with different odd constants.
 static inline void keyAdd(GraphKey& key, u64 word) {
   key.hash[0] = (key.hash[0] ^ word) * 0xff51afd7ed558ccdull;
   key.hash[0] ^= key.hash[0] >> 32;
@@ -42,7 +43,7 @@ static inline void keyAdd(GraphKey& key, const void* pointer) {
   keyAdd(key, u64(reinterpret_cast<uintptr_t>(pointer)));
 }
 
-// The entry of a key; one that was not used for longest makes room.
+// Returns the entry of a key; if there is none, replaces the least recently used one.
 static CapturedGraph& graphEntry(Graphs& graphs, const GraphKey& key) {
   graphs.uses++;
   u32 oldest = 0;
@@ -60,7 +61,8 @@ static CapturedGraph& graphEntry(Graphs& graphs, const GraphKey& key) {
   return entry;
 }
 
-// What `start` puts into the stream becomes a graph. Null when that fails; nothing has been started then.
+// Captures what `start` puts into the stream as a graph. Returns null on failure; then nothing has been
+// started.
 template <class Start>
 static cudaGraphExec_t captureGraph(cudaStream_t stream, const Start& start) {
   cudaGraph_t graph = nullptr;
@@ -74,7 +76,7 @@ static cudaGraphExec_t captureGraph(cudaStream_t stream, const Start& start) {
   return exec;
 }
 
-// Puts what `start` does into the stream, by a graph where the key was met before.
+// Puts the work of `start` into the stream, as a graph if the key appeared before.
 template <class Start>
 static int32_t startByGraph(Graphs& graphs, const GraphKey& key, cudaStream_t stream, const Start& start) {
   if (graphs.off) return start();

@@ -1,6 +1,6 @@
-// The launches of steps: which kernels a step of each op starts, and with what.
+// Launches steps: selects the kernels of each op and their arguments.
 //
-// Invariants: grids and arguments depend on the plan alone. Nothing here asks for memory.
+// Invariants: grids and arguments depend only on the plan. Nothing here allocates memory.
 #pragma once
 #include "cuda/ops/cuda_count.cuh"
 #include "cuda/ops/cuda_reduce.cuh"
@@ -31,7 +31,7 @@ static void launchReduce(Device& device, const Launch& launch, const StoreSink& 
   u64 partials = 1;
   for (u64 count = r.blocks; count > 1; count = (count + 1) / 2) partials += count;
   Partial* trees = static_cast<Partial*>(device.scratch);
-  const u64 room = device.scratchBytes / (partials * sizeof(Partial));  // at least one: prepareStep has seen to it
+  const u64 room = device.scratchBytes / (partials * sizeof(Partial));  // at least one: prepareStep ensured it
   for (u64 first = 0; first < launch.ranges.items; first += room) {
     const u32 numbers = u32(launch.ranges.items - first < room ? launch.ranges.items - first : room);
     MMSB_LAUNCH(reduceBlocksKernel, blocksFor(device, (numbers * r.blocks + perBlock - 1) / perBlock), kReduceThreads,
@@ -134,7 +134,7 @@ static void launchCounting(Device& device, const Launch& launch, const StoreSink
   const Counting& c = *static_cast<const Counting*>(step.state);
   const Page& input = *step.inputs[0];
   u32* const counts = static_cast<u32*>(device.scratch);
-  cudaMemsetAsync(counts, 0, 4ull * c.bins, device.stream);  // a failure is seen by cudaGetLastError
+  cudaMemsetAsync(counts, 0, 4ull * c.bins, device.stream);  // a failure is reported by cudaGetLastError
   MMSB_LAUNCH(countKernel, blocksFor(device, (u64(input.elements) + 16 * kThreads - 1) / (16 * kThreads)), kThreads,
               device.stream, c, input.data, u32(input.dtype), u64(input.elements), counts);
   MMSB_LAUNCH(storeCountsKernel, blocksFor(device, (u64(launch.ranges.items) + kThreads - 1) / kThreads), kThreads,
@@ -142,7 +142,7 @@ static void launchCounting(Device& device, const Launch& launch, const StoreSink
 }
 
 static inline u32 windowTile(const Window& w) { return w.size > kWindowTile ? w.size : kWindowTile; }
-// Words of each of the three buffers of a block of threads.
+// Words in each of the three buffers of a block of threads.
 static inline u64 windowRoom(const Window& w) {
   const u64 rows = u64(windowTile(w)) + w.size;
   return rows < u64(w.lanes.n) + 1 ? rows : u64(w.lanes.n) + 1;
@@ -153,7 +153,7 @@ static void launchWindow(Device& device, const Launch& launch, const StoreSink& 
   const Window& w = *static_cast<const Window*>(step.state);
   const Page& input = *step.inputs[0];
   const DeviceRanges* work = staged<DeviceRanges>(device, launch.ranges.work);
-  const u64 room = windowRoom(w), fit = device.scratchBytes / (24 * room);  // at least one: prepareStep has seen to it
+  const u64 room = windowRoom(w), fit = device.scratchBytes / (24 * room);  // at least one: prepareStep ensured it
   const u32 tile = windowTile(w), rowEnd = launch.ranges.rows.start + launch.ranges.rows.count;
   const u64 tasks = u64(launch.ranges.items) * ((launch.ranges.rows.count + tile - 1) / tile);
   const auto start = [&](auto word) {
@@ -174,7 +174,7 @@ static void launchWindow(Device& device, const Launch& launch, const StoreSink& 
   else start(u64(0));
 }
 
-// Ops that compute each element of the output alone.
+// Ops that compute each output element on its own.
 static void launchElements(Device& device, const Launch& launch, const StoreSink& sink) {
   const Step& step = *launch.step;
   const DeviceRanges* work = staged<DeviceRanges>(device, launch.ranges.work);

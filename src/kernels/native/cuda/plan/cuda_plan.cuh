@@ -1,10 +1,10 @@
-// A segment: deltas and steps planned on the host, copied to the device at once, launched in order (cuda_launch.cuh), and
-// read back at once.
+// Plans the steps of a segment. A segment is a list of deltas and steps that is planned on the host, copied
+// to the device at once, launched in order, and read back at once (cuda_segment.cuh).
 //
-// Invariants: while a segment is planned nothing is known of its results, so what may change is a set that holds what does;
-// kernels mark what really did, and afterwards changes, digests and the log of steps are exactly the CPU's. In a segment
-// one launch at most writes a page. Nothing is launched before all memory is there. Every buffer is grown on the host
-// side first; device addresses are written into it when its place is final.
+// Invariants: the results of a segment are unknown while it is planned, so the planned changes are a superset
+// of the real ones. Kernels mark the real changes; afterwards changes, digests and the log of steps equal the
+// CPU's. In one segment at most one step or set of deltas writes a page. Nothing is launched before all
+// memory is allocated.
 #pragma once
 #include "cuda/plan/cuda_deltas.cuh"
 #include "cuda/plan/cuda_dirty.cuh"
@@ -61,11 +61,11 @@ static int32_t planStep(Device& device, Exec& exec, Step& step, bool full) {
   Arena& arena = mainArena(exec);
   const RangeSet* changed[64];
   RangeSet joined[64];
-  if (step.inputCount > 64) return fail(MMSB_ERR_INTERNAL, "a step of %u inputs", step.inputCount);
+  if (step.inputCount > 64) return fail(MMSB_ERR_INTERNAL, "a step has %u inputs, more than 64", step.inputCount);
   for (u32 i = 0; i < step.inputCount; i++) {
     changed[i] = plannedChanges(device, exec, step.inputs[i], &joined[i], arena);
   }
-  // Where indices may change in this segment it is not known yet which elements they lead to.
+  // If indices may change in this segment, the elements they affect are not known yet.
   const bool unknown = deviceStepOf(step)->shadow != nullptr && isTarget(device, *slotOf(step.inputs[1])) &&
                        devicePageOf(slotOf(step.inputs[1]))->planned.count != 0;
   const StepDirty dirty = stepDirty(step, full || unknown, changed, arena);

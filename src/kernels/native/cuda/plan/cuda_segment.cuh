@@ -1,13 +1,14 @@
-// Running a planned segment: one copy to the device, the launches, one copy back, and what the marks say has changed.
+// Runs a planned segment: one copy to the device, the launches, one copy back; then reads the changes from
+// the marks.
 //
-// Invariant: all memory is there before the first launch.
+// Invariant: all memory is allocated before the first launch.
 #pragma once
 #include "cuda/plan/cuda_launch.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
-// Chunks that may change, in the order of targets and of chunks.
+// Lists the chunks that may change, by target and chunk.
 static int32_t listChunks(Device& device) {
   for (u32 t = 0; t < device.targets.count; t++) {
     Target& target = device.targets.data[t];
@@ -28,7 +29,7 @@ static int32_t listChunks(Device& device) {
   return MMSB_OK;
 }
 
-// The staging buffer has its final place: offsets become device addresses.
+// Turns offsets into device addresses. The staging buffer must have its final place.
 static void seal(Device& device) {
   for (u32 i = 0; i < device.launches.count; i++) {
     const Launch& launch = device.launches.data[i];
@@ -51,7 +52,8 @@ static void seal(Device& device) {
   }
 }
 
-// Results: two sums for each target; how many chunks changed in part; a state for each chunk; marks of the first of those.
+// Layout of the results: two sums per target, the number of partly changed chunks, a state per chunk, and the
+// marks of the first partly changed chunks.
 static inline u64 mixedOffset(const Device& device) { return (16ull * device.targets.count + 63) & ~63ull; }
 static inline u64 statesOffset(const Device& device) { return mixedOffset(device) + 64; }
 static inline u64 firstMarksOffset(const Device& device) {
@@ -82,7 +84,7 @@ static int32_t growMarks(Device& device) {
   return MMSB_OK;
 }
 
-// Marks that did not come with the results.
+// Reads the marks that did not come with the results.
 static int32_t readMoreMarks(Device& device) {
   u32 mixed;
   memcpy(&mixed, device.result.host + mixedOffset(device), 4);
@@ -133,7 +135,7 @@ static int32_t startSegment(Device& device, const DeviceMarks& marks, u64 result
   return MMSB_OK;
 }
 
-// What a launch is started with, but for what its kernels read from the staging buffer.
+// Adds the arguments of a launch, except what its kernels read from the staging buffer.
 static void addArguments(GraphKey& key, const Device& device, const Launch& launch) {
   switch (launch.kind) {
     case LAUNCH_PIECES: keyAdd(key, launch.pieces.at); return keyAdd(key, u64(launch.pieces.count));
@@ -158,7 +160,7 @@ static void addArguments(GraphKey& key, const Device& device, const Launch& laun
   }
 }
 
-// All that a segment is started with.
+// The key of a segment: everything it is started with.
 static GraphKey segmentKey(const Device& device, const DeviceMarks& marks, u64 resultBytes) {
   GraphKey key = graphKey();
   const void* const pointers[] = {device.stage.host, device.stage.device, device.result.host, device.result.device,
@@ -205,7 +207,7 @@ static int32_t runSegment(Device& device) {
 
 // ---- reading back -----------------------------------------------------------------------------------------------------------------------
 
-// The runs of marked elements of a target, ascending.
+// Returns the runs of marked elements of a target, ascending.
 static RangeSet markedRuns(const Device& device, const Target& target, Arena& arena) {
   RangeSet runs = emptySet();
   const u32* states = reinterpret_cast<const u32*>(device.result.host + statesOffset(device));

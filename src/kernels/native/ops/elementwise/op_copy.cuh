@@ -1,4 +1,5 @@
-// copy, cast and reshape: the input's elements in row-major order, in the dtype of the output page (saturating; see core/cast.cuh).
+// copy, cast and reshape: the elements of the input in row-major order, cast to the dtype of the output
+// (saturating; see core/cast.cuh).
 #pragma once
 #include "ops/common.cuh"
 

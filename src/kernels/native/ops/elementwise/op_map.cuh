@@ -1,7 +1,9 @@
-// map: an expression over its inputs, element by element, with NumPy's broadcasting to the output's shape.
+// map: an expression of its inputs, evaluated element by element, with NumPy broadcasting to the output's
+// shape.
 //
-// Invariants: an element of the output depends on one element of each input, so that any run of elements can be computed
-// alone with the same bits. dirtyMap never gives too little: exact where that takes few ranges, else a covering range.
+// Invariants: each output element depends on one element of each input, so any run of elements can be
+// computed alone, with the same bits. dirtyMap returns at least the changed elements: exactly these if they
+// are few ranges, else one range that covers them.
 #pragma once
 #include "core/op.cuh"
 #include "expr/vm.cuh"
@@ -9,14 +11,15 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// From this size of the output on, machine code is worth its making.
+// Least size of the output for which machine code is worth compiling.
 #ifndef MMSB_JIT_ELEMENTS
 #define MMSB_JIT_ELEMENTS 4096
 #endif
 
 // ---- shapes -------------------------------------------------------------------------------------------------------
 
-// Strides of an input over the output's dimensions, aligned at the last; false when it does not broadcast.
+// Computes the strides of an input over the output's dimensions, aligned at the last. Returns false if it
+// does not broadcast.
 static bool broadcastStrides(const Page& input, const Page& out, u32* stride) {
   if (input.rank > out.rank) return false;
   const u32 lead = out.rank - input.rank;
@@ -38,7 +41,8 @@ static bool canJoin(const MapState& state, u32 outer, u32 inner) {
   return true;
 }
 
-// Drops dimensions of size 1 and joins neighbours that every strided input walks through in one step.
+// Drops dimensions of size 1 and joins neighbouring dimensions that every strided input walks with one
+// stride.
 static void collapse(MapState& state) {
   u32 rank = 0;
   for (u32 d = 0; d < state.rank; d++) {
@@ -132,7 +136,7 @@ static int32_t prepareMap(Step& step) {
 
 // ---- dirty elements -----------------------------------------------------------------------------------------------
 
-// At most about this many ranges for one input; beyond it ranges are covered by one that spans them.
+// Approximate limit on the ranges for one input. Above it, one range covers them all.
 static const u32 kMapRangesMax = 4096;
 
 struct MapDirty {
@@ -143,7 +147,8 @@ struct MapDirty {
   Arena* arena;
 };
 
-// How many ranges the input's elements [lo, hi) of the block below dimension d become, roughly (at least half of it).
+// Estimates, by at least half, the number of output ranges for the input's elements [lo, hi) of the block
+// below dimension d.
 static u64 countRanges(const MapDirty& dirty, u32 d, u32 lo, u32 hi) {
   if (d == dirty.state->rank || (lo == 0 && hi == dirty.inputInner[d])) return 1;
   const u32 below = dirty.inputInner[d + 1];
@@ -154,7 +159,8 @@ static u64 countRanges(const MapDirty& dirty, u32 d, u32 lo, u32 hi) {
          (hi % below != 0 ? countRanges(dirty, d + 1, 0, hi % below) : 0);
 }
 
-// The place in the output block below dimension d of the first (or, with `last`, the last) copy of input element e.
+// The place of the first (or, with `last`, the last) copy of input element e in the output block below
+// dimension d.
 static u32 placeOf(const MapDirty& dirty, u32 d, u32 e, bool last) {
   u32 place = 0;
   for (; d < dirty.state->rank; d++) {
@@ -169,7 +175,8 @@ static u32 placeOf(const MapDirty& dirty, u32 d, u32 e, bool last) {
   return place;
 }
 
-// Appends the copies of the input's elements [lo, hi) of the block below dimension d; `base` is the output block's start.
+// Appends the copies of the input's elements [lo, hi) of the block below dimension d. `base` is the start of
+// the output block.
 static void pushCopies(const MapDirty& dirty, u32 d, u32 lo, u32 hi, u32 base) {
   const MapState& state = *dirty.state;
   if (d == state.rank || (lo == 0 && hi == dirty.inputInner[d])) {
@@ -213,7 +220,7 @@ static void dirtyMap(const Step& step, u32 index, const RangeSet& changed, Range
   }
   if (ranges > kMapRangesMax) {
     const Range& end = changed.data[changed.count - 1];
-    // Places grow with the number of the element, so all copies lie between these two.
+    // Places increase with the element's number, so all copies lie between these two.
     const u32 first = placeOf(dirty, 0, changed.data[0].start, false);
     const u32 last = placeOf(dirty, 0, end.start + end.count - 1, true);
     rangesPush(out, first, last - first + 1, arena);
@@ -234,7 +241,7 @@ static void fillElements(u8* to, const u8* from, u32 count) {
   for (u32 i = 0; i < count; i++) target[i] = value;
 }
 
-// `count` elements of a row: one repeated, or neighbours.
+// Copies `count` elements of a row: one element repeated, or neighbours.
 static inline void gatherRow(u8* to, const u8* from, u32 count, u32 elementBytes, bool repeat) {
   if (!repeat) {
     memcpy(to, from, u64(count) * elementBytes);
@@ -248,7 +255,7 @@ static inline void gatherRow(u8* to, const u8* from, u32 count, u32 elementBytes
   }
 }
 
-// Position of output element `start` in the collapsed dimensions, and of the input's element that belongs to it.
+// The index of an output element in the collapsed dimensions, and the place of its input element.
 struct MapCursor {
   u32 index[8];
   u64 at;
@@ -264,8 +271,8 @@ static MapCursor cursorAt(const MapState& state, const MapInput& input, u32 star
   return cursor;
 }
 
-// The elements of a strided input that belong to [start, start + count): in place when they are neighbours, else copied
-// into `buffer`.
+// Returns the elements of a strided input for the output elements [start, start + count): in place if they
+// are neighbours, else copied into `buffer`.
 static const u8* gather(const MapState& state, const MapInput& input, const u8* data, u32 start, u32 count,
                         u8* buffer) {
   const u32 last = state.rank - 1, bytes = input.elementBytes;
@@ -280,7 +287,7 @@ static const u8* gather(const MapState& state, const MapInput& input, const u8* 
     to += u64(now) * bytes;
     count -= now;
     if (count == 0) return buffer;
-    // The start of the next row.
+    // Go to the start of the next row.
     cursor.at -= u64(cursor.index[last]) * input.stride[last];
     cursor.index[last] = 0;
     room = state.size[last];
@@ -302,7 +309,7 @@ static void computeMap(const Step& step, u32 start, u32 count, void* out, void* 
   u8* memory = static_cast<u8*>(scratch);
   u8* to = static_cast<u8*>(out);
   const u32 outBytes = dtypeBytes(p.outDtype);
-  // Machine code needs no registers in memory, so that only gathering asks for blocks.
+  // Machine code needs no registers in memory, so only gathered inputs limit the block.
   const u32 block = p.jit != nullptr && state.gathers == 0 ? count : p.blockElements;
   while (count != 0) {
     const u32 now = count < block ? count : block;

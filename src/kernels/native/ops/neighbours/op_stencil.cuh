@@ -1,13 +1,15 @@
-// conv and window: each output is made from neighbours of its own place.
+// conv and window: each output element is computed from the neighbours of its place.
 //
-// conv: correlation over the last axis or the last two, same size, centre at size / 2 of the kernel. Each output is one
-// chain over the kernel's elements in row-major order, from 0: acc = fma(kernel, x, acc), wrapping for integers; what lies
-// outside is 0, the opposite side, or the edge, and takes part like any other.
+// conv: correlation over the last axis or the last two, with an output of the same size and the kernel's
+// centre at size / 2. Each output is one chain over the kernel's elements in row-major order, from 0: acc =
+// fma(kernel, x, acc); integers wrap. Elements outside are 0, taken from the opposite side, or equal to the
+// edge; they take part like any other.
 //
-// window: the last `size` elements of a lane up to each element, fewer at its start. A window of m elements is cut, from its
-// oldest element, into blocks whose sizes are the powers of two in m, largest first; a block is folded as a balanced tree, and
-// blocks are joined from the newest: b1 + (b2 + (b3 ...)). So each output costs 2 log2(size) steps and depends on its window
-// alone. Sums of floats, and means, in f64, rounded once.
+// window: a fold of the last `size` elements of a lane up to each element, fewer at its start. A window of m
+// elements is cut, from its oldest element, into blocks whose sizes are the powers of two in m, largest
+// first. A block is folded as a balanced tree; blocks are joined from the newest: b1 + (b2 + (b3 ...)). So
+// each output costs 2 log2(size) steps and depends only on its window. Float sums and means are computed in
+// f64 and rounded once.
 #pragma once
 #include "ops/boxes.cuh"
 #include "ops/common.cuh"
@@ -19,7 +21,7 @@ namespace MMSB_NS {
 
 static const u32 kConvTile = 16;
 
-// Elements [from, from + count) of a row, those outside filled in, in the common dtype.
+// Copies elements [from, from + count) of a row, cast to the common dtype, with values for elements outside.
 static void padRow(const Conv& c, const Page& x, u64 rowStart, i64 from, u32 count, u8* to, void* wide) {
   const u32 size = dtypeBytes(c.dtype), own = dtypeBytes(x.dtype), n = c.columns;
   u32 i = 0;
@@ -106,7 +108,8 @@ static void computeConv(const Step& step, u32 start, u32 count, void* out, void*
   }
 }
 
-// The outputs along an axis that see the inputs [lo, hi): at most two intervals, the second empty unless it wraps.
+// The output intervals along an axis that depend on the inputs [lo, hi). Returns their number: 2 only if they
+// wrap.
 static u32 widenInterval(u32 boundary, u32 n, u32 kernel, u32 centre, u32 lo, u32 hi, u32 outLo[2], u32 outHi[2]) {
   const i64 from = i64(lo) - (i64(kernel) - 1 - centre), to = i64(hi) + centre;
   if (boundary != CONV_WRAP || (from >= 0 && to <= n)) {
@@ -165,7 +168,7 @@ static int32_t prepareConv(Step& step) {
   if (c == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
   step.state = c;
   memcpy(&c->boundary, step.params, 4);
-  if (c->boundary > CONV_EDGE) return fail(MMSB_ERR_ARGUMENT, "boundary %u", c->boundary);
+  if (c->boundary > CONV_EDGE) return fail(MMSB_ERR_ARGUMENT, "conv: unknown boundary %u", c->boundary);
   if (kernel.rank == 0 || kernel.rank > 2 || x.rank < kernel.rank || kernel.elements == 0) {
     return fail(MMSB_ERR_ARGUMENT, "conv of rank %u with a kernel of rank %u and %u elements", x.rank, kernel.rank,
                 kernel.elements);
@@ -174,7 +177,9 @@ static int32_t prepareConv(Step& step) {
     return fail(MMSB_ERR_ARGUMENT, "conv into a page of %u elements", step.out->elements);
   }
   c->dtype = promote(x.dtype, kernel.dtype);
-  if (c->dtype == DTYPE_COUNT) return fail(MMSB_ERR_ARGUMENT, "conv of dtypes %u and %u", x.dtype, kernel.dtype);
+  if (c->dtype == DTYPE_COUNT) {
+    return fail(MMSB_ERR_ARGUMENT, "conv: dtypes %u and %u have no common dtype", x.dtype, kernel.dtype);
+  }
   c->columns = x.shape[x.rank - 1];
   c->rows = kernel.rank == 2 ? x.shape[x.rank - 2] : 1;
   c->batches = x.elements == 0 ? 0 : x.elements / c->columns / c->rows;
@@ -197,7 +202,7 @@ static int32_t prepareConv(Step& step) {
 
 static const u32 kWindowLevels = 22;
 
-// Elements of rows [from, from + rows) and `width` columns, widened.
+// Loads and widens rows [from, from + rows) of `width` columns.
 static void windowLoad(const Window& w, const Page& x, u64 base, u32 from, u32 rows, u32 width, u8* to) {
   const u32 size = dtypeBytes(x.dtype), inner = w.lanes.inner;
   const u32 run = inner == 1 ? rows : width, runs = inner == 1 ? 1 : rows;
@@ -209,7 +214,7 @@ static void windowLoad(const Window& w, const Page& x, u64 base, u32 from, u32 r
   }
 }
 
-// Finishes and places the folded windows of one row.
+// Finishes and writes the folded windows of one row.
 template <class W>
 static void windowStore(const Step& step, const Window& w, const W* folds, u32 length, u32 count, u8* to) {
   if (w.fn == MMSB_REDUCE_MEAN) {
@@ -226,11 +231,11 @@ static void windowStore(const Step& step, const Window& w, const W* folds, u32 l
   }
 }
 
-// Rows [from, end) before the first whole window: blocks are gathered from the lane's start.
+// Computes rows [from, end) before the first full window. Blocks are built up from the start of the lane.
 template <class W, class F>
 static void windowHead(const Step& step, const Window& w, u64 base, u32 from, u32 end, u32 width, u8* out, u32 pitch,
                        W* row, W* acc) {
-  W* stack = row + width;  // kWindowLevels blocks, the largest first
+  W* stack = row + width;  // kWindowLevels blocks, largest first
   u32 sizes[kWindowLevels], depth = 0;
   for (u32 r = 0; r < end; r++) {
     W* top = stack + u64(depth) * width;
@@ -253,13 +258,14 @@ static void windowHead(const Step& step, const Window& w, u64 base, u32 from, u3
   }
 }
 
-// Rows [from, end), from >= size - 1: doubling blocks, of which each window takes those of its size.
+// Computes rows [from, end), from >= size - 1. Block sizes double; each window takes the blocks whose sizes
+// add up to its own.
 template <class W, class F>
 static void windowBody(const Step& step, const Window& w, u64 base, u32 from, u32 end, u32 width, u8* out, u32 pitch,
                        W* x, W* acc) {
   const u32 rows = end - from, first = from - (w.size - 1);
   windowLoad(w, *step.inputs[0], base, first, rows + w.size - 1, width, reinterpret_cast<u8*>(x));
-  u64 held = u64(rows + w.size - 1) * width;  // blocks in x
+  u64 held = u64(rows + w.size - 1) * width;  // number of blocks in x
   const u64 wanted = u64(rows) * width;
   bool begun = false;
   for (u32 block = 1; block != 0 && block <= w.size; block *= 2) {
@@ -281,7 +287,7 @@ static void windowBody(const Step& step, const Window& w, u64 base, u32 from, u3
   for (u32 r = 0; r < rows; r++) windowStore<W>(step, w, acc + u64(r) * width, w.size, width, out + u64(r) * pitch);
 }
 
-// Rows [from, end) of columns [column, column + width) of slab `o`.
+// Computes rows [from, end) of columns [column, column + width) in slab `o`.
 template <class W, class F>
 static void windowPiece(const Step& step, u64 o, u32 from, u32 end, u32 column, u32 width, u8* out, u32 pitch,
                         void* scratch) {
@@ -373,11 +379,11 @@ static int32_t prepareWindow(Step& step) {
   w->fn = params[0];
   w->size = params[1];
   if (w->fn != MMSB_REDUCE_SUM && w->fn != MMSB_REDUCE_MIN && w->fn != MMSB_REDUCE_MAX && w->fn != MMSB_REDUCE_MEAN) {
-    return fail(MMSB_ERR_ARGUMENT, "window function %u", w->fn);
+    return fail(MMSB_ERR_ARGUMENT, "window: unknown function %u", w->fn);
   }
-  if (w->size == 0 || w->size > 1u << 20) return fail(MMSB_ERR_ARGUMENT, "a window of %u elements", w->size);
+  if (w->size == 0 || w->size > 1u << 20) return fail(MMSB_ERR_ARGUMENT, "window: size %u is out of range", w->size);
   if (params[2] >= input.rank || !lanesOf(input, i32(params[2]), w->lanes)) {
-    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u", params[2], input.rank);
+    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of a page of rank %u: the limit is 8", params[2], input.rank);
   }
   if (input.elements != step.out->elements) {
     return fail(MMSB_ERR_ARGUMENT, "window into a page of %u elements", step.out->elements);

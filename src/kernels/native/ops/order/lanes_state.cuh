@@ -1,5 +1,5 @@
-// What scan and sort keep of a step, and which part of which lanes a change reaches. Shared by the CPU's ops (op_lanes.cuh)
-// and the CUDA backend.
+// The state of scan and sort steps, and the lanes that a change affects, for the CPU (op_lanes.cuh) and the
+// CUDA backend.
 #pragma once
 #include "core/ranges.cuh"
 #include "ops/boxes.cuh"
@@ -12,7 +12,7 @@ struct LaneOp {
   Lanes lanes;
   u32 fn;           // scan
   u8 wide;          // class of the running value
-  bool resumes;     // scan: the output holds the running value
+  bool resumes;     // scan: the output contains the running value, so a scan can go on from it
   bool descending;  // sort
 };
 
@@ -40,10 +40,11 @@ static void spansPush(LaneSpans& spans, u32 lane, u32 count, u32 from, Arena& ar
   spans.data[spans.count++] = LaneSpan{lane, count, from};
 }
 
-// Ascending and disjoint; lanes that are in several spans, and spans that they join, go on from the first element of all.
+// Makes the spans ascending and disjoint. A lane in several spans changes from the lowest of their elements
+// on; so do spans that are merged.
 static void spansSettle(LaneSpans& spans, Arena& arena) {
   if (spans.count < 2) return;
-  RangeSet order;  // by lane; `count` is the number of the span
+  RangeSet order;  // sorted by lane; `count` is the number of the span
   memset(&order, 0, sizeof order);
   order.data = static_cast<Range*>(arenaAlloc(arena, u64(spans.count) * sizeof(Range)));
   LaneSpan* sorted = static_cast<LaneSpan*>(arenaAlloc(arena, u64(spans.count) * sizeof(LaneSpan)));

@@ -1,9 +1,11 @@
-// scan and sort: each lane (the elements along an axis) is walked as a whole.
+// scan and sort: ops that process each lane (the elements along an axis) as a whole.
 //
-// scan: the running sum, product, minimum or maximum, one element after the other from the first; sums and products of
-// floats in f64, each result rounded once. From the first changed element of a lane on; where the output itself holds the
-// running value it goes on from there, else the lane is read from its start. sort: ascending or descending, equal elements
-// in their old order (seen in -0 and 0 only), NaN last both ways: by radix on keys that keep the order.
+// scan: the running sum, product, minimum or maximum from the first element on. Float sums and products are
+// computed in f64, and each result is rounded once. A change recomputes a lane from its first changed element
+// on. If the output contains the running value, the scan resumes from it; else it reads the lane from its
+// start.
+// sort: ascending or descending, stable (visible only for -0 and 0), NaN last in both directions. A radix
+// sort on keys that keep the order.
 #pragma once
 #include "exec/compute.cuh"
 #include "ops/common.cuh"
@@ -12,9 +14,9 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kLaneGroup = 256;   // neighbouring lanes of a scan taken together
-static const u32 kSortGroup = 16;    // of a sort
-static const u32 kLaneBlock = 1024;  // elements of a lane taken at once where its elements are neighbours
+static const u32 kLaneGroup = 256;   // neighbouring lanes that a scan processes together
+static const u32 kSortGroup = 16;    // the same for a sort
+static const u32 kLaneBlock = 1024;  // elements of a contiguous lane processed at once
 
 typedef void (*LaneGroupFn)(const Step& step, u32 lane, u32 width, u32 from, Worker& worker, StoreOut& out);
 
@@ -28,7 +30,7 @@ struct LaneJob {
   LaneGroupFn fn;
 };
 
-// Task t takes the lanes t * perTask .. of the spans, counted through them.
+// Task t processes perTask lanes, from number t * perTask of all lanes in the spans.
 static void laneTask(void* argument, u32 number, u32 worker) {
   const LaneJob& job = *static_cast<LaneJob*>(argument);
   const u32 inner = static_cast<const LaneOp*>(job.step->state)->lanes.inner;
@@ -88,7 +90,7 @@ struct ScanScratch {
   u8 natural[kLaneBlock * 8];
 };
 
-// A block of running values in the natural dtype.
+// Casts a block of running values to the natural dtype.
 template <class W>
 static void scanNarrow(const Step& step, const W* from, void* to, u32 count) {
   if (step.natural == I64) memcpy(to, from, 8ull * count);  // sums of signed integers are kept as u64, which wraps
@@ -125,7 +127,7 @@ static void scanLane(const Step& step, u32 lane, u32 from, Worker& worker, Store
   }
 }
 
-// `width` neighbouring lanes, row by row.
+// Scans `width` neighbouring lanes, row by row.
 template <class W, class F>
 static void scanRows(const Step& step, u32 lane, u32 width, u32 from, Worker& worker, StoreOut& out) {
   const LaneOp& state = *static_cast<const LaneOp*>(step.state);
@@ -186,7 +188,7 @@ static int32_t prepareLanes(Step& step, u32 axis) {
   step.state = state;
   const Page& input = *step.inputs[0];
   if (axis >= input.rank || !lanesOf(input, i32(axis), state->lanes)) {
-    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u", axis, input.rank);
+    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of a page of rank %u: the limit is 8", axis, input.rank);
   }
   if (input.elements != step.out->elements) {
     return fail(MMSB_ERR_ARGUMENT, "%s into a page of %u elements", step.op->name, step.out->elements);
@@ -200,7 +202,7 @@ static int32_t prepareScan(Step& step) {
   }
   u32 params[2];
   memcpy(params, step.params, sizeof params);
-  if (params[0] > MMSB_REDUCE_MAX) return fail(MMSB_ERR_ARGUMENT, "scan function %u", params[0]);
+  if (params[0] > MMSB_REDUCE_MAX) return fail(MMSB_ERR_ARGUMENT, "scan: unknown function %u", params[0]);
   const int32_t status = prepareLanes(step, params[1]);
   if (status != MMSB_OK) return status;
   LaneOp& state = *static_cast<LaneOp*>(step.state);
@@ -230,7 +232,8 @@ static void sortKeysShort(K* keys, u32 count) {
   }
 }
 
-// Least significant byte first; bytes in which all keys agree are skipped. `other` has room for as many.
+// Radix sort, least significant byte first. Skips bytes that are equal in all keys. `other` has room for
+// `count` keys.
 template <class K>
 static void sortKeys(K* keys, K* other, u32 count, u32 bytes) {
   if (count <= kSortInsertMax) return sortKeysShort(keys, count);
@@ -258,7 +261,8 @@ static void sortKeys(K* keys, K* other, u32 count, u32 bytes) {
   if (from != keys) memcpy(keys, from, u64(count) * sizeof(K));
 }
 
-// Keys of neighbouring elements; NaN is the last, zeros are equal. Tells whether there is a zero with a sign.
+// Computes the keys of neighbouring elements. NaN has the last key; zeros have equal keys. Returns whether
+// there is a -0.
 template <class T, class K>
 static bool sortKeysOf(const u8* data, bool descending, K* keys, u32 count) {
   const T* x = reinterpret_cast<const T*>(data);
@@ -306,7 +310,7 @@ static void sortValuesOf(const K* keys, bool descending, u8* data, u32 count) {
   }
 }
 
-// Zeros with a sign and without are equal: they get back the order they had. `old` are the elements before.
+// 0 and -0 have equal keys; restores their old order. `old` has the elements before the sort.
 template <class T>
 static void settleZeros(const u8* old, u8* data, u32 count) {
   const T* before = reinterpret_cast<const T*>(old);
@@ -361,7 +365,7 @@ static void sortGroup(const Step& step, u32 lane, u32 width, u32, Worker& worker
     }
     memory = taken;
   }
-  u8* const sorted = memory + 2ull * n * 8;  // rows of a lane, or of `width`
+  u8* const sorted = memory + 2ull * n * 8;  // sorted lanes, `width` of them
   u8* const packed = sorted + laneBytes * width;
   if (inner == 1) {
     sortElementsOf(input.dtype, input.data + base * size, state.descending, sorted, memory, n);

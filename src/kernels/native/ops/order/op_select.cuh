@@ -1,8 +1,9 @@
-// quantile and topk: what is chosen from a lane (the elements along an axis, or all) by order.
+// quantile and topk: selection by order from each lane (the elements along an axis, or all elements).
 //
-// quantile: NumPy's default, linear interpolation at q * (n - 1) in f64; a lane with a NaN gives NaN; an exact position, or
-// two equal neighbours, give that value (so infinities do not turn into NaN). topk: best first, equal values by lower
-// index, NaN last; -0 and 0 are equal. Results depend on the lane's values alone, never on how they were found.
+// quantile: NumPy's default method, linear interpolation at q * (n - 1) in f64. A lane with a NaN gives NaN.
+// An exact position, or two equal neighbours, give that value, so infinities do not turn into NaN.
+// topk: best first, equal values by lower index, NaN last; -0 and 0 are equal.
+// Results depend only on the values of the lane, never on the algorithm.
 #pragma once
 #include "exec/compute.cuh"
 #include "ops/common.cuh"
@@ -13,7 +14,7 @@ namespace MMSB_NS {
 
 static const u32 kSelectBlock = 1024;
 
-// Widens `count` elements of a lane from element `first` on; floats as f64 when `asFloat`.
+// Widens `count` elements of a lane from element `first` on, to f64 if `asFloat`.
 static void laneBlock(const Page& input, const Lanes& lanes, u32 lane, u32 first, u32 count, bool asFloat, void* to) {
   const u32 size = dtypeBytes(input.dtype);
   const u8* from =
@@ -43,8 +44,8 @@ static void laneBlock(const Page& input, const Lanes& lanes, u32 lane, u32 first
 
 // ---- quantile ---------------------------------------------------------------------------------------------------------------
 
-static const u32 kSelectBuffer = 1u << 15;  // values selected among in memory
-static const u32 kSelectBits = 11;          // of a key, per pass over a longer lane
+static const u32 kSelectBuffer = 1u << 15;  // lanes of at most this many values are selected in memory
+static const u32 kSelectBits = 11;          // bits of a key per pass over a longer lane
 
 struct SelectScratch {
   u64 keys[kSelectBuffer];
@@ -84,8 +85,8 @@ static void insertionSort(u64* keys, u32 count) {
   }
 }
 
-// Afterwards keys[k] is the one that sorting would put there, and none behind it is smaller. Hoare's selection with the
-// median of three; heap sort when it degenerates.
+// Moves the key of rank k to keys[k], and no smaller key after it. Hoare's selection with the median of
+// three, and heap sort if it degenerates.
 static void selectKey(u64* keys, u32 count, u32 k) {
   u32 low = 0, high = count;
   for (u32 rounds = 64; high - low > 24; rounds--) {
@@ -115,7 +116,7 @@ struct Neighbours {
   bool nan;
 };
 
-// The values at ranks k and k + 1 (or k twice at the end) of a lane that fits the buffer.
+// Finds the values of ranks k and k + 1 (k twice at the end) of a lane that fits the buffer.
 static Neighbours selectShort(const Page& input, const Lanes& lanes, u32 lane, u32 k, SelectScratch& s) {
   Neighbours found = {0, 0, false};
   for (u32 first = 0; first < lanes.n; first += kSelectBlock) {
@@ -139,7 +140,8 @@ static Neighbours selectShort(const Page& input, const Lanes& lanes, u32 lane, u
   return found;
 }
 
-// One pass over a long lane: counts the digits below `shift` of the keys that agree with `prefix` above. False on a NaN.
+// One pass over a long lane: counts the digits at `shift` of the keys whose higher bits equal `prefix`.
+// Returns false if there is a NaN.
 static bool countDigits(const Page& input, const Lanes& lanes, u32 lane, u32 shift, u32 bits, u64 prefix,
                         SelectScratch& s) {
   memset(s.counts, 0, sizeof s.counts);
@@ -158,7 +160,8 @@ static bool countDigits(const Page& input, const Lanes& lanes, u32 lane, u32 shi
   return nans == 0;
 }
 
-// Collects the keys with `prefix` above `shift` (no more than the buffer holds), and the least key beyond them.
+// Collects at most `room` keys whose bits above `shift` equal `prefix`, and the least key with a higher
+// prefix.
 static u32 collectKeys(const Page& input, const Lanes& lanes, u32 lane, u32 shift, u64 prefix, u32 room, u64* beyond,
                        SelectScratch& s) {
   u32 found = 0;
@@ -176,7 +179,8 @@ static u32 collectKeys(const Page& input, const Lanes& lanes, u32 lane, u32 shif
   return found;
 }
 
-// The same for a lane of any length: digits from the top until the keys left fit the buffer, or are all equal.
+// The same for a lane of any length: fixes digits from the top until the remaining keys fit the buffer or are
+// all equal.
 static Neighbours selectLong(const Page& input, const Lanes& lanes, u32 lane, u32 k, SelectScratch& s) {
   Neighbours found = {0, 0, false};
   u64 prefix = 0;
@@ -242,16 +246,16 @@ static int32_t prepareQuantile(Step& step) {
   i32 axis;
   memcpy(&state->q, step.params, 8);
   memcpy(&axis, step.params + 8, 4);
-  if (!(state->q >= 0 && state->q <= 1)) return fail(MMSB_ERR_ARGUMENT, "quantile outside 0 .. 1");
+  if (!(state->q >= 0 && state->q <= 1)) return fail(MMSB_ERR_ARGUMENT, "quantile: q must be in 0 .. 1");
   const Page& input = *step.inputs[0];
   if (!lanesOf(input, axis, state->lanes)) {
-    return fail(MMSB_ERR_ARGUMENT, "axis %d of a page of rank %u", axis, input.rank);
+    return fail(MMSB_ERR_ARGUMENT, "axis %d of a page of a page of rank %u: the limit is 8", axis, input.rank);
   }
   const u64 outputs = u64(state->lanes.outer) * state->lanes.inner;
   if (outputs != step.out->elements) {
     return fail(MMSB_ERR_ARGUMENT, "quantile into a page of %u elements", step.out->elements);
   }
-  if (outputs != 0 && state->lanes.n == 0) return fail(MMSB_ERR_ARGUMENT, "a quantile of no elements");
+  if (outputs != 0 && state->lanes.n == 0) return fail(MMSB_ERR_ARGUMENT, "quantile needs at least one element");
   step.natural = input.dtype == F32 ? u8(F32) : u8(F64);
   step.scratchBytes = sizeof(SelectScratch);
   step.costNs = 50 + 8 * f32(state->lanes.n);
@@ -263,7 +267,7 @@ static const Op kOpQuantile = {"quantile",    MMSB_OP_QUANTILE, 1,      prepareQ
 
 // ---- topk ---------------------------------------------------------------------------------------------------------------------
 
-// Restores the heap, whose root is the worst.
+// Restores the heap property below `at`. The root of the heap is the worst candidate.
 static void sinkCandidate(Candidate* heap, u32 at, u32 count) {
   const Candidate moved = heap[at];
   for (;;) {
@@ -277,12 +281,12 @@ static void sinkCandidate(Candidate* heap, u32 at, u32 count) {
   heap[at] = moved;
 }
 
-// Keys of a widened block, in place.
+// Replaces a widened block by its keys.
 static void candidateKeys(u32 wide, bool largest, u64* block, u32 count) {
   for (u32 i = 0; i < count; i++) block[i] = candidateKey(wide, largest, block[i]);
 }
 
-// The k best of a lane, best first.
+// Finds the k best of a lane, best first.
 static void topkLane(const Topk& state, const Page& input, u32 lane, Candidate* heap) {
   u64 block[kSelectBlock];
   u32 held = 0;
@@ -412,16 +416,16 @@ static int32_t prepareTopk(Step& step) {
   state->values = params[2] != 0;
   state->largest = params[3] != 0;
   if (params[1] >= input.rank || !lanesOf(input, i32(params[1]), state->lanes)) {
-    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u", params[1], input.rank);
+    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of a page of rank %u: the limit is 8", params[1], input.rank);
   }
   const u64 lanes = u64(state->lanes.outer) * state->lanes.inner;
   if (state->k == 0 || state->k > state->lanes.n) {
-    return fail(MMSB_ERR_ARGUMENT, "the best %u of %u", state->k, state->lanes.n);
+    return fail(MMSB_ERR_ARGUMENT, "topk: k = %u, but a lane has %u elements", state->k, state->lanes.n);
   }
   if (lanes * state->k != step.out->elements) {
     return fail(MMSB_ERR_ARGUMENT, "topk into a page of %u elements", step.out->elements);
   }
-  if (state->k > 1u << 27) return fail(MMSB_ERR_MEMORY, "no memory for the best %u of a lane", state->k);
+  if (state->k > 1u << 27) return fail(MMSB_ERR_MEMORY, "no memory for topk with k = %u", state->k);
   state->width = state->lanes.inner == 1 || state->k > 1024 ? 1 : 16;
   step.natural = state->values ? input.dtype : u8(U32);
   const u64 heapBytes = (u64(state->k) * sizeof(Candidate) + 63) & ~63ull;

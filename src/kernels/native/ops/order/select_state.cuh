@@ -1,4 +1,4 @@
-// What quantile and topk keep of a step, and their rules for one lane or element. Shared by the CPU's ops (op_select.cuh)
+// The state of quantile and topk steps, and their rules for one lane or element, for the CPU (op_select.cuh)
 // and the CUDA kernels.
 #pragma once
 #include "ops/folds.cuh"
@@ -20,7 +20,7 @@ struct Topk {
 
 namespace MMSB_NS {
 
-// A bijection from f64 (without NaN) to u64 that keeps the order, -0 below 0.
+// Maps f64 (without NaN) to u64 one to one, keeping the order, with -0 below 0.
 static MMSB_HD inline u64 keyOf(f64 value) {
   const u64 bits = asWord<f64>(value);
   return (bits >> 63) != 0 ? ~bits : bits | 0x8000000000000000ull;
@@ -29,7 +29,8 @@ static MMSB_HD inline f64 valueOf(u64 key) {
   return wordAs<f64>((key >> 63) != 0 ? key & 0x7fffffffffffffffull : ~key);
 }
 
-// The quantile's place in a sorted lane of n: between ranks k and k + 1, at t.
+// The place of the quantile in a sorted lane of n elements: returns k and sets t, for a place t of the way
+// from rank k to k + 1.
 static MMSB_HD inline u32 quantilePlace(f64 q, u32 n, f64* t) {
   const f64 position = q * f64(n - 1);
   const f64 whole = sFloor(position);
@@ -43,7 +44,7 @@ static MMSB_HD inline f64 interpolate(f64 low, f64 high, f64 t) {
   return t < 0.5 ? low + distance * t : high - distance * (1 - t);
 }
 
-// One element of a lane; a higher key is better, then a lower index.
+// An element of a lane. A higher key is better; for equal keys a lower index is better.
 struct Candidate {
   u64 key;
   u32 index;
@@ -53,7 +54,7 @@ static MMSB_HD inline bool better(const Candidate& a, const Candidate& b) {
   return a.key > b.key || (a.key == b.key && a.index < b.index);
 }
 
-// The key of a widened element. NaN is the worst; zeros are equal.
+// The key of a widened element. NaN is worst; zeros have equal keys.
 static MMSB_HD inline u64 candidateKey(u32 wide, bool largest, u64 word) {
   u64 key = wide == I64 ? word ^ 0x8000000000000000ull : word;
   if (wide == F64) {

@@ -1,5 +1,5 @@
-// What gather, scatter, bincount and histogram keep of a step, and the bin of a value. Shared by the CPU's ops (op_index.cuh,
-// which says what they do) and the CUDA kernels.
+// The state of gather, scatter, bincount and histogram steps, and the bin of a value, for the CPU
+// (op_index.cuh, which defines the ops) and the CUDA kernels.
 #pragma once
 #include "core/ranges.cuh"
 
@@ -8,11 +8,11 @@ namespace mmsb {
 static const u32 kNowhere = 0xffffffffu;
 
 struct Indexed {
-  u32 outer, n, inner;  // x, and the output of scatter
-  u32 count;            // of indices
+  u32 outer, n, inner;  // shape of x, and of the output of scatter
+  u32 count;            // number of indices
   u32 merge;            // scatter
-  u64 valueStride[3];   // scatter: of [outer, count, inner] in the values; all 0 where one value stands for all
-  const Range* order;   // scatter, within a call: start an index, count its place in the list; by index, then by place
+  u64 valueStride[3];   // scatter: strides of [outer, count, inner] in the values; all 0 if there is one value for all
+  const Range* order;   // scatter, during a call: {index, its place in the list}, sorted by index, then by place
   u32 orderCount;
 };
 
@@ -20,7 +20,7 @@ struct Counting {
   u32 bins;
   f64 low, high, width, perUnit;
   bool isHistogram;
-  u32* counts;  // within a call
+  u32* counts;  // valid during a call
 };
 
 namespace MMSB_NS {

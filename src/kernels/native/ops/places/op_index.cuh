@@ -1,9 +1,9 @@
-// gather, scatter, bincount, histogram: places that are computed from values.
+// gather, scatter, bincount and histogram: ops whose places are computed from values.
 //
-// An index counts from 0, a negative one from the end. One that is outside names no element: gather gives NaN there (0 where
-// there is no NaN), scatter and bincount pass over it. scatter applies the values in the order of their indices, in the dtype
-// of x. bincount and histogram count in u32; a bin of a histogram holds edge i <= x < edge i + 1, the last one its end too, with
-// edge i = low + i * ((high - low) / bins) in f64.
+// An index counts from 0; a negative index counts from the end. For an index out of range gather gives NaN (0
+// for dtypes without NaN); scatter and bincount skip it. scatter applies the values in the order of the index
+// list, in the dtype of x. bincount and histogram count in u32. Bin i of a histogram counts edge i <= x <
+// edge i + 1; the last bin includes its upper edge. Edge i is low + i * ((high - low) / bins), in f64.
 #pragma once
 #include "core/merge.cuh"
 #include "exec/compute.cuh"
@@ -16,7 +16,7 @@ namespace MMSB_NS {
 
 static const u32 kIndexBlock = 1024;
 
-// Indices [first, first + count) as elements of 0 .. n - 1, or kNowhere.
+// Reads the indices [first, first + count) as 0 .. n - 1, or kNowhere.
 static void readIndices(const Page& indices, u32 n, u32 first, u32 count, u32* to) {
   u64 words[kIndexBlock];
   const u8* from = indices.data + u64(first) * dtypeBytes(indices.dtype);
@@ -48,7 +48,7 @@ static void nothingRun(u32 dtype, u8* to, u32 count) {
   }
 }
 
-// So much of an input changed that following each element costs more than computing everything.
+// True if so much of an input changed that computing everything is cheaper than following each element.
 static inline bool isMost(const RangeSet& changed, u64 elements) { return rangesElements(changed) * 4 >= elements; }
 
 // ---- gather -----------------------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ static void computeGather(const Step& step, u32 start, u32 count, void* out, voi
   }
 }
 
-// Up to this many boxes of x are looked up one by one for each index; more are joined along the axis.
+// Up to this many boxes of x are compared with each index. More boxes are joined along the axis.
 static const u32 kGatherBoxes = 8;
 
 static void dirtyGather(const Step& step, u32 input, const RangeSet& changed, RangeSet& out, Arena& arena) {
@@ -162,9 +162,11 @@ static int32_t prepareIndexed(Step& step, u32 axis, Indexed** state) {
   *state = g;
   const Page& x = *step.inputs[0];
   const Page& indices = *step.inputs[1];
-  if (axis >= x.rank) return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u", axis, x.rank);
+  if (axis >= x.rank) {
+    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of a page of rank %u: the limit is 8", axis, x.rank);
+  }
   if (indices.dtype == BOOL || indices.dtype >= F32) {
-    return fail(MMSB_ERR_ARGUMENT, "indices of dtype %u", indices.dtype);
+    return fail(MMSB_ERR_ARGUMENT, "indices must be integers, not dtype %u", indices.dtype);
   }
   g->outer = g->inner = 1;
   for (u32 d = 0; d < x.rank; d++) {
@@ -195,7 +197,7 @@ static int32_t prepareGather(Step& step) {
 
 // ---- scatter ----------------------------------------------------------------------------------------------------------------
 
-// The first place of `order` whose index is not below `index`.
+// The first entry of `order` whose index is at least `index`.
 static u32 orderFrom(const Indexed& g, u32 index) {
   u32 low = 0, high = g.orderCount;
   while (low < high) {
@@ -222,7 +224,7 @@ static void scatterRun(const Step& step, const Indexed& g, u32 o, u32 place, u32
   mergeBlock(dtype, g.merge, to, values, to, run);
 }
 
-// The values of the rows [row, row + run), where each index stands for one element and values have the dtype already.
+// Scatters into the rows [row, row + run), if inner is 1 and the values have the dtype of x.
 template <class T, bool ADD>
 static void scatterElements(const Indexed& g, const void* page, u32 o, u32 row, u32 run, u8* out) {
   const T* values = static_cast<const T*>(page) + o * g.valueStride[0];
@@ -235,7 +237,7 @@ static void scatterElements(const Indexed& g, const void* page, u32 o, u32 row, 
   }
 }
 
-// False where there is no such loop.
+// Returns false if there is no such loop for the dtypes and the merge.
 static bool scatterFast(const Step& step, const Indexed& g, u32 o, u32 row, u32 run, u8* to) {
   const Page& values = *step.inputs[2];
   if (values.dtype != step.natural || values.dtype == BOOL || g.merge > MERGE_ADD) return false;
@@ -297,7 +299,7 @@ static void computeScatter(const Step& step, u32 start, u32 count, void* out, vo
 static void dirtyScatter(const Step& step, u32 input, const RangeSet& changed, RangeSet& out, Arena& arena) {
   const Indexed& g = *static_cast<const Indexed*>(step.state);
   if (input == 0) return dirtySame(step, 0, changed, out, arena);
-  // Where a changed index pointed before is not known, so everything may change.
+  // The old target of a changed index is unknown, so everything may change.
   if (input == 1 || g.valueStride[2] == 0 || isMost(changed, step.inputs[2]->elements)) {
     return rangesPush(out, 0, step.out->elements, arena);
   }
@@ -344,7 +346,7 @@ static void runScatter(Step& step, StepRun& run) {
   g.orderCount = 0;
 }
 
-// One value for all, or one for each.
+// There is one value for all indices, or one for each element.
 static int32_t prepareScatter(Step& step) {
   if (step.inputCount != 3 || step.paramBytes < 8) {
     return fail(MMSB_ERR_ARGUMENT, "scatter takes three inputs and 8 bytes of parameters");
@@ -356,7 +358,7 @@ static int32_t prepareScatter(Step& step) {
   if (status != MMSB_OK) return status;
   g->merge = params[1];
   if (g->merge > MERGE_XOR || (g->merge >= MERGE_AND && step.natural >= F32)) {
-    return fail(MMSB_ERR_ARGUMENT, "merge %u", g->merge);
+    return fail(MMSB_ERR_ARGUMENT, "scatter: invalid merge %u", g->merge);
   }
   if (step.inputs[0]->elements != step.out->elements) {
     return fail(MMSB_ERR_ARGUMENT, "scatter into a page of %u elements", step.out->elements);
@@ -364,7 +366,7 @@ static int32_t prepareScatter(Step& step) {
   const u64 wanted = u64(g->outer) * g->count * g->inner;
   const u32 given = step.inputs[2]->elements;
   if (given != wanted && given != 1) {
-    return fail(MMSB_ERR_ARGUMENT, "scatter of %u values to %llu places", given, (unsigned long long)wanted);
+    return fail(MMSB_ERR_ARGUMENT, "scatter: %u values for %llu places", given, (unsigned long long)wanted);
   }
   if (given == wanted) {
     g->valueStride[0] = u64(g->count) * g->inner;
@@ -405,7 +407,7 @@ static const u32 kCountTasks = 32;
 struct CountJob {
   const Counting* counting;
   const Page* x;
-  u32* counts;  // of each task
+  u32* counts;  // counts of each task
   u64 perTask;
 };
 
@@ -463,12 +465,14 @@ static int32_t prepareCounting(Step& step, bool isHistogram) {
     return fail(MMSB_ERR_ARGUMENT, "%u bins into a page of %u elements", c->bins, step.out->elements);
   }
   if (!isHistogram && step.inputs[0]->dtype >= F32) {
-    return fail(MMSB_ERR_ARGUMENT, "bincount of dtype %u", step.inputs[0]->dtype);
+    return fail(MMSB_ERR_ARGUMENT, "bincount takes integers, not dtype %u", step.inputs[0]->dtype);
   }
   if (isHistogram) {
     memcpy(&c->low, step.params + 8, 8);
     memcpy(&c->high, step.params + 16, 8);
-    if (!(c->low < c->high) || c->bins == 0) return fail(MMSB_ERR_ARGUMENT, "a histogram without a range");
+    if (!(c->low < c->high) || c->bins == 0) {
+      return fail(MMSB_ERR_ARGUMENT, "histogram: low must be below high, and there must be a bin");
+    }
     c->width = (c->high - c->low) / f64(c->bins);
     c->perUnit = f64(c->bins) / (c->high - c->low);
   }

@@ -1,7 +1,7 @@
-// transpose, slice, concat: elements that go somewhere else and stay what they are.
+// transpose, slice and concat: ops that move elements without changing them.
 //
-// transpose and slice read through a view: for each axis of the output a size and a stride in the input (negative for a
-// slice that walks backward). concat lays its inputs, cast to their common dtype, one after another along an axis.
+// transpose and slice read through a view: each axis of the output has a size and a stride in the input,
+// negative for a backward slice. concat joins its inputs along an axis, cast to their common dtype.
 #pragma once
 #include "ops/boxes.cuh"
 #include "ops/common.cuh"
@@ -43,10 +43,11 @@ static void computeView(const Step& step, u32 start, u32 count, void* out, void*
   }
 }
 
-// The input's indices [lo, hi) on an axis as the output's.
+// Maps the input's indices [lo, hi) on an axis to those of the output.
 static void sliceInterval(const View& view, u32 d, u32 lo, u32 hi, u32* outLo, u32* outHi) {
   const i64 step = view.step[d], start = view.start[d], size = view.out.shape[d];
-  const i64 near = step > 0 ? i64(lo) - start : start - (i64(hi) - 1);  // from the slice's start, along its way
+  const i64 near =
+      step > 0 ? i64(lo) - start : start - (i64(hi) - 1);  // distance from the slice's start, in its direction
   const i64 far = step > 0 ? i64(hi) - 1 - start : start - i64(lo);
   const i64 stride = step > 0 ? step : -step;
   i64 first = near <= 0 ? 0 : (near + stride - 1) / stride;
@@ -103,7 +104,7 @@ static int32_t prepareTranspose(Step& step) {
   for (u32 d = 0; d < input.rank; d++) {
     memcpy(&view->axis[d], step.params + 4 * d, 4);
     if (view->axis[d] >= input.rank || (seen >> view->axis[d] & 1) != 0) {
-      return fail(MMSB_ERR_ARGUMENT, "transpose: no permutation");
+      return fail(MMSB_ERR_ARGUMENT, "transpose: the axes are not a permutation");
     }
     seen |= 1u << view->axis[d];
     view->out.shape[d] = input.shape[view->axis[d]];
@@ -132,7 +133,7 @@ static int32_t prepareSlice(Step& step) {
     const i64 last = i64(view->start[d]) + (i64(count) - 1) * view->step[d];
     if (view->step[d] == 0 || count > input.shape[d] ||
         (count != 0 && (view->start[d] >= input.shape[d] || last < 0 || last >= input.shape[d]))) {
-      return fail(MMSB_ERR_ARGUMENT, "slice leaves axis %u", d);
+      return fail(MMSB_ERR_ARGUMENT, "slice: indices out of range on axis %u", d);
     }
     view->out.shape[d] = count;
     view->stride[d] = strides[d] * view->step[d];
@@ -191,7 +192,9 @@ static int32_t prepareConcat(Step& step) {
   u32 axis;
   memcpy(&axis, step.params, 4);
   const Page& first = *step.inputs[0];
-  if (axis >= first.rank) return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u", axis, first.rank);
+  if (axis >= first.rank) {
+    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of a page of rank %u: the limit is 8", axis, first.rank);
+  }
   state->outer = state->inner = 1;
   for (u32 d = 0; d < first.rank; d++) {
     if (d < axis) state->outer *= first.shape[d];
@@ -202,7 +205,7 @@ static int32_t prepareConcat(Step& step) {
   for (u32 i = 0; i < step.inputCount; i++) {
     const Page& page = *step.inputs[i];
     if (page.rank != first.rank) {
-      return fail(MMSB_ERR_ARGUMENT, "concat of pages of rank %u and %u", first.rank, page.rank);
+      return fail(MMSB_ERR_ARGUMENT, "concat: pages of rank %u and %u", first.rank, page.rank);
     }
     for (u32 d = 0; d < first.rank; d++) {
       if (d != axis && page.shape[d] != first.shape[d]) {
@@ -212,7 +215,7 @@ static int32_t prepareConcat(Step& step) {
     state->part[i] = ConcatPart{&page, u32(n), page.shape[axis]};
     n += page.shape[axis];
     step.natural = promote(step.natural, page.dtype);
-    if (step.natural == DTYPE_COUNT) return fail(MMSB_ERR_ARGUMENT, "concat: no common dtype");
+    if (step.natural == DTYPE_COUNT) return fail(MMSB_ERR_ARGUMENT, "concat: the inputs have no common dtype");
   }
   if (n >> 32 != 0 || n * state->outer * state->inner != step.out->elements) {
     return fail(MMSB_ERR_ARGUMENT, "concat into a page of %u elements", step.out->elements);

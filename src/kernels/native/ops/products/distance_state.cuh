@@ -1,5 +1,5 @@
-// What distance keeps of a step, and one element's share in a sum. Shared by the CPU's op (op_distance.cuh, which describes
-// the order of work) and the CUDA kernels.
+// The state of a distance step, and the contribution of one element to a sum, for the CPU (op_distance.cuh,
+// which defines the order of work) and the CUDA kernels.
 #pragma once
 #include "portable/scalar.cuh"
 
@@ -10,7 +10,7 @@ enum Metric : u32 { METRIC_DOT = 0, METRIC_L2 = 1, METRIC_COSINE = 2 };
 struct Distance {
   u32 metric;
   u32 queries, vectors, depth;
-  u64 vectorAt, wideAt;  // in the scratch; the query is at 0
+  u64 vectorAt, wideAt;  // places in the scratch; the query is at 0
 };
 
 static const u32 kDistanceLanes = 32;

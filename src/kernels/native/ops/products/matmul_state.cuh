@@ -1,5 +1,5 @@
-// What matmul keeps of a step, its semirings, and how work is cut into tiles. Shared by the CPU's op (op_matmul.cuh, which
-// describes the order of work) and the CUDA kernels.
+// The state of a matmul step, and how its work is cut into tiles, for the CPU (op_matmul.cuh, which defines
+// the order of work) and the CUDA kernels.
 #pragma once
 #include "core/ranges.cuh"
 #include "ops/semirings.cuh"
@@ -15,15 +15,16 @@ struct Matmul {
   u32 aStride[8], bStride[8];  // in matrices; 0 where broadcast
   bool aPlain, bPlain;         // no broadcasting: matrix i of the output uses matrix i
   bool bShared;                // one matrix b for all
-  // The inner kernel: c[group][kMatPanel] (leading dimension kMatColumns) goes on along `depth` values of k.
+  // The inner kernel: continues c[group][kMatPanel] (leading dimension kMatColumns) along `depth` values of
+  // k.
   void (*kernel)(const void* const* a, u32 group, const void* b, u32 bPitch, u32 depth, void* c);
   void (*zero)(void* c, u32 count);
 };
 
-// Rows of one output matrix and the columns to compute of them.
+// Rows of one output matrix, and the columns to compute in them.
 struct MatTask {
   u32 batch;
-  u32 rowAt, rowCount;  // in MatJob::rows
+  u32 rowAt, rowCount;  // range in MatJob::rows
   u32 column, columnCount;
 };
 
@@ -40,7 +41,7 @@ static MMSB_HD inline u64 matrixOf(const Matmul& m, const u32* strides, u32 batc
   return at;
 }
 
-// Elements of a matrix of `columns` columns -> the rows they lie in.
+// Appends the rows of the changed elements of a matrix of `columns` columns.
 static void touchedRows(const RangeSet& changed, u32 columns, RangeSet& rows, Arena& arena) {
   for (u32 i = 0; i < changed.count; i++) {
     const u32 first = changed.data[i].start / columns;
@@ -48,7 +49,7 @@ static void touchedRows(const RangeSet& changed, u32 columns, RangeSet& rows, Ar
   }
 }
 
-// The same for columns.
+// Appends their columns.
 static void touchedColumns(const RangeSet& changed, u32 columns, RangeSet& set, Arena& arena) {
   for (u32 i = 0; i < changed.count; i++) {
     const u32 first = changed.data[i].start % columns;
@@ -63,7 +64,8 @@ static void touchedColumns(const RangeSet& changed, u32 columns, RangeSet& set, 
   }
 }
 
-// Rows (numbered through all matrices) that must be computed wholly, and columns that must be in all other rows.
+// Finds the rows (numbered through all matrices) to compute in full, and the columns to compute in all other
+// rows.
 static void dirtyMatmul(const Matmul& m, bool full, const RangeSet* changedA, const RangeSet* changedB, RangeSet& rows,
                         RangeSet& columns, Arena& arena) {
   if (full || (changedA != nullptr && !m.aPlain) || (changedB != nullptr && !m.bPlain && !m.bShared)) {
@@ -83,17 +85,17 @@ static void dirtyMatmul(const Matmul& m, bool full, const RangeSet* changedA, co
   rangesNormalise(columns, arena);
 }
 
-// Tiles of at most tileRows x tileColumns that cover some columns of some rows. A tile lies in one matrix.
+// Tiles of at most tileRows x tileColumns that cover given columns of given rows. A tile lies in one matrix.
 struct MatTiles {
   bool inverted;
   u32 column, columnCount, tileRows, tileColumns;
-  u64 rowCount, taskBound;  // room to be had
+  u64 rowCount, taskBound;  // sizes of `rows` and `tasks`
   u32* rows;                // row numbers inside their matrix
   MatTask* tasks;
   u32 listed, taskCount;
 };
 
-// The columns [column, column + columnCount) of the rows in `rows`, or, inverted, of those that are not in it.
+// Plans the columns [column, column + columnCount) of the rows in `rows`, or, if inverted, of all other rows.
 static MatTiles planTiles(const Matmul& m, const RangeSet& rows, bool inverted, u32 column, u32 columnCount,
                           u32 tileRows, u32 tileColumns) {
   MatTiles tiles;
@@ -107,7 +109,7 @@ static MatTiles planTiles(const Matmul& m, const RangeSet& rows, bool inverted, 
   const u64 listed = rangesElements(rows);
   tiles.rowCount = inverted ? u64(m.batches) * m.rows - listed : listed;
   const u64 parts =
-      m.batches < tiles.rowCount ? m.batches : tiles.rowCount;  // each matrix may leave one part of a tile
+      m.batches < tiles.rowCount ? m.batches : tiles.rowCount;  // each matrix may end with an incomplete tile
   tiles.taskBound = (tiles.rowCount / tileRows + parts + 1) * ((columnCount + tileColumns - 1) / tileColumns);
   return tiles;
 }

@@ -1,8 +1,9 @@
-// distance: dot product, Euclidean distance or cosine distance of each query with each vector.
+// distance: dot product, Euclidean distance or cosine distance of each query and each vector.
 //
-// A sum over the elements of a vector has 32 lanes, each from 0 along every 32nd element by fma; the lanes are joined by
-// halving (lane l with l + 16, then + 8, + 4, + 2, + 1). dot: sum q * v. l2: the root of the sum of (q - v) squared.
-// cosine: 1 - dot / (|q| * |v|). All in f32 where the common dtype is f32, else in f64.
+// A sum over a vector has 32 lanes. Each lane starts at 0 and adds every 32nd element by fma. The lanes are
+// joined by halving (lane l with l + 16, then + 8, + 4, + 2, + 1). dot: sum of q * v. l2: square root of the
+// sum of (q - v) squared. cosine: 1 - dot / (|q| * |v|). Everything is computed in f32 if the common dtype is
+// f32, else in f64.
 #pragma once
 #include <immintrin.h>
 
@@ -21,7 +22,7 @@ static inline T joinLanes(T* acc) {
   return acc[0];
 }
 
-// The shares of elements from `first` on, when 32 do not go into what is left; then the lanes are joined.
+// Adds the last elements, fewer than 32, from `first` on, and joins the lanes.
 template <class T, class F>
 static inline T sumRest(T* acc, const T* a, const T* b, u32 first, u32 count) {
   for (u32 l = 0; first + l < count; l++) acc[l] = F::template go<T>(acc[l], a[first + l], b[first + l]);
@@ -107,7 +108,7 @@ static T sumLanes(const T* a, const T* b, u32 count) {
 
 #endif
 
-// A row in the dtype of the result; where it has it already, the page's own.
+// Returns a row in the dtype of the result: the page's own memory if it has that dtype, else a cast copy.
 template <class T>
 static const T* rowAs(const Page& page, u32 dtype, u64 row, u32 depth, u8* room, void* wide) {
   const u8* from = page.data + row * depth * dtypeBytes(page.dtype);
@@ -168,15 +169,15 @@ static int32_t prepareDistance(Step& step) {
   if (d == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
   step.state = d;
   memcpy(&d->metric, step.params, 4);
-  if (d->metric > METRIC_COSINE) return fail(MMSB_ERR_ARGUMENT, "metric %u", d->metric);
+  if (d->metric > METRIC_COSINE) return fail(MMSB_ERR_ARGUMENT, "distance: unknown metric %u", d->metric);
   if (queries.rank == 0 || queries.rank > 2 || vectors.rank != 2) {
-    return fail(MMSB_ERR_ARGUMENT, "distance of ranks %u and %u", queries.rank, vectors.rank);
+    return fail(MMSB_ERR_ARGUMENT, "distance does not take pages of rank %u and %u", queries.rank, vectors.rank);
   }
   d->queries = queries.rank == 2 ? queries.shape[0] : 1;
   d->depth = queries.shape[queries.rank - 1];
   d->vectors = vectors.shape[0];
   if (d->depth != vectors.shape[1]) {
-    return fail(MMSB_ERR_ARGUMENT, "distance: %u and %u elements in a vector", d->depth, vectors.shape[1]);
+    return fail(MMSB_ERR_ARGUMENT, "distance: queries have %u elements, vectors %u", d->depth, vectors.shape[1]);
   }
   if (u64(d->queries) * d->vectors != step.out->elements) {
     return fail(MMSB_ERR_ARGUMENT, "distance into a page of %u elements", step.out->elements);

@@ -1,9 +1,9 @@
-// matmul: NumPy's shapes (1-D, 2-D, batched with broadcasting), over four semirings.
+// matmul with NumPy's shapes (1-D, 2-D, batched with broadcasting), over four semirings.
 //
-// Every output element is one chain over k in ascending order, from the semiring's zero: acc = fma(a[k], b[k], acc) for
-// floats (one rounding), wrapping for integers, acc = min(acc, a[k] + b[k]) and so on. Cutting rows, columns and k into
-// blocks keeps each chain as it is, so any cut, and the GPU, gives the same bits. Both inputs are first cast to the
-// common dtype (the natural one; or_and: bool).
+// Each output element is one chain over k in ascending order, from the semiring's zero: acc = fma(a[k], b[k],
+// acc) for floats (one rounding), wrapping for integers, acc = min(acc, a[k] + b[k]) and so on. Cutting rows,
+// columns and k into blocks does not change the chains, so every cut, and the GPU, gives the same bits. Both
+// inputs are first cast to the natural dtype (bool for or_and).
 #pragma once
 #include <immintrin.h>
 
@@ -14,12 +14,12 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kMatRows = 96;  // of a task's tile
+static const u32 kMatRows = 96;  // rows of a task's tile
 static const u32 kMatColumns = 128;
-static const u32 kMatDepth = 256;        // k taken at once
+static const u32 kMatDepth = 256;        // values of k processed at once
 static const u32 kMatPanel = 16;         // columns of one call of the inner kernel
-static const u32 kMatGroup = 6;          // rows of it
-static const u32 kMatUnpackedRows = 12;  // so few rows read b where it lies
+static const u32 kMatGroup = 6;          // rows of one call
+static const u32 kMatUnpackedRows = 12;  // for at most this many rows, b is not packed
 
 // ---- the inner kernel -------------------------------------------------------------------------------------------------------
 
@@ -81,7 +81,7 @@ static void matGroupF32(const f32* const* a, const f32* b, u32 pitch, u32 depth,
   }
 }
 
-// Two halves of eight columns, one after the other: twelve accumulators each.
+// Processes two halves of eight columns, one after the other, with twelve accumulators each.
 template <u32 GROUP>
 static void matGroupF64(const f64* const* a, const f64* b, u32 pitch, u32 depth, f64* c) {
   for (u32 half = 0; half < kMatPanel; half += 8) {
@@ -174,7 +174,7 @@ static void chooseKernel(Matmul& m) {
   }
 }
 
-// The kernels with intrinsics take six rows, the others three.
+// Rows per call: six for the kernels with intrinsics, three for the others.
 static inline u32 groupOf(const Matmul& m) {
 #ifdef __AVX2__
   if (m.semiring == MMSB_PLUS_TIMES && m.dtype >= F32) return kMatGroup;
@@ -198,7 +198,8 @@ static const u32 kMatBytesC = kMatRows * kMatColumns;
 static const u32 kMatBytesA = kMatRows * kMatDepth;
 static const u32 kMatBytesB = kMatDepth * kMatColumns;
 
-// b[k0 .. k0 + depth)[column ..) as panels of kMatPanel columns, cast, the last panel padded with zeros.
+// Packs and casts b[k0 .. k0 + depth)[column ..) into panels of kMatPanel columns. The last panel is padded
+// with zeros.
 static void packB(const Matmul& m, const Page& page, u64 matrix, u32 k0, u32 depth, const MatTask& task, u8* to,
                   u8* wide) {
   const u32 size = dtypeBytes(m.dtype), inSize = dtypeBytes(page.dtype);
@@ -264,7 +265,8 @@ static void matTask(void* argument, u32 number, u32 workerNumber) {
 
 // ---- what to compute ------------------------------------------------------------------------------------------------------------
 
-// Computes the columns [column, column + columnCount) of the rows in `rows`, or of those that are not in it.
+// Computes the columns [column, column + columnCount) of the rows in `rows`, or, if inverted, of all other
+// rows.
 static void computeTiles(Step& step, StepRun& run, const RangeSet& rows, bool inverted, u32 column, u32 columnCount) {
   const Matmul& m = *static_cast<const Matmul*>(step.state);
   Exec& exec = *run.exec;
@@ -305,7 +307,7 @@ static void runMatmul(Step& step, StepRun& run) {
 // ---- shapes -----------------------------------------------------------------------------------------------------------------------
 
 static int32_t matmulShapes(Matmul& m, const Page& a, const Page& b, const Page& out) {
-  if (a.rank == 0 || b.rank == 0) return fail(MMSB_ERR_ARGUMENT, "matmul of a page of rank 0");
+  if (a.rank == 0 || b.rank == 0) return fail(MMSB_ERR_ARGUMENT, "matmul does not take a page of rank 0");
   m.rows = a.rank == 1 ? 1 : a.shape[a.rank - 2];
   m.depth = a.shape[a.rank - 1];
   m.columns = b.rank == 1 ? 1 : b.shape[b.rank - 1];
@@ -339,7 +341,7 @@ static int32_t matmulShapes(Matmul& m, const Page& a, const Page& b, const Page&
   m.aPlain = aMatrices == batches;
   m.bPlain = bMatrices == batches;
   m.bShared = bMatrices == 1;
-  if (m.bShared && m.aPlain) {  // one tall matrix
+  if (m.bShared && m.aPlain) {  // treat all as one tall matrix
     m.rows = u32(batches * m.rows);
     m.batches = 1;
     m.batchRank = 0;
@@ -353,7 +355,7 @@ static int32_t prepareMatmul(Step& step) {
   }
   u32 semiring;
   memcpy(&semiring, step.params, 4);
-  if (semiring > MMSB_OR_AND) return fail(MMSB_ERR_ARGUMENT, "semiring %u", semiring);
+  if (semiring > MMSB_OR_AND) return fail(MMSB_ERR_ARGUMENT, "matmul: unknown semiring %u", semiring);
   const Page& a = *step.inputs[0];
   const Page& b = *step.inputs[1];
   Matmul* m = static_cast<Matmul*>(calloc(1, sizeof(Matmul)));
@@ -361,16 +363,22 @@ static int32_t prepareMatmul(Step& step) {
   step.state = m;
   m->semiring = semiring;
   m->dtype = semiring == MMSB_OR_AND ? u8(BOOL) : promote(a.dtype, b.dtype);
-  if (m->dtype == DTYPE_COUNT) return fail(MMSB_ERR_ARGUMENT, "matmul of dtypes %u and %u", a.dtype, b.dtype);
+  if (m->dtype == DTYPE_COUNT) {
+    return fail(MMSB_ERR_ARGUMENT, "matmul: dtypes %u and %u have no common dtype", a.dtype, b.dtype);
+  }
   const bool tropical = semiring == MMSB_MIN_PLUS || semiring == MMSB_MAX_PLUS;
-  if (tropical && m->dtype == BOOL) return fail(MMSB_ERR_ARGUMENT, "this semiring is not defined for bool");
+  if (tropical && m->dtype == BOOL) {
+    return fail(MMSB_ERR_ARGUMENT, "matmul: min_plus and max_plus are not defined for bool");
+  }
   const int32_t status = matmulShapes(*m, a, b, *step.out);
   if (status != MMSB_OK) return status;
-  if (tropical && m->depth == 0 && step.out->elements != 0) return fail(MMSB_ERR_ARGUMENT, "an extreme of no elements");
+  if (tropical && m->depth == 0 && step.out->elements != 0) {
+    return fail(MMSB_ERR_ARGUMENT, "min, max, argmin and argmax need at least one element");
+  }
   chooseKernel(*m);
   step.natural = m->dtype;
   step.scratchBytes = (kMatBytesC + kMatBytesA + kMatBytesB) * dtypeBytes(m->dtype);
-  step.costNs = m->dtype >= F32 ? 0.05f : 0.2f;  // of one product
+  step.costNs = m->dtype >= F32 ? 0.05f : 0.2f;  // per product
   return MMSB_OK;
 }
 

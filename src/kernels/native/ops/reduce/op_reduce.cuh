@@ -1,14 +1,15 @@
-// reduce: sum prod min max mean var any all count argmin argmax over a set of axes.
+// reduce: sum, prod, min, max, mean, var, any, all, count, argmin and argmax over a set of axes.
 //
-// The shape of the computation depends on n, the number of elements reduced into one output (taken in row-major order),
-// alone: blocks of 1024 elements; in a block, 32 lanes fold the elements 32 apart in ascending order; lanes are joined by
-// halving (lane l with l + 16, then + 8, + 4, + 2, + 1, absent lanes left out); blocks are joined pairwise, level by
-// level, an odd last one moving up as it is. Floats are accumulated in f64 and rounded once; integers wrap in 64 bits.
-// var: mean and sum of squared distances per block (two passes), joined as in Chan, Golub and LeVeque (1979). min and
-// max give NaN where there is one; argmin and argmax the first index of the extreme, a NaN being the extreme.
+// The shape of the computation depends only on n, the number of elements reduced into one output, taken in
+// row-major order. Elements form blocks of 1024. In a block, 32 lanes each fold every 32nd element in
+// ascending order; lanes are joined by halving (lane l with l + 16, then + 8, + 4, + 2, + 1; absent lanes are
+// skipped). Blocks are joined pairwise, level by level; an odd last block moves up unchanged. Floats are
+// accumulated in f64 and rounded once; integers wrap in 64 bits. var computes mean and sum of squared
+// distances per block, in two passes, and joins them as in Chan, Golub and LeVeque (1979). min and max give
+// NaN if there is one. argmin and argmax give the first index of the extreme; a NaN is the extreme.
 //
-// Lanes of neighbouring elements that are several blocks long keep their tree of partials, so that a change costs its
-// blocks and their path to the root.
+// Contiguous lanes of several blocks keep their tree of partials (reduce_tree.cuh), so that a change costs
+// only its blocks and their path to the root.
 #pragma once
 #include "ops/common.cuh"
 #include "ops/reduce/reduce_columns.cuh"
@@ -58,7 +59,7 @@ static void dirtyReduce(const Step& step, u32, const RangeSet& changed, RangeSet
 // ---- the op -----------------------------------------------------------------------------------------------------------------
 
 struct ReduceScratch {
-  u64 block[kReduceBlock];  // first: treeTask uses the scratch as this
+  u64 block[kReduceBlock];  // must be first: treeTask uses the scratch as a block
   u64 results[kBlockElements];
   ColumnScratch columns;
 };
@@ -99,7 +100,7 @@ static void runReduce(Step& step, StepRun& run) {
   computeRanges(exec, step, ranges, run.elements, run.changed);
 }
 
-// The partials of what was put back are computed again; those that are stale anyway stay so.
+// Recomputes the partials of restored elements. A tree that is stale anyway stays stale.
 static void refreshReduce(Step& step, StepRun& run) {
   Reduce& r = *static_cast<Reduce*>(step.state);
   if (r.tree == nullptr || !r.treeValid || r.treeLoads != slotOf(step.inputs[0])->loads) return;
@@ -135,9 +136,10 @@ static int32_t prepareReduce(Step& step) {
   u32 params[4];
   memcpy(params, step.params, sizeof params);
   const Page& input = *step.inputs[0];
-  if (params[0] > MMSB_REDUCE_ARGMAX) return fail(MMSB_ERR_ARGUMENT, "reduce function %u", params[0]);
+  if (params[0] > MMSB_REDUCE_ARGMAX) return fail(MMSB_ERR_ARGUMENT, "reduce: unknown function %u", params[0]);
   if ((params[1] >> input.rank) != 0) {
-    return fail(MMSB_ERR_ARGUMENT, "reduce axes %#x of a page of rank %u", params[1], input.rank);
+    return fail(MMSB_ERR_ARGUMENT, "reduce axes %#x of a page of a page of rank %u: the limit is 8", params[1],
+                input.rank);
   }
   u64 outputs = 1, n = 1;
   for (u32 axis = 0; axis < input.rank; axis++) {
@@ -150,7 +152,9 @@ static int32_t prepareReduce(Step& step) {
   }
   const u32 fn = params[0];
   const bool extreme = fn == MMSB_REDUCE_MIN || fn == MMSB_REDUCE_MAX || isArg(fn);
-  if (extreme && n == 0 && outputs != 0) return fail(MMSB_ERR_ARGUMENT, "an extreme of no elements");
+  if (extreme && n == 0 && outputs != 0) {
+    return fail(MMSB_ERR_ARGUMENT, "min, max, argmin and argmax need at least one element");
+  }
   Reduce* r = static_cast<Reduce*>(calloc(1, sizeof(Reduce)));
   if (r == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
   step.state = r;

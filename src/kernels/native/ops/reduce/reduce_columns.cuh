@@ -1,11 +1,12 @@
-// Reducing neighbouring lanes together, where the innermost axis is kept: each row of the input is read once and in order.
+// Reduces neighbouring lanes together, if the innermost axis is kept: each row of the input is read once and
+// in order.
 #pragma once
 #include "ops/reduce/reduce_rows.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kReduceColumns = 64;  // outputs side by side
+static const u32 kReduceColumns = 64;  // neighbouring outputs processed together
 
 struct ColumnScratch {
   u64 lanes[kReduceLanes * kReduceColumns];
@@ -16,7 +17,7 @@ struct ColumnScratch {
   Partial partial[kReduceColumns];
 };
 
-// Walks the rows of a block: row i of the block lies at the offset that rowOffset gives.
+// Reduces a block of rows, for every function and any set of axes.
 template <class W>
 static void columnBlock(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width,
                         ColumnScratch& s) {
@@ -63,7 +64,7 @@ static void columnBlock(const Reduce& r, const Page& input, u32 start, u64 first
   }
 }
 
-// Rows of floats that are `pitch` elements apart are folded into their lanes as they are read.
+// Folds rows of floats, `pitch` elements apart, into their lanes as they are read.
 template <class F, class S>
 static void foldRows(const S* x, u64 pitch, u32 count, u32 width, f64* lanes) {
   for (u32 i = 0; i < count; i++, x += pitch) {
@@ -87,7 +88,7 @@ static void foldRowsBy(u32 fn, const S* x, u64 pitch, u32 count, u32 width, f64*
   }
 }
 
-// Extremes do not depend on the order: one accumulator for each column.
+// Extremes do not depend on the order, so there is one accumulator per column.
 template <class F, class S>
 static void extremeRows(const S* x, u64 pitch, u32 count, u32 width, S* best) {
   for (u32 c = 0; c < width; c++) best[c] = x[c];
@@ -101,7 +102,7 @@ static void extremeRows(const S* x, u64 pitch, u32 count, u32 width, S* best) {
   }
 }
 
-// Nor do sums and products of integers, which wrap.
+// Neither do sums and products of integers, which wrap.
 template <class F, class S>
 static void wrapRows(const S* x, u64 pitch, u32 count, u32 width, u64* acc) {
   for (u32 c = 0; c < width; c++) acc[c] = u64(x[c]);
@@ -138,7 +139,8 @@ static void columnFloats(const Reduce& r, const u8* from, u64 pitch, u32 count, 
   return foldRowsBy(r.fn, reinterpret_cast<const f64*>(from), pitch, count, width, lanes);
 }
 
-// A block of columns in one go. False for what is not sum, prod, min, max or mean (of floats) along one axis.
+// Reduces a block of columns in one go. Only for sum, prod, min, max and the mean of floats along one axis;
+// else returns false.
 static bool foldColumns(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, u32 width,
                         ColumnScratch& s) {
   if (r.fn > MMSB_REDUCE_MEAN || r.reducedCount != 1 || (r.wide == F64 && r.dtype < F32)) return false;
@@ -170,7 +172,7 @@ static void columnBlockOf(const Reduce& r, const Page& input, u32 start, u64 fir
   }
 }
 
-// Outputs [output, output + width) lie side by side.
+// Reduces the neighbouring outputs [output, output + width).
 static void reduceColumns(const Reduce& r, const Page& input, u32 output, u32 width, u64* results, ColumnScratch& s) {
   const u32 start = laneStart(r.kept, r.keptCount, output);
   u32 depth = 0;

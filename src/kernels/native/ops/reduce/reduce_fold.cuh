@@ -1,6 +1,7 @@
-// Folding one block of values into a partial: the inner loops of reduce, over rows and over columns.
+// Folds one block of values into a partial: the inner loops of reduce, for rows and columns.
 //
-// Invariants: the order of the operations is that of op_reduce.cuh. Shortcuts are taken only where they give the same bits.
+// Invariants: the order of operations is the one that op_reduce.cuh defines. Shortcuts are used only if they
+// give the same bits.
 #pragma once
 #include <immintrin.h>
 
@@ -10,8 +11,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// `count` rows of `width` values, `pitch` values apart, are folded into acc[32][width] lanes, which are then joined into the
-// first. One row is a lane of a single output when width is 1 and pitch 1.
+// Joins the lanes acc[lanes][width] into the first one, by halving.
 template <class W, class F>
 static void foldLanes(W* acc, u32 width, u32 lanes) {
   for (u32 half = kReduceLanes / 2; half != 0; half /= 2) {
@@ -24,8 +24,8 @@ static void foldLanes(W* acc, u32 width, u32 lanes) {
   }
 }
 
-// The fold of `count` (1 .. 1024) neighbouring values, widened from S to W on the way. Eight lanes at a time stay in
-// registers through the whole block: each lane is folded in ascending order all the same.
+// Folds `count` (1 .. 1024) neighbouring values, widened from S to W. Eight lanes at a time stay in registers
+// for the whole block; each lane is still folded in ascending order.
 template <class W, class F, class S>
 static W foldRow(const S* x, u32 count) {
   W acc[kReduceLanes];
@@ -46,7 +46,7 @@ static W foldRow(const S* x, u32 count) {
   return acc[0];
 }
 
-// The same, all lanes at a time: better where an operation is several instructions.
+// The same with all lanes at a time. Faster if an operation takes several instructions.
 template <class W, class F, class S>
 static W foldRowWide(const S* x, u32 count) {
   W acc[kReduceLanes];
@@ -73,15 +73,15 @@ static W foldRowBy(u32 fn, const S* x, u32 count) {
   }
 }
 
-// The extreme of `count` values as they are, in no particular order: which one it is does not depend on it.
+// The extreme of `count` values, without widening. The order does not matter for the result.
 template <class S, class F>
 static S extremeRow(const S* x, u32 count) {
   return foldRowWide<S, F>(x, count);
 }
 
 #ifdef __AVX2__
-// Floats: the machine's minimum and maximum, which pass over a NaN in the accumulator and take either zero, and a look for a NaN; where
-// the result is a zero, its sign is looked for.
+// For floats, the machine's minimum and maximum drop a NaN in the accumulator and may return either zero. So
+// these loops also look for a NaN, and take the slow path if there is one or if the result is a zero.
 template <bool MAX>
 static inline __m256 extremeOf(__m256 x, __m256 acc) {
   return MAX ? _mm256_max_ps(x, acc) : _mm256_min_ps(x, acc);
@@ -150,7 +150,7 @@ static S extremeBy(u32 fn, const S* x, u32 count) {
   return wantsLeast(fn) ? extremeRow<S, FoldMin>(x, count) : extremeRow<S, FoldMax>(x, count);
 }
 
-// The index of the first value that equals `wanted`, or is a NaN as it is. There is one.
+// The index of the first value that equals `wanted`, or that is NaN if `wanted` is. It must exist.
 template <class W>
 static u32 firstEqual(const W* x, u32 count, W wanted) {
   const bool nan = wanted != wanted;
@@ -197,7 +197,7 @@ static void foldLanesBy(u32 fn, W* acc, u32 width, u32 lanes) {
   }
 }
 
-// The partial of a block in `x`, which is overwritten. `first` is the index of x[0] in its lane.
+// Computes the partial of the block in `x`, which is overwritten. `first` is the index of x[0] in its lane.
 template <class W>
 static Partial blockPartial(u32 fn, W* x, u32 count, u64 first) {
   Partial partial = {0, 0, count};
@@ -235,8 +235,8 @@ static Partial blockPartialOf(const Reduce& r, void* x, u32 count, u64 first) {
 
 static inline bool isExtreme(u32 fn) { return fn == MMSB_REDUCE_MIN || fn == MMSB_REDUCE_MAX || isArg(fn); }
 
-// Values are folded where they lie, extremes without widening. S the dtype, W what sums and products widen to, C the class of
-// the accumulator.
+// Folds values in place, extremes without widening. S is the dtype, W the type of sums and products, C the
+// class of the accumulator.
 template <class S, class W, class C>
 static void foldValues(u32 fn, const S* x, u32 count, u64 first, Partial* partial) {
   if (!isExtreme(fn)) {
@@ -248,7 +248,7 @@ static void foldValues(u32 fn, const S* x, u32 count, u64 first, Partial* partia
   if (isArg(fn)) partial->b = first + firstEqual<S>(x, count, folded);
 }
 
-// False for var, truth, and means of integers.
+// Returns false for var, any, all, count, and means of integers.
 static bool foldInPlace(const Reduce& r, const u8* from, u32 count, u64 first, Partial* partial) {
   if (r.fn == MMSB_REDUCE_VAR || isTruth(r.fn) || (r.wide == F64 && r.dtype < F32)) return false;
   const void* x = from;

@@ -1,4 +1,4 @@
-// Reducing one lane at a time: its blocks one after another, joined as they come.
+// Reduces one lane at a time: computes its blocks one after another and joins them as they come.
 #pragma once
 #include "ops/reduce/reduce_fold.cuh"
 
@@ -7,7 +7,7 @@ namespace MMSB_NS {
 
 static const u32 kReduceDepth = 23;  // levels over 2^22 blocks
 
-// Gathers a lane's elements [first, first + count) into `x`, widened.
+// Gathers and widens a lane's elements [first, first + count) into `x`.
 static void gatherBlock(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, void* x) {
   const u32 size = dtypeBytes(r.dtype);
   u8* to = static_cast<u8*>(x);
@@ -26,7 +26,8 @@ static void gatherBlock(const Reduce& r, const Page& input, u32 start, u64 first
   }
 }
 
-// Joins partials that come in order exactly as the levels of the head do: equal subtrees at once, the rest at the end.
+// Joins partials that come in order, with the same shape as the levels of op_reduce.cuh: equal subtrees at
+// once, the rest at the end.
 struct PartialStack {
   Partial partials[kReduceDepth + 1];
   u64 sizes[kReduceDepth + 1];
@@ -49,7 +50,7 @@ static Partial stackRoot(const Reduce& r, PartialStack& stack) {
   return root;
 }
 
-// The partial of the elements [first, first + count) of the lane that starts at `start`.
+// Computes the partial of the elements [first, first + count) of the lane that starts at `start`.
 static Partial laneBlockPartial(const Reduce& r, const Page& input, u32 start, u64 first, u32 count, void* x) {
   Partial partial;
   const bool neighbours = r.reducedCount == 1 && r.reduced[0].stride == 1;

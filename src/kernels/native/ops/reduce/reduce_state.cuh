@@ -1,5 +1,5 @@
-// What reduce keeps of a step, and the arithmetic of its tree, one element or partial at a time. Shared by the CPU's op
-// (op_reduce.cuh, which describes the tree) and the CUDA kernels.
+// The state of a reduce step, and the arithmetic of its partials, for the CPU (op_reduce.cuh, which defines
+// the order of work) and the CUDA kernels.
 #pragma once
 #include "ops/folds.cuh"
 #include "ops/projection.cuh"
@@ -9,8 +9,9 @@ namespace mmsb {
 static const u32 kReduceBlock = 1024;
 static const u32 kReduceLanes = 32;
 
-// What a block, or a subtree of blocks, comes to. sum, prod, min, max, count: a. var: a mean, b squared distances, count.
-// argmin, argmax: a value, b index. Words hold u64, i64 or f64 by the class of the accumulator.
+// The result of a block or of a subtree of blocks. sum, prod, min, max, count: a. var: a is the mean, b the
+// sum of squared distances, and count is used. argmin, argmax: a is the value, b the index. Words hold u64,
+// i64 or f64, by the class of the accumulator.
 struct Partial {
   u64 a, b, count;
 };
@@ -22,21 +23,21 @@ struct Reduce {
   u8 result;     // class of the finished value
   bool columns;  // the innermost axis is kept
   u32 dimCount;
-  ReduceDim dims[8];  // neighbours of one kind joined, axes of size 1 dropped
+  ReduceDim dims[8];  // axes of size 1 are dropped, neighbours of one kind joined
   u32 keptCount, reducedCount;
   ReduceDim kept[8], reduced[8];
   u64 n, blocks;
   u32 outputs;
-  // The tree of partials; see the head.
+  // The tree of partials (reduce_tree.cuh).
   Partial* tree;     // per output: level 0 (blocks), level 1, ... the root
   u64 treePartials;  // per output
   bool treeValid;
-  u64 treeLoads;  // the input's count of raw loads when the tree was made
+  u64 treeLoads;  // PageSlot::loads of the input when the tree was made
 };
 
 namespace MMSB_NS {
 
-// Where the lane of an output begins in the input.
+// The place in the input where the lane of an output begins.
 static MMSB_HD inline u32 laneStart(const ReduceDim* kept, u32 keptCount, u32 output) {
   u32 offset = 0;
   for (u32 d = 0; d < keptCount; d++) {
@@ -46,7 +47,7 @@ static MMSB_HD inline u32 laneStart(const ReduceDim* kept, u32 keptCount, u32 ou
   return offset;
 }
 
-// Where element `index` of a lane lies, from the lane's start.
+// The offset of element `index` of a lane from the lane's start.
 static MMSB_HD inline u32 laneOffset(const ReduceDim* reduced, u32 reducedCount, u64 index) {
   u32 offset = 0;
   for (u32 d = reducedCount; d-- > 0;) {
@@ -63,7 +64,7 @@ static MMSB_HD inline bool isTruth(u32 fn) {
   return fn == MMSB_REDUCE_ANY || fn == MMSB_REDUCE_ALL || fn == MMSB_REDUCE_COUNT;
 }
 
-// Whether the right value wins over the left one, which has the lower index.
+// Tells whether the right value wins over the left one, which has the lower index.
 template <class W>
 static MMSB_HD inline bool argWins(u32 fn, W left, W right) {
   if (left != left) return false;
@@ -98,13 +99,13 @@ static MMSB_HD inline Partial joinPartialsOf(const Reduce& r, const Partial& lef
   }
 }
 
-// Counts are joined as integers, whatever the elements are.
+// Counts are joined as integers, for every dtype.
 static MMSB_HD inline Partial joinOf(const Reduce& r, const Partial& left, const Partial& right) {
   if (isTruth(r.fn)) return Partial{left.a + right.a, 0, left.count + right.count};
   return joinPartialsOf(r, left, right);
 }
 
-// The finished value of a whole lane, as a word of class r.result.
+// The final value of a lane, as a word of class r.result.
 static MMSB_HD inline u64 finishValue(const Reduce& r, const Partial& root) {
   switch (r.fn) {
     case MMSB_REDUCE_MEAN: return asWord<f64>(wordAs<f64>(root.a) / f64(r.n));

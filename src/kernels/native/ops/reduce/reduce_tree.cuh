@@ -1,4 +1,4 @@
-// The tree of partials of long lanes whose elements are neighbours: a change costs its blocks and their path to the root.
+// The tree of partials of long contiguous lanes: a change costs only its blocks and their path to the root.
 #pragma once
 #include "exec/compute.cuh"
 #include "ops/reduce/reduce_rows.cuh"
@@ -41,7 +41,7 @@ struct TreeJob {
   u64 total;
 };
 
-// Task t computes the blocks t * perTask .. of the set, counted through its ranges.
+// Task t computes perTask blocks of the set, from number t * perTask on.
 static void treeTask(void* argument, u32 number, u32 worker) {
   const TreeJob& job = *static_cast<TreeJob*>(argument);
   const Reduce& r = *job.reduce;
@@ -60,7 +60,7 @@ static void treeTask(void* argument, u32 number, u32 worker) {
   }
 }
 
-// The blocks that changed elements lie in, as output * r.blocks + block.
+// Finds the blocks of changed elements, as output * r.blocks + block.
 static void dirtyBlocks(const Reduce& r, const RangeSet& changed, RangeSet& blocks, Arena& arena) {
   for (u32 i = 0; i < changed.count; i++) {
     u64 at = changed.data[i].start;
