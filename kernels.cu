@@ -1,6 +1,9 @@
-// The one native translation unit of MMSB. It is compiled in parts, chosen by MMSB_PART (see native.mk), so that every
-// CPU kernel exists twice (plain x86-64 and x86-64-v3, picked at load) and nvcc sees only the CUDA part:
-//   1 host: C ABI, contexts, memory, frames      2 CPU kernels (once for each instruction set)      3 CUDA backend
+// The only native translation unit of MMSB. It is compiled several times, once per part; MMSB_PART selects
+// the part (native.mk). So every CPU kernel exists twice, for plain x86-64 and for x86-64-v3 (chosen at load
+// time), and nvcc compiles only the CUDA part:
+//   1 host: C ABI, contexts, memory, frames
+//   2 CPU kernels, for one instruction set
+//   3 CUDA backend
 #ifndef MMSB_PART
 #error "compile with -DMMSB_PART=1, 2 or 3"
 #endif

@@ -1,4 +1,5 @@
-// Prints the GB/s (read and written) of a copy on the device: the best of 20, of `bytes` (default 1 GiB).
+// Prints the GB/s (reads plus writes) of a copy on the device: the best of 20 copies of `bytes` (default 1
+// GiB).
 #include <cuda_runtime.h>
 #include <stdio.h>
 #include <stdlib.h>

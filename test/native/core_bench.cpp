@@ -1,5 +1,5 @@
-// Microbenchmarks of the native core on one thread (or `core_bench THREADS`): ns per hop, deltas a second, bytes a second beside
-// memcpy. Prints one JSON object a line.
+// Microbenchmarks of the native core on one thread (or `core_bench THREADS`): ns per hop, deltas per second,
+// and bytes per second compared with memcpy. Prints one JSON object per line.
 #include "core_kit.h"
 
 static u32 threads = 1;
@@ -42,7 +42,7 @@ static double memcpyNs(u64 bytes, u32 n) {
   return double(ns);
 }
 
-// A chain of maps on small pages, everything changed at each hop.
+// A chain of maps on small pages; every element changes at each hop.
 static void chain(u32 hops, u32 elements) {
   Context c(threads);
   c.create(0, F32, {elements});

@@ -1,4 +1,5 @@
-// Small helpers of the native core's test driver: checks, random numbers, contexts, frames, steps. Speaks the C ABI only.
+// Helpers for the test driver of the native core: checks, random numbers, contexts, frames, steps. Uses the C
+// ABI only.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -27,7 +28,7 @@ typedef std::vector<u8> Bytes;
 enum { BOOL, U8, I8, U16, I16, U32, I32, U64, I64, F32, F64, DTYPES };
 static const u32 kSize[DTYPES] = {1, 1, 1, 2, 2, 4, 4, 8, 8, 4, 8};
 
-// ---- checks ---------------------------------------------------------------------------------------------------------
+// ---- checks -----------------------------------------------------------------------------------------------
 
 static u64 checksRun = 0, checksFailed = 0;
 static u64 currentSeed = 0;
@@ -45,7 +46,7 @@ static void failed(const char* file, int line, const char* what) {
     if (!(CONDITION)) failed(__FILE__, __LINE__, #CONDITION); \
   } while (0)
 
-// ---- random -----------------------------------------------------------------------------------------------------------
+// ---- random -----------------------------------------------------------------------------------------------
 
 static u64 randomState = 1;
 static u64 rnd() {
@@ -60,13 +61,13 @@ static u32 below(u32 n) { return n == 0 ? 0 : u32(rnd() % n); }
   randomState = value * 7919 + 1;
 }
 
-// Rounds of a random test: all of `all`, or fewer for a slow build (MMSB_TEST_SCALE).
+// Rounds of a random test: `all`, or fewer for a slow build (MMSB_TEST_SCALE).
 [[maybe_unused]] static u32 rounds(u32 all) {
   static const u32 scale = getenv("MMSB_TEST_SCALE") == nullptr ? 1 : u32(atoi(getenv("MMSB_TEST_SCALE")));
   return (all + scale - 1) / scale;
 }
 
-// One random element: small numbers often, so that equal values, zeros and NaN happen.
+// A random element, often a small number, so that equal values, zeros and NaN occur.
 static void randomElement(u32 dtype, u8* to) {
   u64 bits = rnd();
   const u32 kind = below(8);
@@ -97,7 +98,7 @@ static void randomElement(u32 dtype, u8* to) {
   return bytes;
 }
 
-// ---- frames -------------------------------------------------------------------------------------------------------------
+// ---- frames -----------------------------------------------------------------------------------------------
 
 static void put(Bytes& out, const void* data, u64 size) {
   const u8* bytes = static_cast<const u8*>(data);
@@ -110,7 +111,7 @@ static void pad(Bytes& out) {
 }
 static void set32(Bytes& out, u64 at, u32 value) { memcpy(out.data() + at, &value, 4); }
 
-// A frame that is filled command by command.
+// Builds a frame command by command.
 struct Frame {
   Bytes bytes;
   u32 commands = 0;
@@ -158,7 +159,7 @@ struct Frame {
   }
 };
 
-// ---- contexts -------------------------------------------------------------------------------------------------------------
+// ---- contexts ---------------------------------------------------------------------------------------------
 
 struct Change {
   u32 page;
@@ -295,7 +296,7 @@ struct Context {
     CHECK(mmsb_state_digest(ctx, bytes) == MMSB_OK);
     return std::string(reinterpret_cast<char*>(bytes), 16);
   }
-  // The whole page, as one dense set; no steps.
+  // Sets the whole page by one dense delta; runs no steps.
   void write(u32 page, u32 dtype, const Bytes& values) {
     Frame frame;
     frame.dense(page, 0, u8(dtype), 0, u32(values.size() / kSize[dtype]), values.data());
@@ -315,7 +316,7 @@ static u64 nowNs() {
   return u64(now.tv_sec) * 1000000000ull + u64(now.tv_nsec);
 }
 
-// ---- expressions ------------------------------------------------------------------------------------------------------------
+// ---- expressions ------------------------------------------------------------------------------------------
 
 // An IR blob (docs/internals/FORMAT.md): instructions of {op, dtype, a, b, c, imm}.
 struct Ir {

@@ -1,9 +1,9 @@
-// Plain models of what the native core promises, written for reading and not for speed: the digest, merges, casts, the
-// reduction tree, matmul chains, quantile and topk. Knows nothing of the core's code.
+// Simple models of what the native core guarantees: the digest, merges, casts, the reduction tree, matmul
+// chains, quantile and topk. Written for reading, not for speed. Must not use code of the core.
 #pragma once
 #include "core_kit.h"
 
-// ---- one element as a number --------------------------------------------------------------------------------------------
+// ---- one element as a number ------------------------------------------------------------------------------
 
 // Holds any element exactly.
 struct Number {
@@ -119,9 +119,9 @@ static double minimum(double a, double b) {
 }
 static double maximum(double a, double b) { return -minimum(-a, -b); }
 
-// ---- merges ---------------------------------------------------------------------------------------------------------------
+// ---- merges -----------------------------------------------------------------------------------------------
 
-// set add min max and or xor = 0..6, in place.
+// Merges in place; set, add, min, max, and, or, xor are 0..6.
 static void mergeElement(u32 dtype, u32 merge, u8* now, const u8* value) {
   const Number a = load(dtype, now), b = load(dtype, value);
   if (dtype == BOOL) {
@@ -139,7 +139,7 @@ static void mergeElement(u32 dtype, u32 merge, u8* now, const u8* value) {
   }
 }
 
-// ---- digest -----------------------------------------------------------------------------------------------------------------
+// ---- digest -----------------------------------------------------------------------------------------------
 
 static u64 modelFinalize(u64 x) {
   x ^= x >> 33;
@@ -205,11 +205,11 @@ static std::string modelStateDigest(const std::vector<ModelPage>& pages) {
   return std::string(reinterpret_cast<char*>(sum), 16);
 }
 
-// ---- changed ranges ---------------------------------------------------------------------------------------------------------
+// ---- changed ranges ---------------------------------------------------------------------------------------
 
 typedef std::vector<std::pair<u32, u32>> Ranges;
 
-// Exact runs of differing elements, coarsened as abi.h says.
+// The exact runs of differing elements, coarsened as in abi.h.
 static Ranges modelChanges(u32 dtype, const Bytes& before, const Bytes& after) {
   Ranges runs;
   const u32 size = kSize[dtype];
@@ -232,7 +232,7 @@ static Ranges modelChanges(u32 dtype, const Bytes& before, const Bytes& after) {
   return runs;
 }
 
-// ---- reduce -------------------------------------------------------------------------------------------------------------------
+// ---- reduce -----------------------------------------------------------------------------------------------
 
 enum { SUM, PROD, MIN, MAX, MEAN, VAR, ANY, ALL, COUNT, ARGMIN, ARGMAX, REDUCE_FNS };
 
@@ -263,7 +263,7 @@ static ModelPartial foldTwo(u32 fn, const ModelPartial& a, const ModelPartial& b
   bool right = false;
   const bool low = fn == ARGMIN || fn == MIN;
   if (!nanA) right = nanB || (low ? lessNumber(b.extreme, a.extreme) : lessNumber(a.extreme, b.extreme));
-  // Lanes hold indices out of order: the lower index wins among equals.
+  // The order of indices in a lane is arbitrary; among equal values the lower index wins.
   const bool equal =
       (nanA && nanB) || (!nanA && !nanB && !lessNumber(a.extreme, b.extreme) && !lessNumber(b.extreme, a.extreme));
   if (equal) right = b.index < a.index;
@@ -377,7 +377,7 @@ static void eachLane(const std::vector<u32>& shape, u32 axes, Visit visit) {
   for (u64 o = 0; o < outputs; o++) visit(o, lanes[o]);
 }
 
-// ---- matmul -----------------------------------------------------------------------------------------------------------------------
+// ---- matmul -----------------------------------------------------------------------------------------------
 
 static u32 modelPromote(u32 a, u32 b) {
   if (a == b || b == BOOL) return a;

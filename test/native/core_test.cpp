@@ -1,11 +1,11 @@
-// Tests of the native core through its C ABI, against the models of core_model.h. `core_test` runs all and prints TAP;
-// `core_test NAME` runs one; `core_test digests` prints state digests of fixed work, to compare builds, thread counts and
-// backends. MMSB_TEST_BACKEND=cuda runs all on the device.
+// Tests the native core through its C ABI, against the models of core_model.h. `core_test` runs all tests and
+// prints TAP; `core_test NAME` runs one. `core_test digests` prints state digests of fixed work, to compare
+// builds, thread counts and backends. With MMSB_TEST_BACKEND=cuda everything runs on the device.
 #include "core_model.h"
 
 #include <functional>
 
-// ---- pages ------------------------------------------------------------------------------------------------------------
+// ---- pages ------------------------------------------------------------------------------------------------
 
 static void testPages() {
   Context c(1, 1 << 20);
@@ -24,7 +24,7 @@ static void testPages() {
   for (u32 i = 0; i < 1000; i++) filled[2 * i] = 0xfe, filled[2 * i + 1] = 0xff;
   CHECK(c.read(0xfffffffeu, 2000) == filled);
   CHECK(c.digest(0xfffffffeu) == modelPageDigest(filled));
-  // A batch is created wholly or not at all.
+  // An array of pages is created completely or not at all.
   const std::string before = c.state();
   mmsb_page_desc descs[3] = {};
   for (u32 i = 0; i < 3; i++) descs[i].id = 20 + i, descs[i].dtype = U8, descs[i].rank = 1, descs[i].shape[0] = 100;
@@ -120,7 +120,7 @@ static void testDigestExample() {
   CHECK(hex(c.state()) == "19615f0f1f9d183a9bda98f949047e4e");
 }
 
-// ---- deltas -------------------------------------------------------------------------------------------------------------
+// ---- deltas -----------------------------------------------------------------------------------------------
 
 // A random delta to a page and its effect on the model.
 static void randomDelta(Frame& frame, u32 page, u32 dtype, u32 count, Bytes& model) {
@@ -231,7 +231,7 @@ static void testDeltas() {
   }
 }
 
-// Set and set back in one call: nothing changed, nothing runs.
+// A value is set and set back in one call: nothing changed, so nothing runs.
 static void testRestoredIsUnchanged() {
   Context c;
   c.create(1, F32, {5000});
@@ -299,7 +299,7 @@ static void testManyPages() {
   for (const Change& change : result.changes) CHECK(change.ranges == (Ranges{{0, 599}}));
 }
 
-// ---- damaged frames ----------------------------------------------------------------------------------------------------
+// ---- damaged frames ---------------------------------------------------------------------------------------
 
 static void testFrameFuzz() {
   u32 refused = 0, taken = 0;
@@ -332,7 +332,7 @@ static void testFrameFuzz() {
       else if (how == 3) bytes.resize(below(u32(bytes.size()) + 1));
       else if (at + 4 <= bytes.size()) set32(bytes, at & ~3u, below(2) ? 0xffffffffu : below(1000));
     }
-    // An exact copy, so that reading past the end is seen by the address sanitizer.
+    // A copy of exact size, so that the address sanitizer detects reads past the end.
     std::vector<u8> exact(bytes);
     exact.shrink_to_fit();
     const std::string state = c->state();
@@ -352,9 +352,10 @@ static void testFrameFuzz() {
   CHECK(refused > rounds(3000) && taken > rounds(1000));
 }
 
-// ---- ops: what a step gives from scratch ---------------------------------------------------------------------------------
+// ---- ops: what a step gives from scratch ------------------------------------------------------------------
 
-// Runs the same deltas incrementally on one context and compares with a fresh context that computes all at once.
+// Applies the same deltas incrementally in one context, and compares with a fresh context that computes
+// everything at once.
 struct OpCase {
   u32 op;
   Bytes params;
@@ -441,7 +442,7 @@ static void testCast() {
   }
 }
 
-// Edge values that random elements rarely meet.
+// Edge values that are rare among random elements.
 static void testCastEdges() {
   const double edges[] = {0.0,
                           -0.0,
@@ -771,7 +772,7 @@ static void testTopk() {
   }
 }
 
-// ---- steps and graphs ------------------------------------------------------------------------------------------------------
+// ---- steps and graphs -------------------------------------------------------------------------------------
 
 static void testSteps() {
   Context c;
@@ -798,7 +799,8 @@ static void testSteps() {
   CHECK(strlen(mmsb_context_error(c.ctx)) > 0);
 }
 
-// A random graph of steps, incremental on one context; at each epoch another context computes all of it anew.
+// A random graph of steps, computed incrementally in one context; at each epoch another context computes
+// everything from scratch.
 static void testGraphs() {
   for (u32 round = 0; round < rounds(60); round++) {
     seed(round);
@@ -862,7 +864,7 @@ static void testGraphs() {
   }
 }
 
-// ---- the same on every build and number of threads --------------------------------------------------------------------------
+// ---- the same on every build and number of threads --------------------------------------------------------
 
 static void printDigests(u32 threads) {
   seed(4711);

@@ -1,6 +1,6 @@
-// Enough of CUDA to run the native library's device code on a machine without a GPU: kernels are plain functions, the
-// threads of a block are coroutines that run until they meet a barrier or a shuffle. One block after another. For tests of
-// correctness only; included before kernels.cu (-include) with MMSB_CUDA_EMULATED defined.
+// Emulates enough of CUDA to run the library's device code without a GPU. Kernels are plain functions; the
+// threads of a block are coroutines that run until a barrier or a shuffle; blocks run one after another. Only
+// for correctness tests. Included before kernels.cu (-include), and defines MMSB_CUDA_EMULATED.
 #pragma once
 #define MMSB_CUDA_EMULATED 1
 #include <stdint.h>
@@ -67,14 +67,14 @@ static void startFiber(unsigned number) {
   Fiber& fiber = fibers[number];
   if (fiber.stack == nullptr) fiber.stack = static_cast<char*>(aligned_alloc(64, kStackBytes));
   void** top = reinterpret_cast<void**>(fiber.stack + kStackBytes);
-  *--top = nullptr;  // so that the stack is aligned as after a call
+  *--top = nullptr;  // aligns the stack as after a call
   *--top = reinterpret_cast<void*>(&fiberMain);
   for (int i = 0; i < 6; i++) *--top = nullptr;
   fiber.stackPointer = top;
   fiber.state = READY;
 }
 
-// Whether all threads of [first, end) that are not done wait in `state`; then they may go on.
+// True if all threads of [first, end) that have not finished wait in `state`; then they may continue.
 static bool release(unsigned first, unsigned end, State state) {
   bool waiting = false;
   for (unsigned i = first; i < end; i++) {
@@ -133,7 +133,7 @@ static void launch(unsigned grid, unsigned block, Body run) {
 
 }  // namespace emulated
 
-// A stream that is being captured holds what it is told, with the arguments of then.
+// A stream that is being captured records its work, with the arguments of that time.
 namespace emulated {
 typedef std::vector<std::function<void()>> Graph;
 static thread_local Graph* capturing;
@@ -156,7 +156,7 @@ static void start(Kernel kernel, unsigned grid, unsigned block, Arguments... arg
     emulated::start(emulatedKernel, GRID, BLOCK, __VA_ARGS__); \
   } while (0)
 
-// ---- device functions -------------------------------------------------------------------------------------------------
+// ---- device functions -------------------------------------------------------------------------------------
 
 static inline void __syncthreads() { emulated::pause(emulated::AT_BLOCK); }
 static inline int __syncthreads_or(int vote) {
@@ -230,7 +230,7 @@ static inline T atomicMin(T* at, T value) {
   return old;
 }
 
-// ---- the runtime: host memory stands for device memory ----------------------------------------------------------------------
+// ---- the runtime: host memory stands for device memory ----------------------------------------------------
 
 typedef int cudaError_t;
 typedef void* cudaStream_t;
@@ -243,7 +243,7 @@ struct cudaDeviceProp {
   size_t totalGlobalMem;
 };
 
-// The device fails, for good, once there is a file of the name that MMSB_EMULATED_LOST gives.
+// The device fails permanently once the file named by MMSB_EMULATED_LOST exists.
 static inline cudaError_t emulatedState() {
   static const char* const name = getenv("MMSB_EMULATED_LOST");
   static bool lost = false;

@@ -1,8 +1,8 @@
-// Measures the error of the functions in math.cuh against libquadmath (113-bit significands), and prints hashes of their
-// bits, so that builds can be compared.
+// Measures the error of the functions in math.cuh and trig.cuh against libquadmath (113-bit significands),
+// and prints hashes of their bits, to compare builds.
 //
 //   math error FUNCTION f32 STRIDE    every STRIDE-th of the 2^32 bit patterns
-//   math all FUNCTION                 all 2^32 bit patterns, against the platform's f64 functions (2^-28 ulp of f32 off)
+//   math all FUNCTION                 all 2^32 bit patterns, against the platform's f64 functions
 //   math error FUNCTION f64 COUNT     COUNT random arguments in each of several ranges
 //   math edges                        special cases of C99 Annex F; prints the failures
 //   math hash COUNT                   FUNCTION DTYPE HASH of the results for COUNT pseudo-random arguments
@@ -20,14 +20,14 @@ using namespace mmsb::MMSB_NS;
 
 typedef __float128 quad;
 
-// ---- the functions and their references ----------------------------------------------------------------------------
+// ---- the functions and their references -------------------------------------------------------------------
 
 struct Function {
   const char* name;
   f32 (*single)(f32, f32);
   f64 (*twice)(f64, f64);
   quad (*exact)(quad, quad);
-  f64 (*near)(f64, f64);  // the platform's, for sweeps too long for quads
+  f64 (*near)(f64, f64);  // the platform's function, for sweeps that would take too long in quad precision
   bool binary;
 };
 
@@ -43,10 +43,11 @@ static const Function kFunctions[] = {
     FUNCTION("tanh", mTanh(x), tanhq(x), tanh(x), false), FUNCTION("pow", mPow(x, y), powq(x, y), pow(x, y), true),
 };
 
-// ---- errors in units in the last place ------------------------------------------------------------------------------
+// ---- errors in units in the last place --------------------------------------------------------------------
 
-// |got - exact| in units of the last place of a format of `bits` bits, whose smallest subnormal is 2^lowest and whose
-// largest number is below 2^highest. Infinity counts as 2^highest, the number behind the largest.
+// |got - exact| in units of the last place of a format of `bits` bits, whose smallest subnormal is 2^lowest
+// and whose largest number is below 2^highest. Infinity counts as 2^highest, the successor of the largest
+// number.
 static double ulps(quad got, quad exact, int bits, int lowest, int highest) {
   if (exact != exact || got != got) return exact != exact && got != got ? 0 : INFINITY;
   const quad limit = ldexpq(1, highest);
@@ -95,7 +96,7 @@ static void print(const Function& f, const char* dtype, const Worst& worst) {
   fflush(stdout);
 }
 
-// For each base a few powers; a power is of ordinary size, or makes the result ordinary, or is a random pattern.
+// A few exponents per base: of ordinary size, or such that the result is, or a random pattern.
 static f32 power32(f32 x, u32 k) {
   if (k % 3 == 0) return f32((unit() - 0.5) * 20);
   if (k % 3 == 1) return f32Of(u32(draw() >> 32));
@@ -126,7 +127,7 @@ static void sweepAll32(const Function& f) {
     worst.checked++;
     if (got != got && near != near) continue;
     if (got == f64(f32(near)) && fabs(got) < 0x1p126 && fabs(got) > 0x1p-120) {
-      // The usual case, quickly: rounded as the reference is, so the distance is at most 0.5; keep the largest.
+      // Fast path for the usual case: the result equals the rounded reference, so the error is at most 0.5.
       const f64 error = fabs(got - near) * f64Of((u64(2046 + 23) << 52) - (bitsOf(near) & kInfBits));
       if (error > worst.error) worst = Worst{error, x, 0, worst.checked};
       continue;
@@ -158,7 +159,7 @@ static void sweep64(const Function& f, u64 count) {
   print(f, "f64", worst);
 }
 
-// ---- edges ----------------------------------------------------------------------------------------------------------
+// ---- edges ------------------------------------------------------------------------------------------------
 
 static int failures = 0;
 static bool sameValue(f64 a, f64 b) { return a != a ? b != b : bitsOf(a) == bitsOf(b); }
@@ -228,7 +229,7 @@ static void edges() {
                         0x1.8p51,
                         0x1p53,
                         0x1.fffffffffffffp52};
-  // pow against the platform's: the exceptional cases are the same everywhere; ordinary ones are left to the sweep.
+  // Compares pow with the platform's. Only exceptional cases must be equal; the sweep tests the others.
   for (f64 x : values) {
     for (f64 y : values) {
       const f64 wanted = pow(x, y);
@@ -246,7 +247,7 @@ static void edges() {
   printf("{\"edges\":true,\"failures\":%d}\n", failures);
 }
 
-// ---- hashes of bits -------------------------------------------------------------------------------------------------
+// ---- hashes of bits ---------------------------------------------------------------------------------------
 
 static void hashes(u64 count) {
   for (const Function& f : kFunctions) {
@@ -254,7 +255,7 @@ static void hashes(u64 count) {
     seed = 0x9e3779b97f4a7c15ull;
     for (u64 i = 0; i < count; i++) {
       const u64 a = draw(), b = draw();
-      // A third raw patterns, the others of ordinary size.
+      // One third are raw patterns, the others of ordinary size.
       const f64 x = i % 3 == 0 ? f64Of(a) : (unit() - 0.5) * (i % 3 == 1 ? 20 : 3000),
                 y = i % 5 == 0 ? f64Of(b) : (unit() - 0.5) * 20;
       const f32 x32 = i % 3 == 0 ? f32Of(u32(a)) : f32(x);

@@ -1,11 +1,12 @@
-// Checks the CUDA source that expressions become (cuda_rtc.cuh) on random programs, without a GPU.
+// Checks the CUDA source of random expressions (cuda_rtc_source.cuh), without a GPU.
 //
-//   rtc source SEED COUNT       the kernels of COUNT random expressions, as source
-//   rtc run SEED COUNT          with MMSB_GENERATED naming a file of such kernels when this is built: runs them over the emulator,
-//                               compares each element, and which elements are marked, with the plain evaluator
-//   rtc compile SEED COUNT ARCH compiles them by NVRTC, where it is found, to machine code for an architecture
+//   rtc source SEED COUNT        prints the kernels of COUNT random expressions as source
+//   rtc run SEED COUNT           runs kernels over the emulator; compares each element and the marked elements
+//                                with the plain evaluator. MMSB_GENERATED names the file of kernels when
+//                                this is built.
+//   rtc compile SEED COUNT ARCH  compiles them by NVRTC, if it is found, for an architecture
 //
-// Prints failures and ends with status 1 when there are any. Spawned by rtc.test.ts.
+// Prints failures, and exits with status 1 if there are any. Spawned by rtc.test.ts.
 #include "cuda_emulator.h"
 #define main vmMain
 #include "vm.cpp"
@@ -26,7 +27,7 @@ static void drawCase(Case& c, u64 number) {
   randomShapes(c, simple && below(2) == 0 ? c.blob.inputs[0] : u8(below(DTYPE_COUNT)));
 }
 
-// The dtype of the page that results go to: often another than that of the results.
+// The dtype of the output page; often different from the dtype of the results.
 static u32 targetDtype(const Case& c, u64 number) {
   return number % 3 == 0 ? u32(number / 3 % DTYPE_COUNT) : c.out.page.dtype;
 }
@@ -83,7 +84,7 @@ static void checkKernel(Case& c, u64 number, Kernel kernel) {
   }
   const DeviceTarget described = {target.page.data, nullptr, slots.data(), target.page.bytes, nullptr, dtype, 0};
   const StoreSink sink = {{&described, list.data(), bits.data(), chunks}, 0, natural};
-  // Two ranges, with a gap that must stay as it is.
+  // Two ranges, with a gap between them that must not change.
   const u32 gap = elements < 3 ? 0 : 1 + below(elements / 2),
             from = elements < 3 ? elements : 1 + below(elements - gap - 1);
   const Range ranges[2] = {{0, from}, {from + gap, elements - from - gap}};

@@ -1,13 +1,14 @@
-// Checks map's VM against the plain evaluator, one element at a time, on random programs, shapes and dtypes.
+// Compares the VM of map with the plain evaluator, element by element, on random programs, shapes and dtypes.
 //
-//   vm random SEED COUNT    COUNT random expressions: whole, in pieces and by the evaluator; dirty ranges against brute force.
+//   vm random SEED COUNT    COUNT random expressions: whole, in pieces and by the evaluator.
+//                           Checks dirty ranges by brute force.
 //                           Prints a hash of all results, so that builds can be compared.
 //   vm fuzz SEED COUNT      COUNT damaged or random blobs: refused, or run without harm
-//   vm integers             all pairs of 8-bit operands and edge cases of wider ones, against arithmetic in 128 bits
+//   vm integers             all pairs of 8-bit operands, edge cases of wider ones, against 128-bit arithmetic
 //   vm divisions            // and % of floats, against their definition with the platform's fmod
 //   vm casts                every dtype to every other, against arithmetic in long double
 //
-// Prints failures and ends with status 1 when there are any. Spawned by vm.test.ts.
+// Prints failures, and exits with status 1 if there are any. Spawned by vm.test.ts.
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@
 #include <initializer_list>
 #include <vector>
 
-// Machine code for every program that allows it, whatever the size.
+// Compile machine code for every program that allows it, for any size.
 #define MMSB_JIT_ELEMENTS 1
 #include "ops/elementwise/op_map.cuh"
 
@@ -50,9 +51,9 @@ static void start(u64 number) {
   for (int i = 0; i < 4; i++) draw();
 }
 
-// ---- random values, pages and programs -----------------------------------------------------------------------------
+// ---- random values, pages and programs --------------------------------------------------------------------
 
-// Bits of an element: often small, often an edge, sometimes anything.
+// Bits of an element: often small, often an edge case, sometimes random.
 static u64 randomElement(u32 dtype) {
   const u64 raw = draw();
   const u32 kind = below(8);
@@ -128,7 +129,7 @@ static u16 valueOf(Blob& blob, std::vector<u8>& types, u8 dtype) {
   return u16(types.size() - 1);
 }
 
-// A program of one float dtype and of operations that become machine code.
+// A program of one float dtype whose operations can become machine code.
 static void simpleBlob(Blob& blob, u32 inputs, u32 instructions) {
   static const u8 ops[] = {IR_ADD,   IR_SUB,  IR_MUL,   IR_DIV,   IR_MIN, IR_MAX, IR_NEG,    IR_ABS,  IR_SQRT,
                            IR_FLOOR, IR_CEIL, IR_ROUND, IR_TRUNC, IR_FMA, IR_EQ,  IR_NE,     IR_LT,   IR_LE,
@@ -197,7 +198,7 @@ static void randomBlob(Blob& blob, u32 inputs, u32 instructions) {
   encode(blob);
 }
 
-// ---- one random map -------------------------------------------------------------------------------------------------
+// ---- one random map ---------------------------------------------------------------------------------------
 
 struct Case {
   Blob blob;
@@ -239,7 +240,7 @@ static void randomShapes(Case& c, u8 dtype) {
   c.step.paramBytes = c.blob.size;
 }
 
-// The element of an input that belongs to element i of the output, the plain way.
+// The element of an input for element i of the output, computed in the simplest way.
 static u32 sourceElement(const Page& out, const Page& input, u32 i) {
   u32 element = 0, step = 1;
   for (u32 d = out.rank; d-- > 0;) {
@@ -316,7 +317,7 @@ static void checkDirty(const Case& c) {
   }
 }
 
-static u32 compiled = 0;  // programs that became machine code
+static u32 compiled = 0;  // number of programs compiled to machine code
 
 static u64 checkCase(Case& c, u64 hash) {
   const u32 status = u32(prepareMap(c.step));
@@ -381,7 +382,7 @@ static void randomPrograms(u64 first, u32 count) {
   printf("hash %016llx\ncompiled %u of %u\n", static_cast<unsigned long long>(hash), compiled, count);
 }
 
-// ---- damaged blobs ----------------------------------------------------------------------------------------------------
+// ---- damaged blobs ----------------------------------------------------------------------------------------
 
 static void fuzz(u64 first, u32 count) {
   u32 accepted = 0;
@@ -395,7 +396,7 @@ static void fuzz(u64 first, u32 count) {
       bytes[below(c.blob.size)] = style == 0 ? u8(draw() >> 56) : u8(below(16));
     }
     if (style == 3) c.blob.size = below(c.blob.size + 64) & (below(2) == 0 ? ~7u : ~0u);
-    // A copy of exact size, so that a sanitizer sees any read behind it.
+    // A copy of exact size, so that a sanitizer detects reads past the end.
     u8* exact = static_cast<u8*>(aligned_alloc(8, c.blob.size == 0 ? 8 : (c.blob.size + 7) & ~7u));
     memset(exact, 0, c.blob.size == 0 ? 8 : (c.blob.size + 7) & ~7u);
     memcpy(exact, bytes, c.blob.size < c.blob.bytes.size() * 8 ? c.blob.size : c.blob.bytes.size() * 8);
@@ -418,7 +419,7 @@ static void fuzz(u64 first, u32 count) {
   printf("accepted %u of %u\n", accepted, count);
 }
 
-// ---- integers and casts against wide arithmetic -----------------------------------------------------------------------
+// ---- integers and casts against wide arithmetic -----------------------------------------------------------
 
 typedef __int128 wide;
 
@@ -592,7 +593,7 @@ static void casts() {
   }
 }
 
-// The definition of Python and NumPy, with the platform's exact fmod.
+// The definition in Python and NumPy, with the platform's exact fmod.
 template <class T>
 static T divisionResult(u8 op, T a, T b) {
   if (b == 0) return op == IR_MOD ? T(MMSB_NAN) : a / b;
@@ -616,7 +617,7 @@ static void divisionsOf(u8 dtype) {
   for (u32 k = 0; k < 200000; k++) {
     const u64 x = draw(), y = draw();
     a.push_back(randomElement(dtype)), b.push_back(randomElement(dtype));
-    // Near multiples, with quotients of every size.
+    // Operands near multiples, with quotients of every size.
     const T divisor = T(f64(x >> 11) * 0x1p-40 + 1), quotient = T(f64(i64(y) >> (y & 63)));
     const T multiple = divisor * quotient;
     const T near = (x & 1) != 0 ? T(nextafter(multiple, T(0))) : multiple;

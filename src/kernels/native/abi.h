@@ -30,7 +30,7 @@ typedef enum { MMSB_LOC_AUTO = 0, MMSB_LOC_CPU = 1, MMSB_LOC_GPU = 2, MMSB_LOC_U
 
 typedef struct mmsb_ctx mmsb_ctx;
 
-// ---- library ------------------------------------------------------------------------------------------------------
+// ---- library ----------------------------------------------------------------------------------------------
 uint32_t mmsb_abi_version(void);
 // JSON: {"version","compiler","cuda":bool,"cudaArch":[..],"isa":"x86-64-v3"|"x86-64"}. Static storage.
 const char* mmsb_build_info(void);
@@ -52,7 +52,7 @@ int32_t mmsb_file_allocate(int32_t fd, uint64_t offset, uint64_t len);
 // run. A test compares it with the tables in TypeScript. Static storage.
 const char* mmsb_catalogue(void);
 
-// ---- context ------------------------------------------------------------------------------------------------------
+// ---- context ----------------------------------------------------------------------------------------------
 typedef struct {
   uint32_t backend;      // mmsb_backend
   uint32_t threads;      // worker threads for large steps; 0 = number of cores; 1 = none
@@ -68,7 +68,7 @@ typedef struct {
 } mmsb_memory;
 int32_t mmsb_memory_stats(mmsb_ctx* ctx, mmsb_memory* out);
 
-// ---- pages --------------------------------------------------------------------------------------------------------
+// ---- pages ------------------------------------------------------------------------------------------------
 // One page to create. An array of descriptors is created completely or not at all.
 typedef struct {
   uint32_t id;
@@ -92,7 +92,7 @@ int32_t mmsb_state_digest(mmsb_ctx* ctx, uint8_t out[16]);
 // The actual mmsb_location of the page, with MMSB_LOC_AUTO resolved.
 int32_t mmsb_page_location(mmsb_ctx* ctx, uint32_t id, uint32_t* out);
 
-// ---- steps: one op bound to pages ---------------------------------------------------------------------------------
+// ---- steps: one op bound to pages -------------------------------------------------------------------------
 // A descriptor is this head, u32 input_pages[input_count] (padded to 8 bytes), then params[param_bytes]
 // (ops.h has the layout for each op).
 typedef struct {
@@ -110,7 +110,7 @@ typedef struct {
 int32_t mmsb_step_create(mmsb_ctx* ctx, const void* desc, uint64_t len, uint32_t* step_out);
 int32_t mmsb_step_destroy(mmsb_ctx* ctx, uint32_t step);
 
-// ---- one epoch ----------------------------------------------------------------------------------------------------
+// ---- one epoch --------------------------------------------------------------------------------------------
 // Applies every delta command of the frames (docs/internals/FORMAT.md; other commands are skipped), then runs
 // the steps in the given order. A step runs where an input changed in this call, or in full if MMSB_STEP_FULL
 // is set. Pages whose bytes end up equal are not reported and trigger nothing (cutoff). All frames are
@@ -122,7 +122,7 @@ int32_t mmsb_step_destroy(mmsb_ctx* ctx, uint32_t step);
 //   header, 64 bytes: u32 byte_len, u32 changed_pages, u32 steps_run, u32 flags, u8 state_digest[16],
 //                     u64 exec_ns, u64 elements_computed, u64 bytes_moved, u64 reserved
 //   per changed page, in ascending page id: u32 page_id, u32 range_count, u8 digest[16],
-//                     {u32 offset, u32 count} x range_count: element ranges, ascending, disjoint, not touching
+//                     {u32 offset, u32 count} x range_count: element ranges, ascending, not touching
 //   per step run, in order: u32 step, u32 flags (1 output changed, 2 ran wholly), u64 elements_computed
 // Changed ranges are exact runs of elements whose bytes differ from before the call. A list of more than 256
 // ranges is coarsened: gaps of fewer than 2, 4, 8, ... elements are closed until it fits. This is
@@ -136,7 +136,7 @@ int32_t mmsb_execute(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count, 
                      void* out, uint64_t out_cap, uint64_t* out_len);
 int32_t mmsb_result_copy(mmsb_ctx* ctx, void* out, uint64_t out_cap);
 
-// ---- going back ---------------------------------------------------------------------------------------------------
+// ---- going back -------------------------------------------------------------------------------------------
 // Between mmsb_keep(1) and mmsb_keep(0), each successful mmsb_execute keeps the bytes it overwrites.
 // mmsb_keep(0) drops them all. CPU backend only.
 int32_t mmsb_keep(mmsb_ctx* ctx, uint32_t on);

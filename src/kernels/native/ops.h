@@ -50,9 +50,10 @@ enum mmsb_semiring : uint32_t {
 
 // Natural result dtypes. If the output page has another dtype, the result is cast to it last, saturating.
 //   copy, cast, topk values, gather...: x's. topk indices, count, argmin, argmax: u32. any, all: bool.
-//   sum, prod: bool/unsigned -> u64, signed -> i64, f32 -> f32 (accumulated in f64, rounded once), f64 -> f64.
+//   sum, prod: bool, unsigned -> u64; signed -> i64; f32 -> f32 (summed in f64, rounded once); f64 -> f64.
 //   min, max: x's. mean, var: integers -> f64, f32 -> f32 (accumulated in f64), f64 -> f64.
 //   quantile: f32 -> f32 (interpolated in f64), everything else f64.
 //   matmul: the promotion rule of map applied to (a, b); integers wrap in the promoted dtype; or_and -> bool.
 //   scan, window: as the reduction of the same name. sort, gather, scatter, transpose, reshape, slice: x's.
-//   conv, concat: the promotion rule of map. bincount, histogram: u32. distance: f32 if that rule gives f32, else f64.
+//   conv, concat: the promotion rule of map. bincount, histogram: u32.
+//   distance: f32 if that rule gives f32, else f64.

@@ -52,7 +52,7 @@ using namespace mmsb::MMSB_NS;
 
 #define MMSB_API extern "C" __attribute__((visibility("default")))
 
-// ---- library --------------------------------------------------------------------------------------------------------
+// ---- library ----------------------------------------------------------------------------------------------
 
 MMSB_API uint32_t mmsb_abi_version(void) { return MMSB_ABI_VERSION; }
 
@@ -115,7 +115,7 @@ MMSB_API const char* mmsb_catalogue(void) {
   return text;
 }
 
-// ---- context --------------------------------------------------------------------------------------------------------
+// ---- context ----------------------------------------------------------------------------------------------
 
 MMSB_API int32_t mmsb_open(const mmsb_options* options, mmsb_ctx** out) { return openContext(*options, out); }
 
@@ -141,7 +141,7 @@ MMSB_API int32_t mmsb_memory_stats(mmsb_ctx* ctx, mmsb_memory* out) {
   return MMSB_OK;
 }
 
-// ---- pages ----------------------------------------------------------------------------------------------------------
+// ---- pages ------------------------------------------------------------------------------------------------
 
 MMSB_API int32_t mmsb_pages_create(mmsb_ctx* ctx, const mmsb_page_desc* descs, uint32_t count) {
   return finish(ctx, createPages(*ctx, descs, count));
@@ -221,7 +221,7 @@ MMSB_API int32_t mmsb_page_location(mmsb_ctx* ctx, uint32_t id, uint32_t* out) {
   return finish(ctx, status);
 }
 
-// ---- steps and epochs -------------------------------------------------------------------------------------------------
+// ---- steps and epochs -------------------------------------------------------------------------------------
 
 MMSB_API int32_t mmsb_step_create(mmsb_ctx* ctx, const void* desc, uint64_t len, uint32_t* step_out) {
   return finish(ctx, createStep(*ctx, static_cast<const u8*>(desc), len, step_out));

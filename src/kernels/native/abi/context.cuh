@@ -70,7 +70,7 @@ static bool grow(void** data, u32* capacity, u64 count, u64 size) {
   return true;
 }
 
-// ---- pages ----------------------------------------------------------------------------------------------------------
+// ---- pages ------------------------------------------------------------------------------------------------
 
 static int32_t checkDescriptor(const mmsb_ctx& ctx, const mmsb_page_desc& desc, u64* elements) {
   if (desc.id == 0xffffffffu) return fail(MMSB_ERR_ARGUMENT, "page id %u is reserved", desc.id);
@@ -189,7 +189,7 @@ static int32_t destroyPages(mmsb_ctx& ctx, const u32* ids, u32 count) {
   return MMSB_OK;
 }
 
-// ---- steps ----------------------------------------------------------------------------------------------------------
+// ---- steps ------------------------------------------------------------------------------------------------
 
 // Gives every worker at least this much scratch.
 static bool growScratch(mmsb_ctx& ctx, u32 bytes) {
@@ -328,7 +328,7 @@ static int32_t destroyStep(mmsb_ctx& ctx, u32 number) {
   return MMSB_OK;
 }
 
-// ---- open and close -------------------------------------------------------------------------------------------------
+// ---- open and close ---------------------------------------------------------------------------------------
 
 static void closeContext(mmsb_ctx* ctx) {
   for (u32 i = 0; i < ctx->stepCount; i++) freeStep(*ctx, ctx->steps[i]);

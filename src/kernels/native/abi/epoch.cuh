@@ -14,7 +14,7 @@ static u64 nowNs() {
   return u64(now.tv_sec) * 1000000000ull + u64(now.tv_nsec);
 }
 
-// ---- execute --------------------------------------------------------------------------------------------------------
+// ---- execute ----------------------------------------------------------------------------------------------
 
 static int32_t findSteps(mmsb_ctx& ctx, const u32* numbers, u32 count) {
   if (!grow(reinterpret_cast<void**>(&ctx.running), &ctx.runningCapacity, count, sizeof(Step*))) {
@@ -149,7 +149,7 @@ static int32_t runEpoch(mmsb_ctx& ctx, const u32* steps, u32 stepCount, const u8
   return status;
 }
 
-// ---- going back -----------------------------------------------------------------------------------------------------
+// ---- going back -------------------------------------------------------------------------------------------
 
 // The spans of a call whose pages still exist. Null without memory.
 static JournalSpan* spansOf(const mmsb_ctx& ctx, const KeptCall& call, u64* count) {
@@ -194,7 +194,7 @@ static int32_t undoCall(mmsb_ctx& ctx, const u32* steps, u32 stepCount) {
   return MMSB_OK;
 }
 
-// ---- the result in the memory of the caller -----------------------------------------------------------------------
+// ---- the result in the memory of the caller ---------------------------------------------------------------
 
 // Stores byte_len last, because another thread may watch for it.
 static void publishHeader(u8* out, const u8* header) {

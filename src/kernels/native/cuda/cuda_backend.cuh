@@ -12,7 +12,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// ---- device and context -------------------------------------------------------------------------------------------
+// ---- device and context -----------------------------------------------------------------------------------
 
 static u32 cudaDeviceCount() {
   int count = 0;
@@ -91,7 +91,7 @@ static int32_t deviceInfo(Device* device, char* out, u64 capacity) {
 
 static u64 deviceReserved(const Device* device) { return device->pools.reserved; }
 
-// ---- an epoch -----------------------------------------------------------------------------------------------------------------------
+// ---- an epoch ---------------------------------------------------------------------------------------------
 
 // Logs a device step exactly as the CPU would. All changes are known now.
 static void logPlanned(Exec& exec, const PlannedStep& planned, bool changedOut) {

@@ -188,7 +188,7 @@ static int32_t gatherDevicePage(Device* device, const PageSlot& slot, const Rang
   return MMSB_OK;
 }
 
-// ---- mirrors ------------------------------------------------------------------------------------------------------
+// ---- mirrors ----------------------------------------------------------------------------------------------
 
 static int32_t mirrorOf(Device& device, PageSlot& slot, PageSlot** out) {
   DevicePage& own = *devicePageOf(&slot);

@@ -50,7 +50,7 @@ static void computeRange(const Step& step, u32 start, u32 end, Worker& worker, S
   }
 }
 
-// ---- parallel: tasks whose results are joined in their order -------------------------------------------------------
+// ---- parallel: tasks whose results are joined in their order ----------------------------------------------
 
 // Joins the results of consecutive tasks; each result is ascending.
 static void joinTasks(StoreOut* outs, u32 count, RangeSet& changed, PageSlot& slot, Arena& arena) {

@@ -39,7 +39,7 @@ struct FuseOut {
   u64 elements;
 };
 
-// ---- which steps ----------------------------------------------------------------------------------------------------------
+// ---- which steps ------------------------------------------------------------------------------------------
 
 static inline bool canFuse(const Step& step) { return step.op->elementwise && step.out->elements >= kFuseElements; }
 
@@ -98,7 +98,7 @@ static void findOutside(Exec& exec, const FuseGroup& group, u32 number, RangeSet
   rangesNormalise(set, arena);
 }
 
-// ---- one tile ---------------------------------------------------------------------------------------------------------------
+// ---- one tile ---------------------------------------------------------------------------------------------
 
 // Writes the union of a and b, both ascending and disjoint, to `to`.
 static void joinAscending(const RangeSet& a, const RangeSet& b, RangeSet& to, Arena& arena) {
@@ -176,7 +176,7 @@ static void runTile(const FuseGroup& group, u32 start, u32 end, Worker& worker, 
   }
 }
 
-// ---- the group --------------------------------------------------------------------------------------------------------------
+// ---- the group --------------------------------------------------------------------------------------------
 
 struct FuseJob {
   const FuseGroup* group;

@@ -136,7 +136,8 @@ static void undoKeep(Undo& undo, const u8* old, u32 start, u32 count, u64 bytes,
   undo.used += bytes;
 }
 
-// Replaces the hash of a chunk and adds the difference to `digest`, which the caller adds to the page's digest.
+// Replaces the hash of a chunk and adds the difference to `digest`, which the caller adds to the page's
+// digest.
 static inline void exchangeHash(PageSlot& slot, u64 chunk, const u64 next[2], u64 digest[2]) {
   u64* hash = slot.hashes + 2 * chunk;
   u64 before[2], after[2];

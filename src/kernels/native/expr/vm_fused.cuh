@@ -9,7 +9,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// ---- arithmetic: second(first(a, b), c) ---------------------------------------------------------------------------
+// ---- arithmetic: second(first(a, b), c) -------------------------------------------------------------------
 
 // x is the value that the pass carries, y the other operand: a block (V) or one value for all elements (S). x
 // - s is x + (-s).
@@ -82,7 +82,7 @@ static VmKernel pairKernel(u32 first, u32 second) {
   }
 }
 
-// ---- a comparison and the choice it makes: a ? b ? x : y ------------------------------------------------------------
+// ---- a comparison and the choice it makes: a ? b ? x : y --------------------------------------------------
 
 // A comparison and a choice, without writing a bool in between. a != b is a == b with x and y swapped; a > b
 // is b < a.

@@ -102,7 +102,7 @@ struct JitWriter {
   u32 freeRegisters;  // a bit per ymm
 };
 
-// ---- instructions -------------------------------------------------------------------------------------------------
+// ---- instructions -----------------------------------------------------------------------------------------
 
 static void jitBytes(JitWriter& w, const void* bytes, u32 count) {
   if (w.size + count > kJitMaxBytes) {
@@ -194,7 +194,7 @@ static void jitBroadcast(JitWriter& w, u32 reg, u32 offset) {
   jitWord(w, offset);
 }
 
-// ---- registers ------------------------------------------------------------------------------------------------------
+// ---- registers --------------------------------------------------------------------------------------------
 
 static u32 jitTake(JitWriter& w) {
   if (w.freeRegisters == 0) {
@@ -234,7 +234,7 @@ static void jitRelease(JitWriter& w, const JitOperand& operand, u32 node) {
   }
 }
 
-// ---- operations -----------------------------------------------------------------------------------------------------
+// ---- operations -------------------------------------------------------------------------------------------
 
 // dst may be any of the operands: each sequence reads them before, or in, the instruction that writes dst.
 static void jitOperation(JitWriter& w, const JitNode& node, u32 dst, u32 a, u32 b, u32 c) {
@@ -310,7 +310,7 @@ static void jitBody(JitWriter& w) {
   else jitIndexed(w, 1, 0, 0x11, result, 0, RCX);
 }
 
-// ---- the whole function -----------------------------------------------------------------------------------------------
+// ---- the whole function -----------------------------------------------------------------------------------
 
 static const u8 kJitPointers[] = {RDX, R8, R9, R10, RBX, RBP, R12, R13, R14, R15};  // rcx is the destination
 static const u32 kJitFreePointers = 4;                                              // caller-saved registers

@@ -150,7 +150,7 @@ static inline To convert(From x) {
   return sCast<To>(x);
 }
 
-// ---- from instruction to loop -------------------------------------------------------------------------------------
+// ---- from instruction to loop -----------------------------------------------------------------------------
 
 enum OperandMode : u32 { MODE_VV, MODE_VS, MODE_SV };
 

@@ -144,7 +144,7 @@ static void lowerNode(Lowering& lo, u32 i) {
   }
 }
 
-// ---- fusion ---------------------------------------------------------------------------------------------------------
+// ---- fusion -----------------------------------------------------------------------------------------------
 
 // A constant that is neither NaN nor zero.
 static bool ordinaryConstant(const Lowering& lo, u32 i) {

@@ -19,7 +19,7 @@ namespace MMSB_NS {
 
 #define MMSB_FN static MMSB_HD inline
 
-// ---- bits and exact products --------------------------------------------------------------------------------------
+// ---- bits and exact products ------------------------------------------------------------------------------
 
 MMSB_FN u64 bitsOf(f64 x) {
 #ifdef __CUDA_ARCH__
@@ -108,7 +108,7 @@ static const f64 kLn2 = 0x1.62e42fefa39efp-1, kLn2Low = 0x1.abc9e3b39803fp-56;
 // The head has 36 bits, so that its product with an exponent is exact.
 static const f64 kLn2Head = 0x1.62e42fefa0000p-1, kLn2Tail = 0x1.cf79abc9e3b3ap-40;
 
-// ---- exp ----------------------------------------------------------------------------------------------------------
+// ---- exp --------------------------------------------------------------------------------------------------
 
 // (e^r - 1 - r) / r^2 on |r| <= ln(2)/2. Errors relative to e^r: 2^-39.7 and 2^-64.
 MMSB_FN f64 expTail32(f64 r) {
@@ -149,7 +149,7 @@ MMSB_FN f64 mExp(f64 value) {
   return scaled(p, bitsOf(shifted) - bitsOf(kRounder));
 }
 
-// ---- logarithms ---------------------------------------------------------------------------------------------------
+// ---- logarithms -------------------------------------------------------------------------------------------
 
 // x = 2^exponent * (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), for finite x > 0, subnormals included. Both
 // exact.
@@ -235,7 +235,7 @@ MMSB_FN f64 mLog2(f64 x) {
   return logEdges(x, sum + (((parts.exponent - sum) + high) + low));
 }
 
-// ---- tanh ---------------------------------------------------------------------------------------------------------
+// ---- tanh -------------------------------------------------------------------------------------------------
 
 MMSB_FN f32 mTanh(f32 value) {
   const f64 x = f64(value);
@@ -269,7 +269,7 @@ MMSB_FN f64 mTanh(f64 x) {
   return mAbs(x) < 0x1p-28 ? x : mCopySign(t, x);
 }
 
-// ---- pow ----------------------------------------------------------------------------------------------------------
+// ---- pow --------------------------------------------------------------------------------------------------
 
 // a >= 0 rounded to an integer, half to even.
 MMSB_FN f64 nearestInteger(f64 a) { return a < 0x1p52 ? (a + 0x1p52) - 0x1p52 : a; }

@@ -14,7 +14,7 @@ namespace MMSB_NS {
 
 #define MMSB_FN static MMSB_HD inline
 
-// ---- type facts, without the standard library ---------------------------------------------------------------------
+// ---- type facts, without the standard library -------------------------------------------------------------
 
 template <class T>
 struct Lane;
@@ -89,7 +89,7 @@ MMSB_FN f32 canonical(f32 x) { return x == x ? x : __builtin_nanf(""); }
 MMSB_FN f64 canonical(f64 x) { return x == x ? x : __builtin_nan(""); }
 #endif
 
-// ---- arithmetic ---------------------------------------------------------------------------------------------------
+// ---- arithmetic -------------------------------------------------------------------------------------------
 
 #define MMSB_WRAPPING(NAME, SIGN)         \
   template <class T>                      \
@@ -331,7 +331,7 @@ MMSB_FN T sSign(T a) {
   return Lane<T>::isFloat && a != a ? a : sign;
 }
 
-// ---- comparisons and logic ----------------------------------------------------------------------------------------
+// ---- comparisons and logic --------------------------------------------------------------------------------
 
 template <class T>
 MMSB_FN u8 sEq(T a, T b) {
@@ -396,7 +396,7 @@ MMSB_HD inline f64 sMax(f64 a, f64 b) {
   return a != a || b != b ? a + b : r;
 }
 
-// ---- bits ----------------------------------------------------------------------------------------
+// ---- bits -------------------------------------------------------------------------------------------------
 
 template <class T>
 MMSB_FN T sBitAnd(T a, T b) {
@@ -425,7 +425,7 @@ MMSB_FN T sShr(T a, T count) {
   return Lane<T>::isSigned || U(count) < Lane<T>::bits ? shifted : T(0);
 }
 
-// ---- functions with a rare slow path, one element -----------------------------------------------------------------
+// ---- functions with a rare slow path, one element ---------------------------------------------------------
 
 template <class T>
 MMSB_FN T sSin(T x) {

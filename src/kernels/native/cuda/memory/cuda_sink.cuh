@@ -43,7 +43,7 @@ namespace MMSB_NS {
 
 static const u32 kChunkMarkWords = kChunkBytes / 32;  // enough for elements of one byte
 
-// ---- elements as raw bits ---------------------------------------------------------------------------------------------
+// ---- elements as raw bits ---------------------------------------------------------------------------------
 
 static __device__ inline u64 loadRaw(u32 size, const void* data, u64 index) {
   switch (size) {
@@ -71,7 +71,7 @@ static MMSB_HD inline u64 rawOfLane(u32 dtype, u64 lane) {
   return lane & rawMask(dtypeBytes(dtype));
 }
 
-// ---- writing ------------------------------------------------------------------------------------------------------------
+// ---- writing ----------------------------------------------------------------------------------------------
 
 // Sets `bits` in the word of marks that contains `element`.
 static __device__ inline void markWord(const DeviceMarks& marks, const DeviceTarget& target, u32 element, u32 bits) {

@@ -73,7 +73,7 @@ static MMSB_HD inline u64 mergeRaw(u32 dtype, u32 merge, u64 now, u64 value) {
   return less == (merge == MERGE_MIN) ? now : value;
 }
 
-// ---- elements in a dtype of computing ------------------------------------------------------------------------------------
+// ---- elements in a dtype of computing ---------------------------------------------------------------------
 
 template <class T>
 static __device__ inline T loadAs(u32 to, u32 from, const u8* data, u64 index) {
@@ -102,7 +102,7 @@ static __device__ inline u64 narrowWord(u32 natural, u32 wide, u64 word) {
   return natural == wide || (natural == I64 && wide == U64) ? word : castLane(natural, wide, word);
 }
 
-// ---- kernels --------------------------------------------------------------------------------------------------------------
+// ---- kernels ----------------------------------------------------------------------------------------------
 
 // Fills chunkSlot for all chunks of the list.
 static __global__ void chunkSlotKernel(DeviceMarks marks) {

@@ -35,7 +35,7 @@ static const u32 kRadixTile = kRadixWarp * kLaneThreads / 32;
 static const u32 kRadixDigits = 256;
 static const u32 kSortShort = 32;  // one thread sorts a lane of at most this many
 
-// ---- scan ---------------------------------------------------------------------------------------------------------------
+// ---- scan -------------------------------------------------------------------------------------------------
 
 // Work number -> lane, and the element to recompute it from.
 struct ScanWork {
@@ -132,7 +132,7 @@ static __global__ void scanBlockKernel(LaneOp op, const u8* input, u32 dtype, Sc
   }
 }
 
-// ---- radix sort of pairs ------------------------------------------------------------------------------------------------
+// ---- radix sort of pairs ----------------------------------------------------------------------------------
 
 template <class K>
 static __global__ void radixCountKernel(RadixRoom<K> room, u32 side, u32 shift) {
@@ -273,7 +273,7 @@ static u32 launchRadix(const RadixRoom<K>& room, u32 bytes, u32 blocks, cudaStre
   return bytes % 2;
 }
 
-// ---- sort ---------------------------------------------------------------------------------------------------------------
+// ---- sort -------------------------------------------------------------------------------------------------
 
 // A key that keeps the order. NaN is last; zeros are equal.
 static __device__ inline u64 sortKey(u32 dtype, bool descending, u64 raw) {
@@ -354,7 +354,7 @@ static void launchSortAs(const LaneOp& op, const Page& input, const DeviceRanges
   }
 }
 
-// ---- scatter ------------------------------------------------------------------------------------------------------------
+// ---- scatter ----------------------------------------------------------------------------------------------
 
 // Makes pairs of target row and place in the index list; the row is n for an index out of range.
 static __global__ void scatterKeysKernel(Indexed g, const u8* indices, u32 dtype, RadixRoom<u32> room) {

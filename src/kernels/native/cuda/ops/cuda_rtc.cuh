@@ -35,7 +35,7 @@ static const u32 kRtcElements = 1u << 16;  // smaller pages are not worth compil
 static const u32 kRtcKernelsMax = 4096;    // kept in memory
 static const u32 kRtcThreads = 256;
 
-// ---- the compiler -------------------------------------------------------------------------------------------------------
+// ---- the compiler -----------------------------------------------------------------------------------------
 
 typedef struct NvrtcProgram* NvrtcHandle;
 
@@ -134,7 +134,7 @@ static char* compileSource(const Nvrtc& nvrtc, const char* source, u32 arch, u64
   return image;
 }
 
-// ---- files --------------------------------------------------------------------------------------------------------------
+// ---- files ------------------------------------------------------------------------------------------------
 
 // Two independent 64-bit FNV-1a hashes.
 static void hashText(const char* text, u64 length, u64 hash[2]) {
@@ -209,7 +209,7 @@ static void writeCache(const u64 key[2], const char* image, u64 bytes) {
   if (fclose(file) != 0 || !written || rename(beside, path) != 0) remove(beside);
 }
 
-// ---- kernels ------------------------------------------------------------------------------------------------------------
+// ---- kernels ----------------------------------------------------------------------------------------------
 
 struct Rtc {
   pthread_mutex_t lock;

@@ -74,7 +74,7 @@ static __global__ void quantileKernel(Quantile state, const u8* input, u32 dtype
   }
 }
 
-// ---- topk ---------------------------------------------------------------------------------------------------------------
+// ---- topk -------------------------------------------------------------------------------------------------
 
 static __device__ inline Candidate candidateAt(const Topk& state, const u8* input, u32 dtype, u32 lane, u64 i) {
   const u32 wide = dtype >= F32                                                  ? u32(F64)

@@ -27,7 +27,7 @@ static const u32 kWindowTile =
 static const u32 kWindowThreads = 256;
 static const u32 kDistanceThreads = 256;
 
-// ---- conv ---------------------------------------------------------------------------------------------------------------
+// ---- conv -------------------------------------------------------------------------------------------------
 
 template <class T, class S>
 static __global__ void convKernel(Conv c, StencilInputs in, const DeviceRanges* work, StoreSink sink) {
@@ -70,7 +70,7 @@ static void launchConv(const Conv& c, const StencilInputs& in, const DeviceRange
   }
 }
 
-// ---- window -------------------------------------------------------------------------------------------------------------
+// ---- window -----------------------------------------------------------------------------------------------
 
 template <class W>
 static __device__ inline u64 windowLane(const Window& w, u32 natural, W fold, u32 length) {
@@ -140,7 +140,7 @@ static __global__ void windowLongKernel(Window w, const u8* input, u32 dtype, co
   }
 }
 
-// ---- distance -----------------------------------------------------------------------------------------------------------
+// ---- distance ---------------------------------------------------------------------------------------------
 
 // Computes the sum over a vector by a whole warp. All threads get it.
 template <class T, class F>

@@ -150,7 +150,7 @@ static void pushAll(RangeSet& to, const RangeSet& from, Arena& arena) {
   for (u32 i = 0; i < from.count; i++) rangesPush(to, from.data[i].start, from.data[i].count, arena);
 }
 
-// ---- targets ------------------------------------------------------------------------------------------------------
+// ---- targets ----------------------------------------------------------------------------------------------
 
 static int32_t beginSegment(Device& device) {
   device.segment++;
@@ -177,7 +177,7 @@ static int32_t addTarget(Device& device, PageSlot& slot, const RangeSet& planned
   return listPush(device.targets, Target{&slot, 0, 0, fromMirror});
 }
 
-// ---- staging ------------------------------------------------------------------------------------------------------
+// ---- staging ----------------------------------------------------------------------------------------------
 
 // Stages a DeviceRanges for a set. Its pointers are offsets until the segment is sealed.
 static int32_t stageRanges(Device& device, const RangeSet& set, u64* at, u32* elements) {
@@ -215,7 +215,7 @@ static void sealRanges(const Device& device, u64 at) {
   rebase(device, work->first);
 }
 
-// ---- launches -----------------------------------------------------------------------------------------------------
+// ---- launches ---------------------------------------------------------------------------------------------
 
 static inline Launch launchOf(LaunchKind kind, u32 target, Step* step) {
   Launch launch;

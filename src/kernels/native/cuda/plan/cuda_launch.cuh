@@ -63,7 +63,7 @@ static void launchTopk(Device& device, const Launch& launch, const StoreSink& si
               u32(input.dtype), work, static_cast<Candidate*>(device.scratch), padded, sink);
 }
 
-// ---- scan, sort, scatter, counts, windows ---------------------------------------------------------------------------------------
+// ---- scan, sort, scatter, counts, windows -----------------------------------------------------------------
 
 static void launchScan(Device& device, const Launch& launch, const StoreSink& sink) {
   const Step& step = *launch.step;

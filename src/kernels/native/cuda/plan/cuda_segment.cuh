@@ -205,7 +205,7 @@ static int32_t runSegment(Device& device) {
   return readMoreMarks(device);
 }
 
-// ---- reading back -----------------------------------------------------------------------------------------------------------------------
+// ---- reading back -----------------------------------------------------------------------------------------
 
 // Returns the runs of marked elements of a target, ascending.
 static RangeSet markedRuns(const Device& device, const Target& target, Arena& arena) {

@@ -16,7 +16,7 @@ namespace MMSB_NS {
 #define MMSB_JIT_ELEMENTS 4096
 #endif
 
-// ---- shapes -------------------------------------------------------------------------------------------------------
+// ---- shapes -----------------------------------------------------------------------------------------------
 
 // Computes the strides of an input over the output's dimensions, aligned at the last. Returns false if it
 // does not broadcast.
@@ -134,7 +134,7 @@ static int32_t prepareMap(Step& step) {
   return MMSB_OK;
 }
 
-// ---- dirty elements -----------------------------------------------------------------------------------------------
+// ---- dirty elements ---------------------------------------------------------------------------------------
 
 // Approximate limit on the ranges for one input. Above it, one range covers them all.
 static const u32 kMapRangesMax = 4096;
@@ -232,7 +232,7 @@ static void dirtyMap(const Step& step, u32 index, const RangeSet& changed, Range
   }
 }
 
-// ---- computing ----------------------------------------------------------------------------------------------------
+// ---- computing --------------------------------------------------------------------------------------------
 
 template <class T>
 static void fillElements(u8* to, const u8* from, u32 count) {

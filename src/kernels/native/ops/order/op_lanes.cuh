@@ -82,7 +82,7 @@ static void runLanes(Step& step, StepRun& run, bool wholeLanes, u32 group, LaneG
   joinUnordered(exec, step, job.outs, tasks, run.changed);
 }
 
-// ---- scan -------------------------------------------------------------------------------------------------------------------
+// ---- scan -------------------------------------------------------------------------------------------------
 
 struct ScanScratch {
   u64 values[kLaneBlock];  // widened
@@ -218,7 +218,7 @@ static int32_t prepareScan(Step& step) {
   return MMSB_OK;
 }
 
-// ---- sort -------------------------------------------------------------------------------------------------------------------
+// ---- sort -------------------------------------------------------------------------------------------------
 
 static const u32 kSortInsertMax = 32;
 

@@ -42,7 +42,7 @@ static void laneBlock(const Page& input, const Lanes& lanes, u32 lane, u32 first
   else widenBlock(input.dtype, from, to, count);
 }
 
-// ---- quantile ---------------------------------------------------------------------------------------------------------------
+// ---- quantile ---------------------------------------------------------------------------------------------
 
 static const u32 kSelectBuffer = 1u << 15;  // lanes of at most this many values are selected in memory
 static const u32 kSelectBits = 11;          // bits of a key per pass over a longer lane
@@ -265,7 +265,7 @@ static int32_t prepareQuantile(Step& step) {
 static const Op kOpQuantile = {"quantile",    MMSB_OP_QUANTILE, 1,      prepareQuantile, releaseState,
                                dirtyQuantile, computeQuantile,  nullptr};
 
-// ---- topk ---------------------------------------------------------------------------------------------------------------------
+// ---- topk -------------------------------------------------------------------------------------------------
 
 // Restores the heap property below `at`. The root of the heap is the worst candidate.
 static void sinkCandidate(Candidate* heap, u32 at, u32 count) {

@@ -51,7 +51,7 @@ static void nothingRun(u32 dtype, u8* to, u32 count) {
 // True if so much of an input changed that computing everything is cheaper than following each element.
 static inline bool isMost(const RangeSet& changed, u64 elements) { return rangesElements(changed) * 4 >= elements; }
 
-// ---- gather -----------------------------------------------------------------------------------------------------------------
+// ---- gather -----------------------------------------------------------------------------------------------
 
 template <class T>
 static void gatherElements(const T* x, const u32* at, T* to, u32 count, T nothing) {
@@ -195,7 +195,7 @@ static int32_t prepareGather(Step& step) {
   return MMSB_OK;
 }
 
-// ---- scatter ----------------------------------------------------------------------------------------------------------------
+// ---- scatter ----------------------------------------------------------------------------------------------
 
 // The first entry of `order` whose index is at least `index`.
 static u32 orderFrom(const Indexed& g, u32 index) {
@@ -378,7 +378,7 @@ static int32_t prepareScatter(Step& step) {
   return MMSB_OK;
 }
 
-// ---- bincount, histogram ----------------------------------------------------------------------------------------------------
+// ---- bincount, histogram ----------------------------------------------------------------------------------
 
 static void countElements(const Counting& c, const Page& x, u64 from, u64 end, u32* counts) {
   u64 words[kIndexBlock];

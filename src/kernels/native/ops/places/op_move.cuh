@@ -146,7 +146,7 @@ static int32_t prepareSlice(Step& step) {
   return MMSB_OK;
 }
 
-// ---- concat -----------------------------------------------------------------------------------------------------------------
+// ---- concat -----------------------------------------------------------------------------------------------
 
 static void computeConcat(const Step& step, u32 start, u32 count, void* out, void* scratch) {
   const Concat& state = *static_cast<const Concat*>(step.state);

@@ -21,7 +21,7 @@ static const u32 kMatPanel = 16;         // columns of one call of the inner ker
 static const u32 kMatGroup = 6;          // rows of one call
 static const u32 kMatUnpackedRows = 12;  // for at most this many rows, b is not packed
 
-// ---- the inner kernel -------------------------------------------------------------------------------------------------------
+// ---- the inner kernel -------------------------------------------------------------------------------------
 
 template <class T, class S, u32 GROUP>
 static void matGroup(const T* const* a, const T* b, u32 pitch, u32 depth, T* c) {
@@ -183,7 +183,7 @@ static inline u32 groupOf(const Matmul& m) {
   return kMatGroup / 2;
 }
 
-// ---- tiles --------------------------------------------------------------------------------------------------------------------
+// ---- tiles ------------------------------------------------------------------------------------------------
 
 struct MatJob {
   Exec* exec;
@@ -263,7 +263,7 @@ static void matTask(void* argument, u32 number, u32 workerNumber) {
   job.outs[number] = out;
 }
 
-// ---- what to compute ------------------------------------------------------------------------------------------------------------
+// ---- what to compute --------------------------------------------------------------------------------------
 
 // Computes the columns [column, column + columnCount) of the rows in `rows`, or, if inverted, of all other
 // rows.
@@ -304,7 +304,7 @@ static void runMatmul(Step& step, StepRun& run) {
   }
 }
 
-// ---- shapes -----------------------------------------------------------------------------------------------------------------------
+// ---- shapes -----------------------------------------------------------------------------------------------
 
 static int32_t matmulShapes(Matmul& m, const Page& a, const Page& b, const Page& out) {
   if (a.rank == 0 || b.rank == 0) return fail(MMSB_ERR_ARGUMENT, "matmul does not take a page of rank 0");

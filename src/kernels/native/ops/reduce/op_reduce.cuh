@@ -18,7 +18,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-// ---- geometry ---------------------------------------------------------------------------------------------------------
+// ---- geometry ---------------------------------------------------------------------------------------------
 
 static void reduceDims(Reduce& r, const Page& input, u32 axes) {
   u64 stride = input.elements;
@@ -56,7 +56,7 @@ static void dirtyReduce(const Step& step, u32, const RangeSet& changed, RangeSet
   }
 }
 
-// ---- the op -----------------------------------------------------------------------------------------------------------------
+// ---- the op -----------------------------------------------------------------------------------------------
 
 struct ReduceScratch {
   u64 block[kReduceBlock];  // must be first: treeTask uses the scratch as a block

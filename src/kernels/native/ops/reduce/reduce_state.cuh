@@ -57,7 +57,7 @@ static MMSB_HD inline u32 laneOffset(const ReduceDim* reduced, u32 reducedCount,
   return offset;
 }
 
-// ---- partials -------------------------------------------------------------------------------------------------------
+// ---- partials ---------------------------------------------------------------------------------------------
 
 static MMSB_HD inline bool isArg(u32 fn) { return fn == MMSB_REDUCE_ARGMIN || fn == MMSB_REDUCE_ARGMAX; }
 static MMSB_HD inline bool isTruth(u32 fn) {
