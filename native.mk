@@ -1,6 +1,6 @@
-# The native library. kernels.cu is the one translation unit; it is compiled in parts (see its head): the CPU kernels once
-# for x86-64-v3 and once for plain x86-64, and the host part, always by g++; the CUDA part by nvcc where it is found.
-# `make native` builds for the machine's GPU (without one: for the default architecture); `make native-all` for all.
+# The native library. kernels.cu is the only translation unit; it is compiled in parts (see its head). g++ compiles the CPU
+# kernels for x86-64-v3 and for plain x86-64, and the host part; nvcc, if it is found, compiles the CUDA part.
+# `make native` builds for the machine's GPU, or for a default architecture; `make native-all` builds for all.
 
 NATIVE_DIR := $(BUILD)/native
 VERSION := $(shell sed -n 's/.*"version": "\(.*\)".*/\1/p' package.json | head -1)
@@ -33,7 +33,7 @@ $(RTC_SOURCES): $(RTC_HEADERS:%=src/kernels/native/%) native.mk | $(NATIVE_DIR)
 	@for name in $(RTC_HEADERS); do printf '"%s", R"MMSB_SOURCE(' $$name; cat src/kernels/native/$$name; printf ')MMSB_SOURCE",\n'; done >$@.tmp
 	@mv $@.tmp $@
 
-# ---- with CUDA, where nvcc is found ----------------------------------------------------------------------------------
+# ---- with CUDA, if nvcc is found ------------------------------------------------------------------------------------
 
 NVCC := $(shell command -v nvcc 2>/dev/null)
 ifeq ($(NVCC),)
@@ -49,7 +49,7 @@ empty :=
 comma := ,
 space := $(empty) $(empty)
 CUDA_TAG := $(subst $(space),_,$(strip $(CUDA_ARCHS)))
-# Machine code for each architecture, and PTX of the last, which newer ones translate.
+# Machine code for each architecture, and PTX for the last one, which newer GPUs translate.
 CUDA_CODE := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
   -gencode arch=compute_$(lastword $(CUDA_ARCHS))$(comma)code=compute_$(lastword $(CUDA_ARCHS))
 CUDA_NAMES := $(subst $(space),$(comma),$(foreach a,$(CUDA_ARCHS),\"sm_$(a)\"))
@@ -73,7 +73,7 @@ $(BUILT_LIB): $(NATIVE_OBJECTS)
 	$(NATIVE_LINK) -o $@.tmp $(NATIVE_OBJECTS) $(NATIVE_LIBS)
 	@mv $@.tmp $@
 
-# The parts are compiled two at a time; what did not change is kept.
+# Compiles two parts at a time; unchanged parts are kept.
 .PHONY: native-parts
 native-parts:
 	@$(MAKE) --no-print-directory -j2 $(BUILT_LIB)
@@ -96,7 +96,7 @@ $(NATIVE_DIR)/core_test: $(CORE_TEST_SOURCES) $(LIB) native.mk
 $(NATIVE_DIR)/core_bench: $(CORE_TEST_SOURCES) $(LIB) native.mk
 	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -O2 -Wall -Wextra test/native/core_bench.cpp -o $@ -L$(BUILD) -lmmsb -Wl,-rpath,'$$ORIGIN/..'
 
-# The CPU parts and the test driver in one program, with bounds and undefined behaviour checked.
+# The CPU parts and the test driver in one program, with address and undefined-behaviour checks.
 SANITIZE := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 DEBUG_OBJECTS := $(NATIVE_DIR)/debug_host.o $(NATIVE_DIR)/debug_cpu_base.o $(NATIVE_DIR)/debug_cpu_v3.o
 
@@ -116,7 +116,7 @@ $(NATIVE_DIR)/core_debug: $(CORE_TEST_SOURCES) $(DEBUG_OBJECTS) native.mk
 native-debug: $(NATIVE_DIR)/core_debug ## run the native core's tests under the address and undefined-behaviour sanitizers
 	$(NATIVE_DIR)/core_debug
 
-# The CUDA backend on a machine without a GPU: its code compiled for the host over test/native/cuda_emulator.h.
+# The CUDA backend for machines without a GPU: its code compiled for the host over test/native/cuda_emulator.h.
 EMULATED := -g -O2 -DMMSB_HAS_CUDA -DMMSB_CUDA_ARCHS='"\"emulated\""'
 EMULATED_PROGRAMS = $(NATIVE_DIR)/core_emulated $(NATIVE_DIR)/libmmsb_emulated.so $(NATIVE_DIR)/rtc_run
 EMULATED_OBJECTS := $(NATIVE_DIR)/emulated_host.o $(NATIVE_DIR)/emulated_cuda.o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o
@@ -130,11 +130,11 @@ $(NATIVE_DIR)/emulated_cuda.o: $(NATIVE_SOURCES) test/native/cuda_emulator.h nat
 $(NATIVE_DIR)/core_emulated: $(CORE_TEST_SOURCES) $(EMULATED_OBJECTS) native.mk
 	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -g -O2 -ffp-contract=off test/native/core_test.cpp $(EMULATED_OBJECTS) -o $@ -lpthread
 
-# The same as a library, for tests above the ABI (MMSB_LIBRARY).
+# The same as a library, for tests that load it through the ABI (MMSB_LIBRARY).
 $(NATIVE_DIR)/libmmsb_emulated.so: $(EMULATED_OBJECTS) native.mk
 	$(CXX) -shared -o $@ $(EMULATED_OBJECTS) -lpthread -lm -Wl,--no-undefined
 
-# Expressions as CUDA source (test/native/rtc.cpp): a driver that writes and compiles them, and one that runs what it wrote.
+# Expressions as CUDA source (test/native/rtc.cpp): one driver writes and compiles them, another runs what the first wrote.
 RTC_PROGRAMS := 150
 RTC_BUILD := $(CXX) $(NATIVE_INCLUDE) -x c++ -std=gnu++17 -O1 -w -ffp-contract=off -fno-math-errno -fno-trapping-math -march=x86-64
 RTC_TEST_SOURCES := test/native/rtc.cpp test/native/vm.cpp test/native/cuda_emulator.h $(NATIVE_SOURCES)

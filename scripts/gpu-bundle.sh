@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes .gpu/: what a CUDA machine without Node and without a network needs to run MMSB and its conformance suite.
+# Makes .gpu/: everything that a CUDA machine without Node and without a network needs to run MMSB and its conformance suite.
 #   node.xz      the node binary of this machine, stripped
 #   app.tar.xz   dist/, production node_modules, and the conformance suite compiled to JavaScript
-#   run.sh       unpacks both and runs what it is told with them
+#   run.sh       unpacks both and runs node with the given arguments
 #   all.sh       on the GPU machine, from the repository: builds, tests, checks and measures everything
-# The native library is not in it: it is built on the machine itself (`make native`, with nvcc and g++).
+# The native library is not included; build it on the machine (`make native`, with nvcc and g++).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 stage=$(mktemp -d)
@@ -49,9 +49,9 @@ exec "$to/node" "$@"
 RUN
 cat >.gpu/all.sh <<'ALL'
 #!/usr/bin/env bash
-# Everything that a GPU is needed for, on a machine with nvcc, g++ and make, without node or network; from anywhere:
+# Runs everything that needs a GPU, on a machine with nvcc, g++ and make, without Node or network. Call it from any folder:
 #   .gpu/all.sh [folder for results, default bench/results]
-# Prints what passes and fails; ends with status 1 if anything fails. Bench rows go to FOLDER/gpu.jsonl.
+# Prints the result of each step; exits with status 1 if one fails. Bench rows go to FOLDER/gpu.jsonl.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 results=$(mkdir -p "${1:-bench/results}" && cd "${1:-bench/results}" && pwd)

@@ -1,6 +1,6 @@
 /**
- * Builds and runs the C++ drivers of this folder. A driver is built twice, as the library is: for x86-64-v3 and for plain
- * x86-64; what is newer than its sources is kept. Knows nothing of what a driver checks.
+ * Builds and runs the C++ drivers of this folder. Like the library, a driver is built for x86-64-v3 and for plain x86-64.
+ * A program that is newer than its sources is kept. Must not know what a driver checks.
  */
 import { execFile } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs'
@@ -19,7 +19,7 @@ export const ISAS: readonly Isa[] = readFileSync('/proc/cpuinfo', 'utf8').includ
   ? ['x86-64', 'x86-64-v3']
   : ['x86-64']
 
-// Those of native.mk that decide about bits and loops.
+// The flags of native.mk that affect bits and loops.
 const FLAGS = [
   `-I${NATIVE}`,
   '-x',
@@ -37,7 +37,7 @@ function newestSourceMs(source: string): number {
   return Math.max(...[source, ...headers].map((path) => statSync(path).mtimeMs))
 }
 
-/** Compiles test/native/NAME.cpp where needed and gives the program's path. */
+/** Compiles test/native/NAME.cpp if needed and returns the path of the program. */
 export async function buildDriver(
   name: string,
   isa: Isa,
@@ -53,7 +53,7 @@ export async function buildDriver(
   return program
 }
 
-/** Standard output of a driver; its exit status is 0, or this throws with what it printed. */
+/** Runs a driver and returns its standard output. Throws, with the output, unless its exit status is 0. */
 export async function runDriver(program: string, args: readonly string[]): Promise<string> {
   try {
     return (await run(program, args, { maxBuffer: 1 << 24 })).stdout
