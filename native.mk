@@ -88,13 +88,13 @@ native-all: ## build the native library for all supported GPUs (sm_75, sm_80, sm
 
 # ---- the core's test driver ------------------------------------------------------------------------------------------
 
-CORE_TEST_SOURCES := test/native/core_test.cpp test/native/core_bench.cpp test/native/core_kit.h test/native/core_model.h
+CORE_TEST_SOURCES := $(wildcard test/native/core/*)
 
 $(NATIVE_DIR)/core_test: $(CORE_TEST_SOURCES) $(LIB) native.mk
-	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -O2 -Wall -Wextra -ffp-contract=off test/native/core_test.cpp -o $@ -L$(BUILD) -lmmsb -Wl,-rpath,'$$ORIGIN/..'
+	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -O2 -Wall -Wextra -ffp-contract=off test/native/core/core_test.cpp -o $@ -L$(BUILD) -lmmsb -Wl,-rpath,'$$ORIGIN/..'
 
 $(NATIVE_DIR)/core_bench: $(CORE_TEST_SOURCES) $(LIB) native.mk
-	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -O2 -Wall -Wextra test/native/core_bench.cpp -o $@ -L$(BUILD) -lmmsb -Wl,-rpath,'$$ORIGIN/..'
+	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -O2 -Wall -Wextra test/native/core/core_bench.cpp -o $@ -L$(BUILD) -lmmsb -Wl,-rpath,'$$ORIGIN/..'
 
 # The CPU parts and the test driver in one program, with address and undefined-behaviour checks.
 SANITIZE := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -110,7 +110,7 @@ $(NATIVE_DIR)/debug_cpu_v3.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 	$(CXX) $(NATIVE_FLAGS) $(SANITIZE) -march=x86-64-v3 -DMMSB_PART=2 -c kernels.cu -o $@
 
 $(NATIVE_DIR)/core_debug: $(CORE_TEST_SOURCES) $(DEBUG_OBJECTS) native.mk
-	$(CXX) $(NATIVE_INCLUDE) -std=c++17 $(SANITIZE) -ffp-contract=off test/native/core_test.cpp $(DEBUG_OBJECTS) -o $@ -lpthread
+	$(CXX) $(NATIVE_INCLUDE) -std=c++17 $(SANITIZE) -ffp-contract=off test/native/core/core_test.cpp $(DEBUG_OBJECTS) -o $@ -lpthread
 
 .PHONY: native-debug
 native-debug: $(NATIVE_DIR)/core_debug ## run the native core's tests under the address and undefined-behaviour sanitizers
@@ -128,7 +128,7 @@ $(NATIVE_DIR)/emulated_cuda.o: $(NATIVE_SOURCES) test/native/cuda_emulator.h nat
 	$(CXX) $(NATIVE_FLAGS) $(EMULATED) -march=x86-64 -DMMSB_PART=3 -include test/native/cuda_emulator.h -c kernels.cu -o $@
 
 $(NATIVE_DIR)/core_emulated: $(CORE_TEST_SOURCES) $(EMULATED_OBJECTS) native.mk
-	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -g -O2 -ffp-contract=off test/native/core_test.cpp $(EMULATED_OBJECTS) -o $@ -lpthread
+	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -g -O2 -ffp-contract=off test/native/core/core_test.cpp $(EMULATED_OBJECTS) -o $@ -lpthread
 
 # The same as a library, for tests that load it through the ABI (MMSB_LIBRARY).
 $(NATIVE_DIR)/libmmsb_emulated.so: $(EMULATED_OBJECTS) native.mk
@@ -137,7 +137,7 @@ $(NATIVE_DIR)/libmmsb_emulated.so: $(EMULATED_OBJECTS) native.mk
 # Expressions as CUDA source (test/native/rtc.cpp): one driver writes and compiles them, another runs what the first wrote.
 RTC_PROGRAMS := 150
 RTC_BUILD := $(CXX) $(NATIVE_INCLUDE) -x c++ -std=gnu++17 -O1 -w -ffp-contract=off -fno-math-errno -fno-trapping-math -march=x86-64
-RTC_TEST_SOURCES := test/native/rtc.cpp test/native/vm.cpp test/native/cuda_emulator.h $(NATIVE_SOURCES)
+RTC_TEST_SOURCES := test/native/rtc.cpp test/native/vm_cases.h test/native/cuda_emulator.h $(NATIVE_SOURCES)
 
 $(NATIVE_DIR)/rtc: $(RTC_TEST_SOURCES) $(RTC_SOURCES) native.mk
 	$(RTC_BUILD) -DMMSB_RTC_SOURCES='"$(abspath $(RTC_SOURCES))"' test/native/rtc.cpp -o $@ -ldl

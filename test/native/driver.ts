@@ -34,6 +34,7 @@ const FLAGS = [
 
 function newestSourceMs(source: string): number {
   const headers = readdirSync(NATIVE, { recursive: true, encoding: 'utf8' }).map((name) => join(NATIVE, name))
+  headers.push(join(ROOT, 'test/native/vm_cases.h'))
   return Math.max(...[source, ...headers].map((path) => statSync(path).mtimeMs))
 }
 

@@ -7,12 +7,12 @@
 //   rtc compile SEED COUNT ARCH  compiles them by NVRTC, if it is found, for an architecture
 //
 // Prints failures, and exits with status 1 if there are any. Spawned by rtc.test.ts.
+// The emulator stands in for the CUDA headers, so it comes first.
 #include "cuda_emulator.h"
-#define main vmMain
-#include "vm.cpp"
-#undef main
+
 #include "cuda/ops/cuda_rtc.cuh"
 #include "cuda/ops/map_cuda.cuh"
+#include "vm_cases.h"
 
 #ifdef MMSB_GENERATED
 typedef void (*Kernel)(const MapDevice* map, const DeviceRanges* work, StoreSink sink);
