@@ -7,6 +7,7 @@
 //   rtc compile SEED COUNT ARCH  compiles them by NVRTC, if it is found, for an architecture
 //
 // Prints failures, and exits with status 1 if there are any. Spawned by rtc.test.ts.
+
 // The emulator stands in for the CUDA headers, so it comes first.
 #include "cuda_emulator.h"
 
