@@ -1,6 +1,6 @@
 /**
  * The rules of the native house, read from the #include lines: a file includes from its own floor or below, never up; folders
- * that share a floor do not know each other; no include circle; small folders, and files that are short or say why not.
+ * that share a floor do not know each other; no include circle.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -8,8 +8,6 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 
 const NATIVE = fileURLToPath(new URL('../../src/kernels/native', import.meta.url))
-const MAX_FILES = 14
-const MAX_LINES = 500
 
 /** Ground first. A place is a folder without those below it, or a file of the root. */
 const FLOORS: readonly (readonly string[])[] = [
@@ -103,19 +101,4 @@ t.test('the parts of the build do not include each other', async (t) => {
 t.test('no include circle', async (t) => {
   const done = new Set<string>()
   for (const { path } of all) t.same(circleFrom(path, [], done), undefined, path)
-})
-
-t.test(`no folder has more than ${MAX_FILES} files`, async (t) => {
-  for (const place of new Set(all.map(({ path }) => dirname(path)))) {
-    const files = all.filter(({ path }) => dirname(path) === place)
-    t.ok(files.length <= MAX_FILES, `${place}: ${files.length} files`)
-  }
-})
-
-t.test(`a file over ${MAX_LINES} lines says why at its head`, async (t) => {
-  for (const { path, text } of all) {
-    const head = text.slice(0, text.search(/^(?!\/\/)/m))
-    const short = text.split('\n').length <= MAX_LINES + 1
-    t.ok(short || /^\/\/ Long because /m.test(head), path)
-  }
 })
