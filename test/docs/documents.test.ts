@@ -46,7 +46,7 @@ t.test('every link inside the repository leads somewhere', async (t) => {
 t.test('README links the index, and the index every document', async (t) => {
   t.ok(targetsOf('README.md').includes(INDEX))
   const reached = new Set([INDEX, ...targetsOf(INDEX), ...targetsOf('docs/adr/index.md')])
-  for (const path of [...AT_ROOT, ...documentPaths()]) t.ok(reached.has(path), path)
+  for (const path of [...AT_ROOT, ...ROOMS, ...documentPaths()]) t.ok(reached.has(path), path)
 })
 
 t.test('every path that a document names is there', async (t) => {
@@ -60,6 +60,18 @@ t.test('every path that a document names is there', async (t) => {
     }
   }
   t.ok(count > 100)
+})
+
+t.test('the README of a room names what is in it', async (t) => {
+  t.ok(ROOMS.length >= 8)
+  for (const room of ROOMS) {
+    for (const [, name] of readDocument(room).matchAll(/`([a-z][\w./-]*(?:\/|\.ts|\.cuh|\.h))`/g))
+      t.ok(existsSync(join(ROOT, dirname(room), name!)), `${room} names ${name}`)
+    // Every sub-room has its line.
+    for (const entry of readdirSync(join(ROOT, dirname(room)), { withFileTypes: true }))
+      if (entry.isDirectory())
+        t.ok(readDocument(room).includes(`\`${entry.name}/\``), `${room} has ${entry.name}/`)
+  }
 })
 
 t.test('two steps lead from the index to the code', async (t) => {
