@@ -1,7 +1,8 @@
 /**
- * Wraps comments at 110 columns, which Biome leaves alone: `npx tsx scripts/wrap-comments.ts` rewrites the TypeScript
- * files of the house, `--check` only names the comments that are too wide. A paragraph with a wide line is filled anew;
- * all others stay as they are. List items keep their hanging indent; tables, code and lines that must stand alone are not touched.
+ * Wraps comments at 110 columns, which Biome leaves alone: `npx tsx scripts/wrap-comments.ts` rewrites the
+ * TypeScript files of the house, `--check` only names the comments that are too wide. A paragraph with a wide
+ * line is filled anew; all others stay as they are. List items keep their hanging indent; tables, code and
+ * lines that must stand alone are not touched.
  */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,10 +10,17 @@ import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
 
 export const COLUMNS = 110
+/** A last line of fewer columns than this looks lost; lines may be this much narrower to avoid it. */
+const LAST_LINE_MIN = 12
+const NARROWER_MAX = 15
 const FOLDERS = ['src', 'test', 'bench', 'examples', 'scripts']
 
-/** A line that nothing may be joined to and that is not filled: a table row, a heading, a rule, a directive. */
-const FIXED = /^(\||#|```|=|-{3}|\+-|biome-ignore|@ts-|\/\/)/
+/**
+ * A line that nothing may be joined to and that is not filled: a table row, columns, a heading, a rule, a directive.
+ */
+const FIXED = /^(\||#|```|=|-{3}|\+-|biome-ignore|@ts-|\/\/)|\S {3,}\S/
+/** A ruler with a title: as long as there is room. */
+const RULER = /^(-{3,} .* )-{3,}$/
 /** What a list item or a tag begins with; its further lines hang below its text. */
 const ITEM = /^([-*]|\d+[.)]|@\w+)\s+/
 /** A line that begins a paragraph of its own, wherever it stands. */
@@ -47,7 +55,9 @@ function commentsOf(text: string, lines: readonly string[], tree: ts.SourceFile)
   return comments
 }
 
-/** Every comment, by the tokens it stands before or behind, so that a `//` in a string or a template is none. */
+/**
+ * Every comment, by the tokens it stands before or behind, so that a `//` in a string or a template is none.
+ */
 function commentRangesOf(text: string, tree: ts.SourceFile): ts.CommentRange[] {
   const found = new Map<number, ts.CommentRange>()
   const visit = (node: ts.Node): void => {
@@ -79,6 +89,18 @@ function fill(words: readonly string[], width: number, lead: string, hang: strin
   return [...filled, line]
 }
 
+/** Fills, and narrows the lines a little where a short word or two would stand alone on the last one. */
+function fillEvenly(words: readonly string[], width: number, lead: string, hang: string): string[] {
+  const filled = fill(words, width, lead, hang)
+  if (filled.length === 1) return filled
+  for (let narrower = width; narrower > width - NARROWER_MAX; narrower--) {
+    const lines = fill(words, narrower, lead, hang)
+    if (lines.length > filled.length) break
+    if (widthOf(lines.at(-1)!) - hang.length >= LAST_LINE_MIN) return lines
+  }
+  return filled
+}
+
 /** Prose without its comment marks, each paragraph with a wide line filled to `width`. */
 export function fillProse(prose: readonly string[], width: number): string[] {
   const out: string[] = []
@@ -86,6 +108,11 @@ export function fillProse(prose: readonly string[], width: number): string[] {
   for (let at = 0; at < prose.length; ) {
     const first = prose[at]!
     if (first.startsWith('```')) isCode = !isCode
+    if (RULER.test(first) && widthOf(first) > width) {
+      out.push(first.slice(0, width))
+      at++
+      continue
+    }
     if (isCode || first.trim() === '' || FIXED.test(first) || /^ {4}/.test(first)) {
       out.push(first)
       at++
@@ -109,7 +136,7 @@ export function fillProse(prose: readonly string[], width: number): string[] {
         .slice(lead.length + item.length)
         .split(/\s+/)
         .filter(Boolean)
-      out.push(...fill(words, width, lead + item, hang))
+      out.push(...fillEvenly(words, width, lead + item, hang))
     } else out.push(...paragraph)
     at = end
   }
@@ -144,7 +171,10 @@ export function wrapComments(text: string): string {
   return lines.join('\n')
 }
 
-/** The numbers, from 1, of the lines of comments that are wider than they may be. A line of one word cannot be broken. */
+/**
+ * The numbers, from 1, of the lines of comments that are wider than they may be. A line of one
+ * word cannot be broken.
+ */
 export function wideCommentLines(text: string): number[] {
   const tree = ts.createSourceFile('a.ts', text, ts.ScriptTarget.ES2023, true)
   const lines = text.split('\n')

@@ -1,4 +1,7 @@
-/** Comments are at most 110 columns wide, as the code is that Biome wraps; `scripts/wrap-comments.ts` wraps them. */
+/**
+ * Comments are at most 110 columns wide, as the code is that Biome wraps;
+ * `scripts/wrap-comments.ts` wraps them.
+ */
 import t from 'tap'
 import { wideCommentLines, wrapComments } from '../../scripts/wrap-comments.js'
 import { PENDING, type Source, sourcesOf, sourcesUnder } from './source.js'
@@ -45,9 +48,11 @@ t.test('a wide comment is filled, what stands beside it stays', async (t) => {
   ]
   const text = (...last: string[]): string => [...kept.slice(0, -1), ...last, ' */', 'f()'].join('\n')
   t.equal(
-    wrapComments(text(' *', ` * - ${line(30)}`, '   *   more')),
-    text(' *', ` * - ${line(21)}`, ` *   ${line(9)} more`),
+    wrapComments(text(' *', ` * - ${line(31)}`, '   *   more')),
+    text(' *', ` * - ${line(21)}`, ` *   ${line(10)} more`),
   )
+  t.equal(wrapComments(`// ${line(22)}`), `// ${line(19)}\n// ${line(3)}`, 'no word alone on a line')
+  t.equal(wrapComments(`// ---- a ${'-'.repeat(200)}`), `// ---- a ${'-'.repeat(100)}`)
   t.equal(wrapComments(text()), text(), 'nothing is wide')
   t.equal(wrapComments(`const a = '// ${line(30)}'`), `const a = '// ${line(30)}'`)
 })
