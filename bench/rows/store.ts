@@ -12,7 +12,7 @@ import type { Context, Result } from '../lib/types.js'
 const dist = async (file: string): Promise<unknown> =>
   import(new URL(`../../dist/${file}`, import.meta.url).href)
 type StoreModule = typeof import('../../src/store/store.js')
-type IoModule = typeof import('../../src/store/os/disk.js')
+type DiskModule = typeof import('../../src/store/os/disk.js')
 type Library = typeof import('../../src/ffi/library.js')
 
 const PIECE_BYTES = 1024 ** 2
@@ -31,14 +31,14 @@ export async function store(context: Context): Promise<Result[]> {
 
 async function openStore(dir: string, fsync: 'always' | 'off', zeroAhead = true): Promise<Store> {
   const { Store } = (await dist('store/store.js')) as StoreModule
-  const { realIo } = (await dist('store/io.js')) as IoModule
+  const { realDisk } = (await dist('store/os/disk.js')) as DiskModule
   const { allocateFile, crc32c } = (await dist('ffi/library.js')) as Library
-  const io = realIo(allocateFile)
+  const disk = realDisk(allocateFile)
   const reserving = {
-    ...io,
-    allocate: (fd: number, offset: number, length: number) => io.allocate(fd, offset, length) && zeroAhead,
+    ...disk,
+    allocate: (fd: number, offset: number, length: number) => disk.allocate(fd, offset, length) && zeroAhead,
   }
-  return Store.open({ dir, fsync, crc32c, io: reserving })
+  return Store.open({ dir, fsync, crc32c, disk: reserving })
 }
 
 async function appendOne(log: Store, epoch: number, frames: Uint8Array): Promise<void> {

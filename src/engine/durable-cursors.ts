@@ -7,7 +7,7 @@
  */
 import { MmsbError } from '../errors.js'
 import { DURABLE_READERS_MAX, DURABLE_SEEN_MS } from '../limits.js'
-import type { CursorKeeper, CursorRow } from '../store/cursors/cursors.js'
+import type { CursorRow, CursorStore } from '../store/cursors/cursors.js'
 
 export interface DurableReader {
   readonly name: string
@@ -20,7 +20,7 @@ export interface DurableReader {
 }
 
 export interface CursorRooms {
-  readonly keeper: CursorKeeper
+  readonly keeper: CursorStore
   readonly nowMs: () => number
   readonly newestEpoch: () => number
   /** Bytes of the log from the segment with this epoch on. */

@@ -11,11 +11,11 @@ import { MmsbError } from '../errors.js'
 import { LOG_READ_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
 import { CatalogReader } from './catalog/catalog-reader.js'
 import { type CheckpointFile, openCheckpointFile } from './checkpoint/file-reader.js'
-import { type CheckpointPlace, checkpointEpochs, checkpointFolder } from './checkpoint/folder.js'
+import { type CheckpointFolder, checkpointEpochs, checkpointFolder } from './checkpoint/folder.js'
 import type { SegmentHeader } from './log/record.js'
 import { REASONS, readSegmentHeader, SegmentScanner } from './log/segment-reader.js'
 import { segmentName } from './log/segment-writer.js'
-import { realIo, type StoreIo } from './os/disk.js'
+import { type Disk, realDisk } from './os/disk.js'
 import type { Crc32c, LogRecord } from './types.js'
 
 /** A step or two in the log: no need to read far. */
@@ -26,9 +26,9 @@ const SEGMENT_PATTERN = /^(\d{20})\.seg$/
 export interface HistoryOptions {
   readonly dir: string
   readonly crc32c: Crc32c
-  readonly io?: StoreIo
+  readonly disk?: Disk
   /** Default: the folder `checkpoints`. */
-  readonly checkpoints?: CheckpointPlace
+  readonly checkpoints?: CheckpointFolder
 }
 
 /** Where a record stands. */
@@ -39,10 +39,10 @@ interface Place {
 }
 
 export class HistoryReader {
-  readonly #io: StoreIo
+  readonly #disk: Disk
   readonly #crc32c: Crc32c
   readonly #logDir: string
-  readonly #checkpoints: CheckpointPlace
+  readonly #checkpoints: CheckpointFolder
   readonly #catalog: CatalogReader
   /** First epochs of the segments, ascending. */
   #segments: number[] = []
@@ -51,7 +51,7 @@ export class HistoryReader {
   #next: Place | null = null
 
   constructor(options: HistoryOptions) {
-    this.#io = options.io ?? realIo()
+    this.#disk = options.disk ?? realDisk()
     this.#crc32c = options.crc32c
     this.#logDir = path.join(options.dir, 'log')
     this.#checkpoints = options.checkpoints ?? checkpointFolder(path.join(options.dir, 'checkpoints'))
@@ -80,18 +80,18 @@ export class HistoryReader {
     const first = this.#segments[0]
     if (first === undefined) return null
     const file = path.join(this.#logDir, segmentName(first))
-    const fd = this.#io.open(file, {})
+    const fd = this.#disk.open(file, {})
     try {
-      const header = readSegmentHeader(this.#io, fd, this.#crc32c)
+      const header = readSegmentHeader(this.#disk, fd, this.#crc32c)
       this.#busId = typeof header === 'string' ? null : header.busId
       return this.#busId
     } finally {
-      this.#io.close(fd)
+      this.#disk.close(fd)
     }
   }
 
   #list(): void {
-    const names = this.#io.exists(this.#logDir) ? this.#io.list(this.#logDir) : []
+    const names = this.#disk.exists(this.#logDir) ? this.#disk.list(this.#logDir) : []
     this.#segments = names.flatMap((name) => {
       const match = SEGMENT_PATTERN.exec(name)
       return match === null ? [] : [Number(match[1])]
@@ -129,7 +129,7 @@ export class HistoryReader {
     const last = Math.min(to, (this.#segments.find((segment) => segment > from) ?? to + 1) - 1)
     const fd = this.#open(path.join(this.#logDir, name), from)
     try {
-      const header = readSegmentHeader(this.#io, fd, this.#crc32c)
+      const header = readSegmentHeader(this.#disk, fd, this.#crc32c)
       if (typeof header === 'string') throw damaged(`segment ${name}: ${header}`)
       if (header.firstEpoch !== first) throw damaged(`segment ${name} begins with epoch ${header.firstEpoch}`)
       const windowBytes = to - from < FEW_RECORDS ? FEW_RECORDS_BYTES : LOG_READ_BYTES
@@ -147,13 +147,13 @@ export class HistoryReader {
         yield found.record
       }
     } finally {
-      this.#io.close(fd)
+      this.#disk.close(fd)
     }
   }
 
   #open(file: string, epoch: number): number {
     try {
-      return this.#io.open(file, {})
+      return this.#disk.open(file, {})
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
       // Retention took it between the list and now.
@@ -164,9 +164,9 @@ export class HistoryReader {
   }
 
   #scannerAt(fd: number, header: SegmentHeader, place: Place | null, windowBytes: number): SegmentScanner {
-    const size = this.#io.sizeBytes(fd)
+    const size = this.#disk.sizeBytes(fd)
     const { offset, epoch } = place ?? { offset: SEGMENT_HEADER_BYTES, epoch: header.firstEpoch }
-    return new SegmentScanner(this.#io, fd, size, header, this.#crc32c, offset, epoch, windowBytes)
+    return new SegmentScanner(this.#disk, fd, size, header, this.#crc32c, offset, epoch, windowBytes)
   }
 
   /** A place in the segment from which the epoch is not far; null: its start. */

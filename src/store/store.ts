@@ -17,23 +17,23 @@ import { CHECKPOINTS_KEPT, SEGMENT_BYTES, SEGMENT_HEADER_BYTES } from '../limits
 import { catalogIn } from './catalog/catalog.js'
 import { bytesOf, writeCheckpoint } from './checkpoint/feed-pages.js'
 import { type CheckpointFile, openCheckpointFile } from './checkpoint/file-reader.js'
-import { type CheckpointPlace, checkpointFolder } from './checkpoint/folder.js'
-import { type CheckpointHost, checkpointThread } from './checkpoint/thread.js'
+import { type CheckpointFolder, checkpointFolder } from './checkpoint/folder.js'
+import { type CheckpointThread, startCheckpointThread } from './checkpoint/thread.js'
 import {
-  type LogPlace,
-  openTail,
+  type LogFolder,
+  openLog,
   readForward,
   recordsAfter,
   type SegmentEntry,
   segmentOf,
 } from './log/log.js'
-import { LogIndex, type Placed } from './log/log-index.js'
+import { LogIndex, type PlacedRecord } from './log/log-index.js'
 import type { SegmentHeader } from './log/record.js'
-import { segmentName, type Tail, type TailOptions } from './log/segment-writer.js'
-import { makeDurableDir, realIo } from './os/disk.js'
+import { type SegmentWriter, type SegmentWriterOptions, segmentName } from './log/segment-writer.js'
+import { makeDurableDir, realDisk } from './os/disk.js'
 import { busFailed, textOf } from './os/errors.js'
 import { lockFolder } from './os/lock.js'
-import { inspectFolder, type StartFindings } from './recovery/inspect.js'
+import { type FolderFindings, inspectFolder } from './recovery/inspect.js'
 import { anchorOf, thinned } from './retention.js'
 import type {
   Catalog,
@@ -55,11 +55,11 @@ function defaultTimer(callback: () => void, delayMs: number): () => void {
 }
 
 /** What `open` gathers before there is a store. */
-interface Room {
+interface StoreDeps {
   readonly options: StoreOptions
-  readonly place: LogPlace
-  readonly checkpoints: CheckpointPlace
-  readonly checkpointHost: () => CheckpointHost
+  readonly place: LogFolder
+  readonly checkpoints: CheckpointFolder
+  readonly checkpointThread: () => CheckpointThread
   readonly catalog: Catalog
   readonly unlock: () => void
 }
@@ -67,10 +67,10 @@ interface Room {
 export class Store {
   readonly busId: string
   readonly recovery: RecoveryReport
-  readonly #room: Room
+  readonly #deps: StoreDeps
   readonly #segments: SegmentEntry[]
   readonly #index: LogIndex
-  #tail!: Tail
+  #tail!: SegmentWriter
   #checkpoints: CheckpointInfo[]
   #opened: CheckpointFile | null
   /** Epochs of checkpoints that this process has read back wholly. */
@@ -78,12 +78,12 @@ export class Store {
   /** Settles when the checkpoints asked for so far are written. */
   #writing: Promise<unknown> = Promise.resolve()
   /** Begun with the first job, ended at close or when one fails. */
-  #host: CheckpointHost | undefined
+  #host: CheckpointThread | undefined
   #closing: Promise<void> | undefined
   #onFailed: ((error: MmsbError) => void) | undefined
 
-  private constructor(room: Room, found: StartFindings, index: LogIndex, busId: string) {
-    this.#room = room
+  private constructor(deps: StoreDeps, found: FolderFindings, index: LogIndex, busId: string) {
+    this.#deps = deps
     this.#index = index
     this.#segments = found.log.segments
     this.#checkpoints = found.checkpoints.sort((a, b) => a.epoch - b.epoch)
@@ -102,21 +102,21 @@ export class Store {
 
   /** Takes the lock and recovers. Throws BUS_FAILED when the folder is in use, damaged or not writable. */
   static async open(options: StoreOptions): Promise<Store> {
-    const io = options.io ?? realIo(options.allocate)
-    const place = { io, logDir: path.join(options.dir, 'log'), crc32c: options.crc32c }
+    const disk = options.disk ?? realDisk(options.allocate)
+    const place = { disk, logDir: path.join(options.dir, 'log'), crc32c: options.crc32c }
     const checkpointDir = path.join(options.dir, 'checkpoints')
     try {
-      await makeDurableDir(io, place.logDir)
-      await makeDurableDir(io, checkpointDir)
+      await makeDurableDir(disk, place.logDir)
+      await makeDurableDir(disk, checkpointDir)
     } catch (error) {
       throw busFailed(`the data folder ${options.dir} cannot be used: ${textOf(error)}`, error)
     }
     const unlock = (options.lock ?? lockFolder)(options.dir)
     const catalog = options.catalog ?? catalogIn(options.dir)
     try {
-      const checkpoints = options.checkpointPlace ?? checkpointFolder(checkpointDir)
-      const checkpointHost = options.checkpointHost ?? (() => checkpointThread(checkpointDir))
-      return await Store.#recover({ options, place, checkpoints, checkpointHost, catalog, unlock })
+      const checkpoints = options.checkpointFolder ?? checkpointFolder(checkpointDir)
+      const checkpointThread = options.checkpointThread ?? (() => startCheckpointThread(checkpointDir))
+      return await Store.#recover({ options, place, checkpoints, checkpointThread, catalog, unlock })
     } catch (error) {
       await catalog.close()
       unlock()
@@ -126,8 +126,8 @@ export class Store {
     }
   }
 
-  static async #recover(room: Room): Promise<Store> {
-    const { options, place, checkpoints, catalog } = room
+  static async #recover(deps: StoreDeps): Promise<Store> {
+    const { options, place, checkpoints, catalog } = deps
     let opened: Store | undefined
     const index = new LogIndex({
       catalog,
@@ -142,9 +142,9 @@ export class Store {
     }
     const random = options.random ?? ((length: number) => new Uint8Array(randomBytes(length)))
     const busId = found.log.busId ?? Buffer.from(random(16)).toString('hex')
-    const store = new Store(room, found, index, busId)
+    const store = new Store(deps, found, index, busId)
     try {
-      store.#tail = await openTail(store.#tailOptions(random), found.log, store.#segments)
+      store.#tail = await openLog(store.#tailOptions(random), found.log, store.#segments)
       opened = store
       await store.#startIndex(found)
     } catch (error) {
@@ -157,8 +157,8 @@ export class Store {
   }
 
   /** The last segment's records are in hand; those of earlier segments are fetched in the background. */
-  async #startIndex(found: StartFindings): Promise<void> {
-    const { catalog } = this.#room
+  async #startIndex(found: FolderFindings): Promise<void> {
+    const { catalog } = this.#deps
     try {
       await catalog.begin(this.busId, found.indexAnew)
       for (const checkpoint of this.#checkpoints) await catalog.addCheckpoint(checkpoint)
@@ -170,10 +170,10 @@ export class Store {
     this.#index.catchUp(found.indexedEpoch + 1, first - 1)
   }
 
-  #tailOptions(random: (length: number) => Uint8Array): TailOptions {
-    const { options, place } = this.#room
+  #tailOptions(random: (length: number) => Uint8Array): SegmentWriterOptions {
+    const { options, place } = this.#deps
     return {
-      io: place.io,
+      disk: place.disk,
       logDir: place.logDir,
       crc32c: place.crc32c,
       fsync: options.fsync,
@@ -199,12 +199,12 @@ export class Store {
     const last = this.#segments.at(-1)
     if (last !== undefined) last.end = previousEnd
     this.#index.endSegment()
-    const file = path.join(this.#room.place.logDir, segmentName(next.firstEpoch))
+    const file = path.join(this.#deps.place.logDir, segmentName(next.firstEpoch))
     this.#segments.push({ header: next, file, end: SEGMENT_HEADER_BYTES })
   }
 
   #notice(level: Notice['level'], message: string): void {
-    this.#room.options.onNotice?.({ level, message })
+    this.#deps.options.onNotice?.({ level, message })
   }
 
   /** Who is told when the store stops: a sync may fail while nobody appends. */
@@ -245,7 +245,7 @@ export class Store {
   openCheckpoint(): CheckpointReader | null {
     const epoch = this.recovery.checkpointEpoch
     if (epoch === null) return null
-    const ready = this.#opened ?? openCheckpointFile(this.#room.checkpoints, epoch, this.busId)
+    const ready = this.#opened ?? openCheckpointFile(this.#deps.checkpoints, epoch, this.busId)
     this.#opened = null
     if (typeof ready === 'string') throw busFailed(`checkpoint ${epoch} cannot be read any more: ${ready}`)
     return ready
@@ -256,7 +256,7 @@ export class Store {
    * good until the next is asked for. Throws BUS_FAILED at damage, EPOCH_COMPACTED when the log begins later.
    */
   records(fromEpoch: number): Iterable<LogRecord> {
-    const { place } = this.#room
+    const { place } = this.#deps
     if (fromEpoch >= this.newestEpoch) return []
     this.#refuseCompacted(fromEpoch + 1)
     return recordsAfter(place, this.#segments, fromEpoch, this.newestEpoch)
@@ -300,7 +300,7 @@ export class Store {
   }
 
   /** Records with their places. */
-  async *#placed(from: number, to: number): AsyncGenerator<Placed & { record: LogRecord }> {
+  async *#placed(from: number, to: number): AsyncGenerator<PlacedRecord & { record: LogRecord }> {
     const segments = this.#segments
     const last = Math.min(to, this.newestEpoch)
     for (let epoch = Math.max(from, this.minEpoch); epoch <= last; ) {
@@ -311,7 +311,7 @@ export class Store {
       const segmentLast = Math.min(last, (segments[index + 1]?.header.firstEpoch ?? last + 1) - 1)
       const block = epoch === segment ? null : await this.#index.blockOf(epoch)
       const start = block?.segment === segment ? block : { offset: SEGMENT_HEADER_BYTES, firstEpoch: segment }
-      const { place } = this.#room
+      const { place } = this.#deps
       for await (const found of readForward(place, entry, start.offset, start.firstEpoch, segmentLast)) {
         if (found.record.epoch >= epoch) yield { segment, ...found }
       }
@@ -364,20 +364,20 @@ export class Store {
         onNotice: (message) => this.#notice('warn', message),
       })
       this.#checkpoints = [...this.#checkpoints, info]
-      await this.#room.catalog.addCheckpoint(info).catch((error: unknown) => {
+      await this.#deps.catalog.addCheckpoint(info).catch((error: unknown) => {
         this.#notice('warn', `the catalogue could not list checkpoint ${epoch}: ${textOf(error)}`)
       })
       const epochs = this.#checkpoints.map((checkpoint) => checkpoint.epoch)
       await this.#keepCheckpoints(
         host,
-        thinned(epochs, this.#room.options.checkpointsKept ?? CHECKPOINTS_KEPT),
+        thinned(epochs, this.#deps.options.checkpointsKept ?? CHECKPOINTS_KEPT),
       )
       return info
     })
   }
 
-  async #withHost<T>(work: (host: CheckpointHost) => Promise<T>): Promise<T> {
-    this.#host ??= this.#room.checkpointHost()
+  async #withHost<T>(work: (host: CheckpointThread) => Promise<T>): Promise<T> {
+    this.#host ??= this.#deps.checkpointThread()
     try {
       return await work(this.#host)
     } catch (error) {
@@ -393,11 +393,11 @@ export class Store {
   }
 
   /** Forgets the other checkpoints, and removes the files that nobody needs then. */
-  async #keepCheckpoints(host: CheckpointHost, epochs: readonly number[]): Promise<void> {
+  async #keepCheckpoints(host: CheckpointThread, epochs: readonly number[]): Promise<void> {
     const kept = new Set(epochs)
     try {
       for (const { epoch } of this.#checkpoints) {
-        if (!kept.has(epoch)) await this.#room.catalog.removeCheckpoint(epoch).catch(() => {})
+        if (!kept.has(epoch)) await this.#deps.catalog.removeCheckpoint(epoch).catch(() => {})
       }
       this.#checkpoints = this.#checkpoints.filter(({ epoch }) => kept.has(epoch))
       await host.ask({ type: 'collect', epochs })
@@ -438,13 +438,13 @@ export class Store {
       createdMs: header.createdMs,
     }))
     const checkpoints = this.#checkpoints.map(({ epoch }) => epoch)
-    const nowMs = (this.#room.options.clock ?? Date.now)()
+    const nowMs = (this.#deps.options.clock ?? Date.now)()
     return anchorOf({ limits, nowMs, newestEpoch, segments, checkpoints, neededEpoch })
   }
 
   /** Reads the anchor and the two newest checkpoints back; one that is not sound is counted out. */
   async #verifiedAnchor(
-    host: CheckpointHost,
+    host: CheckpointThread,
     anchorNow: () => number | undefined,
   ): Promise<number | undefined> {
     for (;;) {
@@ -465,14 +465,14 @@ export class Store {
 
   /** Oldest first, each removal durable before the next, so that a crash leaves no gap. */
   async #dropSegments(anchor: number): Promise<number> {
-    const { place, catalog } = this.#room
+    const { place, catalog } = this.#deps
     let gone = 0
     for (;;) {
       const [first, second] = this.#segments
       if (first === undefined || second === undefined || second.header.firstEpoch > anchor + 1) break
       this.#segments.shift()
-      place.io.remove(first.file)
-      await place.io.syncDir(place.logDir)
+      place.disk.remove(first.file)
+      await place.disk.syncDir(place.logDir)
       gone++
     }
     await catalog.dropBlocksBefore(this.minEpoch).catch(() => {})
@@ -520,9 +520,9 @@ export class Store {
       await this.#tail.close()
     } finally {
       await this.#index.close()
-      this.#room.unlock()
+      this.#deps.unlock()
     }
   }
 }
 
-async function* noRecords(): AsyncGenerator<Placed> {}
+async function* noRecords(): AsyncGenerator<PlacedRecord> {}

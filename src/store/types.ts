@@ -3,9 +3,9 @@
  * The store knows epochs, frames as opaque bytes, page ids and chunks; it knows nothing of graphs or ops.
  */
 
-import type { CheckpointPlace } from './checkpoint/folder.js'
-import type { CheckpointHost } from './checkpoint/thread.js'
-import type { StoreIo } from './os/disk.js'
+import type { CheckpointFolder } from './checkpoint/folder.js'
+import type { CheckpointThread } from './checkpoint/thread.js'
+import type { Disk } from './os/disk.js'
 
 export type FsyncPolicy = 'always' | 'interval' | 'off'
 
@@ -153,7 +153,7 @@ export interface StoreOptions {
   /** Milliseconds since 1970. */
   readonly clock?: () => number
   /** The disk of the log; default: the real one. */
-  readonly io?: StoreIo
+  readonly disk?: Disk
   /** Random bytes for ids and seeds. */
   readonly random?: (length: number) => Uint8Array
   /** Calls back once after the delay; returns what cancels it. */
@@ -163,9 +163,9 @@ export interface StoreOptions {
   /** Default: catalog.db in a worker thread. */
   readonly catalog?: Catalog
   /** Where checkpoint files lie, for reading; default: the folder `checkpoints`. */
-  readonly checkpointPlace?: CheckpointPlace
+  readonly checkpointFolder?: CheckpointFolder
   /** Who writes and removes them; default: a worker thread for each job. */
-  readonly checkpointHost?: () => CheckpointHost
+  readonly checkpointThread?: () => CheckpointThread
   /** Checkpoints kept at most; default CHECKPOINTS_KEPT. */
   readonly checkpointsKept?: number
   /** Size of a log segment; default SEGMENT_BYTES. */

@@ -199,7 +199,7 @@ class Simulation {
   /** Everything that is left is replayed, and every digest compared. */
   #checkPast(bus: Bus, disk: SimDisk): void {
     const { epoch, minEpoch, digest } = bus.status()
-    const reader = new HistoryReader({ dir: SIM_DIR, crc32c, io: disk, checkpoints: simPlace(disk) })
+    const reader = new HistoryReader({ dir: SIM_DIR, crc32c, disk, checkpoints: simPlace(disk) })
     const found = verifyPast({ reader, from: minEpoch, to: epoch, digest: Buffer.from(digest, 'hex') })
     reader.close()
     assert.deepEqual(found.problems, [])

@@ -106,8 +106,8 @@ export function openStore(dir: string, options: Partial<StoreOptions> = {}): Pro
     fsync: 'always',
     crc32c,
     segmentBytes: 64 * 1024,
-    catalog: options.io === undefined ? inlineCatalog(dir) : noCatalog(),
-    ...(options.io === undefined ? {} : { lock: () => () => {} }),
+    catalog: options.disk === undefined ? inlineCatalog(dir) : noCatalog(),
+    ...(options.disk === undefined ? {} : { lock: () => () => {} }),
     ...options,
   })
 }

@@ -7,9 +7,9 @@ import { crc32c } from '../../src/ffi/library.js'
 import { Bus } from '../../src/index.js'
 import { SEGMENT_BYTES_MIN } from '../../src/limits.js'
 import { CursorDb, type CursorRow } from '../../src/store/cursors/cursor-db.js'
-import type { CursorKeeper } from '../../src/store/cursors/cursors.js'
+import type { CursorStore } from '../../src/store/cursors/cursors.js'
 import { checkFolder } from '../../src/store/offline/check.js'
-import { realIo } from '../../src/store/os/disk.js'
+import { realDisk } from '../../src/store/os/disk.js'
 import { isProblem, listen, type Served, serve } from '../http/helpers.js'
 import { folder } from '../lib/folder.js'
 import { Client, type Message } from './helpers.js'
@@ -183,7 +183,7 @@ const DAY_MS = 24 * 3_600_000
 t.test('what it holds back is bounded in time and bytes', async (t) => {
   let nowMs = 100 * DAY_MS
   const kept = new Map<string, CursorRow>()
-  const keeper: CursorKeeper = {
+  const keeper: CursorStore = {
     load: async () => ({ rows: [...kept.values()], problems: [] }),
     put: async (row) => void kept.set(row.name, row),
     remove: async (name) => void kept.delete(name),
@@ -336,7 +336,7 @@ t.test('a damaged row is left out, a damaged file set aside; both are said', asy
   const bytes = readFileSync(file)
   bytes.write('"b"', bytes.indexOf('"a"', bytes.indexOf('first')))
   writeFileSync(file, bytes)
-  const place = { dir, io: realIo(), crc32c }
+  const place = { dir, disk: realDisk(), crc32c }
   t.same(checkFolder(place).problems, ['cursors.db: the row of "first" is damaged'])
   const damaged = new CursorDb(dir)
   t.match(damaged.open(), { rows: [{ name: 'second' }], problems: [/"first" is damaged/] })

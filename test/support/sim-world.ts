@@ -4,9 +4,9 @@
  */
 import Database from 'better-sqlite3'
 import type { World } from '../../src/engine/host.js'
-import type { CheckpointPlace } from '../../src/store/checkpoint/folder.js'
+import type { CheckpointFolder } from '../../src/store/checkpoint/folder.js'
 import { CheckpointTasks } from '../../src/store/checkpoint/tasks.js'
-import type { CheckpointHost } from '../../src/store/checkpoint/thread.js'
+import type { CheckpointThread } from '../../src/store/checkpoint/thread.js'
 import type { Catalog, CheckpointInfo, IndexBlock } from '../../src/store/types.js'
 import type { Draw } from '../lib/draw.js'
 import type { SimDisk } from './simdisk.js'
@@ -125,7 +125,7 @@ function openBytes(bytes: Uint8Array): Database.Database {
 }
 
 /** Checkpoint files on the simulated disk: SQLite in memory, its bytes on the disk. */
-export function simPlace(disk: SimDisk): CheckpointPlace {
+export function simPlace(disk: SimDisk): CheckpointFolder {
   const at = (name: string): string => `${CHECKPOINT_DIR}/${name}`
   return {
     list: () => disk.list(CHECKPOINT_DIR),
@@ -163,7 +163,7 @@ export function simPlace(disk: SimDisk): CheckpointPlace {
 }
 
 /** The checkpoint's thread without a thread. */
-function simHost(place: CheckpointPlace, scheduler: Scheduler): CheckpointHost {
+function simHost(place: CheckpointFolder, scheduler: Scheduler): CheckpointThread {
   const tasks = new CheckpointTasks(place)
   return {
     ask: (request) =>
@@ -182,10 +182,10 @@ export function simWorld(disk: SimDisk, catalog: SimCatalog, scheduler: Schedule
     soon: scheduler.add,
     hasThreads: false,
     store: {
-      io: disk,
+      disk,
       catalog,
-      checkpointPlace: place,
-      checkpointHost: () => simHost(place, scheduler),
+      checkpointFolder: place,
+      checkpointThread: () => simHost(place, scheduler),
       clock: () => scheduler.nowMs,
       random: (length) => Uint8Array.from({ length }, () => draw.int(0, 255)),
       setTimer: (callback) => {

@@ -3,7 +3,7 @@
  * or torn into sectors when it crashes; it can die at the n-th sync, run full, or fail a call.
  */
 import path from 'node:path'
-import type { IoCallback, StoreIo } from '../../src/store/os/disk.js'
+import type { Disk, DiskCallback } from '../../src/store/os/disk.js'
 
 const SECTOR_BYTES = 512
 
@@ -106,7 +106,7 @@ export interface Sabotage {
 
 type Names = Map<string, Inode>
 
-export class SimDisk implements StoreIo {
+export class SimDisk implements Disk {
   syncs = 0
   dead = false
   /** Settles when the disk dies. */
@@ -245,19 +245,19 @@ export class SimDisk implements StoreIo {
     inode.sync()
   }
 
-  write(fd: number, parts: readonly Uint8Array[], position: number, done: IoCallback): void {
+  write(fd: number, parts: readonly Uint8Array[], position: number, done: DiskCallback): void {
     this.later(done, () => this.writeSync(fd, parts, position))
   }
 
   /** Runs at once or late, answers later; a machine that is off never answers. */
-  private later(done: IoCallback, run: () => void): void {
+  private later(done: DiskCallback, run: () => void): void {
     const { schedule } = this.options
     if (schedule !== undefined) schedule(() => this.runThenAnswer(done, run))
     else if (this.options.lateWrites) setImmediate(() => this.dead || this.runThenAnswer(done, run))
     else this.runThenAnswer(done, run)
   }
 
-  private runThenAnswer(done: IoCallback, run: () => void): void {
+  private runThenAnswer(done: DiskCallback, run: () => void): void {
     let error: Error | null = null
     try {
       run()
@@ -287,7 +287,7 @@ export class SimDisk implements StoreIo {
     this.syncInode(inode, file)
   }
 
-  sync(fd: number, done: IoCallback): void {
+  sync(fd: number, done: DiskCallback): void {
     this.later(done, () => this.syncSync(fd))
   }
 

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { crc32c } from '../../ffi/library.js'
 import { checkFolder } from '../../store/offline/check.js'
 import { repairLog } from '../../store/offline/repair.js'
-import { realIo } from '../../store/os/disk.js'
+import { realDisk } from '../../store/os/disk.js'
 import { lockFolder } from '../../store/os/lock.js'
 import {
   DATA_DIR_FLAG,
@@ -52,7 +52,7 @@ const print = (line: string): void => {
 }
 
 async function check(dir: string, fix: boolean): Promise<void> {
-  const place = { dir, io: realIo(), crc32c }
+  const place = { dir, disk: realDisk(), crc32c }
   const report = checkFolder(place)
   for (const problem of report.problems) print(`problem: ${problem}`)
   for (const note of report.notes) print(`note: ${note}`)

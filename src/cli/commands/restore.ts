@@ -1,12 +1,12 @@
 /** `mmsb restore`: makes a data folder from a backup. */
 import { crc32c } from '../../ffi/library.js'
 import { restoreFolder } from '../../store/offline/backup.js'
-import { realIo } from '../../store/os/disk.js'
+import { realDisk } from '../../store/os/disk.js'
 import { copyArguments } from '../folder-argument.js'
 
 export async function restore(args: readonly string[]): Promise<void> {
   const given = copyArguments('restore', 'folder to create; it must be empty or absent', args)
   if (given === undefined) return
-  const { epoch, bytes } = await restoreFolder({ io: realIo(), crc32c }, given.folder, given.dataDir)
+  const { epoch, bytes } = await restoreFolder({ disk: realDisk(), crc32c }, given.folder, given.dataDir)
   process.stdout.write(`${given.dataDir}: epochs up to ${epoch}, ${bytes} bytes\n`)
 }

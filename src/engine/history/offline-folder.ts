@@ -9,7 +9,7 @@ import { crc32c } from '../../ffi/library.js'
 import type { EpochEvent } from '../../state/event-file.js'
 import { HistoryReader } from '../../store/history.js'
 import { inspectLog } from '../../store/log/log.js'
-import { realIo } from '../../store/os/disk.js'
+import { realDisk } from '../../store/os/disk.js'
 import { lockFolder } from '../../store/os/lock.js'
 import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import type { PageRecord } from '../pages/registry.js'
@@ -27,14 +27,14 @@ export class ReadFolder {
 
   /** Throws BUS_FAILED when the folder is in use, damaged or none; EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
   constructor(dir: string, epoch?: number) {
-    const io = realIo()
+    const disk = realDisk()
     const logDir = path.join(dir, 'log')
-    if (!io.exists(logDir)) throw new MmsbError('BUS_FAILED', `${dir} is no data folder: it has no log.`)
+    if (!disk.exists(logDir)) throw new MmsbError('BUS_FAILED', `${dir} is no data folder: it has no log.`)
     this.#unlock = lockFolder(dir)
-    this.#reader = new HistoryReader({ dir, crc32c, io })
+    this.#reader = new HistoryReader({ dir, crc32c, disk })
     this.#timeline = new Timeline({ reader: this.#reader, undoEpochs: 0 })
     try {
-      const { newestEpoch, damage } = inspectLog({ io, logDir, crc32c }, () => {})
+      const { newestEpoch, damage } = inspectLog({ disk, logDir, crc32c }, () => {})
       if (damage !== null && (epoch === undefined || epoch > newestEpoch))
         throw new MmsbError('BUS_FAILED', damage)
       this.newestEpoch = newestEpoch

@@ -8,7 +8,7 @@ import { MmsbError } from '../../errors.js'
 import { crc32c } from '../../ffi/library.js'
 import { HistoryReader } from '../../store/history.js'
 import { inspectLog } from '../../store/log/log.js'
-import { realIo } from '../../store/os/disk.js'
+import { realDisk } from '../../store/os/disk.js'
 import { lockFolder } from '../../store/os/lock.js'
 import type { VerifyResult } from '../types.js'
 import { verifyPast } from './verify.js'
@@ -24,14 +24,14 @@ export interface VerifyFolderOptions {
 
 /** Throws BUS_FAILED when the folder is in use or is none, EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
 export function verifyFolder(options: VerifyFolderOptions): VerifyResult {
-  const io = realIo()
+  const disk = realDisk()
   const logDir = path.join(options.dir, 'log')
-  if (!io.exists(logDir))
+  if (!disk.exists(logDir))
     throw new MmsbError('BUS_FAILED', `${options.dir} is no data folder: it has no log.`)
   const unlock = lockFolder(options.dir)
-  const reader = new HistoryReader({ dir: options.dir, crc32c, io })
+  const reader = new HistoryReader({ dir: options.dir, crc32c, disk })
   try {
-    const { newestEpoch, damage } = inspectLog({ io, logDir, crc32c }, () => {})
+    const { newestEpoch, damage } = inspectLog({ disk, logDir, crc32c }, () => {})
     const { from = minEpochOf(reader), to = newestEpoch } = options
     if (damage === null && (to > newestEpoch || from > to)) {
       throw new MmsbError(

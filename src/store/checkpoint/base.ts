@@ -7,7 +7,7 @@
  */
 import { CHECKPOINT_CHUNK_BYTES, CHECKPOINT_FILES_MAX, CHECKPOINT_THIN_SHARE } from '../../limits.js'
 import { type ChunkEntry, chunkEntry, closeFamily, type FileTables, openFamily } from './file-reader.js'
-import type { CheckpointPlace } from './folder.js'
+import type { CheckpointFolder } from './folder.js'
 import { type ChunkRef, chunkCount, chunkHash, readRef } from './format.js'
 
 /** A chunk of the base: where it lies, by the base's numbering of files. */
@@ -31,7 +31,7 @@ export interface CheckpointBase {
 }
 
 /** Opens the base; throws when it, or a file it refers to, is not there or not sound. */
-export function openBase(place: CheckpointPlace, epoch: number, busId: string): CheckpointBase {
+export function openBase(place: CheckpointFolder, epoch: number, busId: string): CheckpointBase {
   const family = openFamily(place, epoch, busId)
   const rows = new Map((family[0] as FileTables).rows.map((row) => [row.id, row]))
   const known = new Map<string, BaseChunk>()
@@ -78,7 +78,7 @@ export function openBase(place: CheckpointPlace, epoch: number, busId: string): 
 function thinFiles(
   family: readonly FileTables[],
   liveBytes: readonly number[],
-  place: CheckpointPlace,
+  place: CheckpointFolder,
 ): boolean[] {
   const isThin = family.map(
     ({ name }, i) => (liveBytes[i] ?? 0) < place.sizeBytes(name) * CHECKPOINT_THIN_SHARE,

@@ -7,7 +7,7 @@
  * then retired files go.
  */
 
-import { type CheckpointPlace, stemOf } from './folder.js'
+import { type CheckpointFolder, stemOf } from './folder.js'
 import { CHECKPOINT_ENDING, checkpointName, checkpointStem, RETIRED_ENDING } from './format.js'
 
 /** What each checkpoint refers to; files never change, so it is looked at once. */
@@ -15,7 +15,7 @@ export type References = Map<number, readonly string[]>
 
 /** Keeps the checkpoints of these epochs and what they refer to. Returns how many files went. */
 export async function collectFiles(
-  place: CheckpointPlace,
+  place: CheckpointFolder,
   epochs: readonly number[],
   known: References,
 ): Promise<number> {
@@ -30,7 +30,7 @@ export async function collectFiles(
   return gone + (await drop(place, needed))
 }
 
-function referredBy(place: CheckpointPlace, epoch: number): string[] {
+function referredBy(place: CheckpointFolder, epoch: number): string[] {
   const db = place.open(checkpointName(epoch))
   try {
     if (Number(db.pragma('user_version', { simple: true })) < 2) return []
@@ -41,7 +41,7 @@ function referredBy(place: CheckpointPlace, epoch: number): string[] {
 }
 
 async function retire(
-  place: CheckpointPlace,
+  place: CheckpointFolder,
   kept: ReadonlySet<string>,
   needed: ReadonlySet<string>,
 ): Promise<number> {
@@ -61,7 +61,7 @@ async function retire(
   return gone
 }
 
-async function drop(place: CheckpointPlace, needed: ReadonlySet<string>): Promise<number> {
+async function drop(place: CheckpointFolder, needed: ReadonlySet<string>): Promise<number> {
   const names = place.list().filter((name) => name.endsWith(RETIRED_ENDING) && !needed.has(stemOf(name)))
   for (const name of names) place.remove(name)
   if (names.length > 0) await place.syncDir()

@@ -16,12 +16,12 @@ import { isNoRoom, logFull, textOf } from '../os/errors.js'
 import type { CheckpointInfo, CheckpointPage, CheckpointSource } from '../types.js'
 import type { PagePiece } from './file-writer.js'
 import { checkpointName, type MetaKey } from './format.js'
-import type { CheckpointHost } from './thread.js'
+import type { CheckpointThread } from './thread.js'
 
 const PIECE_BYTES = CHECKPOINT_PACK_BYTES
 
 export interface CheckpointJob {
-  readonly host: CheckpointHost
+  readonly host: CheckpointThread
   readonly busId: string
   /** A sound checkpoint to write against, or null. */
   readonly base: number | null
@@ -80,7 +80,11 @@ function metaOf({ source, busId }: CheckpointJob, extra: string): Record<MetaKey
 }
 
 /** Fills pieces and sends them; a piece's buffer comes back with its answer and is filled again. */
-async function handOver(source: CheckpointSource, host: CheckpointHost, base: number | null): Promise<void> {
+async function handOver(
+  source: CheckpointSource,
+  host: CheckpointThread,
+  base: number | null,
+): Promise<void> {
   const cursor = new PageCursor(source, base)
   source.begin?.(cursor.changed)
   const pieceBytes = Math.min(PIECE_BYTES, cursor.changedBytes)

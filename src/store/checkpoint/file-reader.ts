@@ -8,7 +8,7 @@ import type Database from 'better-sqlite3'
 import { CHECKPOINT_CHUNK_BYTES } from '../../limits.js'
 import { textOf } from '../os/errors.js'
 import type { CheckpointHeader, CheckpointInfo, CheckpointPage, CheckpointReader } from '../types.js'
-import { type CheckpointPlace, fileOf } from './folder.js'
+import { type CheckpointFolder, fileOf } from './folder.js'
 import {
   CHECKPOINT_APPLICATION_ID,
   CHECKPOINT_SCHEMA_VERSION,
@@ -43,7 +43,7 @@ export interface FileTables {
 }
 
 /** Opens a file and checks its tables. Throws when it is not there or not sound. The caller closes `db`. */
-export function openTables(place: CheckpointPlace, stem: string): FileTables {
+export function openTables(place: CheckpointFolder, stem: string): FileTables {
   const name = fileOf(place, stem)
   if (name === undefined) throw new Damage('the file is missing')
   const db = place.open(name)
@@ -96,7 +96,7 @@ function readMeta(db: Database.Database, root: RootHash): Map<MetaKey, Buffer> {
 }
 
 /** A checkpoint's tables and those of the files it refers to, by the index in its references; its own are number 0. */
-export function openFamily(place: CheckpointPlace, epoch: number, busId: string | null): FileTables[] {
+export function openFamily(place: CheckpointFolder, epoch: number, busId: string | null): FileTables[] {
   const family: FileTables[] = []
   try {
     const own = openTables(place, checkpointStem(epoch))
@@ -115,7 +115,7 @@ export function openFamily(place: CheckpointPlace, epoch: number, busId: string 
   }
 }
 
-function openReferred(place: CheckpointPlace, stem: string, root: Buffer): FileTables {
+function openReferred(place: CheckpointFolder, stem: string, root: Buffer): FileTables {
   let tables: FileTables | undefined
   try {
     tables = openTables(place, stem)
@@ -215,7 +215,7 @@ function infoOf({ db, meta, name }: FileTables): CheckpointInfo {
 
 /** What a checkpoint says of itself, its tables checked but not its chunks; undefined when it cannot be read. */
 export function readInfo(
-  place: CheckpointPlace,
+  place: CheckpointFolder,
   epoch: number,
   busId: string | null,
 ): CheckpointInfo | undefined {
@@ -290,7 +290,7 @@ function verifyChunks(tables: FileTables, uses: PackUses, isOwn: boolean): void 
 
 /** Opens a checkpoint and checks every byte that matters. Returns the reader, or what is wrong with it. */
 export function openCheckpointFile(
-  place: CheckpointPlace,
+  place: CheckpointFolder,
   epoch: number,
   busId: string | null,
 ): CheckpointFile | string {

@@ -16,7 +16,7 @@ import {
 import type { CheckpointPage } from '../types.js'
 import type { BaseChunk, CheckpointBase } from './base.js'
 import type { FileTables } from './file-reader.js'
-import type { CheckpointDraft, CheckpointPlace } from './folder.js'
+import type { CheckpointDraft, CheckpointFolder } from './folder.js'
 import {
   CHECKPOINT_APPLICATION_ID,
   CHECKPOINT_SCHEMA,
@@ -70,7 +70,7 @@ export class CheckpointWriter {
   private unsynced = 0
 
   constructor(
-    place: CheckpointPlace,
+    place: CheckpointFolder,
     private readonly base: CheckpointBase | null,
   ) {
     this.draft = place.create()

@@ -20,7 +20,7 @@ export interface CheckpointDraft {
   abandon(): void
 }
 
-export interface CheckpointPlace {
+export interface CheckpointFolder {
   /** Names of the files, sorted. */
   list(): string[]
   /** For reading. Throws when it cannot be opened. */
@@ -38,7 +38,7 @@ const DRAFT_NAME = 'next.tmp'
 const FILE_PATTERN = /^(\d{20})\.db$/
 
 /** Epochs of the checkpoints that are there, newest first. */
-export function checkpointEpochs(place: CheckpointPlace): number[] {
+export function checkpointEpochs(place: CheckpointFolder): number[] {
   const epochs: number[] = []
   for (const name of place.list()) {
     const match = FILE_PATTERN.exec(name)
@@ -48,7 +48,7 @@ export function checkpointEpochs(place: CheckpointPlace): number[] {
 }
 
 /** The file that holds a checkpoint's chunks, a checkpoint still or retired, or undefined. */
-export function fileOf(place: CheckpointPlace, stem: string): string | undefined {
+export function fileOf(place: CheckpointFolder, stem: string): string | undefined {
   const names = place.list()
   return [CHECKPOINT_ENDING, RETIRED_ENDING].map((ending) => stem + ending).find((n) => names.includes(n))
 }
@@ -58,7 +58,7 @@ export const epochOfStem = (stem: string): number => Number(stem)
 export const stemOf = (name: string): string => name.slice(0, checkpointStem(0).length)
 
 /** The folder of a real disk. */
-export function checkpointFolder(dir: string): CheckpointPlace {
+export function checkpointFolder(dir: string): CheckpointFolder {
   const at = (name: string): string => path.join(dir, name)
   const syncDir = (): void => {
     const fd = fs.openSync(dir, 'r')

@@ -8,7 +8,7 @@ import { type CheckpointBase, openBase } from './base.js'
 import { collectFiles, type References } from './collect.js'
 import { openCheckpointFile } from './file-reader.js'
 import { type CheckpointMeta, CheckpointWriter, type PagePiece } from './file-writer.js'
-import type { CheckpointPlace } from './folder.js'
+import type { CheckpointFolder } from './folder.js'
 import { checkpointName } from './format.js'
 
 export type CheckpointRequest =
@@ -29,7 +29,7 @@ export class CheckpointTasks {
   private writer: CheckpointWriter | null = null
   private readonly references: References = new Map()
 
-  constructor(private readonly place: CheckpointPlace) {}
+  constructor(private readonly place: CheckpointFolder) {}
 
   async handle(request: CheckpointRequest): Promise<unknown> {
     try {

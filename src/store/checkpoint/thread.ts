@@ -5,13 +5,13 @@
 import { startWorker, WorkerClient } from '../os/worker.js'
 import type { CheckpointRequest } from './tasks.js'
 
-export interface CheckpointHost {
+export interface CheckpointThread {
   ask(request: CheckpointRequest, transfer?: ArrayBuffer[]): Promise<unknown>
   end(): Promise<void>
 }
 
 /** Starts a thread for the checkpoints of a folder. */
-export function checkpointThread(dir: string): CheckpointHost {
+export function startCheckpointThread(dir: string): CheckpointThread {
   const client = new WorkerClient(startWorker('checkpoint-worker', dir, import.meta.url))
   return {
     ask: (request, transfer) => client.request(request, transfer),

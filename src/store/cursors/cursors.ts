@@ -15,7 +15,7 @@ import type { CursorRequest } from './cursor-worker.js'
 export type { CursorFindings, CursorRow } from './cursor-db.js'
 
 /** Where cursors are kept. */
-export interface CursorKeeper {
+export interface CursorStore {
   /** Throws BUS_FAILED when the file is there and cannot be opened. */
   load(): Promise<CursorFindings>
   /** Resolves when it is durable. Rejects with LOG_FULL or BUS_FAILED; nothing is changed then. */
@@ -31,7 +31,7 @@ interface Batch {
 }
 
 /** The cursors of a data folder. */
-export function cursorsIn(dir: string): CursorKeeper {
+export function cursorsIn(dir: string): CursorStore {
   let client: WorkerClient | undefined
   let opened: Promise<CursorFindings> | undefined
   let waiting: Batch | undefined

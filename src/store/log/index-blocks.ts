@@ -46,7 +46,7 @@ export function unpackPages(bytes: Uint8Array): number[] {
 }
 
 /** Gathers records into blocks. */
-export class BlockBuilder {
+export class IndexBlockBuilder {
   private open: {
     segment: number
     offset: number

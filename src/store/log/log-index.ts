@@ -8,7 +8,7 @@
 import { INDEX_BATCH_ROWS } from '../../limits.js'
 import { textOf } from '../os/errors.js'
 import type { Catalog, IndexBlock, LogRecord, Notice } from '../types.js'
-import { BlockBuilder } from './index-blocks.js'
+import { IndexBlockBuilder } from './index-blocks.js'
 
 export interface LogIndexOptions {
   readonly catalog: Catalog
@@ -16,10 +16,10 @@ export interface LogIndexOptions {
   /** Newest epoch known to be durable. */
   readonly durableEpoch: () => number
   /** Records of epochs from..to with their places, for bringing the catalogue up. */
-  readonly scan: (from: number, to: number) => AsyncIterable<Placed>
+  readonly scan: (from: number, to: number) => AsyncIterable<PlacedRecord>
 }
 
-export interface Placed {
+export interface PlacedRecord {
   readonly segment: number
   readonly offset: number
   readonly byteLength: number
@@ -27,7 +27,7 @@ export interface Placed {
 }
 
 export class LogIndex {
-  private readonly builder = new BlockBuilder()
+  private readonly builder = new IndexBlockBuilder()
   /** Closed blocks that the catalogue has not taken yet, ascending. */
   private pending: IndexBlock[] = []
   private flushing: Promise<void> | null = null
@@ -40,7 +40,7 @@ export class LogIndex {
   constructor(private readonly options: LogIndexOptions) {}
 
   /** Takes in the next record of the log. */
-  add({ segment, offset, byteLength, record }: Placed): void {
+  add({ segment, offset, byteLength, record }: PlacedRecord): void {
     if (this.broken) return
     this.keep(this.builder.add(segment, offset, byteLength, record.epoch, record.touchedPages))
   }
@@ -103,7 +103,7 @@ export class LogIndex {
   }
 
   private async bringUp(from: number, to: number): Promise<void> {
-    const builder = new BlockBuilder()
+    const builder = new IndexBlockBuilder()
     let blocks: IndexBlock[] = []
     const hand = async (atLeast: number): Promise<void> => {
       if (blocks.length < atLeast) return

@@ -2,13 +2,13 @@
  * The log as a whole: the list of segments, what is found at start, and reading records back.
  *
  * Invariants: segments are contiguous (each begins with the epoch after the last of the one before it; checked when they
- * are read); only the last may have a torn tail; inspecting changes nothing on disk, `openTail` does. Knows nothing of
+ * are read); only the last may have a torn tail; inspecting changes nothing on disk, `openLog` does. Knows nothing of
  * the index beyond where a block begins, and nothing of checkpoints.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'
 import { LOG_READ_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../limits.js'
-import type { StoreIo } from '../os/disk.js'
+import type { Disk } from '../os/disk.js'
 import { busFailed, isNoRoom, textOf } from '../os/errors.js'
 import type { Crc32c, LogRecord } from '../types.js'
 import {
@@ -24,10 +24,10 @@ import {
   createSegment,
   NEXT_SEGMENT_NAME,
   newHeader,
+  type OpenSegment,
+  SegmentWriter,
+  type SegmentWriterOptions,
   segmentName,
-  Tail,
-  type TailOptions,
-  type TailSegment,
 } from './segment-writer.js'
 
 const SEGMENT_PATTERN = /^\d{20}\.seg$/
@@ -51,8 +51,8 @@ export interface LogFindings {
   readonly damage: string | null
 }
 
-export interface LogPlace {
-  readonly io: StoreIo
+export interface LogFolder {
+  readonly disk: Disk
   readonly logDir: string
   readonly crc32c: Crc32c
 }
@@ -60,9 +60,9 @@ export interface LogPlace {
 export type OnScanned = (segment: SegmentHeader, scanned: ScannedRecord) => void
 
 /** Reads every segment header and every record of the last segment. Changes nothing. */
-export function inspectLog(place: LogPlace, onScanned: OnScanned): LogFindings {
+export function inspectLog(place: LogFolder, onScanned: OnScanned): LogFindings {
   const segments: SegmentEntry[] = []
-  const names = place.io.exists(place.logDir) ? place.io.list(place.logDir) : []
+  const names = place.disk.exists(place.logDir) ? place.disk.list(place.logDir) : []
   for (const name of names) {
     if (!SEGMENT_PATTERN.test(name)) continue
     const entry = inspectSegment(place, name)
@@ -83,31 +83,31 @@ function damaged(segments: SegmentEntry[], damage: string | null): LogFindings {
   return { segments, busId, newestEpoch: 0, tornBytes: 0, unsureFrom: 0, damage }
 }
 
-function inspectSegment(place: LogPlace, name: string): SegmentEntry | string {
-  const { io, logDir, crc32c } = place
+function inspectSegment(place: LogFolder, name: string): SegmentEntry | string {
+  const { disk, logDir, crc32c } = place
   const file = path.join(logDir, name)
-  const fd = io.open(file, {})
+  const fd = disk.open(file, {})
   try {
-    const header = readSegmentHeader(io, fd, crc32c)
+    const header = readSegmentHeader(disk, fd, crc32c)
     if (typeof header === 'string') return header
     if (segmentName(header.firstEpoch) !== name)
       return `its header says it begins with epoch ${header.firstEpoch}`
-    return { header, file, end: io.sizeBytes(fd) }
+    return { header, file, end: disk.sizeBytes(fd) }
   } finally {
-    io.close(fd)
+    disk.close(fd)
   }
 }
 
 function inspectLast(
-  place: LogPlace,
+  place: LogFolder,
   segments: SegmentEntry[],
   last: SegmentEntry,
   onScanned: OnScanned,
 ): LogFindings {
-  const { io, crc32c } = place
-  const fd = io.open(last.file, {})
+  const { disk, crc32c } = place
+  const fd = disk.open(last.file, {})
   try {
-    const scanner = new SegmentScanner(io, fd, io.sizeBytes(fd), last.header, crc32c)
+    const scanner = new SegmentScanner(disk, fd, disk.sizeBytes(fd), last.header, crc32c)
     for (let found = scanner.next(); found !== null; found = scanner.next()) onScanned(last.header, found)
     last.end = scanner.offset
     const verdict = scanner.judgeEnd()
@@ -120,7 +120,7 @@ function inspectLast(
       damage: describeDamage(last, scanner, verdict.damage, verdict.newestEpoch),
     }
   } finally {
-    io.close(fd)
+    disk.close(fd)
   }
 }
 
@@ -142,38 +142,42 @@ function describeDamage(
 }
 
 /** Opens the last segment for appends, cutting what is torn; creates the first one of a new bus. */
-export async function openTail(
-  options: TailOptions,
+export async function openLog(
+  options: SegmentWriterOptions,
   findings: LogFindings,
   segments: SegmentEntry[],
-): Promise<Tail> {
-  const { io, logDir } = options
+): Promise<SegmentWriter> {
+  const { disk, logDir } = options
   const last = segments.at(-1)
-  io.remove(path.join(logDir, NEXT_SEGMENT_NAME))
+  disk.remove(path.join(logDir, NEXT_SEGMENT_NAME))
   if (last === undefined) return beginLog(options, segments)
   const segment = reopen(options, last, findings.unsureFrom)
-  await io.syncDir(logDir)
-  return new Tail(options, segment, last.end, findings.newestEpoch)
+  await disk.syncDir(logDir)
+  return new SegmentWriter(options, segment, last.end, findings.newestEpoch)
 }
 
 /** Cuts the file behind the last record, allocates room again and makes all of it durable. */
-function reopen(options: TailOptions, { header, file, end }: SegmentEntry, unsureFrom: number): TailSegment {
-  const { io, fsync } = options
+function reopen(
+  options: SegmentWriterOptions,
+  { header, file, end }: SegmentEntry,
+  unsureFrom: number,
+): OpenSegment {
+  const { disk, fsync } = options
   let fd = -1
   try {
-    fd = io.open(file, { write: true })
-    io.truncate(fd, end)
-    rewrite(io, fd, unsureFrom, end)
+    fd = disk.open(file, { write: true })
+    disk.truncate(fd, end)
+    rewrite(disk, fd, unsureFrom, end)
     const room = allocateMore(options, fd, end)
-    io.syncSync(fd)
+    disk.syncSync(fd)
     if (fsync === 'always') {
-      io.close(fd)
+      disk.close(fd)
       fd = -1
-      fd = io.open(file, { write: true, dsync: true })
+      fd = disk.open(file, { write: true, dsync: true })
     }
     return { header, file, fd, ...room }
   } catch (error) {
-    if (fd >= 0) io.close(fd)
+    if (fd >= 0) disk.close(fd)
     throw busFailed(`the log segment ${file} cannot be written: ${textOf(error)}`, error)
   }
 }
@@ -182,46 +186,46 @@ function reopen(options: TailOptions, { header, file, end }: SegmentEntry, unsur
  * Writes records again that the last process may not have seen synced. After a sync that failed, the system may show
  * bytes that are not on the disk and hold them for clean; only writing them anew makes the next sync cover them.
  */
-function rewrite(io: StoreIo, fd: number, from: number, end: number): void {
+function rewrite(disk: Disk, fd: number, from: number, end: number): void {
   const bytes = new Uint8Array(Math.min(LOG_READ_BYTES, end - from))
   for (let at = from; at < end; at += bytes.length) {
-    const length = io.readSync(fd, bytes, Math.min(bytes.length, end - at), at)
-    io.writeSync(fd, [bytes.subarray(0, length)], at)
+    const length = disk.readSync(fd, bytes, Math.min(bytes.length, end - at), at)
+    disk.writeSync(fd, [bytes.subarray(0, length)], at)
   }
 }
 
 /** With a full disk nothing is added: what there is can be read, and the first write is told LOG_FULL. */
 function allocateMore(
-  { io, segmentBytes }: TailOptions,
+  { disk, segmentBytes }: SegmentWriterOptions,
   fd: number,
   end: number,
-): Pick<TailSegment, 'capacity' | 'zeroAhead'> {
+): Pick<OpenSegment, 'capacity' | 'zeroAhead'> {
   if (segmentBytes <= end) return { capacity: end, zeroAhead: false }
   try {
-    return { capacity: segmentBytes, zeroAhead: io.allocate(fd, end, segmentBytes - end) }
+    return { capacity: segmentBytes, zeroAhead: disk.allocate(fd, end, segmentBytes - end) }
   } catch (error) {
     if (!isNoRoom(error)) throw error
-    io.truncate(fd, end)
+    disk.truncate(fd, end)
     return { capacity: end, zeroAhead: false }
   }
 }
 
-async function beginLog(options: TailOptions, segments: SegmentEntry[]): Promise<Tail> {
-  const { io, logDir, crc32c } = options
+async function beginLog(options: SegmentWriterOptions, segments: SegmentEntry[]): Promise<SegmentWriter> {
+  const { disk, logDir, crc32c } = options
   const next = await createSegment(options, options.segmentBytes)
   const header = newHeader(options, 1)
   const file = path.join(logDir, segmentName(1))
   try {
-    io.writeSync(next.fd, [encodeSegmentHeader(header, crc32c)], 0)
-    io.syncSync(next.fd)
-    io.rename(next.file, file)
-    await io.syncDir(logDir)
+    disk.writeSync(next.fd, [encodeSegmentHeader(header, crc32c)], 0)
+    disk.syncSync(next.fd)
+    disk.rename(next.file, file)
+    await disk.syncDir(logDir)
   } catch (error) {
-    io.close(next.fd)
+    disk.close(next.fd)
     throw busFailed(`the log cannot be begun: ${textOf(error)}`, error)
   }
   segments.push({ header, file, end: SEGMENT_HEADER_BYTES })
-  return new Tail(options, { ...next, header, file }, SEGMENT_HEADER_BYTES, 0)
+  return new SegmentWriter(options, { ...next, header, file }, SEGMENT_HEADER_BYTES, 0)
 }
 
 /** Index in `segments` of the one that holds the epoch (the last that begins at or before it). */
@@ -238,7 +242,7 @@ export function segmentOf(segments: readonly SegmentEntry[], epoch: number): num
 
 /** Every record after `fromEpoch`, synchronously. The record is valid until the next one is asked for. */
 export function* recordsAfter(
-  { io, crc32c }: LogPlace,
+  { disk, crc32c }: LogFolder,
   segments: readonly SegmentEntry[],
   fromEpoch: number,
   newestEpoch: number,
@@ -247,16 +251,16 @@ export function* recordsAfter(
     const entry = segments[i]
     if (entry === undefined || entry.header.firstEpoch > newestEpoch) return
     const last = (segments[i + 1]?.header.firstEpoch ?? newestEpoch + 1) - 1
-    const fd = io.open(entry.file, {})
+    const fd = disk.open(entry.file, {})
     try {
-      const sizeBytes = Math.min(entry.end, io.sizeBytes(fd))
-      const scanner = new SegmentScanner(io, fd, sizeBytes, entry.header, crc32c)
+      const sizeBytes = Math.min(entry.end, disk.sizeBytes(fd))
+      const scanner = new SegmentScanner(disk, fd, sizeBytes, entry.header, crc32c)
       while (scanner.nextEpoch <= last) {
         const { record } = scanner.next() ?? damagedAt(entry, scanner, newestEpoch)
         if (record.epoch > fromEpoch) yield record
       }
     } finally {
-      io.close(fd)
+      disk.close(fd)
     }
   }
 }
@@ -268,20 +272,20 @@ function damagedAt(entry: SegmentEntry, scanner: SegmentScanner, newestEpoch: nu
 
 /** Reads records from an offset of one segment, asynchronously, in windows. Records own their bytes' window. */
 export async function* readForward(
-  place: LogPlace,
+  place: LogFolder,
   entry: SegmentEntry,
   start: number,
   startEpoch: number,
   lastEpoch: number,
 ): AsyncGenerator<ScannedRecord> {
-  const { io, crc32c } = place
-  const fd = io.open(entry.file, {})
+  const { disk, crc32c } = place
+  const fd = disk.open(entry.file, {})
   try {
     let offset = start
     let need = RECORD_HEADER_BYTES
     for (let epoch = startEpoch; epoch <= lastEpoch; ) {
       const bytes = new Uint8Array(Math.max(need, Math.min(LOG_READ_BYTES, entry.end - offset)))
-      const got = await io.read(fd, bytes, bytes.length, offset)
+      const got = await disk.read(fd, bytes, bytes.length, offset)
       const run = decodeRun(bytes.subarray(0, got), offset, epoch, lastEpoch, entry.header, crc32c)
       yield* run.records
       epoch += run.records.length
@@ -296,7 +300,7 @@ export async function* readForward(
       need = Math.max(run.need, RECORD_HEADER_BYTES)
     }
   } finally {
-    io.close(fd)
+    disk.close(fd)
   }
 }
 

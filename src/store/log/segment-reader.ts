@@ -12,7 +12,7 @@ import {
   RECORD_HEADER_BYTES,
   SEGMENT_HEADER_BYTES,
 } from '../../limits.js'
-import type { StoreIo } from '../os/disk.js'
+import type { Disk } from '../os/disk.js'
 import type { Crc32c, LogRecord } from '../types.js'
 import {
   byteLengthAt,
@@ -50,9 +50,9 @@ export interface ScannedRecord {
 }
 
 /** Reads and checks a segment's header; the header, or what is wrong. */
-export function readSegmentHeader(io: StoreIo, fd: number, crc32c: Crc32c): SegmentHeader | string {
+export function readSegmentHeader(disk: Disk, fd: number, crc32c: Crc32c): SegmentHeader | string {
   const bytes = new Uint8Array(SEGMENT_HEADER_BYTES)
-  const got = io.readSync(fd, bytes, SEGMENT_HEADER_BYTES, 0)
+  const got = disk.readSync(fd, bytes, SEGMENT_HEADER_BYTES, 0)
   return decodeSegmentHeader(bytes.subarray(0, got), crc32c)
 }
 
@@ -64,7 +64,7 @@ class Window {
   length = 0
 
   constructor(
-    private readonly io: StoreIo,
+    private readonly disk: Disk,
     private readonly fd: number,
     readonly sizeBytes: number,
     bytes: number,
@@ -81,7 +81,7 @@ class Window {
       this.view = viewOf(this.bytes)
     }
     const length = Math.max(0, Math.min(this.bytes.length, this.sizeBytes - at))
-    this.length = this.io.readSync(this.fd, this.bytes, length, at)
+    this.length = this.disk.readSync(this.fd, this.bytes, length, at)
     this.start = at
     return 0
   }
@@ -105,7 +105,7 @@ export class SegmentScanner {
   private soundAhead = 0
 
   constructor(
-    io: StoreIo,
+    disk: Disk,
     fd: number,
     readonly sizeBytes: number,
     readonly segment: SegmentHeader,
@@ -117,7 +117,7 @@ export class SegmentScanner {
   ) {
     this.offset = start
     this.unsureFrom = start
-    this.window = new Window(io, fd, sizeBytes, windowBytes)
+    this.window = new Window(disk, fd, sizeBytes, windowBytes)
   }
 
   next(): ScannedRecord | null {

@@ -18,8 +18,8 @@ import {
   RECORD_MAX_BYTES,
   SEGMENT_HEADER_BYTES,
 } from '../../limits.js'
-import type { StoreIo } from '../os/disk.js'
-import { Timing } from '../os/durations.js'
+import type { Disk } from '../os/disk.js'
+import { Durations } from '../os/durations.js'
 import { busFailed, isNoRoom, logFull, textOf } from '../os/errors.js'
 import type { Crc32c, FsyncPolicy, LogRecord } from '../types.js'
 import {
@@ -38,7 +38,7 @@ export function segmentName(firstEpoch: number): string {
   return `${String(firstEpoch).padStart(20, '0')}.seg`
 }
 
-export interface TailSegment {
+export interface OpenSegment {
   readonly header: SegmentHeader
   readonly file: string
   readonly fd: number
@@ -48,8 +48,8 @@ export interface TailSegment {
   readonly zeroAhead: boolean
 }
 
-export interface TailOptions {
-  readonly io: StoreIo
+export interface SegmentWriterOptions {
+  readonly disk: Disk
   readonly logDir: string
   readonly fsync: FsyncPolicy
   readonly crc32c: Crc32c
@@ -88,7 +88,7 @@ interface Gather {
   readonly view: DataView
 }
 
-export class Tail {
+export class SegmentWriter {
   /** Where the next record goes. */
   end: number
   newestEpoch: number
@@ -96,7 +96,7 @@ export class Tail {
   appended = 0
   appendedBytes = 0
   failure: MmsbError | null = null
-  readonly timing = new Timing()
+  readonly timing = new Durations()
   private current: Write | null = null
   private readonly writing = new Set<Write>()
   /** Appends that wait for room because none was reserved. */
@@ -104,7 +104,7 @@ export class Tail {
   private idle: (() => void)[] = []
   private readonly gathers: Gather[] = []
   private rotating: Promise<void> | null = null
-  private prepared: TailSegment | null = null
+  private prepared: OpenSegment | null = null
   private preparing: Promise<void> | null = null
   private prepareTried = false
   private cancelTimer: (() => void) | null = null
@@ -115,8 +115,8 @@ export class Tail {
   private zeroedTo = 0
 
   constructor(
-    private readonly options: TailOptions,
-    public segment: TailSegment,
+    private readonly options: SegmentWriterOptions,
+    public segment: OpenSegment,
     end: number,
     newestEpoch: number,
   ) {
@@ -133,7 +133,7 @@ export class Tail {
     return this.makeRoom(bytes)
   }
 
-  /** Room for the record and a seal behind it, none of it under zeros that are just being written. */
+  /** StoreDeps for the record and a seal behind it, none of it under zeros that are just being written. */
   private hasRoom(bytes: number): boolean {
     const end = this.end + bytes
     if (this.zeroing !== null && end > this.zeroing.from) return false
@@ -177,10 +177,10 @@ export class Tail {
       return Promise.reject(new Error(`append of epoch ${record.epoch} after ${this.newestEpoch}`))
     }
     const write = this.encode(record, byteLength)
-    const { io, fsync } = this.options
+    const { disk, fsync } = this.options
     if (fsync !== 'always' && byteLength <= RECORD_GATHER_MAX_BYTES) {
       try {
-        io.writeSync(write.fd, write.parts, write.offset)
+        disk.writeSync(write.fd, write.parts, write.offset)
       } catch (error) {
         return Promise.reject(this.fail('a write to the log failed', error))
       }
@@ -191,7 +191,7 @@ export class Tail {
     this.current = write
     this.writing.add(write)
     return new Promise((resolve, reject) => {
-      io.write(write.fd, write.parts, write.offset, (error) => {
+      disk.write(write.fd, write.parts, write.offset, (error) => {
         this.writing.delete(write)
         this.release(write)
         if (error !== null) reject(this.fail('a write to the log failed', error))
@@ -213,7 +213,7 @@ export class Tail {
     const write = this.current
     if (write === null) return
     try {
-      this.options.io.writeSync(write.fd, write.parts, write.offset)
+      this.options.disk.writeSync(write.fd, write.parts, write.offset)
     } catch (error) {
       throw this.fail('a write to the log failed', error)
     }
@@ -293,17 +293,17 @@ export class Tail {
   }
 
   private async writeZeros(file: string, from: number, to: number): Promise<void> {
-    const { io } = this.options
-    const fd = io.open(file, { write: true })
+    const { disk } = this.options
+    const fd = disk.open(file, { write: true })
     try {
       await new Promise<void>((resolve, reject) => {
-        io.write(fd, [ZEROS.subarray(0, to - from)], from, (error) => {
+        disk.write(fd, [ZEROS.subarray(0, to - from)], from, (error) => {
           if (error !== null) reject(error)
-          else io.sync(fd, (failed) => (failed === null ? resolve() : reject(failed)))
+          else disk.sync(fd, (failed) => (failed === null ? resolve() : reject(failed)))
         })
       })
     } finally {
-      io.close(fd)
+      disk.close(fd)
     }
   }
 
@@ -332,7 +332,7 @@ export class Tail {
       if (this.failure !== null) throw this.failure
       const upTo = this.newestEpoch
       this.syncing ??= new Promise<void>((resolve, reject) => {
-        this.options.io.sync(this.segment.fd, (error) => {
+        this.options.disk.sync(this.segment.fd, (error) => {
           this.syncing = null
           if (error !== null) reject(this.fail('a sync of the log failed', error))
           else {
@@ -353,7 +353,7 @@ export class Tail {
     await this.settled()
     await this.preparing
     await this.sync()
-    const { io, logDir } = this.options
+    const { disk, logDir } = this.options
     const need = SEGMENT_HEADER_BYTES + bytes + RECORD_HEADER_BYTES
     if (this.prepared === null || this.prepared.capacity < need) this.discardPrepared()
     const next = this.prepared ?? (await this.create(Math.max(this.options.segmentBytes, need)))
@@ -362,18 +362,18 @@ export class Tail {
     const file = path.join(logDir, segmentName(header.firstEpoch))
     try {
       await this.writeDurably(next.fd, encodeSegmentHeader(header, this.options.crc32c))
-      io.rename(next.file, file)
-      await io.syncDir(logDir)
+      disk.rename(next.file, file)
+      await disk.syncDir(logDir)
     } catch (error) {
-      io.close(next.fd)
+      disk.close(next.fd)
       throw this.fail('a new log segment could not be begun', error)
     }
     this.leave({ ...next, header, file })
   }
 
   /** Goes over to the next segment and gives back what the old one did not use. */
-  private leave(next: TailSegment): void {
-    const { io } = this.options
+  private leave(next: OpenSegment): void {
+    const { disk } = this.options
     const old = this.segment
     const oldEnd = this.end
     this.segment = next
@@ -381,22 +381,22 @@ export class Tail {
     this.zeroedTo = 0
     this.prepareTried = false
     try {
-      io.truncate(old.fd, oldEnd)
+      disk.truncate(old.fd, oldEnd)
     } catch (error) {
       throw this.fail('a log segment could not be closed', error)
     } finally {
-      io.close(old.fd)
+      disk.close(old.fd)
     }
     this.options.onRotated(next.header, oldEnd)
   }
 
   private writeDurably(fd: number, bytes: Uint8Array): Promise<void> {
-    const { io, fsync } = this.options
+    const { disk, fsync } = this.options
     return new Promise((resolve, reject) => {
       const settle = (error: Error | null): void => (error === null ? resolve() : reject(error))
-      io.write(fd, [bytes], 0, (error) => {
+      disk.write(fd, [bytes], 0, (error) => {
         if (error !== null || fsync === 'always') settle(error)
-        else io.sync(fd, settle)
+        else disk.sync(fd, settle)
       })
     })
   }
@@ -414,7 +414,7 @@ export class Tail {
       })
   }
 
-  private async create(capacity: number): Promise<TailSegment> {
+  private async create(capacity: number): Promise<OpenSegment> {
     try {
       return await createSegment(this.options, capacity)
     } catch (error) {
@@ -425,8 +425,8 @@ export class Tail {
 
   private discardPrepared(): void {
     if (this.prepared === null) return
-    this.options.io.close(this.prepared.fd)
-    this.options.io.remove(this.prepared.file)
+    this.options.disk.close(this.prepared.fd)
+    this.options.disk.remove(this.prepared.file)
     this.prepared = null
   }
 
@@ -437,20 +437,20 @@ export class Tail {
     await this.settled()
     await this.rotating?.catch(() => {})
     await this.preparing
-    const { io, crc32c, clock } = this.options
+    const { disk, crc32c, clock } = this.options
     try {
       if (this.failure === null) {
         await this.sync()
         const seal = encodeSeal(this.newestEpoch + 1, clock(), this.segment.header, crc32c)
-        io.writeSync(this.segment.fd, [seal], this.end)
-        io.truncate(this.segment.fd, this.end + seal.length)
-        io.syncSync(this.segment.fd)
+        disk.writeSync(this.segment.fd, [seal], this.end)
+        disk.truncate(this.segment.fd, this.end + seal.length)
+        disk.syncSync(this.segment.fd)
       }
       this.discardPrepared()
     } catch (error) {
       throw this.fail('the log could not be closed cleanly', error)
     } finally {
-      io.close(this.segment.fd)
+      disk.close(this.segment.fd)
     }
   }
 }
@@ -487,7 +487,7 @@ function padOf(length: number): Uint8Array {
 }
 
 export function newHeader(
-  options: Pick<TailOptions, 'random' | 'clock' | 'busId'>,
+  options: Pick<SegmentWriterOptions, 'random' | 'clock' | 'busId'>,
   firstEpoch: number,
 ): SegmentHeader {
   const seeds = viewOf(options.random(8))
@@ -502,28 +502,28 @@ export function newHeader(
 
 /** Creates the nameless next segment: allocated, durable in size, header still zero. */
 export async function createSegment(
-  options: Pick<TailOptions, 'io' | 'logDir' | 'fsync' | 'busId' | 'random' | 'clock'>,
+  options: Pick<SegmentWriterOptions, 'disk' | 'logDir' | 'fsync' | 'busId' | 'random' | 'clock'>,
   capacity: number,
-): Promise<TailSegment> {
-  const { io, logDir } = options
+): Promise<OpenSegment> {
+  const { disk, logDir } = options
   const file = path.join(logDir, NEXT_SEGMENT_NAME)
   let fd = -1
   try {
-    io.remove(file)
-    fd = io.open(file, { create: true, write: true })
-    const zeroAhead = io.allocate(fd, 0, capacity)
+    disk.remove(file)
+    fd = disk.open(file, { create: true, write: true })
+    const zeroAhead = disk.allocate(fd, 0, capacity)
     await new Promise<void>((resolve, reject) => {
-      io.sync(fd, (error) => (error === null ? resolve() : reject(error)))
+      disk.sync(fd, (error) => (error === null ? resolve() : reject(error)))
     })
     if (options.fsync === 'always') {
-      io.close(fd)
+      disk.close(fd)
       fd = -1
-      fd = io.open(file, { write: true, dsync: true })
+      fd = disk.open(file, { write: true, dsync: true })
     }
     return { header: newHeader(options, 0), file, fd, capacity, zeroAhead }
   } catch (error) {
-    if (fd >= 0) io.close(fd)
-    io.remove(file)
+    if (fd >= 0) disk.close(fd)
+    disk.remove(file)
     if (isNoRoom(error))
       throw logFull(`no room for a log segment of ${capacity} bytes: ${textOf(error)}`, error)
     throw busFailed(`a log segment could not be created: ${textOf(error)}`, error)

@@ -11,14 +11,14 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { openCheckpointFile } from '../checkpoint/file-reader.js'
 import {
-  type CheckpointPlace,
+  type CheckpointFolder,
   checkpointEpochs,
   checkpointFolder,
   epochOfStem,
   stemOf,
 } from '../checkpoint/folder.js'
 import { inspectLog, type LogFindings } from '../log/log.js'
-import type { StoreIo } from '../os/disk.js'
+import type { Disk } from '../os/disk.js'
 import { busFailed, textOf } from '../os/errors.js'
 import type { Crc32c } from '../types.js'
 
@@ -26,8 +26,8 @@ const COMPLETE_NAME = 'backup.json'
 const LOOKS = 5
 const FILE_PATTERN = /^\d{20}\.(db|old)$/
 
-export interface BackupPlace {
-  readonly io: StoreIo
+export interface BackupDeps {
+  readonly disk: Disk
   readonly crc32c: Crc32c
 }
 
@@ -41,7 +41,7 @@ export interface BackupInfo {
 }
 
 /** Copies the data folder `from` into the folder `to`, which must be empty or not there. Throws BUS_FAILED. */
-export async function backupFolder(place: BackupPlace, from: string, to: string): Promise<BackupInfo> {
+export async function backupFolder(place: BackupDeps, from: string, to: string): Promise<BackupInfo> {
   const log = lookAtLog(place, from)
   const first = log.segments[0]?.header.firstEpoch ?? 1
   begin(to)
@@ -94,11 +94,11 @@ function copyCheckpoints(from: string, to: string, newestEpoch: number): number 
 }
 
 /** A writer may be in the middle of a record, which looks like damage when the next one is there already: look again. */
-function lookAtLog({ io, crc32c }: BackupPlace, dir: string): LogFindings {
+function lookAtLog({ disk, crc32c }: BackupDeps, dir: string): LogFindings {
   const logDir = path.join(dir, 'log')
   let damage = 'there is no log'
   for (let look = 0; look < LOOKS; look++) {
-    const found = inspectLog({ io, logDir, crc32c }, () => {})
+    const found = inspectLog({ disk, logDir, crc32c }, () => {})
     if (found.damage === null && found.segments.length > 0) return found
     damage = found.damage ?? damage
   }
@@ -129,21 +129,21 @@ function copy(from: string, to: string, length?: number): number {
 }
 
 /** What is wrong with a checkpoint, or nothing. */
-function check(place: CheckpointPlace, epoch: number, busId: string | null): string | undefined {
+function check(place: CheckpointFolder, epoch: number, busId: string | null): string | undefined {
   const opened = openCheckpointFile(place, epoch, busId)
   if (typeof opened === 'string') return opened
   opened.close()
   return undefined
 }
 
-async function complete({ io }: BackupPlace, to: string, info: BackupInfo): Promise<void> {
+async function complete({ disk }: BackupDeps, to: string, info: BackupInfo): Promise<void> {
   const file = path.join(to, COMPLETE_NAME)
   fs.writeFileSync(file, `${JSON.stringify(info)}\n`, { flag: 'wx', flush: true })
-  for (const dir of ['log', 'checkpoints', '.']) await io.syncDir(path.join(to, dir))
+  for (const dir of ['log', 'checkpoints', '.']) await disk.syncDir(path.join(to, dir))
 }
 
 /** Makes a data folder of a backup. `to` must be empty or not there. Throws BUS_FAILED. */
-export async function restoreFolder(place: BackupPlace, from: string, to: string): Promise<BackupInfo> {
+export async function restoreFolder(place: BackupDeps, from: string, to: string): Promise<BackupInfo> {
   const info = readInfo(path.join(from, COMPLETE_NAME))
   begin(to)
   for (const dir of ['log', 'checkpoints']) {
@@ -155,7 +155,7 @@ export async function restoreFolder(place: BackupPlace, from: string, to: string
     const why = found.damage ?? `its log ends at epoch ${found.newestEpoch}, not ${info.epoch}`
     throw busFailed(`${from} is not sound: ${why}`)
   }
-  for (const dir of ['log', 'checkpoints', '.']) await place.io.syncDir(path.join(to, dir))
+  for (const dir of ['log', 'checkpoints', '.']) await place.disk.syncDir(path.join(to, dir))
   return info
 }
 

@@ -9,20 +9,20 @@ import path from 'node:path'
 import { SEGMENT_HEADER_BYTES } from '../../limits.js'
 import { CatalogReader } from '../catalog/catalog-reader.js'
 import { openCheckpointFile } from '../checkpoint/file-reader.js'
-import { type CheckpointPlace, checkpointEpochs, checkpointFolder } from '../checkpoint/folder.js'
+import { type CheckpointFolder, checkpointEpochs, checkpointFolder } from '../checkpoint/folder.js'
 import { CHECKPOINT_ENDING, RETIRED_ENDING } from '../checkpoint/format.js'
 import { cursorProblems } from '../cursors/cursor-db.js'
 import type { SegmentHeader } from '../log/record.js'
 import { REASONS, readSegmentHeader, SegmentScanner } from '../log/segment-reader.js'
-import type { StoreIo } from '../os/disk.js'
+import type { Disk } from '../os/disk.js'
 import { textOf } from '../os/errors.js'
 import type { Crc32c } from '../types.js'
 
 const SEGMENT_PATTERN = /^(\d{20})\.seg$/
 
-export interface CheckPlace {
+export interface CheckedFolder {
   readonly dir: string
-  readonly io: StoreIo
+  readonly disk: Disk
   readonly crc32c: Crc32c
 }
 
@@ -64,7 +64,7 @@ export interface CheckReport {
   readonly repair: Repair | null
 }
 
-export function checkFolder(place: CheckPlace): CheckReport {
+export function checkFolder(place: CheckedFolder): CheckReport {
   const problems: string[] = []
   const notes: string[] = []
   const checkpoints = checkpointFolder(path.join(place.dir, 'checkpoints'))
@@ -91,17 +91,17 @@ export function checkFolder(place: CheckPlace): CheckReport {
   return { segments, soundEpoch: walk.end.epoch - 1, problems, notes, repair }
 }
 
-function listSegments({ io, dir, crc32c }: CheckPlace): CheckedSegment[] {
+function listSegments({ disk, dir, crc32c }: CheckedFolder): CheckedSegment[] {
   const logDir = path.join(dir, 'log')
-  const names = io.exists(logDir) ? io.list(logDir) : []
+  const names = disk.exists(logDir) ? disk.list(logDir) : []
   return names.flatMap((name) => {
     const match = SEGMENT_PATTERN.exec(name)
     if (match === null) return []
-    const fd = io.open(path.join(logDir, name), {})
+    const fd = disk.open(path.join(logDir, name), {})
     try {
-      return [{ name, firstEpoch: Number(match[1]), header: readSegmentHeader(io, fd, crc32c) }]
+      return [{ name, firstEpoch: Number(match[1]), header: readSegmentHeader(disk, fd, crc32c) }]
     } finally {
-      io.close(fd)
+      disk.close(fd)
     }
   })
 }
@@ -117,7 +117,7 @@ interface Walk {
 }
 
 /** Reads records from a point on until the log ends or one is not sound. */
-function walkFrom(place: CheckPlace, segments: readonly CheckedSegment[], start: LogPoint): Walk {
+function walkFrom(place: CheckedFolder, segments: readonly CheckedSegment[], start: LogPoint): Walk {
   let { epoch } = start
   const newest = Math.max(epoch - 1, (segments.at(-1)?.firstEpoch ?? 1) - 1)
   const damaged = (end: LogPoint, why: string, newestEpoch = newest): Walk => {
@@ -144,11 +144,11 @@ function walkFrom(place: CheckPlace, segments: readonly CheckedSegment[], start:
   return { end: start, isDamaged: false, tornBytes: 0, problems: [], newestEpoch: epoch - 1 }
 }
 
-function scan(place: CheckPlace, { name }: CheckedSegment, header: SegmentHeader, from: LogPoint) {
-  const { io, dir, crc32c } = place
-  const fd = io.open(path.join(dir, 'log', name), {})
+function scan(place: CheckedFolder, { name }: CheckedSegment, header: SegmentHeader, from: LogPoint) {
+  const { disk, dir, crc32c } = place
+  const fd = disk.open(path.join(dir, 'log', name), {})
   try {
-    const scanner = new SegmentScanner(io, fd, io.sizeBytes(fd), header, crc32c, from.offset, from.epoch)
+    const scanner = new SegmentScanner(disk, fd, disk.sizeBytes(fd), header, crc32c, from.offset, from.epoch)
     while (scanner.next() !== null);
     const verdict = scanner.judgeEnd()
     return {
@@ -159,12 +159,12 @@ function scan(place: CheckPlace, { name }: CheckedSegment, header: SegmentHeader
       tornBytes: 'tornBytes' in verdict ? verdict.tornBytes : 0,
     }
   } finally {
-    io.close(fd)
+    disk.close(fd)
   }
 }
 
 /** What else is not sound in the segments behind the first damage. */
-function laterProblems(place: CheckPlace, segments: readonly CheckedSegment[], walk: Walk): string[] {
+function laterProblems(place: CheckedFolder, segments: readonly CheckedSegment[], walk: Walk): string[] {
   const problems: string[] = []
   for (let index = walk.end.index + 1; index < segments.length; ) {
     const { firstEpoch } = segments[index] as CheckedSegment
@@ -179,7 +179,7 @@ function laterProblems(place: CheckPlace, segments: readonly CheckedSegment[], w
 // ---- what a repair would keep ---------------------------------------------------------------------------------------
 
 function bestRepair(
-  place: CheckPlace,
+  place: CheckedFolder,
   segments: readonly CheckedSegment[],
   start: LogPoint,
   walk: Walk,
@@ -210,26 +210,26 @@ const lossOf = (from: number, newest: number): string =>
   newest > from ? `epochs ${from} to ${newest}` : `epoch ${from} and any after it`
 
 /** Where the record of an epoch stands, though what is before it may be damaged; null when it is not found. */
-function pointOf(place: CheckPlace, segments: readonly CheckedSegment[], epoch: number): LogPoint | null {
+function pointOf(place: CheckedFolder, segments: readonly CheckedSegment[], epoch: number): LogPoint | null {
   const index = segments.findLastIndex(({ firstEpoch }) => firstEpoch <= epoch)
   const segment = segments[index]
   if (segment === undefined || typeof segment.header === 'string') return null
   if (segment.firstEpoch === epoch) return { index, offset: SEGMENT_HEADER_BYTES, epoch }
-  const { io, dir, crc32c } = place
-  const fd = io.open(path.join(dir, 'log', segment.name), {})
+  const { disk, dir, crc32c } = place
+  const fd = disk.open(path.join(dir, 'log', segment.name), {})
   try {
-    const scanner = new SegmentScanner(io, fd, io.sizeBytes(fd), segment.header, crc32c)
+    const scanner = new SegmentScanner(disk, fd, disk.sizeBytes(fd), segment.header, crc32c)
     const offset = scanner.find(epoch)
     return offset === null ? null : { index, offset, epoch }
   } finally {
-    io.close(fd)
+    disk.close(fd)
   }
 }
 
 // ---- the SQLite files -----------------------------------------------------------------------------------------------
 
 /** Epochs of the sound checkpoints, newest first. */
-function checkCheckpoints(place: CheckpointPlace, problems: string[]): number[] {
+function checkCheckpoints(place: CheckpointFolder, problems: string[]): number[] {
   for (const name of place.list()) {
     if (!name.endsWith(CHECKPOINT_ENDING) && !name.endsWith(RETIRED_ENDING)) continue
     const why = integrityOf(place, name)
@@ -246,7 +246,7 @@ function checkCheckpoints(place: CheckpointPlace, problems: string[]): number[] 
   })
 }
 
-function integrityOf(place: CheckpointPlace, name: string): string | null {
+function integrityOf(place: CheckpointFolder, name: string): string | null {
   try {
     const db = place.open(name)
     try {
@@ -261,7 +261,7 @@ function integrityOf(place: CheckpointPlace, name: string): string | null {
 }
 
 /** The newest epoch that the index or a checkpoint speaks of. */
-function newestKnown(dir: string, checkpoints: CheckpointPlace): number {
+function newestKnown(dir: string, checkpoints: CheckpointFolder): number {
   const reader = new CatalogReader(dir)
   try {
     const indexed = reader.blockBefore(Number.MAX_SAFE_INTEGER)?.lastEpoch ?? 0

@@ -13,20 +13,20 @@ import { epochOfStem, stemOf } from '../checkpoint/folder.js'
 import { encodeSegmentHeader } from '../log/record.js'
 import { NEXT_SEGMENT_NAME, segmentName } from '../log/segment-writer.js'
 import { busFailed } from '../os/errors.js'
-import type { CheckedSegment, CheckPlace, CheckReport, LogPoint } from './check.js'
+import type { CheckedFolder, CheckedSegment, CheckReport, LogPoint } from './check.js'
 
 /** Does what the report proposes. Returns the folder in which lies what was cut, or null when nothing had to be done. */
-export async function repairLog(place: CheckPlace, report: CheckReport): Promise<string | null> {
+export async function repairLog(place: CheckedFolder, report: CheckReport): Promise<string | null> {
   const { repair, segments } = report
   if (repair === null) return null
-  const { dir, io } = place
+  const { dir, disk } = place
   const logDir = path.join(dir, 'log')
   const aside = asideFolder(dir)
   const { from, to } = repair
   const changed = segments.filter((_, i) => i < from.index || i >= to.index || isInside(segments, from, i))
   for (const { name } of changed) fs.copyFileSync(path.join(logDir, name), path.join(aside, name))
   moveNewer(dir, aside, to.epoch - 1)
-  for (const folder of [aside, dir]) await io.syncDir(folder)
+  for (const folder of [aside, dir]) await disk.syncDir(folder)
   await endAt(place, segments, to)
   await beginAt(place, segments, from)
   return aside
@@ -59,47 +59,47 @@ function moveNewer(dir: string, aside: string, newestEpoch: number): void {
 
 /** Takes away the segments behind, newest first, then what is behind in this one. */
 async function endAt(
-  { dir, io }: CheckPlace,
+  { dir, disk }: CheckedFolder,
   segments: readonly CheckedSegment[],
   to: LogPoint,
 ): Promise<void> {
   const logDir = path.join(dir, 'log')
   const isEmpty = to.index > 0 && to.offset <= SEGMENT_HEADER_BYTES
   for (const { name } of segments.slice(to.index + (isEmpty ? 0 : 1)).reverse()) {
-    io.remove(path.join(logDir, name))
-    await io.syncDir(logDir)
+    disk.remove(path.join(logDir, name))
+    await disk.syncDir(logDir)
   }
   const last = segments[to.index]
   if (isEmpty || last === undefined) return
   if (typeof last.header === 'string') throw busFailed(`${last.name} cannot be repaired: ${last.header}`)
-  const fd = io.open(path.join(logDir, last.name), { write: true })
+  const fd = disk.open(path.join(logDir, last.name), { write: true })
   try {
-    io.truncate(fd, to.offset)
-    io.syncSync(fd)
+    disk.truncate(fd, to.offset)
+    disk.syncSync(fd)
   } finally {
-    io.close(fd)
+    disk.close(fd)
   }
 }
 
 /** Makes a segment of what stands from the point on, then takes away those before, oldest first. */
 async function beginAt(
-  place: CheckPlace,
+  place: CheckedFolder,
   segments: readonly CheckedSegment[],
   from: LogPoint,
 ): Promise<void> {
-  const { dir, io } = place
+  const { dir, disk } = place
   const logDir = path.join(dir, 'log')
   const inside = isInside(segments, from, from.index)
   if (inside) await splitAt(place, segments[from.index] as CheckedSegment, from)
   for (const { name } of segments.slice(0, from.index + (inside ? 1 : 0))) {
-    io.remove(path.join(logDir, name))
-    await io.syncDir(logDir)
+    disk.remove(path.join(logDir, name))
+    await disk.syncDir(logDir)
   }
 }
 
 /** The seeds of the checksums stay, so the records can be copied as they are. */
 async function splitAt(
-  { dir, io, crc32c }: CheckPlace,
+  { dir, disk, crc32c }: CheckedFolder,
   segment: CheckedSegment,
   from: LogPoint,
 ): Promise<void> {
@@ -108,14 +108,14 @@ async function splitAt(
   const whole = fs.readFileSync(path.join(logDir, segment.name))
   const header = encodeSegmentHeader({ ...segment.header, firstEpoch: from.epoch }, crc32c)
   const draft = path.join(logDir, NEXT_SEGMENT_NAME)
-  const fd = io.open(draft, { create: true, write: true })
+  const fd = disk.open(draft, { create: true, write: true })
   try {
-    io.truncate(fd, 0)
-    io.writeSync(fd, [header, whole.subarray(from.offset)], 0)
-    io.syncSync(fd)
+    disk.truncate(fd, 0)
+    disk.writeSync(fd, [header, whole.subarray(from.offset)], 0)
+    disk.syncSync(fd)
   } finally {
-    io.close(fd)
+    disk.close(fd)
   }
-  io.rename(draft, path.join(logDir, segmentName(from.epoch)))
-  await io.syncDir(logDir)
+  disk.rename(draft, path.join(logDir, segmentName(from.epoch)))
+  await disk.syncDir(logDir)
 }

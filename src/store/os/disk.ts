@@ -9,7 +9,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 
-export type IoCallback = (error: NodeJS.ErrnoException | null) => void
+export type DiskCallback = (error: NodeJS.ErrnoException | null) => void
 
 export interface OpenFlags {
   readonly create?: boolean
@@ -19,7 +19,7 @@ export interface OpenFlags {
 }
 
 /** The injected disk. Paths are absolute. Errors are NodeJS errors with `code` (ENOSPC, EIO, ...). */
-export interface StoreIo {
+export interface Disk {
   makeDir(dir: string): void
   /** Names in a folder, sorted. */
   list(dir: string): string[]
@@ -31,9 +31,9 @@ export interface StoreIo {
   readSync(fd: number, into: Uint8Array, length: number, position: number): number
   read(fd: number, into: Uint8Array, length: number, position: number): Promise<number>
   writeSync(fd: number, parts: readonly Uint8Array[], position: number): void
-  write(fd: number, parts: readonly Uint8Array[], position: number, done: IoCallback): void
+  write(fd: number, parts: readonly Uint8Array[], position: number, done: DiskCallback): void
   syncSync(fd: number): void
-  sync(fd: number, done: IoCallback): void
+  sync(fd: number, done: DiskCallback): void
   truncate(fd: number, length: number): void
   /**
    * Reserves room for [offset, offset + length) and makes the file that long. Throws (ENOSPC) with the room unchanged.
@@ -97,7 +97,7 @@ const lengthOf = (parts: readonly Uint8Array[]): number => {
   return sum
 }
 
-function writeAsync(fd: number, parts: readonly Uint8Array[], position: number, done: IoCallback): void {
+function writeAsync(fd: number, parts: readonly Uint8Array[], position: number, done: DiskCallback): void {
   const length = lengthOf(parts)
   const after = (error: NodeJS.ErrnoException | null, written: number): void => {
     if (error !== null || written === length) done(error)
@@ -148,12 +148,12 @@ function readAsync(fd: number, into: Uint8Array, length: number, position: numbe
 }
 
 /** Makes a folder and those above it that are missing; their names are durable when it resolves. */
-export async function makeDurableDir(io: StoreIo, dir: string): Promise<void> {
+export async function makeDurableDir(disk: Disk, dir: string): Promise<void> {
   const missing: string[] = []
-  for (let at = path.resolve(dir); !io.exists(at) && path.dirname(at) !== at; at = path.dirname(at))
+  for (let at = path.resolve(dir); !disk.exists(at) && path.dirname(at) !== at; at = path.dirname(at))
     missing.push(at)
-  io.makeDir(dir)
-  for (const made of missing.reverse()) await io.syncDir(path.dirname(made))
+  disk.makeDir(dir)
+  for (const made of missing.reverse()) await disk.syncDir(path.dirname(made))
 }
 
 /**
@@ -167,7 +167,7 @@ function makeDirs(dir: string): void {
 }
 
 /** The machine's own disk. */
-export function realIo(allocate?: Allocate): StoreIo {
+export function realDisk(allocate?: Allocate): Disk {
   const { O_CREAT, O_DSYNC, O_RDONLY, O_RDWR } = fs.constants
   return {
     makeDir: makeDirs,

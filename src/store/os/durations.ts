@@ -3,7 +3,7 @@ import type { TimingStats } from '../types.js'
 
 const RING_LENGTH = 2048
 
-export class Timing {
+export class Durations {
   private readonly ring = new Float64Array(RING_LENGTH)
   private total = 0
 

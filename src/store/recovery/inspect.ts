@@ -5,14 +5,14 @@
  */
 
 import { type CheckpointFile, openCheckpointFile, readInfo } from '../checkpoint/file-reader.js'
-import { type CheckpointPlace, checkpointEpochs } from '../checkpoint/folder.js'
-import { inspectLog, type LogFindings, type LogPlace } from '../log/log.js'
-import type { Placed } from '../log/log-index.js'
+import { type CheckpointFolder, checkpointEpochs } from '../checkpoint/folder.js'
+import { inspectLog, type LogFindings, type LogFolder } from '../log/log.js'
+import type { PlacedRecord } from '../log/log-index.js'
 import { textOf } from '../os/errors.js'
 import type { Catalog, CatalogFindings, CheckpointInfo } from '../types.js'
 import { type CheckpointState, type Findings, type IndexCondition, type RecoveryRow, rowOf } from './table.js'
 
-export interface StartFindings {
+export interface FolderFindings {
   readonly log: LogFindings
   readonly row: RecoveryRow
   /** Newest epoch that the index covers; 0 when it is to be begun anew. */
@@ -27,17 +27,17 @@ export interface StartFindings {
   readonly refusal: string
 }
 
-export interface StartPlace {
-  readonly log: LogPlace
-  readonly checkpoints: CheckpointPlace
+export interface FolderParts {
+  readonly log: LogFolder
+  readonly checkpoints: CheckpointFolder
   readonly catalog: Catalog
 }
 
 /** Looks at everything. `onPlaced` is called for records of the last segment that the index does not cover. */
 export async function inspectFolder(
-  place: StartPlace,
-  onPlaced: (placed: Placed) => void,
-): Promise<StartFindings> {
+  place: FolderParts,
+  onPlaced: (placed: PlacedRecord) => void,
+): Promise<FolderFindings> {
   const catalog = await openCatalog(place.catalog)
   const covered = catalog.state === 'read' ? catalog.lastEpoch : 0
   const log = inspectLog(place.log, (segment, { record, offset, byteLength }) => {
@@ -105,7 +105,7 @@ interface CheckpointVerdict {
 }
 
 function judgeCheckpoints(
-  place: CheckpointPlace,
+  place: CheckpointFolder,
   log: LogFindings,
   known: readonly CheckpointInfo[],
 ): CheckpointVerdict {

@@ -14,7 +14,7 @@ import { crc32c } from '../../../src/ffi/library.js'
 import { RECORD_HEADER_BYTES } from '../../../src/limits.js'
 import { encodeRecordHeader } from '../../../src/store/log/record.js'
 import { readSegmentHeader, SegmentScanner } from '../../../src/store/log/segment-reader.js'
-import { realIo } from '../../../src/store/os/disk.js'
+import { realDisk } from '../../../src/store/os/disk.js'
 import { folder } from '../../lib/folder.js'
 
 const MADE = 40
@@ -53,15 +53,15 @@ function inRecord(
   epoch: number,
   change: (bytes: Buffer, offset: number, scanner: SegmentScanner, byteLength: number) => void,
 ): void {
-  const io = realIo()
+  const disk = realDisk()
   const file = segmentOf(dir)
-  const fd = io.open(file, {})
-  const header = readSegmentHeader(io, fd, crc32c)
+  const fd = disk.open(file, {})
+  const header = readSegmentHeader(disk, fd, crc32c)
   if (typeof header === 'string') throw new Error(header)
-  const scanner = new SegmentScanner(io, fd, io.sizeBytes(fd), header, crc32c)
+  const scanner = new SegmentScanner(disk, fd, disk.sizeBytes(fd), header, crc32c)
   let found = scanner.next()
   while (found !== null && found.record.epoch < epoch) found = scanner.next()
-  io.close(fd)
+  disk.close(fd)
   if (found === null) throw new Error(`no record ${epoch}`)
   const bytes = readFileSync(file)
   change(bytes, found.offset, scanner, found.byteLength)

@@ -11,7 +11,7 @@ import {
   STREAM_SUBSCRIPTIONS_MAX,
 } from '../../../src/limits.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
-import { realIo, type StoreIo } from '../../../src/store/os/disk.js'
+import { type Disk, realDisk } from '../../../src/store/os/disk.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../../src/wire/limits.js'
 import { folder } from '../../lib/folder.js'
 import { decodeMessages } from '../../stream/binary.js'
@@ -44,10 +44,10 @@ function masked(opcode: number, payload: Buffer): Buffer {
 
 /** The real disk, whose writes wait while it is shut. */
 function gatedDisk() {
-  const real = realIo()
+  const real = realDisk()
   const held: (() => void)[] = []
   let isShut = false
-  const io: StoreIo = {
+  const disk: Disk = {
     ...real,
     write: (...args) => {
       if (isShut) held.push(() => real.write(...args))
@@ -55,7 +55,7 @@ function gatedDisk() {
     },
   }
   return {
-    world: { ...REAL_WORLD, store: { io } },
+    world: { ...REAL_WORLD, store: { disk } },
     shut: () => {
       isShut = true
     },

@@ -49,13 +49,13 @@ function openOn(disk: SimDisk, catalog: SimCatalog): Promise<Store> {
     dir: SIM_DIR,
     fsync: 'always',
     crc32c,
-    io: disk,
+    disk,
     catalog,
     lock: () => () => {},
     segmentBytes: 12 * 1024,
     checkpointsKept: 4,
-    checkpointPlace: place,
-    checkpointHost: () => {
+    checkpointFolder: place,
+    checkpointThread: () => {
       const tasks = new CheckpointTasks(place)
       return { ask: (request) => tasks.handle(request), end: async () => {} }
     },

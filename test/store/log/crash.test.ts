@@ -33,7 +33,7 @@ function openOn(
     dir: DIR,
     fsync,
     crc32c,
-    io: disk,
+    disk,
     catalog: noCatalog(),
     lock: () => () => {},
     segmentBytes,

@@ -16,7 +16,7 @@ const RECORDS = 12
 /** A segment of records of many sizes, with room behind them or sealed. */
 async function segmentBytes(fsync: 'always' | 'off', isSealed: boolean): Promise<Uint8Array> {
   const disk = new SimDisk()
-  const store = await openStore(DIR, { io: disk, fsync, segmentBytes: 8192 })
+  const store = await openStore(DIR, { disk, fsync, segmentBytes: 8192 })
   await appendAll(store, 1, RECORDS)
   if (isSealed) await store.close()
   return Uint8Array.from(disk.bytesOf(FILE))

@@ -13,7 +13,7 @@ const RECORDS = 6
 /** A log of six records as a crash leaves it: no seal, room allocated behind. And where each record ends. */
 async function logBytes(): Promise<{ bytes: Uint8Array; ends: number[] }> {
   const disk = new SimDisk()
-  const store = await openStore(DIR, { io: disk, segmentBytes: 8192 })
+  const store = await openStore(DIR, { disk, segmentBytes: 8192 })
   await appendAll(store, 1, RECORDS)
   const ends = [SEGMENT_HEADER_BYTES]
   for (let epoch = 1; epoch <= RECORDS; epoch++) {
@@ -29,7 +29,7 @@ function diskWith(bytes: Uint8Array): SimDisk {
   return disk
 }
 
-const open = (disk: SimDisk) => openStore(DIR, { io: disk, segmentBytes: 8192 })
+const open = (disk: SimDisk) => openStore(DIR, { disk, segmentBytes: 8192 })
 
 t.test('cut at every byte: the file ends there, or zeros follow', async (t) => {
   const { bytes, ends } = await logBytes()
@@ -131,7 +131,7 @@ t.test(
     const epoch = RECORDS + 1
     // Frames that hold a whole record of another segment with a later epoch.
     const other = new SimDisk()
-    const elsewhere = await openStore(DIR, { io: other, segmentBytes: 8192 })
+    const elsewhere = await openStore(DIR, { disk: other, segmentBytes: 8192 })
     await appendAll(elsewhere, 1, 20)
     const foreign = Uint8Array.from(other.bytesOf(FILE)).subarray(
       SEGMENT_HEADER_BYTES,

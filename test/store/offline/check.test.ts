@@ -10,7 +10,7 @@ import { Bus } from '../../../src/engine/bus.js'
 import { verifyFolder } from '../../../src/engine/history/verify-folder.js'
 import { type CheckReport, checkFolder } from '../../../src/store/offline/check.js'
 import { repairLog } from '../../../src/store/offline/repair.js'
-import { realIo } from '../../../src/store/os/disk.js'
+import { realDisk } from '../../../src/store/os/disk.js'
 import { crc32c, scratch } from '../helpers.js'
 
 interface Sample {
@@ -48,7 +48,7 @@ const copyOf = (t: Test, { dir }: Sample): string => {
   return copy
 }
 
-const place = (dir: string) => ({ dir, io: realIo(), crc32c })
+const place = (dir: string) => ({ dir, disk: realDisk(), crc32c })
 
 const segments = (dir: string): string[] =>
   fs

@@ -18,7 +18,7 @@ for (const fsync of ['always', 'interval', 'off'] as const) {
     const disk = new SimDisk()
     const errors: string[] = []
     const store = await openStore(DIR, {
-      io: disk,
+      disk,
       fsync,
       onNotice: (n) => n.level === 'error' && errors.push(n.message),
     })
@@ -38,7 +38,7 @@ for (const fsync of ['always', 'interval', 'off'] as const) {
     await store.close()
     t.equal(disk.openCount, 0)
     disk.fault = null
-    const again = await openStore(DIR, { io: disk, fsync })
+    const again = await openStore(DIR, { disk, fsync })
     t.equal(again.recovery.newestEpoch, 5)
     await again.close()
   })
@@ -46,7 +46,7 @@ for (const fsync of ['always', 'interval', 'off'] as const) {
 
 t.test('a synchronous completion that fails stops the store', async (t) => {
   const disk = new SimDisk()
-  const store = await openStore(DIR, { io: disk })
+  const store = await openStore(DIR, { disk })
   await appendAll(store, 1, 3)
   const appended = store.append(recordOf(4))
   disk.fault = (call) => {
@@ -63,7 +63,7 @@ t.test('a sync that fails under interval stops the store, and is not tried again
   const disk = new SimDisk()
   const timers: (() => void)[] = []
   const store = await openStore(DIR, {
-    io: disk,
+    disk,
     fsync: 'interval',
     setTimer: (callback) => {
       timers.push(callback)
@@ -96,7 +96,7 @@ t.test(
   async (t) => {
     const segmentBytes = 8192
     const disk = new SimDisk({ roomBytes: 2 * segmentBytes })
-    const store = await openStore(DIR, { io: disk, segmentBytes })
+    const store = await openStore(DIR, { disk, segmentBytes })
     let epoch = 0
     const fill = async (): Promise<unknown> => {
       for (;;) {
@@ -126,7 +126,7 @@ t.test(
     t.ok(epoch > full, 'it went on')
     t.same(epochsIn(store), epochsTo(epoch))
     await store.close()
-    const again = await openStore(DIR, { io: disk, segmentBytes })
+    const again = await openStore(DIR, { disk, segmentBytes })
     t.equal(again.recovery.newestEpoch, epoch)
     await t.rejects(
       Promise.resolve(again.reserve(4000)),
@@ -142,7 +142,7 @@ for (const fsync of ['always', 'interval'] as const) {
     const disk = new SimDisk()
     const timers: (() => void)[] = []
     const store = await openStore(DIR, {
-      io: disk,
+      disk,
       fsync,
       setTimer: (callback) => {
         timers.push(callback)
@@ -159,10 +159,13 @@ for (const fsync of ['always', 'interval'] as const) {
     t.match(store.failure, /EIO/)
     await store.close()
     disk.fault = null
-    t.equal((await openStore(DIR, { io: disk.crash('drop'), fsync })).newestEpoch, fsync === 'always' ? 5 : 0)
-    const again = await openStore(DIR, { io: disk, fsync })
+    t.equal(
+      (await openStore(DIR, { disk: disk.crash('drop'), fsync })).newestEpoch,
+      fsync === 'always' ? 5 : 0,
+    )
+    const again = await openStore(DIR, { disk, fsync })
     t.equal(again.recovery.newestEpoch, 6, 'the system still shows it')
-    const after = await openStore(DIR, { io: disk.crash('drop'), fsync })
+    const after = await openStore(DIR, { disk: disk.crash('drop'), fsync })
     t.equal(after.recovery.newestEpoch, 6, 'and it is durable, for it has been shown')
     await after.close()
     await again.close()
@@ -173,7 +176,7 @@ t.test('errors at every step of a rotation leave a log that opens', async (t) =>
   for (const call of ['open', 'allocate', 'sync', 'write', 'syncDir'] as const) {
     for (let nth = 0; nth < 3; nth++) {
       const disk = new SimDisk()
-      const store = await openStore(DIR, { io: disk, segmentBytes: 8192 })
+      const store = await openStore(DIR, { disk, segmentBytes: 8192 })
       let seen = 0
       disk.fault = (what, file) => {
         if (what === call && (file.includes('next.tmp') || what === 'syncDir') && seen++ === nth)
@@ -188,7 +191,7 @@ t.test('errors at every step of a rotation leave a log that opens', async (t) =>
       disk.fault = null
       await store.close()
       t.equal(disk.openCount, 0, `${call} ${nth}: files closed`)
-      const again = await openStore(DIR, { io: disk, segmentBytes: 8192 })
+      const again = await openStore(DIR, { disk, segmentBytes: 8192 })
       // A write whose sync failed is not acknowledged; it may be there all the same.
       const { newestEpoch } = again.recovery
       t.ok(newestEpoch === acknowledged || newestEpoch === acknowledged + 1, `${call} ${nth}: ${newestEpoch}`)
@@ -250,7 +253,7 @@ t.test('a folder that cannot be made or written is a clear error', async (t) => 
 
 t.test('misuse is refused and harms nothing', async (t) => {
   const disk = new SimDisk()
-  const store = await openStore(DIR, { io: disk })
+  const store = await openStore(DIR, { disk })
   await t.rejects(store.append(recordOf(2)), /after 0/)
   const first = store.append(recordOf(1))
   await t.rejects(store.append(recordOf(2)), /in flight/)
@@ -263,7 +266,7 @@ t.test('misuse is refused and harms nothing', async (t) => {
 
 t.test('a completed append need not have settled before the next one', async (t) => {
   const disk = new SimDisk()
-  const store = await openStore(DIR, { io: disk, segmentBytes: 8192 })
+  const store = await openStore(DIR, { disk, segmentBytes: 8192 })
   const appends: Promise<void>[] = []
   for (let epoch = 1; epoch <= 12; epoch++) {
     appends.push(store.append(recordOf(epoch)))
@@ -288,7 +291,7 @@ t.test('a catalogue that cannot be opened or written costs the index, not the bu
     const disk = new SimDisk()
     const notices: string[] = []
     const options = {
-      io: disk,
+      disk,
       catalog: { ...noCatalog(), ...parts },
       onNotice: (notice: { message: string }) => notices.push(notice.message),
     }
@@ -298,14 +301,14 @@ t.test('a catalogue that cannot be opened or written costs the index, not the bu
     t.equal((await store.read(450)).epoch, 450)
     await store.close()
     t.ok(notices.some((text) => /index/.test(text)))
-    const again = await openStore(DIR, { io: disk })
+    const again = await openStore(DIR, { disk })
     t.equal(again.newestEpoch, 900)
     await again.close()
   }
 })
 
 t.test('a synchronous completion needs room reserved before', async (t) => {
-  const store = await openStore(DIR, { io: new SimDisk(), segmentBytes: 8192 })
+  const store = await openStore(DIR, { disk: new SimDisk(), segmentBytes: 8192 })
   const appended = store.append(recordOf(1, 9000))
   t.throws(() => store.completeSync(), /no room was reserved/)
   await appended
