@@ -2,7 +2,7 @@
  * The outside as the engine sees it: clocks, the scheduler and what the store is opened with. Handed in, so that a test can
  * run the whole engine in a world of its own, under one seed.
  */
-import type { StoreOptions } from '../store/types.js'
+import type { StoreOptions } from '../store/options.js'
 
 export interface World {
   /** Milliseconds since 1970. */

@@ -1,10 +1,10 @@
 /**
- * A read-only door to a data folder that another thread may be writing: any record up to an epoch known to be written,
- * and the checkpoints. For replay, in a thread of its own, and for checks of a folder nobody has open.
+ * Reads a data folder that another thread may be writing: records up to an epoch known to be written, and checkpoints. Used
+ * by the replay thread, and by checks of a folder that no process has open.
  *
- * Invariants: nothing is changed, locked or created; every record handed out has passed its checksum and follows the one
- * before it; files that come and go (segments begun or deleted, checkpoints) are looked for again when they are needed. The
- * log index is a hint: without it a read begins at the start of its segment. Knows nothing of what frames hold.
+ * Invariants: nothing is changed, locked or created. Every record handed out has passed its checksum and follows the one
+ * before it. Files come and go (segments, checkpoints), so they are listed again when they are needed. The log index is only a
+ * hint: without it a read begins at the start of its segment. Knows nothing of what frames hold.
  */
 import path from 'node:path'
 import { MmsbError } from '../errors.js'
@@ -13,15 +13,14 @@ import { CatalogReader } from './catalog/catalog-reader.js'
 import { type CheckpointFile, openCheckpointFile } from './checkpoint/file-reader.js'
 import { type CheckpointFolder, checkpointEpochs, checkpointFolder } from './checkpoint/folder.js'
 import type { SegmentHeader } from './log/record.js'
+import { firstEpochOf, segmentName } from './log/segment-file.js'
 import { REASONS, readSegmentHeader, SegmentScanner } from './log/segment-reader.js'
-import { segmentName } from './log/segment-writer.js'
 import { type Disk, realDisk } from './os/disk.js'
 import type { Crc32c, LogRecord } from './types.js'
 
-/** A step or two in the log: no need to read far. */
+/** A read of few records uses a small window. */
 const FEW_RECORDS = 8
 const FEW_RECORDS_BYTES = 16 * 1024
-const SEGMENT_PATTERN = /^(\d{20})\.seg$/
 
 export interface HistoryOptions {
   readonly dir: string
@@ -31,8 +30,8 @@ export interface HistoryOptions {
   readonly checkpoints?: CheckpointFolder
 }
 
-/** Where a record stands. */
-interface Place {
+/** The place of a record. */
+interface RecordPlace {
   readonly segment: number
   readonly offset: number
   readonly epoch: number
@@ -46,9 +45,9 @@ export class HistoryReader {
   readonly #catalog: CatalogReader
   /** First epochs of the segments, ascending. */
   #segments: number[] = []
-  #busId: string | null = null
-  /** Behind the last record that was read. */
-  #next: Place | null = null
+  #busId: string | undefined
+  /** The place behind the last record that was read. */
+  #next: RecordPlace | undefined
 
   constructor(options: HistoryOptions) {
     this.#disk = options.disk ?? realDisk()
@@ -64,26 +63,27 @@ export class HistoryReader {
     return this.#segments[0]
   }
 
-  /** Epochs of the checkpoint files, newest first. They may turn out not to be sound. */
+  /** Epochs of the checkpoint files, newest first. A file may turn out not to be sound. */
   checkpointEpochs(): number[] {
     return checkpointEpochs(this.#checkpoints)
   }
 
-  /** A checkpoint, wholly verified, or what is wrong with it. The caller closes it. */
+  /** A completely verified checkpoint, or what is wrong with it. The caller closes it. */
   openCheckpoint(epoch: number): CheckpointFile | string {
     return openCheckpointFile(this.#checkpoints, epoch, this.#identity())
   }
 
-  #identity(): string | null {
-    if (this.#busId !== null) return this.#busId
+  /** The bus of the folder, by the header of its first segment. */
+  #identity(): string | undefined {
+    if (this.#busId !== undefined) return this.#busId
     this.#list()
     const first = this.#segments[0]
-    if (first === undefined) return null
+    if (first === undefined) return undefined
     const file = path.join(this.#logDir, segmentName(first))
     const fd = this.#disk.open(file, {})
     try {
       const header = readSegmentHeader(this.#disk, fd, this.#crc32c)
-      this.#busId = typeof header === 'string' ? null : header.busId
+      this.#busId = typeof header === 'string' ? undefined : header.busId
       return this.#busId
     } finally {
       this.#disk.close(fd)
@@ -92,13 +92,10 @@ export class HistoryReader {
 
   #list(): void {
     const names = this.#disk.exists(this.#logDir) ? this.#disk.list(this.#logDir) : []
-    this.#segments = names.flatMap((name) => {
-      const match = SEGMENT_PATTERN.exec(name)
-      return match === null ? [] : [Number(match[1])]
-    })
+    this.#segments = names.flatMap((name) => firstEpochOf(name) ?? [])
   }
 
-  /** First epoch of the segment that holds `epoch`, by the newest list when the old one does not know. */
+  /** First epoch of the segment that holds `epoch`. */
   #segmentOf(epoch: number): number {
     this.#list()
     const first = this.#segments.findLast((segment) => segment <= epoch)
@@ -110,7 +107,7 @@ export class HistoryReader {
 
   /**
    * Records of epochs from..to, both included, ascending; `to` must have been written. A record is a view into a buffer
-   * that is good until the next is asked for. Throws EPOCH_COMPACTED, and INTERNAL where the log is damaged.
+   * and valid until the next one is requested. Throws EPOCH_COMPACTED, and INTERNAL where the log is damaged.
    */
   *records(from: number, to: number): Generator<LogRecord> {
     for (let epoch = from; epoch <= to; ) {
@@ -136,7 +133,7 @@ export class HistoryReader {
       const scanner = this.#scannerAt(fd, header, this.#placeOf(first, from), windowBytes)
       while (scanner.nextEpoch <= last) {
         const found = scanner.next()
-        if (found === null) {
+        if (found === undefined) {
           throw damaged(
             `segment ${name}, offset ${scanner.offset}: the record of epoch ${scanner.nextEpoch} is not sound (${REASONS[scanner.ended ?? 'body']})`,
             scanner.nextEpoch,
@@ -156,31 +153,36 @@ export class HistoryReader {
       return this.#disk.open(file, {})
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      // Retention took it between the list and now.
+      // Retention removed the file after it was listed.
       throw new MmsbError('EPOCH_COMPACTED', `Epoch ${epoch} is no longer in the log.`, undefined, {
         cause: error,
       })
     }
   }
 
-  #scannerAt(fd: number, header: SegmentHeader, place: Place | null, windowBytes: number): SegmentScanner {
+  #scannerAt(
+    fd: number,
+    header: SegmentHeader,
+    place: RecordPlace | undefined,
+    windowBytes: number,
+  ): SegmentScanner {
     const size = this.#disk.sizeBytes(fd)
     const { offset, epoch } = place ?? { offset: SEGMENT_HEADER_BYTES, epoch: header.firstEpoch }
     return new SegmentScanner(this.#disk, fd, size, header, this.#crc32c, offset, epoch, windowBytes)
   }
 
-  /** A place in the segment from which the epoch is not far; null: its start. */
-  #placeOf(segment: number, epoch: number): Place | null {
+  /** A place in the segment at or shortly before the epoch; undefined: the start of the segment. */
+  #placeOf(segment: number, epoch: number): RecordPlace | undefined {
     const next = this.#next
-    if (next !== null && next.segment === segment && next.epoch === epoch) return next
+    if (next !== undefined && next.segment === segment && next.epoch === epoch) return next
     const block = this.#catalog.blockBefore(epoch)
-    if (block === null || block.segment !== segment) return null
+    if (block?.segment !== segment) return undefined
     return block.lastEpoch < epoch
       ? { segment, offset: block.end, epoch: block.lastEpoch + 1 }
       : { segment, offset: block.offset, epoch: block.firstEpoch }
   }
 
-  /** What is wrong with the log index and the list of checkpoints. */
+  /** The faults of the log index and of the list of checkpoints. */
   catalogProblems(): string[] {
     return this.#catalog.problems()
   }

@@ -1,13 +1,14 @@
 /**
- * What of the past may go: which checkpoints, and which segments of the log. Pure.
+ * Decides how much of the past may be removed: which checkpoints, and which segments of the log. Pure.
  *
- * Invariants: the log goes only behind an *anchor*, a checkpoint from which every later epoch can be rebuilt; the anchor is
- * never newer than the second newest checkpoint, than what a reader needs, or than what the limits keep; the tail segment
- * never goes. The caller sees to it that the anchor and the two newest checkpoints are verified before anything goes.
+ * Invariants: the log is removed only up to an *anchor*, a checkpoint from which every later epoch can be rebuilt. The anchor
+ * is never newer than the second newest checkpoint, the lowest epoch that a reader needs, or what the limits keep. The last
+ * segment always stays. The caller makes sure that the anchor and the two newest checkpoints are verified before anything is
+ * removed.
  */
 import type { RetentionLimits } from './types.js'
 
-/** A segment of the log with the epochs in it. */
+/** A segment of the log and the epochs it holds. */
 export interface SegmentSpan {
   readonly firstEpoch: number
   readonly lastEpoch: number
@@ -20,15 +21,15 @@ export interface RetentionView {
   readonly limits: RetentionLimits
   readonly nowMs: number
   readonly newestEpoch: number
-  /** Ascending; the last one is the tail. */
+  /** Ascending. The last one is being written. */
   readonly segments: readonly SegmentSpan[]
   /** Epochs of checkpoints, ascending. */
   readonly checkpoints: readonly number[]
-  /** The lowest epoch that a reader needs, or undefined. */
+  /** The lowest epoch that a reader needs, if any. */
   readonly neededEpoch: number | undefined
 }
 
-/** The checkpoint behind which the log goes, or undefined when nothing goes. */
+/** The checkpoint up to which the log may be removed; undefined when nothing may. */
 export function anchorOf(view: RetentionView): number | undefined {
   const { checkpoints, segments, neededEpoch } = view
   const second = checkpoints.at(-2)
@@ -36,13 +37,13 @@ export function anchorOf(view: RetentionView): number | undefined {
   const floor = Math.min(lowestKept(view), second, neededEpoch ?? second)
   const anchor = checkpoints.findLast((epoch) => epoch <= floor)
   const first = segments[0]
-  // Only whole segments go; before one does, the older checkpoints cost little and keep the past readable.
+  // Only whole segments are removed. Until one can be, older checkpoints cost little and keep the past readable.
   return anchor !== undefined && first !== undefined && segments.length > 1 && first.lastEpoch <= anchor
     ? anchor
     : undefined
 }
 
-/** The lowest epoch whose state the limits keep: what any of them lets go may go. */
+/** The lowest epoch whose state the limits keep. The strictest limit decides. */
 function lowestKept({ limits, nowMs, newestEpoch, segments }: RetentionView): number {
   const { maxAgeMs, maxBytes, maxEpochs } = limits
   let lowest = maxEpochs === undefined ? 0 : newestEpoch - maxEpochs
@@ -64,8 +65,8 @@ function lowestKept({ limits, nowMs, newestEpoch, segments }: RetentionView): nu
 }
 
 /**
- * At most `count` of the checkpoints, ascending: the oldest and the two newest always, and between them the older, the
- * farther apart.
+ * Thins checkpoints out to at most `count`, ascending. The oldest and the two newest always stay; of the others, older ones
+ * are kept farther apart.
  */
 export function thinned(epochs: readonly number[], count: number): number[] {
   const kept = [...epochs]

@@ -2,64 +2,43 @@
  * The store: one data folder with its log, index and checkpoints.
  *
  *   lock.db            held while the folder is open
- *   log/*.seg          the log; the only truth
+ *   log/*.seg          the log; the only source of truth
  *   catalog.db         the index of the log and the list of checkpoints; rebuilt when lost
  *   checkpoints/*.db   immutable full states
  *
- * Invariants: an append that has resolved under `always` survives a crash; the index and the list of checkpoints only
- * ever name what is durable; opening decides by the recovery table and, where it refuses, changes nothing. Knows nothing
- * of frames' contents, graphs or ops.
+ * Invariants: an append that has resolved under `always` survives a crash. The index and the list of checkpoints only name
+ * what is durable. Opening follows the recovery table and, where that refuses, changes nothing. Knows nothing of frames'
+ * contents, graphs or ops.
  */
-import { randomBytes } from 'node:crypto'
 import path from 'node:path'
 import { MmsbError } from '../errors.js'
-import { CHECKPOINTS_KEPT, SEGMENT_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
-import { catalogIn } from './catalog/catalog.js'
-import { bytesOf, writeCheckpoint } from './checkpoint/feed-pages.js'
+import { SEGMENT_HEADER_BYTES } from '../limits.js'
 import { type CheckpointFile, openCheckpointFile } from './checkpoint/file-reader.js'
-import { type CheckpointFolder, checkpointFolder } from './checkpoint/folder.js'
-import { type CheckpointThread, startCheckpointThread } from './checkpoint/thread.js'
-import {
-  type LogFolder,
-  openLog,
-  readForward,
-  recordsAfter,
-  type SegmentEntry,
-  segmentOf,
-} from './log/log.js'
+import { CheckpointList } from './checkpoint-list.js'
+import { openLog, readForward, recordsAfter, type SegmentEntry, segmentOf } from './log/log.js'
 import { LogIndex, type PlacedRecord } from './log/log-index.js'
 import type { SegmentHeader } from './log/record.js'
-import { type SegmentWriter, type SegmentWriterOptions, segmentName } from './log/segment-writer.js'
-import { makeDurableDir, realDisk } from './os/disk.js'
+import { segmentName } from './log/segment-file.js'
+import type { SegmentWriter, SegmentWriterOptions } from './log/segment-writer.js'
+import { type StoreDeps, type StoreOptions, withDefaults } from './options.js'
+import { makeDurableDir } from './os/disk.js'
 import { busFailed, textOf } from './os/errors.js'
-import { lockFolder } from './os/lock.js'
 import { type FolderFindings, inspectFolder } from './recovery/inspect.js'
-import { anchorOf, thinned } from './retention.js'
+import { anchorOf } from './retention.js'
 import type {
   Catalog,
   CheckpointInfo,
   CheckpointReader,
   CheckpointSource,
   LogRecord,
-  Notice,
   RecoveryReport,
   RetentionLimits,
-  StoreOptions,
   StoreStats,
 } from './types.js'
 
-function defaultTimer(callback: () => void, delayMs: number): () => void {
-  const timer = setTimeout(callback, delayMs)
-  timer.unref()
-  return () => clearTimeout(timer)
-}
-
-/** What `open` gathers before there is a store. */
-interface StoreDeps {
-  readonly options: StoreOptions
-  readonly place: LogFolder
-  readonly checkpoints: CheckpointFolder
-  readonly checkpointThread: () => CheckpointThread
+/** What stays open with the store. */
+interface Opened {
+  readonly deps: StoreDeps
   readonly catalog: Catalog
   readonly unlock: () => void
 }
@@ -68,31 +47,42 @@ export class Store {
   readonly busId: string
   readonly recovery: RecoveryReport
   readonly #deps: StoreDeps
+  readonly #catalog: Catalog
+  readonly #unlock: () => void
   readonly #segments: SegmentEntry[]
   readonly #index: LogIndex
-  #tail!: SegmentWriter
-  #checkpoints: CheckpointInfo[]
-  #opened: CheckpointFile | null
-  /** Epochs of checkpoints that this process has read back wholly. */
-  readonly #verified = new Set<number>()
-  /** Settles when the checkpoints asked for so far are written. */
-  #writing: Promise<unknown> = Promise.resolve()
-  /** Begun with the first job, ended at close or when one fails. */
-  #host: CheckpointThread | undefined
+  readonly #checkpoints: CheckpointList
+  #writer!: SegmentWriter
+  /** The checkpoint that recovery opened, until openCheckpoint hands it out. */
+  #opened: CheckpointFile | undefined
   #closing: Promise<void> | undefined
   #onFailed: ((error: MmsbError) => void) | undefined
 
-  private constructor(deps: StoreDeps, found: FolderFindings, index: LogIndex, busId: string) {
+  /** For Store.open only. */
+  constructor(opened: Opened, found: FolderFindings, index: LogIndex, busId: string) {
+    const { deps, catalog, unlock } = opened
     this.#deps = deps
+    this.#catalog = catalog
+    this.#unlock = unlock
     this.#index = index
     this.#segments = found.log.segments
-    this.#checkpoints = found.checkpoints.sort((a, b) => a.epoch - b.epoch)
     this.#opened = found.checkpoint
-    if (found.checkpoint !== null) this.#verified.add(found.checkpoint.header.epoch)
     this.busId = busId
+    const checkpointEpoch = found.checkpoint?.header.epoch
+    this.#checkpoints = new CheckpointList(
+      {
+        busId,
+        catalog,
+        startThread: deps.startCheckpointThread,
+        keptMax: deps.checkpointsKept,
+        notify: deps.notify,
+      },
+      found.checkpoints,
+      checkpointEpoch,
+    )
     this.recovery = {
       newestEpoch: found.log.newestEpoch,
-      checkpointEpoch: found.checkpoint?.header.epoch ?? null,
+      checkpointEpoch,
       tornBytes: found.log.tornBytes,
       notes: found.notes,
       row: found.row.row,
@@ -100,23 +90,21 @@ export class Store {
     this.#index.indexedEpoch = found.indexedEpoch
   }
 
+  // ---- opening -----------------------------------------------------------------------------------
+
   /** Takes the lock and recovers. Throws BUS_FAILED when the folder is in use, damaged or not writable. */
   static async open(options: StoreOptions): Promise<Store> {
-    const disk = options.disk ?? realDisk(options.allocate)
-    const place = { disk, logDir: path.join(options.dir, 'log'), crc32c: options.crc32c }
-    const checkpointDir = path.join(options.dir, 'checkpoints')
+    const deps = withDefaults(options)
     try {
-      await makeDurableDir(disk, place.logDir)
-      await makeDurableDir(disk, checkpointDir)
+      await makeDurableDir(deps.disk, deps.logDir)
+      await makeDurableDir(deps.disk, deps.checkpointDir)
     } catch (error) {
-      throw busFailed(`the data folder ${options.dir} cannot be used: ${textOf(error)}`, error)
+      throw busFailed(`the data folder ${deps.dir} cannot be used: ${textOf(error)}`, error)
     }
-    const unlock = (options.lock ?? lockFolder)(options.dir)
-    const catalog = options.catalog ?? catalogIn(options.dir)
+    const unlock = deps.lock(deps.dir)
+    const catalog = deps.openCatalog()
     try {
-      const checkpoints = options.checkpointFolder ?? checkpointFolder(checkpointDir)
-      const checkpointThread = options.checkpointThread ?? (() => startCheckpointThread(checkpointDir))
-      return await Store.#recover({ options, place, checkpoints, checkpointThread, catalog, unlock })
+      return await Store.#recover({ deps, catalog, unlock })
     } catch (error) {
       await catalog.close()
       unlock()
@@ -126,42 +114,41 @@ export class Store {
     }
   }
 
-  static async #recover(deps: StoreDeps): Promise<Store> {
-    const { options, place, checkpoints, catalog } = deps
-    let opened: Store | undefined
+  static async #recover(opened: Opened): Promise<Store> {
+    const { deps, catalog } = opened
+    let ready: Store | undefined
     const index = new LogIndex({
       catalog,
-      onNotice: (level, message) => options.onNotice?.({ level, message }),
-      durableEpoch: () => (opened === undefined ? 0 : opened.#tail.durableEpoch),
-      scan: (from, to) => (opened === undefined ? noRecords() : opened.#placed(from, to)),
+      onNotice: deps.notify,
+      durableEpoch: () => (ready === undefined ? 0 : ready.#writer.durableEpoch),
+      scan: (from, to) => (ready === undefined ? noRecords() : ready.#placed(from, to)),
     })
-    const found = await inspectFolder({ log: place, checkpoints, catalog }, (placed) => index.add(placed))
+    const parts = { log: deps, checkpoints: deps.checkpointFolder, catalog }
+    const found = await inspectFolder(parts, (placed) => index.add(placed))
     if (found.row.action === 'refuse') {
       found.checkpoint?.close()
-      throw busFailed(`the data folder ${options.dir} is not safe to open: ${found.refusal}`)
+      throw busFailed(`the data folder ${deps.dir} is not safe to open: ${found.refusal}`)
     }
-    const random = options.random ?? ((length: number) => new Uint8Array(randomBytes(length)))
-    const busId = found.log.busId ?? Buffer.from(random(16)).toString('hex')
-    const store = new Store(deps, found, index, busId)
+    const busId = found.log.busId ?? Buffer.from(deps.random(16)).toString('hex')
+    const store = new Store(opened, found, index, busId)
     try {
-      store.#tail = await openLog(store.#tailOptions(random), found.log, store.#segments)
-      opened = store
+      store.#writer = await openLog(store.#writerOptions(), found.log, store.#segments)
+      ready = store
       await store.#startIndex(found)
     } catch (error) {
       found.checkpoint?.close()
-      await store.#tail?.close()
+      await store.#writer?.close()
       throw error
     }
-    for (const note of found.notes) store.#notice('warn', note)
+    for (const note of found.notes) deps.notify('warn', note)
     return store
   }
 
-  /** The last segment's records are in hand; those of earlier segments are fetched in the background. */
+  /** Inspection has indexed the last segment; epochs of earlier segments are indexed in the background. */
   async #startIndex(found: FolderFindings): Promise<void> {
-    const { catalog } = this.#deps
     try {
-      await catalog.begin(this.busId, found.indexAnew)
-      for (const checkpoint of this.#checkpoints) await catalog.addCheckpoint(checkpoint)
+      await this.#catalog.begin(this.busId, found.isIndexLost)
+      for (const checkpoint of this.#checkpoints.all()) await this.#catalog.addCheckpoint(checkpoint)
     } catch (error) {
       this.#index.fail(error)
       return
@@ -170,17 +157,17 @@ export class Store {
     this.#index.catchUp(found.indexedEpoch + 1, first - 1)
   }
 
-  #tailOptions(random: (length: number) => Uint8Array): SegmentWriterOptions {
-    const { options, place } = this.#deps
+  #writerOptions(): SegmentWriterOptions {
+    const { disk, logDir, crc32c, fsync, clock, random, setTimer, segmentBytes, notify } = this.#deps
     return {
-      disk: place.disk,
-      logDir: place.logDir,
-      crc32c: place.crc32c,
-      fsync: options.fsync,
-      clock: options.clock ?? Date.now,
+      disk,
+      logDir,
+      crc32c,
+      fsync,
+      clock,
       random,
-      setTimer: options.setTimer ?? defaultTimer,
-      segmentBytes: options.segmentBytes ?? SEGMENT_BYTES,
+      setTimer,
+      segmentBytes,
       busId: this.busId,
       onAppended: (record, segment, offset, byteLength) => {
         const last = this.#segments.at(-1)
@@ -189,7 +176,7 @@ export class Store {
       },
       onRotated: (next, previousEnd) => this.#rotated(next, previousEnd),
       onFailed: (error) => {
-        this.#notice('error', error.message)
+        notify('error', error.message)
         this.#onFailed?.(error)
       },
     }
@@ -199,31 +186,29 @@ export class Store {
     const last = this.#segments.at(-1)
     if (last !== undefined) last.end = previousEnd
     this.#index.endSegment()
-    const file = path.join(this.#deps.place.logDir, segmentName(next.firstEpoch))
+    const file = path.join(this.#deps.logDir, segmentName(next.firstEpoch))
     this.#segments.push({ header: next, file, end: SEGMENT_HEADER_BYTES })
   }
 
-  #notice(level: Notice['level'], message: string): void {
-    this.#deps.options.onNotice?.({ level, message })
-  }
-
-  /** Who is told when the store stops: a sync may fail while nobody appends. */
+  /** Calls back when the store stops. A sync may fail while no append is waiting. */
   onFailed(listener: (error: MmsbError) => void): void {
     this.#onFailed = listener
   }
 
-  /** Why the store has stopped taking appends, or null. */
-  get failure(): string | null {
-    return this.#tail.failure?.message ?? null
+  // ---- what it holds -----------------------------------------------------------------------------
+
+  /** Why the store has stopped taking appends, if it has. */
+  get failure(): string | undefined {
+    return this.#writer.failure?.message
   }
 
   get newestEpoch(): number {
-    return this.#tail.newestEpoch
+    return this.#writer.newestEpoch
   }
 
   /** Bytes of records appended since the start. */
   get appendedBytes(): number {
-    return this.#tail.appendedBytes
+    return this.#writer.appendedBytes
   }
 
   /** Oldest epoch whose record can be read; newest + 1 when there is none. */
@@ -241,48 +226,70 @@ export class Store {
     return bytes
   }
 
-  /** The newest usable checkpoint, wholly verified, or null when the log is to be replayed from its beginning. */
-  openCheckpoint(): CheckpointReader | null {
+  stats(): StoreStats {
+    const writer = this.#writer
+    let bytes = 0
+    for (const segment of this.#segments) bytes += segment.end
+    return {
+      bytes,
+      segments: this.#segments.length,
+      records: writer.appended,
+      minEpoch: this.minEpoch,
+      newestEpoch: writer.newestEpoch,
+      durableEpoch: writer.durableEpoch,
+      appendUs: writer.durations.stats(),
+      indexedEpoch: this.#index.indexedEpoch,
+      failure: this.failure ?? null,
+    }
+  }
+
+  // ---- recovery ----------------------------------------------------------------------------------
+
+  /** The newest usable checkpoint, completely verified; undefined when the log must be replayed from its beginning. */
+  openCheckpoint(): CheckpointReader | undefined {
     const epoch = this.recovery.checkpointEpoch
-    if (epoch === null) return null
-    const ready = this.#opened ?? openCheckpointFile(this.#deps.checkpoints, epoch, this.busId)
-    this.#opened = null
-    if (typeof ready === 'string') throw busFailed(`checkpoint ${epoch} cannot be read any more: ${ready}`)
-    return ready
+    if (epoch === undefined) return undefined
+    const opened = this.#opened ?? openCheckpointFile(this.#deps.checkpointFolder, epoch, this.busId)
+    this.#opened = undefined
+    if (typeof opened === 'string') throw busFailed(`checkpoint ${epoch} cannot be read any more: ${opened}`)
+    return opened
   }
 
   /**
-   * Every record with an epoch above `fromEpoch`, in order, checksums verified. A record is a view into a buffer that is
-   * good until the next is asked for. Throws BUS_FAILED at damage, EPOCH_COMPACTED when the log begins later.
+   * Every record with an epoch above `fromEpoch`, in order, checksums verified. A record is a view into a buffer and valid
+   * until the next one is requested. Throws BUS_FAILED when the log is damaged, EPOCH_COMPACTED when it begins later.
    */
   records(fromEpoch: number): Iterable<LogRecord> {
-    const { place } = this.#deps
     if (fromEpoch >= this.newestEpoch) return []
     this.#refuseCompacted(fromEpoch + 1)
-    return recordsAfter(place, this.#segments, fromEpoch, this.newestEpoch)
+    return recordsAfter(this.#deps, this.#segments, fromEpoch, this.newestEpoch)
   }
 
+  // ---- appends -----------------------------------------------------------------------------------
+
   /**
-   * Makes sure that the next record, of `bytes` bytes of frames, has room, beginning a new segment when it has not.
-   * Returns nothing when there is room already. Throws LOG_FULL with nothing changed.
+   * Makes room for the next record, of `bytes` bytes of frames; begins a new segment if needed. Returns undefined when there
+   * is room already. Throws LOG_FULL with nothing changed.
    */
   reserve(bytes: number): Promise<void> | undefined {
     // A frame takes at least 16 bytes for each page it touches, so a quarter more is room for the page ids.
-    return this.#tail.reserve(bytes + (bytes >> 2))
+    return this.#writer.reserve(bytes + (bytes >> 2))
   }
 
   /** Appends one record. Resolves when it is durable (`always`), else when it is written. Rejects with BUS_FAILED. */
   append(record: LogRecord): Promise<void> {
-    return this.#tail.append(record)
+    return this.#writer.append(record)
   }
 
   /**
-   * Makes the append in flight durable before it returns, by writing the same bytes to the same place once more. The
-   * promise of the append settles later, and the next append need not wait for it. Throws BUS_FAILED.
+   * Makes the append in flight durable before it returns, by writing the same bytes to the same place again. The promise of
+   * the append settles later; the next append need not wait for it. Throws BUS_FAILED.
    */
   completeSync(): void {
-    this.#tail.completeSync()
+    this.#writer.completeSync()
   }
+
+  // ---- reading back ------------------------------------------------------------------------------
 
   /** The record of an epoch. Throws EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
   async read(epoch: number): Promise<LogRecord> {
@@ -309,10 +316,9 @@ export class Store {
       if (entry === undefined) return
       const segment = entry.header.firstEpoch
       const segmentLast = Math.min(last, (segments[index + 1]?.header.firstEpoch ?? last + 1) - 1)
-      const block = epoch === segment ? null : await this.#index.blockOf(epoch)
+      const block = epoch === segment ? undefined : await this.#index.blockOf(epoch)
       const start = block?.segment === segment ? block : { offset: SEGMENT_HEADER_BYTES, firstEpoch: segment }
-      const { place } = this.#deps
-      for await (const found of readForward(place, entry, start.offset, start.firstEpoch, segmentLast)) {
+      for await (const found of readForward(this.#deps, entry, start.offset, start.firstEpoch, segmentLast)) {
         if (found.record.epoch >= epoch) yield { segment, ...found }
       }
       epoch = segmentLast + 1
@@ -326,187 +332,85 @@ export class Store {
     }
   }
 
+  /** Builds the log index again from the log. */
+  rebuildIndex(): Promise<void> {
+    return this.#index.rebuild()
+  }
+
+  // ---- checkpoints and retention -----------------------------------------------------------------
+
+  /** The usable checkpoints, oldest first. */
+  checkpoints(): CheckpointInfo[] {
+    return this.#checkpoints.all()
+  }
+
   /**
-   * Writes a checkpoint in a thread of its own and enters it in the catalogue; what an older one holds already is referred
-   * to. The source is read in bounded pieces, between which the event loop runs; it says through `onRead` when it is needed
-   * no more. One at a time. A checkpoint that is there already is not written again. Throws LOG_FULL when the disk is full,
-   * BUS_FAILED when the store has stopped.
+   * Writes a checkpoint in its own thread and enters it in the catalog. Chunks that an older checkpoint holds are referred to,
+   * not written again. The source is read in bounded pieces, between which the event loop runs; its `onRead` is called when
+   * it is no longer needed. One checkpoint is written at a time; one that exists is not written again. Throws LOG_FULL when
+   * the disk is full, BUS_FAILED when the store has stopped.
    */
   checkpoint(source: CheckpointSource): Promise<CheckpointInfo> {
-    return this.#inTurn(() => this.#writeCheckpoint(source))
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#writing.then(work)
-    this.#writing = done.catch(() => {})
-    return done
-  }
-
-  async #writeCheckpoint(source: CheckpointSource): Promise<CheckpointInfo> {
-    if (this.#tail.failure !== null) throw this.#tail.failure
-    if (this.#closing !== undefined) throw busFailed('the store is closed')
-    const { epoch } = source.header
-    if (epoch > this.newestEpoch) {
-      throw new MmsbError('INTERNAL', `checkpoint of epoch ${epoch}, which is not in the log`)
-    }
-    const known = this.#checkpoints.find((checkpoint) => checkpoint.epoch === epoch)
-    if (known !== undefined) {
-      source.onRead?.()
-      return { ...known, pages: source.pages.length, bytes: bytesOf(source.pages), newBytes: 0, ms: 0 }
-    }
-    return this.#withHost(async (host) => {
-      const info = await writeCheckpoint({
-        host,
-        busId: this.busId,
-        base: this.#checkpoints.at(-1)?.epoch ?? null,
-        source,
-        syncLog: () => this.#tail.sync(),
-        onNotice: (message) => this.#notice('warn', message),
-      })
-      this.#checkpoints = [...this.#checkpoints, info]
-      await this.#deps.catalog.addCheckpoint(info).catch((error: unknown) => {
-        this.#notice('warn', `the catalogue could not list checkpoint ${epoch}: ${textOf(error)}`)
-      })
-      const epochs = this.#checkpoints.map((checkpoint) => checkpoint.epoch)
-      await this.#keepCheckpoints(
-        host,
-        thinned(epochs, this.#deps.options.checkpointsKept ?? CHECKPOINTS_KEPT),
-      )
-      return info
+    return this.#checkpoints.inTurn(async () => {
+      if (this.#writer.failure !== undefined) throw this.#writer.failure
+      if (this.#closing !== undefined) throw busFailed('the store is closed')
+      const { epoch } = source.header
+      if (epoch > this.newestEpoch) {
+        throw new MmsbError('INTERNAL', `checkpoint of epoch ${epoch}, which is not in the log`)
+      }
+      return this.#checkpoints.write(source, () => this.#writer.sync())
     })
   }
 
-  async #withHost<T>(work: (host: CheckpointThread) => Promise<T>): Promise<T> {
-    this.#host ??= this.#deps.checkpointThread()
-    try {
-      return await work(this.#host)
-    } catch (error) {
-      await this.#endHost()
-      throw error
-    }
-  }
-
-  async #endHost(): Promise<void> {
-    const host = this.#host
-    this.#host = undefined
-    await host?.end()
-  }
-
-  /** Forgets the other checkpoints, and removes the files that nobody needs then. */
-  async #keepCheckpoints(host: CheckpointThread, epochs: readonly number[]): Promise<void> {
-    const kept = new Set(epochs)
-    try {
-      for (const { epoch } of this.#checkpoints) {
-        if (!kept.has(epoch)) await this.#deps.catalog.removeCheckpoint(epoch).catch(() => {})
-      }
-      this.#checkpoints = this.#checkpoints.filter(({ epoch }) => kept.has(epoch))
-      await host.ask({ type: 'collect', epochs })
-    } catch (error) {
-      this.#notice('warn', `old checkpoints could not be removed: ${textOf(error)}`)
-    }
-  }
-
   /**
-   * Lets go what the limits do not keep: segments of the log behind a checkpoint, and the checkpoints before it; never
-   * beyond the second newest verified checkpoint or the lowest epoch that `lowestNeeded` says readers need. Returns the
-   * number of segments that went.
+   * Removes what the limits do not keep: segments of the log up to a checkpoint, and the checkpoints before that one. Keeps
+   * everything from the second newest verified checkpoint on, and from the lowest epoch that readers need (`lowestNeeded`).
+   * Returns the number of segments removed.
    */
   retain(limits: RetentionLimits, lowestNeeded?: () => number | undefined): Promise<number> {
-    return this.#inTurn(async () => {
-      if (this.#tail.failure !== null || this.#closing !== undefined) return 0
-      const anchorNow = (): number | undefined => this.#anchor(limits, lowestNeeded?.())
-      if (anchorNow() === undefined) return 0
-      return this.#withHost(async (host) => {
-        const anchor = await this.#verifiedAnchor(host, anchorNow)
-        if (anchor === undefined) return 0
-        const epochs = this.#checkpoints.map(({ epoch }) => epoch)
-        await this.#keepCheckpoints(
-          host,
-          epochs.filter((epoch) => epoch >= anchor),
-        )
-        return this.#dropSegments(anchor)
-      })
+    return this.#checkpoints.inTurn(async () => {
+      if (this.#writer.failure !== undefined || this.#closing !== undefined) return 0
+      const anchor = await this.#checkpoints.removeBefore(() => this.#anchor(limits, lowestNeeded?.()))
+      return anchor === undefined ? 0 : this.#dropSegments(anchor)
     })
   }
 
   #anchor(limits: RetentionLimits, neededEpoch: number | undefined): number | undefined {
-    const { newestEpoch } = this
     const segments = this.#segments.map(({ header, end }, i) => ({
       firstEpoch: header.firstEpoch,
       lastEpoch: (this.#segments[i + 1]?.header.firstEpoch ?? Number.POSITIVE_INFINITY) - 1,
       bytes: end,
       createdMs: header.createdMs,
     }))
-    const checkpoints = this.#checkpoints.map(({ epoch }) => epoch)
-    const nowMs = (this.#deps.options.clock ?? Date.now)()
-    return anchorOf({ limits, nowMs, newestEpoch, segments, checkpoints, neededEpoch })
-  }
-
-  /** Reads the anchor and the two newest checkpoints back; one that is not sound is counted out. */
-  async #verifiedAnchor(
-    host: CheckpointThread,
-    anchorNow: () => number | undefined,
-  ): Promise<number | undefined> {
-    for (;;) {
-      const anchor = anchorNow()
-      if (anchor === undefined) return undefined
-      const unread = [anchor, ...this.#checkpoints.slice(-2).map(({ epoch }) => epoch)].find(
-        (epoch) => !this.#verified.has(epoch),
-      )
-      if (unread === undefined) return anchor
-      const why = await host.ask({ type: 'verify', epoch: unread, busId: this.busId })
-      if (why === null) this.#verified.add(unread)
-      else {
-        this.#notice('error', `checkpoint ${unread} is not sound and is not counted: ${String(why)}`)
-        this.#checkpoints = this.#checkpoints.filter(({ epoch }) => epoch !== unread)
-      }
-    }
+    return anchorOf({
+      limits,
+      nowMs: this.#deps.clock(),
+      newestEpoch: this.newestEpoch,
+      segments,
+      checkpoints: this.#checkpoints.epochs(),
+      neededEpoch,
+    })
   }
 
   /** Oldest first, each removal durable before the next, so that a crash leaves no gap. */
   async #dropSegments(anchor: number): Promise<number> {
-    const { place, catalog } = this.#deps
-    let gone = 0
+    const { disk, logDir } = this.#deps
+    let removed = 0
     for (;;) {
       const [first, second] = this.#segments
       if (first === undefined || second === undefined || second.header.firstEpoch > anchor + 1) break
       this.#segments.shift()
-      place.disk.remove(first.file)
-      await place.disk.syncDir(place.logDir)
-      gone++
+      disk.remove(first.file)
+      await disk.syncDir(logDir)
+      removed++
     }
-    await catalog.dropBlocksBefore(this.minEpoch).catch(() => {})
-    return gone
+    await this.#catalog.dropBlocksBefore(this.minEpoch).catch(() => {})
+    return removed
   }
 
-  /** Checkpoints that can be used, oldest first. */
-  checkpoints(): CheckpointInfo[] {
-    return [...this.#checkpoints]
-  }
+  // ---- closing -----------------------------------------------------------------------------------
 
-  /** Makes the log index again from the log. */
-  rebuildIndex(): Promise<void> {
-    return this.#index.rebuild()
-  }
-
-  stats(): StoreStats {
-    const tail = this.#tail
-    let bytes = 0
-    for (const segment of this.#segments) bytes += segment.end
-    return {
-      bytes,
-      segments: this.#segments.length,
-      records: tail.appended,
-      minEpoch: this.minEpoch,
-      newestEpoch: tail.newestEpoch,
-      durableEpoch: tail.durableEpoch,
-      appendUs: tail.timing.stats(),
-      indexedEpoch: this.#index.indexedEpoch,
-      failure: this.failure,
-    }
-  }
-
-  /** Finishes what is in flight, seals the log, gives back room not used and lets go of the lock. Idempotent. */
+  /** Finishes what is in flight, seals the log, gives back unused room and releases the lock. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing
@@ -514,13 +418,12 @@ export class Store {
 
   async #close(): Promise<void> {
     this.#opened?.close()
-    await this.#writing
-    await this.#endHost()
+    await this.#checkpoints.close()
     try {
-      await this.#tail.close()
+      await this.#writer.close()
     } finally {
       await this.#index.close()
-      this.#deps.unlock()
+      this.#unlock()
     }
   }
 }

@@ -1,11 +1,7 @@
 /**
- * What the store keeps and gives back, and the doors to the outside it is handed. Types only.
- * The store knows epochs, frames as opaque bytes, page ids and chunks; it knows nothing of graphs or ops.
+ * The data that the store keeps and gives back, and the catalog it writes to. Types only; every file of the store may
+ * import them. The store knows epochs, frames as opaque bytes, page ids and chunks; it knows nothing of graphs or ops.
  */
-
-import type { CheckpointFolder } from './checkpoint/folder.js'
-import type { CheckpointThread } from './checkpoint/thread.js'
-import type { Disk } from './os/disk.js'
 
 export type FsyncPolicy = 'always' | 'interval' | 'off'
 
@@ -13,8 +9,8 @@ export type FsyncPolicy = 'always' | 'interval' | 'off'
 export interface Crc32c {
   (bytes: Uint8Array, seed?: number): number
   /**
-   * How many sound records (src/store/log/segment-reader.ts) stand one after another at the start of `bytes`, the first of them that of
-   * `firstEpoch`. Absent: each is checked by itself.
+   * How many sound records (src/store/log/segment-reader.ts) follow one another from the start of `bytes`; the first must be
+   * that of `firstEpoch`. Absent: the reader checks each record by itself.
    */
   readonly soundRecords?: (bytes: Uint8Array, firstEpoch: number, recordSeed: number) => number
 }
@@ -32,7 +28,7 @@ export interface LogRecord {
   /** 16 bytes: the digest of the state before this epoch. */
   readonly digestBefore: Uint8Array
   readonly frameCount: number
-  /** The frames, one after another (docs/internals/FORMAT.md). Given to append, they must not change until it has settled. */
+  /** The frames, one after another (docs/internals/FORMAT.md). They must not change until the append has settled. */
   readonly frames: Uint8Array
   /** Ids of the pages that deltas or structural commands of the frames touch, ascending. */
   readonly touchedPages: Uint32Array
@@ -53,22 +49,23 @@ export interface CheckpointHeader {
   /** 16 bytes: the digest of the state at this epoch. */
   readonly digest: Uint8Array
   readonly nextPageId: number
-  /** JSON the engine wants kept (functions, world age, idempotency keys...); opaque to the store. */
+  /** The engine's own JSON (functions, world age, idempotency keys...); opaque to the store. */
   readonly extra: string
 }
 
+/** The state that a checkpoint is written from. */
 export interface CheckpointSource {
   readonly header: CheckpointHeader
   readonly pages: readonly CheckpointPage[]
-  /** Puts the bytes of a page from `offset` on, as of the checkpoint's epoch, into `into`; at most 1 MiB. */
+  /** Fills `into` (at most 1 MiB) with the bytes of a page from `offset` on, as of the checkpoint's epoch. */
   read(pageId: number, offset: number, into: Uint8Array): void
-  /** Called once, before anything is read: only pages of these ids will be. */
+  /** Called once, before the first read, with the ids of the pages that will be read. */
   begin?(pageIds: ReadonlySet<number>): void
-  /** Waited for before each turn of reading. */
+  /** Awaited before each turn of reading. */
   ready?(): Promise<void> | undefined
-  /** Called once, when nothing more will be read, though the file is not complete yet. */
+  /** Called once after the last read. The file is not complete yet. */
   onRead?(): void
-  /** What stands for `header.extra`, when it takes time to make. */
+  /** Replaces `header.extra` where that takes time to make. */
   lateExtra?(): Promise<string>
 }
 
@@ -77,44 +74,45 @@ export interface CheckpointInfo {
   readonly pages: number
   /** Bytes of all pages. */
   readonly bytes: number
-  /** Bytes of pages written for this checkpoint: those that it does not refer to in older files. Never more than `bytes`. */
+  /** Bytes of pages written for this checkpoint, without those that older files already hold. Never more than `bytes`. */
   readonly newBytes: number
   readonly ms: number
   readonly file: string
 }
 
-/** A checkpoint being read at start. */
+/** An open checkpoint. */
 export interface CheckpointReader {
   readonly header: CheckpointHeader
   readonly pages: readonly CheckpointPage[]
-  /** Calls back for every stored chunk of every page; chunks of zeros may be left out. Checks each chunk's hash. */
+  /** Calls back for every stored chunk of every page; chunks of zeros may be left out. */
   load(onChunk: (pageId: number, offset: number, bytes: Uint8Array) => void): void
   close(): void
 }
 
-/** What was found at start. `notes` are lines for people. */
+/** What recovery found and did. `notes` are lines for people. */
 export interface RecoveryReport {
   readonly newestEpoch: number
-  readonly checkpointEpoch: number | null
+  /** Undefined: recovery starts from the empty state. */
+  readonly checkpointEpoch: number | undefined
   readonly tornBytes: number
   readonly notes: readonly string[]
   /** The row of the recovery table that applied (src/store/recovery/table.ts). */
   readonly row: string
 }
 
-/** One row of the log index: a run of whole records of one segment. */
+/** One row of the log index: whole records of one segment, one after another. */
 export interface IndexBlock {
-  /** First epoch of the segment the block lies in; names the segment. */
+  /** First epoch of the segment that holds the block; names the segment. */
   readonly segment: number
   readonly offset: number
   readonly end: number
   readonly firstEpoch: number
   readonly lastEpoch: number
-  /** Ids of the pages touched, packed (src/store/log/index-blocks.ts); null: any. */
-  readonly pages: Uint8Array | null
+  /** Ids of the pages touched, packed (src/store/log/index-blocks.ts); undefined: any page. */
+  readonly pages: Uint8Array | undefined
 }
 
-/** What opening the catalogue found. `lost`: there was none, or what there was could not be trusted and was set aside. */
+/** What opening the catalog found. `lost`: there was none, or it could not be trusted and was set aside. */
 export type CatalogFindings =
   | { readonly state: 'lost'; readonly why: string }
   | {
@@ -125,10 +123,10 @@ export type CatalogFindings =
       readonly checkpoints: readonly CheckpointInfo[]
     }
 
-/** The catalogue: log index and list of checkpoints. Everything in it can be rebuilt, so its loss loses nothing. */
+/** The catalog: log index and list of checkpoints. It can be rebuilt, so losing it loses no data. */
 export interface Catalog {
   open(): Promise<CatalogFindings>
-  /** Says whose catalogue it is; must be called once before anything is added. `anew` forgets all it held. */
+  /** Names the bus that the catalog belongs to; must be called once before anything is added. `anew` forgets all rows. */
   begin(busId: string, anew: boolean): Promise<void>
   addBlocks(blocks: readonly IndexBlock[]): Promise<void>
   clearBlocks(): Promise<void>
@@ -143,36 +141,7 @@ export interface Catalog {
   close(): Promise<void>
 }
 
-export interface StoreOptions {
-  readonly dir: string
-  readonly fsync: FsyncPolicy
-  readonly crc32c: Crc32c
-  /** posix_fallocate through ffi: 0 or an errno. Absent: room is taken by writing zeros. */
-  readonly allocate?: (fd: number, offset: number, length: number) => number
-  readonly onNotice?: (notice: Notice) => void
-  /** Milliseconds since 1970. */
-  readonly clock?: () => number
-  /** The disk of the log; default: the real one. */
-  readonly disk?: Disk
-  /** Random bytes for ids and seeds. */
-  readonly random?: (length: number) => Uint8Array
-  /** Calls back once after the delay; returns what cancels it. */
-  readonly setTimer?: (callback: () => void, delayMs: number) => () => void
-  /** Keeps a second process out; default: an exclusive lock held through SQLite. Returns what lets go. */
-  readonly lock?: (dir: string) => () => void
-  /** Default: catalog.db in a worker thread. */
-  readonly catalog?: Catalog
-  /** Where checkpoint files lie, for reading; default: the folder `checkpoints`. */
-  readonly checkpointFolder?: CheckpointFolder
-  /** Who writes and removes them; default: a worker thread for each job. */
-  readonly checkpointThread?: () => CheckpointThread
-  /** Checkpoints kept at most; default CHECKPOINTS_KEPT. */
-  readonly checkpointsKept?: number
-  /** Size of a log segment; default SEGMENT_BYTES. */
-  readonly segmentBytes?: number
-}
-
-/** How much of the past is kept. Absent: no limit of that kind. What any limit lets go may go. */
+/** How much of the past is kept. Absent: no limit of that kind. History beyond any one of the limits may be removed. */
 export interface RetentionLimits {
   readonly maxAgeMs?: number
   /** Bytes of log. */
@@ -198,9 +167,9 @@ export interface StoreStats {
   readonly newestEpoch: number
   /** Newest epoch known to be durable. */
   readonly durableEpoch: number
-  /** Microseconds from the start of an append to its durability, of the newest appends. */
+  /** Microseconds from the start of an append until it is durable, of the newest appends. */
   readonly appendUs: TimingStats
-  /** Epochs the index reaches. */
+  /** Newest epoch that the index covers. */
   readonly indexedEpoch: number
   readonly failure: string | null
 }

@@ -64,5 +64,5 @@ t.test('what is not right is refused', async (t) => {
   await backup([join(dir, 'copy'), '--data-dir', dataDir])
   await t.rejects(restore([join(dir, 'copy'), '--data-dir', dataDir]), /not empty/)
   rmSync(join(dir, 'copy', 'backup.json'))
-  await t.rejects(restore([join(dir, 'copy'), '--data-dir', join(dir, 'y')]), /no complete backup/)
+  await t.rejects(restore([join(dir, 'copy'), '--data-dir', join(dir, 'y')]), /not a complete backup/)
 })

@@ -120,7 +120,7 @@ t.test(
     begin()
     for (let i = 1; i <= 5; i++) t.match(await patch(url, i), { epoch: i + 2 })
     t.match(await call(url, 'POST', '/v1/checkpoints'), { epoch: 7 })
-    t.match(server.stderr, /the catalogue could not list checkpoint 7/)
+    t.match(server.stderr, /the catalog could not list checkpoint 7/)
     t.equal(await server.end(), 0)
     end()
     const again = serve(t, ['--data-dir', dataDir, '--log-level', 'warn'])

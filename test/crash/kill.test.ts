@@ -57,7 +57,7 @@ interface Writer {
   readonly random: () => number
   serial: number
   acked: Tally
-  inFlight: Write | null
+  inFlight: Write | undefined
 }
 
 interface Answer {
@@ -99,8 +99,8 @@ function nextWrite(writer: Writer): Write {
   return { key, after, method: 'POST', path: '/v1/transactions', type: json, body }
 }
 
-/** Sends a write; the epoch, or null when the connection broke before an answer. Throws on a refusal. */
-async function send(server: Server, write: Write): Promise<number | null> {
+/** Sends a write; the epoch, or undefined when the connection broke before an answer. Throws on a refusal. */
+async function send(server: Server, write: Write): Promise<number | undefined> {
   let status: number
   let text: string
   try {
@@ -112,7 +112,7 @@ async function send(server: Server, write: Write): Promise<number | null> {
     status = response.status
     text = await response.text()
   } catch {
-    return null
+    return undefined
   }
   if (status !== 200) throw new Error(`${write.method} ${write.path}: ${status} ${text}`)
   return (JSON.parse(text) as Answer).epoch
@@ -124,10 +124,10 @@ async function writeUntilKilled(server: Server, writer: Writer): Promise<number>
   for (;;) {
     writer.inFlight = nextWrite(writer)
     const answer = await send(server, writer.inFlight)
-    if (answer === null) return epoch
+    if (answer === undefined) return epoch
     epoch = answer
     writer.acked = writer.inFlight.after
-    writer.inFlight = null
+    writer.inFlight = undefined
   }
 }
 
@@ -173,14 +173,14 @@ async function checkWriters(t: Test, server: Server, writers: readonly Writer[])
   const found = await tallies(server)
   for (const writer of writers) {
     const isThere = same(found[writer.id]!, writer.acked)
-    const isOneFurther = writer.inFlight !== null && same(found[writer.id]!, writer.inFlight.after)
+    const isOneFurther = writer.inFlight !== undefined && same(found[writer.id]!, writer.inFlight.after)
     t.ok(isThere || isOneFurther, `writer ${writer.id} lost nothing`, { writer, found: found[writer.id] })
   }
   for (const writer of writers) {
-    if (writer.inFlight === null) continue
+    if (writer.inFlight === undefined) continue
     await send(server, writer.inFlight)
     writer.acked = writer.inFlight.after
-    writer.inFlight = null
+    writer.inFlight = undefined
   }
   const repeated = await tallies(server)
   for (const writer of writers) {
@@ -219,16 +219,16 @@ t.test(`${ROUNDS} kills under load`, { timeout: TIMEOUT_MS }, async (t) => {
     random: seeded(SEED + 1 + id),
     serial: 0,
     acked: { count: 0, block: 0, pair: 0 },
-    inFlight: null,
+    inFlight: undefined,
   }))
 
   for (let round = 1; round <= ROUNDS; round++) {
     const [least, most] = KILL_AFTER_MS
     const killAfterMs = least + random() * (most - least)
-    const checkpointAfterMs = random() < CHECKPOINT_CHANCE ? random() * killAfterMs : null
+    const checkpointAfterMs = random() < CHECKPOINT_CHANCE ? random() * killAfterMs : undefined
     const running = server
     const work = Promise.all(writers.map((writer) => writeUntilKilled(running, writer)))
-    if (checkpointAfterMs !== null) {
+    if (checkpointAfterMs !== undefined) {
       const ask = () => fetch(`${running.url}/v1/checkpoints`, { method: 'POST' }).catch(() => {})
       setTimeout(ask, checkpointAfterMs)
     }

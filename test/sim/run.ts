@@ -10,7 +10,7 @@ import type { BusOptions } from '../../src/engine/types.js'
 import { crc32c } from '../../src/ffi/library.js'
 import { HistoryReader } from '../../src/store/history.js'
 import { Draw } from '../lib/draw.js'
-import { Scheduler, SIM_DIR, SimCatalog, simPlace, simWorld } from '../support/sim-world.js'
+import { Scheduler, SIM_DIR, SimCatalog, simFolder, simWorld } from '../support/sim-world.js'
 import { type CrashPolicy, type Sabotage, SimDisk, type SimDiskOptions } from '../support/simdisk.js'
 
 const CLIENTS = 4
@@ -22,7 +22,7 @@ interface Client {
   /** Writes that were acknowledged, with their epochs, ascending. */
   acked: { count: number; epoch: number }[]
   /** The write under way, or lost with the machine. */
-  pending: { key: string; count: number } | null
+  pending: { key: string; count: number } | undefined
   serial: number
 }
 
@@ -56,7 +56,12 @@ class Simulation {
     this.#draw = draw
     this.#scheduler = new Scheduler(draw)
     this.#sabotage = sabotage?.(new Draw(seed + 1))
-    this.#clients = Array.from({ length: CLIENTS }, (_, id) => ({ id, acked: [], pending: null, serial: 0 }))
+    this.#clients = Array.from({ length: CLIENTS }, (_, id) => ({
+      id,
+      acked: [],
+      pending: undefined,
+      serial: 0,
+    }))
     this.#options = {
       dataDir: SIM_DIR,
       backend: 'cpu',
@@ -154,7 +159,7 @@ class Simulation {
         ...(this.#draw.chance(0.2) ? { intent: 'x'.repeat(this.#draw.int(1, 3000)) } : {}),
       })
       client.acked.push({ count, epoch })
-      client.pending = null
+      client.pending = undefined
       if (this.#options.fsync !== 'always')
         this.#durable = Math.max(this.#durable, bus.stats().log?.durableEpoch ?? 0)
       if (this.#draw.chance(0.1)) await bus.checkpoint()
@@ -185,7 +190,7 @@ class Simulation {
     client.acked = client.acked.filter((write) => write.epoch <= epoch)
     const acked = client.acked.at(-1)?.count ?? 0
     const { pending } = client
-    const happened = pending !== null && count === pending.count && count === acked + 1
+    const happened = pending !== undefined && count === pending.count && count === acked + 1
     assert.ok(count === acked || happened, `client ${client.id}: count ${count}, acknowledged ${acked}`)
     const row = rows.subarray(client.id * ROW, (client.id + 1) * ROW)
     assert.ok(
@@ -193,13 +198,13 @@ class Simulation {
       `client ${client.id}: half a transaction: ${row.join()} with count ${count}`,
     )
     // What was rolled back with epochs that were not durable begins again.
-    if (pending !== null && pending.count !== acked + 1) client.pending = null
+    if (pending !== undefined && pending.count !== acked + 1) client.pending = undefined
   }
 
   /** Everything that is left is replayed, and every digest compared. */
   #checkPast(bus: Bus, disk: SimDisk): void {
     const { epoch, minEpoch, digest } = bus.status()
-    const reader = new HistoryReader({ dir: SIM_DIR, crc32c, disk, checkpoints: simPlace(disk) })
+    const reader = new HistoryReader({ dir: SIM_DIR, crc32c, disk, checkpoints: simFolder(disk) })
     const found = verifyPast({ reader, from: minEpoch, to: epoch, digest: Buffer.from(digest, 'hex') })
     reader.close()
     assert.deepEqual(found.problems, [])

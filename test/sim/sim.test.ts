@@ -28,7 +28,7 @@ const CANARIES: Record<string, (draw: Draw) => Sabotage> = {
   'syncs that do nothing': (draw) => ({ sync: () => draw.chance(0.5) }),
   'syncs of folders that do nothing': () => ({ sync: (file) => !file.endsWith('log') }),
   'writes that are dropped': (draw) => ({
-    write: (bytes, file) => (file.endsWith('.seg') && draw.chance(0.05) ? null : bytes),
+    write: (bytes, file) => (file.endsWith('.seg') && draw.chance(0.05) ? undefined : bytes),
   }),
   'a bit that flips': (draw) => ({
     write(bytes) {

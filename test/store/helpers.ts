@@ -3,8 +3,9 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { CatalogDb } from '../../src/store/catalog/catalog-db.js'
+import type { StoreOptions } from '../../src/store/options.js'
 import { Store } from '../../src/store/store.js'
-import type { Catalog, LogRecord, StoreOptions } from '../../src/store/types.js'
+import type { Catalog, LogRecord } from '../../src/store/types.js'
 
 const TABLE = new Uint32Array(256)
 for (let i = 0; i < 256; i++) {

@@ -1,6 +1,6 @@
 /**
- * A world for one seed: scheduler, clock, randomness, disk, catalogue and checkpoints. What happens next is drawn from all
- * that could, so every seed is another order of events, and the same seed is the same one again.
+ * A simulated world for one seed: scheduler, clock, randomness, disk, catalog and checkpoints. The next event is drawn from
+ * all that are ready, so each seed gives another order of events, and the same seed always gives the same order.
  */
 import Database from 'better-sqlite3'
 import type { World } from '../../src/engine/host.js'
@@ -14,27 +14,31 @@ import type { SimDisk } from './simdisk.js'
 export const SIM_DIR = '/sim'
 const CHECKPOINT_DIR = `${SIM_DIR}/checkpoints`
 
-/** Things that can happen. */
+/** The events that are ready. */
 export class Scheduler {
   #tasks: (() => void)[] = []
   nowMs = 1_700_000_000_000
 
-  constructor(private readonly draw: Draw) {}
+  readonly #draw: Draw
+
+  constructor(draw: Draw) {
+    this.#draw = draw
+  }
 
   readonly add = (task: () => void): void => {
     this.#tasks.push(task)
   }
 
-  /** Lets what is ready run, then one thing that is drawn. */
+  /** Lets the event loop run, then runs one event drawn at random. */
   async step(): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve))
-    this.nowMs += this.draw.int(0, 20)
+    this.nowMs += this.#draw.int(0, 20)
     if (this.#tasks.length === 0) return
-    const [task] = this.#tasks.splice(this.draw.int(0, this.#tasks.length - 1), 1)
+    const [task] = this.#tasks.splice(this.#draw.int(0, this.#tasks.length - 1), 1)
     task?.()
   }
 
-  /** Steps until the promise settles. Throws when nothing leads there. */
+  /** Steps until the promise settles. Throws when it does not. */
   async until<T>(promise: Promise<T>): Promise<T> {
     let isSettled = false
     const settle = (): void => {
@@ -42,20 +46,20 @@ export class Scheduler {
     }
     promise.then(settle, settle)
     for (let steps = 0; !isSettled; steps++) {
-      if (steps > 20_000) throw new Error('nothing happens any more')
+      if (steps > 20_000) throw new Error('the promise does not settle')
       await this.step()
     }
     return promise
   }
 }
 
-/** The catalogue in memory. Each change is durable at once, as SQLite's are. */
+/** A catalog in memory. Each change is durable at once, as with SQLite. */
 export class SimCatalog implements Catalog {
   #busId: string | undefined
   #blocks: IndexBlock[] = []
   readonly #checkpoints = new Map<number, CheckpointInfo>()
 
-  /** As it is now: what is done with the one does not show in the other. */
+  /** An independent copy. */
   copy(): SimCatalog {
     const other = new SimCatalog()
     other.#busId = this.#busId
@@ -112,7 +116,7 @@ export class SimCatalog implements Catalog {
   async close(): Promise<void> {}
 }
 
-/** A database in some bytes, which stays open: whoever opens them again gets the same one, and statements prepared before. */
+/** Opens a database from its bytes. It stays open, and its statements stay prepared, for those who open the bytes again. */
 function openBytes(bytes: Uint8Array): Database.Database {
   const db = new Database(Buffer.from(bytes), { readonly: true })
   const statements = new Map<string, Database.Statement>()
@@ -124,8 +128,8 @@ function openBytes(bytes: Uint8Array): Database.Database {
   return Object.create(db, { prepare: { value: prepare }, close: { value: () => db } }) as Database.Database
 }
 
-/** Checkpoint files on the simulated disk: SQLite in memory, its bytes on the disk. */
-export function simPlace(disk: SimDisk): CheckpointFolder {
+/** A checkpoint folder on the simulated disk: SQLite in memory, its bytes on the disk. */
+export function simFolder(disk: SimDisk): CheckpointFolder {
   const at = (name: string): string => `${CHECKPOINT_DIR}/${name}`
   return {
     list: () => disk.list(CHECKPOINT_DIR),
@@ -133,7 +137,7 @@ export function simPlace(disk: SimDisk): CheckpointFolder {
     sizeBytes: (name) => disk.bytesOf(at(name)).length,
     create() {
       const db = new Database(':memory:')
-      // Pages of a size fixed before the writer asks for large ones: a file of some kilobytes instead of half a megabyte.
+      // Fixes a small page size before the writer asks for large pages: files of some kilobytes instead of half a megabyte.
       db.pragma('page_size = 1024')
       db.pragma('application_id = 1')
       return {
@@ -162,9 +166,9 @@ export function simPlace(disk: SimDisk): CheckpointFolder {
   }
 }
 
-/** The checkpoint's thread without a thread. */
-function simHost(place: CheckpointFolder, scheduler: Scheduler): CheckpointThread {
-  const tasks = new CheckpointTasks(place)
+/** The work of the checkpoint's thread, as events of the scheduler. */
+function simThread(folder: CheckpointFolder, scheduler: Scheduler): CheckpointThread {
+  const tasks = new CheckpointTasks(folder)
   return {
     ask: (request) =>
       new Promise((resolve, reject) => {
@@ -175,7 +179,7 @@ function simHost(place: CheckpointFolder, scheduler: Scheduler): CheckpointThrea
 }
 
 export function simWorld(disk: SimDisk, catalog: SimCatalog, scheduler: Scheduler, draw: Draw): World {
-  const place = simPlace(disk)
+  const folder = simFolder(disk)
   return {
     nowMs: () => scheduler.nowMs,
     ticksMs: () => scheduler.nowMs,
@@ -184,8 +188,8 @@ export function simWorld(disk: SimDisk, catalog: SimCatalog, scheduler: Schedule
     store: {
       disk,
       catalog,
-      checkpointFolder: place,
-      checkpointThread: () => simHost(place, scheduler),
+      checkpointFolder: folder,
+      checkpointThread: () => simThread(folder, scheduler),
       clock: () => scheduler.nowMs,
       random: (length) => Uint8Array.from({ length }, () => draw.int(0, 255)),
       setTimer: (callback) => {

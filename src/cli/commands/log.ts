@@ -62,7 +62,7 @@ async function check(dir: string, fix: boolean): Promise<void> {
     return
   }
   process.exitCode = 1
-  if (repair === null) return
+  if (repair === undefined) return
   if (!fix) {
     print(`--fix would lose ${repair.loses}`)
     return

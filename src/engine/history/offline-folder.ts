@@ -35,7 +35,7 @@ export class ReadFolder {
     this.#timeline = new Timeline({ reader: this.#reader, undoEpochs: 0 })
     try {
       const { newestEpoch, damage } = inspectLog({ disk, logDir, crc32c }, () => {})
-      if (damage !== null && (epoch === undefined || epoch > newestEpoch))
+      if (damage !== undefined && (epoch === undefined || epoch > newestEpoch))
         throw new MmsbError('BUS_FAILED', damage)
       this.newestEpoch = newestEpoch
       this.epoch = epoch ?? newestEpoch

@@ -57,7 +57,7 @@ export async function recover(
 
 function startingPoint(rooms: StageRooms, store: Store): Progress {
   const reader = store.openCheckpoint()
-  if (reader === null) return emptyProgress(rooms, true)
+  if (reader === undefined) return emptyProgress(rooms, true)
   try {
     return loadCheckpoint(rooms, reader, true)
   } finally {

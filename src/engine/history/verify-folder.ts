@@ -33,7 +33,7 @@ export function verifyFolder(options: VerifyFolderOptions): VerifyResult {
   try {
     const { newestEpoch, damage } = inspectLog({ disk, logDir, crc32c }, () => {})
     const { from = minEpochOf(reader), to = newestEpoch } = options
-    if (damage === null && (to > newestEpoch || from > to)) {
+    if (damage === undefined && (to > newestEpoch || from > to)) {
       throw new MmsbError(
         'EPOCH_NOT_FOUND',
         `There are no epochs ${from} to ${to}; the newest is ${newestEpoch}.`,
@@ -52,7 +52,8 @@ export function verifyFolder(options: VerifyFolderOptions): VerifyResult {
           })
     const problems = [...past.problems, ...reader.catalogProblems()]
     const divergence =
-      past.divergence ?? (damage === null ? null : { epoch: newestEpoch + 1, page: null, detail: damage })
+      past.divergence ??
+      (damage === undefined ? null : { epoch: newestEpoch + 1, page: null, detail: damage })
     return { ...past, to, ok: divergence === null && problems.length === 0, divergence, problems }
   } finally {
     reader.close()

@@ -1,9 +1,9 @@
 /**
- * catalog.db: the sparse index of the log and the list of checkpoints, in SQLite. Runs in the catalogue's thread.
+ * catalog.db: the sparse index of the log and the list of checkpoints, in SQLite. Runs in the catalog's thread.
  *
- * Invariants: a row carries a checksum over its fields and is not believed without it; every change is durable when the
- * call returns (WAL, synchronous=FULL); a file that cannot be trusted is set aside under another name, never repaired in
- * place; one that cannot be opened for a reason outside it is left alone. Everything here can be rebuilt from the log and the
+ * Invariants: every row carries a checksum over its fields and counts only if that matches. Every change is durable when
+ * the call returns (WAL, synchronous=FULL). A file that cannot be trusted is set aside under another name, never repaired in
+ * place; one that cannot be opened for a reason outside it is left alone. All of it can be rebuilt from the log and the
  * checkpoint files.
  */
 import fs from 'node:fs'
@@ -57,7 +57,7 @@ function sumOfBlock(block: IndexBlock): number {
     block.segment,
     block.offset,
     block.end,
-    block.pages === null,
+    block.pages === undefined,
   ]
   return crc32(block.pages ?? new Uint8Array(0), crc32(fields.join()))
 }
@@ -66,7 +66,7 @@ function sumOfCheckpoint(info: CheckpointInfo): number {
   return crc32([info.epoch, info.pages, info.bytes, info.newBytes, info.ms, info.file].join())
 }
 
-/** Believes a row only with its checksum. */
+/** The block of a row. Throws when its checksum does not match. */
 export function blockOfRow(row: BlockRow): IndexBlock {
   const block = {
     segment: row.segment,
@@ -74,49 +74,49 @@ export function blockOfRow(row: BlockRow): IndexBlock {
     end: row.stop,
     firstEpoch: row.first_epoch,
     lastEpoch: row.last_epoch,
-    pages: row.pages === null ? null : new Uint8Array(row.pages),
+    pages: row.pages === null ? undefined : new Uint8Array(row.pages),
   }
   if (sumOfBlock(block) !== row.sum) throw new Error(`the index row of epoch ${row.first_epoch} is damaged`)
   return block
 }
 
+/** The checkpoint of a row. Throws when its checksum does not match. */
 export function checkpointOfRow(row: CheckpointRow): CheckpointInfo {
   const { epoch, pages, bytes, new_bytes: newBytes, ms, file } = row
   const info = { epoch, pages, bytes, newBytes, ms, file }
-  if (sumOfCheckpoint(info) !== row.sum)
-    throw new Error(`the catalogue row of checkpoint ${epoch} is damaged`)
-  // Rows of earlier releases have the size of the file.
+  if (sumOfCheckpoint(info) !== row.sum) throw new Error(`the catalog row of checkpoint ${epoch} is damaged`)
+  // Rows of earlier releases have the size of the file as new bytes.
   return { ...info, newBytes: Math.min(newBytes, bytes) }
 }
 
 export class CatalogDb {
-  private db: Database.Database | null = null
-  private readonly file: string
+  readonly #file: string
+  #open: Database.Database | undefined
 
   constructor(dir: string) {
-    this.file = path.join(dir, CATALOG_NAME)
+    this.#file = path.join(dir, CATALOG_NAME)
   }
 
-  /** Throws when the disk does not let the file be opened or made. */
+  /** Opens the file or creates it. Throws when the disk refuses. */
   open(): CatalogFindings {
-    if (!fs.existsSync(this.file)) {
-      this.db = this.create()
+    if (!fs.existsSync(this.#file)) {
+      this.#open = this.#create()
       return { state: 'lost', why: 'it is missing' }
     }
     try {
-      this.db = this.openExisting()
-      return this.read()
+      this.#open = this.#openExisting()
+      return this.#read()
     } catch (error) {
       if (isDiskTrouble(error)) throw error
       const why = textOf(error)
-      this.setAside()
-      this.db = this.create()
+      this.#setAside()
+      this.#open = this.#create()
       return { state: 'lost', why }
     }
   }
 
-  private connect(): Database.Database {
-    const db = new Database(this.file, { timeout: 1000 })
+  #connect(): Database.Database {
+    const db = new Database(this.#file, { timeout: 1000 })
     try {
       db.pragma('journal_mode = WAL')
       db.pragma('synchronous = FULL')
@@ -127,18 +127,18 @@ export class CatalogDb {
     }
   }
 
-  private create(): Database.Database {
-    const db = this.connect()
+  #create(): Database.Database {
+    const db = this.#connect()
     db.pragma(`application_id = ${APPLICATION_ID}`)
     migrate(db, 0)
     return db
   }
 
-  private openExisting(): Database.Database {
-    const db = this.connect()
+  #openExisting(): Database.Database {
+    const db = this.#connect()
     try {
       if (db.pragma('application_id', { simple: true }) !== APPLICATION_ID)
-        throw new Error('it is not a catalogue')
+        throw new Error('it is not a catalog')
       const version = Number(db.pragma('user_version', { simple: true }))
       if (version > CATALOG_SCHEMA_VERSION) throw new Error(`its version ${version} is of a later release`)
       const check = db.pragma('quick_check(1)', { simple: true })
@@ -151,15 +151,15 @@ export class CatalogDb {
     }
   }
 
-  private read(): CatalogFindings {
-    const bus = this.handle.prepare("SELECT value FROM meta WHERE key = 'bus_id'").get() as
+  #read(): CatalogFindings {
+    const bus = this.#db.prepare("SELECT value FROM meta WHERE key = 'bus_id'").get() as
       | { value: string }
       | undefined
     if (bus === undefined) throw new Error('it names no bus')
-    const last = this.handle.prepare('SELECT * FROM block ORDER BY first_epoch DESC LIMIT 1').get() as
+    const last = this.#db.prepare('SELECT * FROM block ORDER BY first_epoch DESC LIMIT 1').get() as
       | BlockRow
       | undefined
-    const rows = this.handle.prepare('SELECT * FROM checkpoint ORDER BY epoch').all() as CheckpointRow[]
+    const rows = this.#db.prepare('SELECT * FROM checkpoint ORDER BY epoch').all() as CheckpointRow[]
     return {
       state: 'read',
       busId: bus.value,
@@ -168,46 +168,46 @@ export class CatalogDb {
     }
   }
 
-  /** Keeps what could not be trusted, for a person to look at. One such file is kept. */
-  private setAside(): void {
-    this.db?.close()
-    this.db = null
-    for (const ending of ['-wal', '-shm']) fs.rmSync(this.file + ending, { force: true })
-    fs.renameSync(this.file, `${this.file}.bad`)
+  /** Renames an untrusted file, so that a person can look at it. Only the newest such file is kept. */
+  #setAside(): void {
+    this.#open?.close()
+    this.#open = undefined
+    for (const ending of ['-wal', '-shm']) fs.rmSync(this.#file + ending, { force: true })
+    fs.renameSync(this.#file, `${this.#file}.bad`)
   }
 
-  private get handle(): Database.Database {
-    if (this.db === null) throw new Error('the catalogue is not open')
-    return this.db
+  get #db(): Database.Database {
+    if (this.#open === undefined) throw new Error('the catalog is not open')
+    return this.#open
   }
 
   begin(busId: string, anew: boolean): void {
-    this.handle.transaction(() => {
-      if (anew) this.handle.exec('DELETE FROM block; DELETE FROM checkpoint')
-      this.handle.prepare("INSERT OR REPLACE INTO meta VALUES ('bus_id', ?)").run(busId)
+    this.#db.transaction(() => {
+      if (anew) this.#db.exec('DELETE FROM block; DELETE FROM checkpoint')
+      this.#db.prepare("INSERT OR REPLACE INTO meta VALUES ('bus_id', ?)").run(busId)
     })()
   }
 
   addBlocks(blocks: readonly IndexBlock[]): void {
-    const insert = this.handle.prepare('INSERT OR REPLACE INTO block VALUES (?, ?, ?, ?, ?, ?, ?)')
-    this.handle.transaction(() => {
+    const insert = this.#db.prepare('INSERT OR REPLACE INTO block VALUES (?, ?, ?, ?, ?, ?, ?)')
+    this.#db.transaction(() => {
       for (const block of blocks) {
         const { firstEpoch, lastEpoch, segment, offset, end, pages } = block
-        insert.run(firstEpoch, lastEpoch, segment, offset, end, pages, sumOfBlock(block))
+        insert.run(firstEpoch, lastEpoch, segment, offset, end, pages ?? null, sumOfBlock(block))
       }
     })()
   }
 
   clearBlocks(): void {
-    this.handle.exec('DELETE FROM block')
+    this.#db.exec('DELETE FROM block')
   }
 
   dropBlocksBefore(epoch: number): void {
-    this.handle.prepare('DELETE FROM block WHERE last_epoch < ?').run(epoch)
+    this.#db.prepare('DELETE FROM block WHERE last_epoch < ?').run(epoch)
   }
 
   blockOf(epoch: number): IndexBlock | undefined {
-    const row = this.handle
+    const row = this.#db
       .prepare('SELECT * FROM block WHERE first_epoch <= ? ORDER BY first_epoch DESC LIMIT 1')
       .get(epoch) as BlockRow | undefined
     if (row === undefined) return undefined
@@ -216,7 +216,7 @@ export class CatalogDb {
   }
 
   blocksBetween(from: number, to: number): IndexBlock[] {
-    const rows = this.handle
+    const rows = this.#db
       .prepare(
         `SELECT * FROM block
          WHERE first_epoch >= coalesce((SELECT max(first_epoch) FROM block WHERE first_epoch <= ?), 0) AND first_epoch <= ?
@@ -228,18 +228,18 @@ export class CatalogDb {
 
   addCheckpoint(info: CheckpointInfo): void {
     const { epoch, pages, bytes, newBytes, ms, file } = info
-    this.handle
+    this.#db
       .prepare('INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?, ?, ?, ?)')
       .run(epoch, pages, bytes, newBytes, ms, file, sumOfCheckpoint(info))
   }
 
   removeCheckpoint(epoch: number): void {
-    this.handle.prepare('DELETE FROM checkpoint WHERE epoch = ?').run(epoch)
+    this.#db.prepare('DELETE FROM checkpoint WHERE epoch = ?').run(epoch)
   }
 
   close(): void {
-    this.db?.close()
-    this.db = null
+    this.#open?.close()
+    this.#open = undefined
   }
 }
 

@@ -1,9 +1,9 @@
 /**
- * The catalogue for those who may only read: where records near an epoch begin, and whether its rows are sound. Runs in
- * whatever thread asks.
+ * Reads the catalog without changing it: where records near an epoch begin, and whether its rows are sound. Runs in the
+ * caller's thread.
  *
- * Invariants: changes nothing; a place that cannot be had or believed is null, never an error, since the index is a hint
- * only.
+ * Invariants: changes nothing. The index is only a hint, so a block that cannot be read or trusted is undefined, never an
+ * error.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -14,32 +14,32 @@ import { type BlockRow, blockOfRow, CATALOG_NAME, type CheckpointRow, checkpoint
 
 export class CatalogReader {
   readonly #file: string
-  #db: Database.Database | null = null
-  #find: Database.Statement | null = null
+  #db: Database.Database | undefined
+  #find: Database.Statement | undefined
 
   constructor(dir: string) {
     this.#file = path.join(dir, CATALOG_NAME)
   }
 
-  /** The last block that begins at or before the epoch, or null. */
-  blockBefore(epoch: number): IndexBlock | null {
+  /** The last block that begins at or before the epoch, if there is one. */
+  blockBefore(epoch: number): IndexBlock | undefined {
     try {
-      if (this.#find === null) {
-        if (!fs.existsSync(this.#file)) return null
+      if (this.#find === undefined) {
+        if (!fs.existsSync(this.#file)) return undefined
         this.#db = new Database(this.#file, { readonly: true, timeout: 100 })
         this.#find = this.#db.prepare(
           'SELECT * FROM block WHERE first_epoch <= ? ORDER BY first_epoch DESC LIMIT 1',
         )
       }
       const row = this.#find.get(epoch) as BlockRow | undefined
-      return row === undefined ? null : blockOfRow(row)
+      return row === undefined ? undefined : blockOfRow(row)
     } catch {
       this.close()
-      return null
+      return undefined
     }
   }
 
-  /** What is wrong with the catalogue, row by row. Nothing when there is none: it can be rebuilt. */
+  /** The faults of the catalog, row by row. A missing catalog is no fault: it can be rebuilt. */
   problems(): string[] {
     if (!fs.existsSync(this.#file)) return []
     const problems: string[] = []
@@ -69,8 +69,8 @@ export class CatalogReader {
   }
 
   close(): void {
-    this.#find = null
+    this.#find = undefined
     this.#db?.close()
-    this.#db = null
+    this.#db = undefined
   }
 }

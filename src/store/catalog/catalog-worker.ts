@@ -1,4 +1,4 @@
-/** The catalogue's thread: one request, one answer, in order. */
+/** The catalog's thread: answers requests one by one, in order. */
 import { parentPort, workerData } from 'node:worker_threads'
 import { systemCode, textOf } from '../os/errors.js'
 import { CatalogDb } from './catalog-db.js'

@@ -1,13 +1,12 @@
 /**
- * The catalogue as the store uses it: catalog.db behind a worker thread, so that no query and no sync of it holds up the
- * event loop. Requests are answered in the order in which they were made.
+ * The catalog as the store uses it: catalog.db behind a worker thread, so that its queries and syncs never hold up the event
+ * loop. Requests are answered in the order in which they are made.
  */
-
 import { startWorker, WorkerClient } from '../os/worker.js'
 import type { Catalog, CatalogFindings, IndexBlock } from '../types.js'
 import type { CatalogRequest } from './catalog-worker.js'
 
-/** catalog.db of a data folder, in a thread of its own. */
+/** The catalog of a data folder, in its own thread. */
 export function catalogIn(dir: string): Catalog {
   const client = new WorkerClient(startWorker('catalog-worker', dir, import.meta.url))
   const call = (method: CatalogRequest['method'], ...args: unknown[]): Promise<unknown> =>

@@ -1,16 +1,16 @@
 /**
- * The older checkpoint that a new one is written against: where each chunk already lies, and which files are too thin to
- * be referred to any longer.
+ * The base of a new checkpoint, an older one: where each of its chunks lies, and which of its files are *thin*: so little of
+ * them is still used that new checkpoints no longer refer to them.
  *
- * Invariants: only tables whose root hash matched are believed; a chunk taken over from a thin file is checked against its
- * hash; a chunk in a thin file is never referred to, so that the file is needed no more once the new checkpoint is there.
+ * Invariants: only tables whose root hash matched are trusted. A chunk copied from a thin file is checked against its hash.
+ * No chunk of a thin file is referred to, so the file is no longer needed once the new checkpoint exists.
  */
 import { CHECKPOINT_CHUNK_BYTES, CHECKPOINT_FILES_MAX, CHECKPOINT_THIN_SHARE } from '../../limits.js'
 import { type ChunkEntry, chunkEntry, closeFamily, type FileTables, openFamily } from './file-reader.js'
 import type { CheckpointFolder } from './folder.js'
 import { type ChunkRef, chunkCount, chunkHash, readRef } from './format.js'
 
-/** A chunk of the base: where it lies, by the base's numbering of files. */
+/** A chunk of the base. `file` is the base's number of the file. */
 export interface BaseChunk extends ChunkRef {
   readonly entry: ChunkEntry
 }
@@ -19,26 +19,26 @@ export interface CheckpointBase {
   readonly epoch: number
   /** The base's file and those it refers to. */
   readonly family: readonly FileTables[]
-  /** Files that may be referred to, by index. */
+  /** By index in `family`. */
   readonly isThin: readonly boolean[]
-  /** Chunks that may be referred to, by their hash. */
+  /** The chunk with this hash, if one may be referred to. */
   find(hash: Buffer): BaseChunk | undefined
-  /** The chunks of a page: null for one of zeros. Throws when the base has no such page. */
-  chunksOf(pageId: number, bytes: number): (BaseChunk | null)[]
+  /** The chunks of a page; undefined for a chunk of zeros. Throws when the base has no such page. */
+  chunksOf(pageId: number, bytes: number): (BaseChunk | undefined)[]
   /** The bytes of a chunk, checked. */
   read(chunk: BaseChunk): Buffer
   close(): void
 }
 
-/** Opens the base; throws when it, or a file it refers to, is not there or not sound. */
-export function openBase(place: CheckpointFolder, epoch: number, busId: string): CheckpointBase {
-  const family = openFamily(place, epoch, busId)
+/** Opens the base. Throws when it, or a file it refers to, is missing or not sound. */
+export function openBase(folder: CheckpointFolder, epoch: number, busId: string): CheckpointBase {
+  const family = openFamily(folder, epoch, busId)
   const rows = new Map((family[0] as FileTables).rows.map((row) => [row.id, row]))
   const known = new Map<string, BaseChunk>()
   const liveBytes = family.map(() => 0)
-  const chunkOf = (refs: Uint8Array, index: number): BaseChunk | null => {
+  const chunkOf = (refs: Uint8Array, index: number): BaseChunk | undefined => {
     const ref = readRef(refs, index)
-    if (ref.pack === 0) return null
+    if (ref.pack === 0) return undefined
     const chunks = family[ref.file]?.packs.get(ref.pack)
     const entry = chunks === undefined ? undefined : chunkEntry(chunks, ref.slot)
     if (entry === undefined) throw new Error('the base refers to a chunk that is not there')
@@ -47,14 +47,14 @@ export function openBase(place: CheckpointFolder, epoch: number, busId: string):
   for (const row of rows.values()) {
     for (let i = 0; i < chunkCount(row.bytes); i++) {
       const chunk = chunkOf(row.refs, i)
-      if (chunk === null) continue
+      if (chunk === undefined) continue
       const key = chunk.entry.hash.toString('latin1')
       if (known.has(key)) continue
       known.set(key, chunk)
       liveBytes[chunk.file] = (liveBytes[chunk.file] ?? 0) + chunk.entry.length
     }
   }
-  const isThin = thinFiles(family, liveBytes, place)
+  const isThin = thinFiles(family, liveBytes, folder)
   return {
     epoch,
     family,
@@ -74,14 +74,14 @@ export function openBase(place: CheckpointFolder, epoch: number, busId: string):
   }
 }
 
-/** Files of which little is still used, and, when there are too many, those of which least is. */
+/** Files of which little is used; if too many others remain, also those of which least is used. */
 function thinFiles(
   family: readonly FileTables[],
   liveBytes: readonly number[],
-  place: CheckpointFolder,
+  folder: CheckpointFolder,
 ): boolean[] {
   const isThin = family.map(
-    ({ name }, i) => (liveBytes[i] ?? 0) < place.sizeBytes(name) * CHECKPOINT_THIN_SHARE,
+    ({ name }, i) => (liveBytes[i] ?? 0) < folder.sizeBytes(name) * CHECKPOINT_THIN_SHARE,
   )
   const kept = [...family.keys()]
     .filter((i) => !isThin[i])

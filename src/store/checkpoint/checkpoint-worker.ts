@@ -1,4 +1,4 @@
-/** The checkpoint's thread: requests over a port, each with one answer, in order. */
+/** The checkpoint's thread: answers requests one by one, in order. */
 import { parentPort, workerData } from 'node:worker_threads'
 import { systemCode, textOf } from '../os/errors.js'
 import { checkpointFolder } from './folder.js'

@@ -1,37 +1,36 @@
 /**
- * Removes checkpoint files that nobody needs.
+ * Removes checkpoint files that are no longer needed.
  *
- * Invariants: a file goes only when it is no kept checkpoint and no kept checkpoint refers to it; when it cannot be told
- * what one refers to, nothing goes. A step is durable before the next begins, so that a crash between them leaves every
- * checkpoint that is still listed with all its chunks: first what is no checkpoint any more loses its name or is removed,
- * then retired files go.
+ * Invariants: a file is removed only when it is no kept checkpoint and no kept checkpoint refers to it. If the references of
+ * one cannot be read, nothing is removed. Each step is durable before the next begins, so a crash in between leaves every
+ * listed checkpoint with all its chunks: first, files that are no longer checkpoints are renamed or removed, then retired
+ * files are removed.
  */
-
 import { type CheckpointFolder, stemOf } from './folder.js'
 import { CHECKPOINT_ENDING, checkpointName, checkpointStem, RETIRED_ENDING } from './format.js'
 
-/** What each checkpoint refers to; files never change, so it is looked at once. */
+/** The files each checkpoint refers to. Files never change, so each is read once. */
 export type References = Map<number, readonly string[]>
 
-/** Keeps the checkpoints of these epochs and what they refer to. Returns how many files went. */
+/** Keeps the checkpoints of these epochs and the files they refer to. Returns how many files were removed. */
 export async function collectFiles(
-  place: CheckpointFolder,
+  folder: CheckpointFolder,
   epochs: readonly number[],
   known: References,
 ): Promise<number> {
   const needed = new Set<string>()
   for (const epoch of epochs) {
-    const stems = known.get(epoch) ?? referredBy(place, epoch)
+    const stems = known.get(epoch) ?? referredBy(folder, epoch)
     known.set(epoch, stems)
     for (const stem of stems) needed.add(stem)
   }
   const kept = new Set(epochs.map(checkpointStem))
-  const gone = await retire(place, kept, needed)
-  return gone + (await drop(place, needed))
+  const removed = await retire(folder, kept, needed)
+  return removed + (await removeRetired(folder, needed))
 }
 
-function referredBy(place: CheckpointFolder, epoch: number): string[] {
-  const db = place.open(checkpointName(epoch))
+function referredBy(folder: CheckpointFolder, epoch: number): string[] {
+  const db = folder.open(checkpointName(epoch))
   try {
     if (Number(db.pragma('user_version', { simple: true })) < 2) return []
     return db.prepare('SELECT name FROM file').pluck().all() as string[]
@@ -40,30 +39,32 @@ function referredBy(place: CheckpointFolder, epoch: number): string[] {
   }
 }
 
+/** Removes files that are no longer checkpoints; those that others refer to get the name of a retired file. */
 async function retire(
-  place: CheckpointFolder,
+  folder: CheckpointFolder,
   kept: ReadonlySet<string>,
   needed: ReadonlySet<string>,
 ): Promise<number> {
-  let gone = 0
+  let removed = 0
   let changed = false
-  for (const name of place.list()) {
+  for (const name of folder.list()) {
     const stem = stemOf(name)
     if (!name.endsWith(CHECKPOINT_ENDING) || kept.has(stem)) continue
     changed = true
-    if (needed.has(stem)) place.rename(name, stem + RETIRED_ENDING)
+    if (needed.has(stem)) folder.rename(name, stem + RETIRED_ENDING)
     else {
-      place.remove(name)
-      gone++
+      folder.remove(name)
+      removed++
     }
   }
-  if (changed) await place.syncDir()
-  return gone
+  if (changed) await folder.syncDir()
+  return removed
 }
 
-async function drop(place: CheckpointFolder, needed: ReadonlySet<string>): Promise<number> {
-  const names = place.list().filter((name) => name.endsWith(RETIRED_ENDING) && !needed.has(stemOf(name)))
-  for (const name of names) place.remove(name)
-  if (names.length > 0) await place.syncDir()
+/** Removes retired files that no checkpoint refers to. */
+async function removeRetired(folder: CheckpointFolder, needed: ReadonlySet<string>): Promise<number> {
+  const names = folder.list().filter((name) => name.endsWith(RETIRED_ENDING) && !needed.has(stemOf(name)))
+  for (const name of names) folder.remove(name)
+  if (names.length > 0) await folder.syncDir()
   return names.length
 }

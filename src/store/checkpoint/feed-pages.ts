@@ -1,9 +1,9 @@
 /**
- * The main thread's side of writing a checkpoint: reads the pages that changed in bounded pieces and hands them to the
- * thread that writes.
+ * Feeds the pages of a checkpoint to the thread that writes it. Runs in the main thread and reads the changed pages in
+ * bounded pieces.
  *
- * Invariants: the event loop is given back after every piece; at most CHECKPOINT_PIECES_IN_FLIGHT buffers exist, handed
- * over and back without a copy; the file gets its name only after the log is durable up to its epoch.
+ * Invariants: the event loop runs after every piece. At most CHECKPOINT_PIECES_IN_FLIGHT buffers exist; they move to the
+ * thread and back without a copy. The file gets its name only after the log is durable up to the checkpoint's epoch.
  */
 import { MmsbError } from '../../errors.js'
 import {
@@ -21,36 +21,36 @@ import type { CheckpointThread } from './thread.js'
 const PIECE_BYTES = CHECKPOINT_PACK_BYTES
 
 export interface CheckpointJob {
-  readonly host: CheckpointThread
+  readonly thread: CheckpointThread
   readonly busId: string
-  /** A sound checkpoint to write against, or null. */
-  readonly base: number | null
+  /** The epoch of a sound checkpoint to build on, if there is one. */
+  readonly base: number | undefined
   readonly source: CheckpointSource
   /** Makes the log durable up to the checkpoint's epoch. */
   readonly syncLog: () => Promise<void>
   readonly onNotice: (message: string) => void
 }
 
-/** Writes one checkpoint. Throws LOG_FULL when the disk is full, INTERNAL otherwise; no file is left then. */
+/** Writes one checkpoint. Throws LOG_FULL when the disk is full, else INTERNAL, and leaves no file then. */
 export async function writeCheckpoint(job: CheckpointJob): Promise<CheckpointInfo> {
   const startedMs = performance.now()
-  const { host, busId, source } = job
+  const { thread, busId, source } = job
   const { epoch } = source.header
   try {
-    const base = await host.ask({ type: 'begin', base: job.base, busId })
+    const base = await thread.ask({ type: 'begin', base: job.base, busId })
     if (typeof base === 'string') {
-      job.onNotice(`checkpoint ${job.base} cannot be built upon (${base}); everything is written anew`)
+      job.onNotice(`checkpoint ${job.base} cannot be built on (${base}); all pages are written again`)
     }
-    await handOver(source, host, typeof base === 'number' ? base : null)
+    await feedPages(source, thread, typeof base === 'number' ? base : undefined)
     source.onRead?.()
     const extra = (await source.lateExtra?.()) ?? source.header.extra
     await job.syncLog()
-    const newBytes = (await host.ask({ type: 'end', epoch, meta: metaOf(job, extra) })) as number
+    const newBytes = (await thread.ask({ type: 'end', epoch, meta: metaOf(job, extra) })) as number
     const { pages } = source
     const ms = Math.round(performance.now() - startedMs)
     return { epoch, pages: pages.length, bytes: bytesOf(pages), newBytes, ms, file: checkpointName(epoch) }
   } catch (error) {
-    await host.ask({ type: 'abandon' }).catch(() => {})
+    await thread.ask({ type: 'abandon' }).catch(() => {})
     if (error instanceof MmsbError) throw error
     const text = `the checkpoint of epoch ${epoch} could not be written: ${textOf(error)}`
     throw isNoRoom(error)
@@ -79,11 +79,11 @@ function metaOf({ source, busId }: CheckpointJob, extra: string): Record<MetaKey
   }
 }
 
-/** Fills pieces and sends them; a piece's buffer comes back with its answer and is filled again. */
-async function handOver(
+/** Fills pieces and sends them. The buffer of a piece comes back with its answer and is filled again. */
+async function feedPages(
   source: CheckpointSource,
-  host: CheckpointThread,
-  base: number | null,
+  thread: CheckpointThread,
+  base: number | undefined,
 ): Promise<void> {
   const cursor = new PageCursor(source, base)
   source.begin?.(cursor.changed)
@@ -96,10 +96,10 @@ async function handOver(
     if (ready !== undefined) await ready
     const piece = cursor.fill(bytes)
     const request = { type: 'piece', pages: piece.pages, bytes: bytes.subarray(0, piece.length) } as const
-    const answered = host
+    const answered = thread
       .ask(request, [bytes.buffer as ArrayBuffer])
       .then((back) => new Uint8Array((back as Uint8Array).buffer))
-    // Whether it failed is seen when its buffer is wanted, or at the end.
+    // A failure is seen when the buffer is needed again, or at the end.
     answered.catch(() => {})
     away.push(answered)
     await new Promise((resolve) => setImmediate(resolve))
@@ -109,59 +109,58 @@ async function handOver(
 
 /** Walks the pages chunk by chunk, ascending by id. */
 class PageCursor {
-  /** Ids of the pages whose bytes are handed over; the others are as in the base. */
+  /** Ids of the pages whose bytes are fed; the others have the bytes of the base. */
   readonly changed: ReadonlySet<number>
   readonly changedBytes: number
-  private readonly pages: readonly CheckpointPage[]
-  private next = 0
-  private offset = 0
-  private begun = false
+  readonly #source: CheckpointSource
+  readonly #pages: readonly CheckpointPage[]
+  #next = 0
+  #offset = 0
+  #isBegun = false
 
-  constructor(
-    private readonly source: CheckpointSource,
-    base: number | null,
-  ) {
-    this.pages = [...source.pages].sort((a, b) => a.id - b.id)
-    const changed = this.pages.filter(
-      ({ version, createdEpoch }) => base === null || version > base || createdEpoch > base,
+  constructor(source: CheckpointSource, base: number | undefined) {
+    this.#source = source
+    this.#pages = [...source.pages].sort((a, b) => a.id - b.id)
+    const changed = this.#pages.filter(
+      ({ version, createdEpoch }) => base === undefined || version > base || createdEpoch > base,
     )
     this.changed = new Set(changed.map(({ id }) => id))
     this.changedBytes = bytesOf(changed)
   }
 
   get ended(): boolean {
-    return this.next >= this.pages.length
+    return this.#next >= this.#pages.length
   }
 
-  /** Fills the buffer as far as whole chunks go; `pages` are those that begin in it. */
+  /** Fills the buffer with whole chunks, as far as they fit. `pages` are those that begin in it. */
   fill(into: Uint8Array): { pages: PagePiece[]; length: number } {
     const pages: PagePiece[] = []
     let length = 0
-    for (let page = this.pages[this.next]; page !== undefined; page = this.pages[this.next]) {
+    for (let page = this.#pages[this.#next]; page !== undefined; page = this.#pages[this.#next]) {
       const isChanged = this.changed.has(page.id)
-      if (!this.begun) {
+      if (!this.#isBegun) {
         if (pages.length >= CHECKPOINT_PIECE_PAGES_MAX) break
         pages.push(pieceOf(page, isChanged))
-        this.begun = true
+        this.#isBegun = true
       }
-      const left = isChanged ? page.bytes - this.offset : 0
+      const left = isChanged ? page.bytes - this.#offset : 0
       const room = into.length - length
       const take = left <= room ? left : room - (room % CHECKPOINT_CHUNK_BYTES)
       if (take === 0 && left > 0) break
-      if (take > 0) this.source.read(page.id, this.offset, into.subarray(length, length + take))
-      this.offset += take
+      if (take > 0) this.#source.read(page.id, this.#offset, into.subarray(length, length + take))
+      this.#offset += take
       length += take
       if (take < left) break
-      this.next++
-      this.offset = 0
-      this.begun = false
+      this.#next++
+      this.#offset = 0
+      this.#isBegun = false
     }
     return { pages, length }
   }
 }
 
 function pieceOf({ id, version, createdEpoch, bytes, meta }: CheckpointPage, isChanged: boolean): PagePiece {
-  // An exact copy: a view would carry its whole buffer over to the other thread.
+  // A copy of its own: a view would take its whole buffer along to the other thread.
   const page = { id, version, createdEpoch, bytes, meta: new Uint8Array(meta) }
   return isChanged ? page : { ...page, unchanged: true }
 }

@@ -1,8 +1,9 @@
 /**
- * Reads checkpoint files: verifies one wholly, with the chunks it refers to in others, and gives its pages and chunks.
+ * Reads checkpoint files: verifies a checkpoint completely, including the chunks it refers to in other files, and hands out
+ * its pages and chunks.
  *
  * Invariants: a reader exists only for a checkpoint whose tables, and those of every file it refers to, match their root
- * hashes, and whose every chunk matches its own hash; opening never changes a file. Knows nothing of what pages mean.
+ * hashes, and whose every chunk matches its own hash. Opening never changes a file. Knows nothing of what pages mean.
  */
 import type Database from 'better-sqlite3'
 import { CHECKPOINT_CHUNK_BYTES } from '../../limits.js'
@@ -29,7 +30,7 @@ import {
 
 class Damage extends Error {}
 
-/** One file without the bytes of its chunks, checked against its root hash. */
+/** The tables of one file, checked against its root hash, without the bytes of the chunks. */
 export interface FileTables {
   readonly stem: string
   readonly name: string
@@ -37,16 +38,16 @@ export interface FileTables {
   readonly meta: ReadonlyMap<MetaKey, Buffer>
   readonly files: readonly FileRow[]
   readonly rows: readonly PageRow[]
-  /** Of each pack: its list of chunks. */
+  /** The list of chunks of each pack. */
   readonly packs: ReadonlyMap<number, Buffer>
   readonly root: Buffer
 }
 
-/** Opens a file and checks its tables. Throws when it is not there or not sound. The caller closes `db`. */
-export function openTables(place: CheckpointFolder, stem: string): FileTables {
-  const name = fileOf(place, stem)
+/** Opens a file and checks its tables. Throws when it is missing or not sound. The caller closes `db`. */
+export function openTables(folder: CheckpointFolder, stem: string): FileTables {
+  const name = fileOf(folder, stem)
   if (name === undefined) throw new Damage('the file is missing')
-  const db = place.open(name)
+  const db = folder.open(name)
   try {
     return { stem, name, db, ...readTables(db) }
   } catch (error) {
@@ -95,18 +96,18 @@ function readMeta(db: Database.Database, root: RootHash): Map<MetaKey, Buffer> {
   return meta
 }
 
-/** A checkpoint's tables and those of the files it refers to, by the index in its references; its own are number 0. */
-export function openFamily(place: CheckpointFolder, epoch: number, busId: string | null): FileTables[] {
+/** The tables of a checkpoint (number 0) and of the files it refers to, in the order of its references' numbers. */
+export function openFamily(folder: CheckpointFolder, epoch: number, busId: string | undefined): FileTables[] {
   const family: FileTables[] = []
   try {
-    const own = openTables(place, checkpointStem(epoch))
+    const own = openTables(folder, checkpointStem(epoch))
     family.push(own)
     const text = (key: MetaKey): string => own.meta.get(key)?.toString('utf8') ?? ''
-    if (busId !== null && text('bus_id') !== busId) throw new Damage('it belongs to another bus')
+    if (busId !== undefined && text('bus_id') !== busId) throw new Damage('it belongs to another bus')
     if (Number(text('epoch')) !== epoch) throw new Damage('its name and its epoch differ')
     for (const { idx, name, root } of own.files) {
       if (idx !== family.length) throw new Damage('its list of files has a gap')
-      family.push(openReferred(place, name, root))
+      family.push(openReferred(folder, name, root))
     }
     return family
   } catch (error) {
@@ -115,16 +116,16 @@ export function openFamily(place: CheckpointFolder, epoch: number, busId: string
   }
 }
 
-function openReferred(place: CheckpointFolder, stem: string, root: Buffer): FileTables {
+function openReferred(folder: CheckpointFolder, stem: string, root: Buffer): FileTables {
   let tables: FileTables | undefined
   try {
-    tables = openTables(place, stem)
+    tables = openTables(folder, stem)
   } catch (error) {
     throw new Damage(`the file ${stem}, whose chunks it needs: ${textOf(error)}`)
   }
   if (tables.root.equals(root)) return tables
   tables.db.close()
-  throw new Damage(`the file ${stem}, whose chunks it needs, is another one than it was`)
+  throw new Damage(`the file ${stem}, whose chunks it needs, is not the file it was`)
 }
 
 export function closeFamily(family: readonly FileTables[]): void {
@@ -137,7 +138,7 @@ export interface ChunkEntry {
   readonly length: number
 }
 
-/** What a pack's list says of a chunk, or undefined when it has no such chunk. */
+/** The entry of a chunk in a pack's list; undefined when there is no such chunk. */
 export function chunkEntry(chunks: Buffer, slot: number): ChunkEntry | undefined {
   const at = slot * CHUNK_ENTRY_BYTES
   if (at + CHUNK_ENTRY_BYTES > chunks.length) return undefined
@@ -148,16 +149,18 @@ export function chunkEntry(chunks: Buffer, slot: number): ChunkEntry | undefined
   }
 }
 
-class CheckpointFile implements CheckpointReader {
+export class CheckpointFile implements CheckpointReader {
   readonly header: CheckpointHeader
   readonly pages: readonly CheckpointPage[]
   readonly info: CheckpointInfo
+  readonly #family: readonly FileTables[]
+  readonly #uses: readonly PackUses[]
 
-  constructor(
-    private readonly family: readonly FileTables[],
-    private readonly uses: readonly PackUses[],
-  ) {
+  /** For openCheckpointFile only, which verifies the chunks. */
+  constructor(family: readonly FileTables[], uses: readonly PackUses[]) {
     const own = family[0] as FileTables
+    this.#family = family
+    this.#uses = uses
     this.header = headerOf(own.meta)
     this.pages = own.rows.map(({ id, version, created_epoch, bytes, meta }) => ({
       id,
@@ -169,10 +172,10 @@ class CheckpointFile implements CheckpointReader {
     this.info = infoOf(own)
   }
 
-  /** One pass over the packs of each file, in the order in which they lie. The bytes are valid during the call. */
+  /** Passes over the packs of each file once, in their order on disk. The bytes are valid during the call. */
   load(onChunk: (pageId: number, offset: number, bytes: Uint8Array) => void): void {
-    for (const [file, packs] of this.uses.entries()) {
-      const tables = this.family[file] as FileTables
+    for (const [file, packs] of this.#uses.entries()) {
+      const tables = this.#family[file] as FileTables
       eachPack(tables, packs, (data, chunks, used) => {
         for (const { slot, pageId, offset } of used) {
           const entry = chunkEntry(chunks, slot)
@@ -184,11 +187,9 @@ class CheckpointFile implements CheckpointReader {
   }
 
   close(): void {
-    closeFamily(this.family)
+    closeFamily(this.#family)
   }
 }
-
-export type { CheckpointFile }
 
 function headerOf(meta: ReadonlyMap<MetaKey, Buffer>): CheckpointHeader {
   const text = (key: MetaKey): string => meta.get(key)?.toString('utf8') ?? ''
@@ -213,14 +214,14 @@ function infoOf({ db, meta, name }: FileTables): CheckpointInfo {
   }
 }
 
-/** What a checkpoint says of itself, its tables checked but not its chunks; undefined when it cannot be read. */
+/** The list entry of a checkpoint, with its tables checked but not its chunks; undefined when it cannot be read. */
 export function readInfo(
-  place: CheckpointFolder,
+  folder: CheckpointFolder,
   epoch: number,
-  busId: string | null,
+  busId: string | undefined,
 ): CheckpointInfo | undefined {
   try {
-    const family = openFamily(place, epoch, busId)
+    const family = openFamily(folder, epoch, busId)
     const info = infoOf(family[0] as FileTables)
     closeFamily(family)
     return info
@@ -235,10 +236,10 @@ interface ChunkUse {
   readonly offset: number
 }
 
-/** The uses of a file's chunks, by pack. */
+/** Where the chunks of one file are used, by pack. */
 type PackUses = Map<number, ChunkUse[]>
 
-/** Every reference must name a chunk of the right length. */
+/** Finds the uses of every chunk, by file. Throws when a reference names no chunk of the right length. */
 function usesOf(family: readonly FileTables[]): PackUses[] {
   const uses: PackUses[] = family.map(() => new Map())
   for (const row of (family[0] as FileTables).rows) {
@@ -262,7 +263,7 @@ function usesOf(family: readonly FileTables[]): PackUses[] {
   return uses
 }
 
-/** Visits those packs of a file that are used. */
+/** Visits the packs of a file that have used chunks. */
 function eachPack(
   { db, packs }: FileTables,
   uses: PackUses,
@@ -275,7 +276,7 @@ function eachPack(
   }
 }
 
-/** Checks each chunk that is used against its hash. */
+/** Checks each used chunk against its hash. */
 function verifyChunks(tables: FileTables, uses: PackUses, isOwn: boolean): void {
   eachPack(tables, uses, (data, chunks, used, pack) => {
     for (const slot of new Set(used.map((use) => use.slot))) {
@@ -288,16 +289,16 @@ function verifyChunks(tables: FileTables, uses: PackUses, isOwn: boolean): void 
   })
 }
 
-/** Opens a checkpoint and checks every byte that matters. Returns the reader, or what is wrong with it. */
+/** Opens a checkpoint and verifies it completely. Returns the reader, or what is wrong with the checkpoint. */
 export function openCheckpointFile(
-  place: CheckpointFolder,
+  folder: CheckpointFolder,
   epoch: number,
-  busId: string | null,
+  busId: string | undefined,
 ): CheckpointFile | string {
   let family: FileTables[] = []
   try {
-    if (!place.list().includes(checkpointName(epoch))) return 'the file is missing'
-    family = openFamily(place, epoch, busId)
+    if (!folder.list().includes(checkpointName(epoch))) return 'the file is missing'
+    family = openFamily(folder, epoch, busId)
     const uses = usesOf(family)
     for (const [i, tables] of family.entries()) verifyChunks(tables, uses[i] as PackUses, i === 0)
     return new CheckpointFile(family, uses)

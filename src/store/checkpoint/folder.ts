@@ -1,8 +1,8 @@
 /**
- * Where checkpoint files lie, as an interface small enough to simulate, and the real folder.
+ * The folder of checkpoint files: an interface small enough to simulate, and the real folder.
  *
- * Invariants: a file has its final name only once its bytes are durable; what is opened for reading is never changed.
- * SQLite writes and reads the files; nothing else here knows what is in them.
+ * Invariants: a file gets its final name only when its bytes are durable; a file opened for reading is never changed.
+ * SQLite reads and writes the files; nothing in here knows what they hold.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -12,21 +12,21 @@ import { CHECKPOINT_ENDING, checkpointStem, RETIRED_ENDING } from './format.js'
 /** A checkpoint file being written. */
 export interface CheckpointDraft {
   readonly db: Database.Database
-  /** The disk may begin with what was written so far. */
+  /** Lets the disk start writing what was given so far. */
   startSync(): void
-  /** Closes the file, makes it durable and gives it its name; that is durable too when it resolves. */
+  /** Closes the file, makes it durable and gives it its name, which is durable too when the promise resolves. */
   finish(name: string): void | Promise<void>
-  /** Leaves no file. */
+  /** Removes the file. */
   abandon(): void
 }
 
 export interface CheckpointFolder {
   /** Names of the files, sorted. */
   list(): string[]
-  /** For reading. Throws when it cannot be opened. */
+  /** Opens a file for reading. Throws when that is not possible. */
   open(name: string): Database.Database
   sizeBytes(name: string): number
-  /** One at a time; what an earlier process left of one is removed. */
+  /** Begins a file. Only one exists at a time; the remains of one that an earlier process left are removed. */
   create(): CheckpointDraft
   rename(from: string, to: string): void
   remove(name: string): void
@@ -37,19 +37,19 @@ export interface CheckpointFolder {
 const DRAFT_NAME = 'next.tmp'
 const FILE_PATTERN = /^(\d{20})\.db$/
 
-/** Epochs of the checkpoints that are there, newest first. */
-export function checkpointEpochs(place: CheckpointFolder): number[] {
+/** Epochs of the checkpoint files in the folder, newest first. */
+export function checkpointEpochs(folder: CheckpointFolder): number[] {
   const epochs: number[] = []
-  for (const name of place.list()) {
+  for (const name of folder.list()) {
     const match = FILE_PATTERN.exec(name)
     if (match !== null) epochs.push(Number(match[1]))
   }
   return epochs.sort((a, b) => b - a)
 }
 
-/** The file that holds a checkpoint's chunks, a checkpoint still or retired, or undefined. */
-export function fileOf(place: CheckpointFolder, stem: string): string | undefined {
-  const names = place.list()
+/** The file of a stem, either a checkpoint or a retired one; undefined when there is none. */
+export function fileOf(folder: CheckpointFolder, stem: string): string | undefined {
+  const names = folder.list()
   return [CHECKPOINT_ENDING, RETIRED_ENDING].map((ending) => stem + ending).find((n) => names.includes(n))
 }
 
@@ -57,7 +57,7 @@ export const epochOfStem = (stem: string): number => Number(stem)
 
 export const stemOf = (name: string): string => name.slice(0, checkpointStem(0).length)
 
-/** The folder of a real disk. */
+/** A folder on the real disk. */
 export function checkpointFolder(dir: string): CheckpointFolder {
   const at = (name: string): string => path.join(dir, name)
   const syncDir = (): void => {

@@ -1,14 +1,15 @@
 /**
- * What a checkpoint file holds (docs/internals/FORMAT.md, "Checkpoint"): schema, references to chunks, and the hash of its tables.
+ * The contents of a checkpoint file (docs/internals/FORMAT.md, "Checkpoint"): schema, references to chunks, and the hash of
+ * its tables.
  *
- * Invariants: a chunk is named by the SHA-256 of its bytes and stored once; a chunk of zeros is not stored; the root hash
- * covers every row but the chunks' bytes, which their own hashes cover. Pure but for the hashes.
+ * Invariants: the SHA-256 of a chunk's bytes is its name, and each chunk is stored once; a chunk of zeros is not stored; the
+ * root hash covers every row but the chunks' bytes, which their own hashes cover. Pure but for the hashes.
  */
 import { createHash, hash } from 'node:crypto'
 import { CHECKPOINT_CHUNK_BYTES } from '../../limits.js'
 
 export const CHECKPOINT_APPLICATION_ID = 0x4d4d_5342 // "MMSB"
-/** Version 1 is this without references to other files. */
+/** Version 1 has no references to other files. */
 export const CHECKPOINT_SCHEMA_VERSION = 2
 export const CHUNK_HASH_BYTES = 32
 /** One entry of a pack's list of chunks: hash, u32 offset in the pack, u32 length. */
@@ -24,7 +25,7 @@ export const CHECKPOINT_SCHEMA = `
   CREATE TABLE pack(id INTEGER PRIMARY KEY, chunks BLOB NOT NULL, data BLOB NOT NULL);
 `
 
-/** The name of a checkpoint's file without its ending: what references name. */
+/** The name of a checkpoint's file without its ending. References use it. */
 export function checkpointStem(epoch: number): string {
   return String(epoch).padStart(20, '0')
 }
@@ -34,7 +35,7 @@ export function checkpointName(epoch: number): string {
 }
 
 export const CHECKPOINT_ENDING = '.db'
-/** Of a file that is no checkpoint any more and is kept because others refer to its chunks. */
+/** The ending of a file that is no longer a checkpoint but kept because other files refer to its chunks. */
 export const RETIRED_ENDING = '.old'
 
 export function chunkHash(bytes: Uint8Array): Buffer {
@@ -45,14 +46,14 @@ export function chunkCount(pageBytes: number): number {
   return Math.ceil(pageBytes / CHECKPOINT_CHUNK_BYTES)
 }
 
-/** A file that references name, and the root hash it must have. */
+/** A file that references point to, and the root hash it must have. */
 export interface FileRow {
   readonly idx: number
   readonly name: string
   readonly root: Buffer
 }
 
-/** Where a chunk lies: slot of pack of file; file 0 is the checkpoint's own. Pack 0: a chunk of zeros, which lies nowhere. */
+/** The place of a chunk: file (0: the checkpoint's own), pack, slot. Pack 0: a chunk of zeros, which is not stored. */
 export interface ChunkRef {
   readonly pack: number
   readonly slot: number
@@ -81,11 +82,11 @@ export interface PageRow {
 }
 
 /**
- * The hash over everything in the file but the chunks' bytes. Rows of a table are taken in the order of their keys, the
- * tables in any order: each has a hash of its own, and the root is the hash of those.
+ * The hash over everything in the file but the chunks' bytes. Rows of a table are added in the order of their keys, the
+ * tables in any order: each table has its own hash, and the root is the hash of those.
  */
 export class RootHash {
-  private readonly tables = {
+  readonly #tables = {
     meta: createHash('sha256'),
     file: createHash('sha256'),
     page: createHash('sha256'),
@@ -93,32 +94,32 @@ export class RootHash {
   }
 
   meta(key: MetaKey, value: Uint8Array): void {
-    this.tables.meta.update(`${key}:${value.length}:`).update(value)
+    this.#tables.meta.update(`${key}:${value.length}:`).update(value)
   }
 
   file({ idx, name, root }: FileRow): void {
-    this.tables.file.update(`${idx}:${name.length}:${name}`).update(root)
+    this.#tables.file.update(`${idx}:${name.length}:${name}`).update(root)
   }
 
   page(row: PageRow): void {
     const { id, version, created_epoch, bytes, meta, refs } = row
-    this.tables.page.update(`${id}:${version}:${created_epoch}:${bytes}:${meta.length}:${refs.length}:`)
-    this.tables.page.update(meta).update(refs)
+    this.#tables.page.update(`${id}:${version}:${created_epoch}:${bytes}:${meta.length}:${refs.length}:`)
+    this.#tables.page.update(meta).update(refs)
   }
 
   pack(id: number, chunks: Uint8Array, dataBytes: number): void {
-    this.tables.pack.update(`${id}:${chunks.length}:${dataBytes}:`).update(chunks)
+    this.#tables.pack.update(`${id}:${chunks.length}:${dataBytes}:`).update(chunks)
   }
 
   digest(): Buffer {
-    const { meta, file, page, pack } = this.tables
+    const { meta, file, page, pack } = this.#tables
     const root = createHash('sha256')
     for (const table of [meta, file, page, pack]) root.update(table.digest())
     return root.digest()
   }
 }
 
-/** The keys of `meta`, in order. Beside them stands `root`, the root hash. */
+/** The keys of `meta`, in order. The table also has `root`, the root hash. */
 export const META_KEYS = [
   'bus_id',
   'bytes',

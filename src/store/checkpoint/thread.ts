@@ -1,7 +1,7 @@
 /**
- * The checkpoint's thread as the store uses it. While it has nothing to do it does not keep the process alive.
+ * The checkpoint's thread as the store uses it: it writes, checks and removes checkpoint files. An idle thread does not keep
+ * the process alive.
  */
-
 import { startWorker, WorkerClient } from '../os/worker.js'
 import type { CheckpointRequest } from './tasks.js'
 

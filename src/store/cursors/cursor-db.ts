@@ -1,10 +1,10 @@
 /**
- * cursors.db: how far each named durable reader has come, in SQLite. Runs in a thread of its own.
+ * cursors.db: how far each durable reader has read, in SQLite. Runs in its own thread.
  *
- * Invariants: a row carries a checksum over its fields and is not believed without it; every change is durable when the call
- * returns (WAL, synchronous=FULL); a file that cannot be trusted is set aside under another name, never repaired in place; one
- * that cannot be opened for a reason outside it is left alone. Nothing else knows what is here: a reader whose cursor is lost
- * begins anew.
+ * Invariants: every row carries a checksum over its fields and counts only if that matches. Every change is durable when
+ * the call returns (WAL, synchronous=FULL). A file that cannot be trusted is set aside under another name, never repaired in
+ * place; one that cannot be opened for a reason outside it is left alone. Cursors exist nowhere else: a reader whose cursor
+ * is lost starts over.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -19,12 +19,12 @@ const SCHEMA_VERSION = 1
 /** A named durable reader. */
 export interface CursorRow {
   readonly name: string
-  /** The last epoch it has done with; null: it wants a snapshot first. */
+  /** The last epoch it has processed; null: it needs a snapshot first. */
   readonly epoch: number | null
-  /** What it reads, as JSON; opaque to the store. */
+  /** The pages it reads, as JSON; opaque to the store. */
   readonly definition: string
   readonly createdMs: number
-  /** When it was last heard of. */
+  /** When it was last seen. */
   readonly seenMs: number
 }
 
@@ -42,7 +42,7 @@ const sumOf = ({ name, epoch, definition, createdMs, seenMs }: CursorRow): numbe
 
 export interface CursorFindings {
   readonly rows: readonly CursorRow[]
-  /** What was wrong with a file that was set aside, or with rows that were left out. */
+  /** Why a file was set aside, or rows were left out. */
   readonly problems: readonly string[]
 }
 
@@ -54,7 +54,7 @@ export class CursorDb {
     this.#file = path.join(dir, CURSORS_NAME)
   }
 
-  /** Throws when the disk does not let the file be opened. */
+  /** Opens the file or creates it. Throws when the disk refuses. */
   open(): CursorFindings {
     try {
       this.#db = this.#connect()
@@ -73,7 +73,7 @@ export class CursorDb {
     const isNew = !fs.existsSync(this.#file)
     const db = new Database(this.#file, { timeout: 1000 })
     try {
-      // Nobody else has it open, and so its index of the WAL need not be a file, which a full disk would refuse.
+      // No other process opens it, so the index of the WAL can stay in memory. As a file it could not be made on a full disk.
       db.pragma('locking_mode = EXCLUSIVE')
       db.pragma('journal_mode = WAL')
       db.pragma('synchronous = FULL')
@@ -82,7 +82,7 @@ export class CursorDb {
       return db
     } catch (error) {
       db.close()
-      // Begun and not finished, it would look damaged the next time.
+      // A half-made file would look damaged the next time.
       if (isNew) this.#remove('', '-wal', '-shm')
       throw error
     }
@@ -92,7 +92,7 @@ export class CursorDb {
     for (const ending of endings) fs.rmSync(this.#file + ending, { force: true })
   }
 
-  /** All in one transaction. */
+  /** Writes rows and removes those named in `gone`, in one transaction. */
   write(rows: readonly CursorRow[], gone: readonly string[]): void {
     const db = this.#db
     if (db === undefined) throw new Error('the cursors are not open')
@@ -125,7 +125,7 @@ function create(db: Database.Database): void {
 function checkWhole(db: Database.Database, how: 'quick_check' | 'integrity_check'): void {
   const version = Number(db.pragma('user_version', { simple: true }))
   if (db.pragma('application_id', { simple: true }) !== APPLICATION_ID || version !== SCHEMA_VERSION)
-    throw new Error('it is no file of cursors that this release knows')
+    throw new Error('it is not a cursor file that this release knows')
   const found = db.pragma(`${how}(1)`, { simple: true })
   if (found !== 'ok') throw new Error(String(found))
 }
@@ -142,7 +142,7 @@ function rowsOf(db: Database.Database): CursorFindings {
   return { rows, problems }
 }
 
-/** What is wrong with the cursors of a folder that nobody has open. Nothing when it has none. Changes nothing. */
+/** The faults of the cursors of a folder that no process has open. No file is no fault. Changes nothing. */
 export function cursorProblems(dir: string): string[] {
   const file = path.join(dir, CURSORS_NAME)
   if (!fs.existsSync(file)) return []

@@ -1,4 +1,4 @@
-/** The cursors' thread: one request, one answer, in order. */
+/** The cursors' thread: answers requests one by one, in order. */
 import { parentPort, workerData } from 'node:worker_threads'
 import { systemCode, textOf } from '../os/errors.js'
 import { CursorDb, type CursorRow } from './cursor-db.js'

@@ -1,8 +1,8 @@
 /**
- * Cursors of durable readers, kept: cursors.db behind a worker thread, which begins with the first reader.
+ * Stores the cursors of durable readers: cursors.db behind a worker thread, which starts with the first reader.
  *
- * Invariant: changes are written in the order in which they were made, those that wait together at once; each is durable when its
- * promise resolves.
+ * Invariants: changes are written in the order in which they are made; those that wait at the same time are written together.
+ * Each is durable when its promise resolves.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -14,17 +14,18 @@ import type { CursorRequest } from './cursor-worker.js'
 
 export type { CursorFindings, CursorRow } from './cursor-db.js'
 
-/** Where cursors are kept. */
+/** Keeps cursors durably. */
 export interface CursorStore {
-  /** Throws BUS_FAILED when the file is there and cannot be opened. */
+  /** Throws BUS_FAILED when the file exists and cannot be opened. */
   load(): Promise<CursorFindings>
-  /** Resolves when it is durable. Rejects with LOG_FULL or BUS_FAILED; nothing is changed then. */
+  /** Resolves when the row is durable. Rejects with LOG_FULL or BUS_FAILED, with nothing changed. */
   put(row: CursorRow): Promise<void>
   remove(name: string): Promise<void>
   close(): Promise<void>
 }
 
-interface Batch {
+/** Changes that wait to be written together. */
+interface ChangeBatch {
   readonly rows: Map<string, CursorRow>
   readonly gone: Set<string>
   readonly done: Promise<void>
@@ -34,7 +35,7 @@ interface Batch {
 export function cursorsIn(dir: string): CursorStore {
   let client: WorkerClient | undefined
   let opened: Promise<CursorFindings> | undefined
-  let waiting: Batch | undefined
+  let waiting: ChangeBatch | undefined
   let last: Promise<void> = Promise.resolve()
   let isClosed = false
 
@@ -44,13 +45,13 @@ export function cursorsIn(dir: string): CursorStore {
   }
   const open = (): Promise<CursorFindings> => {
     opened ??= (ask({ type: 'open' }) as Promise<CursorFindings>).catch((error: unknown) => {
-      // The next write tries again: by then there may be room.
+      // The next write tries again. There may be room by then.
       opened = undefined
       throw cursorsFailed('opened', error)
     })
     return opened
   }
-  const write = async (before: Promise<void>, batch: Pick<Batch, 'rows' | 'gone'>): Promise<void> => {
+  const write = async (before: Promise<void>, batch: Pick<ChangeBatch, 'rows' | 'gone'>): Promise<void> => {
     await before
     waiting = undefined
     await open()
@@ -60,7 +61,7 @@ export function cursorsIn(dir: string): CursorStore {
       },
     )
   }
-  const next = (): Batch => {
+  const next = (): ChangeBatch => {
     if (isClosed) throw busFailed('the bus is closed')
     if (waiting !== undefined) return waiting
     const batch = { rows: new Map<string, CursorRow>(), gone: new Set<string>() }

@@ -1,8 +1,8 @@
 /**
- * Rows of the log index, built while records go by: runs of whole records with the set of pages they touch.
+ * Builds rows of the log index from the records as they go by: runs of whole records with the set of pages they touch.
  *
  * Invariants: blocks follow one another without a gap, never span segments, and are closed by size alone, so an index
- * rebuilt from the log has the same rows as one kept while it was written. A set of pages is exact or absent (any page).
+ * rebuilt from the log has the same rows as one kept while the log was written. A set of pages is exact or absent (any page).
  */
 import { INDEX_BLOCK_BYTES, INDEX_BLOCK_PAGES_MAX } from '../../limits.js'
 import type { IndexBlock } from '../types.js'
@@ -25,7 +25,7 @@ export function packPages(ids: Iterable<number>): Uint8Array {
   return bytes.slice(0, length)
 }
 
-/** The ids again. */
+/** The ids that packPages packed. */
 export function unpackPages(bytes: Uint8Array): number[] {
   const ids: number[] = []
   let previous = 0
@@ -47,54 +47,49 @@ export function unpackPages(bytes: Uint8Array): number[] {
 
 /** Gathers records into blocks. */
 export class IndexBlockBuilder {
-  private open: {
-    segment: number
-    offset: number
-    end: number
-    firstEpoch: number
-    lastEpoch: number
-  } | null = null
-  private pages: Set<number> | null = new Set()
+  #open: { segment: number; offset: number; end: number; firstEpoch: number; lastEpoch: number } | undefined
+  #pages: Set<number> | undefined = new Set()
 
-  /** Takes the next record in; returns the block it completes, or null. */
+  /** Adds the next record. Returns the block it completes, or undefined. */
   add(
     segment: number,
     offset: number,
     byteLength: number,
     epoch: number,
     touched: Uint32Array,
-  ): IndexBlock | null {
-    if (this.open === null) {
-      this.open = { segment, offset, end: offset, firstEpoch: epoch, lastEpoch: epoch }
-      this.pages = new Set()
+  ): IndexBlock | undefined {
+    if (this.#open === undefined) {
+      this.#open = { segment, offset, end: offset, firstEpoch: epoch, lastEpoch: epoch }
+      this.#pages = new Set()
     }
-    this.open.end = offset + byteLength
-    this.open.lastEpoch = epoch
-    this.touch(touched)
-    return this.open.end - this.open.offset >= INDEX_BLOCK_BYTES ? this.flush() : null
+    this.#open.end = offset + byteLength
+    this.#open.lastEpoch = epoch
+    this.#touch(touched)
+    return this.#open.end - this.#open.offset >= INDEX_BLOCK_BYTES ? this.flush() : undefined
   }
 
-  private touch(ids: Uint32Array): void {
-    const { pages } = this
-    if (pages === null) return
+  #touch(ids: Uint32Array): void {
+    const pages = this.#pages
+    if (pages === undefined) return
     if (ids.length > INDEX_BLOCK_PAGES_MAX) {
-      this.pages = null
+      this.#pages = undefined
       return
     }
     for (const id of ids) pages.add(id)
-    if (pages.size > INDEX_BLOCK_PAGES_MAX) this.pages = null
+    if (pages.size > INDEX_BLOCK_PAGES_MAX) this.#pages = undefined
   }
 
-  /** Closes the block under way: at the end of a segment, or of the log. */
-  flush(): IndexBlock | null {
-    const { open, pages } = this
-    if (open === null) return null
-    this.open = null
-    return { ...open, pages: pages === null ? null : packPages(pages) }
+  /** Closes the block being built, at the end of a segment or of the log. */
+  flush(): IndexBlock | undefined {
+    const open = this.#open
+    const pages = this.#pages
+    if (open === undefined) return undefined
+    this.#open = undefined
+    return { ...open, pages: pages === undefined ? undefined : packPages(pages) }
   }
 
-  /** The block under way, as it stands. */
-  peek(): IndexBlock | null {
-    return this.open === null ? null : { ...this.open, pages: null }
+  /** The block being built, as it is now. */
+  peek(): IndexBlock | undefined {
+    return this.#open === undefined ? undefined : { ...this.#open, pages: undefined }
   }
 }

@@ -1,9 +1,9 @@
 /**
- * The index of the log while the store is open: blocks under way in memory, finished ones in the catalogue.
+ * The index of the log while the store is open: unfinished blocks in memory, finished ones in the catalog.
  *
- * Invariants: the catalogue only ever learns of epochs that are durable, and of blocks in order without a gap, so its
- * newest epoch proves that all up to it were durable once. Nothing here delays an append, and nothing fails when the
- * catalogue does: readers then begin at the segment's start.
+ * Invariants: the catalog only learns of durable epochs, and of blocks in order without a gap, so its newest epoch proves
+ * that all epochs up to it were durable once. Nothing here delays an append, and nothing fails when the catalog does:
+ * reads then begin at the start of their segment.
  */
 import { INDEX_BATCH_ROWS } from '../../limits.js'
 import { textOf } from '../os/errors.js'
@@ -15,10 +15,11 @@ export interface LogIndexOptions {
   readonly onNotice: (level: Notice['level'], message: string) => void
   /** Newest epoch known to be durable. */
   readonly durableEpoch: () => number
-  /** Records of epochs from..to with their places, for bringing the catalogue up. */
+  /** Records of epochs from..to with their places, to bring the catalog up to date. */
   readonly scan: (from: number, to: number) => AsyncIterable<PlacedRecord>
 }
 
+/** A record and its place in the log. */
 export interface PlacedRecord {
   readonly segment: number
   readonly offset: number
@@ -27,152 +28,155 @@ export interface PlacedRecord {
 }
 
 export class LogIndex {
-  private readonly builder = new IndexBlockBuilder()
-  /** Closed blocks that the catalogue has not taken yet, ascending. */
-  private pending: IndexBlock[] = []
-  private flushing: Promise<void> | null = null
-  private catchingUp: Promise<void> | null = null
-  private broken = false
-  private closed = false
-  /** Newest epoch in the catalogue. */
+  readonly #builder = new IndexBlockBuilder()
+  readonly #options: LogIndexOptions
+  /** Closed blocks that the catalog does not have yet, ascending. */
+  #pending: IndexBlock[] = []
+  #flushing: Promise<void> | undefined
+  #catchingUp: Promise<void> | undefined
+  #isBroken = false
+  #isClosed = false
+  /** Newest epoch in the catalog. */
   indexedEpoch = 0
 
-  constructor(private readonly options: LogIndexOptions) {}
+  constructor(options: LogIndexOptions) {
+    this.#options = options
+  }
 
-  /** Takes in the next record of the log. */
+  /** Adds the next record of the log. */
   add({ segment, offset, byteLength, record }: PlacedRecord): void {
-    if (this.broken) return
-    this.keep(this.builder.add(segment, offset, byteLength, record.epoch, record.touchedPages))
+    if (this.#isBroken) return
+    this.#keep(this.#builder.add(segment, offset, byteLength, record.epoch, record.touchedPages))
   }
 
   endSegment(): void {
-    this.keep(this.builder.flush())
-    this.flush(0)
+    this.#keep(this.#builder.flush())
+    this.#flush(0)
   }
 
-  private keep(block: IndexBlock | null): void {
-    if (block === null || this.broken) return
-    this.pending.push(block)
-    if (this.pending.length >= INDEX_BATCH_ROWS) this.flush(INDEX_BATCH_ROWS)
+  #keep(block: IndexBlock | undefined): void {
+    if (block === undefined || this.#isBroken) return
+    this.#pending.push(block)
+    if (this.#pending.length >= INDEX_BATCH_ROWS) this.#flush(INDEX_BATCH_ROWS)
   }
 
-  /** Hands blocks to the catalogue when there are at least so many that are durable. */
-  private flush(atLeast: number): void {
-    if (this.flushing !== null || this.catchingUp !== null || this.broken) return
-    const durable = this.options.durableEpoch()
-    const ready = this.pending.filter((block) => block.lastEpoch <= durable)
+  /** Hands the durable blocks to the catalog if they are at least this many. */
+  #flush(atLeast: number): void {
+    if (this.#flushing !== undefined || this.#catchingUp !== undefined || this.#isBroken) return
+    const durable = this.#options.durableEpoch()
+    const ready = this.#pending.filter((block) => block.lastEpoch <= durable)
     if (ready.length === 0 || ready.length < atLeast) return
-    this.flushing = this.hand(ready).finally(() => {
-      this.flushing = null
+    this.#flushing = this.#store(ready).finally(() => {
+      this.#flushing = undefined
     })
   }
 
-  private async hand(blocks: readonly IndexBlock[]): Promise<void> {
+  async #store(blocks: readonly IndexBlock[]): Promise<void> {
     try {
-      await this.options.catalog.addBlocks(blocks)
+      await this.#options.catalog.addBlocks(blocks)
       this.indexedEpoch = blocks.at(-1)?.lastEpoch ?? this.indexedEpoch
-      this.pending = this.pending.filter((block) => block.firstEpoch > this.indexedEpoch)
+      this.#pending = this.#pending.filter((block) => block.firstEpoch > this.indexedEpoch)
     } catch (error) {
       this.fail(error)
     }
   }
 
-  /** Stops keeping the index, for good: reads begin at the segment's start from now on. */
+  /** Gives the index up for good: from now on, reads begin at the start of their segment. */
   fail(error: unknown): void {
-    if (this.broken || this.closed) return
-    this.broken = true
-    this.pending = []
-    this.options.onNotice(
+    if (this.#isBroken || this.#isClosed) return
+    this.#isBroken = true
+    this.#pending = []
+    this.#options.onNotice(
       'warn',
       `the log index has stopped; reads of old epochs will be slower: ${textOf(error)}`,
     )
   }
 
-  /** Brings the catalogue from `from` up to `to`, in the background; what is added meanwhile waits behind it. */
+  /** Indexes the epochs from..to in the background. Records added meanwhile wait until that is done. */
   catchUp(from: number, to: number): void {
     if (from > to) {
-      this.flush(INDEX_BATCH_ROWS)
+      this.#flush(INDEX_BATCH_ROWS)
       return
     }
-    this.catchingUp = this.bringUp(from, to)
+    this.#catchingUp = this.#bringUp(from, to)
       .catch((error: unknown) => this.fail(error))
       .finally(() => {
-        this.catchingUp = null
-        this.flush(0)
+        this.#catchingUp = undefined
+        this.#flush(0)
       })
   }
 
-  private async bringUp(from: number, to: number): Promise<void> {
+  async #bringUp(from: number, to: number): Promise<void> {
     const builder = new IndexBlockBuilder()
     let blocks: IndexBlock[] = []
     const hand = async (atLeast: number): Promise<void> => {
       if (blocks.length < atLeast) return
-      await this.options.catalog.addBlocks(blocks)
+      await this.#options.catalog.addBlocks(blocks)
       this.indexedEpoch = blocks.at(-1)?.lastEpoch ?? this.indexedEpoch
       blocks = []
     }
     let segment = -1
-    for await (const placed of this.options.scan(from, to)) {
-      if (this.closed) return
-      const ended = placed.segment === segment ? null : builder.flush()
+    for await (const placed of this.#options.scan(from, to)) {
+      if (this.#isClosed) return
+      const ended = placed.segment === segment ? undefined : builder.flush()
       segment = placed.segment
       const { offset, byteLength, record } = placed
       const full = builder.add(segment, offset, byteLength, record.epoch, record.touchedPages)
-      for (const block of [ended, full]) if (block !== null) blocks.push(block)
+      for (const block of [ended, full]) if (block !== undefined) blocks.push(block)
       await hand(INDEX_BATCH_ROWS)
     }
     const last = builder.flush()
-    if (last !== null) blocks.push(last)
+    if (last !== undefined) blocks.push(last)
     await hand(1)
   }
 
-  /** The block that holds the epoch, when one is known. */
-  async blockOf(epoch: number): Promise<IndexBlock | null> {
-    const holds = (block: IndexBlock | null): boolean =>
-      block !== null && block.firstEpoch <= epoch && epoch <= block.lastEpoch
-    const open = this.builder.peek()
-    if (open !== null && holds(open)) return open
-    const waiting = this.pending.find(holds)
+  /** The block that holds the epoch, if one is known. */
+  async blockOf(epoch: number): Promise<IndexBlock | undefined> {
+    const holds = (block: IndexBlock | undefined): boolean =>
+      block !== undefined && block.firstEpoch <= epoch && epoch <= block.lastEpoch
+    const open = this.#builder.peek()
+    if (open !== undefined && holds(open)) return open
+    const waiting = this.#pending.find(holds)
     if (waiting !== undefined) return waiting
-    if (this.broken) return null
+    if (this.#isBroken) return undefined
     try {
-      return (await this.options.catalog.blockOf(epoch)) ?? null
+      return await this.#options.catalog.blockOf(epoch)
     } catch (error) {
-      this.rebuildAfter(error)
-      return null
+      this.#rebuildAfter(error)
+      return undefined
     }
   }
 
-  /** A row that cannot be read is not repaired: the whole index is made again from the log. */
-  private rebuildAfter(error: unknown): void {
-    this.options.onNotice('warn', `the log index is damaged and is being rebuilt: ${textOf(error)}`)
-    if (this.catchingUp === null) this.rebuild().catch((failure: unknown) => this.fail(failure))
+  /** A damaged row is not repaired: the whole index is rebuilt from the log. */
+  #rebuildAfter(error: unknown): void {
+    this.#options.onNotice('warn', `the log index is damaged and is being rebuilt: ${textOf(error)}`)
+    if (this.#catchingUp === undefined) this.rebuild().catch((failure: unknown) => this.fail(failure))
   }
 
-  /** Forgets the catalogue's blocks and makes them again from the log. Resolves when that is done. */
+  /** Drops the catalog's blocks and builds them again from the log. Resolves when that is done. */
   async rebuild(): Promise<void> {
-    await this.catchingUp
-    await this.flushing
-    const first = this.pending[0]?.firstEpoch ?? this.builder.peek()?.firstEpoch
-    await this.options.catalog.clearBlocks()
-    this.broken = false
+    await this.#catchingUp
+    await this.#flushing
+    const first = this.#pending[0]?.firstEpoch ?? this.#builder.peek()?.firstEpoch
+    await this.#options.catalog.clearBlocks()
+    this.#isBroken = false
     this.indexedEpoch = 0
-    this.catchUp(1, first === undefined ? this.options.durableEpoch() : first - 1)
-    await this.catchingUp
-    await this.flushing
+    this.catchUp(1, first === undefined ? this.#options.durableEpoch() : first - 1)
+    await this.#catchingUp
+    await this.#flushing
   }
 
-  /** Hands over all that is durable and lets go. */
+  /** Hands all durable blocks to the catalog and closes it. */
   async close(): Promise<void> {
-    await this.flushing
-    if (this.catchingUp === null) {
-      const last = this.builder.flush()
-      if (last !== null && !this.broken) this.pending.push(last)
-      this.flush(0)
-      await this.flushing
+    await this.#flushing
+    if (this.#catchingUp === undefined) {
+      const last = this.#builder.flush()
+      if (last !== undefined && !this.#isBroken) this.#pending.push(last)
+      this.#flush(0)
+      await this.#flushing
     }
-    this.closed = true
-    await this.catchingUp
-    await this.options.catalog.close()
+    this.#isClosed = true
+    await this.#catchingUp
+    await this.#options.catalog.close()
   }
 }

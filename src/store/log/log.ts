@@ -1,15 +1,15 @@
 /**
- * The log as a whole: the list of segments, what is found at start, and reading records back.
+ * The log as a whole: inspecting its segments at start, opening the last one for appends, and reading records back.
  *
- * Invariants: segments are contiguous (each begins with the epoch after the last of the one before it; checked when they
- * are read); only the last may have a torn tail; inspecting changes nothing on disk, `openLog` does. Knows nothing of
- * the index beyond where a block begins, and nothing of checkpoints.
+ * Invariants: segments are contiguous, each begins with the epoch after the last one of the segment before it (checked
+ * when they are read). Only the last may have a torn tail. Inspecting changes nothing on disk; `openLog` does. Knows nothing
+ * of checkpoints, and nothing of the index but where a block begins.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'
 import { LOG_READ_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../limits.js'
 import type { Disk } from '../os/disk.js'
-import { busFailed, isNoRoom, textOf } from '../os/errors.js'
+import { busFailed, textOf } from '../os/errors.js'
 import type { Crc32c, LogRecord } from '../types.js'
 import {
   decodeRecordHeader,
@@ -19,36 +19,35 @@ import {
   type SegmentHeader,
   viewOf,
 } from './record.js'
-import { readSegmentHeader, type ScannedRecord, SegmentScanner } from './segment-reader.js'
 import {
   createSegment,
+  firstEpochOf,
   NEXT_SEGMENT_NAME,
-  newHeader,
-  type OpenSegment,
-  SegmentWriter,
-  type SegmentWriterOptions,
+  newSegmentHeader,
+  reopenSegment,
   segmentName,
-} from './segment-writer.js'
-
-const SEGMENT_PATTERN = /^\d{20}\.seg$/
+} from './segment-file.js'
+import { readSegmentHeader, type ScannedRecord, SegmentScanner } from './segment-reader.js'
+import { SegmentWriter, type SegmentWriterOptions } from './segment-writer.js'
 
 export interface SegmentEntry {
   readonly header: SegmentHeader
   readonly file: string
-  /** Bytes of header and records; for the tail, as they stand. */
+  /** Bytes of header and records, so far for the last segment. */
   end: number
 }
 
-/** What inspecting the log found. */
+/** The result of inspecting the log. */
 export interface LogFindings {
   readonly segments: SegmentEntry[]
-  readonly busId: string | null
+  /** Undefined when there is no log. */
+  readonly busId: string | undefined
   readonly newestEpoch: number
   readonly tornBytes: number
-  /** In the last segment: records from here on were perhaps never synced. */
+  /** In the last segment: from here on, records may never have been synced. */
   readonly unsureFrom: number
-  /** Where the record stands that was durable and is bad, and what would be lost; null when there is none. */
-  readonly damage: string | null
+  /** Which durable record is bad, and what cutting the log there would lose; undefined when the log is sound. */
+  readonly damage: string | undefined
 }
 
 export interface LogFolder {
@@ -59,32 +58,40 @@ export interface LogFolder {
 
 export type OnScanned = (segment: SegmentHeader, scanned: ScannedRecord) => void
 
+// ---- inspecting ----------------------------------------------------------------------------------
+
 /** Reads every segment header and every record of the last segment. Changes nothing. */
-export function inspectLog(place: LogFolder, onScanned: OnScanned): LogFindings {
+export function inspectLog(folder: LogFolder, onScanned: OnScanned): LogFindings {
+  const { disk, logDir } = folder
   const segments: SegmentEntry[] = []
-  const names = place.disk.exists(place.logDir) ? place.disk.list(place.logDir) : []
-  for (const name of names) {
-    if (!SEGMENT_PATTERN.test(name)) continue
-    const entry = inspectSegment(place, name)
-    if (typeof entry === 'string') return damaged(segments, `segment ${name}: ${entry}`)
+  for (const name of disk.exists(logDir) ? disk.list(logDir) : []) {
+    if (firstEpochOf(name) === undefined) continue
+    const entry = inspectSegment(folder, name)
+    if (typeof entry === 'string') return withoutRecords(segments, `segment ${name}: ${entry}`)
     const first = segments[0]
     if (first !== undefined && first.header.busId !== entry.header.busId) {
-      return damaged(segments, `segment ${name} belongs to another bus`)
+      return withoutRecords(segments, `segment ${name} belongs to another bus`)
     }
     segments.push(entry)
   }
   const last = segments.at(-1)
-  if (last === undefined) return damaged(segments, null)
-  return inspectLast(place, segments, last, onScanned)
+  return last === undefined
+    ? withoutRecords(segments, undefined)
+    : inspectLast(folder, segments, last, onScanned)
 }
 
-function damaged(segments: SegmentEntry[], damage: string | null): LogFindings {
-  const busId = segments[0]?.header.busId ?? null
-  return { segments, busId, newestEpoch: 0, tornBytes: 0, unsureFrom: 0, damage }
+function withoutRecords(segments: SegmentEntry[], damage: string | undefined): LogFindings {
+  return {
+    segments,
+    busId: segments[0]?.header.busId,
+    newestEpoch: 0,
+    tornBytes: 0,
+    unsureFrom: 0,
+    damage,
+  }
 }
 
-function inspectSegment(place: LogFolder, name: string): SegmentEntry | string {
-  const { disk, logDir, crc32c } = place
+function inspectSegment({ disk, logDir, crc32c }: LogFolder, name: string): SegmentEntry | string {
   const file = path.join(logDir, name)
   const fd = disk.open(file, {})
   try {
@@ -99,25 +106,26 @@ function inspectSegment(place: LogFolder, name: string): SegmentEntry | string {
 }
 
 function inspectLast(
-  place: LogFolder,
+  { disk, crc32c }: LogFolder,
   segments: SegmentEntry[],
   last: SegmentEntry,
   onScanned: OnScanned,
 ): LogFindings {
-  const { disk, crc32c } = place
   const fd = disk.open(last.file, {})
   try {
     const scanner = new SegmentScanner(disk, fd, disk.sizeBytes(fd), last.header, crc32c)
-    for (let found = scanner.next(); found !== null; found = scanner.next()) onScanned(last.header, found)
+    for (let found = scanner.next(); found !== undefined; found = scanner.next())
+      onScanned(last.header, found)
     last.end = scanner.offset
     const verdict = scanner.judgeEnd()
-    const newestEpoch = scanner.nextEpoch - 1
-    const base = { segments, busId: last.header.busId, newestEpoch, unsureFrom: scanner.unsureFrom }
-    if ('tornBytes' in verdict) return { ...base, tornBytes: verdict.tornBytes, damage: null }
+    const isTorn = 'tornBytes' in verdict
     return {
-      ...base,
-      tornBytes: 0,
-      damage: describeDamage(last, scanner, verdict.damage, verdict.newestEpoch),
+      segments,
+      busId: last.header.busId,
+      newestEpoch: scanner.nextEpoch - 1,
+      tornBytes: isTorn ? verdict.tornBytes : 0,
+      unsureFrom: scanner.unsureFrom,
+      damage: isTorn ? undefined : describeDamage(last, scanner, verdict.damage, verdict.newestEpoch),
     }
   } finally {
     disk.close(fd)
@@ -134,14 +142,16 @@ function describeDamage(
   const state = ended === 'empty' || ended === 'seal' ? 'missing' : 'damaged'
   const lost =
     newestEpoch > nextEpoch ? `epochs ${nextEpoch} to ${newestEpoch}` : `epoch ${nextEpoch} and any after it`
-  // What checkpoints hold of them is not known here.
+  // The log does not know which of these epochs a checkpoint holds.
   return (
     `segment ${path.basename(entry.file)}, offset ${offset}: the record of epoch ${nextEpoch} is ${state} (${why}); ` +
     `cutting the log there would lose ${lost} where no checkpoint has them; \`mmsb log check\` says what --fix would do`
   )
 }
 
-/** Opens the last segment for appends, cutting what is torn; creates the first one of a new bus. */
+// ---- opening for appends -------------------------------------------------------------------------
+
+/** Opens the last segment for appends and cuts a torn tail; creates the first segment of a new bus. */
 export async function openLog(
   options: SegmentWriterOptions,
   findings: LogFindings,
@@ -151,69 +161,15 @@ export async function openLog(
   const last = segments.at(-1)
   disk.remove(path.join(logDir, NEXT_SEGMENT_NAME))
   if (last === undefined) return beginLog(options, segments)
-  const segment = reopen(options, last, findings.unsureFrom)
+  const segment = reopenSegment(options, last, findings.unsureFrom)
   await disk.syncDir(logDir)
   return new SegmentWriter(options, segment, last.end, findings.newestEpoch)
-}
-
-/** Cuts the file behind the last record, allocates room again and makes all of it durable. */
-function reopen(
-  options: SegmentWriterOptions,
-  { header, file, end }: SegmentEntry,
-  unsureFrom: number,
-): OpenSegment {
-  const { disk, fsync } = options
-  let fd = -1
-  try {
-    fd = disk.open(file, { write: true })
-    disk.truncate(fd, end)
-    rewrite(disk, fd, unsureFrom, end)
-    const room = allocateMore(options, fd, end)
-    disk.syncSync(fd)
-    if (fsync === 'always') {
-      disk.close(fd)
-      fd = -1
-      fd = disk.open(file, { write: true, dsync: true })
-    }
-    return { header, file, fd, ...room }
-  } catch (error) {
-    if (fd >= 0) disk.close(fd)
-    throw busFailed(`the log segment ${file} cannot be written: ${textOf(error)}`, error)
-  }
-}
-
-/**
- * Writes records again that the last process may not have seen synced. After a sync that failed, the system may show
- * bytes that are not on the disk and hold them for clean; only writing them anew makes the next sync cover them.
- */
-function rewrite(disk: Disk, fd: number, from: number, end: number): void {
-  const bytes = new Uint8Array(Math.min(LOG_READ_BYTES, end - from))
-  for (let at = from; at < end; at += bytes.length) {
-    const length = disk.readSync(fd, bytes, Math.min(bytes.length, end - at), at)
-    disk.writeSync(fd, [bytes.subarray(0, length)], at)
-  }
-}
-
-/** With a full disk nothing is added: what there is can be read, and the first write is told LOG_FULL. */
-function allocateMore(
-  { disk, segmentBytes }: SegmentWriterOptions,
-  fd: number,
-  end: number,
-): Pick<OpenSegment, 'capacity' | 'zeroAhead'> {
-  if (segmentBytes <= end) return { capacity: end, zeroAhead: false }
-  try {
-    return { capacity: segmentBytes, zeroAhead: disk.allocate(fd, end, segmentBytes - end) }
-  } catch (error) {
-    if (!isNoRoom(error)) throw error
-    disk.truncate(fd, end)
-    return { capacity: end, zeroAhead: false }
-  }
 }
 
 async function beginLog(options: SegmentWriterOptions, segments: SegmentEntry[]): Promise<SegmentWriter> {
   const { disk, logDir, crc32c } = options
   const next = await createSegment(options, options.segmentBytes)
-  const header = newHeader(options, 1)
+  const header = newSegmentHeader(options, 1)
   const file = path.join(logDir, segmentName(1))
   try {
     disk.writeSync(next.fd, [encodeSegmentHeader(header, crc32c)], 0)
@@ -228,6 +184,8 @@ async function beginLog(options: SegmentWriterOptions, segments: SegmentEntry[])
   return new SegmentWriter(options, { ...next, header, file }, SEGMENT_HEADER_BYTES, 0)
 }
 
+// ---- reading back --------------------------------------------------------------------------------
+
 /** Index in `segments` of the one that holds the epoch (the last that begins at or before it). */
 export function segmentOf(segments: readonly SegmentEntry[], epoch: number): number {
   let low = 0
@@ -240,7 +198,7 @@ export function segmentOf(segments: readonly SegmentEntry[], epoch: number): num
   return low
 }
 
-/** Every record after `fromEpoch`, synchronously. The record is valid until the next one is asked for. */
+/** Every record after `fromEpoch`, synchronously. A record is valid until the next one is requested. */
 export function* recordsAfter(
   { disk, crc32c }: LogFolder,
   segments: readonly SegmentEntry[],
@@ -270,15 +228,14 @@ function damagedAt(entry: SegmentEntry, scanner: SegmentScanner, newestEpoch: nu
   throw busFailed(`the log is damaged: ${describeDamage(entry, scanner, why, newestEpoch)}`)
 }
 
-/** Reads records from an offset of one segment, asynchronously, in windows. Records own their bytes' window. */
+/** Reads records of one segment from an offset on, asynchronously, window by window. Records own the bytes of their window. */
 export async function* readForward(
-  place: LogFolder,
+  { disk, crc32c }: LogFolder,
   entry: SegmentEntry,
   start: number,
   startEpoch: number,
   lastEpoch: number,
 ): AsyncGenerator<ScannedRecord> {
-  const { disk, crc32c } = place
   const fd = disk.open(entry.file, {})
   try {
     let offset = start
@@ -286,40 +243,41 @@ export async function* readForward(
     for (let epoch = startEpoch; epoch <= lastEpoch; ) {
       const bytes = new Uint8Array(Math.max(need, Math.min(LOG_READ_BYTES, entry.end - offset)))
       const got = await disk.read(fd, bytes, bytes.length, offset)
-      const run = decodeRun(bytes.subarray(0, got), offset, epoch, lastEpoch, entry.header, crc32c)
-      yield* run.records
-      epoch += run.records.length
-      offset = run.next
-      if (run.records.length === 0 && (run.need === 0 || run.need <= need || run.need > entry.end - offset)) {
+      const window = decodeWindow(bytes.subarray(0, got), offset, epoch, lastEpoch, entry.header, crc32c)
+      yield* window.records
+      epoch += window.records.length
+      offset = window.next
+      const isStuck = window.need === 0 || window.need <= need || window.need > entry.end - offset
+      if (window.records.length === 0 && isStuck) {
         const where = `segment ${path.basename(entry.file)}, offset ${offset}`
         throw new MmsbError(
           'INTERNAL',
           `the log is damaged: ${where}: the record of epoch ${epoch} is not sound`,
         )
       }
-      need = Math.max(run.need, RECORD_HEADER_BYTES)
+      need = Math.max(window.need, RECORD_HEADER_BYTES)
     }
   } finally {
     disk.close(fd)
   }
 }
 
-interface Run {
+interface DecodedWindow {
   readonly records: ScannedRecord[]
-  /** File offset behind the last record of the run. */
+  /** File offset behind the last of the records. */
   readonly next: number
-  /** Bytes that the record at `next` needs; 0: what stands there is not sound. */
+  /** Bytes that the record at `next` needs; 0: the bytes there are no sound record. */
   readonly need: number
 }
 
-function decodeRun(
+function decodeWindow(
   bytes: Uint8Array,
   base: number,
   firstEpoch: number,
   lastEpoch: number,
   segment: SegmentHeader,
   crc32c: Crc32c,
-): Run {
+): DecodedWindow {
   const view = viewOf(bytes)
   const records: ScannedRecord[] = []
   let at = 0
@@ -327,9 +285,9 @@ function decodeRun(
   while (firstEpoch + records.length <= lastEpoch && at + RECORD_HEADER_BYTES <= bytes.length) {
     const header = decodeRecordHeader(bytes, view, at, segment, crc32c)
     need = header?.byteLength ?? 0
-    if (header === null || at + header.byteLength > bytes.length) break
-    const sound = recordSound(bytes, view, at, header, segment, crc32c) && !header.seal
-    need = sound && header.epoch === firstEpoch + records.length ? RECORD_HEADER_BYTES : 0
+    if (header === undefined || at + header.byteLength > bytes.length) break
+    const isSound = recordSound(bytes, view, at, header, segment, crc32c) && !header.isSeal
+    need = isSound && header.epoch === firstEpoch + records.length ? RECORD_HEADER_BYTES : 0
     if (need === 0) break
     records.push({ record: recordAt(bytes, view, at), offset: base + at, byteLength: header.byteLength })
     at += header.byteLength

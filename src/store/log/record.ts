@@ -1,9 +1,9 @@
 /**
  * The bytes of the log: segment header, record, seal (docs/internals/FORMAT.md, "Log"). Pure functions over buffers.
  *
- * Invariants: a length is believed only under a header checksum; both checksums start from seeds drawn per segment, so
- * bytes of another segment, or bytes a client put into a delta, cannot pass for a record; decoding never reads outside
- * the bytes it is given. Knows nothing of files.
+ * Invariants: a length is trusted only under a header checksum. Both checksums start from seeds drawn per segment, so
+ * neither bytes of another segment nor bytes that a client put into a delta can pass for a record. Decoding never reads
+ * outside the bytes it is given. Knows nothing of files.
  */
 import {
   RECORD_ALIGN_BYTES,
@@ -19,7 +19,7 @@ export const RECORD_MAGIC = 0x4352_534d
 export const SEAL_MAGIC = 0x4c53_534d
 const SEGMENT_MAGIC = Buffer.from('MMSBLOG1', 'latin1')
 const TWO_32 = 0x1_0000_0000
-/** Record flags: bit 31 says that every append was made durable before the next began. */
+/** Record flags: bit 31 is set when every append was made durable before the next one began. */
 const EACH_SYNCED = 0x8000_0000
 const UNSYNCED_MAX = 0x7fff_ffff
 
@@ -27,15 +27,15 @@ export interface SegmentHeader {
   /** 32 hex digits. */
   readonly busId: string
   readonly firstEpoch: number
-  /** Where the header's and the record's checksum start. */
+  /** Start values of the header's and the record's checksum. */
   readonly headerSeed: number
   readonly recordSeed: number
   readonly createdMs: number
 }
 
-/** What a record says about the durability of those before it, which is what tells a torn tail from damage. */
+/** What a record says about the durability of those before it. It tells a torn tail from damage. */
 export interface SyncMark {
-  /** The policy was `always`: this record was begun only when all before it were durable. */
+  /** The policy was `always`: all earlier records were durable before this one was begun. */
   readonly eachSynced: boolean
   /** Records just before this one that were not known to be durable when it was written. */
   readonly unsynced: number
@@ -45,7 +45,7 @@ export function padded(length: number): number {
   return Math.ceil(length / RECORD_ALIGN_BYTES) * RECORD_ALIGN_BYTES
 }
 
-/** Bytes a record takes in the log. */
+/** Size of a record in the log. */
 export function recordBytes(framesLength: number, touchedCount: number): number {
   return RECORD_HEADER_BYTES + padded(framesLength) + padded(touchedCount * 4)
 }
@@ -59,7 +59,6 @@ function getU64(view: DataView, offset: number): number {
   return view.getUint32(offset, true) + view.getUint32(offset + 4, true) * TWO_32
 }
 
-/** A view of the bytes as DataView. */
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
@@ -79,11 +78,11 @@ export function encodeSegmentHeader(header: SegmentHeader, crc32c: Crc32c): Uint
   return bytes
 }
 
-/** The header, or what is wrong with it. */
+/** The header, or why it is not one. */
 export function decodeSegmentHeader(bytes: Uint8Array, crc32c: Crc32c): SegmentHeader | string {
   if (bytes.length < SEGMENT_HEADER_BYTES) return 'the file is shorter than a segment header'
   const view = viewOf(bytes)
-  if (SEGMENT_MAGIC.compare(bytes, 0, 8) !== 0) return 'it does not begin as a log segment does'
+  if (SEGMENT_MAGIC.compare(bytes, 0, 8) !== 0) return 'it does not begin like a log segment'
   const crc = crc32c(bytes.subarray(0, SEGMENT_HEADER_BYTES - 4))
   if (crc !== view.getUint32(SEGMENT_HEADER_BYTES - 4, true)) return 'the checksum of its header is wrong'
   const version = view.getUint32(8, true)
@@ -98,8 +97,8 @@ export function decodeSegmentHeader(bytes: Uint8Array, crc32c: Crc32c): SegmentH
 }
 
 /**
- * Writes a record's header into `head` (64 bytes) and returns nothing; `body` are the parts that follow it, in order,
- * padding included. One pass of the checksum over each part.
+ * Writes a record's header into `head` (64 bytes). `body` holds the parts that follow it, in order, padding included. The
+ * checksum passes over each part once.
  */
 export function encodeRecordHeader(
   head: Uint8Array,
@@ -140,7 +139,7 @@ function sealHeader(
   view.setUint32(4, crc, true)
 }
 
-/** The mark of a clean close: stands where the record of `nextEpoch` would, and says that all before it is durable. */
+/** The mark of a clean close, in place of the record of `nextEpoch`: everything before it is durable. */
 export function encodeSeal(
   nextEpoch: number,
   timestampMs: number,
@@ -160,7 +159,7 @@ export function encodeSeal(
 
 /** A header whose own checksum is right. */
 export interface RecordHeader extends SyncMark {
-  readonly seal: boolean
+  readonly isSeal: boolean
   readonly byteLength: number
   readonly epoch: number
   readonly timestampMs: number
@@ -169,32 +168,33 @@ export interface RecordHeader extends SyncMark {
   readonly touchedCount: number
 }
 
-/** The record header at `at`, or null where no header with a right checksum stands. */
+/** The record header at `at`; undefined when there is none with a right checksum. */
 export function decodeRecordHeader(
   bytes: Uint8Array,
   view: DataView,
   at: number,
   segment: SegmentHeader,
   crc32c: Crc32c,
-): RecordHeader | null {
+): RecordHeader | undefined {
   const header = peekRecordHeader(bytes, view, at)
-  if (header === null) return null
+  if (header === undefined) return undefined
   const crc = crc32c(bytes.subarray(at + 12, at + RECORD_HEADER_BYTES), segment.headerSeed)
-  return crc === view.getUint32(at + 8, true) ? header : null
+  return crc === view.getUint32(at + 8, true) ? header : undefined
 }
 
-/** What would be the header at `at`, its checksum not looked at; null where there cannot be one. */
-export function peekRecordHeader(bytes: Uint8Array, view: DataView, at: number): RecordHeader | null {
-  if (at + RECORD_HEADER_BYTES > bytes.length) return null
+/** The header at `at` with its checksum unchecked; undefined where there cannot be one. */
+export function peekRecordHeader(bytes: Uint8Array, view: DataView, at: number): RecordHeader | undefined {
+  if (at + RECORD_HEADER_BYTES > bytes.length) return undefined
   const magic = view.getUint32(at, true)
-  if (magic !== RECORD_MAGIC && magic !== SEAL_MAGIC) return null
+  if (magic !== RECORD_MAGIC && magic !== SEAL_MAGIC) return undefined
   const byteLength = view.getUint32(at + 12, true)
   const framesLength = view.getUint32(at + 52, true)
   const touchedCount = view.getUint32(at + 56, true)
-  if (byteLength > RECORD_MAX_BYTES || byteLength !== recordBytes(framesLength, touchedCount)) return null
+  if (byteLength > RECORD_MAX_BYTES || byteLength !== recordBytes(framesLength, touchedCount))
+    return undefined
   const bits = view.getUint32(at + 60, true)
   return {
-    seal: magic === SEAL_MAGIC,
+    isSeal: magic === SEAL_MAGIC,
     byteLength,
     epoch: getU64(view, at + 16),
     timestampMs: getU64(view, at + 24),
@@ -206,12 +206,12 @@ export function peekRecordHeader(bytes: Uint8Array, view: DataView, at: number):
   }
 }
 
-/** Of a record at `at` that is known to be sound: the bytes it takes. */
+/** The size of the record at `at`, which is known to be sound. */
 export function byteLengthAt(view: DataView, at: number): number {
   return view.getUint32(at + 12, true)
 }
 
-/** Of a record at `at` that is known to be sound: whether each before it was durable when it was written. */
+/** Whether each record before the one at `at`, which is known to be sound, was durable when it was written. */
 export function eachSyncedAt(view: DataView, at: number): boolean {
   return view.getUint32(at + 60, true) >= EACH_SYNCED
 }
@@ -231,12 +231,12 @@ export function recordSound(
   )
 }
 
-/** The record at `at`; its frames and digest are views into `bytes`, its page ids a copy when not aligned. */
+/** The record at `at`. Its frames and digest are views into `bytes`; its page ids are copied if they are not aligned. */
 export function recordAt(bytes: Uint8Array, view: DataView, at: number): LogRecord {
   return new RecordView(bytes, view, at)
 }
 
-/** Views are made when they are asked for: who reads a long log looks at few of them. */
+/** Makes its views on demand: a reader of a long log looks at few of them. */
 class RecordView implements LogRecord {
   readonly epoch: number
   readonly timestampMs: number

@@ -1,10 +1,10 @@
 /**
- * Reads one segment: its header, its records in order, and the verdict where they end.
+ * Reads one segment: its header, its records in order, and the verdict on where they end.
  *
- * Invariants: every record handed out has passed its checksum and follows the one before it by exactly one epoch. Where
- * the records stop, `judgeEnd` tells a torn tail (a write the crash cut short: nothing durable is lost) from damage (a
- * record that was durable has gone bad). Damage is proven by what stands behind: a later record is begun only when those
- * before it are durable, or else says how many are not (SyncMark). Knows nothing of other segments.
+ * Invariants: every record handed out has passed its checksum and follows the one before it by exactly one epoch. At the end
+ * of the records, `judgeEnd` tells a torn tail (a write cut short by a crash; nothing durable is lost) from damage (a durable
+ * record has gone bad). The bytes behind prove damage: a later record is begun only when those before it are durable, or it
+ * says how many are not (SyncMark). Knows nothing of other segments.
  */
 import {
   LOG_READ_BYTES,
@@ -29,17 +29,17 @@ import {
   viewOf,
 } from './record.js'
 
-/** Why a scan stopped. `seal` and `empty` are regular ends. */
+/** Why a scan ended. `seal` and `empty` are regular ends. */
 export type EndReason = 'seal' | 'empty' | 'header' | 'length' | 'body' | 'epoch'
 
-/** The reasons, for people. */
+/** The reasons in words. */
 export const REASONS: Readonly<Record<EndReason, string>> = {
   seal: 'the log was closed before it',
-  empty: 'nothing stands there',
+  empty: 'there is no record',
   header: 'its header is damaged',
   length: 'it goes past the end of the file',
   body: 'its checksum is wrong',
-  epoch: 'a record of another epoch stands there',
+  epoch: 'a record of another epoch is in its place',
 }
 
 export interface ScannedRecord {
@@ -49,7 +49,7 @@ export interface ScannedRecord {
   readonly byteLength: number
 }
 
-/** Reads and checks a segment's header; the header, or what is wrong. */
+/** Reads and checks a segment's header. Returns the header, or what is wrong with it. */
 export function readSegmentHeader(disk: Disk, fd: number, crc32c: Crc32c): SegmentHeader | string {
   const bytes = new Uint8Array(SEGMENT_HEADER_BYTES)
   const got = disk.readSync(fd, bytes, SEGMENT_HEADER_BYTES, 0)
@@ -60,29 +60,30 @@ export function readSegmentHeader(disk: Disk, fd: number, crc32c: Crc32c): Segme
 class Window {
   bytes: Uint8Array
   view: DataView
-  start = 0
   length = 0
+  readonly sizeBytes: number
+  readonly #disk: Disk
+  readonly #fd: number
+  #start = 0
 
-  constructor(
-    private readonly disk: Disk,
-    private readonly fd: number,
-    readonly sizeBytes: number,
-    bytes: number,
-  ) {
-    this.bytes = new Uint8Array(Math.min(bytes, Math.max(sizeBytes, RECORD_HEADER_BYTES)))
+  constructor(disk: Disk, fd: number, sizeBytes: number, windowBytes: number) {
+    this.#disk = disk
+    this.#fd = fd
+    this.sizeBytes = sizeBytes
+    this.bytes = new Uint8Array(Math.min(windowBytes, Math.max(sizeBytes, RECORD_HEADER_BYTES)))
     this.view = viewOf(this.bytes)
   }
 
-  /** Makes [at, at + need) available as far as the file goes; returns the index of `at` in `bytes`. */
+  /** Makes [at, at + need) available, as far as the file has it. Returns the index of `at` in `bytes`. */
   seek(at: number, need: number): number {
-    if (at >= this.start && at + need <= this.start + this.length) return at - this.start
+    if (at >= this.#start && at + need <= this.#start + this.length) return at - this.#start
     if (need > this.bytes.length) {
       this.bytes = new Uint8Array(need)
       this.view = viewOf(this.bytes)
     }
     const length = Math.max(0, Math.min(this.bytes.length, this.sizeBytes - at))
-    this.length = this.disk.readSync(this.fd, this.bytes, length, at)
-    this.start = at
+    this.length = this.#disk.readSync(this.#fd, this.bytes, length, at)
+    this.#start = at
     return 0
   }
 
@@ -92,71 +93,82 @@ class Window {
   }
 }
 
-/** Walks the records of a segment in order. Records are views into a buffer that the next call may overwrite. */
+/** Walks the records of a segment in order. A record is a view into a buffer that the next call may overwrite. */
 export class SegmentScanner {
-  /** Where the next record is looked for. After the end: where the sound records end. */
+  /** Offset of the next record; after the end: where the sound records end. */
   offset: number
-  /** Why the scan ended; null while it goes on. */
-  ended: EndReason | null = null
-  /** From here on, records may be in the memory of the system only: the process that wrote them did not see them synced. */
+  nextEpoch: number
+  /** Why the scan ended; undefined while it runs. */
+  ended: EndReason | undefined
+  /**
+   * Records from here on may exist in the system's memory only: the process that wrote them did not see them synced.
+   */
   unsureFrom: number
-  private readonly window: Window
+  readonly #sizeBytes: number
+  readonly segment: SegmentHeader
+  readonly #crc32c: Crc32c
+  readonly #window: Window
   /** Records from `offset` on that are in the window and known to be sound. */
-  private soundAhead = 0
+  #soundAhead = 0
 
+  /** `windowBytes` are read at once; a reader that wants few records gives less. */
   constructor(
     disk: Disk,
     fd: number,
-    readonly sizeBytes: number,
-    readonly segment: SegmentHeader,
-    private readonly crc32c: Crc32c,
+    sizeBytes: number,
+    segment: SegmentHeader,
+    crc32c: Crc32c,
     start = SEGMENT_HEADER_BYTES,
-    public nextEpoch = segment.firstEpoch,
-    /** Read at once; less for those who want a few records only. */
+    nextEpoch = segment.firstEpoch,
     windowBytes = LOG_READ_BYTES,
   ) {
     this.offset = start
+    this.nextEpoch = nextEpoch
     this.unsureFrom = start
-    this.window = new Window(disk, fd, sizeBytes, windowBytes)
+    this.#sizeBytes = sizeBytes
+    this.segment = segment
+    this.#crc32c = crc32c
+    this.#window = new Window(disk, fd, sizeBytes, windowBytes)
   }
 
-  next(): ScannedRecord | null {
-    if (this.ended !== null) return null
-    const { window } = this
+  next(): ScannedRecord | undefined {
+    if (this.ended !== undefined) return undefined
+    const window = this.#window
     let at = window.seek(this.offset, RECORD_HEADER_BYTES)
-    if (this.soundAhead === 0) this.lookAhead(at)
-    if (this.soundAhead > 0) {
-      this.soundAhead--
-      return this.take(at)
+    if (this.#soundAhead === 0) this.#lookAhead(at)
+    if (this.#soundAhead > 0) {
+      this.#soundAhead--
+      return this.#take(at)
     }
-    if (window.available(at) < RECORD_HEADER_BYTES) return this.endAt(at, window.length)
+    if (window.available(at) < RECORD_HEADER_BYTES) return this.#endAt(at, window.length)
     const header = peekRecordHeader(window.bytes, window.view, at)
-    if (header === null || !this.plausible(header, at)) return this.endAt(at, at + RECORD_HEADER_BYTES)
-    if (this.offset + header.byteLength > this.sizeBytes) return this.end('length')
+    if (header === undefined || !this.#isPlausible(header, at))
+      return this.#endAt(at, at + RECORD_HEADER_BYTES)
+    if (this.offset + header.byteLength > this.#sizeBytes) return this.#end('length')
     at = window.seek(this.offset, header.byteLength)
-    // The checksum of the whole covers the header too, so in the usual case one pass is enough.
-    if (!recordSound(window.bytes, window.view, at, header, this.segment, this.crc32c))
-      return this.end('body')
-    if (header.epoch !== this.nextEpoch) return this.end('epoch')
-    if (header.seal) {
+    // The checksum of the whole record covers its header too, so one pass is usually enough.
+    if (!recordSound(window.bytes, window.view, at, header, this.segment, this.#crc32c))
+      return this.#end('body')
+    if (header.epoch !== this.nextEpoch) return this.#end('epoch')
+    if (header.isSeal) {
       this.unsureFrom = this.offset
-      return this.end('seal')
+      return this.#end('seal')
     }
-    return this.take(at)
+    return this.#take(at)
   }
 
-  /** Checks what is in the window at once. Where nothing is found sound, the record there is looked at by itself. */
-  private lookAhead(at: number): void {
-    const { window, crc32c, nextEpoch, segment } = this
+  /** Checks all records in the window at once. If the first is not found sound, `next` checks it by itself. */
+  #lookAhead(at: number): void {
+    const crc32c = this.#crc32c
     if (crc32c.soundRecords === undefined) return
-    const bytes = window.bytes.subarray(at, window.length)
-    this.soundAhead = crc32c.soundRecords(bytes, nextEpoch, segment.recordSeed)
+    const bytes = this.#window.bytes.subarray(at, this.#window.length)
+    this.#soundAhead = crc32c.soundRecords(bytes, this.nextEpoch, this.segment.recordSeed)
   }
 
-  /** The record at `at` in the window, which is sound, and of the next epoch. */
-  private take(at: number): ScannedRecord {
+  /** Hands out the record at `at` in the window, which is sound and of the next epoch. */
+  #take(at: number): ScannedRecord {
     const { offset } = this
-    const { bytes, view } = this.window
+    const { bytes, view } = this.#window
     const byteLength = byteLengthAt(view, at)
     if (eachSyncedAt(view, at)) this.unsureFrom = offset
     this.offset += byteLength
@@ -164,113 +176,116 @@ export class SegmentScanner {
     return { record: recordAt(bytes, view, at), offset, byteLength }
   }
 
-  /** A length that leads out of the window is believed only under the header's own checksum. */
-  private plausible(header: RecordHeader, at: number): boolean {
-    const { window } = this
+  /** A length that reaches beyond the window is trusted only under the header's own checksum. */
+  #isPlausible(header: RecordHeader, at: number): boolean {
+    const window = this.#window
     if (header.byteLength <= window.available(at)) return true
-    return decodeRecordHeader(window.bytes, window.view, at, this.segment, this.crc32c) !== null
+    return decodeRecordHeader(window.bytes, window.view, at, this.segment, this.#crc32c) !== undefined
   }
 
-  private endAt(from: number, to: number): null {
-    return this.end(isZero(this.window.bytes.subarray(from, to)) ? 'empty' : 'header')
+  #endAt(from: number, to: number): undefined {
+    return this.#end(isZero(this.#window.bytes.subarray(from, to)) ? 'empty' : 'header')
   }
 
-  private end(reason: EndReason): null {
+  #end(reason: EndReason): undefined {
     this.ended = reason
-    return null
+    return undefined
   }
 
   /**
-   * After the end: what is behind it. `torn`: bytes of writes that were never durable, to be cut. `damage`: why the
-   * record of `nextEpoch` must have been durable and is not sound now.
+   * Judges the bytes behind the end. `tornBytes`: bytes of writes that were never durable, to be cut. `damage`: why the
+   * record of `nextEpoch` must have been durable though it is not sound now.
    */
   judgeEnd(): EndVerdict {
-    if (this.ended === null) throw new Error('judgeEnd before the end')
-    if (this.ended === 'epoch') return this.damage('a record of another epoch stands there')
-    const tail = this.lastNonZero()
+    if (this.ended === undefined) throw new Error('judgeEnd before the end')
+    if (this.ended === 'epoch') return this.#damage(REASONS.epoch)
+    const tail = this.#lastNonZero()
     if (this.ended === 'seal')
       return tail > this.offset + RECORD_HEADER_BYTES
-        ? this.damage('bytes follow the seal of a clean close')
+        ? this.#damage('bytes follow the seal of a clean close')
         : CLEAN
     if (tail <= this.offset) return CLEAN
-    const later = this.laterEvidence()
+    const later = this.#laterEvidence()
     return later ?? { tornBytes: tail - this.offset }
   }
 
-  private damage(why: string): Damage {
+  #damage(why: string): Damage {
     return { damage: why, newestEpoch: this.nextEpoch }
   }
 
   /** Offset behind the last byte that is not zero, or `offset`. */
-  private lastNonZero(): number {
+  #lastNonZero(): number {
     let last = this.offset
-    for (let at = this.offset; at < this.sizeBytes; at += LOG_READ_BYTES) {
-      const index = this.window.seek(at, Math.min(LOG_READ_BYTES, this.sizeBytes - at))
-      const piece = this.window.bytes.subarray(index, Math.min(index + LOG_READ_BYTES, this.window.length))
+    for (let at = this.offset; at < this.#sizeBytes; at += LOG_READ_BYTES) {
+      const index = this.#window.seek(at, Math.min(LOG_READ_BYTES, this.#sizeBytes - at))
+      const piece = this.#window.bytes.subarray(index, Math.min(index + LOG_READ_BYTES, this.#window.length))
       if (!isZero(piece)) last = at + endOfNonZero(piece)
     }
     return last
   }
 
-  /** Something behind the end that could only be written when the record at the end was durable. */
-  private laterEvidence(): Damage | null {
-    const { window, offset, nextEpoch } = this
-    let newest: RecordHeader | null = null
-    for (let from = offset + RECORD_ALIGN_BYTES; from + RECORD_HEADER_BYTES <= this.sizeBytes; ) {
-      const header = this.nextHeader(from)
-      if (header === null) break
+  /** Evidence behind the end that was written only after the record at the end was durable. */
+  #laterEvidence(): Damage | undefined {
+    const { offset, nextEpoch } = this
+    const window = this.#window
+    let newest: RecordHeader | undefined
+    for (let from = offset + RECORD_ALIGN_BYTES; from + RECORD_HEADER_BYTES <= this.#sizeBytes; ) {
+      const header = this.#nextHeader(from)
+      if (header === undefined) break
       if (header.epoch - header.unsynced > nextEpoch) newest = header
       from = header.offset + RECORD_ALIGN_BYTES
     }
-    if (newest !== null) {
-      const newestEpoch = newest.seal ? newest.epoch - 1 : newest.epoch
-      const why = newest.seal
+    if (newest !== undefined) {
+      const newestEpoch = newest.isSeal ? newest.epoch - 1 : newest.epoch
+      const why = newest.isSeal
         ? 'the log was closed cleanly after it'
         : `the record of epoch ${newest.epoch} was written when it was durable`
       return { damage: why, newestEpoch }
     }
     const at = window.seek(offset, RECORD_HEADER_BYTES)
     const whole = window.available(at) >= RECORD_HEADER_BYTES
-    const own = whole ? decodeRecordHeader(window.bytes, window.view, at, this.segment, this.crc32c) : null
-    if (own?.eachSynced && own.epoch === nextEpoch && this.lastNonZero() > offset + own.byteLength) {
+    const own = whole
+      ? decodeRecordHeader(window.bytes, window.view, at, this.segment, this.#crc32c)
+      : undefined
+    if (own?.eachSynced && own.epoch === nextEpoch && this.#lastNonZero() > offset + own.byteLength) {
       return {
         damage: 'a later write was begun, which happens only when it was durable',
         newestEpoch: nextEpoch,
       }
     }
-    return null
+    return undefined
   }
 
-  /** Where a header of the epoch's record stands, whatever is before it; null when there is none. Ends the scan. */
-  find(epoch: number): number | null {
+  /** Offset of a header of the epoch's record, whatever is before it; undefined when there is none. Ends the scan. */
+  find(epoch: number): number | undefined {
     this.ended ??= 'header'
     for (let from = this.offset; ; ) {
-      const header = this.nextHeader(from)
-      if (header === null || (!header.seal && header.epoch === epoch)) return header?.offset ?? null
+      const header = this.#nextHeader(from)
+      if (header === undefined || (!header.isSeal && header.epoch === epoch)) return header?.offset
       from = header.offset + RECORD_ALIGN_BYTES
     }
   }
 
-  /** The first place from `from` on where a header with a right checksum stands. */
-  private nextHeader(from: number): (RecordHeader & { offset: number }) | null {
-    const { window } = this
-    for (let at = from; at + RECORD_HEADER_BYTES <= this.sizeBytes; ) {
-      const span = Math.min(LOG_READ_BYTES, this.sizeBytes - at)
+  /** The first header with a right checksum from `from` on. */
+  #nextHeader(from: number): (RecordHeader & { offset: number }) | undefined {
+    const window = this.#window
+    for (let at = from; at + RECORD_HEADER_BYTES <= this.#sizeBytes; ) {
+      const span = Math.min(LOG_READ_BYTES, this.#sizeBytes - at)
       const index = window.seek(at, span)
       const last = index + span - RECORD_HEADER_BYTES
       for (let i = index; i <= last; i += RECORD_ALIGN_BYTES) {
         const magic = window.view.getUint32(i, true)
         if (magic !== RECORD_MAGIC && magic !== SEAL_MAGIC) continue
-        const header = decodeRecordHeader(window.bytes, window.view, i, this.segment, this.crc32c)
-        if (header !== null) return { ...header, offset: at + (i - index) }
+        const header = decodeRecordHeader(window.bytes, window.view, i, this.segment, this.#crc32c)
+        if (header !== undefined) return { ...header, offset: at + (i - index) }
       }
       at += (Math.floor((span - RECORD_HEADER_BYTES) / RECORD_ALIGN_BYTES) + 1) * RECORD_ALIGN_BYTES
     }
-    return null
+    return undefined
   }
 }
 
-/** Why the record at the end was durable once, and the newest epoch of which there is a trace behind it. */
+/** Why the record at the end was durable once, and the newest epoch that has left a trace behind it. */
 export interface Damage {
   readonly damage: string
   readonly newestEpoch: number

@@ -1,11 +1,11 @@
 /**
- * The segment being written: appends, syncs, rotation.
+ * Writes the last segment of the log: appends, syncs, rotation to the next segment.
  *
- * Invariants: bytes from `end` on are zero. At most one record is not yet durable (or, without `always`, not yet
- * written). Under `always` an append is one write to a file opened with O_DSYNC, into room that was allocated before, so
- * it changes no metadata and cannot meet a full disk. An error of a write or a sync is never retried: the tail fails for
- * good and says why. A new segment gets its name only after its header is durable, and after everything before it is.
- * Knows nothing of the index, of checkpoints or of other segments' contents.
+ * Invariants: bytes from `end` on are zero. At most one record is not yet durable (or, without `always`, not yet written).
+ * Under `always` an append is one write to a file opened with O_DSYNC, into room reserved before, so it changes no metadata
+ * and cannot meet a full disk. A failed write or sync is never retried: the writer fails for good and says why. A new
+ * segment gets its name only after its header, and everything before it, is durable. Knows nothing of the index, of
+ * checkpoints or of other segments' contents.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'
@@ -18,282 +18,265 @@ import {
   RECORD_MAX_BYTES,
   SEGMENT_HEADER_BYTES,
 } from '../../limits.js'
-import type { Disk } from '../os/disk.js'
 import { Durations } from '../os/durations.js'
-import { busFailed, isNoRoom, logFull, textOf } from '../os/errors.js'
-import type { Crc32c, FsyncPolicy, LogRecord } from '../types.js'
+import { busFailed, logFull, textOf } from '../os/errors.js'
+import type { LogRecord } from '../types.js'
+import { encodeSeal, encodeSegmentHeader, padded, recordBytes, type SegmentHeader } from './record.js'
+import { encodeLarge, encodeSmall, newRecordBuffer, type RecordBuffer } from './record-buffer.js'
 import {
-  encodeRecordHeader,
-  encodeSeal,
-  encodeSegmentHeader,
-  padded,
-  recordBytes,
-  type SegmentHeader,
-  viewOf,
-} from './record.js'
+  createSegment,
+  newSegmentHeader,
+  type OpenSegment,
+  type SegmentOptions,
+  segmentName,
+} from './segment-file.js'
 
-export const NEXT_SEGMENT_NAME = 'next.tmp'
-
-export function segmentName(firstEpoch: number): string {
-  return `${String(firstEpoch).padStart(20, '0')}.seg`
-}
-
-export interface OpenSegment {
-  readonly header: SegmentHeader
-  readonly file: string
-  readonly fd: number
-  /** Bytes with room allocated. */
-  readonly capacity: number
-  /** Zeros written ahead make appends quicker here. */
-  readonly zeroAhead: boolean
-}
-
-export interface SegmentWriterOptions {
-  readonly disk: Disk
-  readonly logDir: string
-  readonly fsync: FsyncPolicy
-  readonly crc32c: Crc32c
-  readonly clock: () => number
-  readonly random: (length: number) => Uint8Array
+export interface SegmentWriterOptions extends SegmentOptions {
   readonly setTimer: (callback: () => void, delayMs: number) => () => void
-  readonly segmentBytes: number
-  readonly busId: string
-  /** A record has become readable: written and, under `always`, durable. */
+  /** A record can be read now: it is written and, under `always`, durable. */
   readonly onAppended: (record: LogRecord, segment: SegmentHeader, offset: number, byteLength: number) => void
   readonly onRotated: (next: SegmentHeader, previousEnd: number) => void
   readonly onFailed: (error: MmsbError) => void
 }
 
-/** Zeros being written ahead: no append may reach into them. */
-interface Zeroing {
+/** Zeros that are being written ahead. No append may overlap them. */
+interface ZeroWrite {
   readonly from: number
   readonly done: Promise<void>
 }
 
-interface Write {
+interface RecordWrite {
   readonly record: LogRecord
   readonly parts: readonly Uint8Array[]
-  readonly gather: Gather | null
+  /** The buffer that holds the parts, to be used again. */
+  readonly buffer: RecordBuffer | undefined
   readonly fd: number
   readonly offset: number
   readonly byteLength: number
   readonly startedMs: number
-  /** The caller may count on it: written as the policy asks. */
-  done: boolean
-}
-
-/** A buffer that small records are gathered in; more than one exists only after a completeSync. */
-interface Gather {
-  readonly bytes: Uint8Array
-  readonly view: DataView
+  /** The record is written as the policy asks. */
+  isDone: boolean
 }
 
 export class SegmentWriter {
-  /** Where the next record goes. */
+  /** Offset of the next record. */
   end: number
   newestEpoch: number
   durableEpoch: number
   appended = 0
   appendedBytes = 0
-  failure: MmsbError | null = null
-  readonly timing = new Durations()
-  private current: Write | null = null
-  private readonly writing = new Set<Write>()
+  failure: MmsbError | undefined
+  readonly durations = new Durations()
+  readonly #options: SegmentWriterOptions
+  #segment: OpenSegment
+  /** The append in flight. */
+  #current: RecordWrite | undefined
+  readonly #writing = new Set<RecordWrite>()
   /** Appends that wait for room because none was reserved. */
-  private withoutRoom = 0
-  private idle: (() => void)[] = []
-  private readonly gathers: Gather[] = []
-  private rotating: Promise<void> | null = null
-  private prepared: OpenSegment | null = null
-  private preparing: Promise<void> | null = null
-  private prepareTried = false
-  private cancelTimer: (() => void) | null = null
-  private syncing: Promise<void> | null = null
-  private closing = false
-  private zeroing: Zeroing | null = null
-  /** Up to here zeros have been written ahead. */
-  private zeroedTo = 0
+  #withoutRoom = 0
+  #onIdle: (() => void)[] = []
+  /** Free buffers. More than one exists only after a completeSync. */
+  readonly #buffers: RecordBuffer[] = []
+  #rotating: Promise<void> | undefined
+  /** The next segment, created ahead of its need. */
+  #prepared: OpenSegment | undefined
+  #preparing: Promise<void> | undefined
+  #prepareTried = false
+  #cancelTimer: (() => void) | undefined
+  #syncing: Promise<void> | undefined
+  #isClosing = false
+  #zeroWrite: ZeroWrite | undefined
+  /** Zeros have been written ahead up to here. */
+  #zeroedTo = 0
 
-  constructor(
-    private readonly options: SegmentWriterOptions,
-    public segment: OpenSegment,
-    end: number,
-    newestEpoch: number,
-  ) {
+  constructor(options: SegmentWriterOptions, segment: OpenSegment, end: number, newestEpoch: number) {
+    this.#options = options
+    this.#segment = segment
     this.end = end
     this.newestEpoch = newestEpoch
     this.durableEpoch = newestEpoch
   }
 
-  /** Makes sure that a record with this many bytes of frames and page ids has room. LOG_FULL changes nothing. */
+  // ---- room --------------------------------------------------------------------------------------
+
+  /** Makes room for a record with this many bytes of frames and page ids. LOG_FULL changes nothing. */
   reserve(bodyBytes: number): Promise<void> | undefined {
-    if (this.failure !== null) return Promise.reject(this.failure)
+    if (this.failure !== undefined) return Promise.reject(this.failure)
     const bytes = RECORD_HEADER_BYTES + padded(bodyBytes) + 8
-    if (this.rotating === null && this.hasRoom(bytes)) return undefined
-    return this.makeRoom(bytes)
+    if (this.#rotating === undefined && this.#hasRoom(bytes)) return undefined
+    return this.#makeRoom(bytes)
   }
 
-  /** StoreDeps for the record and a seal behind it, none of it under zeros that are just being written. */
-  private hasRoom(bytes: number): boolean {
+  /** Room for the record and a seal behind it, clear of zeros that are being written. */
+  #hasRoom(bytes: number): boolean {
     const end = this.end + bytes
-    if (this.zeroing !== null && end > this.zeroing.from) return false
-    return end + RECORD_HEADER_BYTES <= this.segment.capacity
+    if (this.#zeroWrite !== undefined && end > this.#zeroWrite.from) return false
+    return end + RECORD_HEADER_BYTES <= this.#segment.capacity
   }
 
-  private async makeRoom(bytes: number): Promise<void> {
-    while (this.rotating !== null || !this.hasRoom(bytes)) {
-      if (this.failure !== null) throw this.failure
-      if (this.zeroing !== null) {
-        await this.zeroing.done
+  async #makeRoom(bytes: number): Promise<void> {
+    while (this.#rotating !== undefined || !this.#hasRoom(bytes)) {
+      if (this.failure !== undefined) throw this.failure
+      if (this.#zeroWrite !== undefined) {
+        await this.#zeroWrite.done
         continue
       }
-      this.rotating ??= this.rotate(bytes).finally(() => {
-        this.rotating = null
+      this.#rotating ??= this.#rotate(bytes).finally(() => {
+        this.#rotating = undefined
       })
-      await this.rotating
+      await this.#rotating
     }
   }
+
+  // ---- appends -----------------------------------------------------------------------------------
 
   /** Appends one record; resolves when it is written as the policy asks. */
   append(record: LogRecord): Promise<void> {
     const bytes = recordBytes(record.frames.length, record.touchedPages.length)
     if (bytes > RECORD_MAX_BYTES)
       return Promise.reject(logFull(`a record of ${bytes} bytes is above the limit`))
-    const blocked = this.failure !== null || this.closing
-    if (blocked || (this.rotating === null && this.hasRoom(bytes))) return this.start(record, bytes)
-    this.withoutRoom++
-    return this.makeRoom(bytes)
+    const isBlocked = this.failure !== undefined || this.#isClosing
+    if (isBlocked || (this.#rotating === undefined && this.#hasRoom(bytes))) return this.#start(record, bytes)
+    this.#withoutRoom++
+    return this.#makeRoom(bytes)
       .finally(() => {
-        this.withoutRoom--
+        this.#withoutRoom--
       })
-      .then(() => this.start(record, bytes))
+      .then(() => this.#start(record, bytes))
   }
 
-  private start(record: LogRecord, byteLength: number): Promise<void> {
-    if (this.failure !== null) return Promise.reject(this.failure)
-    if (this.closing) return Promise.reject(busFailed('the log is closed'))
-    if (this.current !== null) return Promise.reject(new Error('an append while another is in flight'))
+  #start(record: LogRecord, byteLength: number): Promise<void> {
+    if (this.failure !== undefined) return Promise.reject(this.failure)
+    if (this.#isClosing) return Promise.reject(busFailed('the log is closed'))
+    if (this.#current !== undefined) return Promise.reject(new Error('an append while another is in flight'))
     if (record.epoch !== this.newestEpoch + 1) {
       return Promise.reject(new Error(`append of epoch ${record.epoch} after ${this.newestEpoch}`))
     }
-    const write = this.encode(record, byteLength)
-    const { disk, fsync } = this.options
+    const write = this.#encode(record, byteLength)
+    const { disk, fsync } = this.#options
     if (fsync !== 'always' && byteLength <= RECORD_GATHER_MAX_BYTES) {
       try {
         disk.writeSync(write.fd, write.parts, write.offset)
       } catch (error) {
-        return Promise.reject(this.fail('a write to the log failed', error))
+        return Promise.reject(this.#fail('a write to the log failed', error))
       }
-      this.release(write)
-      this.finish(write)
+      this.#freeBuffer(write)
+      this.#finish(write)
       return Promise.resolve()
     }
-    this.current = write
-    this.writing.add(write)
+    this.#current = write
+    this.#writing.add(write)
     return new Promise((resolve, reject) => {
       disk.write(write.fd, write.parts, write.offset, (error) => {
-        this.writing.delete(write)
-        this.release(write)
-        if (error !== null) reject(this.fail('a write to the log failed', error))
-        else if (this.failure !== null && !write.done) reject(this.failure)
+        this.#writing.delete(write)
+        this.#freeBuffer(write)
+        if (error !== null) reject(this.#fail('a write to the log failed', error))
+        else if (this.failure !== undefined && !write.isDone) reject(this.failure)
         else {
-          this.finish(write)
+          this.#finish(write)
           resolve()
         }
-        if (this.writing.size === 0) for (const wake of this.idle.splice(0)) wake()
+        if (this.#writing.size === 0) for (const wake of this.#onIdle.splice(0)) wake()
       })
     })
   }
 
-  /** Makes the append in flight durable now, by the same write once more, synchronously. Nothing in flight: no effect. */
+  /** Makes the append in flight durable now, by repeating its write synchronously. No effect when nothing is in flight. */
   completeSync(): void {
-    if (this.failure !== null) throw this.failure
-    if (this.withoutRoom > 0)
+    if (this.failure !== undefined) throw this.failure
+    if (this.#withoutRoom > 0)
       throw new Error('a synchronous completion of an append for which no room was reserved')
-    const write = this.current
-    if (write === null) return
+    const write = this.#current
+    if (write === undefined) return
     try {
-      this.options.disk.writeSync(write.fd, write.parts, write.offset)
+      this.#options.disk.writeSync(write.fd, write.parts, write.offset)
     } catch (error) {
-      throw this.fail('a write to the log failed', error)
+      throw this.#fail('a write to the log failed', error)
     }
-    this.finish(write)
+    this.#finish(write)
   }
 
-  private finish(write: Write): void {
-    if (write.done) return
-    write.done = true
-    if (this.current === write) this.current = null
+  #finish(write: RecordWrite): void {
+    if (write.isDone) return
+    write.isDone = true
+    if (this.#current === write) this.#current = undefined
     this.end = write.offset + write.byteLength
     this.newestEpoch = write.record.epoch
-    if (this.options.fsync === 'always') this.durableEpoch = write.record.epoch
-    else this.armSync()
+    if (this.#options.fsync === 'always') this.durableEpoch = write.record.epoch
+    else this.#armSync()
     this.appended++
     this.appendedBytes += write.byteLength
-    this.timing.add((performance.now() - write.startedMs) * 1000)
-    this.options.onAppended(write.record, this.segment.header, write.offset, write.byteLength)
-    if (!this.prepareTried && this.end > this.segment.capacity / 2) this.prepareNext()
-    if (write.byteLength <= RECORD_GATHER_MAX_BYTES) this.zeroAhead()
+    this.durations.add((performance.now() - write.startedMs) * 1000)
+    this.#options.onAppended(write.record, this.#segment.header, write.offset, write.byteLength)
+    if (!this.#prepareTried && this.end > this.#segment.capacity / 2) this.#prepareNext()
+    if (write.byteLength <= RECORD_GATHER_MAX_BYTES) this.#zeroAhead()
   }
 
-  private encode(record: LogRecord, byteLength: number): Write {
-    const { crc32c, fsync } = this.options
+  #encode(record: LogRecord, byteLength: number): RecordWrite {
+    const { crc32c, fsync } = this.#options
     const mark = {
       eachSynced: fsync === 'always',
       unsynced: fsync === 'always' ? 0 : record.epoch - 1 - this.durableEpoch,
     }
     const startedMs = performance.now()
-    const head = byteLength <= RECORD_GATHER_MAX_BYTES ? (this.gathers.pop() ?? newGather()) : null
-    const parts = head === null ? partsOf(record) : gatherRecord(head, record, byteLength)
-    const { header, fd } = this.segment
-    if (head === null) {
-      const bytes = new Uint8Array(RECORD_HEADER_BYTES)
-      encodeRecordHeader(bytes, viewOf(bytes), record, parts, header, mark, crc32c)
-      parts.unshift(bytes)
-    } else {
-      const body = [head.bytes.subarray(RECORD_HEADER_BYTES, byteLength)]
-      encodeRecordHeader(head.bytes, head.view, record, body, header, mark, crc32c)
+    const { header, fd } = this.#segment
+    const isSmall = byteLength <= RECORD_GATHER_MAX_BYTES
+    const buffer = isSmall ? (this.#buffers.pop() ?? newRecordBuffer()) : undefined
+    const parts =
+      buffer === undefined
+        ? encodeLarge(record, header, mark, crc32c)
+        : encodeSmall(buffer, record, byteLength, header, mark, crc32c)
+    return { record, parts, buffer, fd, offset: this.end, byteLength, startedMs, isDone: false }
+  }
+
+  #freeBuffer({ buffer }: RecordWrite): void {
+    if (buffer !== undefined) this.#buffers.push(buffer)
+  }
+
+  /** Resolves when no asynchronous write is outstanding, whether it succeeded or not. */
+  async #settled(): Promise<void> {
+    await this.#zeroWrite?.done
+    if (this.#writing.size > 0) await new Promise<void>((resolve) => this.#onIdle.push(resolve))
+  }
+
+  #fail(what: string, error: unknown): MmsbError {
+    if (this.failure === undefined) {
+      this.failure = busFailed(`${what}: ${textOf(error)}`, error)
+      this.#cancelTimer?.()
+      this.#options.onFailed(this.failure)
     }
-    return { record, parts, gather: head, fd, offset: this.end, byteLength, startedMs, done: false }
+    return this.failure
   }
 
-  private release(write: Write): void {
-    if (write.gather !== null) this.gathers.push(write.gather)
-  }
-
-  /** Resolves when no asynchronous write is outstanding, whether it went well or not. */
-  private async settled(): Promise<void> {
-    await this.zeroing?.done
-    if (this.writing.size > 0) await new Promise<void>((resolve) => this.idle.push(resolve))
-  }
+  // ---- zeros ahead -------------------------------------------------------------------------------
 
   /**
-   * Writes a piece of zeros in front of small appends. On file systems that only reserve room, a durable write into a
-   * fresh block has to change metadata too; behind the zeros it need not. Large appends do not pay for this.
+   * Writes a piece of zeros in front of small appends. On file systems that only reserve room, a durable write into a fresh
+   * block changes metadata too; over zeros it does not. Large appends would gain nothing from it.
    */
-  private zeroAhead(): void {
-    const { segment, options } = this
-    if (!segment.zeroAhead || this.zeroing !== null || options.fsync !== 'always') return
-    if (this.zeroedTo - this.end > LOG_ZERO_PIECE_BYTES / 2) return
+  #zeroAhead(): void {
+    const segment = this.#segment
+    if (!segment.zeroAhead || this.#zeroWrite !== undefined || this.#options.fsync !== 'always') return
+    if (this.#zeroedTo - this.end > LOG_ZERO_PIECE_BYTES / 2) return
     const margin = this.end + LOG_ZERO_MARGIN_BYTES
-    const from = Math.max(this.zeroedTo, margin - (margin % BLOCK_BYTES))
+    const from = Math.max(this.#zeroedTo, margin - (margin % BLOCK_BYTES))
     const to = Math.min(segment.capacity, from + LOG_ZERO_PIECE_BYTES)
     if (to - from < BLOCK_BYTES) return
-    const done = this.writeZeros(segment.file, from, to).then(
+    const done = this.#writeZeros(segment.file, from, to).then(
       () => {
-        this.zeroedTo = to
-        this.zeroing = null
+        this.#zeroedTo = to
+        this.#zeroWrite = undefined
       },
       (error: unknown) => {
-        this.zeroing = null
-        this.fail('zeros could not be written ahead in the log', error)
+        this.#zeroWrite = undefined
+        this.#fail('zeros could not be written ahead in the log', error)
       },
     )
-    this.zeroing = { from, done }
+    this.#zeroWrite = { from, done }
   }
 
-  private async writeZeros(file: string, from: number, to: number): Promise<void> {
-    const { disk } = this.options
+  async #writeZeros(file: string, from: number, to: number): Promise<void> {
+    const { disk } = this.#options
     const fd = disk.open(file, { write: true })
     try {
       await new Promise<void>((resolve, reject) => {
@@ -307,21 +290,12 @@ export class SegmentWriter {
     }
   }
 
-  private fail(what: string, error: unknown): MmsbError {
-    if (this.failure === null) {
-      this.failure = busFailed(`${what}: ${textOf(error)}`, error)
-      this.cancelTimer?.()
-      this.options.onFailed(this.failure)
-    }
-    return this.failure
-  }
+  // ---- syncs without `always` --------------------------------------------------------------------
 
-  // ---- syncs without `always` -----------------------------------------------------------------------------------
-
-  private armSync(): void {
-    if (this.options.fsync !== 'interval' || this.cancelTimer !== null || this.closing) return
-    this.cancelTimer = this.options.setTimer(() => {
-      this.cancelTimer = null
+  #armSync(): void {
+    if (this.#options.fsync !== 'interval' || this.#cancelTimer !== undefined || this.#isClosing) return
+    this.#cancelTimer = this.#options.setTimer(() => {
+      this.#cancelTimer = undefined
       this.sync().catch(() => {})
     }, LOG_SYNC_INTERVAL_MS)
   }
@@ -329,69 +303,69 @@ export class SegmentWriter {
   /** Makes everything written so far durable. */
   async sync(): Promise<void> {
     while (this.durableEpoch < this.newestEpoch) {
-      if (this.failure !== null) throw this.failure
+      if (this.failure !== undefined) throw this.failure
       const upTo = this.newestEpoch
-      this.syncing ??= new Promise<void>((resolve, reject) => {
-        this.options.disk.sync(this.segment.fd, (error) => {
-          this.syncing = null
-          if (error !== null) reject(this.fail('a sync of the log failed', error))
+      this.#syncing ??= new Promise<void>((resolve, reject) => {
+        this.#options.disk.sync(this.#segment.fd, (error) => {
+          this.#syncing = undefined
+          if (error !== null) reject(this.#fail('a sync of the log failed', error))
           else {
             this.durableEpoch = Math.max(this.durableEpoch, upTo)
             resolve()
           }
         })
       })
-      await this.syncing
+      await this.#syncing
     }
-    if (this.failure !== null) throw this.failure
+    if (this.failure !== undefined) throw this.failure
   }
 
-  // ---- rotation ---------------------------------------------------------------------------------------------------
+  // ---- rotation ----------------------------------------------------------------------------------
 
-  /** Begins a new segment that has room for the record. Everything before it is durable by then. */
-  private async rotate(bytes: number): Promise<void> {
-    await this.settled()
-    await this.preparing
+  /** Begins a new segment with room for the record. Everything before it is durable by then. */
+  async #rotate(bytes: number): Promise<void> {
+    await this.#settled()
+    await this.#preparing
     await this.sync()
-    const { disk, logDir } = this.options
+    const { disk, logDir } = this.#options
     const need = SEGMENT_HEADER_BYTES + bytes + RECORD_HEADER_BYTES
-    if (this.prepared === null || this.prepared.capacity < need) this.discardPrepared()
-    const next = this.prepared ?? (await this.create(Math.max(this.options.segmentBytes, need)))
-    this.prepared = null
-    const header = newHeader(this.options, this.newestEpoch + 1)
+    if (this.#prepared === undefined || this.#prepared.capacity < need) this.#discardPrepared()
+    const next = this.#prepared ?? (await this.#create(Math.max(this.#options.segmentBytes, need)))
+    this.#prepared = undefined
+    const header = newSegmentHeader(this.#options, this.newestEpoch + 1)
     const file = path.join(logDir, segmentName(header.firstEpoch))
     try {
-      await this.writeDurably(next.fd, encodeSegmentHeader(header, this.options.crc32c))
+      await this.#writeDurably(next.fd, encodeSegmentHeader(header, this.#options.crc32c))
       disk.rename(next.file, file)
       await disk.syncDir(logDir)
     } catch (error) {
       disk.close(next.fd)
-      throw this.fail('a new log segment could not be begun', error)
+      throw this.#fail('a new log segment could not be begun', error)
     }
-    this.leave({ ...next, header, file })
+    this.#switchTo({ ...next, header, file })
   }
 
-  /** Goes over to the next segment and gives back what the old one did not use. */
-  private leave(next: OpenSegment): void {
-    const { disk } = this.options
-    const old = this.segment
+  /** Continues in the next segment and gives back the unused room of the old one. */
+  #switchTo(next: OpenSegment): void {
+    const { disk } = this.#options
+    const old = this.#segment
     const oldEnd = this.end
-    this.segment = next
+    this.#segment = next
     this.end = SEGMENT_HEADER_BYTES
-    this.zeroedTo = 0
-    this.prepareTried = false
+    this.#zeroedTo = 0
+    this.#prepareTried = false
     try {
       disk.truncate(old.fd, oldEnd)
     } catch (error) {
-      throw this.fail('a log segment could not be closed', error)
+      throw this.#fail('a log segment could not be closed', error)
     } finally {
       disk.close(old.fd)
     }
-    this.options.onRotated(next.header, oldEnd)
+    this.#options.onRotated(next.header, oldEnd)
   }
 
-  private writeDurably(fd: number, bytes: Uint8Array): Promise<void> {
-    const { disk, fsync } = this.options
+  #writeDurably(fd: number, bytes: Uint8Array): Promise<void> {
+    const { disk, fsync } = this.#options
     return new Promise((resolve, reject) => {
       const settle = (error: Error | null): void => (error === null ? resolve() : reject(error))
       disk.write(fd, [bytes], 0, (error) => {
@@ -401,131 +375,61 @@ export class SegmentWriter {
     })
   }
 
-  /** Allocates the next segment ahead of its need. A full disk is noticed here and told when the room is needed. */
-  private prepareNext(): void {
-    this.prepareTried = true
-    this.preparing = createSegment(this.options, this.options.segmentBytes)
+  /** Creates the next segment ahead of its need. If the disk is full, the rotation tries again and reports it. */
+  #prepareNext(): void {
+    this.#prepareTried = true
+    this.#preparing = createSegment(this.#options, this.#options.segmentBytes)
       .then((segment) => {
-        this.prepared = segment
+        this.#prepared = segment
       })
       .catch(() => {})
       .finally(() => {
-        this.preparing = null
+        this.#preparing = undefined
       })
   }
 
-  private async create(capacity: number): Promise<OpenSegment> {
+  async #create(capacity: number): Promise<OpenSegment> {
     try {
-      return await createSegment(this.options, capacity)
+      return await createSegment(this.#options, capacity)
     } catch (error) {
       if (error instanceof MmsbError && error.code === 'LOG_FULL') throw error
-      throw this.fail('a new log segment could not be created', error)
+      throw this.#fail('a new log segment could not be created', error)
     }
   }
 
-  private discardPrepared(): void {
-    if (this.prepared === null) return
-    this.options.disk.close(this.prepared.fd)
-    this.options.disk.remove(this.prepared.file)
-    this.prepared = null
+  #discardPrepared(): void {
+    if (this.#prepared === undefined) return
+    this.#options.disk.close(this.#prepared.fd)
+    this.#options.disk.remove(this.#prepared.file)
+    this.#prepared = undefined
   }
 
-  /** Finishes what is in flight, seals the segment and gives back unused room. A failed tail is only closed. */
+  /** Finishes what is in flight, seals the segment and gives back unused room. A failed writer only closes its file. */
   async close(): Promise<void> {
-    this.closing = true
-    this.cancelTimer?.()
-    await this.settled()
-    await this.rotating?.catch(() => {})
-    await this.preparing
-    const { disk, crc32c, clock } = this.options
+    this.#isClosing = true
+    this.#cancelTimer?.()
+    await this.#settled()
+    await this.#rotating?.catch(() => {})
+    await this.#preparing
+    const { disk, crc32c, clock } = this.#options
     try {
-      if (this.failure === null) {
+      if (this.failure === undefined) {
         await this.sync()
-        const seal = encodeSeal(this.newestEpoch + 1, clock(), this.segment.header, crc32c)
-        disk.writeSync(this.segment.fd, [seal], this.end)
-        disk.truncate(this.segment.fd, this.end + seal.length)
-        disk.syncSync(this.segment.fd)
+        const { fd, header } = this.#segment
+        const seal = encodeSeal(this.newestEpoch + 1, clock(), header, crc32c)
+        disk.writeSync(fd, [seal], this.end)
+        disk.truncate(fd, this.end + seal.length)
+        disk.syncSync(fd)
       }
-      this.discardPrepared()
+      this.#discardPrepared()
     } catch (error) {
-      throw this.fail('the log could not be closed cleanly', error)
+      throw this.#fail('the log could not be closed cleanly', error)
     } finally {
-      disk.close(this.segment.fd)
+      disk.close(this.#segment.fd)
     }
   }
 }
 
 const ZEROS = new Uint8Array(LOG_ZERO_PIECE_BYTES)
-/** A file system's block: pieces of zeros begin at one. */
+/** A block of the file system. Pieces of zeros begin at one. */
 const BLOCK_BYTES = 4096
-
-function newGather(): Gather {
-  const bytes = new Uint8Array(RECORD_GATHER_MAX_BYTES)
-  return { bytes, view: viewOf(bytes) }
-}
-
-/** Lays the record out in the buffer, header excepted, padding cleared; returns the buffer's part that it takes. */
-function gatherRecord({ bytes, view }: Gather, record: LogRecord, byteLength: number): Uint8Array[] {
-  const { frames, touchedPages } = record
-  const framesEnd = RECORD_HEADER_BYTES + frames.length
-  let at = RECORD_HEADER_BYTES + padded(frames.length)
-  bytes.set(frames, RECORD_HEADER_BYTES)
-  if (framesEnd < at) bytes.fill(0, framesEnd, at)
-  for (let i = 0; i < touchedPages.length; i++, at += 4) view.setUint32(at, touchedPages[i] ?? 0, true)
-  if (at < byteLength) bytes.fill(0, at, byteLength)
-  return [bytes.subarray(0, byteLength)]
-}
-
-/** What follows a large record's header, as it lies in memory. */
-function partsOf({ frames, touchedPages }: LogRecord): Uint8Array[] {
-  const ids = new Uint8Array(touchedPages.buffer, touchedPages.byteOffset, touchedPages.byteLength)
-  return [frames, padOf(frames.length), ids, padOf(ids.length)].filter((part) => part.length > 0)
-}
-
-function padOf(length: number): Uint8Array {
-  return new Uint8Array(padded(length) - length)
-}
-
-export function newHeader(
-  options: Pick<SegmentWriterOptions, 'random' | 'clock' | 'busId'>,
-  firstEpoch: number,
-): SegmentHeader {
-  const seeds = viewOf(options.random(8))
-  return {
-    busId: options.busId,
-    firstEpoch,
-    headerSeed: seeds.getUint32(0, true),
-    recordSeed: seeds.getUint32(4, true),
-    createdMs: options.clock(),
-  }
-}
-
-/** Creates the nameless next segment: allocated, durable in size, header still zero. */
-export async function createSegment(
-  options: Pick<SegmentWriterOptions, 'disk' | 'logDir' | 'fsync' | 'busId' | 'random' | 'clock'>,
-  capacity: number,
-): Promise<OpenSegment> {
-  const { disk, logDir } = options
-  const file = path.join(logDir, NEXT_SEGMENT_NAME)
-  let fd = -1
-  try {
-    disk.remove(file)
-    fd = disk.open(file, { create: true, write: true })
-    const zeroAhead = disk.allocate(fd, 0, capacity)
-    await new Promise<void>((resolve, reject) => {
-      disk.sync(fd, (error) => (error === null ? resolve() : reject(error)))
-    })
-    if (options.fsync === 'always') {
-      disk.close(fd)
-      fd = -1
-      fd = disk.open(file, { write: true, dsync: true })
-    }
-    return { header: newHeader(options, 0), file, fd, capacity, zeroAhead }
-  } catch (error) {
-    if (fd >= 0) disk.close(fd)
-    disk.remove(file)
-    if (isNoRoom(error))
-      throw logFull(`no room for a log segment of ${capacity} bytes: ${textOf(error)}`, error)
-    throw busFailed(`a log segment could not be created: ${textOf(error)}`, error)
-  }
-}

@@ -1,11 +1,10 @@
 /**
- * Copies of a data folder: log and checkpoints as of a moment, taken while a server writes or not. The catalogue is left out,
- * since it is rebuilt from these.
+ * Backups: copies log and checkpoints of a data folder, while a server writes to it or not. The catalog is left out, since it
+ * can be rebuilt.
  *
- * Invariants: the source is only read, and no lock is taken, since the log is appended to only and checkpoints never
- * change; the copy ends with the last sound record that was there when the log was looked at, so what the writer is in the
- * middle of is not in it; a copy that is complete has a file that says so, made durable last, and only such a copy is
- * restored.
+ * Invariants: the source is only read, without a lock, because the log only grows and checkpoints never change. The copy ends
+ * with the last sound record that was there when the log was inspected, so a record that is just being written is not in it.
+ * A complete copy has a file that says so, made durable last; only a complete copy is restored.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -23,10 +22,11 @@ import { busFailed, textOf } from '../os/errors.js'
 import type { Crc32c } from '../types.js'
 
 const COMPLETE_NAME = 'backup.json'
-const LOOKS = 5
+/** How often a folder that changes meanwhile is listed again. */
+const TRIES = 5
 const FILE_PATTERN = /^\d{20}\.(db|old)$/
 
-export interface BackupDeps {
+export interface BackupAccess {
   readonly disk: Disk
   readonly crc32c: Crc32c
 }
@@ -40,9 +40,9 @@ export interface BackupInfo {
   readonly bytes: number
 }
 
-/** Copies the data folder `from` into the folder `to`, which must be empty or not there. Throws BUS_FAILED. */
-export async function backupFolder(place: BackupDeps, from: string, to: string): Promise<BackupInfo> {
-  const log = lookAtLog(place, from)
+/** Copies the data folder `from` into the folder `to`, which must be empty or missing. Throws BUS_FAILED. */
+export async function backupFolder(access: BackupAccess, from: string, to: string): Promise<BackupInfo> {
+  const log = inspectWritten(access, from)
   const first = log.segments[0]?.header.firstEpoch ?? 1
   begin(to)
   let bytes = copyCheckpoints(path.join(from, 'checkpoints'), path.join(to, 'checkpoints'), log.newestEpoch)
@@ -50,12 +50,12 @@ export async function backupFolder(place: BackupDeps, from: string, to: string):
     bytes += copy(file, path.join(to, 'log', path.basename(file)), end)
   const copies = checkpointFolder(path.join(to, 'checkpoints'))
   const checkpoints = checkpointEpochs(copies).reverse()
-  const sound = checkpoints.filter((epoch) => typeof check(copies, epoch, log.busId) !== 'string')
+  const sound = checkpoints.filter((epoch) => check(copies, epoch, log.busId) === undefined)
   if (first > 1 && !sound.some((epoch) => epoch >= first - 1)) {
-    throw busFailed(`the log begins at epoch ${first}, and no sound checkpoint leads there`)
+    throw busFailed(`the log begins at epoch ${first}, and no sound checkpoint reaches it`)
   }
-  const copied = inspectLog({ ...place, logDir: path.join(to, 'log') }, () => {})
-  if (copied.damage !== null || copied.newestEpoch !== log.newestEpoch) {
+  const copied = inspectLog({ ...access, logDir: path.join(to, 'log') }, () => {})
+  if (copied.damage !== undefined || copied.newestEpoch !== log.newestEpoch) {
     throw busFailed(
       `the copy in ${to} is not sound: ${copied.damage ?? `it ends at epoch ${copied.newestEpoch}`}`,
     )
@@ -67,18 +67,18 @@ export async function backupFolder(place: BackupDeps, from: string, to: string):
     checkpoints,
     bytes,
   }
-  await complete(place, to, info)
+  await complete(access, to, info)
   return info
 }
 
 /**
- * Copies the files of checkpoints that the log reaches, and those they refer to. The server may retire or remove some
- * meanwhile: the folder is looked at again until nothing new is found.
+ * Copies the files of checkpoints up to `newestEpoch` and those they refer to. The server may retire or remove files
+ * meanwhile, so the folder is listed again until nothing new appears.
  */
 function copyCheckpoints(from: string, to: string, newestEpoch: number): number {
   const done = new Set<string>()
   let bytes = 0
-  for (let look = 0; look < LOOKS; look++) {
+  for (let tries = 0; tries < TRIES; tries++) {
     const names = checkpointFolder(from)
       .list()
       .filter((name) => FILE_PATTERN.test(name) && epochOfStem(stemOf(name)) <= newestEpoch)
@@ -93,13 +93,13 @@ function copyCheckpoints(from: string, to: string, newestEpoch: number): number 
   return bytes
 }
 
-/** A writer may be in the middle of a record, which looks like damage when the next one is there already: look again. */
-function lookAtLog({ disk, crc32c }: BackupDeps, dir: string): LogFindings {
+/** Inspects a log that may be being written. A half-written record with another behind it looks like damage: try again. */
+function inspectWritten({ disk, crc32c }: BackupAccess, dir: string): LogFindings {
   const logDir = path.join(dir, 'log')
   let damage = 'there is no log'
-  for (let look = 0; look < LOOKS; look++) {
+  for (let tries = 0; tries < TRIES; tries++) {
     const found = inspectLog({ disk, logDir, crc32c }, () => {})
-    if (found.damage === null && found.segments.length > 0) return found
+    if (found.damage === undefined && found.segments.length > 0) return found
     damage = found.damage ?? damage
   }
   throw busFailed(`${dir} cannot be copied: ${damage}`)
@@ -111,7 +111,7 @@ function begin(to: string): void {
   fs.mkdirSync(path.join(to, 'checkpoints'), { recursive: true })
 }
 
-/** Copies a file, or its first `length` bytes, durably; returns how many. */
+/** Copies a file, or its first `length` bytes, durably. Returns the size of the copy. */
 function copy(from: string, to: string, length?: number): number {
   try {
     fs.copyFileSync(from, to, fs.constants.COPYFILE_EXCL)
@@ -128,34 +128,34 @@ function copy(from: string, to: string, length?: number): number {
   }
 }
 
-/** What is wrong with a checkpoint, or nothing. */
-function check(place: CheckpointFolder, epoch: number, busId: string | null): string | undefined {
-  const opened = openCheckpointFile(place, epoch, busId)
+/** What is wrong with a checkpoint, or undefined. */
+function check(folder: CheckpointFolder, epoch: number, busId: string | undefined): string | undefined {
+  const opened = openCheckpointFile(folder, epoch, busId)
   if (typeof opened === 'string') return opened
   opened.close()
   return undefined
 }
 
-async function complete({ disk }: BackupDeps, to: string, info: BackupInfo): Promise<void> {
+async function complete({ disk }: BackupAccess, to: string, info: BackupInfo): Promise<void> {
   const file = path.join(to, COMPLETE_NAME)
   fs.writeFileSync(file, `${JSON.stringify(info)}\n`, { flag: 'wx', flush: true })
   for (const dir of ['log', 'checkpoints', '.']) await disk.syncDir(path.join(to, dir))
 }
 
-/** Makes a data folder of a backup. `to` must be empty or not there. Throws BUS_FAILED. */
-export async function restoreFolder(place: BackupDeps, from: string, to: string): Promise<BackupInfo> {
+/** Restores a backup as a data folder. `to` must be empty or missing. Throws BUS_FAILED. */
+export async function restoreFolder(access: BackupAccess, from: string, to: string): Promise<BackupInfo> {
   const info = readInfo(path.join(from, COMPLETE_NAME))
   begin(to)
   for (const dir of ['log', 'checkpoints']) {
     for (const name of fs.readdirSync(path.join(from, dir)))
       copy(path.join(from, dir, name), path.join(to, dir, name))
   }
-  const found = inspectLog({ ...place, logDir: path.join(to, 'log') }, () => {})
-  if (found.damage !== null || found.newestEpoch !== info.epoch || found.busId !== info.busId) {
+  const found = inspectLog({ ...access, logDir: path.join(to, 'log') }, () => {})
+  if (found.damage !== undefined || found.newestEpoch !== info.epoch || found.busId !== info.busId) {
     const why = found.damage ?? `its log ends at epoch ${found.newestEpoch}, not ${info.epoch}`
     throw busFailed(`${from} is not sound: ${why}`)
   }
-  for (const dir of ['log', 'checkpoints', '.']) await place.disk.syncDir(path.join(to, dir))
+  for (const dir of ['log', 'checkpoints', '.']) await access.disk.syncDir(path.join(to, dir))
   return info
 }
 
@@ -164,7 +164,7 @@ function readInfo(file: string): BackupInfo {
     const info = JSON.parse(fs.readFileSync(file, 'utf8')) as BackupInfo
     if (info.format === 1 && Number.isSafeInteger(info.epoch)) return info
   } catch (error) {
-    throw busFailed(`${path.dirname(file)} is no complete backup: ${textOf(error)}`, error)
+    throw busFailed(`${path.dirname(file)} is not a complete backup: ${textOf(error)}`, error)
   }
-  throw busFailed(`${path.dirname(file)} is a backup of a format that this release does not know`)
+  throw busFailed(`${path.dirname(file)} is a backup in a format that this release does not know`)
 }

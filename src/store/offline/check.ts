@@ -1,9 +1,9 @@
 /**
- * Checks a data folder that nobody has open: every record of the log, every row and chunk of the SQLite files; and says what
- * a repair of the log would keep and lose (src/store/offline/repair.ts does it).
+ * Checks a data folder that no process has open: every record of the log, every row and chunk of the SQLite files. Says what
+ * a repair of the log would keep and lose (src/store/offline/repair.ts makes it).
  *
- * Invariants: nothing is changed; everything that is not sound is named with its file and, where there is one, its offset; a
- * repair is the one that keeps the newest state: from the first epoch up to the damage, or from a sound checkpoint behind it.
+ * Invariants: nothing is changed. Every fault is reported with its file and, if there is one, its offset. The proposed repair
+ * is the one that keeps the newest state: from the first epoch up to the damage, or from a sound checkpoint behind it.
  */
 import path from 'node:path'
 import { SEGMENT_HEADER_BYTES } from '../../limits.js'
@@ -13,12 +13,11 @@ import { type CheckpointFolder, checkpointEpochs, checkpointFolder } from '../ch
 import { CHECKPOINT_ENDING, RETIRED_ENDING } from '../checkpoint/format.js'
 import { cursorProblems } from '../cursors/cursor-db.js'
 import type { SegmentHeader } from '../log/record.js'
+import { firstEpochOf } from '../log/segment-file.js'
 import { REASONS, readSegmentHeader, SegmentScanner } from '../log/segment-reader.js'
 import type { Disk } from '../os/disk.js'
 import { textOf } from '../os/errors.js'
 import type { Crc32c } from '../types.js'
-
-const SEGMENT_PATTERN = /^(\d{20})\.seg$/
 
 export interface CheckedFolder {
   readonly dir: string
@@ -26,15 +25,15 @@ export interface CheckedFolder {
   readonly crc32c: Crc32c
 }
 
-/** A segment file. `header`: what is wrong with it, where it cannot be read. */
+/** A segment file. `header` is the fault when it cannot be read. */
 export interface CheckedSegment {
   readonly name: string
-  /** By its name. */
+  /** According to its name. */
   readonly firstEpoch: number
   readonly header: SegmentHeader | string
 }
 
-/** A place in the log: a segment of the list, an offset in it, and the epoch whose record stands there. */
+/** A folder in the log: a segment of the list, an offset in it, and the epoch whose record stands there. */
 export interface LogPoint {
   readonly index: number
   readonly offset: number
@@ -42,52 +41,52 @@ export interface LogPoint {
 }
 
 export interface Repair {
-  /** The log begins here afterwards; in the middle of a segment, that segment's rest becomes one. */
+  /** The repaired log begins here. If that is inside a segment, the rest of it becomes a segment of its own. */
   readonly from: LogPoint
-  /** And ends before this. */
+  /** The repaired log ends before this. */
   readonly to: LogPoint
-  /** The checkpoint from which the state is had then; null: from the first epoch. */
-  readonly checkpoint: number | null
-  /** What would be lost, for people. */
+  /** The checkpoint that the repaired log is replayed from; undefined: from the first epoch. */
+  readonly checkpoint: number | undefined
+  /** The loss in words. */
   readonly loses: string
 }
 
 export interface CheckReport {
   readonly segments: readonly CheckedSegment[]
-  /** The newest epoch up to which the log is sound from its beginning; 0 for none. */
+  /** The log is sound from its beginning up to this epoch; 0 for none. */
   readonly soundEpoch: number
-  /** What is not sound: file, offset, why. */
+  /** The faults: file, offset, reason. */
   readonly problems: readonly string[]
-  /** What the next start does by itself. */
+  /** What the next start will do by itself. */
   readonly notes: readonly string[]
-  /** null: the log needs none. */
-  readonly repair: Repair | null
+  /** Undefined: the log needs no repair, or none is possible. */
+  readonly repair: Repair | undefined
 }
 
-export function checkFolder(place: CheckedFolder): CheckReport {
+export function checkFolder(folder: CheckedFolder): CheckReport {
   const problems: string[] = []
   const notes: string[] = []
-  const checkpoints = checkpointFolder(path.join(place.dir, 'checkpoints'))
+  const checkpoints = checkpointFolder(path.join(folder.dir, 'checkpoints'))
   const sound = checkCheckpoints(checkpoints, problems)
-  problems.push(...catalogProblems(place.dir), ...cursorProblems(place.dir))
-  const segments = listSegments(place)
+  problems.push(...catalogProblems(folder.dir), ...cursorProblems(folder.dir))
+  const segments = listSegments(folder)
   const first = segments[0]
-  if (first === undefined) return { segments, soundEpoch: 0, problems, notes, repair: null }
+  if (first === undefined) return { segments, soundEpoch: 0, problems, notes, repair: undefined }
   const start = { index: 0, offset: SEGMENT_HEADER_BYTES, epoch: first.firstEpoch }
-  const walk = walkFrom(place, segments, start)
+  const walk = walkFrom(folder, segments, start)
   problems.unshift(...walk.problems)
   if (walk.tornBytes > 0)
     notes.push(
-      `${walk.tornBytes} bytes behind epoch ${walk.end.epoch - 1} were never durable; a start cuts them`,
+      `${walk.tornBytes} bytes behind epoch ${walk.end.epoch - 1} were never durable; the next start cuts them`,
     )
-  const known = newestKnown(place.dir, checkpoints)
+  const known = newestKnown(folder.dir, checkpoints)
   const isBehind = !walk.isDamaged && known >= walk.end.epoch
   if (isBehind) {
     problems.push(`log: it ends at epoch ${walk.end.epoch - 1}, but epoch ${known} was durable`)
   }
   const traced = { ...walk, newestEpoch: Math.max(walk.newestEpoch, known) }
-  const repair = walk.isDamaged || isBehind ? bestRepair(place, segments, start, traced, sound) : null
-  if (walk.isDamaged) problems.push(...laterProblems(place, segments, walk))
+  const repair = walk.isDamaged || isBehind ? bestRepair(folder, segments, start, traced, sound) : undefined
+  if (walk.isDamaged) problems.push(...laterProblems(folder, segments, walk))
   return { segments, soundEpoch: walk.end.epoch - 1, problems, notes, repair }
 }
 
@@ -95,11 +94,11 @@ function listSegments({ disk, dir, crc32c }: CheckedFolder): CheckedSegment[] {
   const logDir = path.join(dir, 'log')
   const names = disk.exists(logDir) ? disk.list(logDir) : []
   return names.flatMap((name) => {
-    const match = SEGMENT_PATTERN.exec(name)
-    if (match === null) return []
+    const firstEpoch = firstEpochOf(name)
+    if (firstEpoch === undefined) return []
     const fd = disk.open(path.join(logDir, name), {})
     try {
-      return [{ name, firstEpoch: Number(match[1]), header: readSegmentHeader(disk, fd, crc32c) }]
+      return [{ name, firstEpoch, header: readSegmentHeader(disk, fd, crc32c) }]
     } finally {
       disk.close(fd)
     }
@@ -112,12 +111,12 @@ interface Walk {
   readonly isDamaged: boolean
   readonly tornBytes: number
   readonly problems: string[]
-  /** The newest epoch of which there is a trace. */
+  /** The newest epoch that has left a trace. */
   readonly newestEpoch: number
 }
 
-/** Reads records from a point on until the log ends or one is not sound. */
-function walkFrom(place: CheckedFolder, segments: readonly CheckedSegment[], start: LogPoint): Walk {
+/** Reads records from a point on, until the log ends or a record is not sound. */
+function walkFrom(folder: CheckedFolder, segments: readonly CheckedSegment[], start: LogPoint): Walk {
   let { epoch } = start
   const newest = Math.max(epoch - 1, (segments.at(-1)?.firstEpoch ?? 1) - 1)
   const damaged = (end: LogPoint, why: string, newestEpoch = newest): Walk => {
@@ -129,14 +128,14 @@ function walkFrom(place: CheckedFolder, segments: readonly CheckedSegment[], sta
     const begin = { index, offset: index === start.index ? start.offset : SEGMENT_HEADER_BYTES, epoch }
     if (typeof segment.header === 'string') return damaged({ ...begin, offset: 0 }, segment.header)
     if (begin.offset === SEGMENT_HEADER_BYTES && segment.header.firstEpoch !== epoch)
-      return damaged(begin, `it begins with epoch ${segment.header.firstEpoch}, expected was ${epoch}`)
+      return damaged(begin, `it begins with epoch ${segment.header.firstEpoch}, not with ${epoch}`)
     const isLast = index === segments.length - 1
-    const found = scan(place, segment, segment.header, begin)
+    const found = scan(folder, segment, segment.header, begin)
     epoch = found.nextEpoch
     const end = { index, offset: found.offset, epoch }
     const why = `the record of epoch ${epoch} is not sound (${REASONS[found.ended]})`
     if (!isLast && segments[index + 1]?.firstEpoch !== epoch) return damaged(end, why)
-    if (isLast && found.damage !== null)
+    if (isLast && found.damage !== undefined)
       return damaged(end, `${why}; ${found.damage.damage}`, Math.max(newest, found.damage.newestEpoch))
     if (isLast)
       return { end, isDamaged: false, tornBytes: found.tornBytes, problems: [], newestEpoch: epoch - 1 }
@@ -144,18 +143,18 @@ function walkFrom(place: CheckedFolder, segments: readonly CheckedSegment[], sta
   return { end: start, isDamaged: false, tornBytes: 0, problems: [], newestEpoch: epoch - 1 }
 }
 
-function scan(place: CheckedFolder, { name }: CheckedSegment, header: SegmentHeader, from: LogPoint) {
-  const { disk, dir, crc32c } = place
+function scan(folder: CheckedFolder, { name }: CheckedSegment, header: SegmentHeader, from: LogPoint) {
+  const { disk, dir, crc32c } = folder
   const fd = disk.open(path.join(dir, 'log', name), {})
   try {
     const scanner = new SegmentScanner(disk, fd, disk.sizeBytes(fd), header, crc32c, from.offset, from.epoch)
-    while (scanner.next() !== null);
+    while (scanner.next() !== undefined);
     const verdict = scanner.judgeEnd()
     return {
       nextEpoch: scanner.nextEpoch,
       offset: scanner.offset,
       ended: scanner.ended ?? ('empty' as const),
-      damage: 'damage' in verdict ? verdict : null,
+      damage: 'damage' in verdict ? verdict : undefined,
       tornBytes: 'tornBytes' in verdict ? verdict.tornBytes : 0,
     }
   } finally {
@@ -163,12 +162,12 @@ function scan(place: CheckedFolder, { name }: CheckedSegment, header: SegmentHea
   }
 }
 
-/** What else is not sound in the segments behind the first damage. */
-function laterProblems(place: CheckedFolder, segments: readonly CheckedSegment[], walk: Walk): string[] {
+/** Further faults in the segments behind the first damage. */
+function laterProblems(folder: CheckedFolder, segments: readonly CheckedSegment[], walk: Walk): string[] {
   const problems: string[] = []
   for (let index = walk.end.index + 1; index < segments.length; ) {
     const { firstEpoch } = segments[index] as CheckedSegment
-    const next = walkFrom(place, segments, { index, offset: SEGMENT_HEADER_BYTES, epoch: firstEpoch })
+    const next = walkFrom(folder, segments, { index, offset: SEGMENT_HEADER_BYTES, epoch: firstEpoch })
     problems.push(...next.problems)
     if (!next.isDamaged) break
     index = next.end.index + 1
@@ -176,31 +175,31 @@ function laterProblems(place: CheckedFolder, segments: readonly CheckedSegment[]
   return problems
 }
 
-// ---- what a repair would keep ---------------------------------------------------------------------------------------
+// ---- the best repair ---------------------------------------------------------------------------------------
 
 function bestRepair(
-  place: CheckedFolder,
+  folder: CheckedFolder,
   segments: readonly CheckedSegment[],
   start: LogPoint,
   walk: Walk,
   checkpoints: readonly number[],
-): Repair | null {
+): Repair | undefined {
   const reaches = checkpoints.find((epoch) => epoch < walk.end.epoch && epoch >= start.epoch - 1)
   const cut: Repair = {
     from: start,
     to: walk.end,
-    checkpoint: reaches ?? null,
+    checkpoint: reaches,
     loses: lossOf(walk.end.epoch, walk.newestEpoch),
   }
-  let best = start.epoch > 1 && reaches === undefined ? null : cut
+  let best = start.epoch > 1 && reaches === undefined ? undefined : cut
   for (const epoch of checkpoints) {
     if (epoch < (best?.to.epoch ?? 0)) break
-    const from = pointOf(place, segments, epoch + 1)
-    if (from === null) continue
-    const rest = walkFrom(place, segments, from)
-    if (best !== null && rest.end.epoch <= best.to.epoch) continue
+    const from = pointOf(folder, segments, epoch + 1)
+    if (from === undefined) continue
+    const rest = walkFrom(folder, segments, from)
+    if (best !== undefined && rest.end.epoch <= best.to.epoch) continue
     const lost = rest.isDamaged ? lossOf(rest.end.epoch, rest.newestEpoch) : 'no epoch'
-    const loses = `${lost}, and the history before epoch ${epoch}, which checkpoint ${epoch} stands for`
+    const loses = `${lost}, and the history before epoch ${epoch}, which checkpoint ${epoch} replaces`
     best = { from, to: rest.end, checkpoint: epoch, loses }
   }
   return best
@@ -209,18 +208,22 @@ function bestRepair(
 const lossOf = (from: number, newest: number): string =>
   newest > from ? `epochs ${from} to ${newest}` : `epoch ${from} and any after it`
 
-/** Where the record of an epoch stands, though what is before it may be damaged; null when it is not found. */
-function pointOf(place: CheckedFolder, segments: readonly CheckedSegment[], epoch: number): LogPoint | null {
+/** The point of an epoch's record, even if records before it are damaged; undefined when it is not found. */
+function pointOf(
+  folder: CheckedFolder,
+  segments: readonly CheckedSegment[],
+  epoch: number,
+): LogPoint | undefined {
   const index = segments.findLastIndex(({ firstEpoch }) => firstEpoch <= epoch)
   const segment = segments[index]
-  if (segment === undefined || typeof segment.header === 'string') return null
+  if (segment === undefined || typeof segment.header === 'string') return undefined
   if (segment.firstEpoch === epoch) return { index, offset: SEGMENT_HEADER_BYTES, epoch }
-  const { disk, dir, crc32c } = place
+  const { disk, dir, crc32c } = folder
   const fd = disk.open(path.join(dir, 'log', segment.name), {})
   try {
     const scanner = new SegmentScanner(disk, fd, disk.sizeBytes(fd), segment.header, crc32c)
     const offset = scanner.find(epoch)
-    return offset === null ? null : { index, offset, epoch }
+    return offset === undefined ? undefined : { index, offset, epoch }
   } finally {
     disk.close(fd)
   }
@@ -229,14 +232,14 @@ function pointOf(place: CheckedFolder, segments: readonly CheckedSegment[], epoc
 // ---- the SQLite files -----------------------------------------------------------------------------------------------
 
 /** Epochs of the sound checkpoints, newest first. */
-function checkCheckpoints(place: CheckpointFolder, problems: string[]): number[] {
-  for (const name of place.list()) {
+function checkCheckpoints(folder: CheckpointFolder, problems: string[]): number[] {
+  for (const name of folder.list()) {
     if (!name.endsWith(CHECKPOINT_ENDING) && !name.endsWith(RETIRED_ENDING)) continue
-    const why = integrityOf(place, name)
-    if (why !== null) problems.push(`checkpoints/${name}: ${why}`)
+    const why = integrityOf(folder, name)
+    if (why !== undefined) problems.push(`checkpoints/${name}: ${why}`)
   }
-  return checkpointEpochs(place).filter((epoch) => {
-    const opened = openCheckpointFile(place, epoch, null)
+  return checkpointEpochs(folder).filter((epoch) => {
+    const opened = openCheckpointFile(folder, epoch, undefined)
     if (typeof opened !== 'string') {
       opened.close()
       return true
@@ -246,12 +249,12 @@ function checkCheckpoints(place: CheckpointFolder, problems: string[]): number[]
   })
 }
 
-function integrityOf(place: CheckpointFolder, name: string): string | null {
+function integrityOf(folder: CheckpointFolder, name: string): string | undefined {
   try {
-    const db = place.open(name)
+    const db = folder.open(name)
     try {
       const found = db.pragma('integrity_check(1)', { simple: true })
-      return found === 'ok' ? null : String(found)
+      return found === 'ok' ? undefined : String(found)
     } finally {
       db.close()
     }
@@ -260,7 +263,7 @@ function integrityOf(place: CheckpointFolder, name: string): string | null {
   }
 }
 
-/** The newest epoch that the index or a checkpoint speaks of. */
+/** The newest epoch that the index or a checkpoint knows. */
 function newestKnown(dir: string, checkpoints: CheckpointFolder): number {
   const reader = new CatalogReader(dir)
   try {

@@ -1,9 +1,8 @@
 /**
- * Repairs a log as a check proposed (src/store/offline/check.ts): what is not kept is set aside, not thrown away.
+ * Repairs a log as a check proposed (src/store/offline/check.ts). What is removed is set aside, not deleted.
  *
- * Invariants: the caller holds the folder's lock; whatever a repair takes out of the folder lies whole in a folder
- * `cut-N` beside the log before the log changes; each step is durable before the next, and a repair cut short can be
- * begun again.
+ * Invariants: the caller holds the folder's lock. Everything that a repair removes is first copied completely into a folder
+ * `cut-N` beside the log. Each step is durable before the next, and an interrupted repair can be started again.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -11,15 +10,15 @@ import { SEGMENT_HEADER_BYTES } from '../../limits.js'
 import { CATALOG_NAME } from '../catalog/catalog-db.js'
 import { epochOfStem, stemOf } from '../checkpoint/folder.js'
 import { encodeSegmentHeader } from '../log/record.js'
-import { NEXT_SEGMENT_NAME, segmentName } from '../log/segment-writer.js'
+import { NEXT_SEGMENT_NAME, segmentName } from '../log/segment-file.js'
 import { busFailed } from '../os/errors.js'
 import type { CheckedFolder, CheckedSegment, CheckReport, LogPoint } from './check.js'
 
-/** Does what the report proposes. Returns the folder in which lies what was cut, or null when nothing had to be done. */
-export async function repairLog(place: CheckedFolder, report: CheckReport): Promise<string | null> {
+/** Makes the repair of the report. Returns the folder with what was cut; undefined when there is nothing to repair. */
+export async function repairLog(folder: CheckedFolder, report: CheckReport): Promise<string | undefined> {
   const { repair, segments } = report
-  if (repair === null) return null
-  const { dir, disk } = place
+  if (repair === undefined) return undefined
+  const { dir, disk } = folder
   const logDir = path.join(dir, 'log')
   const aside = asideFolder(dir)
   const { from, to } = repair
@@ -27,8 +26,8 @@ export async function repairLog(place: CheckedFolder, report: CheckReport): Prom
   for (const { name } of changed) fs.copyFileSync(path.join(logDir, name), path.join(aside, name))
   moveNewer(dir, aside, to.epoch - 1)
   for (const folder of [aside, dir]) await disk.syncDir(folder)
-  await endAt(place, segments, to)
-  await beginAt(place, segments, from)
+  await endAt(folder, segments, to)
+  await beginAt(folder, segments, from)
   return aside
 }
 
@@ -44,7 +43,7 @@ function asideFolder(dir: string): string {
   }
 }
 
-/** The catalogue, which would speak of epochs that are gone, and checkpoints of such epochs. */
+/** Sets the catalog aside, which lists epochs that are gone, and the checkpoints of such epochs. */
 function moveNewer(dir: string, aside: string, newestEpoch: number): void {
   for (const ending of ['', '-wal', '-shm']) {
     const name = CATALOG_NAME + ending
@@ -57,7 +56,7 @@ function moveNewer(dir: string, aside: string, newestEpoch: number): void {
   }
 }
 
-/** Takes away the segments behind, newest first, then what is behind in this one. */
+/** Ends the log at a point: removes the segments behind it, newest first, then the rest of its own segment. */
 async function endAt(
   { dir, disk }: CheckedFolder,
   segments: readonly CheckedSegment[],
@@ -81,23 +80,23 @@ async function endAt(
   }
 }
 
-/** Makes a segment of what stands from the point on, then takes away those before, oldest first. */
+/** Begins the log at a point: makes a segment of what follows it, then removes the segments before it, oldest first. */
 async function beginAt(
-  place: CheckedFolder,
+  folder: CheckedFolder,
   segments: readonly CheckedSegment[],
   from: LogPoint,
 ): Promise<void> {
-  const { dir, disk } = place
+  const { dir, disk } = folder
   const logDir = path.join(dir, 'log')
   const inside = isInside(segments, from, from.index)
-  if (inside) await splitAt(place, segments[from.index] as CheckedSegment, from)
+  if (inside) await splitAt(folder, segments[from.index] as CheckedSegment, from)
   for (const { name } of segments.slice(0, from.index + (inside ? 1 : 0))) {
     disk.remove(path.join(logDir, name))
     await disk.syncDir(logDir)
   }
 }
 
-/** The seeds of the checksums stay, so the records can be copied as they are. */
+/** Makes a segment of the records from a point on. It keeps the seeds of the checksums, so records are copied as they are. */
 async function splitAt(
   { dir, disk, crc32c }: CheckedFolder,
   segment: CheckedSegment,

@@ -1,10 +1,10 @@
 /**
- * The disk, as the log sees it: an interface small enough to simulate, and the real one over node:fs.
+ * The disk as the log sees it: an interface small enough to simulate, and the real disk over node:fs.
  *
- * Invariants: `write` and `writeSync` put every byte or fail (short writes are continued); nothing here retries after an
- * error; a file opened with `dsync` is durable, data and the metadata needed to read it, when a write returns. The log
- * uses nothing but this interface, so a test can keep, drop or tear each write that was not synced. Checkpoint and
- * catalog files are SQLite's and do not pass through here.
+ * Invariants: `write` and `writeSync` write every byte or fail (short writes are continued); nothing here retries after an
+ * error; on a file opened with `dsync` a write is durable when it returns, data and the metadata needed to read it. The log
+ * uses this interface only, so a test can keep, drop or tear each write that was not synced. SQLite reads and writes the
+ * checkpoint and catalog files itself.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -27,7 +27,7 @@ export interface Disk {
   open(file: string, flags: OpenFlags): number
   close(fd: number): void
   sizeBytes(fd: number): number
-  /** Reads until `length` bytes or the end of the file; returns how many. */
+  /** Reads `length` bytes, or fewer at the end of the file; returns how many. */
   readSync(fd: number, into: Uint8Array, length: number, position: number): number
   read(fd: number, into: Uint8Array, length: number, position: number): Promise<number>
   writeSync(fd: number, parts: readonly Uint8Array[], position: number): void
@@ -36,9 +36,9 @@ export interface Disk {
   sync(fd: number, done: DiskCallback): void
   truncate(fd: number, length: number): void
   /**
-   * Reserves room for [offset, offset + length) and makes the file that long. Throws (ENOSPC) with the room unchanged.
-   * Returns whether the first write of each block still has to turn reserved room into written room, which makes a
-   * durable write slower: then zeros written ahead pay.
+   * Reserves room for [offset, offset + length) and extends the file to its end. Throws (ENOSPC) with nothing changed.
+   * Returns true when the first write to a reserved block must still convert it to a written one. That makes a durable
+   * write slower, so zeros written ahead pay off.
    */
   allocate(fd: number, offset: number, length: number): boolean
   rename(from: string, to: string): void
@@ -71,14 +71,14 @@ function errnoError(errno: number, call: string): NodeJS.ErrnoException {
 
 const ZEROS = new Uint8Array(1024 * 1024)
 
-/** Without posix_fallocate the room is taken by writing zeros, which also leaves nothing to be converted later. */
+/** Reserves room without posix_fallocate. Written zeros need no conversion later. */
 function allocateByZeros(fd: number, offset: number, length: number): void {
   for (let done = 0; done < length; ) {
     done += fs.writeSync(fd, ZEROS, 0, Math.min(ZEROS.length, length - done), offset + done)
   }
 }
 
-/** The parts that remain after `skip` bytes have been written. */
+/** The parts without their first `skip` bytes. */
 function remaining(parts: readonly Uint8Array[], skip: number): Uint8Array[] {
   const rest: Uint8Array[] = []
   for (const part of parts) {
@@ -147,7 +147,7 @@ function readAsync(fd: number, into: Uint8Array, length: number, position: numbe
   })
 }
 
-/** Makes a folder and those above it that are missing; their names are durable when it resolves. */
+/** Makes a folder and its missing parents. Their names are durable when the promise resolves. */
 export async function makeDurableDir(disk: Disk, dir: string): Promise<void> {
   const missing: string[] = []
   for (let at = path.resolve(dir); !disk.exists(at) && path.dirname(at) !== at; at = path.dirname(at))
@@ -157,8 +157,8 @@ export async function makeDurableDir(disk: Disk, dir: string): Promise<void> {
 }
 
 /**
- * Makes a folder and those above it. Not by the `recursive` of mkdirSync: that never returns where a file system refuses
- * new names with ENOENT, as /proc does.
+ * Makes a folder and its missing parents. The `recursive` option of mkdirSync is no help: it never returns on a file system
+ * that refuses new names with ENOENT, as /proc does.
  */
 function makeDirs(dir: string): void {
   const missing: string[] = []
@@ -166,7 +166,7 @@ function makeDirs(dir: string): void {
   for (const folder of missing.reverse()) fs.mkdirSync(folder, { mode: 0o750 })
 }
 
-/** The machine's own disk. */
+/** The disk of this machine. */
 export function realDisk(allocate?: Allocate): Disk {
   const { O_CREAT, O_DSYNC, O_RDONLY, O_RDWR } = fs.constants
   return {

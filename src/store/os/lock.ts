@@ -1,10 +1,10 @@
 /**
  * Keeps a second process out of a data folder.
  *
- * Invariants: the lock is the kernel's, on lock.db, held through SQLite for as long as the store is open; the kernel
- * drops it when the process dies, however it dies, so there are no stale locks to judge. lock.db stays empty, so no crash
- * can damage it; holder.txt names the holder and is only for people. Nothing else in this process may open lock.db by
- * other means: closing any descriptor of the file would drop the lock.
+ * Invariants: the kernel holds the lock, on lock.db, through SQLite, for as long as the store is open. It drops the lock when
+ * the process dies, however it dies, so there are no stale locks. lock.db stays empty, so a crash cannot damage it;
+ * holder.txt names the holder for people and decides nothing. Nothing else in this process may open lock.db: closing any
+ * descriptor of the file would drop the lock.
  */
 import fs from 'node:fs'
 import os from 'node:os'
@@ -23,7 +23,7 @@ function holderOf(dir: string): string {
   }
 }
 
-/** Best effort: a full disk must not keep the lock from being taken. */
+/** Best effort: the lock must be possible on a full disk. */
 function nameHolder(dir: string): void {
   const holder = `process ${process.pid} on ${os.hostname()}, since ${new Date().toISOString()}`
   try {
@@ -41,12 +41,12 @@ function refusal(dir: string, error: unknown): Error {
   return busFailed(`the data folder ${dir} cannot be locked: ${textOf(error)}`, error)
 }
 
-/** Takes the lock or throws BUS_FAILED naming the holder. The function returned lets go. */
+/** Takes the lock, or throws BUS_FAILED with the holder's name. The function returned releases it. */
 export function lockFolder(dir: string): () => void {
-  let db: Database.Database | null = null
+  let db: Database.Database | undefined
   try {
     db = new Database(path.join(dir, LOCK_NAME), { timeout: 0 })
-    // Takes the write lock without writing anything: the disk may be full. A journal on disk would be begun at once.
+    // The disk may be full, so the write lock is taken without writing: a journal on disk would be begun at once.
     db.pragma('journal_mode = MEMORY')
     db.exec('BEGIN IMMEDIATE')
     nameHolder(dir)

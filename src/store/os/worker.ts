@@ -1,12 +1,12 @@
 /**
- * Starts this room's worker threads and speaks with them: numbered requests, each with one answer.
+ * Starts worker threads and talks to them: numbered requests, each with one answer.
  *
- * Invariants: a request is answered, or rejected when the thread ends; a worker that is asked to end is waited for.
+ * Invariants: every request is answered, or rejected when the thread ends; `terminate` waits until the thread has ended.
  */
 import { Worker } from 'node:worker_threads'
 import { textOf } from './errors.js'
 
-/** The built code runs as .js; the source, under a loader that a worker does not always inherit, as .ts. */
+/** The built code runs as .js. The source runs as .ts, under a loader that a worker does not always inherit. */
 const FROM_SOURCE = import.meta.url.endsWith('.ts')
 
 /** Starts the worker `name` that lies beside the file with the URL `base`. */
@@ -33,50 +33,52 @@ interface Waiting {
 
 /** Requests and answers over a worker's port, in order. */
 export class WorkerClient {
-  private readonly waiting = new Map<number, Waiting>()
-  private nextId = 1
-  private ended: string | null = null
-  private ending = false
+  readonly #worker: Worker
+  readonly #waiting = new Map<number, Waiting>()
+  #nextId = 1
+  #ended: string | undefined
+  #isEnding = false
 
-  constructor(private readonly worker: Worker) {
+  constructor(worker: Worker) {
+    this.#worker = worker
     worker.on('message', (answer: Answer) => {
-      const waiting = this.waiting.get(answer.id)
-      this.waiting.delete(answer.id)
-      this.refWhileWaiting()
+      const waiting = this.#waiting.get(answer.id)
+      this.#waiting.delete(answer.id)
+      this.#refWhileBusy()
       if (answer.error === undefined) waiting?.resolve(answer.value)
       else waiting?.reject(Object.assign(new Error(answer.error), { code: answer.code ?? '' }))
     })
-    worker.on('error', (error) => this.end(textOf(error)))
-    worker.on('exit', (code) => this.end(`the thread ended with code ${code}`))
-    this.refWhileWaiting()
+    worker.on('error', (error) => this.#end(textOf(error)))
+    worker.on('exit', (code) => this.#end(`the thread ended with code ${code}`))
+    this.#refWhileBusy()
   }
 
-  /** An idle worker does not keep the process alive; one at work does. */
-  private refWhileWaiting(): void {
-    if (this.waiting.size > 0 || this.ending) this.worker.ref()
-    else this.worker.unref()
+  /** A busy worker keeps the process alive, an idle one does not. */
+  #refWhileBusy(): void {
+    if (this.#waiting.size > 0 || this.#isEnding) this.#worker.ref()
+    else this.#worker.unref()
   }
 
-  private end(why: string): void {
-    this.ended ??= why
-    for (const { reject } of this.waiting.values()) reject(new Error(why))
-    this.waiting.clear()
+  #end(why: string): void {
+    this.#ended ??= why
+    for (const { reject } of this.#waiting.values()) reject(new Error(why))
+    this.#waiting.clear()
   }
 
   request(body: object, transfer: readonly ArrayBuffer[] = []): Promise<unknown> {
-    if (this.ended !== null) return Promise.reject(new Error(this.ended))
+    if (this.#ended !== undefined) return Promise.reject(new Error(this.#ended))
     return new Promise((resolve, reject) => {
-      const id = this.nextId++
-      this.waiting.set(id, { resolve, reject })
-      this.refWhileWaiting()
-      this.worker.postMessage({ ...body, id }, transfer as ArrayBuffer[])
+      const id = this.#nextId++
+      this.#waiting.set(id, { resolve, reject })
+      this.#refWhileBusy()
+      this.#worker.postMessage({ ...body, id }, transfer as ArrayBuffer[])
     })
   }
 
   async terminate(): Promise<void> {
-    // Whoever waits for the end must live to see it.
-    this.ending = true
-    this.refWhileWaiting()
-    await this.worker.terminate()
+    // The process must live until the thread has ended, or the promise would never settle.
+    this.#isEnding = true
+    this.#refWhileBusy()
+    await this.#worker.terminate()
   }
 }

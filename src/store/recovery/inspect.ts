@@ -1,9 +1,9 @@
 /**
- * What the store looks at before it opens: log, catalogue and checkpoints, brought to the terms of the recovery table.
+ * Inspects log, catalog and checkpoints before the store opens, and expresses what it finds in the terms of the recovery
+ * table.
  *
- * Invariants: looking changes neither the log nor a checkpoint. Each finding carries a sentence for people.
+ * Invariants: changes neither the log nor a checkpoint. Each finding comes with a sentence for people.
  */
-
 import { type CheckpointFile, openCheckpointFile, readInfo } from '../checkpoint/file-reader.js'
 import { type CheckpointFolder, checkpointEpochs } from '../checkpoint/folder.js'
 import { inspectLog, type LogFindings, type LogFolder } from '../log/log.js'
@@ -15,11 +15,13 @@ import { type CheckpointState, type Findings, type IndexCondition, type Recovery
 export interface FolderFindings {
   readonly log: LogFindings
   readonly row: RecoveryRow
-  /** Newest epoch that the index covers; 0 when it is to be begun anew. */
+  /** Newest epoch that the index covers; 0 when it starts empty. */
   readonly indexedEpoch: number
-  /** The catalogue holds nothing that can be used. */
-  readonly indexAnew: boolean
-  readonly checkpoint: CheckpointFile | null
+  /** The catalog holds nothing usable. */
+  readonly isIndexLost: boolean
+  /** The checkpoint to load, if there is one. */
+  readonly checkpoint: CheckpointFile | undefined
+  /** All usable checkpoints. */
   readonly checkpoints: CheckpointInfo[]
   /** Lines for people. */
   readonly notes: string[]
@@ -33,32 +35,32 @@ export interface FolderParts {
   readonly catalog: Catalog
 }
 
-/** Looks at everything. `onPlaced` is called for records of the last segment that the index does not cover. */
+/** Inspects the folder. Calls back for each record of the last segment that the index does not cover. */
 export async function inspectFolder(
-  place: FolderParts,
+  parts: FolderParts,
   onPlaced: (placed: PlacedRecord) => void,
 ): Promise<FolderFindings> {
-  const catalog = await openCatalog(place.catalog)
+  const catalog = await openCatalog(parts.catalog)
   const covered = catalog.state === 'read' ? catalog.lastEpoch : 0
-  const log = inspectLog(place.log, (segment, { record, offset, byteLength }) => {
+  const log = inspectLog(parts.log, (segment, { record, offset, byteLength }) => {
     if (record.epoch > covered) onPlaced({ segment: segment.firstEpoch, offset, byteLength, record })
   })
   const index = judgeIndex(log, catalog)
   const known = index.state === 'lost' || catalog.state === 'lost' ? [] : catalog.checkpoints
-  const checkpoint = judgeCheckpoints(place.checkpoints, log, known)
+  const checkpoint = judgeCheckpoints(parts.checkpoints, log, known)
   const findings: Findings = {
     tail: log.tornBytes > 0 ? 'torn' : 'whole',
-    body: log.damage === null ? 'sound' : 'bad',
+    body: log.damage === undefined ? 'sound' : 'bad',
     index: index.state,
     checkpoint: checkpoint.state,
   }
   const row = rowOf(findings)
-  const reason = log.damage ?? (index.state === 'ahead' ? index.why : null) ?? checkpoint.why
+  const reason = log.damage ?? (index.state === 'ahead' ? index.why : undefined) ?? checkpoint.why
   return {
     log,
     row,
     indexedEpoch: index.state === 'lost' ? 0 : covered,
-    indexAnew: index.state === 'lost',
+    isIndexLost: index.state === 'lost',
     checkpoint: checkpoint.file,
     checkpoints: checkpoint.list,
     notes: notesOf(log, index, checkpoint),
@@ -66,7 +68,7 @@ export async function inspectFolder(
   }
 }
 
-/** A catalogue that cannot even be begun (a full disk, say) is as good as none. */
+/** A catalog that cannot be created (on a full disk, say) counts as lost. */
 async function openCatalog(catalog: Catalog): Promise<CatalogFindings> {
   try {
     return await catalog.open()
@@ -77,14 +79,14 @@ async function openCatalog(catalog: Catalog): Promise<CatalogFindings> {
 
 interface IndexVerdict {
   readonly state: IndexCondition
-  readonly why: string | null
+  readonly why: string | undefined
 }
 
 function judgeIndex(log: LogFindings, catalog: CatalogFindings): IndexVerdict {
   const fresh = log.segments.length === 0
   if (catalog.state === 'lost') {
     return fresh && catalog.why === 'it is missing'
-      ? { state: 'current', why: null }
+      ? { state: 'current', why: undefined }
       : { state: 'lost', why: `the log index cannot be used (${catalog.why})` }
   }
   if (!fresh && catalog.busId !== log.busId) {
@@ -94,61 +96,75 @@ function judgeIndex(log: LogFindings, catalog: CatalogFindings): IndexVerdict {
     const why = `the log ends at epoch ${log.newestEpoch}, but the index shows that epoch ${catalog.lastEpoch} was durable`
     return { state: 'ahead', why }
   }
-  return { state: catalog.lastEpoch < log.newestEpoch ? 'behind' : 'current', why: null }
+  return { state: catalog.lastEpoch < log.newestEpoch ? 'behind' : 'current', why: undefined }
 }
 
 interface CheckpointVerdict {
   readonly state: CheckpointState
-  readonly file: CheckpointFile | null
+  readonly file: CheckpointFile | undefined
   readonly list: CheckpointInfo[]
-  readonly why: string | null
+  readonly why: string | undefined
 }
 
 function judgeCheckpoints(
-  place: CheckpointFolder,
+  folder: CheckpointFolder,
   log: LogFindings,
   known: readonly CheckpointInfo[],
 ): CheckpointVerdict {
   const rows = new Map(known.map((info) => [info.epoch, info]))
-  const epochs = [...new Set([...checkpointEpochs(place), ...rows.keys()])].sort((a, b) => b - a)
+  const epochs = [...new Set([...checkpointEpochs(folder), ...rows.keys()])].sort((a, b) => b - a)
   const minEpoch = log.segments[0]?.header.firstEpoch ?? 1
   const newest = epochs[0]
-  if (log.damage !== null) return { state: 'none', file: null, list: [], why: null }
+  if (log.damage !== undefined) return withoutCheckpoint('none', undefined)
   if (newest === undefined) {
-    const why = `there is no checkpoint, and the log begins at epoch ${minEpoch}`
     return minEpoch === 1
-      ? { state: 'none', file: null, list: [], why: null }
-      : { state: 'unreachable', file: null, list: [], why }
+      ? withoutCheckpoint('none', undefined)
+      : withoutCheckpoint('unreachable', `there is no checkpoint, and the log begins at epoch ${minEpoch}`)
   }
   if (newest > log.newestEpoch) {
     const why = `the log ends at epoch ${log.newestEpoch}, but a checkpoint shows that epoch ${newest} was durable`
-    return { state: 'ahead', file: null, list: [], why }
+    return withoutCheckpoint('ahead', why)
   }
-  const bad: string[] = []
-  let file: CheckpointFile | null = null
-  let missing = false
-  for (const epoch of epochs) {
-    const opened = openCheckpointFile(place, epoch, log.busId)
-    if (typeof opened !== 'string') {
-      file = opened
-      break
-    }
-    if (bad.length === 0) missing = opened === 'the file is missing'
-    bad.push(`checkpoint ${epoch}: ${opened}`)
-  }
-  const list = epochs.slice(bad.length).flatMap((epoch) => {
+  const { file, faults, isNewestMissing } = newestSound(folder, epochs, log.busId)
+  const list = epochs.slice(faults.length).flatMap((epoch) => {
     if (file?.info.epoch === epoch) return rows.get(epoch) ?? file.info
-    const info = readInfo(place, epoch, log.busId)
+    const info = readInfo(folder, epoch, log.busId)
     return info === undefined ? [] : (rows.get(epoch) ?? info)
   })
   if ((file?.header.epoch ?? 0) + 1 < minEpoch) {
     file?.close()
-    const why = `no usable checkpoint, and the log begins at epoch ${minEpoch}: ${bad.join('; ')}`
-    return { state: 'unreachable', file: null, list: [], why }
+    const why = `no usable checkpoint, and the log begins at epoch ${minEpoch}: ${faults.join('; ')}`
+    return withoutCheckpoint('unreachable', why)
   }
-  if (bad.length === 0) return { state: 'sound', file, list, why: null }
-  const from = file === null ? 'the whole log is replayed' : `checkpoint ${file.header.epoch} is used instead`
-  return { state: missing ? 'missing' : 'damaged', file, list, why: `${bad.join('; ')}; ${from}` }
+  if (faults.length === 0) return { state: 'sound', file, list, why: undefined }
+  const from =
+    file === undefined ? 'the whole log is replayed' : `checkpoint ${file.header.epoch} is used instead`
+  const state = isNewestMissing ? 'missing' : 'damaged'
+  return { state, file, list, why: `${faults.join('; ')}; ${from}` }
+}
+
+const withoutCheckpoint = (state: CheckpointState, why: string | undefined): CheckpointVerdict => ({
+  state,
+  file: undefined,
+  list: [],
+  why,
+})
+
+/** The newest sound checkpoint, if there is one, and the faults of the newer ones. */
+function newestSound(
+  folder: CheckpointFolder,
+  epochs: readonly number[],
+  busId: string | undefined,
+): { file: CheckpointFile | undefined; faults: string[]; isNewestMissing: boolean } {
+  const faults: string[] = []
+  let isNewestMissing = false
+  for (const epoch of epochs) {
+    const opened = openCheckpointFile(folder, epoch, busId)
+    if (typeof opened !== 'string') return { file: opened, faults, isNewestMissing }
+    if (faults.length === 0) isNewestMissing = opened === 'the file is missing'
+    faults.push(`checkpoint ${epoch}: ${opened}`)
+  }
+  return { file: undefined, faults, isNewestMissing }
 }
 
 function notesOf(log: LogFindings, index: IndexVerdict, checkpoint: CheckpointVerdict): string[] {
@@ -158,7 +174,7 @@ function notesOf(log: LogFindings, index: IndexVerdict, checkpoint: CheckpointVe
       `cut ${log.tornBytes} bytes of a write that was never durable, behind epoch ${log.newestEpoch}`,
     )
   }
-  if (index.why !== null) notes.push(`${index.why}; it is rebuilt from the log`)
-  if (checkpoint.why !== null) notes.push(checkpoint.why)
+  if (index.why !== undefined) notes.push(`${index.why}; it is rebuilt from the log`)
+  if (checkpoint.why !== undefined) notes.push(checkpoint.why)
   return notes
 }

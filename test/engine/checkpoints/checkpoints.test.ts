@@ -90,7 +90,7 @@ t.test('a checkpoint is of the epoch it began at, whatever is committed meanwhil
     await bus.close()
     const place = checkpointFolder(join(dir, 'checkpoints'))
     for (const at of made) {
-      const file = openCheckpointFile(place, at, null)
+      const file = openCheckpointFile(place, at, undefined)
       if (typeof file === 'string') throw new Error(file)
       if (digests.has(at)) t.equal(hex(file.header.digest), digests.get(at), `seed ${seed}, epoch ${at}`)
       file.close()

@@ -63,7 +63,7 @@ function variedPages(): Map<number, Uint8Array> {
 
 function loaded(store: Store): { epoch: number; bytes: Map<number, Uint8Array>; extra: string } {
   const reader = store.openCheckpoint()
-  if (reader === null) throw new Error('no checkpoint')
+  if (reader === undefined) throw new Error('no checkpoint')
   const bytes = new Map(reader.pages.map((p) => [p.id, new Uint8Array(p.bytes)]))
   reader.load((id, offset, chunk) => bytes.get(id)?.set(chunk, offset))
   const { epoch, extra } = reader.header

@@ -11,7 +11,7 @@ import { checkpointName } from '../../../src/store/checkpoint/format.js'
 import { CheckpointTasks } from '../../../src/store/checkpoint/tasks.js'
 import { Store } from '../../../src/store/store.js'
 import type { CheckpointSource } from '../../../src/store/types.js'
-import { SIM_DIR, SimCatalog, simPlace } from '../../support/sim-world.js'
+import { SIM_DIR, SimCatalog, simFolder } from '../../support/sim-world.js'
 import { type CrashPolicy, SimDisk, type SimDiskOptions } from '../../support/simdisk.js'
 import { appendAll, crc32c, framesOf } from '../helpers.js'
 
@@ -44,7 +44,7 @@ function sourceAt(epoch: number): CheckpointSource {
 }
 
 function openOn(disk: SimDisk, catalog: SimCatalog): Promise<Store> {
-  const place = simPlace(disk)
+  const place = simFolder(disk)
   return Store.open({
     dir: SIM_DIR,
     fsync: 'always',
@@ -91,9 +91,9 @@ async function run(options: SimDiskOptions): Promise<Run> {
 
 async function check(t: Test, { disk, catalog, epoch, checkpoint }: Run, policy: CrashPolicy, name: string) {
   const after = disk.crash(policy)
-  const place = simPlace(after)
+  const place = simFolder(after)
   for (const at of checkpointEpochs(place)) {
-    const file = openCheckpointFile(place, at, null)
+    const file = openCheckpointFile(place, at, undefined)
     if (typeof file === 'string') {
       t.fail(`${name}: checkpoint ${at}: ${file}`)
       continue
@@ -139,14 +139,14 @@ t.test('off at every sync', async (t) => {
 
 t.test('what a kept checkpoint refers to stays, and is missed when it goes', async (t) => {
   const { disk } = await run({})
-  const place = simPlace(disk)
+  const place = simFolder(disk)
   const newest = checkpointEpochs(place)[0] as number
   await collectFiles(place, [newest], new Map())
-  const opened = openCheckpointFile(place, newest, null)
+  const opened = openCheckpointFile(place, newest, undefined)
   if (typeof opened === 'string') throw new Error(opened)
   opened.close()
   const others = place.list().filter((name) => name !== checkpointName(newest))
   t.ok(others.length > 0, 'it refers to others')
   for (const name of others) place.remove(name)
-  t.match(openCheckpointFile(place, newest, null), /whose chunks it needs: the file is missing/)
+  t.match(openCheckpointFile(place, newest, undefined), /whose chunks it needs: the file is missing/)
 })

@@ -3,8 +3,8 @@ import t from 'tap'
 import { crc32c as native } from '../../../src/ffi/library.js'
 import { RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../../src/limits.js'
 import { decodeSegmentHeader } from '../../../src/store/log/record.js'
+import { segmentName } from '../../../src/store/log/segment-file.js'
 import { SegmentScanner } from '../../../src/store/log/segment-reader.js'
-import { segmentName } from '../../../src/store/log/segment-writer.js'
 import type { Crc32c } from '../../../src/store/types.js'
 import { SimDisk } from '../../support/simdisk.js'
 import { appendAll, crc32c, openStore, plain } from '../helpers.js'
@@ -32,7 +32,7 @@ function scanned(bytes: Uint8Array, checksum: Crc32c, windowBytes: number): unkn
   const from = [SEGMENT_HEADER_BYTES, header.firstEpoch] as const
   const scanner = new SegmentScanner(disk, fd, bytes.length, header, checksum, ...from, windowBytes)
   const records: unknown[] = []
-  for (let found = scanner.next(); found !== null; found = scanner.next())
+  for (let found = scanner.next(); found !== undefined; found = scanner.next())
     records.push([found.offset, found.byteLength, plain(found.record)])
   const { offset, nextEpoch, unsureFrom, ended } = scanner
   return { records, offset, nextEpoch, unsureFrom, ended, verdict: scanner.judgeEnd() }
@@ -41,11 +41,11 @@ function scanned(bytes: Uint8Array, checksum: Crc32c, windowBytes: number): unkn
 /** The native checksum, record by record. */
 const single: Crc32c = (bytes, seed) => native(bytes, seed)
 
-function same(bytes: Uint8Array, windowBytes: number): string | null {
+function same(bytes: Uint8Array, windowBytes: number): string | undefined {
   const [one, many] = [single, native].map((checksum) =>
     JSON.stringify(scanned(bytes, checksum, windowBytes)),
   )
-  return one === many ? null : `${many}, not ${one}`
+  return one === many ? undefined : `${many}, not ${one}`
 }
 
 const WINDOWS = [150, 700, 1024 ** 2]
@@ -54,7 +54,7 @@ t.test('sound segments', async (t) => {
   for (const fsync of ['always', 'off'] as const) {
     for (const isSealed of [false, true]) {
       const bytes = await segmentBytes(fsync, isSealed)
-      for (const window of WINDOWS) t.equal(same(bytes, window), null)
+      for (const window of WINDOWS) t.equal(same(bytes, window), undefined)
       t.match(scanned(bytes, native, 1024), { nextEpoch: RECORDS + 1, ended: isSealed ? 'seal' : 'empty' })
     }
   }
@@ -76,7 +76,7 @@ t.test('cut at every byte, and every byte flipped', async (t) => {
       ['flipped', flipped],
     ] as const) {
       const wrong = same(broken, WINDOWS[at % WINDOWS.length] as number)
-      if (wrong !== null) t.fail(`${what} at ${at}: ${wrong}`)
+      if (wrong !== undefined) t.fail(`${what} at ${at}: ${wrong}`)
     }
   }
 })
@@ -99,12 +99,12 @@ t.test('headers that lie under a right checksum, and records in the wrong place'
       new DataView(lying.buffer).setUint32(second + 4, crc, true)
       for (const window of WINDOWS) {
         const wrong = same(lying, window)
-        if (wrong !== null) t.fail(`byte ${at}, bit ${bit}, window ${window}: ${wrong}`)
+        if (wrong !== undefined) t.fail(`byte ${at}, bit ${bit}, window ${window}: ${wrong}`)
       }
     }
   }
   const doubled = bytes.slice()
   doubled.set(bytes.subarray(second, second + length), second + length)
-  t.equal(same(doubled, 1024 ** 2), null)
+  t.equal(same(doubled, 1024 ** 2), undefined)
   t.match(scanned(doubled, native, 1024 ** 2), { nextEpoch: 3, ended: 'epoch' })
 })

@@ -2,7 +2,7 @@
 import t from 'tap'
 import { RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../../src/limits.js'
 import { recordBytes } from '../../../src/store/log/record.js'
-import { segmentName } from '../../../src/store/log/segment-writer.js'
+import { segmentName } from '../../../src/store/log/segment-file.js'
 import { SimDisk } from '../../support/simdisk.js'
 import { appendAll, epochsIn, epochsTo, openStore, plain, recordOf } from '../helpers.js'
 
@@ -66,7 +66,7 @@ t.test('every byte of a record before the last flipped: refused, with the place'
     const epoch = ends.findIndex((end) => end > at)
     const disk = diskWith(broken)
     const refused = await open(disk).then(
-      (store) => store.close().then(() => null),
+      (store) => store.close().then(() => undefined),
       (error: Error & { code?: string }) => error,
     )
     if (refused?.code !== 'BUS_FAILED' || !refused.message.includes(`the record of epoch ${epoch} is `)) {

@@ -37,7 +37,7 @@ for (const fsync of ['always', 'interval', 'off'] as const) {
     t.same(epochsIn(store), epochsTo(5), 'reading goes on')
     await store.close()
     t.equal(disk.openCount, 0)
-    disk.fault = null
+    disk.fault = undefined
     const again = await openStore(DIR, { disk, fsync })
     t.equal(again.recovery.newestEpoch, 5)
     await again.close()
@@ -54,7 +54,7 @@ t.test('a synchronous completion that fails stops the store', async (t) => {
   }
   t.throws(() => store.completeSync(), { code: 'BUS_FAILED' })
   await t.rejects(appended, { code: 'BUS_FAILED' })
-  disk.fault = null
+  disk.fault = undefined
   await t.rejects(store.append(recordOf(4)), { code: 'BUS_FAILED' })
   await store.close()
 })
@@ -115,7 +115,7 @@ t.test(
     const full = epoch
     t.match(await fill(), { code: 'LOG_FULL' }, 'again, as long as there is none')
     await t.rejects(store.append(recordOf(epoch + 1, 5000)), { code: 'LOG_FULL' })
-    t.equal(store.failure, null)
+    t.equal(store.failure, undefined)
     t.equal(store.newestEpoch, full)
     t.same(
       disk.files.filter((file) => file.endsWith('.tmp')),
@@ -158,7 +158,7 @@ for (const fsync of ['always', 'interval'] as const) {
     await new Promise((resolve) => setImmediate(resolve))
     t.match(store.failure, /EIO/)
     await store.close()
-    disk.fault = null
+    disk.fault = undefined
     t.equal(
       (await openStore(DIR, { disk: disk.crash('drop'), fsync })).newestEpoch,
       fsync === 'always' ? 5 : 0,
@@ -188,7 +188,7 @@ t.test('errors at every step of a rotation leave a log that opens', async (t) =>
       } catch (error) {
         t.match(error, { code: 'BUS_FAILED' }, `${call} ${nth}`)
       }
-      disk.fault = null
+      disk.fault = undefined
       await store.close()
       t.equal(disk.openCount, 0, `${call} ${nth}: files closed`)
       const again = await openStore(DIR, { disk, segmentBytes: 8192 })

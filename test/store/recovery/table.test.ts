@@ -110,8 +110,9 @@ function arrange(from: Record<Snapshot, string>, f: Findings): string {
   const older = SNAPSHOTS[SNAPSHOTS.indexOf(log) - 1] ?? 8
   fs.cpSync(path.join(from[log], 'log'), path.join(dir, 'log'), { recursive: true })
   fs.cpSync(path.join(from[38], 'checkpoints'), path.join(dir, 'checkpoints'), { recursive: true })
-  const catalog = { current: log, behind: older, ahead: 38 as Snapshot, lost: null }[f.index]
-  if (catalog !== null) fs.copyFileSync(path.join(from[catalog], 'catalog.db'), path.join(dir, 'catalog.db'))
+  const catalog = { current: log, behind: older, ahead: 38 as Snapshot, lost: undefined }[f.index]
+  if (catalog !== undefined)
+    fs.copyFileSync(path.join(from[catalog], 'catalog.db'), path.join(dir, 'catalog.db'))
   arrangeTail(dir, f)
   arrangeCheckpoints(dir, f.checkpoint)
   return dir
@@ -203,11 +204,11 @@ async function checkStarted(
   t.equal(recovery.newestEpoch, 38, name)
   t.equal(recovery.tornBytes > 0, f.tail === 'torn', name)
   const usable = f.checkpoint === 'damaged' ? [10] : left
-  t.equal(recovery.checkpointEpoch, usable.at(-1) ?? null, name)
+  t.equal(recovery.checkpointEpoch, usable.at(-1), name)
   t.same(epochsIn(store, 10), epochsTo(38, 11), name)
   t.same(notices, recovery.notes, name)
   const reader = store.openCheckpoint()
-  t.equal(reader?.header.epoch ?? null, recovery.checkpointEpoch, name)
+  t.equal(reader?.header.epoch, recovery.checkpointEpoch, name)
   reader?.close()
   await appendAll(store, 39, 40, 500)
   t.equal((await store.read(3)).frames.length, recordOf(3, 500).frames.length, name)
