@@ -1,8 +1,8 @@
 /**
- * Change events in a file: see "Change events" in docs/internals/FORMAT.md. What a subscriber with values would have been sent, epoch
- * by epoch, so that a mirror can be fed without a server.
+ * Files of change events ("Change events" in docs/internals/FORMAT.md): the events that a subscriber with values would have
+ * received, epoch by epoch, so that a mirror can be fed without a server.
  *
- * Invariant: nothing is read outside the bytes given, whatever they hold; what is not an entry is INVALID_REQUEST. Pure.
+ * Invariant: nothing is read outside the bytes given, whatever they hold; anything but an entry is INVALID_REQUEST. Pure.
  */
 import { MmsbError } from '../errors.js'
 import { align8 } from '../wire/align.js'
@@ -48,7 +48,7 @@ const refuse = (why: string): MmsbError =>
 export function decodeEventHeader(bytes: Uint8Array): { from: number; to: number } {
   const buffer = bufferOf(bytes)
   if (buffer.length < EVENT_FILE_HEADER_BYTES || buffer.readUInt32LE(0) !== MAGIC)
-    throw refuse('it does not begin as one')
+    throw refuse('it has no such header')
   if (buffer.readUInt16LE(4) !== VERSION) throw refuse(`version ${buffer.readUInt16LE(4)} is not known`)
   return { from: Number(buffer.readBigUInt64LE(8)), to: Number(buffer.readBigUInt64LE(16)) }
 }
@@ -83,7 +83,7 @@ export function encodeEpochEvent(event: EpochEvent): Uint8Array {
   return bytes
 }
 
-/** Writes a change of `size` bytes where all is zero. */
+/** Writes a change of `size` bytes into zeroed bytes. */
 export function encodeChange(bytes: Buffer, start: number, change: EventChange, size: number): void {
   const { page, kind, dtype, shape, ranges, values } = change
   bytes.writeUInt32LE(size, start)
@@ -102,7 +102,7 @@ export function encodeChange(bytes: Buffer, start: number, change: EventChange, 
   bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at)
 }
 
-/** Bytes of the entry that begins with these 8 bytes or more. Throws INVALID_REQUEST. */
+/** Size of the entry that begins with `head`, at least 8 bytes. Throws INVALID_REQUEST. */
 export function epochEventBytes(head: Uint8Array): number {
   const length = head.length < 8 ? 0 : bufferOf(head).readUInt32LE(0)
   if (length < EPOCH_HEADER_BYTES || length % 8 !== 0) throw refuse(`an entry of ${length} bytes`)

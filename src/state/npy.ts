@@ -1,8 +1,8 @@
 /**
- * NumPy's .npy files, format 1.0 (numpy.lib.format): a header that says dtype and shape, then the elements. Ours are
- * little-endian and in C order, as pages are, so the bytes of a page follow the header as they are.
+ * NumPy's .npy files, format 1.0 (numpy.lib.format): a header with dtype and shape, then the elements. We write them
+ * little-endian and in C order like pages, so the bytes of a page follow the header unchanged.
  *
- * Invariant: what decodeNpyHeader lets through has elements of a dtype we know, in the order pages have. Pure.
+ * Invariant: a header that decodeNpyHeader accepts has a known dtype and the element order of pages. Pure.
  */
 import { MmsbError } from '../errors.js'
 import type { Dtype } from '../wire/dtype.js'
@@ -12,7 +12,7 @@ const MAGIC = '\x93NUMPY'
 const PREFIX_BYTES = 10
 /** The elements begin at a multiple of this. */
 const ALIGN_BYTES = 64
-/** Version 2.0 has a u32 length; a header longer than this is not believed. */
+/** Version 2.0 has a u32 length; a header longer than this is refused. */
 export const NPY_HEADER_MAX_BYTES = 64 * 1024
 
 const DESCRIPTORS: Readonly<Record<Dtype, string>> = {
@@ -37,7 +37,7 @@ export interface NpyHeader {
   readonly dataOffset: number
 }
 
-/** What stands before the elements. */
+/** Everything before the elements. */
 export function encodeNpyHeader(dtype: Dtype, shape: readonly number[]): Uint8Array {
   const tuple = shape.length === 1 ? `(${shape[0]},)` : `(${shape.join(', ')})`
   const dict = `{'descr': '${DESCRIPTORS[dtype]}', 'fortran_order': False, 'shape': ${tuple}, }`
@@ -55,7 +55,7 @@ const refuse = (why: string): MmsbError =>
 export function decodeNpyHeader(bytes: Uint8Array): NpyHeader {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   if (buffer.length < PREFIX_BYTES + 2 || buffer.toString('latin1', 0, 6) !== MAGIC)
-    throw refuse('it does not begin as one')
+    throw refuse('it has no such header')
   const version = buffer[6] as number
   if (version < 1 || version > 3) throw refuse(`format version ${version} is not known`)
   const start = version === 1 ? PREFIX_BYTES : PREFIX_BYTES + 2

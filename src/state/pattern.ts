@@ -1,7 +1,8 @@
 /**
  * Page patterns of subscriptions: a name, or a name with `*` for any run of characters (dots too).
  *
- * Invariant: matching takes time linear in pattern times name, whatever a client sends; so no regular expressions.
+ * Invariant: matching takes time proportional to pattern times name at most, whatever a client sends; hence no regular
+ * expressions.
  */
 import { MmsbError } from '../errors.js'
 import { STREAM_PATTERNS_MAX } from '../limits.js'
@@ -10,7 +11,7 @@ import { NAME_MAX_LENGTH } from '../wire/page.js'
 const PATTERN = /^[A-Za-z0-9_.:*-]+$/
 
 export interface PatternSet {
-  /** The same for sets that match the same way. */
+  /** Equal for sets with the same patterns. */
   readonly key: string
   /** Sorted, none twice. */
   readonly patterns: readonly string[]
@@ -43,7 +44,7 @@ function checkPattern(pattern: string): void {
   )
 }
 
-/** Greedy match that, where it fails, goes back to the last `*` alone: that is enough, and never exponential. */
+/** Greedy match. On failure it backtracks to the last `*` only, which is enough and never exponential. */
 function matchesWild(pattern: string, name: string): boolean {
   let p = 0
   let n = 0

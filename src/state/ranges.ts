@@ -1,8 +1,8 @@
 /**
- * Sets of element ranges, held as offset, count, offset, count, ... in a Uint32Array.
+ * Sets of element ranges, stored as offset, count, offset, count, ... in a Uint32Array.
  *
- * Invariants: the functions return normal form: ascending, disjoint, not touching, no empty range. Those that take two
- * sets expect normal form and run in linear time. Ends (offset + count) are at most 2^32 and computed as doubles.
+ * Invariants: every function returns normal form: ascending, disjoint, not touching, no empty range. Functions of two sets
+ * expect normal form and run in linear time. Ends (offset + count) are at most 2^32 and computed as doubles.
  */
 
 export const NO_RANGES: Uint32Array = new Uint32Array(0)
@@ -12,7 +12,7 @@ export function rangeOf(offset: number, count: number): Uint32Array {
   return count === 0 ? NO_RANGES : Uint32Array.of(offset, count)
 }
 
-/** Sum of the counts. Of a set in normal form: how many elements it holds. */
+/** Sum of the counts: the number of elements of a set in normal form. */
 export function totalElements(ranges: Uint32Array): number {
   let total = 0
   for (let i = 1; i < ranges.length; i += 2) total += ranges[i]!
@@ -80,7 +80,7 @@ export function clipRanges(ranges: Uint32Array, offset: number, count: number): 
   return intersectRanges(ranges, rangeOf(offset, count))
 }
 
-/** Joins ranges that come in ascending order of their starts. */
+/** Builds a set from ranges in ascending order of their starts; joins those that overlap or touch. */
 class RangeBuilder {
   readonly #out: Uint32Array
   #length = 0

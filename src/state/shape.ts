@@ -12,7 +12,7 @@ import { PAGE_MAX_RANK } from '../wire/page.js'
 
 export type Shape = readonly number[]
 
-/** A shape with the name that errors call it by. */
+/** A shape with its name in error messages. */
 export interface NamedShape {
   readonly name: string
   readonly shape: Shape
@@ -36,7 +36,7 @@ export function rowMajorStrides(shape: Shape): number[] {
   return strides
 }
 
-/** `[4, 3]`, as messages show it. */
+/** A shape for messages: `[4, 3]`. */
 export function formatShape(shape: Shape): string {
   return `[${shape.join(', ')}]`
 }
@@ -46,7 +46,7 @@ export function sameShape(a: Shape, b: Shape): boolean {
 }
 
 /**
- * Checks the shape of a page to be created from untrusted input. `what` begins the message.
+ * Checks the shape of a new page from untrusted input. `what` begins the message.
  * @throws MmsbError INVALID_REQUEST
  */
 export function checkShape(shape: unknown, dtype: Dtype, what = 'shape'): number[] {
@@ -75,7 +75,7 @@ export function checkShape(shape: unknown, dtype: Dtype, what = 'shape'): number
  * @throws MmsbError INVALID_REQUEST
  */
 export function checkExtent(shape: Shape, dtype: Dtype, what = 'shape'): void {
-  // Eight factors below 2^32 stay far below the largest double, and a product rounded is still above the limit.
+  // Eight factors below 2^32 stay far below the largest double, and a rounded product above the limit stays above it.
   const elements = elementCount(shape)
   if (elements > PAGE_MAX_ELEMENTS) {
     throw new MmsbError(

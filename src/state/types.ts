@@ -1,6 +1,6 @@
 /**
- * The words that a transaction and a definition are made of, shared by every room above.
- * Knows dtypes and nothing else.
+ * The inputs of transactions and page definitions, as callers give them. Used by every room above. Knows dtypes and nothing
+ * else.
  */
 import type { Dtype, TypedArray } from '../wire/dtype.js'
 import type { Location, Merge } from '../wire/page.js'
@@ -34,7 +34,7 @@ export interface SourceDefinition {
   readonly fill?: number | bigint | string | boolean
 }
 
-/** An input: a page by name, or what it held in the epoch before. */
+/** An input: a page by name, or its value in the previous epoch. */
 export type DerivationInput = string | { readonly prev: string }
 
 /** The `derive` object of the API: an op, its inputs by role and the op's parameters. */
@@ -49,7 +49,7 @@ export interface DerivedDefinition {
   readonly derive: Derivation
   /** Asks for a cast of the result. */
   readonly dtype?: Dtype
-  /** What the result's shape must be; needed where it depends on the page's own past alone. */
+  /** The shape that the result must have. Required where it depends on the page's own previous value alone. */
   readonly shape?: readonly number[]
   readonly location?: Location
 }

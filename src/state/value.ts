@@ -1,13 +1,13 @@
 /**
- * One element, and lists of elements, between JSON and bytes.
+ * Converts elements and lists of elements between JSON and bytes.
  *
- * In: integer dtypes take integral numbers in range; u64 and i64 also take decimal strings, and numbers only where those
- * are exact; bigints are taken by every integer dtype; floats take numbers and the strings "NaN", "Infinity" and
- * "-Infinity"; bool takes true, false, 0 and 1. A finite number that f32 would round to infinity is refused.
- * Out: u64 and i64 are decimal strings, non-finite floats the three strings, bool is true or false, the rest numbers
- * (an f32 as the double it equals). What comes out is accepted again and gives the same bits, but for NaN payloads.
+ * In: integer dtypes take integral numbers in range and bigints; u64 and i64 also take decimal strings, and take numbers only
+ * where these are exact; floats take numbers and the strings "NaN", "Infinity" and "-Infinity"; bool takes true, false, 0
+ * and 1. A finite number that f32 would round to infinity is refused.
+ * Out: u64 and i64 become decimal strings, non-finite floats the three strings, bool true or false, the rest numbers (an f32
+ * the double it equals). Every output is accepted as input and gives the same bits, except for NaN payloads.
  *
- * Invariant: a refused value is INVALID_DELTA, and the message holds its position. Little-endian hosts only.
+ * Invariant: a refused value is INVALID_DELTA, with its position in the message. Little-endian hosts only.
  */
 import { MmsbError } from '../errors.js'
 import { DTYPE_INFO, type Dtype, F32_OVERFLOW, type TypedArray } from '../wire/dtype.js'
@@ -83,7 +83,7 @@ function refused(dtype: Dtype, value: unknown, index: number | undefined, why: s
   return new MmsbError('INVALID_DELTA', `${where}: ${showValue(value)} ${why} (dtype ${dtype})`)
 }
 
-/** A value as messages show it: short, strings in quotes. */
+/** A value for messages: shortened, strings in quotes. */
 export function showValue(value: unknown): string {
   if (typeof value === 'bigint' || typeof value === 'number' || value === undefined) return String(value)
   if (typeof value === 'function') return 'a function'
@@ -99,7 +99,7 @@ export function fillBits(dtype: Dtype, value: number | bigint | string | boolean
   return words[0]!
 }
 
-/** The value of an element from its bits: the inverse of fillBits, as valuesToJson shows it. */
+/** The JSON value of an element from its bits: the inverse of fillBits. */
 export function fillToJson(dtype: Dtype, bits: bigint): number | string | boolean {
   const words = BigUint64Array.of(bits)
   return valuesToJson(dtype, DTYPE_INFO[dtype].view(words.buffer, 0, 1))[0]!
@@ -118,9 +118,9 @@ export function encodeValues(dtype: Dtype, values: DeltaValues): Uint8Array {
 }
 
 /**
- * Writes the bytes of `values` at offset `at` (a multiple of the element size, as is that of `out` in its buffer) of bytes that
- * have room for them.
- * @throws MmsbError INVALID_DELTA; the buffer may then hold a part of them
+ * Writes the bytes of `values` into `out` at offset `at`. `out` has room for them, and both `at` and the offset of `out` in
+ * its buffer are multiples of the element size.
+ * @throws MmsbError INVALID_DELTA; the buffer may then hold some of the values
  */
 export function writeValues(dtype: Dtype, values: DeltaValues, out: Uint8Array, at: number): void {
   if (ArrayBuffer.isView(values)) {
@@ -151,8 +151,8 @@ export function checkBools(values: Uint8Array): void {
   }
 }
 
-// One loop per dtype: each sees one kind of array and stays monomorphic. The general parser is for what is not a plain
-// number in range, and for the error. Numbers with a fraction, NaN and infinities fail the integer comparison.
+// One loop per dtype, so that each sees one kind of array and stays monomorphic. Everything but plain numbers in range goes
+// to the general parser, which also makes the error. Fractions, NaN and infinities fail the integer comparison.
 
 type PlainValues = readonly (number | bigint | string | boolean)[]
 type Writer = (values: PlainValues, buffer: ArrayBufferLike, byteOffset: number) => void
@@ -238,7 +238,7 @@ function writeF64(values: PlainValues, out: Float64Array): void {
   }
 }
 
-/** The elements as JSON values, by the conventions at the top of this file. */
+/** The elements as JSON values, by the rules at the top of this file. */
 export function valuesToJson(dtype: Dtype, values: TypedArray): (number | string | boolean)[] {
   switch (dtype) {
     case 'bool':
@@ -254,10 +254,7 @@ export function valuesToJson(dtype: Dtype, values: TypedArray): (number | string
   }
 }
 
-/**
- * The text of the JSON array of the elements: JSON.stringify(valuesToJson(...)), but -0 stays -0, and several times
- * as fast.
- */
+/** The elements as JSON text: JSON.stringify(valuesToJson(...)) several times as fast, except that -0 stays -0. */
 export function valuesToJsonText(dtype: Dtype, values: TypedArray): string {
   if (values.length === 0) return '[]'
   switch (dtype) {
@@ -274,7 +271,7 @@ export function valuesToJsonText(dtype: Dtype, values: TypedArray): string {
   }
 }
 
-/** Whether every element prints as JSON by itself: finite, and not -0. */
+/** Whether String() of every element is its JSON: all are finite, and none is -0. */
 function allPlain(values: Float64Array): boolean {
   for (let i = 0; i < values.length; i++) {
     const v = values[i]!

@@ -1,12 +1,12 @@
 /**
- * SIGKILL under load: the real server is killed at random moments while several clients write, and started again on
- * the same folder. Promise tested: durable (every acknowledged write is there) and consistent (nothing is half there).
+ * SIGKILL under load: the real server is killed at random moments while several clients write, and restarted on the same
+ * folder. Tests that it is durable (every acknowledged write is there) and consistent (no write is there by halves).
  *
- * Each writer has one write in flight, so after a kill the state of a writer is known up to that one write, which has
- * either happened or not. Repeating it with its idempotency key must make it have happened exactly once.
+ * Each writer has one write in flight, so after a kill the state of a writer is known up to that write, which has either
+ * happened or not. After a repeat with the same idempotency key it must have happened exactly once.
  *
- * MMSB_CRASH_ROUNDS sets the number of kills (default 10), MMSB_CRASH_SEED repeats a schedule: what each writer writes,
- * when checkpoints are asked for and after how long the kill comes. The moment itself is the machine's.
+ * MMSB_CRASH_ROUNDS sets the number of kills (default 10). MMSB_CRASH_SEED repeats a schedule: the writes of each writer, the
+ * times of checkpoints and the delay of the kill. The exact moment depends on the machine.
  */
 import { randomInt } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -36,7 +36,7 @@ const PAGES: readonly (readonly [name: string, definition: object])[] = [
 ]
 const SOURCES = PAGES.slice(0, 4).map(([name]) => name)
 
-/** What a writer has written, or would have with its write in flight. */
+/** The writes of a writer so far, or with the one in flight. */
 interface Tally {
   readonly count: number
   readonly block: number
@@ -99,7 +99,7 @@ function nextWrite(writer: Writer): Write {
   return { key, after, method: 'POST', path: '/v1/transactions', type: json, body }
 }
 
-/** Sends a write; the epoch, or undefined when the connection broke before an answer. Throws on a refusal. */
+/** Sends a write. Returns its epoch; undefined when the connection broke before an answer. Throws on a refusal. */
 async function send(server: Server, write: Write): Promise<number | undefined> {
   let status: number
   let text: string
@@ -118,7 +118,7 @@ async function send(server: Server, write: Write): Promise<number | undefined> {
   return (JSON.parse(text) as Answer).epoch
 }
 
-/** Writes until the connection breaks; the newest epoch that was acknowledged. */
+/** Writes until the connection breaks. Returns the newest acknowledged epoch. */
 async function writeUntilKilled(server: Server, writer: Writer): Promise<number> {
   let epoch = 0
   for (;;) {
@@ -147,7 +147,7 @@ async function define(server: Server): Promise<void> {
   for (const [name, definition] of PAGES) await json(server, `/v1/pages/${name}`, 'PUT', definition)
 }
 
-/** What each writer's parts of the pages say; throws when a part is torn or a pair is unequal. */
+/** Reads each writer's parts of the pages. Throws when a part is torn or a pair is unequal. */
 async function tallies(server: Server): Promise<Tally[]> {
   type Read = { pages: Record<string, { values: readonly (number | string)[] }> }
   const { pages } = await json<Read>(server, `/v1/read?pages=${SOURCES.join(',')}`)
@@ -168,7 +168,7 @@ async function tallies(server: Server): Promise<Tally[]> {
 
 const same = (a: Tally, b: Tally) => a.count === b.count && a.block === b.block && a.pair === b.pair
 
-/** Every writer is where its acknowledged writes left it, or one step further; and after a repeat exactly there. */
+/** Checks that every writer is at its last acknowledged write or one further, and after a repeat exactly one further. */
 async function checkWriters(t: Test, server: Server, writers: readonly Writer[]): Promise<void> {
   const found = await tallies(server)
   for (const writer of writers) {
@@ -188,7 +188,7 @@ async function checkWriters(t: Test, server: Server, writers: readonly Writer[])
   }
 }
 
-/** Writes the source pages' bytes into a server that never crashed, which computes the rest anew: equal digests. */
+/** Writes the source pages into a server that never crashed and recomputes the rest. The digests must be equal. */
 async function checkDigest(t: Test, server: Server, fresh: Server): Promise<void> {
   for (const name of SOURCES) {
     const bytes = await (await fetch(`${server.url}/v1/pages/${name}/data`)).arrayBuffer()

@@ -1,7 +1,7 @@
 /**
- * One seed of the simulation: clients write, the machine goes off at a drawn sync with what was not synced kept, dropped or
- * torn, is started again, and is checked: what was acknowledged is there, what was not is there wholly or not at all, a
- * repeat happens once, the digest is that of a full recompute. Throws what it finds wrong.
+ * One seed of the simulation. Clients write; the machine dies at a random sync, with unsynced data kept, dropped or torn; it
+ * is restarted and checked: acknowledged writes are there, others are there completely or not at all, a repeated write happens
+ * once, and the digest is that of a full recompute. Throws what it finds wrong.
  */
 import assert from 'node:assert/strict'
 import { Bus } from '../../src/engine/bus.js'
@@ -19,9 +19,9 @@ const LIVES = 4
 
 interface Client {
   readonly id: number
-  /** Writes that were acknowledged, with their epochs, ascending. */
+  /** Acknowledged writes with their epochs, ascending. */
   acked: { count: number; epoch: number }[]
-  /** The write under way, or lost with the machine. */
+  /** The write in flight, or lost with the machine. */
   pending: { key: string; count: number } | undefined
   serial: number
 }
@@ -30,7 +30,7 @@ export interface SimReport {
   readonly crashes: number
   readonly epochs: number
   readonly checkpoints: number
-  /** Everything that was seen, in order: equal for equal seeds. */
+  /** Everything observed, in order. Equal seeds give equal traces. */
   readonly trace: readonly string[]
 }
 
@@ -102,7 +102,7 @@ class Simulation {
     }
   }
 
-  /** One process: until the machine goes off, or to its clean end. */
+  /** One process, until the machine dies or the process ends cleanly. */
   async #life(disk: SimDisk, isLast: boolean): Promise<void> {
     let bus: Bus | undefined
     const work = async (): Promise<void> => {
@@ -128,7 +128,7 @@ class Simulation {
   }
 
   #committed(bus: Bus, epoch: number): void {
-    // The listener is called before the digest is that of the epoch.
+    // The listener is called before the digest of the epoch is computed.
     queueMicrotask(() => {
       if (bus.epoch !== epoch) return
       const { digest } = bus.status()
@@ -166,7 +166,7 @@ class Simulation {
     }
   }
 
-  /** After a start. */
+  /** Checks the state after a start. */
   #check(bus: Bus, disk: SimDisk, wholly: boolean): void {
     const { epoch } = bus
     const acknowledged = Math.max(0, ...this.#clients.map(({ acked }) => acked.at(-1)?.epoch ?? 0))
@@ -197,11 +197,11 @@ class Simulation {
       row.every((value) => value === count),
       `client ${client.id}: half a transaction: ${row.join()} with count ${count}`,
     )
-    // What was rolled back with epochs that were not durable begins again.
+    // Writes rolled back with epochs that were not durable are made again.
     if (pending !== undefined && pending.count !== acked + 1) client.pending = undefined
   }
 
-  /** Everything that is left is replayed, and every digest compared. */
+  /** Replays the whole log and compares every digest. */
   #checkPast(bus: Bus, disk: SimDisk): void {
     const { epoch, minEpoch, digest } = bus.status()
     const reader = new HistoryReader({ dir: SIM_DIR, crc32c, disk, checkpoints: simFolder(disk) })

@@ -1,5 +1,5 @@
 /**
- * Runs of seeds: here, or shared out to processes of their own, one for each core. A seed is the same run wherever it runs.
+ * Runs seeds of the simulation in this process, or spread over one process per core. A seed gives the same run in any of them.
  */
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -11,11 +11,11 @@ export interface SeedsReport {
   crashes: number
   epochs: number
   checkpoints: number
-  /** One for each seed that failed: how to run it again, and what was wrong. */
+  /** For each seed that failed: how to run it again, and what was wrong. */
   failures: string[]
 }
 
-/** Fewer are not worth a process. */
+/** Fewer seeds are not worth a process. */
 const SEEDS_PER_PROCESS_MIN = 100
 const LOADER = new URL('../../node_modules/tsx/dist/loader.mjs', import.meta.url).href
 

@@ -1,8 +1,8 @@
 /**
- * The whole engine in a simulated world, under many seeds (test/sim/run.ts), and canaries: a disk that breaks its promises
- * must be noticed.
+ * The whole engine in a simulated world, under many seeds (test/sim/run.ts). Canaries check that a disk that breaks its
+ * promises is noticed.
  *
- * MMSB_SIM_SEEDS sets how many seeds (default 60), MMSB_SIM_SEED the first one: a failure prints its own.
+ * MMSB_SIM_SEEDS sets the number of seeds (default 60), MMSB_SIM_SEED the first one; a failure prints its seed.
  */
 import t from 'tap'
 import type { Draw } from '../lib/draw.js'
@@ -20,7 +20,7 @@ t.test(`${SEEDS} seeds`, { timeout: 3_600_000 }, async (t) => {
   t.ok(sum.crashes >= SEEDS / 2 && sum.checkpoints >= SEEDS / 2, 'things happened')
 })
 
-t.test('the same seed is the same run', async (t) => {
+t.test('the same seed gives the same run', async (t) => {
   for (const seed of [3, 5]) t.same((await simulate(seed)).trace, (await simulate(seed)).trace)
 })
 

@@ -14,7 +14,7 @@ t.test('the header is the one that NumPy writes', async (t) => {
   t.match(Buffer.from(encodeNpyHeader('bool', [])).toString('latin1'), "'shape': ()")
 })
 
-t.test('every dtype and rank comes back', async (t) => {
+t.test('every dtype and rank is read as written', async (t) => {
   for (const dtype of DTYPES) {
     for (const shape of [[], [0], [5], [2, 3], [1, 2, 3, 4, 5, 6, 7, 8]]) {
       const header = encodeNpyHeader(dtype, shape)
@@ -24,7 +24,7 @@ t.test('every dtype and rank comes back', async (t) => {
   }
 })
 
-t.test('what is none, or not for a page, is refused', async (t) => {
+t.test('other files, and arrays that no page can hold, are refused', async (t) => {
   const text = (dict: string, version = 1): Uint8Array => {
     const length = Buffer.alloc(version === 1 ? 2 : 4)
     length.writeUIntLE(dict.length, 0, length.length)

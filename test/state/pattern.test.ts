@@ -1,4 +1,4 @@
-/** Patterns match as a plain definition of `*` says, in linear time. */
+/** Patterns match like a simple definition of `*`, in linear time. */
 import fc from 'fast-check'
 import t from 'tap'
 import { patternSet } from '../../src/state/pattern.js'
@@ -43,12 +43,12 @@ t.test('a hostile pattern takes no time', async (t) => {
   t.ok(performance.now() - started < 2000)
 })
 
-t.test('the same sets have the same key, whatever their order', async (t) => {
+t.test('equal sets have equal keys, in whatever order', async (t) => {
   t.equal(patternSet(['b', 'a', 'b']).key, patternSet(['a', 'b']).key)
   t.not(patternSet(['a', 'b']).key, patternSet(['ab']).key)
 })
 
-t.test('what can match no name is refused', async (t) => {
+t.test('a pattern that can match no name is refused', async (t) => {
   for (const bad of [[], [''], ['a b'], ['a/b'], ['é'], ['a,b'], ['x'.repeat(201)], Array(257).fill('a')]) {
     t.throws(() => patternSet(bad), { code: 'INVALID_REQUEST' }, JSON.stringify(bad).slice(0, 40))
   }

@@ -36,7 +36,7 @@ const isNormal = (ranges: Uint32Array): boolean => {
 
 const sorted = (set: Iterable<number>): number[] => [...set].sort((a, b) => a - b)
 
-t.test('the operations are those of sets, in normal form', async () => {
+t.test('the operations are set operations and return normal form', async () => {
   fc.assert(
     fc.property(anyRanges, anyRanges, fc.nat(63), fc.nat(64), (x, y, offset, count) => {
       const a = normalizeRanges(x)

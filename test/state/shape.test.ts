@@ -20,7 +20,7 @@ t.test('counts and strides are row-major', async (t) => {
   t.notOk(sameShape([1, 2], [1, 2, 1]))
 })
 
-t.test('shapes that a page cannot have are refused with what is wrong', async (t) => {
+t.test('shapes that a page cannot have are refused with the reason', async (t) => {
   t.same(checkShape([], 'f64'), [])
   t.same(checkShape([0, 5], 'f64'), [0, 5])
   t.same(checkShape([2 ** 32 - 1], 'u8'), [2 ** 32 - 1])

@@ -15,7 +15,7 @@ import { refusal } from '../lib/refusal.js'
 const decode = (dtype: Dtype, bytes: Uint8Array): TypedArray =>
   DTYPE_INFO[dtype].view(bytes.buffer, bytes.byteOffset, bytes.length / DTYPE_INFO[dtype].sizeBytes)
 
-t.test('values at the ends of each range are taken, those past them are not', async (t) => {
+t.test('values at the ends of each range are accepted, values past them are not', async (t) => {
   for (const dtype of DTYPES) {
     const { min, max, sizeBytes } = DTYPE_INFO[dtype]
     if (min === undefined || max === undefined) continue
@@ -36,7 +36,7 @@ t.test('values at the ends of each range are taken, those past them are not', as
   }
 })
 
-t.test('what is no value of the dtype is refused, with its position', async (t) => {
+t.test('anything but a value of the dtype is refused, with its position', async (t) => {
   const cases: [Dtype, unknown[], RegExp][] = [
     ['u8', [1, 300], /^INVALID_DELTA values\[1\]: 300 is out of range 0 to 255 \(dtype u8\)/],
     ['i32', [1.5], /^INVALID_DELTA values\[0\]: 1.5 must be an integer \(dtype i32\)/],
@@ -76,7 +76,7 @@ t.test('what is no value of the dtype is refused, with its position', async (t) 
     )
 })
 
-t.test('an f32 takes what rounds to a finite f32 and no more', async (t) => {
+t.test('an f32 takes numbers that round to a finite f32 and no others', async (t) => {
   const max = 3.4028234663852886e38
   const belowHalf = 3.4028235677973362e38
   t.equal(decode('f32', encodeValues('f32', [belowHalf]))[0], max)
@@ -125,9 +125,9 @@ const anyElements = fc
     return { dtype, values: decode(dtype, whole) }
   })
 
-t.test('what goes out as JSON comes in again with the same bits', async (t) => {
+t.test('values written as JSON are read with the same bits', async (t) => {
   const sameBits = (dtype: Dtype, json: DeltaValues, values: TypedArray): void => {
-    // A NaN has many bit patterns and one name.
+    // NaN has many bit patterns but one name.
     const isFloat = DTYPE_INFO[dtype].kind === 'float'
     const named = isFloat
       ? Array.from(values as Float64Array, (v) => (Number.isNaN(v) ? Number.NaN : v))
@@ -148,7 +148,7 @@ t.test('what goes out as JSON comes in again with the same bits', async (t) => {
   )
 })
 
-t.test('the conventions of JSON output', async (t) => {
+t.test('the rules of JSON output', async (t) => {
   t.same(valuesToJson('bool', Uint8Array.of(1, 0)), [true, false])
   t.same(valuesToJson('i64', BigInt64Array.of(-(2n ** 63n))), ['-9223372036854775808'])
   t.same(valuesToJson('f32', Float32Array.of(1.5, Number.NaN, -Number.POSITIVE_INFINITY)), [

@@ -1,4 +1,4 @@
-/** What the store's tests share: a plain CRC-32C, records, scratch folders. */
+/** Shared by the store's tests: a simple CRC-32C, records, scratch folders, stores without threads. */
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
@@ -14,7 +14,7 @@ for (let i = 0; i < 256; i++) {
   TABLE[i] = c
 }
 
-/** CRC-32C by table; slow and plain. */
+/** CRC-32C by table: slow and simple. */
 export function crc32c(bytes: Uint8Array, seed = 0): number {
   let crc = ~seed >>> 0
   for (let i = 0; i < bytes.length; i++) crc = (TABLE[(crc ^ (bytes[i] ?? 0)) & 255] ?? 0) ^ (crc >>> 8)
@@ -26,14 +26,14 @@ process.on('exit', () => {
   for (const dir of folders) fs.rmSync(dir, { recursive: true, force: true })
 })
 
-/** A new folder under the system's temporary one, gone when the process ends. */
+/** A new temporary folder, removed when the process ends. */
 export function scratch(): string {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'mmsb-store-'))
   folders.push(dir)
   return dir
 }
 
-/** Bytes that follow from the epoch alone, so that a reader can tell what it should have found. */
+/** Bytes computed from the epoch alone, so that a reader knows what it should find. */
 export function framesOf(epoch: number, length: number): Uint8Array {
   const bytes = new Uint8Array(length)
   let x = (epoch * 2654435761) >>> 0
@@ -55,7 +55,7 @@ export function recordOf(epoch: number, length = 40 + (epoch % 5) * 24): LogReco
   }
 }
 
-/** A record's fields, copied, in a form that compares. */
+/** A copy of a record's fields that can be compared. */
 export function plain(record: LogRecord): unknown {
   const { epoch, timestampMs, digestBefore, frameCount, frames, touchedPages } = record
   return {
@@ -68,7 +68,7 @@ export function plain(record: LogRecord): unknown {
   }
 }
 
-/** catalog.db without its thread: the same code, sooner. */
+/** catalog.db without its thread: the same code, faster. */
 export function inlineCatalog(dir: string): Catalog {
   const db = new CatalogDb(dir)
   return {
@@ -85,7 +85,7 @@ export function inlineCatalog(dir: string): Catalog {
   }
 }
 
-/** A catalogue that remembers nothing from one process to the next. */
+/** A catalog that forgets everything between processes. */
 export function noCatalog(): Catalog {
   return {
     open: async () => ({ state: 'lost', why: 'it is missing' }),
@@ -113,7 +113,7 @@ export function openStore(dir: string, options: Partial<StoreOptions> = {}): Pro
   })
 }
 
-/** Appends records from..to, each waited for. */
+/** Appends records from..to, one after the other. */
 export async function appendAll(store: Store, from: number, to: number, length?: number): Promise<void> {
   for (let epoch = from; epoch <= to; epoch++) {
     const record = recordOf(epoch, length)

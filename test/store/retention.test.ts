@@ -1,11 +1,11 @@
-/** What may go: the anchor behind which the log goes, and which checkpoints are kept. */
+/** The anchor up to which the log may be removed, and the checkpoints that are kept. */
 import fc from 'fast-check'
 import t from 'tap'
 import { anchorOf, type RetentionView, thinned } from '../../src/store/retention.js'
 
 const DAY = 86_400_000
 
-/** Ten segments of ten epochs, a day each, 1000 bytes each; the tail is the last. */
+/** Ten segments of ten epochs, one per day, 1000 bytes each; the last is being written. */
 const view = (changes: Partial<RetentionView>): RetentionView => ({
   limits: {},
   nowMs: 10 * DAY,
@@ -40,7 +40,7 @@ t.test('each limit, and what holds it back', async (t) => {
   t.equal(anchorOf(view({ limits: { maxEpochs: 94 } })), undefined, 'no whole segment would go')
 })
 
-t.test('checkpoints are thinned, the older the more', async (t) => {
+t.test('checkpoints are thinned out, older ones more', async (t) => {
   const epochs = Array.from({ length: 1000 }, (_, i) => (i + 1) * 100)
   const kept = thinned(epochs, 32)
   t.equal(kept.length, 32)

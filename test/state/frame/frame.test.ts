@@ -1,4 +1,4 @@
-/** Frames and deltas: the reader gives back what the writer was given, and a refused delta leaves no trace. */
+/** Frames and deltas: the reader returns what the writer was given, and a refused delta leaves no trace. */
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
@@ -40,7 +40,7 @@ const onlyDelta = (bytes: Uint8Array): DeltaCommand => {
   return command
 }
 
-/** What an element-by-element reading of a delta writes: element and value, in order. */
+/** The writes of a delta, element by element: element and value, in order. */
 function writesOf(delta: DeltaCommand): [number, unknown][] {
   const json = decodeDeltaForJson(delta)
   if (json.indices !== undefined) return json.indices.map((index, i) => [index, json.values[i]])
@@ -92,7 +92,7 @@ t.test('the example of docs/internals/FORMAT.md is what the writer makes and the
   t.same(decodeDeltaForJson(masked), { page: 7, mask: 'gQ==', values: [1, 2], merge: 'add' })
 })
 
-t.test('key, source, intent and preconditions come back', async (t) => {
+t.test('key, source, intent and preconditions are read as written', async (t) => {
   const intent = { why: 'rebalance', ü: [1, null] }
   const expect = [
     { pageId: 0, version: 0 },
@@ -117,7 +117,7 @@ t.test('key, source, intent and preconditions come back', async (t) => {
   )
 })
 
-t.test('structural commands come back', async (t) => {
+t.test('structural commands are read as written', async (t) => {
   const definition = Uint8Array.from({ length: 13 }, (_, i) => i + 1)
   const writer = new FrameWriter()
   for (const shape of [[], [2], [2, 3], [1, 2, 3, 4, 5, 6, 7, 8], [0, 2 ** 32 - 1]]) {
@@ -139,7 +139,7 @@ t.test('structural commands come back', async (t) => {
   t.match(commands[8], { type: 3, name: 'sigmoid', definition: NO_BYTES })
 })
 
-t.test('one create-page command stands alone, as in a checkpoint', async (t) => {
+t.test('one create-page command can be read by itself, as in a checkpoint', async (t) => {
   const writer = new FrameWriter()
   writer.createPage({ ...page, fill: 0x3f80_0000n, definition: NO_BYTES })
   const frame = decodeFrame(writer.finish())
@@ -154,7 +154,7 @@ t.test('one create-page command stands alone, as in a checkpoint', async (t) => 
   }
 })
 
-t.test('the bus puts its own id into a create', async (t) => {
+t.test('the bus puts its own id into a create-page command', async (t) => {
   const writer = new FrameWriter()
   writer.createPage({ ...page, id: PAGE_ID_UNASSIGNED, fill: 0n, definition: NO_BYTES })
   const frame = decodeFrame(writer.finish())
@@ -200,7 +200,7 @@ t.test('a delta that does not fit is INVALID_DELTA and leaves the frame as it wa
   for (const refused of cases) leavesNoTrace(t, /^INVALID_DELTA /, refused)
 })
 
-t.test('what is no delta at all is INVALID_REQUEST and leaves the frame as it was', async (t) => {
+t.test('anything but a delta is INVALID_REQUEST and leaves the frame as it was', async (t) => {
   const cases: Refused[] = [
     ['f32', 4, { values: 5 }, /values must be an array/],
     ['f32', 4, {}, /values must be an array/],
@@ -250,7 +250,7 @@ t.test('more than a frame holds is PAYLOAD_TOO_LARGE before it is encoded', asyn
   )
 })
 
-/** A page and a delta of any kind that fits it, with the writes it stands for. */
+/** A page and a delta of any kind that fits it, with the writes it makes. */
 const anyDelta = fc
   .record({
     dtype: fc.constantFrom(...DTYPES),
@@ -265,7 +265,7 @@ const anyDelta = fc
     const value = (): number => (dtype === 'bool' ? random(2) : isFloat ? random(1000) / 8 - 60 : random(100))
     const offset = random(elements + 1)
     const count = random(elements - offset + 1)
-    // Runs of random length, so that both codings of a mask occur.
+    // Runs of random length, so that both encodings of a mask occur.
     const set: number[] = []
     for (let i = 0; i < elements; ) {
       const run = 1 + random(random(2) === 0 ? 3 : 60)
@@ -288,7 +288,7 @@ const anyDelta = fc
     return { dtype, elements, input, places, values }
   })
 
-t.test('a delta that fits comes back as the same writes and passes validation', async (t) => {
+t.test('a delta that fits is read as the same writes and passes validation', async (t) => {
   const encodings = new Set<string>()
   fc.assert(
     fc.property(anyDelta, ({ dtype, elements, input, places, values }) => {
@@ -302,7 +302,7 @@ t.test('a delta that fits comes back as the same writes and passes validation', 
         places,
       )
       t.same(encodeValues(dtype, writes.map(([, value]) => value) as number[]), encodeValues(dtype, values))
-      // Its JSON is the same delta again.
+      // Its JSON gives the same delta again.
       const { page: _, ...json } = decodeDeltaForJson(command)
       t.same(deltaFrame(dtype, elements, json), deltaFrame(dtype, elements, input))
     }),
@@ -368,7 +368,7 @@ t.test('a binary delta is checked against its page', async (t) => {
   t.match(check(runs, 'u8', 400, runWords(80, 159)), /160 values for a mask with 159 bits set/)
 })
 
-t.test('a cursor sees what the command objects say', async (t) => {
+t.test('a cursor has the fields of the command objects', async (t) => {
   const writer = new FrameWriter()
   writer.deletePage(4)
   writer.delta(7, 'f32', 9, { offset: 1, values: [1, 2], merge: 'max' })

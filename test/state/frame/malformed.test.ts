@@ -1,4 +1,4 @@
-/** Untrusted bytes: a frame that is cut, flipped or made up is refused with a typed error, never read out of bounds. */
+/** Untrusted bytes: a frame that is cut, flipped or made up is refused with a typed error and never read out of bounds. */
 import fc from 'fast-check'
 import t from 'tap'
 import { decodeDeltaForJson, validateDelta } from '../../../src/state/delta.js'
@@ -13,7 +13,7 @@ const page = { id: 9, name: 'p', dtype: 'f32', shape: [4, 3], location: 'auto', 
 
 const TYPED_REFUSAL = /^(INVALID_REQUEST|INVALID_DELTA|PAYLOAD_TOO_LARGE) /
 
-/** Decodes and looks at everything, as the engine would. */
+/** Decodes a frame and reads all of it, as the engine would. */
 function useFrame(bytes: Uint8Array): void {
   const frame = decodeFrame(bytes)
   for (const command of frame.commands) {
@@ -121,7 +121,7 @@ t.test('any bytes, and any change of a valid frame, end in a typed error or a fr
   )
 })
 
-t.test('what a frame says is wrong with it', async (t) => {
+t.test('each fault has its own message', async (t) => {
   const poke = (change: (view: DataView, bytes: Uint8Array) => void): string => {
     const bytes = sample()
     change(new DataView(bytes.buffer), bytes)
@@ -246,7 +246,7 @@ t.test('what a frame says is wrong with it', async (t) => {
   )
 })
 
-t.test('a frame at any address is read, without touching its surroundings', async (t) => {
+t.test('a frame at any address is read without touching the bytes around it', async (t) => {
   const bytes = sample()
   for (let shift = 0; shift < 8; shift++) {
     const room = new Uint8Array(bytes.length + 16).fill(0xee)
@@ -262,7 +262,7 @@ t.test('a frame at any address is read, without touching its surroundings', asyn
   t.equal(decodeFrame(node.subarray(1)).commandCount, 8)
 })
 
-t.test('frames one after another are split by their lengths', async (t) => {
+t.test('consecutive frames are split by their lengths', async (t) => {
   const a = sample()
   const b = new FrameWriter().finish()
   t.same(

@@ -1,4 +1,4 @@
-/** What is called plain is a frame that the careful reader lets through, whatever its bytes. */
+/** Every frame that counts as plain is one that the full reader accepts, whatever its bytes. */
 import fc from 'fast-check'
 import t from 'tap'
 import { validateDelta } from '../../../src/state/delta.js'
@@ -29,7 +29,7 @@ function isPlain(frame: Uint8Array, skip = 8): boolean {
   return length === frame.length && isPlainFrame(memory, skip, length, pageOf)
 }
 
-/** Whether the careful reader lets it through, and it says nothing of itself and has dense deltas only. */
+/** Whether the full reader accepts it, and it has no key, source, intent or preconditions and dense deltas only. */
 function isCarefullyPlain(bytes: Uint8Array): boolean {
   try {
     const frame = decodeFrame(Uint8Array.from(bytes))
@@ -87,7 +87,7 @@ t.test('a frame of dense deltas is plain, unless one is of bools', async (t) => 
   }
 })
 
-t.test('what is plain, the careful reader lets through, whatever was done to its bytes', async (t) => {
+t.test('the full reader accepts every plain frame, whatever was done to its bytes', async (t) => {
   let plain = 0
   const words = fc.array(
     fc.tuple(
@@ -110,7 +110,7 @@ t.test('what is plain, the careful reader lets through, whatever was done to its
   t.ok(plain > 100, `${plain} of them were plain`)
 })
 
-t.test('every bit of a plain frame, turned', async (t) => {
+t.test('every bit of a plain frame flipped', async (t) => {
   const frame = frameOf([
     { dtype: 'f32', offset: 1, count: 3 },
     { dtype: 'u8', offset: 0, count: 5 },
@@ -124,7 +124,7 @@ t.test('every bit of a plain frame, turned', async (t) => {
   t.equal(wrong, 0, 'plain is what is carefully plain')
 })
 
-t.test('no frame where its header is cut, its length is odd, or something else stands', async (t) => {
+t.test('no frame where the header is cut, the length is odd, or other bytes are', async (t) => {
   const frame = frameOf([{ dtype: 'f32', offset: 0, count: 2 }])
   const memory = memoryWith(frame, 0)
   t.equal(frameLengthAt(memory, 0, frame.length), frame.length)

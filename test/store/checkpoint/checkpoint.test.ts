@@ -1,4 +1,4 @@
-/** Checkpoints: full states in one file, chunks stored once, damage found. */
+/** Checkpoints: full states in one file, each chunk stored once, damage found. */
 import fs from 'node:fs'
 import path from 'node:path'
 import Database from 'better-sqlite3'
@@ -155,7 +155,7 @@ t.test('a byte flipped anywhere in the file is found, or means nothing', async (
   await store.close()
 })
 
-t.test('chunks of zeros and repeated chunks take no room', async (t) => {
+t.test('chunks of zeros and repeated chunks take no space', async (t) => {
   const store = await openStore(scratch())
   await appendAll(store, 1, 3)
   const one = framesOf(77, CHUNK)
@@ -238,7 +238,7 @@ t.test('a process killed while it writes a checkpoint leaves the older one', asy
   await again.close()
 })
 
-t.test('the catalogue in its thread: the index finds epochs, and a damaged row rebuilds it', async (t) => {
+t.test('the catalog in its thread: the index finds epochs, and a damaged row makes it rebuild', async (t) => {
   const dir = scratch()
   const notices: string[] = []
   const options = {

@@ -1,7 +1,7 @@
 /**
- * The machine goes off at every sync of a workload of checkpoints, merges of thin files, deletions and retention, with what
- * was not synced kept, dropped or torn. Afterwards the newest checkpoint that was acknowledged, or a newer one, is there with
- * every chunk, and the log reaches from it to the newest epoch.
+ * The machine dies at every sync of a workload of checkpoints, merges of thin files, deletions and retention, with unsynced
+ * data kept, dropped or torn. Afterwards the newest acknowledged checkpoint, or a newer one, is there with every chunk, and
+ * the log reaches from it to the newest epoch.
  */
 import t, { type Test } from 'tap'
 import { collectFiles } from '../../../src/store/checkpoint/collect.js'
@@ -20,7 +20,7 @@ const CHUNKS = 12
 const POLICIES: readonly CrashPolicy[] = ['keep', 'drop', { seed: 7 }]
 const CHECKPOINTS = [4, 9, 14, 19, 24]
 
-/** The page as of an epoch: chunk i was written last at the newest epoch below with the same rest. */
+/** The page as of an epoch. Chunk i was last written at the newest epoch up to it with the same remainder. */
 function pageAt(epoch: number): Uint8Array {
   const bytes = new Uint8Array(CHUNKS * CHUNK)
   for (let i = 0; i < CHUNKS; i++) {
@@ -137,7 +137,7 @@ t.test('off at every sync', async (t) => {
   t.ok(runs > 100)
 })
 
-t.test('what a kept checkpoint refers to stays, and is missed when it goes', async (t) => {
+t.test('files that a kept checkpoint refers to stay, and their loss is noticed', async (t) => {
   const { disk } = await run({})
   const place = simFolder(disk)
   const newest = checkpointEpochs(place)[0] as number

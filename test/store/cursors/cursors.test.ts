@@ -1,4 +1,4 @@
-/** The file of cursors where the disk, or somebody else, does not let it be opened: it is left as it is. */
+/** A cursor file that the disk or another process keeps from being opened is left as it is. */
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
@@ -9,7 +9,7 @@ import { folder } from '../../lib/folder.js'
 
 const ROW: CursorRow = { name: 'reader', epoch: 7, definition: '{}', createdMs: 1, seenMs: 2 }
 
-t.test('a file that somebody else holds is not set aside', async (t) => {
+t.test('a file that another process has locked is not set aside', async (t) => {
   const dir = folder(t)
   const db = new CursorDb(dir)
   db.open()

@@ -1,7 +1,7 @@
 /**
- * A simulated machine goes off at the n-th sync, for every n of a workload, with what was not synced kept, dropped or torn.
- * Afterwards every acknowledged epoch is there (or, without `always`, every epoch known to be durable), nothing is
- * half there, and the log goes on.
+ * A simulated machine dies at the n-th sync, for every n of a workload, with unsynced data kept, dropped or torn. Afterwards
+ * every acknowledged epoch is there (without `always`: every epoch known to be durable), no epoch is there by halves, and the
+ * log continues.
  */
 import t, { type Test } from 'tap'
 import { Store } from '../../../src/store/store.js'
@@ -15,7 +15,7 @@ const POLICIES: readonly CrashPolicy[] = ['keep', 'drop', { seed: 1 }, { seed: 2
 interface Machine {
   readonly disk: SimDisk
   readonly fsync: FsyncPolicy
-  /** Newest epoch that was acknowledged. */
+  /** Newest acknowledged epoch. */
   acknowledged: number
   /** Newest epoch begun. */
   begun: number
@@ -74,7 +74,7 @@ async function workload(machine: Machine): Promise<void> {
   machine.durable = 36
 }
 
-/** Runs until done or off. */
+/** Runs until the workload is done or the machine dies. */
 async function run(fsync: FsyncPolicy, options: SimDiskOptions): Promise<Machine> {
   const machine: Machine = { disk: new SimDisk(options), fsync, acknowledged: 0, begun: 0, durable: 0 }
   const work = workload(machine).catch((error: unknown) => {
@@ -98,7 +98,7 @@ async function checkAfter(t: Test, machine: Machine, policy: CrashPolicy, name: 
   if (newest < floor || newest > machine.begun || found.length !== newest) {
     t.fail(`${name}: newest ${newest}, ${found.length} found, floor ${floor}, begun ${machine.begun}`)
   }
-  // The same bytes as before the crash, in the same place: what stood behind must not come back to life.
+  // The same bytes as before the crash, in the same place: records behind them must not reappear.
   if (newest < 36) await store.append(wanted(newest + 1))
   const again = await openOn(disk.crash('keep'), machine.fsync)
   if (again.recovery.newestEpoch !== Math.min(newest + 1, 36)) {
@@ -134,7 +134,7 @@ for (const fsync of ['always', 'interval', 'off'] as const) {
   })
 }
 
-t.test('zeros written ahead never reach a record, however late they land', async (t) => {
+t.test('zeros written ahead never overwrite a record, however late they are written', async (t) => {
   const lengthOf = (epoch: number): number => (epoch % 40 === 0 ? 120_000 : 900)
   let pieces = 0
   for (let run = 0; run < 24; run++) {

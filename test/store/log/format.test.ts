@@ -1,4 +1,4 @@
-/** docs/internals/FORMAT.md, "Log": the record it prints is the one this code writes and reads. */
+/** The record that docs/internals/FORMAT.md prints under "Log" is the one that this code writes and reads. */
 import fs from 'node:fs'
 import t from 'tap'
 import {
@@ -49,7 +49,7 @@ t.test('the documented record is decoded', async (t) => {
   t.same(plain(recordAt(bytes, viewOf(bytes), 0)), plain(RECORD))
 })
 
-t.test('the documented record is what is written', async (t) => {
+t.test('the documented record is the one written', async (t) => {
   const bytes = new Uint8Array(recordBytes(8, 1))
   bytes.set(RECORD.frames, 64)
   bytes.set([3], 72)
@@ -67,7 +67,7 @@ t.test('a record of another segment has a wrong checksum', async (t) => {
   }
 })
 
-t.test('a segment header comes back; each field is in its place', async (t) => {
+t.test('a segment header is read as written; each field is in its place', async (t) => {
   const bytes = encodeSegmentHeader(SEGMENT, crc32c)
   t.same(decodeSegmentHeader(bytes, crc32c), SEGMENT)
   t.equal(bytes.length, 4096)

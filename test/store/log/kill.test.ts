@@ -1,4 +1,4 @@
-/** Processes killed with SIGKILL while they append: whatever they acknowledged is there, and the log goes on. */
+/** Processes killed with SIGKILL while they append: everything they acknowledged is there, and the log continues. */
 import { spawn } from 'node:child_process'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -51,7 +51,7 @@ for (const [fsync, sync] of [
       t.match(opened, new RegExp(`^open ${newest} `), 'it went on where the log ended')
       const store = await openStore(dir, { segmentBytes: 256 * 1024, fsync })
       newest = store.recovery.newestEpoch
-      // What the pipe had not delivered may be there too.
+      // Epochs that the pipe had not delivered may be there too.
       t.ok(newest >= last, `newest ${newest}, acknowledged ${last}`)
       t.same(epochsIn(store), epochsTo(newest))
       for (const record of store.records(newest - 20)) {

@@ -1,10 +1,10 @@
-/** The log through the store's public face: round trips, rotation, reading back, reopening. */
+/** The log through the public methods of the store: round trips, rotation, reading back, reopening. */
 import fs from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { appendAll, epochsIn, openStore, plain, recordOf, scratch } from '../helpers.js'
 
-t.test('records come back as they were given, by iteration, by range and after reopening', async (t) => {
+t.test('records are read as written, by iteration, by range and after reopening', async (t) => {
   const dir = scratch()
   const store = await openStore(dir)
   await appendAll(store, 1, 1500)

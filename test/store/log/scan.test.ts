@@ -1,4 +1,4 @@
-/** Records checked a window at a time are those checked one by one, whatever is wrong, and the scan ends at the same place. */
+/** Records checked a window at a time and one by one are the same, whatever is wrong, and both scans end at the same place. */
 import t from 'tap'
 import { crc32c as native } from '../../../src/ffi/library.js'
 import { RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../../src/limits.js'
@@ -22,7 +22,7 @@ async function segmentBytes(fsync: 'always' | 'off', isSealed: boolean): Promise
   return Uint8Array.from(disk.bytesOf(FILE))
 }
 
-/** Everything that a scan says. */
+/** Everything that a scan reports. */
 function scanned(bytes: Uint8Array, checksum: Crc32c, windowBytes: number): unknown {
   const disk = new SimDisk()
   disk.put(FILE, bytes)
@@ -81,7 +81,7 @@ t.test('cut at every byte, and every byte flipped', async (t) => {
   }
 })
 
-t.test('headers that lie under a right checksum, and records in the wrong place', async (t) => {
+t.test('false headers with a right checksum, and records in the wrong place', async (t) => {
   const bytes = await segmentBytes('always', false)
   const segment = decodeSegmentHeader(bytes, native)
   if (typeof segment === 'string') return t.fail(segment)

@@ -1,4 +1,4 @@
-/** The log cut at every byte, and every byte of it flipped: a torn tail is cut, damage is refused and named. */
+/** The log cut at every byte, and every byte of it flipped: a torn tail is cut, damage is refused with its place. */
 import t from 'tap'
 import { RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../../src/limits.js'
 import { recordBytes } from '../../../src/store/log/record.js'
@@ -10,7 +10,7 @@ const DIR = '/sim'
 const FILE = `${DIR}/log/${segmentName(1)}`
 const RECORDS = 6
 
-/** A log of six records as a crash leaves it: no seal, room allocated behind. And where each record ends. */
+/** A log of six records as a crash leaves it, without seal and with room reserved behind, and where each record ends. */
 async function logBytes(): Promise<{ bytes: Uint8Array; ends: number[] }> {
   const disk = new SimDisk()
   const store = await openStore(DIR, { disk, segmentBytes: 8192 })
@@ -41,7 +41,7 @@ t.test('cut at every byte: the file ends there, or zeros follow', async (t) => {
       ['short', bytes.slice(0, cut)],
       ['zeros', zeroed],
     ] as const) {
-      // A record whose last bytes are zeros anyway survives losing them to zeros.
+      // A record that ends in zeros survives when its last bytes are zeroed.
       const sound =
         ends.filter((end) => end <= cut || (kind === 'zeros' && isZero(bytes.subarray(cut, end)))).length - 1
       const store = await open(diskWith(left))

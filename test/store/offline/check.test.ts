@@ -1,6 +1,6 @@
 /**
- * `mmsb log check` on folders broken by hand: everything that is not sound is named, a repair keeps the newest state that can
- * be had, and what it cut is set aside. And one flipped bit in each part of a folder is found.
+ * `mmsb log check` on folders broken by hand: every fault is reported, a repair keeps the newest state possible, and what it
+ * cut is set aside. One flipped bit in each part of a folder is found.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -22,7 +22,7 @@ interface Sample {
 const open = (dataDir: string): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off', segmentBytes: 64 * 1024 })
 
-/** 120 epochs in some four segments, with checkpoints where asked for. */
+/** 120 epochs in about four segments, with checkpoints at the epochs given. */
 async function sample(checkpoints: readonly number[]): Promise<Sample> {
   const dir = scratch()
   const bus = await open(dir)
@@ -62,7 +62,7 @@ function flip(file: string, at: number): void {
   fs.writeFileSync(file, bytes)
 }
 
-/** Repairs, and opens what is left. */
+/** Repairs a folder and opens it. */
 async function repaired(
   t: Test,
   dir: string,
@@ -120,7 +120,7 @@ t.test('damage without a checkpoint behind it: the log is cut', async (t) => {
   await repaired(t, dir, whole)
 })
 
-t.test('damage before a checkpoint: the state is kept, history is let go', async (t) => {
+t.test('damage before a checkpoint: the state is kept, older history is lost', async (t) => {
   const whole = await sample([60, 118])
   for (const index of [1, -1]) {
     const dir = copyOf(t, whole)
@@ -134,7 +134,7 @@ t.test('damage before a checkpoint: the state is kept, history is let go', async
   }
 })
 
-t.test('a log shorter than the index and the checkpoints say', async (t) => {
+t.test('a log shorter than the index and the checkpoints know', async (t) => {
   const whole = await sample([60])
   const dir = copyOf(t, whole)
   for (const file of segments(dir).slice(2)) fs.rmSync(file)

@@ -1,4 +1,4 @@
-/** Disks that fail and run full, folders that are in use or cannot be written: each says what it is and loses nothing. */
+/** Disks that fail or run full, folders in use or not writable: each gives a clear error and loses nothing. */
 import { fork } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
@@ -138,38 +138,41 @@ t.test(
 )
 
 for (const fsync of ['always', 'interval'] as const) {
-  t.test(`fsync ${fsync}: what a failed sync left in memory only is on disk once recovered`, async (t) => {
-    const disk = new SimDisk()
-    const timers: (() => void)[] = []
-    const store = await openStore(DIR, {
-      disk,
-      fsync,
-      setTimer: (callback) => {
-        timers.push(callback)
-        return () => {}
-      },
-    })
-    await appendAll(store, 1, 5)
-    disk.fault = (call) => {
-      if (call === 'sync') throw failing('EIO')
-    }
-    await store.append(recordOf(6)).catch(() => {})
-    for (const timer of timers) timer()
-    await new Promise((resolve) => setImmediate(resolve))
-    t.match(store.failure, /EIO/)
-    await store.close()
-    disk.fault = undefined
-    t.equal(
-      (await openStore(DIR, { disk: disk.crash('drop'), fsync })).newestEpoch,
-      fsync === 'always' ? 5 : 0,
-    )
-    const again = await openStore(DIR, { disk, fsync })
-    t.equal(again.recovery.newestEpoch, 6, 'the system still shows it')
-    const after = await openStore(DIR, { disk: disk.crash('drop'), fsync })
-    t.equal(after.recovery.newestEpoch, 6, 'and it is durable, for it has been shown')
-    await after.close()
-    await again.close()
-  })
+  t.test(
+    `fsync ${fsync}: records that a failed sync left in memory only are on disk after recovery`,
+    async (t) => {
+      const disk = new SimDisk()
+      const timers: (() => void)[] = []
+      const store = await openStore(DIR, {
+        disk,
+        fsync,
+        setTimer: (callback) => {
+          timers.push(callback)
+          return () => {}
+        },
+      })
+      await appendAll(store, 1, 5)
+      disk.fault = (call) => {
+        if (call === 'sync') throw failing('EIO')
+      }
+      await store.append(recordOf(6)).catch(() => {})
+      for (const timer of timers) timer()
+      await new Promise((resolve) => setImmediate(resolve))
+      t.match(store.failure, /EIO/)
+      await store.close()
+      disk.fault = undefined
+      t.equal(
+        (await openStore(DIR, { disk: disk.crash('drop'), fsync })).newestEpoch,
+        fsync === 'always' ? 5 : 0,
+      )
+      const again = await openStore(DIR, { disk, fsync })
+      t.equal(again.recovery.newestEpoch, 6, 'the system still shows it')
+      const after = await openStore(DIR, { disk: disk.crash('drop'), fsync })
+      t.equal(after.recovery.newestEpoch, 6, 'and it is durable, for it has been shown')
+      await after.close()
+      await again.close()
+    },
+  )
 }
 
 t.test('errors at every step of a rotation leave a log that opens', async (t) => {
@@ -192,7 +195,7 @@ t.test('errors at every step of a rotation leave a log that opens', async (t) =>
       await store.close()
       t.equal(disk.openCount, 0, `${call} ${nth}: files closed`)
       const again = await openStore(DIR, { disk, segmentBytes: 8192 })
-      // A write whose sync failed is not acknowledged; it may be there all the same.
+      // A write whose sync failed is not acknowledged, but it may be there.
       const { newestEpoch } = again.recovery
       t.ok(newestEpoch === acknowledged || newestEpoch === acknowledged + 1, `${call} ${nth}: ${newestEpoch}`)
       t.same(epochsIn(again), epochsTo(newestEpoch))
@@ -279,7 +282,7 @@ t.test('a completed append need not have settled before the next one', async (t)
   await store.close()
 })
 
-t.test('a catalogue that cannot be opened or written costs the index, not the bus', async (t) => {
+t.test('a catalog that cannot be opened or written costs the index, not the bus', async (t) => {
   const broken = async (): Promise<never> => {
     throw Object.assign(new Error('database or disk is full'), { code: 'SQLITE_FULL' })
   }

@@ -1,4 +1,4 @@
-/** The recovery table: exactly one row for every combination, in theory and on real folders, and the same in the docs. */
+/** The recovery table: one row for every combination, in theory and on real folders, and the same table in the docs. */
 import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
@@ -103,7 +103,7 @@ const segmentsOf = (dir: string): string[] =>
     .sort()
     .map((name) => path.join(dir, 'log', name))
 
-/** A folder in the state asked for. */
+/** A folder in the given state. */
 function arrange(from: Record<Snapshot, string>, f: Findings): string {
   const dir = scratch()
   const log: Snapshot = f.checkpoint === 'ahead' ? 12 : f.index === 'ahead' ? 20 : 38
@@ -147,7 +147,7 @@ function arrangeCheckpoints(dir: string, state: CheckpointState): void {
   }
 }
 
-/** What the store can know: without the catalogue nobody knows of a file that is gone, and with it nobody forgets one. */
+/** The findings as the store sees them: only the catalog knows of a checkpoint file that is gone. */
 function visible(f: Findings): Findings {
   if (f.body === 'bad') return f
   if (f.checkpoint === 'missing' && f.index === 'lost') return { ...f, checkpoint: 'sound' }
