@@ -1,12 +1,13 @@
 /**
- * The payload of a delta command (docs/internals/FORMAT.md, type 4): its layout, the check against its page, and its form in
- * JSON. frame/writer.ts writes it.
+ * The payload of a delta command (docs/internals/FORMAT.md, type 4): its layout, the check against its page,
+ * and its form in JSON. frame/writer.ts writes it.
  *
- * Words of the command: type, length, page id, codes (one byte each: kind, merge, dtype, encoding), element offset, count,
- * value count, payload length; then the payload.
+ * Words of the command: type, length, page id, codes (one byte each: kind, merge, dtype, encoding), element
+ * offset, count, value count, payload length; then the payload.
  *
- * Invariants: checkDeltaLayout looks at the header and the padding only, in constant time, and makes every later access
- * to the payload safe; validateDelta checks what the layout leaves open. A delta that passed both can be applied.
+ * Invariants: checkDeltaLayout looks at the header and the padding only, in constant time, and makes every
+ * later access to the payload safe; validateDelta checks what the layout leaves open. A delta that passed
+ * both can be applied.
  */
 import { MmsbError } from '../errors.js'
 import { align8 } from '../wire/align.js'
@@ -72,9 +73,9 @@ export function checkDeltaLayout(
 }
 
 /**
- * Whether the delta command of `byteLength` bytes at `at` is dense and has a sound layout. It is one test of all fields
- * without a call, because frames of many small dense deltas spend their time here. Sizes beyond 2^31 fail it, as they fail
- * the full check.
+ * Whether the delta command of `byteLength` bytes at `at` is dense and has a sound layout. It is one test of
+ * all fields without a call, because frames of many small dense deltas spend their time here. Sizes beyond
+ * 2^31 fail it, as they fail the full check.
  */
 export function isDenseLayout(
   bytes: Uint8Array,
@@ -175,7 +176,7 @@ function valuesOffset(
   )
 }
 
-// ---- against the page -------------------------------------------------------------------------------------------------
+// ---- against the page ---------------------------------------------------------------------------
 
 /** The page that a delta is checked against. */
 export interface DeltaTarget {
@@ -184,8 +185,8 @@ export interface DeltaTarget {
 }
 
 /**
- * Checks a delta that passed checkDeltaLayout against its page: dtype, range, indices, mask bits, bool values. Takes the
- * command or the cursor of eachCommand.
+ * Checks a delta that passed checkDeltaLayout against its page: dtype, range, indices, mask bits, bool
+ * values. Takes the command or the cursor of eachCommand.
  * @throws MmsbError INVALID_DELTA
  */
 export function validateDelta(delta: DeltaFields, page: DeltaTarget): void {
@@ -263,7 +264,7 @@ function checkBoolValues(delta: DeltaFields): void {
   }
 }
 
-// ---- as JSON -------------------------------------------------------------------------------------------------------
+// ---- as JSON ------------------------------------------------------------------------------------
 
 /** A delta as /v1/epochs shows it. `mask`: base64, over the whole page. */
 export interface DeltaJson {
@@ -276,9 +277,9 @@ export interface DeltaJson {
 }
 
 /**
- * A delta command as the JSON op that writes the same delta again, with the page by id. The delta has passed validateDelta
- * against a page of `elements` elements (undefined: exactly those that its mask covers). JSON masks cover a whole page, so a
- * mask over part of one is shown as the indices it stands for.
+ * A delta command as the JSON op that writes the same delta again, with the page by id. The delta has passed
+ * validateDelta against a page of `elements` elements (undefined: exactly those that its mask covers). JSON
+ * masks cover a whole page, so a mask over part of one is shown as the indices it stands for.
  */
 export function decodeDeltaForJson(delta: DeltaFields, elements?: number): DeltaJson {
   const page = delta.pageId
@@ -303,7 +304,9 @@ export function decodeDeltaForJson(delta: DeltaFields, elements?: number): Delta
   return { page, offset: delta.elementOffset, values, merge }
 }
 
-/** The values of a delta in the order of its payload: a view, not a copy. Payloads are always aligned for it. */
+/**
+ * The values of a delta in the order of its payload: a view, not a copy. Payloads are always aligned for it.
+ */
 export function deltaValues(delta: DeltaFields): TypedArray {
   const info = DTYPE_INFO[dtypeOfCode(delta.dtypeCode)!]
   const { bytes } = delta.frame
@@ -332,7 +335,10 @@ function expandRuns(delta: DeltaFields): Uint8Array {
   return bits
 }
 
-/** Writes a bitset as run-length words: runCount, 0, then for each run how many bits to skip and how many are set. */
+/**
+ * Writes a bitset as run-length words: runCount, 0, then for each run how many bits to skip and how many are
+ * set.
+ */
 export function writeRuns(bits: Uint8Array, runCount: number, words: Uint32Array, at: number): void {
   words[at] = runCount
   words[at + 1] = 0

@@ -1,8 +1,9 @@
 /**
- * Files of change events ("Change events" in docs/internals/FORMAT.md): the events that a subscriber with values would have
- * received, epoch by epoch, so that a mirror can be fed without a server.
+ * Files of change events ("Change events" in docs/internals/FORMAT.md): the events that a subscriber with
+ * values would have received, epoch by epoch, so that a mirror can be fed without a server.
  *
- * Invariant: nothing is read outside the bytes given, whatever they hold; anything but an entry is INVALID_REQUEST. Pure.
+ * Invariant: nothing is read outside the bytes given, whatever they hold; anything but an entry is
+ * INVALID_REQUEST. Pure.
  */
 import { MmsbError } from '../errors.js'
 import { align8 } from '../wire/align.js'

@@ -1,6 +1,6 @@
 /**
- * NumPy's .npy files, format 1.0 (numpy.lib.format): a header with dtype and shape, then the elements. We write them
- * little-endian and in C order like pages, so the bytes of a page follow the header unchanged.
+ * NumPy's .npy files, format 1.0 (numpy.lib.format): a header with dtype and shape, then the elements. We
+ * write them little-endian and in C order like pages, so the bytes of a page follow the header unchanged.
  *
  * Invariant: a header that decodeNpyHeader accepts has a known dtype and the element order of pages. Pure.
  */

@@ -1,8 +1,8 @@
 /**
  * Page patterns of subscriptions: a name, or a name with `*` for any run of characters (dots too).
  *
- * Invariant: matching takes time proportional to pattern times name at most, whatever a client sends; hence no regular
- * expressions.
+ * Invariant: matching takes time proportional to pattern times name at most, whatever a client sends; hence
+ * no regular expressions.
  */
 import { MmsbError } from '../errors.js'
 import { STREAM_PATTERNS_MAX } from '../limits.js'

@@ -1,8 +1,9 @@
 /**
  * Sets of element ranges, stored as offset, count, offset, count, ... in a Uint32Array.
  *
- * Invariants: every function returns normal form: ascending, disjoint, not touching, no empty range. Functions of two sets
- * expect normal form and run in linear time. Ends (offset + count) are at most 2^32 and computed as doubles.
+ * Invariants: every function returns normal form: ascending, disjoint, not touching, no empty range.
+ * Functions of two sets expect normal form and run in linear time. Ends (offset + count) are at most 2^32 and
+ * computed as doubles.
  */
 
 export const NO_RANGES: Uint32Array = new Uint32Array(0)
@@ -19,7 +20,10 @@ export function totalElements(ranges: Uint32Array): number {
   return total
 }
 
-/** Brings any list of ranges into normal form: sorted, empty ones dropped, overlapping and touching ones joined. */
+/**
+ * Brings any list of ranges into normal form: sorted, empty ones dropped, overlapping and touching ones
+ * joined.
+ */
 export function normalizeRanges(ranges: Uint32Array): Uint32Array {
   if (isNormal(ranges)) return ranges
   const order: number[] = []

@@ -1,9 +1,9 @@
 /**
  * Shapes of pages: checks, element counts, strides, axes, broadcasting.
  *
- * Invariants: a shape that passed checkShape has rank 0..8, dimensions that are non-negative integers, fewer than 2^32
- * elements and at most PAGE_MAX_BYTES bytes, so every product of its dimensions is an exact number. An axis of size 0
- * is legal. Arrays are row-major. Nothing here knows pages, frames or ops.
+ * Invariants: a shape that passed checkShape has rank 0..8, dimensions that are non-negative integers, fewer
+ * than 2^32 elements and at most PAGE_MAX_BYTES bytes, so every product of its dimensions is an exact number.
+ * An axis of size 0 is legal. Arrays are row-major. Nothing here knows pages, frames or ops.
  */
 import { MmsbError } from '../errors.js'
 import { PAGE_MAX_BYTES, PAGE_MAX_ELEMENTS } from '../limits.js'
@@ -75,7 +75,8 @@ export function checkShape(shape: unknown, dtype: Dtype, what = 'shape'): number
  * @throws MmsbError INVALID_REQUEST
  */
 export function checkExtent(shape: Shape, dtype: Dtype, what = 'shape'): void {
-  // Eight factors below 2^32 stay far below the largest double, and a rounded product above the limit stays above it.
+  // Eight factors below 2^32 stay far below the largest double, and a rounded product above the limit stays
+  // above it.
   const elements = elementCount(shape)
   if (elements > PAGE_MAX_ELEMENTS) {
     throw new MmsbError(
@@ -93,7 +94,8 @@ export function checkExtent(shape: Shape, dtype: Dtype, what = 'shape'): void {
 }
 
 /**
- * An axis counted from 0; negative ones count from the end, as in NumPy. `name` is the parameter's or list's name.
+ * An axis counted from 0; negative ones count from the end, as in NumPy. `name` is the parameter's or list's
+ * name.
  * @throws MmsbError INVALID_REQUEST when it is not an integer, SHAPE_MISMATCH when there is no such axis
  */
 export function normalizeAxis(axis: unknown, input: NamedShape, name = 'axis'): number {
@@ -114,7 +116,8 @@ export function normalizeAxis(axis: unknown, input: NamedShape, name = 'axis'): 
 
 /**
  * Axes counted from 0, ascending.
- * @throws MmsbError INVALID_REQUEST when it is not a list of distinct integers, SHAPE_MISMATCH when one does not exist
+ * @throws MmsbError INVALID_REQUEST when it is not a list of distinct integers, SHAPE_MISMATCH when one does
+ *   not exist
  */
 export function normalizeAxes(axes: unknown, input: NamedShape, name = 'axes'): number[] {
   if (!Array.isArray(axes)) throw new MmsbError('INVALID_REQUEST', `${name} must be an array of integers`)
@@ -129,7 +132,8 @@ export function normalizeAxes(axes: unknown, input: NamedShape, name = 'axes'): 
 }
 
 /**
- * The common shape by NumPy's rule: shapes are aligned at their last axes; sizes match where they are equal or one is 1.
+ * The common shape by NumPy's rule: shapes are aligned at their last axes; sizes match where they are equal
+ * or one is 1.
  * @throws MmsbError SHAPE_MISMATCH naming both inputs, their axes and sizes
  */
 export function broadcastShapes(inputs: readonly NamedShape[]): number[] {

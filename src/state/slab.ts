@@ -1,10 +1,10 @@
 /**
- * Slabs: buffers that many small pieces lie in side by side, because making an ArrayBuffer costs several times what filling a
- * small piece does.
+ * Slabs: buffers that many small pieces lie in side by side, because making an ArrayBuffer costs several
+ * times what filling a small piece does.
  *
- * A piece begins at the slab's `used`; whoever takes one moves `used` behind it, by a multiple of 8. A slab that is used once
- * is left to the garbage collector when it is full. A slab that is used again counts its holders: it starts over when the
- * last of them has released it.
+ * A piece begins at the slab's `used`; whoever takes one moves `used` behind it, by a multiple of 8. A slab
+ * that is used once is left to the garbage collector when it is full. A slab that is used again counts its
+ * holders: it starts over when the last of them has released it.
  *
  * Invariants: `used` only grows while somebody holds the slab; no two pieces of a slab overlap.
  */
@@ -38,7 +38,10 @@ export class SlabAllocator {
     return { bytes, words: new Uint32Array(bytes.buffer), used: 0, holders }
   }
 
-  /** A slab with room for `sizeBytes` from its `used` on. `sizeBytes` is a multiple of 8 and at most the slab's size. */
+  /**
+   * A slab with room for `sizeBytes` from its `used` on. `sizeBytes` is a multiple of 8 and at most the
+   * slab's size.
+   */
   withRoom(sizeBytes: number): Slab {
     const current = this.#current
     return current.used + sizeBytes <= this.#slabBytes ? current : this.#next()

@@ -1,16 +1,19 @@
 /**
- * The inputs of transactions and page definitions, as callers give them. Used by every room above. Knows dtypes and nothing
- * else.
+ * The inputs of transactions and page definitions, as callers give them. Used by every room above. Knows
+ * dtypes and nothing else.
  */
 import type { Dtype, TypedArray } from '../wire/dtype.js'
 import type { Location, Merge } from '../wire/page.js'
 
-/** Values of a delta: a typed array of the page's dtype, or numbers, bigints, decimal strings, "NaN", "Infinity", booleans. */
+/**
+ * Values of a delta: a typed array of the page's dtype, or numbers, bigints, decimal strings, "NaN",
+ * "Infinity", booleans.
+ */
 export type DeltaValues = TypedArray | readonly (number | bigint | string | boolean)[]
 
 /**
- * A change to one source page. Dense: `offset` (default 0) and `values`. Sparse: `indices` and `values`. Masked: `mask`
- * (one bit per element of the page, LSB first; base64 or bytes) and one value per set bit.
+ * A change to one source page. Dense: `offset` (default 0) and `values`. Sparse: `indices` and `values`.
+ * Masked: `mask` (one bit per element of the page, LSB first; base64 or bytes) and one value per set bit.
  */
 export interface DeltaInput {
   readonly offset?: number
@@ -49,7 +52,9 @@ export interface DerivedDefinition {
   readonly derive: Derivation
   /** Asks for a cast of the result. */
   readonly dtype?: Dtype
-  /** The shape that the result must have. Required where it depends on the page's own previous value alone. */
+  /**
+   * The shape that the result must have. Required where it depends on the page's own previous value alone.
+   */
   readonly shape?: readonly number[]
   readonly location?: Location
 }

@@ -1,11 +1,12 @@
 /**
  * Converts elements and lists of elements between JSON and bytes.
  *
- * In: integer dtypes take integral numbers in range and bigints; u64 and i64 also take decimal strings, and take numbers only
- * where these are exact; floats take numbers and the strings "NaN", "Infinity" and "-Infinity"; bool takes true, false, 0
- * and 1. A finite number that f32 would round to infinity is refused.
- * Out: u64 and i64 become decimal strings, non-finite floats the three strings, bool true or false, the rest numbers (an f32
- * the double it equals). Every output is accepted as input and gives the same bits, except for NaN payloads.
+ * In: integer dtypes take integral numbers in range and bigints; u64 and i64 also take decimal strings, and
+ * take numbers only where these are exact; floats take numbers and the strings "NaN", "Infinity" and
+ * "-Infinity"; bool takes true, false, 0 and 1. A finite number that f32 would round to infinity is refused.
+ * Out: u64 and i64 become decimal strings, non-finite floats the three strings, bool true or false, the rest
+ * numbers (an f32 the double it equals). Every output is accepted as input and gives the same bits, except
+ * for NaN payloads.
  *
  * Invariant: a refused value is INVALID_DELTA, with its position in the message. Little-endian hosts only.
  */
@@ -92,7 +93,9 @@ export function showValue(value: unknown): string {
   return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value)
 }
 
-/** The bits of one element, zero-extended, as the `fill` of a page holds them. @throws MmsbError INVALID_DELTA */
+/**
+ * The bits of one element, zero-extended, as the `fill` of a page holds them. @throws MmsbError INVALID_DELTA
+ */
 export function fillBits(dtype: Dtype, value: number | bigint | string | boolean): bigint {
   const words = new BigUint64Array(1)
   writeParsed(dtype, parseValue(dtype, value), words.buffer)
@@ -110,7 +113,10 @@ function writeParsed(dtype: Dtype, value: number | bigint, buffer: ArrayBuffer):
   ;(view as { [index: number]: number | bigint })[0] = value
 }
 
-/** The bytes of `values`. A typed array must have the dtype's own type; it is copied. @throws MmsbError INVALID_DELTA */
+/**
+ * The bytes of `values`. A typed array must have the dtype's own type; it is copied. @throws MmsbError
+ * INVALID_DELTA
+ */
 export function encodeValues(dtype: Dtype, values: DeltaValues): Uint8Array {
   const bytes = new Uint8Array(values.length * DTYPE_INFO[dtype].sizeBytes)
   writeValues(dtype, values, bytes, 0)
@@ -118,8 +124,8 @@ export function encodeValues(dtype: Dtype, values: DeltaValues): Uint8Array {
 }
 
 /**
- * Writes the bytes of `values` into `out` at offset `at`. `out` has room for them, and both `at` and the offset of `out` in
- * its buffer are multiples of the element size.
+ * Writes the bytes of `values` into `out` at offset `at`. `out` has room for them, and both `at` and the
+ * offset of `out` in its buffer are multiples of the element size.
  * @throws MmsbError INVALID_DELTA; the buffer may then hold some of the values
  */
 export function writeValues(dtype: Dtype, values: DeltaValues, out: Uint8Array, at: number): void {
@@ -151,8 +157,9 @@ export function checkBools(values: Uint8Array): void {
   }
 }
 
-// One loop per dtype, so that each sees one kind of array and stays monomorphic. Everything but plain numbers in range goes
-// to the general parser, which also makes the error. Fractions, NaN and infinities fail the integer comparison.
+// One loop per dtype, so that each sees one kind of array and stays monomorphic. Everything but plain numbers
+// in range goes to the general parser, which also makes the error. Fractions, NaN and infinities fail the
+// integer comparison.
 
 type PlainValues = readonly (number | bigint | string | boolean)[]
 type Writer = (values: PlainValues, buffer: ArrayBufferLike, byteOffset: number) => void
@@ -254,7 +261,10 @@ export function valuesToJson(dtype: Dtype, values: TypedArray): (number | string
   }
 }
 
-/** The elements as JSON text: JSON.stringify(valuesToJson(...)) several times as fast, except that -0 stays -0. */
+/**
+ * The elements as JSON text: JSON.stringify(valuesToJson(...)) several times as fast, except that -0 stays
+ * -0.
+ */
 export function valuesToJsonText(dtype: Dtype, values: TypedArray): string {
   if (values.length === 0) return '[]'
   switch (dtype) {

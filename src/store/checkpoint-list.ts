@@ -1,8 +1,8 @@
 /**
  * The checkpoints of an open store: writes new ones, keeps the list of the usable ones, removes old ones.
  *
- * Invariants: jobs run one at a time. The list only names durable checkpoints. The thread starts with the first job and ends
- * at close, or when a job fails.
+ * Invariants: jobs run one at a time. The list only names durable checkpoints. The thread starts with the
+ * first job and ends at close, or when a job fails.
  */
 import { bytesOf, writeCheckpoint } from './checkpoint/feed-pages.js'
 import type { CheckpointThread } from './checkpoint/thread.js'
@@ -56,8 +56,8 @@ export class CheckpointList {
   }
 
   /**
-   * Writes a checkpoint, enters it in the catalog and thins out the older ones. A checkpoint of the same epoch is not written
-   * again. Throws LOG_FULL, INTERNAL.
+   * Writes a checkpoint, enters it in the catalog and thins out the older ones. A checkpoint of the same
+   * epoch is not written again. Throws LOG_FULL, INTERNAL.
    */
   async write(source: CheckpointSource, syncLog: () => Promise<void>): Promise<CheckpointInfo> {
     const { epoch } = source.header
@@ -86,8 +86,9 @@ export class CheckpointList {
   }
 
   /**
-   * Removes the checkpoints before the anchor that `anchorNow` chooses (src/store/retention.ts), once the anchor and the two
-   * newest checkpoints are verified. Returns the anchor; undefined: nothing may be removed.
+   * Removes the checkpoints before the anchor that `anchorNow` chooses (src/store/retention.ts), once the
+   * anchor and the two newest checkpoints are verified. Returns the anchor; undefined: nothing may be
+   * removed.
    */
   async removeBefore(anchorNow: () => number | undefined): Promise<number | undefined> {
     if (anchorNow() === undefined) return undefined
@@ -102,7 +103,10 @@ export class CheckpointList {
     })
   }
 
-  /** Reads the anchor and the two newest checkpoints back. A damaged one leaves the list, and the anchor is chosen again. */
+  /**
+   * Reads the anchor and the two newest checkpoints back. A damaged one leaves the list, and the anchor is
+   * chosen again.
+   */
   async #verifiedAnchor(
     thread: CheckpointThread,
     anchorNow: () => number | undefined,
@@ -122,7 +126,9 @@ export class CheckpointList {
     }
   }
 
-  /** Drops the other checkpoints from the list and the catalog, and removes the files that are then unused. */
+  /**
+   * Drops the other checkpoints from the list and the catalog, and removes the files that are then unused.
+   */
   async #keep(thread: CheckpointThread, epochs: readonly number[]): Promise<void> {
     const { catalog, notify } = this.#options
     const kept = new Set(epochs)

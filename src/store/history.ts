@@ -1,10 +1,11 @@
 /**
- * Reads a data folder that another thread may be writing: records up to an epoch known to be written, and checkpoints. Used
- * by the replay thread, and by checks of a folder that no process has open.
+ * Reads a data folder that another thread may be writing: records up to an epoch known to be written, and
+ * checkpoints. Used by the replay thread, and by checks of a folder that no process has open.
  *
- * Invariants: nothing is changed, locked or created. Every record handed out has passed its checksum and follows the one
- * before it. Files come and go (segments, checkpoints), so they are listed again when they are needed. The log index is only a
- * hint: without it a read begins at the start of its segment. Knows nothing of what frames hold.
+ * Invariants: nothing is changed, locked or created. Every record handed out has passed its checksum and
+ * follows the one before it. Files come and go (segments, checkpoints), so they are listed again when they
+ * are needed. The log index is only a hint: without it a read begins at the start of its segment. Knows
+ * nothing of what frames hold.
  */
 import path from 'node:path'
 import { MmsbError } from '../errors.js'
@@ -106,8 +107,9 @@ export class HistoryReader {
   }
 
   /**
-   * Records of epochs from..to, both included, ascending; `to` must have been written. A record is a view into a buffer
-   * and valid until the next one is requested. Throws EPOCH_COMPACTED, and INTERNAL where the log is damaged.
+   * Records of epochs from..to, both included, ascending; `to` must have been written. A record is a view
+   * into a buffer and valid until the next one is requested. Throws EPOCH_COMPACTED, and INTERNAL where the
+   * log is damaged.
    */
   *records(from: number, to: number): Generator<LogRecord> {
     for (let epoch = from; epoch <= to; ) {

@@ -1,6 +1,6 @@
 /**
- * The options a store is opened with, and the outside world behind them: disk, clock, randomness, timers, lock. Tests hand
- * in simulated ones.
+ * The options a store is opened with, and the outside world behind them: disk, clock, randomness, timers,
+ * lock. Tests hand in simulated ones.
  */
 import { randomBytes } from 'node:crypto'
 import path from 'node:path'
@@ -27,7 +27,10 @@ export interface StoreOptions {
   readonly random?: (length: number) => Uint8Array
   /** Calls back once after the delay; the function returned cancels it. */
   readonly setTimer?: (callback: () => void, delayMs: number) => () => void
-  /** Keeps a second process out; default: an exclusive lock held through SQLite. The function returned releases it. */
+  /**
+   * Keeps a second process out; default: an exclusive lock held through SQLite. The function returned
+   * releases it.
+   */
   readonly lock?: (dir: string) => () => void
   /** Default: catalog.db in a worker thread. */
   readonly catalog?: Catalog

@@ -1,10 +1,10 @@
 /**
  * Decides how much of the past may be removed: which checkpoints, and which segments of the log. Pure.
  *
- * Invariants: the log is removed only up to an *anchor*, a checkpoint from which every later epoch can be rebuilt. The anchor
- * is never newer than the second newest checkpoint, the lowest epoch that a reader needs, or what the limits keep. The last
- * segment always stays. The caller makes sure that the anchor and the two newest checkpoints are verified before anything is
- * removed.
+ * Invariants: the log is removed only up to an *anchor*, a checkpoint from which every later epoch can be
+ * rebuilt. The anchor is never newer than the second newest checkpoint, the lowest epoch that a reader needs,
+ * or what the limits keep. The last segment always stays. The caller makes sure that the anchor and the two
+ * newest checkpoints are verified before anything is removed.
  */
 import type { RetentionLimits } from './types.js'
 
@@ -37,7 +37,8 @@ export function anchorOf(view: RetentionView): number | undefined {
   const floor = Math.min(lowestKept(view), second, neededEpoch ?? second)
   const anchor = checkpoints.findLast((epoch) => epoch <= floor)
   const first = segments[0]
-  // Only whole segments are removed. Until one can be, older checkpoints cost little and keep the past readable.
+  // Only whole segments are removed. Until one can be, older checkpoints cost little and keep the past
+  // readable.
   return anchor !== undefined && first !== undefined && segments.length > 1 && first.lastEpoch <= anchor
     ? anchor
     : undefined
@@ -65,8 +66,8 @@ function lowestKept({ limits, nowMs, newestEpoch, segments }: RetentionView): nu
 }
 
 /**
- * Thins checkpoints out to at most `count`, ascending. The oldest and the two newest always stay; of the others, older ones
- * are kept farther apart.
+ * Thins checkpoints out to at most `count`, ascending. The oldest and the two newest always stay; of the
+ * others, older ones are kept farther apart.
  */
 export function thinned(epochs: readonly number[], count: number): number[] {
   const kept = [...epochs]

@@ -6,9 +6,10 @@
  *   catalog.db         the index of the log and the list of checkpoints; rebuilt when lost
  *   checkpoints/*.db   immutable full states
  *
- * Invariants: an append that has resolved under `always` survives a crash. The index and the list of checkpoints only name
- * what is durable. Opening follows the recovery table and, where that refuses, changes nothing. Knows nothing of frames'
- * contents, graphs or ops.
+ * Invariants: an append that has resolved under `always` survives a crash. The index and the list of
+ * checkpoints only name what is durable. Opening follows the recovery table and, where that refuses, changes
+ * nothing. Knows nothing of frames' contents, graphs or ops.
+ * Null because StoreStats, a public type, promises it.
  */
 import path from 'node:path'
 import { MmsbError } from '../errors.js'
@@ -245,7 +246,10 @@ export class Store {
 
   // ---- recovery ----------------------------------------------------------------------------------
 
-  /** The newest usable checkpoint, completely verified; undefined when the log must be replayed from its beginning. */
+  /**
+   * The newest usable checkpoint, completely verified; undefined when the log must be replayed from its
+   * beginning.
+   */
   openCheckpoint(): CheckpointReader | undefined {
     const epoch = this.recovery.checkpointEpoch
     if (epoch === undefined) return undefined
@@ -256,8 +260,9 @@ export class Store {
   }
 
   /**
-   * Every record with an epoch above `fromEpoch`, in order, checksums verified. A record is a view into a buffer and valid
-   * until the next one is requested. Throws BUS_FAILED when the log is damaged, EPOCH_COMPACTED when it begins later.
+   * Every record with an epoch above `fromEpoch`, in order, checksums verified. A record is a view into a
+   * buffer and valid until the next one is requested. Throws BUS_FAILED when the log is damaged,
+   * EPOCH_COMPACTED when it begins later.
    */
   records(fromEpoch: number): Iterable<LogRecord> {
     if (fromEpoch >= this.newestEpoch) return []
@@ -268,22 +273,25 @@ export class Store {
   // ---- appends -----------------------------------------------------------------------------------
 
   /**
-   * Makes room for the next record, of `bytes` bytes of frames; begins a new segment if needed. Returns undefined when there
-   * is room already. Throws LOG_FULL with nothing changed.
+   * Makes room for the next record, of `bytes` bytes of frames; begins a new segment if needed. Returns
+   * undefined when there is room already. Throws LOG_FULL with nothing changed.
    */
   reserve(bytes: number): Promise<void> | undefined {
     // A frame takes at least 16 bytes for each page it touches, so a quarter more is room for the page ids.
     return this.#writer.reserve(bytes + (bytes >> 2))
   }
 
-  /** Appends one record. Resolves when it is durable (`always`), else when it is written. Rejects with BUS_FAILED. */
+  /**
+   * Appends one record. Resolves when it is durable (`always`), else when it is written. Rejects with
+   * BUS_FAILED.
+   */
   append(record: LogRecord): Promise<void> {
     return this.#writer.append(record)
   }
 
   /**
-   * Makes the append in flight durable before it returns, by writing the same bytes to the same place again. The promise of
-   * the append settles later; the next append need not wait for it. Throws BUS_FAILED.
+   * Makes the append in flight durable before it returns, by writing the same bytes to the same place again.
+   * The promise of the append settles later; the next append need not wait for it. Throws BUS_FAILED.
    */
   completeSync(): void {
     this.#writer.completeSync()
@@ -345,10 +353,11 @@ export class Store {
   }
 
   /**
-   * Writes a checkpoint in its own thread and enters it in the catalog. Chunks that an older checkpoint holds are referred to,
-   * not written again. The source is read in bounded pieces, between which the event loop runs; its `onRead` is called when
-   * it is no longer needed. One checkpoint is written at a time; one that exists is not written again. Throws LOG_FULL when
-   * the disk is full, BUS_FAILED when the store has stopped.
+   * Writes a checkpoint in its own thread and enters it in the catalog. Chunks that an older checkpoint holds
+   * are referred to, not written again. The source is read in bounded pieces, between which the event loop
+   * runs; its `onRead` is called when it is no longer needed. One checkpoint is written at a time; one that
+   * exists is not written again. Throws LOG_FULL when the disk is full, BUS_FAILED when the store has
+   * stopped.
    */
   checkpoint(source: CheckpointSource): Promise<CheckpointInfo> {
     return this.#checkpoints.inTurn(async () => {
@@ -363,9 +372,9 @@ export class Store {
   }
 
   /**
-   * Removes what the limits do not keep: segments of the log up to a checkpoint, and the checkpoints before that one. Keeps
-   * everything from the second newest verified checkpoint on, and from the lowest epoch that readers need (`lowestNeeded`).
-   * Returns the number of segments removed.
+   * Removes what the limits do not keep: segments of the log up to a checkpoint, and the checkpoints before
+   * that one. Keeps everything from the second newest verified checkpoint on, and from the lowest epoch that
+   * readers need (`lowestNeeded`). Returns the number of segments removed.
    */
   retain(limits: RetentionLimits, lowestNeeded?: () => number | undefined): Promise<number> {
     return this.#checkpoints.inTurn(async () => {

@@ -1,6 +1,8 @@
 /**
- * The data that the store keeps and gives back, and the catalog it writes to. Types only; every file of the store may
- * import them. The store knows epochs, frames as opaque bytes, page ids and chunks; it knows nothing of graphs or ops.
+ * The data that the store keeps and gives back, and the catalog it writes to. Types only; every file of the
+ * store may import them. The store knows epochs, frames as opaque bytes, page ids and chunks; it knows
+ * nothing of graphs or ops.
+ * Null because StoreStats, a public type, promises it.
  */
 
 export type FsyncPolicy = 'always' | 'interval' | 'off'
@@ -9,8 +11,8 @@ export type FsyncPolicy = 'always' | 'interval' | 'off'
 export interface Crc32c {
   (bytes: Uint8Array, seed?: number): number
   /**
-   * How many sound records (src/store/log/segment-reader.ts) follow one another from the start of `bytes`; the first must be
-   * that of `firstEpoch`. Absent: the reader checks each record by itself.
+   * How many sound records (src/store/log/segment-reader.ts) follow one another from the start of `bytes`;
+   * the first must be that of `firstEpoch`. Absent: the reader checks each record by itself.
    */
   readonly soundRecords?: (bytes: Uint8Array, firstEpoch: number, recordSeed: number) => number
 }
@@ -28,13 +30,19 @@ export interface LogRecord {
   /** 16 bytes: the digest of the state before this epoch. */
   readonly digestBefore: Uint8Array
   readonly frameCount: number
-  /** The frames, one after another (docs/internals/FORMAT.md). They must not change until the append has settled. */
+  /**
+   * The frames, one after another (docs/internals/FORMAT.md). They must not change until the append has
+   * settled.
+   */
   readonly frames: Uint8Array
   /** Ids of the pages that deltas or structural commands of the frames touch, ascending. */
   readonly touchedPages: Uint32Array
 }
 
-/** One page in a checkpoint. `meta` is the page's create-page command, exactly as in the log, opaque to the store. */
+/**
+ * One page in a checkpoint. `meta` is the page's create-page command, exactly as in the log, opaque to the
+ * store.
+ */
 export interface CheckpointPage {
   readonly id: number
   readonly version: number
@@ -74,7 +82,10 @@ export interface CheckpointInfo {
   readonly pages: number
   /** Bytes of all pages. */
   readonly bytes: number
-  /** Bytes of pages written for this checkpoint, without those that older files already hold. Never more than `bytes`. */
+  /**
+   * Bytes of pages written for this checkpoint, without those that older files already hold. Never more than
+   * `bytes`.
+   */
   readonly newBytes: number
   readonly ms: number
   readonly file: string
@@ -126,7 +137,10 @@ export type CatalogFindings =
 /** The catalog: log index and list of checkpoints. It can be rebuilt, so losing it loses no data. */
 export interface Catalog {
   open(): Promise<CatalogFindings>
-  /** Names the bus that the catalog belongs to; must be called once before anything is added. `anew` forgets all rows. */
+  /**
+   * Names the bus that the catalog belongs to; must be called once before anything is added. `anew` forgets
+   * all rows.
+   */
   begin(busId: string, anew: boolean): Promise<void>
   addBlocks(blocks: readonly IndexBlock[]): Promise<void>
   clearBlocks(): Promise<void>
@@ -141,7 +155,10 @@ export interface Catalog {
   close(): Promise<void>
 }
 
-/** How much of the past is kept. Absent: no limit of that kind. History beyond any one of the limits may be removed. */
+/**
+ * How much of the past is kept. Absent: no limit of that kind. History beyond any one of the limits may be
+ * removed.
+ */
 export interface RetentionLimits {
   readonly maxAgeMs?: number
   /** Bytes of log. */

@@ -1,12 +1,14 @@
 /**
- * SIGKILL under load: the real server is killed at random moments while several clients write, and restarted on the same
- * folder. Tests that it is durable (every acknowledged write is there) and consistent (no write is there by halves).
+ * SIGKILL under load: the real server is killed at random moments while several clients write, and restarted
+ * on the same folder. Tests that it is durable (every acknowledged write is there) and consistent (no write
+ * is there by halves).
  *
- * Each writer has one write in flight, so after a kill the state of a writer is known up to that write, which has either
- * happened or not. After a repeat with the same idempotency key it must have happened exactly once.
+ * Each writer has one write in flight, so after a kill the state of a writer is known up to that write, which
+ * has either happened or not. After a repeat with the same idempotency key it must have happened exactly
+ * once.
  *
- * MMSB_CRASH_ROUNDS sets the number of kills (default 10). MMSB_CRASH_SEED repeats a schedule: the writes of each writer, the
- * times of checkpoints and the delay of the kill. The exact moment depends on the machine.
+ * MMSB_CRASH_ROUNDS sets the number of kills (default 10). MMSB_CRASH_SEED repeats a schedule: the writes of
+ * each writer, the times of checkpoints and the delay of the kill. The exact moment depends on the machine.
  */
 import { randomInt } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -99,7 +101,10 @@ function nextWrite(writer: Writer): Write {
   return { key, after, method: 'POST', path: '/v1/transactions', type: json, body }
 }
 
-/** Sends a write. Returns its epoch; undefined when the connection broke before an answer. Throws on a refusal. */
+/**
+ * Sends a write. Returns its epoch; undefined when the connection broke before an answer. Throws on a
+ * refusal.
+ */
 async function send(server: Server, write: Write): Promise<number | undefined> {
   let status: number
   let text: string
@@ -168,7 +173,10 @@ async function tallies(server: Server): Promise<Tally[]> {
 
 const same = (a: Tally, b: Tally) => a.count === b.count && a.block === b.block && a.pair === b.pair
 
-/** Checks that every writer is at its last acknowledged write or one further, and after a repeat exactly one further. */
+/**
+ * Checks that every writer is at its last acknowledged write or one further, and after a repeat exactly one
+ * further.
+ */
 async function checkWriters(t: Test, server: Server, writers: readonly Writer[]): Promise<void> {
   const found = await tallies(server)
   for (const writer of writers) {
@@ -188,7 +196,10 @@ async function checkWriters(t: Test, server: Server, writers: readonly Writer[])
   }
 }
 
-/** Writes the source pages into a server that never crashed and recomputes the rest. The digests must be equal. */
+/**
+ * Writes the source pages into a server that never crashed and recomputes the rest. The digests must be
+ * equal.
+ */
 async function checkDigest(t: Test, server: Server, fresh: Server): Promise<void> {
   for (const name of SOURCES) {
     const bytes = await (await fetch(`${server.url}/v1/pages/${name}/data`)).arrayBuffer()

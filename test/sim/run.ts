@@ -1,7 +1,8 @@
 /**
- * One seed of the simulation. Clients write; the machine dies at a random sync, with unsynced data kept, dropped or torn; it
- * is restarted and checked: acknowledged writes are there, others are there completely or not at all, a repeated write happens
- * once, and the digest is that of a full recompute. Throws what it finds wrong.
+ * One seed of the simulation. Clients write; the machine dies at a random sync, with unsynced data kept,
+ * dropped or torn; it is restarted and checked: acknowledged writes are there, others are there completely or
+ * not at all, a repeated write happens once, and the digest is that of a full recompute. Throws what it finds
+ * wrong.
  */
 import assert from 'node:assert/strict'
 import { Bus } from '../../src/engine/bus.js'

@@ -1,5 +1,6 @@
 /**
- * Runs seeds of the simulation in this process, or spread over one process per core. A seed gives the same run in any of them.
+ * Runs seeds of the simulation in this process, or spread over one process per core. A seed gives the same
+ * run in any of them.
  */
 import { fork } from 'node:child_process'
 import { once } from 'node:events'

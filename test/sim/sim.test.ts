@@ -1,8 +1,9 @@
 /**
- * The whole engine in a simulated world, under many seeds (test/sim/run.ts). Canaries check that a disk that breaks its
- * promises is noticed.
+ * The whole engine in a simulated world, under many seeds (test/sim/run.ts). Canaries check that a disk that
+ * breaks its promises is noticed.
  *
- * MMSB_SIM_SEEDS sets the number of seeds (default 60), MMSB_SIM_SEED the first one; a failure prints its seed.
+ * MMSB_SIM_SEEDS sets the number of seeds (default 60), MMSB_SIM_SEED the first one; a failure prints its
+ * seed.
  */
 import t from 'tap'
 import type { Draw } from '../lib/draw.js'

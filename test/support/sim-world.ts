@@ -1,6 +1,7 @@
 /**
- * A simulated world for one seed: scheduler, clock, randomness, disk, catalog and checkpoints. The next event is drawn from
- * all that are ready, so each seed gives another order of events, and the same seed always gives the same order.
+ * A simulated world for one seed: scheduler, clock, randomness, disk, catalog and checkpoints. The next event
+ * is drawn from all that are ready, so each seed gives another order of events, and the same seed always
+ * gives the same order.
  */
 import Database from 'better-sqlite3'
 import type { World } from '../../src/engine/host.js'
@@ -116,7 +117,10 @@ export class SimCatalog implements Catalog {
   async close(): Promise<void> {}
 }
 
-/** Opens a database from its bytes. It stays open, and its statements stay prepared, for those who open the bytes again. */
+/**
+ * Opens a database from its bytes. It stays open, and its statements stay prepared, for those who open the
+ * bytes again.
+ */
 function openBytes(bytes: Uint8Array): Database.Database {
   const db = new Database(Buffer.from(bytes), { readonly: true })
   const statements = new Map<string, Database.Statement>()
@@ -137,7 +141,8 @@ export function simFolder(disk: SimDisk): CheckpointFolder {
     sizeBytes: (name) => disk.bytesOf(at(name)).length,
     create() {
       const db = new Database(':memory:')
-      // Fixes a small page size before the writer asks for large pages: files of some kilobytes instead of half a megabyte.
+      // Fixes a small page size before the writer asks for large pages: files of some kilobytes instead of
+      // half a megabyte.
       db.pragma('page_size = 1024')
       db.pragma('application_id = 1')
       return {

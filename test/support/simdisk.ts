@@ -1,6 +1,7 @@
 /**
- * A disk in memory that can lose what was not synced. In a crash it keeps, drops or tears into sectors the writes,
- * truncations and names that no sync covered. It can also die at the n-th sync, run full, or fail a call.
+ * A disk in memory that can lose what was not synced. In a crash it keeps, drops or tears into sectors the
+ * writes, truncations and names that no sync covered. It can also die at the n-th sync, run full, or fail a
+ * call.
  */
 import path from 'node:path'
 import type { Disk, DiskCallback } from '../../src/store/os/disk.js'

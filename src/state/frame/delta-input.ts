@@ -1,5 +1,6 @@
 /**
- * Checks the parts of a delta as callers give them: merge, indices, mask. FrameWriter uses it while it encodes.
+ * Checks the parts of a delta as callers give them: merge, indices, mask. FrameWriter uses it while it
+ * encodes.
  */
 import { MmsbError } from '../../errors.js'
 import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'

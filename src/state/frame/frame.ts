@@ -1,8 +1,8 @@
 /**
  * A decoded frame and its commands.
  *
- * Invariants: only decodeFrame (reader.ts) makes a Frame, so the layout of its commands is sound. Commands stay where they
- * are: a Frame holds views, never copies.
+ * Invariants: only decodeFrame (reader.ts) makes a Frame, so the layout of its commands is sound. Commands
+ * stay where they are: a Frame holds views, never copies.
  */
 import { MmsbError } from '../../errors.js'
 import {

@@ -1,9 +1,11 @@
 /**
- * The layout of a frame (docs/internals/FORMAT.md): sizes, word positions and the fields that a command is written from and
- * read into. Shared by the writer and the readers. Command types and what else a client knows of frames is in src/wire.
+ * The layout of a frame (docs/internals/FORMAT.md): sizes, word positions and the fields that a command is
+ * written from and read into. Shared by the writer and the readers. Command types and what else a client
+ * knows of frames is in src/wire.
  *
- * A frame is a header, the preconditions, key, source and intent as padded text, then the commands. Every part begins at a
- * multiple of 8 bytes. Word positions count u32 words from the start of the header or the command.
+ * A frame is a header, the preconditions, key, source and intent as padded text, then the commands. Every
+ * part begins at a multiple of 8 bytes. Word positions count u32 words from the start of the header or the
+ * command.
  */
 import type { Dtype } from '../../wire/dtype.js'
 import type { Location, PageKind } from '../../wire/page.js'
@@ -54,7 +56,10 @@ export interface FramePrecondition {
   readonly version: number
 }
 
-/** The fields of a new page. `definition`: see "Derived definition" in docs/internals/FORMAT.md; empty for a source page. */
+/**
+ * The fields of a new page. `definition`: see "Derived definition" in docs/internals/FORMAT.md; empty for a
+ * source page.
+ */
 export interface CreatePageFields {
   readonly id: number
   readonly name: string

@@ -1,10 +1,10 @@
 /**
- * Plain frames: frames without key, source, intent and preconditions that hold dense deltas only, each of which fits its
- * page. Most frames of small writers are plain; one quick pass recognizes them.
+ * Plain frames: frames without key, source, intent and preconditions that hold dense deltas only, each of
+ * which fits its page. Most frames of small writers are plain; one quick pass recognizes them.
  *
- * Invariants: decodeFrame and validateDelta accept every plain frame. About any other frame nothing is said, neither that it
- * is wrong nor why. Nothing is read outside the words given. The word positions are those of layout.ts and delta.ts, written
- * as numbers because this runs once per small frame.
+ * Invariants: decodeFrame and validateDelta accept every plain frame. About any other frame nothing is said,
+ * neither that it is wrong nor why. Nothing is read outside the words given. The word positions are those of
+ * layout.ts and delta.ts, written as numbers because this runs once per small frame.
  */
 
 import { DTYPE_INFO } from '../../wire/dtype.js'
@@ -28,7 +28,10 @@ export interface FrameMemory {
   readonly words: Uint32Array
 }
 
-/** The length of the frame at `at` by its header; 0 when no frame begins there or its header does not fit before `end`. */
+/**
+ * The length of the frame at `at` by its header; 0 when no frame begins there or its header does not fit
+ * before `end`.
+ */
 export function frameLengthAt({ words }: FrameMemory, at: number, end: number): number {
   const word = at >>> 2
   if (end - at < FRAME_HEADER_BYTES || words[word] !== FRAME_MAGIC) return 0
@@ -37,8 +40,8 @@ export function frameLengthAt({ words }: FrameMemory, at: number, end: number): 
 }
 
 /**
- * Whether the frame of `length` bytes at `at` is plain; all of it is in `memory`. `pageOf` finds the source page of an id, if
- * there is one that may be written.
+ * Whether the frame of `length` bytes at `at` is plain; all of it is in `memory`. `pageOf` finds the source
+ * page of an id, if there is one that may be written.
  */
 export function isPlainFrame(
   memory: FrameMemory,

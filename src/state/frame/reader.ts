@@ -1,11 +1,11 @@
 /**
  * Decodes frames, the one binary form of a transaction (docs/internals/FORMAT.md).
  *
- * Invariants: decodeFrame accepts what FrameWriter writes. It takes bytes from untrusted senders: it checks every length
- * against the bytes that are there before it uses it, ends in a Frame or an MmsbError, and touches nothing outside its
- * buffer. It checks headers, sizes, names, padding and reserved fields. Whether a delta fits its page (ranges, indices,
- * mask bits, bool values) is left to validateDelta in delta.ts, because a frame does not know the pages. Little-endian
- * hosts only.
+ * Invariants: decodeFrame accepts what FrameWriter writes. It takes bytes from untrusted senders: it checks
+ * every length against the bytes that are there before it uses it, ends in a Frame or an MmsbError, and
+ * touches nothing outside its buffer. It checks headers, sizes, names, padding and reserved fields. Whether a
+ * delta fits its page (ranges, indices, mask bits, bool values) is left to validateDelta in delta.ts, because
+ * a frame does not know the pages. Little-endian hosts only.
  */
 
 import { align8 } from '../../wire/align.js'
@@ -43,8 +43,8 @@ import { checkStructural } from './structural.js'
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
- * Decodes one frame that fills `bytes` exactly. The frame refers to `bytes`, or to a copy when they do not start at a
- * multiple of 8.
+ * Decodes one frame that fills `bytes` exactly. The frame refers to `bytes`, or to a copy when they do not
+ * start at a multiple of 8.
  * @throws MmsbError INVALID_REQUEST, INVALID_DELTA, PAYLOAD_TOO_LARGE
  */
 export function decodeFrame(bytes: Uint8Array): Frame {
@@ -192,7 +192,8 @@ function checkCommands(bytes: Uint8Array, words: Uint32Array, start: number, cou
     if (byteLength < COMMAND_HEADER_BYTES || byteLength % 8 !== 0 || byteLength > left) {
       throw malformed(`command ${index}: length ${byteLength}; ${left} bytes are left`)
     }
-    // The reserved upper half of the first word is 0 in every known type, so comparing the type checks it too.
+    // The reserved upper half of the first word is 0 in every known type, so comparing the type checks it
+    // too.
     if (type === COMMAND_DELTA) checkDeltaLayout(bytes, words, at, byteLength, index)
     else checkStructural(bytes, words, at, byteLength, index)
     at += byteLength

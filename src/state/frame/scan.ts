@@ -1,8 +1,9 @@
 /**
- * Scans frames of our own log for what a replay needs to know of them, the types of their commands and whether they carry
- * keys, without decoding any.
+ * Scans frames of our own log for what a replay needs to know of them, the types of their commands and
+ * whether they carry keys, without decoding any.
  *
- * Invariant: nothing is read outside the bytes given; frames that do not end where they should are INVALID_REQUEST.
+ * Invariant: nothing is read outside the bytes given; frames that do not end where they should are
+ * INVALID_REQUEST.
  */
 import type { MmsbError } from '../../errors.js'
 import { align8 } from '../../wire/align.js'

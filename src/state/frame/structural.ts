@@ -1,9 +1,9 @@
 /**
- * The structural commands of a frame: create, delete and redefine a page, define a function. Checks them and reads their
- * fields.
+ * The structural commands of a frame: create, delete and redefine a page, define a function. Checks them and
+ * reads their fields.
  *
- * Invariants: a check looks at every length before it uses it and reads nothing outside the command; a read expects a
- * command that passed its check.
+ * Invariants: a check looks at every length before it uses it and reads nothing outside the command; a read
+ * expects a command that passed its check.
  */
 import type { MmsbError } from '../../errors.js'
 import { DEFINITION_MAX_BYTES } from '../../limits.js'
@@ -60,7 +60,8 @@ interface RawCommand {
 }
 
 /**
- * Checks the structural command of `byteLength` bytes at `at`, the `index`-th of its frame. All of them are in `bytes`.
+ * Checks the structural command of `byteLength` bytes at `at`, the `index`-th of its frame. All of them are
+ * in `bytes`.
  * @throws MmsbError INVALID_REQUEST, PAYLOAD_TOO_LARGE
  */
 export function checkStructural(

@@ -1,10 +1,10 @@
 /**
- * Writes frames (docs/internals/FORMAT.md). Input from JSON or the library is checked while it is encoded, so the finished
- * frame needs no second check.
+ * Writes frames (docs/internals/FORMAT.md). Input from JSON or the library is checked while it is encoded, so
+ * the finished frame needs no second check.
  *
- * Invariants: a method that throws leaves the frame as it was. Padding inside a command is zeroed before anything else is
- * written, so bytes of a refused command never show. Small frames lie side by side in one ArrayBuffer, so a frame's buffer
- * must not be transferred or read beyond the frame.
+ * Invariants: a method that throws leaves the frame as it was. Padding inside a command is zeroed before
+ * anything else is written, so bytes of a refused command never show. Small frames lie side by side in one
+ * ArrayBuffer, so a frame's buffer must not be transferred or read beyond the frame.
  */
 import { MmsbError } from '../../errors.js'
 import { align8 } from '../../wire/align.js'
@@ -208,8 +208,8 @@ export class FrameWriter {
   }
 
   /**
-   * Adds a delta to a page of `elements` elements of `dtype`. A mask is stored raw or run-length coded, whichever is
-   * smaller.
+   * Adds a delta to a page of `elements` elements of `dtype`. A mask is stored raw or run-length coded,
+   * whichever is smaller.
    * @throws MmsbError INVALID_DELTA, INVALID_REQUEST (not a delta at all), PAYLOAD_TOO_LARGE
    */
   delta(pageId: number, dtype: Dtype, elements: number, input: DeltaInput): void {
@@ -371,7 +371,9 @@ export class FrameWriter {
     return end
   }
 
-  /** The finished frame: a view of the writer's buffer, at a multiple of 8. The writer must not be used again. */
+  /**
+   * The finished frame: a view of the writer's buffer, at a multiple of 8. The writer must not be used again.
+   */
   finish(): Uint8Array {
     const word = this.#start >>> 2
     this.#words[word + HEADER_LENGTH] = this.#end - this.#start

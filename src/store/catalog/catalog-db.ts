@@ -1,10 +1,12 @@
 /**
- * catalog.db: the sparse index of the log and the list of checkpoints, in SQLite. Runs in the catalog's thread.
+ * catalog.db: the sparse index of the log and the list of checkpoints, in SQLite. Runs in the catalog's
+ * thread.
  *
- * Invariants: every row carries a checksum over its fields and counts only if that matches. Every change is durable when
- * the call returns (WAL, synchronous=FULL). A file that cannot be trusted is set aside under another name, never repaired in
- * place; one that cannot be opened for a reason outside it is left alone. All of it can be rebuilt from the log and the
- * checkpoint files.
+ * Invariants: every row carries a checksum over its fields and counts only if that matches. Every change is
+ * durable when the call returns (WAL, synchronous=FULL). A file that cannot be trusted is set aside under
+ * another name, never repaired in place; one that cannot be opened for a reason outside it is left alone. All
+ * of it can be rebuilt from the log and the checkpoint files.
+ * Null because SQLite has it.
  */
 import fs from 'node:fs'
 import path from 'node:path'

@@ -1,9 +1,9 @@
 /**
- * Reads the catalog without changing it: where records near an epoch begin, and whether its rows are sound. Runs in the
- * caller's thread.
+ * Reads the catalog without changing it: where records near an epoch begin, and whether its rows are sound.
+ * Runs in the caller's thread.
  *
- * Invariants: changes nothing. The index is only a hint, so a block that cannot be read or trusted is undefined, never an
- * error.
+ * Invariants: changes nothing. The index is only a hint, so a block that cannot be read or trusted is
+ * undefined, never an error.
  */
 import fs from 'node:fs'
 import path from 'node:path'

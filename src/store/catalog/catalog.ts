@@ -1,6 +1,6 @@
 /**
- * The catalog as the store uses it: catalog.db behind a worker thread, so that its queries and syncs never hold up the event
- * loop. Requests are answered in the order in which they are made.
+ * The catalog as the store uses it: catalog.db behind a worker thread, so that its queries and syncs never
+ * hold up the event loop. Requests are answered in the order in which they are made.
  */
 import { startWorker, WorkerClient } from '../os/worker.js'
 import type { Catalog, CatalogFindings, IndexBlock } from '../types.js'

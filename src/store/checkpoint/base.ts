@@ -1,9 +1,10 @@
 /**
- * The base of a new checkpoint, an older one: where each of its chunks lies, and which of its files are *thin*: so little of
- * them is still used that new checkpoints no longer refer to them.
+ * The base of a new checkpoint, an older one: where each of its chunks lies, and which of its files are
+ * *thin*: so little of them is still used that new checkpoints no longer refer to them.
  *
- * Invariants: only tables whose root hash matched are trusted. A chunk copied from a thin file is checked against its hash.
- * No chunk of a thin file is referred to, so the file is no longer needed once the new checkpoint exists.
+ * Invariants: only tables whose root hash matched are trusted. A chunk copied from a thin file is checked
+ * against its hash. No chunk of a thin file is referred to, so the file is no longer needed once the new
+ * checkpoint exists.
  */
 import { CHECKPOINT_CHUNK_BYTES, CHECKPOINT_FILES_MAX, CHECKPOINT_THIN_SHARE } from '../../limits.js'
 import { type ChunkEntry, chunkEntry, closeFamily, type FileTables, openFamily } from './file-reader.js'

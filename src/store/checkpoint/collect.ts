@@ -1,10 +1,10 @@
 /**
  * Removes checkpoint files that are no longer needed.
  *
- * Invariants: a file is removed only when it is no kept checkpoint and no kept checkpoint refers to it. If the references of
- * one cannot be read, nothing is removed. Each step is durable before the next begins, so a crash in between leaves every
- * listed checkpoint with all its chunks: first, files that are no longer checkpoints are renamed or removed, then retired
- * files are removed.
+ * Invariants: a file is removed only when it is no kept checkpoint and no kept checkpoint refers to it. If
+ * the references of one cannot be read, nothing is removed. Each step is durable before the next begins, so a
+ * crash in between leaves every listed checkpoint with all its chunks: first, files that are no longer
+ * checkpoints are renamed or removed, then retired files are removed.
  */
 import { type CheckpointFolder, stemOf } from './folder.js'
 import { CHECKPOINT_ENDING, checkpointName, checkpointStem, RETIRED_ENDING } from './format.js'
@@ -39,7 +39,9 @@ function referredBy(folder: CheckpointFolder, epoch: number): string[] {
   }
 }
 
-/** Removes files that are no longer checkpoints; those that others refer to get the name of a retired file. */
+/**
+ * Removes files that are no longer checkpoints; those that others refer to get the name of a retired file.
+ */
 async function retire(
   folder: CheckpointFolder,
   kept: ReadonlySet<string>,

@@ -1,9 +1,10 @@
 /**
- * Feeds the pages of a checkpoint to the thread that writes it. Runs in the main thread and reads the changed pages in
- * bounded pieces.
+ * Feeds the pages of a checkpoint to the thread that writes it. Runs in the main thread and reads the changed
+ * pages in bounded pieces.
  *
- * Invariants: the event loop runs after every piece. At most CHECKPOINT_PIECES_IN_FLIGHT buffers exist; they move to the
- * thread and back without a copy. The file gets its name only after the log is durable up to the checkpoint's epoch.
+ * Invariants: the event loop runs after every piece. At most CHECKPOINT_PIECES_IN_FLIGHT buffers exist; they
+ * move to the thread and back without a copy. The file gets its name only after the log is durable up to the
+ * checkpoint's epoch.
  */
 import { MmsbError } from '../../errors.js'
 import {

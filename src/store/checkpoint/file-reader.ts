@@ -1,9 +1,10 @@
 /**
- * Reads checkpoint files: verifies a checkpoint completely, including the chunks it refers to in other files, and hands out
- * its pages and chunks.
+ * Reads checkpoint files: verifies a checkpoint completely, including the chunks it refers to in other files,
+ * and hands out its pages and chunks.
  *
- * Invariants: a reader exists only for a checkpoint whose tables, and those of every file it refers to, match their root
- * hashes, and whose every chunk matches its own hash. Opening never changes a file. Knows nothing of what pages mean.
+ * Invariants: a reader exists only for a checkpoint whose tables, and those of every file it refers to, match
+ * their root hashes, and whose every chunk matches its own hash. Opening never changes a file. Knows nothing
+ * of what pages mean.
  */
 import type Database from 'better-sqlite3'
 import { CHECKPOINT_CHUNK_BYTES } from '../../limits.js'
@@ -96,7 +97,10 @@ function readMeta(db: Database.Database, root: RootHash): Map<MetaKey, Buffer> {
   return meta
 }
 
-/** The tables of a checkpoint (number 0) and of the files it refers to, in the order of its references' numbers. */
+/**
+ * The tables of a checkpoint (number 0) and of the files it refers to, in the order of its references'
+ * numbers.
+ */
 export function openFamily(folder: CheckpointFolder, epoch: number, busId: string | undefined): FileTables[] {
   const family: FileTables[] = []
   try {
@@ -214,7 +218,10 @@ function infoOf({ db, meta, name }: FileTables): CheckpointInfo {
   }
 }
 
-/** The list entry of a checkpoint, with its tables checked but not its chunks; undefined when it cannot be read. */
+/**
+ * The list entry of a checkpoint, with its tables checked but not its chunks; undefined when it cannot be
+ * read.
+ */
 export function readInfo(
   folder: CheckpointFolder,
   epoch: number,
@@ -289,7 +296,9 @@ function verifyChunks(tables: FileTables, uses: PackUses, isOwn: boolean): void 
   })
 }
 
-/** Opens a checkpoint and verifies it completely. Returns the reader, or what is wrong with the checkpoint. */
+/**
+ * Opens a checkpoint and verifies it completely. Returns the reader, or what is wrong with the checkpoint.
+ */
 export function openCheckpointFile(
   folder: CheckpointFolder,
   epoch: number,

@@ -1,10 +1,10 @@
 /**
- * Writes one checkpoint file: takes pieces of pages, hashes and packs the chunks that no older file holds, and refers to the
- * others. Runs in the checkpoint's thread.
+ * Writes one checkpoint file: takes pieces of pages, hashes and packs the chunks that no older file holds,
+ * and refers to the others. Runs in the checkpoint's thread.
  *
- * Invariants: each chunk is stored once, however many pages share it. The file under its final name is complete, durable and
- * never changed again; a failure leaves no file of that name. Memory is bounded by the pieces in flight, one pack and the
- * table of chunk hashes.
+ * Invariants: each chunk is stored once, however many pages share it. The file under its final name is
+ * complete, durable and never changed again; a failure leaves no file of that name. Memory is bounded by the
+ * pieces in flight, one pack and the table of chunk hashes.
  */
 import type Database from 'better-sqlite3'
 import {
@@ -87,8 +87,8 @@ export class CheckpointWriter {
   }
 
   /**
-   * Takes slices of pages, one after another in `bytes`. `pages` are those that begin in this piece. A slice begins at the
-   * start of a chunk and ends at the end of one or of its page.
+   * Takes slices of pages, one after another in `bytes`. `pages` are those that begin in this piece. A slice
+   * begins at the start of a chunk and ends at the end of one or of its page.
    */
   piece(pages: readonly PagePiece[], bytes: Uint8Array): void {
     for (const page of pages) this.#queue.push(page)
@@ -253,7 +253,10 @@ export class CheckpointWriter {
   }
 }
 
-/** The buffer, grown if needed to hold `length` bytes. It starts small, so a small checkpoint takes little memory. */
+/**
+ * The buffer, grown if needed to hold `length` bytes. It starts small, so a small checkpoint takes little
+ * memory.
+ */
 function grown(buffer: Buffer, length: number, max: number): Buffer {
   if (length <= buffer.length) return buffer
   const larger = Buffer.allocUnsafeSlow(Math.min(max, Math.max(length, buffer.length * 4)))
@@ -263,7 +266,8 @@ function grown(buffer: Buffer, length: number, max: number): Buffer {
 
 function begin(db: Database.Database): void {
   db.pragma('page_size = 65536')
-  // A draft is abandoned, never rolled back, so it needs no journal on disk. (Defensive connections refuse OFF.)
+  // A draft is abandoned, never rolled back, so it needs no journal on disk. (Defensive connections refuse
+  // OFF.)
   if (db.pragma('journal_mode = MEMORY', { simple: true }) !== 'memory') throw new Error('a journal is on')
   db.pragma('synchronous = OFF')
   db.pragma('locking_mode = EXCLUSIVE')

@@ -1,8 +1,8 @@
 /**
  * The folder of checkpoint files: an interface small enough to simulate, and the real folder.
  *
- * Invariants: a file gets its final name only when its bytes are durable; a file opened for reading is never changed.
- * SQLite reads and writes the files; nothing in here knows what they hold.
+ * Invariants: a file gets its final name only when its bytes are durable; a file opened for reading is never
+ * changed. SQLite reads and writes the files; nothing in here knows what they hold.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -14,7 +14,9 @@ export interface CheckpointDraft {
   readonly db: Database.Database
   /** Lets the disk start writing what was given so far. */
   startSync(): void
-  /** Closes the file, makes it durable and gives it its name, which is durable too when the promise resolves. */
+  /**
+   * Closes the file, makes it durable and gives it its name, which is durable too when the promise resolves.
+   */
   finish(name: string): void | Promise<void>
   /** Removes the file. */
   abandon(): void
@@ -26,7 +28,9 @@ export interface CheckpointFolder {
   /** Opens a file for reading. Throws when that is not possible. */
   open(name: string): Database.Database
   sizeBytes(name: string): number
-  /** Begins a file. Only one exists at a time; the remains of one that an earlier process left are removed. */
+  /**
+   * Begins a file. Only one exists at a time; the remains of one that an earlier process left are removed.
+   */
   create(): CheckpointDraft
   rename(from: string, to: string): void
   remove(name: string): void

@@ -1,9 +1,10 @@
 /**
- * The contents of a checkpoint file (docs/internals/FORMAT.md, "Checkpoint"): schema, references to chunks, and the hash of
- * its tables.
+ * The contents of a checkpoint file (docs/internals/FORMAT.md, "Checkpoint"): schema, references to chunks,
+ * and the hash of its tables.
  *
- * Invariants: the SHA-256 of a chunk's bytes is its name, and each chunk is stored once; a chunk of zeros is not stored; the
- * root hash covers every row but the chunks' bytes, which their own hashes cover. Pure but for the hashes.
+ * Invariants: the SHA-256 of a chunk's bytes is its name, and each chunk is stored once; a chunk of zeros is
+ * not stored; the root hash covers every row but the chunks' bytes, which their own hashes cover. Pure but
+ * for the hashes.
  */
 import { createHash, hash } from 'node:crypto'
 import { CHECKPOINT_CHUNK_BYTES } from '../../limits.js'
@@ -53,7 +54,10 @@ export interface FileRow {
   readonly root: Buffer
 }
 
-/** The place of a chunk: file (0: the checkpoint's own), pack, slot. Pack 0: a chunk of zeros, which is not stored. */
+/**
+ * The place of a chunk: file (0: the checkpoint's own), pack, slot. Pack 0: a chunk of zeros, which is not
+ * stored.
+ */
 export interface ChunkRef {
   readonly pack: number
   readonly slot: number
@@ -82,8 +86,8 @@ export interface PageRow {
 }
 
 /**
- * The hash over everything in the file but the chunks' bytes. Rows of a table are added in the order of their keys, the
- * tables in any order: each table has its own hash, and the root is the hash of those.
+ * The hash over everything in the file but the chunks' bytes. Rows of a table are added in the order of their
+ * keys, the tables in any order: each table has its own hash, and the root is the hash of those.
  */
 export class RootHash {
   readonly #tables = {

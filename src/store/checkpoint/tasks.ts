@@ -1,6 +1,6 @@
 /**
- * The work of the checkpoint's thread: writes files, checks them and removes those that are no longer needed. Answers
- * requests in order; writes one file at a time.
+ * The work of the checkpoint's thread: writes files, checks them and removes those that are no longer needed.
+ * Answers requests in order; writes one file at a time.
  */
 import { textOf } from '../os/errors.js'
 import { type CheckpointBase, openBase } from './base.js'
@@ -11,7 +11,10 @@ import type { CheckpointFolder } from './folder.js'
 import { checkpointName } from './format.js'
 
 export type CheckpointRequest =
-  /** Begins a file. Answers with the epoch of the base, or why it cannot be used; then every page must be given. */
+  /**
+   * Begins a file. Answers with the epoch of the base, or why it cannot be used; then every page must be
+   * given.
+   */
   | { readonly type: 'begin'; readonly base: number | undefined; readonly busId: string }
   /** Answers with the bytes, so that the buffer can be used again. */
   | { readonly type: 'piece'; readonly pages: readonly PagePiece[]; readonly bytes: Uint8Array }

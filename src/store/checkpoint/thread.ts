@@ -1,6 +1,6 @@
 /**
- * The checkpoint's thread as the store uses it: it writes, checks and removes checkpoint files. An idle thread does not keep
- * the process alive.
+ * The checkpoint's thread as the store uses it: it writes, checks and removes checkpoint files. An idle
+ * thread does not keep the process alive.
  */
 import { startWorker, WorkerClient } from '../os/worker.js'
 import type { CheckpointRequest } from './tasks.js'

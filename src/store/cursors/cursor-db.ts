@@ -1,10 +1,11 @@
 /**
  * cursors.db: how far each durable reader has read, in SQLite. Runs in its own thread.
  *
- * Invariants: every row carries a checksum over its fields and counts only if that matches. Every change is durable when
- * the call returns (WAL, synchronous=FULL). A file that cannot be trusted is set aside under another name, never repaired in
- * place; one that cannot be opened for a reason outside it is left alone. Cursors exist nowhere else: a reader whose cursor
- * is lost starts over.
+ * Invariants: every row carries a checksum over its fields and counts only if that matches. Every change is
+ * durable when the call returns (WAL, synchronous=FULL). A file that cannot be trusted is set aside under
+ * another name, never repaired in place; one that cannot be opened for a reason outside it is left alone.
+ * Cursors exist nowhere else: a reader whose cursor is lost starts over.
+ * Null because SQLite has it.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -73,7 +74,8 @@ export class CursorDb {
     const isNew = !fs.existsSync(this.#file)
     const db = new Database(this.#file, { timeout: 1000 })
     try {
-      // No other process opens it, so the index of the WAL can stay in memory. As a file it could not be made on a full disk.
+      // No other process opens it, so the index of the WAL can stay in memory. As a file it could not be made
+      // on a full disk.
       db.pragma('locking_mode = EXCLUSIVE')
       db.pragma('journal_mode = WAL')
       db.pragma('synchronous = FULL')

@@ -1,8 +1,9 @@
 /**
- * Stores the cursors of durable readers: cursors.db behind a worker thread, which starts with the first reader.
+ * Stores the cursors of durable readers: cursors.db behind a worker thread, which starts with the first
+ * reader.
  *
- * Invariants: changes are written in the order in which they are made; those that wait at the same time are written together.
- * Each is durable when its promise resolves.
+ * Invariants: changes are written in the order in which they are made; those that wait at the same time are
+ * written together. Each is durable when its promise resolves.
  */
 import fs from 'node:fs'
 import path from 'node:path'

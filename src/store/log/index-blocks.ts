@@ -1,8 +1,10 @@
 /**
- * Builds rows of the log index from the records as they go by: runs of whole records with the set of pages they touch.
+ * Builds rows of the log index from the records as they go by: runs of whole records with the set of pages
+ * they touch.
  *
- * Invariants: blocks follow one another without a gap, never span segments, and are closed by size alone, so an index
- * rebuilt from the log has the same rows as one kept while the log was written. A set of pages is exact or absent (any page).
+ * Invariants: blocks follow one another without a gap, never span segments, and are closed by size alone, so
+ * an index rebuilt from the log has the same rows as one kept while the log was written. A set of pages is
+ * exact or absent (any page).
  */
 import { INDEX_BLOCK_BYTES, INDEX_BLOCK_PAGES_MAX } from '../../limits.js'
 import type { IndexBlock } from '../types.js'

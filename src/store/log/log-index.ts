@@ -1,9 +1,9 @@
 /**
  * The index of the log while the store is open: unfinished blocks in memory, finished ones in the catalog.
  *
- * Invariants: the catalog only learns of durable epochs, and of blocks in order without a gap, so its newest epoch proves
- * that all epochs up to it were durable once. Nothing here delays an append, and nothing fails when the catalog does:
- * reads then begin at the start of their segment.
+ * Invariants: the catalog only learns of durable epochs, and of blocks in order without a gap, so its newest
+ * epoch proves that all epochs up to it were durable once. Nothing here delays an append, and nothing fails
+ * when the catalog does: reads then begin at the start of their segment.
  */
 import { INDEX_BATCH_ROWS } from '../../limits.js'
 import { textOf } from '../os/errors.js'

@@ -1,9 +1,10 @@
 /**
- * The log as a whole: inspecting its segments at start, opening the last one for appends, and reading records back.
+ * The log as a whole: inspecting its segments at start, opening the last one for appends, and reading records
+ * back.
  *
- * Invariants: segments are contiguous, each begins with the epoch after the last one of the segment before it (checked
- * when they are read). Only the last may have a torn tail. Inspecting changes nothing on disk; `openLog` does. Knows nothing
- * of checkpoints, and nothing of the index but where a block begins.
+ * Invariants: segments are contiguous, each begins with the epoch after the last one of the segment before it
+ * (checked when they are read). Only the last may have a torn tail. Inspecting changes nothing on disk;
+ * `openLog` does. Knows nothing of checkpoints, and nothing of the index but where a block begins.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'
@@ -46,7 +47,9 @@ export interface LogFindings {
   readonly tornBytes: number
   /** In the last segment: from here on, records may never have been synced. */
   readonly unsureFrom: number
-  /** Which durable record is bad, and what cutting the log there would lose; undefined when the log is sound. */
+  /**
+   * Which durable record is bad, and what cutting the log there would lose; undefined when the log is sound.
+   */
   readonly damage: string | undefined
 }
 
@@ -228,7 +231,10 @@ function damagedAt(entry: SegmentEntry, scanner: SegmentScanner, newestEpoch: nu
   throw busFailed(`the log is damaged: ${describeDamage(entry, scanner, why, newestEpoch)}`)
 }
 
-/** Reads records of one segment from an offset on, asynchronously, window by window. Records own the bytes of their window. */
+/**
+ * Reads records of one segment from an offset on, asynchronously, window by window. Records own the bytes of
+ * their window.
+ */
 export async function* readForward(
   { disk, crc32c }: LogFolder,
   entry: SegmentEntry,

@@ -1,6 +1,6 @@
 /**
- * Lays a record out for one write. A small record is gathered in a buffer that is used again, so that it is one part; the
- * body of a large one is written from where it lies.
+ * Lays a record out for one write. A small record is gathered in a buffer that is used again, so that it is
+ * one part; the body of a large one is written from where it lies.
  */
 import { RECORD_GATHER_MAX_BYTES, RECORD_HEADER_BYTES } from '../../limits.js'
 import type { Crc32c, LogRecord } from '../types.js'
@@ -44,7 +44,9 @@ function layOut({ bytes, view }: RecordBuffer, record: LogRecord, byteLength: nu
   if (at < byteLength) bytes.fill(0, at, byteLength)
 }
 
-/** Encodes the header of a large record. Returns the parts to write: the header, then the body where it lies. */
+/**
+ * Encodes the header of a large record. Returns the parts to write: the header, then the body where it lies.
+ */
 export function encodeLarge(
   record: LogRecord,
   segment: SegmentHeader,

@@ -1,9 +1,10 @@
 /**
- * The bytes of the log: segment header, record, seal (docs/internals/FORMAT.md, "Log"). Pure functions over buffers.
+ * The bytes of the log: segment header, record, seal (docs/internals/FORMAT.md, "Log"). Pure functions over
+ * buffers.
  *
- * Invariants: a length is trusted only under a header checksum. Both checksums start from seeds drawn per segment, so
- * neither bytes of another segment nor bytes that a client put into a delta can pass for a record. Decoding never reads
- * outside the bytes it is given. Knows nothing of files.
+ * Invariants: a length is trusted only under a header checksum. Both checksums start from seeds drawn per
+ * segment, so neither bytes of another segment nor bytes that a client put into a delta can pass for a
+ * record. Decoding never reads outside the bytes it is given. Knows nothing of files.
  */
 import {
   RECORD_ALIGN_BYTES,
@@ -97,8 +98,8 @@ export function decodeSegmentHeader(bytes: Uint8Array, crc32c: Crc32c): SegmentH
 }
 
 /**
- * Writes a record's header into `head` (64 bytes). `body` holds the parts that follow it, in order, padding included. The
- * checksum passes over each part once.
+ * Writes a record's header into `head` (64 bytes). `body` holds the parts that follow it, in order, padding
+ * included. The checksum passes over each part once.
  */
 export function encodeRecordHeader(
   head: Uint8Array,
@@ -211,7 +212,9 @@ export function byteLengthAt(view: DataView, at: number): number {
   return view.getUint32(at + 12, true)
 }
 
-/** Whether each record before the one at `at`, which is known to be sound, was durable when it was written. */
+/**
+ * Whether each record before the one at `at`, which is known to be sound, was durable when it was written.
+ */
 export function eachSyncedAt(view: DataView, at: number): boolean {
   return view.getUint32(at + 60, true) >= EACH_SYNCED
 }
@@ -231,7 +234,10 @@ export function recordSound(
   )
 }
 
-/** The record at `at`. Its frames and digest are views into `bytes`; its page ids are copied if they are not aligned. */
+/**
+ * The record at `at`. Its frames and digest are views into `bytes`; its page ids are copied if they are not
+ * aligned.
+ */
 export function recordAt(bytes: Uint8Array, view: DataView, at: number): LogRecord {
   return new RecordView(bytes, view, at)
 }

@@ -1,8 +1,8 @@
 /**
  * The files of log segments: their names, and creating or reopening one for appends.
  *
- * Invariants: a segment is created under a temporary name and gets its own name only when its header is durable (the caller
- * does both). Room for appends is reserved before the first of them.
+ * Invariants: a segment is created under a temporary name and gets its own name only when its header is
+ * durable (the caller does both). Room for appends is reserved before the first of them.
  */
 import path from 'node:path'
 import { LOG_READ_BYTES } from '../../limits.js'
@@ -62,8 +62,8 @@ export function newSegmentHeader(
 }
 
 /**
- * Creates a segment under its temporary name: room reserved, durable in size, the header still zero. Throws LOG_FULL or
- * BUS_FAILED, and leaves no file then.
+ * Creates a segment under its temporary name: room reserved, durable in size, the header still zero. Throws
+ * LOG_FULL or BUS_FAILED, and leaves no file then.
  */
 export async function createSegment(options: SegmentOptions, capacity: number): Promise<OpenSegment> {
   const { disk, logDir } = options
@@ -99,8 +99,8 @@ export interface SegmentToReopen {
 }
 
 /**
- * Opens a segment for appends: cuts the file behind the last record, reserves room again and makes all of it durable.
- * `unsureFrom`: from here on, records may never have been synced. Throws BUS_FAILED.
+ * Opens a segment for appends: cuts the file behind the last record, reserves room again and makes all of it
+ * durable. `unsureFrom`: from here on, records may never have been synced. Throws BUS_FAILED.
  */
 export function reopenSegment(
   options: SegmentOptions,
@@ -128,8 +128,9 @@ export function reopenSegment(
 }
 
 /**
- * Writes records again that the last process may not have seen synced. After a failed sync, the system may show bytes that
- * are not on the disk and consider them clean; the next sync covers them only if they are written again.
+ * Writes records again that the last process may not have seen synced. After a failed sync, the system may
+ * show bytes that are not on the disk and consider them clean; the next sync covers them only if they are
+ * written again.
  */
 function rewrite(disk: Disk, fd: number, from: number, end: number): void {
   const bytes = new Uint8Array(Math.min(LOG_READ_BYTES, end - from))

@@ -1,10 +1,11 @@
 /**
  * Reads one segment: its header, its records in order, and the verdict on where they end.
  *
- * Invariants: every record handed out has passed its checksum and follows the one before it by exactly one epoch. At the end
- * of the records, `judgeEnd` tells a torn tail (a write cut short by a crash; nothing durable is lost) from damage (a durable
- * record has gone bad). The bytes behind prove damage: a later record is begun only when those before it are durable, or it
- * says how many are not (SyncMark). Knows nothing of other segments.
+ * Invariants: every record handed out has passed its checksum and follows the one before it by exactly one
+ * epoch. At the end of the records, `judgeEnd` tells a torn tail (a write cut short by a crash; nothing
+ * durable is lost) from damage (a durable record has gone bad). The bytes behind prove damage: a later record
+ * is begun only when those before it are durable, or it says how many are not (SyncMark). Knows nothing of
+ * other segments.
  */
 import {
   LOG_READ_BYTES,
@@ -93,7 +94,9 @@ class Window {
   }
 }
 
-/** Walks the records of a segment in order. A record is a view into a buffer that the next call may overwrite. */
+/**
+ * Walks the records of a segment in order. A record is a view into a buffer that the next call may overwrite.
+ */
 export class SegmentScanner {
   /** Offset of the next record; after the end: where the sound records end. */
   offset: number
@@ -101,7 +104,8 @@ export class SegmentScanner {
   /** Why the scan ended; undefined while it runs. */
   ended: EndReason | undefined
   /**
-   * Records from here on may exist in the system's memory only: the process that wrote them did not see them synced.
+   * Records from here on may exist in the system's memory only: the process that wrote them did not see them
+   * synced.
    */
   unsureFrom: number
   readonly #sizeBytes: number
@@ -157,7 +161,9 @@ export class SegmentScanner {
     return this.#take(at)
   }
 
-  /** Checks all records in the window at once. If the first is not found sound, `next` checks it by itself. */
+  /**
+   * Checks all records in the window at once. If the first is not found sound, `next` checks it by itself.
+   */
   #lookAhead(at: number): void {
     const crc32c = this.#crc32c
     if (crc32c.soundRecords === undefined) return
@@ -193,8 +199,8 @@ export class SegmentScanner {
   }
 
   /**
-   * Judges the bytes behind the end. `tornBytes`: bytes of writes that were never durable, to be cut. `damage`: why the
-   * record of `nextEpoch` must have been durable though it is not sound now.
+   * Judges the bytes behind the end. `tornBytes`: bytes of writes that were never durable, to be cut.
+   * `damage`: why the record of `nextEpoch` must have been durable though it is not sound now.
    */
   judgeEnd(): EndVerdict {
     if (this.ended === undefined) throw new Error('judgeEnd before the end')
@@ -256,7 +262,10 @@ export class SegmentScanner {
     return undefined
   }
 
-  /** Offset of a header of the epoch's record, whatever is before it; undefined when there is none. Ends the scan. */
+  /**
+   * Offset of a header of the epoch's record, whatever is before it; undefined when there is none. Ends the
+   * scan.
+   */
   find(epoch: number): number | undefined {
     this.ended ??= 'header'
     for (let from = this.offset; ; ) {

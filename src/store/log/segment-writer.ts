@@ -1,11 +1,11 @@
 /**
  * Writes the last segment of the log: appends, syncs, rotation to the next segment.
  *
- * Invariants: bytes from `end` on are zero. At most one record is not yet durable (or, without `always`, not yet written).
- * Under `always` an append is one write to a file opened with O_DSYNC, into room reserved before, so it changes no metadata
- * and cannot meet a full disk. A failed write or sync is never retried: the writer fails for good and says why. A new
- * segment gets its name only after its header, and everything before it, is durable. Knows nothing of the index, of
- * checkpoints or of other segments' contents.
+ * Invariants: bytes from `end` on are zero. At most one record is not yet durable (or, without `always`, not
+ * yet written). Under `always` an append is one write to a file opened with O_DSYNC, into room reserved
+ * before, so it changes no metadata and cannot meet a full disk. A failed write or sync is never retried: the
+ * writer fails for good and says why. A new segment gets its name only after its header, and everything
+ * before it, is durable. Knows nothing of the index, of checkpoints or of other segments' contents.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'
@@ -181,7 +181,10 @@ export class SegmentWriter {
     })
   }
 
-  /** Makes the append in flight durable now, by repeating its write synchronously. No effect when nothing is in flight. */
+  /**
+   * Makes the append in flight durable now, by repeating its write synchronously. No effect when nothing is
+   * in flight.
+   */
   completeSync(): void {
     if (this.failure !== undefined) throw this.failure
     if (this.#withoutRoom > 0)
@@ -251,8 +254,9 @@ export class SegmentWriter {
   // ---- zeros ahead -------------------------------------------------------------------------------
 
   /**
-   * Writes a piece of zeros in front of small appends. On file systems that only reserve room, a durable write into a fresh
-   * block changes metadata too; over zeros it does not. Large appends would gain nothing from it.
+   * Writes a piece of zeros in front of small appends. On file systems that only reserve room, a durable
+   * write into a fresh block changes metadata too; over zeros it does not. Large appends would gain nothing
+   * from it.
    */
   #zeroAhead(): void {
     const segment = this.#segment
@@ -367,15 +371,17 @@ export class SegmentWriter {
   #writeDurably(fd: number, bytes: Uint8Array): Promise<void> {
     const { disk, fsync } = this.#options
     return new Promise((resolve, reject) => {
-      const settle = (error: Error | null): void => (error === null ? resolve() : reject(error))
       disk.write(fd, [bytes], 0, (error) => {
-        if (error !== null || fsync === 'always') settle(error)
-        else disk.sync(fd, settle)
+        if (error !== null) reject(error)
+        else if (fsync === 'always') resolve()
+        else disk.sync(fd, (failed) => (failed === null ? resolve() : reject(failed)))
       })
     })
   }
 
-  /** Creates the next segment ahead of its need. If the disk is full, the rotation tries again and reports it. */
+  /**
+   * Creates the next segment ahead of its need. If the disk is full, the rotation tries again and reports it.
+   */
   #prepareNext(): void {
     this.#prepareTried = true
     this.#preparing = createSegment(this.#options, this.#options.segmentBytes)
@@ -404,7 +410,10 @@ export class SegmentWriter {
     this.#prepared = undefined
   }
 
-  /** Finishes what is in flight, seals the segment and gives back unused room. A failed writer only closes its file. */
+  /**
+   * Finishes what is in flight, seals the segment and gives back unused room. A failed writer only closes its
+   * file.
+   */
   async close(): Promise<void> {
     this.#isClosing = true
     this.#cancelTimer?.()

@@ -1,10 +1,11 @@
 /**
- * Backups: copies log and checkpoints of a data folder, while a server writes to it or not. The catalog is left out, since it
- * can be rebuilt.
+ * Backups: copies log and checkpoints of a data folder, while a server writes to it or not. The catalog is
+ * left out, since it can be rebuilt.
  *
- * Invariants: the source is only read, without a lock, because the log only grows and checkpoints never change. The copy ends
- * with the last sound record that was there when the log was inspected, so a record that is just being written is not in it.
- * A complete copy has a file that says so, made durable last; only a complete copy is restored.
+ * Invariants: the source is only read, without a lock, because the log only grows and checkpoints never
+ * change. The copy ends with the last sound record that was there when the log was inspected, so a record
+ * that is just being written is not in it. A complete copy has a file that says so, made durable last; only a
+ * complete copy is restored.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -72,8 +73,8 @@ export async function backupFolder(access: BackupAccess, from: string, to: strin
 }
 
 /**
- * Copies the files of checkpoints up to `newestEpoch` and those they refer to. The server may retire or remove files
- * meanwhile, so the folder is listed again until nothing new appears.
+ * Copies the files of checkpoints up to `newestEpoch` and those they refer to. The server may retire or
+ * remove files meanwhile, so the folder is listed again until nothing new appears.
  */
 function copyCheckpoints(from: string, to: string, newestEpoch: number): number {
   const done = new Set<string>()
@@ -93,7 +94,10 @@ function copyCheckpoints(from: string, to: string, newestEpoch: number): number 
   return bytes
 }
 
-/** Inspects a log that may be being written. A half-written record with another behind it looks like damage: try again. */
+/**
+ * Inspects a log that may be being written. A half-written record with another behind it looks like damage:
+ * try again.
+ */
 function inspectWritten({ disk, crc32c }: BackupAccess, dir: string): LogFindings {
   const logDir = path.join(dir, 'log')
   let damage = 'there is no log'

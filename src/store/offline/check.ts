@@ -1,9 +1,10 @@
 /**
- * Checks a data folder that no process has open: every record of the log, every row and chunk of the SQLite files. Says what
- * a repair of the log would keep and lose (src/store/offline/repair.ts makes it).
+ * Checks a data folder that no process has open: every record of the log, every row and chunk of the SQLite
+ * files. Says what a repair of the log would keep and lose (src/store/offline/repair.ts makes it).
  *
- * Invariants: nothing is changed. Every fault is reported with its file and, if there is one, its offset. The proposed repair
- * is the one that keeps the newest state: from the first epoch up to the damage, or from a sound checkpoint behind it.
+ * Invariants: nothing is changed. Every fault is reported with its file and, if there is one, its offset. The
+ * proposed repair is the one that keeps the newest state: from the first epoch up to the damage, or from a
+ * sound checkpoint behind it.
  */
 import path from 'node:path'
 import { SEGMENT_HEADER_BYTES } from '../../limits.js'
@@ -41,7 +42,9 @@ export interface LogPoint {
 }
 
 export interface Repair {
-  /** The repaired log begins here. If that is inside a segment, the rest of it becomes a segment of its own. */
+  /**
+   * The repaired log begins here. If that is inside a segment, the rest of it becomes a segment of its own.
+   */
   readonly from: LogPoint
   /** The repaired log ends before this. */
   readonly to: LogPoint
@@ -175,7 +178,7 @@ function laterProblems(folder: CheckedFolder, segments: readonly CheckedSegment[
   return problems
 }
 
-// ---- the best repair ---------------------------------------------------------------------------------------
+// ---- the best repair ----------------------------------------------------------------------------
 
 function bestRepair(
   folder: CheckedFolder,
@@ -229,7 +232,7 @@ function pointOf(
   }
 }
 
-// ---- the SQLite files -----------------------------------------------------------------------------------------------
+// ---- the SQLite files ---------------------------------------------------------------------------
 
 /** Epochs of the sound checkpoints, newest first. */
 function checkCheckpoints(folder: CheckpointFolder, problems: string[]): number[] {

@@ -1,8 +1,9 @@
 /**
  * Repairs a log as a check proposed (src/store/offline/check.ts). What is removed is set aside, not deleted.
  *
- * Invariants: the caller holds the folder's lock. Everything that a repair removes is first copied completely into a folder
- * `cut-N` beside the log. Each step is durable before the next, and an interrupted repair can be started again.
+ * Invariants: the caller holds the folder's lock. Everything that a repair removes is first copied completely
+ * into a folder `cut-N` beside the log. Each step is durable before the next, and an interrupted repair can
+ * be started again.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -14,7 +15,10 @@ import { NEXT_SEGMENT_NAME, segmentName } from '../log/segment-file.js'
 import { busFailed } from '../os/errors.js'
 import type { CheckedFolder, CheckedSegment, CheckReport, LogPoint } from './check.js'
 
-/** Makes the repair of the report. Returns the folder with what was cut; undefined when there is nothing to repair. */
+/**
+ * Makes the repair of the report. Returns the folder with what was cut; undefined when there is nothing to
+ * repair.
+ */
 export async function repairLog(folder: CheckedFolder, report: CheckReport): Promise<string | undefined> {
   const { repair, segments } = report
   if (repair === undefined) return undefined
@@ -56,7 +60,9 @@ function moveNewer(dir: string, aside: string, newestEpoch: number): void {
   }
 }
 
-/** Ends the log at a point: removes the segments behind it, newest first, then the rest of its own segment. */
+/**
+ * Ends the log at a point: removes the segments behind it, newest first, then the rest of its own segment.
+ */
 async function endAt(
   { dir, disk }: CheckedFolder,
   segments: readonly CheckedSegment[],
@@ -80,7 +86,10 @@ async function endAt(
   }
 }
 
-/** Begins the log at a point: makes a segment of what follows it, then removes the segments before it, oldest first. */
+/**
+ * Begins the log at a point: makes a segment of what follows it, then removes the segments before it, oldest
+ * first.
+ */
 async function beginAt(
   folder: CheckedFolder,
   segments: readonly CheckedSegment[],
@@ -96,7 +105,10 @@ async function beginAt(
   }
 }
 
-/** Makes a segment of the records from a point on. It keeps the seeds of the checksums, so records are copied as they are. */
+/**
+ * Makes a segment of the records from a point on. It keeps the seeds of the checksums, so records are copied
+ * as they are.
+ */
 async function splitAt(
   { dir, disk, crc32c }: CheckedFolder,
   segment: CheckedSegment,

@@ -1,10 +1,11 @@
 /**
  * The disk as the log sees it: an interface small enough to simulate, and the real disk over node:fs.
  *
- * Invariants: `write` and `writeSync` write every byte or fail (short writes are continued); nothing here retries after an
- * error; on a file opened with `dsync` a write is durable when it returns, data and the metadata needed to read it. The log
- * uses this interface only, so a test can keep, drop or tear each write that was not synced. SQLite reads and writes the
- * checkpoint and catalog files itself.
+ * Invariants: `write` and `writeSync` write every byte or fail (short writes are continued); nothing here
+ * retries after an error; on a file opened with `dsync` a write is durable when it returns, data and the
+ * metadata needed to read it. The log uses this interface only, so a test can keep, drop or tear each write
+ * that was not synced. SQLite reads and writes the checkpoint and catalog files itself.
+ * Null because Node's callbacks have it.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -36,9 +37,9 @@ export interface Disk {
   sync(fd: number, done: DiskCallback): void
   truncate(fd: number, length: number): void
   /**
-   * Reserves room for [offset, offset + length) and extends the file to its end. Throws (ENOSPC) with nothing changed.
-   * Returns true when the first write to a reserved block must still convert it to a written one. That makes a durable
-   * write slower, so zeros written ahead pay off.
+   * Reserves room for [offset, offset + length) and extends the file to its end. Throws (ENOSPC) with nothing
+   * changed. Returns true when the first write to a reserved block must still convert it to a written one.
+   * That makes a durable write slower, so zeros written ahead pay off.
    */
   allocate(fd: number, offset: number, length: number): boolean
   rename(from: string, to: string): void
@@ -157,8 +158,8 @@ export async function makeDurableDir(disk: Disk, dir: string): Promise<void> {
 }
 
 /**
- * Makes a folder and its missing parents. The `recursive` option of mkdirSync is no help: it never returns on a file system
- * that refuses new names with ENOENT, as /proc does.
+ * Makes a folder and its missing parents. The `recursive` option of mkdirSync is no help: it never returns on
+ * a file system that refuses new names with ENOENT, as /proc does.
  */
 function makeDirs(dir: string): void {
   const missing: string[] = []

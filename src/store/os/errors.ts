@@ -1,5 +1,6 @@
 /**
- * The store's errors: classifies system and SQLite errors, and makes the two errors of the error table that the store throws.
+ * The store's errors: classifies system and SQLite errors, and makes the two errors of the error table that
+ * the store throws.
  */
 import { MmsbError } from '../../errors.js'
 
@@ -13,12 +14,18 @@ export function isNoRoom(error: unknown): boolean {
   return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG' || code === 'SQLITE_FULL'
 }
 
-/** SQLite's codes for a disk that is full, not writable or failing at the moment. The file itself may be sound. */
+/**
+ * SQLite's codes for a disk that is full, not writable or failing at the moment. The file itself may be
+ * sound.
+ */
 const DISK_TROUBLE = /^SQLITE_(FULL|CANTOPEN|READONLY|BUSY|NOMEM|PERM|IOERR)/
 /** Those of them that mean that the bytes cannot be read. */
 const UNREADABLE = /^SQLITE_IOERR_(READ|SHORT_READ|CORRUPTFS|DATA)$/
 
-/** Whether an SQLite file could not be used for a reason outside the file. The file must then be left as it is. */
+/**
+ * Whether an SQLite file could not be used for a reason outside the file. The file must then be left as it
+ * is.
+ */
 export function isDiskTrouble(error: unknown): boolean {
   const code = systemCode(error)
   return DISK_TROUBLE.test(code) && !UNREADABLE.test(code)

@@ -1,10 +1,10 @@
 /**
  * Keeps a second process out of a data folder.
  *
- * Invariants: the kernel holds the lock, on lock.db, through SQLite, for as long as the store is open. It drops the lock when
- * the process dies, however it dies, so there are no stale locks. lock.db stays empty, so a crash cannot damage it;
- * holder.txt names the holder for people and decides nothing. Nothing else in this process may open lock.db: closing any
- * descriptor of the file would drop the lock.
+ * Invariants: the kernel holds the lock, on lock.db, through SQLite, for as long as the store is open. It
+ * drops the lock when the process dies, however it dies, so there are no stale locks. lock.db stays empty, so
+ * a crash cannot damage it; holder.txt names the holder for people and decides nothing. Nothing else in this
+ * process may open lock.db: closing any descriptor of the file would drop the lock.
  */
 import fs from 'node:fs'
 import os from 'node:os'
@@ -46,7 +46,8 @@ export function lockFolder(dir: string): () => void {
   let db: Database.Database | undefined
   try {
     db = new Database(path.join(dir, LOCK_NAME), { timeout: 0 })
-    // The disk may be full, so the write lock is taken without writing: a journal on disk would be begun at once.
+    // The disk may be full, so the write lock is taken without writing: a journal on disk would be begun at
+    // once.
     db.pragma('journal_mode = MEMORY')
     db.exec('BEGIN IMMEDIATE')
     nameHolder(dir)

@@ -1,12 +1,15 @@
 /**
  * Starts worker threads and talks to them: numbered requests, each with one answer.
  *
- * Invariants: every request is answered, or rejected when the thread ends; `terminate` waits until the thread has ended.
+ * Invariants: every request is answered, or rejected when the thread ends; `terminate` waits until the thread
+ * has ended.
  */
 import { Worker } from 'node:worker_threads'
 import { textOf } from './errors.js'
 
-/** The built code runs as .js. The source runs as .ts, under a loader that a worker does not always inherit. */
+/**
+ * The built code runs as .js. The source runs as .ts, under a loader that a worker does not always inherit.
+ */
 const FROM_SOURCE = import.meta.url.endsWith('.ts')
 
 /** Starts the worker `name` that lies beside the file with the URL `base`. */

@@ -1,6 +1,6 @@
 /**
- * Inspects log, catalog and checkpoints before the store opens, and expresses what it finds in the terms of the recovery
- * table.
+ * Inspects log, catalog and checkpoints before the store opens, and expresses what it finds in the terms of
+ * the recovery table.
  *
  * Invariants: changes neither the log nor a checkpoint. Each finding comes with a sentence for people.
  */

@@ -1,23 +1,27 @@
 /**
- * The recovery table: what the store does at start for every combination of findings. Each combination has exactly one row,
- * each row one outcome. docs/internals/DURABILITY.md prints this table (a test compares), and a test enumerates every
- * combination.
+ * The recovery table: what the store does at start for every combination of findings. Each combination has
+ * exactly one row, each row one outcome. docs/internals/DURABILITY.md prints this table (a test compares),
+ * and a test enumerates every combination.
  *
- * Invariants: only the first four columns decide. A durable record is never given up silently: proof that one is lost (a bad
- * checksum before the tail, an index or checkpoint that knows more epochs than the log) makes the store refuse to start. The
- * loss of what can be rebuilt (the index) never does. Knows nothing of files.
+ * Invariants: only the first four columns decide. A durable record is never given up silently: proof that one
+ * is lost (a bad checksum before the tail, an index or checkpoint that knows more epochs than the log) makes
+ * the store refuse to start. The loss of what can be rebuilt (the index) never does. Knows nothing of files.
  */
 
 /** The end of the log. torn: bytes of a write that was never durable follow the last sound record. */
 export const TAIL_STATES = ['whole', 'torn'] as const
 /** The records before the tail. bad: a durable record fails its checksum or is missing. */
 export const BODY_STATES = ['sound', 'bad'] as const
-/** The log index compared with the log. lost: missing, unreadable, or of another bus. ahead: it knows durable epochs the log lacks. */
+/**
+ * The log index compared with the log. lost: missing, unreadable, or of another bus. ahead: it knows durable
+ * epochs the log lacks.
+ */
 export const INDEX_STATES = ['current', 'behind', 'ahead', 'lost'] as const
 /**
- * The checkpoints. none: there never was one, and the log starts at epoch 1. sound: the newest is usable. missing, damaged:
- * the newest is not there or fails its checks, but the log reaches back to an older one or to epoch 1. unreachable: the same,
- * but the log begins later. ahead: the newest has an epoch that the log does not reach.
+ * The checkpoints. none: there never was one, and the log starts at epoch 1. sound: the newest is usable.
+ * missing, damaged: the newest is not there or fails its checks, but the log reaches back to an older one or
+ * to epoch 1. unreachable: the same, but the log begins later. ahead: the newest has an epoch that the log
+ * does not reach.
  */
 export const CHECKPOINT_STATES = ['none', 'sound', 'missing', 'damaged', 'unreachable', 'ahead'] as const
 

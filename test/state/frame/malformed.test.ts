@@ -1,4 +1,7 @@
-/** Untrusted bytes: a frame that is cut, flipped or made up is refused with a typed error and never read out of bounds. */
+/**
+ * Untrusted bytes: a frame that is cut, flipped or made up is refused with a typed error and never read out
+ * of bounds.
+ */
 import fc from 'fast-check'
 import t from 'tap'
 import { decodeDeltaForJson, validateDelta } from '../../../src/state/delta.js'

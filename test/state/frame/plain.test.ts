@@ -29,7 +29,10 @@ function isPlain(frame: Uint8Array, skip = 8): boolean {
   return length === frame.length && isPlainFrame(memory, skip, length, pageOf)
 }
 
-/** Whether the full reader accepts it, and it has no key, source, intent or preconditions and dense deltas only. */
+/**
+ * Whether the full reader accepts it, and it has no key, source, intent or preconditions and dense deltas
+ * only.
+ */
 function isCarefullyPlain(bytes: Uint8Array): boolean {
   try {
     const frame = decodeFrame(Uint8Array.from(bytes))

@@ -1,7 +1,7 @@
 /**
- * The machine dies at every sync of a workload of checkpoints, merges of thin files, deletions and retention, with unsynced
- * data kept, dropped or torn. Afterwards the newest acknowledged checkpoint, or a newer one, is there with every chunk, and
- * the log reaches from it to the newest epoch.
+ * The machine dies at every sync of a workload of checkpoints, merges of thin files, deletions and retention,
+ * with unsynced data kept, dropped or torn. Afterwards the newest acknowledged checkpoint, or a newer one, is
+ * there with every chunk, and the log reaches from it to the newest epoch.
  */
 import t, { type Test } from 'tap'
 import { collectFiles } from '../../../src/store/checkpoint/collect.js'

@@ -1,6 +1,6 @@
 /**
- * Appends and prints each acknowledged epoch until it is killed. Arguments: folder, fsync policy, whether to complete every
- * third append synchronously.
+ * Appends and prints each acknowledged epoch until it is killed. Arguments: folder, fsync policy, whether to
+ * complete every third append synchronously.
  */
 import fs from 'node:fs'
 import { Store } from '../../../src/store/store.js'

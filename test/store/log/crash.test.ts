@@ -1,7 +1,7 @@
 /**
- * A simulated machine dies at the n-th sync, for every n of a workload, with unsynced data kept, dropped or torn. Afterwards
- * every acknowledged epoch is there (without `always`: every epoch known to be durable), no epoch is there by halves, and the
- * log continues.
+ * A simulated machine dies at the n-th sync, for every n of a workload, with unsynced data kept, dropped or
+ * torn. Afterwards every acknowledged epoch is there (without `always`: every epoch known to be durable), no
+ * epoch is there by halves, and the log continues.
  */
 import t, { type Test } from 'tap'
 import { Store } from '../../../src/store/store.js'
@@ -45,7 +45,9 @@ function openOn(
   })
 }
 
-/** Small and large records, one larger than a segment, synchronous completions, a clean restart in the middle. */
+/**
+ * Small and large records, one larger than a segment, synchronous completions, a clean restart in the middle.
+ */
 async function workload(machine: Machine): Promise<void> {
   const timers: (() => void)[] = []
   let store = await openOn(machine.disk, machine.fsync, timers)

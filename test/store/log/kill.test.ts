@@ -1,4 +1,7 @@
-/** Processes killed with SIGKILL while they append: everything they acknowledged is there, and the log continues. */
+/**
+ * Processes killed with SIGKILL while they append: everything they acknowledged is there, and the log
+ * continues.
+ */
 import { spawn } from 'node:child_process'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'

@@ -1,4 +1,7 @@
-/** Records checked a window at a time and one by one are the same, whatever is wrong, and both scans end at the same place. */
+/**
+ * Records checked a window at a time and one by one are the same, whatever is wrong, and both scans end at
+ * the same place.
+ */
 import t from 'tap'
 import { crc32c as native } from '../../../src/ffi/library.js'
 import { RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../../src/limits.js'

@@ -1,4 +1,7 @@
-/** The log cut at every byte, and every byte of it flipped: a torn tail is cut, damage is refused with its place. */
+/**
+ * The log cut at every byte, and every byte of it flipped: a torn tail is cut, damage is refused with its
+ * place.
+ */
 import t from 'tap'
 import { RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../../src/limits.js'
 import { recordBytes } from '../../../src/store/log/record.js'
@@ -10,7 +13,10 @@ const DIR = '/sim'
 const FILE = `${DIR}/log/${segmentName(1)}`
 const RECORDS = 6
 
-/** A log of six records as a crash leaves it, without seal and with room reserved behind, and where each record ends. */
+/**
+ * A log of six records as a crash leaves it, without seal and with room reserved behind, and where each
+ * record ends.
+ */
 async function logBytes(): Promise<{ bytes: Uint8Array; ends: number[] }> {
   const disk = new SimDisk()
   const store = await openStore(DIR, { disk, segmentBytes: 8192 })

@@ -1,6 +1,6 @@
 /**
- * `mmsb log check` on folders broken by hand: every fault is reported, a repair keeps the newest state possible, and what it
- * cut is set aside. One flipped bit in each part of a folder is found.
+ * `mmsb log check` on folders broken by hand: every fault is reported, a repair keeps the newest state
+ * possible, and what it cut is set aside. One flipped bit in each part of a folder is found.
  */
 import fs from 'node:fs'
 import path from 'node:path'

@@ -1,4 +1,6 @@
-/** Disks that fail or run full, folders in use or not writable: each gives a clear error and loses nothing. */
+/**
+ * Disks that fail or run full, folders in use or not writable: each gives a clear error and loses nothing.
+ */
 import { fork } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'

@@ -1,4 +1,7 @@
-/** The recovery table: one row for every combination, in theory and on real folders, and the same table in the docs. */
+/**
+ * The recovery table: one row for every combination, in theory and on real folders, and the same table in the
+ * docs.
+ */
 import { createHash } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
