@@ -1,13 +1,25 @@
 /**
- * Comments are at most 110 columns wide, as the code is that Biome wraps;
- * `scripts/wrap-comments.ts` wraps them.
+ * Comments are at most 110 columns wide, like the code that Biome wraps. `scripts/wrap-comments.ts` wraps
+ * those of TypeScript. In native code, which clang-format keeps at 120 columns, lines that are nothing but
+ * comment are checked.
  */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
-import { wideCommentLines, wrapComments } from '../../scripts/wrap-comments.js'
-import { PENDING, type Source, sourcesOf, sourcesUnder } from './source.js'
+import { COLUMNS, wideCommentLines, wrapComments } from '../../scripts/wrap-comments.js'
+import { filesUnder, PENDING, ROOT, type Source, sourcesOf, sourcesUnder } from './source.js'
 
 function wideComments(sources: readonly Source[]): string[] {
   return sources.flatMap(({ path, text }) => wideCommentLines(text).map((line) => `${path}:${line}`))
+}
+
+const NATIVE = /\.(cu|cuh|h|cpp)$/
+
+function wideNativeComments(path: string, text: string): string[] {
+  return text.split('\n').flatMap((line, i) => {
+    const isWide = [...line].length > COLUMNS && /^\s*(\/\/|\/?\*\s)/.test(line)
+    return isWide ? [`${path}:${i + 1}`] : []
+  })
 }
 
 const WORDS = 'word '.repeat(30).trim()
@@ -28,6 +40,12 @@ t.test('wide comments are found; wide strings and unbreakable words are not', as
     '// short',
   ]
   for (const text of fine) t.same(wideComments(sourcesOf({ 'src/a.ts': text })), [], text)
+})
+
+t.test('wide comments of native code are found; code and comments behind it are not', async (t) => {
+  t.same(wideNativeComments('a.cuh', `int a;\n  // ${WORDS}`), ['a.cuh:2'])
+  t.same(wideNativeComments('a.cuh', `/*\n * ${WORDS}\n */`), ['a.cuh:2'])
+  t.same(wideNativeComments('a.cuh', `int ${'a'.repeat(120)};\nint b; // ${WORDS}`), [])
 })
 
 t.test('a wide comment is filled, what stands beside it stays', async (t) => {
@@ -59,4 +77,11 @@ t.test('a wide comment is filled, what stands beside it stays', async (t) => {
 
 t.test('no comment is wider than 110 columns', PENDING, async (t) => {
   t.same(wideComments(sourcesUnder('src', 'test', 'bench', 'examples', 'scripts')), [])
+  const native = ['kernels.cu', ...filesUnder('src'), ...filesUnder('test')].filter((path) =>
+    NATIVE.test(path),
+  )
+  t.same(
+    native.flatMap((path) => wideNativeComments(path, readFileSync(join(ROOT, path), 'utf8'))),
+    [],
+  )
 })

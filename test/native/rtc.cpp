@@ -1,8 +1,8 @@
 // Checks the CUDA source of random expressions (cuda_rtc_source.cuh), without a GPU.
 //
 //   rtc source SEED COUNT        prints the kernels of COUNT random expressions as source
-//   rtc run SEED COUNT           runs kernels over the emulator; compares each element and the marked elements
-//                                with the plain evaluator. MMSB_GENERATED names the file of kernels when
+//   rtc run SEED COUNT           runs kernels over the emulator; compares each element and the marked
+//                                elements with the plain evaluator. MMSB_GENERATED names the file of kernels when
 //                                this is built.
 //   rtc compile SEED COUNT ARCH  compiles them by NVRTC, if it is found, for an architecture
 //

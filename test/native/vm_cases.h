@@ -1,4 +1,4 @@
-// Random expressions, shapes and pages, and the comparison of the VM of map with the plain evaluator. For vm.cpp and
+// Random expressions, shapes and pages, and the comparison of map's VM with the plain evaluator, for vm.cpp and
 // rtc.cpp.
 #pragma once
 #include <math.h>
