@@ -19,7 +19,7 @@ const blocks = blocksOf(readDocument('README.md'))
 const PORT = '7411'
 const HOLDER = 'data/holder.txt'
 const WATCH = 'examples/watch.ts'
-const WAIT_MS = 10_000
+const WAIT_MS = 45_000
 
 /** A shell that keeps its variables from block to block. */
 class Shell {
