@@ -1,8 +1,10 @@
 /**
- * The HTTP face: a Fastify app over a bus, built apart from listening, so that tests can inject requests.
+ * The HTTP face: a Fastify app over a bus, built apart from listening so that tests can inject requests.
  *
- * Invariants: what enters is checked against the schemas in schemas/ and refused if it has anything they do not name; what
- * leaves is an answer of theirs or a problem document; a request costs no work that could be done once at start.
+ * Invariants: every request is checked against the schemas in schemas/, and refused if it has a field they do not name; every
+ * answer follows these schemas or is a problem document; a request does no work that could be done once at start.
+ *
+ * The rooms, ground first: context, metrics; reply; request, schemas; stream; routes, documents; app.
  */
 import { lookup } from 'node:dns/promises'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
@@ -16,12 +18,13 @@ import { HTTP_BODY_MAX_BYTES } from '../wire/limits.js'
 import type { App, AppContext } from './context.js'
 import { asyncApiRoute } from './documents/asyncapi.js'
 import { registerOpenApi } from './documents/openapi.js'
-import { handleError, sendProblem } from './reply/problem.js'
-import { answerUntaken } from './request/allowed-methods.js'
+import { handleError, pathOf, sendProblem, shownPath } from './reply/problem.js'
+import { unroutedAnswerer } from './request/allowed-methods.js'
 import { type Connections, trackConnections } from './request/connections.js'
-import { answerPreflight, nameOrigin } from './request/cors.js'
-import { answerClientError, answerOddities } from './request/malformed-requests.js'
+import { allowOrigin, answerPreflight } from './request/cors.js'
+import { answerMalformed, answerOddRequests } from './request/malformed-requests.js'
 import { type Guard, loopbackGuard, NO_ORIGINS } from './request/origin-guard.js'
+import { closeAfterAnswer, type IsUpgrade, trackUpgrades } from './request/upgrades.js'
 import { validatorCompiler } from './request/validation.js'
 import { dataReadRoutes } from './routes/data-read.js'
 import { dataWriteRoutes } from './routes/data-write.js'
@@ -31,56 +34,42 @@ import { graphRoutes } from './routes/graph.js'
 import { healthRoutes } from './routes/health.js'
 import { pageRoutes } from './routes/pages.js'
 import { stateRoutes } from './routes/state.js'
+import { streamRoutes } from './routes/stream.js'
 import { subscriptionRoutes } from './routes/subscriptions.js'
 import { timeRoutes } from './routes/time.js'
 import { transactionRoutes } from './routes/transactions.js'
-import { attachStream, type StreamServer } from './stream/websocket.js'
+import { STREAM_PATH, type StreamServer } from './stream/websocket.js'
 
 export interface AppOptions {
   readonly bus: Bus
-  /** Who may speak to the server; default: programs on this machine. */
+  /** Decides which requests are refused for their Host or Origin. Default: only programs on this machine are served. */
   readonly guard?: Guard
-  /** Origins, such as `http://localhost:5173`, whose pages may read the answers; the guard must let them in. Default: none. */
+  /** Origins, such as `http://localhost:5173`, whose pages may read the answers. The guard must accept them. Default: none. */
   readonly allowedOrigins?: ReadonlySet<string>
-  /** How often a WebSocket must show a sign of life. */
+  /** A WebSocket that is silent for longer than this is closed. */
   readonly pingIntervalMs?: number
-  /** Where errors inside the server go; default: nowhere. */
+  /** Gets errors inside the server. Default: they are dropped. */
   readonly logger?: FastifyBaseLogger
 }
 
 export interface MmsbApp {
   readonly app: App
   readonly stream: StreamServer
-  /** Listens; on every address of `localhost`, with one port. Fails when the first cannot be had. */
+  /** Listens on one port of `host`; for `localhost` on each of its addresses. Fails if the first address is not available. */
   listen(
     host: string,
     port: number,
     addressesOf?: (host: string) => Promise<readonly string[]>,
   ): Promise<void>
-  /** Finishes what is under way, says goodbye to streams, stops listening. The bus stays open. */
+  /** Finishes requests under way, closes streams, stops listening. The bus stays open. */
   close(): Promise<void>
 }
 
-const NO_HOST = new MmsbError('INVALID_REQUEST', 'headers: HTTP/1.1 needs Host')
-
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildApp(options: AppOptions): Promise<MmsbApp> {
-  const { app, connections } = createFastify(options.logger)
-  const { allowedOrigins = NO_ORIGINS } = options
-  const guard = options.guard ?? loopbackGuard('127.0.0.1', () => boundPort(app), allowedOrigins)
-  const context: AppContext = { bus: options.bus, hub: hubOf(options.bus), guard, isStopping: false }
-  const answerOther = answerUntaken(app)
-  app.addHook('onRequest', (request, reply, next) => {
-    const refused = lacksHost(request) ? NO_HOST : guard(request.headers)
-    const { origin } = request.headers
-    const isNamed = origin !== undefined && allowedOrigins.has(origin)
-    if (isNamed) nameOrigin(reply, origin)
-    if (refused !== null) void sendProblem(reply, refused)
-    else if (isNamed && answerPreflight(request, reply)) return
-    // Before its body is read: nobody wants it.
-    else if (request.is404) answerOther(request, reply)
-    else next()
-  })
+  const { app, connections, isUpgrade } = createFastify(options.logger)
+  const context: AppContext = { bus: options.bus, hub: hubOf(options.bus), isStopping: false }
+  admitRequests(app, isUpgrade, options)
   await registerOpenApi(app, VERSION)
   asyncApiRoute(app, VERSION)
   pageRoutes(app, context)
@@ -92,7 +81,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   subscriptionRoutes(app, context)
   healthRoutes(app, context)
   const endEvents = eventRoutes(app, context)
-  // Raw bytes are taken for page data alone: this parser does not reach the routes above.
+  // Only page data may be sent as raw bytes: this parser does not reach the routes above.
   await app.register(async (scope: App) => {
     scope.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) => {
       done(null, body)
@@ -100,12 +89,12 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     dataReadRoutes(scope, context)
     dataWriteRoutes(scope, context)
   })
-  const stream = attachStream(app.server, context, app.log, options.pingIntervalMs)
+  const stream = await streamRoutes(app, context, options.pingIntervalMs)
   await app.ready()
   const listen: MmsbApp['listen'] = async (host, port, addressesOf = addressesFor) => {
     const [first = host, ...others] = await addressesOf(host)
     await app.listen({ host: first, port })
-    // Of a name one address is enough.
+    // One address of a name is enough.
     for (const other of others) await connections.listenAlso(other, boundPort(app)!).catch(() => {})
   }
   const close = async (): Promise<void> => {
@@ -117,36 +106,69 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   return { app, stream, listen, close }
 }
 
-function createFastify(logger: FastifyBaseLogger | undefined): { app: App; connections: Connections } {
+const NO_HOST = new MmsbError('INVALID_REQUEST', 'headers: HTTP/1.1 needs Host')
+
+/** The first hook of every request, WebSocket handshakes too: it refuses before a body is read. */
+function admitRequests(app: App, isUpgrade: IsUpgrade, options: AppOptions): void {
+  const { allowedOrigins = NO_ORIGINS } = options
+  const guard = options.guard ?? loopbackGuard('127.0.0.1', () => boundPort(app), allowedOrigins)
+  const answerUnrouted = unroutedAnswerer(app)
+  app.addHook('onRequest', (request, reply, next) => {
+    const wantsUpgrade = isUpgrade(request)
+    if (wantsUpgrade) closeAfterAnswer(request, reply)
+    const refused = lacksHost(request) ? NO_HOST : guard(request.headers)
+    const { origin } = request.headers
+    const isAllowed = origin !== undefined && allowedOrigins.has(origin)
+    if (isAllowed) allowOrigin(reply, origin)
+    if (refused !== undefined) void sendProblem(reply, refused)
+    else if (isAllowed && answerPreflight(request, reply)) return
+    else if (wantsUpgrade && pathOf(request.url) !== STREAM_PATH) {
+      void sendProblem(reply, new MmsbError('NOT_FOUND', `no WebSocket at ${shownPath(request.url)}`))
+    } else if (request.is404) answerUnrouted(request, reply)
+    else next()
+  })
+}
+
+/** The framework with its own answers replaced by ours, before it has routes. */
+interface BareApp {
+  readonly app: App
+  readonly connections: Connections
+  readonly isUpgrade: IsUpgrade
+}
+
+function createFastify(logger: FastifyBaseLogger | undefined): BareApp {
   const app = Fastify({
     ...(logger === undefined ? {} : { loggerInstance: logger }),
     logController: new LogController({ disableRequestLogging: true }),
-    // One logger for all requests: a child each costs more than the rest of a small request.
+    // One logger for all requests: making a child for each costs more than the rest of a small request.
     childLoggerFactory: (parent) => parent,
     bodyLimit: HTTP_BODY_MAX_BYTES,
-    // What a stopping server still takes it answers; the framework's own refusal is not of the table.
+    // A stopping server answers what it still accepts; the framework's own refusal is no problem document.
     return503OnClosing: false,
-    // One without Host gets a problem document, below.
+    // admitRequests() answers a request without Host with a problem document.
     http: { maxHeaderSize: HTTP_HEADERS_MAX_BYTES, requireHostHeader: false },
     clientErrorHandler: (error, socket) =>
-      answerClientError(error, socket, connections.responseOwedOn(socket)),
+      answerMalformed(error, socket, connections.pendingResponse(socket)),
     routerOptions: { maxParamLength: HTTP_PARAM_MAX_LENGTH },
     frameworkErrors: (error, request, reply) => {
+      // No hook runs for these.
+      if (isUpgrade(request)) closeAfterAnswer(request, reply)
       void handleError(error, request, reply)
     },
   }).withTypeProvider<TypeBoxTypeProvider>()
   app.removeContentTypeParser('text/plain')
   const parseJson = app.getDefaultJsonParser('error', 'error')
-  // Clients that name the type of every request send it with those that have no body too.
+  // Some clients send a content type with every request, even one without a body.
   app.addContentTypeParser<string>('application/json', { parseAs: 'string' }, (request, body, done) => {
     if (body.length === 0) done(null)
     else parseJson(request, body, done)
   })
   app.setValidatorCompiler(validatorCompiler)
   app.setErrorHandler(handleError)
-  answerOddities(app.server)
+  answerOddRequests(app.server)
   const connections = trackConnections(app.server)
-  return { app, connections }
+  const isUpgrade = trackUpgrades(app.server)
+  return { app, connections, isUpgrade }
 }
 
 /** RFC 9112, 3.2. */
@@ -154,12 +176,12 @@ const lacksHost = ({ headers, raw }: FastifyRequest): boolean =>
   headers.host === undefined && raw.httpVersion === '1.1'
 
 async function addressesFor(host: string): Promise<readonly string[]> {
-  // Any other name may have addresses that nobody thought of.
+  // Another name may have addresses the user does not know of.
   if (host !== 'localhost') return [host]
   try {
     return [...new Set((await lookup(host, { all: true })).map(({ address }) => address))]
   } catch {
-    // To listen on it says what is wrong with it.
+    // Listening on it then fails and says why.
     return [host]
   }
 }

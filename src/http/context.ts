@@ -11,7 +11,6 @@ import type {
 } from 'fastify'
 import type { Bus } from '../engine/bus.js'
 import type { StreamHub } from '../stream/hub.js'
-import type { Guard } from './request/origin-guard.js'
 
 /** The Fastify instance with types that follow the schemas. */
 export type App = FastifyInstance<
@@ -27,7 +26,6 @@ export type Reply = FastifyReply
 export interface AppContext {
   readonly bus: Bus
   readonly hub: StreamHub
-  readonly guard: Guard
   /** True from the moment the server was told to stop. */
   isStopping: boolean
 }

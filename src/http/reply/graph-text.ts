@@ -1,4 +1,4 @@
-/** The graph as text for Graphviz and Mermaid. Sources are boxes, derived pages rounded, edges carry the input's role. */
+/** The graph as text for Graphviz and Mermaid. Sources are boxes, derived pages rounded boxes, edges name the input's role. */
 import type { GraphEdge, GraphNode } from '../../engine/types.js'
 
 interface GraphView {
@@ -9,7 +9,7 @@ interface GraphView {
 const labelOf = ({ name, op }: GraphNode, newline: string): string =>
   op === undefined ? name : `${name}${newline}${op}`
 
-/** Page names need no escaping in quotes; roles are identifiers. */
+/** Page names need no escaping inside quotes. */
 export function toDot({ nodes, edges }: GraphView): string {
   const nodeLines = nodes.map((node) => {
     const style = node.kind === 'source' ? 'shape=box' : 'shape=box, style=rounded'
@@ -19,7 +19,7 @@ export function toDot({ nodes, edges }: GraphView): string {
   return ['digraph mmsb {', '  rankdir=LR;', ...nodeLines, ...edgeLines, '}', ''].join('\n')
 }
 
-/** Mermaid takes few characters in an id, so nodes are numbered. */
+/** Mermaid allows few characters in an id, so nodes are numbered. */
 export function toMermaid({ nodes, edges }: GraphView): string {
   const ids = new Map(nodes.map(({ name }, i) => [name, `n${i}`]))
   const nodeLines = nodes.map((node) => {

@@ -1,18 +1,18 @@
 /**
- * JSON answers that hold page values.
+ * JSON answers that contain page values.
  *
- * Invariant: the text is JSON however many values there are; above JSON_PIECE_ELEMENTS it is made and sent in pieces, so
- * that one large answer does not hold up the others.
+ * Invariant: an answer of more than JSON_PIECE_ELEMENTS values is made and sent in pieces, so that a large answer does not hold up
+ * the others.
  */
 import { Readable } from 'node:stream'
 import type { PageData } from '../../engine/types.js'
 import { JSON_PIECE_ELEMENTS } from '../../limits.js'
 import { valuesToJsonText } from '../../state/value.js'
 
-/** A JSON text with holes: strings go out as they are, pages as the list of their values. */
+/** The parts of a JSON text: strings are sent as they are, a page as the list of its values. */
 export type JsonPieces = readonly (string | PageData)[]
 
-/** What to send for the pieces: one string, or a stream of them. */
+/** The body to send: one string, or a stream when there are many values. */
 export function renderPieces(pieces: JsonPieces): string | Readable {
   let elements = 0
   for (const piece of pieces) if (typeof piece !== 'string') elements += piece.values.length

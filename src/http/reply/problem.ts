@@ -1,8 +1,8 @@
 /**
- * Every error that leaves over HTTP: one problem document, one table.
+ * Error answers over HTTP: one kind of document, from one table.
  *
- * Invariants: the body is built from an MmsbError alone; an exception that is none becomes INTERNAL, goes to the log
- * whole and tells the client nothing of itself.
+ * Invariants: the body is built from an MmsbError alone. Any other exception becomes INTERNAL: the log gets all of it, the client
+ * learns nothing about it.
  */
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
@@ -13,8 +13,9 @@ import { NAME_MAX_LENGTH } from '../../wire/page.js'
 
 export const PROBLEM_TYPE = 'application/problem+json; charset=utf-8'
 
-/** The framework's messages may hold what the client sent: so much of them is shown. */
+/** The framework's messages may quote the request: only so much of them is shown. */
 const DETAIL_MAX_CHARS = 300
+const PATH_MAX_CHARS = 200
 
 /** Answers a request with an error. */
 export function sendProblem(reply: FastifyReply, error: MmsbError): FastifyReply {
@@ -26,8 +27,8 @@ export function sendProblem(reply: FastifyReply, error: MmsbError): FastifyReply
   return reply.code(problem.status).header('content-type', PROBLEM_TYPE).send(JSON.stringify(problem))
 }
 
-/** An error as the whole answer on a connection that ends with it. */
-export function rawProblem(error: MmsbError): string {
+/** An error as a complete HTTP response, the last on its connection. */
+export function rawProblem(error: MmsbError, headers: Readonly<Record<string, string>>): string {
   const problem = problemOf(error)
   const body = JSON.stringify(problem)
   const lines = [
@@ -36,14 +37,17 @@ export function rawProblem(error: MmsbError): string {
     `content-length: ${Buffer.byteLength(body)}`,
     'connection: close',
     ...(problem.status === 503 ? [`retry-after: ${RETRY_AFTER_SECONDS}`] : []),
+    ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
   ]
   return `${lines.join('\r\n')}\r\n\r\n${body}`
 }
 
-/** Fastify's error handler: also gets what Fastify itself throws while it reads a request. */
+/** Fastify's error handler. It also gets what Fastify itself throws while it reads a request. */
 export function handleError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  // The framework closes the connection after a body it could not parse; one that was read to its end harms nobody.
-  if (request.raw.complete) void reply.removeHeader('connection')
+  // The framework closes the connection after a body it could not parse. That is needless once the whole body has been read. After
+  // a refused upgrade it is needed: see request/upgrades.ts.
+  const { complete, headers } = request.raw
+  if (complete && headers.upgrade === undefined) void reply.removeHeader('connection')
   return sendProblem(
     reply,
     toMmsbError(error, (cause) => request.log.error({ err: cause }, 'internal error')),
@@ -53,19 +57,22 @@ export function handleError(error: unknown, request: FastifyRequest, reply: Fast
 /** The path of a URL, without its query. */
 export const pathOf = (url: string): string => url.split('?', 1)[0]!
 
-/** The MmsbError that says what `error` means to a client; `onInternal` gets what we did not foresee. */
+/** The path of a URL, short enough to be shown in an error. */
+export const shownPath = (url: string): string => pathOf(url).slice(0, PATH_MAX_CHARS)
+
+/** Turns anything thrown into an MmsbError for the client. `onInternal` gets the errors that are faults of the server. */
 export function toMmsbError(error: unknown, onInternal: (cause: unknown) => void): MmsbError {
   if (error instanceof MmsbError) {
     if (error.code === 'INTERNAL') onInternal(error)
     return error
   }
-  const known = ofFramework(error)
+  const known = frameworkError(error)
   if (known !== undefined) return known
   onInternal(error)
   return new MmsbError('INTERNAL', 'an unexpected error; the log of the server has it')
 }
 
-function ofFramework(error: unknown): MmsbError | undefined {
+function frameworkError(error: unknown): MmsbError | undefined {
   const { code, statusCode, message } = error as Partial<FastifyError>
   switch (code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE':
@@ -73,12 +80,12 @@ function ofFramework(error: unknown): MmsbError | undefined {
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return new MmsbError(
         'INVALID_REQUEST',
-        'this content-type is not taken here; send application/json or, for page data, application/octet-stream',
+        'unsupported content-type; send application/json or, for page data, application/octet-stream',
       )
     case 'FST_ERR_MAX_PARAM_LENGTH':
       return new MmsbError('INVALID_REQUEST', `path.name: has more than ${NAME_MAX_LENGTH} characters`)
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
-      return new MmsbError('INVALID_REQUEST', 'the body is not as long as content-length says')
+      return new MmsbError('INVALID_REQUEST', 'the length of the body differs from content-length')
   }
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500)
     return new MmsbError(

@@ -1,4 +1,4 @@
-/** The answer of /v1/read, which /v1/whatif gives too: several pages, all at one epoch. */
+/** The answer of /v1/read and of /v1/whatif: several pages, all at one epoch. */
 import type { Readable } from 'node:stream'
 import type { PageData } from '../../engine/types.js'
 import { renderPieces } from './json-values.js'

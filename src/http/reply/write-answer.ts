@@ -1,7 +1,6 @@
-/** What the routes that write share: their headers, what can go wrong, how they answer. */
-import type { ErrorCode } from '../../errors.js'
-import { MmsbError } from '../../errors.js'
-import type { Reply } from '../context.js'
+/** What the routes that write share: their idempotency key, the errors they can answer, how they answer. */
+import type { FastifyReply } from 'fastify'
+import { type ErrorCode, MmsbError } from '../../errors.js'
 
 export const WRITE_PROBLEMS: readonly ErrorCode[] = [
   'INVALID_DELTA',
@@ -19,8 +18,8 @@ export function idempotencyKey(header: string | string[]): string {
   throw new MmsbError('INVALID_REQUEST', 'Idempotency-Key: is empty')
 }
 
-/** Sends what a promise gives, without another promise around it. */
-export function answerWith(reply: Reply, result: Promise<object>): void {
+/** Sends the result of a promise without making another promise. */
+export function answerWith(reply: FastifyReply, result: Promise<object>): void {
   result.then(
     (body) => reply.send(body),
     (error: unknown) => reply.send(error),

@@ -1,11 +1,11 @@
-/** Whether the client still waits: work done for an answer alone can end when it does not. */
+/** Cancels work done only for an answer when the client disconnects. */
 import type { FastifyReply } from 'fastify'
 
-/** Aborts when the client goes away before it has its answer. */
-export function untilGone(reply: FastifyReply): AbortSignal {
+/** A signal that aborts if the client disconnects before it has the whole answer. */
+export function abortSignalOf({ raw }: FastifyReply): AbortSignal {
   const controller = new AbortController()
-  reply.raw.once('close', () => {
-    if (!reply.raw.writableFinished) controller.abort()
+  raw.once('close', () => {
+    if (!raw.writableFinished) controller.abort()
   })
   return controller.signal
 }

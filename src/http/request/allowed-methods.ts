@@ -1,53 +1,50 @@
 /**
- * Which methods a path takes, from the routes themselves: what a request with another one is told (RFC 9110, 15.5.6), and the
- * answer to OPTIONS.
+ * Which methods a path allows, learned from the routes themselves: for the answer to OPTIONS, and for the `Allow` header of a
+ * request with another method (RFC 9110, 15.5.6).
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { MmsbError } from '../../errors.js'
 import type { App } from '../context.js'
-import { pathOf, sendProblem } from '../reply/problem.js'
+import { pathOf, sendProblem, shownPath } from '../reply/problem.js'
 
-interface Taken {
-  readonly paths: RegExp
+interface AllowedMethods {
+  readonly path: RegExp
   readonly methods: Set<string>
 }
 
-/** Watches the routes that are added from now on; returns what answers a request that none of them took. */
-export function answerUntaken(app: App): (request: FastifyRequest, reply: FastifyReply) => void {
-  const routes = new Map<string, Taken>()
+/** Watches the routes that are added from now on. Returns a function that answers a request without a route. */
+export function unroutedAnswerer(app: App): (request: FastifyRequest, reply: FastifyReply) => void {
+  const routes = new Map<string, AllowedMethods>()
   app.addHook('onRoute', ({ url, method }) => {
-    const route = routes.get(url) ?? { paths: patternOf(url), methods: new Set() }
+    const route = routes.get(url) ?? { path: patternOf(url), methods: new Set() }
     for (const one of [method].flat()) route.methods.add(one)
     routes.set(url, route)
   })
-  const allowed = (path: string): readonly string[] => {
-    const methods = [...routes.values()]
-      .filter(({ paths }) => paths.test(path))
-      .flatMap((r) => [...r.methods])
-    return methods.length === 0 ? [] : [...new Set([...methods, 'OPTIONS'])].sort()
-  }
-  return (request, reply) => {
-    const { method } = request
-    const path = pathOf(request.url)
-    const methods = allowed(path)
+  return ({ method, url }, reply) => {
+    const methods = methodsOf(pathOf(url), routes.values())
     if (methods.length === 0) {
-      void sendProblem(reply, new MmsbError('NOT_FOUND', `no route ${method} ${shown(path)}`))
+      void sendProblem(reply, new MmsbError('NOT_FOUND', `no route ${method} ${shownPath(url)}`))
       return
     }
     const allow = methods.join(', ')
     void reply.header('allow', allow)
-    if (method === 'OPTIONS') void reply.code(204).send()
-    else
-      void sendProblem(
-        reply,
-        new MmsbError('METHOD_NOT_ALLOWED', `${method} ${shown(path)}: it takes ${allow}`),
-      )
+    if (method === 'OPTIONS') {
+      void reply.code(204).send()
+      return
+    }
+    const detail = `${method} ${shownPath(url)}: allowed methods are ${allow}`
+    void sendProblem(reply, new MmsbError('METHOD_NOT_ALLOWED', detail))
   }
 }
 
-const shown = (path: string): string => path.slice(0, 200)
+function methodsOf(path: string, routes: Iterable<AllowedMethods>): readonly string[] {
+  const methods = new Set<string>()
+  for (const route of routes)
+    if (route.path.test(path)) for (const method of route.methods) methods.add(method)
+  return methods.size === 0 ? [] : [...methods.add('OPTIONS')].sort()
+}
 
-/** The paths of a route: a parameter is one segment, a star is anything. */
+/** Matches the paths of a route: a parameter is one segment, a star matches anything. */
 function patternOf(url: string): RegExp {
   const parts = url.split(/(:[A-Za-z]+|\*)/).map((part) => {
     if (part === '*') return '.*'

@@ -1,10 +1,11 @@
 /**
- * The connections of a server, and how they end in order.
+ * Tracks the connections of a server, and closes them in an orderly way when the server stops.
  *
- * When the server stops: who has connected is let in before the listener closes; a request under way, and one whose first bytes
- * come within STOP_ARRIVAL_GRACE_MS, is answered in full and told `Connection: close`; a connection that then has none, a body
- * that no longer comes, is ended. Node's own closeIdleConnections would reset a connection whose request it has not read yet,
- * and does not know one that never sent anything. WebSockets are no concern of this file: who upgrades is forgotten here.
+ * Stopping first accepts the clients that have already connected, then closes the listener. A request under way is answered in full, and
+ * so is one whose first bytes arrive within STOP_ARRIVAL_GRACE_MS; the answer says `Connection: close`. A connection without a
+ * request, or whose body has stopped arriving, is then closed. Node's own closeIdleConnections would reset a connection whose
+ * request it has not read yet, and does not know connections that never sent anything. Connections that upgrade are forgotten:
+ * stream/websocket.ts closes WebSockets.
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { createServer, Server as Listener, type Socket } from 'node:net'
@@ -12,37 +13,41 @@ import type { Duplex } from 'node:stream'
 import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 import { STOP_ARRIVAL_GRACE_MS } from '../../limits.js'
 
-/** How often a stopping server looks at its connections. */
-const LOOK_MS = STOP_ARRIVAL_GRACE_MS / 10
+/** How often a stopping server checks its connections. */
+const CHECK_INTERVAL_MS = STOP_ARRIVAL_GRACE_MS / 10
 
-interface Connection {
-  /** Of the newest request, until it has been answered: answers leave in the order of the requests. */
-  response: ServerResponse | null
-  /** How long a request, or more of a body, may be waited for. */
+interface TrackedConnection {
+  /** The response to the newest request, until it is complete: responses leave in the order of the requests. */
+  response: ServerResponse | undefined
+  /** When a stopping server no longer waits for a request, or for more of a body. */
   graceEndsMs: number
-  /** Those read when it was last looked at. */
+  /** Bytes read up to the last check. */
   bytesRead: number
 }
 
 export interface Connections {
-  /** Takes connections at another address too. Rejects as `listen` fails. */
+  /** Accepts connections at another address too. Rejects if it cannot listen there. */
   listenAlso(host: string, port: number): Promise<void>
-  /** The answer that the newest request of a connection still waits for. */
-  responseOwedOn(socket: Duplex): ServerResponse | null
-  /** Stops listening; resolves when every connection has ended. Who reads no answer can make this long. */
+  /** The response to the newest request of a connection, while it is not complete. */
+  pendingResponse(socket: Duplex): ServerResponse | undefined
+  /** Stops listening. Resolves when every connection has ended, which a client that reads no answer can delay. */
   stop(): Promise<void>
 }
 
-/** Keeps an eye on every connection of a server from now on. */
+/** Tracks every connection of a server from now on. */
 export function trackConnections(server: Server): Connections {
   const listeners: Listener[] = [server]
-  const open = new Map<Duplex, Connection>()
+  const open = new Map<Duplex, TrackedConnection>()
   let acceptedCount = 0
   let isClosed = false
 
   const onConnection = (socket: Socket): void => {
     acceptedCount++
-    open.set(socket, { response: null, graceEndsMs: performance.now() + STOP_ARRIVAL_GRACE_MS, bytesRead: 0 })
+    open.set(socket, {
+      response: undefined,
+      graceEndsMs: performance.now() + STOP_ARRIVAL_GRACE_MS,
+      bytesRead: 0,
+    })
     socket.once('close', () => open.delete(socket))
   }
 
@@ -50,19 +55,19 @@ export function trackConnections(server: Server): Connections {
     const connection = open.get(socket)
     if (connection === undefined) return
     if (isClosed) {
-      // The answer before it is no longer the last.
+      // The response before this one is no longer the last.
       if (connection.response?.headersSent === false) connection.response.removeHeader('connection')
       response.setHeader('connection', 'close')
     }
     connection.response = response
     response.once('close', () => {
       if (connection.response !== response) return
-      connection.response = null
+      connection.response = undefined
       if (isClosed) connection.graceEndsMs = performance.now() + STOP_ARRIVAL_GRACE_MS
     })
   }
 
-  /** Lets in who has connected: a turn of the event loop may accept no more than one. */
+  /** Accepts clients that have connected already: one turn of the event loop may accept only one of them. */
   const acceptBacklog = async (): Promise<void> => {
     const latestMs = performance.now() + STOP_ARRIVAL_GRACE_MS
     for (let before = -1; before !== acceptedCount && performance.now() < latestMs; ) {
@@ -74,7 +79,7 @@ export function trackConnections(server: Server): Connections {
 
   const stop = async (): Promise<void> => {
     await acceptBacklog()
-    // The close of an HTTP server would end connections too.
+    // The close() of an HTTP server would close idle connections too.
     const areDown = listeners.map(
       (listener) =>
         new Promise((resolve) => {
@@ -88,8 +93,8 @@ export function trackConnections(server: Server): Connections {
       if (connection.response?.headersSent === false) connection.response.setHeader('connection', 'close')
     }
     while (open.size > 0) {
-      await delay(LOOK_MS)
-      // What the network has for us is read first.
+      await delay(CHECK_INTERVAL_MS)
+      // Bytes that have already arrived are read first.
       await turn()
       for (const [socket, connection] of open) if (isOver(socket as Socket, connection)) socket.destroy()
     }
@@ -98,7 +103,7 @@ export function trackConnections(server: Server): Connections {
 
   const listenAlso = (host: string, port: number): Promise<void> =>
     new Promise((resolve, reject) => {
-      // As an HTTP server has them, and handed to the one there is, so that each is treated alike.
+      // The options of an HTTP server. Its connections are handed to the one server, so that all are treated alike.
       const options = { allowHalfOpen: true, noDelay: true }
       const listener = createServer(options, (socket) => server.emit('connection', socket))
       listener.once('error', reject)
@@ -109,18 +114,18 @@ export function trackConnections(server: Server): Connections {
     })
 
   server.on('connection', onConnection)
-  // Before the request is handled: it may be answered at once.
+  // Before the framework's listener, which may answer at once.
   server.prependListener('request', onRequest)
   server.on('upgrade', (_request, socket) => open.delete(socket))
-  return { listenAlso, stop, responseOwedOn: (socket) => open.get(socket)?.response ?? null }
+  return { listenAlso, stop, pendingResponse: (socket) => open.get(socket)?.response }
 }
 
-/** Whether nothing more is to be expected of a connection. */
-function isOver(socket: Socket, connection: Connection): boolean {
+/** Whether a stopping server need not wait for this connection any longer. */
+function isOver(socket: Socket, connection: TrackedConnection): boolean {
   const { response, bytesRead, graceEndsMs } = connection
   if (response?.req.complete === true) return false
   const nowMs = performance.now()
-  if (response !== null && socket.bytesRead > bytesRead) {
+  if (response !== undefined && socket.bytesRead > bytesRead) {
     connection.bytesRead = socket.bytesRead
     connection.graceEndsMs = Math.max(graceEndsMs, nowMs + STOP_ARRIVAL_GRACE_MS)
     return false

@@ -1,8 +1,8 @@
 /**
- * What browsers want to hear before pages of another origin may use an answer (Fetch standard, CORS protocol).
+ * The headers that let web pages of another origin use an answer (Fetch standard, CORS protocol).
  *
- * Invariant: only origins that were named when the server was started are ever told anything; the guard has let the request
- * in before.
+ * Invariant: only origins that were allowed when the server was started get these headers, and only after the guard has accepted
+ * the request.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { CORS_MAX_AGE_SECONDS } from '../../limits.js'
@@ -31,13 +31,13 @@ const ANSWER_HEADERS = [
 ].join(', ')
 
 /** Lets the pages of `origin` read the answer. Set on the raw response, so that streamed answers have it too. */
-export function nameOrigin({ raw }: FastifyReply, origin: string): void {
+export function allowOrigin({ raw }: FastifyReply, origin: string): void {
   raw.setHeader('access-control-allow-origin', origin)
   raw.setHeader('access-control-expose-headers', ANSWER_HEADERS)
   raw.setHeader('vary', 'origin')
 }
 
-/** Answers the question whether a request may be sent, if this is one; false if it is not. */
+/** Answers a preflight request. Returns false, and does nothing, if the request is not one. */
 export function answerPreflight({ method, headers }: FastifyRequest, reply: FastifyReply): boolean {
   if (method !== 'OPTIONS' || headers['access-control-request-method'] === undefined) return false
   void reply

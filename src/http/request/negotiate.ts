@@ -1,6 +1,6 @@
 /**
- * The headers of HTTP that data routes speak: Accept, ETag lists, Range (RFC 9110). Pure functions; they know neither
- * pages nor the framework.
+ * The HTTP headers of the data routes: Accept, lists of ETags, Range (RFC 9110). Pure functions that know neither pages nor the
+ * framework.
  */
 import { MmsbError } from '../../errors.js'
 
@@ -10,8 +10,8 @@ interface MediaRange {
 }
 
 /**
- * The type of `offered` that `accept` likes best; the earlier one where it is indifferent; undefined when it takes none.
- * A more specific range overrides a wider one, whatever their order.
+ * The type of `offered` that `accept` prefers; the earlier one of equals; undefined if it accepts none. A more specific range
+ * overrides a wider one, whatever their order.
  */
 export function preferredType(accept: string | undefined, offered: readonly string[]): string | undefined {
   if (accept === undefined || accept === '' || accept === '*/*') return offered[0]
@@ -48,7 +48,11 @@ export const etagOf = (version: number): string => `"v${version}"`
 
 const ENTITY_TAG = /^\s*(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*$/
 
-/** The tags of an If-Match or If-None-Match list, quotes kept, weakness dropped; '*' for any. INVALID_REQUEST when malformed. */
+/**
+ * The tags of an If-Match or If-None-Match header, with quotes, without the mark of weak ones; '*' for any.
+ *
+ * @throws MmsbError INVALID_REQUEST when malformed
+ */
 export function entityTags(header: string, field: string): '*' | readonly string[] {
   if (header.trim() === '*') return '*'
   return header.split(',').map((part) => {
@@ -56,15 +60,15 @@ export function entityTags(header: string, field: string): '*' | readonly string
     if (match === null)
       throw new MmsbError(
         'INVALID_REQUEST',
-        `${field}: ${JSON.stringify(header.slice(0, 100))} is no list of "v<version>"`,
+        `${field}: ${JSON.stringify(header.slice(0, 100))} is not a list of "v<version>"`,
       )
     return `"${match[2]}"`
   })
 }
 
 /**
- * The one version an If-Match header asks for. `*` asks for none (the page exists). A list holds when it has the
- * current version, so `current` breaks the tie.
+ * The version an If-Match header asks for; undefined for `*`, which asks only that the page exists. Of a list it is the current
+ * version if the list has it.
  */
 export function expectedVersion(header: string | undefined, current: () => number): number | undefined {
   if (header === undefined) return undefined
@@ -81,7 +85,7 @@ export function expectedVersion(header: string | undefined, current: () => numbe
   return versions.includes(now) ? now : versions[0]
 }
 
-/** True when If-None-Match lists this version, so that the client has it already. */
+/** True if If-None-Match lists this version: the client has it already. */
 export function isNotModified(header: string | undefined, version: number): boolean {
   if (header === undefined) return false
   const tags = entityTags(header, 'If-None-Match')
@@ -95,20 +99,23 @@ export interface ByteRange {
 }
 
 /**
- * The single range of a Range header over `size` bytes. undefined: the header is of another unit, malformed or has several ranges,
- * and is to be ignored (RFC 9110, 14.2). null: it cannot be satisfied.
+ * The single range of a Range header over `size` bytes. undefined if the header must be ignored (RFC 9110, 14.2): it has another
+ * unit, is malformed or has several ranges.
  */
-export function byteRangeOf(header: string | undefined, size: number): ByteRange | null | undefined {
+export function byteRangeOf(
+  header: string | undefined,
+  size: number,
+): ByteRange | 'unsatisfiable' | undefined {
   const match = header === undefined ? null : /^bytes=\s*(\d*)-(\d*)\s*$/i.exec(header)
   if (match === null) return undefined
   const [, first = '', last = ''] = match
   if (first === '' && last === '') return undefined
   if (first === '') {
     const suffix = Math.min(Number(last), size)
-    return suffix === 0 ? null : { start: size - suffix, end: size }
+    return suffix === 0 ? 'unsatisfiable' : { start: size - suffix, end: size }
   }
   const start = Number(first)
   if (last !== '' && Number(last) < start) return undefined
-  if (start >= size) return null
+  if (start >= size) return 'unsatisfiable'
   return { start, end: last === '' ? size : Math.min(Number(last) + 1, size) }
 }

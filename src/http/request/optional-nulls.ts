@@ -1,76 +1,76 @@
 /**
- * A field that is null and may not be is one that was left out: said here, once, for every body and message. A required one is
- * then missing.
+ * Treats a null in an optional field as if the field were absent, in every body and message. A required field that is null is
+ * missing.
  *
- * Invariants: only fields that the schema names are dropped, never elements of lists or fields of open objects; what is given is
- * not changed, and shared where nothing is dropped.
+ * Invariants: only fields that the schema names are dropped, never elements of lists or fields of open objects. The given value is
+ * not changed; parts in which nothing is dropped are shared with it.
  */
 import type { TSchema } from 'typebox'
 import { Value } from 'typebox/value'
 
-/** What a schema says of the fields below it; undefined: nothing. */
-interface Plan {
+/** Where below a schema nulls are dropped; undefined for a schema without fields. */
+interface NullRules {
   readonly fields: ReadonlyMap<string, Field>
-  readonly items: Plan | undefined
+  readonly items: NullRules | undefined
 }
 
 interface Field {
   readonly takesNull: boolean
-  readonly plan: Plan | undefined
+  readonly rules: NullRules | undefined
 }
 
 /** The parts of a JSON schema that lead to fields. */
-interface Shape extends TSchema {
-  readonly properties?: Readonly<Record<string, Shape>>
+interface FieldSchema extends TSchema {
+  readonly properties?: Readonly<Record<string, FieldSchema>>
   readonly required?: readonly string[]
-  readonly items?: Shape
-  readonly anyOf?: readonly Shape[]
+  readonly items?: FieldSchema
+  readonly anyOf?: readonly FieldSchema[]
 }
 
-/** Makes what drops the fields of a value that are null and, by the schema, may not be. */
+/** Returns a function that drops the fields of a value that are null where the schema does not allow null. */
 export function nullDropper(schema: TSchema): (value: unknown) => unknown {
-  const plan = planOf(schema)
-  return plan === undefined ? (value) => value : (value) => dropped(plan, value)
+  const rules = rulesOf(schema)
+  return rules === undefined ? (value) => value : (value) => withoutNulls(rules, value)
 }
 
-function planOf({ properties = {}, items, anyOf = [] }: Shape): Plan | undefined {
+function rulesOf({ properties = {}, items, anyOf = [] }: FieldSchema): NullRules | undefined {
   const fields = new Map<string, Field>()
   for (const [name, schema] of Object.entries(properties))
-    fields.set(name, { takesNull: Value.Check(schema, null), plan: planOf(schema) })
-  const own = { fields, items: items === undefined ? undefined : planOf(items) }
-  const plan = anyOf.reduce((sum: Plan, branch) => merged(sum, planOf(branch)), own)
-  return plan.fields.size === 0 && plan.items === undefined ? undefined : plan
+    fields.set(name, { takesNull: Value.Check(schema, null), rules: rulesOf(schema) })
+  const own = { fields, items: items === undefined ? undefined : rulesOf(items) }
+  const rules = anyOf.reduce((sum: NullRules, branch) => merged(sum, rulesOf(branch)), own)
+  return rules.fields.size === 0 && rules.items === undefined ? undefined : rules
 }
 
-/** What either says: of a union it is not known yet which branch is meant. */
-function merged(a: Plan, b: Plan | undefined): Plan {
+/** The rules of both: which branch of a union a value belongs to is not known yet. */
+function merged(a: NullRules, b: NullRules | undefined): NullRules {
   if (b === undefined) return a
   const fields = new Map(a.fields)
   for (const [name, field] of b.fields) {
-    const { takesNull = false, plan } = fields.get(name) ?? {}
+    const { takesNull = false, rules } = fields.get(name) ?? {}
     fields.set(name, {
       takesNull: takesNull || field.takesNull,
-      plan: plan === undefined ? field.plan : merged(plan, field.plan),
+      rules: rules === undefined ? field.rules : merged(rules, field.rules),
     })
   }
   return { fields, items: a.items === undefined ? b.items : merged(a.items, b.items) }
 }
 
-function dropped(plan: Plan, value: unknown): unknown {
+function withoutNulls(rules: NullRules, value: unknown): unknown {
   if (Array.isArray(value)) {
-    const { items } = plan
-    return items === undefined ? value : value.map((item: unknown) => dropped(items, item))
+    const { items } = rules
+    return items === undefined ? value : value.map((item: unknown) => withoutNulls(items, item))
   }
-  return typeof value === 'object' && value !== null ? droppedFields(plan, value) : value
+  return typeof value === 'object' && value !== null ? withoutNullFields(rules, value) : value
 }
 
-function droppedFields({ fields }: Plan, value: object): object {
+function withoutNullFields({ fields }: NullRules, value: object): object {
   let out: Record<string, unknown> | undefined
   for (const [name, field] of Object.entries(value)) {
     const known = fields.get(name)
     if (known === undefined) continue
     const isLeftOut = field === null && !known.takesNull
-    const kept = isLeftOut || known.plan === undefined ? field : dropped(known.plan, field)
+    const kept = isLeftOut || known.rules === undefined ? field : withoutNulls(known.rules, field)
     if (!isLeftOut && kept === field) continue
     out ??= { ...value }
     if (isLeftOut) delete out[name]
@@ -79,9 +79,9 @@ function droppedFields({ fields }: Plan, value: object): object {
   return out ?? value
 }
 
-/** The schema as documents show it: what may be left out may be null. */
+/** The schema for documents: an optional field may also be null. */
 export function withNulls(schema: TSchema): TSchema {
-  const { properties, required = [], items, anyOf } = schema as Shape
+  const { properties, required = [], items, anyOf } = schema as FieldSchema
   const fields = Object.entries(properties ?? {}).map(([name, field]) => {
     const inner = withNulls(field)
     return [name, required.includes(name) ? inner : orNull(inner)]

@@ -1,11 +1,10 @@
 /**
- * Who may speak to a server without authentication: programs on this machine, and no web page but the server's own.
+ * Limits a server without authentication to programs on this machine and its own web pages.
  *
- * A page of another site can make a browser send requests to 127.0.0.1. Two checks stop it: `Host` must be a name of the
- * loopback interface (a page that rebinds its own DNS name to 127.0.0.1 still sends its own name), and `Origin`, which
- * browsers always send with what a page could abuse, must be the server's own. The port in `Host` is free, so
- * that tunnels work; an `Origin` must be that very `Host`, or a loopback name with the port the server is bound to, or one
- * that whoever started the server has named.
+ * A page of another site can make a browser send requests to 127.0.0.1. Two checks stop it. `Host` must name the loopback
+ * interface: a page that rebinds its own DNS name to 127.0.0.1 still sends its own name. `Origin`, which browsers send with every
+ * request a page could abuse, must be the server itself. Any port is accepted in `Host`, so that tunnels work. An `Origin` must
+ * equal `Host`, or be a loopback name with the server's port, or be one of the origins allowed when the server was started.
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import { isIPv4 } from 'node:net'
@@ -20,14 +19,15 @@ export function isLoopback(host: string): boolean {
 
 export const NO_ORIGINS: ReadonlySet<string> = new Set()
 
-export type Guard = (headers: IncomingHttpHeaders) => MmsbError | null
+/** Returns the error that refuses a request, undefined if it is accepted. */
+export type Guard = (headers: IncomingHttpHeaders) => MmsbError | undefined
 
-/** Lets everything through: what `--insecure` asks for. */
-export const openGuard: Guard = () => null
+/** Accepts every request, as `--insecure` asks for. */
+export const openGuard: Guard = () => undefined
 
 /**
- * A guard for a server bound to the loopback host `boundHost`; `port()` is the port it got, undefined before listen; the pages
- * of `allowedOrigins` may speak to it too.
+ * A guard for a server bound to the loopback host `boundHost`. `port()` is the port it listens on, undefined before listen.
+ * Requests from pages of `allowedOrigins` are accepted too.
  */
 export function loopbackGuard(
   boundHost: string,
@@ -35,7 +35,7 @@ export function loopbackGuard(
   allowedOrigins: ReadonlySet<string> = NO_ORIGINS,
 ): Guard {
   const hosts = new Set(['localhost', '127.0.0.1', '[::1]', bracketed(boundHost.toLowerCase())])
-  // Clients send few distinct values of Host, so the last good one is nearly always the next one too.
+  // Clients send few distinct values of Host: the next one nearly always equals the last good one.
   let lastGoodHost = ''
   return ({ host, origin }) => {
     if (host === undefined) return foreign('Host', 'none')
@@ -43,8 +43,8 @@ export function loopbackGuard(
       if (!hosts.has(withoutPort(host.toLowerCase()))) return foreign('Host', host)
       lastGoodHost = host
     }
-    if (origin === undefined || allowedOrigins.has(origin)) return null
-    return isOwnOrigin(origin, host, hosts, port()) ? null : foreign('Origin', origin)
+    if (origin === undefined || allowedOrigins.has(origin)) return undefined
+    return isOwnOrigin(origin, host, hosts, port()) ? undefined : foreign('Origin', origin)
   }
 }
 

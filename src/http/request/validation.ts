@@ -1,9 +1,9 @@
 /**
  * Checks requests and messages against the schemas, compiled once at start.
  *
- * Invariants: nothing is defaulted or coerced in a body, and nothing removed but the nulls of optional-nulls.ts; path and query string,
- * being text, are turned into the numbers and booleans its schema names, and only when the text is exactly one. A failure names
- * the field.
+ * Invariants: a body gets no defaults and no conversions, and loses nothing but the nulls of optional-nulls.ts. Path and query
+ * string are text: values that are exactly a number or a boolean are converted where the schema asks for one. An error names the
+ * field.
  */
 import type { FastifySchemaCompiler } from 'fastify'
 import type { TSchema } from 'typebox'
@@ -19,7 +19,7 @@ interface SchemaError {
   readonly params: unknown
 }
 
-/** A compiled check: returns the value when it fits, else throws INVALID_REQUEST naming the field. `where` leads the detail. */
+/** A compiled check: returns the value if it fits, else throws INVALID_REQUEST naming the field. The detail begins with `where`. */
 export function compileCheck<T>(schema: TSchema, where: string): (value: unknown) => T {
   const check = compiledCheck(schema, where)
   return (value) => {
@@ -55,12 +55,12 @@ function compiledCheck(schema: TSchema, where: string): (value: unknown) => Chec
   }
 }
 
-/** The framework hands over null where there is no body. */
+/** The framework passes null for a body that is absent. */
 const isMissing = (body: unknown): boolean => body === undefined || body === null
 
 const missingBody = (what: string): MmsbError => new MmsbError('INVALID_REQUEST', `body: ${what}`)
 
-/** A body chosen by content-type is not checked where there is no content. @throws MmsbError INVALID_REQUEST */
+/** The framework does not check an absent body where the schema depends on the content type. @throws MmsbError INVALID_REQUEST */
 export function presentBody(body: unknown): unknown {
   if (isMissing(body)) throw missingBody('is missing')
   return body
@@ -73,18 +73,18 @@ const DECIMAL_TEXT = /^-?(0|[1-9]\d*)(\.\d+)?$/
 
 type Query = Record<string, unknown>
 
-/** What text stands for, by the type in the schema; undefined where it stands for nothing. */
+/** The value of a text, by the type in the schema; undefined if it has none. */
 const PARSERS: Readonly<Record<string, (text: string) => unknown>> = {
   integer: (text) => (INTEGER_TEXT.test(text) ? numberOf(text) : undefined),
   number: (text) => (DECIMAL_TEXT.test(text) ? numberOf(text) : undefined),
   boolean: (text) => (text === 'true' ? true : text === 'false' ? false : undefined),
 }
 
-/** Of more digits than a double holds the nearest one: nothing is counted that far. */
+/** The nearest double: no limit of the API is larger than what a double holds exactly. */
 const numberOf = (text: string): number =>
   Math.max(-Number.MAX_VALUE, Math.min(Number(text), Number.MAX_VALUE))
 
-/** Turns the text of number and boolean fields into such; text that is not exactly one stays, and then fails the check. */
+/** Converts the text of number and boolean fields. Text that is not exactly a value stays text and then fails the check. */
 function coercerOf(schema: object): (query: Query) => Query {
   const properties = 'properties' in schema ? (schema.properties as Record<string, { type?: string }>) : {}
   const typed = Object.entries(properties).flatMap(([field, { type = '' }]) => {
@@ -105,16 +105,16 @@ function coercerOf(schema: object): (query: Query) => Query {
   }
 }
 
-/** Fields whose numbers are held against the page: one that overflows a double is refused as any other too large for it. */
-const OF_THE_PAGE = /\/(fill|offset|(values|indices)\/\d+)$/
+/** Fields whose numbers are checked against the page: one that overflows a double is refused like any other that is too large. */
+const PAGE_NUMBERS = /\/(fill|offset|(values|indices)\/\d+)$/
 
-/** What is wrong with a value that does not fit its schema. */
+/** The error for a value that does not fit its schema. */
 function refusal(errors: readonly SchemaError[], value: unknown, where: string): MmsbError {
   const error = mostTelling(errors)
   if (error === undefined) return new MmsbError('INVALID_REQUEST', `${where} does not fit its schema`)
   const field = `${where}${error.instancePath.replaceAll('/', '.')}`
-  const found = OF_THE_PAGE.test(error.instancePath) ? valueAt(value, error.instancePath) : undefined
-  // JSON.parse makes infinities of numbers beyond a double; JSON has no others.
+  const found = PAGE_NUMBERS.test(error.instancePath) ? valueAt(value, error.instancePath) : undefined
+  // JSON has no infinities: JSON.parse makes them of numbers too large for a double.
   if (found === Number.POSITIVE_INFINITY || found === Number.NEGATIVE_INFINITY) {
     const hint = 'infinities are the strings "Infinity" and "-Infinity"'
     return new MmsbError('INVALID_DELTA', `${field}: the number is out of range of every dtype; ${hint}`)
@@ -123,14 +123,14 @@ function refusal(errors: readonly SchemaError[], value: unknown, where: string):
   return new MmsbError('INVALID_REQUEST', `${field}: ${[...sentences].join('; or ')}`)
 }
 
-/** Where a field may be one thing or another, the failures of all: none was meant more than the others. */
+/** For a field with several allowed kinds, the failures of all kinds: any of them may have been meant. */
 function alternatives(error: SchemaError, all: readonly SchemaError[]): readonly SchemaError[] {
   const union = unionOf(error)
   if (union === undefined) return [error]
   return all.filter((other) => unionOf(other) === union && other.instancePath === error.instancePath)
 }
 
-/** The union of which this is a branch, and one that has no parts; not the whole body's, of which one branch was chosen. */
+/** The schema path of the union this failure is a branch of. Not for the whole body: there, one branch has been chosen already. */
 function unionOf({ keyword, schemaPath }: SchemaError): string | undefined {
   if (keyword === 'required' || keyword === 'additionalProperties') return undefined
   return /^(#.+)\/anyOf\/\d+$/.exec(schemaPath)?.[1]
@@ -143,8 +143,8 @@ const valueAt = (value: unknown, path: string): unknown =>
     .reduce<unknown>((at, key) => (at as Record<string, unknown> | undefined)?.[key], value)
 
 /**
- * The failure that tells most. In a union every branch fails in its own way; the one with the fewest failures is the one the
- * caller meant. Of several failures the deepest tells most.
+ * The failure that explains most. In a union every branch fails in its own way; the caller probably meant the branch with the
+ * fewest failures. Of several failures the deepest explains most.
  */
 function mostTelling(errors: readonly SchemaError[]): SchemaError | undefined {
   const telling = meantBranch(errors.filter((e) => e.keyword !== 'anyOf' && e.keyword !== 'boolean'))

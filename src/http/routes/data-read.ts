@@ -11,7 +11,7 @@ import { DTYPE_INFO } from '../../wire/dtype.js'
 import type { App, AppContext, Reply } from '../context.js'
 import { renderPieces } from '../reply/json-values.js'
 import { renderRead } from '../reply/read-answer.js'
-import { untilGone } from '../request/abort-signal.js'
+import { abortSignalOf } from '../request/abort-signal.js'
 import { byteRangeOf, etagOf, isNotModified, preferredType } from '../request/negotiate.js'
 import { bytesOf } from '../request/octet-stream.js'
 import { NameParams, Octets } from '../schemas/common.js'
@@ -64,7 +64,7 @@ export function dataReadRoutes(app: App, { bus }: AppContext): void {
     async (request, reply) => {
       const { headers, params, query } = request
       const { epoch } = query
-      const signal = epoch === undefined ? undefined : untilGone(reply)
+      const signal = epoch === undefined ? undefined : abortSignalOf(reply)
       const page =
         epoch === undefined ? bus.peek(params.name) : await bus.peekAt(params.name, epoch, { signal })
       const type = preferredType(headers.accept, OFFERED)
@@ -100,7 +100,7 @@ export function dataReadRoutes(app: App, { bus }: AppContext): void {
     },
     async (request, reply) => {
       const wanted = request.query.epoch
-      const past = wanted === undefined ? {} : { epoch: wanted, signal: untilGone(reply) }
+      const past = wanted === undefined ? {} : { epoch: wanted, signal: abortSignalOf(reply) }
       const { epoch, pages } = await bus.readMany(request.query.pages.split(','), past)
       return reply
         .header('mmsb-epoch', epoch)
@@ -144,7 +144,7 @@ async function sendOctets(reply: Reply, wanted: DataRequest): Promise<Reply> {
   }
   const isRangeMeant = headers['if-range'] === undefined || headers['if-range'] === etagOf(page.version)
   const range = isRangeMeant ? byteRangeOf(headers.range, page.bytes) : undefined
-  if (range === null) throw outside(page, `Range: ${headers.range}`)
+  if (range === 'unsatisfiable') throw outside(page, `Range: ${headers.range}`)
   if (range === undefined) {
     const data = await read(wanted, 0, page.elements)
     describeData(reply, data)

@@ -10,7 +10,6 @@ import type { Sink, SubscribeOptions } from '../../stream/types.js'
 import { STREAM_PATH } from '../../wire/messages.js'
 import type { App, AppContext } from '../context.js'
 import { compileCheck } from '../request/validation.js'
-import { NoQuery } from '../schemas/data.js'
 import { EventsQuery, Slice } from '../schemas/stream.js'
 import { SocketSink } from '../stream/socket-sink.js'
 
@@ -70,23 +69,6 @@ export function eventRoutes(app: App, context: AppContext): () => void {
         connection.close()
         throw error
       }
-    },
-  )
-
-  app.get(
-    STREAM_PATH,
-    {
-      schema: {
-        summary: 'The stream',
-        description: 'A WebSocket with subprotocol mmsb.v1.json or mmsb.v1.bin.',
-        tags: ['stream'],
-        querystring: NoQuery,
-      },
-      config: { statuses: { 101: 'Switching protocols' } },
-    },
-    (_request, reply) => {
-      void reply.header('upgrade', 'websocket')
-      throw new MmsbError('INVALID_REQUEST', 'this is a WebSocket: send an Upgrade request')
     },
   )
 

@@ -3,7 +3,7 @@ import type { TransactionInput } from '../../engine/types.js'
 import type { ErrorCode } from '../../errors.js'
 import type { App, AppContext } from '../context.js'
 import { renderRead } from '../reply/read-answer.js'
-import { untilGone } from '../request/abort-signal.js'
+import { abortSignalOf } from '../request/abort-signal.js'
 import { NameParams } from '../schemas/common.js'
 import { NoQuery, ReadAnswer } from '../schemas/data.js'
 import {
@@ -35,7 +35,7 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) => bus.epochInfo(request.params.epoch, { signal: untilGone(reply) }),
+    async (request, reply) => bus.epochInfo(request.params.epoch, { signal: abortSignalOf(reply) }),
   )
 
   app.get(
@@ -54,7 +54,7 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) => bus.epochs(request.query, { signal: untilGone(reply) }),
+    async (request, reply) => bus.epochs(request.query, { signal: abortSignalOf(reply) }),
   )
 
   app.get(
@@ -73,7 +73,8 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
         problems: ['PAGE_NOT_FOUND', ...PAST_PROBLEMS],
       },
     },
-    async (request, reply) => bus.history(request.params.name, request.query, { signal: untilGone(reply) }),
+    async (request, reply) =>
+      bus.history(request.params.name, request.query, { signal: abortSignalOf(reply) }),
   )
 
   app.get(
@@ -98,7 +99,7 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
         ...(to === undefined ? {} : { to }),
         ...(pages === undefined ? {} : { pages: pages.split(',') }),
       }
-      return bus.diff(query, { signal: untilGone(reply) })
+      return bus.diff(query, { signal: abortSignalOf(reply) })
     },
   )
 
@@ -124,7 +125,7 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) => bus.verify(request.body, { signal: untilGone(reply) }),
+    async (request, reply) => bus.verify(request.body, { signal: abortSignalOf(reply) }),
   )
 
   app.post(

@@ -1,10 +1,13 @@
 /**
- * Small binary messages, told apart before the WebSocket library sees them: at hundreds of thousands a second the objects and
- * events that it makes for each cost more than all that the messages are about.
+ * Receives small binary messages before the WebSocket library sees them. At hundreds of thousands of messages a second, the
+ * objects and events the library makes for each of them cost more than the work the messages ask for.
  *
- * Invariants: what is taken are whole masked binary messages (RFC 6455, 5.2) of one part; every other byte goes to the library,
- * in its order, and what was taken before it has been told of by then. From a frame on that ends the connection, or that the
- * protocol does not allow, everything goes there. Bytes are kept only until their header, or their message, is whole.
+ * Invariants: it takes only whole, masked, unfragmented binary messages (RFC 6455, 5.2). Every other byte goes to the library, in
+ * order, after the messages before it have been handed on. From a frame on that closes the connection or breaks the protocol,
+ * everything goes to the library. Bytes are kept only until their header or their message is complete.
+ *
+ * The library has no public way to do this, so attachFastReceiver() replaces a method of its private member `_receiver`. The
+ * version of the library is pinned for that reason, and a test sends frames over a real socket to see that they are taken.
  */
 import type { Writable } from 'node:stream'
 import { STREAM_SMALL_MESSAGE_MAX_BYTES } from '../../limits.js'
@@ -21,48 +24,54 @@ const LENGTH_16 = 126
 const LENGTH_64 = 127
 const MASK_BYTES = 4
 
-/** Where messages are unmasked, one behind the other; used within one call. */
-const ROOM_BYTES = 2 * STREAM_SMALL_MESSAGE_MAX_BYTES
-const ROOM = newRoom()
+/** Messages are unmasked into this memory, one behind the other. It is free again after each call. */
+const SCRATCH_BYTES = 2 * STREAM_SMALL_MESSAGE_MAX_BYTES
+const SCRATCH = newScratch()
 
-function newRoom(): FrameMemory {
-  const bytes = new Uint8Array(ROOM_BYTES)
+function newScratch(): FrameMemory {
+  const bytes = new Uint8Array(SCRATCH_BYTES)
   return { bytes, words: new Uint32Array(bytes.buffer) }
 }
 
-/** Takes one message, or several of one frame each put together. The bytes are good until it returns. */
+/** Takes one message, or several messages of one frame each put together. The bytes are valid until it returns. */
 export type TakeFrames = (frames: Uint8Array) => void
 
-/** Calls back once, with the error that ends the connection if there is one. */
+/** Called once, with the error that ends the connection if there is one. */
 type Done = (error?: Error | null) => void
 /** Gives bytes to the library. */
 type Feed = (bytes: Buffer, done: Done) => void
 
-/** From now on small binary messages that come to a WebSocket of the library go to `take`. */
-export function divert(socket: object, take: TakeFrames): void {
-  const { _receiver: receiver } = socket as { readonly _receiver?: Writable }
-  if (typeof receiver?._write !== 'function') return
+/**
+ * From now on the small binary messages of a WebSocket go to `take` instead of the library. Returns undefined, and changes
+ * nothing, if the library does not have the private member this needs.
+ */
+export function attachFastReceiver(webSocket: object, take: TakeFrames): FastReceiver | undefined {
+  const { _receiver: receiver } = webSocket as { readonly _receiver?: Writable }
+  if (typeof receiver?._write !== 'function') return undefined
   const library = receiver._write.bind(receiver)
-  const divider = new Divider(take)
+  const fast = new FastReceiver(take)
   receiver._write = (chunk: Buffer, encoding, done) => {
-    divider.read(chunk, (bytes, then) => library(bytes, encoding, then), done)
+    fast.read(chunk, (bytes, then) => library(bytes, encoding, then), done)
   }
+  return fast
 }
 
-/** Tells the messages of one socket apart. */
-export class Divider {
+/** Separates the small binary messages of one socket from everything else it receives. */
+export class FastReceiver {
+  /** How many messages it has taken. */
+  messages = 0
   readonly #take: TakeFrames
-  /** The beginning of a frame, and how many of its bytes are needed to go on. */
+  /** The beginning of a frame that is not complete, and how many of its bytes are needed to go on. */
   #parts: Buffer[] = []
   #partBytes = 0
   #needBytes = 0
   /** Bytes of the current frame that still go to the library. */
   #passing = 0
-  /** The library has the first part of a message, not its last. */
+  /** The library has the first part of a message but not its last. */
   #isFragmented = false
   /** Everything goes to the library. */
   #isBlind = false
-  /** Bytes in ROOM that have not been told of. */
+  /** Bytes in SCRATCH that have not been handed on. */
   #gathered = 0
 
   constructor(take: TakeFrames) {
@@ -75,7 +84,7 @@ export class Divider {
     else this.#readFrom(bytes, 0, feed, done)
   }
 
-  /** What came, with what was kept before it; nothing while that does not suffice. */
+  /** The bytes kept so far with the new ones behind them; undefined while they are too few to go on. */
   #joined(chunk: Buffer): Buffer | undefined {
     if (this.#partBytes === 0) return chunk
     this.#parts.push(chunk)
@@ -88,7 +97,7 @@ export class Divider {
   }
 
   #readFrom(bytes: Buffer, from: number, feed: Feed, done: Done): void {
-    // The library calls back before it returns, as a rule: a loop, or a chunk of many messages would nest as many calls.
+    // The library usually calls back before it returns. Hence a loop: recursion would nest as deep as a chunk has messages.
     for (let at = from; ; ) {
       const start = this.#takeAll(bytes, at)
       if (start === bytes.length) break
@@ -111,7 +120,7 @@ export class Divider {
     done()
   }
 
-  /** Takes messages from `at` on; returns where bytes begin that go to the library, or the end: the rest was kept. */
+  /** Takes messages from `at` on. Returns where bytes for the library begin; the end if there are none or the rest was kept. */
   #takeAll(bytes: Buffer, at: number): number {
     while (at < bytes.length && this.#passing === 0 && !this.#isBlind) {
       const end = this.#next(bytes, at)
@@ -125,7 +134,7 @@ export class Divider {
     return at
   }
 
-  /** Where the bytes end that go to the library, from `at` on. */
+  /** The end of the bytes for the library that begin at `at`. */
   #passAll(bytes: Buffer, at: number): number {
     if (this.#isBlind) return bytes.length
     const end = Math.min(bytes.length, at + this.#passing)
@@ -134,8 +143,8 @@ export class Divider {
   }
 
   /**
-   * Takes the message at `at` and returns its end, or decides that its frame passes and returns `at`. Nothing without
-   * #needBytes from `at` on.
+   * Takes the message at `at` and returns its end, or decides that its frame goes to the library and returns `at`. Returns
+   * undefined if there are fewer than #needBytes bytes from `at` on.
    */
   #next(bytes: Buffer, at: number): number | undefined {
     const left = bytes.length - at
@@ -158,41 +167,43 @@ export class Divider {
     }
     this.#needBytes = head + length
     if (left < head + length) return undefined
+    this.messages++
     this.#gather(bytes, at + head, length)
     return at + head + length
   }
 
   #gather(bytes: Buffer, at: number, length: number): void {
-    if (this.#gathered + length > ROOM_BYTES) this.#flush()
+    if (this.#gathered + length > SCRATCH_BYTES) this.#flush()
     const start = this.#gathered
     unmask(bytes, at, length, start)
-    if (frameLengthAt(ROOM, start, start + length) === length) {
+    if (frameLengthAt(SCRATCH, start, start + length) === length) {
       this.#gathered += length
       return
     }
-    // More than a frame, or none: what is wrong with it must not meet the messages around it.
+    // Several frames or none: handed on alone, so that an error in it does not affect the messages around it.
     this.#flush()
-    this.#take(ROOM.bytes.subarray(start, start + length))
+    this.#take(SCRATCH.bytes.subarray(start, start + length))
   }
 
   #flush(): void {
     const end = this.#gathered
     this.#gathered = 0
-    if (end > 0) this.#take(ROOM.bytes.subarray(0, end))
+    if (end > 0) this.#take(SCRATCH.bytes.subarray(0, end))
   }
 }
 
 const lengthAt = (bytes: Buffer, at: number, short: number): number =>
   short === LENGTH_16 ? bytes.readUInt16BE(at) : bytes.readUInt32BE(at) * 2 ** 32 + bytes.readUInt32BE(at + 4)
 
-/** Unmasks the `length` bytes at `at`, behind their mask, into ROOM, at `to`, a multiple of 4. */
+/** Unmasks the `length` bytes at `at`, which follow their mask, into SCRATCH at `to`, a multiple of 4. */
 function unmask(bytes: Buffer, at: number, length: number, to: number): void {
   const mask = bytes[at - 4]! | (bytes[at - 3]! << 8) | (bytes[at - 2]! << 16) | (bytes[at - 1]! << 24)
-  const words = ROOM.words
+  const words = SCRATCH.words
   const wholeEnd = at + (length & ~3)
   let word = to >>> 2
   for (let i = at; i < wholeEnd; i += 4) {
     words[word++] = (bytes[i]! | (bytes[i + 1]! << 8) | (bytes[i + 2]! << 16) | (bytes[i + 3]! << 24)) ^ mask
   }
-  for (let i = 0; i < (length & 3); i++) ROOM.bytes[word * 4 + i] = bytes[wholeEnd + i]! ^ (mask >>> (8 * i))
+  for (let i = 0; i < (length & 3); i++)
+    SCRATCH.bytes[word * 4 + i] = bytes[wholeEnd + i]! ^ (mask >>> (8 * i))
 }

@@ -1,21 +1,18 @@
 /**
- * The WebSocket door of the stream at /v1/stream: handshakes, heartbeats, farewells.
+ * The WebSockets of the stream: who may open one, their heartbeats, and how they are closed when the server stops.
  *
- * Handshakes are answered here rather than by a plugin of the framework, so that a refusal is a problem document like any other
- * and plain requests run no hook on account of them.
+ * The handshake itself is a route of the framework (routes/stream.ts), so that every hook runs for it as for any request.
  */
-import type { IncomingMessage, Server } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
 import type { FastifyBaseLogger } from 'fastify'
-import { WebSocket, WebSocketServer } from 'ws'
+import { type ServerOptions, WebSocket } from 'ws'
 import { MmsbError } from '../../errors.js'
 import { STREAM_CONNECTIONS_MAX, STREAM_GOODBYE_MS, STREAM_PING_INTERVAL_MS } from '../../limits.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../wire/limits.js'
 import { BINARY_PROTOCOL, JSON_PROTOCOL, STREAM_PATH } from '../../wire/messages.js'
 import type { AppContext } from '../context.js'
-import { rawProblem } from '../reply/problem.js'
-import { divert } from './fast-receiver.js'
+import { attachFastReceiver, type FastReceiver } from './fast-receiver.js'
 import { StreamSession } from './session.js'
 import { SocketSink } from './socket-sink.js'
 import { jsonFrame, streamFrame } from './ws-frames.js'
@@ -23,63 +20,90 @@ import { jsonFrame, streamFrame } from './ws-frames.js'
 const PROTOCOLS: readonly string[] = [JSON_PROTOCOL, BINARY_PROTOCOL]
 const GOING_AWAY = 1001
 
-export interface StreamServer {
-  /** Refuses newcomers, answers what is under way, closes every WebSocket with 1001. */
-  close(): Promise<void>
-}
-
 const REASONS: Readonly<Record<number, string>> = {
   1002: 'what was sent breaks the WebSocket protocol',
   1007: 'a text message is not UTF-8',
   1009: `a message is larger than ${STREAM_MESSAGE_MAX_BYTES} bytes`,
 }
 
-/** Says why, where the library only gives the code. */
-class Reasoned extends WebSocket {
+/** Gives a reason where the library closes with a code alone. */
+class ReasonedWebSocket extends WebSocket {
   override close(code?: number, reason: string | Buffer | undefined = REASONS[code ?? 0]): void {
     super.close(code, reason)
   }
 }
 
-/** Serves the stream on an HTTP server. */
-export function attachStream(
-  server: Server,
-  context: AppContext,
-  log: FastifyBaseLogger,
-  pingIntervalMs = STREAM_PING_INTERVAL_MS,
-): StreamServer {
-  const sessions = new Map<WebSocket, StreamSession>()
-  const wss = new WebSocketServer({
-    noServer: true,
-    clientTracking: false,
-    WebSocket: Reasoned,
-    maxPayload: STREAM_MESSAGE_MAX_BYTES,
-    handleProtocols: (offered) => [...offered].find((protocol) => PROTOCOLS.includes(protocol)) ?? false,
-  })
+/** Options of the WebSocket library. */
+export const WEBSOCKET_OPTIONS: ServerOptions = {
+  clientTracking: false,
+  WebSocket: ReasonedWebSocket,
+  maxPayload: STREAM_MESSAGE_MAX_BYTES,
+  perMessageDeflate: false,
+  handleProtocols: (offered) => [...offered].find((protocol) => PROTOCOLS.includes(protocol)) ?? false,
+}
 
-  const onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
-    socket.on('error', destroyOnError)
-    const refusal = refusalOf(request, context, sessions.size)
-    if (refusal !== null) {
-      refuse(socket, refusal)
-      return
-    }
-    wss.handleUpgrade(request, socket, head, (webSocket) => {
-      socket.off('error', destroyOnError)
-      open(webSocket, socket as Socket)
-    })
+/** An open WebSocket. */
+interface OpenWebSocket {
+  readonly session: StreamSession
+  /** Only for the binary protocol, and only if the library has the member it attaches to. */
+  readonly receiver: FastReceiver | undefined
+}
+
+export class StreamServer {
+  readonly #context: AppContext
+  readonly #log: FastifyBaseLogger
+  readonly #open = new Map<WebSocket, OpenWebSocket>()
+  readonly #heartbeat: NodeJS.Timeout
+  /** Messages that took the fast path on connections that have closed. */
+  #pastFastMessages = 0
+  #hasWarned = false
+
+  constructor(context: AppContext, log: FastifyBaseLogger, pingIntervalMs = STREAM_PING_INTERVAL_MS) {
+    this.#context = context
+    this.#log = log
+    this.#heartbeat = setInterval(() => this.#checkLife(), pingIntervalMs)
+    this.#heartbeat.unref()
   }
 
-  const open = (webSocket: WebSocket, socket: Socket): void => {
+  /** How many messages fast-receiver.ts has taken from the library since start. */
+  get fastMessages(): number {
+    let sum = this.#pastFastMessages
+    for (const { receiver } of this.#open.values()) sum += receiver?.messages ?? 0
+    return sum
+  }
+
+  /** Why a WebSocket cannot be opened for this request; undefined when it can. */
+  refusalOf({ url = '', headers }: IncomingMessage): MmsbError | undefined {
+    if (url.includes('?')) return new MmsbError('INVALID_REQUEST', 'query: the stream takes none')
+    if (this.#context.isStopping) return new MmsbError('OVERLOADED', 'the server is stopping')
+    if (this.#open.size >= STREAM_CONNECTIONS_MAX) {
+      return new MmsbError('OVERLOADED', `${STREAM_CONNECTIONS_MAX} WebSockets are open already`)
+    }
+    const offered = headers['sec-websocket-protocol']
+    if (offered === undefined || offered.split(',').some((p) => PROTOCOLS.includes(p.trim())))
+      return undefined
+    return new MmsbError(
+      'INVALID_REQUEST',
+      `Sec-WebSocket-Protocol: this server speaks ${PROTOCOLS.join(' and ')}`,
+    )
+  }
+
+  /** Serves a WebSocket whose handshake is done. */
+  serve(webSocket: WebSocket, socket: Socket): void {
     const isBinary = webSocket.protocol === BINARY_PROTOCOL
     const sink = new SocketSink(socket, isBinary ? streamFrame : jsonFrame)
-    const connection = context.hub.connect(sink)
-    const onInternal = (cause: unknown): void => log.error({ err: cause }, 'internal error')
-    const takenBytes = (): number => socket.bytesWritten - socket.writableLength
-    const rooms = { context, socket: webSocket, sink, connection, isBinary, onInternal, takenBytes }
-    const session = new StreamSession(rooms)
-    sessions.set(webSocket, session)
-    if (isBinary) divert(webSocket, (frames) => session.onFrames(frames))
+    const connection = this.#context.hub.connect(sink)
+    const session = new StreamSession({
+      context: this.#context,
+      socket: webSocket,
+      sink,
+      connection,
+      isBinary,
+      onInternal: (cause) => this.#log.error({ err: cause }, 'internal error'),
+      takenBytes: () => socket.bytesWritten - socket.writableLength,
+    })
+    const receiver = isBinary ? this.#attach(webSocket, session) : undefined
+    this.#open.set(webSocket, { session, receiver })
     socket.on('drain', () => {
       connection.drained()
       session.drained()
@@ -87,61 +111,40 @@ export function attachStream(
     webSocket.on('pong', () => {
       session.isAlive = true
     })
-    // A broken frame, bad UTF-8 or an oversize message: the library closes with the right code; there is nothing to add.
-    webSocket.on('error', () => {})
     webSocket.on('close', () => {
-      sessions.delete(webSocket)
+      this.#open.delete(webSocket)
+      this.#pastFastMessages += receiver?.messages ?? 0
       connection.close()
     })
   }
 
-  const heartbeat = setInterval(() => {
-    for (const [webSocket, session] of sessions) {
+  #attach(webSocket: WebSocket, session: StreamSession): FastReceiver | undefined {
+    const receiver = attachFastReceiver(webSocket, (frames) => session.onFrames(frames))
+    if (receiver === undefined && !this.#hasWarned) {
+      this.#hasWarned = true
+      this.#log.warn(
+        'the fast path for small binary messages is off: this version of ws has no member `_receiver` to attach to',
+      )
+    }
+    return receiver
+  }
+
+  #checkLife(): void {
+    for (const [webSocket, { session }] of this.#open) {
       if (!session.showedLife()) webSocket.terminate()
       else if (webSocket.readyState === webSocket.OPEN) webSocket.ping()
     }
-  }, pingIntervalMs)
-  heartbeat.unref()
+  }
 
-  server.on('upgrade', onUpgrade)
-  return {
-    close: async () => {
-      clearInterval(heartbeat)
-      await Promise.all([...sessions].map(([webSocket, session]) => farewell(webSocket, session)))
-    },
+  /** Answers what is under way, then closes every WebSocket with 1001. New ones are refused once the context is stopping. */
+  async close(): Promise<void> {
+    clearInterval(this.#heartbeat)
+    await Promise.all([...this.#open].map(([webSocket, { session }]) => sayGoodbye(webSocket, session)))
   }
 }
 
-function destroyOnError(this: Duplex): void {
-  this.destroy()
-}
-
-function refusalOf(request: IncomingMessage, context: AppContext, sessionCount: number): MmsbError | null {
-  const foreign = context.guard(request.headers)
-  if (foreign !== null) return foreign
-  const [path, query] = (request.url ?? '').split('?', 2)
-  if (path !== STREAM_PATH) return new MmsbError('NOT_FOUND', `no WebSocket at ${path?.slice(0, 200)}`)
-  if (query !== undefined) return new MmsbError('INVALID_REQUEST', 'query: the stream takes none')
-  if (context.isStopping) return new MmsbError('OVERLOADED', 'the server is stopping')
-  if (sessionCount >= STREAM_CONNECTIONS_MAX) {
-    return new MmsbError('OVERLOADED', `${STREAM_CONNECTIONS_MAX} WebSockets are open already`)
-  }
-  const offered = request.headers['sec-websocket-protocol']
-  if (offered === undefined || offered.split(',').some((p) => PROTOCOLS.includes(p.trim()))) return null
-  return new MmsbError(
-    'INVALID_REQUEST',
-    `Sec-WebSocket-Protocol: this server speaks ${PROTOCOLS.join(' and ')}`,
-  )
-}
-
-/** Answers an upgrade request with a problem document. */
-function refuse(socket: Duplex, error: MmsbError): void {
-  socket.once('finish', () => socket.destroy())
-  socket.end(rawProblem(error))
-}
-
-/** Answers what a session has under way, then closes it; a client that does not answer the farewell is cut off. */
-async function farewell(webSocket: WebSocket, session: StreamSession): Promise<void> {
+/** Answers what a session has under way, then closes it. A client that does not close its side in time is cut off. */
+async function sayGoodbye(webSocket: WebSocket, session: StreamSession): Promise<void> {
   await Promise.race([session.finish(), delay(STREAM_GOODBYE_MS)])
   if (webSocket.readyState === webSocket.CLOSED) return
   const closed = new Promise((resolve) => {

@@ -20,7 +20,8 @@ t.test('loopback addresses', async (t) => {
 
 const guard = loopbackGuard('127.0.0.1', () => 7411)
 const isLet = (host: string | undefined, origin?: string): boolean =>
-  guard({ ...(host === undefined ? {} : { host }), ...(origin === undefined ? {} : { origin }) }) === null
+  guard({ ...(host === undefined ? {} : { host }), ...(origin === undefined ? {} : { origin }) }) ===
+  undefined
 
 t.test('Host must be a name of this machine; its port is free, for tunnels', async (t) => {
   for (const host of ['localhost', 'localhost:7411', '127.0.0.1:7411', '[::1]:7411', 'LocalHost:8080']) {
@@ -62,7 +63,7 @@ t.test('Origin must be the server itself', async (t) => {
 
 t.test('the host the server is bound to counts as its own', async (t) => {
   const own = loopbackGuard('127.0.0.2', () => 1)
-  t.equal(own({ host: '127.0.0.2:1' }), null)
-  t.equal(loopbackGuard('::1', () => 1)({ host: '[::1]:1' }), null)
-  t.equal(openGuard({ host: 'example.com', origin: 'http://elsewhere' }), null)
+  t.equal(own({ host: '127.0.0.2:1' }), undefined)
+  t.equal(loopbackGuard('::1', () => 1)({ host: '[::1]:1' }), undefined)
+  t.equal(openGuard({ host: 'example.com', origin: 'http://elsewhere' }), undefined)
 })

@@ -1,9 +1,12 @@
 /** Small binary messages are told apart from all else, wherever the bytes of a connection are cut. */
 import { once } from 'node:events'
+import { createRequire } from 'node:module'
 import { connect } from 'node:net'
 import fc from 'fast-check'
-import t from 'tap'
-import { Divider } from '../../../src/http/stream/fast-receiver.js'
+import t, { type Test } from 'tap'
+import { WebSocket } from 'ws'
+import type { AppOptions } from '../../../src/http/app.js'
+import { FastReceiver } from '../../../src/http/stream/fast-receiver.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { decodeMessages } from '../../stream/binary.js'
 import { listen, serve } from '../helpers.js'
@@ -116,7 +119,7 @@ t.test('every byte is taken or goes to the library, in order, wherever it is cut
       if (end.length > 0) frames.push(passing(clientFrame(FIN | BINARY, deltaFrame(1, 0, 1))))
       const bytes = Buffer.concat(frames.map((frame) => frame.bytes))
       const events: Event[] = []
-      const divider = new Divider((taken) => events.push(...takenEvents(taken)))
+      const receiver = new FastReceiver((taken) => events.push(...takenEvents(taken)))
       let late: (() => void)[] = []
       for (let at = 0; at < bytes.length; ) {
         const length = 1 + cuts.next().value! * (frames.length > 6 ? 100 : 1)
@@ -126,7 +129,7 @@ t.test('every byte is taken or goes to the library, in order, wherever it is cut
           if (isLate) late.push(done)
           else done()
         }
-        divider.read(bytes.subarray(at, at + length), feed, () => {
+        receiver.read(bytes.subarray(at, at + length), feed, () => {
           if (isDone) throw new Error('done twice')
           isDone = true
         })
@@ -147,7 +150,7 @@ t.test('every byte is taken or goes to the library, in order, wherever it is cut
 t.test(
   'an error of the library ends the reading, and a chunk of thousands of messages nests nothing',
   async (t) => {
-    const divider = new Divider(() => {})
+    const receiver = new FastReceiver(() => {})
     const chunk = Buffer.concat(
       Array.from({ length: 20_000 }, (_, i) =>
         clientFrame(FIN | (i % 2 === 0 ? PING : BINARY), new Uint8Array(0)),
@@ -159,7 +162,7 @@ t.test(
       fed++
       done(fed === 9000 ? new Error('enough') : undefined)
     }
-    divider.read(chunk, feed, (why) => {
+    receiver.read(chunk, feed, (why) => {
       error = why
     })
     t.match(error, { message: 'enough' })
@@ -230,6 +233,7 @@ t.test(
     const committed = () => acks().reduce((sum, { count = 1 }) => sum + count, 0)
     await until(() => committed() === 5 && said().length > acks().length + 1)
     t.equal(bus.read('p', { count: 1 })[0], 5)
+    t.equal(served.server.stream.fastMessages, 4, 'whole binary messages go past the library, all else to it')
     t.match(
       said().filter(({ type }) => type === 'refusal'),
       [{ sequence: 4, code: 'INVALID_REQUEST' }],
@@ -263,4 +267,77 @@ t.test('after the farewell nothing is taken', async (t) => {
   await until(() => answers().some(({ opcode }) => opcode === 8))
   await new Promise((resolve) => setTimeout(resolve, 100))
   t.equal(served.bus.read('p')[0], 0)
+})
+
+t.test('frames of a WebSocket client take the fast path; large messages and JSON do not', async (t) => {
+  const served = await serve(t)
+  const { port } = await listen(served)
+  await served.bus.create('p', { dtype: 'f32', shape: [2 ** 20] })
+  const { id } = served.bus.page('p')
+  const client = new WebSocket(`ws://127.0.0.1:${port}/v1/stream`, ['mmsb.v1.bin'])
+  t.teardown(() => client.terminate())
+  await once(client, 'open')
+  const count = 1000
+  for (let i = 0; i < count; i++) client.send(deltaFrame(id, i, 2))
+  client.send(deltaFrame(id, 0, 100_000))
+  client.send('{}')
+  while (served.bus.epoch < 2 || served.bus.read('p', { offset: 99_999, count: 1 })[0] !== 1) {
+    await once(client, 'message')
+  }
+  t.equal(served.server.stream.fastMessages, count)
+  client.close()
+  await once(client, 'close')
+  t.equal(served.server.stream.fastMessages, count, 'it counts since start')
+})
+
+t.test('without the private member the library receives all, and the log says so, once', async (t) => {
+  const warnings: unknown[] = []
+  const nothing = () => {}
+  const logger = {
+    ...{ level: 'warn', silent: nothing, trace: nothing, debug: nothing, info: nothing },
+    ...{ error: nothing, fatal: nothing, warn: (text: unknown) => warnings.push(text) },
+    child: () => logger,
+  }
+  const served = await serve(t, {}, { logger: logger as unknown as NonNullable<AppOptions['logger']> })
+  const { port } = await listen(served)
+  await served.bus.create('p', { dtype: 'f32', shape: [4] })
+  const { id } = served.bus.page('p')
+  hideReceiver(t)
+  for (let i = 1; i <= 2; i++) {
+    const { socket, answers, until } = await raw(port)
+    t.teardown(() => socket.destroy())
+    socket.write(clientFrame(FIN | BINARY, deltaFrame(id, 0, 2)))
+    await until(() => answers().length === 1)
+    t.match(decodeMessages(answers()[0]!.payload), [{ type: 'ack', epoch: i + 1 }])
+  }
+  t.equal(served.bus.read('p')[0], 2)
+  t.equal(served.server.stream.fastMessages, 0)
+  t.equal(warnings.length, 1)
+  t.match(warnings[0], /fast path .* is off: .*`_receiver`/)
+})
+
+/** Hides `_receiver` of each WebSocket when it is read first: that is when the fast path would attach. */
+function hideReceiver(t: Test): void {
+  const receivers = new WeakMap<object, unknown>()
+  Object.defineProperty(WebSocket.prototype, '_receiver', {
+    configurable: true,
+    get() {
+      Object.defineProperty(this, '_receiver', { value: receivers.get(this) })
+      return undefined
+    },
+    set(value: unknown) {
+      receivers.set(this, value)
+    },
+  })
+  t.teardown(() => Reflect.deleteProperty(WebSocket.prototype, '_receiver'))
+}
+
+t.test('the plugin of the framework loads the one pinned copy of the library', (t) => {
+  const require = createRequire(import.meta.url)
+  const ofPlugin = createRequire(require.resolve('@fastify/websocket')).resolve('ws')
+  t.equal(ofPlugin, require.resolve('ws'))
+  const { version } = require('ws/package.json') as { version: string }
+  const { dependencies } = require('../../../package.json') as { dependencies: Record<string, string> }
+  t.equal(dependencies.ws, version, 'pinned exactly')
+  t.end()
 })

@@ -1,6 +1,7 @@
 /** The stream over a real WebSocket: subscriptions, transactions, and whatever a client may send by mistake. */
 import { once } from 'node:events'
-import { request } from 'node:http'
+import { type IncomingHttpHeaders, request } from 'node:http'
+import { connect } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
 import { WebSocket } from 'ws'
@@ -376,6 +377,50 @@ t.test('handshakes that are refused get a problem document', async (t) => {
   t.match(plain, { status: 400, body: { code: 'INVALID_REQUEST' }, headers: { upgrade: 'websocket' } })
 })
 
+t.test(
+  'what the library refuses gets a problem document too, and so does an upgrade of another route',
+  async (t) => {
+    const { port, bus } = await stream(t)
+    t.match(await refusal(port, '/v1/stream', { 'sec-websocket-version': '7' }), {
+      status: 400,
+      code: 'INVALID_REQUEST',
+      headers: { 'content-type': /^application\/problem\+json/, 'sec-websocket-version': '13, 8' },
+    })
+    t.match(await refusal(port, '/v1/stream', { 'sec-websocket-key': 'short' }), { status: 400 })
+    t.match(await refusal(port, '/v1/stream', { upgrade: 'h2c' }), { status: 400, code: 'INVALID_REQUEST' })
+    t.match(await refusal(port, '/v1/stream', {}, 'POST'), { status: 405, code: 'METHOD_NOT_ALLOWED' })
+    t.match(await refusal(port, '/%zz'), { status: 400, code: 'INVALID_REQUEST' })
+    const { epoch } = bus
+    t.match(await refusal(port, '/v1/status'), { status: 404, code: 'NOT_FOUND' })
+    t.match(await refusal(port, '/v1/pages/prices', {}, 'DELETE'), { status: 404, code: 'NOT_FOUND' })
+    t.equal(bus.epoch, epoch, 'the other route did not run')
+  },
+)
+
+t.test('a refused handshake ends its connection', async (t) => {
+  const { port } = await stream(t)
+  for (const path of ['/v1/stream?x=1', '/v1/status', '/none', '/%zz']) {
+    const socket = connect({ host: '127.0.0.1', port, allowHalfOpen: true })
+    t.teardown(() => socket.destroy())
+    socket.resume()
+    socket.write(
+      `GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`,
+    )
+    await once(socket, 'end')
+    t.pass(path)
+  }
+})
+
+t.test('the hooks of the app run for a handshake as for any request', async (t) => {
+  const own = 'http://pages.example.com'
+  const served = await serve(t, {}, { allowedOrigins: new Set([own]) })
+  const { port } = await listen(served)
+  const origin = { origin: own }
+  t.match(await refusal(port, '/v1/stream', origin), { status: 101 })
+  const refused = await refusal(port, '/v1/stream', { ...origin, 'sec-websocket-protocol': 'chat' })
+  t.match(refused, { status: 400, headers: { 'access-control-allow-origin': own } })
+})
+
 t.test('snapshot and changes meet without gap or double, whatever is written meanwhile', async (t) => {
   const { bus, connect } = await stream(t)
   let isWriting = true
@@ -424,7 +469,8 @@ function refusal(
   port: number,
   path: string,
   headers: Record<string, string> = {},
-): Promise<{ status: number; code?: string }> {
+  method = 'GET',
+): Promise<{ status: number; code?: string; headers: IncomingHttpHeaders }> {
   return new Promise((resolve, reject) => {
     const upgrade = {
       connection: 'Upgrade',
@@ -432,16 +478,16 @@ function refusal(
       'sec-websocket-version': '13',
       'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
     }
-    const sent = request({ host: '127.0.0.1', port, path, headers: { ...upgrade, ...headers } })
+    const sent = request({ host: '127.0.0.1', port, path, method, headers: { ...upgrade, ...headers } })
     sent.on('upgrade', (response, socket) => {
       socket.destroy()
-      resolve({ status: response.statusCode! })
+      resolve({ status: response.statusCode!, headers: response.headers })
     })
     sent.on('response', async (response) => {
       const chunks: Buffer[] = []
       for await (const chunk of response) chunks.push(chunk as Buffer)
       const { code } = JSON.parse(Buffer.concat(chunks).toString()) as { code: string }
-      resolve({ status: response.statusCode!, code })
+      resolve({ status: response.statusCode!, code, headers: response.headers })
     })
     sent.on('error', reject)
     sent.end()

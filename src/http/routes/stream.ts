@@ -1,0 +1,67 @@
+/**
+ * The WebSocket route /v1/stream.
+ *
+ * The plugin wraps every route of the scope it is registered in and adds hooks to it. It has a scope of its own here, so that no
+ * other request pays for it; the hooks of the app run for the handshake as for any request.
+ */
+import fastifyWebsocket, { type WebsocketPluginOptions } from '@fastify/websocket'
+import type { FastifyRequest } from 'fastify'
+import type { WebSocket } from 'ws'
+import { MmsbError } from '../../errors.js'
+import type { App, AppContext } from '../context.js'
+import { sendProblem } from '../reply/problem.js'
+import { endWith } from '../request/malformed-requests.js'
+import { NoQuery } from '../schemas/data.js'
+import { STREAM_PATH, StreamServer, WEBSOCKET_OPTIONS } from '../stream/websocket.js'
+
+export async function streamRoutes(
+  app: App,
+  context: AppContext,
+  pingIntervalMs?: number,
+): Promise<StreamServer> {
+  const stream = new StreamServer(context, app.log, pingIntervalMs)
+  await app.register(async (scope: App) => {
+    await scope.register(fastifyWebsocket, {
+      // The same module, which its type declarations describe twice: for import and, as here, for require.
+      options: WEBSOCKET_OPTIONS as NonNullable<WebsocketPluginOptions['options']>,
+      errorHandler: onWebSocketError,
+      // StreamServer.close() does this, in its order.
+      preClose: (done) => done(),
+    })
+    // Without a listener the library would answer in plain text.
+    scope.websocketServer.on('wsClientError', ({ message }, socket) => {
+      endWith(socket, new MmsbError('INVALID_REQUEST', message), { 'sec-websocket-version': '13, 8' })
+    })
+    scope.route({
+      method: 'GET',
+      url: STREAM_PATH,
+      schema: {
+        summary: 'The stream',
+        description: 'A WebSocket with subprotocol mmsb.v1.json or mmsb.v1.bin.',
+        tags: ['stream'],
+        querystring: NoQuery,
+      },
+      config: { statuses: { 101: 'Switching protocols' } },
+      onRequest: (request, reply, next) => {
+        const refused = request.ws ? stream.refusalOf(request.raw) : undefined
+        if (refused === undefined) next()
+        else void sendProblem(reply, refused)
+      },
+      wsHandler: (webSocket, request) => stream.serve(webSocket, request.raw.socket),
+      handler: (_request, reply) => {
+        void reply.header('upgrade', 'websocket')
+        throw new MmsbError('INVALID_REQUEST', 'this is a WebSocket: send an Upgrade request')
+      },
+    })
+  })
+  return stream
+}
+
+/** Gets what the library reports of an open WebSocket, and what the handler throws. */
+function onWebSocketError(error: Error, webSocket: WebSocket, request: FastifyRequest): void {
+  // A broken frame, bad UTF-8 or an oversize message: the library closes with the right code.
+  const { code } = error as NodeJS.ErrnoException
+  if (code?.startsWith('WS_ERR_') === true) return
+  request.log.error({ err: error }, 'internal error')
+  webSocket.terminate()
+}
