@@ -1,4 +1,4 @@
-/** What the routes are given. Types only. */
+/** What the routes work with. Types only. */
 
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import type {
@@ -26,6 +26,6 @@ export type Reply = FastifyReply
 export interface AppContext {
   readonly bus: Bus
   readonly hub: StreamHub
-  /** True from the moment the server was told to stop. */
+  /** True once the server has been told to stop. */
   isStopping: boolean
 }

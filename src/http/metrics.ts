@@ -1,6 +1,6 @@
 /**
- * Prometheus metrics, read from bus and stream at the moment of the scrape: nothing is counted twice, and between scrapes they
- * cost nothing. Each app has its own registry.
+ * Prometheus metrics, read from bus and stream at the moment of the scrape. They keep no counts of their own and cost nothing
+ * between scrapes. Each app has its own registry.
  */
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { BusStats } from '../engine/types.js'
@@ -39,7 +39,7 @@ const METRICS: readonly Metric[] = [
   },
   {
     name: 'mmsb_page_quota_bytes',
-    help: 'Bound on the bytes of all pages',
+    help: 'Maximum bytes of all pages together',
     read: (s) => one(s.pages.quotaBytes),
   },
   {
@@ -53,10 +53,10 @@ const METRICS: readonly Metric[] = [
   { name: 'mmsb_graph_depth', help: 'Levels of the dependency graph', read: (s) => one(s.graph.depth) },
   {
     name: 'mmsb_queue_transactions',
-    help: 'Transactions that wait for an epoch',
+    help: 'Transactions waiting for an epoch',
     read: (s) => one(s.queue.transactions),
   },
-  { name: 'mmsb_queue_bytes', help: 'Bytes of those transactions', read: (s) => one(s.queue.bytes) },
+  { name: 'mmsb_queue_bytes', help: 'Bytes of the waiting transactions', read: (s) => one(s.queue.bytes) },
   {
     name: 'mmsb_stage_seconds',
     help: 'Duration of the stages of a commit since start',
@@ -80,7 +80,11 @@ const METRICS: readonly Metric[] = [
     help: 'Segments of the log',
     read: (s) => (s.log === null ? [] : one(s.log.segments)),
   },
-  { name: 'mmsb_stream_connections', help: 'Readers of the stream', read: (_s, h) => one(h.connections) },
+  {
+    name: 'mmsb_stream_connections',
+    help: 'Open connections of the stream',
+    read: (_s, h) => one(h.connections),
+  },
   { name: 'mmsb_stream_subscriptions', help: 'Live subscriptions', read: (_s, h) => one(h.subscriptions) },
   {
     name: 'mmsb_stream_delivered_total',
@@ -102,7 +106,7 @@ const METRICS: readonly Metric[] = [
   },
   {
     name: 'mmsb_stream_recent_bytes',
-    help: 'Bytes of the epochs kept in memory for readers who come back',
+    help: 'Bytes of the epochs kept in memory for readers that resume',
     read: (_s, h) => one(h.recentBytes),
   },
   {
@@ -113,7 +117,7 @@ const METRICS: readonly Metric[] = [
   },
   {
     name: 'mmsb_durable_connected',
-    help: '1 while somebody reads under the name of a durable subscription',
+    help: '1 while a reader of the durable subscription is connected',
     labels: ['name'],
     read: (_s, h) => h.durable.map(({ name, connected }) => [{ name }, connected ? 1 : 0] as const),
   },
@@ -125,13 +129,13 @@ export function createMetrics({ bus, hub }: AppContext): Registry {
   collectDefaultMetrics({ register: registry })
   const up = new Gauge({
     name: 'mmsb_up',
-    help: '1 while the bus takes writes and reads',
+    help: '1 while the bus accepts writes and reads',
     registers: [registry],
     collect() {
       up.set(bus.failure === null ? 1 : 0)
     },
   })
-  // prom-client collects metrics one after another; within one turn they share one reading.
+  // prom-client collects the metrics one by one. Within one turn of the event loop they share one reading.
   let reading: { readonly stats: BusStats; readonly stream: HubStats } | undefined
   const readOnce = (): typeof reading => {
     if (bus.failure !== null) return undefined

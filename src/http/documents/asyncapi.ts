@@ -1,6 +1,6 @@
 /**
- * The AsyncAPI 3.0 document of the stream, from the schemas that check what clients send. Seen from the server: what it
- * receives and what it sends.
+ * The AsyncAPI 3.0 document of the stream, made from the schemas that check what clients send. It is written from the server's side:
+ * `receive` is what clients send.
  */
 import type { TSchema } from 'typebox'
 import { BINARY_PROTOCOL, JSON_PROTOCOL, STREAM_PATH } from '../../wire/messages.js'
@@ -11,18 +11,18 @@ import { CLIENT_MESSAGES, SERVER_MESSAGES } from '../schemas/stream-messages.js'
 const JSON_TYPE = 'application/json'
 const BINARY_TYPE = 'application/octet-stream'
 
-/** Binary messages by name, and what they are; their bytes are told in docs/internals/FORMAT.md. */
+/** The binary messages. docs/internals/FORMAT.md describes their bytes. */
 const FRAMES = {
   name: 'frames',
-  summary: 'mmsb.v1.bin: transactions in the frame format of docs/internals/FORMAT.md, one after another.',
+  summary: 'mmsb.v1.bin: one or more transactions in the frame format of docs/internals/FORMAT.md.',
 }
 const BINARY = {
   name: 'binary',
   summary:
-    'mmsb.v1.bin: acks and refusals of frames by sequence number, and all that follows from a subscription, in the layout of docs/internals/FORMAT.md.',
+    'mmsb.v1.bin: acks and refusals of frames by sequence number, and all messages of subscriptions, in the layout of docs/internals/FORMAT.md.',
 }
 
-/** `host`: where the server is reached, as the request has it. */
+/** `host`: the address of the server, as the request names it. */
 export function asyncApiOf(version: string, host: string): object {
   const received = Object.keys(CLIENT_MESSAGES)
   const sent = Object.keys(SERVER_MESSAGES)
@@ -31,7 +31,7 @@ export function asyncApiOf(version: string, host: string): object {
     info: {
       title: 'MMSB stream',
       version,
-      description: 'Changes of pages as they are committed, and transactions, over one WebSocket.',
+      description: 'One WebSocket for both: changes of pages as they are committed, and transactions.',
       license: { name: 'Apache-2.0' },
     },
     defaultContentType: JSON_TYPE,
@@ -39,7 +39,7 @@ export function asyncApiOf(version: string, host: string): object {
     channels: {
       stream: {
         address: STREAM_PATH,
-        description: `A WebSocket of subprotocol ${JSON_PROTOCOL} (default) or ${BINARY_PROTOCOL}.`,
+        description: `A WebSocket with subprotocol ${JSON_PROTOCOL} (default) or ${BINARY_PROTOCOL}.`,
         messages: Object.fromEntries(
           [...received, FRAMES.name, ...sent, BINARY.name].map((name) => [name, refTo('components', name)]),
         ),

@@ -1,7 +1,7 @@
 /**
- * The OpenAPI 3.1 document, from the schemas that validate.
+ * The OpenAPI 3.1 document, made from the schemas that validate requests.
  *
- * What a schema cannot say (headers, binary answers, which errors a route can give) stands in the route's `config` and is laid over
+ * Headers, binary answers and the errors a route can answer do not fit into its schema. They stand in its `config` and are added to
  * its schema here, for the document only.
  */
 import fastifySwagger from '@fastify/swagger'
@@ -15,20 +15,20 @@ import { Problem } from '../schemas/common.js'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** Errors the route can answer with, besides those every route can. */
+    /** Errors the route can answer, besides COMMON_PROBLEMS. */
     readonly problems?: readonly ErrorCode[]
-    /** What the statuses of the response schemas mean. */
+    /** Descriptions of the statuses of the response schemas. */
     readonly answers?: Readonly<Record<number, string>>
-    /** Answers that are not serialised from a schema: media type -> what it holds. */
+    /** Answers that are not serialised from a schema: media type -> content. */
     readonly produces?: Readonly<Record<string, TSchema>>
-    /** The statuses of those answers, and what they mean. */
+    /** Descriptions of the statuses of those answers. */
     readonly statuses?: Readonly<Record<number, string>>
-    /** Request headers the route reads: name -> what for. */
+    /** Request headers the route reads: name -> description. */
     readonly headers?: Readonly<Record<string, string>>
   }
 }
 
-/** Errors any route can give. */
+/** Errors any route can answer. */
 const COMMON_PROBLEMS: readonly ErrorCode[] = [
   'INVALID_REQUEST',
   'FORBIDDEN',
@@ -75,7 +75,7 @@ interface RouteSchema {
   readonly [part: string]: unknown
 }
 
-/** The schema of a route with what its config adds. */
+/** The schema of a route together with its config. */
 function documented(schema: RouteSchema, config: Config): RouteSchema {
   if (schema.hide === true) return schema
   return {
@@ -94,7 +94,7 @@ interface Bodies {
   readonly content?: Readonly<Record<string, { readonly schema: TSchema }>>
 }
 
-/** The body as it may be sent: see optional-nulls.ts. */
+/** The body as clients may send it: see optional-nulls.ts. */
 function documentedBody(body: TSchema & Bodies): object {
   if (body.content === undefined) return withNulls(body)
   const entries = Object.entries(body.content).map(([type, { schema }]) => [
@@ -135,7 +135,7 @@ function rawAnswers({ produces, statuses = {} }: Config): Responses {
   )
 }
 
-/** One answer per status, naming the codes that lead to it. */
+/** One answer for each status. Its description names the error codes with this status. */
 function problemAnswers(codes: readonly ErrorCode[]): Responses {
   const byStatus = new Map<number, string[]>()
   for (const code of new Set(codes)) {

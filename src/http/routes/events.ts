@@ -1,6 +1,6 @@
 /**
- * The stream for those who cannot speak WebSocket: server-sent events with the same messages. `id:` is the epoch, so that a
- * browser resumes by itself (Last-Event-ID).
+ * The stream as server-sent events, for clients that cannot use WebSockets; the messages are the same. `id:` is the epoch, so that
+ * a browser resumes by itself (Last-Event-ID).
  */
 import type { ServerResponse } from 'node:http'
 import Type from 'typebox'
@@ -13,14 +13,14 @@ import { compileCheck } from '../request/validation.js'
 import { EventsQuery, Slice } from '../schemas/stream.js'
 import { SocketSink } from '../stream/socket-sink.js'
 
-/** The id of the one subscription a response has. */
+/** The id of the only subscription of a response. */
 const ID = 'events'
 const HEADERS = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store' }
 
 type Slices = NonNullable<SubscribeOptions['slice']>
 const checkSlice = compileCheck<Slices>(Slice, 'query.slice')
 
-/** Returns what ends every response that is open. */
+/** Returns a function that ends every open response. */
 export function eventRoutes(app: App, context: AppContext): () => void {
   const open = new Set<() => void>()
 
@@ -30,8 +30,8 @@ export function eventRoutes(app: App, context: AppContext): () => void {
       schema: { summary: 'The stream as server-sent events', tags: ['stream'], querystring: EventsQuery },
       config: {
         produces: { 'text/event-stream': Type.String() },
-        statuses: { 200: 'Events; the data of each is a message of the stream' },
-        headers: { 'last-event-id': 'The last epoch seen: overrides `from`.' },
+        statuses: { 200: 'Events. The data of each is a message of the stream' },
+        headers: { 'last-event-id': 'The last epoch the client has seen. Overrides `from`.' },
         problems: ['EPOCH_NOT_FOUND'],
       },
     },
@@ -48,7 +48,7 @@ export function eventRoutes(app: App, context: AppContext): () => void {
         connection.close()
         raw.end()
       }
-      // Nothing has been sent when subscribe throws, so that a refusal still is a problem document.
+      // The response begins with the first message. Until then subscribe() may throw and be answered with a problem document.
       const sink = new EventSink(
         raw,
         () => {
@@ -127,7 +127,7 @@ function eventOf(id: string, message: StreamMessage): Buffer {
   return Buffer.from(`${line}data: ${jsonHead(message.type, id)}${jsonTail(message)}\n\n`)
 }
 
-/** From where a reader who saw this message goes on. */
+/** The epoch from which a reader that has seen this message resumes. */
 function cursorOf(message: StreamMessage): number | undefined {
   if (message.type === 'error') return undefined
   if (message.type === 'compacted') return message.minEpoch
@@ -150,12 +150,12 @@ function sliceOf(text: string): Slices {
   try {
     value = JSON.parse(text)
   } catch (error) {
-    throw new MmsbError('INVALID_REQUEST', `query.slice: is no JSON: ${(error as Error).message}`)
+    throw new MmsbError('INVALID_REQUEST', `query.slice: is not JSON: ${(error as Error).message}`)
   }
   return checkSlice(value)
 }
 
 function lastSeen(header: string | string[]): string {
   if (typeof header === 'string' && /^(0|[1-9]\d{0,15})$/.test(header)) return header
-  throw new MmsbError('INVALID_REQUEST', 'Last-Event-ID: is no epoch')
+  throw new MmsbError('INVALID_REQUEST', 'Last-Event-ID: is not an epoch')
 }

@@ -10,7 +10,7 @@ export function functionRoutes(app: App, { bus }: AppContext): void {
     '/v1/functions/:name',
     {
       schema: {
-        summary: 'Define a function, or give it another meaning',
+        summary: 'Define or redefine a function',
         description:
           'Every page that uses it, directly or through other functions, is recomputed in the same epoch.',
         tags: ['functions'],
@@ -43,7 +43,7 @@ export function functionRoutes(app: App, { bus }: AppContext): void {
     '/v1/functions/:name',
     {
       schema: {
-        summary: 'What a function is, and who uses it',
+        summary: 'Describe a function and list the pages that use it',
         tags: ['functions'],
         params: NameParams,
         querystring: NoQuery,
@@ -61,7 +61,7 @@ export function functionRoutes(app: App, { bus }: AppContext): void {
     {
       schema: {
         summary: 'Delete a function',
-        description: 'Refused while pages or other functions use it.',
+        description: 'Refused while a page or another function uses it.',
         tags: ['functions'],
         params: NameParams,
         querystring: NoQuery,

@@ -1,4 +1,4 @@
-/** The dependency graph, for programs and for eyes. */
+/** The dependency graph, as JSON for programs or as text for drawing. */
 import Type from 'typebox'
 import type { App, AppContext } from '../context.js'
 import { toDot, toMermaid } from '../reply/graph-text.js'
@@ -10,7 +10,7 @@ export function graphRoutes(app: App, { bus }: AppContext): void {
   app.get(
     '/v1/graph',
     {
-      schema: { summary: 'Pages and what derives from what', tags: ['graph'], querystring: GraphQuery },
+      schema: { summary: 'Read the dependency graph of the pages', tags: ['graph'], querystring: GraphQuery },
       config: {
         produces: { 'application/json': GraphAnswer, 'text/vnd.graphviz': Text, 'text/vnd.mermaid': Text },
         statuses: { 200: 'The graph' },

@@ -1,4 +1,4 @@
-/** For those who watch over the server: is it alive, is it ready, what are its figures. */
+/** For monitoring: liveness, readiness, metrics. */
 import Type from 'typebox'
 import { MmsbError } from '../../errors.js'
 import type { App, AppContext } from '../context.js'
@@ -14,7 +14,7 @@ export function healthRoutes(app: App, context: AppContext): void {
     '/livez',
     {
       schema: {
-        summary: 'The process answers',
+        summary: 'Check that the process is alive',
         tags: ['health'],
         querystring: NoQuery,
         response: { 200: Alive },
@@ -29,7 +29,7 @@ export function healthRoutes(app: App, context: AppContext): void {
     '/readyz',
     {
       schema: {
-        summary: 'The bus takes writes and reads',
+        summary: 'Check that the bus accepts writes and reads',
         tags: ['health'],
         querystring: NoQuery,
         response: { 200: Ready },
@@ -46,7 +46,7 @@ export function healthRoutes(app: App, context: AppContext): void {
   app.get(
     '/metrics',
     {
-      schema: { summary: 'Prometheus metrics', tags: ['health'], querystring: NoQuery },
+      schema: { summary: 'Read the Prometheus metrics', tags: ['health'], querystring: NoQuery },
       config: { produces: { 'text/plain': Type.String() }, statuses: { 200: 'Text format 0.0.4' } },
     },
     async (_request, reply) => reply.type(metrics.contentType).send(await metrics.metrics()),

@@ -33,7 +33,7 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
     {
       schema: {
         summary: 'Create a page',
-        description: 'A source page, written by clients, or a derived one, computed from others.',
+        description: 'A source page is written by clients; a derived page is computed from other pages.',
         tags: ['pages'],
         params: NameParams,
         querystring: NoQuery,
@@ -41,7 +41,7 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
         response: { 200: Page, 201: Page },
       },
       config: {
-        answers: { 200: 'The same definition was there already', 201: 'Created' },
+        answers: { 200: 'The page exists already with the same definition', 201: 'Created' },
         problems: CREATE_PROBLEMS,
       },
     },
@@ -64,9 +64,9 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
     '/v1/pages',
     {
       schema: {
-        summary: 'Create pages together',
+        summary: 'Create several pages together',
         description:
-          'All in one epoch, or none. A derived page may name pages before it in the list, and read the past of any.',
+          'Creates all of them in one epoch, or none. A derived page may use pages that come before it in the list, and with `prev` any page of the list.',
         tags: ['pages'],
         querystring: NoQuery,
         body: PagesBody,
@@ -88,7 +88,7 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
     '/v1/pages',
     {
       schema: {
-        summary: 'List pages by name',
+        summary: 'List pages in the order of their names',
         tags: ['pages'],
         querystring: PageListQuery,
         response: { 200: PageList },
@@ -103,7 +103,7 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
     '/v1/pages/:name',
     {
       schema: {
-        summary: 'What a page is',
+        summary: 'Describe a page',
         tags: ['pages'],
         params: NameParams,
         querystring: NoQuery,
@@ -121,7 +121,7 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
     {
       schema: {
         summary: 'Delete a page',
-        description: 'With `cascade=true` also everything that derives from it.',
+        description: '`cascade=true` also deletes every page that derives from it.',
         tags: ['pages'],
         params: NameParams,
         querystring: DeleteQuery,

@@ -1,4 +1,4 @@
-/** What the server is and has: status, statistics, checkpoints. */
+/** The state of the server: status, statistics, checkpoints. */
 import type Type from 'typebox'
 import type { CheckpointInfo } from '../../store/types.js'
 import type { App, AppContext } from '../context.js'
@@ -10,7 +10,7 @@ export function stateRoutes(app: App, { bus, hub }: AppContext): void {
     '/v1/status',
     {
       schema: {
-        summary: 'Epoch, digest, backend',
+        summary: 'Read the status: epoch, digest, backend',
         tags: ['state'],
         querystring: NoQuery,
         response: { 200: StatusAnswer },
@@ -25,7 +25,7 @@ export function stateRoutes(app: App, { bus, hub }: AppContext): void {
     '/v1/stats',
     {
       schema: {
-        summary: 'Counts, sizes and timings since start',
+        summary: 'Read statistics: counts, sizes and timings since start',
         tags: ['state'],
         querystring: NoQuery,
         response: { 200: StatsAnswer },
@@ -49,27 +49,27 @@ export function stateRoutes(app: App, { bus, hub }: AppContext): void {
       },
       config: { answers: { 201: 'Written and durable' }, problems: ['LOG_FULL'] },
     },
-    async (_request, reply) => reply.code(201).send(shown(await bus.checkpoint())),
+    async (_request, reply) => reply.code(201).send(viewOf(await bus.checkpoint())),
   )
 
   app.get(
     '/v1/checkpoints',
     {
       schema: {
-        summary: 'List the checkpoints that are kept',
+        summary: 'List the checkpoints',
         tags: ['state'],
         querystring: NoQuery,
         response: { 200: CheckpointList },
       },
     },
     (_request, reply) => {
-      void reply.send({ checkpoints: bus.checkpoints().map(shown) })
+      void reply.send({ checkpoints: bus.checkpoints().map(viewOf) })
     },
   )
 }
 
-/** Where the file lies is nobody's business outside. */
-const shown = ({ epoch, pages, bytes, newBytes, ms }: CheckpointInfo): Type.Static<typeof Checkpoint> => ({
+/** Without the path of the file, which clients need not know. */
+const viewOf = ({ epoch, pages, bytes, newBytes, ms }: CheckpointInfo): Type.Static<typeof Checkpoint> => ({
   epoch,
   pages,
   bytes,

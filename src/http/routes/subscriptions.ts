@@ -1,11 +1,11 @@
-/** Named durable subscriptions: list, look at, delete. They are made and moved over the stream. */
+/** Named durable subscriptions: list, describe, delete. The stream creates them and moves their cursors. */
 import type Type from 'typebox'
 import type { App, AppContext } from '../context.js'
 import { NameParams } from '../schemas/common.js'
 import { NoQuery } from '../schemas/data.js'
 import { DurableGone, DurableList, DurableSubscription } from '../schemas/stream.js'
 
-type View = Type.Static<typeof DurableSubscription>
+type SubscriptionView = Type.Static<typeof DurableSubscription>
 
 export function subscriptionRoutes(app: App, { hub }: AppContext): void {
   app.get(
@@ -13,14 +13,14 @@ export function subscriptionRoutes(app: App, { hub }: AppContext): void {
     {
       schema: {
         summary: 'List the durable subscriptions',
-        description: 'Each with the epoch its reader committed last, and how far behind that is.',
+        description: 'Each with the last epoch its reader committed, and how many epochs it is behind.',
         tags: ['stream'],
         querystring: NoQuery,
         response: { 200: DurableList },
       },
     },
     (_request, reply) => {
-      void reply.send({ subscriptions: hub.durables.list() as View[] })
+      void reply.send({ subscriptions: hub.durables.list() as SubscriptionView[] })
     },
   )
 
@@ -28,7 +28,7 @@ export function subscriptionRoutes(app: App, { hub }: AppContext): void {
     '/v1/subscriptions/:name',
     {
       schema: {
-        summary: 'How far a durable subscription has come',
+        summary: 'Describe a durable subscription',
         tags: ['stream'],
         params: NameParams,
         querystring: NoQuery,
@@ -37,7 +37,7 @@ export function subscriptionRoutes(app: App, { hub }: AppContext): void {
       config: { problems: ['NOT_FOUND'] },
     },
     (request, reply) => {
-      void reply.send(hub.durables.view(request.params.name) as View)
+      void reply.send(hub.durables.view(request.params.name) as SubscriptionView)
     },
   )
 
@@ -46,7 +46,8 @@ export function subscriptionRoutes(app: App, { hub }: AppContext): void {
     {
       schema: {
         summary: 'Delete a durable subscription',
-        description: 'It holds nothing back any more; who reads under the name is told and ended.',
+        description:
+          'The server then keeps no history for it. A connected reader gets an error and its subscription ends.',
         tags: ['stream'],
         params: NameParams,
         querystring: NoQuery,

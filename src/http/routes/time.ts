@@ -1,4 +1,4 @@
-/** The past, what might be, and whether the log tells the truth. */
+/** Past epochs, what-if, and verification of the log. */
 import type { TransactionInput } from '../../engine/types.js'
 import type { ErrorCode } from '../../errors.js'
 import type { App, AppContext } from '../context.js'
@@ -28,10 +28,10 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
   app.get(
     '/v1/epochs/:epoch',
     {
-      schema: { summary: 'What an epoch did', tags: ['time'], params: EpochParams, querystring: NoQuery },
+      schema: { summary: 'Describe an epoch', tags: ['time'], params: EpochParams, querystring: NoQuery },
       config: {
         produces: { [JSON_TYPE]: EpochEntry },
-        statuses: { 200: 'Its transactions, with the pages they changed' },
+        statuses: { 200: 'The transactions of the epoch and the pages it changed' },
         problems: PAST_PROBLEMS,
       },
     },
@@ -42,9 +42,9 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
     '/v1/epochs',
     {
       schema: {
-        summary: 'What the epochs of a range did',
+        summary: 'List a range of epochs',
         description:
-          'Ascending; those that changed `page`, those with a transaction of `source`. `next` is where to go on.',
+          'In ascending order. `page` selects epochs that changed this page, `source` those with a transaction of this source. `next` is the `from` of the next request.',
         tags: ['time'],
         querystring: EpochsQuery,
       },
@@ -61,15 +61,15 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
     '/v1/pages/:name/history',
     {
       schema: {
-        summary: 'The versions of a page',
-        description: 'Ascending, from its creation on; `next` is where to go on.',
+        summary: 'List the versions of a page',
+        description: 'In ascending order, from its creation on. `next` is the `from` of the next request.',
         tags: ['time'],
         params: NameParams,
         querystring: HistoryQuery,
       },
       config: {
         produces: { [JSON_TYPE]: HistoryAnswer },
-        statuses: { 200: 'Each version is an epoch in which the bytes changed' },
+        statuses: { 200: 'The versions: the epochs in which its bytes changed' },
         problems: ['PAGE_NOT_FOUND', ...PAST_PROBLEMS],
       },
     },
@@ -81,8 +81,9 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
     '/v1/diff',
     {
       schema: {
-        summary: 'What differs between two epochs',
-        description: 'Element ranges whose bytes differ, by page. `to` is the newest epoch unless given.',
+        summary: 'Compare two epochs',
+        description:
+          'Answers, for each page, the element ranges whose bytes differ. `to` defaults to the newest epoch.',
         tags: ['time'],
         querystring: DiffQuery,
       },
@@ -106,7 +107,7 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
   app.post(
     '/v1/verify',
     {
-      // All of it has a default, the body too.
+      // Every field has a default, so the body may be absent.
       preValidation: (request, _reply, done) => {
         request.body ??= {}
         done()
@@ -114,14 +115,14 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
       schema: {
         summary: 'Replay the log and compare digests',
         description:
-          'The state after epoch `from` is the start; epochs `from` + 1 to `to` are replayed, and the checkpoints on the way looked at. Without a body: all that is kept.',
+          'Starts from the state after epoch `from`, replays epochs `from` + 1 to `to`, and checks the checkpoints between them. Without a body it verifies all epochs that are kept.',
         tags: ['time'],
         querystring: NoQuery,
         body: VerifyBody,
       },
       config: {
         produces: { [JSON_TYPE]: VerifyAnswer },
-        statuses: { 200: 'What was found; `ok` says whether all is well' },
+        statuses: { 200: 'The findings; `ok` is true if there are none' },
         problems: PAST_PROBLEMS,
       },
     },
@@ -132,9 +133,9 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
     '/v1/whatif',
     {
       schema: {
-        summary: 'What pages would hold after these deltas',
+        summary: 'Try deltas and read the pages they would change',
         description:
-          'Nothing is committed, logged or shown to anyone else. The epoch and the versions are those the commit would have.',
+          'Nothing is committed, logged or published. The epoch and the versions are those a commit would have.',
         tags: ['time'],
         querystring: NoQuery,
         body: WhatIfBody,

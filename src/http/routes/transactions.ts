@@ -1,4 +1,4 @@
-/** Several deltas, all or nothing. */
+/** Several deltas in one transaction. */
 import type { TransactionInput } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
 import type { App, AppContext } from '../context.js'
@@ -11,7 +11,8 @@ export function transactionRoutes(app: App, { bus }: AppContext): void {
     {
       schema: {
         summary: 'Commit deltas to several pages together',
-        description: 'All or nothing, in one epoch. `expect` names versions the pages must have.',
+        description:
+          'Commits all of them in one epoch, or none. `expect` names the versions pages must have.',
         tags: ['data'],
         querystring: NoQuery,
         body: TransactionBody,

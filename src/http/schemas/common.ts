@@ -1,6 +1,6 @@
 /**
- * Schema pieces that every route shares. The same objects validate requests, compile response serialisers, appear in
- * OpenAPI and give the handlers their types. Every object refuses fields it does not name.
+ * Schema pieces that routes share. The same objects validate requests, compile response serialisers, appear in OpenAPI and give
+ * the handlers their types. Every object refuses fields it does not name.
  */
 import Type, { type Static } from 'typebox'
 import { ERRORS } from '../../errors.js'
@@ -8,7 +8,7 @@ import { PAGE_MAX_ELEMENTS } from '../../limits.js'
 import { DTYPES } from '../../wire/dtype.js'
 import { LOCATIONS, MERGES, NAME_PATTERN, PAGE_KINDS, PAGE_MAX_RANK } from '../../wire/page.js'
 
-/** Options of every object: a field we do not know is a mistake of the caller, never ignored. */
+/** Options of every object: an unknown field is a mistake of the caller and never ignored. */
 export const CLOSED = { additionalProperties: false } as const
 
 export const Name = Type.String({
@@ -20,12 +20,12 @@ export const NameParams = Type.Object({ name: Name }, CLOSED)
 /** An epoch or a version: exact in a JSON number up to 2^53 - 1. */
 export const Epoch = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 export const ElementIndex = Type.Integer({ minimum: 0, maximum: PAGE_MAX_ELEMENTS })
-/** Where a delta goes. Any integer: that it is outside the page is said by who knows the page. */
+/** The position of a delta. Any integer passes: the engine knows the page and refuses positions outside it. */
 export const Position = Type.Integer({
-  description: 'Of an element, from 0; INVALID_DELTA when the page has none there.',
+  description: 'Index of an element, from 0. INVALID_DELTA if the page has no such element.',
 })
-/** What is read: past the end of the page it is not satisfiable, however large. */
-export const ReadBound = Type.Integer({ minimum: 0, description: 'Elements.' })
+/** A bound of a read. Any size passes: one past the end of the page is RANGE_NOT_SATISFIABLE. */
+export const ReadBound = Type.Integer({ minimum: 0, description: 'In elements.' })
 
 export const DtypeName = Type.Enum([...DTYPES])
 export const LocationName = Type.Enum([...LOCATIONS])
@@ -38,7 +38,7 @@ export const Shape = Type.Array(ElementIndex, { maxItems: PAGE_MAX_RANK })
 export const Value = Type.Unsafe<number | string | boolean>({
   type: ['number', 'string', 'boolean'],
   description:
-    'A number; u64 and i64 as decimal strings; "NaN", "Infinity", "-Infinity"; true and false. INVALID_DELTA when it is out of the range of the dtype.',
+    'A number; a decimal string for u64 and i64; "NaN", "Infinity", "-Infinity"; true or false. INVALID_DELTA if it is outside the range of the dtype.',
 })
 export const Values = Type.Array(Value)
 export const Digest = Type.String({ pattern: '^[0-9a-f]{32}$' })

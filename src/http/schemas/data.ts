@@ -1,4 +1,4 @@
-/** What goes in and out of the data routes, `/v1/read` and transactions. The stream's `transaction` has the same body. */
+/** Requests and answers of the data routes, `/v1/read` and transactions. The stream's `transaction` has the same fields. */
 import Type from 'typebox'
 import {
   CLOSED,
@@ -23,7 +23,7 @@ const deltaFields = {
   merge: Type.Optional(MergeName),
 }
 
-/** Dense (`offset`, default 0), sparse (`indices`) or masked (`mask`); which of them go together the codec checks. */
+/** Dense (`offset`, default 0), sparse (`indices`) or masked (`mask`). The codec checks which fields may be combined. */
 export const DeltaBody = Type.Object(deltaFields, CLOSED)
 export const WholePageBody = Type.Object({ values: Values }, CLOSED)
 
@@ -36,7 +36,7 @@ export const DataQuery = Type.Object(
   CLOSED,
 )
 
-/** For octet-stream bodies, which have no room for them. */
+/** For octet-stream bodies, which have no place for these fields. */
 export const PatchQuery = Type.Object(
   { offset: Type.Optional(Position), merge: Type.Optional(MergeName) },
   CLOSED,
@@ -82,15 +82,16 @@ export const ReadAnswer = Type.Object(
 
 export const transactionFields = {
   ops: Type.Array(Type.Object({ page: Name, ...deltaFields }, CLOSED), {
-    description: 'None: an epoch passes, which moves pages that read the past.',
+    description:
+      'May be empty: the transaction then only advances the epoch, which recomputes pages that read `prev`.',
   }),
   expect: Type.Optional(Type.Array(Type.Object({ page: Name, version: Epoch }, CLOSED))),
   source: Type.Optional(Type.String()),
-  intent: Type.Optional(Type.Unknown({ description: 'Any JSON, kept in the log.' })),
+  intent: Type.Optional(Type.Unknown({ description: 'Any JSON. The log keeps it.' })),
   key: Type.Optional(
     Type.String({
       minLength: 1,
-      description: 'Idempotency key, for those who cannot send the header.',
+      description: 'Idempotency key, for clients that cannot send the header.',
     }),
   ),
 }

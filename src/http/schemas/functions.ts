@@ -1,4 +1,4 @@
-/** What goes in and out of the function routes. */
+/** Requests and answers of the function routes. */
 import Type from 'typebox'
 import { FUNCTION_MAX_PARAMETERS } from '../../limits.js'
 import { CLOSED, Epoch, Name } from './common.js'
@@ -20,7 +20,7 @@ export const FunctionView = Type.Object(
     name: Name,
     params: Type.Array(Type.String()),
     expr: Type.String(),
-    worldAge: Type.Integer({ description: 'Of the change that gave it this meaning.' }),
+    worldAge: Type.Integer({ description: 'World age of its last definition.' }),
     epoch: Epoch,
     pages: Type.Array(Name, { description: 'Pages that use it, directly or through other functions.' }),
   },

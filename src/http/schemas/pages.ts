@@ -1,4 +1,4 @@
-/** What goes in and out of the page routes. */
+/** Requests and answers of the page routes. */
 import Type from 'typebox'
 import { PAGES_AT_ONCE_MAX } from '../../limits.js'
 import { NAME_PATTERN } from '../../wire/page.js'
@@ -15,19 +15,18 @@ import {
   Value,
 } from './common.js'
 
-/** A page by name, or what it held in the epoch before. One schema, not two: a failure then names the field. */
+/** A page, or its previous values. One schema instead of a union, so that an error names the field. */
 const Input = Type.Unsafe<string | { prev: string }>({
   type: ['string', 'object'],
   pattern: NAME_PATTERN,
   properties: { prev: Name },
   required: ['prev'],
   additionalProperties: false,
-  description: 'The name of a page, or {"prev": name}: what the page held in the epoch before.',
+  description: 'The name of a page, or {"prev": name} for its values in the previous epoch.',
 })
 
 /**
- * The op and its inputs by role. Parameters differ from op to op, so the catalogue checks them (and refuses those it
- * does not know) rather than this schema.
+ * The op and its inputs by role. Parameters differ from op to op: the op catalogue checks them and refuses unknown ones.
  */
 export const Derive = Type.Object(
   { op: Type.String({ minLength: 1 }), inputs: Type.Record(Type.String(), Input) },
@@ -56,7 +55,7 @@ export const DerivedBody = Type.Object(
 
 export const PageBody = Type.Union([SourceBody, DerivedBody])
 
-/** Definitions with their names, created together. */
+/** Named definitions that are created together. */
 export const PagesBody = Type.Object(
   {
     pages: Type.Array(

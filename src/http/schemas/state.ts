@@ -1,4 +1,4 @@
-/** What graph, status, statistics and checkpoints look like. */
+/** Answers of the graph, status, statistics, checkpoint and health routes. */
 import Type from 'typebox'
 import { FSYNC_MODES } from '../../engine/arguments.js'
 import { CLOSED, Digest, Epoch, Name, PageKindName } from './common.js'
@@ -22,7 +22,7 @@ export const GraphAnswer = Type.Object(
           from: Name,
           to: Name,
           input: Type.String(),
-          prev: Type.Optional(Type.Literal(true, { description: 'Of the epoch before.' })),
+          prev: Type.Optional(Type.Literal(true, { description: 'Reads the previous epoch.' })),
         },
         CLOSED,
       ),
@@ -51,11 +51,11 @@ const Durations = Type.Object(
   { count: Type.Integer(), p50: Type.Number(), p99: Type.Number(), max: Type.Number() },
   {
     ...CLOSED,
-    description: 'Of `count` durations the median, the 99th percentile and the longest: microseconds.',
+    description: 'Median, 99th percentile and maximum of `count` durations, in microseconds.',
   },
 )
 
-/** Grows with the server; readers ignore what they do not know. */
+/** Open: later versions add fields, and readers ignore unknown ones. */
 export const StatsAnswer = Type.Object(
   {
     epoch: Epoch,
@@ -63,11 +63,11 @@ export const StatsAnswer = Type.Object(
     deltas: Type.Object({ dense: Type.Integer(), sparse: Type.Integer(), masked: Type.Integer() }, CLOSED),
     graph: Type.Object({ nodes: Type.Integer(), edges: Type.Integer(), depth: Type.Integer() }, CLOSED),
     timings: Type.Record(Type.String(), Durations, {
-      description: 'How long each stage of a write took since start, in microseconds.',
+      description: 'Duration of each stage of a write since start.',
     }),
     queue: Type.Object({ transactions: Type.Integer(), bytes: Type.Integer() }, CLOSED),
     log: Type.Union([Type.Object({ appendUs: Durations }, { additionalProperties: true }), Type.Null()], {
-      description: '`appendUs`: of the newest appends, until they are durable. null: nothing is logged.',
+      description: '`appendUs`: how long the newest appends took to become durable. null if there is no log.',
     }),
     subscriptions: Type.Object({}, { additionalProperties: true }),
   },
@@ -78,9 +78,9 @@ export const Checkpoint = Type.Object(
   {
     epoch: Epoch,
     pages: Type.Integer(),
-    bytes: Type.Integer({ description: 'Of all pages.' }),
+    bytes: Type.Integer({ description: 'Bytes of all pages.' }),
     newBytes: Type.Integer({
-      description: 'Of them, those written for this checkpoint; the others are in the files of older ones.',
+      description: 'Bytes written for this checkpoint; the rest is in files of older checkpoints.',
     }),
     ms: Type.Number(),
   },

@@ -1,6 +1,6 @@
 /**
- * The messages of the stream in JSON, both ways, by their type: what the server checks and what /asyncapi.json shows. The
- * binary protocol's are the same, laid out as docs/internals/FORMAT.md says.
+ * The JSON messages of the stream in both directions, by type: for the server's checks and for /asyncapi.json. The binary protocol
+ * has the same messages in the layout of docs/internals/FORMAT.md.
  */
 import Type, { type TSchema } from 'typebox'
 import { ERRORS } from '../../errors.js'
@@ -8,10 +8,10 @@ import type { StreamMessage } from '../../stream/messages.js'
 import { CLOSED, DtypeName, Epoch, Name, Values } from './common.js'
 import { CommitMessage, SubscribeMessage, TransactionMessage, UnsubscribeMessage } from './stream.js'
 
-const Id = Type.String({ description: 'Of the subscription or transaction, as the client chose it.' })
+const Id = Type.String({ description: 'The id the client chose for the subscription or transaction.' })
 const Extents = Type.Array(Type.Integer({ minimum: 0 }))
 const Ranges = Type.Array(Type.Tuple([Type.Integer({ minimum: 0 }), Type.Integer({ minimum: 0 })]), {
-  description: 'Offset and count, in elements; ascending and disjoint.',
+  description: 'Pairs of offset and count in elements, ascending and disjoint.',
 })
 
 const Change = Type.Object(
@@ -26,13 +26,13 @@ const Change = Type.Object(
   {
     ...CLOSED,
     description:
-      'dtype and shape: of created pages. ranges: with data "ranges" and "values"; values, those of the ranges one after another: with "values".',
+      '`dtype` and `shape` are present for created pages; `ranges` with data "ranges" or "values"; `values` with data "values": the values of all ranges, one range after another.',
   },
 )
 
 const SnapshotPage = Type.Object({ dtype: DtypeName, shape: Extents, version: Epoch, values: Values }, CLOSED)
 
-const told = (type: string, fields: Record<string, TSchema>, description: string): TSchema =>
+const message = (type: string, fields: Record<string, TSchema>, description: string): TSchema =>
   Type.Object({ type: Type.Literal(type), id: Id, ...fields }, { ...CLOSED, description })
 
 export const CLIENT_MESSAGES = {
@@ -43,31 +43,43 @@ export const CLIENT_MESSAGES = {
 } as const satisfies Record<string, TSchema>
 
 export const SERVER_MESSAGES = {
-  subscribed: told(
+  subscribed: message(
     'subscribed',
     { epoch: Epoch },
-    'The subscription is there; changes after this epoch follow.',
+    'The subscription has started; changes after this epoch follow.',
   ),
-  snapshot: told(
+  snapshot: message(
     'snapshot',
     { epoch: Epoch, pages: Type.Record(Name, SnapshotPage) },
-    'The pages as of an epoch; the changes after it follow.',
+    'The pages as of this epoch; the changes after it follow.',
   ),
-  change: told(
+  change: message(
     'change',
     { epoch: Epoch, first: Epoch, changes: Type.Array(Change) },
-    'What an epoch changed; with first < epoch what several epochs did, folded into one. Deletions come first.',
+    'The changes of one epoch or, if first < epoch, of several epochs combined. Deletions come first.',
   ),
-  progress: told('progress', { epoch: Epoch }, 'There is nothing to tell of the epochs up to this one.'),
-  compacted: told('compacted', { minEpoch: Epoch }, 'The start asked for is gone; there is no subscription.'),
-  overflow: told('overflow', { resumeFrom: Epoch }, 'The reader was too slow; the subscription has ended.'),
-  unsubscribed: told('unsubscribed', { epoch: Epoch }, 'The subscription has ended, as asked for.'),
-  committed: told(
+  progress: message(
+    'progress',
+    { epoch: Epoch },
+    'No epoch up to this one changed anything more for the subscription.',
+  ),
+  compacted: message(
+    'compacted',
+    { minEpoch: Epoch },
+    'The requested start is no longer kept; the subscription was not started.',
+  ),
+  overflow: message(
+    'overflow',
+    { resumeFrom: Epoch },
+    'The reader was too slow; the subscription has ended.',
+  ),
+  unsubscribed: message('unsubscribed', { epoch: Epoch }, 'The subscription has ended, as requested.'),
+  committed: message(
     'committed',
     { epoch: Epoch },
-    'The cursor of the durable subscription stands at this epoch, durably.',
+    'The cursor of the durable subscription is at this epoch, on disk.',
   ),
-  ack: told('ack', { epoch: Epoch }, 'The transaction is durable and visible as of this epoch.'),
+  ack: message('ack', { epoch: Epoch }, 'The transaction is durable and visible as of this epoch.'),
   error: Type.Object(
     {
       type: Type.Literal('error'),
@@ -79,7 +91,7 @@ export const SERVER_MESSAGES = {
     {
       additionalProperties: true,
       description:
-        'A message was refused, or a subscription has ended. Without id: of a message that gave none. Some codes add fields.',
+        'A message was refused, or a subscription has ended. `id` is absent if the message had none. Some codes add fields.',
     },
   ),
 } as const satisfies Record<StreamMessage['type'] | 'ack', TSchema>

@@ -1,4 +1,4 @@
-/** Messages a client may send on the stream, and the query of its SSE twin. */
+/** Messages a client may send on the stream, the query of its server-sent events, and durable subscriptions. */
 import Type, { type Static } from 'typebox'
 import {
   PAGE_MAX_ELEMENTS,
@@ -21,7 +21,7 @@ export const Slice = Type.Record(
   Type.String(),
   Type.Array(Type.Tuple([Bound, Bound]), { maxItems: PAGE_MAX_RANK }),
   {
-    description: 'Windows on pages: for each axis where the window starts and where it stops.',
+    description: 'Windows on pages: for each axis the first index and the index after the last.',
   },
 )
 
@@ -48,7 +48,7 @@ export const TransactionMessage = Type.Object(
 
 export const EventsQuery = Type.Object(
   {
-    pages: Type.String({ minLength: 1, description: 'Names and patterns, separated by commas.' }),
+    pages: Type.String({ minLength: 1, description: 'Names and patterns of pages, separated by commas.' }),
     from: Type.Optional(
       Type.String({
         pattern: '^(now|snapshot|0|[1-9][0-9]{0,15})$',
@@ -79,13 +79,13 @@ export const DurableSubscription = Type.Object(
     name: Name,
     pages: Type.Array(Type.String()),
     epoch: Type.Union([Epoch, Type.Null()], {
-      description: 'The last epoch committed; null until the snapshot it begins with is.',
+      description: 'The last epoch committed; null until its first snapshot is committed.',
     }),
-    lag: Type.Union([Type.Integer(), Type.Null()], { description: 'Epochs since then.' }),
+    lag: Type.Union([Type.Integer(), Type.Null()], { description: 'Epochs since `epoch`.' }),
     connected: Type.Boolean(),
-    held: Type.Boolean({ description: 'Whether what it has not seen is kept for it.' }),
+    held: Type.Boolean({ description: 'Whether the server keeps the epochs it has not seen.' }),
     createdAt: Type.String(),
-    seenAt: Type.String({ description: 'When it was last heard of.' }),
+    seenAt: Type.String({ description: 'When a reader was last connected.' }),
   },
   CLOSED,
 )

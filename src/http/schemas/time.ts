@@ -1,4 +1,4 @@
-/** What goes in and out of the routes about the past, verification and what-if. */
+/** Requests and answers of the routes for past epochs, verification and what-if. */
 import Type from 'typebox'
 import { HISTORY_LIMIT_MAX } from '../../limits.js'
 import {
@@ -19,7 +19,7 @@ import { Derive } from './pages.js'
 const Limit = Type.Integer({ minimum: 1, maximum: HISTORY_LIMIT_MAX })
 const Nullable = <T extends Type.TSchema>(schema: T) => Type.Union([schema, Type.Null()])
 const Source = Nullable(Type.String())
-const Intent = Type.Unknown({ description: 'Any JSON; null when there was none.' })
+const Intent = Type.Unknown({ description: 'Any JSON; null if the transaction had none.' })
 const Timestamp = Type.String({ format: 'date-time', description: 'ISO 8601, UTC' })
 const Next = Nullable(Epoch)
 
@@ -71,7 +71,7 @@ const CreateOp = Type.Object(
     fill: Type.Optional(Value),
     derive: Type.Optional(Derive),
   },
-  { ...CLOSED, title: 'Page made' },
+  { ...CLOSED, title: 'Page created' },
 )
 const DefineOp = Type.Object(
   { op: Type.Literal('define'), function: Name, params: Type.Array(Type.String()), expr: Type.String() },
@@ -79,9 +79,9 @@ const DefineOp = Type.Object(
 )
 const UndefineOp = Type.Object(
   { op: Type.Literal('undefine'), function: Name },
-  { ...CLOSED, title: 'Function ended' },
+  { ...CLOSED, title: 'Function deleted' },
 )
-const DeleteOp = Type.Object({ op: Type.Literal('delete'), page: Name }, { ...CLOSED, title: 'Page ended' })
+const DeleteOp = Type.Object({ op: Type.Literal('delete'), page: Name }, { ...CLOSED, title: 'Page deleted' })
 
 export const EpochEntry = Type.Object(
   {
@@ -139,12 +139,12 @@ const Start = Type.Integer({
   minimum: 0,
   maximum: Number.MAX_SAFE_INTEGER,
   description:
-    'The state after this epoch is the start; epochs from + 1 to `to` are replayed. Default: the oldest epoch kept.',
+    'Verification starts from the state after this epoch and replays epochs `from` + 1 to `to`. Default: the oldest epoch kept.',
 })
 const End = Type.Integer({
   minimum: 0,
   maximum: Number.MAX_SAFE_INTEGER,
-  description: 'The last epoch replayed. Default: the newest.',
+  description: 'The last epoch to replay. Default: the newest.',
 })
 export const VerifyBody = Type.Object({ from: Type.Optional(Start), to: Type.Optional(End) }, CLOSED)
 

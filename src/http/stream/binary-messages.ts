@@ -1,8 +1,8 @@
 /**
- * The binary messages of subprotocol mmsb.v1.bin: see "WebSocket, binary" in docs/internals/FORMAT.md.
+ * Encodes the binary messages of subprotocol mmsb.v1.bin: see "WebSocket, binary" in docs/internals/FORMAT.md.
  *
- * Invariants: nothing is read outside a message, whatever it holds; in what is written every field that is wider than a byte
- * lies at a multiple of its size, and values at a multiple of 8, counted from the start of the message.
+ * Invariant: counted from the start of a message, every field wider than a byte lies at a multiple of its size, and values lie at a
+ * multiple of 8.
  */
 import { type MmsbError, problemOf } from '../../errors.js'
 import { changeBytes, type EventChange, encodeChange } from '../../state/event-file.js'
@@ -38,7 +38,7 @@ export interface FrameRange {
   count: number
 }
 
-/** These frames were committed in `epoch`: an entry for each run of sequence numbers. Ranges do not overlap. */
+/** Acknowledges frames committed in `epoch`, with one entry for each run of sequence numbers. `ranges` must not overlap. */
 export function ackMessage(ranges: readonly FrameRange[], epoch: number): Buffer {
   const runs: FrameRange[] = []
   for (const { first, count } of [...ranges].sort((a, b) => a.first - b.first)) {
@@ -59,7 +59,7 @@ export function ackMessage(ranges: readonly FrameRange[], epoch: number): Buffer
   return out
 }
 
-/** The frame with this sequence number was refused. */
+/** Refuses the frame with this sequence number. */
 export function refusalMessage(sequence: number, error: MmsbError): Buffer {
   const json = problemJson(error)
   const out = Buffer.alloc(REFUSAL_HEAD_BYTES + align8(json.length))
@@ -72,7 +72,7 @@ export function refusalMessage(sequence: number, error: MmsbError): Buffer {
   return out
 }
 
-/** The first part of a message to subscription `id`, before a body of so many bytes. */
+/** The first part of a message to subscription `id`, before a body of `bodyBytes` bytes. */
 export function messageHead(id: string, message: StreamMessage, bodyBytes: number): Buffer {
   const idBytes = Buffer.byteLength(id)
   const out = Buffer.alloc(MESSAGE_HEAD_BYTES + align8(idBytes))
@@ -84,7 +84,7 @@ export function messageHead(id: string, message: StreamMessage, bodyBytes: numbe
   return out
 }
 
-/** The rest of a message, which does not depend on whom it goes to. */
+/** The rest of a message, which is the same for every subscription. */
 export function messageBody(message: StreamMessage): Buffer {
   switch (message.type) {
     case 'change':
@@ -169,7 +169,7 @@ function problemJson(error: MmsbError): Buffer {
   return Buffer.from(JSON.stringify({ code, detail, hint, ...error.extra }))
 }
 
-/** Without BigInt: numbers here stay below 2^53. */
+/** Without BigInt: all numbers here are below 2^53. */
 function writeU64(out: Buffer, value: number, at: number): void {
   out.writeUInt32LE(value % 2 ** 32, at)
   out.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4)

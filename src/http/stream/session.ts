@@ -1,9 +1,9 @@
 /**
- * One WebSocket of the stream: its messages in, answers out.
+ * One WebSocket of the stream: its messages in, its answers out.
  *
- * Invariants: whatever a client sends is answered with what it asked for or with an `error`, and the connection goes on; a
- * transaction is answered once; a client that sends faster than epochs commit, or that does not read its answers, is not read from
- * until it, or they, have caught up.
+ * Invariants: every message is answered, with its result or with an `error`, and the connection stays open; a transaction is
+ * answered once. The server stops reading from a client that sends faster than epochs commit until the commits have caught up, and
+ * from one that does not read its answers until it has read them.
  */
 import type { RawData, WebSocket } from 'ws'
 import type { Sender, TransactionInput } from '../../engine/types.js'
@@ -31,42 +31,42 @@ const CHECKS = {
   transaction: compileCheck<TransactionMessage>(TransactionMessage, 'message'),
 }
 
-export interface SessionRooms {
+export interface SessionDeps {
   readonly context: AppContext
   readonly socket: WebSocket
   readonly sink: SocketSink
   readonly connection: Connection
   readonly isBinary: boolean
   readonly onInternal: (cause: unknown) => void
-  /** Bytes the network has taken of what was written to the client. */
+  /** How many of the bytes written to the client have reached the network. */
   readonly takenBytes: () => number
 }
 
 export class StreamSession {
-  /** Set when the client was heard of since it was last asked. */
+  /** Set when the client sends anything; cleared by showedLife(). */
   isAlive = true
   #takenBytes = 0
-  readonly #rooms: SessionRooms
+  readonly #deps: SessionDeps
   #inFlight = 0
   #bytesInFlight = 0
   #isPaused = false
   #isStopping = false
-  /** Of the next frame. */
+  /** The sequence number of the next frame. */
   #sequence = 1
-  /** Frames committed in #ackedEpoch that the client has not been told of. */
+  /** Frames committed in #ackedEpoch that have not been acknowledged yet. */
   #acked: FrameRange[] = []
   #ackedEpoch = 0
   #onIdle: (() => void) | undefined
 
-  constructor(rooms: SessionRooms) {
-    this.#rooms = rooms
-    rooms.socket.on('message', (data, isBinary) => this.#onMessage(data, isBinary))
+  constructor(deps: SessionDeps) {
+    this.#deps = deps
+    deps.socket.on('message', (data, isBinary) => this.#onMessage(data, isBinary))
   }
 
-  /** Whether the client was heard of, or took something of what was sent to it, since this was last asked. */
+  /** Whether the client has sent anything, or read anything sent to it, since the last call. */
   showedLife(): boolean {
-    const taken = this.#rooms.takenBytes()
-    // One that is not read from because epochs have not caught up cannot be heard.
+    const taken = this.#deps.takenBytes()
+    // A client we do not read from, because the commits are behind, cannot show life.
     const isHeldBack = this.#isPaused && this.#inFlight > 0
     const showed = this.isAlive || isHeldBack || (this.#isPaused && taken > this.#takenBytes)
     this.#takenBytes = taken
@@ -74,12 +74,12 @@ export class StreamSession {
     return showed
   }
 
-  /** The client has taken all that was written to it. */
+  /** The network has taken everything written to the client. */
   drained(): void {
     this.#readOn()
   }
 
-  /** Takes no more messages; resolves when every transaction taken has been answered. */
+  /** Ignores further messages; resolves when every transaction accepted so far has been answered. */
   finish(): Promise<void> {
     this.#isStopping = true
     if (this.#inFlight === 0) return Promise.resolve()
@@ -98,7 +98,7 @@ export class StreamSession {
     this.#holdBack()
   }
 
-  /** Messages of frames that came past the library. */
+  /** Frames from the fast receiver. */
   onFrames(frames: Uint8Array): void {
     this.isAlive = true
     if (this.#isStopping) return
@@ -106,25 +106,25 @@ export class StreamSession {
     this.#holdBack()
   }
 
-  /** Reads no more from a client that is ahead of the commits, or of its own answers. */
+  /** Stops reading from a client that is too far ahead of the commits, or of reading its answers. */
   #holdBack(): void {
     if (this.#isPaused || !this.#isAhead(1)) return
     this.#isPaused = true
-    this.#rooms.socket.pause()
+    this.#deps.socket.pause()
   }
 
   #readOn(): void {
     if (!this.#isPaused || this.#isAhead(0.5)) return
     this.#isPaused = false
-    this.#rooms.socket.resume()
+    this.#deps.socket.resume()
   }
 
-  /** Whether what is under way exceeds this part of what may be. */
+  /** Whether the work under way reaches this part of one of its limits. */
   #isAhead(part: number): boolean {
     return (
       this.#inFlight >= part * STREAM_TRANSACTIONS_IN_FLIGHT_MAX ||
       this.#bytesInFlight >= part * STREAM_BYTES_IN_FLIGHT_MAX ||
-      this.#rooms.sink.queuedBytes >= part * STREAM_QUEUE_MAX_BYTES
+      this.#deps.sink.queuedBytes >= part * STREAM_QUEUE_MAX_BYTES
     )
   }
 
@@ -141,7 +141,7 @@ export class StreamSession {
 
   /** @throws MmsbError */
   #handle(message: { readonly type?: unknown }, bytes: number): void {
-    const { connection } = this.#rooms
+    const { connection } = this.#deps
     switch (message.type) {
       case 'subscribe': {
         const { type: _type, id, ...options } = CHECKS.subscribe(message)
@@ -151,7 +151,10 @@ export class StreamSession {
       case 'unsubscribe': {
         const { id } = CHECKS.unsubscribe(message)
         if (!connection.unsubscribe(id)) {
-          throw new MmsbError('INVALID_REQUEST', `id: there is no subscription ${JSON.stringify(id)} here`)
+          throw new MmsbError(
+            'INVALID_REQUEST',
+            `id: this connection has no subscription ${JSON.stringify(id)}`,
+          )
         }
         return
       }
@@ -174,7 +177,7 @@ export class StreamSession {
   }
 
   #commit(id: string, epoch: number): void {
-    const { connection, sink } = this.#rooms
+    const { connection, sink } = this.#deps
     this.#track(
       0,
       async () => ({ epoch: await connection.commit(id, epoch) }),
@@ -184,7 +187,7 @@ export class StreamSession {
   }
 
   #transact(id: string, transaction: TransactionInput, bytes: number): void {
-    const { context, sink } = this.#rooms
+    const { context, sink } = this.#deps
     this.#track(
       bytes,
       () => context.bus.transact(transaction),
@@ -194,7 +197,7 @@ export class StreamSession {
   }
 
   #onBinary(message: Buffer): void {
-    if (!this.#rooms.isBinary) {
+    if (!this.#deps.isBinary) {
       this.#sendError(
         undefined,
         new MmsbError('INVALID_REQUEST', 'binary messages need the subprotocol mmsb.v1.bin'),
@@ -205,11 +208,7 @@ export class StreamSession {
   }
 
   #submit(message: Uint8Array): void {
-    const { numbers, frames, bytes } = this.#rooms.context.bus.submitAll(
-      this.#sender,
-      this.#sequence,
-      message,
-    )
+    const { numbers, frames, bytes } = this.#deps.context.bus.submitAll(this.#sender, this.#sequence, message)
     this.#sequence += numbers
     this.#inFlight += frames
     this.#bytesInFlight += bytes
@@ -228,10 +227,10 @@ export class StreamSession {
   }
 
   #refuse(sequence: number, error: unknown): void {
-    this.#rooms.sink.write(binaryFrame(refusalMessage(sequence, this.#toError(error))))
+    this.#deps.sink.write(binaryFrame(refusalMessage(sequence, this.#toError(error))))
   }
 
-  /** Frames of one epoch are answered by one message: all are told of it before the next turn of the event loop. */
+  /** Acknowledges the frames of one epoch in one message: they all arrive here within one turn of the event loop. */
   #acknowledge(range: FrameRange, epoch: number): void {
     if (this.#acked.length > 0 && this.#ackedEpoch !== epoch) this.#sendAcks()
     if (this.#acked.length === 0) process.nextTick(this.#sendAcks)
@@ -241,11 +240,11 @@ export class StreamSession {
 
   readonly #sendAcks = (): void => {
     if (this.#acked.length === 0) return
-    this.#rooms.sink.write(binaryFrame(ackMessage(this.#acked, this.#ackedEpoch)))
+    this.#deps.sink.write(binaryFrame(ackMessage(this.#acked, this.#ackedEpoch)))
     this.#acked = []
   }
 
-  /** Runs a transaction of so many bytes and answers it. */
+  /** Runs a request of `bytes` bytes and answers it. */
   #track(
     bytes: number,
     run: () => Promise<{ readonly epoch: number }>,
@@ -282,11 +281,11 @@ export class StreamSession {
 
   #sendError(id: string | undefined, cause: unknown): void {
     const error = this.#toError(cause)
-    this.#rooms.sink.write(textFrame(jsonHead('error', id) + jsonTail({ type: 'error', error })))
+    this.#deps.sink.write(textFrame(jsonHead('error', id) + jsonTail({ type: 'error', error })))
   }
 
   #toError(cause: unknown): MmsbError {
-    return toMmsbError(cause, this.#rooms.onInternal)
+    return toMmsbError(cause, this.#deps.onInternal)
   }
 }
 

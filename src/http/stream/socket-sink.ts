@@ -1,8 +1,8 @@
 /**
- * The outgoing side of one connection: encoded messages to a socket or a response.
+ * The outgoing side of one connection: writes encoded messages to a socket or a response.
  *
- * Invariants: nothing is written after the closing handshake began; what is written within one turn of the event loop leaves
- * in one system call.
+ * Invariants: nothing is written after the closing handshake has begun; everything written within one turn of the event loop goes
+ * out in one system call.
  */
 import type { Writable } from 'node:stream'
 import type { StreamMessage } from '../../stream/messages.js'
@@ -13,7 +13,7 @@ export type Outlet = Pick<
   'write' | 'cork' | 'uncork' | 'writable' | 'writableLength' | 'writableNeedDrain'
 >
 
-/** Sinks that hold back writes until the end of this turn. */
+/** Sinks that collect writes until the end of this turn of the event loop. */
 let corked: SocketSink[] = []
 
 function uncorkAll(): void {
@@ -65,7 +65,7 @@ export class SocketSink implements Sink {
     this.#socket.uncork()
   }
 
-  /** From now on nothing is written; what was is on its way. */
+  /** Sends what has been written; ignores everything from now on. */
   closed(): void {
     this.uncork()
     this.#isClosed = true

@@ -1,7 +1,8 @@
 /**
  * WebSocket frames as bytes (RFC 6455, 5.2), unmasked as a server sends them.
  *
- * Why not leave it to the library: a message to a thousand readers is framed once here and written as it is to each socket.
+ * The library would frame a message to a thousand readers a thousand times. Here it is framed once, and the same bytes are written
+ * to each socket.
  */
 import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js'
 import { messageBody, messageHead } from './binary-messages.js'
@@ -9,7 +10,7 @@ import { messageBody, messageHead } from './binary-messages.js'
 const FIN_TEXT = 0x81
 const FIN_BINARY = 0x82
 
-/** Above this the payload is not copied behind its header but written after it. */
+/** A larger payload is not copied behind its header but written after it. */
 const COPY_MAX_BYTES = 16 * 1024
 
 function headerOf(first: number, payloadBytes: number): Buffer {
@@ -22,10 +23,11 @@ function headerOf(first: number, payloadBytes: number): Buffer {
   return header
 }
 
-export type Frame = readonly Buffer[]
+/** The bytes of one WebSocket frame, in pieces. */
+export type WsFrame = readonly Buffer[]
 
 /** A text message. */
-export function textFrame(text: string): Frame {
+export function textFrame(text: string): WsFrame {
   const bytes = Buffer.byteLength(text)
   const header = headerOf(FIN_TEXT, bytes)
   const frame = Buffer.allocUnsafe(header.length + bytes)
@@ -35,18 +37,18 @@ export function textFrame(text: string): Frame {
 }
 
 /** A binary message. */
-export const binaryFrame = (payload: Buffer): Frame => [headerOf(FIN_BINARY, payload.length), payload]
+export const binaryFrame = (payload: Buffer): WsFrame => [headerOf(FIN_BINARY, payload.length), payload]
 
-/** A message whose parts lie apart: copied together unless the second one is large. */
-function framed(first: number, head: Buffer, tail: Buffer): Frame {
+/** A message in two parts, which are copied together unless the second one is large. */
+function framed(first: number, head: Buffer, tail: Buffer): WsFrame {
   const header = headerOf(first, head.length + tail.length)
   return tail.length > COPY_MAX_BYTES
     ? [Buffer.concat([header, head]), tail]
     : [Buffer.concat([header, head, tail])]
 }
 
-/** A stream message in JSON, addressed to subscription `id`. Its bytes are made once, however many get them. */
-export function jsonFrame(id: string, message: StreamMessage): Frame {
+/** A stream message in JSON to subscription `id`. It is encoded once for all readers with this id. */
+export function jsonFrame(id: string, message: StreamMessage): WsFrame {
   if (!('encoded' in message)) return textFrame(jsonHead(message.type, id) + jsonTail(message))
   return message.encoded(`ws ${id}`, () => {
     const tail = message.encoded('json', () => Buffer.from(jsonTail(message)))
@@ -54,8 +56,8 @@ export function jsonFrame(id: string, message: StreamMessage): Frame {
   })
 }
 
-/** A stream message as mmsb.v1.bin has it, addressed to subscription `id`. Its bytes are made once, however many get them. */
-export function streamFrame(id: string, message: StreamMessage): Frame {
+/** A stream message in the layout of mmsb.v1.bin to subscription `id`. It is encoded once for all readers with this id. */
+export function streamFrame(id: string, message: StreamMessage): WsFrame {
   if (!('encoded' in message)) {
     const body = messageBody(message)
     return framed(FIN_BINARY, messageHead(id, message, body.length), body)
