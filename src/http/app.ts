@@ -1,8 +1,11 @@
 /**
  * The HTTP face: a Fastify app over a bus, built apart from listening so that tests can inject requests.
  *
- * Invariants: every request is checked against the schemas in schemas/, and refused if it has a field they do not name; every
- * answer follows these schemas or is a problem document; a request does no work that could be done once at start.
+ * Invariants: every request is checked against the schemas in schemas/, and refused if it has a field they do
+ * not name; every answer follows these schemas or is a problem document; a request does no work that could be
+ * done once at start.
+ *
+ * Null because callbacks of Node have it.
  *
  * The rooms, ground first: context, metrics; reply; request, schemas; stream; routes, documents; app.
  */
@@ -15,6 +18,7 @@ import { MmsbError } from '../errors.js'
 import { HTTP_HEADERS_MAX_BYTES, HTTP_PARAM_MAX_LENGTH } from '../limits.js'
 import { hubOf } from '../stream/hub.js'
 import { HTTP_BODY_MAX_BYTES } from '../wire/limits.js'
+import { STREAM_PATH } from '../wire/messages.js'
 import type { App, AppContext } from './context.js'
 import { asyncApiRoute } from './documents/asyncapi.js'
 import { registerOpenApi } from './documents/openapi.js'
@@ -38,13 +42,19 @@ import { streamRoutes } from './routes/stream.js'
 import { subscriptionRoutes } from './routes/subscriptions.js'
 import { timeRoutes } from './routes/time.js'
 import { transactionRoutes } from './routes/transactions.js'
-import { STREAM_PATH, type StreamServer } from './stream/websocket.js'
+import type { StreamServer } from './stream/websocket.js'
 
 export interface AppOptions {
   readonly bus: Bus
-  /** Decides which requests are refused for their Host or Origin. Default: only programs on this machine are served. */
+  /**
+   * Decides which requests are refused for their Host or Origin. Default: only programs on this machine are
+   * served.
+   */
   readonly guard?: Guard
-  /** Origins, such as `http://localhost:5173`, whose pages may read the answers. The guard must accept them. Default: none. */
+  /**
+   * Origins, such as `http://localhost:5173`, whose pages may read the answers. The guard must accept them.
+   * Default: none.
+   */
   readonly allowedOrigins?: ReadonlySet<string>
   /** A WebSocket that is silent for longer than this is closed. */
   readonly pingIntervalMs?: number
@@ -55,7 +65,10 @@ export interface AppOptions {
 export interface MmsbApp {
   readonly app: App
   readonly stream: StreamServer
-  /** Listens on one port of `host`; for `localhost` on each of its addresses. Fails if the first address is not available. */
+  /**
+   * Listens on one port of `host`; for `localhost` on each of its addresses. Fails if the first address is
+   * not available.
+   */
   listen(
     host: string,
     port: number,

@@ -1,6 +1,6 @@
 /**
- * Prometheus metrics, read from bus and stream at the moment of the scrape. They keep no counts of their own and cost nothing
- * between scrapes. Each app has its own registry.
+ * Prometheus metrics, read from bus and stream at the moment of the scrape. They keep no counts of their own
+ * and cost nothing between scrapes. Each app has its own registry.
  */
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { BusStats } from '../engine/types.js'

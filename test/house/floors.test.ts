@@ -21,6 +21,14 @@ const FLOORS: Floors = {
     ['cli'],
   ],
   'src/cli': [['flags'], ['folder-argument', 'npy-files', 'remote', 'server'], ['commands'], ['main']],
+  'src/http': [
+    ['context'],
+    ['metrics', 'reply'],
+    ['request', 'schemas'],
+    ['stream'],
+    ['documents', 'routes'],
+    ['app'],
+  ],
   'src/kernels': [['promotion'], ['expression'], ['ops'], ['inputs'], ['op-catalogue']],
   'src/state': [
     ['slab', 'types', 'event-file', 'npy', 'pattern', 'ranges', 'shape'],

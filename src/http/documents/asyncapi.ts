@@ -1,6 +1,6 @@
 /**
- * The AsyncAPI 3.0 document of the stream, made from the schemas that check what clients send. It is written from the server's side:
- * `receive` is what clients send.
+ * The AsyncAPI 3.0 document of the stream, made from the schemas that check what clients send. It is written
+ * from the server's side: `receive` is what clients send.
  */
 import type { TSchema } from 'typebox'
 import { BINARY_PROTOCOL, JSON_PROTOCOL, STREAM_PATH } from '../../wire/messages.js'

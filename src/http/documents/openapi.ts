@@ -1,8 +1,8 @@
 /**
  * The OpenAPI 3.1 document, made from the schemas that validate requests.
  *
- * Headers, binary answers and the errors a route can answer do not fit into its schema. They stand in its `config` and are added to
- * its schema here, for the document only.
+ * Headers, binary answers and the errors a route can answer do not fit into its schema. They stand in its
+ * `config` and are added to its schema here, for the document only.
  */
 import fastifySwagger from '@fastify/swagger'
 import fastifySwaggerUi from '@fastify/swagger-ui'

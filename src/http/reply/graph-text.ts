@@ -1,4 +1,7 @@
-/** The graph as text for Graphviz and Mermaid. Sources are boxes, derived pages rounded boxes, edges name the input's role. */
+/**
+ * The graph as text for Graphviz and Mermaid. Sources are boxes, derived pages rounded boxes, edges name the
+ * input's role.
+ */
 import type { GraphEdge, GraphNode } from '../../engine/types.js'
 
 interface GraphView {

@@ -1,8 +1,8 @@
 /**
  * JSON answers that contain page values.
  *
- * Invariant: an answer of more than JSON_PIECE_ELEMENTS values is made and sent in pieces, so that a large answer does not hold up
- * the others.
+ * Invariant: an answer of more than JSON_PIECE_ELEMENTS values is made and sent in pieces, so that a large
+ * answer does not hold up the others.
  */
 import { Readable } from 'node:stream'
 import type { PageData } from '../../engine/types.js'

@@ -1,8 +1,8 @@
 /**
  * Error answers over HTTP: one kind of document, from one table.
  *
- * Invariants: the body is built from an MmsbError alone. Any other exception becomes INTERNAL: the log gets all of it, the client
- * learns nothing about it.
+ * Invariants: the body is built from an MmsbError alone. Any other exception becomes INTERNAL: the log gets
+ * all of it, the client learns nothing about it.
  */
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
@@ -44,8 +44,8 @@ export function rawProblem(error: MmsbError, headers: Readonly<Record<string, st
 
 /** Fastify's error handler. It also gets what Fastify itself throws while it reads a request. */
 export function handleError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  // The framework closes the connection after a body it could not parse. That is needless once the whole body has been read. After
-  // a refused upgrade it is needed: see request/upgrades.ts.
+  // The framework closes the connection after a body it could not parse. That is needless once the whole body
+  // has been read. After a refused upgrade it is needed: see request/upgrades.ts.
   const { complete, headers } = request.raw
   if (complete && headers.upgrade === undefined) void reply.removeHeader('connection')
   return sendProblem(
@@ -60,7 +60,10 @@ export const pathOf = (url: string): string => url.split('?', 1)[0]!
 /** The path of a URL, short enough to be shown in an error. */
 export const shownPath = (url: string): string => pathOf(url).slice(0, PATH_MAX_CHARS)
 
-/** Turns anything thrown into an MmsbError for the client. `onInternal` gets the errors that are faults of the server. */
+/**
+ * Turns anything thrown into an MmsbError for the client. `onInternal` gets the errors that are faults of the
+ * server.
+ */
 export function toMmsbError(error: unknown, onInternal: (cause: unknown) => void): MmsbError {
   if (error instanceof MmsbError) {
     if (error.code === 'INTERNAL') onInternal(error)

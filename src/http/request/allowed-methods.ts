@@ -1,6 +1,6 @@
 /**
- * Which methods a path allows, learned from the routes themselves: for the answer to OPTIONS, and for the `Allow` header of a
- * request with another method (RFC 9110, 15.5.6).
+ * Which methods a path allows, learned from the routes themselves: for the answer to OPTIONS, and for the
+ * `Allow` header of a request with another method (RFC 9110, 15.5.6).
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { MmsbError } from '../../errors.js'
@@ -12,7 +12,9 @@ interface AllowedMethods {
   readonly methods: Set<string>
 }
 
-/** Watches the routes that are added from now on. Returns a function that answers a request without a route. */
+/**
+ * Watches the routes that are added from now on. Returns a function that answers a request without a route.
+ */
 export function unroutedAnswerer(app: App): (request: FastifyRequest, reply: FastifyReply) => void {
   const routes = new Map<string, AllowedMethods>()
   app.addHook('onRoute', ({ url, method }) => {

@@ -1,10 +1,11 @@
 /**
  * Tracks the connections of a server, and closes them in an orderly way when the server stops.
  *
- * Stopping first accepts the clients that have already connected, then closes the listener. A request under way is answered in full, and
- * so is one whose first bytes arrive within STOP_ARRIVAL_GRACE_MS; the answer says `Connection: close`. A connection without a
- * request, or whose body has stopped arriving, is then closed. Node's own closeIdleConnections would reset a connection whose
- * request it has not read yet, and does not know connections that never sent anything. Connections that upgrade are forgotten:
+ * Stopping first accepts the clients that have already connected, then closes the listener. A request under
+ * way is answered in full, and so is one whose first bytes arrive within STOP_ARRIVAL_GRACE_MS; the answer
+ * says `Connection: close`. A connection without a request, or whose body has stopped arriving, is then
+ * closed. Node's own closeIdleConnections would reset a connection whose request it has not read yet, and
+ * does not know connections that never sent anything. Connections that upgrade are forgotten:
  * stream/websocket.ts closes WebSockets.
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
@@ -17,7 +18,9 @@ import { STOP_ARRIVAL_GRACE_MS } from '../../limits.js'
 const CHECK_INTERVAL_MS = STOP_ARRIVAL_GRACE_MS / 10
 
 interface TrackedConnection {
-  /** The response to the newest request, until it is complete: responses leave in the order of the requests. */
+  /**
+   * The response to the newest request, until it is complete: responses leave in the order of the requests.
+   */
   response: ServerResponse | undefined
   /** When a stopping server no longer waits for a request, or for more of a body. */
   graceEndsMs: number
@@ -30,7 +33,9 @@ export interface Connections {
   listenAlso(host: string, port: number): Promise<void>
   /** The response to the newest request of a connection, while it is not complete. */
   pendingResponse(socket: Duplex): ServerResponse | undefined
-  /** Stops listening. Resolves when every connection has ended, which a client that reads no answer can delay. */
+  /**
+   * Stops listening. Resolves when every connection has ended, which a client that reads no answer can delay.
+   */
   stop(): Promise<void>
 }
 
@@ -103,7 +108,8 @@ export function trackConnections(server: Server): Connections {
 
   const listenAlso = (host: string, port: number): Promise<void> =>
     new Promise((resolve, reject) => {
-      // The options of an HTTP server. Its connections are handed to the one server, so that all are treated alike.
+      // The options of an HTTP server. Its connections are handed to the one server, so that all are treated
+      // alike.
       const options = { allowHalfOpen: true, noDelay: true }
       const listener = createServer(options, (socket) => server.emit('connection', socket))
       listener.once('error', reject)

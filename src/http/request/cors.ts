@@ -1,8 +1,8 @@
 /**
  * The headers that let web pages of another origin use an answer (Fetch standard, CORS protocol).
  *
- * Invariant: only origins that were allowed when the server was started get these headers, and only after the guard has accepted
- * the request.
+ * Invariant: only origins that were allowed when the server was started get these headers, and only after the
+ * guard has accepted the request.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { CORS_MAX_AGE_SECONDS } from '../../limits.js'
@@ -30,7 +30,9 @@ const ANSWER_HEADERS = [
   'retry-after',
 ].join(', ')
 
-/** Lets the pages of `origin` read the answer. Set on the raw response, so that streamed answers have it too. */
+/**
+ * Lets the pages of `origin` read the answer. Set on the raw response, so that streamed answers have it too.
+ */
 export function allowOrigin({ raw }: FastifyReply, origin: string): void {
   raw.setHeader('access-control-allow-origin', origin)
   raw.setHeader('access-control-expose-headers', ANSWER_HEADERS)

@@ -1,10 +1,10 @@
 /**
- * Input that never becomes a request: bytes that are not HTTP, headers over the limit, a request that does not end in time. It is
- * answered with a problem document like any other error, and its connection is closed.
+ * Input that never becomes a request: bytes that are not HTTP, headers over the limit, a request that does
+ * not end in time. It is answered with a problem document like any other error, and its connection is closed.
  *
- * Invariants: a connection gets one such answer. An error behind a request that is being answered waits for that answer, so that
- * the client does not mistake one for the other. A client that is still sending has a moment to read the error before its
- * connection is reset.
+ * Invariants: a connection gets one such answer. An error behind a request that is being answered waits for
+ * that answer, so that the client does not mistake one for the other. A client that is still sending has a
+ * moment to read the error before its connection is reset.
  */
 import type { Server, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'

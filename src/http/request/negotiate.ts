@@ -1,6 +1,6 @@
 /**
- * The HTTP headers of the data routes: Accept, lists of ETags, Range (RFC 9110). Pure functions that know neither pages nor the
- * framework.
+ * The HTTP headers of the data routes: Accept, lists of ETags, Range (RFC 9110). Pure functions that know
+ * neither pages nor the framework.
  */
 import { MmsbError } from '../../errors.js'
 
@@ -10,8 +10,8 @@ interface MediaRange {
 }
 
 /**
- * The type of `offered` that `accept` prefers; the earlier one of equals; undefined if it accepts none. A more specific range
- * overrides a wider one, whatever their order.
+ * The type of `offered` that `accept` prefers; the earlier one of equals; undefined if it accepts none. A
+ * more specific range overrides a wider one, whatever their order.
  */
 export function preferredType(accept: string | undefined, offered: readonly string[]): string | undefined {
   if (accept === undefined || accept === '' || accept === '*/*') return offered[0]
@@ -67,8 +67,8 @@ export function entityTags(header: string, field: string): '*' | readonly string
 }
 
 /**
- * The version an If-Match header asks for; undefined for `*`, which asks only that the page exists. Of a list it is the current
- * version if the list has it.
+ * The version an If-Match header asks for; undefined for `*`, which asks only that the page exists. Of a list
+ * it is the current version if the list has it.
  */
 export function expectedVersion(header: string | undefined, current: () => number): number | undefined {
   if (header === undefined) return undefined
@@ -99,14 +99,14 @@ export interface ByteRange {
 }
 
 /**
- * The single range of a Range header over `size` bytes. undefined if the header must be ignored (RFC 9110, 14.2): it has another
- * unit, is malformed or has several ranges.
+ * The single range of a Range header over `size` bytes. undefined if the header must be ignored (RFC 9110,
+ * 14.2): it has another unit, is malformed or has several ranges.
  */
 export function byteRangeOf(
   header: string | undefined,
   size: number,
 ): ByteRange | 'unsatisfiable' | undefined {
-  const match = header === undefined ? null : /^bytes=\s*(\d*)-(\d*)\s*$/i.exec(header)
+  const match = /^bytes=\s*(\d*)-(\d*)\s*$/i.exec(header ?? '')
   if (match === null) return undefined
   const [, first = '', last = ''] = match
   if (first === '' && last === '') return undefined

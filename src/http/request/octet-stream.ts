@@ -1,8 +1,8 @@
 /**
  * Page elements as raw bytes: a request body as a typed array, and a typed array as an answer.
  *
- * Invariants: a body that is not a whole number of elements is INVALID_DELTA; the array is aligned, and copied only if the buffer
- * of the body is not.
+ * Invariants: a body that is not a whole number of elements is INVALID_DELTA; the array is aligned, and
+ * copied only if the buffer of the body is not.
  */
 import { MmsbError } from '../../errors.js'
 import { DTYPE_INFO, type Dtype, type TypedArray } from '../../wire/dtype.js'

@@ -1,9 +1,11 @@
 /**
- * Treats a null in an optional field as if the field were absent, in every body and message. A required field that is null is
- * missing.
+ * Treats a null in an optional field as if the field were absent, in every body and message. A required field
+ * that is null is missing.
  *
- * Invariants: only fields that the schema names are dropped, never elements of lists or fields of open objects. The given value is
- * not changed; parts in which nothing is dropped are shared with it.
+ * Invariants: only fields that the schema names are dropped, never elements of lists or fields of open
+ * objects. The given value is not changed; parts in which nothing is dropped are shared with it.
+ *
+ * Null because JSON has it.
  */
 import type { TSchema } from 'typebox'
 import { Value } from 'typebox/value'

@@ -1,10 +1,11 @@
 /**
  * Limits a server without authentication to programs on this machine and its own web pages.
  *
- * A page of another site can make a browser send requests to 127.0.0.1. Two checks stop it. `Host` must name the loopback
- * interface: a page that rebinds its own DNS name to 127.0.0.1 still sends its own name. `Origin`, which browsers send with every
- * request a page could abuse, must be the server itself. Any port is accepted in `Host`, so that tunnels work. An `Origin` must
- * equal `Host`, or be a loopback name with the server's port, or be one of the origins allowed when the server was started.
+ * A page of another site can make a browser send requests to 127.0.0.1. Two checks stop it. `Host` must name
+ * the loopback interface: a page that rebinds its own DNS name to 127.0.0.1 still sends its own name.
+ * `Origin`, which browsers send with every request a page could abuse, must be the server itself. Any port is
+ * accepted in `Host`, so that tunnels work. An `Origin` must equal `Host`, or be a loopback name with the
+ * server's port, or be one of the origins allowed when the server was started.
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import { isIPv4 } from 'node:net'
@@ -26,8 +27,8 @@ export type Guard = (headers: IncomingHttpHeaders) => MmsbError | undefined
 export const openGuard: Guard = () => undefined
 
 /**
- * A guard for a server bound to the loopback host `boundHost`. `port()` is the port it listens on, undefined before listen.
- * Requests from pages of `allowedOrigins` are accepted too.
+ * A guard for a server bound to the loopback host `boundHost`. `port()` is the port it listens on, undefined
+ * before listen. Requests from pages of `allowedOrigins` are accepted too.
  */
 export function loopbackGuard(
   boundHost: string,

@@ -1,6 +1,6 @@
 /**
- * Requests that ask for another protocol (RFC 9110, 7.8). Node gives their connection away and forgets it, so that a refusal must
- * close it here. Only the stream accepts an upgrade.
+ * Requests that ask for another protocol (RFC 9110, 7.8). Node gives their connection away and forgets it, so
+ * that a refusal must close it here. Only the stream accepts an upgrade.
  */
 import type { IncomingMessage, Server } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
@@ -16,7 +16,10 @@ export function trackUpgrades(server: Server): IsUpgrade {
   return ({ raw }) => raw.headers.upgrade !== undefined && upgrades.has(raw)
 }
 
-/** Makes the answer to an upgrade request the last thing on its connection. An accepted upgrade has no such answer. */
+/**
+ * Makes the answer to an upgrade request the last thing on its connection. An accepted upgrade has no such
+ * answer.
+ */
 export function closeAfterAnswer(request: FastifyRequest, reply: FastifyReply): void {
   reply.raw.setHeader('connection', 'close')
   reply.raw.once('finish', () => request.raw.socket.destroySoon())

@@ -1,9 +1,9 @@
 /**
  * Checks requests and messages against the schemas, compiled once at start.
  *
- * Invariants: a body gets no defaults and no conversions, and loses nothing but the nulls of optional-nulls.ts. Path and query
- * string are text: values that are exactly a number or a boolean are converted where the schema asks for one. An error names the
- * field.
+ * Invariants: a body gets no defaults and no conversions, and loses nothing but the nulls of
+ * optional-nulls.ts. Path and query string are text: values that are exactly a number or a boolean are
+ * converted where the schema asks for one. An error names the field.
  */
 import type { FastifySchemaCompiler } from 'fastify'
 import type { TSchema } from 'typebox'
@@ -19,7 +19,10 @@ interface SchemaError {
   readonly params: unknown
 }
 
-/** A compiled check: returns the value if it fits, else throws INVALID_REQUEST naming the field. The detail begins with `where`. */
+/**
+ * A compiled check: returns the value if it fits, else throws INVALID_REQUEST naming the field. The detail
+ * begins with `where`.
+ */
 export function compileCheck<T>(schema: TSchema, where: string): (value: unknown) => T {
   const check = compiledCheck(schema, where)
   return (value) => {
@@ -60,7 +63,10 @@ const isMissing = (body: unknown): boolean => body === undefined || body === nul
 
 const missingBody = (what: string): MmsbError => new MmsbError('INVALID_REQUEST', `body: ${what}`)
 
-/** The framework does not check an absent body where the schema depends on the content type. @throws MmsbError INVALID_REQUEST */
+/**
+ * The framework does not check an absent body where the schema depends on the content type. @throws MmsbError
+ * INVALID_REQUEST
+ */
 export function presentBody(body: unknown): unknown {
   if (isMissing(body)) throw missingBody('is missing')
   return body
@@ -84,7 +90,10 @@ const PARSERS: Readonly<Record<string, (text: string) => unknown>> = {
 const numberOf = (text: string): number =>
   Math.max(-Number.MAX_VALUE, Math.min(Number(text), Number.MAX_VALUE))
 
-/** Converts the text of number and boolean fields. Text that is not exactly a value stays text and then fails the check. */
+/**
+ * Converts the text of number and boolean fields. Text that is not exactly a value stays text and then fails
+ * the check.
+ */
 function coercerOf(schema: object): (query: Query) => Query {
   const properties = 'properties' in schema ? (schema.properties as Record<string, { type?: string }>) : {}
   const typed = Object.entries(properties).flatMap(([field, { type = '' }]) => {
@@ -105,7 +114,10 @@ function coercerOf(schema: object): (query: Query) => Query {
   }
 }
 
-/** Fields whose numbers are checked against the page: one that overflows a double is refused like any other that is too large. */
+/**
+ * Fields whose numbers are checked against the page: one that overflows a double is refused like any other
+ * that is too large.
+ */
 const PAGE_NUMBERS = /\/(fill|offset|(values|indices)\/\d+)$/
 
 /** The error for a value that does not fit its schema. */
@@ -130,7 +142,10 @@ function alternatives(error: SchemaError, all: readonly SchemaError[]): readonly
   return all.filter((other) => unionOf(other) === union && other.instancePath === error.instancePath)
 }
 
-/** The schema path of the union this failure is a branch of. Not for the whole body: there, one branch has been chosen already. */
+/**
+ * The schema path of the union this failure is a branch of. Not for the whole body: there, one branch has
+ * been chosen already.
+ */
 function unionOf({ keyword, schemaPath }: SchemaError): string | undefined {
   if (keyword === 'required' || keyword === 'additionalProperties') return undefined
   return /^(#.+)\/anyOf\/\d+$/.exec(schemaPath)?.[1]
@@ -143,8 +158,8 @@ const valueAt = (value: unknown, path: string): unknown =>
     .reduce<unknown>((at, key) => (at as Record<string, unknown> | undefined)?.[key], value)
 
 /**
- * The failure that explains most. In a union every branch fails in its own way; the caller probably meant the branch with the
- * fewest failures. Of several failures the deepest explains most.
+ * The failure that explains most. In a union every branch fails in its own way; the caller probably meant the
+ * branch with the fewest failures. Of several failures the deepest explains most.
  */
 function mostTelling(errors: readonly SchemaError[]): SchemaError | undefined {
   const telling = meantBranch(errors.filter((e) => e.keyword !== 'anyOf' && e.keyword !== 'boolean'))

@@ -1,7 +1,9 @@
 /**
- * Reading the elements of pages: one page in whole or in part, as bytes or JSON, and several pages at one epoch.
+ * Reading the elements of pages: one page in whole or in part, as bytes or JSON, and several pages at one
+ * epoch.
  *
- * Invariants: no header is set before the answer is known to hold what was asked for; bytes go out as they lie in memory.
+ * Invariants: no header is set before the answer is known to hold what was asked for; bytes go out as they
+ * lie in memory.
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Bus } from '../../engine/bus.js'
@@ -176,7 +178,8 @@ async function read(
 function elementRange(page: PageShape, query: DataQueryValues): { offset: number; count: number } {
   const { offset = 0 } = query
   const count = query.count ?? Math.max(0, page.elements - offset)
-  // An offset at or past the end selects nothing. That is an error unless the caller asks for a count of 0 at the end.
+  // An offset at or past the end selects nothing. That is an error unless the caller asks for a count of 0 at
+  // the end.
   const isPastEnd = query.count === undefined && offset > 0 && offset >= page.elements
   if (isPastEnd || offset + count > page.elements)
     throw outside(page, `elements ${offset} to ${offset + count}`)

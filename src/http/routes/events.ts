@@ -1,13 +1,12 @@
 /**
- * The stream as server-sent events, for clients that cannot use WebSockets; the messages are the same. `id:` is the epoch, so that
- * a browser resumes by itself (Last-Event-ID).
+ * The stream as server-sent events, for clients that cannot use WebSockets; the messages are the same. `id:`
+ * is the epoch, so that a browser resumes by itself (Last-Event-ID).
  */
 import type { ServerResponse } from 'node:http'
 import Type from 'typebox'
 import { MmsbError } from '../../errors.js'
 import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js'
 import type { Sink, SubscribeOptions } from '../../stream/types.js'
-import { STREAM_PATH } from '../../wire/messages.js'
 import type { App, AppContext } from '../context.js'
 import { compileCheck } from '../request/validation.js'
 import { EventsQuery, Slice } from '../schemas/stream.js'
@@ -48,7 +47,8 @@ export function eventRoutes(app: App, context: AppContext): () => void {
         connection.close()
         raw.end()
       }
-      // The response begins with the first message. Until then subscribe() may throw and be answered with a problem document.
+      // The response begins with the first message. Until then subscribe() may throw and be answered with a
+      // problem document.
       const sink = new EventSink(
         raw,
         () => {

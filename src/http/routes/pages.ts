@@ -1,5 +1,6 @@
 /** Pages: create, list, describe, delete. */
 import type Type from 'typebox'
+import type { Bus, CreateResult } from '../../engine/bus.js'
 import type { ErrorCode } from '../../errors.js'
 import type { DerivedDefinition, PageDefinition, SourceDefinition } from '../../state/types.js'
 import type { App, AppContext } from '../context.js'
@@ -47,18 +48,10 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
     },
     async (request, reply) => {
       const { name } = request.params
-      const { created, page } =
-        'derive' in request.body
-          ? await derive(name, request.body as DerivedDefinition)
-          : await bus.create(name, request.body as SourceDefinition)
+      const { created, page } = await create(bus, name, request.body as SourceDefinition | DerivedDefinition)
       return reply.code(created ? 201 : 200).send(page as Type.Static<typeof Page>)
     },
   )
-
-  const derive = (
-    name: string,
-    { derive: how, ...options }: DerivedDefinition,
-  ): ReturnType<typeof bus.derive> => bus.derive(name, how, options)
 
   app.post(
     '/v1/pages',
@@ -134,4 +127,14 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
       return bus.delete(request.params.name, cascade === undefined ? {} : { cascade })
     },
   )
+}
+
+function create(
+  bus: Bus,
+  name: string,
+  definition: SourceDefinition | DerivedDefinition,
+): Promise<CreateResult> {
+  if (!('derive' in definition)) return bus.create(name, definition)
+  const { derive, ...options } = definition
+  return bus.derive(name, derive, options)
 }

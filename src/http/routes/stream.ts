@@ -1,18 +1,20 @@
 /**
  * The WebSocket route /v1/stream.
  *
- * The plugin wraps every route of the scope it is registered in and adds hooks to it. It has a scope of its own here, so that no
- * other request pays for it; the hooks of the app run for the handshake as for any request.
+ * The plugin wraps every route of the scope it is registered in and adds hooks to it. It has a scope of its
+ * own here, so that no other request pays for it; the hooks of the app run for the handshake as for any
+ * request.
  */
 import fastifyWebsocket, { type WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { MmsbError } from '../../errors.js'
+import { STREAM_PATH } from '../../wire/messages.js'
 import type { App, AppContext } from '../context.js'
 import { sendProblem } from '../reply/problem.js'
 import { endWith } from '../request/malformed-requests.js'
 import { NoQuery } from '../schemas/data.js'
-import { STREAM_PATH, StreamServer, WEBSOCKET_OPTIONS } from '../stream/websocket.js'
+import { StreamServer, WEBSOCKET_OPTIONS } from '../stream/websocket.js'
 
 export async function streamRoutes(
   app: App,

@@ -1,6 +1,6 @@
 /**
- * Schema pieces that routes share. The same objects validate requests, compile response serialisers, appear in OpenAPI and give
- * the handlers their types. Every object refuses fields it does not name.
+ * Schema pieces that routes share. The same objects validate requests, compile response serialisers, appear
+ * in OpenAPI and give the handlers their types. Every object refuses fields it does not name.
  */
 import Type, { type Static } from 'typebox'
 import { ERRORS } from '../../errors.js'
@@ -20,7 +20,9 @@ export const NameParams = Type.Object({ name: Name }, CLOSED)
 /** An epoch or a version: exact in a JSON number up to 2^53 - 1. */
 export const Epoch = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 export const ElementIndex = Type.Integer({ minimum: 0, maximum: PAGE_MAX_ELEMENTS })
-/** The position of a delta. Any integer passes: the engine knows the page and refuses positions outside it. */
+/**
+ * The position of a delta. Any integer passes: the engine knows the page and refuses positions outside it.
+ */
 export const Position = Type.Integer({
   description: 'Index of an element, from 0. INVALID_DELTA if the page has no such element.',
 })
@@ -34,7 +36,9 @@ export const MergeName = Type.Enum([...MERGES])
 export const PageKindName = Type.Enum([...PAGE_KINDS])
 export const Shape = Type.Array(ElementIndex, { maxItems: PAGE_MAX_RANK })
 
-/** One element: a number, a decimal string (any 64-bit integer), "NaN", "Infinity", "-Infinity", or a boolean. */
+/**
+ * One element: a number, a decimal string (any 64-bit integer), "NaN", "Infinity", "-Infinity", or a boolean.
+ */
 export const Value = Type.Unsafe<number | string | boolean>({
   type: ['number', 'string', 'boolean'],
   description:

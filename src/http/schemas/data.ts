@@ -1,4 +1,7 @@
-/** Requests and answers of the data routes, `/v1/read` and transactions. The stream's `transaction` has the same fields. */
+/**
+ * Requests and answers of the data routes, `/v1/read` and transactions. The stream's `transaction` has the
+ * same fields.
+ */
 import Type from 'typebox'
 import {
   CLOSED,
@@ -23,7 +26,10 @@ const deltaFields = {
   merge: Type.Optional(MergeName),
 }
 
-/** Dense (`offset`, default 0), sparse (`indices`) or masked (`mask`). The codec checks which fields may be combined. */
+/**
+ * Dense (`offset`, default 0), sparse (`indices`) or masked (`mask`). The codec checks which fields may be
+ * combined.
+ */
 export const DeltaBody = Type.Object(deltaFields, CLOSED)
 export const WholePageBody = Type.Object({ values: Values }, CLOSED)
 

@@ -26,7 +26,8 @@ const Input = Type.Unsafe<string | { prev: string }>({
 })
 
 /**
- * The op and its inputs by role. Parameters differ from op to op: the op catalogue checks them and refuses unknown ones.
+ * The op and its inputs by role. Parameters differ from op to op: the op catalogue checks them and refuses
+ * unknown ones.
  */
 export const Derive = Type.Object(
   { op: Type.String({ minLength: 1 }), inputs: Type.Record(Type.String(), Input) },

@@ -1,6 +1,6 @@
 /**
- * The JSON messages of the stream in both directions, by type: for the server's checks and for /asyncapi.json. The binary protocol
- * has the same messages in the layout of docs/internals/FORMAT.md.
+ * The JSON messages of the stream in both directions, by type: for the server's checks and for
+ * /asyncapi.json. The binary protocol has the same messages in the layout of docs/internals/FORMAT.md.
  */
 import Type, { type TSchema } from 'typebox'
 import { ERRORS } from '../../errors.js'

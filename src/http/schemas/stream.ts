@@ -1,4 +1,6 @@
-/** Messages a client may send on the stream, the query of its server-sent events, and durable subscriptions. */
+/**
+ * Messages a client may send on the stream, the query of its server-sent events, and durable subscriptions.
+ */
 import Type, { type Static } from 'typebox'
 import {
   PAGE_MAX_ELEMENTS,

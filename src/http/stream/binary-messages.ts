@@ -1,8 +1,9 @@
 /**
- * Encodes the binary messages of subprotocol mmsb.v1.bin: see "WebSocket, binary" in docs/internals/FORMAT.md.
+ * Encodes the binary messages of subprotocol mmsb.v1.bin: see "WebSocket, binary" in
+ * docs/internals/FORMAT.md.
  *
- * Invariant: counted from the start of a message, every field wider than a byte lies at a multiple of its size, and values lie at a
- * multiple of 8.
+ * Invariant: counted from the start of a message, every field wider than a byte lies at a multiple of its
+ * size, and values lie at a multiple of 8.
  */
 import { type MmsbError, problemOf } from '../../errors.js'
 import { changeBytes, type EventChange, encodeChange } from '../../state/event-file.js'
@@ -38,7 +39,10 @@ export interface FrameRange {
   count: number
 }
 
-/** Acknowledges frames committed in `epoch`, with one entry for each run of sequence numbers. `ranges` must not overlap. */
+/**
+ * Acknowledges frames committed in `epoch`, with one entry for each run of sequence numbers. `ranges` must
+ * not overlap.
+ */
 export function ackMessage(ranges: readonly FrameRange[], epoch: number): Buffer {
   const runs: FrameRange[] = []
   for (const { first, count } of [...ranges].sort((a, b) => a.first - b.first)) {

@@ -1,13 +1,18 @@
 /**
- * Receives small binary messages before the WebSocket library sees them. At hundreds of thousands of messages a second, the
- * objects and events the library makes for each of them cost more than the work the messages ask for.
+ * Receives small binary messages before the WebSocket library sees them. At hundreds of thousands of messages
+ * a second, the objects and events the library makes for each of them cost more than the work the messages
+ * ask for.
  *
- * Invariants: it takes only whole, masked, unfragmented binary messages (RFC 6455, 5.2). Every other byte goes to the library, in
- * order, after the messages before it have been handed on. From a frame on that closes the connection or breaks the protocol,
- * everything goes to the library. Bytes are kept only until their header or their message is complete.
+ * Invariants: it takes only whole, masked, unfragmented binary messages (RFC 6455, 5.2). Every other byte
+ * goes to the library, in order, after the messages before it have been handed on. From a frame on that
+ * closes the connection or breaks the protocol, everything goes to the library. Bytes are kept only until
+ * their header or their message is complete.
  *
- * The library has no public way to do this, so attachFastReceiver() replaces a method of its private member `_receiver`. The
- * version of the library is pinned for that reason, and a test sends frames over a real socket to see that they are taken.
+ * The library has no public way to do this, so attachFastReceiver() replaces a method of its private member
+ * `_receiver`. The version of the library is pinned for that reason, and a test sends frames over a real
+ * socket to see that they are taken.
+ *
+ * Null because callbacks of Node have it.
  */
 import type { Writable } from 'node:stream'
 import { STREAM_SMALL_MESSAGE_MAX_BYTES } from '../../limits.js'
@@ -33,7 +38,10 @@ function newScratch(): FrameMemory {
   return { bytes, words: new Uint32Array(bytes.buffer) }
 }
 
-/** Takes one message, or several messages of one frame each put together. The bytes are valid until it returns. */
+/**
+ * Takes one message, or several messages of one frame each put together. The bytes are valid until it
+ * returns.
+ */
 export type TakeFrames = (frames: Uint8Array) => void
 
 /** Called once, with the error that ends the connection if there is one. */
@@ -42,8 +50,8 @@ type Done = (error?: Error | null) => void
 type Feed = (bytes: Buffer, done: Done) => void
 
 /**
- * From now on the small binary messages of a WebSocket go to `take` instead of the library. Returns undefined, and changes
- * nothing, if the library does not have the private member this needs.
+ * From now on the small binary messages of a WebSocket go to `take` instead of the library. Returns
+ * undefined, and changes nothing, if the library does not have the private member this needs.
  */
 export function attachFastReceiver(webSocket: object, take: TakeFrames): FastReceiver | undefined {
   const { _receiver: receiver } = webSocket as { readonly _receiver?: Writable }
@@ -97,7 +105,8 @@ export class FastReceiver {
   }
 
   #readFrom(bytes: Buffer, from: number, feed: Feed, done: Done): void {
-    // The library usually calls back before it returns. Hence a loop: recursion would nest as deep as a chunk has messages.
+    // The library usually calls back before it returns. Hence a loop: recursion would nest as deep as a chunk
+    // has messages.
     for (let at = from; ; ) {
       const start = this.#takeAll(bytes, at)
       if (start === bytes.length) break
@@ -120,7 +129,10 @@ export class FastReceiver {
     done()
   }
 
-  /** Takes messages from `at` on. Returns where bytes for the library begin; the end if there are none or the rest was kept. */
+  /**
+   * Takes messages from `at` on. Returns where bytes for the library begin; the end if there are none or the
+   * rest was kept.
+   */
   #takeAll(bytes: Buffer, at: number): number {
     while (at < bytes.length && this.#passing === 0 && !this.#isBlind) {
       const end = this.#next(bytes, at)
@@ -143,8 +155,8 @@ export class FastReceiver {
   }
 
   /**
-   * Takes the message at `at` and returns its end, or decides that its frame goes to the library and returns `at`. Returns
-   * undefined if there are fewer than #needBytes bytes from `at` on.
+   * Takes the message at `at` and returns its end, or decides that its frame goes to the library and returns
+   * `at`. Returns undefined if there are fewer than #needBytes bytes from `at` on.
    */
   #next(bytes: Buffer, at: number): number | undefined {
     const left = bytes.length - at

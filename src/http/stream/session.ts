@@ -1,9 +1,9 @@
 /**
  * One WebSocket of the stream: its messages in, its answers out.
  *
- * Invariants: every message is answered, with its result or with an `error`, and the connection stays open; a transaction is
- * answered once. The server stops reading from a client that sends faster than epochs commit until the commits have caught up, and
- * from one that does not read its answers until it has read them.
+ * Invariants: every message is answered, with its result or with an `error`, and the connection stays open; a
+ * transaction is answered once. The server stops reading from a client that sends faster than epochs commit
+ * until the commits have caught up, and from one that does not read its answers until it has read them.
  */
 import type { RawData, WebSocket } from 'ws'
 import type { Sender, TransactionInput } from '../../engine/types.js'
@@ -230,7 +230,10 @@ export class StreamSession {
     this.#deps.sink.write(binaryFrame(refusalMessage(sequence, this.#toError(error))))
   }
 
-  /** Acknowledges the frames of one epoch in one message: they all arrive here within one turn of the event loop. */
+  /**
+   * Acknowledges the frames of one epoch in one message: they all arrive here within one turn of the event
+   * loop.
+   */
   #acknowledge(range: FrameRange, epoch: number): void {
     if (this.#acked.length > 0 && this.#ackedEpoch !== epoch) this.#sendAcks()
     if (this.#acked.length === 0) process.nextTick(this.#sendAcks)

@@ -1,8 +1,8 @@
 /**
  * The outgoing side of one connection: writes encoded messages to a socket or a response.
  *
- * Invariants: nothing is written after the closing handshake has begun; everything written within one turn of the event loop goes
- * out in one system call.
+ * Invariants: nothing is written after the closing handshake has begun; everything written within one turn of
+ * the event loop goes out in one system call.
  */
 import type { Writable } from 'node:stream'
 import type { StreamMessage } from '../../stream/messages.js'

@@ -1,7 +1,9 @@
 /**
- * The WebSockets of the stream: who may open one, their heartbeats, and how they are closed when the server stops.
+ * The WebSockets of the stream: who may open one, their heartbeats, and how they are closed when the server
+ * stops.
  *
- * The handshake itself is a route of the framework (routes/stream.ts), so that every hook runs for it as for any request.
+ * The handshake itself is a route of the framework (routes/stream.ts), so that every hook runs for it as for
+ * any request.
  */
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
@@ -10,7 +12,7 @@ import { type ServerOptions, WebSocket } from 'ws'
 import { MmsbError } from '../../errors.js'
 import { STREAM_CONNECTIONS_MAX, STREAM_GOODBYE_MS, STREAM_PING_INTERVAL_MS } from '../../limits.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../wire/limits.js'
-import { BINARY_PROTOCOL, JSON_PROTOCOL, STREAM_PATH } from '../../wire/messages.js'
+import { BINARY_PROTOCOL, JSON_PROTOCOL } from '../../wire/messages.js'
 import type { AppContext } from '../context.js'
 import { attachFastReceiver, type FastReceiver } from './fast-receiver.js'
 import { StreamSession } from './session.js'
@@ -136,14 +138,20 @@ export class StreamServer {
     }
   }
 
-  /** Answers what is under way, then closes every WebSocket with 1001. New ones are refused once the context is stopping. */
+  /**
+   * Answers what is under way, then closes every WebSocket with 1001. New ones are refused once the context
+   * is stopping.
+   */
   async close(): Promise<void> {
     clearInterval(this.#heartbeat)
     await Promise.all([...this.#open].map(([webSocket, { session }]) => sayGoodbye(webSocket, session)))
   }
 }
 
-/** Answers what a session has under way, then closes it. A client that does not close its side in time is cut off. */
+/**
+ * Answers what a session has under way, then closes it. A client that does not close its side in time is cut
+ * off.
+ */
 async function sayGoodbye(webSocket: WebSocket, session: StreamSession): Promise<void> {
   await Promise.race([session.finish(), delay(STREAM_GOODBYE_MS)])
   if (webSocket.readyState === webSocket.CLOSED) return

@@ -1,8 +1,8 @@
 /**
  * WebSocket frames as bytes (RFC 6455, 5.2), unmasked as a server sends them.
  *
- * The library would frame a message to a thousand readers a thousand times. Here it is framed once, and the same bytes are written
- * to each socket.
+ * The library would frame a message to a thousand readers a thousand times. Here it is framed once, and the
+ * same bytes are written to each socket.
  */
 import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js'
 import { messageBody, messageHead } from './binary-messages.js'
@@ -56,7 +56,10 @@ export function jsonFrame(id: string, message: StreamMessage): WsFrame {
   })
 }
 
-/** A stream message in the layout of mmsb.v1.bin to subscription `id`. It is encoded once for all readers with this id. */
+/**
+ * A stream message in the layout of mmsb.v1.bin to subscription `id`. It is encoded once for all readers with
+ * this id.
+ */
 export function streamFrame(id: string, message: StreamMessage): WsFrame {
   if (!('encoded' in message)) {
     const body = messageBody(message)

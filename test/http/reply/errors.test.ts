@@ -1,4 +1,7 @@
-/** Every error code of the table, provoked over HTTP by what a user could do; and that none gives away more than it should. */
+/**
+ * Every error code of the table, provoked over HTTP by what a user could do; and that none gives away more
+ * than it should.
+ */
 import { connect } from 'node:net'
 import t from 'tap'
 import { ERRORS, type ErrorCode } from '../../../src/errors.js'
@@ -114,7 +117,8 @@ const PROVOKED: Partial<Record<ErrorCode, Provocation>> = {
     return call('GET', '/v1/status')
   },
   LOG_FULL: async (_served, t) => {
-    // A limit on the size of one file stands for a full disk: a segment fits, a record larger than it does not.
+    // A limit on the size of one file stands for a full disk: a segment fits, a record larger than it does
+    // not.
     const server = new Process(['serve', '--port', '0', '--data-dir', t.testdir()], {
       prelude: "trap '' XFSZ; ulimit -f 65536",
     })

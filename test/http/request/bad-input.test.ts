@@ -1,6 +1,6 @@
 /**
- * What clients get wrong: the code of the table, nothing applied, nothing logged, and the connection stays usable. Everything here
- * goes over one kept-alive connection to a server with a data folder.
+ * What clients get wrong: the code of the table, nothing applied, nothing logged, and the connection stays
+ * usable. Everything here goes over one kept-alive connection to a server with a data folder.
  */
 import { statSync } from 'node:fs'
 import { Agent, request } from 'node:http'

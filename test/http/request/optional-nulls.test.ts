@@ -1,4 +1,6 @@
-/** null for a field that may be left out means that it is: in every body and message, and in the documents. */
+/**
+ * null for a field that may be left out means that it is: in every body and message, and in the documents.
+ */
 import t from 'tap'
 import type { TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'

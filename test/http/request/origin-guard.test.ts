@@ -1,4 +1,6 @@
-/** Only programs on this machine, and no page of another site, may speak to a server without authentication. */
+/**
+ * Only programs on this machine, and no page of another site, may speak to a server without authentication.
+ */
 import t from 'tap'
 import { isLoopback, loopbackGuard, openGuard } from '../../../src/http/request/origin-guard.js'
 

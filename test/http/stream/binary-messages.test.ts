@@ -1,4 +1,7 @@
-/** Subprotocol mmsb.v1.bin over a real WebSocket: the same stream as JSON, in the bytes of docs/internals/FORMAT.md. */
+/**
+ * Subprotocol mmsb.v1.bin over a real WebSocket: the same stream as JSON, in the bytes of
+ * docs/internals/FORMAT.md.
+ */
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t from 'tap'

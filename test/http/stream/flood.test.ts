@@ -1,4 +1,7 @@
-/** Clients that send too fast, never read, fall silent or ask for too much: bounded memory, and the others are served. */
+/**
+ * Clients that send too fast, never read, fall silent or ask for too much: bounded memory, and the others are
+ * served.
+ */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'

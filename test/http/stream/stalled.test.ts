@@ -1,6 +1,6 @@
 /**
- * Readers of every kind that stop reading, under load: the server's memory stays flat, and the others hear as soon as before.
- * MMSB_STALL_SECONDS makes it as long as one likes.
+ * Readers of every kind that stop reading, under load: the server's memory stays flat, and the others hear as
+ * soon as before. MMSB_STALL_SECONDS makes it as long as one likes.
  */
 import { readFileSync } from 'node:fs'
 import { request } from 'node:http'

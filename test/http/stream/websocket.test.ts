@@ -1,4 +1,6 @@
-/** The stream over a real WebSocket: subscriptions, transactions, and whatever a client may send by mistake. */
+/**
+ * The stream over a real WebSocket: subscriptions, transactions, and whatever a client may send by mistake.
+ */
 import { once } from 'node:events'
 import { type IncomingHttpHeaders, request } from 'node:http'
 import { connect } from 'node:net'
