@@ -24,7 +24,7 @@ import { asyncApiRoute } from './documents/asyncapi.js'
 import { registerOpenApi } from './documents/openapi.js'
 import { handleError, pathOf, sendProblem, shownPath } from './reply/problem.js'
 import { unroutedAnswerer } from './request/allowed-methods.js'
-import { type Connections, trackConnections } from './request/connections.js'
+import { Connections } from './request/connections.js'
 import { allowOrigin, answerPreflight } from './request/cors.js'
 import { answerMalformed, answerOddRequests } from './request/malformed-requests.js'
 import { type Guard, loopbackGuard, NO_ORIGINS } from './request/origin-guard.js'
@@ -179,7 +179,7 @@ function createFastify(logger: FastifyBaseLogger | undefined): BareApp {
   app.setValidatorCompiler(validatorCompiler)
   app.setErrorHandler(handleError)
   answerOddRequests(app.server)
-  const connections = trackConnections(app.server)
+  const connections = new Connections(app.server)
   const isUpgrade = trackUpgrades(app.server)
   return { app, connections, isUpgrade }
 }

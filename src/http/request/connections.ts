@@ -28,38 +28,89 @@ interface TrackedConnection {
   bytesRead: number
 }
 
-export interface Connections {
-  /** Accepts connections at another address too. Rejects if it cannot listen there. */
-  listenAlso(host: string, port: number): Promise<void>
-  /** The response to the newest request of a connection, while it is not complete. */
-  pendingResponse(socket: Duplex): ServerResponse | undefined
-  /**
-   * Stops listening. Resolves when every connection has ended, which a client that reads no answer can delay.
-   */
-  stop(): Promise<void>
-}
-
 /** Tracks every connection of a server from now on. */
-export function trackConnections(server: Server): Connections {
-  const listeners: Listener[] = [server]
-  const open = new Map<Duplex, TrackedConnection>()
-  let acceptedCount = 0
-  let isClosed = false
+export class Connections {
+  readonly #server: Server
+  readonly #listeners: Listener[]
+  readonly #open = new Map<Duplex, TrackedConnection>()
+  #acceptedCount = 0
+  #isClosed = false
 
-  const onConnection = (socket: Socket): void => {
-    acceptedCount++
-    open.set(socket, {
-      response: undefined,
-      graceEndsMs: performance.now() + STOP_ARRIVAL_GRACE_MS,
-      bytesRead: 0,
-    })
-    socket.once('close', () => open.delete(socket))
+  constructor(server: Server) {
+    this.#server = server
+    this.#listeners = [server]
+    server.on('connection', (socket) => this.#onConnection(socket))
+    // Before the framework's listener, which may answer at once.
+    server.prependListener('request', (request, response) => this.#onRequest(request, response))
+    server.on('upgrade', (_request, socket) => this.#open.delete(socket))
   }
 
-  const onRequest = ({ socket }: IncomingMessage, response: ServerResponse): void => {
-    const connection = open.get(socket)
+  /** The response to the newest request of a connection, while it is not complete. */
+  pendingResponse(socket: Duplex): ServerResponse | undefined {
+    return this.#open.get(socket)?.response
+  }
+
+  /** Accepts connections at another address too. Rejects if it cannot listen there. */
+  listenAlso(host: string, port: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      // The options of an HTTP server. Its connections are handed to the one server, so that all are treated alike.
+      const options = { allowHalfOpen: true, noDelay: true }
+      const listener = createServer(options, (socket) => this.#server.emit('connection', socket))
+      listener.once('error', reject)
+      listener.listen({ host, port }, () => {
+        this.#listeners.push(listener)
+        resolve()
+      })
+    })
+  }
+
+  /** Stops listening. Resolves when every connection has ended, which a client that reads no answer can delay. */
+  async stop(): Promise<void> {
+    await this.#acceptBacklog()
+    // The close() of an HTTP server would close idle connections too.
+    const areDown = this.#listeners.map(
+      (listener) =>
+        new Promise((resolve) => {
+          Listener.prototype.close.call(listener, resolve)
+        }),
+    )
+    this.#isClosed = true
+    const graceEndsMs = performance.now() + STOP_ARRIVAL_GRACE_MS
+    for (const connection of this.#open.values()) {
+      connection.graceEndsMs = graceEndsMs
+      if (connection.response?.headersSent === false) connection.response.setHeader('connection', 'close')
+    }
+    while (this.#open.size > 0) {
+      await delay(CHECK_INTERVAL_MS)
+      // Bytes that have already arrived are read first.
+      await turn()
+      for (const [socket, connection] of this.#open)
+        if (isOver(socket as Socket, connection)) socket.destroy()
+    }
+    await Promise.all(areDown)
+  }
+
+  /** Accepts clients that have connected already: one turn of the event loop may accept only one of them. */
+  async #acceptBacklog(): Promise<void> {
+    const latestMs = performance.now() + STOP_ARRIVAL_GRACE_MS
+    for (let before = -1; before !== this.#acceptedCount && performance.now() < latestMs; ) {
+      before = this.#acceptedCount
+      await turn()
+      await turn()
+    }
+  }
+
+  #onConnection(socket: Socket): void {
+    this.#acceptedCount++
+    const graceEndsMs = performance.now() + STOP_ARRIVAL_GRACE_MS
+    this.#open.set(socket, { response: undefined, graceEndsMs, bytesRead: 0 })
+    socket.once('close', () => this.#open.delete(socket))
+  }
+
+  #onRequest({ socket }: IncomingMessage, response: ServerResponse): void {
+    const connection = this.#open.get(socket)
     if (connection === undefined) return
-    if (isClosed) {
+    if (this.#isClosed) {
       // The response before this one is no longer the last.
       if (connection.response?.headersSent === false) connection.response.removeHeader('connection')
       response.setHeader('connection', 'close')
@@ -68,62 +119,9 @@ export function trackConnections(server: Server): Connections {
     response.once('close', () => {
       if (connection.response !== response) return
       connection.response = undefined
-      if (isClosed) connection.graceEndsMs = performance.now() + STOP_ARRIVAL_GRACE_MS
+      if (this.#isClosed) connection.graceEndsMs = performance.now() + STOP_ARRIVAL_GRACE_MS
     })
   }
-
-  /** Accepts clients that have connected already: one turn of the event loop may accept only one of them. */
-  const acceptBacklog = async (): Promise<void> => {
-    const latestMs = performance.now() + STOP_ARRIVAL_GRACE_MS
-    for (let before = -1; before !== acceptedCount && performance.now() < latestMs; ) {
-      before = acceptedCount
-      await turn()
-      await turn()
-    }
-  }
-
-  const stop = async (): Promise<void> => {
-    await acceptBacklog()
-    // The close() of an HTTP server would close idle connections too.
-    const areDown = listeners.map(
-      (listener) =>
-        new Promise((resolve) => {
-          Listener.prototype.close.call(listener, resolve)
-        }),
-    )
-    isClosed = true
-    const graceEndsMs = performance.now() + STOP_ARRIVAL_GRACE_MS
-    for (const connection of open.values()) {
-      connection.graceEndsMs = graceEndsMs
-      if (connection.response?.headersSent === false) connection.response.setHeader('connection', 'close')
-    }
-    while (open.size > 0) {
-      await delay(CHECK_INTERVAL_MS)
-      // Bytes that have already arrived are read first.
-      await turn()
-      for (const [socket, connection] of open) if (isOver(socket as Socket, connection)) socket.destroy()
-    }
-    await Promise.all(areDown)
-  }
-
-  const listenAlso = (host: string, port: number): Promise<void> =>
-    new Promise((resolve, reject) => {
-      // The options of an HTTP server. Its connections are handed to the one server, so that all are treated
-      // alike.
-      const options = { allowHalfOpen: true, noDelay: true }
-      const listener = createServer(options, (socket) => server.emit('connection', socket))
-      listener.once('error', reject)
-      listener.listen({ host, port }, () => {
-        listeners.push(listener)
-        resolve()
-      })
-    })
-
-  server.on('connection', onConnection)
-  // Before the framework's listener, which may answer at once.
-  server.prependListener('request', onRequest)
-  server.on('upgrade', (_request, socket) => open.delete(socket))
-  return { listenAlso, stop, pendingResponse: (socket) => open.get(socket)?.response }
 }
 
 /** Whether a stopping server need not wait for this connection any longer. */
