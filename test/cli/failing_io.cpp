@@ -1,6 +1,6 @@
 // A disk that begins to fail. Loaded into a process (LD_PRELOAD), it fails calls on files whose path contains
-// FAIL_PATH with EIO while the file FAIL_WHEN exists. FAIL_CALL says which: write or sync. All other calls go to
-// the system.
+// FAIL_PATH with EIO while the file FAIL_WHEN exists. FAIL_CALL says which: write or sync. All other calls go
+// to the system.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -36,6 +36,14 @@ const FLOORS: Floors = {
     ['delta'],
     ['frame'],
   ],
+  'src/store': [
+    ['types'],
+    ['os', 'retention'],
+    ['catalog', 'checkpoint', 'cursors', 'log'],
+    ['recovery'],
+    ['checkpoint-list', 'history', 'offline', 'options'],
+    ['store'],
+  ],
 }
 
 /** Rooms that must not know each other although their floors would allow it: [room, who must not import it]. */

@@ -2,8 +2,8 @@
 //
 //   rtc source SEED COUNT        prints the kernels of COUNT random expressions as source
 //   rtc run SEED COUNT           runs kernels over the emulator; compares each element and the marked
-//                                elements with the plain evaluator. MMSB_GENERATED names the file of kernels when
-//                                this is built.
+//                                elements with the plain evaluator. MMSB_GENERATED names the file of kernels
+//                                when this is built.
 //   rtc compile SEED COUNT ARCH  compiles them by NVRTC, if it is found, for an architecture
 //
 // Prints failures, and exits with status 1 if there are any. Spawned by rtc.test.ts.

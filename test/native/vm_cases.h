@@ -1,5 +1,5 @@
-// Random expressions, shapes and pages, and the comparison of map's VM with the plain evaluator, for vm.cpp and
-// rtc.cpp.
+// Random expressions, shapes and pages, and the comparison of map's VM with the plain evaluator, for vm.cpp
+// and rtc.cpp.
 #pragma once
 #include <math.h>
 #include <stdarg.h>
