@@ -1,4 +1,4 @@
-/** A backup is consistent while the server writes, and what is restored is what was there. */
+/** A backup taken while the server writes is consistent, and restores to what was there. */
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
@@ -52,7 +52,7 @@ t.test('taken while the bus writes, again and again', async (t) => {
   t.match(readdirSync(join(dir, 'last')).sort(), ['backup.json', 'checkpoints', 'log'])
 })
 
-t.test('what is not right is refused', async (t) => {
+t.test('invalid arguments and incomplete backups are refused', async (t) => {
   const dir = folder(t)
   const dataDir = join(dir, 'data')
   const bus = await open(dataDir)

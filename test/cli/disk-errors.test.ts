@@ -1,7 +1,7 @@
 /**
- * The real server when its disk answers with errors, and when its folder is forbidden to it: what
- * docs/internals/DURABILITY.md says under "When the disk fails". Errors come from a library loaded before the
- * system's (failing_io.cpp).
+ * The real server when its disk returns errors or its folder may not be accessed, as
+ * docs/internals/DURABILITY.md says under "When the disk fails". failing_io.cpp, loaded before the system's
+ * library, makes calls fail.
  */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -24,12 +24,12 @@ t.before(() => {
 interface Failing {
   readonly dataDir: string
   readonly server: Process
-  /** From now on calls fail. */
+  /** Makes calls fail from now on. */
   begin(): void
   end(): void
 }
 
-/** A server whose calls on files that have `path` in their names can be made to fail. */
+/** A server whose calls on files with `path` in their names can be made to fail. */
 function serveFailing(t: Test, kind: 'write' | 'sync', path: string, flags: readonly string[] = []): Failing {
   const dir = t.testdir({ data: {} })
   const when = join(dir, 'failing')
@@ -53,7 +53,7 @@ async function until(isMet: () => Promise<boolean>, what: string): Promise<void>
     if (Date.now() - start > 10_000) throw new Error(`not seen: ${what}`)
 }
 
-/** Stopped for good, with the reason; and a start without the fault finds every acknowledged write. */
+/** The server has stopped for good and says why; a start without the fault finds every acknowledged write. */
 async function stopped(t: Test, { server, dataDir, end }: Failing, acknowledged: number): Promise<void> {
   const url = await server.ready()
   const reason = { status: 503, code: 'BUS_FAILED', detail: /EIO/ }
@@ -132,7 +132,10 @@ t.test(
   },
 )
 
-/** Somebody whom permissions hold, when we are root; null: they cannot run this checkout's server. */
+/**
+ * A user whom permissions bind, when the test runs as root; null if that user cannot run this
+ * checkout's server.
+ */
 function ordinaryUser(): { readonly uid?: number } | null {
   if (process.getuid?.() !== 0) return {}
   const uid = 65_534

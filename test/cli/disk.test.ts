@@ -1,7 +1,7 @@
 /**
  * The real server on real disks that are full, read-only, forbidden or failing: what
- * docs/internals/DURABILITY.md says under "When the disk fails". A small tmpfs stands for the disk; where
- * none can be mounted, those tests are skipped and say so.
+ * docs/internals/DURABILITY.md says under "When the disk fails". The disk is a small tmpfs; where none can be
+ * mounted, these tests are skipped.
  */
 import { randomBytes } from 'node:crypto'
 import { readdirSync } from 'node:fs'
@@ -40,7 +40,7 @@ async function until(isMet: () => boolean, what: string): Promise<void> {
 }
 
 /**
- * Fills the log with whole pages until one is refused. The bytes that were acknowledged last, and the
+ * Fills the log with whole pages until one is refused. Returns the bytes that were acknowledged last, and the
  * refusal.
  */
 async function writeUntilRefused(url: string): Promise<{ last: Buffer; refused: Answer }> {
@@ -53,7 +53,7 @@ async function writeUntilRefused(url: string): Promise<{ last: Buffer; refused: 
   }
 }
 
-/** A server on the data folder that is ready. */
+/** A ready server on the data folder. */
 async function started(
   t: Test,
   dataDir: string,
@@ -180,7 +180,7 @@ volumeTest(
     await put(url, 'a', Buffer.of(7))
     await client.next((m) => m.type === 'change' && m.epoch === 2)
     volume.fill()
-    // What SQLite has room for in its files already may still be written: all of it is used up first.
+    // SQLite may still write into space that its files already have, so that is used up first.
     let refused = await client.ask({ ...subscribe, id: 'x', durable: 'x'.repeat(200) })
     for (let i = 0; i < 200 && refused.type !== 'error'; i++)
       refused = await client.ask({ ...subscribe, id: `x${i}`, durable: `${i}`.padEnd(200, 'x') })

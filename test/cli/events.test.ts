@@ -1,4 +1,4 @@
-/** Change events in a file: those of the live bus, and a mirror fed by them equals the pages. */
+/** Exported change events equal those of the live bus, and a mirror that applies them equals the pages. */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'

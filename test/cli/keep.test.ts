@@ -7,7 +7,7 @@ import t from 'tap'
 import { folder } from '../lib/folder.js'
 import { call, run, serve } from './process.js'
 
-t.test('history goes as the flags say, and a clean stop makes a checkpoint', async (t) => {
+t.test('history is deleted as the flags say, and a clean stop makes a checkpoint', async (t) => {
   const dir = folder(t)
   const flags = ['--data-dir', dir, '--fsync', 'off', '--log-level', 'warn']
   const env = { MMSB_RETAIN_EPOCHS: '50', MMSB_SEGMENT_BYTES: '64k', MMSB_CHECKPOINT_EPOCHS: '20' }
@@ -52,7 +52,7 @@ t.test('history goes as the flags say, and a clean stop makes a checkpoint', asy
   t.equal(await again.end('SIGTERM'), 0)
 })
 
-t.test('flags that make no sense', async (t) => {
+t.test('invalid flags', async (t) => {
   for (const flag of ['--retain-age=7', '--retain-epochs=0', '--segment-bytes=1k', '--checkpoint-bytes=x']) {
     const { code, stderr } = await run(['serve', '--port', '0', flag])
     t.equal(code, 2, flag)

@@ -1,4 +1,7 @@
-/** Pages to .npy files and back: from a folder and from a server, as of now and as of then, every dtype. */
+/**
+ * Pages of every dtype to .npy files and back: from a folder and from a server, as of the newest and of
+ * a past epoch.
+ */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
@@ -67,7 +70,7 @@ t.test('from a server to files and into another folder: the same bytes', async (
   t.equal(served.bus.read('page.u8')[0], 9)
 })
 
-t.test('what is not right is refused', async (t) => {
+t.test('invalid files and arguments are refused', async (t) => {
   const dir = folder(t)
   const file = join(dir, 'x.npy')
   writeFileSync(file, 'no npy')

@@ -1,4 +1,4 @@
-/** Runs the built command line as a user does, and looks at it from outside. */
+/** Runs the built command line as a user does. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
@@ -10,10 +10,10 @@ const WAIT_MS = 30_000
 
 export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>
-  /** Shell commands to run before, in the same process: limits. */
+  /** Shell commands to run first in the same process, such as limits. */
   readonly prelude?: string
   readonly cwd?: string
-  /** Who it runs as. */
+  /** User to run as. */
   readonly uid?: number
 }
 
@@ -24,10 +24,9 @@ export class Process {
   stderr = ''
 
   constructor(args: readonly string[], { env = {}, prelude, cwd, uid }: RunOptions = {}) {
-    // The test runner loads itself into every Node process through NODE_OPTIONS, signal handlers and all: not
-    // into this one.
+    // NODE_OPTIONS would load the test runner, with its signal handlers, into this process too.
     const command = `${prelude === undefined ? '' : `${prelude}; `}unset NODE_OPTIONS; exec "$@"`
-    // BASH_ENV: what a shell of this machine does at its start may write to standard error.
+    // Without BASH_ENV: a start-up script of the machine may write to standard error.
     const inherited = Object.entries(process.env).filter(
       ([name]) => !name.startsWith('MMSB_') && name !== 'BASH_ENV',
     )
@@ -45,7 +44,7 @@ export class Process {
     this.exited = once(this.child, 'close').then(([code, signal]) => (code ?? signal) as number | string)
   }
 
-  /** The address, once the server says that it is ready. */
+  /** The address, once the server is ready. */
   async ready(): Promise<string> {
     const deadline = Date.now() + WAIT_MS
     let hasExited = false
@@ -60,14 +59,14 @@ export class Process {
     }
   }
 
-  /** Sends a signal and waits for the end. */
+  /** Sends a signal and waits until the process ends. */
   async end(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | string> {
     this.child.kill(signal)
     return this.exited
   }
 }
 
-/** Runs a command to its end. */
+/** Runs a command until it ends. */
 export async function run(
   args: readonly string[],
   options?: RunOptions,
@@ -77,14 +76,14 @@ export async function run(
   return Object.assign(process_, { code })
 }
 
-/** A server on a free port, gone with the test. */
+/** A server on a free port, which ends with the test. */
 export function serve(t: Test, args: readonly string[] = [], options?: RunOptions): Process {
   const server = new Process(['serve', '--port', '0', ...args], options)
   t.teardown(() => server.end('SIGKILL'))
   return server
 }
 
-/** A JSON request, and its JSON answer. */
+/** Sends a JSON request and returns the JSON answer. */
 export async function call(
   url: string,
   method: string,

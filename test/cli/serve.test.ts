@@ -1,4 +1,4 @@
-/** The command line as a user meets it: flags, messages, exit codes. */
+/** The command line as users see it: flags, messages, exit codes. */
 import { once } from 'node:events'
 import { chmodSync, existsSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -52,7 +52,7 @@ t.test('help and version', async (t) => {
   }
 })
 
-t.test('-h and --help after any command: how it is used', async (t) => {
+t.test('-h and --help after any command print its usage', async (t) => {
   const { stdout } = await run(['-h'])
   t.match(stdout, /^exit codes: 0 .*1 .*2 /m)
   const commands = [...stdout.matchAll(/^ {2}([a-z]+) {2,}/gm)].map((m) => [m[1]!])
@@ -67,7 +67,7 @@ t.test('-h and --help after any command: how it is used', async (t) => {
   })
 })
 
-t.test('wrong usage: a line, and exit code 2', async (t) => {
+t.test('wrong usage: one line, and exit code 2', async (t) => {
   for (const args of [
     [],
     ['fly'],
@@ -84,7 +84,7 @@ t.test('wrong usage: a line, and exit code 2', async (t) => {
   }
 })
 
-t.test('bad values: a line that names them, and exit code 2', async (t) => {
+t.test('bad values: one line that names them, and exit code 2', async (t) => {
   const cases: [string[], RegExp, Record<string, string>?][] = [
     [['--port', '99999'], /--port: "99999"/],
     [['--port', 'http'], /--port: "http"/],
@@ -111,7 +111,7 @@ t.test('bad values: a line that names them, and exit code 2', async (t) => {
   await fourAtATime(cases, check)
 })
 
-t.test('what the machine refuses: one line, exit code 1, no stack', async (t) => {
+t.test('when the server cannot start: one line, exit code 1, no stack', async (t) => {
   const dir = t.testdir({ file: 'not a folder', held: {} })
   const taken = createServer().listen(0, '127.0.0.1')
   await once(taken, 'listening')
@@ -127,7 +127,7 @@ t.test('what the machine refuses: one line, exit code 1, no stack', async (t) =>
     [['--data-dir', join(dir, 'held')], /held.*(lock|another|in use|open)/i],
     [['--data-dir', join(dir, 'file')], /file/],
     [['--data-dir', '/dev/null/none'], /\/dev\/null\/none/],
-    // Here a recursive mkdir of Node never returns.
+    // In this place Node's recursive mkdir never returns.
     [['--data-dir', '/proc/none'], /\/proc\/none/],
     [['--host', '203.0.113.7', '--insecure', '--data-dir', join(dir, 'b')], /203\.0\.113\.7|EADDRNOTAVAIL/],
   ]
@@ -143,7 +143,7 @@ t.test('what the machine refuses: one line, exit code 1, no stack', async (t) =>
   t.equal(await first.end(), 0)
 })
 
-t.test('what is wrong with a file is said in words', async (t) => {
+t.test('errors of files are explained in words', async (t) => {
   const dir = t.testdir({ 'there.ev': 'x' })
   const server = serve(t, ['--data-dir', join(dir, 'data')])
   await call(await server.ready(), 'PUT', '/v1/pages/a', { dtype: 'u8', shape: [1] })
@@ -174,7 +174,7 @@ t.test('an unwritable folder', async (t) => {
   t.match(stderr, /^mmsb: [^\n]*sealed[^\n]*\n$/)
 })
 
-t.test('flags win over their environment twins', async (t) => {
+t.test('flags win over environment variables', async (t) => {
   const dir = t.testdir({ flag: {}, env: {} })
   const env = {
     MMSB_DATA_DIR: join(dir, 'env'),
@@ -196,7 +196,7 @@ t.test('flags win over their environment twins', async (t) => {
   t.match(server.stdout, /^mmsb listening on http:\/\/127\.0\.0\.1:\d+\n$/, 'nothing else on standard output')
 })
 
-t.test('without a flag the data lie in ./data', async (t) => {
+t.test('without a flag the data are in ./data', async (t) => {
   const cwd = t.testdir()
   const server = serve(t, [], { cwd })
   await server.ready()

@@ -4,38 +4,43 @@ import t from 'tap'
 import { Client } from '../stream/helpers.js'
 import { call, serve } from './process.js'
 
-t.test('SIGTERM: what is under way is answered, WebSockets are told, nothing is lost', async (t) => {
-  const dataDir = t.testdir()
-  const server = serve(t, ['--data-dir', dataDir])
-  const url = await server.ready()
-  await call(url, 'PUT', '/v1/pages/a', { dtype: 'i32', shape: [4] })
-  const client = await Client.open(Number(new URL(url).port))
-  await client.ask({ type: 'subscribe', id: 's', pages: ['*'] })
-  const closed = once(client.socket, 'close')
-  const count = 200
-  for (let i = 0; i < count; i++) {
-    client.send({ type: 'transaction', id: `t${i}`, ops: [{ page: 'a', values: [1], merge: 'add' }] })
-  }
-  const writes = Array.from({ length: 20 }, () =>
-    call(url, 'PATCH', '/v1/pages/a/data', { offset: 1, values: [1], merge: 'add' }).catch(() => null),
-  )
-  await client.next((m) => m.type === 'ack')
-  const code = server.end('SIGTERM')
-  t.equal((await closed)[0], 1001)
-  t.equal(await code, 0)
-  const acked = client.messages.filter((m) => m.type === 'ack').length
-  const answered = (await Promise.all(writes)).filter((answer) => answer !== null && 'epoch' in answer).length
-  const again = serve(t, ['--data-dir', dataDir])
-  const restarted = await again.ready()
-  const { pages } = (await call(restarted, 'GET', '/v1/read?pages=a')) as {
-    pages: { a: { values: number[] } }
-  }
-  t.ok(pages.a.values[0]! >= acked, `${acked} acknowledged, ${pages.a.values[0]} there`)
-  t.ok(pages.a.values[1]! >= answered)
-  t.equal(await again.end(), 0)
-})
+t.test(
+  'SIGTERM: requests in flight are answered, WebSockets are closed with 1001, nothing is lost',
+  async (t) => {
+    const dataDir = t.testdir()
+    const server = serve(t, ['--data-dir', dataDir])
+    const url = await server.ready()
+    await call(url, 'PUT', '/v1/pages/a', { dtype: 'i32', shape: [4] })
+    const client = await Client.open(Number(new URL(url).port))
+    await client.ask({ type: 'subscribe', id: 's', pages: ['*'] })
+    const closed = once(client.socket, 'close')
+    const count = 200
+    for (let i = 0; i < count; i++) {
+      client.send({ type: 'transaction', id: `t${i}`, ops: [{ page: 'a', values: [1], merge: 'add' }] })
+    }
+    const writes = Array.from({ length: 20 }, () =>
+      call(url, 'PATCH', '/v1/pages/a/data', { offset: 1, values: [1], merge: 'add' }).catch(() => null),
+    )
+    await client.next((m) => m.type === 'ack')
+    const code = server.end('SIGTERM')
+    t.equal((await closed)[0], 1001)
+    t.equal(await code, 0)
+    const acked = client.messages.filter((m) => m.type === 'ack').length
+    const answered = (await Promise.all(writes)).filter(
+      (answer) => answer !== null && 'epoch' in answer,
+    ).length
+    const again = serve(t, ['--data-dir', dataDir])
+    const restarted = await again.ready()
+    const { pages } = (await call(restarted, 'GET', '/v1/read?pages=a')) as {
+      pages: { a: { values: number[] } }
+    }
+    t.ok(pages.a.values[0]! >= acked, `${acked} acknowledged, ${pages.a.values[0]} there`)
+    t.ok(pages.a.values[1]! >= answered)
+    t.equal(await again.end(), 0)
+  },
+)
 
-t.test('a second signal ends it at once', async (t) => {
+t.test('a second signal ends the server at once', async (t) => {
   const server = serve(t, ['--data-dir', t.testdir()])
   const url = await server.ready()
   const client = await Client.open(Number(new URL(url).port))

@@ -1,4 +1,4 @@
-/** What a stopping server does with its connections, each kind of them, seen from outside. */
+/** What a stopping server does with each kind of connection, seen from outside. */
 import { once } from 'node:events'
 import { Agent, request } from 'node:http'
 import { connect, type Socket } from 'node:net'
@@ -10,7 +10,7 @@ import { call, type Process, serve } from './process.js'
 
 type Test = Parameters<typeof serve>[0]
 
-/** What may be between the signal and the exit where nobody is owed an answer; a slow machine included. */
+/** Time allowed between signal and exit when no request waits for an answer, on a slow machine. */
 const PROMPT_MS = STOP_GRACE_MS / 4
 const PATCH_BODY = JSON.stringify({ offset: 0, values: [1], merge: 'add' })
 const PATCH_HEAD = [
@@ -38,7 +38,7 @@ async function started(
   return { server, url, port: Number(new URL(url).port), stored }
 }
 
-/** A connection, and all that it was sent until its end. */
+/** A connection, and everything it received until its end. */
 async function opened(
   port: number,
 ): Promise<{ socket: Socket; ended: Promise<{ text: string; error?: string }> }> {
@@ -60,7 +60,7 @@ type Outcome =
   | { readonly status: number; readonly closes: boolean; readonly problem?: unknown }
   | { readonly error: string }
 
-/** One PATCH over an agent. */
+/** Sends one PATCH through an agent. */
 function patch(url: string, agent: Agent): Promise<Outcome> {
   return new Promise((resolve) => {
     const headers = { 'content-type': 'application/json', 'content-length': PATCH_BODY.length }
@@ -88,8 +88,8 @@ function patch(url: string, agent: Agent): Promise<Outcome> {
 }
 
 /**
- * Every outcome is an answer, of the page or of the table; or there was no connection. Returns how many were
- * acknowledged.
+ * Checks that each outcome is an answer (of the page, or an error of the table) or a refused connection.
+ * Returns how many were acknowledged.
  */
 function acknowledged(t: Test, outcomes: readonly Outcome[]): number {
   let count = 0
@@ -101,7 +101,7 @@ function acknowledged(t: Test, outcomes: readonly Outcome[]): number {
   return count
 }
 
-t.test('who sends nothing, or half a request, does not hold up the exit', async (t) => {
+t.test('a client that sends nothing, or half a request, does not delay the exit', async (t) => {
   const { server, port } = await started(t)
   const silent = await opened(port)
   const halfHead = await opened(port)
@@ -120,29 +120,32 @@ t.test('who sends nothing, or half a request, does not hold up the exit', async 
   t.notMatch(server.stderr, /internal error/)
 })
 
-t.test('a body that keeps coming is waited for, and so is a request that comes just now', async (t) => {
-  const { server, port, stored } = await started(t)
-  const slow = await opened(port)
-  slow.socket.write(`${PATCH_HEAD}\r\n\r\n`)
-  const late = await opened(port)
-  await sleep(50)
-  const exited = server.end('SIGTERM')
-  await sleep(STOP_ARRIVAL_GRACE_MS / 5)
-  late.socket.write(`${PATCH_HEAD}\r\n\r\n${PATCH_BODY}${PATCH_HEAD}\r\n\r\n${PATCH_BODY}`)
-  // In all it takes much longer than the grace.
-  const pieces = PATCH_BODY.match(/.{1,5}/g)!
-  for (const piece of pieces) {
-    slow.socket.write(piece)
-    await sleep(STOP_ARRIVAL_GRACE_MS / 3)
-  }
-  t.match((await slow.ended).text, /^HTTP\/1\.1 200 [\s\S]*connection: close/i)
-  const answers = (await late.ended).text.split(/(?=HTTP\/1\.1 )/)
-  t.equal(answers.length, 2, 'requests sent one behind the other are all answered')
-  for (const answer of answers) t.match(answer, /^HTTP\/1\.1 200 /)
-  t.match(answers[1], /connection: close/i)
-  t.equal(await exited, 0)
-  t.equal(await stored(), 3)
-})
+t.test(
+  'the server waits for a body that keeps arriving, and for a request that arrives just now',
+  async (t) => {
+    const { server, port, stored } = await started(t)
+    const slow = await opened(port)
+    slow.socket.write(`${PATCH_HEAD}\r\n\r\n`)
+    const late = await opened(port)
+    await sleep(50)
+    const exited = server.end('SIGTERM')
+    await sleep(STOP_ARRIVAL_GRACE_MS / 5)
+    late.socket.write(`${PATCH_HEAD}\r\n\r\n${PATCH_BODY}${PATCH_HEAD}\r\n\r\n${PATCH_BODY}`)
+    // Altogether this takes much longer than the grace period.
+    const pieces = PATCH_BODY.match(/.{1,5}/g)!
+    for (const piece of pieces) {
+      slow.socket.write(piece)
+      await sleep(STOP_ARRIVAL_GRACE_MS / 3)
+    }
+    t.match((await slow.ended).text, /^HTTP\/1\.1 200 [\s\S]*connection: close/i)
+    const answers = (await late.ended).text.split(/(?=HTTP\/1\.1 )/)
+    t.equal(answers.length, 2, 'requests sent one behind the other are all answered')
+    for (const answer of answers) t.match(answer, /^HTTP\/1\.1 200 /)
+    t.match(answers[1], /connection: close/i)
+    t.equal(await exited, 0)
+    t.equal(await stored(), 3)
+  },
+)
 
 t.test('fresh connections at the moment of the signal: each is answered', async (t) => {
   const { server, url, stored } = await started(t)
@@ -179,7 +182,7 @@ t.test('busy connections that are kept alive: none is reset', async (t) => {
   t.equal(await stored(), acknowledged(t, outcomes), 'acknowledged = stored')
 })
 
-t.test('/readyz says that it stops, while what is under way goes on', async (t) => {
+t.test('/readyz reports the stop while requests in flight continue', async (t) => {
   const { server, port } = await started(t)
   const probe = await opened(port)
   const slow = await opened(port)

@@ -1,4 +1,4 @@
-/** A small disk of its own for a test: a tmpfs, mounted where the machine lets us, and gone with the test. */
+/** A small disk for one test: a tmpfs, mounted where the machine permits it and removed with the test. */
 import { spawnSync } from 'node:child_process'
 import {
   closeSync,
@@ -18,11 +18,11 @@ const FILLER = 'filler'
 
 export interface Volume {
   readonly dir: string
-  /** Mounts it again with other options: `size=16m`, `ro`, `rw`. False when the system refuses. */
+  /** Remounts it with other options: `size=16m`, `ro`, `rw`. False when the system refuses. */
   remount(options: string): boolean
-  /** Takes every byte there is. */
+  /** Uses up all free space. */
   fill(): void
-  /** Gives back what `fill` took. */
+  /** Frees what `fill` used. */
   free(): void
 }
 
@@ -33,8 +33,8 @@ function mount(...args: string[]): string | null {
 }
 
 /**
- * A disk of so many bytes, or why there is none. Servers on it must be ended by a teardown set later than
- * this.
+ * A disk of this many bytes, or why there is none. Servers that use it must be ended by a teardown registered
+ * after this call.
  */
 export function smallVolume(t: Test, sizeBytes: number): Volume | string {
   const dir = mkdtempSync(join(tmpdir(), 'mmsb-volume-'))
@@ -44,7 +44,7 @@ export function smallVolume(t: Test, sizeBytes: number): Volume | string {
     return `no tmpfs can be mounted here: ${refusal}`
   }
   t.teardown(() => {
-    // Lazily: what a process that is just ending has open is no reason to leave it behind.
+    // Lazily, because a process that is just ending may still have files open.
     spawnSync('umount', ['-l', dir])
     rmdirSync(dir)
   })
