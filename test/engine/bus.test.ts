@@ -1,3 +1,4 @@
+/** The bus in memory: writes, transactions, batches, idempotency keys, pages and their refusals. */
 import t, { type Test } from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 import type { CommitEvent } from '../../src/engine/types.js'

@@ -1,3 +1,4 @@
+/** The bus on a data folder: what a reopened bus holds, checkpoints, and the order of log and events. */
 import t from 'tap'
 import { Bus } from '../../src/engine/bus.js'
 import { folder } from '../lib/folder.js'

@@ -1,3 +1,4 @@
+/** Plans of random graphs against a plain model; levels, removal, and depth without recursion. */
 import fc from 'fast-check'
 import t from 'tap'
 import { Graph } from '../../src/graph/graph.js'

@@ -1,3 +1,4 @@
+/** .npy files: the header that NumPy writes, every dtype and rank, and the files that are refused. */
 import t from 'tap'
 import { decodeNpyHeader, encodeNpyHeader } from '../../src/state/npy.js'
 import { DTYPES } from '../../src/wire/dtype.js'

@@ -1,3 +1,4 @@
+/** Dirty ranges against sets of elements: normal form and set operations, up to the largest index. */
 import fc from 'fast-check'
 import t from 'tap'
 import {

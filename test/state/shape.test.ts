@@ -1,3 +1,4 @@
+/** Shapes: element counts, strides, axes, broadcasting, and the shapes that no page can have. */
 import t from 'tap'
 import {
   broadcastShapes,

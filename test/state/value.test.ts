@@ -1,3 +1,4 @@
+/** Values of deltas, to and from JSON: the range of each dtype, and refusals that name the position. */
 import fc from 'fast-check'
 import t from 'tap'
 import type { DeltaValues } from '../../src/state/types.js'

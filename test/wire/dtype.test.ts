@@ -1,3 +1,4 @@
+/** The codes of dtypes are part of every format and never change. */
 import t from 'tap'
 import { DTYPE_INFO, DTYPES, dtypeOfCode, isDtype } from '../../src/wire/dtype.js'
 

@@ -1,3 +1,4 @@
+/** The expression language: types, precedence, folding, limits, and errors that name the column. */
 import fc from 'fast-check'
 import t from 'tap'
 import { MmsbError } from '../../../src/errors.js'

@@ -1,3 +1,4 @@
+/** The IR: opcodes match the native library and the documentation, and any bytes decode to a program or are refused. */
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t from 'tap'
