@@ -1,4 +1,4 @@
-/** An app over a bus of its own, in memory unless told otherwise, and ways to talk to it. */
+/** An app over its own bus, in memory by default, and ways to send it requests. */
 import type { InjectOptions, LightMyRequestResponse } from 'fastify'
 import type { Test } from 'tap'
 import { Bus as EngineBus } from '../../src/engine/bus.js'
@@ -12,7 +12,7 @@ import { Bus } from '../../src/index.js'
 export interface Served {
   readonly bus: Bus
   readonly server: MmsbApp
-  /** A JSON request; the answer with its body parsed. */
+  /** Sends a JSON request; returns the answer with its body parsed. */
   call(method: Method, url: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>
   inject(options: InjectOptions): Promise<LightMyRequestResponse>
 }
@@ -22,7 +22,7 @@ export type Method = 'GET' | 'PUT' | 'PATCH' | 'POST' | 'DELETE' | 'HEAD'
 export interface Answer {
   readonly status: number
   readonly headers: Record<string, unknown>
-  // Tests look into answers of every shape; tap's matchers take unknown.
+  // Tests read answers of every shape; tap's matchers take unknown.
   readonly body: Record<string, unknown>
   readonly raw: Buffer
 }
@@ -69,7 +69,7 @@ function answerOf(response: LightMyRequestResponse): Answer {
   }
 }
 
-/** Makes the app listen on a free port of the loopback interface. */
+/** Listens on a free port of the loopback interface. */
 export async function listen({ server }: Served): Promise<{ port: number; url: string }> {
   await server.app.listen({ host: '127.0.0.1', port: 0 })
   const port = boundPort(server.app)!

@@ -1,4 +1,4 @@
-/** A name with two addresses, as `localhost` often has: the second one is served and stopped as the first. */
+/** A name with two addresses, as `localhost` often has: the server listens on both and stops both. */
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import t from 'tap'

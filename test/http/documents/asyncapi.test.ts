@@ -1,4 +1,4 @@
-/** The AsyncAPI document is whole, and says what the stream takes and sends. */
+/** The AsyncAPI document is complete and describes what the stream accepts and sends. */
 import t from 'tap'
 import type { TSchema } from 'typebox'
 import { compileCheck } from '../../../src/http/request/validation.js'
@@ -26,7 +26,7 @@ async function document(t: Parameters<typeof serve>[0]) {
   return { ...served, port, api: (await response.json()) as Document }
 }
 
-/** What a reference leads to. */
+/** The schema that a reference points to. */
 const follow = (api: Document, ref: string): unknown =>
   ref
     .replace(/^#\//, '')

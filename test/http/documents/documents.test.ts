@@ -1,4 +1,4 @@
-/** The routes, flags and bytes that documents name are those the code has. */
+/** The routes, flags and bytes in the documentation match the code. */
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import {
@@ -22,7 +22,7 @@ t.test('every route a document names is there', async (t) => {
   const { paths } = (await call('GET', '/openapi.json')).body as {
     paths: Record<string, Record<string, object>>
   }
-  // A document may name a page or a function where the route has a parameter.
+  // A document may write a page or function name in place of a route's parameter.
   const routes = Object.entries(paths).map(([path, methods]) => ({
     methods,
     pattern: new RegExp(`^${path.replace(/\{\w+\}/g, '(\\{\\w+\\}|\\w+)')}$`),

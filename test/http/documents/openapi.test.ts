@@ -1,4 +1,6 @@
-/** The OpenAPI document is valid as far as can be told without the net, whole, and what the server does. */
+/**
+ * The OpenAPI document is valid (as far as that can be checked offline), complete, and matches the server.
+ */
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { ERRORS } from '../../../src/errors.js'
@@ -12,7 +14,7 @@ interface Operation {
   readonly responses: Record<string, { description: string; content?: Record<string, { schema?: object }> }>
 }
 
-/** Method and path of everything the public surface promises in this version. */
+/** Method and path of every public route of this version. */
 const ROUTES = [
   'PUT /v1/pages/{name}',
   'POST /v1/pages',

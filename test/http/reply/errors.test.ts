@@ -1,6 +1,6 @@
 /**
- * Every error code of the table, provoked over HTTP by what a user could do; and that none gives away more
- * than it should.
+ * Every error code of the table, provoked over HTTP by something a user could do. No answer reveals more than
+ * it should.
  */
 import { connect } from 'node:net'
 import t from 'tap'
@@ -12,7 +12,7 @@ import { type Answer, isProblem, listen, type Served, SOURCE, serve } from '../h
 
 type Test = Parameters<typeof serve>[0]
 
-/** Codes that nothing can lead to yet, and why. */
+/** Codes that no request can provoke yet, and why. */
 const NOT_YET: Partial<Record<ErrorCode, string>> = {
   UNAUTHORIZED: 'there are no credentials before there is authentication',
 }
@@ -29,7 +29,7 @@ async function withPages(t: Test): Promise<Served> {
 
 type Provocation = (served: Served, t: Test) => Promise<Answer>
 
-/** All that a connection is told that sends these bytes and does not hang up. */
+/** Sends bytes over a connection, keeps it open, and returns everything the server answers. */
 async function told(port: number, bytes: string): Promise<Buffer> {
   const socket = connect(port, '127.0.0.1')
   socket.write(bytes)
@@ -38,7 +38,7 @@ async function told(port: number, bytes: string): Promise<Buffer> {
   return Buffer.concat(chunks)
 }
 
-/** The same, where it is one answer. */
+/** The same for a single answer. */
 async function answerTo(port: number, bytes: string): Promise<Answer> {
   const raw = await told(port, bytes)
   const [head = '', body = ''] = raw.toString().split('\r\n\r\n')
@@ -65,7 +65,7 @@ const PROVOKED: Partial<Record<ErrorCode, Provocation>> = {
     call('PATCH', '/v1/pages/a/data', { values: [1] }, { 'if-match': '"v99"' }),
   REQUEST_TIMEOUT: async (served) => {
     const { port } = await listen(served)
-    // What the timer of Node does after a minute.
+    // Node's timer does this after a minute.
     served.server.app.server.once('connection', (socket) => {
       const error = Object.assign(new Error('Request timeout'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' })
       served.server.app.server.emit('clientError', error, socket)
@@ -117,7 +117,7 @@ const PROVOKED: Partial<Record<ErrorCode, Provocation>> = {
     return call('GET', '/v1/status')
   },
   LOG_FULL: async (_served, t) => {
-    // A limit on the size of one file stands for a full disk: a segment fits, a record larger than it does
+    // A limit on file size stands in for a full disk: a segment fits, a record larger than a segment does
     // not.
     const server = new Process(['serve', '--port', '0', '--data-dir', t.testdir()], {
       prelude: "trap '' XFSZ; ulimit -f 65536",
@@ -253,7 +253,7 @@ t.test('a method that a path does not take: 405, and those it takes; OPTIONS ask
     '/v1/stream': 'GET, HEAD, OPTIONS',
     '/openapi.json': 'GET, HEAD, OPTIONS',
   }
-  // With bodies that would be refused if anybody looked at them.
+  // The bodies would be refused if the server read them.
   const body = { headers: { 'content-type': 'text/plain' }, payload: '{' }
   for (const [url, allow] of Object.entries(paths)) {
     for (const method of ['GET', 'HEAD', 'PUT', 'PATCH', 'POST', 'DELETE', 'OPTIONS'] as const) {

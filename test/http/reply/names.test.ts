@@ -1,4 +1,4 @@
-/** Names that mean something to JavaScript are names like any other. */
+/** Page names with a meaning in JavaScript, such as `__proto__`, work like any other. */
 import t from 'tap'
 import { Client } from '../../stream/helpers.js'
 import { listen, serve } from '../helpers.js'

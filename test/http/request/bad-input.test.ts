@@ -1,6 +1,6 @@
 /**
- * What clients get wrong: the code of the table, nothing applied, nothing logged, and the connection stays
- * usable. Everything here goes over one kept-alive connection to a server with a data folder.
+ * Invalid requests: each gets its code of the error table, nothing is applied or logged, and the connection
+ * stays usable. All of them go over one kept-alive connection to a server with a data folder.
  */
 import { statSync } from 'node:fs'
 import { Agent, request } from 'node:http'
@@ -23,7 +23,7 @@ interface Live extends Served {
     path: string,
     body?: unknown,
   ): Promise<{ status: number; code?: string; detail?: string }>
-  /** Sockets that were opened so far. */
+  /** The sockets opened so far. */
   readonly sockets: Set<unknown>
 }
 
@@ -239,7 +239,7 @@ const CASES: readonly [string, Method, string, unknown, ErrorCode][] = [
   ],
 ]
 
-/** A live server, a WebSocket to it, and a look at answers: each refuses a delta with this detail. */
+/** A live server, a WebSocket to it, and a check that an answer refuses a delta with a given detail. */
 async function refusing(
   t: Test,
   detail: RegExp,
@@ -257,7 +257,7 @@ async function refusing(
   }
 }
 
-/** No page has an element there, and a u32 that wraps would find one. */
+/** No page has an element there, but an index that wraps at 2^32 would find one. */
 const NOWHERE = [
   '-1',
   '-4294967296',

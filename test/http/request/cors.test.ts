@@ -1,4 +1,4 @@
-/** Web pages of other origins: those named at start get everything a browser asks for, others nothing. */
+/** Web pages of other origins: those named at start get every header a browser asks for, others get none. */
 import t from 'tap'
 import { originsOf } from '../../../src/cli/flags.js'
 import { type Answer, isProblem, SOURCE, serve } from '../helpers.js'

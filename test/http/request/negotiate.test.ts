@@ -1,4 +1,4 @@
-/** Accept, entity tags and byte ranges, as RFC 9110 has them. */
+/** Accept, entity tags and byte ranges, as RFC 9110 defines them. */
 import fc from 'fast-check'
 import t from 'tap'
 import {

@@ -1,5 +1,5 @@
 /**
- * null for a field that may be left out means that it is: in every body and message, and in the documents.
+ * null for an optional field means that the field is absent: in every body and message, and in the documents.
  */
 import t from 'tap'
 import type { TSchema } from 'typebox'
@@ -100,7 +100,7 @@ t.test('deltas, transactions, what-if, verify, the stream', async (t) => {
 t.test('what an epoch shows of a transaction can be posted again, and does the same', async (t) => {
   const { call, bus } = await withPages(t)
   const frame = (offset: number, bits: number, values: number[]): Uint8Array => {
-    // A mask over a part of the page: the writer makes it for a page of as many elements.
+    // A mask over a part of the page; the writer builds it for a page of that many elements.
     const writer = new FrameWriter()
     writer.delta(bus.page('a').id, 'f32', 2, { mask: Uint8Array.of(bits), values, merge: 'add' })
     const bytes = writer.finish()

@@ -1,5 +1,5 @@
 /**
- * Only programs on this machine, and no page of another site, may speak to a server without authentication.
+ * Without authentication, a server answers programs on this machine, and no web page of another site.
  */
 import t from 'tap'
 import { isLoopback, loopbackGuard, openGuard } from '../../../src/http/request/origin-guard.js'

@@ -115,7 +115,7 @@ t.test('Last-Event-ID resumes; what is gone is said, with where to go on', async
   t.match(late.events, [{ id: '2', data: { type: 'compacted', minEpoch: 2 } }])
 })
 
-/** All but progress, which comes when it takes long. */
+/** All but progress, which appears only when the test is slow. */
 const said = ({ events }: Source): Event[] => events.filter(({ data }) => data.type !== 'progress')
 
 t.test('an epoch gone by: from the log, then live; Last-Event-ID overrides from', async (t) => {

@@ -1,4 +1,4 @@
-/** The past, differences, verification and what-if over HTTP, as the public surface prints them. */
+/** Past epochs, differences, verification and what-if over HTTP, in the public format. */
 import t, { type Test } from 'tap'
 import { folder } from '../../lib/folder.js'
 import { isProblem, listen, type Served, serve } from '../helpers.js'

@@ -1,5 +1,5 @@
 /**
- * Subprotocol mmsb.v1.bin over a real WebSocket: the same stream as JSON, in the bytes of
+ * Subprotocol mmsb.v1.bin over a real WebSocket: the same stream as in JSON, in the binary format of
  * docs/internals/FORMAT.md.
  */
 import { readFileSync } from 'node:fs'
@@ -145,7 +145,7 @@ t.test('what JSON tells, binary tells: every dtype, every way to change, snapsho
   t.equal(binary.messages.length, 0, 'no text')
 })
 
-/** A binary message as the JSON protocol writes it. */
+/** Converts a binary message to its JSON form. */
 function asJson(message: BinaryMessage): Message {
   const { type, id, epoch, first, data, changes = [] } = message
   const values = ({ dtype, values }: (typeof changes)[number]) =>
@@ -282,7 +282,7 @@ t.test('a frame that is damaged or cut at any byte is answered, and the connecti
   const check = async (message: Buffer, what: string): Promise<void> => {
     client.binary.length = 0
     client.send(message)
-    client.send(Buffer.alloc(8)) // refused, and so marks the end of the answers to refusals
+    client.send(Buffer.alloc(8)) // refused; its answer marks the end of the refusals
     await client.until(() => received(client).some(({ type }) => type === 'refusal'))
     sent++
     t.equal(client.socket.readyState, WebSocket.OPEN, what)

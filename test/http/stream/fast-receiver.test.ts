@@ -1,4 +1,6 @@
-/** Small binary messages are told apart from all else, wherever the bytes of a connection are cut. */
+/**
+ * The fast path takes small binary messages and leaves everything else to `ws`, wherever the bytes are cut.
+ */
 import { once } from 'node:events'
 import { createRequire } from 'node:module'
 import { connect } from 'node:net'
@@ -34,12 +36,12 @@ function deltaFrame(pageId: number, offset: number, count: number): Uint8Array {
   return Uint8Array.from(writer.finish())
 }
 
-/** What happens, in order: a frame or message taken, as text, or bytes given to the library. */
+/** Events in order, as text: a frame or message taken, or bytes passed to the library. */
 type Event = { readonly taken: string } | { readonly passed: Buffer }
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
-/** Frames put together are told apart again. */
+/** Frames in one chunk are separated again. */
 function takenEvents(frames: Uint8Array): Event[] {
   const view = Buffer.from(frames)
   const list: Event[] = []
@@ -52,7 +54,7 @@ function takenEvents(frames: Uint8Array): Event[] {
   return list
 }
 
-/** Neighbours that went to the library are one. */
+/** Merges adjacent chunks that went to the library. */
 function merged(events: readonly Event[]): string[] {
   const list: string[] = []
   let passed: Buffer[] = []
@@ -94,7 +96,7 @@ const inParts = fc
   .map(([opcode, middle]) => [
     passing(clientFrame(opcode, new Uint8Array(3))),
     ...middle.map((n) => passing(clientFrame(CONTINUATION, new Uint8Array(n)))),
-    // Not allowed here, so for the library to say; and a ping, which is.
+    // Not allowed here, so the library must refuse it; and a ping, which is allowed.
     passing(clientFrame(FIN | BINARY, deltaFrame(1, 0, 1))),
     passing(clientFrame(FIN | PING, new Uint8Array(2))),
     passing(clientFrame(FIN | CONTINUATION, new Uint8Array(1))),
@@ -115,7 +117,7 @@ t.test('every byte is taken or goes to the library, in order, wherever it is cut
     fc.boolean(),
     ([parts, end], cuts, isLate) => {
       const frames = [...parts.flat(), ...end]
-      // After the end all goes to the library.
+      // After the close frame, everything goes to the library.
       if (end.length > 0) frames.push(passing(clientFrame(FIN | BINARY, deltaFrame(1, 0, 1))))
       const bytes = Buffer.concat(frames.map((frame) => frame.bytes))
       const events: Event[] = []
@@ -170,7 +172,7 @@ t.test(
   },
 )
 
-/** A raw connection: what the server answers, as WebSocket frames. */
+/** A raw connection that collects the server's answers as WebSocket frames. */
 async function raw(port: number) {
   const socket = connect(port, '127.0.0.1')
   await once(socket, 'connect')
@@ -316,7 +318,7 @@ t.test('without the private member the library receives all, and the log says so
   t.match(warnings[0], /fast path .* is off: .*`_receiver`/)
 })
 
-/** Hides `_receiver` of each WebSocket when it is read first: that is when the fast path would attach. */
+/** Hides `_receiver` of each WebSocket on its first read, which is when the fast path would attach. */
 function hideReceiver(t: Test): void {
   const receivers = new WeakMap<object, unknown>()
   Object.defineProperty(WebSocket.prototype, '_receiver', {

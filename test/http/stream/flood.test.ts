@@ -1,6 +1,6 @@
 /**
- * Clients that send too fast, never read, fall silent or ask for too much: bounded memory, and the others are
- * served.
+ * Clients that send too fast, never read, fall silent or ask for too much: memory stays bounded, and other
+ * clients are served.
  */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
@@ -23,7 +23,7 @@ import { listen, serve } from '../helpers.js'
 
 const MiB = 1024 ** 2
 
-/** A WebSocket without a library: what is written is on its way, and nothing is read until asked for. */
+/** A WebSocket without a library: writes go out at once, and nothing is read until the test asks. */
 async function rawSocket(port: number, protocol: string): Promise<Socket> {
   const socket = connect(port, '127.0.0.1')
   socket.write(
@@ -35,7 +35,7 @@ async function rawSocket(port: number, protocol: string): Promise<Socket> {
   return socket
 }
 
-/** A client's frame; the mask is zero. */
+/** A client's frame with a mask of zero. */
 function masked(opcode: number, payload: Buffer): Buffer {
   const head = Buffer.alloc(payload.length < 65_536 ? 8 : 14)
   head[0] = 0x80 | opcode
@@ -45,7 +45,7 @@ function masked(opcode: number, payload: Buffer): Buffer {
   return Buffer.concat([head, payload])
 }
 
-/** The real disk, whose writes wait while it is shut. */
+/** The real disk; its writes wait while it is shut. */
 function gatedDisk() {
   const real = realDisk()
   const held: (() => void)[] = []
@@ -112,7 +112,7 @@ t.test('a client that never reads its answers is not read from either', async (t
   await bus.create('p', { dtype: 'u8', shape: [4] })
   const flooder = await rawSocket(port, 'mmsb.v1.json')
   t.teardown(() => flooder.destroy())
-  // Each is answered with an error of some 200 bytes.
+  // Each gets an error of about 200 bytes as its answer.
   const piece = Buffer.concat(Array(1000).fill(masked(1, Buffer.from('x'.repeat(130)))))
   let sent = 0
   let stuckMs = 0

@@ -1,4 +1,6 @@
-/** A reader that stops reading: bounded memory, the others unaffected, and a way to go on. */
+/**
+ * A reader that stops reading: memory stays bounded, other readers are unaffected, and the reader can resume.
+ */
 import t from 'tap'
 import { STREAM_QUEUE_MAX_BYTES, STREAM_RECENT_MAX_BYTES } from '../../../src/limits.js'
 import { Client, Mirror } from '../../stream/helpers.js'
@@ -27,7 +29,7 @@ t.test('lossless overflows, latest folds, others see every epoch', async (t) => 
   const baseline = process.memoryUsage().arrayBuffers
   let peak = 0
   for (let i = 1; i <= COMMITS; i++) {
-    // Three digits a value: the text of one epoch is about 256 KiB.
+    // Three digits per value make the text of one epoch about 256 KiB.
     await bus.write('wide', new Uint8Array(ELEMENTS).fill(100 + (i % 100)))
     peak = Math.max(peak, process.memoryUsage().arrayBuffers - baseline)
   }

@@ -1,6 +1,6 @@
 /**
- * Readers of every kind that stop reading, under load: the server's memory stays flat, and the others hear as
- * soon as before. MMSB_STALL_SECONDS makes it as long as one likes.
+ * Readers of every kind stop reading under load: the server's memory stays flat, and the delay of the other
+ * readers does not grow. MMSB_STALL_SECONDS sets the duration.
  */
 import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
@@ -12,7 +12,7 @@ import { Client } from '../../stream/helpers.js'
 
 const SECONDS = Number(process.env.MMSB_STALL_SECONDS ?? 6)
 const WRITES_PER_SECOND = 60
-/** As JSON some four times as many. */
+/** Bytes of the large page; its JSON is about four times as long. */
 const WIDE_BYTES = 16 * 1024
 const MIB = 1024 ** 2
 
@@ -37,11 +37,11 @@ t.test('memory stays flat and the others are told as soon', async (t) => {
   const [writer, reader] = [await Client.open(port, ['mmsb.v1.json']), await Client.open(port)]
   await reader.ask({ type: 'subscribe', id: 'r', pages: ['after'] })
   let count = 0
-  /** Writes at a steady rate; returns the milliseconds from each write to its derived change, ascending. */
+  /** Writes at a steady rate; returns the milliseconds from each write to its derived change, sorted. */
   const load = async (seconds: number): Promise<number[]> => {
     const latencies: number[] = []
     const startMs = performance.now()
-    // No more than these, and on a machine that cannot keep the rate fewer.
+    // At most this many; fewer on a machine that cannot keep the rate.
     for (let i = 0; i < seconds * WRITES_PER_SECOND && performance.now() < startMs + seconds * 1500; i++) {
       await sleep(Math.max(0, startMs + (i * 1000) / WRITES_PER_SECOND - performance.now()))
       const fill = 100 + (count % 100)
@@ -80,7 +80,7 @@ t.test('memory stays flat and the others are told as soon', async (t) => {
   events.end()
   t.teardown(() => events.destroy())
 
-  // Time for the queues to fill; then there is nothing more to take.
+  // Time for the queues to fill; after that, memory must not grow.
   await load(SECONDS / 2)
   const filled = residentBytes()
   const during = await load(SECONDS)

@@ -1,5 +1,5 @@
 /**
- * The stream over a real WebSocket: subscriptions, transactions, and whatever a client may send by mistake.
+ * The stream over a real WebSocket: subscriptions, transactions, and messages that clients send by mistake.
  */
 import { once } from 'node:events'
 import { type IncomingHttpHeaders, request } from 'node:http'
@@ -318,7 +318,7 @@ t.test('garbage of every kind never closes the connection', async (t) => {
     }),
     { numRuns: 300 },
   )
-  // A transaction without ops is a tick, and may come by chance.
+  // A transaction without ops is a valid tick, and the generator may draw one.
   t.match(bus.status(), { digest }, 'nothing was applied')
   t.equal(client.socket.readyState, WebSocket.OPEN)
 })
@@ -466,7 +466,7 @@ t.test('snapshot and changes meet without gap or double, whatever is written mea
   }
 })
 
-/** What an upgrade request is answered with. */
+/** The answer to an upgrade request. */
 function refusal(
   port: number,
   path: string,
