@@ -1,10 +1,11 @@
 /**
- * Kernels over large pages on a GPU, beside the device's own copy: one JSON line per row on standard output, as bench/main.ts
- * writes them. Run from the offline bundle: `gpu.js [bytes of a page]`, with the copy's GB/s in MMSB_COPY_GBPS
- * (scripts/gpu-copy.cu) and CuPy's figures, if any, as JSON in MMSB_CUPY (scripts/gpu-cupy.py).
+ * Kernels over large pages on a GPU, beside the device's own copy: one JSON line per row on standard output,
+ * as bench/main.ts writes them. Run from the offline bundle: `gpu.js [bytes of a page]`, with the copy's GB/s
+ * in MMSB_COPY_GBPS (scripts/gpu-copy.cu) and CuPy's figures, if any, as JSON in MMSB_CUPY
+ * (scripts/gpu-cupy.py).
  *
- * A row counts the bytes that its op must read and write. MMSB also reads the old bytes to compare them, and hashes what
- * changed; that work is not counted.
+ * A row counts the bytes that its op must read and write. MMSB also reads the old bytes to compare them, and
+ * hashes what changed; that work is not counted.
  */
 import { performance } from 'node:perf_hooks'
 import { Bus } from '../src/engine/bus.js'

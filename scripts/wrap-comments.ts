@@ -16,7 +16,8 @@ const NARROWER_MAX = 15
 const FOLDERS = ['src', 'test', 'bench', 'examples', 'scripts']
 
 /**
- * A line that nothing may be joined to and that is not filled: a table row, columns, a heading, a rule, a directive.
+ * A line that nothing may be joined to and that is not filled: a table row, columns, a heading, a rule,
+ * a directive.
  */
 const FIXED = /^(\||#|```|=|-{3}|\+-|biome-ignore|@ts-|\/\/)|\S {3,}\S/
 /** A ruler with a title: as long as there is room. */

@@ -1,6 +1,6 @@
 /**
- * The route PATCH /v1/pages/:name/data on a bare Fastify that does nothing: it parses the body, as JSON or as bytes, and
- * answers an object of the same shape through a response schema. No log, no state, no checks.
+ * The route PATCH /v1/pages/:name/data on a bare Fastify that does nothing: it parses the body, as JSON or as
+ * bytes, and answers an object of the same shape through a response schema. No log, no state, no checks.
  */
 import Fastify from 'fastify'
 

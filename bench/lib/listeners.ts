@@ -1,6 +1,6 @@
 /**
- * Hundreds of listeners over raw sockets: WebSocket subscribers and readers of a Redis stream. Each write carries a serial
- * number, and each listener reports the newest one it received.
+ * Hundreds of listeners over raw sockets: WebSocket subscribers and readers of a Redis stream. Each write
+ * carries a serial number, and each listener reports the newest one it received.
  *
  * Invariant: an answer that is neither an acknowledgement nor an event ends the run with an error.
  */
@@ -158,7 +158,9 @@ const STREAM = 'bench.stream'
 const command = (...parts: string[]): string =>
   `*${parts.length}\r\n${parts.map((part) => `$${part.length}\r\n${part}\r\n`).join('')}`
 
-/** A Redis stream: XADD of the same number of bytes, and listeners that XREAD BLOCK after the last entry seen. */
+/**
+ * A Redis stream: XADD of the same number of bytes, and listeners that XREAD BLOCK after the last entry seen.
+ */
 export async function redisStreamSide(port: number, listeners: number, eventBytes: number): Promise<Side> {
   const sockets = new Sockets()
   const payload = (serial: number) => `${'x'.repeat(Math.max(eventBytes - 10, 0))}s${serial}e`

@@ -1,6 +1,7 @@
 /**
- * One definition on the native library of dist/, on one thread, without a bus: the cost of an op and nothing else. Each run is
- * a full one: the op, the comparison with the old values, the writing and the page's digest.
+ * One definition on the native library of dist/, on one thread, without a bus: the cost of an op and
+ * nothing else. Each run is a full one: the op, the comparison with the old values, the writing and the
+ * page's digest.
  */
 
 import type { Derivation } from '../../src/state/types.js'
@@ -22,8 +23,8 @@ const bytesOf = (values: TypedArray): Uint8Array =>
   new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
 
 /**
- * CPU time of this process. For one thread against one thread it equals the time taken, without what else runs on the
- * machine.
+ * CPU time of this process. For one thread against one thread it equals the time taken, without what else
+ * runs on the machine.
  */
 export function processorMs(): number {
   const { user, system } = process.cpuUsage()
@@ -31,12 +32,18 @@ export function processorMs(): number {
 }
 
 export interface NativeCase {
-  /** Loads the other contents, or (`again`) the present ones, then does one full run; returns its CPU milliseconds. */
+  /**
+   * Loads the other contents, or (`again`) the present ones, then does one full run; returns its CPU
+   * milliseconds.
+   */
   time(again?: boolean): number
   close(): void
 }
 
-/** A chain: each definition reads the page before it as `x`. `fused` runs all in one native call, else one call each. */
+/**
+ * A chain: each definition reads the page before it as `x`. `fused` runs all in one native call, else
+ * one call each.
+ */
 export async function prepareNative(
   derivations: readonly Derivation[],
   pages: BenchPages,

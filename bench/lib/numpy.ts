@@ -1,4 +1,7 @@
-/** NumPy on one thread in its own process, as a baseline: prepares cases, runs one on request and reports its time. */
+/**
+ * NumPy on one thread in its own process, as a baseline: prepares cases, runs one on request and
+ * reports its time.
+ */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { createInterface, type Interface } from 'node:readline'
 import { fileURLToPath } from 'node:url'

@@ -1,6 +1,7 @@
 /**
- * Load at a steady rate that does not wait for answers (an open loop). A delay counts from the time the write was due, not
- * from the time it was sent, so a server that stalls cannot hide the writes due meanwhile (coordinated omission).
+ * Load at a steady rate that does not wait for answers (an open loop). A delay counts from the time the write
+ * was due, not from the time it was sent, so a server that stalls cannot hide the writes due meanwhile
+ * (coordinated omission).
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Side } from './listeners.js'

@@ -1,6 +1,7 @@
 /**
- * Clients that keep many small writes in flight, over raw sockets with prepared bytes, because a client library would
- * cost more than the server it measures. The WebSocket client writes masked frames with the mask zero and counts answers.
+ * Clients that keep many small writes in flight, over raw sockets with prepared bytes, because a client
+ * library would cost more than the server it measures. The WebSocket client writes masked frames with the
+ * mask zero and counts answers.
  *
  * Invariant: every answer is checked; one that is not an acknowledgement ends the run with an error.
  */

@@ -1,6 +1,6 @@
 /**
- * Baseline servers as child processes: a script of bench/baselines that prints `listening on PORT`, or redis-server.
- * Every child ends when this process does, at the latest.
+ * Baseline servers as child processes: a script of bench/baselines that prints `listening on PORT`, or
+ * redis-server. Every child ends when this process does, at the latest.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'

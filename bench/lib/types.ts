@@ -1,5 +1,6 @@
 /**
- * What a row of the benchmarks is: one measurement beside its baseline, in the same run, in alternating pairs.
+ * What a row of the benchmarks is: one measurement beside its baseline, in the same run, in
+ * alternating pairs.
  */
 
 /** What is measured, and whether more of it is better. */
@@ -16,8 +17,8 @@ export interface Context {
   /** Shows progress. */
   say(line: string): void
   /**
-   * Set when two builds are compared: takes part in alternating pairs with the same row of the other build, and resolves when
-   * they are done. A figure that was compared before is not compared again.
+   * Set when two builds are compared: takes part in alternating pairs with the same row of the other build,
+   * and resolves when they are done. A figure that was compared before is not compared again.
    */
   readonly compared?: (figure: Figure, measure: () => Promise<number>) => Promise<void>
 }

@@ -1,6 +1,6 @@
 /**
- * How fast deltas go in, in process: small ones with the log off, and bytes with the log on (each epoch synced) beside
- * writing and fdatasyncing the same bytes plainly.
+ * How fast deltas go in, in process: small ones with the log off, and bytes with the log on (each epoch
+ * synced) beside writing and fdatasyncing the same bytes plainly.
  */
 import { closeSync, fdatasyncSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
@@ -114,8 +114,9 @@ async function logOn(context: Context): Promise<Result> {
     })
     return megabytes / ((await submitAll(bus, frames)) / 1000)
   }
-  // The baseline has the same shape: half of what is in flight is one batch, written and synced once, while the rest gathers. Into a
-  // new file each time, as the log's are: a virtual disk may write blocks it has written before several times faster than others.
+  // The baseline has the same shape: half of what is in flight is one batch, written and synced once, while
+  // the rest gathers. Into a new file each time, as the log's are: a virtual disk may write blocks it has
+  // written before several times faster than others.
   const chunk = Buffer.alloc(values.byteLength * BATCH, 7)
   const plain = async () => {
     const fd = openSync(join(context.dir, `plain-${++serial}.log`), 'wx')

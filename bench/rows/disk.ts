@@ -1,4 +1,7 @@
-/** What the machine can do: memcpy, and appends of 512 bytes with fdatasync. Baselines that other rows refer to. */
+/**
+ * What the machine can do: memcpy, and appends of 512 bytes with fdatasync. Baselines that other
+ * rows refer to.
+ */
 import { closeSync, fdatasync, fdatasyncSync, openSync, write, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'

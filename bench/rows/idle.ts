@@ -1,6 +1,6 @@
 /**
- * Memory of idle connections: a WebSocket with one subscription beside a socket of a bare `ws` server, and each further
- * subscription. Measured as resident memory of the server's process.
+ * Memory of idle connections: a WebSocket with one subscription beside a socket of a bare `ws` server, and
+ * each further subscription. Measured as resident memory of the server's process.
  */
 import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'

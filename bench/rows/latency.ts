@@ -1,7 +1,8 @@
 /**
- * Latency from a durable write to the derived event at each of 1, 100 or 1,000 subscribers, at a steady rate in an open loop.
- * Baselines: a bare `ws` server that fdatasyncs the same message and broadcasts as many bytes, and a Redis stream (append-only
- * file, always synced) with as many readers. Then the events per second that reach 1,000 sockets.
+ * Latency from a durable write to the derived event at each of 1, 100 or 1,000 subscribers, at a steady rate
+ * in an open loop. Baselines: a bare `ws` server that fdatasyncs the same message and broadcasts as many
+ * bytes, and a Redis stream (append-only file, always synced) with as many readers. Then the events per
+ * second that reach 1,000 sockets.
  */
 import { join } from 'node:path'
 import { redisStreamSide, type Side, webSocketSide } from '../lib/listeners.js'

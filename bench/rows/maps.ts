@@ -1,7 +1,7 @@
 /**
- * `map` at the speed of memory: one expression of 8 operations over 64 MiB, beside memcpy of as many bytes and beside NumPy;
- * and a chain of 8 maps in one native call, beside the same maps in one call each. Each is measured twice: with a result that
- * differs from the old one everywhere, and with one that equals it.
+ * `map` at the speed of memory: one expression of 8 operations over 64 MiB, beside memcpy of as many bytes
+ * and beside NumPy; and a chain of 8 maps in one native call, beside the same maps in one call each. Each is
+ * measured twice: with a result that differs from the old one everywhere, and with one that equals it.
  */
 import type { TypedArray } from '../../src/wire/dtype.js'
 import { type BenchPages, prepareNative, processorMs } from '../lib/native.js'
@@ -12,7 +12,10 @@ import type { Context, Result, Skip } from '../lib/types.js'
 const BYTES = 64 * 1024 ** 2
 const CHAIN = 8
 const SHARE_OF_COPY = 0.7
-/** 8 operations. The result grows with x, so new contents change all of it; with the lower bound, a twelfth stays. */
+/**
+ * 8 operations. The result grows with x, so new contents change all of it; with the lower bound, a
+ * twelfth stays.
+ */
 const expr = (bound: number) => `clamp((x * 1.5 + 4) * x - abs(x) / 3, -9, ${bound}) + 2`
 const ALL = expr(9)
 const PARTLY = expr(4.1)

@@ -1,7 +1,7 @@
 /**
- * Each op beside the same in NumPy: one thread against one thread, alternating, by CPU time. A run of MMSB is a full one: it
- * computes, compares each element with the old one, writes what differs and updates the page's digest. NumPy computes into an
- * existing array where it can. Where MMSB is slower, the table says why.
+ * Each op beside the same in NumPy: one thread against one thread, alternating, by CPU time. A run of MMSB is
+ * a full one: it computes, compares each element with the old one, writes what differs and updates the page's
+ * digest. NumPy computes into an existing array where it can. Where MMSB is slower, the table says why.
  */
 
 import type { Derivation } from '../../src/state/types.js'
@@ -15,7 +15,10 @@ interface OpCase {
   readonly name: string
   readonly derive: Derivation
   readonly pages: BenchPages
-  /** The input arrays have the names of the pages; `out` and `into` are set where NumPy can write into an array. */
+  /**
+   * The input arrays have the names of the pages; `out` and `into` are set where NumPy can write
+   * into an array.
+   */
   readonly make: string
   readonly run: string
   /** Why MMSB may be slower; shown only where it is. */

@@ -1,8 +1,8 @@
 /**
  * The cost of a hop, and proof that cost follows what changed: in process, log off.
  *
- * A chain of 1,000 maps on 1 KiB pages beside one memcpy of the same bytes; a 64-byte delta through 10 maps on a large
- * page beside the same on a small one.
+ * A chain of 1,000 maps on 1 KiB pages beside one memcpy of the same bytes; a 64-byte delta through 10 maps
+ * on a large page beside the same on a small one.
  */
 import type { Bus } from '../../src/index.js'
 import { pairsOf } from '../lib/pairs.js'

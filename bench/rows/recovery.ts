@@ -1,6 +1,7 @@
 /**
- * Checkpoints and starts of a whole bus: commits while a checkpoint of 1 GiB is written, a checkpoint after 1 % of the chunks
- * changed, and the parts of a start with 1 GiB of state and a million epochs since the checkpoint.
+ * Checkpoints and starts of a whole bus: commits while a checkpoint of 1 GiB is written, a checkpoint
+ * after 1 % of the chunks changed, and the parts of a start with 1 GiB of state and a million epochs since
+ * the checkpoint.
  */
 import { randomFillSync } from 'node:crypto'
 import { mkdirSync, rmSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * The store alone: durable appends with and without zeros written ahead, a checkpoint beside writing the same bytes
- * plainly, appends while a checkpoint is written, and reading the log back beside memcpy.
+ * The store alone: durable appends with and without zeros written ahead, a checkpoint beside writing the same
+ * bytes plainly, appends while a checkpoint is written, and reading the log back beside memcpy.
  */
 import { randomFillSync } from 'node:crypto'
 import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * Time travel: reading 10,000 epochs back in a long log, stepping on from there, and replaying the log (propagation and
- * digests included) beside memcpy of as many bytes.
+ * Time travel: reading 10,000 epochs back in a long log, stepping on from there, and replaying the log
+ * (propagation and digests included) beside memcpy of as many bytes.
  */
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'

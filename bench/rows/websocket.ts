@@ -1,6 +1,7 @@
 /**
- * Durable small writes over WebSocket, pipelined: JSON transactions and binary frames, beside a bare `ws` server that
- * fdatasyncs each batch, and beside Redis `appendfsync always` with pipelined SETRANGE of the same bytes.
+ * Durable small writes over WebSocket, pipelined: JSON transactions and binary frames, beside a bare
+ * `ws` server that fdatasyncs each batch, and beside Redis `appendfsync always` with pipelined SETRANGE
+ * of the same bytes.
  */
 import { join } from 'node:path'
 import { encodeFrame } from '../lib/frame.js'

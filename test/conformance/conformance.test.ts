@@ -1,4 +1,7 @@
-/** The conformance suite on this machine: several threads against one always, CUDA against the CPU where there is a device. */
+/**
+ * The conformance suite on this machine: several threads against one always, CUDA against the CPU where there
+ * is a device.
+ */
 import t from 'tap'
 import { deviceCount } from '../../src/ffi/library.js'
 import { graphCase, LENGTHS, opCases } from './suite.js'

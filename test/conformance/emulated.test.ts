@@ -1,4 +1,7 @@
-/** The conformance suite on the code of the CUDA backend, compiled for the host with the emulator of test/native. */
+/**
+ * The conformance suite on the code of the CUDA backend, compiled for the host with the emulator of
+ * test/native.
+ */
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import t from 'tap'

@@ -1,7 +1,7 @@
 /**
- * The conformance suite without a test framework: `node main.js [cpu|cuda] [graphs] [length,length...]` compares that
- * backend with one CPU thread and prints TAP. For machines that have only the offline bundle (`make gpu-bundle`), and for another
- * library than the built one (MMSB_LIBRARY): the emulated one.
+ * The conformance suite without a test framework: `node main.js [cpu|cuda] [graphs] [length,length...]`
+ * compares that backend with one CPU thread and prints TAP. For machines that have only the offline bundle
+ * (`make gpu-bundle`), and for another library than the built one (MMSB_LIBRARY): the emulated one.
  */
 import { buildInfo, deviceCount } from '../../src/ffi/library.js'
 import { chunksCase, graphCase, LARGE_LENGTH, LENGTHS, type Outcome, opCases } from './suite.js'

@@ -1,6 +1,6 @@
 /**
- * The risk example, month by month, on the CPU and on a GPU: both have the same digest after every epoch. `node risk.js`
- * prints TAP, for machines that have only the offline bundle.
+ * The risk example, month by month, on the CPU and on a GPU: both have the same digest after every epoch.
+ * `node risk.js` prints TAP, for machines that have only the offline bundle.
  */
 import { BOOKS, PAGES, START_POSITIONS, WINDOW } from '../../examples/risk/model.js'
 import { readPrices, returns } from '../../examples/risk/prices.js'

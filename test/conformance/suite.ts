@@ -1,8 +1,8 @@
 /**
- * The conformance suite: two buses get the same definitions and transactions, and after every epoch they must have the same
- * bytes, changed ranges and digests. With the CPU against CUDA it proves that both backends compute the same bits; with one
- * thread against several, that the number of threads does not matter. It uses no test framework, so that it also runs from a
- * bundle on a machine without one.
+ * The conformance suite: two buses get the same definitions and transactions, and after every epoch they must
+ * have the same bytes, changed ranges and digests. With the CPU against CUDA it proves that both backends
+ * compute the same bits; with one thread against several, that the number of threads does not matter. It uses
+ * no test framework, so that it also runs from a bundle on a machine without one.
  */
 import { Bus } from '../../src/engine/bus.js'
 import type { WhatIfResult } from '../../src/engine/commit/what-if.js'

@@ -1,6 +1,6 @@
 /**
- * No import circle anywhere in src/, type imports included: every strongly connected component of the imports is one
- * file. A circle means that two files are one subject, or that a type lives in the wrong one of them.
+ * No import circle anywhere in src/, type imports included: every strongly connected component of the imports
+ * is one file. A circle means that two files are one subject, or that a type lives in the wrong one of them.
  */
 import t from 'tap'
 import { PENDING, type Source, sourcesOf, sourcesUnder } from './source.js'

@@ -1,7 +1,7 @@
 /**
- * Nobody reads a list of forty files, or a file of a thousand lines. A folder of src/ or test/ holds at most 14 files side
- * by side (its README aside), and a file at most 500 lines, unless its head comment has a line that starts with
- * "Long because".
+ * Nobody reads a list of forty files, or a file of a thousand lines. A folder of src/ or test/ holds at most
+ * 14 files side by side (its README aside), and a file at most 500 lines, unless its head comment has a line
+ * that starts with "Long because".
  */
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'

@@ -1,7 +1,8 @@
 /**
- * Rooms have floors: a file imports from its own floor or below, never up, types included. FLOORS lists them ground
- * first, for src/ and for every room of it that has sub-rooms. An import is judged in the innermost folder that holds
- * both files, so a file of engine/commit that takes one of engine/pages is judged by the floors of engine.
+ * Rooms have floors: a file imports from its own floor or below, never up, types included. FLOORS lists them
+ * ground first, for src/ and for every room of it that has sub-rooms. An import is judged in the innermost
+ * folder that holds both files, so a file of engine/commit that takes one of engine/pages is judged by the
+ * floors of engine.
  */
 import t from 'tap'
 import { PENDING, type Source, sourcesOf, sourcesUnder } from './source.js'
@@ -46,7 +47,9 @@ const FLOORS: Floors = {
   ],
 }
 
-/** Rooms that must not know each other although their floors would allow it: [room, who must not import it]. */
+/**
+ * Rooms that must not know each other although their floors would allow it: [room, who must not import it].
+ */
 const STRANGERS: readonly (readonly [string, string])[] = [
   ['src/store', 'src/graph'],
   ['src/graph', 'src/store'],

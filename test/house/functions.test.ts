@@ -1,6 +1,7 @@
 /**
- * A function fits a screen: at most 70 lines from its first to its last, by the compiler's tree, in src/. A function of
- * src/http/routes/ that does nothing but register routes is a table and may be longer; its handlers may not.
+ * A function fits a screen: at most 70 lines from its first to its last, by the compiler's tree, in src/. A
+ * function of src/http/routes/ that does nothing but register routes is a table and may be longer; its
+ * handlers may not.
  */
 import t from 'tap'
 import ts from 'typescript'
@@ -28,7 +29,10 @@ function linesOf({ tree }: Source, node: ts.Node): number {
   return line(node.end) - line(node.getStart()) + 1
 }
 
-/** Whether every statement of a function in routes/ calls a method of the app, its first parameter, that registers. */
+/**
+ * Whether every statement of a function in routes/ calls a method of the app, its first parameter,
+ * that registers.
+ */
 function isRouteTable({ path }: Source, node: ts.Node): boolean {
   if (!path.startsWith('src/http/routes/') || !ts.isFunctionDeclaration(node)) return false
   const app = node.parameters[0]?.name.getText()

@@ -1,6 +1,6 @@
 /**
- * Who may load what: one room for each native package, no package in the client but `ws` (in Node alone), and files,
- * sockets, clocks and randomness handed in to the lower rooms.
+ * Who may load what: one room for each native package, no package in the client but `ws` (in Node alone), and
+ * files, sockets, clocks and randomness handed in to the lower rooms.
  */
 import { join } from 'node:path'
 import t from 'tap'

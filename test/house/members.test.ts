@@ -1,6 +1,6 @@
 /**
- * One style of private members: `#x`, which the language enforces. The words `private` and `protected`, which only the
- * compiler enforces, appear nowhere but before a constructor, which cannot be named otherwise.
+ * One style of private members: `#x`, which the language enforces. The words `private` and `protected`, which
+ * only the compiler enforces, appear nowhere but before a constructor, which cannot be named otherwise.
  */
 import t from 'tap'
 import ts from 'typescript'

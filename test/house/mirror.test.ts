@@ -1,6 +1,6 @@
 /**
- * test/ mirrors src/: tests of src/store/log lie in test/store/log, so that who changes a room finds its tests. Rooms of
- * test/ that no room of src/ answers to test the whole, and are listed here.
+ * test/ mirrors src/: tests of src/store/log lie in test/store/log, so that who changes a room finds its
+ * tests. Rooms of test/ that no room of src/ answers to test the whole, and are listed here.
  */
 import { dirname } from 'node:path'
 import t from 'tap'

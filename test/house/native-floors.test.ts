@@ -1,6 +1,6 @@
 /**
- * The rules of the native house, read from the #include lines: a file includes from its own floor or below, never up; folders
- * that share a floor do not know each other; no include circle.
+ * The rules of the native house, read from the #include lines: a file includes from its own floor or below,
+ * never up; folders that share a floor do not know each other; no include circle.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'

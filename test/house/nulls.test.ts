@@ -1,7 +1,7 @@
 /**
- * Absent is `undefined`. `null` stands only where something outside has it (JSON, SQLite, Node, a browser, C) or where a
- * public type promises it, and such a file says so in its head comment, in a line that starts with "Null because".
- * Comparing with null is free: it asks what came from outside, and makes nothing.
+ * Absent is `undefined`. `null` stands only where something outside has it (JSON, SQLite, Node, a browser, C)
+ * or where a public type promises it, and such a file says so in its head comment, in a line that starts with
+ * "Null because". Comparing with null is free: it asks what came from outside, and makes nothing.
  */
 import t from 'tap'
 import ts from 'typescript'

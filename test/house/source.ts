@@ -1,6 +1,7 @@
 /**
- * What the rules of the house read: TypeScript sources as the compiler's parser sees them, and the files of a folder.
- * A rule is a function from sources to complaints, so that a test can hand it a small bad example as well as the house.
+ * What the rules of the house read: TypeScript sources as the compiler's parser sees them, and the files of a
+ * folder. A rule is a function from sources to complaints, so that a test can hand it a small bad example as
+ * well as the house.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
@@ -9,7 +10,9 @@ import ts from 'typescript'
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
-/** Rules that the rooms do not keep yet, while they are being rebuilt; MMSB_HOUSE=1 checks them all the same. */
+/**
+ * Rules that the rooms do not keep yet, while they are being rebuilt; MMSB_HOUSE=1 checks them all the same.
+ */
 export const PENDING = process.env.MMSB_HOUSE === undefined ? { todo: 'the rooms are being rebuilt' } : {}
 
 export interface Import {
@@ -62,7 +65,9 @@ export function sourcesUnder(...folders: string[]): Source[] {
     .map((path) => sourceOf(path, readFileSync(join(ROOT, path), 'utf8')))
 }
 
-/** The comment at the head of a file, its lines without the marks; none if the file does not start with one. */
+/**
+ * The comment at the head of a file, its lines without the marks; none if the file does not start with one.
+ */
 export function headOf(text: string): string[] {
   const body = text.replace(/^#!.*\n/, '')
   const first = ts.getLeadingCommentRanges(body, 0)?.[0]

@@ -1,6 +1,6 @@
 /**
- * The CUDA backend: the core's tests on a device, if there is one; and always its code compiled for the host over
- * cuda_emulator.h. Both must give the digests, ranges and log of the CPU.
+ * The CUDA backend: the core's tests on a device, if there is one; and always its code compiled for the host
+ * over cuda_emulator.h. Both must give the digests, ranges and log of the CPU.
  */
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'

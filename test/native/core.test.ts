@@ -1,6 +1,7 @@
 /**
- * The native core through its C ABI. core/core_test.cpp compares it with simple models; this test builds and runs it, on
- * both instruction sets. Fixed work must give the same digests on every build and number of threads.
+ * The native core through its C ABI. core/core_test.cpp compares it with simple models; this test
+ * builds and runs it, on both instruction sets. Fixed work must give the same digests on every build
+ * and number of threads.
  */
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'

@@ -1,6 +1,6 @@
 /**
- * Builds and runs the C++ drivers of this folder. Like the library, a driver is built for x86-64-v3 and for plain x86-64.
- * A program that is newer than its sources is kept. Must not know what a driver checks.
+ * Builds and runs the C++ drivers of this folder. Like the library, a driver is built for x86-64-v3 and for
+ * plain x86-64. A program that is newer than its sources is kept. Must not know what a driver checks.
  */
 import { execFile } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs'

@@ -1,6 +1,7 @@
 /**
- * The portable functions of math.cuh: error against 113-bit references, edge cases of C99 Annex F, and the same bits from
- * both builds. The sweep over all 2^32 f32 values is described in docs/internals/DETERMINISM.md.
+ * The portable functions of math.cuh: error against 113-bit references, edge cases of C99 Annex F, and the
+ * same bits from both builds. The sweep over all 2^32 f32 values is described in
+ * docs/internals/DETERMINISM.md.
  */
 import t from 'tap'
 import { buildDriver, ISAS, runDriver } from './driver.js'

@@ -1,6 +1,7 @@
 /**
- * Expressions as CUDA source. Compiled for the host over cuda_emulator.h, random expressions must give the bits of the
- * evaluator and mark what they change. NVRTC, which needs no GPU, must compile them, if it is found.
+ * Expressions as CUDA source. Compiled for the host over cuda_emulator.h, random expressions must give
+ * the bits of the evaluator and mark what they change. NVRTC, which needs no GPU, must compile them, if
+ * it is found.
  */
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'

@@ -1,6 +1,6 @@
 /**
- * The expression VM: random programs against a plain evaluator, whole and in pieces, with the same bits on both builds;
- * integers and casts against wider arithmetic; damaged blobs.
+ * The expression VM: random programs against a plain evaluator, whole and in pieces, with the same bits on
+ * both builds; integers and casts against wider arithmetic; damaged blobs.
  */
 import t from 'tap'
 import { buildDriver, ISAS, runDriver } from './driver.js'

@@ -53,7 +53,8 @@ export class Connections {
   /** Accepts connections at another address too. Rejects if it cannot listen there. */
   listenAlso(host: string, port: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      // The options of an HTTP server. Its connections are handed to the one server, so that all are treated alike.
+      // The options of an HTTP server. Its connections are handed to the one server, so that all are
+      // treated alike.
       const options = { allowHalfOpen: true, noDelay: true }
       const listener = createServer(options, (socket) => this.#server.emit('connection', socket))
       listener.once('error', reject)
@@ -64,7 +65,9 @@ export class Connections {
     })
   }
 
-  /** Stops listening. Resolves when every connection has ended, which a client that reads no answer can delay. */
+  /**
+   * Stops listening. Resolves when every connection has ended, which a client that reads no answer can delay.
+   */
   async stop(): Promise<void> {
     await this.#acceptBacklog()
     // The close() of an HTTP server would close idle connections too.
