@@ -4,6 +4,9 @@
  * Invariants: imports nothing of the server and nothing of a platform, so it runs in Node and in browsers; how a WebSocket is opened is
  * handed in; after `close` nothing of it holds the process.
  */
+
+import { type Dtype, isDtype, type TypedArray } from '../wire/dtype.js'
+import { STREAM_PATH } from '../wire/messages.js'
 import {
   CALL,
   type Checks,
@@ -35,17 +38,7 @@ import {
 import type { FramePage } from './codec/frame.js'
 import { definitionText, deltaText, opsText, transactionText } from './codec/json.js'
 import type { PageForm } from './codec/message.js'
-import {
-  type Dtype,
-  dtypesOf,
-  elementsOf,
-  fromJson,
-  isDtype,
-  octetsOf,
-  sizeOf,
-  type TypedArray,
-  viewOf,
-} from './codec/values.js'
+import { dtypesOf, elementsOf, fromJson, octetsOf, sizeOf, viewOf } from './codec/values.js'
 import { closedError, invalidRequest, MmsbError, protocolError } from './errors.js'
 import { baseOf, type Call, type RestOptions, readJson, restOf } from './http/rest.js'
 import { SILENCE_MAX_MS, TIMER_MAX_MS } from './limits.js'
@@ -134,7 +127,7 @@ export class Client {
     this.#options = options
     this.#rest = restOf(this.url, options)
     this.#link = new Link({
-      url: `${this.url.replace(/^http/, 'ws')}/v1/stream`,
+      url: `${this.url.replace(/^http/, 'ws')}${STREAM_PATH}`,
       protocol: options.protocol ?? 'binary',
       open,
       probe: () => this.#probe(),

@@ -9,8 +9,8 @@ import { Client, type ClientOptions } from './client.js'
 export const connect = (url: string | URL, options: ClientOptions = {}): Client =>
   new Client(url, openSocket, options)
 
+export type { Dtype, TypedArray } from '../wire/dtype.js'
 export type { Client, ClientOptions } from './client.js'
-export type { Dtype, TypedArray } from './codec/values.js'
 export { type ErrorCode, MmsbError } from './errors.js'
 export type { Mirror, MirrorOptions, MirrorSet } from './stream/mirror.js'
 export type { MirroredPage } from './stream/mirrored-page.js'

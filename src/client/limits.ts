@@ -1,46 +1,31 @@
-/** Every limit and default of the client, named once. Units last. */
+/** Limits and defaults of the client alone. Those it shares with the server are in src/wire. Units last. */
+import { STREAM_PROGRESS_INTERVAL_MS } from '../wire/limits.js'
 
-/** A call with all its repeats takes at most this long, unless told otherwise. */
+/** Default time for a call, all attempts together. */
 export const CALL_TIMEOUT_MS = 30_000
-/** Reading one page that is too large for a message. */
+/** For reading one page that is too large for a message. */
 export const WHOLE_TIMEOUT_MS = 600_000
-/** Pages asked for at a time where all that match are looked for. */
+/** Pages per request while the client looks for all pages that match a pattern. */
 export const LIST_PART = 1_000
-/** How often a call is repeated after a failure that a repeat may cure. */
+/** How often a call is retried after a failure that a retry may cure. */
 export const CALL_RETRIES = 4
-/** The longest that a timer can wait; longer times are cut to it. */
+/** The longest delay that a timer takes; longer ones are cut to it. */
 export const TIMER_MAX_MS = 2 ** 31 - 1
-/** The server refuses larger bodies. */
-export const BODY_MAX_BYTES = 64 * 1024 ** 2
-/** Waits between repeats and between connections: they double from the first to the last, and each is shortened at random. */
+/** Delays between attempts, of calls and of connections: they double from the first to the last, with random jitter. */
 export const BACKOFF_FIRST_MS = 50
 export const BACKOFF_LAST_MS = 5_000
-/** A WebSocket that is not open after this long is given up, and tried again. */
+/** A WebSocket that is not open after this time is dropped and tried again. */
 export const CONNECT_TIMEOUT_MS = 10_000
-/** A WebSocket whose farewell is not answered after this long is dropped. */
+/** A WebSocket whose close is not answered after this time is dropped. */
 export const CLOSE_TIMEOUT_MS = 2_000
-/** The server speaks at least every 5 s to a subscription: one silent for longer than this is taken for dead. */
-export const SILENCE_MAX_MS = 20_000
-/** Values that wait for a reader before the subscription is put aside until the reader has caught up. */
+/** A subscription that is silent for this long counts as dead: four times the server's longest silence. */
+export const SILENCE_MAX_MS = 4 * STREAM_PROGRESS_INTERVAL_MS
+/** Values queued for a reader. Beyond, the subscription pauses until the reader has caught up. */
 export const READER_QUEUE_MAX_BYTES = 16 * 1024 ** 2
 /** What a queued change costs besides its values. */
 export const CHANGE_OVERHEAD_BYTES = 128
 
-/** Transactions of a writer that may be unanswered at a time; more wait here. */
+/** Transactions of a writer that may be unanswered at a time; more wait in the client. */
 export const WRITER_IN_FLIGHT_MAX = 2_048
-/** Frames are joined into messages of at most about this size. */
+/** Frames are joined into messages of about this size at most. */
 export const WRITER_MESSAGE_BYTES = 1024 ** 2
-/** The server closes a WebSocket that sends a larger message. */
-export const STREAM_MESSAGE_MAX_BYTES = 16 * 1024 ** 2
-
-/** Frames: see docs/internals/FORMAT.md. */
-export const FRAME_MAGIC = 0x3146_534d
-export const FRAME_VERSION = 1
-export const FRAME_HEADER_BYTES = 32
-export const DELTA_HEADER_BYTES = 32
-export const FRAME_MAX_BYTES = 64 * 1024 ** 2
-export const FRAME_MAX_COMMANDS = 1_000_000
-export const FRAME_MAX_PRECONDITIONS = 65_536
-export const FRAME_KEY_MAX_BYTES = 256
-export const FRAME_SOURCE_MAX_BYTES = 256
-export const FRAME_INTENT_MAX_BYTES = 16 * 1024

@@ -1,10 +1,9 @@
 /** The words of the public surface: what goes to the server and what comes back. Types only. Epochs and versions are integers. */
-import type { Dtype, TypedArray } from './codec/values.js'
+import type { Dtype, TypedArray } from '../wire/dtype.js'
+import type { DataMode, Policy } from '../wire/messages.js'
+import type { ChangeKind, Location, Merge, PageKind } from '../wire/page.js'
 
-/** How a delta combines a value with the element it meets. */
-export type Merge = 'set' | 'add' | 'min' | 'max' | 'and' | 'or' | 'xor'
-/** Where the memory of a page is requested. */
-export type Location = 'auto' | 'cpu' | 'gpu' | 'unified'
+export type { Location, Merge } from '../wire/page.js'
 
 /** Elements: a typed array of the page's dtype, or numbers, bigints, decimal strings, "NaN", "Infinity", booleans. */
 export type Values = TypedArray | readonly (number | bigint | string | boolean)[]
@@ -65,7 +64,7 @@ export type NamedDefinition = (SourceDefinition | DerivedDefinition) & { readonl
 export interface Page {
   readonly name: string
   readonly id: number
-  readonly kind: 'source' | 'derived'
+  readonly kind: PageKind
   readonly dtype: Dtype
   readonly shape: readonly number[]
   readonly bytes: number
@@ -257,9 +256,9 @@ export interface SubscribeOptions {
   /** `now` (default); `snapshot`: the whole pages first; or the last epoch already seen. */
   readonly from?: 'now' | 'snapshot' | number
   /** What a change carries: names alone, changed ranges, or (default) ranges and values. */
-  readonly data?: 'none' | 'ranges' | 'values'
+  readonly data?: DataMode
   /** For a reader that is too slow: every epoch all the same (default), or epochs folded together. */
-  readonly policy?: 'lossless' | 'latest'
+  readonly policy?: Policy
   /** At most this many changes a second; implies `latest`. */
   readonly maxRate?: number
   /**
@@ -293,7 +292,7 @@ export interface DurableView {
 export interface ChangedPage {
   readonly page: string
   /** In a snapshot `source` or `derived`. */
-  readonly kind: 'source' | 'derived' | 'created' | 'deleted'
+  readonly kind: ChangeKind
   readonly dtype: Dtype
   readonly shape: readonly number[]
   /** Element ranges. None with data `none`, and of a page that was deleted. */

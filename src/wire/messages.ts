@@ -13,6 +13,7 @@ export const POLICIES = ['lossless', 'latest'] as const
 export const STARTS = ['now', 'snapshot'] as const
 /** In a binary change the mode is its position in DATA_MODES. */
 export type DataMode = (typeof DATA_MODES)[number]
+export type Policy = (typeof POLICIES)[number]
 
 /** Messages that a client sends, in JSON. */
 export const CLIENT_MESSAGES = ['subscribe', 'unsubscribe', 'commit', 'transaction'] as const

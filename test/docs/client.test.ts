@@ -7,7 +7,6 @@ import { join } from 'node:path'
 import t from 'tap'
 import { startServer } from '../../examples/server.js'
 import { Client } from '../../src/client/client.js'
-import type { Dtype } from '../../src/client/codec/values.js'
 import {
   CALL_RETRIES,
   CALL_TIMEOUT_MS,
@@ -15,6 +14,7 @@ import {
   SILENCE_MAX_MS,
 } from '../../src/client/limits.js'
 import { connect, MmsbError } from '../../src/client/node.js'
+import type { Dtype } from '../../src/wire/dtype.js'
 import { blocksOf, readDocument, tableRowsOf } from './markdown.js'
 import { runProgram } from './program.js'
 

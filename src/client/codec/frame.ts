@@ -1,13 +1,18 @@
 /**
- * One transaction of deltas as a frame: "Frame: one transaction" in docs/internals/FORMAT.md. Creating pages and functions is left to HTTP.
+ * Encodes a transaction of deltas as a frame: "Frame: one transaction" in docs/internals/FORMAT.md. Pages and functions are
+ * created over HTTP only.
  *
- * Invariants: the bytes are those the server's own writer would make of the same transaction (a test compares); what the
- * server would refuse without knowing its state is refused here.
+ * Invariants: the bytes equal those that the server's own writer makes of the same transaction (a test compares);
+ * whatever the server would refuse without looking at its state is refused here.
  */
-import { jsonOf } from '../arguments.js'
-import { invalidDelta, invalidRequest, MmsbError } from '../errors.js'
+import { align8 } from '../../wire/align.js'
+import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
 import {
+  COMMAND_DELTA,
+  DELTA_DENSE,
   DELTA_HEADER_BYTES,
+  DELTA_MASKED,
+  DELTA_SPARSE,
   FRAME_HEADER_BYTES,
   FRAME_INTENT_MAX_BYTES,
   FRAME_KEY_MAX_BYTES,
@@ -15,11 +20,18 @@ import {
   FRAME_MAX_BYTES,
   FRAME_MAX_COMMANDS,
   FRAME_MAX_PRECONDITIONS,
+  FRAME_PRECONDITION_BYTES,
   FRAME_SOURCE_MAX_BYTES,
   FRAME_VERSION,
-} from '../limits.js'
-import type { Delta, Merge } from '../types.js'
-import { type Dtype, dtypeCode, fromBase64, isFloat, sizeOf, writeValues } from './values.js'
+  MASK_RAW,
+  MASK_RUNS,
+  SPARSE_U32,
+} from '../../wire/frame.js'
+import { FIRST_BITWISE_MERGE, MERGES, type Merge } from '../../wire/page.js'
+import { jsonOf } from '../arguments.js'
+import { invalidDelta, invalidRequest, MmsbError } from '../errors.js'
+import type { Delta } from '../types.js'
+import { fromBase64, sizeOf, writeValues } from './values.js'
 
 /** What a frame needs to know of a page. */
 export interface FramePage {
@@ -36,18 +48,8 @@ export interface FrameHead {
   readonly expect?: readonly { readonly pageId: number; readonly version: number }[] | undefined
 }
 
-const DELTA = 4
-const DENSE = 0
-const SPARSE = 1
-const MASKED = 2
-const SPARSE_U32 = 4
-const MASK_RAW = 0
-const MASK_RUNS = 1
-const MERGES: readonly Merge[] = ['set', 'add', 'min', 'max', 'and', 'or', 'xor']
 const FIRST_BYTES = 256
 const encoder = new TextEncoder()
-
-export const align8 = (bytes: number): number => Math.ceil(bytes / 8) * 8
 
 /** The frame of a transaction. @throws MmsbError INVALID_DELTA, INVALID_REQUEST, PAYLOAD_TOO_LARGE */
 export function encodeFrame(
@@ -66,13 +68,13 @@ export function encodeFrame(
 
 const tooLarge = (detail: string): MmsbError => new MmsbError({ code: 'PAYLOAD_TOO_LARGE', detail })
 
-/** Bytes that grow; what was not written is zero. */
+/** A buffer that grows. Bytes that were not written are 0. */
 class Out {
   length = 0
   #bytes = new Uint8Array(FIRST_BYTES)
   #view = new DataView(this.#bytes.buffer)
 
-  /** Makes room for so many bytes more, a multiple of 8; returns where they begin. */
+  /** Makes room for `bytes` more, a multiple of 8; returns the offset of the first. */
   take(bytes: number): number {
     const at = this.length
     const need = at + bytes
@@ -136,17 +138,17 @@ function writeHead(out: Out, { key, source, intent, expect = [] }: FrameHead, co
   out.setU16(22, texts[1].length)
   out.setU32(24, texts[2].length)
   for (const { pageId, version } of expect) {
-    const at = out.take(16)
+    const at = out.take(FRAME_PRECONDITION_BYTES)
     out.setU32(at, pageId)
     out.setU64(at + 8, version)
   }
   for (const text of texts) out.put(out.take(align8(text.length)), text)
 }
 
-function textBytes(text: string | undefined, what: string, mostBytes: number): Uint8Array {
+function textBytes(text: string | undefined, what: string, maxBytes: number): Uint8Array {
   const bytes = encoder.encode(text ?? '')
-  if (bytes.length <= mostBytes) return bytes
-  throw tooLarge(`${what} has ${bytes.length} bytes; at most ${mostBytes}`)
+  if (bytes.length <= maxBytes) return bytes
+  throw tooLarge(`${what} has ${bytes.length} bytes; at most ${maxBytes}`)
 }
 
 function writeDelta(out: Out, page: FramePage, delta: Delta): void {
@@ -168,7 +170,7 @@ function writeDelta(out: Out, page: FramePage, delta: Delta): void {
 function mergeCode(merge: Merge | undefined, dtype: Dtype): number {
   const code = merge === undefined ? 0 : MERGES.indexOf(merge)
   if (code < 0) throw invalidRequest(`merge must be one of ${MERGES.join(', ')}`)
-  if (isFloat(dtype) && (merge === 'and' || merge === 'or' || merge === 'xor')) {
+  if (code >= FIRST_BITWISE_MERGE && DTYPE_INFO[dtype].kind === 'float') {
     throw invalidDelta(`merge ${merge} is not defined for ${dtype}`)
   }
   return code
@@ -184,16 +186,16 @@ interface DeltaFields {
   readonly payloadBytes: number
 }
 
-/** Writes a command's header and returns where its payload goes. */
+/** Writes the header of a command and returns the offset of its payload. */
 function deltaHeader(out: Out, page: FramePage, fields: DeltaFields): number {
   const total = DELTA_HEADER_BYTES + align8(fields.payloadBytes)
   const at = out.take(total)
-  out.setU16(at, DELTA)
+  out.setU16(at, COMMAND_DELTA)
   out.setU32(at + 4, total)
   out.setU32(at + 8, page.id)
   out.setU8(at + 12, fields.kind)
   out.setU8(at + 13, fields.merge)
-  out.setU8(at + 14, dtypeCode(page.dtype))
+  out.setU8(at + 14, DTYPE_INFO[page.dtype].code)
   out.setU8(at + 15, fields.encoding)
   out.setU32(at + 16, fields.offset)
   out.setU32(at + 20, fields.count)
@@ -213,7 +215,7 @@ function writeDense(out: Out, page: FramePage, merge: number, offset: number, va
     )
   }
   const payloadBytes = count * sizeOf(page.dtype)
-  const fields = { kind: DENSE, merge, encoding: 0, offset, count, valueCount: count, payloadBytes }
+  const fields = { kind: DELTA_DENSE, merge, encoding: 0, offset, count, valueCount: count, payloadBytes }
   const at = deltaHeader(out, page, fields)
   writeValues(page.dtype, values, out.buffer, at)
 }
@@ -230,7 +232,7 @@ function writeSparse(
   const indexBytes = align8(count * 4)
   const payloadBytes = indexBytes + count * sizeOf(page.dtype)
   const fields = {
-    kind: SPARSE,
+    kind: DELTA_SPARSE,
     merge,
     encoding: SPARSE_U32,
     offset: 0,
@@ -243,7 +245,7 @@ function writeSparse(
     const index = indices[i]!
     if (!Number.isInteger(index)) throw invalidRequest(`indices[${i}] must be an integer, not ${index}`)
     if (index < 0 || index >= page.elements) {
-      throw invalidDelta(`indices[${i}]: ${index} is no element of a page of ${page.elements}`)
+      throw invalidDelta(`indices[${i}]: ${index} is outside a page of ${page.elements} elements`)
     }
     out.setU32(at + i * 4, index)
   }
@@ -267,7 +269,7 @@ function writeMasked(
   const isCoded = codedBytes < rawBytes
   const maskBytes = Math.min(codedBytes, rawBytes)
   const fields = {
-    kind: MASKED,
+    kind: DELTA_MASKED,
     merge,
     encoding: isCoded ? MASK_RUNS : MASK_RAW,
     offset: 0,

@@ -1,16 +1,28 @@
 /**
- * Messages of the stream, from either subprotocol to one form: "WebSocket, binary" in docs/internals/FORMAT.md, and JSON.
+ * Decodes messages of the stream, binary ("WebSocket, binary" in docs/internals/FORMAT.md) or JSON, into one form.
  *
- * Invariants: nothing is read outside a message; one that makes no sense is PROTOCOL. Values of binary messages are views of the
- * message, which nobody writes to again.
+ * Invariants: nothing is read outside a message; a malformed message is PROTOCOL. Values of binary messages are views of
+ * the message, which nobody writes to again.
  */
+import { align8 } from '../../wire/align.js'
+import { DTYPES, type Dtype } from '../../wire/dtype.js'
+import {
+  ACK_CODE,
+  BODY_HEAD_BYTES,
+  CHANGE_HEAD_BYTES,
+  DATA_MODES,
+  MARKERS,
+  type Marker,
+  MESSAGE_CODES,
+  MESSAGE_HEAD_BYTES,
+  PROBLEM_HEAD_BYTES,
+  REFUSAL_CODE,
+  VERSION_BYTES,
+} from '../../wire/messages.js'
+import { CHANGE_KINDS, type ChangeKind } from '../../wire/page.js'
 import { MmsbError, problemError, protocolError } from '../errors.js'
 import type { Change, ChangedPage } from '../types.js'
-import { align8 } from './frame.js'
-import { DTYPES, type Dtype, elementsOf, fromJson, sizeOf, viewOf } from './values.js'
-
-/** What says an epoch and no more. */
-type Marker = 'subscribed' | 'progress' | 'unsubscribed' | 'committed'
+import { elementsOf, fromJson, sizeOf, viewOf } from './values.js'
 
 export type Message =
   | { readonly type: Marker; readonly id: string; readonly epoch: number }
@@ -22,19 +34,13 @@ export type Message =
   | { readonly type: 'ack'; readonly sequence: number; readonly count: number; readonly epoch: number }
   | { readonly type: 'refusal'; readonly sequence: number; readonly error: MmsbError }
 
-const HEAD_BYTES = 16
-const BODY_HEAD_BYTES = 16
-const CHANGE_HEAD_BYTES = 16
-const KINDS = ['source', 'derived', 'created', 'deleted'] as const
-const TYPES: Readonly<Record<number, Marker>> = {
-  3: 'subscribed',
-  6: 'progress',
-  9: 'unsubscribed',
-  11: 'committed',
-}
+const MARKER_OF_CODE: ReadonlyMap<number, Marker> = new Map(
+  MARKERS.map((type) => [MESSAGE_CODES[type], type]),
+)
+const VALUES_MODE = DATA_MODES.indexOf('values')
 const decoder = new TextDecoder()
 
-/** The answers or the one message that a binary WebSocket message holds. @throws MmsbError PROTOCOL */
+/** The messages that one binary WebSocket message holds. @throws MmsbError PROTOCOL */
 export function decodeBinary(buffer: ArrayBuffer): Message[] {
   try {
     return decode(buffer)
@@ -48,8 +54,8 @@ function decode(buffer: ArrayBuffer): Message[] {
   const messages: Message[] = []
   for (let at = 0; at < buffer.byteLength; ) {
     const length = new DataView(buffer, at).getUint32(4, true)
-    if (length < HEAD_BYTES || length % 8 !== 0 || length > buffer.byteLength - at) {
-      throw protocolError(`a message of ${length} bytes in one of ${buffer.byteLength}`)
+    if (length < MESSAGE_HEAD_BYTES || length % 8 !== 0 || length > buffer.byteLength - at) {
+      throw protocolError(`a message of ${length} bytes inside one of ${buffer.byteLength}`)
     }
     messages.push(decodeOne(buffer, at, length))
     at += length
@@ -61,21 +67,22 @@ function decodeOne(buffer: ArrayBuffer, start: number, length: number): Message 
   const view = new DataView(buffer, start, length)
   const type = view.getUint16(0, true)
   const second = u64(view, 8)
-  if (type === 1) return { type: 'ack', sequence: second, epoch: u64(view, 16), count: u64(view, 24) }
-  if (type === 2) return { type: 'refusal', sequence: second, error: problemAt(view, 16) }
+  if (type === ACK_CODE) return { type: 'ack', sequence: second, epoch: u64(view, 16), count: u64(view, 24) }
+  if (type === REFUSAL_CODE)
+    return { type: 'refusal', sequence: second, error: problemAt(view, MESSAGE_HEAD_BYTES) }
   const idLength = view.getUint16(2, true)
-  const id = textAt(view, HEAD_BYTES, idLength)
-  const body = HEAD_BYTES + align8(idLength)
-  const plain = TYPES[type]
-  if (plain !== undefined) return { type: plain, id, epoch: second }
+  const id = textAt(view, MESSAGE_HEAD_BYTES, idLength)
+  const body = MESSAGE_HEAD_BYTES + align8(idLength)
+  const marker = MARKER_OF_CODE.get(type)
+  if (marker !== undefined) return { type: marker, id, epoch: second }
   switch (type) {
-    case 4:
+    case MESSAGE_CODES.snapshot:
       return {
         type: 'change',
         id,
         change: { type: 'snapshot', epoch: second, first: second, changes: pagesAt(view, body) },
       }
-    case 5: {
+    case MESSAGE_CODES.change: {
       const changes = changesAt(view, body)
       return {
         type: 'change',
@@ -83,11 +90,11 @@ function decodeOne(buffer: ArrayBuffer, start: number, length: number): Message 
         change: { type: 'change', epoch: second, first: u64(view, body), changes },
       }
     }
-    case 7:
+    case MESSAGE_CODES.compacted:
       return { type: 'compacted', id, minEpoch: second }
-    case 8:
+    case MESSAGE_CODES.overflow:
       return { type: 'overflow', id, resumeFrom: second }
-    case 10:
+    case MESSAGE_CODES.error:
       return { type: 'error', id, error: problemAt(view, body) }
   }
   throw protocolError(`a message of type ${type}`)
@@ -98,13 +105,13 @@ function u64(view: DataView, at: number): number {
 }
 
 const textAt = (view: DataView, at: number, length: number): string => {
-  if (at + length > view.byteLength) throw protocolError('a text leaves its message')
+  if (at + length > view.byteLength) throw protocolError('a text goes past the end of its message')
   return decoder.decode(new Uint8Array(view.buffer, view.byteOffset + at, length))
 }
 
 /** u16 status, u16 0, u32 jsonLength, JSON; in a refusal the JSON begins at the next 8 bytes as well. */
 function problemAt(view: DataView, at: number): MmsbError {
-  const text = textAt(view, at + 8, view.getUint32(at + 4, true))
+  const text = textAt(view, at + PROBLEM_HEAD_BYTES, view.getUint32(at + 4, true))
   return problemError(JSON.parse(text) as Record<string, unknown>, view.getUint16(at, true))
 }
 
@@ -123,8 +130,8 @@ function pagesAt(view: DataView, body: number): ChangedPage[] {
   const pages: ChangedPage[] = []
   let at = body + BODY_HEAD_BYTES
   for (let left = view.getUint32(body + 8, true); left > 0; left--) {
-    pages.push(changeAt(view, at + 8, 2))
-    at += 8 + sizeAt(view, at + 8)
+    pages.push(changeAt(view, at + VERSION_BYTES, VALUES_MODE))
+    at += VERSION_BYTES + sizeAt(view, at + VERSION_BYTES)
   }
   return pages
 }
@@ -135,11 +142,11 @@ function sizeAt(view: DataView, at: number): number {
   return size
 }
 
-/** `mode`: 0 names alone, 1 ranges, 2 values. */
+/** `mode`: position in DATA_MODES. */
 function changeAt(view: DataView, at: number, mode: number): ChangedPage {
-  const kind = KINDS[view.getUint8(at + 4)]
+  const kind = CHANGE_KINDS[view.getUint8(at + 4)]
   const dtype = DTYPES[view.getUint8(at + 5)]
-  if (kind === undefined || dtype === undefined) throw protocolError('a change of an unknown kind or dtype')
+  if (kind === undefined || dtype === undefined) throw protocolError('a change has an unknown kind or dtype')
   const rank = view.getUint8(at + 6)
   const nameLength = view.getUint16(at + 8, true)
   const rangeCount = view.getUint32(at + 12, true)
@@ -156,9 +163,10 @@ function changeAt(view: DataView, at: number, mode: number): ChangedPage {
     ranges.push([view.getUint32(rangesAt + i * 8, true), count])
     elements += count
   }
-  if (mode < 2) return { page, kind, dtype, shape, ranges }
+  if (mode < VALUES_MODE) return { page, kind, dtype, shape, ranges }
   const valuesAt = rangesAt + rangeCount * 8
-  if (valuesAt + elements * sizeOf(dtype) > view.byteLength) throw protocolError('values leave their message')
+  if (valuesAt + elements * sizeOf(dtype) > view.byteLength)
+    throw protocolError('values go past the end of their message')
   return {
     page,
     kind,
@@ -177,7 +185,7 @@ export interface PageForm {
 
 interface JsonChange {
   readonly page: string
-  readonly kind: ChangedPage['kind']
+  readonly kind: ChangeKind
   readonly dtype?: Dtype
   readonly shape?: readonly number[]
   readonly ranges?: readonly (readonly [number, number])[]
@@ -197,11 +205,11 @@ interface JsonMessage {
   >
 }
 
-/** Finds out what form a page had in an epoch; `id` is the subscription that was told of it. */
+/** Finds the dtype and shape of a page as of an epoch; `id` is the subscription that received the change. */
 export type FormOf = (page: string, epoch: number, id: string) => PageForm | Promise<PageForm>
 
 /**
- * A text message. JSON changes do not name the dtype of every page, so `formOf` is asked for it.
+ * Decodes a text message. JSON changes do not name the dtype of every page; `formOf` supplies those that are missing.
  * @throws MmsbError PROTOCOL, or what `formOf` throws
  */
 export async function decodeText(text: string, formOf: FormOf): Promise<Message> {
@@ -247,8 +255,8 @@ export async function decodeText(text: string, formOf: FormOf): Promise<Message>
 
 async function typed(change: JsonChange, epoch: number, id: string, formOf: FormOf): Promise<ChangedPage> {
   const { page, kind, ranges = [], values } = change
-  const isTold = change.dtype !== undefined && change.shape !== undefined
-  const form = isTold
+  const isStated = change.dtype !== undefined && change.shape !== undefined
+  const form = isStated
     ? { dtype: change.dtype, shape: change.shape }
     : kind === 'deleted'
       ? { dtype: 'u8' as const, shape: [0] }

@@ -1,57 +1,19 @@
 /**
  * Elements of pages between JavaScript, JSON and bytes, by the server's rules (API conventions; docs/internals/FORMAT.md).
  *
- * In: integer dtypes take integral numbers in range, and bigints; u64 and i64 also decimal strings, and numbers only where those
- * are exact; floats take numbers and "NaN", "Infinity", "-Infinity"; bool takes true, false, 0 and 1.
- * Invariants: what the server would refuse is refused here with the same code, before anything is sent; little-endian hosts only.
+ * In: integer dtypes take integral numbers in range, and bigints; u64 and i64 also take decimal strings, and take numbers
+ * only if those are exact; floats take numbers and "NaN", "Infinity", "-Infinity"; bool takes true, false, 0 and 1.
+ * Invariants: a value that the server would refuse is refused here with the same code, before anything is sent;
+ * little-endian hosts only.
  */
+import { DTYPE_INFO, DTYPES, type Dtype, F32_OVERFLOW, type TypedArray } from '../../wire/dtype.js'
 import { invalidDelta } from '../errors.js'
 import type { Values } from '../types.js'
 
-export const DTYPES = ['bool', 'u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'u64', 'i64', 'f32', 'f64'] as const
-/** The type of a page's elements. */
-export type Dtype = (typeof DTYPES)[number]
+export const sizeOf = (dtype: Dtype): number => DTYPE_INFO[dtype].sizeBytes
 
-/** The typed arrays that hold elements of pages. */
-export type TypedArray =
-  | Uint8Array
-  | Int8Array
-  | Uint16Array
-  | Int16Array
-  | Uint32Array
-  | Int32Array
-  | BigUint64Array
-  | BigInt64Array
-  | Float32Array
-  | Float64Array
-
-type ArrayType = {
-  new (length: number): TypedArray
-  new (buffer: ArrayBufferLike, byteOffset: number, length: number): TypedArray
-  readonly BYTES_PER_ELEMENT: number
-}
-
-/** By dtype code. bool is one byte, 0 or 1. */
-const ARRAYS: readonly ArrayType[] = [
-  Uint8Array,
-  Uint8Array,
-  Int8Array,
-  Uint16Array,
-  Int16Array,
-  Uint32Array,
-  Int32Array,
-  BigUint64Array,
-  BigInt64Array,
-  Float32Array,
-  Float64Array,
-]
-
-export const dtypeCode = (dtype: Dtype): number => DTYPES.indexOf(dtype)
-export const sizeOf = (dtype: Dtype): number => ARRAYS[dtypeCode(dtype)]!.BYTES_PER_ELEMENT
-export const isFloat = (dtype: Dtype): boolean => dtype === 'f32' || dtype === 'f64'
-export const isDtype = (value: unknown): value is Dtype => DTYPES.includes(value as Dtype)
-
-export const emptyArray = (dtype: Dtype, length: number): TypedArray => new ARRAYS[dtypeCode(dtype)]!(length)
+export const emptyArray = (dtype: Dtype, length: number): TypedArray =>
+  DTYPE_INFO[dtype].view(new ArrayBuffer(length * sizeOf(dtype)), 0, length)
 
 /** A typed array over bytes; `byteOffset` must be a multiple of the element size. */
 export const viewOf = (
@@ -59,7 +21,7 @@ export const viewOf = (
   buffer: ArrayBufferLike,
   byteOffset: number,
   length: number,
-): TypedArray => new ARRAYS[dtypeCode(dtype)]!(buffer, byteOffset, length)
+): TypedArray => DTYPE_INFO[dtype].view(buffer, byteOffset, length)
 
 /** Product of the axes; 1 for rank 0. */
 export const elementsOf = (shape: readonly number[]): number => shape.reduce((product, n) => product * n, 1)
@@ -70,23 +32,20 @@ const tagOf = (values: ArrayBufferView): string =>
 /** The dtypes whose pages take this kind of array; empty for a DataView. */
 export function dtypesOf(values: ArrayBufferView): Dtype[] {
   const tag = tagOf(values)
-  return DTYPES.filter((_, code) => ARRAYS[code]!.name === tag)
+  return DTYPES.filter((dtype) => DTYPE_INFO[dtype].arrayName === tag)
 }
 
 export const bytesOf = (values: ArrayBufferView): Uint8Array =>
   new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
 
-/** Finite doubles of at least this magnitude round to infinity in f32: 2^128 - 2^103. */
-const F32_OVERFLOW = 2 ** 128 - 2 ** 103
 const DECIMAL = /^-?[0-9]{1,20}$/
-const BITS: Readonly<Record<string, number>> = { '8': 8, '16': 16, '32': 32, '64': 64 }
 
 /** Writes the elements to bytes at `byteOffset`, a multiple of the element size. @throws MmsbError INVALID_DELTA */
 export function writeValues(dtype: Dtype, values: Values, buffer: ArrayBufferLike, byteOffset: number): void {
   if (ArrayBuffer.isView(values)) {
     if (!dtypesOf(values).includes(dtype)) {
       throw invalidDelta(
-        `values are a ${tagOf(values)}; a page of ${dtype} takes a ${ARRAYS[dtypeCode(dtype)]!.name} or a plain array`,
+        `values are a ${tagOf(values)}; a page of ${dtype} takes a ${DTYPE_INFO[dtype].arrayName} or a plain array`,
       )
     }
     if (dtype === 'bool') checkBools(values as Uint8Array)
@@ -132,22 +91,21 @@ function parseFloatValue(dtype: Dtype, value: unknown, index: number): number {
 }
 
 function parseInteger(dtype: Dtype, value: unknown, index: number): bigint {
-  const isWide = dtype === 'u64' || dtype === 'i64'
+  const { min, max, sizeBytes } = DTYPE_INFO[dtype]
+  const isWide = sizeBytes === 8
   let integer: bigint
   if (typeof value === 'bigint') integer = value
   else if (typeof value === 'number' && (isWide ? Number.isSafeInteger(value) : Number.isInteger(value)))
     integer = BigInt(value)
   else if (isWide && typeof value === 'string' && DECIMAL.test(value)) integer = BigInt(value)
   else throw refused(dtype, value, index)
-  const bits = BITS[dtype.slice(1)]!
-  const fits = dtype.startsWith('u') ? BigInt.asUintN(bits, integer) : BigInt.asIntN(bits, integer)
-  if (fits !== integer) throw refused(dtype, value, index)
+  if (integer < min! || integer > max!) throw refused(dtype, value, index)
   return integer
 }
 
 function refused(dtype: Dtype, value: unknown, index: number): Error {
   const shown = typeof value === 'string' ? JSON.stringify(value.slice(0, 40)) : String(value)
-  return invalidDelta(`values[${index}]: ${shown} is no value of a page of ${dtype}`)
+  return invalidDelta(`values[${index}]: ${shown} is not a value of dtype ${dtype}`)
 }
 
 /** The elements of a JSON answer as a typed array. */
@@ -167,20 +125,20 @@ export function valuesText(values: Values): string {
   for (let i = 0; i < values.length; i++) {
     const text = valueText(values[i])
     if (text === undefined) {
-      throw invalidDelta(`values[${i}]: ${typeof values[i]} is no number, bigint, text or truth value`)
+      throw invalidDelta(`values[${i}]: ${typeof values[i]} is not a number, bigint, string or boolean`)
     }
     parts[i] = text
   }
   return `[${parts.join(',')}]`
 }
 
-/** The JSON text of one element; undefined for what cannot be one. */
+/** The JSON text of one element; undefined if the value cannot be an element. */
 export function valueText(value: unknown): string | undefined {
   if (typeof value === 'number') {
     if (!Number.isFinite(value)) return `"${value}"`
     return value === 0 && 1 / value < 0 ? '-0' : String(value)
   }
-  // Narrow integers take no text; wide ones take numbers where those are exact.
+  // Narrow integer dtypes refuse strings; wide ones take numbers that are exact.
   if (typeof value === 'bigint') return Number.isSafeInteger(Number(value)) ? String(value) : `"${value}"`
   return typeof value === 'string' || typeof value === 'boolean' ? JSON.stringify(value) : undefined
 }
@@ -189,18 +147,21 @@ const SHARED = '[object SharedArrayBuffer]'
 const BUFFERS = ['[object ArrayBuffer]', SHARED]
 const kindOf = (value: unknown): string => Object.prototype.toString.call(value)
 
-/** The bytes of a view or a buffer, of any realm, as fetch takes them: not shared. @throws MmsbError INVALID_DELTA */
+/**
+ * The bytes of a view or a buffer of any realm. Shared memory is copied, because fetch does not take it.
+ * @throws MmsbError INVALID_DELTA
+ */
 export function octetsOf(octets: unknown): Uint8Array {
   const isBuffer = BUFFERS.includes(kindOf(octets))
   if (!isBuffer && !ArrayBuffer.isView(octets)) {
-    const came = octets === undefined ? 'is missing' : 'came in another form'
-    throw invalidDelta(`octets: ${came}; they are a typed array, a DataView or an ArrayBuffer`)
+    const fault = octets === undefined ? 'is missing' : 'has another type'
+    throw invalidDelta(`octets: ${fault}; give a typed array, a DataView or an ArrayBuffer`)
   }
   try {
     const bytes = isBuffer ? new Uint8Array(octets as ArrayBuffer) : bytesOf(octets as ArrayBufferView)
     return kindOf(bytes.buffer) === SHARED ? bytes.slice() : bytes
   } catch {
-    throw invalidDelta('the array holds nothing any more: its buffer was handed to somebody else')
+    throw invalidDelta('the array is detached: its buffer was transferred')
   }
 }
 

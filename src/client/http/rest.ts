@@ -5,9 +5,10 @@
  * idempotency key); one the server put off (503 with Retry-After) always, for it did not happen; all repeats of a call share
  * one deadline.
  */
+import { HTTP_BODY_MAX_BYTES } from '../../wire/limits.js'
 import { isText, objectOf, showValue } from '../arguments.js'
 import { closedError, invalidRequest, MmsbError, problemError, protocolError } from '../errors.js'
-import { BODY_MAX_BYTES, CALL_RETRIES, CALL_TIMEOUT_MS } from '../limits.js'
+import { CALL_RETRIES, CALL_TIMEOUT_MS } from '../limits.js'
 import type { CallOptions } from '../types.js'
 import { backoffMs, deadline, sleep } from './backoff.js'
 
@@ -179,12 +180,12 @@ function headersOf(given: unknown): Readonly<Record<string, string>> {
 
 /** The server would refuse it; or, worse, cut the connection while it is sent. */
 function checkSize(body: string | Uint8Array | undefined): void {
-  if (body === undefined || body.length * 3 <= BODY_MAX_BYTES) return
+  if (body === undefined || body.length * 3 <= HTTP_BODY_MAX_BYTES) return
   const bytes = typeof body === 'string' ? new TextEncoder().encode(body).length : body.length
-  if (bytes <= BODY_MAX_BYTES) return
+  if (bytes <= HTTP_BODY_MAX_BYTES) return
   throw new MmsbError({
     code: 'PAYLOAD_TOO_LARGE',
-    detail: `a body has at most ${BODY_MAX_BYTES} bytes; this has ${bytes}`,
+    detail: `a body has at most ${HTTP_BODY_MAX_BYTES} bytes; this has ${bytes}`,
     hint: 'Refused by the client; nothing was sent. Write it in parts; typed arrays take fewer bytes than lists.',
   })
 }

@@ -12,6 +12,7 @@
  * it and nobody else; between tries there is a wait that doubles, until the server has spoken.
  */
 
+import { BINARY_PROTOCOL, JSON_PROTOCOL } from '../../wire/messages.js'
 import { decodeBinary, decodeText, type FormOf, type Message, type PageForm } from '../codec/message.js'
 import { MmsbError, protocolError } from '../errors.js'
 import { backoffMs } from '../http/backoff.js'
@@ -54,7 +55,7 @@ export interface LinkOptions {
   readonly silenceMaxMs?: number | undefined
 }
 
-const PROTOCOLS = { binary: 'mmsb.v1.bin', json: 'mmsb.v1.json' } as const
+const PROTOCOLS = { binary: BINARY_PROTOCOL, json: JSON_PROTOCOL } as const
 const NORMAL = 1000
 
 export class Link {

@@ -5,6 +5,7 @@
  * number of connections, unless the server's own has (a crash without fsync); the array of a page stays the same object as long as its dtype and shape do.
  */
 
+import type { TypedArray } from '../../wire/dtype.js'
 import {
   type Checks,
   checkFields,
@@ -15,7 +16,6 @@ import {
   isSignal,
   showValue,
 } from '../arguments.js'
-import type { TypedArray } from '../codec/values.js'
 import { closedError, invalidRequest, MmsbError } from '../errors.js'
 import { onAbort } from '../http/abort.js'
 import { backoffMs, sleep } from '../http/backoff.js'

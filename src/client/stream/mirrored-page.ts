@@ -1,6 +1,7 @@
 /** Pages held here, and how changes and snapshots go into them. */
 
-import { type Dtype, elementsOf, emptyArray, type TypedArray } from '../codec/values.js'
+import type { Dtype, TypedArray } from '../../wire/dtype.js'
+import { elementsOf, emptyArray } from '../codec/values.js'
 import { protocolError } from '../errors.js'
 import type { ChangedPage } from '../types.js'
 

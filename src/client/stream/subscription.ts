@@ -6,6 +6,7 @@
  * an error, or the close of the client.
  */
 
+import { DATA_MODES, POLICIES } from '../../wire/messages.js'
 import {
   type Checks,
   checkFields,
@@ -58,8 +59,8 @@ const OPTIONS: Checks = {
     value === 'now' || value === 'snapshot' || isCount(value) === undefined
       ? undefined
       : "is neither 'now' nor 'snapshot' nor an epoch",
-  data: isOneOf(['none', 'ranges', 'values']),
-  policy: isOneOf(['lossless', 'latest']),
+  data: isOneOf(DATA_MODES),
+  policy: isOneOf(POLICIES),
   maxRate: isRate,
   slice: isObject,
   durable: isText,

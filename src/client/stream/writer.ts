@@ -5,6 +5,9 @@
  * answered, under the idempotency key it had before, so it happens once; at most WRITER_IN_FLIGHT_MAX are unanswered at a
  * time, the rest waits here. One that cannot be sent as it was handed in is refused by itself, the others go on.
  */
+
+import type { TypedArray } from '../../wire/dtype.js'
+import { STREAM_MESSAGE_MAX_BYTES } from '../../wire/limits.js'
 import {
   type Checks,
   checkDelta,
@@ -17,9 +20,9 @@ import {
 import { encodeFrame, type FramePage } from '../codec/frame.js'
 import { transactionText } from '../codec/json.js'
 import type { Message } from '../codec/message.js'
-import { type TypedArray, writeValues } from '../codec/values.js'
+import { writeValues } from '../codec/values.js'
 import { closedError, invalidRequest, MmsbError } from '../errors.js'
-import { STREAM_MESSAGE_MAX_BYTES, WRITER_IN_FLIGHT_MAX, WRITER_MESSAGE_BYTES } from '../limits.js'
+import { WRITER_IN_FLIGHT_MAX, WRITER_MESSAGE_BYTES } from '../limits.js'
 import type { Delta, Transaction } from '../types.js'
 import type { Link, LinkUser } from './connection.js'
 
