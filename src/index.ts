@@ -4,7 +4,8 @@
 import { Bus as EngineBus } from './engine/bus.js'
 import type { BusOptions } from './engine/types.js'
 import { hubOf } from './stream/hub.js'
-import { type Changes, type SubscribeOptions, subscribe } from './stream/subscribe.js'
+import { type Changes, subscribe } from './stream/subscribe.js'
+import type { SubscribeOptions } from './stream/types.js'
 
 /** A bus that can be subscribed to. */
 export class Bus extends EngineBus {
@@ -31,5 +32,6 @@ export type { CreateResult, PastOptions, PatchResult, ReadRange, WriteOptions } 
 export type { WhatIfInput, WhatIfResult } from './engine/commit/what-if.js'
 export type * from './engine/types.js'
 export { ERRORS, type ErrorCode, MmsbError, type ProblemDocument } from './errors.js'
-export type { Change, ChangedPage, Changes, SubscribeOptions } from './stream/subscribe.js'
+export type { Change, ChangedPage, Changes } from './stream/subscribe.js'
+export type { SubscribeOptions } from './stream/types.js'
 export type { Dtype, TypedArray } from './wire/dtype.js'

@@ -1,4 +1,4 @@
-/** Time, handed in, so that a test can be its master. */
+/** Time, handed in so that tests control it. */
 
 export interface StreamClock {
   nowMs(): number
@@ -6,7 +6,7 @@ export interface StreamClock {
   every(periodMs: number, run: () => void): () => void
   /** Calls back once after `delayMs` unless the returned function is called first. Does not keep the process alive. */
   after(delayMs: number, run: () => void): () => void
-  /** Calls back once what is ready has had its turn, unless the returned function is called first. Keeps the process alive. */
+  /** Calls back after pending events were handled, unless the returned function is called first. Keeps the process alive. */
   soon(run: () => void): () => void
 }
 

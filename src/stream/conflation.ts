@@ -1,9 +1,9 @@
 /**
- * Many epochs folded into one change, for a subscriber who cannot or does not want to see each.
+ * Conflation: many epochs folded into one change, for a subscriber that cannot or does not want to receive each.
  *
- * Invariants: applying the folded change to a mirror as of `first - 1` gives the page as of `last`; ranges are unions,
- * values are gathered only when the change is sent; a page created and deleted in between leaves nothing. Memory is bounded by
- * the pages that changed times the ranges kept per page.
+ * Invariants: applying the folded change to a mirror as of `first - 1` gives the pages as of `last`. Ranges are unions;
+ * values are gathered when the change is sent. A page that was created and deleted in between leaves no trace. Memory is
+ * bounded by the number of changed pages times the ranges kept per page.
  */
 import type { PageChange } from '../engine/types.js'
 import { CHANGED_RANGES_MAX } from '../limits.js'
@@ -25,7 +25,7 @@ export class Conflation {
     return this.#last
   }
 
-  /** Folds the changes of one epoch in, which is later than those before. */
+  /** Adds the changes of an epoch, which is later than those added before. */
   add(epoch: number, changes: Iterable<PageChange>): void {
     this.#last = epoch
     for (const change of changes) {
@@ -37,20 +37,23 @@ export class Conflation {
     }
   }
 
-  /** The folded change with values as of now; null when nothing is left to tell. Deletions lead: their names may live again. */
+  /**
+   * The folded change with present values; undefined if nothing is left of it. Deletions come first, because another page
+   * may have taken the name since.
+   */
   finish(
     mode: DataMode,
     gather: Gather,
-    cut: (part: PagePart) => PagePart | null = (part) => part,
-  ): ChangeMessage | null {
-    if (this.#byPage.size === 0) return null
+    cut: (part: PagePart) => PagePart | undefined = (part) => part,
+  ): ChangeMessage | undefined {
+    if (this.#byPage.size === 0) return undefined
     const changes = [...this.#byPage.values()]
     const ordered = [
       ...changes.filter((c) => c.kind === 'deleted'),
       ...changes.filter((c) => c.kind !== 'deleted'),
     ]
     const parts = ordered.map((change) => new PagePart(change, gather)).flatMap((part) => cut(part) ?? [])
-    return parts.length === 0 ? null : new ChangeMessage(this.first, this.#last, parts, mode)
+    return parts.length === 0 ? undefined : new ChangeMessage(this.first, this.#last, parts, mode)
   }
 }
 
@@ -59,7 +62,7 @@ function joined(earlier: PageChange, later: PageChange): PageChange {
   return { ...later, ranges: coarsen(unionRanges(earlier.ranges, later.ranges)) }
 }
 
-/** At most CHANGED_RANGES_MAX ranges that cover these: gaps of < 2, 4, 8, ... elements are closed until they fit. */
+/** At most CHANGED_RANGES_MAX ranges that cover these: closes gaps of < 2, 4, 8, ... elements until they fit. */
 export function coarsen(ranges: Uint32Array): Uint32Array {
   let out = ranges
   for (let gap = 2; out.length > 2 * CHANGED_RANGES_MAX; gap *= 2) out = closeGaps(out, gap)

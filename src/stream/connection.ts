@@ -1,29 +1,36 @@
 /**
- * The subscriptions of one reader, who has one queue.
+ * The subscriptions of one reader, which share one outgoing queue.
  *
- * Invariants: the queue holds at most STREAM_QUEUE_MAX_BYTES and one message more, or one snapshot and as much again; a
- * snapshot waits until the queue has drained and is taken between epochs.
+ * Invariants: the queue holds at most STREAM_QUEUE_MAX_BYTES and one more message, or one snapshot and as much again. A
+ * snapshot waits until the queue has drained, and is taken between epochs.
  */
 import { MmsbError } from '../errors.js'
 import { STREAM_QUEUE_MAX_BYTES, STREAM_SUBSCRIPTIONS_MAX } from '../limits.js'
-import type { StreamHub } from './hub.js'
+import type { PatternSet } from '../state/pattern.js'
 import type { StreamMessage } from './messages.js'
-import { endOf, Subscription } from './subscription.js'
+import type { DurableReaders } from './resume/durable-readers.js'
+import { endOf, Subscription, type SubscriptionHub, type SubscriptionOwner } from './subscription.js'
 import type { Sink, SubscribeOptions } from './types.js'
 
-/** The subscriptions of one reader, who has one queue. */
-export class Connection {
-  readonly hub: StreamHub
+/** What a connection needs from the hub. */
+export interface ConnectionHub extends SubscriptionHub {
+  readonly durables: DurableReaders
+  /** Whether a reader of these pages can resume after epoch `after`. */
+  reaches(patterns: PatternSet, needsValues: boolean, after: number): boolean
+}
+
+export class Connection implements SubscriptionOwner {
+  readonly hub: ConnectionHub
   readonly sink: Sink
   readonly #subscriptions = new Map<string, Subscription>()
   readonly #onClose: () => void
-  /** Snapshots that wait for the queue to have room, oldest first. */
+  /** Subscriptions whose snapshot waits for room in the queue, oldest first. */
   #waiting: Subscription[] = []
-  /** What the queue may hold beyond its bound: the snapshot in it. */
+  /** What the queue may hold beyond its limit: the snapshot that is in it. */
   #allowanceBytes = 0
   #isClosed = false
 
-  constructor(hub: StreamHub, sink: Sink, onClose: () => void) {
+  constructor(hub: ConnectionHub, sink: Sink, onClose: () => void) {
     this.hub = hub
     this.sink = sink
     this.#onClose = onClose
@@ -37,7 +44,6 @@ export class Connection {
     return this.#isClosed
   }
 
-  /** Room in the queue for one more message. */
   get hasRoom(): boolean {
     const { queuedBytes } = this.sink
     if (queuedBytes < STREAM_QUEUE_MAX_BYTES) {
@@ -47,12 +53,12 @@ export class Connection {
     return queuedBytes < STREAM_QUEUE_MAX_BYTES + this.#allowanceBytes
   }
 
-  /** Starts a subscription; what it leads to is told through the sink. @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND */
+  /** Starts a subscription; its messages go to the sink. @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND */
   subscribe(id: string, options: SubscribeOptions): void {
     if (this.#subscriptions.has(id)) {
       throw new MmsbError(
         'INVALID_REQUEST',
-        `id: this connection has a subscription ${JSON.stringify(id)} already`,
+        `id: this connection already has a subscription ${JSON.stringify(id)}`,
       )
     }
     if (this.#subscriptions.size >= STREAM_SUBSCRIPTIONS_MAX) {
@@ -67,7 +73,7 @@ export class Connection {
     if (typeof from === 'number' && from > bus.epoch) {
       throw new MmsbError(
         'EPOCH_NOT_FOUND',
-        `from: epoch ${from} is not there yet, the newest is ${bus.epoch}`,
+        `from: epoch ${from} does not exist yet; the newest is ${bus.epoch}`,
       )
     }
     if (durable !== undefined) this.#attach(subscription, durable, options)
@@ -91,19 +97,20 @@ export class Connection {
     return this.hub.reaches(patterns, needsValues, epoch)
   }
 
-  /** Begins for a named reader: where it was, or when it is new where it wants, once that is durable. */
+  /** Starts at the reader's cursor. A new reader starts where it asks to, once its cursor is durable. */
   #attach(subscription: Subscription, name: string, { pages, from }: SubscribeOptions): void {
     const { bus, durables } = this.hub
     const { cursors } = bus
     if (cursors === undefined) throw new MmsbError('INVALID_REQUEST', 'durable: this bus has no data folder')
     this.#subscriptions.set(subscription.id, subscription)
-    durables.attach(name, this, subscription)
+    durables.attach(name, subscription)
     const known = cursors.get(name)
-    const cursor = known?.epoch ?? null
-    const isGone = cursor !== null && !this.#reaches(subscription, cursor)
+    const cursor = known?.epoch ?? undefined
+    const isGone = cursor !== undefined && !this.#reaches(subscription, cursor)
     const wanted = known === undefined ? (from ?? 'now') : (from ?? 'snapshot')
-    const goesOn = cursor !== null && (!isGone || from === undefined)
-    const start = goesOn ? cursor : wanted === 'now' ? bus.epoch : wanted
+    const resumes = cursor !== undefined && (!isGone || from === undefined)
+    const start = resumes ? cursor : wanted === 'now' ? bus.epoch : wanted
+    // The store keeps null for a reader that has not committed its snapshot yet.
     const epoch = start === 'snapshot' ? null : start
     if (known !== undefined && known.epoch === epoch && known.pages.join() === pages.join()) {
       cursors.touch(name)
@@ -115,14 +122,14 @@ export class Connection {
         if (this.#subscriptions.get(subscription.id) === subscription) this.#begin(subscription, start)
       },
       (error: unknown) => {
-        if (this.#subscriptions.get(subscription.id) === subscription) this.end(subscription, endOf(error))
+        if (this.#subscriptions.get(subscription.id) === subscription) subscription.fail(error)
       },
     )
   }
 
   /**
-   * The reader of a durable subscription has done with everything up to this epoch. Resolves with where its cursor stands,
-   * durably. @throws MmsbError INVALID_REQUEST
+   * The reader of a durable subscription has processed everything up to this epoch. Resolves with the position of its
+   * cursor, which is then durable. @throws MmsbError INVALID_REQUEST
    */
   async commit(id: string, epoch: number): Promise<number> {
     const subscription = this.#subscriptions.get(id)
@@ -130,7 +137,7 @@ export class Connection {
     if (subscription?.durable === undefined || cursors === undefined) {
       throw new MmsbError(
         'INVALID_REQUEST',
-        `id: there is no durable subscription ${JSON.stringify(id)} here`,
+        `id: this connection has no durable subscription ${JSON.stringify(id)}`,
       )
     }
     if (epoch > subscription.told) {
@@ -142,7 +149,7 @@ export class Connection {
     return cursors.commit(subscription.durable, epoch)
   }
 
-  /** Ends a subscription. False when there is none of this id. */
+  /** Ends a subscription. Returns false if there is none with this id. */
   unsubscribe(id: string): boolean {
     const subscription = this.#subscriptions.get(id)
     if (subscription === undefined) return false
@@ -150,7 +157,6 @@ export class Connection {
     return true
   }
 
-  /** Ends a subscription with a last message. */
   end(subscription: Subscription, message: StreamMessage): void {
     if (this.#subscriptions.get(subscription.id) === subscription) this.#subscriptions.delete(subscription.id)
     this.hub.durables.detach(subscription)

@@ -1,16 +1,17 @@
 /**
- * The stream: every commit to everyone who subscribed to what it changed.
+ * The stream: delivers each commit to everyone who subscribed to the pages it changed.
  *
- * How it works: subscriptions that ask for the same pages and the same data share a topic. A commit is split by topic once (the
- * topics of a page are remembered), made into one immutable message per topic, and handed to each subscriber's sink, which
- * shares the encoded bytes through the message. Nothing here waits: a sink that is full ends a lossless subscription with
- * the epoch to resume from, and lets a `latest` one fold epochs together until it drains.
+ * How it works: subscriptions with the same view share one SharedView. A commit is split by view once (the hub remembers the
+ * views of a page), becomes one immutable message per view, and is handed to the sink of each subscriber; the message holds
+ * the encoded bytes for all of them. Nothing here waits: a full sink ends a lossless subscription with the epoch to resume
+ * from, and makes a `latest` one fold epochs until it drains.
  *
- * The newest epochs are kept for a while (recent-epochs.ts), and a topic lives on a little longer than its last subscriber, so that who
- * comes back soon goes on from memory; who was away longer is served out of the log (replayed-epochs.ts, catch-up.ts).
+ * The newest epochs stay in memory for a while (resume/recent-epochs.ts), and a view outlives its last subscriber for a
+ * while, so that a reader that comes back soon resumes from memory. After a longer absence it is served from the log
+ * (resume/replayed-epochs.ts, resume/catch-up.ts).
  *
- * Invariants, per subscription: epochs ascend; none is delivered twice; one epoch is one message; what a snapshot shows and what
- * follows it meet without gap or overlap, because both are taken between epochs. Knows nothing of sockets or protocols.
+ * Invariants, per subscription: epochs ascend; none is delivered twice; one epoch is one message; a snapshot and the changes
+ * after it meet without gap or overlap, because both are taken between epochs. Knows nothing of sockets or protocols.
  */
 import type { CommitEvent, PageChange, PageShape } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
@@ -24,66 +25,65 @@ import type { PatternSet } from '../state/pattern.js'
 import type { TypedArray } from '../wire/dtype.js'
 import { STREAM_PROGRESS_INTERVAL_MS } from '../wire/limits.js'
 import { type StreamClock, systemClock } from './clock.js'
-import { Connection } from './connection.js'
+import { Connection, type ConnectionHub } from './connection.js'
 import { type ChangeMessage, PagePart } from './messages.js'
-import { Durables, type DurableView } from './resume/durable-readers.js'
-import { inOrder, Recent, type RecentPart } from './resume/recent-epochs.js'
-import { Past } from './resume/replayed-epochs.js'
-import { type Shape, Topic } from './shared-view.js'
-import type { Subscription } from './subscription.js'
+import { DurableReaders, type DurableView } from './resume/durable-readers.js'
+import { inOrder, RecentEpochs, type RecentPart } from './resume/recent-epochs.js'
+import { ReplayedEpochs } from './resume/replayed-epochs.js'
+import { SharedView, type Subscriber, type View } from './shared-view.js'
 import type { Sink, StreamBus } from './types.js'
 
 export interface HubStats {
   readonly connections: number
   readonly subscriptions: number
-  /** Different shapes of subscription. */
+  /** Different views that have subscribers. */
   readonly topics: number
-  /** Bytes of the epochs kept in memory for those who come back. */
+  /** Bytes of the epochs kept in memory for readers that come back. */
   readonly recentBytes: number
   readonly delivered: number
   readonly conflated: number
   readonly overflows: number
-  /** Named durable readers. */
+  /** Durable readers. */
   readonly durable: readonly Pick<DurableView, 'name' | 'epoch' | 'lag' | 'connected' | 'held'>[]
 }
 
-const NO_TOPICS: readonly Topic[] = []
-/** Of a topic so many subscribers' encodings are made ahead: mostly all have the same. */
+const NO_VIEWS: readonly SharedView[] = []
+/** A message is encoded ahead for this many subscribers of a view: usually all share one encoding. */
 const AHEAD_SUBSCRIBERS = 4
 
-/** An epoch, laid into the topics. */
+/** The changes of an epoch, by view. */
 interface Split {
   readonly event: CommitEvent
-  readonly parts: ReadonlyMap<Topic, readonly PagePart[]>
+  readonly parts: ReadonlyMap<SharedView, readonly PagePart[]>
   readonly kept: readonly RecentPart[]
-  /** What was made ahead; null: nothing to tell. */
-  readonly messages: Map<Topic, ChangeMessage | null>
+  /** Messages made ahead; undefined if the viewports show nothing of the epoch. */
+  readonly messages: Map<SharedView, ChangeMessage | undefined>
 }
 
 /** All subscriptions of one bus. */
-export class StreamHub {
+export class StreamHub implements ConnectionHub {
   readonly bus: StreamBus
   readonly clock: StreamClock
-  readonly recent = new Recent()
-  readonly past: Past
-  readonly durables: Durables
+  readonly recent = new RecentEpochs()
+  readonly replayed: ReplayedEpochs
+  readonly durables: DurableReaders
   readonly counters = { delivered: 0, conflated: 0, overflows: 0 }
-  readonly #topics = new Map<string, Topic>()
-  /** Topics without subscribers, those that lost them first leading. */
-  readonly #idle = new Set<Topic>()
-  /** Page id -> the topics it belongs to; grows as pages change, follows the topics that come and go. */
-  readonly #topicsOfPage = new Map<number, { readonly name: string; topics: readonly Topic[] }>()
+  readonly #views = new Map<string, SharedView>()
+  /** Views without subscribers, longest idle first. */
+  readonly #idle = new Set<SharedView>()
+  /** Page id -> the views that match it. Filled as pages change; updated as views come and go. */
+  readonly #viewsOfPage = new Map<number, { readonly name: string; views: readonly SharedView[] }>()
   readonly #connections = new Set<Connection>()
-  /** The epoch that the disk still writes; void when topics come or go meanwhile. */
+  /** The epoch that is being written to disk, prepared ahead; dropped when a view comes or goes meanwhile. */
   #ahead: Split | undefined
-  /** What ends listening to bus and clock, which only happens while there are topics: a bus nobody watches does no work for us. */
+  /** Stops listening to bus and clock. The hub listens only while there are views, so an unwatched bus does no work here. */
   #stop: (() => void)[] = []
 
   constructor(bus: StreamBus, clock: StreamClock = systemClock) {
     this.bus = bus
     this.clock = clock
-    this.past = new Past(bus)
-    this.durables = new Durables(bus)
+    this.replayed = new ReplayedEpochs(bus)
+    this.durables = new DurableReaders(bus)
   }
 
   connect(sink: Sink): Connection {
@@ -92,17 +92,17 @@ export class StreamHub {
     return connection
   }
 
-  /** Ends everything, without a word to the subscribers: the protocols say goodbye in their own way. */
+  /** Ends everything without a last message: each protocol says goodbye in its own way. */
   close(): void {
     for (const connection of this.#connections) connection.close()
-    for (const topic of [...this.#topics.values()]) this.#drop(topic)
+    for (const view of [...this.#views.values()]) this.#drop(view)
   }
 
   stats(): HubStats {
     let subscriptions = 0
     for (const connection of this.#connections) subscriptions += connection.size
     let topics = 0
-    for (const { subscribers } of this.#topics.values()) if (subscribers.size > 0) topics++
+    for (const { subscribers } of this.#views.values()) if (subscribers.size > 0) topics++
     const { bytes: recentBytes } = this.recent
     const durable = this.durables
       .list()
@@ -117,27 +117,25 @@ export class StreamHub {
     }
   }
 
-  /** The topic of these pages and this data, made if need be. */
-  enter(shape: Shape, subscription: Subscription): Topic {
-    const { patterns, viewports, mode } = shape
+  enter(view: View, subscriber: Subscriber): SharedView {
+    const { patterns, viewports, mode } = view
     const key = `${mode} ${patterns.key} ${viewports.key}`
-    let topic = this.#topics.get(key)
-    if (topic === undefined) {
-      topic = new Topic(key, shape)
-      this.#topics.set(key, topic)
+    let shared = this.#views.get(key)
+    if (shared === undefined) {
+      shared = new SharedView(key, view)
+      this.#views.set(key, shared)
       this.#ahead = undefined
-      if (this.#topics.size === 1) this.#listen()
-      for (const entry of this.#topicsOfPage.values()) {
-        if (patterns.matches(entry.name)) entry.topics = [...entry.topics, topic]
+      if (this.#views.size === 1) this.#listen()
+      for (const entry of this.#viewsOfPage.values()) {
+        if (patterns.matches(entry.name)) entry.views = [...entry.views, shared]
       }
     }
-    topic.subscribers.add(subscription)
-    topic.idleSinceMs = undefined
-    this.#idle.delete(topic)
-    return topic
+    shared.subscribers.add(subscriber)
+    shared.idleSinceMs = undefined
+    this.#idle.delete(shared)
+    return shared
   }
 
-  /** A page as it is, if it is there. */
   peek(name: string): PageShape | undefined {
     try {
       return this.bus.peek(name)
@@ -146,33 +144,32 @@ export class StreamHub {
     }
   }
 
-  /** A reader of these pages can go on after this epoch. */
   reaches(patterns: PatternSet, needsValues: boolean, after: number): boolean {
     if (after >= this.bus.minEpoch) return true
-    const isListening = this.#topics.size > 0
+    const isListening = this.#views.size > 0
     return isListening && this.recent.reaches((name) => patterns.matches(name), after, needsValues)
   }
 
-  leave(topic: Topic, subscription: Subscription): void {
-    topic.subscribers.delete(subscription)
-    if (topic.subscribers.size > 0) return
-    topic.idleSinceMs = this.clock.nowMs()
-    this.#idle.add(topic)
+  leave(view: SharedView, subscriber: Subscriber): void {
+    view.subscribers.delete(subscriber)
+    if (view.subscribers.size > 0) return
+    view.idleSinceMs = this.clock.nowMs()
+    this.#idle.add(view)
     const [oldest] = this.#idle
     if (oldest !== undefined && this.#idle.size > STREAM_LINGERING_MAX) this.#drop(oldest)
   }
 
-  #drop(topic: Topic): void {
+  #drop(view: SharedView): void {
     this.#ahead = undefined
-    this.#topics.delete(topic.key)
-    this.#idle.delete(topic)
-    for (const entry of this.#topicsOfPage.values()) {
-      if (entry.topics.includes(topic)) entry.topics = entry.topics.filter((other) => other !== topic)
+    this.#views.delete(view.key)
+    this.#idle.delete(view)
+    for (const entry of this.#viewsOfPage.values()) {
+      if (entry.views.includes(view)) entry.views = entry.views.filter((other) => other !== view)
     }
-    if (this.#topics.size > 0) return
+    if (this.#views.size > 0) return
     for (const stop of this.#stop) stop()
     this.#stop = []
-    this.#topicsOfPage.clear()
+    this.#viewsOfPage.clear()
     this.recent.begin(0)
   }
 
@@ -188,24 +185,24 @@ export class StreamHub {
     ]
   }
 
-  /** While the disk writes the epoch: the messages and what they are encoded to, so that only sending is left. */
+  /** While the epoch is being written to disk: makes and encodes its messages, so that only sending is left. */
   #onAhead(event: CommitEvent): void {
     this.#ahead = undefined
     if (event.changes.some(({ kind }) => kind === 'created' || kind === 'deleted')) return
     const split = this.#split(event)
     this.#ahead = split
-    for (const [topic, parts] of split.parts) {
+    for (const [view, parts] of split.parts) {
       try {
-        const message = topic.messageOf(event.epoch, parts)
-        split.messages.set(topic, message)
-        if (message === null) continue
+        const message = view.messageOf(event.epoch, parts)
+        split.messages.set(view, message)
+        if (message === undefined) continue
         let left = AHEAD_SUBSCRIBERS
-        for (const subscription of topic.subscribers) {
+        for (const subscriber of view.subscribers) {
           if (left-- === 0) break
-          subscription.prepare(message)
+          subscriber.prepare(message)
         }
       } catch {
-        // Told to the subscribers when the epoch is theirs to know.
+        // The commit meets the same error, and the subscribers get it then.
       }
     }
   }
@@ -215,51 +212,53 @@ export class StreamHub {
     this.#ahead = undefined
     this.recent.add(event.epoch, split.kept)
     const nowMs = this.clock.nowMs()
-    for (const [topic, parts] of split.parts) {
-      topic.forgetSnapshot()
-      const ahead = split.messages.get(topic)
-      const message = ahead === undefined ? this.#messageOf(topic, event.epoch, parts) : ahead
-      if (message === null) continue
-      for (const subscription of topic.subscribers) subscription.offer(message, nowMs)
+    for (const [view, parts] of split.parts) {
+      view.forgetSnapshot()
+      let message = split.messages.get(view)
+      if (message === undefined && !split.messages.has(view)) {
+        message = this.#messageOf(view, event.epoch, parts)
+      }
+      if (message === undefined) continue
+      for (const subscriber of view.subscribers) subscriber.offer(message, nowMs)
     }
   }
 
-  #messageOf(topic: Topic, epoch: number, parts: readonly PagePart[]): ChangeMessage | null {
+  #messageOf(view: SharedView, epoch: number, parts: readonly PagePart[]): ChangeMessage | undefined {
     try {
-      return topic.messageOf(epoch, parts)
+      return view.messageOf(epoch, parts)
     } catch (error) {
-      for (const subscription of [...topic.subscribers]) subscription.fail(error)
-      return null
+      for (const subscriber of [...view.subscribers]) subscriber.fail(error)
+      return undefined
     }
   }
 
-  /** Lays each change into its topics, and gathers what is kept in memory. */
+  /** Sorts the changes by view, and gathers the values to keep in memory. */
   #split(event: CommitEvent): Split {
-    const parts = new Map<Topic, PagePart[]>()
+    const parts = new Map<SharedView, PagePart[]>()
     const kept: RecentPart[] = []
     for (const change of inOrder(event.changes)) {
-      const topics = this.#topicsFor(change)
+      const views = this.#viewsFor(change)
       const part = new PagePart(change, (pageId, ranges) => this.bus.gather(pageId, ranges))
-      for (const topic of topics) {
-        const mine = parts.get(topic)
-        if (mine === undefined) parts.set(topic, [part])
+      for (const view of views) {
+        const mine = parts.get(view)
+        if (mine === undefined) parts.set(view, [part])
         else mine.push(part)
       }
-      kept.push({ change, values: valuesToKeep(part, topics) })
+      kept.push({ change, values: valuesToKeep(part, views) })
     }
     return { event, parts, kept, messages: new Map() }
   }
 
-  #topicsFor({ pageId, page, kind }: PageChange): readonly Topic[] {
-    let entry = this.#topicsOfPage.get(pageId)
+  #viewsFor({ pageId, page, kind }: PageChange): readonly SharedView[] {
+    let entry = this.#viewsOfPage.get(pageId)
     if (entry === undefined) {
-      const topics = [...this.#topics.values()].filter((topic) => topic.patterns.matches(page))
-      entry = { name: page, topics: topics.length === 0 ? NO_TOPICS : topics }
-      if (kind !== 'deleted') this.#topicsOfPage.set(pageId, entry)
+      const views = [...this.#views.values()].filter((view) => view.patterns.matches(page))
+      entry = { name: page, views: views.length === 0 ? NO_VIEWS : views }
+      if (kind !== 'deleted') this.#viewsOfPage.set(pageId, entry)
     } else if (kind === 'deleted') {
-      this.#topicsOfPage.delete(pageId)
+      this.#viewsOfPage.delete(pageId)
     }
-    return entry.topics
+    return entry.views
   }
 
   #onFailure(reason: string): void {
@@ -269,19 +268,19 @@ export class StreamHub {
 
   #onTick(): void {
     const nowMs = this.clock.nowMs()
-    this.past.forget()
-    for (const topic of this.#topics.values()) topic.forgetSnapshot()
-    for (const topic of this.#idle) {
-      if (nowMs - (topic.idleSinceMs ?? nowMs) >= STREAM_LINGER_MS) this.#drop(topic)
+    this.replayed.forget()
+    for (const view of this.#views.values()) view.forgetSnapshot()
+    for (const view of this.#idle) {
+      if (nowMs - (view.idleSinceMs ?? nowMs) >= STREAM_LINGER_MS) this.#drop(view)
     }
     for (const connection of this.#connections) connection.progress(nowMs, this.bus.epoch)
     this.durables.onTick()
   }
 }
 
-/** The values of a change, where somebody wants values and they are not too many to keep. */
-function valuesToKeep(part: PagePart, topics: readonly Topic[]): TypedArray | undefined {
-  const wanting = topics.filter(({ mode }) => mode === 'values')
+/** The values of a change, if a view wants values and they are small enough to keep. */
+function valuesToKeep(part: PagePart, views: readonly SharedView[]): TypedArray | undefined {
+  const wanting = views.filter(({ mode }) => mode === 'values')
   if (wanting.length === 0) return undefined
   const isSeenWhole = wanting.some(({ viewports }) => !viewports.has(part.change.page))
   if (part.valueBytes > (isSeenWhole ? STREAM_RECENT_MAX_BYTES : STREAM_RECENT_CUT_MAX_BYTES))
@@ -295,7 +294,7 @@ function valuesToKeep(part: PagePart, topics: readonly Topic[]): TypedArray | un
 
 const hubs = new WeakMap<StreamBus, StreamHub>()
 
-/** The hub of a bus: every face of one process shares it, and so the work. */
+/** The hub of a bus. All faces of one process share it, and so its work. */
 export function hubOf(bus: StreamBus): StreamHub {
   let hub = hubs.get(bus)
   if (hub === undefined) {

@@ -1,9 +1,9 @@
 /**
- * What a subscriber is told, apart from how a protocol writes it.
+ * The messages that subscribers receive, independent of the protocol that carries them.
  *
- * Invariants: a message is immutable and shared by all who get it; what a protocol makes of it is made once per message
- * (`encoded`), not once per subscriber, and a page's part once per epoch, whichever messages it is in. Values are gathered
- * while the state is that of the message's epoch: a part whose values nobody asked for by then has none.
+ * Invariants: a message is immutable and shared by all its receivers. A protocol encodes it once per message (`encoded`),
+ * not once per subscriber, and encodes each page's part once per epoch, whichever messages contain it. Values are gathered
+ * while the bus is at the message's epoch; later, a part can no longer supply values that nobody asked for.
  */
 
 import type { PageChange } from '../engine/types.js'
@@ -12,18 +12,18 @@ import { totalElements } from '../state/ranges.js'
 import { valuesToJsonText } from '../state/value.js'
 import type { Dtype, TypedArray } from '../wire/dtype.js'
 import { DTYPE_INFO } from '../wire/dtype.js'
-import type { DataMode } from '../wire/messages.js'
+import type { DataMode, Marker } from '../wire/messages.js'
 
-/** Reads the values of ranges of a page, as of this very moment. */
+/** Reads the present values of ranges of a page. */
 export type Gather = (pageId: number, ranges: Uint32Array) => TypedArray
 
 const NOTHING: Record<DataMode, string> = { none: '', ranges: '', values: '' }
 
 /** One page's part of a change. */
 export class PagePart {
-  /** As the subscriber sees it. */
+  /** As the subscriber sees it: cut to its window. */
   readonly change: PageChange
-  /** As it was: not cut to a window. */
+  /** The change of the whole page. */
   readonly uncut: PageChange
   readonly #gather: Gather
   #values: TypedArray | undefined
@@ -35,12 +35,12 @@ export class PagePart {
     this.uncut = uncut
   }
 
-  /** Values of ranges that lie in the part's. */
+  /** Values of ranges inside those of this part. */
   gather(ranges: Uint32Array): TypedArray {
     return this.#gather(this.change.pageId, ranges)
   }
 
-  /** Size of the values on the wire of a binary protocol; known without gathering them. */
+  /** Size of the values in a binary protocol; known without gathering them. */
   get valueBytes(): number {
     return totalElements(this.change.ranges) * DTYPE_INFO[this.change.dtype].sizeBytes
   }
@@ -77,11 +77,11 @@ function rangesToJson(ranges: Uint32Array): string {
   return `[${text}]`
 }
 
-/** Remembers what each protocol made of a message. */
+/** A message that remembers how each protocol encoded it. */
 abstract class Encodable {
   #encodings: Map<string, unknown> | undefined
 
-  /** `make()`, once per `key`; the key names protocol, and addressee where the bytes differ by it. */
+  /** The result of `make()`, called once per `key`: the protocol, and the receiver if the bytes depend on it. */
   encoded<T>(key: string, make: () => T): T {
     this.#encodings ??= new Map()
     let made = this.#encodings.get(key) as T | undefined
@@ -93,7 +93,7 @@ abstract class Encodable {
   }
 }
 
-/** One epoch, or several conflated, as subscribers of one shape see it. */
+/** One epoch, or several conflated, as the subscribers of one view see it. */
 export class ChangeMessage extends Encodable {
   readonly type = 'change'
   readonly epoch: number
@@ -127,7 +127,7 @@ export interface SnapshotPage {
   readonly values: TypedArray
 }
 
-/** Every page that matches, whole, as of one epoch. */
+/** All matching pages, whole, as of one epoch. */
 export class SnapshotMessage extends Encodable {
   readonly type = 'snapshot'
   readonly epoch: number
@@ -143,12 +143,12 @@ export class SnapshotMessage extends Encodable {
 export type StreamMessage =
   | ChangeMessage
   | SnapshotMessage
-  | { readonly type: 'subscribed' | 'progress' | 'unsubscribed' | 'committed'; readonly epoch: number }
+  | { readonly type: Marker; readonly epoch: number }
   | { readonly type: 'compacted'; readonly minEpoch: number }
   | { readonly type: 'overflow'; readonly resumeFrom: number }
   | { readonly type: 'error'; readonly error: MmsbError }
 
-/** The JSON of a message in two halves, the second of which does not depend on whom it goes to. */
+/** The JSON of a message, first half: type and id. The second half is the same for every receiver. */
 export function jsonHead(type: string, id: string | undefined): string {
   return id === undefined ? `{"type":"${type}"` : `{"type":"${type}","id":${JSON.stringify(id)}`
 }

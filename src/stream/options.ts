@@ -1,4 +1,4 @@
-/** What a subscription may ask for, by name and value: for those who ask over the network, and for those who hold the bus. */
+/** The options of a subscription, checked the same way for network clients and for programs that hold the bus. */
 import { type Check, type Checks, checkFields, isOneOf, isWhole } from '../engine/arguments.js'
 import { MmsbError } from '../errors.js'
 import { STREAM_RATE_MAX_HZ } from '../limits.js'
@@ -16,7 +16,7 @@ const isNames: Check = (value) =>
 const isStart: Check = (value) =>
   typeof value === 'number'
     ? isWhole(0)(value, '')
-    : isOneOf(STARTS)(value, '') && `is none of ${STARTS.join(', ')}, and no epoch`
+    : isOneOf(STARTS)(value, '') && `is neither one of ${STARTS.join(', ')} nor an epoch`
 
 const isRate: Check = (value) =>
   typeof value === 'number' && value > 0 && value <= STREAM_RATE_MAX_HZ
@@ -26,7 +26,7 @@ const isRate: Check = (value) =>
 const isName: Check = (value) =>
   typeof value === 'string' && NAME.test(value) ? undefined : `is not a name: it must match ${NAME_PATTERN}`
 
-/** What is in it is looked at with the pages. */
+/** The windows themselves are checked against the pages (viewport.ts). */
 const isSlices: Check = (value) =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
     ? undefined

@@ -1,5 +1,6 @@
 /**
- * Subscriptions that ask for the same pages and the same data: what they are told is made once for all of them.
+ * A view is what a subscription shows: pages, windows on them, and how much data. Subscriptions with the same view share one
+ * SharedView, which makes each message and each snapshot once for all of them.
  */
 import { MmsbError } from '../errors.js'
 import { STREAM_SNAPSHOT_MAX_BYTES } from '../limits.js'
@@ -7,47 +8,55 @@ import type { PatternSet } from '../state/pattern.js'
 import { DTYPE_INFO } from '../wire/dtype.js'
 import type { DataMode } from '../wire/messages.js'
 import { ChangeMessage, type PagePart, SnapshotMessage } from './messages.js'
-import type { Subscription } from './subscription.js'
 import type { StreamBus } from './types.js'
 import { cutPart, rangesOf, type Viewports } from './viewport.js'
 
-/** What a subscription is about. */
-export interface Shape {
+export interface View {
   readonly patterns: PatternSet
   readonly viewports: Viewports
   readonly mode: DataMode
 }
 
-/** Subscriptions that see the same. */
-export class Topic {
+/** What a view does with its subscriptions. */
+export interface Subscriber {
+  /** The message will probably be offered soon: encodes it now. */
+  prepare(message: ChangeMessage): void
+  /** A change of the epoch that was just committed. */
+  offer(message: ChangeMessage, nowMs: number): void
+  /** Ends the subscription with an error. */
+  fail(error: unknown): void
+}
+
+export class SharedView implements View {
   readonly key: string
   readonly patterns: PatternSet
   readonly viewports: Viewports
   readonly mode: DataMode
-  readonly subscribers = new Set<Subscription>()
-  /** When it lost its last subscriber; undefined while it has some. */
+  readonly subscribers = new Set<Subscriber>()
+  /** When the last subscriber left; undefined while there are subscribers. */
   idleSinceMs: number | undefined
   #snapshot: SnapshotMessage | undefined
 
-  constructor(key: string, { patterns, viewports, mode }: Shape) {
+  constructor(key: string, { patterns, viewports, mode }: View) {
     this.key = key
     this.patterns = patterns
     this.viewports = viewports
     this.mode = mode
   }
 
-  /** What the subscribers are told of an epoch that changed these of the pages; null: nothing. Throws SHAPE_MISMATCH. */
-  messageOf(epoch: number, parts: readonly PagePart[]): ChangeMessage | null {
-    const seen = parts.flatMap((part) => this.cut(part) ?? [])
-    return seen.length === 0 ? null : new ChangeMessage(epoch, epoch, seen, this.mode)
+  /**
+   * The message for an epoch that changed these matching pages; undefined if the viewports show none of it.
+   * @throws MmsbError SHAPE_MISMATCH
+   */
+  messageOf(epoch: number, parts: readonly PagePart[]): ChangeMessage | undefined {
+    const seen = parts.flatMap((part) => cutPart(part, this.viewports) ?? [])
+    return seen.length === 0 ? undefined : new ChangeMessage(epoch, epoch, seen, this.mode)
   }
 
-  /** A part as the subscribers see it. Throws SHAPE_MISMATCH. */
-  cut(part: PagePart): PagePart | null {
-    return cutPart(part, this.viewports)
-  }
-
-  /** The matching pages as of now; shared by those who ask before the next change. Only between epochs. */
+  /**
+   * The matching pages as they are now; shared by subscribers that ask before the next change. Only between epochs.
+   * @throws MmsbError BUS_FAILED, PAYLOAD_TOO_LARGE, SHAPE_MISMATCH
+   */
   snapshot(bus: StreamBus): SnapshotMessage {
     if (bus.failure !== null) throw new MmsbError('BUS_FAILED', `The bus has stopped: ${bus.failure}`)
     if (this.#snapshot?.epoch === bus.epoch) return this.#snapshot
@@ -84,7 +93,7 @@ export class Topic {
     return this.#snapshot
   }
 
-  /** Lets go of a snapshot that nobody came to share. */
+  /** Releases the snapshot kept for sharing. */
   forgetSnapshot(): void {
     this.#snapshot = undefined
   }

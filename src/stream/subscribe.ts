@@ -1,9 +1,9 @@
 /**
- * Subscriptions for a program that holds the bus itself: an async iterator of changes.
+ * Subscriptions for programs that hold the bus themselves: an async iterator of changes.
  *
- * Invariants: the subscription starts when `subscribe` is called and ends with `return()` (so with `break`), an error, or the
- * close of the bus; the queue is bounded like any reader's, and a lossless iterator that falls behind ends with
- * OVERLOADED, whose `resumeFrom` names the last epoch it can rely on.
+ * Invariants: the subscription starts when `subscribe` is called. It ends with `return()` (and so with `break`), with an
+ * error, or when the bus closes. The queue is bounded like that of any reader: a lossless iterator that falls behind ends
+ * with OVERLOADED, whose `resumeFrom` is the last epoch that was delivered completely.
  */
 import type { PageChange } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
@@ -14,9 +14,6 @@ import type { ChangeMessage, PagePart, SnapshotMessage, SnapshotPage, StreamMess
 import { checkSubscribeOptions } from './options.js'
 import type { Sink, StreamBus, SubscribeOptions } from './types.js'
 
-export type { SubscribeOptions } from './types.js'
-
-/** What one change message says about one page. */
 export interface ChangedPage {
   readonly page: string
   /** In a snapshot `source` or `derived`. */
@@ -25,11 +22,11 @@ export interface ChangedPage {
   readonly shape: readonly number[]
   /** Element ranges: offset, count. Absent with data `none`. */
   readonly ranges?: readonly (readonly [offset: number, count: number])[]
-  /** The elements of the ranges, one after another. Present with data `values`; shared by all readers: do not write to it. */
+  /** The elements of the ranges, one after another. Present with data `values`. All readers share it: do not write to it. */
   readonly values?: TypedArray
 }
 
-/** One epoch, or with `first` < `epoch` several folded into one; or, as the first of all, the snapshot asked for. */
+/** One epoch; with `first` < `epoch`, several epochs folded into one; or the snapshot, which comes first. */
 export interface Change {
   readonly type: 'change' | 'snapshot'
   readonly epoch: number
@@ -41,11 +38,11 @@ const ID = 'iterator'
 /** What a queued change costs besides its values. */
 const PART_BYTES = 128
 
-/** Changes as they come. */
+/** The changes, as they are committed. */
 export interface Changes extends AsyncIterableIterator<Change> {
   /**
-   * For a durable subscription: everything up to this epoch is done with. Resolves when that is durable. Throws
-   * INVALID_REQUEST when it has not been delivered.
+   * For a durable subscription: everything up to this epoch has been processed. Resolves when that is durable.
+   * @throws MmsbError INVALID_REQUEST if the epoch has not been delivered
    */
   commit(epoch: number): Promise<void>
 }
@@ -53,9 +50,9 @@ export interface Changes extends AsyncIterableIterator<Change> {
 /** @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND; the iterator throws EPOCH_COMPACTED, OVERLOADED, BUS_FAILED */
 export function subscribe(bus: StreamBus, options: SubscribeOptions): Changes {
   checkSubscribeOptions(options)
-  const reader = new Reader()
-  const connection = hubOf(bus).connect(reader)
-  reader.connection = connection
+  const sink = new IteratorSink()
+  const connection = hubOf(bus).connect(sink)
+  sink.connection = connection
   try {
     connection.subscribe(ID, options)
   } catch (error) {
@@ -63,7 +60,7 @@ export function subscribe(bus: StreamBus, options: SubscribeOptions): Changes {
     throw error
   }
   return {
-    next: () => reader.next(),
+    next: () => sink.next(),
     commit: async (epoch) => {
       await connection.commit(ID, epoch)
     },
@@ -86,7 +83,7 @@ interface Waiter {
 
 const DONE: Result = { done: true, value: undefined }
 
-class Reader implements Sink {
+class IteratorSink implements Sink {
   connection: Connection | undefined
   queuedBytes = 0
   readonly #queue: { readonly change: Change; readonly bytes: number }[] = []
@@ -156,7 +153,7 @@ class Reader implements Sink {
     this.queuedBytes += bytes
   }
 
-  /** What was queued before the error is still delivered. */
+  /** Changes queued before the error are still delivered. */
   #fail(error: MmsbError): void {
     const waiter = this.#waiters.shift()
     if (waiter === undefined) {

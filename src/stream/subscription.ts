@@ -1,46 +1,68 @@
 /**
- * One subscription: what has been delivered, what is folded, when the next message may go.
+ * One subscription: what was delivered, what is folded, and when the next message may be sent.
  *
- * Invariants: epochs ascend and none comes twice; a lossless subscription delivers every epoch that touches it or ends; a
- * `latest` one may fold epochs, and what it folded goes out as soon as reader and rate allow.
+ * Invariants: epochs ascend and none is delivered twice. A lossless subscription delivers every epoch that changes its view,
+ * or ends. A `latest` one may fold epochs, and sends what it folded as soon as the reader and the rate allow.
  */
+import type { PageShape } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
 import { STREAM_CATCH_UP_QUEUE_BYTES, STREAM_CHANGE_MAX_BYTES, STREAM_RATE_MAX_HZ } from '../limits.js'
 import { type PatternSet, patternSet } from '../state/pattern.js'
 import { STREAM_PROGRESS_INTERVAL_MS } from '../wire/limits.js'
 import { Conflation } from './conflation.js'
-import type { Connection } from './connection.js'
 import type { ChangeMessage, Gather, SnapshotMessage, StreamMessage } from './messages.js'
-import { CatchUp } from './resume/catch-up.js'
-import type { Shape, Topic } from './shared-view.js'
-import type { SubscribeOptions } from './types.js'
+import { CatchUp, type CatchUpDeps } from './resume/catch-up.js'
+import type { NamedSubscription } from './resume/durable-readers.js'
+import type { SharedView, Subscriber, View } from './shared-view.js'
+import type { Sink, StreamBus, SubscribeOptions } from './types.js'
 import { checkViewports, cutPart, viewportsOf } from './viewport.js'
 
+/** What a subscription needs from the hub. */
+export interface SubscriptionHub extends CatchUpDeps {
+  readonly bus: StreamBus
+  readonly counters: { delivered: number; conflated: number; overflows: number }
+  /** The page as it is, or undefined. */
+  peek(name: string): PageShape | undefined
+  /** The shared view equal to `view`, now with this subscriber. */
+  enter(view: View, subscriber: Subscriber): SharedView
+  leave(view: SharedView, subscriber: Subscriber): void
+}
+
+/** What a subscription needs from its connection. */
+export interface SubscriptionOwner {
+  readonly hub: SubscriptionHub
+  readonly sink: Sink
+  /** Whether the queue has room for one more message. */
+  readonly hasRoom: boolean
+  /** Ends the subscription with a last message. */
+  end(subscription: Subscription, message: StreamMessage): void
+}
+
 /** One subscription of one connection. */
-export class Subscription {
+export class Subscription implements Subscriber, NamedSubscription {
   readonly id: string
-  /** The name it reads under, if it is durable. */
+  /** The name that a durable subscription reads under. */
   readonly durable: string | undefined
-  /** The last epoch it was told of; -1 before it was told any. */
+  /** The last epoch it was told of; -1 before the first. */
   told = -1
-  /** The last epoch that had something for it; -1 before there was one. */
+  /** The last epoch that changed something for it; -1 before the first. */
   toldOfChange = -1
-  readonly #connection: Connection
-  readonly #shape: Shape
+  readonly #connection: SubscriptionOwner
+  readonly #view: View
   readonly #isLatest: boolean
   readonly #periodMs: number
-  #topic: Topic | undefined
-  /** The last epoch this subscriber needs no more of. */
+  #shared: SharedView | undefined
+  /** The last epoch that was delivered, or that an earlier snapshot or resume point covers. */
   #cursor = 0
   #lastSentMs = 0
   #notBeforeMs = 0
   #folded: Conflation | undefined
-  /** Set while it is on its way from an old epoch to the present. */
+  /** Set while it catches up from an old epoch to the present. */
   #catchUp: CatchUp | undefined
   #cancelTimer: (() => void) | undefined
 
   /** @throws MmsbError INVALID_REQUEST, SHAPE_MISMATCH */
-  constructor(connection: Connection, id: string, options: SubscribeOptions) {
+  constructor(connection: SubscriptionOwner, id: string, options: SubscribeOptions) {
     const { pages, data = 'values', policy, maxRate, durable } = options
     if (maxRate !== undefined && !(maxRate > 0 && maxRate <= STREAM_RATE_MAX_HZ)) {
       throw new MmsbError('INVALID_REQUEST', `maxRate: ${maxRate} is not in (0, ${STREAM_RATE_MAX_HZ}]`)
@@ -48,7 +70,7 @@ export class Subscription {
     if (maxRate !== undefined && policy === 'lossless') {
       throw new MmsbError(
         'INVALID_REQUEST',
-        'maxRate: folds epochs together, which policy "lossless" forbids; use "latest"',
+        'maxRate: a rate folds epochs together, which policy "lossless" forbids; use "latest"',
       )
     }
     this.id = id
@@ -57,16 +79,16 @@ export class Subscription {
     const patterns = patternSet(pages)
     const viewports = viewportsOf(options.slice, patterns)
     checkViewports(options.slice, viewports, (page) => connection.hub.peek(page))
-    this.#shape = { patterns, viewports, mode: data }
+    this.#view = { patterns, viewports, mode: data }
     this.#isLatest = policy === 'latest' || maxRate !== undefined
     this.#periodMs = maxRate === undefined ? 0 : 1000 / maxRate
   }
 
-  /** Goes live, after a snapshot if one is wanted (then only between epochs). */
+  /** Goes live, after a snapshot if one is wanted. With a snapshot: only between epochs. */
   start(withSnapshot = false): SnapshotMessage | undefined {
     const { hub, sink } = this.#connection
-    this.#topic = hub.enter(this.#shape, this)
-    const snapshot = withSnapshot ? this.#topic.snapshot(hub.bus) : undefined
+    this.#shared = hub.enter(this.#view, this)
+    const snapshot = withSnapshot ? this.#shared.snapshot(hub.bus) : undefined
     this.#lastSentMs = hub.clock.nowMs()
     this.#cursor = hub.bus.epoch
     this.told = hub.bus.epoch
@@ -76,18 +98,18 @@ export class Subscription {
     return snapshot
   }
 
-  /** Goes on after an epoch gone by: what it missed, at its own pace, then live. */
+  /** Resumes after an old epoch: first the epochs it missed, at its own pace, then live. */
   resume(after: number): void {
     const { hub, sink } = this.#connection
-    const topic = hub.enter(this.#shape, this)
-    this.#topic = topic
+    const view = hub.enter(this.#view, this)
+    this.#shared = view
     this.#lastSentMs = hub.clock.nowMs()
     this.#cursor = after
     this.told = after
     sink.send(this.id, { type: 'subscribed', epoch: after })
     this.#catchUp = new CatchUp(
       hub,
-      { topic, after, needsValues: this.needsValues },
+      { view, after, needsValues: this.needsValues },
       {
         hasRoom: () => this.#isLatest || sink.queuedBytes < STREAM_CATCH_UP_QUEUE_BYTES,
         take: (message) => this.#takeMissed(message),
@@ -99,15 +121,15 @@ export class Subscription {
   }
 
   get patterns(): PatternSet {
-    return this.#shape.patterns
+    return this.#view.patterns
   }
 
-  /** Those who take the latest get the values as of when they have caught up. */
+  /** Whether missed epochs need their values. A `latest` subscription gets the values of the epoch at which it caught up. */
   get needsValues(): boolean {
-    return this.#shape.mode === 'values' && !this.#isLatest
+    return this.#view.mode === 'values' && !this.#isLatest
   }
 
-  /** The epoch to go on from for one who has got what was sent so far. */
+  /** The epoch to resume from, once everything sent so far has arrived. */
   get position(): number {
     if (this.#folded !== undefined) return this.#folded.first - 1
     return this.#catchUp?.at ?? this.#connection.hub.bus.epoch
@@ -135,17 +157,17 @@ export class Subscription {
     this.#cancelTimer?.()
     this.#cancelTimer = undefined
     this.#folded = undefined
-    if (this.#topic !== undefined) this.#connection.hub.leave(this.#topic, this)
-    this.#topic = undefined
+    if (this.#shared !== undefined) this.#connection.hub.leave(this.#shared, this)
+    this.#shared = undefined
   }
 
-  /** The message will perhaps be offered soon: what it is encoded to for this reader is made now. */
+  /** The message will probably be offered soon: encodes it now. */
   prepare(message: ChangeMessage): void {
     if (this.#isLatest || this.#catchUp !== undefined || message.valueBytes > STREAM_CHANGE_MAX_BYTES) return
     this.#connection.sink.prepare?.(this.id, message)
   }
 
-  /** Takes a commit, within it. */
+  /** Takes the change of the epoch that was just committed; called within the commit. */
   offer(message: ChangeMessage, nowMs: number): void {
     if (message.epoch <= this.#cursor || this.#catchUp !== undefined) return
     this.#cursor = message.epoch
@@ -162,13 +184,13 @@ export class Subscription {
     this.#connection.end(this, endOf(error))
   }
 
-  /** After the sink drained: sends what waits for room. */
+  /** The sink has drained: sends what waited for room. */
   drained(): void {
     if (this.#catchUp === undefined) this.flushSoon()
     else this.#catchUp.pump()
   }
 
-  /** Sends what was folded meanwhile. */
+  /** Sends what was folded, as soon as the rate allows. */
   flushSoon(): void {
     if (this.#folded === undefined || this.#cancelTimer !== undefined) return
     const waitMs = this.#notBeforeMs - this.#connection.hub.clock.nowMs()
@@ -177,7 +199,7 @@ export class Subscription {
   }
 
   progress(nowMs: number, epoch: number): void {
-    if (this.#topic === undefined || this.#folded !== undefined) return
+    if (this.#shared === undefined || this.#folded !== undefined) return
     if (nowMs - this.#lastSentMs < STREAM_PROGRESS_INTERVAL_MS / 2) return
     this.#lastSentMs = nowMs
     this.told = this.#catchUp?.at ?? epoch
@@ -217,7 +239,7 @@ export class Subscription {
     if (message.valueBytes > STREAM_CHANGE_MAX_BYTES) {
       throw new MmsbError(
         'PAYLOAD_TOO_LARGE',
-        `epoch ${message.epoch} changed ${message.valueBytes} bytes, more than the ${STREAM_CHANGE_MAX_BYTES} a message may carry; subscribe with data "ranges" and read over HTTP`,
+        `epoch ${message.epoch} changed ${message.valueBytes} bytes, more than the ${STREAM_CHANGE_MAX_BYTES} that a message may carry; subscribe with data "ranges" and read over HTTP`,
       )
     }
     this.#lastSentMs = nowMs
@@ -243,15 +265,15 @@ export class Subscription {
     this.#folded = undefined
     try {
       const gather: Gather = (pageId, ranges) => bus.gather(pageId, ranges)
-      const message = folded.finish(this.#shape.mode, gather, (part) => cutPart(part, this.#shape.viewports))
-      if (message !== null) this.#send(message, clock.nowMs())
+      const message = folded.finish(this.#view.mode, gather, (part) => cutPart(part, this.#view.viewports))
+      if (message !== undefined) this.#send(message, clock.nowMs())
     } catch (error) {
       this.fail(error)
     }
   }
 }
 
-/** The last message of a subscription that cannot go on. */
+/** The last message of a subscription that ends with an error. */
 export function endOf(error: unknown): StreamMessage {
   const known = asMmsbError(error)
   const minEpoch = known.extra?.minEpoch

@@ -1,17 +1,17 @@
-/** The words of the stream: what it needs of a bus, what a subscriber asks for, where messages go. Types only. */
+/** What the stream needs from a bus, what a subscriber asks for, and where messages go. Types only. */
 import type { Cursors } from '../engine/durable-cursors.js'
 import type { CommitEvent, PageShape, PastEpochs, PastEpochsQuery } from '../engine/types.js'
 import type { TypedArray } from '../wire/dtype.js'
-import type { DataMode } from '../wire/messages.js'
+import type { DataMode, Policy } from '../wire/messages.js'
 import type { StreamMessage } from './messages.js'
 import type { Slices } from './viewport.js'
 
-/** What the stream needs of a bus. */
+/** What the stream needs from a bus. */
 export interface StreamBus {
   readonly epoch: number
-  /** The oldest epoch to go on from. */
+  /** The oldest epoch that a subscriber can resume from. */
   readonly minEpoch: number
-  /** Why the bus has stopped, or null; then its state is that of no epoch. */
+  /** Why the bus has stopped, or null. The state of a stopped bus belongs to no epoch. */
   readonly failure: string | null
   onFailure(listener: (reason: string) => void): () => void
   onCommit(listener: (event: CommitEvent) => void, ahead?: (event: CommitEvent) => void): () => void
@@ -19,7 +19,7 @@ export interface StreamBus {
   gather(pageId: number, ranges: Uint32Array): TypedArray
   pageNames(): readonly string[]
   peek(name: string): PageShape
-  /** Named durable readers; undefined where nothing is durable. */
+  /** Cursors of durable readers; undefined if the bus has no data folder. */
   readonly cursors: Cursors | undefined
   pastChanges(query: PastEpochsQuery, options: { readonly signal: AbortSignal }): Promise<PastEpochs>
 }
@@ -30,33 +30,33 @@ export interface SubscribeOptions {
   readonly pages: readonly string[]
   /** `now` (default); `snapshot`: the whole pages first; or the last epoch already seen. */
   readonly from?: 'now' | 'snapshot' | number
-  /** What a change carries: nothing but names, changed ranges, or (default) ranges and values. */
+  /** What a change carries: page names only, changed ranges, or (default) ranges and values. */
   readonly data?: DataMode
   /**
-   * Of these pages only a window: for each axis where it starts and where it stops. What is told of such a page has the
-   * window's shape, and its ranges count within the window.
+   * A window on each of these pages instead of the whole page: for each axis its start and its stop. Shape and ranges in
+   * messages are then those of the window.
    */
   readonly slice?: Slices
-  /** For a reader that is too slow: end (default), or fold epochs together. */
-  readonly policy?: 'lossless' | 'latest'
+  /** What happens when the reader is too slow: the subscription ends (default), or epochs are folded together. */
+  readonly policy?: Policy
   /** At most this many changes a second; implies `latest`. */
   readonly maxRate?: number
   /**
-   * A name under which the bus keeps, over restarts, how far this reader has come: it goes on after the last epoch it
-   * committed. `from` then says where it begins when it is new, or when what it needs is gone.
+   * A name under which the bus stores this reader's cursor, across restarts: the reader resumes after the last epoch it
+   * committed. `from` applies to a new reader, and to one whose cursor is older than the oldest epoch kept.
    */
   readonly durable?: string
 }
 
-/** Where the messages of one connection go. `send` must not throw and must not wait. */
+/** The outgoing side of one connection. `send` must not throw and must not wait. */
 export interface Sink {
   send(id: string, message: StreamMessage): void
-  /** The message may be sent soon: encodes it. Must not throw. */
+  /** Encodes a message that is likely to be sent soon. Must not throw. */
   prepare?(id: string, message: StreamMessage): void
-  /** Bytes sent and not yet taken by the reader or its network. */
+  /** Bytes that were sent and that the reader or its network has not taken yet. */
   readonly queuedBytes: number
-  /** True while a reader who takes only the latest should not get more. When it turns false the sink calls Connection.drained. */
+  /** True while `latest` subscriptions should wait. When it becomes false, the sink calls Connection.drained. */
   readonly isCongested: boolean
-  /** No more messages come: the connection was closed from within. */
+  /** The stream has closed the connection: no more messages come. */
   closed(): void
 }

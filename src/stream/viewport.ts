@@ -1,9 +1,9 @@
 /**
- * Viewports: of some pages a subscriber wants an n-dimensional window, and takes the window for the page.
+ * Viewports: a subscriber may ask for an n-dimensional window on a page instead of the whole page.
  *
- * Invariants: shape, ranges and values of what is told are the window's, row-major within it, so that a mirror of the window
- * needs to know nothing of the page; a change that touches nothing inside is not told; only elements inside are read. A page
- * that a window does not fit is SHAPE_MISMATCH, at once or when such a page is created. Pure.
+ * Invariants: shape, ranges and values in messages are those of the window, row-major within it, so a mirror of the window
+ * needs no knowledge of the page. Changes outside the window are not sent, and only elements inside are read. A window that
+ * does not fit its page is SHAPE_MISMATCH, at once or when such a page is created. Pure.
  */
 import type { PageChange, PageShape } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
@@ -15,19 +15,19 @@ import { PagePart } from './messages.js'
 /** Page name -> for each axis where the window starts and where it stops. */
 export type Slices = Readonly<Record<string, readonly (readonly [start: number, stop: number])[]>>
 
-/** What of which pages is seen. Two with the same key see the same. */
+/** The windows of a subscription. Two with the same key show the same. */
 export interface Viewports {
   readonly key: string
-  /** The window on a page of this shape; undefined: the whole page. Throws SHAPE_MISMATCH. */
+  /** The window on a page of this shape; undefined: the whole page. @throws MmsbError SHAPE_MISMATCH */
   windowOf(page: string, shape: readonly number[]): Window | undefined
   has(page: string): boolean
 }
 
-/** A window on pages of one shape: runs of elements that lie together in the page, one after another in the window. */
+/** A window on pages of one shape, as runs of elements that are contiguous both in the page and in the window. */
 export interface Window {
   readonly shape: readonly number[]
   readonly elements: number
-  /** Where in the page each run starts, ascending. */
+  /** Offset of each run in the page, ascending. */
   readonly starts: Uint32Array
   readonly runLength: number
 }
@@ -40,7 +40,7 @@ export function viewportsOf(slices: Slices | undefined, patterns: PatternSet): V
   const names = Object.keys(slices).sort()
   if (names.length > STREAM_VIEWPORTS_MAX) throw invalid(`names more than ${STREAM_VIEWPORTS_MAX} pages`)
   for (const name of names) {
-    if (!patterns.matches(name)) throw invalid(`${shown(name)} is not among the pages subscribed to`)
+    if (!patterns.matches(name)) throw invalid(`${quoted(name)} is not one of the pages subscribed to`)
     checkBounds(name, slices[name]!)
   }
   const windows = new Map<string, { readonly shape: string; readonly window: Window }>()
@@ -61,16 +61,16 @@ export function viewportsOf(slices: Slices | undefined, patterns: PatternSet): V
 }
 
 const invalid = (detail: string): MmsbError => new MmsbError('INVALID_REQUEST', `slice: ${detail}`)
-const shown = (name: string): string => JSON.stringify(name.slice(0, NAME_MAX_LENGTH))
+const quoted = (name: string): string => JSON.stringify(name.slice(0, NAME_MAX_LENGTH))
 
 function checkBounds(page: string, bounds: Slices[string]): void {
   const isPair = (axis: readonly number[]): boolean =>
     Array.isArray(axis) && axis.length === 2 && axis.every((bound) => Number.isInteger(bound) && bound >= 0)
   if (!Array.isArray(bounds) || bounds.length > PAGE_MAX_RANK || !bounds.every(isPair)) {
-    throw invalid(`${shown(page)}: is a list of [start, stop], one for each axis`)
+    throw invalid(`${quoted(page)}: must be a list of [start, stop], one for each axis`)
   }
   for (const [start, stop] of bounds) {
-    if (start >= stop) throw invalid(`${shown(page)}: ${start} to ${stop} holds nothing; stop is exclusive`)
+    if (start >= stop) throw invalid(`${quoted(page)}: ${start} to ${stop} is empty; stop is exclusive`)
   }
 }
 
@@ -80,18 +80,18 @@ function windowOn(page: string, bounds: Slices[string], shape: readonly number[]
   if (!fits) {
     throw new MmsbError(
       'SHAPE_MISMATCH',
-      `slice: ${JSON.stringify(bounds)} does not lie in page "${page}" of shape ${JSON.stringify(shape)}`,
+      `slice: ${JSON.stringify(bounds)} does not fit page "${page}" of shape ${JSON.stringify(shape)}`,
     )
   }
   const extents = bounds.map(([start, stop]) => stop - start)
-  // Axes that are seen whole, from the last one up, belong to one run, and so does the axis before them.
+  // The trailing axes that are whole, and the axis before them, form one run.
   let inner = shape.length - 1
   while (inner > 0 && extents[inner] === shape[inner]) inner--
   const product = (sizes: readonly number[]): number => sizes.reduce((product, size) => product * size, 1)
   const runLength = product(extents.slice(Math.max(inner, 0)))
   const count = product(extents.slice(0, Math.max(inner, 0)))
   if (count > STREAM_VIEWPORT_RUNS_MAX) {
-    throw invalid(`${shown(page)}: is ${count} rows, more than ${STREAM_VIEWPORT_RUNS_MAX}`)
+    throw invalid(`${quoted(page)}: has ${count} separate rows, more than ${STREAM_VIEWPORT_RUNS_MAX}`)
   }
   const strides = shape.map((_, axis) => product(shape.slice(axis + 1)))
   const starts = Uint32Array.from({ length: count }, (_, run) => {
@@ -106,7 +106,7 @@ function windowOn(page: string, bounds: Slices[string], shape: readonly number[]
   return { shape: extents, elements: runLength * count, starts, runLength }
 }
 
-/** The elements of a page that a window shows: offset, count, ... */
+/** The elements of the page that a window shows: offset, count, ... */
 export function rangesOf({ starts, runLength }: Window): Uint32Array {
   const ranges = new Uint32Array(starts.length * 2)
   for (let run = 0; run < starts.length; run++) {
@@ -116,7 +116,7 @@ export function rangesOf({ starts, runLength }: Window): Uint32Array {
   return ranges
 }
 
-/** Ranges of a page as a window shows them: `inside` counts in the window, `read` in the page; the elements are the same. */
+/** The part of `ranges` that a window shows: `inside` in window coordinates, `read` the same elements in the page. */
 export function cutRanges(
   window: Window,
   ranges: Uint32Array,
@@ -140,7 +140,7 @@ export function cutRanges(
   return { inside: Uint32Array.from(inside), read: Uint32Array.from(read) }
 }
 
-/** The first run that ends behind an element. */
+/** The first run that ends after `element`. */
 function firstRunPast(starts: Uint32Array, runLength: number, element: number): number {
   let low = 0
   let high = starts.length
@@ -152,19 +152,19 @@ function firstRunPast(starts: Uint32Array, runLength: number, element: number): 
   return low
 }
 
-/** A part as it is seen; null when nothing of it is. Throws SHAPE_MISMATCH. */
-export function cutPart(part: PagePart, viewports: Viewports): PagePart | null {
+/** The part that the viewports show; undefined if they show nothing of it. @throws MmsbError SHAPE_MISMATCH */
+export function cutPart(part: PagePart, viewports: Viewports): PagePart | undefined {
   const { change } = part
   if (change.kind === 'deleted' || !viewports.has(change.page)) return part
   const window = viewports.windowOf(change.page, change.shape)
   if (window === undefined) return part
   const { inside, read } = cutRanges(window, change.ranges)
-  if (inside.length === 0) return null
+  if (inside.length === 0) return undefined
   const cut: PageChange = { ...change, shape: window.shape, ranges: inside }
   return new PagePart(cut, () => part.gather(read), change)
 }
 
-/** Refuses windows on pages that are there and that they do not fit. Throws SHAPE_MISMATCH, INVALID_REQUEST. */
+/** Refuses windows that do not fit an existing page. @throws MmsbError SHAPE_MISMATCH, INVALID_REQUEST */
 export function checkViewports(
   slices: Slices | undefined,
   viewports: Viewports,

@@ -1,68 +1,69 @@
 /**
- * The way of one subscription from an old epoch to the present: out of the log while it is far behind, then out of memory,
- * then live.
+ * Brings one subscription from an old epoch to the present: from the log while it is far behind, then from memory, then
+ * live.
  *
- * Invariants: the reader sets the pace, and no more than one piece is held for him; epochs come in order, each once, and the
- * step to live is taken when there is none left, in one go with looking; the event loop is given back every few milliseconds.
+ * Invariants: the reader sets the pace, and at most one piece is held for it. Epochs come in order, each once. The check that
+ * no epoch is left and the switch to live happen in one synchronous step. The event loop runs every few milliseconds.
  */
 import { STREAM_CATCH_UP_SLICE_MS } from '../../limits.js'
 import type { StreamClock } from '../clock.js'
 import type { ChangeMessage } from '../messages.js'
-import type { Topic } from '../shared-view.js'
-import type { Recent } from './recent-epochs.js'
-import type { Past, Piece } from './replayed-epochs.js'
+import type { SharedView } from '../shared-view.js'
+import { type RecentEpochs, VALUES_MISSING } from './recent-epochs.js'
+import type { Piece, ReplayedEpochs } from './replayed-epochs.js'
 
-/** Epochs without a word to the reader between two looks at the clock. */
+/** Steps between two looks at the clock. */
 const STEPS_PER_LOOK = 64
 
-export interface CatchUpRooms {
+export interface CatchUpDeps {
   readonly clock: StreamClock
-  readonly recent: Recent
-  readonly past: Past
+  readonly recent: RecentEpochs
+  readonly replayed: ReplayedEpochs
 }
 
 export interface CatchUpReader {
-  /** False while nothing should be handed over; `pump` is called when that may have changed. */
+  /** False while the reader takes no messages; it calls `pump` when that may have changed. */
   hasRoom(): boolean
   take(message: ChangeMessage): void
+  /** Nothing is left to catch up on: commits are delivered directly from now on. */
   live(): void
   fail(error: unknown): void
 }
 
 export class CatchUp {
-  readonly #rooms: CatchUpRooms
-  readonly #topic: Topic
+  readonly #deps: CatchUpDeps
+  readonly #view: SharedView
   readonly #needsValues: boolean
   readonly #reader: CatchUpReader
   #isOver = false
   #at: number
   #piece: Piece | undefined
   #next = 0
-  /** A piece is on its way, or the event loop has its turn. */
+  /** A piece was asked for, or the event loop runs first. */
   #isWaiting = false
   #cancelTimer: (() => void) | undefined
   #release: (() => void) | undefined
 
   constructor(
-    rooms: CatchUpRooms,
-    { topic, after, needsValues }: { topic: Topic; after: number; needsValues: boolean },
+    deps: CatchUpDeps,
+    { view, after, needsValues }: { view: SharedView; after: number; needsValues: boolean },
     reader: CatchUpReader,
   ) {
-    this.#rooms = rooms
-    this.#topic = topic
+    this.#deps = deps
+    this.#view = view
     this.#needsValues = needsValues
     this.#reader = reader
     this.#at = after
   }
 
-  /** Everything up to this epoch has been handed over. */
+  /** Every epoch up to this one has been delivered. */
   get at(): number {
     return this.#at
   }
 
-  /** Hands over what there is room for. */
+  /** Delivers as much as the reader has room for. */
   pump(): void {
-    const { clock } = this.#rooms
+    const { clock } = this.#deps
     const untilMs = clock.nowMs() + STREAM_CATCH_UP_SLICE_MS
     for (let steps = 1; !this.#isWaiting && !this.#isOver && this.#reader.hasRoom(); steps++) {
       this.#step()
@@ -80,14 +81,14 @@ export class CatchUp {
 
   #rest(): void {
     this.#isWaiting = true
-    this.#cancelTimer = this.#rooms.clock.soon(() => {
+    this.#cancelTimer = this.#deps.clock.soon(() => {
       this.#isWaiting = false
       this.pump()
     })
   }
 
   #step(): void {
-    const { recent } = this.#rooms
+    const { recent } = this.#deps
     if (this.#piece !== undefined) this.#stepInPiece(this.#piece)
     else if (this.#at < recent.after) this.#ask()
     else if (this.#at === recent.last) {
@@ -100,8 +101,8 @@ export class CatchUp {
 
   #stepInMemory(): void {
     try {
-      const message = this.#rooms.recent.messageOf(this.#topic, this.#at + 1, this.#needsValues)
-      if (message === undefined) this.#ask()
+      const message = this.#deps.recent.messageOf(this.#view, this.#at + 1, this.#needsValues)
+      if (message === VALUES_MISSING) this.#ask()
       else this.#hand(this.#at + 1, message)
     } catch (error) {
       this.#reader.fail(error)
@@ -118,14 +119,14 @@ export class CatchUp {
     this.#piece = undefined
   }
 
-  #hand(epoch: number, message: ChangeMessage | null): void {
+  #hand(epoch: number, message: ChangeMessage | undefined): void {
     this.#at = epoch
-    if (message !== null) this.#reader.take(message)
+    if (message !== undefined) this.#reader.take(message)
   }
 
   #ask(): void {
     this.#isWaiting = true
-    const { piece, release } = this.#rooms.past.read(this.#topic, this.#at, this.#needsValues)
+    const { piece, release } = this.#deps.replayed.read(this.#view, this.#at, this.#needsValues)
     this.#release = release
     piece.then(
       (got) => {

@@ -1,62 +1,67 @@
 /**
- * Named durable readers on the stream: who reads under which name at the moment, and how far behind each is.
+ * Durable readers on the stream: which subscription reads under which name, and how far behind each reader is.
  *
- * Invariant: one subscription at a time reads under a name; who comes later takes it over, since a connection that is dead may
- * not know it yet.
+ * Invariant: one subscription at a time reads under a name. A newer one takes the name over, because the server may not have
+ * noticed yet that the older connection is dead.
  */
 import { MmsbError } from '../../errors.js'
-import type { Connection } from '../connection.js'
-import type { Subscription } from '../subscription.js'
 import type { StreamBus } from '../types.js'
 
 export interface DurableView {
   readonly name: string
   readonly pages: readonly string[]
-  /** The last epoch it has done with; null until it has done with its snapshot. */
+  /** The last epoch committed; null until the reader has committed its snapshot. */
   readonly epoch: number | null
   /** Epochs since then. */
   readonly lag: number | null
   readonly connected: boolean
-  /** Whether what it has not seen is kept for it. */
+  /** Whether the bus keeps the epochs that the reader has not seen. */
   readonly held: boolean
   readonly createdAt: string
-  /** When it was last heard of. */
+  /** When the reader was last connected or committed. */
   readonly seenAt: string
 }
 
-interface Attached {
-  readonly connection: Connection
-  readonly subscription: Subscription
+/** A subscription that reads under a name. */
+export interface NamedSubscription {
+  readonly durable: string | undefined
+  /** The last epoch it was told of; -1 before the first. */
+  readonly told: number
+  /** The last epoch that changed something for it; -1 before the first. */
+  readonly toldOfChange: number
+  /** The epoch to resume from, once everything sent so far has arrived. */
+  readonly position: number
+  /** Ends the subscription with an error. */
+  fail(error: MmsbError): void
 }
 
-export class Durables {
+export class DurableReaders {
   readonly #bus: StreamBus
-  readonly #attached = new Map<string, Attached>()
+  readonly #attached = new Map<string, NamedSubscription>()
 
   constructor(bus: StreamBus) {
     this.#bus = bus
   }
 
   /** From now on this subscription reads under the name. */
-  attach(name: string, connection: Connection, subscription: Subscription): void {
-    this.#end(name, new MmsbError('INVALID_REQUEST', `durable: another connection took "${name}" over`))
-    this.#attached.set(name, { connection, subscription })
+  attach(name: string, subscription: NamedSubscription): void {
+    this.#end(name, new MmsbError('INVALID_REQUEST', `durable: another connection took over "${name}"`))
+    this.#attached.set(name, subscription)
   }
 
-  detach(subscription: Subscription): void {
+  detach(subscription: NamedSubscription): void {
     const { durable } = subscription
-    if (durable === undefined || this.#attached.get(durable)?.subscription !== subscription) return
+    if (durable === undefined || this.#attached.get(durable) !== subscription) return
     this.#attached.delete(durable)
     this.#bus.cursors?.touch(durable)
   }
 
   /**
-   * Who is connected is heard of. One that has done with all it was told of has nothing to come back for in the epochs since,
-   * which were not for it: those need not be kept.
+   * A connected reader counts as seen. Its cursor advances over epochs that hold nothing for it, once it has committed all
+   * that it was told of, so that those epochs need not be kept.
    */
   onTick(): void {
-    for (const [name, { subscription }] of this.#attached) {
-      const { told, toldOfChange, position } = subscription
+    for (const [name, { told, toldOfChange, position }] of this.#attached) {
       const hasBegun = told >= 0
       this.#bus.cursors?.touch(name, hasBegun ? { after: toldOfChange, upTo: position } : undefined)
     }
@@ -66,7 +71,7 @@ export class Durables {
     const attached = this.#attached.get(name)
     if (attached === undefined) return
     this.#attached.delete(name)
-    attached.connection.end(attached.subscription, { type: 'error', error })
+    attached.fail(error)
   }
 
   /** @throws MmsbError NOT_FOUND */
@@ -91,7 +96,7 @@ export class Durables {
     }))
   }
 
-  /** Forgets a reader; one that is connected is told. @throws MmsbError NOT_FOUND */
+  /** Deletes a reader. If it is connected, its subscription ends with NOT_FOUND. @throws MmsbError NOT_FOUND */
   async remove(name: string): Promise<void> {
     this.view(name)
     this.#end(name, new MmsbError('NOT_FOUND', `durable: "${name}" was deleted`))

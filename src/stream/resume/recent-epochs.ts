@@ -1,22 +1,22 @@
 /**
- * The epochs of late, so that who was away for a moment goes on from memory.
+ * The newest epochs, kept in memory so that a reader that was away for a moment need not replay the log.
  *
- * Invariants: it holds every epoch after `after` up to `last`, in a bounded number of bytes; of each what changed, and the
- * values where somebody who was there asked for values. Nothing is held while nobody listens to the bus.
+ * Invariants: holds every epoch after `after` up to `last`, within a bound in bytes. Each has its changes, and the values of
+ * those that a subscriber of that time asked for. Nothing is held while nobody listens to the bus.
  */
 import type { PageChange } from '../../engine/types.js'
 import { STREAM_RECENT_EPOCHS, STREAM_RECENT_MAX_BYTES } from '../../limits.js'
 import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import { type ChangeMessage, PagePart } from '../messages.js'
-import type { Topic } from '../shared-view.js'
+import type { SharedView } from '../shared-view.js'
 
-/** What an epoch and a change cost besides values and ranges. */
+/** Estimated memory of an epoch and of a change, without values and ranges. */
 const EPOCH_BYTES = 256
 const CHANGE_BYTES = 512
 
 export interface RecentPart {
   readonly change: PageChange
-  /** Undefined where nobody asked for them. */
+  /** Undefined if nobody asked for them. */
   readonly values: TypedArray | undefined
 }
 
@@ -25,13 +25,16 @@ interface RecentEpoch {
   readonly bytes: number
 }
 
-export class Recent {
+/** The answer for an epoch whose changes are held, but not all values. */
+export const VALUES_MISSING = Symbol('values missing')
+
+export class RecentEpochs {
   readonly #epochs = new Map<number, RecentEpoch>()
   #after = 0
   #last = 0
   #bytes = 0
 
-  /** Every epoch after this one is here, up to `last`. */
+  /** Every epoch after this one is held, up to `last`. */
   get after(): number {
     return this.#after
   }
@@ -44,7 +47,7 @@ export class Recent {
     return this.#bytes
   }
 
-  /** Holds nothing; the next epoch is the one after `epoch`. */
+  /** Drops everything; the next epoch to be added is the one after `epoch`. */
   begin(epoch: number): void {
     this.#epochs.clear()
     this.#bytes = 0
@@ -52,7 +55,7 @@ export class Recent {
     this.#last = epoch
   }
 
-  /** Takes the next epoch, its changes in the order in which they are told. */
+  /** Adds the next epoch, its changes in the order of messages (inOrder). */
   add(epoch: number, parts: readonly RecentPart[]): void {
     let bytes = EPOCH_BYTES
     for (const { change, values } of parts)
@@ -69,20 +72,24 @@ export class Recent {
     this.#epochs.delete(this.#after)
   }
 
-  /** What a topic was told of an epoch that is here: null if nothing, undefined when values are needed that are not held. */
-  messageOf(topic: Topic, epoch: number, needsValues: boolean): ChangeMessage | null | undefined {
+  /** The message of a view for an epoch that is held; undefined if the epoch changed nothing in the view. */
+  messageOf(
+    view: SharedView,
+    epoch: number,
+    needsValues: boolean,
+  ): ChangeMessage | undefined | typeof VALUES_MISSING {
     const mine = (this.#epochs.get(epoch)?.parts ?? []).filter(({ change }) =>
-      topic.patterns.matches(change.page),
+      view.patterns.matches(change.page),
     )
-    if (mine.length === 0) return null
-    if (needsValues && !mine.every(isWhole)) return undefined
-    return topic.messageOf(
+    if (mine.length === 0) return undefined
+    if (needsValues && !mine.every(isWhole)) return VALUES_MISSING
+    return view.messageOf(
       epoch,
       mine.map((part) => keptPart(part.change, part.values)),
     )
   }
 
-  /** Whether a reader of these pages can go on after `after` with what is here. */
+  /** Whether a reader of the matching pages can resume after epoch `after` from memory. */
   reaches(matches: (name: string) => boolean, after: number, needsValues: boolean): boolean {
     if (after < this.#after) return false
     if (!needsValues) return true
@@ -94,7 +101,7 @@ export class Recent {
   }
 }
 
-/** The order in which changes are told: deletions first, for the name may have come to live again in the same epoch. */
+/** Changes in the order of messages: deletions first, since the same epoch may create another page of that name. */
 export function inOrder<T extends Pick<PageChange, 'kind'>>(changes: readonly T[]): readonly T[] {
   if (!changes.some(({ kind }) => kind === 'deleted')) return changes
   return [
@@ -105,7 +112,7 @@ export function inOrder<T extends Pick<PageChange, 'kind'>>(changes: readonly T[
 
 const isWhole = ({ change, values }: RecentPart): boolean => values !== undefined || change.kind === 'deleted'
 
-/** The part of a change whose values were kept, so that they can be had at any time. */
+/** A part whose values were kept, so that they can be gathered at any time. */
 export function keptPart(change: PageChange, values: TypedArray | undefined): PagePart {
   return new PagePart(change, (_pageId, ranges) => {
     if (values === undefined) throw new Error('the values of this change were not kept')
@@ -113,7 +120,7 @@ export function keptPart(change: PageChange, values: TypedArray | undefined): Pa
   })
 }
 
-/** The values of `wanted`, each of which lies within a range of the change, out of the packed values of the change's. */
+/** The values of `wanted` out of the packed values of a change. Each wanted range lies within a range of the change. */
 function pick({ dtype, ranges }: PageChange, values: TypedArray, wanted: Uint32Array): TypedArray {
   const pieces: TypedArray[] = []
   let elements = 0

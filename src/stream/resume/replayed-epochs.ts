@@ -1,19 +1,19 @@
 /**
- * Changes of epochs that are no longer in memory, replayed by the bus a piece at a time.
+ * Changes of epochs that are no longer in memory. The bus replays them, one piece at a time.
  *
- * Invariants: those who ask for the same share one replay and one encoding; a replay that nobody waits for any more is ended;
- * what is kept to be shared is bounded, and forgotten at the next tick.
+ * Invariants: readers that ask for the same piece share one replay and one encoding. A replay is cancelled when its last
+ * waiting reader leaves. The pieces kept for sharing are bounded, and dropped at the next tick.
  */
 import type { PastEpoch } from '../../engine/types.js'
 import { PAST_SHARED_PIECES_MAX } from '../../limits.js'
 import type { ChangeMessage } from '../messages.js'
-import type { Topic } from '../shared-view.js'
+import type { SharedView } from '../shared-view.js'
 import type { StreamBus } from '../types.js'
 import { inOrder, keptPart } from './recent-epochs.js'
 
 export interface Piece {
   readonly messages: readonly ChangeMessage[]
-  /** Every epoch up to here is in it. */
+  /** The last epoch that the piece covers. */
   readonly through: number
 }
 
@@ -24,7 +24,7 @@ interface Shared {
   isDone: boolean
 }
 
-export class Past {
+export class ReplayedEpochs {
   readonly #bus: StreamBus
   readonly #shared = new Map<string, Shared>()
 
@@ -32,14 +32,14 @@ export class Past {
     this.#bus = bus
   }
 
-  /** What the topic was told of the epochs after `after`, as far as one piece goes. `release`: the caller waits no more. */
+  /** The view's messages after epoch `after`, as many as one piece holds. Call `release` when done or no longer waiting. */
   read(
-    topic: Topic,
+    view: SharedView,
     after: number,
     needsValues: boolean,
   ): { readonly piece: Promise<Piece>; readonly release: () => void } {
-    const key = `${after} ${needsValues} ${topic.key}`
-    const shared = this.#shared.get(key) ?? this.#ask(key, topic, after, needsValues)
+    const key = `${after} ${needsValues} ${view.key}`
+    const shared = this.#shared.get(key) ?? this.#ask(key, view, after, needsValues)
     shared.waiting++
     const release = (): void => {
       if (--shared.waiting > 0 || shared.isDone) return
@@ -49,11 +49,11 @@ export class Past {
     return { piece: shared.piece, release }
   }
 
-  #ask(key: string, topic: Topic, after: number, needsValues: boolean): Shared {
+  #ask(key: string, view: SharedView, after: number, needsValues: boolean): Shared {
     const controller = new AbortController()
-    const query = { after, to: this.#bus.epoch, pages: topic.patterns.patterns, values: needsValues }
+    const query = { after, to: this.#bus.epoch, pages: view.patterns.patterns, values: needsValues }
     const piece = this.#bus.pastChanges(query, { signal: controller.signal }).then(({ epochs, through }) => ({
-      messages: epochs.flatMap((epoch) => messageOf(topic, epoch, needsValues) ?? []),
+      messages: epochs.flatMap((epoch) => messageOf(view, epoch, needsValues) ?? []),
       through,
     }))
     const shared = { piece, controller, waiting: 0, isDone: false }
@@ -77,15 +77,19 @@ export class Past {
     }
   }
 
-  /** Lets go of what has been shared. */
+  /** Drops finished pieces. */
   forget(): void {
     for (const [key, { isDone }] of this.#shared) if (isDone) this.#shared.delete(key)
   }
 }
 
-function messageOf(topic: Topic, { epoch, changes }: PastEpoch, hasValues: boolean): ChangeMessage | null {
+function messageOf(
+  view: SharedView,
+  { epoch, changes }: PastEpoch,
+  hasValues: boolean,
+): ChangeMessage | undefined {
   const parts = inOrder(changes).map(({ values, ...change }) =>
     keptPart(change, hasValues ? values : undefined),
   )
-  return topic.messageOf(epoch, parts)
+  return view.messageOf(epoch, parts)
 }
