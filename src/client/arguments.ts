@@ -1,21 +1,21 @@
 /**
- * What programs hand to the client, looked at before it is used. Kinds and names of fields are held against what there is; what only
- * the server can know of values is left to it.
+ * Checks the arguments that programs hand to the client: names and types of fields. The server checks what depends on its
+ * state.
  *
- * Invariant: whatever is handed in, what leaves is an MmsbError that says which argument, what came and what is allowed: INVALID_DELTA
- * for `values`, INVALID_REQUEST for the rest.
+ * Invariant: a bad argument throws an MmsbError that names the argument, shows the value and says what is allowed:
+ * INVALID_DELTA for `values`, INVALID_REQUEST for everything else.
  */
 
-import { dtypesOf } from './codec/values.js'
+import { DTYPE_INFO, DTYPES, type Dtype } from '../wire/dtype.js'
 import { invalidDelta, invalidRequest, MmsbError } from './errors.js'
 
-/** What is wrong with a value, said after it; undefined: nothing. */
+/** Returns what is wrong with a value, as a phrase that follows it; undefined if nothing is. */
 export type Check = (value: unknown) => string | undefined
 export type Checks = Readonly<Record<string, Check>>
 
 const SHOWN_CHARACTERS = 40
 
-/** A value as messages show it: short, texts in quotes, objects by their kind. */
+/** A value as messages show it: short, strings in quotes, objects by their class. */
 export function showValue(value: unknown): string {
   if (typeof value === 'string') {
     return JSON.stringify(value.length > SHOWN_CHARACTERS ? `${value.slice(0, SHOWN_CHARACTERS)}...` : value)
@@ -27,31 +27,40 @@ export function showValue(value: unknown): string {
   return kind === 'Object' ? 'an object' : `an object of kind ${kind}`
 }
 
+/** The class of an array, of any realm: by its tag, since `instanceof` misses arrays of another realm. */
+export const arrayNameOf = (values: ArrayBufferView): string =>
+  (values as { [Symbol.toStringTag]?: string })[Symbol.toStringTag] ?? 'DataView'
+
+/** The dtypes whose pages take this kind of array; empty for a DataView. */
+export function dtypesOf(values: ArrayBufferView): Dtype[] {
+  const name = arrayNameOf(values)
+  return DTYPES.filter((dtype) => DTYPE_INFO[dtype].arrayName === name)
+}
+
 const missingOr = (what: string, value: unknown, fault: string): MmsbError =>
   invalidRequest(value === undefined ? `${what}: is missing` : `${what}: ${showValue(value)} ${fault}`)
 
 export const isAny: Check = () => undefined
-export const isText: Check = (value) => (typeof value === 'string' ? undefined : 'is not a text')
+export const isText: Check = (value) => (typeof value === 'string' ? undefined : 'is not a string')
 export const isFlag: Check = (value) => (typeof value === 'boolean' ? undefined : 'is not true or false')
 export const isCallable: Check = (value) => (typeof value === 'function' ? undefined : 'is not a function')
 export const isList: Check = (value) => (Array.isArray(value) ? undefined : 'is not a list')
 export const isObject: Check = (value) =>
   typeof value === 'object' && value !== null && !Array.isArray(value) ? undefined : 'is not an object'
-export const isInteger: Check = (value) =>
-  Number.isSafeInteger(value) ? undefined : 'is not a whole number that is exact'
+export const isInteger: Check = (value) => (Number.isSafeInteger(value) ? undefined : 'is not a safe integer')
 export const isCount: Check = (value) =>
-  Number.isSafeInteger(value) && Number(value) >= 0 ? undefined : 'is not a whole number of at least 0'
+  Number.isSafeInteger(value) && Number(value) >= 0 ? undefined : 'is not an integer of at least 0'
 export const isRate: Check = (value) =>
   typeof value === 'number' && value > 0 && value < Number.POSITIVE_INFINITY
     ? undefined
     : 'is not a number above 0'
-/** Infinity is one. */
+/** Infinity is allowed. */
 export const isAtLeastZero: Check = (value) =>
   typeof value === 'number' && value >= 0 ? undefined : 'is not a number of at least 0'
 export const isOneOf =
   (choices: readonly string[]): Check =>
   (value) =>
-    (choices as readonly unknown[]).includes(value) ? undefined : `is none of ${choices.join(', ')}`
+    (choices as readonly unknown[]).includes(value) ? undefined : `is not one of ${choices.join(', ')}`
 
 export const isSignal: Check = (value) => {
   const { aborted, addEventListener } = (value ?? {}) as Partial<AbortSignal>
@@ -62,7 +71,7 @@ export const isSignal: Check = (value) => {
 /** @throws MmsbError INVALID_REQUEST */
 export function textOf(what: string, value: unknown): string {
   if (typeof value === 'string') return value
-  throw missingOr(what, value, 'is not a text')
+  throw missingOr(what, value, 'is not a string')
 }
 
 /** @throws MmsbError INVALID_REQUEST */
@@ -82,30 +91,33 @@ export function checkTexts(what: string, value: unknown): void {
   for (const [i, text] of listOf(what, value).entries()) textOf(`${what}[${i}]`, text)
 }
 
-/** Names of pages, functions and durable subscriptions. The rest of their rule is the server's. @throws MmsbError INVALID_REQUEST */
+/**
+ * Checks a name of a page, function or durable subscription, as far as a path can carry it. The server checks the rest.
+ * @throws MmsbError INVALID_REQUEST
+ */
 export function checkName(name: unknown, what = 'name'): void {
   const text = textOf(what, name)
   if (/^$|^\.\.?$|[,\p{Cs}]/u.test(text)) {
     throw invalidRequest(
-      `${what}: ${showValue(text)} is not a name: letters, digits, _ . : and -, the first of them a letter, a digit or _`,
+      `${what}: ${showValue(text)} is not a name: use letters, digits, _ . : and -, beginning with a letter, a digit or _`,
     )
   }
 }
 
-/** Fields that are undefined were not given. @throws MmsbError INVALID_REQUEST */
+/** Checks fields by name. A field that is undefined counts as absent. @throws MmsbError INVALID_REQUEST */
 export function checkFields(what: string, given: unknown, checks: Checks, prefix = ''): void {
   for (const [name, value] of Object.entries(objectOf(what, given))) {
     const check = Object.hasOwn(checks, name) ? checks[name] : undefined
     if (check === undefined) {
       const known = Object.keys(checks).join(', ')
-      throw invalidRequest(`${prefix}${name}: there is no such field of ${what}; there are ${known}`)
+      throw invalidRequest(`${prefix}${name}: ${what} has no such field; it has ${known}`)
     }
     const fault = value === undefined ? undefined : check(value)
     if (fault !== undefined) throw invalidRequest(`${prefix}${name}: ${showValue(value)} ${fault}`)
   }
 }
 
-/** Typed arrays of a dtype, and lists. What is in a list is looked at where it is written. @throws MmsbError INVALID_DELTA */
+/** Allows lists and typed arrays of a dtype. Elements of lists are checked when they are encoded. @throws MmsbError INVALID_DELTA */
 export function checkValues(values: unknown, where = 'values'): void {
   if (Array.isArray(values)) return
   if (ArrayBuffer.isView(values) && dtypesOf(values).length > 0) return
@@ -116,7 +128,7 @@ export function checkValues(values: unknown, where = 'values'): void {
   )
 }
 
-/** What every call over HTTP takes. */
+/** Options of every call over HTTP. */
 export const CALL: Checks = { signal: isSignal, timeoutMs: isAtLeastZero }
 export const WRITE: Checks = { ...CALL, key: isText, expectVersion: isCount }
 export const READ: Checks = { ...CALL, epoch: isInteger }
@@ -127,7 +139,7 @@ const DELTA: Checks = {
   indices: (value) =>
     Array.isArray(value) || (ArrayBuffer.isView(value) && dtypesOf(value).length > 0)
       ? undefined
-      : 'is neither a list nor a typed array of whole numbers',
+      : 'is neither a list nor a typed array of integers',
   mask: (value) =>
     typeof value === 'string' || (ArrayBuffer.isView(value) && dtypesOf(value).includes('u8'))
       ? undefined
@@ -138,7 +150,7 @@ const DELTA: Checks = {
 const OCTETS: Checks = { offset: isInteger, octets: isAny, merge: isText }
 const OP: Checks = { page: isAny, ...DELTA }
 
-/** One change, but for bounds and elements of `values`. @throws MmsbError INVALID_DELTA, INVALID_REQUEST */
+/** Checks a delta, except bounds and elements of `values`. @throws MmsbError INVALID_DELTA, INVALID_REQUEST */
 export function checkDelta(delta: unknown): void {
   checkFields('delta', delta, DELTA)
   checkParts(delta as Readonly<Record<string, unknown>>, '')
@@ -150,14 +162,14 @@ function checkParts({ values, indices }: Readonly<Record<string, unknown>>, pref
   const list = indices as ArrayLike<unknown>
   for (let i = 0; i < list.length; i++) {
     if (Number.isSafeInteger(list[i])) continue
-    throw invalidRequest(`${prefix}indices[${i}]: ${showValue(list[i])} is not a whole number`)
+    throw invalidRequest(`${prefix}indices[${i}]: ${showValue(list[i])} is not an integer`)
   }
 }
 
-/** The bytes themselves are looked at where they are taken. @throws MmsbError INVALID_REQUEST */
+/** Checks all but the bytes, which octetsOf checks. @throws MmsbError INVALID_REQUEST */
 export const checkOctets = (delta: unknown): void => checkFields('delta', delta, OCTETS)
 
-/** Pages asked for together, in one parameter of a query. @throws MmsbError INVALID_REQUEST */
+/** Page names as one query parameter. @throws MmsbError INVALID_REQUEST */
 export function namesText(what: string, names: unknown): string {
   const list = listOf(what, names)
   for (const [i, name] of list.entries()) checkName(name, `${what}[${i}]`)
@@ -196,27 +208,27 @@ export function checkKey(key: unknown): void {
   if (key !== undefined && textOf('key', key) === '') throw invalidRequest('key: is empty')
 }
 
-/** What a header carries as it is: blanks at the ends would be cut off, and the rest has no bytes there. */
+/** What a header carries unchanged: printable Latin-1 without blanks at the ends. */
 const HEADER_TEXT = /^[\x21-\x7e\xa1-\xff]([\x20-\x7e\xa0-\xff]*[\x21-\x7e\xa1-\xff])?$/
 
-/** An idempotency key that goes into a header. @throws MmsbError INVALID_REQUEST */
+/** An idempotency key that is sent in a header. @throws MmsbError INVALID_REQUEST */
 export function checkHeaderKey(key: unknown): void {
   checkKey(key)
   if (key === undefined || HEADER_TEXT.test(key as string)) return
   throw invalidRequest(
-    `key: ${showValue(key)} holds what a header cannot carry; a transaction takes any text, the rest printable Latin-1`,
+    `key: ${showValue(key)} cannot be sent in a header; transactions take any text, other calls printable Latin-1`,
   )
 }
 
 /**
- * The JSON text of what a program handed in; JSON has no word for bigints, functions and numbers that are not finite, and would leave
- * some of them out without a sound. @throws MmsbError INVALID_REQUEST
+ * The JSON text of a value from a program. Bigints, functions and non-finite numbers have no form in JSON; JSON.stringify
+ * would drop some of them silently. @throws MmsbError INVALID_REQUEST
  */
 export function jsonOf(what: string, value: unknown): string {
   const replacer = (name: string, part: unknown): unknown => {
     if (part === undefined && name !== '') return part
-    const isFine = typeof part === 'number' ? Number.isFinite(part) : JSON_KINDS.includes(typeof part)
-    if (isFine) return part
+    const isJson = typeof part === 'number' ? Number.isFinite(part) : JSON_KINDS.includes(typeof part)
+    if (isJson) return part
     throw invalidRequest(`${name === '' ? what : `${what}: ${name}`}: ${showValue(part)} has no form in JSON`)
   }
   try {

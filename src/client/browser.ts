@@ -1,4 +1,4 @@
-/** How the client opens WebSockets where the platform has them: browsers, workers, newer servers. */
+/** Opens WebSockets on platforms that have them: browsers, workers, newer versions of Node. */
 import { MmsbError } from './errors.js'
 import type { OpenSocket, SocketLike } from './stream/connection.js'
 

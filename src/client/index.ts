@@ -1,11 +1,14 @@
 /**
- * mmsb/client for browsers: plain modules, no bundler needed. Node gets node.ts in its place, which differs in how a
- * WebSocket is opened and in nothing else.
+ * mmsb/client for browsers: plain modules that need no bundler. Node loads node.ts instead, which differs only in how it
+ * opens a WebSocket.
  */
 import { openSocket } from './browser.js'
 import { Client, type ClientOptions } from './client.js'
 
-/** A client of the server at `url`, such as `http://127.0.0.1:7411`. Nothing is sent before it is used. @throws MmsbError INVALID_REQUEST */
+/**
+ * A client of the server at `url`, such as `http://127.0.0.1:7411`. Sends nothing until the first call.
+ * @throws MmsbError INVALID_REQUEST
+ */
 export const connect = (url: string | URL, options: ClientOptions = {}): Client =>
   new Client(url, openSocket, options)
 

@@ -1,4 +1,4 @@
-/** mmsb/client for Node, whose version 20 has no WebSocket of its own: `ws` is used, which browsers never load. */
+/** mmsb/client for Node. Version 20 has no WebSocket of its own, so this uses `ws`, which browsers never load. */
 import { WebSocket } from 'ws'
 import { Client, type ClientOptions } from './client.js'
 import type { OpenSocket, SocketLike } from './stream/connection.js'
@@ -6,7 +6,10 @@ import type { OpenSocket, SocketLike } from './stream/connection.js'
 const openSocket: OpenSocket = (url, protocol) =>
   new WebSocket(url, protocol, { perMessageDeflate: false }) as unknown as SocketLike
 
-/** A client of the server at `url`, such as `http://127.0.0.1:7411`. Nothing is sent before it is used. @throws MmsbError INVALID_REQUEST */
+/**
+ * A client of the server at `url`, such as `http://127.0.0.1:7411`. Sends nothing until the first call.
+ * @throws MmsbError INVALID_REQUEST
+ */
 export const connect = (url: string | URL, options: ClientOptions = {}): Client =>
   new Client(url, openSocket, options)
 

@@ -1,4 +1,4 @@
-/** The words of the public surface: what goes to the server and what comes back. Types only. Epochs and versions are integers. */
+/** The types of the public API: what goes to the server and what comes back. Epochs and versions are integers. */
 import type { Dtype, TypedArray } from '../wire/dtype.js'
 import type { DataMode, Policy } from '../wire/messages.js'
 import type { ChangeKind, Location, Merge, PageKind } from '../wire/page.js'
@@ -21,7 +21,7 @@ export interface Delta {
   readonly merge?: Merge
 }
 
-/** A dense change whose elements are given as the page's own bytes: little-endian, row-major. */
+/** A dense change whose elements are given as bytes, as the page holds them: little-endian, row-major. */
 export interface Octets {
   /** In elements. */
   readonly offset?: number
@@ -37,7 +37,7 @@ export interface SourceDefinition {
   readonly fill?: number | bigint | string | boolean
 }
 
-/** An op, its inputs by role (a page, or what it held in the epoch before), and the op's parameters: docs/guide/OPS.md. */
+/** An op, its inputs by role (a page, or its state in the epoch before), and the op's parameters: docs/guide/OPS.md. */
 export interface Derivation {
   readonly op: string
   readonly inputs: Readonly<Record<string, string | { readonly prev: string }>>
@@ -96,27 +96,27 @@ export interface ReadAnswer {
 
 /** Deltas that are committed together or not at all. */
 export interface Transaction {
-  /** All or nothing. None: an epoch passes. */
+  /** Committed together or not at all. An empty list makes an epoch without changes. */
   readonly ops: readonly (Delta & { readonly page: string })[]
-  /** Versions that pages must have; else PRECONDITION_FAILED. */
+  /** Versions that the pages must have; otherwise PRECONDITION_FAILED. */
   readonly expect?: readonly { readonly page: string; readonly version: number }[]
   readonly source?: string
-  /** Any JSON; kept in the log. */
+  /** Any JSON value; stored in the log. */
   readonly intent?: unknown
 }
 
 /** Options of every call over HTTP. */
 export interface CallOptions {
   readonly signal?: AbortSignal
-  /** For the call with all its repeats. */
+  /** Bounds all attempts together; default: the client's `timeoutMs`. */
   readonly timeoutMs?: number
 }
 
 /** Options of a write. */
 export interface WriteOptions extends CallOptions {
-  /** Idempotency key: a repeat gets the first answer. Default: one of its own per call, so that repeats are safe. */
+  /** Idempotency key: a repeated request gets the first answer. Default: a new one per call, which makes retries safe. */
   readonly key?: string
-  /** Version the page must have (If-Match); else PRECONDITION_FAILED. */
+  /** Version that the page must have (If-Match); otherwise PRECONDITION_FAILED. */
   readonly expectVersion?: number
 }
 
@@ -216,7 +216,7 @@ export interface FunctionView extends FunctionDefinition {
   readonly name: string
   readonly worldAge: number
   readonly epoch: number
-  /** Pages that use it, directly or through other functions. */
+  /** Pages that use the function, directly or through other functions. */
   readonly pages: readonly string[]
 }
 
@@ -255,34 +255,34 @@ export interface SubscribeOptions {
   readonly pages: readonly string[]
   /** `now` (default); `snapshot`: the whole pages first; or the last epoch already seen. */
   readonly from?: 'now' | 'snapshot' | number
-  /** What a change carries: names alone, changed ranges, or (default) ranges and values. */
+  /** What a change carries: page names only, changed ranges, or (default) ranges and values. */
   readonly data?: DataMode
-  /** For a reader that is too slow: every epoch all the same (default), or epochs folded together. */
+  /** What a reader that is too slow receives: every epoch all the same (default), or epochs folded together. */
   readonly policy?: Policy
   /** At most this many changes a second; implies `latest`. */
   readonly maxRate?: number
   /**
-   * Of these pages only a window: for each axis where it starts and where it stops. Shape and ranges of what is told of such a page
-   * are the window's.
+   * A window on each of these pages instead of the whole page: for each axis its start and its stop. Shape and ranges in
+   * changes are then those of the window.
    */
   readonly slice?: Readonly<Record<string, readonly (readonly [start: number, stop: number])[]>>
   /**
-   * A name under which the server keeps, over restarts, how far this reader has come: it goes on after the last epoch it
-   * committed. `from` then says where it begins when it is new.
+   * A name under which the server stores this reader's cursor, across restarts: the reader resumes after the last epoch it
+   * committed. `from` applies to a new reader only.
    */
   readonly durable?: string
   readonly signal?: AbortSignal
 }
 
-/** A named durable subscription as the server sees it. */
+/** A durable subscription, as the server sees it. */
 export interface DurableView {
   readonly name: string
   readonly pages: readonly string[]
-  /** The last epoch committed; null until the snapshot it begins with is. */
+  /** The last epoch committed; null until the reader has committed its snapshot. */
   readonly epoch: number | null
   readonly lag: number | null
   readonly connected: boolean
-  /** Whether what it has not seen is kept for it. */
+  /** Whether the server keeps the epochs that the reader has not seen. */
   readonly held: boolean
   readonly createdAt: string
   readonly seenAt: string
@@ -295,13 +295,13 @@ export interface ChangedPage {
   readonly kind: ChangeKind
   readonly dtype: Dtype
   readonly shape: readonly number[]
-  /** Element ranges. None with data `none`, and of a page that was deleted. */
+  /** Element ranges. Empty with data `none`, and for a deleted page. */
   readonly ranges: readonly (readonly [offset: number, count: number])[]
-  /** The elements of the ranges, one after another; with data `values`. */
+  /** The elements of the ranges, one after another. Present with data `values`. */
   readonly values?: TypedArray
 }
 
-/** One epoch, or with `first` < `epoch` several folded into one; or, first of all, the snapshot asked for. */
+/** One epoch; with `first` < `epoch`, several epochs folded into one; or the snapshot, which comes first. */
 export interface Change {
   readonly type: 'change' | 'snapshot'
   readonly epoch: number

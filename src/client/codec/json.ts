@@ -1,4 +1,4 @@
-/** Deltas and transactions as JSON text. JSON.stringify alone would lose -0, NaN and 64-bit integers. */
+/** Deltas, transactions and definitions as JSON text. JSON.stringify alone would lose -0, NaN and 64-bit integers. */
 import { jsonOf, objectOf, showValue } from '../arguments.js'
 import { invalidRequest } from '../errors.js'
 import type { Delta, Transaction } from '../types.js'
@@ -21,7 +21,7 @@ export const opsText = (ops: Transaction['ops']): string =>
   `[${ops.map(({ page, ...delta }) => `{"page":${JSON.stringify(page)},${deltaFields(delta)}}`).join(',')}]`
 
 /**
- * The body of POST /v1/transactions; `key` goes into it where there is no header for it.
+ * The body of POST /v1/transactions. It includes the key where no header carries it.
  * @throws MmsbError INVALID_DELTA, INVALID_REQUEST
  */
 export function transactionText({ ops, intent, ...rest }: Transaction, key?: string): string {
@@ -39,7 +39,7 @@ export function definitionText(definition: unknown, what = 'definition'): string
   if (fill === undefined) return `{${fields}}`
   const text = valueText(fill)
   if (text === undefined) {
-    throw invalidRequest(`${what}.fill: ${showValue(fill)} is no number, bigint, text or truth value`)
+    throw invalidRequest(`${what}.fill: ${showValue(fill)} is not a number, bigint, string or boolean`)
   }
   return `{${fields === '' ? '' : `${fields},`}"fill":${text}}`
 }

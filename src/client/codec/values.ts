@@ -6,7 +6,8 @@
  * Invariants: a value that the server would refuse is refused here with the same code, before anything is sent;
  * little-endian hosts only.
  */
-import { DTYPE_INFO, DTYPES, type Dtype, F32_OVERFLOW, type TypedArray } from '../../wire/dtype.js'
+import { DTYPE_INFO, type Dtype, F32_OVERFLOW, type TypedArray } from '../../wire/dtype.js'
+import { arrayNameOf, dtypesOf } from '../arguments.js'
 import { invalidDelta } from '../errors.js'
 import type { Values } from '../types.js'
 
@@ -26,15 +27,6 @@ export const viewOf = (
 /** Product of the axes; 1 for rank 0. */
 export const elementsOf = (shape: readonly number[]): number => shape.reduce((product, n) => product * n, 1)
 
-const tagOf = (values: ArrayBufferView): string =>
-  (values as { [Symbol.toStringTag]?: string })[Symbol.toStringTag] ?? 'DataView'
-
-/** The dtypes whose pages take this kind of array; empty for a DataView. */
-export function dtypesOf(values: ArrayBufferView): Dtype[] {
-  const tag = tagOf(values)
-  return DTYPES.filter((dtype) => DTYPE_INFO[dtype].arrayName === tag)
-}
-
 export const bytesOf = (values: ArrayBufferView): Uint8Array =>
   new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
 
@@ -45,7 +37,7 @@ export function writeValues(dtype: Dtype, values: Values, buffer: ArrayBufferLik
   if (ArrayBuffer.isView(values)) {
     if (!dtypesOf(values).includes(dtype)) {
       throw invalidDelta(
-        `values are a ${tagOf(values)}; a page of ${dtype} takes a ${DTYPE_INFO[dtype].arrayName} or a plain array`,
+        `values are a ${arrayNameOf(values)}; a page of ${dtype} takes a ${DTYPE_INFO[dtype].arrayName} or a plain array`,
       )
     }
     if (dtype === 'bool') checkBools(values as Uint8Array)

@@ -1,8 +1,8 @@
 /**
- * Waiting for AbortSignals, of which programs hand one to many calls and subscriptions.
+ * Listening to AbortSignals that a program shares among many calls and subscriptions.
  *
- * Invariant: however many wait for a signal, it has one listener of the client, and none when nobody waits: Node takes the eleventh
- * for a leak, and says so on the console.
+ * Invariant: the client adds one listener to a signal, however many wait for it, and removes it when nobody does. Node
+ * reports a leak on the console from the eleventh listener on.
  */
 interface Waiting {
   readonly runs: Set<() => void>
@@ -11,7 +11,7 @@ interface Waiting {
 
 const waitingFor = new WeakMap<AbortSignal, Waiting>()
 
-/** Calls `run` when the signal fires; one that has fired already does not. Returns what takes that back. */
+/** Calls `run` when the signal fires; a signal that has fired already never does. Returns a function that undoes this. */
 export function onAbort(signal: AbortSignal | undefined, run: () => void): () => void {
   if (signal === undefined || signal.aborted) return () => {}
   const waiting = waitingFor.get(signal) ?? listenTo(signal)
@@ -28,7 +28,7 @@ function listenTo(signal: AbortSignal): Waiting {
   const runs = new Set<() => void>()
   const listener = (): void => {
     waitingFor.delete(signal)
-    // One may take another back.
+    // One callback may undo another.
     for (const run of [...runs]) if (runs.delete(run)) run()
   }
   const waiting = { runs, listener }

@@ -1,10 +1,10 @@
-/** Waiting: backoff with jitter, sleeping, deadlines; all of it ends with an AbortSignal. */
+/** Backoff with jitter, sleeping and deadlines, each of which an AbortSignal ends. */
 
 import { MmsbError } from '../errors.js'
 import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS, TIMER_MAX_MS } from '../limits.js'
 import { onAbort } from './abort.js'
 
-/** How long to wait before repeat `attempt` (from 0): between half and all of a time that doubles. */
+/** The delay before retry `attempt` (from 0): it doubles each time, and is shortened at random by up to half. */
 export function backoffMs(attempt: number): number {
   const longest = Math.min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** Math.min(attempt, 16))
   return longest * (0.5 + Math.random() / 2)
@@ -29,11 +29,11 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
 export interface Deadline {
   readonly signal: AbortSignal
   readonly leftMs: () => number
-  /** Lets go of timer and listeners. */
+  /** Stops the timer and the listeners. */
   end(): void
 }
 
-/** A signal that fires with TIMEOUT after `timeoutMs` (Infinity: never; 0: at once), or with the reason of any of `signals`. */
+/** A signal that fires with TIMEOUT after `timeoutMs` (Infinity: never; 0: at once), or when one of `signals` does. */
 export function deadline(timeoutMs: number, signals: readonly (AbortSignal | undefined)[]): Deadline {
   const controller = new AbortController()
   const endMs = performance.now() + timeoutMs

@@ -1,9 +1,9 @@
 /**
- * Calls over HTTP: one function that sends, repeats what may be repeated, and turns refusals into MmsbError.
+ * Calls over HTTP: sends, retries, and turns refusals into MmsbError.
  *
- * Invariants: a call that may have happened is repeated only if repeating it is harmless (`isRepeatable`: reads, and writes with an
- * idempotency key); one the server put off (503 with Retry-After) always, for it did not happen; all repeats of a call share
- * one deadline.
+ * Invariants: a call that may have taken effect is retried only if that is harmless (`isRepeatable`: reads, and writes with
+ * an idempotency key). A call that the server put off (503 with Retry-After) is always retried, because it took no effect.
+ * All attempts of a call share one deadline.
  */
 import { HTTP_BODY_MAX_BYTES } from '../../wire/limits.js'
 import { isText, objectOf, showValue } from '../arguments.js'
@@ -13,13 +13,13 @@ import type { CallOptions } from '../types.js'
 import { backoffMs, deadline, sleep } from './backoff.js'
 
 export interface RestOptions {
-  /** Sent with every call over HTTP, such as credentials. The WebSocket sends none. */
+  /** Sent with every HTTP request, for example credentials. The WebSocket does not send them. */
   readonly headers?: Readonly<Record<string, string>> | Headers | undefined
-  /** In the place of the platform's own. */
+  /** Used instead of the platform's `fetch`. */
   readonly fetch?: typeof fetch | undefined
-  /** For a call with all its repeats; default: 30 s, Infinity: no limit. */
+  /** Bounds all attempts of a call together; default: 30 s, Infinity: no limit. */
   readonly timeoutMs?: number | undefined
-  /** How often a call is repeated; default: 4. */
+  /** A call is retried up to this many times; default: 4. */
   readonly retries?: number | undefined
 }
 
@@ -31,13 +31,13 @@ export interface Call<T> extends CallOptions {
   /** JSON text, or bytes. */
   readonly body?: string | Uint8Array
   readonly isRepeatable: boolean
-  /** What goes wrong in it is taken for a lost connection, unless it is an MmsbError. `where` is what to call it in words. */
+  /** Reads the answer. An error other than MmsbError counts as a lost connection. `where` names the call in messages. */
   readonly read: (response: Response, where: string) => Promise<T>
 }
 
 export interface Rest {
   call<T>(call: Call<T>): Promise<T>
-  /** Ends every call under way with CLOSED; later ones too. */
+  /** Ends every pending and every later call with CLOSED. */
   close(): void
 }
 
@@ -80,12 +80,12 @@ export function restOf(base: string, options: RestOptions): Rest {
       ended.signal,
     ])
     try {
-      for (let repeats = 0; ; repeats++) {
+      for (let retry = 0; ; retry++) {
         limit.signal.throwIfAborted()
         try {
           return await attempt(call, limit.signal)
         } catch (error) {
-          const waitMs = repeats < retries ? repeatAfterMs(error, repeats, call.isRepeatable) : undefined
+          const waitMs = retry < retries ? retryDelayMs(error, retry, call.isRepeatable) : undefined
           if (waitMs === undefined || waitMs >= limit.leftMs()) throw error
           await sleep(waitMs, limit.signal)
         }
@@ -106,12 +106,12 @@ function urlOf(base: string, { path, query = {} }: Call<unknown>): string {
   return parameters.size === 0 ? base + path : `${base}${path}?${parameters}`
 }
 
-/** How long to wait before a repeat; undefined when there is to be none. */
-function repeatAfterMs(error: unknown, repeats: number, isRepeatable: boolean): number | undefined {
+/** The delay before a retry; undefined if the call must not be retried. */
+function retryDelayMs(error: unknown, retry: number, isRepeatable: boolean): number | undefined {
   if (!(error instanceof MmsbError)) return undefined
   const { retryAfterMs } = error.extra
-  if (typeof retryAfterMs === 'number') return retryAfterMs + backoffMs(repeats)
-  return error.code === 'NETWORK' && isRepeatable ? backoffMs(repeats) : undefined
+  if (typeof retryAfterMs === 'number') return retryAfterMs + backoffMs(retry)
+  return error.code === 'NETWORK' && isRepeatable ? backoffMs(retry) : undefined
 }
 
 async function refusalOf(response: Response, where: string): Promise<MmsbError> {
@@ -122,7 +122,7 @@ async function refusalOf(response: Response, where: string): Promise<MmsbError> 
     const parsed: unknown = JSON.parse(text)
     if (typeof parsed === 'object' && parsed !== null) fields = parsed as Record<string, unknown>
   } catch {
-    // Something between here and the server answered; the status is all there is to tell.
+    // A proxy answered, not the server: only the status is known.
   }
   if (typeof fields.code !== 'string') {
     return new MmsbError({ code: 'PROTOCOL', detail: `${where}: status ${status}`, status })
@@ -131,19 +131,19 @@ async function refusalOf(response: Response, where: string): Promise<MmsbError> 
   return problemError(seconds >= 0 ? { ...fields, retryAfterMs: seconds * 1000 } : fields, status)
 }
 
-/** For answers in JSON: all of them are objects. */
+/** Reads a JSON answer. Every one is an object. */
 export async function readJson<T>(response: Response, where: string): Promise<T> {
   const text = await response.text()
   try {
     const answer: unknown = JSON.parse(text)
     if (typeof answer === 'object' && answer !== null) return answer as T
   } catch {
-    // Below.
+    // Reported below.
   }
-  throw protocolError(`${where}: the answer is no JSON of this server: ${showValue(text)}`)
+  throw protocolError(`${where}: the answer is not JSON of this server: ${showValue(text)}`)
 }
 
-/** Where a server is, without a slash at the end. @throws MmsbError INVALID_REQUEST */
+/** The address of a server, without a trailing slash. @throws MmsbError INVALID_REQUEST */
 export function baseOf(url: unknown): string {
   let parsed: URL
   try {
@@ -153,16 +153,15 @@ export function baseOf(url: unknown): string {
   }
   const { protocol, username, password, search, hash, href } = parsed
   const isHttp = protocol === 'http:' || protocol === 'https:'
-  if (!isHttp) throw invalidRequest(`url: ${showValue(href)} begins with neither http:// nor https://`)
+  if (!isHttp) throw invalidRequest(`url: ${showValue(href)} does not begin with http:// or https://`)
   if (username !== '' || password !== '') {
-    throw invalidRequest('url: user and password have no place in it; send them with the option `headers`')
+    throw invalidRequest('url: must not contain a user and password; send them with the option `headers`')
   }
-  if (search !== '' || hash !== '')
-    throw invalidRequest(`url: ${showValue(search + hash)} has no place in it`)
+  if (search !== '' || hash !== '') throw invalidRequest(`url: must not contain ${showValue(search + hash)}`)
   return href.replace(/[?#]*$/, '').replace(/\/+$/, '')
 }
 
-/** By name, in small letters. @throws MmsbError INVALID_REQUEST */
+/** The headers by lower-case name. @throws MmsbError INVALID_REQUEST */
 function headersOf(given: unknown): Readonly<Record<string, string>> {
   if (given === undefined) return {}
   if (!(given instanceof Headers)) {
@@ -178,7 +177,7 @@ function headersOf(given: unknown): Readonly<Record<string, string>> {
   }
 }
 
-/** The server would refuse it; or, worse, cut the connection while it is sent. */
+/** The server refuses larger bodies, or even cuts the connection while they are sent. @throws MmsbError PAYLOAD_TOO_LARGE */
 function checkSize(body: string | Uint8Array | undefined): void {
   if (body === undefined || body.length * 3 <= HTTP_BODY_MAX_BYTES) return
   const bytes = typeof body === 'string' ? new TextEncoder().encode(body).length : body.length
@@ -190,7 +189,7 @@ function checkSize(body: string | Uint8Array | undefined): void {
   })
 }
 
-/** Why fetch failed: what it says itself is always the same. */
+/** Why fetch failed: its cause says so, its own message is always the same. */
 function reasonOf(failure: unknown): string {
   const cause = failure instanceof Error && failure.cause instanceof Error ? failure.cause : failure
   if (!(cause instanceof Error)) return String(cause)

@@ -1,15 +1,15 @@
 /**
- * The one WebSocket of a client, shared by its subscriptions and writers, made again whenever it breaks.
+ * The one WebSocket of a client. Its subscriptions and writers (the users) share it; when it breaks, it is opened again.
  *
- * How it works: whoever attaches is told `up` each time a connection stands, with nothing sent on it yet, and `down` when it is lost.
- * The socket is opened with the first user and closed with the last. Ids of subscriptions are never used twice, so what a lost
- * or ended one still gets goes nowhere.
+ * How it works: a user that attaches gets `up` each time a connection is open, with nothing sent on it yet, and `down` when
+ * it is lost. The first user opens the socket, the last one closes it. Ids of subscriptions are never used twice, so late
+ * messages for a lost or ended subscription are dropped.
  *
- * Frames have no id: the server counts those of a connection, all writers' together, from 1. So they are numbered here, and here it is
- * known whose each one is.
+ * Frames have no id: the server counts the frames of a connection from 1, those of all writers together. The same count is
+ * kept here, and so is the writer of each frame.
  *
- * Invariants: `up` and `down` alternate; messages reach users in the order they came; the answer to a frame reaches the one who sent
- * it and nobody else; between tries there is a wait that doubles, until the server has spoken.
+ * Invariants: `up` and `down` alternate; users receive messages in the order in which they came; the answer to a frame
+ * reaches the writer that sent it and no other; the delay between attempts doubles until a message arrives.
  */
 
 import { BINARY_PROTOCOL, JSON_PROTOCOL } from '../../wire/messages.js'
@@ -18,7 +18,7 @@ import { MmsbError, protocolError } from '../errors.js'
 import { backoffMs } from '../http/backoff.js'
 import { CLOSE_TIMEOUT_MS, CONNECT_TIMEOUT_MS, SILENCE_MAX_MS } from '../limits.js'
 
-/** The part of the browsers' WebSocket that is used. */
+/** The part of the browser's WebSocket that the client uses. */
 export interface SocketLike {
   binaryType: string
   onopen: ((event: never) => void) | null
@@ -27,29 +27,29 @@ export interface SocketLike {
   onclose: ((event: never) => void) | null
   send(data: string | Uint8Array<ArrayBuffer>): void
   close(code?: number, reason?: string): void
-  /** Of `ws`: without the farewell that a dead peer would never answer. */
+  /** Only in `ws`: closes without waiting for an answer, which a dead peer would never send. */
   terminate?(): void
 }
 
 export type OpenSocket = (url: string, protocol: string) => SocketLike
 
-export interface LinkUser {
-  /** Whether the server owes this user a sign of life every few seconds. */
+export interface ConnectionUser {
+  /** Whether this user has a subscription, so that the server must send something every few seconds. */
   readonly isListening: boolean
-  /** The shape of the window it has asked for on a page. */
+  /** The shape of the window that the user asked for on a page. */
   windowOf?(page: string): readonly number[] | undefined
   up(): void
   down(): void
   receive(message: Message): void
-  /** There will be no connection. */
+  /** The connection has failed for good. */
   fail(error: unknown): void
 }
 
-export interface LinkOptions {
+export interface ConnectionOptions {
   readonly url: string
   readonly protocol: 'binary' | 'json'
   readonly open: OpenSocket
-  /** Why a connection that could not be made never will be; undefined if it may. */
+  /** After a failed attempt: the error if every attempt will fail, undefined if a later one may succeed. */
   readonly probe: () => Promise<MmsbError | undefined>
   readonly formOf: FormOf
   readonly silenceMaxMs?: number | undefined
@@ -58,31 +58,31 @@ export interface LinkOptions {
 const PROTOCOLS = { binary: BINARY_PROTOCOL, json: JSON_PROTOCOL } as const
 const NORMAL = 1000
 
-export class Link {
+export class Connection {
   readonly protocol: 'binary' | 'json'
-  readonly #options: LinkOptions
+  readonly #options: ConnectionOptions
   readonly #silenceMaxMs: number
-  readonly #users = new Set<LinkUser>()
-  readonly #byId = new Map<string, LinkUser>()
-  /** What text messages have told each subscription of its pages, until they are deleted. */
+  readonly #users = new Set<ConnectionUser>()
+  readonly #byId = new Map<string, ConnectionUser>()
+  /** By subscription: dtype and shape of the pages that text messages have named, until their deletion. */
   readonly #forms = new Map<string, Map<string, PageForm>>()
   #socket: SocketLike | undefined
   #isUp = false
-  #tries = 0
+  #attempts = 0
   #lastId = 0
-  /** Of the last frame sent on this connection. */
+  /** Number of the last frame sent on this connection. */
   #sequence = 0
-  /** Who sent the frames of this connection that are not answered. */
-  readonly #senders = new Map<number, LinkUser>()
-  #heardMs = 0
+  /** The writer of each unanswered frame of this connection. */
+  readonly #senders = new Map<number, ConnectionUser>()
+  #receivedMs = 0
   #retryTimer: ReturnType<typeof setTimeout> | undefined
-  #watch: ReturnType<typeof setInterval> | undefined
-  /** Until the socket is open. */
-  #late: ReturnType<typeof setTimeout> | undefined
-  /** Text messages that wait to be decoded, in order; undefined when there are none. */
+  #silenceTimer: ReturnType<typeof setInterval> | undefined
+  /** Runs until the socket is open. */
+  #connectTimer: ReturnType<typeof setTimeout> | undefined
+  /** Ends when all text messages received so far are decoded, in order; undefined if none is pending. */
   #decoding: Promise<void> | undefined
 
-  constructor(options: LinkOptions) {
+  constructor(options: ConnectionOptions) {
     this.#options = options
     this.protocol = options.protocol
     this.#silenceMaxMs = options.silenceMaxMs ?? SILENCE_MAX_MS
@@ -92,20 +92,20 @@ export class Link {
     return this.#isUp
   }
 
-  attach(user: LinkUser): void {
+  attach(user: ConnectionUser): void {
     this.#users.add(user)
     if (this.#isUp) user.up()
     else if (this.#socket === undefined && this.#retryTimer === undefined) this.#open()
   }
 
-  detach(user: LinkUser): void {
+  detach(user: ConnectionUser): void {
     this.#users.delete(user)
     for (const [id, other] of this.#byId) if (other === user) this.forget(id)
     if (this.#users.size === 0) this.#end()
   }
 
-  /** An id whose messages go to `user`. */
-  idFor(user: LinkUser, prefix: string): string {
+  /** A new id; messages with it go to `user`. */
+  idFor(user: ConnectionUser, prefix: string): string {
     const id = `${prefix}${++this.#lastId}`
     this.#byId.set(id, user)
     return id
@@ -120,8 +120,8 @@ export class Link {
     if (this.#isUp) this.#socket?.send(data)
   }
 
-  /** Sends a message of so many frames of `user`; returns the number of the first. Only while it is up. */
-  sendFrames(user: LinkUser, message: Uint8Array<ArrayBuffer>, count: number): number {
+  /** Sends a message with `count` frames of `user`; returns the number of the first. Only while `isUp`. */
+  sendFrames(user: ConnectionUser, message: Uint8Array<ArrayBuffer>, count: number): number {
     const first = this.#sequence + 1
     this.#sequence += count
     for (let i = 0; i < count; i++) this.#senders.set(first + i, user)
@@ -129,12 +129,12 @@ export class Link {
     return first
   }
 
-  /** Gives the connection up and makes another. */
+  /** Drops the connection and opens another. */
   renew(): void {
     if (this.#socket !== undefined) this.#lost(this.#socket)
   }
 
-  /** Fails every user, then closes. */
+  /** Fails every user, then closes the connection. */
   failAll(error: unknown): void {
     for (const user of [...this.#users]) user.fail(error)
     this.#end()
@@ -145,31 +145,31 @@ export class Link {
     const socket = open(url, PROTOCOLS[this.protocol])
     this.#socket = socket
     socket.binaryType = 'arraybuffer'
-    this.#late = setTimeout(() => this.#lost(socket), CONNECT_TIMEOUT_MS)
+    this.#connectTimer = setTimeout(() => this.#lost(socket), CONNECT_TIMEOUT_MS)
     socket.onopen = () => this.#onOpen()
     socket.onmessage = (event: { data: unknown }) => this.#onData(socket, event.data)
-    // An error is followed by a close, which is where it is dealt with.
+    // A close follows every error, and is handled there.
     socket.onerror = () => {}
     socket.onclose = () => this.#lost(socket)
   }
 
   #onOpen(): void {
-    clearTimeout(this.#late)
+    clearTimeout(this.#connectTimer)
     this.#isUp = true
-    this.#heardMs = performance.now()
-    this.#watch = setInterval(() => this.#listen(), this.#silenceMaxMs / 4)
+    this.#receivedMs = performance.now()
+    this.#silenceTimer = setInterval(() => this.#checkSilence(), this.#silenceMaxMs / 4)
     for (const user of [...this.#users]) user.up()
   }
 
-  /** A connection that has gone half dead says nothing, not even that it is closed. */
-  #listen(): void {
-    if (performance.now() - this.#heardMs < this.#silenceMaxMs) return
+  /** A half-dead connection sends nothing, not even a close. */
+  #checkSilence(): void {
+    if (performance.now() - this.#receivedMs < this.#silenceMaxMs) return
     if ([...this.#users].some((user) => user.isListening)) this.renew()
-    else this.#heardMs = performance.now()
+    else this.#receivedMs = performance.now()
   }
 
   #onData(socket: SocketLike, data: unknown): void {
-    this.#heardMs = performance.now()
+    this.#receivedMs = performance.now()
     if (typeof data !== 'string') {
       this.#guarded(socket, () => {
         const messages = decodeBinary(data as ArrayBuffer)
@@ -179,7 +179,7 @@ export class Link {
       return
     }
     this.#inOrder(socket, async () => [
-      this.#learned(await decodeText(data, (...asked) => this.#formOf(...asked))),
+      this.#remembered(await decodeText(data, (...asked) => this.#formOf(...asked))),
     ])
   }
 
@@ -191,7 +191,7 @@ export class Link {
     return window === undefined ? asked : asked.then(({ dtype }) => ({ dtype, shape: window }))
   }
 
-  #learned(message: Message): Message {
+  #remembered(message: Message): Message {
     if (message.type !== 'change' || !this.#byId.has(message.id)) return message
     const forms = this.#forms.get(message.id) ?? new Map<string, PageForm>()
     this.#forms.set(message.id, forms)
@@ -210,7 +210,7 @@ export class Link {
         const messages = await decode()
         if (this.#socket === socket) for (const message of messages) this.#dispatch(message)
       } catch (error) {
-        if (this.#socket === socket) this.#onNonsense(error)
+        if (this.#socket === socket) this.#onUndecodable(error)
       }
       if (this.#decoding === mine) this.#decoding = undefined
     })
@@ -221,44 +221,45 @@ export class Link {
     try {
       run()
     } catch (error) {
-      if (this.#socket === socket) this.#onNonsense(error)
+      if (this.#socket === socket) this.#onUndecodable(error)
     }
   }
 
-  /** What cannot be read is the end of all who rely on having read everything, unless only the network was at fault. */
-  #onNonsense(error: unknown): void {
+  /** A message that cannot be decoded fails all users, since they would miss it; a network error only renews the connection. */
+  #onUndecodable(error: unknown): void {
     if (error instanceof MmsbError && (error.code === 'NETWORK' || error.code === 'TIMEOUT')) this.renew()
     else this.failAll(error instanceof MmsbError ? error : protocolError(String(error)))
   }
 
   #dispatch(message: Message): void {
-    // A server that only refuses is not asked more often for it.
-    if (message.type !== 'error' && message.type !== 'refusal') this.#tries = 0
+    // A server that only refuses gets no quicker attempts.
+    if (message.type !== 'error' && message.type !== 'refusal') this.#attempts = 0
     if (message.type === 'ack') {
       this.#acked(message)
       return
     }
     if (message.type === 'refusal') {
-      this.#senderOf(message.sequence)?.receive(message)
+      this.#takeSender(message.sequence)?.receive(message)
       return
     }
     if (message.id !== undefined) this.#byId.get(message.id)?.receive(message)
     else if (message.type === 'error') this.failAll(message.error)
   }
 
-  /** Tells each sender of its own: in runs, for most often one has sent them all. */
+  /** Splits an ack into runs of one sender each; usually there is one. */
   #acked(message: Extract<Message, { type: 'ack' }>): void {
     const end = Math.min(message.sequence + message.count, this.#sequence + 1)
     for (let next = message.sequence; next < end; ) {
       const sequence = next
-      const sender = this.#senderOf(next++)
-      while (next < end && sender !== undefined && this.#senders.get(next) === sender) this.#senderOf(next++)
+      const sender = this.#takeSender(next++)
+      while (next < end && sender !== undefined && this.#senders.get(next) === sender)
+        this.#takeSender(next++)
       sender?.receive({ ...message, sequence, count: next - sequence })
     }
   }
 
-  /** Whose frame this was; asked once, when it is answered. */
-  #senderOf(sequence: number): LinkUser | undefined {
+  /** The sender of a frame, once: its answer is here. */
+  #takeSender(sequence: number): ConnectionUser | undefined {
     const sender = this.#senders.get(sequence)
     this.#senders.delete(sequence)
     return sender !== undefined && this.#users.has(sender) ? sender : undefined
@@ -275,13 +276,13 @@ export class Link {
         this.#retryTimer = undefined
         if (this.#users.size > 0) this.#open()
       },
-      backoffMs(this.#tries++),
+      backoffMs(this.#attempts++),
     )
-    if (!wasUp) this.#askWhy()
+    if (!wasUp) this.#findCause()
   }
 
-  /** A handshake that is refused looks like one that failed: an ordinary request tells them apart. */
-  #askWhy(): void {
+  /** A refused handshake looks like a failed one. An ordinary request tells them apart. */
+  #findCause(): void {
     this.#options.probe().then(
       (error) => {
         if (error !== undefined && !this.#isUp) this.failAll(error)
@@ -296,9 +297,9 @@ export class Link {
     const socket = this.#socket
     if (socket === undefined) return
     this.#detachFrom(socket)
-    // One that has no answer to a farewell would hold the process.
-    const dead = setTimeout(() => socket.terminate?.(), CLOSE_TIMEOUT_MS)
-    socket.onclose = () => clearTimeout(dead)
+    // A peer that never answers the close would keep the process alive.
+    const closeTimer = setTimeout(() => socket.terminate?.(), CLOSE_TIMEOUT_MS)
+    socket.onclose = () => clearTimeout(closeTimer)
     socket.close(NORMAL)
   }
 
@@ -317,7 +318,7 @@ export class Link {
     this.#decoding = undefined
     this.#sequence = 0
     this.#senders.clear()
-    clearTimeout(this.#late)
-    clearInterval(this.#watch)
+    clearTimeout(this.#connectTimer)
+    clearInterval(this.#silenceTimer)
   }
 }

@@ -1,9 +1,9 @@
 /**
- * Pages too large for one message: read over HTTP one after another, each as of when it was read, and brought to one epoch by the
- * changes since before the first was read.
+ * A snapshot that is too large for one message. Its pages are read over HTTP one after another, each at its own epoch; the
+ * changes since before the first read then bring them to one epoch.
  *
- * Invariant: once ripe, all pages are those of the epoch of the last change taken. What a page had already when it was read is not
- * applied to it again, which would take it back.
+ * Invariant: once complete, all pages belong to the epoch of the last change taken. A change that a page already contained
+ * when it was read is not applied again, since that would take the page back.
  */
 import { MmsbError } from '../errors.js'
 import { LIST_PART, WHOLE_TIMEOUT_MS } from '../limits.js'
@@ -11,39 +11,39 @@ import type { CallOptions, Change, ChangedPage, Page, PageData, ReadOptions, Sta
 import { applyChange, type MirroredPage } from './mirrored-page.js'
 
 export interface WholePages {
-  /** Every change after this epoch is needed besides. */
+  /** Changes after this epoch have to be applied. */
   readonly from: number
   readonly pages: readonly (PageData & { readonly kind: 'source' | 'derived' })[]
 }
 
-export class Staging {
+export class LargeSnapshot {
   readonly #pages = new Map<string, MirroredPage>()
   readonly #read = new Map<string, WholePages['pages'][number]>()
-  readonly #ripeAt: number
+  readonly #completeAt: number
 
   constructor({ from, pages }: WholePages) {
     for (const page of pages) {
       this.#pages.set(page.name, page)
       this.#read.set(page.name, page)
     }
-    this.#ripeAt = Math.max(from, ...pages.map(({ version }) => version))
+    this.#completeAt = Math.max(from, ...pages.map(({ version }) => version))
   }
 
-  /** Whether the pages are of one epoch when everything up to this one was taken. */
-  isRipe(epoch: number): boolean {
-    return epoch >= this.#ripeAt
+  /** Whether the pages belong to one epoch, once all changes up to `epoch` were taken. */
+  isComplete(epoch: number): boolean {
+    return epoch >= this.#completeAt
   }
 
   take({ epoch, changes }: Change): void {
     for (const change of changes) {
       const { page, kind } = change
       if (epoch <= (this.#read.get(page)?.version ?? -1)) continue
-      // One that was not there to be read is on its way out.
+      // A page that could not be read is about to be deleted.
       if (kind === 'created' || this.#pages.has(page)) applyChange(this.#pages, change)
     }
   }
 
-  /** The pages as a snapshot tells them. */
+  /** The pages as a snapshot message. */
   snapshot(epoch: number): Change {
     const changes = [...this.#pages.values()].map(
       ({ name, dtype, shape, values }): ChangedPage => ({
@@ -59,7 +59,7 @@ export class Staging {
   }
 }
 
-/** What reading pages whole takes of a client. */
+/** What readWhole needs from a client. */
 export interface WholeReader {
   status(options: CallOptions): Promise<Status>
   page(name: string, options: CallOptions): Promise<Page>
@@ -70,7 +70,7 @@ export interface WholeReader {
   read(name: string, options: ReadOptions): Promise<PageData>
 }
 
-/** The pages that match names or patterns, one after another; those that go meanwhile are left out. */
+/** Reads the pages that match names or patterns, one after another. Pages deleted meanwhile are left out. */
 export async function readWhole(
   client: WholeReader,
   patterns: readonly string[],

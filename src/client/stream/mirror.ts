@@ -1,8 +1,9 @@
 /**
- * Pages of the server held here, live.
+ * Mirrors: live copies of pages of the server.
  *
- * Invariants: whenever the program looks, all pages of a mirror are those of one epoch, `epoch`; that epoch never goes back, over any
- * number of connections, unless the server's own has (a crash without fsync); the array of a page stays the same object as long as its dtype and shape do.
+ * Invariants: whenever the program looks, all pages of a mirror belong to one epoch, `epoch`. It never goes back, over any
+ * number of connections, unless the server itself lost epochs (a crash without fsync). The array of a page stays the same
+ * object as long as its dtype and shape do.
  */
 
 import type { TypedArray } from '../../wire/dtype.js'
@@ -20,31 +21,31 @@ import { closedError, invalidRequest, MmsbError } from '../errors.js'
 import { onAbort } from '../http/abort.js'
 import { backoffMs, sleep } from '../http/backoff.js'
 import type { Change } from '../types.js'
-import type { Link } from './connection.js'
-import { Staging, type WholePages } from './large-snapshot.js'
+import type { Connection } from './connection.js'
+import { LargeSnapshot, type WholePages } from './large-snapshot.js'
 import { applyChange, applySnapshot, type MirroredPage } from './mirrored-page.js'
-import { Feed } from './resuming-subscription.js'
+import { ResumingSubscription, type SubscriptionOwner } from './resuming-subscription.js'
 
 interface MirrorControl {
-  /** The epoch whose state this is. */
+  /** The epoch that the pages belong to. */
   readonly epoch: number
-  /** False while the connection is lost: then the state is that of `epoch`, but may not be the newest. */
+  /** False while the connection is lost. The pages still belong to `epoch`, which may not be the newest. */
   readonly isConnected: boolean
-  /** Called after each change with what has changed; returns what ends that. */
+  /** Calls `listener` after each change; returns a function that stops this. */
   onChange(listener: (change: Change) => void): () => void
-  /** Resolves when `epoch` is at least this; rejects with the signal's reason, or when the mirror ends. */
+  /** Resolves when the mirror has reached `epoch`; rejects with the signal's reason, or when the mirror ends. */
   until(epoch: number, options?: { readonly signal?: AbortSignal }): Promise<void>
   /** Ends the mirror; its values stay as they are. */
   close(): void
 }
 
-/** Several pages, always of one epoch. */
+/** Several pages, all of one epoch. */
 export interface MirrorSet extends MirrorControl {
-  /** By name; pages come and go as the server's do. */
+  /** By name. Pages come and go with those of the server. */
   readonly pages: ReadonlyMap<string, MirroredPage>
 }
 
-/** One page. After its deletion `values` stays as it was last, and `isDeleted` is true. */
+/** One page. After its deletion `isDeleted` is true and `values` keeps the last state. */
 export interface Mirror<T extends TypedArray = TypedArray> extends MirrorControl, MirroredPage<T> {
   readonly isDeleted: boolean
 }
@@ -64,151 +65,204 @@ interface Waiter {
   readonly reject: (error: unknown) => void
 }
 
-export interface MirrorRooms {
-  readonly link: Link
-  /** Reads pages whole, where together they are too large for a message. */
+export interface MirrorDeps {
+  readonly connection: Connection
+  /** Reads pages one by one, if together they are too large for a message. */
   readonly readWhole: (patterns: readonly string[], signal: AbortSignal) => Promise<WholePages>
-  /** Is told when the mirror has ended. */
+  /** Called when the mirror has ended. */
   readonly onEnd: (close: () => void) => void
 }
 
-/** Resolves when the first snapshot is there. */
+/** Starts a mirror. `ready` resolves when the first snapshot has arrived. */
 export function mirrorSetOf(
-  { link, readWhole, onEnd }: MirrorRooms,
+  deps: MirrorDeps,
   patterns: readonly string[],
   options: MirrorOptions,
 ): { readonly ready: Promise<MirrorSet>; readonly close: () => void } {
   checkTexts('patterns', patterns)
   checkFields('options', options, OPTIONS)
-  const { maxRate, signal } = options
-  const pages = new Map<string, MirroredPage>()
-  const listeners = new Set<(change: Change) => void>()
-  let waiters: Waiter[] = []
-  let epoch = -1
-  let isConnected = false
-  let end: { readonly error: unknown } | undefined
-  const ended = new AbortController()
-  let staging: Staging | undefined
-  /** Times that pages were read whole since a change was taken. */
-  let reloads = 0
+  const state = new MirrorState(deps, patterns, options)
+  const set: MirrorSet = {
+    get epoch() {
+      return state.epoch
+    },
+    get isConnected() {
+      return state.isConnected
+    },
+    pages: state.pages,
+    onChange: (listener) => state.onChange(listener),
+    until: (epoch, options) => state.until(epoch, options),
+    close: () => state.finish(closedError('mirror')),
+  }
+  const ready = state.until(0).then(() => set)
+  state.start()
+  return { ready, close: state.close }
+}
 
-  const reached = (now: number): void => {
-    epoch = now
-    const due = waiters.filter((waiter) => waiter.epoch <= now)
-    waiters = waiters.filter((waiter) => waiter.epoch > now)
-    for (const { resolve } of due) resolve()
+/** The pages of a mirror and the subscription that feeds them. */
+class MirrorState implements SubscriptionOwner {
+  readonly pages = new Map<string, MirroredPage>()
+  epoch = -1
+  isConnected = false
+  readonly #deps: MirrorDeps
+  readonly #patterns: readonly string[]
+  readonly #options: MirrorOptions
+  readonly #listeners = new Set<(change: Change) => void>()
+  readonly #ended = new AbortController()
+  #end: { readonly error: unknown } | undefined
+  #waiters: Waiter[] = []
+  #subscription: ResumingSubscription
+  /** Set while pages that no message can carry are read one by one. */
+  #largeSnapshot: LargeSnapshot | undefined
+  /** How often pages were read one by one since the last change was applied. */
+  #reloads = 0
+  #ignoreSignal = (): void => {}
+
+  constructor(deps: MirrorDeps, patterns: readonly string[], options: MirrorOptions) {
+    this.#deps = deps
+    this.#patterns = patterns
+    this.#options = options
+    this.#subscription = this.#subscribe('snapshot')
   }
-  const take = (change: Change): void => {
-    if (change.type === 'snapshot') applySnapshot(pages, change.changes)
-    else for (const part of change.changes) applyChange(pages, part)
-    reloads = 0
-    reached(change.epoch)
-    for (const listener of [...listeners]) tell(listener, change)
+
+  start(): void {
+    const { signal } = this.#options
+    const abort = (): void => this.finish(signal?.reason)
+    this.#ignoreSignal = onAbort(signal, abort)
+    if (signal?.aborted === true) abort()
+    else this.#subscription.start()
   }
-  const ripen = (now: number): void => {
-    if (staging?.isRipe(now) !== true) return
-    const snapshot = staging.snapshot(now)
-    staging = undefined
-    take(snapshot)
+
+  onChange(listener: (change: Change) => void): () => void {
+    const fault = isCallable(listener)
+    if (fault !== undefined) throw invalidRequest(`listener: ${showValue(listener)} ${fault}`)
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
   }
-  const feedFrom = (from: 'snapshot' | number): Feed => {
-    const options = { pages: patterns, from, data: 'values', policy: 'latest' } as const
-    return new Feed(link, maxRate === undefined ? options : { ...options, maxRate }, true, {
-      change: (change) => {
-        if (change.type === 'snapshot') staging = undefined
-        if (staging === undefined) return take(change)
-        staging.take(change)
-        ripen(change.epoch)
-      },
-      progress: (now) => (staging === undefined ? reached(now) : ripen(now)),
-      connected: (is) => {
-        isConnected = is
-      },
-      failed: (error) => {
-        if (error instanceof MmsbError && error.code === 'PAYLOAD_TOO_LARGE') reload().catch(finish)
-        else finish(error)
-      },
-    })
-  }
-  let feed = feedFrom('snapshot')
-  /** What no message can carry is read page by page, and changes go on from there. */
-  const reload = async (): Promise<void> => {
-    isConnected = false
-    if (reloads++ > 0) await sleep(backoffMs(reloads), ended.signal)
-    const whole = await readWhole(patterns, ended.signal)
-    if (end !== undefined) return
-    staging = new Staging(whole)
-    feed = feedFrom(whole.from)
-    ripen(whole.from)
-    feed.start()
-  }
-  const finish = (error: unknown): void => {
-    if (end !== undefined) return
-    end = { error }
-    isConnected = false
-    ignoreSignal()
-    onEnd(close)
-    ended.abort(error)
-    feed.end()
-    listeners.clear()
-    for (const { reject } of waiters) reject(error)
-    waiters = []
-  }
-  const abort = (): void => finish(signal?.reason)
-  const close = (): void => finish(closedError())
-  const until: MirrorControl['until'] = (wanted, options = {}) =>
-    new Promise((resolve, reject) => {
+
+  until(wanted: number, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    return new Promise((resolve, reject) => {
       const fault = isCount(wanted)
       if (fault !== undefined) throw invalidRequest(`until: ${showValue(wanted)} ${fault}`)
       checkFields('options', options, UNTIL)
-      const { signal: limit } = options
-      let ignoreLimit = (): void => {}
-      const onLimit = (): void => {
-        waiters = waiters.filter((other) => other !== waiter)
-        reject(limit?.reason)
-      }
-      const settled =
-        <A extends unknown[]>(then: (...args: A) => void) =>
-        (...args: A): void => {
-          ignoreLimit()
-          then(...args)
-        }
-      const waiter: Waiter = { epoch: wanted, resolve: settled(resolve), reject: settled(reject) }
-      if (limit?.aborted === true) reject(limit.reason)
-      else if (epoch >= wanted) resolve()
-      else if (end !== undefined) reject(end.error)
-      else {
-        ignoreLimit = onAbort(limit, onLimit)
-        waiters.push(waiter)
-      }
+      const { signal } = options
+      if (signal?.aborted === true) reject(signal.reason)
+      else if (this.epoch >= wanted) resolve()
+      else if (this.#end !== undefined) reject(this.#end.error)
+      else this.#wait(wanted, signal, resolve, reject)
     })
-
-  const set: MirrorSet = {
-    get epoch() {
-      return epoch
-    },
-    get isConnected() {
-      return isConnected
-    },
-    pages,
-    onChange: (listener) => {
-      const fault = isCallable(listener)
-      if (fault !== undefined) throw invalidRequest(`listener: ${showValue(listener)} ${fault}`)
-      listeners.add(listener)
-      return () => listeners.delete(listener)
-    },
-    until,
-    close: () => finish(closedError('mirror')),
   }
-  const ignoreSignal = onAbort(signal, abort)
-  const ready = until(0).then(() => set)
-  if (signal?.aborted === true) abort()
-  else feed.start()
-  return { ready, close }
+
+  #wait(
+    epoch: number,
+    signal: AbortSignal | undefined,
+    resolve: () => void,
+    reject: (error: unknown) => void,
+  ): void {
+    const ignoreSignal = onAbort(signal, () => {
+      this.#waiters = this.#waiters.filter((other) => other !== waiter)
+      reject(signal?.reason)
+    })
+    const waiter: Waiter = {
+      epoch,
+      resolve: () => {
+        ignoreSignal()
+        resolve()
+      },
+      reject: (error) => {
+        ignoreSignal()
+        reject(error)
+      },
+    }
+    this.#waiters.push(waiter)
+  }
+
+  change(change: Change): void {
+    if (change.type === 'snapshot') this.#largeSnapshot = undefined
+    if (this.#largeSnapshot === undefined) {
+      this.#apply(change)
+      return
+    }
+    this.#largeSnapshot.take(change)
+    this.#completeLargeSnapshot(change.epoch)
+  }
+
+  progress(epoch: number): void {
+    if (this.#largeSnapshot === undefined) this.#reached(epoch)
+    else this.#completeLargeSnapshot(epoch)
+  }
+
+  connected(isConnected: boolean): void {
+    this.isConnected = isConnected
+  }
+
+  failed(error: unknown): void {
+    if (error instanceof MmsbError && error.code === 'PAYLOAD_TOO_LARGE') {
+      this.#reload().catch((cause: unknown) => this.finish(cause))
+    } else {
+      this.finish(error)
+    }
+  }
+
+  readonly close = (): void => this.finish(closedError())
+
+  finish(error: unknown): void {
+    if (this.#end !== undefined) return
+    this.#end = { error }
+    this.isConnected = false
+    this.#ignoreSignal()
+    this.#deps.onEnd(this.close)
+    this.#ended.abort(error)
+    this.#subscription.end()
+    this.#listeners.clear()
+    for (const { reject } of this.#waiters) reject(error)
+    this.#waiters = []
+  }
+
+  #subscribe(from: 'snapshot' | number): ResumingSubscription {
+    const { maxRate } = this.#options
+    const options = { pages: this.#patterns, from, data: 'values', policy: 'latest' } as const
+    const wanted = maxRate === undefined ? options : { ...options, maxRate }
+    return new ResumingSubscription(this.#deps.connection, wanted, true, this)
+  }
+
+  #reached(epoch: number): void {
+    this.epoch = epoch
+    const due = this.#waiters.filter((waiter) => waiter.epoch <= epoch)
+    this.#waiters = this.#waiters.filter((waiter) => waiter.epoch > epoch)
+    for (const { resolve } of due) resolve()
+  }
+
+  #apply(change: Change): void {
+    if (change.type === 'snapshot') applySnapshot(this.pages, change.changes)
+    else for (const part of change.changes) applyChange(this.pages, part)
+    this.#reloads = 0
+    this.#reached(change.epoch)
+    for (const listener of [...this.#listeners]) call(listener, change)
+  }
+
+  /** No message can carry the snapshot: reads the pages one by one, and subscribes from the epoch before the first. */
+  async #reload(): Promise<void> {
+    this.isConnected = false
+    if (this.#reloads++ > 0) await sleep(backoffMs(this.#reloads), this.#ended.signal)
+    const whole = await this.#deps.readWhole(this.#patterns, this.#ended.signal)
+    if (this.#end !== undefined) return
+    this.#largeSnapshot = new LargeSnapshot(whole)
+    this.#subscription = this.#subscribe(whole.from)
+    this.#completeLargeSnapshot(whole.from)
+    this.#subscription.start()
+  }
+
+  #completeLargeSnapshot(epoch: number): void {
+    if (this.#largeSnapshot?.isComplete(epoch) !== true) return
+    const snapshot = this.#largeSnapshot.snapshot(epoch)
+    this.#largeSnapshot = undefined
+    this.#apply(snapshot)
+  }
 }
 
-/** What a listener throws is uncaught, as that of any event's listener, and nothing to do with the connection it was told over. */
-function tell(listener: (change: Change) => void, change: Change): void {
+/** Calls a listener. Its errors are uncaught, as those of any event listener, and do not disturb the connection. */
+function call(listener: (change: Change) => void, change: Change): void {
   try {
     listener(change)
   } catch (error) {

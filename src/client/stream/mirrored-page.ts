@@ -1,4 +1,4 @@
-/** Pages held here, and how changes and snapshots go into them. */
+/** The pages of a mirror, and how changes and snapshots are applied to them. */
 
 import type { Dtype, TypedArray } from '../../wire/dtype.js'
 import { elementsOf, emptyArray } from '../codec/values.js'
@@ -10,11 +10,11 @@ export interface MirroredPage<T extends TypedArray = TypedArray> {
   readonly name: string
   readonly dtype: Dtype
   readonly shape: readonly number[]
-  /** Live: changes by itself. Do not write to it. */
+  /** Live: changes as the server's page does. Do not write to it. */
   readonly values: T
 }
 
-/** Makes the pages those of a snapshot; the arrays of pages that stay alike stay the same objects. */
+/** Replaces the pages by those of a snapshot. Pages that keep dtype and shape keep their array object. */
 export function applySnapshot(pages: Map<string, MirroredPage>, changes: readonly ChangedPage[]): void {
   const names = new Set(changes.map(({ page }) => page))
   for (const name of pages.keys()) if (!names.has(name)) pages.delete(name)
@@ -34,7 +34,7 @@ export function applyChange(pages: Map<string, MirroredPage>, change: ChangedPag
     pages.set(name, page)
   }
   if (page === undefined || values === undefined)
-    throw protocolError(`a change of page "${name}", which is not there`)
+    throw protocolError(`a change of page "${name}", which the mirror does not have`)
   let from = 0
   for (const [offset, count] of ranges) {
     setPart(page.values, values, from, count, offset)
@@ -46,7 +46,7 @@ const isAlike = (page: MirroredPage, { dtype, shape }: ChangedPage): boolean =>
   page.dtype === dtype && page.shape.join() === shape.join()
 
 function setPart(target: TypedArray, values: TypedArray, from: number, count: number, offset: number): void {
-  // One of ten array types, the same on both sides; `set` of their union cannot be called.
+  // Both arrays have the same type, but TypeScript cannot call `set` on the union of the ten.
   const part = values.subarray(from, from + count)
   ;(target as { set(part: TypedArray, offset: number): void }).set(part, offset)
 }

@@ -1,66 +1,71 @@
 /**
- * One subscription as its owner sees it: begun once, kept up over any number of connections, each epoch told once.
+ * A subscription that survives its connections: its owner starts it once and receives each epoch once.
  *
- * How it works: the cursor is the last epoch received. A new connection subscribes again `from` the cursor; so does a feed that
- * was put aside because its owner was slow, or that the server ended with `overflow`.
+ * How it works: the cursor is the last epoch received. On a new connection it subscribes again `from` the cursor. It does the
+ * same after a pause for a slow owner, and after the server ended it with `overflow`.
  *
- * Invariants: epochs ascend and none comes twice; nothing is left out: where the server cannot go on from the cursor, the
- * feed fails with EPOCH_COMPACTED or, if it may (`canRestart`), begins anew with a snapshot.
+ * Invariants: epochs ascend and none comes twice. None is missed: if the server cannot resume from the cursor, the
+ * subscription fails with EPOCH_COMPACTED or, with `canRestart`, starts again with a snapshot.
  */
 import { isCount, showValue } from '../arguments.js'
 import type { Message } from '../codec/message.js'
 import { closedError, invalidRequest, MmsbError } from '../errors.js'
 import type { Change, SubscribeOptions } from '../types.js'
-import type { Link, LinkUser } from './connection.js'
+import type { Connection, ConnectionUser } from './connection.js'
 
-export interface FeedOwner {
+export interface SubscriptionOwner {
   /** The next change, or a snapshot. */
   change(change: Change): void
-  /** There is nothing for this owner up to and with this epoch. */
+  /** No further change up to and including this epoch. */
   progress(epoch: number): void
-  /** The connection is lost, or is there again. */
+  /** The connection was lost, or is open again. */
   connected(isConnected: boolean): void
-  /** The last call: the feed has ended. */
+  /** The subscription has ended; this is the last call. */
   failed(error: unknown): void
 }
 
-/** Refusals that time cures. */
-const PASSING: ReadonlySet<string> = new Set(['OVERLOADED', 'BUS_FAILED'])
-/** What says that the server has nothing to go on from. */
+/** Errors that pass with time. */
+const TRANSIENT: ReadonlySet<string> = new Set(['OVERLOADED', 'BUS_FAILED'])
+/** Errors that say that the server cannot resume from the cursor. */
 const LOST_START: ReadonlySet<string> = new Set(['EPOCH_COMPACTED', 'EPOCH_NOT_FOUND'])
 
-export class Feed implements LinkUser {
-  readonly #link: Link
+export class ResumingSubscription implements ConnectionUser {
+  readonly #connection: Connection
   readonly #options: SubscribeOptions
   readonly #canRestart: boolean
-  readonly #owner: FeedOwner
-  /** Of the subscription that is running, if one is. */
+  readonly #owner: SubscriptionOwner
+  /** Id of the running subscription; undefined if none runs. */
   #id: string | undefined
   #cursor: number | undefined
-  /** Up to where the owner has done with everything, and who waits until the server knows. */
+  /** Commits that the server has not confirmed. */
   #commits: {
     readonly epoch: number
     readonly resolve: () => void
     readonly reject: (e: unknown) => void
   }[] = []
-  /** The highest epoch that the running subscription was told of, and may commit. */
+  /** The last epoch that the running subscription was told of; it may commit up to there. */
   #told = -1
   #sentCommit = -1
   #hasRestarted = false
   #isPaused = false
   #isOver = false
 
-  constructor(link: Link, options: SubscribeOptions, canRestart: boolean, owner: FeedOwner) {
-    this.#link = link
+  constructor(
+    connection: Connection,
+    options: SubscribeOptions,
+    canRestart: boolean,
+    owner: SubscriptionOwner,
+  ) {
+    this.#connection = connection
     this.#options = options
     this.#canRestart = canRestart
     this.#owner = owner
-    // Where a durable one begins is for the server to say.
+    // For a durable subscription the server knows where to start.
     if (typeof options.from === 'number' && options.durable === undefined) this.#cursor = options.from
   }
 
   start(): void {
-    this.#link.attach(this)
+    this.#connection.attach(this)
   }
 
   get isListening(): boolean {
@@ -71,7 +76,7 @@ export class Feed implements LinkUser {
     return this.#isPaused
   }
 
-  /** Takes no more until `resume`, which goes on where this stopped. */
+  /** Stops receiving until `resume`, which continues from the same place. */
   pause(): void {
     if (this.#isPaused || this.#isOver) return
     this.#isPaused = true
@@ -81,14 +86,14 @@ export class Feed implements LinkUser {
   resume(): void {
     if (!this.#isPaused || this.#isOver) return
     this.#isPaused = false
-    if (this.#link.isUp) this.#subscribe()
+    if (this.#connection.isUp) this.#subscribe()
   }
 
   windowOf(page: string): readonly number[] | undefined {
     return this.#options.slice?.[page]?.map(([start, stop]) => stop - start)
   }
 
-  /** Tells the server that everything up to this epoch is done with; resolves when that is durable. */
+  /** Tells the server that everything up to this epoch has been processed; resolves when that is durable. */
   commit(epoch: number | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#commits.push({ epoch: this.#committable(epoch), resolve, reject })
@@ -96,7 +101,7 @@ export class Feed implements LinkUser {
     })
   }
 
-  /** What the server would not take of a commit would end the subscription there. @throws MmsbError */
+  /** Checks here what the server would refuse, because a refused commit ends the subscription. @throws MmsbError */
   #committable(epoch: number | undefined): number {
     if (this.#options.durable === undefined) {
       throw invalidRequest('commit: this subscription is not durable: subscribe with a name as `durable`')
@@ -116,7 +121,7 @@ export class Feed implements LinkUser {
     this.#isOver = true
     for (const { reject } of this.#commits.splice(0)) reject(closedError('subscription'))
     this.#leave()
-    this.#link.detach(this)
+    this.#connection.detach(this)
   }
 
   up(): void {
@@ -125,7 +130,7 @@ export class Feed implements LinkUser {
   }
 
   down(): void {
-    if (this.#id !== undefined) this.#link.forget(this.#id)
+    if (this.#id !== undefined) this.#connection.forget(this.#id)
     this.#id = undefined
     this.#owner.connected(false)
   }
@@ -140,7 +145,7 @@ export class Feed implements LinkUser {
     if (!('id' in message) || message.id !== this.#id || this.#isOver) return
     switch (message.type) {
       case 'subscribed':
-        // Whoever starts at an epoch or with a snapshot has not seen this one yet.
+        // A subscription that starts at an epoch or with a snapshot has not seen this epoch yet.
         if (this.#cursor === undefined && this.#options.from !== 'snapshot') this.#cursor = message.epoch
         this.#toldOf(message.epoch)
         return
@@ -180,7 +185,7 @@ export class Feed implements LinkUser {
     this.#owner.change(change)
   }
 
-  /** Commits that a lost connection has left wait until the server has told of their epochs again. */
+  /** After a lost connection, pending commits wait until the server has sent their epochs again. */
   #toldOf(epoch: number): void {
     this.#told = epoch
     if (this.#commits.some((commit) => commit.epoch <= epoch && commit.epoch > this.#sentCommit))
@@ -191,11 +196,11 @@ export class Feed implements LinkUser {
     const due = this.#commits.map(({ epoch }) => epoch).filter((epoch) => epoch <= this.#told)
     if (this.#id === undefined || due.length === 0) return
     this.#sentCommit = Math.max(...due)
-    this.#link.send(JSON.stringify({ type: 'commit', id: this.#id, epoch: this.#sentCommit }))
+    this.#connection.send(JSON.stringify({ type: 'commit', id: this.#id, epoch: this.#sentCommit }))
   }
 
   #onError(error: MmsbError): void {
-    if (PASSING.has(error.code)) this.#link.renew()
+    if (TRANSIENT.has(error.code)) this.#connection.renew()
     else if (LOST_START.has(error.code)) this.#onLostStart(error)
     else this.fail(error)
   }
@@ -213,21 +218,21 @@ export class Feed implements LinkUser {
 
   #subscribe(): void {
     const { signal: _signal, from, ...wanted } = this.#options
-    this.#id = this.#link.idFor(this, 's')
+    this.#id = this.#connection.idFor(this, 's')
     this.#told = -1
     this.#sentCommit = -1
     const start = this.#cursor ?? (this.#hasRestarted ? 'snapshot' : from)
-    this.#link.send(JSON.stringify({ type: 'subscribe', id: this.#id, ...wanted, from: start }))
+    this.#connection.send(JSON.stringify({ type: 'subscribe', id: this.#id, ...wanted, from: start }))
   }
 
   #leave(): void {
     if (this.#id === undefined) return
-    this.#link.send(JSON.stringify({ type: 'unsubscribe', id: this.#id }))
+    this.#connection.send(JSON.stringify({ type: 'unsubscribe', id: this.#id }))
     this.#left()
   }
 
   #left(): void {
-    if (this.#id !== undefined) this.#link.forget(this.#id)
+    if (this.#id !== undefined) this.#connection.forget(this.#id)
     this.#id = undefined
   }
 }

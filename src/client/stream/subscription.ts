@@ -1,9 +1,9 @@
 /**
  * A subscription as an async iterator.
  *
- * Invariants: every change is yielded once, in order, whatever happens to connections; what waits for a slow reader is bounded: beyond
- * READER_QUEUE_MAX_BYTES the subscription is put aside and taken up again where it stopped; it ends with `break`, `close()`, its AbortSignal,
- * an error, or the close of the client.
+ * Invariants: every change is yielded once, in order, across lost connections. The queue for a slow reader is bounded: beyond
+ * READER_QUEUE_MAX_BYTES the subscription pauses, and later resumes where it stopped. It ends with `break`, `close()`, its
+ * AbortSignal, an error, or when the client closes.
  */
 
 import { DATA_MODES, POLICIES } from '../../wire/messages.js'
@@ -23,19 +23,19 @@ import { invalidRequest } from '../errors.js'
 import { onAbort } from '../http/abort.js'
 import { CHANGE_OVERHEAD_BYTES, READER_QUEUE_MAX_BYTES } from '../limits.js'
 import type { Change, SubscribeOptions } from '../types.js'
-import type { Link } from './connection.js'
-import { Feed } from './resuming-subscription.js'
+import type { Connection } from './connection.js'
+import { ResumingSubscription, type SubscriptionOwner } from './resuming-subscription.js'
 
 /** A subscription: an async iterator of changes, which reconnects by itself. */
 export interface Subscription extends AsyncIterableIterator<Change> {
-  /** The last epoch that is behind the reader: the last one yielded, or a later one that had nothing for it. */
+  /** The last epoch that the reader is past: the last one yielded, or a later one that changed nothing for it. */
   readonly epoch: number | undefined
   /**
-   * Of a durable subscription: everything up to `epoch` (default: the last one yielded) is done with and need not come again.
-   * Resolves when the server has that on disk.
+   * For a durable subscription: everything up to `epoch` (default: the last one yielded) has been processed and need not
+   * come again. Resolves when the server has this on disk.
    */
   commit(epoch?: number): Promise<void>
-  /** Whether there is a connection. The subscription goes on by itself when there is one again. */
+  /** Whether the connection is open. When it is lost, the subscription resumes by itself on the next one. */
   readonly isConnected: boolean
   /** Ends the subscription and its iterator. */
   close(): void
@@ -67,116 +67,152 @@ const OPTIONS: Checks = {
   signal: isSignal,
 }
 
-/** Patterns and windows are the server's to judge. @throws MmsbError INVALID_REQUEST */
+/** The server checks patterns and windows. @throws MmsbError INVALID_REQUEST */
 function checkOptions(options: SubscribeOptions): void {
   checkFields('options', options, OPTIONS)
   checkTexts('pages', options.pages)
   for (const [page, window] of Object.entries(options.slice ?? {})) {
     if (Array.isArray(window) && window.every(isWindowOfAxis)) continue
-    throw invalidRequest(`slice.${page}: is not a list of [start, stop], one for each axis`)
+    throw invalidRequest(`slice.${page}: must be a list of [start, stop], one for each axis`)
   }
 }
 
 const isWindowOfAxis = (axis: unknown): boolean =>
   Array.isArray(axis) && axis.length === 2 && axis.every((bound) => isCount(bound) === undefined)
 
+/** A subscription as a program sees it. */
 export function subscriptionOf(
-  link: Link,
+  connection: Connection,
   options: SubscribeOptions,
   { queueMaxBytes = READER_QUEUE_MAX_BYTES, onEnd }: SubscriptionOptions,
 ): Subscription {
   checkOptions(options)
-  const queue: { readonly change: Change; readonly bytes: number }[] = []
-  const waiters: Waiter[] = []
-  let queuedBytes = 0
-  let epoch: number | undefined
-  let isConnected = false
-  let end: { readonly error: unknown } | 'done' | undefined
-
-  const feed = new Feed(link, options, false, {
-    change: (change) => {
-      const waiter = waiters.shift()
-      if (waiter !== undefined) {
-        epoch = change.epoch
-        waiter.resolve({ done: false, value: change })
-        return
-      }
-      const bytes = bytesOf(change)
-      queue.push({ change, bytes })
-      queuedBytes += bytes
-      if (queuedBytes > queueMaxBytes) feed.pause()
-    },
-    progress: (reached) => {
-      if (queue.length === 0) epoch = reached
-    },
-    connected: (is) => {
-      isConnected = is
-    },
-    failed: (error) => finish({ error }),
-  })
-
-  const finish = (how: typeof end): void => {
-    if (end !== undefined) return
-    end = how
-    isConnected = false
-    ignoreSignal()
-    onEnd(close)
-    feed.end()
-    if (how === 'done') queue.length = 0
-    for (const waiter of waiters.splice(0)) settle(waiter)
-  }
-
-  /** For a reader who comes after the end: the error is told once. */
-  const settle = ({ resolve, reject }: Waiter): void => {
-    if (end === 'done' || end === undefined) {
-      resolve(DONE)
-      return
-    }
-    const { error } = end
-    end = 'done'
-    reject(error)
-  }
-
-  const close = (): void => finish('done')
-  const abort = (): void => {
-    queue.length = 0
-    finish({ error: options.signal?.reason })
-  }
-
-  const next = (): Promise<IteratorResult<Change>> => {
-    const item = queue.shift()
-    if (item !== undefined) {
-      queuedBytes -= item.bytes
-      epoch = item.change.epoch
-      if (feed.isPaused && queuedBytes <= queueMaxBytes / 2) feed.resume()
-      return Promise.resolve({ done: false, value: item.change })
-    }
-    return new Promise((resolve, reject) => {
-      if (end === undefined) waiters.push({ resolve, reject })
-      else settle({ resolve, reject })
-    })
-  }
-
-  const ignoreSignal = onAbort(options.signal, abort)
-  if (options.signal?.aborted === true) abort()
-  else feed.start()
+  const reader = new QueuedReader(connection, options, queueMaxBytes, onEnd)
+  reader.start()
   return {
     get epoch() {
-      return epoch
+      return reader.epoch
     },
     get isConnected() {
-      return isConnected
+      return reader.isConnected
     },
-    next,
-    commit: (done = epoch) => feed.commit(done),
+    next: () => reader.next(),
+    commit: (done = reader.epoch) => reader.commit(done),
     return: () => {
-      close()
+      reader.close()
       return Promise.resolve(DONE)
     },
-    close,
+    close: reader.close,
     [Symbol.asyncIterator]() {
       return this
     },
+  }
+}
+
+/** The queue between the connection and the reader of a subscription. */
+class QueuedReader implements SubscriptionOwner {
+  epoch: number | undefined
+  isConnected = false
+  readonly #subscription: ResumingSubscription
+  readonly #signal: AbortSignal | undefined
+  readonly #queueMaxBytes: number
+  readonly #onEnd: (close: () => void) => void
+  readonly #queue: { readonly change: Change; readonly bytes: number }[] = []
+  #queuedBytes = 0
+  readonly #waiters: Waiter[] = []
+  #ended: { readonly error: unknown } | 'done' | undefined
+  #ignoreSignal = (): void => {}
+
+  constructor(
+    connection: Connection,
+    options: SubscribeOptions,
+    queueMaxBytes: number,
+    onEnd: (close: () => void) => void,
+  ) {
+    this.#subscription = new ResumingSubscription(connection, options, false, this)
+    this.#signal = options.signal
+    this.#queueMaxBytes = queueMaxBytes
+    this.#onEnd = onEnd
+  }
+
+  start(): void {
+    this.#ignoreSignal = onAbort(this.#signal, this.#abort)
+    if (this.#signal?.aborted === true) this.#abort()
+    else this.#subscription.start()
+  }
+
+  change(change: Change): void {
+    const waiter = this.#waiters.shift()
+    if (waiter !== undefined) {
+      this.epoch = change.epoch
+      waiter.resolve({ done: false, value: change })
+      return
+    }
+    const bytes = bytesOf(change)
+    this.#queue.push({ change, bytes })
+    this.#queuedBytes += bytes
+    if (this.#queuedBytes > this.#queueMaxBytes) this.#subscription.pause()
+  }
+
+  progress(reached: number): void {
+    if (this.#queue.length === 0) this.epoch = reached
+  }
+
+  connected(isConnected: boolean): void {
+    this.isConnected = isConnected
+  }
+
+  failed(error: unknown): void {
+    this.#finish({ error })
+  }
+
+  commit(epoch: number | undefined): Promise<void> {
+    return this.#subscription.commit(epoch)
+  }
+
+  next(): Promise<IteratorResult<Change>> {
+    const item = this.#queue.shift()
+    if (item !== undefined) {
+      this.#queuedBytes -= item.bytes
+      this.epoch = item.change.epoch
+      if (this.#subscription.isPaused && this.#queuedBytes <= this.#queueMaxBytes / 2) {
+        this.#subscription.resume()
+      }
+      return Promise.resolve({ done: false, value: item.change })
+    }
+    return new Promise((resolve, reject) => {
+      if (this.#ended === undefined) this.#waiters.push({ resolve, reject })
+      else this.#settle({ resolve, reject })
+    })
+  }
+
+  readonly close = (): void => this.#finish('done')
+
+  readonly #abort = (): void => {
+    this.#queue.length = 0
+    this.#finish({ error: this.#signal?.reason })
+  }
+
+  #finish(how: { readonly error: unknown } | 'done'): void {
+    if (this.#ended !== undefined) return
+    this.#ended = how
+    this.isConnected = false
+    this.#ignoreSignal()
+    this.#onEnd(this.close)
+    this.#subscription.end()
+    if (how === 'done') this.#queue.length = 0
+    for (const waiter of this.#waiters.splice(0)) this.#settle(waiter)
+  }
+
+  /** Answers a reader after the end: the error once, then `done`. */
+  #settle({ resolve, reject }: Waiter): void {
+    if (this.#ended === 'done' || this.#ended === undefined) {
+      resolve(DONE)
+      return
+    }
+    const { error } = this.#ended
+    this.#ended = 'done'
+    reject(error)
   }
 }
 

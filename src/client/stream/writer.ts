@@ -1,9 +1,9 @@
 /**
- * Transactions over the WebSocket: many under way at a time, each answered by its own promise.
+ * Transactions over the WebSocket: many in flight at a time, each with its own promise.
  *
- * Invariants: transactions are sent in the order they were handed in; each is sent again after a lost connection until it is
- * answered, under the idempotency key it had before, so it happens once; at most WRITER_IN_FLIGHT_MAX are unanswered at a
- * time, the rest waits here. One that cannot be sent as it was handed in is refused by itself, the others go on.
+ * Invariants: transactions are sent in the order of the calls. After a lost connection each is sent again, with the same
+ * idempotency key, until it is answered, so it takes effect once. At most WRITER_IN_FLIGHT_MAX are unanswered at a time; the
+ * others wait here. A transaction that cannot be encoded rejects its own promise and disturbs no other.
  */
 
 import type { TypedArray } from '../../wire/dtype.js'
@@ -24,25 +24,25 @@ import { writeValues } from '../codec/values.js'
 import { closedError, invalidRequest, MmsbError } from '../errors.js'
 import { WRITER_IN_FLIGHT_MAX, WRITER_MESSAGE_BYTES } from '../limits.js'
 import type { Delta, Transaction } from '../types.js'
-import type { Link, LinkUser } from './connection.js'
+import type { Connection, ConnectionUser } from './connection.js'
 
 /** Sends transactions over the WebSocket without waiting for their answers. */
 export interface Writer {
-  /** Resolves when the transaction is durable. Those handed in earlier are decided earlier. */
+  /** Resolves when the transaction is durable. Transactions are decided in the order of the calls. */
   transact(transaction: Transaction, options?: { readonly key?: string }): Promise<{ readonly epoch: number }>
   /** Sends one delta; resolves to its epoch once it is durable. */
   patch(page: string, delta: Delta): Promise<{ readonly epoch: number }>
-  /** Transactions without an answer yet. */
+  /** Number of transactions without an answer. */
   readonly pending: number
-  /** Resolves when all are answered; then the writer has ended. */
+  /** Takes no more transactions; resolves when all are answered. */
   close(): Promise<void>
 }
 
-export interface WriterRooms {
-  readonly link: Link
-  /** What a frame needs to know of a page; from memory where it can. */
+export interface WriterDeps {
+  readonly connection: Connection
+  /** What a frame needs to know about a page; from memory if it is known. */
   readonly pageOf: (name: string) => FramePage | Promise<FramePage>
-  /** The page was not there, or not as it was known: ask again. */
+  /** The page is unknown or has changed: asks the server next time. */
   readonly forgetPage: (name: string) => void
   readonly newKey: () => string
   readonly onEnd: () => void
@@ -55,20 +55,20 @@ const OPTIONS: Checks = { key: isText }
 interface Entry {
   readonly transaction: Transaction
   readonly key: string
-  /** A frame, or JSON without type and id. */
+  /** The frame, or the JSON text without type and id. */
   data: Uint8Array<ArrayBuffer> | string
   readonly resolve: (answer: { readonly epoch: number }) => void
   readonly reject: (error: unknown) => void
 }
 
-export class StreamWriter implements Writer, LinkUser {
+export class StreamWriter implements Writer, ConnectionUser {
   readonly isListening = false
-  readonly #rooms: WriterRooms
-  /** Encoded and not sent. */
+  readonly #deps: WriterDeps
+  /** Encoded, not sent. */
   #waiting: Entry[] = []
-  /** Sent and not answered, in the order of sending; by number on this connection, or by id where text is spoken. */
+  /** Sent, not answered, in the order of sending: by frame number on this connection or, with JSON, by id. */
   readonly #inFlight = new Map<number | string, Entry>()
-  /** Transactions that wait for what is known of their pages. */
+  /** Ends when the transactions that wait for their pages are encoded; undefined if none waits. */
   #encoding: Promise<void> | undefined
   #encodingCount = 0
   #isFlushing = false
@@ -76,9 +76,9 @@ export class StreamWriter implements Writer, LinkUser {
   #onIdle: (() => void)[] = []
   #failure: { readonly error: unknown } | undefined
 
-  constructor(rooms: WriterRooms) {
-    this.#rooms = rooms
-    rooms.link.attach(this)
+  constructor(deps: WriterDeps) {
+    this.#deps = deps
+    deps.connection.attach(this)
   }
 
   get pending(): number {
@@ -89,7 +89,7 @@ export class StreamWriter implements Writer, LinkUser {
   async patch(page: string, delta: Delta): Promise<{ readonly epoch: number }> {
     checkName(page, 'page')
     checkDelta(delta)
-    return this.#submit({ ops: [{ page, ...delta }] }, this.#rooms.newKey())
+    return this.#submit({ ops: [{ page, ...delta }] }, this.#deps.newKey())
   }
 
   async transact(
@@ -99,7 +99,7 @@ export class StreamWriter implements Writer, LinkUser {
     checkTransaction(transaction)
     checkFields('options', options, OPTIONS)
     checkKey(options.key)
-    return this.#submit(transaction, options.key ?? this.#rooms.newKey())
+    return this.#submit(transaction, options.key ?? this.#deps.newKey())
   }
 
   #submit(transaction: Transaction, key: string): Promise<{ readonly epoch: number }> {
@@ -110,7 +110,7 @@ export class StreamWriter implements Writer, LinkUser {
     })
   }
 
-  /** Encodes at once if all pages are known and nobody is before it; else in its turn. */
+  /** Encodes at once if all pages are known and no earlier transaction waits; else in order. */
   #take(entry: Entry): void {
     const pages = this.#pagesOf(entry.transaction)
     if (this.#encoding === undefined && !(pages instanceof Promise)) {
@@ -121,7 +121,7 @@ export class StreamWriter implements Writer, LinkUser {
         return
       }
     }
-    // If it fails, that is told in its turn, below.
+    // Its failure is reported in order, below.
     if (pages instanceof Promise) pages.catch(() => {})
     this.#encodingCount++
     const before = this.#encoding ?? Promise.resolve()
@@ -139,7 +139,7 @@ export class StreamWriter implements Writer, LinkUser {
     this.#encoding = mine
   }
 
-  /** Undefined if it does not fit what is known of its pages. */
+  /** The encoded transaction; undefined if it does not fit its pages as they are known. */
   #encodedAtOnce(entry: Entry, pages: Pages): Entry['data'] | undefined {
     try {
       return this.#encode(entry, pages)
@@ -149,7 +149,7 @@ export class StreamWriter implements Writer, LinkUser {
     }
   }
 
-  /** What is known of a page may be of an older one of its name: it is asked for once more before a transaction is refused. */
+  /** A known page may be an older one of the same name: asks the server once more before refusing a transaction. */
   async #encodedAnew(entry: Entry, pages: Pages): Promise<Entry['data']> {
     try {
       return this.#encode(entry, pages)
@@ -162,12 +162,12 @@ export class StreamWriter implements Writer, LinkUser {
 
   #pagesOf({ ops, expect = [] }: Transaction): Pages | Promise<Pages> {
     const pages = new Map<string, FramePage>()
-    // Text has lists alone; which dtype an array has to be is for the client to say.
-    const isText = this.#rooms.link.protocol === 'json'
-    const needed = isText ? ops.filter(({ values }) => ArrayBuffer.isView(values)) : [...ops, ...expect]
+    // JSON carries lists only, so the client checks that typed arrays have the dtype of their page.
+    const isJson = this.#deps.connection.protocol === 'json'
+    const needed = isJson ? ops.filter(({ values }) => ArrayBuffer.isView(values)) : [...ops, ...expect]
     const asked: Promise<unknown>[] = []
     for (const { page: name } of needed) {
-      const page = this.#rooms.pageOf(name)
+      const page = this.#deps.pageOf(name)
       if (page instanceof Promise) asked.push(page.then((answer) => pages.set(name, answer)))
       else pages.set(name, page)
     }
@@ -175,10 +175,10 @@ export class StreamWriter implements Writer, LinkUser {
   }
 
   #encode({ transaction, key }: Entry, pages: Pages): Entry['data'] {
-    const isText = this.#rooms.link.protocol === 'json'
-    if (isText) checkArrays(transaction, pages)
+    const isJson = this.#deps.connection.protocol === 'json'
+    if (isJson) checkArrays(transaction, pages)
     const data = asMmsbError(() =>
-      isText ? transactionText(transaction, key) : frameOf(transaction, key, pages),
+      isJson ? transactionText(transaction, key) : frameOf(transaction, key, pages),
     )
     if (data.length <= STREAM_MESSAGE_MAX_BYTES) return data
     throw new MmsbError({
@@ -194,7 +194,7 @@ export class StreamWriter implements Writer, LinkUser {
     this.#flushSoon()
   }
 
-  /** Once per turn, so that what is handed in together goes out together. */
+  /** Flushes once per turn, so that transactions of one turn leave together. */
   #flushSoon(): void {
     if (this.#isFlushing) return
     this.#isFlushing = true
@@ -205,14 +205,14 @@ export class StreamWriter implements Writer, LinkUser {
   }
 
   #flush(): void {
-    const { link } = this.#rooms
-    if (!link.isUp) return
+    const { connection } = this.#deps
+    if (!connection.isUp) return
     let frames: Uint8Array<ArrayBuffer>[] = []
     let owners: Entry[] = []
     let bytes = 0
     const send = (): void => {
       if (frames.length === 0) return
-      let number = link.sendFrames(this, joined(frames, bytes), frames.length)
+      let number = connection.sendFrames(this, joined(frames, bytes), frames.length)
       for (const entry of owners) this.#inFlight.set(number++, entry)
       frames = []
       owners = []
@@ -221,9 +221,9 @@ export class StreamWriter implements Writer, LinkUser {
     const due = this.#waiting.splice(0, WRITER_IN_FLIGHT_MAX - this.#inFlight.size)
     for (const entry of due) {
       if (typeof entry.data === 'string') {
-        const id = link.idFor(this, 't')
+        const id = connection.idFor(this, 't')
         this.#inFlight.set(id, entry)
-        link.send(`{"type":"transaction","id":"${id}",${entry.data.slice(1)}`)
+        connection.send(`{"type":"transaction","id":"${id}",${entry.data.slice(1)}`)
         continue
       }
       if (bytes + entry.data.length > WRITER_MESSAGE_BYTES) send()
@@ -239,7 +239,7 @@ export class StreamWriter implements Writer, LinkUser {
   }
 
   down(): void {
-    for (const id of this.#inFlight.keys()) if (typeof id === 'string') this.#rooms.link.forget(id)
+    for (const id of this.#inFlight.keys()) if (typeof id === 'string') this.#deps.connection.forget(id)
     this.#waiting = [...this.#inFlight.values(), ...this.#waiting]
     this.#inFlight.clear()
   }
@@ -271,19 +271,19 @@ export class StreamWriter implements Writer, LinkUser {
   #refuse(id: number | string, error: MmsbError): void {
     const entry = this.#settle(id)
     if (entry === undefined) return
-    // A page may have been replaced by another of its name; then the next transaction asks.
+    // The page may have been replaced by another of the same name: the next transaction asks the server.
     this.#forgetPages(entry.transaction)
     entry.reject(error)
   }
 
   #forgetPages({ ops, expect = [] }: Transaction): void {
-    for (const { page } of [...ops, ...expect]) this.#rooms.forgetPage(page)
+    for (const { page } of [...ops, ...expect]) this.#deps.forgetPage(page)
   }
 
   #settle(id: number | string): Entry | undefined {
     const entry = this.#inFlight.get(id)
     this.#inFlight.delete(id)
-    if (typeof id === 'string') this.#rooms.link.forget(id)
+    if (typeof id === 'string') this.#deps.connection.forget(id)
     return entry
   }
 
@@ -300,15 +300,15 @@ export class StreamWriter implements Writer, LinkUser {
   }
 
   #end(): void {
-    this.#rooms.link.detach(this)
-    this.#rooms.onEnd()
+    this.#deps.connection.detach(this)
+    this.#deps.onEnd()
     for (const resolve of this.#onIdle.splice(0)) resolve()
   }
 }
 
 const isMisfit = (error: unknown): boolean => error instanceof MmsbError && error.code === 'INVALID_DELTA'
 
-/** What a program hands in may throw whatever it likes when it is looked at. */
+/** Values handed in by a program may throw anything when they are read. */
 function asMmsbError<T>(run: () => T): T {
   try {
     return run()
@@ -318,7 +318,7 @@ function asMmsbError<T>(run: () => T): T {
   }
 }
 
-/** Typed arrays are those of their pages' dtypes. @throws MmsbError INVALID_DELTA */
+/** Checks that typed arrays have the dtype of their page. @throws MmsbError INVALID_DELTA */
 function checkArrays({ ops }: Transaction, pages: Pages): void {
   for (const { page, values } of ops) {
     const known = ArrayBuffer.isView(values) ? pages.get(page) : undefined

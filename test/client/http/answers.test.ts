@@ -16,7 +16,7 @@ const CALLS: Readonly<Record<string, (bus: Client) => Promise<unknown>>> = {
   delete: (bus) => bus.delete('a'),
 }
 
-t.test('an answer that is no JSON of this server is PROTOCOL, whatever was asked', async (t) => {
+t.test('an answer that is not JSON of this server is PROTOCOL, for every call', async (t) => {
   let answer = ''
   let calls = 0
   const server = createServer((_request, response) => {
@@ -43,7 +43,7 @@ t.test('an answer that is no JSON of this server is PROTOCOL, whatever was asked
   answer = '<html>a portal</html>'
   await t.rejects(bus.status(), {
     code: 'PROTOCOL',
-    detail: /^GET http:.*\/v1\/status: the answer is no JSON .*a portal/,
+    detail: /^GET http:.*\/v1\/status: the answer is not JSON .*a portal/,
   })
 })
 
