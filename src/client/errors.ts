@@ -11,6 +11,7 @@ import { ERROR_STATUS } from '../wire/errors.js'
  */
 export const CLIENT_CODES = ['NETWORK', 'TIMEOUT', 'CLOSED', 'PROTOCOL'] as const
 
+/** The codes of the server and the client's own. */
 export type ErrorCode = keyof typeof ERROR_STATUS | (typeof CLIENT_CODES)[number]
 
 export interface Problem {

@@ -9,8 +9,10 @@
 export const DTYPES = ['bool', 'u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'u64', 'i64', 'f32', 'f64'] as const
 
 /** The type of a page's elements. */
+/** The type of a page's elements. */
 export type Dtype = (typeof DTYPES)[number]
 
+/** The typed arrays that hold elements of pages. */
 /** The typed arrays that hold elements of pages. */
 export type TypedArray =
   | Uint8Array

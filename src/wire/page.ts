@@ -11,6 +11,7 @@ export const PAGE_MAX_RANK = 8
 
 export const LOCATIONS = ['auto', 'cpu', 'gpu', 'unified'] as const
 /** Where the memory of a page is requested. */
+/** Where the memory of a page is requested. */
 export type Location = (typeof LOCATIONS)[number]
 
 export const PAGE_KINDS = ['source', 'derived'] as const
@@ -23,6 +24,7 @@ export type ChangeKind = (typeof CHANGE_KINDS)[number]
 
 export const MERGES = ['set', 'add', 'min', 'max', 'and', 'or', 'xor'] as const
 /** How a delta combines a value with the element it meets. */
+/** How a delta combines its values with the elements they meet. */
 export type Merge = (typeof MERGES)[number]
 
 /** Merges from this code on work on bits; float dtypes do not have them. */
