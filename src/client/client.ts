@@ -3,6 +3,8 @@
  *
  * Invariants: imports nothing from the server but src/wire, and nothing from a platform, so it runs in Node and in browsers;
  * the function that opens a WebSocket is handed in. After `close` it no longer keeps the process alive.
+ *
+ * Null because JSON answers have it: `next` after the last part.
  */
 
 import type { TypedArray } from '../wire/dtype.js'

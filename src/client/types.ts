@@ -1,4 +1,8 @@
-/** The types of the public API: what goes to the server and what comes back. Epochs and versions are integers. */
+/**
+ * The types of the public API: what goes to the server and what comes back. Epochs and versions are integers.
+ *
+ * Null because the JSON of the server has it.
+ */
 import type { Dtype, TypedArray } from '../wire/dtype.js'
 import type { DataMode, Policy } from '../wire/messages.js'
 import type { ChangeKind, Location, Merge, PageKind } from '../wire/page.js'

@@ -3,6 +3,8 @@
  *
  * Invariants: the queue holds at most STREAM_QUEUE_MAX_BYTES and one more message, or one snapshot and as much again. A
  * snapshot waits until the queue has drained, and is taken between epochs.
+ *
+ * Null because the store has it for a reader that has not committed its snapshot yet.
  */
 import { MmsbError } from '../errors.js'
 import { STREAM_QUEUE_MAX_BYTES, STREAM_SUBSCRIPTIONS_MAX } from '../limits.js'
@@ -110,7 +112,6 @@ export class Connection implements SubscriptionOwner {
     const wanted = known === undefined ? (from ?? 'now') : (from ?? 'snapshot')
     const resumes = cursor !== undefined && (!isGone || from === undefined)
     const start = resumes ? cursor : wanted === 'now' ? bus.epoch : wanted
-    // The store keeps null for a reader that has not committed its snapshot yet.
     const epoch = start === 'snapshot' ? null : start
     if (known !== undefined && known.epoch === epoch && known.pages.join() === pages.join()) {
       cursors.touch(name)

@@ -1,4 +1,8 @@
-/** What the stream needs from a bus, what a subscriber asks for, and where messages go. Types only. */
+/**
+ * What the stream needs from a bus, what a subscriber asks for, and where messages go. Types only.
+ *
+ * Null because the public Bus has it: `failure`.
+ */
 import type { Cursors } from '../engine/durable-cursors.js'
 import type { CommitEvent, PageShape, PastEpochs, PastEpochsQuery } from '../engine/types.js'
 import type { TypedArray } from '../wire/dtype.js'

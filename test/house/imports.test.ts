@@ -86,13 +86,13 @@ t.test('imports and calls that a room may not make are found', async (t) => {
     'src/graph/a.ts calls Date.now',
   ])
   const client = {
-    'src/client/a.ts': "import 'ws'\nimport '../wire/b.js'\nimport './b.js'\nimport '../wire/dtype.js'",
+    'src/client/a.ts': "import 'ws'\nimport '../wire/b.js'\nimport './b.js'\nimport '../state/value.js'",
     'src/client/node.ts': "import { WebSocket } from 'ws'",
     'src/wire/b.ts': "import 'node:buffer'\nimport '../client/a.js'",
   }
   t.same(unportable(sourcesOf(client)), [
     'src/client/a.ts -> ws',
-    'src/client/a.ts -> ../wire/dtype.js',
+    'src/client/a.ts -> ../state/value.js',
     'src/wire/b.ts -> node:buffer',
     'src/wire/b.ts -> ../client/a.js',
   ])

@@ -10,6 +10,8 @@
  *
  * Invariants: `up` and `down` alternate; users receive messages in the order in which they came; the answer to a frame
  * reaches the writer that sent it and no other; the delay between attempts doubles until a message arrives.
+ *
+ * Null because a WebSocket without a handler has it.
  */
 
 import { BINARY_PROTOCOL, JSON_PROTOCOL } from '../../wire/messages.js'

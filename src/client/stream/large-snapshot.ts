@@ -4,6 +4,8 @@
  *
  * Invariant: once complete, all pages belong to the epoch of the last change taken. A change that a page already contained
  * when it was read is not applied again, since that would take the page back.
+ *
+ * Null because the list of pages ends with a cursor that is null.
  */
 import { MmsbError } from '../errors.js'
 import { LIST_PART, WHOLE_TIMEOUT_MS } from '../limits.js'

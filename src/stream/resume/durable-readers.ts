@@ -3,6 +3,8 @@
  *
  * Invariant: one subscription at a time reads under a name. A newer one takes the name over, because the server may not have
  * noticed yet that the older connection is dead.
+ *
+ * Null because the JSON of durable subscriptions has it.
  */
 import { MmsbError } from '../../errors.js'
 import type { StreamBus } from '../types.js'
