@@ -1,9 +1,9 @@
 /**
- * Starts the real server as a child process and ends it, politely or with SIGKILL. Used by examples, benchmarks and
- * tests, all of which look at the server from the outside only.
+ * Starts the real server as a child process and stops it, with SIGTERM or SIGKILL. For examples, benchmarks and tests that
+ * use the server from outside only.
  *
- * Invariants: a child that was started is ended at the latest when this process exits; the promise of `startServer`
- * settles only when the server listens or has gone. Imports nothing from src.
+ * Invariants: a child ends at the latest when this process exits; the promise of `startServer` settles only when the server
+ * listens or has ended. Imports nothing from src.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -18,7 +18,7 @@ export interface ServerOptions {
   readonly dataDir: string
   /** The command line's entry; by default this checkout's. */
   readonly entry?: string
-  /** More arguments for `mmsb serve`, such as `['--fsync', 'off']`. */
+  /** Further arguments for `mmsb serve`, for example `['--fsync', 'off']`. */
   readonly args?: readonly string[]
   readonly env?: Readonly<Record<string, string>>
 }
@@ -26,20 +26,20 @@ export interface ServerOptions {
 export interface Server {
   readonly url: string
   readonly pid: number
-  /** How long it took from start to listening. */
+  /** Time from start to listening. */
   readonly startMs: number
-  /** SIGTERM, then waits; resolves to the exit code. */
+  /** Sends SIGTERM and waits; resolves to the exit code. */
   stop(): Promise<number | null>
-  /** SIGKILL, then waits until the process is gone. */
+  /** Sends SIGKILL and waits until the process has ended. */
   kill(): Promise<void>
-  /** What it has written to standard error, the last part. */
+  /** The last part of its standard error. */
   stderr(): string
 }
 
 const running = new Set<ChildProcess>()
 let isQuitting = false
 
-/** Kills every child that still runs; for signal handlers. */
+/** Kills every running child; for signal handlers. */
 export function killServers(): void {
   isQuitting = true
   for (const child of running) child.kill('SIGKILL')
@@ -47,8 +47,8 @@ export function killServers(): void {
 process.once('exit', killServers)
 
 /**
- * Runs a demonstration to its exit code: 0 when `main` finds everything equal, else 1. Servers go with it, also on SIGINT and
- * SIGTERM. `failed` stands before the error of a `main` that throws.
+ * Runs a demonstration and exits: 0 if `main` finds everything equal, else 1. Its servers end with it, also on SIGINT and
+ * SIGTERM. `failed` is printed before the error of a `main` that throws.
  */
 export async function runDemo(main: () => Promise<boolean>, failed = 'failed'): Promise<void> {
   for (const [signal, code] of [
@@ -99,7 +99,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   let isEnding = false
   child.on('exit', (code, signal) => {
     if (!isEnding && !isQuitting)
-      process.stderr.write(`the server has ended by itself: ${signal ?? code}\n${stderr}\n`)
+      process.stderr.write(`the server ended unexpectedly: ${signal ?? code}\n${stderr}\n`)
   })
   return {
     url,

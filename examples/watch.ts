@@ -1,5 +1,5 @@
 /**
- * Prints what happens to pages, one JSON line per message, until Ctrl-C:
+ * Prints every change of pages, one JSON line per message, until Ctrl-C:
  *
  *   npx tsx examples/watch.ts [--url http://127.0.0.1:7411] [PATTERN...]      default: all pages
  */
@@ -18,7 +18,7 @@ socket.on('open', () => {
 })
 socket.on('message', (message) => process.stdout.write(`${message}\n`))
 socket.on('close', (code, reason) => {
-  process.stderr.write(`the connection has ended (${code}${reason.length > 0 ? `: ${reason}` : ''})\n`)
+  process.stderr.write(`the connection was closed (${code}${reason.length > 0 ? `: ${reason}` : ''})\n`)
   process.exit(0)
 })
 socket.on('error', (error) => {

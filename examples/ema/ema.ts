@@ -1,6 +1,6 @@
 /**
- * An exponential moving average of real stock prices: a derived page that reads its own past. Each month's prices are one
- * write; what the average was before it is `prev(self)`. Checked bit for bit against the same sum in plain TypeScript.
+ * An exponential moving average of real stock prices: a derived page that reads its own past. The prices of each month are
+ * one write; `prev(self)` is the average before it. Checked bit for bit against the same sum in plain TypeScript.
  *
  *   npx tsx examples/ema/ema.ts
  */
@@ -16,11 +16,11 @@ export interface EmaMonth {
   readonly prices: readonly number[]
   /** From the bus. */
   readonly averages: readonly number[]
-  /** The same, computed beside it. */
+  /** The same, computed in plain TypeScript. */
   readonly expected: readonly number[]
 }
 
-/** Feeds the prices month by month; a stock that is not listed yet has NaN, and no average. */
+/** Feeds the prices month by month. A stock that is not listed yet has the price NaN and no average. */
 export async function runEma(bus: Bus, months = readPrices()): Promise<EmaMonth[]> {
   await bus.create('price', { dtype: 'f64', shape: [STOCKS.length], fill: 'NaN' })
   await bus.defineFunction('blend', {

@@ -1,20 +1,21 @@
 /**
  * Flights: 220,000 real flight records replayed into counters and histograms on a real server, watched through the client.
  *
- * Every batch of records is one transaction over the WebSocket; delay rates and the ten worst airports follow in the same epoch. Three
- * kinds of watchers look on: a live mirror that must be whole at every epoch, a lossless subscription that adds up what it
- * is told, and one that takes the latest five times a second. In the middle the server is killed with SIGKILL and started again: writers
- * and watchers go on by themselves. The end is compared with an independent count of the records.
+ * Every batch of records is one transaction over the WebSocket; the delay rates and the ten worst airports change in the same
+ * epoch. There are three kinds of watchers: a live mirror that must be consistent at every epoch, lossless subscriptions that
+ * rebuild pages from changes alone, and one that takes the latest state five times a second. In the middle the server is
+ * killed with SIGKILL and started again; writers and watchers continue by themselves. At the end everything is compared with
+ * an independent count of the records.
  *
  *   npx tsx examples/flights/demo.ts [--flights N] [--departures N] [--batch N]
  *
- * Exit code 0: everything agreed. 1: something did not, or went wrong.
+ * Exit code 0: everything agreed. 1: something differed or failed.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-// In a program of your own: from 'mmsb/client'.
+// In your own program: from 'mmsb/client'.
 import {
   type Client,
   connect,
@@ -27,7 +28,7 @@ import { independentPages } from './independent.js'
 import { flightOps, hourOps, pagesFor } from './model.js'
 import { airportsOf, readDepartures, readFlights } from './records.js'
 
-/** Transactions that may wait for their answer. */
+/** Transactions that may be unanswered at a time. */
 const WINDOW = 64
 const WATCHERS = 3
 
@@ -35,7 +36,7 @@ const say = (text = ''): void => {
   process.stdout.write(`${text}\n`)
 }
 
-/** Batches of both kinds of records, in turns, so that both end at the same time. */
+/** Batches of both kinds of records, interleaved so that both end at the same time. */
 interface Batch {
   readonly ops: Transaction['ops']
   readonly flights: number
@@ -43,9 +44,9 @@ interface Batch {
 }
 
 interface Watch {
-  /** Of each page of the lossless subscriptions, from changes alone. */
+  /** The pages of the lossless subscriptions, rebuilt from changes alone. */
   readonly sums: Map<string, Float64Array>[]
-  /** Epochs that a watcher saw and that were not whole, or came out of turn. */
+  /** Epochs that a watcher saw inconsistent or out of order. */
   wrong: number
   epochs: number
   latest: number
@@ -54,7 +55,7 @@ interface Watch {
 function count(text: string | undefined, most: number): number {
   const value = Number(text ?? most)
   if (Number.isInteger(value) && value > 0 && value <= most) return value
-  throw new Error(`${text} is not a whole number from 1 to ${most}`)
+  throw new Error(`${text} is not an integer from 1 to ${most}`)
 }
 
 async function main(): Promise<boolean> {
@@ -75,7 +76,7 @@ async function main(): Promise<boolean> {
   const { epoch } = await bus.createMany(pagesFor(airports.length))
   const mirror = await bus.mirrorAll(['flights.*', 'hours.*'])
   const watch: Watch = { sums: [], wrong: 0, epochs: 0, latest: 0 }
-  // From before the pages were made: what they held at first is a change too.
+  // From the epoch before the pages were created, so that their first contents arrive as changes.
   watchAll(bus, mirror, epoch - 1, watch)
   say(`pages     ${mirror.pages.size} made in epoch ${epoch}; ${WATCHERS + 2} watchers\n`)
 
@@ -119,7 +120,7 @@ function batchesOf(
   })
 }
 
-/** Sends every batch, a window at a time; half way there `interrupt` happens, in the midst of unanswered writes. */
+/** Sends every batch, a window at a time. Half way through calls `interrupt`, while writes are unanswered. */
 async function replay(
   bus: Client,
   mirror: MirrorSet,
@@ -166,11 +167,13 @@ async function crash(server: Server, dataDir: string): Promise<Server> {
   const { port } = new URL(server.url)
   await server.kill()
   const again = await startServer({ dataDir, args: ['--port', port] })
-  say(`restart   pid ${again.pid} in ${again.startMs.toFixed(0)} ms; nobody is told, all go on by themselves`)
+  say(
+    `restart   pid ${again.pid} in ${again.startMs.toFixed(0)} ms; writers and watchers continue by themselves`,
+  )
   return again
 }
 
-/** Starts the watchers; they end with the client. */
+/** Starts the watchers, which end with the client. */
 function watchAll(bus: Client, mirror: MirrorSet, from: number, watch: Watch): void {
   mirror.onChange(() => {
     watch.epochs++
@@ -184,7 +187,7 @@ function watchAll(bus: Client, mirror: MirrorSet, from: number, watch: Watch): v
   void glance(bus, watch)
 }
 
-/** Whatever page of counters one looks at, in one epoch they tell of the same flights. */
+/** Whether all pages of counters count the same flights, as they must within one epoch. */
 function isWhole({ pages }: MirrorSet): boolean {
   const total = (name: string): number => sum(pages.get(name)!.values)
   const flights = total('flights.arrivals')
@@ -202,7 +205,7 @@ function sum(values: TypedArray): number {
   return total
 }
 
-/** Builds the pages from nothing but changes. */
+/** Rebuilds pages from changes alone. */
 async function follow(
   bus: Client,
   from: number,
@@ -230,7 +233,7 @@ async function glance(bus: Client, watch: Watch): Promise<void> {
     watch.latest++
 }
 
-/** Everything against the independent count: the mirror, a fresh read, and what the lossless watchers have added up. */
+/** Compares with the independent count: the mirror, a fresh read, and the pages rebuilt by the lossless watchers. */
 async function verdict(
   bus: Client,
   mirror: MirrorSet,
@@ -262,7 +265,7 @@ async function verdict(
   return isEqual
 }
 
-/** The lossless watchers have been told of the last epoch too, or will never be. */
+/** Waits until the lossless watchers have the last epoch too. */
 async function settled(watch: Watch, mirror: MirrorSet): Promise<void> {
   const deadlineMs = performance.now() + 20_000
   const flights = sum(mirror.pages.get('hours.flights')!.values)

@@ -1,14 +1,14 @@
 /**
- * The pages, and how a batch of records becomes one transaction: counters and histograms are added to, everything else is derived.
+ * The pages, and how a batch of records becomes one transaction: it adds to counters and histograms; all else is derived.
  */
 import type { Delta, NamedDefinition } from '../../src/client/node.js'
 import type { Departure, Flight } from './records.js'
 
-/** Minutes at arrival from which a flight is late, as the authorities count it. */
+/** A flight that arrives this many minutes late counts as late, as in the official statistics. */
 export const LATE_MINUTES = 15
-/** Bins of 15 minutes from an hour early on; the last takes all that is later. */
+/** Bins of 15 minutes, from one hour early; the last one takes all longer delays. */
 export const BINS = 16
-/** An airport needs so many arrivals to be ranked. */
+/** Arrivals that an airport needs to be ranked. */
 export const RANKED_ARRIVALS = 50
 export const TOP = 10
 export const HOURS = 24
@@ -61,7 +61,7 @@ const count = (page: string, indices: readonly number[]): Op => ({
   merge: 'add',
 })
 
-/** `numberOf`: the place of each airport in the pages. */
+/** `numberOf`: the index of each airport in the pages. */
 export function flightOps(flights: readonly Flight[], numberOf: ReadonlyMap<string, number>): Op[] {
   const to = flights.map(({ destination }) => numberOf.get(destination)!)
   const isLate = (_: number, i: number): boolean => flights[i]!.delay >= LATE_MINUTES

@@ -2,7 +2,7 @@
  * The flights: real records of US domestic flights of 2001 (vega-datasets, from the Bureau of Transportation Statistics).
  *
  * flights-20k.json has 20,000 flights of three months with their airports; flights-200k.json has 200,000 without airports, with the
- * hour of departure. Delays are minutes at arrival; negative: early. Invariant: a record that is not as expected is refused.
+ * hour of departure. Delays are minutes at arrival; negative: early. Invariant: a malformed record throws.
  */
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -24,7 +24,7 @@ export interface Departure {
   readonly delay: number
 }
 
-/** In the order of their dates. */
+/** By date. */
 export function readFlights(count: number): Flight[] {
   const flights = parse('flights-20k.json').slice(0, count) as Partial<Flight>[]
   for (const { date, delay, origin, destination } of flights) {
@@ -46,6 +46,6 @@ const parse = (name: string): object[] => JSON.parse(readFileSync(join(DATA, nam
 
 const isAirport = (code: string | undefined): boolean => /^[A-Z]{3}$/.test(code ?? '')
 
-/** Every airport that occurs, by name; a page has one element for each. */
+/** Every airport in the records, by name; pages have one element for each. */
 export const airportsOf = (flights: readonly Flight[]): string[] =>
   [...new Set(flights.flatMap(({ origin, destination }) => [origin, destination]))].sort()

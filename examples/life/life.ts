@@ -1,10 +1,11 @@
 /**
- * Conway's Life as two derived pages: the neighbours of what the cells were in the epoch before, and the cells that follow
- * from them. An empty transaction is a generation. Checked against a plain Life in TypeScript after every generation.
+ * Conway's Life as two derived pages: `neighbours` counts the live neighbours of each cell in the epoch before, and `life`
+ * applies the rule to them. An empty transaction is a generation. Checked against a plain Life in TypeScript after every
+ * generation.
  *
  *   npx tsx examples/life/life.ts [size] [generations]
  *
- * The world is a torus. Cells are born by hand through the page `seed`, which is written once and then cleared.
+ * The world is a torus. The page `seed` sets the first live cells: it is written once and then cleared.
  */
 import { fileURLToPath } from 'node:url'
 import { Bus } from '../../src/index.js'
@@ -13,11 +14,11 @@ export interface LifeRun {
   readonly generations: number
   readonly population: number
   readonly msPerGeneration: number
-  /** Every generation was that of the plain Life. */
+  /** Whether every generation equalled that of the plain Life. */
   readonly equal: boolean
 }
 
-/** A start drawn from a seed: about a third of the cells live. */
+/** A random start from a seed: about a third of the cells live. */
 export function firstCells(size: number, seed: number): Uint8Array {
   let state = seed >>> 0 || 1
   return Uint8Array.from({ length: size * size }, () => {
@@ -74,7 +75,7 @@ export async function startLife(bus: Bus, size: number, cells: Uint8Array): Prom
   })
 }
 
-/** Runs generations on the bus and beside it. */
+/** Runs generations on the bus and in plain TypeScript. */
 export async function runLife(bus: Bus, size: number, generations: number): Promise<LifeRun> {
   let cells = firstCells(size, 1970)
   await startLife(bus, size, cells)
@@ -82,7 +83,7 @@ export async function runLife(bus: Bus, size: number, generations: number): Prom
   let busyMs = 0
   for (let generation = 0; generation < generations; generation++) {
     const startedMs = performance.now()
-    // The first generation after the start is the clearing of the seed; every epoch is a tick.
+    // Clearing the seed makes the first generation; every epoch is one.
     const ops = generation === 0 ? [{ page: 'seed', values: new Uint8Array(size * size) }] : []
     await bus.transact({ ops })
     busyMs += performance.now() - startedMs

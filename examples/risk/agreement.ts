@@ -1,5 +1,5 @@
 /**
- * Compares what the bus says with the independent computation, and keeps the score.
+ * Compares the pages of the bus with the independent computation, and counts the differences.
  *
  * Exposures and breaches must be equal; values, VaR and expected shortfall may differ by rounding only (TOLERANCE,
  * relative to the book's gross exposure: a sum of five products has at most some ten roundings of 1.1e-16).
@@ -23,7 +23,7 @@ export class Agreement {
     this.#months = months
   }
 
-  /** Notes a statement that has to be true. */
+  /** Records a statement that must be true. */
   claim(what: string, isTrue: boolean): void {
     this.#comparisons += 1
     if (!isTrue) this.#broken.push(what)
@@ -59,7 +59,7 @@ export class Agreement {
     }
   }
 
-  /** Compares for the last time, prints the result; true when nothing ever differed. */
+  /** Compares for the last time and prints the result; returns true if nothing ever differed. */
   verdict(pages: Pages, at: number, trades: readonly Trade[]): boolean {
     this.compare(pages, at, trades)
     const expected = independentRisk(this.#months, at, trades)

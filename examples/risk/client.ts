@@ -1,14 +1,14 @@
 /**
- * A small client of the public surface: JSON over HTTP, and a WebSocket subscription that keeps a mirror of the pages.
+ * A small client of the public API: JSON over HTTP, and a WebSocket subscription that keeps a mirror of the pages.
  *
- * Invariant: the mirror is only ever changed by a snapshot or by one whole change message, so it always is the state
- * of one epoch. Knows nothing of risk and imports nothing from src.
+ * Invariant: only a snapshot or one whole change message changes the mirror, so it always holds the state of one epoch.
+ * Knows nothing of risk and imports nothing from src.
  */
 import { WebSocket } from 'ws'
 
 const ANSWER_TIMEOUT_MS = 20_000
 
-/** A JSON request; throws with the server's own words when the status is not 2xx. */
+/** Sends a JSON request; throws with the answer's text if the status is not 2xx. */
 export async function request<T>(url: string, method: string, path: string, body?: unknown): Promise<T> {
   const response = await fetch(`${url}${path}`, {
     method,
@@ -36,7 +36,7 @@ export interface Subscription {
   /** Flat values of each page, as of `epoch()`. */
   readonly mirror: ReadonlyMap<string, readonly number[]>
   epoch(): number
-  /** Resolves to the change message of that epoch; messages of earlier epochs are dropped. */
+  /** Resolves to the change message of that epoch; drops those of earlier epochs. */
   change(epoch: number): Promise<Change>
   close(): void
 }
@@ -49,7 +49,7 @@ interface Snapshot {
 
 type Message = Snapshot | Change | { readonly type: 'subscribed' | 'progress' | 'error' }
 
-/** Subscribes to a page pattern, snapshot first, and follows it. */
+/** Subscribes to a page pattern, with a snapshot first, and keeps the mirror. */
 export async function subscribe(url: string, pattern: string): Promise<Subscription> {
   const socket = new WebSocket(`${url.replace('http', 'ws')}/v1/stream`, 'mmsb.v1.json')
   const mirror = new Map<string, number[]>()

@@ -1,5 +1,5 @@
 /**
- * Live portfolio risk: feeds ten years of real prices to a real server, month by month, and shows what follows.
+ * Live portfolio risk: feeds ten years of real prices to a real server, month by month, and shows the risk of each book.
  *
  * The server is a child process on a data folder of its own. Each month is one transaction; each transaction is one
  * epoch; each epoch is one message to the subscriber, in which price, VaR and breach move together. In the middle the
@@ -7,7 +7,7 @@
  *
  *   npx tsx examples/risk/demo.ts [--delay-ms N]
  *
- * Exit code 0: everything agreed. 1: something did not, or went wrong.
+ * Exit code 0: everything agreed. 1: something differed or failed.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -31,7 +31,7 @@ interface Desk {
   readonly trades: Trade[]
   server: Server
   stream: Subscription
-  /** Whether the message in which a breach began has been shown. */
+  /** Whether the first message with a breach has been shown. */
   shown: boolean
 }
 
@@ -82,7 +82,7 @@ async function main(): Promise<boolean> {
   return equal
 }
 
-/** Feeds one month, then lets the desk act on what the stream says. */
+/** Feeds one month, then lets the desk react to the stream. */
 async function month(desk: Desk, at: number): Promise<void> {
   const { name } = desk.months[at]!
   const before = breaches(desk.stream)
@@ -111,7 +111,7 @@ async function trade(desk: Desk, at: number, trades: readonly Trade[], note: str
   await step(desk, at, [op], 'desk', note)
 }
 
-/** One transaction, one epoch, one message, one line; and the comparison. */
+/** Sends one transaction, prints its message as one line, and compares. */
 async function step(desk: Desk, at: number, ops: readonly Op[], source: string, note: string): Promise<void> {
   const started = performance.now()
   const change = await commit(desk, ops, source)
@@ -144,7 +144,7 @@ function openingOps(months: readonly Month[]): Op[] {
   ]
 }
 
-/** The month's prices, and its returns in place of the oldest ones: the scenarios are a ring of rows. */
+/** The month's prices, and its returns in place of the oldest: the scenarios are a ring of rows. */
 function monthOps(months: readonly Month[], at: number): Op[] {
   const prices = months[at]!.prices.map((price) => price ?? 0)
   const offset = (at % WINDOW) * STOCKS.length
@@ -166,7 +166,7 @@ function moves(change: Change, ...pages: readonly string[]): boolean {
   return pages.every((page) => change.changes.some((entry) => entry.page === page))
 }
 
-/** Kills the server without warning and starts it again: the same epoch, the same digest, the same pages. */
+/** Kills the server without warning and starts it again. Epoch, digest and pages must be the same. */
 async function crash(desk: Desk): Promise<void> {
   const status = () => request<Status>(desk.server.url, 'GET', '/v1/status')
   const before = await status()
@@ -194,7 +194,7 @@ async function crash(desk: Desk): Promise<void> {
   )
 }
 
-/** Reads all pages once more over HTTP, compares for the last time and gives the verdict. */
+/** Reads all pages once more over HTTP, compares for the last time and returns the verdict. */
 async function finish(desk: Desk): Promise<boolean> {
   const names = ['risk.exposure', 'risk.value', 'risk.var', 'risk.es', 'risk.breach']
   const path = `/v1/read?pages=${names.join(',')}`

@@ -1,9 +1,9 @@
 /**
  * The same figures, computed a second time: plain TypeScript straight from the price file and the list of trades.
  *
- * It shares no code with the server, knows no pages and no ring: scenarios are in the order of time, sums are loops.
- * So agreement with the bus says something. Exposures come from one multiplication each and must be equal to the bit;
- * profits and losses are sums of five products, where the bus may use fused multiply-add: they may differ by rounding.
+ * It shares no code with the server and knows neither pages nor ring: scenarios are in order of time, sums are loops. So
+ * agreement with the bus is evidence. Exposures come from one multiplication each and must be equal to the bit. Profits and
+ * losses are sums of five products, for which the bus may use fused multiply-add: they may differ by rounding.
  */
 import { CONFIDENCE, LIMITS, START_POSITIONS, type Trade, WINDOW } from './model.js'
 import { type Month, returns } from './prices.js'
@@ -18,7 +18,7 @@ export interface Risk {
   readonly breach: readonly boolean[]
 }
 
-/** Risk after the prices of `months[at]` and all trades given. Throws when a holding has no full history. */
+/** Risk after the prices of `months[at]` and the given trades. Throws if a holding lacks a full history. */
 export function independentRisk(months: readonly Month[], at: number, trades: readonly Trade[]): Risk {
   const positions = START_POSITIONS.map((row) => [...row])
   for (const { stock, book, shares } of trades) positions[stock]![book]! += shares

@@ -1,12 +1,12 @@
 /**
- * The risk model as pages: what is written (sources), what follows (derived), and what the desk holds.
+ * The risk model as pages: sources, derived pages, and the holdings of the desk.
  *
  * Historical simulation: each of the last WINDOW months is a scenario. Its returns, applied to today's exposures, give
  * a profit or loss per book; the 5 % quantile of those is the Value at Risk, the mean of the losses at or beyond it
  * the expected shortfall. Matrices are [stocks, books], so that `matmul` needs no transpose.
  *
  * GOOG was listed in August 2004. Its row of the scenario ring holds zeros for months without a return, and no book may
- * hold it before WINDOW months of its own returns fill the window (August 2008): a zero never stands for a risk.
+ * hold it before WINDOW months of its own returns fill the window (August 2008): a zero never hides a risk.
  */
 import { STOCKS } from './prices.js'
 
@@ -14,7 +14,7 @@ export const BOOKS = ['growth', 'value', 'balanced', 'hedged'] as const
 /** Months of history in the simulation. */
 export const WINDOW = 48
 export const CONFIDENCE = 0.95
-/** Most that a book may lose in a month at that confidence, in dollars. */
+/** The largest loss that a book may have in a month at that confidence, in dollars. */
 export const LIMITS: readonly number[] = [3_000_000, 2_000_000, 2_000_000, 1_500_000]
 
 /** Shares at the start, one row per stock (as STOCKS), one column per book (as BOOKS). Negative: sold short. */
@@ -34,13 +34,13 @@ export interface Trade {
   readonly shares: number
 }
 
-/** GOOG's own 48 returns fill the window with this month: from here on it may be held. */
+/** From this month on GOOG may be held: 48 returns of its own fill the window. */
 export const PLANNED_TRADES: readonly Trade[] = [
   { month: '2008-08', stock: STOCKS.indexOf('GOOG'), book: 0, shares: 4_000 },
   { month: '2008-08', stock: STOCKS.indexOf('GOOG'), book: 2, shares: 3_000 },
 ]
 
-/** What the desk does about a book over its limit: sell this part of every holding, in round lots. */
+/** The share of every holding that the desk sells, in round lots, when a book exceeds its limit. */
 const TRIM = 0.3
 const LOT = 100
 

@@ -1,7 +1,7 @@
 /**
  * Real monthly prices of five stocks, January 2000 to March 2010, from the npm package vega-datasets (stocks.csv).
  *
- * Invariants: months ascend without a gap; a stock that was not listed yet has the price null, never a made-up one.
+ * Invariants: months ascend without a gap; a stock that was not listed yet has the price null, never an invented one.
  * Alphabet (GOOG) was listed in August 2004.
  */
 import { readFileSync } from 'node:fs'
@@ -11,7 +11,7 @@ import { dirname, join } from 'node:path'
 export const STOCKS = ['AAPL', 'AMZN', 'GOOG', 'IBM', 'MSFT'] as const
 
 export interface Month {
-  /** Such as "2008-10". */
+  /** For example "2008-10". */
   readonly name: string
   /** Dollars, in the order of STOCKS; null before the listing. */
   readonly prices: readonly (number | null)[]
@@ -19,7 +19,7 @@ export interface Month {
 
 const MONTH_NAMES = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
 
-/** Where the package keeps the file. */
+/** Path of the file in the package. */
 export function pricesFile(): string {
   const entry = createRequire(import.meta.url).resolve('vega-datasets')
   return join(dirname(entry), '..', 'data', 'stocks.csv')

@@ -1,5 +1,5 @@
 /**
- * What the demo shows: one line per epoch, plain text, colour only on a terminal. Formats only; decides nothing.
+ * The output of the demo: one line per epoch, plain text, colour only on a terminal. Formats only.
  */
 import type { Change } from './client.js'
 import { BOOKS, LIMITS } from './model.js'
@@ -40,7 +40,7 @@ export interface Row {
   readonly mirror: ReadonlyMap<string, readonly number[]>
 }
 
-/** One epoch: when, how many pages moved in it, how long from write to event, and the risk of each book. */
+/** One epoch: its month, the number of changed pages, the time from write to event, and the risk of each book. */
 export function printRow(row: Row): void {
   const page = (name: string) => row.mirror.get(name)!
   const cells = BOOKS.map((_, book) => {
@@ -55,7 +55,7 @@ export function printRow(row: Row): void {
   say(`${row.month} ${String(row.change.epoch).padStart(5)}  ${pages}${took}   ${risk}`.trimEnd())
 }
 
-/** The pages of one change message with how many of their elements changed. */
+/** The pages of one change message, each with the number of changed elements. */
 export function printChange(change: Change): void {
   const counts = change.changes.map(({ page, ranges }) => {
     const elements = ranges.reduce((total, [, count]) => total + count, 0)

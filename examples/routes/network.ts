@@ -1,8 +1,8 @@
 /**
  * The network of flights between US airports, from the npm package vega-datasets (airports.csv and flights-airport.csv).
  *
- * Invariants: airports are those with a flight, in the order of their codes; a leg's minutes are a whole number, so that sums of
- * them are exact in f32 in whichever order they are made.
+ * Invariants: the airports are those with a flight, ordered by code. The minutes of a leg are an integer, so that their sums
+ * are exact in f32 in any order.
  */
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -11,13 +11,13 @@ import { dirname, join } from 'node:path'
 export interface Network {
   /** IATA codes. */
   readonly airports: readonly string[]
-  /** Minutes from airport i to j at i * size + j: 0 to itself, Infinity where nothing flies. */
+  /** Minutes from airport i to j, at i * size + j: 0 to itself, Infinity without a flight. */
   readonly minutes: Float32Array
 }
 
 const EARTH_KM = 6371
 const CRUISE_KM_PER_HOUR = 800
-/** At the gate, and waiting for the next flight. */
+/** Minutes at the gate and until the next flight. */
 const STOP_MINUTES = 60
 
 function lines(file: string): string[][] {
@@ -29,7 +29,7 @@ function lines(file: string): string[][] {
 
 type Place = readonly [latitude: number, longitude: number]
 
-/** Along a great circle (haversine). */
+/** Distance along a great circle (haversine). */
 function kilometres([lat1, lon1]: Place, [lat2, lon2]: Place): number {
   const radians = Math.PI / 180
   const [dLat, dLon] = [(lat2 - lat1) * radians, (lon2 - lon1) * radians]
@@ -38,9 +38,9 @@ function kilometres([lat1, lon1]: Place, [lat2, lon2]: Place): number {
   return 2 * EARTH_KM * Math.asin(Math.sqrt(a))
 }
 
-/** `most`: only the airports with the most flights. */
+/** `most`: keeps this many airports, those with the most flights. */
 export function readNetwork(most = Number.POSITIVE_INFINITY): Network {
-  // Names of airports may hold commas; code and place do not.
+  // Names of airports may contain commas; codes and coordinates do not.
   const places = new Map<string, Place>(
     lines('airports.csv').map((cells) => [cells[0]!, [Number(cells.at(-2)), Number(cells.at(-1))]]),
   )

@@ -1,7 +1,7 @@
 /**
  * Shortest paths over the network of US flights as derived pages: `matmul` in the semiring min_plus relaxes all pairs at once,
- * and each step doubles the number of legs. A storm closes an airport: one write, and every path is another one in that same
- * epoch. Checked against Floyd and Warshall's algorithm in plain TypeScript.
+ * and each step doubles the number of legs. A storm closes an airport: one write changes every path in the same epoch.
+ * Checked against the algorithm of Floyd and Warshall in plain TypeScript.
  *
  *   npx tsx examples/routes/routes.ts [airport]
  */
@@ -13,7 +13,7 @@ import { type Network, readNetwork } from './network.js'
 const DOUBLINGS = 4
 const LONGEST = `paths${2 ** DOUBLINGS}`
 
-/** The pages: `legs` is written, the others follow. `settled`: whether the last doubling found nothing shorter. */
+/** Creates the pages: the source `legs`, and derived ones. `settled`: whether the last doubling found nothing shorter. */
 export async function createRoutes(bus: Bus, { airports, minutes }: Network): Promise<void> {
   const shape = [airports.length, airports.length]
   await bus.create('legs', { dtype: 'f32', shape, fill: 'Infinity' })
@@ -32,10 +32,10 @@ export async function createRoutes(bus: Bus, { airports, minutes }: Network): Pr
   await bus.write('legs', minutes)
 }
 
-/** Minutes of the shortest path between each pair. */
+/** Minutes of the shortest path between each pair of airports. */
 export const shortest = (bus: Bus): Float32Array => bus.read(LONGEST) as Float32Array
 
-/** Nothing flies from or to an airport any more: one transaction. */
+/** Removes all flights from and to an airport, in one transaction. */
 export async function close(bus: Bus, { airports }: Network, airport: string): Promise<number> {
   const size = airports.length
   const place = airports.indexOf(airport)
@@ -46,7 +46,7 @@ export async function close(bus: Bus, { airports }: Network, airport: string): P
   return (await bus.patch('legs', { indices, values })).epoch
 }
 
-/** The same by Floyd (1962) and Warshall. */
+/** The same paths by the algorithm of Floyd (1962) and Warshall. */
 export function plainShortest(legs: Float32Array, size: number): Float32Array {
   const best = legs.slice()
   for (let via = 0; via < size; via++) {
