@@ -2,8 +2,10 @@
  * Every error that users can see, in one table: code, HTTP status, title, hint.
  *
  * Invariants: public functions throw only MmsbError; its code is a key of ERRORS; docs/guide/ERRORS.md
- * repeats this table (a test compares them). This file imports nothing.
+ * repeats this table (a test compares them). Statuses are in src/wire, which clients share; this file imports
+ * nothing else.
  */
+import { ERROR_STATUS } from './wire/errors.js'
 
 interface ErrorEntry {
   /** HTTP status. */
@@ -17,136 +19,136 @@ interface ErrorEntry {
 /** The errors by code. Codes and statuses are a contract with users; titles and hints may be reworded. */
 export const ERRORS = {
   INVALID_REQUEST: {
-    status: 400,
+    status: ERROR_STATUS.INVALID_REQUEST,
     title: 'The request is malformed',
     hint: 'Compare it with /openapi.json, or a stream message with /asyncapi.json; unknown fields are refused.',
   },
   INVALID_DELTA: {
-    status: 400,
+    status: ERROR_STATUS.INVALID_DELTA,
     title: 'The delta does not fit its page',
     hint: "Check the offset, the count, the mask length, and that each value is in the range of the page's dtype.",
   },
   INVALID_EXPRESSION: {
-    status: 400,
+    status: ERROR_STATUS.INVALID_EXPRESSION,
     title: 'The expression cannot be compiled',
     hint: 'The detail names the column; docs/guide/OPS.md lists the functions and the type rules.',
   },
   UNAUTHORIZED: {
-    status: 401,
+    status: ERROR_STATUS.UNAUTHORIZED,
     title: 'Credentials are missing or invalid',
     hint: 'Send credentials that this server accepts.',
   },
   FORBIDDEN: {
-    status: 403,
+    status: ERROR_STATUS.FORBIDDEN,
     title: 'The request is not allowed from here',
     hint: 'Host and Origin must name the address the server listens on; --allow-origin admits other web pages.',
   },
   PAGE_NOT_FOUND: {
-    status: 404,
+    status: ERROR_STATUS.PAGE_NOT_FOUND,
     title: 'No such page',
     hint: 'GET /v1/pages lists the pages that exist.',
   },
   EPOCH_NOT_FOUND: {
-    status: 404,
+    status: ERROR_STATUS.EPOCH_NOT_FOUND,
     title: 'No such epoch yet',
     hint: 'GET /v1/status shows the newest epoch.',
   },
   NOT_FOUND: {
-    status: 404,
+    status: ERROR_STATUS.NOT_FOUND,
     title: 'No such route or object',
     hint: 'GET /openapi.json lists the routes.',
   },
   METHOD_NOT_ALLOWED: {
-    status: 405,
+    status: ERROR_STATUS.METHOD_NOT_ALLOWED,
     title: 'This path does not support the method',
     hint: 'The Allow header lists the supported methods.',
   },
   REQUEST_TIMEOUT: {
-    status: 408,
+    status: ERROR_STATUS.REQUEST_TIMEOUT,
     title: 'The request took too long to arrive',
     hint: 'Send the whole request without pauses.',
   },
   PAGE_EXISTS: {
-    status: 409,
+    status: ERROR_STATUS.PAGE_EXISTS,
     title: 'A page with this name and another definition exists',
     hint: 'Delete that page first, or choose another name.',
   },
   PAGE_IN_USE: {
-    status: 409,
+    status: ERROR_STATUS.PAGE_IN_USE,
     title: 'Other pages or functions depend on it',
     hint: 'Delete them first; ?cascade=true deletes a page and every page that derives from it.',
   },
   PAGE_READ_ONLY: {
-    status: 409,
+    status: ERROR_STATUS.PAGE_READ_ONLY,
     title: 'A derived page cannot be written',
     hint: 'Write to the source pages it derives from.',
   },
   GRAPH_CYCLE: {
-    status: 409,
+    status: ERROR_STATUS.GRAPH_CYCLE,
     title: 'The definition would create a cycle',
     hint: 'The detail names the pages on the cycle.',
   },
   EPOCH_COMPACTED: {
-    status: 410,
+    status: ERROR_STATUS.EPOCH_COMPACTED,
     title: 'This epoch is no longer available',
     hint: 'minEpoch is the oldest epoch that can be read.',
   },
   PRECONDITION_FAILED: {
-    status: 412,
+    status: ERROR_STATUS.PRECONDITION_FAILED,
     title: 'The page has changed since the expected version',
     hint: 'Read the page again, and repeat the write with the version it has now.',
   },
   PAYLOAD_TOO_LARGE: {
-    status: 413,
+    status: ERROR_STATUS.PAYLOAD_TOO_LARGE,
     title: 'The payload is larger than the limit',
     hint: 'Split the write into several transactions.',
   },
   RANGE_NOT_SATISFIABLE: {
-    status: 416,
+    status: ERROR_STATUS.RANGE_NOT_SATISFIABLE,
     title: 'The range lies outside the page',
     hint: 'GET /v1/pages/{name} shows the shape and the size in bytes.',
   },
   UNSUPPORTED_LOCATION: {
-    status: 422,
+    status: ERROR_STATUS.UNSUPPORTED_LOCATION,
     title: 'This machine cannot place pages there',
     hint: 'Use "auto" or "cpu"; GET /v1/status shows the backend.',
   },
   SHAPE_MISMATCH: {
-    status: 422,
+    status: ERROR_STATUS.SHAPE_MISMATCH,
     title: 'Shapes or dtypes are incompatible',
     hint: 'The detail names the axes; docs/guide/OPS.md has the shape rule of each op.',
   },
   HEADERS_TOO_LARGE: {
-    status: 431,
+    status: ERROR_STATUS.HEADERS_TOO_LARGE,
     title: 'The request line and headers are larger than the limit',
     hint: 'Request fewer pages at a time, or use a request with a body.',
   },
   INTERNAL: {
-    status: 500,
+    status: ERROR_STATUS.INTERNAL,
     title: 'The server failed unexpectedly',
     hint: "The server's log has the details; please report it.",
   },
   OVERLOADED: {
-    status: 503,
+    status: ERROR_STATUS.OVERLOADED,
     title: 'The server is overloaded',
     hint: 'Retry after the number of seconds that Retry-After gives.',
   },
   BUS_FAILED: {
-    status: 503,
+    status: ERROR_STATUS.BUS_FAILED,
     title: 'The bus has stopped',
     hint: 'GET /readyz says why; restart the server to recover from the log.',
   },
   OUT_OF_MEMORY: {
-    status: 507,
+    status: ERROR_STATUS.OUT_OF_MEMORY,
     title: 'The memory limit for pages is reached',
     hint: 'Delete pages, or raise the limit (--memory-limit, MMSB_MEMORY_LIMIT).',
   },
   LOG_FULL: {
-    status: 507,
+    status: ERROR_STATUS.LOG_FULL,
     title: 'The disk has no room for the log',
     hint: 'Free space on the volume of the data folder; nothing was applied.',
   },
-} as const satisfies Record<string, ErrorEntry>
+} as const satisfies Record<keyof typeof ERROR_STATUS, ErrorEntry>
 
 /** The code of an error; codes never change their meaning. */
 export type ErrorCode = keyof typeof ERRORS
