@@ -59,7 +59,7 @@ t.test('the table of options is what connect takes, with its defaults', async (t
   const given = connect as unknown as (url: string, options: unknown) => Client
   const refused = caught(() => given('http://x', { nothing: 1 }))
   t.ok(refused instanceof MmsbError)
-  const known = (refused as MmsbError).detail.replace(/^.*there are /, '').split(', ')
+  const known = (refused as MmsbError).detail.replace(/^.*; it has /, '').split(', ')
   const table = rows.slice(first, first + known.length)
   t.same(
     table.map(([name]) => name!.slice(1, -1)),
