@@ -7,7 +7,7 @@
  * docs/internals/ADD-AN-OP.md.
  */
 import { MmsbError } from '../../errors.js'
-import { formatShape, type NamedShape } from '../../state/shape.js'
+import { formatShape, type NamedShape, normalizeAxes } from '../../state/shape.js'
 import type { Derivation } from '../../state/types.js'
 import { type Dtype, isDtype } from '../../wire/dtype.js'
 import { PAGE_MAX_RANK } from '../../wire/page.js'
@@ -210,6 +210,12 @@ export function readIntegers(fields: Fields, name: string, least: number, most: 
   return value.map((entry: unknown) => readInteger({ [name]: entry }, name, least, most))
 }
 
+/** The axes that a list names, ascending. Without a list, or with an empty one: all. @throws MmsbError INVALID_REQUEST, SHAPE_MISMATCH */
+export function readAxes(axes: unknown, x: OpInput): number[] {
+  const named = axes === undefined ? [] : normalizeAxes(axes, x)
+  return named.length === 0 ? x.shape.map((_, axis) => axis) : named
+}
+
 /** The common dtype of inputs. @throws MmsbError SHAPE_MISMATCH */
 export function commonDtypeOf(inputs: readonly OpInput[]): Dtype {
   let first = inputs[0]!
@@ -271,4 +277,20 @@ export function checkBlockAxis(axis: number, input: OpInput): void {
       `the parameter block names axis ${axis} of ${input.name} ${formatShape(input.shape)}`,
     )
   }
+}
+
+/** A word with bit i set for axis i. */
+export const maskOfAxes = (axes: readonly number[]): number =>
+  axes.reduce((mask, axis) => mask | (1 << axis), 0)
+
+/** The axes of such a word, ascending. @throws MmsbError INVALID_REQUEST */
+export function axesOfMask(mask: number, op: string): number[] {
+  if (mask >= 1 << PAGE_MAX_RANK) throw invalidRequest(`the parameter block of ${op} is malformed`)
+  return Array.from({ length: PAGE_MAX_RANK }, (_, axis) => axis).filter((axis) => ((mask >> axis) & 1) === 1)
+}
+
+/** Axes from a block: at least one, unless the input has none. @throws MmsbError INVALID_REQUEST */
+export function checkBlockAxes(axes: readonly number[], input: OpInput): void {
+  if (axes.length === 0 && input.shape.length > 0) throw invalidRequest('the parameter block names no axis')
+  for (const axis of axes) checkBlockAxis(axis, input)
 }

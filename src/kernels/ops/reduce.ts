@@ -1,15 +1,17 @@
 /** reduce: one value from the elements along some axes. */
 
-import { elementCount, formatShape, normalizeAxes } from '../../state/shape.js'
+import { elementCount, formatShape } from '../../state/shape.js'
 import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
 import {
-  checkBlockAxis,
+  axesOfMask,
+  checkBlockAxes,
   defineOp,
   flagOfWord,
   invalidRequest,
+  maskOfAxes,
   nameOfWord,
   type Op,
-  type OpInput,
+  readAxes,
   readBoolean,
   readChoice,
   readWords,
@@ -74,12 +76,6 @@ function reducedShape(shape: readonly number[], axes: readonly number[], keepdim
     : shape.filter((_, axis) => !axes.includes(axis))
 }
 
-/** Without a list, or with an empty one: all axes. */
-function readAxes(axes: unknown, x: OpInput): number[] {
-  const named = axes === undefined ? [] : normalizeAxes(axes, x)
-  return named.length === 0 ? x.shape.map((_, axis) => axis) : named
-}
-
 const reduceOp = defineOp<ReduceParams>({
   name: 'reduce',
   code: 4,
@@ -94,10 +90,7 @@ const reduceOp = defineOp<ReduceParams>({
     keepdims: readBoolean(fields, 'keepdims', false),
   }),
   infer: ({ fn, axes, keepdims }, [x]) => {
-    if (axes.length === 0 && x!.shape.length > 0) {
-      throw invalidRequest('the parameter block names no axis')
-    }
-    for (const axis of axes) checkBlockAxis(axis, x!)
+    checkBlockAxes(axes, x!)
     const empty = axes.find((axis) => x!.shape[axis] === 0)
     if (empty !== undefined && NEEDS_ELEMENTS.has(fn)) {
       throw shapeMismatch(
@@ -108,18 +101,13 @@ const reduceOp = defineOp<ReduceParams>({
   },
   show: ({ fn, axes, keepdims }) => ({ axes, fn, keepdims }),
   encode: ({ fn, axes, keepdims }) =>
-    wordBlock(
-      REDUCE_FUNCTIONS.indexOf(fn),
-      axes.reduce((mask, axis) => mask | (1 << axis), 0),
-      keepdims ? 1 : 0,
-      0,
-    ),
+    wordBlock(REDUCE_FUNCTIONS.indexOf(fn), maskOfAxes(axes), keepdims ? 1 : 0, 0),
   decode: (block) => {
     const [fn, mask, keepdims, reserved] = readWords(block, 4)
-    if (mask! > 0xff || reserved !== 0) throw invalidRequest('the parameter block of reduce is malformed')
+    if (reserved !== 0) throw invalidRequest('the parameter block of reduce is malformed')
     return {
       fn: nameOfWord(REDUCE_FUNCTIONS, fn!, 'function'),
-      axes: [0, 1, 2, 3, 4, 5, 6, 7].filter((axis) => ((mask! >> axis) & 1) === 1),
+      axes: axesOfMask(mask!, 'reduce'),
       keepdims: flagOfWord(keepdims!, 'keepdims'),
     }
   },
