@@ -18,11 +18,9 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const Op* const kOps[] = {
-    &kOpCopy,      &kOpCast,      &kOpMap,     &kOpReduce, &kOpMatmul, &kOpQuantile, &kOpTopk,
-    &kOpScan,      &kOpConv,      &kOpWindow,  &kOpSort,   &kOpGather, &kOpScatter,  &kOpBincount,
-    &kOpHistogram, &kOpTranspose, &kOpReshape, &kOpSlice,  &kOpConcat, &kOpDistance,
-};
+#define MMSB_OP_ENTRY(name, Name, NAME, code, version, launch) &kOp##Name,
+static const Op* const kOps[] = {MMSB_OPS(MMSB_OP_ENTRY)};
+#undef MMSB_OP_ENTRY
 
 }  // namespace MMSB_NS
 

@@ -1,30 +1,63 @@
-// Op codes and the layout of their parameter blocks. src/kernels/ops has the same codes and layouts; a test
-// compares the codes through mmsb_catalogue. Codes are stored in logs and never change meaning.
+// The table of all ops, and the layout of their parameter blocks. src/kernels/ops has the same codes,
+// versions and layouts; a test compares codes and versions through mmsb_catalogue. Codes are stored in logs
+// and never change meaning. docs/internals/ADD-AN-OP.md says how to add an op.
 #pragma once
 #include <stdint.h>
 
-// Every block starts at a multiple of 8 and is padded to a multiple of 8. Axes are normalised (0..rank-1).
+// OP(name, Name, NAME, code, version, launch). The entry of an op is kOp<Name> (ops/), its code
+// MMSB_OP_<NAME>. The version rises when the bits of any result change. `launch` starts its kernels on a GPU
+// (cuda/plan/cuda_launch.cuh); nullptr if it runs on the host.
+//
+// Every parameter block starts at a multiple of 8 and is padded to a multiple of 8. Axes are normalised
+// (0..rank-1).
+// clang-format off
+#define MMSB_OPS(OP) \
+  /* params: none. in: x. out has x's shape */ \
+  OP(copy, Copy, COPY, 1, 1, launchCopy) \
+  /* params: none. in: x. out dtype is the target; saturating */ \
+  OP(cast, Cast, CAST, 2, 1, launchCopy) \
+  /* params: an IR blob (docs/internals/FORMAT.md). in: one page per IR input, broadcast */ \
+  OP(map, Map, MAP, 3, 1, launchMapStep) \
+  /* params: u32 fn, u32 axes_mask, u32 keepdims, u32 0. in: x */ \
+  OP(reduce, Reduce, REDUCE, 4, 1, launchReduce) \
+  /* params: u32 semiring, u32 0. in: a, b. NumPy matmul shapes, 1-D and batched included */ \
+  OP(matmul, Matmul, MATMUL, 5, 1, launchMatmulStep) \
+  /* params: f64 q, i32 axis (-1: all elements), u32 0. in: x */ \
+  OP(quantile, Quantile, QUANTILE, 6, 1, launchQuantile) \
+  /* params: u32 k, u32 axis, u32 output (0 indices, 1 values), u32 largest. in: x */ \
+  OP(topk, Topk, TOPK, 7, 1, launchTopk) \
+  /* params: u32 fn (sum prod min max of mmsb_reduce_fn), u32 axis. in: x */ \
+  OP(scan, Scan, SCAN, 8, 1, launchScan) \
+  /* params: u32 boundary (0 zero, 1 wrap, 2 edge), u32 0. in: x, kernel */ \
+  OP(conv, Conv, CONV, 9, 1, launchConvStep) \
+  /* params: u32 fn (sum min max mean of mmsb_reduce_fn), u32 size, u32 axis, u32 0. in: x */ \
+  OP(window, Window, WINDOW, 10, 1, launchWindow) \
+  /* params: u32 axis, u32 descending. in: x */ \
+  OP(sort, Sort, SORT, 11, 1, launchSort) \
+  /* params: u32 axis, u32 0. in: x, indices */ \
+  OP(gather, Gather, GATHER, 12, 1, launchGather) \
+  /* params: u32 axis, u32 merge (as a delta's). in: x, indices, values */ \
+  OP(scatter, Scatter, SCATTER, 13, 1, launchScatter) \
+  /* params: u32 length, u32 0. in: x */ \
+  OP(bincount, Bincount, BINCOUNT, 14, 1, launchCounting) \
+  /* params: u32 bins, u32 0, f64 low, f64 high. in: x */ \
+  OP(histogram, Histogram, HISTOGRAM, 15, 1, launchCounting) \
+  /* params: u32 axes[rank], padded to 8. in: x */ \
+  OP(transpose, Transpose, TRANSPOSE, 16, 1, launchView) \
+  /* params: u32 rank, u32 shape[rank], padded to 8. in: x */ \
+  OP(reshape, Reshape, RESHAPE, 17, 1, launchCopy) \
+  /* params: per axis of x: u32 start, u32 count, i32 step, u32 0. in: x */ \
+  OP(slice, Slice, SLICE, 18, 1, launchView) \
+  /* params: u32 axis, u32 0. in: 1 to 64 pages */ \
+  OP(concat, Concat, CONCAT, 19, 1, launchConcat) \
+  /* params: u32 metric (0 dot, 1 l2, 2 cosine), u32 0. in: queries, vectors */ \
+  OP(distance, Distance, DISTANCE, 20, 1, launchDistance)
+// clang-format on
+
 enum mmsb_op : uint32_t {
-  MMSB_OP_COPY = 1,        // params: none. in: x. out has x's shape
-  MMSB_OP_CAST = 2,        // params: none. in: x. out dtype is the target; saturating
-  MMSB_OP_MAP = 3,         // params: an IR blob (docs/internals/FORMAT.md). in: one page per IR input, broadcast
-  MMSB_OP_REDUCE = 4,      // params: u32 fn, u32 axes_mask, u32 keepdims, u32 0. in: x
-  MMSB_OP_MATMUL = 5,      // params: u32 semiring, u32 0. in: a, b. NumPy matmul shapes, 1-D and batched included
-  MMSB_OP_QUANTILE = 6,    // params: f64 q, i32 axis (-1: all elements), u32 0. in: x
-  MMSB_OP_TOPK = 7,        // params: u32 k, u32 axis, u32 output (0 indices, 1 values), u32 largest. in: x
-  MMSB_OP_SCAN = 8,        // params: u32 fn (sum prod min max of mmsb_reduce_fn), u32 axis. in: x
-  MMSB_OP_CONV = 9,        // params: u32 boundary (0 zero, 1 wrap, 2 edge), u32 0. in: x, kernel
-  MMSB_OP_WINDOW = 10,     // params: u32 fn (sum min max mean of mmsb_reduce_fn), u32 size, u32 axis, u32 0. in: x
-  MMSB_OP_SORT = 11,       // params: u32 axis, u32 descending. in: x
-  MMSB_OP_GATHER = 12,     // params: u32 axis, u32 0. in: x, indices
-  MMSB_OP_SCATTER = 13,    // params: u32 axis, u32 merge (as a delta's). in: x, indices, values
-  MMSB_OP_BINCOUNT = 14,   // params: u32 length, u32 0. in: x
-  MMSB_OP_HISTOGRAM = 15,  // params: u32 bins, u32 0, f64 low, f64 high. in: x
-  MMSB_OP_TRANSPOSE = 16,  // params: u32 axes[rank], padded to 8. in: x
-  MMSB_OP_RESHAPE = 17,    // params: u32 rank, u32 shape[rank], padded to 8. in: x
-  MMSB_OP_SLICE = 18,      // params: per axis of x: u32 start, u32 count, i32 step, u32 0. in: x
-  MMSB_OP_CONCAT = 19,     // params: u32 axis, u32 0. in: 1 to 64 pages
-  MMSB_OP_DISTANCE = 20,   // params: u32 metric (0 dot, 1 l2, 2 cosine), u32 0. in: queries, vectors
+#define MMSB_OP_CODE(name, Name, NAME, code, version, launch) MMSB_OP_##NAME = code,
+  MMSB_OPS(MMSB_OP_CODE)
+#undef MMSB_OP_CODE
 };
 
 enum mmsb_reduce_fn : uint32_t {

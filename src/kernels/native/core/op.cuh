@@ -92,11 +92,19 @@ struct Step {
 // Upper bound on the elements of one call of compute().
 static const u32 kBlockElements = 4096;
 
-// The table entry of an op. A null member means "nothing to do".
-struct Op {
+// What the table in ops.h says of an op.
+struct OpHead {
   const char* name;
   u32 code;
   u32 version;
+};
+#define MMSB_OP_HEAD(name, Name, NAME, code, version, launch) \
+  [[maybe_unused]] static constexpr OpHead kHead##Name = {#name, code, version};
+MMSB_OPS(MMSB_OP_HEAD)
+#undef MMSB_OP_HEAD
+
+// The table entry of an op. A null member means "nothing to do".
+struct Op : OpHead {
   // Checks what memory safety depends on (shapes, dtypes, counts, the size of the parameter block) and fills
   // the step. Returns MMSB_OK or fail(...). Called once per step.
   int32_t (*prepare)(Step& step);

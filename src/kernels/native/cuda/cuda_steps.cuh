@@ -9,8 +9,6 @@ static const u64 kReduceScratchBytes = 64ull << 20;  // limit for trees of parti
 static const u64 kSortScratchBytes = 256ull
                                      << 20;  // limit for lanes being sorted or rows of windows, unless one needs more
 
-static bool hasKernel(u32 op) { return op >= MMSB_OP_COPY && op <= MMSB_OP_DISTANCE; }
-
 static void releaseDeviceStep(Device* device, Step& step) {
   DeviceStep* own = deviceStepOf(step);
   if (own == nullptr) return;
@@ -27,7 +25,8 @@ static int32_t placeStep(Device* device, Step& step) {
   if (own == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
   step.device = own;
   own->serial = ++device->serials;
-  bool all = onDevice(*step.out) && hasKernel(step.op->code) && step.inputCount > 0 && step.inputCount <= 64;
+  bool all =
+      onDevice(*step.out) && launcherOf(step.op->code) != nullptr && step.inputCount > 0 && step.inputCount <= 64;
   for (u32 i = 0; i < step.inputCount; i++) all = all && onDevice(*step.inputs[i]);
   if (all) return MMSB_OK;
   own->onHost = true;

@@ -174,84 +174,108 @@ static void launchWindow(Device& device, const Launch& launch, const StoreSink& 
   else start(u64(0));
 }
 
-// Ops that compute each output element on its own.
-static void launchElements(Device& device, const Launch& launch, const StoreSink& sink) {
+// ---- one thread or warp per output element ----------------------------------------------------------------
+
+static inline u32 elementBlocks(const Device& device, const Launch& launch) {
+  return blocksFor(device, (u64(launch.ranges.items) + kThreads - 1) / kThreads);
+}
+
+static StencilInputs bothInputs(const Step& step) {
+  return StencilInputs{step.inputs[0]->data, step.inputs[1]->data, step.inputs[0]->dtype, step.inputs[1]->dtype};
+}
+
+static void launchCopy(Device& device, const Launch& launch, const StoreSink& sink) {
+  const Page& input = *launch.step->inputs[0];
+  MMSB_LAUNCH(copyKernel, elementBlocks(device, launch), kThreads, device.stream,
+              staged<DeviceRanges>(device, launch.ranges.work), input.data, u32(input.dtype), sink);
+}
+
+// Ops whose state is a View: any that only move elements along axes.
+static void launchView(Device& device, const Launch& launch, const StoreSink& sink) {
+  const Page& input = *launch.step->inputs[0];
+  MMSB_LAUNCH(viewKernel, elementBlocks(device, launch), kThreads, device.stream,
+              *static_cast<const View*>(launch.step->state), input.data, u32(input.dtype),
+              staged<DeviceRanges>(device, launch.ranges.work), sink);
+}
+
+static void launchConcat(Device& device, const Launch& launch, const StoreSink& sink) {
+  MMSB_LAUNCH(concatKernel, elementBlocks(device, launch), kThreads, device.stream,
+              static_cast<const ConcatDevice*>(deviceStepOf(*launch.step)->state),
+              staged<DeviceRanges>(device, launch.ranges.work), sink);
+}
+
+static void launchGather(Device& device, const Launch& launch, const StoreSink& sink) {
   const Step& step = *launch.step;
+  const Page &input = *step.inputs[0], &indices = *step.inputs[1];
+  MMSB_LAUNCH(takeKernel, elementBlocks(device, launch), kThreads, device.stream,
+              *static_cast<const Indexed*>(step.state), input.data, u32(input.dtype), indices.data, u32(indices.dtype),
+              staged<DeviceRanges>(device, launch.ranges.work), sink);
+}
+
+static void launchConvStep(Device& device, const Launch& launch, const StoreSink& sink) {
+  launchConv(*static_cast<const Conv*>(launch.step->state), bothInputs(*launch.step),
+             staged<DeviceRanges>(device, launch.ranges.work), sink, elementBlocks(device, launch), device.stream);
+}
+
+static void launchDistance(Device& device, const Launch& launch, const StoreSink& sink) {
+  const Step& step = *launch.step;
+  const Distance& d = *static_cast<const Distance*>(step.state);
   const DeviceRanges* work = staged<DeviceRanges>(device, launch.ranges.work);
+  const u32 perBlock = kDistanceThreads / 32;
+  const u32 grid = blocksFor(device, (u64(launch.ranges.items) + perBlock - 1) / perBlock);
+  if (step.natural == F32) {
+    MMSB_LAUNCH(distanceKernel<f32>, grid, kDistanceThreads, device.stream, d, bothInputs(step), work, sink);
+  } else {
+    MMSB_LAUNCH(distanceKernel<f64>, grid, kDistanceThreads, device.stream, d, bothInputs(step), work, sink);
+  }
+}
+
+static void launchQuantile(Device& device, const Launch& launch, const StoreSink& sink) {
+  const Step& step = *launch.step;
   const Page& input = *step.inputs[0];
-  const Page& second = *step.inputs[step.inputCount > 1 ? 1 : 0];
-  const StencilInputs both = {input.data, second.data, input.dtype, second.dtype};
-  const u32 blocks = blocksFor(device, (u64(launch.ranges.items) + kThreads - 1) / kThreads);
-  switch (step.op->code) {
-    case MMSB_OP_CONV:
-      return launchConv(*static_cast<const Conv*>(step.state), both, work, sink, blocks, device.stream);
-    case MMSB_OP_GATHER:
-      MMSB_LAUNCH(takeKernel, blocks, kThreads, device.stream, *static_cast<const Indexed*>(step.state), input.data,
-                  u32(input.dtype), second.data, u32(second.dtype), work, sink);
-      return;
-    case MMSB_OP_CONCAT:
-      MMSB_LAUNCH(concatKernel, blocks, kThreads, device.stream,
-                  static_cast<const ConcatDevice*>(deviceStepOf(step)->state), work, sink);
-      return;
-    case MMSB_OP_DISTANCE: {
-      const u32 perBlock = kDistanceThreads / 32;
-      const u32 grid = blocksFor(device, (u64(launch.ranges.items) + perBlock - 1) / perBlock);
-      const Distance& d = *static_cast<const Distance*>(step.state);
-      if (step.natural == F32) {
-        MMSB_LAUNCH(distanceKernel<f32>, grid, kDistanceThreads, device.stream, d, both, work, sink);
-      } else {
-        MMSB_LAUNCH(distanceKernel<f64>, grid, kDistanceThreads, device.stream, d, both, work, sink);
-      }
-      return;
-    }
-    default:
-      MMSB_LAUNCH(viewKernel, blocks, kThreads, device.stream, *static_cast<const View*>(step.state), input.data,
-                  u32(input.dtype), work, sink);
+  MMSB_LAUNCH(quantileKernel, blocksFor(device, launch.ranges.items), kSelectThreads, device.stream,
+              *static_cast<const Quantile*>(step.state), input.data, u32(input.dtype),
+              staged<DeviceRanges>(device, launch.ranges.work), sink);
+}
+
+static void launchMapStep(Device& device, const Launch& launch, const StoreSink& sink) {
+  const Step& step = *launch.step;
+  const DeviceStep& own = *deviceStepOf(step);
+  const MapDevice* state = static_cast<const MapDevice*>(own.state);
+  const DeviceRanges* work = staged<DeviceRanges>(device, launch.ranges.work);
+  if (own.kernel != nullptr) {
+    return launchRtc(own.kernel, state, work, sink, elementBlocks(device, launch), device.stream);
+  }
+  launchMap(*static_cast<const MapState*>(step.state)->program, state, work,
+            blocksFor(device, (u64(launch.ranges.items) + kMapThreads - 1) / kMapThreads),
+            static_cast<u64*>(device.scratch), sink, device.stream);
+}
+
+static void launchMatmulStep(Device& device, const Launch& launch, const StoreSink& sink) {
+  const Step& step = *launch.step;
+  launchMatmul(*static_cast<const Matmul*>(step.state), static_cast<const MatDevice*>(deviceStepOf(step)->state),
+               staged<u32>(device, launch.tiles.rows), staged<MatTask>(device, launch.tiles.tasks),
+               launch.tiles.taskCount, sink, device.blocks, device.stream);
+}
+
+// ---- the table --------------------------------------------------------------------------------------------
+
+typedef void (*Launcher)(Device& device, const Launch& launch, const StoreSink& sink);
+
+// Null for an op without kernels, which runs on the host.
+static Launcher launcherOf(u32 op) {
+  switch (op) {
+#define MMSB_OP_LAUNCHER(name, Name, NAME, code, version, launch) \
+  case code: return launch;
+    MMSB_OPS(MMSB_OP_LAUNCHER)
+#undef MMSB_OP_LAUNCHER
+    default: return nullptr;
   }
 }
 
 static void launchStep(Device& device, const Launch& launch, const DeviceMarks& marks) {
-  Step& step = *launch.step;
-  const DeviceStep& own = *deviceStepOf(step);
-  const StoreSink sink = {marks, launch.target, step.natural};
-  const Page& input = *step.inputs[0];
-  switch (step.op->code) {
-    case MMSB_OP_COPY:
-    case MMSB_OP_CAST:
-    case MMSB_OP_RESHAPE:
-      MMSB_LAUNCH(copyKernel, blocksFor(device, (u64(launch.ranges.items) + kThreads - 1) / kThreads), kThreads,
-                  device.stream, staged<DeviceRanges>(device, launch.ranges.work), input.data, u32(input.dtype), sink);
-      return;
-    case MMSB_OP_MAP:
-      if (own.kernel != nullptr) {
-        return launchRtc(own.kernel, static_cast<const MapDevice*>(own.state),
-                         staged<DeviceRanges>(device, launch.ranges.work), sink,
-                         blocksFor(device, (u64(launch.ranges.items) + kThreads - 1) / kThreads), device.stream);
-      }
-      launchMap(*static_cast<const MapState*>(step.state)->program, static_cast<const MapDevice*>(own.state),
-                staged<DeviceRanges>(device, launch.ranges.work),
-                blocksFor(device, (u64(launch.ranges.items) + kMapThreads - 1) / kMapThreads),
-                static_cast<u64*>(device.scratch), sink, device.stream);
-      return;
-    case MMSB_OP_REDUCE: return launchReduce(device, launch, sink);
-    case MMSB_OP_MATMUL:
-      return launchMatmul(*static_cast<const Matmul*>(step.state), static_cast<const MatDevice*>(own.state),
-                          staged<u32>(device, launch.tiles.rows), staged<MatTask>(device, launch.tiles.tasks),
-                          launch.tiles.taskCount, sink, device.blocks, device.stream);
-    case MMSB_OP_QUANTILE:
-      MMSB_LAUNCH(quantileKernel, blocksFor(device, launch.ranges.items), kSelectThreads, device.stream,
-                  *static_cast<const Quantile*>(step.state), input.data, u32(input.dtype),
-                  staged<DeviceRanges>(device, launch.ranges.work), sink);
-      return;
-    case MMSB_OP_TOPK: return launchTopk(device, launch, sink);
-    case MMSB_OP_SCAN: return launchScan(device, launch, sink);
-    case MMSB_OP_SORT: return launchSort(device, launch, sink);
-    case MMSB_OP_SCATTER: return launchScatter(device, launch, sink);
-    case MMSB_OP_BINCOUNT:
-    case MMSB_OP_HISTOGRAM: return launchCounting(device, launch, sink);
-    case MMSB_OP_WINDOW: return launchWindow(device, launch, sink);
-    default: return launchElements(device, launch, sink);
-  }
+  const StoreSink sink = {marks, launch.target, launch.step->natural};
+  launcherOf(launch.step->op->code)(device, launch, sink);
 }
 
 }  // namespace MMSB_NS

@@ -24,12 +24,9 @@ static void computeCopy(const Step& step, u32 start, u32 count, void* out, void*
   memcpy(out, step.inputs[0]->data + u64(start) * size, u64(count) * size);
 }
 
-static const Op kOpCopy = {"copy",    MMSB_OP_COPY, 1,       prepareCopy, nullptr,
-                           dirtySame, computeCopy,  nullptr, nullptr,     true};
-static const Op kOpCast = {"cast",    MMSB_OP_CAST, 1,       prepareCopy, nullptr,
-                           dirtySame, computeCopy,  nullptr, nullptr,     true};
-static const Op kOpReshape = {"reshape", MMSB_OP_RESHAPE, 1,       prepareCopy, nullptr,
-                              dirtySame, computeCopy,     nullptr, nullptr,     true};
+static const Op kOpCopy = {kHeadCopy, prepareCopy, nullptr, dirtySame, computeCopy, nullptr, nullptr, true};
+static const Op kOpCast = {kHeadCast, prepareCopy, nullptr, dirtySame, computeCopy, nullptr, nullptr, true};
+static const Op kOpReshape = {kHeadReshape, prepareCopy, nullptr, dirtySame, computeCopy, nullptr, nullptr, true};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

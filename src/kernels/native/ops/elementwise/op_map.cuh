@@ -335,8 +335,7 @@ static void fetchMap(const Step& step) {
   for (u32 line = 192; line < 448; line += 64) __builtin_prefetch(program + line);
 }
 
-static const Op kOpMap = {"map",      MMSB_OP_MAP, 1,       prepareMap, releaseMap, dirtyMap,
-                          computeMap, nullptr,     nullptr, true,       fetchMap};
+static const Op kOpMap = {kHeadMap, prepareMap, releaseMap, dirtyMap, computeMap, nullptr, nullptr, true, fetchMap};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

@@ -401,9 +401,8 @@ static int32_t prepareWindow(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpConv = {"conv", MMSB_OP_CONV, 1, prepareConv, releaseState, dirtyConv, computeConv, nullptr};
-static const Op kOpWindow = {"window",    MMSB_OP_WINDOW, 1,      prepareWindow, releaseState,
-                             dirtyWindow, computeWindow,  nullptr};
+static const Op kOpConv = {kHeadConv, prepareConv, releaseState, dirtyConv, computeConv, nullptr};
+static const Op kOpWindow = {kHeadWindow, prepareWindow, releaseState, dirtyWindow, computeWindow, nullptr};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

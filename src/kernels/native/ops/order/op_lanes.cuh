@@ -405,8 +405,8 @@ static int32_t prepareSort(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpScan = {"scan", MMSB_OP_SCAN, 1, prepareScan, releaseState, nullptr, nullptr, runScan};
-static const Op kOpSort = {"sort", MMSB_OP_SORT, 1, prepareSort, releaseState, nullptr, nullptr, runSort};
+static const Op kOpScan = {kHeadScan, prepareScan, releaseState, nullptr, nullptr, runScan};
+static const Op kOpSort = {kHeadSort, prepareSort, releaseState, nullptr, nullptr, runSort};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

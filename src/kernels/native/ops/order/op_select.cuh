@@ -262,8 +262,7 @@ static int32_t prepareQuantile(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpQuantile = {"quantile",    MMSB_OP_QUANTILE, 1,      prepareQuantile, releaseState,
-                               dirtyQuantile, computeQuantile,  nullptr};
+static const Op kOpQuantile = {kHeadQuantile, prepareQuantile, releaseState, dirtyQuantile, computeQuantile, nullptr};
 
 // ---- topk -------------------------------------------------------------------------------------------------
 
@@ -434,7 +433,7 @@ static int32_t prepareTopk(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpTopk = {"topk", MMSB_OP_TOPK, 1, prepareTopk, releaseState, nullptr, nullptr, runTopk};
+static const Op kOpTopk = {kHeadTopk, prepareTopk, releaseState, nullptr, nullptr, runTopk};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

@@ -484,14 +484,10 @@ static int32_t prepareCounting(Step& step, bool isHistogram) {
 static int32_t prepareBincount(Step& step) { return prepareCounting(step, false); }
 static int32_t prepareHistogram(Step& step) { return prepareCounting(step, true); }
 
-static const Op kOpGather = {"gather",    MMSB_OP_GATHER, 1,      prepareGather, releaseState,
-                             dirtyGather, computeGather,  nullptr};
-static const Op kOpScatter = {"scatter",    MMSB_OP_SCATTER, 1,         prepareScatter, releaseState,
-                              dirtyScatter, computeScatter,  runScatter};
-static const Op kOpBincount = {"bincount", MMSB_OP_BINCOUNT, 1,          prepareBincount, releaseState,
-                               nullptr,    computeCounting,  runCounting};
-static const Op kOpHistogram = {"histogram", MMSB_OP_HISTOGRAM, 1,          prepareHistogram, releaseState,
-                                nullptr,     computeCounting,   runCounting};
+static const Op kOpGather = {kHeadGather, prepareGather, releaseState, dirtyGather, computeGather, nullptr};
+static const Op kOpScatter = {kHeadScatter, prepareScatter, releaseState, dirtyScatter, computeScatter, runScatter};
+static const Op kOpBincount = {kHeadBincount, prepareBincount, releaseState, nullptr, computeCounting, runCounting};
+static const Op kOpHistogram = {kHeadHistogram, prepareHistogram, releaseState, nullptr, computeCounting, runCounting};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

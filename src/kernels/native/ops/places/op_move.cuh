@@ -193,7 +193,7 @@ static int32_t prepareConcat(Step& step) {
   memcpy(&axis, step.params, 4);
   const Page& first = *step.inputs[0];
   if (axis >= first.rank) {
-    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of a page of rank %u: the limit is 8", axis, first.rank);
+    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u", axis, first.rank);
   }
   state->outer = state->inner = 1;
   for (u32 d = 0; d < first.rank; d++) {
@@ -227,11 +227,9 @@ static int32_t prepareConcat(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpTranspose = {"transpose",  MMSB_OP_TRANSPOSE, 1,           prepareTranspose,
-                                releaseState, dirtyView,         computeView, nullptr};
-static const Op kOpSlice = {"slice", MMSB_OP_SLICE, 1, prepareSlice, releaseState, dirtyView, computeView, nullptr};
-static const Op kOpConcat = {"concat",    MMSB_OP_CONCAT, 1,      prepareConcat, releaseState,
-                             dirtyConcat, computeConcat,  nullptr};
+static const Op kOpTranspose = {kHeadTranspose, prepareTranspose, releaseState, dirtyView, computeView, nullptr};
+static const Op kOpSlice = {kHeadSlice, prepareSlice, releaseState, dirtyView, computeView, nullptr};
+static const Op kOpConcat = {kHeadConcat, prepareConcat, releaseState, dirtyConcat, computeConcat, nullptr};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

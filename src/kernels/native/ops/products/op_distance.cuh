@@ -192,8 +192,7 @@ static int32_t prepareDistance(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpDistance = {"distance",    MMSB_OP_DISTANCE, 1,      prepareDistance, releaseState,
-                               dirtyDistance, computeDistance,  nullptr};
+static const Op kOpDistance = {kHeadDistance, prepareDistance, releaseState, dirtyDistance, computeDistance, nullptr};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

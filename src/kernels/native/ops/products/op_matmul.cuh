@@ -382,7 +382,7 @@ static int32_t prepareMatmul(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpMatmul = {"matmul", MMSB_OP_MATMUL, 1, prepareMatmul, releaseState, nullptr, nullptr, runMatmul};
+static const Op kOpMatmul = {kHeadMatmul, prepareMatmul, releaseState, nullptr, nullptr, runMatmul};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb

@@ -173,8 +173,8 @@ static int32_t prepareReduce(Step& step) {
   return MMSB_OK;
 }
 
-static const Op kOpReduce = {"reduce",    MMSB_OP_REDUCE, 1,         prepareReduce, releaseReduce,
-                             dirtyReduce, computeReduce,  runReduce, refreshReduce};
+static const Op kOpReduce = {kHeadReduce,   prepareReduce, releaseReduce, dirtyReduce,
+                             computeReduce, runReduce,     refreshReduce};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb
