@@ -138,7 +138,7 @@ t.test('bad definitions', async (t) => {
     ['h', ['a'], 'f(a, a)', 'INVALID_EXPRESSION', /f takes 1 argument, not 2/],
     ['h', ['a'], 'a(1)', 'INVALID_EXPRESSION', /'a' is a parameter, not a function/],
     ['h', ['a'], 'f + 1', 'INVALID_EXPRESSION', /'f' is a function; write f\(/],
-    ['h', ['a'], 'prev(a)', 'INVALID_EXPRESSION', /prev takes an input of a page/],
+    ['h', ['a'], 'prev(a)', 'INVALID_EXPRESSION', /prev takes an input of the page/],
   ]
   for (const [name, params, expr, code, detail] of refused) {
     await fails(t, bus.defineFunction(name, { params, expr }), code, detail)
