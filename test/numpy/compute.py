@@ -216,6 +216,10 @@ def op_slice(x, start=(), stop=(), step=()):
     return x[tuple(slice(at(start, d), at(stop, d), at(step, d)) for d in range(x.ndim))]
 
 
+def op_flip(x, axes=None):
+    return np.flip(x, axis=tuple(axes) if axes else None)
+
+
 def op_concat(axis=0, **parts):
     dtype = common(*parts.values())
     return np.concatenate([part.astype(dtype) for part in parts.values()], axis=axis)

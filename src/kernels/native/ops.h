@@ -51,7 +51,9 @@
   /* params: u32 axis, u32 0. in: 1 to 64 pages */ \
   OP(concat, Concat, CONCAT, 19, 1, launchConcat) \
   /* params: u32 metric (0 dot, 1 l2, 2 cosine), u32 0. in: queries, vectors */ \
-  OP(distance, Distance, DISTANCE, 20, 1, launchDistance)
+  OP(distance, Distance, DISTANCE, 20, 1, launchDistance) \
+  /* params: u32 axes_mask, u32 0. in: x */ \
+  OP(flip, Flip, FLIP, 21, 1, launchView)
 // clang-format on
 
 enum mmsb_op : uint32_t {
@@ -87,6 +89,7 @@ enum mmsb_semiring : uint32_t {
 //   min, max: x's. mean, var: integers -> f64, f32 -> f32 (accumulated in f64), f64 -> f64.
 //   quantile: f32 -> f32 (interpolated in f64), everything else f64.
 //   matmul: the promotion rule of map applied to (a, b); integers wrap in the promoted dtype; or_and -> bool.
-//   scan, window: as the reduction of the same name. sort, gather, scatter, transpose, reshape, slice: x's.
+//   scan, window: as the reduction of the same name. sort, gather, scatter, transpose, reshape, slice,
+//   flip: x's.
 //   conv, concat: the promotion rule of map. bincount, histogram: u32.
 //   distance: f32 if that rule gives f32, else f64.

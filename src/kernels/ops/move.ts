@@ -1,15 +1,19 @@
-/** transpose, reshape, slice, concat: elements move to other places and keep their values. */
+/** transpose, reshape, slice, flip, concat: elements move to other places and keep their values. */
 import { PAGE_MAX_ELEMENTS } from '../../limits.js'
 import { elementCount, formatShape, normalizeAxis } from '../../state/shape.js'
 import { PAGE_MAX_RANK } from '../../wire/page.js'
 import {
+  axesOfMask,
+  checkBlockAxes,
   checkBlockAxis,
   commonDtypeOf,
   defineOp,
   type Fields,
   invalidRequest,
+  maskOfAxes,
   type Op,
   type OpInput,
+  readAxes,
   readIntegers,
   readWords,
   shapeMismatch,
@@ -219,6 +223,31 @@ const sliceOp = defineOp<{ readonly axes: readonly AxisSlice[] }>({
   costPerElementNs: () => 0.7,
 })
 
+// ---- flip -------------------------------------------------------------------------------------------------------------
+
+const flipOp = defineOp<{ readonly axes: readonly number[] }>({
+  name: 'flip',
+  code: 21,
+  version: 1,
+  roles: ['x'],
+  parameters: ['axes?'],
+  dirtyRule: 'moved',
+  example: { op: 'flip', inputs: { x: 'P' }, axes: [0] },
+  read: (fields, [x]) => ({ axes: readAxes(fields.axes, x!) }),
+  infer: ({ axes }, [x]) => {
+    checkBlockAxes(axes, x!)
+    return { dtype: x!.dtype, shape: x!.shape }
+  },
+  show: ({ axes }) => ({ axes }),
+  encode: ({ axes }) => wordBlock(maskOfAxes(axes), 0),
+  decode: (block) => {
+    const [mask, reserved] = readWords(block, 2)
+    if (reserved !== 0) throw invalidRequest('the parameter block of flip is malformed')
+    return { axes: axesOfMask(mask!, 'flip') }
+  },
+  costPerElementNs: () => 0.7,
+})
+
 // ---- concat -----------------------------------------------------------------------------------------------------------
 
 const concatOp = defineOp<{ readonly axis: number }>({
@@ -264,4 +293,4 @@ const concatOp = defineOp<{ readonly axis: number }>({
   costPerElementNs: () => 0.7,
 })
 
-export const MOVE_OPS: readonly Op[] = [transposeOp, reshapeOp, sliceOp, concatOp]
+export const MOVE_OPS: readonly Op[] = [transposeOp, reshapeOp, sliceOp, flipOp, concatOp]

@@ -1,5 +1,6 @@
-/** transpose, reshape, slice, concat. */
+/** transpose, reshape, slice, flip, concat. */
 import { DTYPES } from '../../../src/wire/dtype.js'
+import type { Draw } from '../../lib/draw.js'
 import { commonDtype } from '../expression.js'
 import { build, castTensor, elementAt, type ReferenceOp, sizeOf, wholeAxis } from '../tensor.js'
 import {
@@ -67,6 +68,18 @@ const computeSlice: ReferenceOp = ({ x }, derive) => {
         x!,
         out.map((i, axis) => picked[axis]![i]!),
       ),
+  )
+}
+
+const computeFlip: ReferenceOp = ({ x }, derive) => {
+  const rank = x!.shape.length
+  const named = ((derive.axes ?? []) as number[]).map((axis) => wholeAxis(axis, rank))
+  const turns = (axis: number): boolean => named.length === 0 || named.includes(axis)
+  return build(x!.dtype, x!.shape, (out) =>
+    elementAt(
+      x!,
+      out.map((i, axis) => (turns(axis) ? x!.shape[axis]! - 1 - i : i)),
+    ),
   )
 }
 
@@ -264,6 +277,68 @@ const slice: OpRecord = {
   ],
 }
 
+/** Some of the axes, or no list of them. */
+function drawFlip(draw: Draw, rank: number): { axes?: number[] } {
+  const axes = drawOrder(draw, rank).slice(0, draw.int(0, rank))
+  return axes.length === 0 ? {} : { axes }
+}
+
+const flip: OpRecord = {
+  compute: computeFlip,
+  overPages: (draw, pages) => {
+    const x = draw.pick(pages)
+    return { op: 'flip', inputs: { x: x.name }, ...drawFlip(draw, x.shape.length) }
+  },
+  withPages: (draw) => {
+    const shape = drawShape(draw, 0, 4)
+    return {
+      derive: { op: 'flip', inputs: ONE_INPUT, ...drawFlip(draw, shape.length) },
+      pages: { x: drawPage(draw, draw.pick(DTYPES), shape) },
+    }
+  },
+  numpy: (draw, dtype) => {
+    const shape = tameShape(draw, 0, 5)
+    return [
+      {
+        derive: { op: 'flip', inputs: ONE_INPUT, ...drawFlip(draw, shape.length) },
+        pages: { x: tamePage(draw, dtype, shape, true) },
+      },
+    ]
+  },
+  results: [
+    [{ op: 'flip', inputs: { x: 'cube' } }, 'i16', [2, 4, 3], [7, 0]],
+    [{ op: 'flip', inputs: { x: 'cube' }, axes: [] }, 'i16', [2, 4, 3], [7, 0]],
+    [{ op: 'flip', inputs: { x: 'prices' }, axes: [-1] }, 'f32', [4, 3], [2, 0]],
+    [{ op: 'flip', inputs: { x: 'cube' }, axes: [2, 0] }, 'i16', [2, 4, 3], [5, 0]],
+    [{ op: 'flip', inputs: { x: 'empty' }, axes: [0] }, 'u8', [0, 3], [1, 0]],
+    [{ op: 'flip', inputs: { x: 'scalar' } }, 'f32', [], [0, 0]],
+  ],
+  refusals: [
+    [{ op: 'flip', inputs: { x: 'prices' }, axes: 0 }, /^INVALID_REQUEST axes must be an array/],
+    [{ op: 'flip', inputs: { x: 'prices' }, axes: [0, -2] }, /^INVALID_REQUEST axes names axis 0 twice/],
+    [
+      { op: 'flip', inputs: { x: 'prices' }, axes: [2] },
+      /^SHAPE_MISMATCH axes: 2 is out of range: x \(prices\) has shape \[4, 3\]/,
+    ],
+    [
+      { op: 'flip', inputs: { x: 'prices' }, axis: 0 },
+      /^INVALID_REQUEST flip has no parameter 'axis'; its parameters: axes/,
+    ],
+  ],
+  partial: [
+    ['flip', { op: 'flip', inputs: { x: 'grid' } }, 'grid', 1],
+    ['flip of rows', { op: 'flip', inputs: { x: 'grid' }, axes: [1] }, 'grid', 1],
+  ],
+  long: [
+    { op: 'flip', inputs: ONE_INPUT },
+    { op: 'flip', inputs: { x: 'wide' }, axes: [1] },
+  ],
+  conformance: () => [
+    ['reversed', { op: 'flip', inputs: ONE_INPUT }],
+    ['mirrored', { op: 'flip', inputs: { x: 'grid' }, axes: [1] }],
+  ],
+}
+
 const concat: OpRecord = {
   compute: computeConcat,
   overPages: (draw, pages) => {
@@ -324,4 +399,4 @@ const concat: OpRecord = {
   conformance: () => [['both', { op: 'concat', inputs: { a: 'x', b: 'flat' } }]],
 }
 
-export const moveRecords: OpRecords = { transpose, reshape, slice, concat }
+export const moveRecords: OpRecords = { transpose, reshape, slice, flip, concat }

@@ -1,7 +1,8 @@
-// transpose, slice and concat: ops that move elements without changing them.
+// transpose, slice, flip and concat: ops that move elements without changing them.
 //
-// transpose and slice read through a view: each axis of the output has a size and a stride in the input,
-// negative for a backward slice. concat joins its inputs along an axis, cast to their common dtype.
+// transpose, slice and flip read through a view: each axis of the output has a size and a stride in the
+// input, negative for a backward slice. A flip is a slice of all elements, backward on its axes. concat joins
+// its inputs along an axis, cast to their common dtype.
 #pragma once
 #include "ops/boxes.cuh"
 #include "ops/common.cuh"
@@ -146,6 +147,32 @@ static int32_t prepareSlice(Step& step) {
   return MMSB_OK;
 }
 
+static int32_t prepareFlip(Step& step) {
+  if (step.inputCount != 1 || step.paramBytes < 8) {
+    return fail(MMSB_ERR_ARGUMENT, "flip takes one input and 8 bytes of parameters");
+  }
+  const Page& input = *step.inputs[0];
+  u32 mask;
+  memcpy(&mask, step.params, 4);
+  if (mask >> input.rank != 0) return fail(MMSB_ERR_ARGUMENT, "flip: axes %x of a page of rank %u", mask, input.rank);
+  i64 strides[8];
+  View* view = newView(step, strides);
+  if (view == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
+  view->isSlice = true;
+  for (u32 d = 0; d < input.rank; d++) {
+    const bool backward = (mask >> d & 1) != 0 && input.shape[d] != 0;
+    view->out.shape[d] = input.shape[d];
+    view->start[d] = backward ? input.shape[d] - 1 : 0;
+    view->step[d] = backward ? -1 : 1;
+    view->stride[d] = strides[d] * view->step[d];
+    view->base += i64(view->start[d]) * strides[d];
+  }
+  if (step.out->elements != input.elements) {
+    return fail(MMSB_ERR_ARGUMENT, "flip into a page of %u elements", step.out->elements);
+  }
+  return MMSB_OK;
+}
+
 // ---- concat -----------------------------------------------------------------------------------------------
 
 static void computeConcat(const Step& step, u32 start, u32 count, void* out, void* scratch) {
@@ -229,6 +256,7 @@ static int32_t prepareConcat(Step& step) {
 
 static const Op kOpTranspose = {kHeadTranspose, prepareTranspose, releaseState, dirtyView, computeView, nullptr};
 static const Op kOpSlice = {kHeadSlice, prepareSlice, releaseState, dirtyView, computeView, nullptr};
+static const Op kOpFlip = {kHeadFlip, prepareFlip, releaseState, dirtyView, computeView, nullptr};
 static const Op kOpConcat = {kHeadConcat, prepareConcat, releaseState, dirtyConcat, computeConcat, nullptr};
 
 }  // namespace MMSB_NS
