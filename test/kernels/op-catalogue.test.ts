@@ -54,6 +54,15 @@ t.test('docs/guide/OPS.md has the row of each op, and a section that begins with
 const parameterNames = (parameters: readonly string[]): string[] =>
   parameters.map((name) => name.replace('?', ''))
 
+t.test('docs/internals/ADD-AN-OP.md names at most six files, and its example is in each', async (t) => {
+  const text = readFileSync(new URL('../../docs/internals/ADD-AN-OP.md', import.meta.url), 'utf8')
+  const files = [...text.matchAll(/^\| `([\w./-]+\.\w+)`.* \|$/gm)].map(([, path]) => path!)
+  t.ok(files.length > 1 && files.length <= 6, `${files.length} files`)
+  for (const file of files) {
+    t.match(readFileSync(new URL(`../../${file}`, import.meta.url), 'utf8'), /flip/, file)
+  }
+})
+
 t.test('docs/guide/OPS.md lists the functions and words of the language', async (t) => {
   const text = OPS_PAGE
   const functionTable = text.slice(text.indexOf('| function |'), text.indexOf('### Types'))
