@@ -8,8 +8,8 @@
  * hashes what changed; that work is not counted.
  */
 import { performance } from 'node:perf_hooks'
-import { Bus } from '../src/engine/bus.js'
 import { deviceCount } from '../src/ffi/library.js'
+import { Bus } from '../src/index.js'
 import type { Derivation } from '../src/state/types.js'
 import { machineFacts } from './lib/machine.js'
 import type { Result } from './lib/types.js'

@@ -1,7 +1,9 @@
 /**
- * The library's public face: the bus with its subscriptions, the errors and the words of its arguments and answers.
+ * The library's public face: the engine's bus together with its subscriptions, the errors, and the types of arguments and
+ * answers.
  */
-import { Bus as EngineBus } from './engine/bus.js'
+import { EngineBus } from './engine/bus.js'
+import { openParts } from './engine/open-bus.js'
 import type { BusOptions } from './engine/types.js'
 import { hubOf } from './stream/hub.js'
 import { type Changes, subscribe } from './stream/subscribe.js'
@@ -9,13 +11,14 @@ import type { SubscribeOptions } from './stream/types.js'
 
 /** A bus that can be subscribed to. */
 export class Bus extends EngineBus {
+  /** See EngineBus.open. */
   static override async open(options: BusOptions = {}): Promise<Bus> {
-    return (await super.open(options)) as Bus
+    return new Bus(await openParts(options))
   }
 
   /**
-   * Every change to the pages that match, in order: from now on, from an epoch gone by, or where a durable reader was. Leaving the
-   * loop ends the subscription.
+   * Every change to the pages that match, in order: from now on, from a past epoch, or from where a durable reader stopped.
+   * Leaving the loop ends the subscription.
    */
   subscribe(options: SubscribeOptions): Changes {
     return subscribe(this, options)
@@ -28,8 +31,6 @@ export class Bus extends EngineBus {
   }
 }
 
-export type { CreateResult, PastOptions, PatchResult, ReadRange, WriteOptions } from './engine/bus.js'
-export type { WhatIfInput, WhatIfResult } from './engine/commit/what-if.js'
 export type * from './engine/types.js'
 export { ERRORS, type ErrorCode, MmsbError, type ProblemDocument } from './errors.js'
 export type { Change, ChangedPage, Changes } from './stream/subscribe.js'

@@ -1,8 +1,8 @@
 /**
- * What programs hand to the library, looked at before it is used: options wholly, by name and value; the rest as far as the doors
- * behind take its shape for granted. JSON that came over the network was held against its schema by then.
+ * Checks of the arguments that programs pass to the library: options completely, by name and value; other arguments only as
+ * far as the code behind relies on their shape. JSON from the network was checked against its schema before.
  *
- * Invariant: whatever is handed in, what leaves is an MmsbError that says which argument, what came and what is allowed.
+ * Invariant: every refusal is an MmsbError that names the argument, the value and what is allowed.
  */
 import { MmsbError } from '../errors.js'
 import { SEGMENT_BYTES_LEAST, THREADS_MAX } from '../limits.js'
@@ -12,12 +12,12 @@ import type { BusOptions, FsyncMode } from './types.js'
 export const BACKENDS = ['auto', 'cpu', 'cuda'] as const
 export const FSYNC_MODES = ['always', 'interval', 'off'] as const satisfies readonly FsyncMode[]
 
-/** What is wrong with a value, said after it; undefined: nothing. Throws where the fault lies deeper. */
+/** Returns what is wrong with a value, phrased to follow it; undefined when it is fine. Throws for a nested fault. */
 export type Check = (value: unknown, where: string) => string | undefined
 export type Checks<T> = { readonly [name in keyof Required<T>]: Check }
 
 export const isText: Check = (value) =>
-  typeof value === 'string' && value !== '' ? undefined : 'is not a text that says something'
+  typeof value === 'string' && value !== '' ? undefined : 'is not a non-empty text'
 export const isFlag: Check = (value) => (typeof value === 'boolean' ? undefined : 'is not true or false')
 const isCallable: Check = (value) => (typeof value === 'function' ? undefined : 'is not a function')
 
@@ -67,7 +67,7 @@ export function checkBusOptions(options: BusOptions): void {
   checkFields('options', options, OPTIONS)
 }
 
-/** Fields that are undefined were not given. @throws MmsbError INVALID_REQUEST */
+/** A field that is undefined counts as absent. @throws MmsbError INVALID_REQUEST */
 export function checkFields<T>(what: string, given: unknown, checks: Checks<T>, prefix = ''): void {
   for (const [name, value] of Object.entries(objectOf(what, given))) {
     const check = Object.hasOwn(checks, name) ? checks[name as keyof T] : undefined
@@ -102,7 +102,7 @@ const SOURCE: Readonly<Record<string, Check>> = { dtype: any, shape: any, locati
 const FUNCTION: Readonly<Record<string, Check>> = { params: any, expr: any }
 const DERIVED: Readonly<Record<string, Check>> = { derive: any, dtype: any, shape: any, location: any }
 
-/** The door behind looks at the fields. @throws MmsbError INVALID_REQUEST */
+/** Compiling the definition checks the values of the fields. @throws MmsbError INVALID_REQUEST */
 export function checkDefinition(name: unknown, definition: unknown): void {
   textOf('name', name)
   const fields = objectOf('definition', definition)
@@ -117,7 +117,7 @@ export function checkDefinitions(pages: unknown): void {
   }
 }
 
-/** The frame writer looks at the delta. On the way of every PATCH: costs next to nothing. @throws MmsbError INVALID_REQUEST */
+/** The frame writer checks the delta itself. Part of every write, so it costs next to nothing. @throws MmsbError INVALID_REQUEST */
 export function checkPatch(name: unknown, delta: unknown, options: unknown): void {
   textOf('name', name)
   objectOf('delta', delta)
@@ -133,12 +133,12 @@ export function checkWrite(name: unknown, values: unknown, options: unknown): vo
 
 /** @throws MmsbError INVALID_REQUEST */
 export function checkFrame(frame: unknown): void {
-  // By its tag: instanceof would miss one of another realm. A Buffer is one too.
+  // By its tag, because instanceof would miss one of another realm. A Buffer is one too.
   if (Object.prototype.toString.call(frame) === '[object Uint8Array]') return
   throw wrong(frame === undefined ? 'frame: is missing' : `frame: ${showValue(frame)} is not a Uint8Array`)
 }
 
-/** The parser looks at what they say. @throws MmsbError INVALID_REQUEST */
+/** The parser checks the expression. @throws MmsbError INVALID_REQUEST */
 export function checkFunctionBody(name: unknown, body: unknown): void {
   textOf('name', name)
   checkFields('function', body, FUNCTION)

@@ -1,9 +1,9 @@
 /**
- * Named durable readers: how far each has come, over restarts, and what of the past it still needs.
+ * Named durable readers: how far each has read, across restarts, and which history it still needs.
  *
- * Invariants: a cursor only ever goes forward; it has moved when the promise resolves, and then durably, and has not when it
- * rejects; a reader holds the past back no longer than a time since it was last heard of, and no more of it than a number of
- * bytes.
+ * Invariants: a cursor only moves forward. When the promise of a move resolves, the move is durable; when it rejects, the
+ * cursor has not moved. History is kept for a reader only for a limited time after it was last seen, and only up to a
+ * number of bytes.
  */
 import { MmsbError } from '../errors.js'
 import { DURABLE_READERS_MAX, DURABLE_SEEN_MS } from '../limits.js'
@@ -12,18 +12,18 @@ import type { CursorRow, CursorStore } from '../store/cursors/cursors.js'
 export interface DurableReader {
   readonly name: string
   readonly pages: readonly string[]
-  /** The last epoch it has done with; null: it wants a snapshot first. */
+  /** The last epoch that it has processed; null: it needs a snapshot first. */
   readonly epoch: number | null
   readonly createdMs: number
-  /** When it was last heard of: it came, or moved its cursor. */
+  /** When it last connected or moved its cursor. */
   readonly seenMs: number
 }
 
-export interface CursorRooms {
+export interface CursorDeps {
   readonly keeper: CursorStore
   readonly nowMs: () => number
   readonly newestEpoch: () => number
-  /** Bytes of the log from the segment with this epoch on. */
+  /** Bytes of log from the segment with this epoch on. */
   readonly bytesSince: (epoch: number) => number
   readonly holdMs: number
   readonly holdBytes: number
@@ -31,23 +31,24 @@ export interface CursorRooms {
 }
 
 export class Cursors {
-  readonly #rooms: CursorRooms
+  readonly #deps: CursorDeps
   readonly #readers = new Map<string, DurableReader>()
-  /** Those as they are on the disk. */
+  /** The readers as they are on disk. */
   readonly #kept = new Map<string, DurableReader>()
 
-  private constructor(rooms: CursorRooms) {
-    this.#rooms = rooms
+  /** Holds nothing yet; `open` loads what is on disk. */
+  constructor(deps: CursorDeps) {
+    this.#deps = deps
   }
 
-  static async open(rooms: CursorRooms): Promise<Cursors> {
-    const cursors = new Cursors(rooms)
-    const { rows, problems } = await rooms.keeper.load()
-    for (const problem of problems) rooms.onNotice(`durable subscriptions: ${problem}`)
-    const newest = rooms.newestEpoch()
+  static async open(deps: CursorDeps): Promise<Cursors> {
+    const cursors = new Cursors(deps)
+    const { rows, problems } = await deps.keeper.load()
+    for (const problem of problems) deps.onNotice(`durable subscriptions: ${problem}`)
+    const newest = deps.newestEpoch()
     for (const { definition, epoch, ...row } of rows) {
       const { pages } = JSON.parse(definition) as { pages: string[] }
-      // A log that was not synced may have lost epochs that a reader has seen.
+      // A log that was not synced may have lost epochs that the reader has seen.
       const reader = { ...row, pages, epoch: epoch === null ? null : Math.min(epoch, newest) }
       cursors.#readers.set(row.name, reader)
       cursors.#kept.set(row.name, reader)
@@ -55,7 +56,7 @@ export class Cursors {
     return cursors
   }
 
-  /** By name. */
+  /** All readers, sorted by name. */
   list(): DurableReader[] {
     return [...this.#readers.values()].sort((a, b) => (a.name < b.name ? -1 : 1))
   }
@@ -72,9 +73,9 @@ export class Cursors {
     return reader
   }
 
-  /** Makes a reader, or lets one that is there read other pages. Resolves when it is durable. Throws OVERLOADED. */
+  /** Creates a reader, or changes which pages an existing one reads. Resolves when it is durable. Throws OVERLOADED. */
   async define(name: string, pages: readonly string[], epoch: number | null): Promise<void> {
-    const nowMs = this.#rooms.nowMs()
+    const nowMs = this.#deps.nowMs()
     const known = this.#readers.get(name)
     if (known === undefined && this.#readers.size >= DURABLE_READERS_MAX) {
       throw new MmsbError('OVERLOADED', `There are ${DURABLE_READERS_MAX} durable subscriptions already.`)
@@ -83,12 +84,12 @@ export class Cursors {
   }
 
   /**
-   * Notes, now and then, that a reader was heard of. `idle`: the epochs after one and up to another have nothing for it; if it
-   * has done with those before, its cursor moves over them.
+   * Records that a connected reader was seen, at most once in a while. `idle`: the epochs after `after` up to `upTo` hold
+   * nothing for it; if it has processed everything before them, its cursor advances over them.
    */
   touch(name: string, idle?: { readonly after: number; readonly upTo: number } | undefined): void {
     const reader = this.#readers.get(name)
-    const { nowMs: clock, holdMs } = this.#rooms
+    const { nowMs: clock, holdMs } = this.#deps
     const nowMs = clock()
     if (reader === undefined || nowMs - reader.seenMs < Math.min(DURABLE_SEEN_MS, holdMs / 4)) return
     const isDone = idle !== undefined && reader.epoch !== null && reader.epoch >= idle.after
@@ -96,11 +97,11 @@ export class Cursors {
     this.#put({ ...reader, epoch, seenMs: nowMs }).catch(() => {})
   }
 
-  /** Moves the cursor forward; resolves with where it stands, durably. Throws NOT_FOUND. */
+  /** Moves the cursor forward; resolves with its durable position. Throws NOT_FOUND. */
   async commit(name: string, epoch: number): Promise<number> {
     const reader = this.require(name)
     const moved = Math.max(epoch, reader.epoch ?? 0)
-    await this.#put({ ...reader, epoch: moved, seenMs: this.#rooms.nowMs() })
+    await this.#put({ ...reader, epoch: moved, seenMs: this.#deps.nowMs() })
     return moved
   }
 
@@ -108,7 +109,7 @@ export class Cursors {
     this.require(name)
     this.#readers.delete(name)
     try {
-      await this.#rooms.keeper.remove(name)
+      await this.#deps.keeper.remove(name)
       this.#kept.delete(name)
     } catch (error) {
       if (!this.#readers.has(name)) this.#restore(name)
@@ -120,7 +121,7 @@ export class Cursors {
     const { pages, ...row } = reader
     this.#readers.set(row.name, reader)
     try {
-      await this.#rooms.keeper.put({ ...row, definition: JSON.stringify({ pages }) } satisfies CursorRow)
+      await this.#deps.keeper.put({ ...row, definition: JSON.stringify({ pages }) } satisfies CursorRow)
       this.#kept.set(row.name, reader)
     } catch (error) {
       if (this.#readers.get(row.name) === reader) this.#restore(row.name)
@@ -128,26 +129,26 @@ export class Cursors {
     }
   }
 
-  /** What could not be written has not happened. */
+  /** Goes back to what is on disk, because a write failed. */
   #restore(name: string): void {
     const kept = this.#kept.get(name)
     if (kept === undefined) this.#readers.delete(name)
     else this.#readers.set(name, kept)
   }
 
-  /** Whether the past that the reader has not seen is kept for it. */
+  /** Whether the history that the reader has not seen is kept for it. */
   holds({ epoch, seenMs }: DurableReader): boolean {
-    const { nowMs, holdMs, holdBytes, bytesSince } = this.#rooms
+    const { nowMs, holdMs, holdBytes, bytesSince } = this.#deps
     return epoch !== null && nowMs() - seenMs <= holdMs && bytesSince(epoch) <= holdBytes
   }
 
-  /** The lowest epoch from which a reader is to go on; undefined when none needs any. */
+  /** The lowest epoch that a reader continues from; undefined when no reader needs history. */
   lowestNeeded(): number | undefined {
     const needed = this.list().flatMap((reader) => (this.holds(reader) ? (reader.epoch ?? []) : []))
     return needed.length === 0 ? undefined : Math.min(...needed)
   }
 
   close(): Promise<void> {
-    return this.#rooms.keeper.close()
+    return this.#deps.keeper.close()
   }
 }

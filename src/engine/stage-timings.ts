@@ -1,13 +1,13 @@
 /**
- * How long things take: one histogram per stage of the journey of a write. Recording costs some 100 ns, far under one
- * percent of a durable commit.
+ * How long the stages of a commit take: one histogram per stage. Recording costs about 100 ns, far less than one percent
+ * of a durable commit.
  */
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
 
 export const STAGES = ['commit', 'append', 'execute', 'publish'] as const
 export type Stage = (typeof STAGES)[number]
 
-/** Microseconds, but for the count. */
+/** Microseconds, except the count. */
 export interface StageSummary {
   readonly count: number
   readonly p50: number
@@ -15,7 +15,7 @@ export interface StageSummary {
   readonly max: number
 }
 
-export class Timings {
+export class StageTimings {
   readonly #histograms: Readonly<Record<Stage, RecordableHistogram>>
 
   constructor() {

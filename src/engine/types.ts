@@ -1,6 +1,6 @@
 /**
- * The words of the bus that other rooms speak: what goes in (transactions), what comes out (commits, pages, events).
- * Types only; no behaviour.
+ * The types of the bus that other rooms use: what goes in (transactions, options) and what comes out (commits, pages,
+ * events). Types only; no behaviour.
  */
 import type { FunctionBody } from '../kernels/expression/names.js'
 import type { DeltaJson } from '../state/delta.js'
@@ -31,6 +31,69 @@ export interface TransactionInput {
   readonly key?: string
 }
 
+/**
+ * A sender of frames. It gets the outcome of each frame by the frame's number, without a promise for every frame. The calls
+ * must not throw.
+ */
+export interface Sender {
+  /** `count` frames from number `first` on, of `bytes` bytes together, were committed. */
+  committed(first: number, count: number, bytes: number, epoch: number): void
+  /** The frames were queued, but not committed. */
+  failed(first: number, count: number, bytes: number, error: unknown): void
+  /** The frame was not queued. */
+  refused(number: number, error: unknown): void
+}
+
+/** Options of a write to one page. */
+export interface WriteOptions {
+  /** Idempotency key: a repeat gets the first answer. */
+  readonly key?: string
+  readonly source?: string
+  readonly intent?: unknown
+  /** The version the page must have; else PRECONDITION_FAILED. */
+  readonly expectVersion?: number
+}
+
+/** The answer to a write of one page. */
+export interface PatchResult {
+  readonly epoch: number
+  readonly version: number
+  readonly page: string
+}
+
+/** The answer to the creation of a page. */
+export interface CreateResult {
+  readonly epoch: number
+  /** False when a page of this name with the same definition existed already. */
+  readonly created: boolean
+  readonly page: PageInfo
+}
+
+/** A part of a page, in elements; default: all of it. */
+export interface ReadRange {
+  readonly offset?: number
+  readonly count?: number
+}
+
+/** Options of a request about the past. */
+export interface PastOptions {
+  /** Cancels a request about the past. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Deltas to try, and the pages to read afterwards. */
+export interface WhatIfInput {
+  readonly ops: TransactionInput['ops']
+  /** Names of the pages to read. */
+  readonly read: readonly string[]
+}
+
+/** Pages as they would be. `epoch` and the versions of changed pages are those of the commit that does not happen. */
+export interface WhatIfResult {
+  readonly epoch: number
+  readonly pages: Readonly<Record<string, PageData>>
+}
+
 /** A page without its elements. */
 export interface PageInfo {
   readonly name: string
@@ -50,7 +113,7 @@ export interface PageInfo {
   readonly digest: string
 }
 
-/** The part of a page that is known at once. */
+/** The part of a page's description that is known without waiting. */
 export interface PageShape {
   readonly id: number
   readonly name: string
@@ -62,20 +125,7 @@ export interface PageShape {
   readonly version: number
 }
 
-/**
- * Sends frames by number and learns from these calls what became of each, without a promise for every frame. The calls must not
- * throw.
- */
-export interface Sender {
-  /** `count` frames from number `first` on, of `bytes` bytes together, were committed. */
-  committed(first: number, count: number, bytes: number, epoch: number): void
-  /** They were accepted but could not be committed. */
-  failed(first: number, count: number, bytes: number, error: unknown): void
-  /** The frame was not accepted. */
-  refused(number: number, error: unknown): void
-}
-
-/** What a committed transaction answers. */
+/** The answer to a committed transaction. */
 export interface CommitResult {
   readonly epoch: number
   /** Version, after the commit, of each page the transaction named (by name). */
@@ -89,20 +139,20 @@ export interface PageChange {
   readonly kind: 'source' | 'derived' | 'created' | 'deleted'
   readonly dtype: Dtype
   readonly shape: readonly number[]
-  /** Element ranges, ascending and disjoint: offset, count, offset, count, ... A created page has one that covers it. */
+  /** Element ranges, ascending and disjoint: offset, count, offset, count, ... One range covers a created page. */
   readonly ranges: Uint32Array
 }
 
-/** One epoch, as subscribers see it. Delivered synchronously while the state is exactly that of the epoch. */
+/** One epoch, as subscribers see it. Delivered synchronously, while the state is exactly that of the epoch. */
 export interface CommitEvent {
   readonly epoch: number
   readonly timestampMs: number
   readonly changes: readonly PageChange[]
 }
 
-/** A change as subscribers were told of it, with the values its ranges had then. */
+/** A change as subscribers received it, with the values that its ranges had then. */
 export interface PastChange extends PageChange {
-  /** Empty when they were not asked for. */
+  /** Empty unless the query asks for values. */
   readonly values: TypedArray
 }
 
@@ -113,18 +163,18 @@ export interface PastEpoch {
   readonly changes: readonly PastChange[]
 }
 
-/** Some epochs of a range: those that changed a page asked for, ascending. */
+/** The epochs of a range that changed a page of the query, ascending. */
 export interface PastEpochs {
   readonly epochs: readonly PastEpoch[]
-  /** Every epoch up to here has been looked at. */
+  /** The range was searched up to this epoch; the next query starts here. */
   readonly through: number
 }
 
 /** Which past changes to replay, and for which pages. */
 export interface PastEpochsQuery {
-  /** Epochs after this one... */
+  /** The epochs after this one, */
   readonly after: number
-  /** ...up to this one, as far as one answer goes. */
+  /** up to this one, as far as one answer reaches. */
   readonly to: number
   /** Names and patterns, as in a subscription. */
   readonly pages: readonly string[]
@@ -143,7 +193,7 @@ export interface PageData {
   readonly values: TypedArray
 }
 
-/** A command of a transaction in the log: a delta as it was written, a page made or ended. */
+/** A command of a logged transaction: a delta as it was written, or a page or function defined or deleted. */
 export type EpochOp =
   | (Omit<DeltaJson, 'page'> & { readonly page: string })
   | {
@@ -159,7 +209,7 @@ export type EpochOp =
   | ({ readonly op: 'define'; readonly function: string } & FunctionBody)
   | { readonly op: 'undefine'; readonly function: string }
 
-/** What one epoch did. */
+/** The transactions of one epoch and the pages they changed. */
 export interface EpochInfo {
   readonly epoch: number
   /** When it was committed: ISO 8601, UTC. */
@@ -171,14 +221,14 @@ export interface EpochInfo {
   }[]
   /** Names of the pages whose bytes changed, and of those created and deleted, sorted. */
   readonly changed: readonly string[]
-  /** Of the state after it. */
+  /** Digest of the state after the epoch. */
   readonly digest: string
 }
 
 /** Past epochs in ascending order, and where the next answer begins. */
 export interface EpochList {
   readonly epochs: readonly EpochInfo[]
-  /** The epoch to go on from; null when the range was looked at to its end. */
+  /** The epoch to continue from; null when the whole range was searched. */
   readonly next: number | null
 }
 
@@ -188,11 +238,11 @@ export interface PageHistory {
   readonly versions: readonly {
     readonly epoch: number
     readonly timestamp: string
-    /** Of the transaction that reached the page; the last one of its epoch. */
+    /** Source of the last transaction of the epoch that reached the page. */
     readonly source: string | null
     readonly intent: unknown
   }[]
-  /** The epoch to go on from; null when the range was looked at to its end. */
+  /** The epoch to continue from; null when the whole range was searched. */
   readonly next: number | null
 }
 
@@ -205,29 +255,29 @@ export interface DiffResult {
       string,
       {
         readonly ranges: readonly (readonly [number, number])[]
-        /** It is there at `to` and not at `from`. */
+        /** The page exists at `to` and not at `from`. */
         readonly created?: true
-        /** It is there at `from` and not at `to`. */
+        /** The page exists at `from` and not at `to`. */
         readonly deleted?: true
       }
     >
   >
 }
 
-/** What a replay of the log found. */
+/** The findings of a replay of the log. */
 export interface VerifyResult {
   readonly ok: boolean
   readonly from: number
   readonly to: number
-  /** How many epochs were replayed. */
+  /** Number of epochs replayed. */
   readonly epochs: number
-  /** The first epoch at which log and state differ, and the page where that can be told. */
+  /** The first epoch at which log and state differ, and the page when it can be determined. */
   readonly divergence: {
     readonly epoch: number
     readonly page: string | null
     readonly detail: string
   } | null
-  /** What is wrong with checkpoints in the range: they are not needed to rebuild the state, but cannot be relied on. */
+  /** Damaged checkpoints in the range. The state can be rebuilt without them, but they cannot be relied on. */
   readonly problems: readonly string[]
 }
 
@@ -236,9 +286,9 @@ export interface FunctionInfo {
   readonly name: string
   readonly params: readonly string[]
   readonly expr: string
-  /** Of the change that gave it this meaning. */
+  /** World age of the change that gave it this definition. */
   readonly worldAge: number
-  /** When that was. */
+  /** Epoch of that change. */
   readonly epoch: number
   /** Names of the pages that use it, directly or through other functions, sorted. */
   readonly pages: readonly string[]
@@ -258,7 +308,7 @@ export interface GraphEdge {
   readonly to: string
   /** The role of `from` in the definition of `to`. */
   readonly input: string
-  /** `to` reads what `from` held in the epoch before. */
+  /** `to` reads what `from` held one epoch earlier. */
   readonly prev?: true
 }
 
@@ -267,32 +317,32 @@ export type FsyncMode = 'always' | 'interval' | 'off'
 
 /** Options of `Bus.open`. */
 export interface BusOptions {
-  /** Folder of log, index and checkpoints. Absent: the bus lives in memory only and nothing is durable. */
+  /** Folder of log, index and checkpoints. Absent: the bus is in memory only and nothing is durable. */
   readonly dataDir?: string
   readonly backend?: 'auto' | 'cpu' | 'cuda'
   readonly fsync?: FsyncMode
-  /** Bound on the bytes of all pages. */
+  /** Maximum bytes of all pages together. */
   readonly memoryLimitBytes?: number
   /** Native worker threads; default: the number of cores. */
   readonly threads?: number
-  /** When checkpoints are made by themselves. */
+  /** When the bus makes checkpoints by itself. */
   readonly checkpoints?: {
-    /** Epochs since the last; 0: never. Default CHECKPOINT_EVERY_EPOCHS. */
+    /** Epochs since the last checkpoint; 0: never. Default CHECKPOINT_EVERY_EPOCHS. */
     readonly everyEpochs?: number
-    /** Bytes of log since the last; 0: never. Default CHECKPOINT_EVERY_BYTES. */
+    /** Bytes of log since the last checkpoint; 0: never. Default CHECKPOINT_EVERY_BYTES. */
     readonly everyBytes?: number
-    /** At close, when there were epochs since the last. Default false. */
+    /** At close, if epochs were committed since the last checkpoint. Default false. */
     readonly atClose?: boolean
   }
-  /** How much of the past is kept; default: all of it. */
+  /** How much history is kept; default: all of it. */
   readonly retention?: RetentionLimits
-  /** Size of a segment of the log: what retention lets go at a time. Default SEGMENT_BYTES. */
+  /** Maximum size of one log segment. Retention deletes whole segments. Default SEGMENT_BYTES. */
   readonly segmentBytes?: number
-  /** How long, since it was last heard of, a named durable reader holds the past back. */
+  /** How long history is kept for a named durable reader after it was last seen. */
   readonly durableHoldMs?: number
-  /** How many bytes of log a named durable reader may hold back. */
+  /** Maximum bytes of log kept for a named durable reader. */
   readonly durableHoldBytes?: number
-  /** Where warnings and progress of recovery go; default: nowhere. */
+  /** Receives warnings and the progress of recovery; default: nobody. */
   readonly onNotice?: (notice: { level: 'info' | 'warn' | 'error'; message: string }) => void
 }
 
@@ -303,7 +353,7 @@ export interface BusStatus {
   readonly digest: string
   readonly backend: 'cpu' | 'cuda'
   readonly device?: Readonly<Record<string, unknown>>
-  /** The device failed after this epoch, and the bus went on without it. */
+  /** The device failed after this epoch and the bus continued on the CPU. */
   readonly deviceLoss?: { readonly epoch: number; readonly reason: string }
   readonly pages: number
   readonly fsync: FsyncMode
@@ -311,7 +361,7 @@ export interface BusStatus {
   readonly minEpoch: number
 }
 
-/** What one epoch computed. */
+/** The steps that one epoch ran. */
 export interface ExecutionLog {
   readonly epoch: number
   readonly steps: readonly {
@@ -322,7 +372,7 @@ export interface ExecutionLog {
   }[]
 }
 
-interface PlaceStats {
+interface LocationStats {
   count: number
   bytes: number
 }
@@ -335,16 +385,16 @@ export interface BusStats {
     readonly source: number
     readonly derived: number
     readonly bytes: number
-    readonly byLocation: Readonly<Record<'cpu' | 'gpu' | 'unified', PlaceStats>>
+    readonly byLocation: Readonly<Record<'cpu' | 'gpu' | 'unified', LocationStats>>
     readonly quotaBytes: number
     readonly poolBytes: number
   }
   /** Deltas committed since start, by kind. */
   readonly deltas: { readonly dense: number; readonly sparse: number; readonly masked: number }
   readonly graph: { readonly nodes: number; readonly edges: number; readonly depth: number }
-  /** Per stage of a write's journey, since start, in microseconds. */
+  /** Per stage of a commit, since start, in microseconds. */
   readonly timings: Readonly<Record<Stage, StageSummary>>
   readonly queue: { readonly transactions: number; readonly bytes: number }
-  /** null when the bus lives in memory only. */
+  /** null when the bus is in memory only. */
   readonly log: StoreStats | null
 }

@@ -162,22 +162,22 @@ export class NativeContext {
   #running = 0
   #taken = 0
 
-  #isRefuge: boolean
+  #hostMemoryOnly: boolean
   #backend: 'cpu' | 'cuda'
   /** What this was before it adopted another. */
   readonly #lost: ContextHandle[] = []
 
   /**
-   * `refuge`: pages go to host memory wherever they were asked to be, so that what was made with a device goes on without.
+   * `hostMemoryOnly`: all pages go to host memory, whatever their location, so that a state made with a device can be used without.
    * Throws UNSUPPORTED_LOCATION when the backend is not available here.
    */
   constructor(options: {
     backend: 'cpu' | 'cuda'
     threads: number
     quotaBytes: number
-    refuge?: boolean
+    hostMemoryOnly?: boolean
   }) {
-    this.#isRefuge = options.refuge === true
+    this.#hostMemoryOnly = options.hostMemoryOnly === true
     this.#backend = options.backend
     const packed = new DataView(new ArrayBuffer(16))
     packed.setUint32(0, options.backend === 'cuda' ? 1 : 0, true)
@@ -198,7 +198,7 @@ export class NativeContext {
   adopt(other: NativeContext): void {
     this.#lost.push(this.#ctx)
     this.#ctx = other.#ctx
-    this.#isRefuge = other.#isRefuge
+    this.#hostMemoryOnly = other.#hostMemoryOnly
     this.#backend = other.#backend
     this.#isWatched = false
     other.#closed = true
@@ -231,7 +231,7 @@ export class NativeContext {
       packed.setUint32(at, page.id, true)
       packed.setUint8(at + 4, page.dtypeCode)
       packed.setUint8(at + 5, page.shape.length)
-      packed.setUint8(at + 6, this.#isRefuge ? LOCATION_CPU : page.location)
+      packed.setUint8(at + 6, this.#hostMemoryOnly ? LOCATION_CPU : page.location)
       for (let axis = 0; axis < page.shape.length; axis++) {
         packed.setUint32(at + 8 + axis * 4, page.shape[axis] as number, true)
       }

@@ -12,7 +12,7 @@
 import { lookup } from 'node:dns/promises'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyBaseLogger, type FastifyRequest, LogController } from 'fastify'
-import type { Bus } from '../engine/bus.js'
+import type { EngineBus } from '../engine/bus.js'
 import { VERSION } from '../engine/version.js'
 import { MmsbError } from '../errors.js'
 import { HTTP_HEADERS_MAX_BYTES, HTTP_PARAM_MAX_LENGTH } from '../limits.js'
@@ -45,7 +45,7 @@ import { transactionRoutes } from './routes/transactions.js'
 import type { StreamServer } from './stream/websocket.js'
 
 export interface AppOptions {
-  readonly bus: Bus
+  readonly bus: EngineBus
   /**
    * Decides which requests are refused for their Host or Origin. Default: only programs on this machine are
    * served.

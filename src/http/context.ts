@@ -9,7 +9,7 @@ import type {
   RawRequestDefaultExpression,
   RawServerDefault,
 } from 'fastify'
-import type { Bus } from '../engine/bus.js'
+import type { EngineBus } from '../engine/bus.js'
 import type { StreamHub } from '../stream/hub.js'
 
 /** The Fastify instance with types that follow the schemas. */
@@ -24,7 +24,7 @@ export type App = FastifyInstance<
 export type Reply = FastifyReply
 
 export interface AppContext {
-  readonly bus: Bus
+  readonly bus: EngineBus
   readonly hub: StreamHub
   /** True once the server has been told to stop. */
   isStopping: boolean

@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import t from 'tap'
 import { backup } from '../../src/cli/commands/backup.js'
 import { restore } from '../../src/cli/commands/restore.js'
-import { Bus } from '../../src/engine/bus.js'
 import { verifyFolder } from '../../src/engine/history/verify-folder.js'
+import { Bus } from '../../src/index.js'
 import { folder } from '../lib/folder.js'
 
 const open = (dataDir: string): Promise<Bus> => Bus.open({ dataDir, backend: 'cpu', threads: 1 })

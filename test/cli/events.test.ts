@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { events, eventsIn } from '../../src/cli/commands/events.js'
-import { Bus } from '../../src/engine/bus.js'
+import { Bus } from '../../src/index.js'
 import { decodeEpochEvent, type EpochEvent } from '../../src/state/event-file.js'
 import { folder } from '../lib/folder.js'
 

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
-import { Bus } from '../../src/engine/bus.js'
+import { Bus } from '../../src/index.js'
 import { folder } from '../lib/folder.js'
 import { run } from './process.js'
 

@@ -4,8 +4,8 @@
  */
 import { BOOKS, PAGES, START_POSITIONS, WINDOW } from '../../examples/risk/model.js'
 import { readPrices, returns } from '../../examples/risk/prices.js'
-import { Bus } from '../../src/engine/bus.js'
 import { deviceCount } from '../../src/ffi/library.js'
+import { Bus } from '../../src/index.js'
 import type { PageDefinition } from '../../src/state/types.js'
 
 async function replay(backend: 'cpu' | 'cuda'): Promise<string[]> {

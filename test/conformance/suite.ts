@@ -4,10 +4,10 @@
  * compute the same bits; with one thread against several, that the number of threads does not matter. It uses
  * no test framework, so that it also runs from a bundle on a machine without one.
  */
-import { Bus } from '../../src/engine/bus.js'
-import type { WhatIfResult } from '../../src/engine/commit/what-if.js'
-import type { BusOptions, CommitEvent, TransactionInput } from '../../src/engine/types.js'
+
+import type { BusOptions, CommitEvent, TransactionInput, WhatIfResult } from '../../src/engine/types.js'
 import { MmsbError } from '../../src/errors.js'
+import { Bus } from '../../src/index.js'
 import { DTYPE_INFO, DTYPES, type Dtype } from '../../src/wire/dtype.js'
 import { Draw, type PageSketch } from '../lib/draw.js'
 import { drawDelta, drawDerivation, drawSources } from '../property/random.js'

@@ -1,7 +1,7 @@
 /** The bus in memory: writes, transactions, batches, idempotency keys, pages and their refusals. */
 import t, { type Test } from 'tap'
-import { Bus } from '../../src/engine/bus.js'
 import type { CommitEvent } from '../../src/engine/types.js'
+import { Bus } from '../../src/index.js'
 
 async function open(t: Test): Promise<Bus> {
   const bus = await Bus.open({ backend: 'cpu', threads: 1 })

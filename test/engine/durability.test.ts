@@ -1,6 +1,6 @@
 /** The bus on a data folder: what a reopened bus holds, checkpoints, and the order of log and events. */
 import t from 'tap'
-import { Bus } from '../../src/engine/bus.js'
+import { Bus } from '../../src/index.js'
 import { folder } from '../lib/folder.js'
 
 const open = (dataDir: string, threads = 1): Promise<Bus> => Bus.open({ dataDir, backend: 'cpu', threads })

@@ -1,8 +1,8 @@
 /** An app over its own bus, in memory by default, and ways to send it requests. */
 import type { InjectOptions, LightMyRequestResponse } from 'fastify'
 import type { Test } from 'tap'
-import { Bus as EngineBus } from '../../src/engine/bus.js'
-import type { World } from '../../src/engine/host.js'
+import type { Host } from '../../src/engine/host.js'
+import { openParts } from '../../src/engine/open-bus.js'
 import type { BusOptions } from '../../src/engine/types.js'
 import type { ErrorCode } from '../../src/errors.js'
 import { ERRORS } from '../../src/errors.js'
@@ -31,10 +31,10 @@ export async function serve(
   t: Test,
   busOptions: BusOptions = {},
   appOptions: Partial<AppOptions> = {},
-  world?: World,
+  host?: Host,
 ): Promise<Served> {
   const options: BusOptions = { backend: 'cpu', threads: 1, ...busOptions }
-  const bus = (await EngineBus.open.call(Bus, options, world)) as Bus
+  const bus = new Bus(await openParts(options, host))
   const server = await buildApp({ bus, ...appOptions })
   t.teardown(async () => {
     await server.close()

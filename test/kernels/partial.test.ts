@@ -3,7 +3,7 @@
  * hold what a full computation gives, the engine's property test shows.
  */
 import t from 'tap'
-import { Bus } from '../../src/engine/bus.js'
+import { Bus } from '../../src/index.js'
 import type { Derivation } from '../../src/state/types.js'
 import { Draw } from '../lib/draw.js'
 import { drawDelta } from '../property/random.js'

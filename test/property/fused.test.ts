@@ -3,7 +3,7 @@
  * itself, the reported ranges are exactly what differs, the log says what ran and how much of it, whatever the number of threads.
  */
 import t from 'tap'
-import { Bus } from '../../src/engine/bus.js'
+import { Bus } from '../../src/index.js'
 import type { Derivation } from '../../src/state/types.js'
 import type { Dtype, TypedArray } from '../../src/wire/dtype.js'
 import { Draw } from '../lib/draw.js'

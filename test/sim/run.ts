@@ -5,7 +5,7 @@
  * wrong.
  */
 import assert from 'node:assert/strict'
-import { Bus } from '../../src/engine/bus.js'
+import { EngineBus } from '../../src/engine/bus.js'
 import { verifyPast } from '../../src/engine/history/verify.js'
 import type { BusOptions } from '../../src/engine/types.js'
 import { crc32c } from '../../src/ffi/library.js'
@@ -105,14 +105,14 @@ class Simulation {
 
   /** One process, until the machine dies or the process ends cleanly. */
   async #life(disk: SimDisk, isLast: boolean): Promise<void> {
-    let bus: Bus | undefined
+    let bus: EngineBus | undefined
     const work = async (): Promise<void> => {
       const world = simWorld(disk, this.#catalog, this.#scheduler, this.#draw)
-      bus = await Bus.open(this.#options, world)
-      bus.onCommit(({ epoch }) => this.#committed(bus as Bus, epoch))
+      bus = await EngineBus.open(this.#options, world)
+      bus.onCommit(({ epoch }) => this.#committed(bus as EngineBus, epoch))
       await this.#define(bus)
       this.#check(bus, disk, isLast || this.#draw.chance(0.25))
-      await Promise.all(this.#clients.map((client) => this.#write(bus as Bus, client)))
+      await Promise.all(this.#clients.map((client) => this.#write(bus as EngineBus, client)))
       if (this.#draw.chance(0.6) || isLast) await bus.close()
     }
     const done = work().catch((error: unknown) => {
@@ -128,7 +128,7 @@ class Simulation {
     await this.#scheduler.until(Promise.resolve(bus?.close()).catch(() => {}))
   }
 
-  #committed(bus: Bus, epoch: number): void {
+  #committed(bus: EngineBus, epoch: number): void {
     // The listener is called before the digest of the epoch is computed.
     queueMicrotask(() => {
       if (bus.epoch !== epoch) return
@@ -138,14 +138,14 @@ class Simulation {
     })
   }
 
-  async #define(bus: Bus): Promise<void> {
+  async #define(bus: EngineBus): Promise<void> {
     await bus.create('count', { dtype: 'u32', shape: [CLIENTS] })
     await bus.create('rows', { dtype: 'f64', shape: [CLIENTS, ROW] })
     await bus.derive('sum', { op: 'reduce', inputs: { x: 'count' }, fn: 'sum' })
     await bus.derive('step', { op: 'map', inputs: { x: 'rows' }, expr: 'x - prev(x)' })
   }
 
-  async #write(bus: Bus, client: Client): Promise<void> {
+  async #write(bus: EngineBus, client: Client): Promise<void> {
     const writes = this.#draw.int(3, 14)
     for (let i = 0; i < writes; i++) {
       const last = client.acked.at(-1)?.count ?? 0
@@ -168,7 +168,7 @@ class Simulation {
   }
 
   /** Checks the state after a start. */
-  #check(bus: Bus, disk: SimDisk, wholly: boolean): void {
+  #check(bus: EngineBus, disk: SimDisk, wholly: boolean): void {
     const { epoch } = bus
     const acknowledged = Math.max(0, ...this.#clients.map(({ acked }) => acked.at(-1)?.epoch ?? 0))
     const floor = this.#options.fsync === 'always' ? acknowledged : this.#durable
@@ -203,7 +203,7 @@ class Simulation {
   }
 
   /** Replays the whole log and compares every digest. */
-  #checkPast(bus: Bus, disk: SimDisk): void {
+  #checkPast(bus: EngineBus, disk: SimDisk): void {
     const { epoch, minEpoch, digest } = bus.status()
     const reader = new HistoryReader({ dir: SIM_DIR, crc32c, disk, checkpoints: simFolder(disk) })
     const found = verifyPast({ reader, from: minEpoch, to: epoch, digest: Buffer.from(digest, 'hex') })

@@ -4,7 +4,7 @@
  * gives the same order.
  */
 import Database from 'better-sqlite3'
-import type { World } from '../../src/engine/host.js'
+import type { Host } from '../../src/engine/host.js'
 import type { CheckpointFolder } from '../../src/store/checkpoint/folder.js'
 import { CheckpointTasks } from '../../src/store/checkpoint/tasks.js'
 import type { CheckpointThread } from '../../src/store/checkpoint/thread.js'
@@ -183,7 +183,7 @@ function simThread(folder: CheckpointFolder, scheduler: Scheduler): CheckpointTh
   }
 }
 
-export function simWorld(disk: SimDisk, catalog: SimCatalog, scheduler: Scheduler, draw: Draw): World {
+export function simWorld(disk: SimDisk, catalog: SimCatalog, scheduler: Scheduler, draw: Draw): Host {
   const folder = simFolder(disk)
   return {
     nowMs: () => scheduler.nowMs,

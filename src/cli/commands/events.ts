@@ -4,7 +4,7 @@
  * the stream's `change` messages.
  */
 import { closeSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs'
-import { ReadFolder } from '../../engine/history/offline-folder.js'
+import { OfflineFolder } from '../../engine/history/offline-folder.js'
 import {
   decodeEpochEvent,
   decodeEventHeader,
@@ -56,7 +56,7 @@ export async function events(args: readonly string[]): Promise<void> {
 function exportEvents(file: string, args: readonly string[]): void {
   const flags = parseFlags(args, EXPORT_FLAGS, process.env)
   const from = epochOf(flags, 'from', 1) ?? 1
-  const folder = new ReadFolder(dataDirOf(flags), from - 1)
+  const folder = new OfflineFolder(dataDirOf(flags), from - 1)
   try {
     const to = epochOf(flags, 'to', 1) ?? folder.newestEpoch
     if (to < from || to > folder.newestEpoch) {

@@ -6,7 +6,7 @@
  */
 import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { ReadFolder } from '../../engine/history/offline-folder.js'
+import { OfflineFolder } from '../../engine/history/offline-folder.js'
 import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
 import { epochOf, type FlagTable, flagsOrHelp, HELP_FLAG, UsageError } from '../flags.js'
 import { writeNpy } from '../npy-files.js'
@@ -47,7 +47,7 @@ async function fromFolder(
   epoch: number | undefined,
   names: readonly string[] | undefined,
 ): Promise<void> {
-  const folder = new ReadFolder(dir, epoch)
+  const folder = new OfflineFolder(dir, epoch)
   try {
     const pages = names === undefined ? folder.pages() : names.map((name) => folder.page(name))
     for (const { name, dtype, shape } of pages) {

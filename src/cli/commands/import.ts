@@ -4,7 +4,7 @@
  * pieces, one epoch each.
  */
 import { resolve } from 'node:path'
-import { Bus } from '../../engine/bus.js'
+import { Bus } from '../../index.js'
 import type { TypedArray } from '../../wire/dtype.js'
 import { type FlagTable, flagsOrHelp, HELP_FLAG, UsageError } from '../flags.js'
 import { type NpyFile, withNpy } from '../npy-files.js'

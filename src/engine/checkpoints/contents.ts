@@ -1,15 +1,13 @@
-/**
- * The state of a bus as the store writes it into a checkpoint, and what the engine wants kept beside it.
- */
+/** The state of a bus as the store writes it into a checkpoint, and what the engine keeps beside it. */
 import { MmsbError } from '../../errors.js'
-import type { Graph } from '../../graph/graph.js'
 import type { CheckpointPage, CheckpointSource } from '../../store/types.js'
-import { type FunctionRecord, FunctionTable } from '../commands/functions.js'
-import { definitionFrame } from '../commands/transactions.js'
-import type { PageRecord, Registry } from '../pages/registry.js'
+import type { EngineState } from '../pages/engine-state.js'
+import { type FunctionRecord, FunctionTable } from '../pages/function-table.js'
+import { definitionFrame } from '../pages/page-records.js'
+import type { PageRecord } from '../pages/registry.js'
 import type { CommitResult } from '../types.js'
 
-/** What a checkpoint keeps for the engine, as JSON. */
+/** The engine's own part of a checkpoint, as JSON. */
 export interface CheckpointExtra {
   readonly format: 1
   /** Idempotency keys and their answers, oldest first. */
@@ -19,8 +17,7 @@ export interface CheckpointExtra {
 }
 
 export interface CheckpointState {
-  readonly registry: Registry
-  readonly graph: Graph
+  readonly state: Pick<EngineState, 'registry' | 'graph'>
   readonly epoch: number
   readonly timestampMs: number
   readonly digest: Uint8Array
@@ -28,14 +25,15 @@ export interface CheckpointState {
   readonly answers: ReadonlyMap<string, CommitResult>
 }
 
-/** The state at rest, as it is now: what of it may change is copied. Bytes of pages come from `read`. */
+/** Describes the current state, which must be at rest. Whatever can change later is copied; bytes come from `read`. */
 export function checkpointSource(
-  state: CheckpointState,
+  checkpoint: CheckpointState,
   hooks: Omit<CheckpointSource, 'header' | 'pages' | 'lateExtra'>,
 ): CheckpointSource {
-  const { registry, graph, epoch, timestampMs, digest, nextPageId } = state
+  const { epoch, timestampMs, digest, nextPageId } = checkpoint
+  const { registry, graph } = checkpoint.state
   const { functions } = registry
-  const answers = [...state.answers]
+  const answers = [...checkpoint.answers]
   const pasts = graph.pasts.map((id): CheckpointPage => {
     const page = registry.byId(graph.node(id)?.pastOf as number) as PageRecord
     return { id, version: epoch, createdEpoch: page.createdEpoch, bytes: page.bytes, meta: NO_BYTES }
@@ -48,7 +46,7 @@ export function checkpointSource(
   }
 }
 
-/** CheckpointExtra as JSON; the answers, which may be many, in slices between which the event loop runs. */
+/** CheckpointExtra as JSON. There may be many answers, so the event loop runs between slices of them. */
 async function extraOf(answers: CheckpointExtra['answers'], functions: FunctionTable): Promise<string> {
   const slices: string[] = []
   for (let at = 0; at < answers.length; at += ANSWERS_SLICE) {
@@ -64,7 +62,7 @@ const ANSWERS_SLICE = 1_000
 
 function checkpointPage(page: PageRecord): CheckpointPage {
   const { id, version, createdEpoch, bytes } = page
-  // A function may give the page another definition while the checkpoint is written.
+  // Changing a function may redefine the page while the checkpoint is written.
   const now = { ...page }
   return {
     id,
@@ -79,12 +77,12 @@ function checkpointPage(page: PageRecord): CheckpointPage {
 
 const NO_BYTES = new Uint8Array(0)
 
-/** The functions that a checkpoint kept. */
+/** The functions of a checkpoint. */
 export function tableOfCheckpoint({ worldAge = 0, functions = [] }: CheckpointExtra): FunctionTable {
   return new FunctionTable(worldAge, new Map(functions.map((record) => [record.name, record])))
 }
 
-/** Reads back what `checkpointSource` kept. Throws INTERNAL for a format of a newer version. */
+/** Parses the engine's part of a checkpoint. Throws INTERNAL for a format of a newer version. */
 export function parseCheckpointExtra(text: string): CheckpointExtra {
   const extra = JSON.parse(text) as { format: number }
   if (extra.format !== 1)

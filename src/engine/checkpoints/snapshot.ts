@@ -1,18 +1,19 @@
 /**
  * The state as of one epoch, readable while later epochs are executed: copy on write, by chunks.
  *
- * The native context hands over what each execution overwrote; of a chunk that was not read yet, its first loss is enough to
- * put the old chunk together, and that is kept until it is read.
+ * After each execution the native context hands over the bytes that it overwrote. When a chunk that was not read yet is
+ * overwritten for the first time, the old chunk is put together from them and kept until it is read.
  *
- * Invariants: pages are read ascending by id and offset, each byte once; `absorb` is called after every execution before
- * the next one, and `saveWhole` before a page is destroyed; nothing is called while an execution runs on another thread.
- * What is kept is a chunk's bytes at the epoch of the snapshot, whatever came after.
+ * Invariants: pages are read ascending by id and offset, each byte once. `absorb` is called after every execution, before
+ * the next one, and `saveWhole` before a page is destroyed. Nothing is called while an execution runs on another thread.
+ * A kept chunk has its bytes as of the epoch of the snapshot.
  */
 import { MmsbError } from '../../errors.js'
 import type { NativeContext } from '../../ffi/context.js'
 import { CHECKPOINT_CHUNK_BYTES } from '../../limits.js'
+import type { OverwriteObserver } from '../commit/executor.js'
 
-/** More chunks than a page can have. */
+/** Larger than the number of chunks of any page. */
 const CHUNKS = 2 ** 18
 const SPAN_HEADER_BYTES = 16
 
@@ -22,13 +23,13 @@ interface Span {
   readonly old: Uint8Array
 }
 
-export class Snapshot {
+export class Snapshot implements OverwriteObserver {
   readonly #context: NativeContext
-  /** Bytes of each page that will be read. */
+  /** Size in bytes of each page that will be read. */
   #pages: Map<number, number>
   /** Old chunks, by page * CHUNKS + index. */
   readonly #saved = new Map<number, Uint8Array>()
-  readonly #gone = new Set<number>()
+  readonly #destroyed = new Set<number>()
   #page = 0
   #offset = 0
   #savedBytes = 0
@@ -41,7 +42,7 @@ export class Snapshot {
     context.watchOverwrites(true)
   }
 
-  /** Bytes of old chunks that are kept now. */
+  /** Bytes of the old chunks that are kept now. */
   get savedBytes(): number {
     return this.#savedBytes
   }
@@ -51,7 +52,7 @@ export class Snapshot {
     this.#pages = new Map([...this.#pages].filter(([id]) => ids.has(id)))
   }
 
-  /** Takes in what the newest execution overwrote. What goes wrong is thrown at the next read. */
+  /** Saves what the newest execution overwrote. An error is thrown at the next read. */
   absorb(): void {
     try {
       const bytes = this.#context.takeKept()
@@ -69,7 +70,7 @@ export class Snapshot {
         if (this.#keep(page, i)) fresh.add(page * CHUNKS + i)
       }
     }
-    // Newest first, so that where spans overlap the oldest bytes stay.
+    // Newest first, so that the oldest bytes win where spans overlap.
     for (const { page, offset, old } of spans.toReversed()) {
       for (let at = 0; at < old.length; ) {
         const index = Math.floor((offset + at) / CHECKPOINT_CHUNK_BYTES)
@@ -84,7 +85,7 @@ export class Snapshot {
     }
   }
 
-  /** Copies a chunk as it is now, when it will be read and is not kept yet. */
+  /** Copies a chunk as it is now, if it is still to be read and not kept yet. */
   #keep(page: number, index: number): boolean {
     const bytes = this.#pages.get(page)
     const key = page * CHUNKS + index
@@ -104,17 +105,17 @@ export class Snapshot {
     const bytes = this.#pages.get(page)
     if (bytes === undefined) return
     for (let i = 0; i * CHECKPOINT_CHUNK_BYTES < bytes; i++) this.#keep(page, i)
-    this.#gone.add(page)
+    this.#destroyed.add(page)
   }
 
   /** Bytes of a page as of the snapshot's epoch. `offset` is a chunk's start. */
   read(page: number, offset: number, into: Uint8Array): void {
     if (this.#failure !== undefined) throw this.#failure
     if (page < this.#page || (page === this.#page && offset < this.#offset))
-      throw new MmsbError('INTERNAL', 'A snapshot is read in order.')
+      throw new MmsbError('INTERNAL', 'A snapshot must be read in order.')
     this.#page = page
     this.#offset = offset + into.length
-    if (!this.#gone.has(page)) this.#context.readPage(page, offset, into)
+    if (!this.#destroyed.has(page)) this.#context.readPage(page, offset, into)
     for (let at = 0; at < into.length; at += CHECKPOINT_CHUNK_BYTES) {
       const key = page * CHUNKS + (offset + at) / CHECKPOINT_CHUNK_BYTES
       const chunk = this.#saved.get(key)
@@ -125,7 +126,7 @@ export class Snapshot {
     }
   }
 
-  /** Nothing more will be read. */
+  /** No more reads follow. */
   end(): void {
     this.#saved.clear()
     this.#pages.clear()
@@ -133,7 +134,7 @@ export class Snapshot {
   }
 }
 
-/** As mmsb_kept_take lays them out (src/kernels/native/abi.h). */
+/** The spans in the layout of mmsb_kept_take (src/kernels/native/abi.h). */
 function spansOf(bytes: Uint8Array): Span[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const spans: Span[] = []

@@ -1,18 +1,18 @@
 /**
- * Page records for definitions, compiled against the published state: what a transaction that creates pages is made of.
+ * Page records for new definitions, compiled against the published state.
  *
- * Invariants: pages made together may derive from those before them in the list, and read the past of any of them; nothing
- * is changed but ids taken.
+ * Invariants: of pages defined together, each may derive from those before it in the list and read the past of any of them.
+ * Nothing changes except that page ids are taken.
  */
 import { MmsbError } from '../../errors.js'
 import type { Graph } from '../../graph/graph.js'
 import type { InputPage, PastPage } from '../../kernels/inputs.js'
 import { checkShape } from '../../state/shape.js'
 import type { PageDefinition } from '../../state/types.js'
+import { derivedRecord, isDerivedDefinition, sourceRecord } from '../pages/page-records.js'
 import type { PageRecord, Registry } from '../pages/registry.js'
-import { derivedRecord, isDerivedDefinition, sourceRecord } from './transactions.js'
 
-export interface DraftRooms {
+export interface DefinePagesDeps {
   readonly registry: Registry
   readonly graph: Graph
   readonly takePageId: () => number
@@ -23,24 +23,24 @@ export interface NamedDefinition {
   readonly definition: PageDefinition
 }
 
-/** Compiles definitions in order. Throws what each of them would throw by itself. */
-export function draftPages(rooms: DraftRooms, pages: readonly NamedDefinition[]): PageRecord[] {
-  const draft = new Draft(rooms, pages)
-  return pages.map(({ name, definition }) => draft.compile(name, definition))
+/** Compiles definitions in order. Throws the error of the first that cannot be compiled. */
+export function definePages(deps: DefinePagesDeps, pages: readonly NamedDefinition[]): PageRecord[] {
+  const compiler = new DefinitionCompiler(deps, pages)
+  return pages.map(({ name, definition }) => compiler.compile(name, definition))
 }
 
-class Draft {
-  readonly #rooms: DraftRooms
+class DefinitionCompiler {
+  readonly #deps: DefinePagesDeps
   readonly #planned = new Map<string, { readonly id: number; readonly definition: PageDefinition }>()
   readonly #done = new Map<string, PageRecord>()
-  /** Pasts chosen for pages, by page id. */
+  /** Ids of the hidden pages that keep pasts, by page id. */
   readonly #pasts = new Map<number, number>()
 
-  constructor(rooms: DraftRooms, pages: readonly NamedDefinition[]) {
-    this.#rooms = rooms
+  constructor(deps: DefinePagesDeps, pages: readonly NamedDefinition[]) {
+    this.#deps = deps
     for (const { name, definition } of pages) {
-      if (this.#planned.has(name)) throw new MmsbError('PAGE_EXISTS', `Page "${name}" is there twice.`)
-      this.#planned.set(name, { id: rooms.takePageId(), definition })
+      if (this.#planned.has(name)) throw new MmsbError('PAGE_EXISTS', `The list has page "${name}" twice.`)
+      this.#planned.set(name, { id: deps.takePageId(), definition })
     }
   }
 
@@ -51,7 +51,7 @@ class Draft {
       ? derivedRecord(id, name, definition, {
           inputOf: (input) => this.#inputOf(input),
           pastOf: (input) => this.#pastOf(input),
-          functions: this.#rooms.registry.functions.lookup,
+          functions: this.#deps.registry.functions.lookup,
           self: {
             name,
             page: id,
@@ -74,13 +74,13 @@ class Draft {
         `Page "${name}" comes later in the list; only its past, {"prev": "${name}"}, can be an input here.`,
       )
     }
-    return this.#rooms.registry.require(name)
+    return this.#deps.registry.require(name)
   }
 
   #pastOf(name: string): PastPage {
     const planned = this.#planned.get(name)
     const page =
-      this.#done.get(name) ?? (planned === undefined ? this.#rooms.registry.require(name) : undefined)
+      this.#done.get(name) ?? (planned === undefined ? this.#deps.registry.require(name) : undefined)
     if (page !== undefined) {
       const { dtype, shape } = page
       return { id: this.#pastIdOf(page.id), page: page.id, dtype, shape }
@@ -90,14 +90,14 @@ class Draft {
     if (dtype === undefined || shape === undefined) {
       throw new MmsbError(
         'INVALID_REQUEST',
-        `The past of "${name}", which comes later in the list, is read: give dtype and shape in its definition.`,
+        `Page "${name}" comes later in the list and its past is read here: give dtype and shape in its definition.`,
       )
     }
     return { id: this.#pastIdOf(id), page: id, dtype, shape: checkShape(shape, dtype) }
   }
 
   #pastIdOf(pageId: number): number {
-    const id = this.#pasts.get(pageId) ?? this.#rooms.graph.pastOf(pageId) ?? this.#rooms.takePageId()
+    const id = this.#pasts.get(pageId) ?? this.#deps.graph.pastOf(pageId) ?? this.#deps.takePageId()
     this.#pasts.set(pageId, id)
     return id
   }

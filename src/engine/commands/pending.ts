@@ -1,11 +1,11 @@
 /**
- * A transaction on its way to an epoch: its frame, and what staging must know of it without decoding the frame again.
- * Made at the door (src/engine/commands/transactions.ts) or, in recovery, from the log.
+ * A pending transaction: its frame, and what staging must know about it without decoding the frame again. Made from what a
+ * caller wrote (src/engine/commands/transactions.ts) or, during recovery, from the log.
  */
 
-import type { PageRecord } from '../pages/registry.js'
+import type { FunctionChange } from '../pages/function-table.js'
+import type { DerivedRecord, PageRecord } from '../pages/registry.js'
 import type { CommitResult } from '../types.js'
-import type { FunctionChange, Redefinition } from './functions.js'
 
 export interface DeltaCounts {
   readonly dense: number
@@ -18,31 +18,37 @@ export interface Precondition {
   readonly version: number
 }
 
+/** A page that gets another definition because a function it uses changed. */
+export interface Redefinition {
+  readonly id: number
+  readonly derived: DerivedRecord
+}
+
 export interface Pending {
-  /** Its frame; of a run (src/engine/commit/frame-run.ts), frames one behind the other. */
+  /** The transaction's frame; of a run (src/engine/commit/frame-run.ts), several frames one behind the other. */
   readonly frame: Uint8Array
   /** Frames in a run; absent: one. */
   readonly count?: number
-  /** The memory of the frame is another's once this is answered. */
+  /** The frame's memory is reused once the transaction is answered. */
   readonly isBorrowed?: boolean
   /** Idempotency key. */
   readonly key: string | undefined
   readonly preconditions: readonly Precondition[]
-  /** Ids of the pages that deltas write, unique. */
+  /** Ids of the source pages that deltas write, unique. */
   readonly writes: readonly number[]
-  /** Pages to create, in order; not yet known to anyone else. */
+  /** Pages to create, in order. Nothing else refers to them yet. */
   readonly creates: readonly PageRecord[]
-  /** Ids of pages to delete, each before what it derives from. */
+  /** Ids of pages to delete, each before the pages it derives from. */
   readonly deletes: readonly number[]
   readonly deltas: DeltaCounts
-  /** A function to define or delete, and the pages that it redefines: all that use it. */
+  /** A function to define or delete, and every page that uses it with its new definition. */
   readonly change?: FunctionChange
   readonly redefines?: readonly Redefinition[]
-  /** World age that creations and redefinitions were compiled at; absent in what comes from the log, which is right as it is. */
+  /** World age at which creations and redefinitions were compiled; absent for the log, whose content is final. */
   readonly functionsAge?: number
 }
 
-/** A pending transaction and who waits for it. */
+/** A pending transaction and its caller's promise. */
 export interface Submission {
   readonly pending: Pending
   readonly queuedAtMs: number

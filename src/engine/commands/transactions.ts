@@ -1,18 +1,21 @@
 /**
- * The doors into the bus: what a caller wrote becomes a frame, once, and a pending transaction.
+ * Pending transactions: what a caller wrote becomes a frame, once.
  *
- * Invariants: everything that can be refused without knowing what else is queued is refused here, before the queue; a
- * frame made here needs no second look. Frames from outside (`pendingOfFrame`) are untrusted and checked wholly.
+ * Invariants: everything that can be refused without knowing the rest of the queue is refused here, before the queue. A
+ * frame written here needs no second look. Frames from outside (`pendingOfFrame`) are untrusted and checked completely.
+ *
+ * Each question about a write is asked in one place:
+ *
+ *   Do the arguments have the right shape?    a program's: src/engine/arguments.ts; HTTP and WebSocket: their schemas
+ *   Was this idempotency key answered before? EngineBus, before it looks at anything else (commit/idempotency-keys.ts)
+ *   Does the bus still take writes?           EngineBus, before it looks up pages (commit/lifecycle.ts)
+ *   Does the page exist, can it be written?   here: `writablePage`, `writablePageById`
+ *   Do the values fit the page?               the frame writer (src/state/frame/writer.ts)
+ *   Is there room in the queue?               commit/committer.ts
+ *   Do the pages still exist, with the        commit/batch.ts, because the answer depends on the transactions that
+ *   expected versions and functions?          are staged before this one
  */
 import { MmsbError } from '../../errors.js'
-import type { CompileOptions, InputPage } from '../../kernels/inputs.js'
-import {
-  compileDerivation,
-  decodeDefinition,
-  derivationOf,
-  encodeDefinition,
-  sameDerivation,
-} from '../../kernels/op-catalogue.js'
 import { alignedCopyOf } from '../../state/bytes.js'
 import { validateDelta } from '../../state/delta.js'
 import {
@@ -25,19 +28,9 @@ import {
   patchPageId,
   type RedefinePageCommand,
 } from '../../state/frame/frame.js'
-import type { CreatePageFields } from '../../state/frame/layout.js'
 import { decodeFrame } from '../../state/frame/reader.js'
 import { FrameWriter } from '../../state/frame/writer.js'
-import { checkShape, elementCount, formatShape, sameShape } from '../../state/shape.js'
-import type {
-  DeltaInput,
-  Derivation,
-  DerivedDefinition,
-  PageDefinition,
-  SourceDefinition,
-} from '../../state/types.js'
-import { fillBits } from '../../state/value.js'
-import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
+import type { DeltaInput } from '../../state/types.js'
 import {
   COMMAND_CREATE_PAGE,
   COMMAND_DEFINE_FUNCTION,
@@ -48,115 +41,19 @@ import {
   DELTA_SPARSE,
   PAGE_ID_UNASSIGNED,
 } from '../../wire/frame.js'
-import { LOCATIONS, type Location, NAME_PATTERN } from '../../wire/page.js'
-import type { DerivedRecord, PageRecord, Registry } from '../pages/registry.js'
-import type { TransactionInput } from '../types.js'
-import { decodeFunction, encodeFunction, type FunctionChange, type Redefinition } from './functions.js'
-import type { DeltaCounts, Pending, Precondition } from './pending.js'
+import type { FunctionChange } from '../pages/function-table.js'
+import { createCommand, derivedOfLogged, recordOfLoggedCreate, sourceRecord } from '../pages/page-records.js'
+import type { PageRecord, Registry } from '../pages/registry.js'
+import type { TransactionInput, WriteOptions } from '../types.js'
+import { decodeFunction, encodeFunction } from './functions.js'
+import type { DeltaCounts, Pending, Precondition, Redefinition } from './pending.js'
 
-const NAME = new RegExp(NAME_PATTERN)
-const UNCOMMITTED = { step: undefined, version: 0, createdEpoch: 0 }
 const NO_DELTAS: DeltaCounts = { dense: 0, sparse: 0, masked: 0 }
+const NO_PRECONDITIONS: readonly Precondition[] = []
+const EMPTY = { preconditions: NO_PRECONDITIONS, writes: [], creates: [], deletes: [], deltas: NO_DELTAS }
 
-export interface TransactionMeta {
-  readonly key?: string
-  readonly source?: string
-  readonly intent?: unknown
-}
-
-export function checkName(name: string): void {
-  if (!NAME.test(name)) {
-    throw new MmsbError(
-      'INVALID_REQUEST',
-      `"${name.slice(0, 80)}" is not a valid name: it must match ${NAME_PATTERN}`,
-    )
-  }
-}
-
-/** A page record for a new source page. Throws INVALID_REQUEST, INVALID_DELTA (fill). */
-export function sourceRecord(id: number, name: string, definition: SourceDefinition): PageRecord {
-  checkName(name)
-  const { dtype, location = 'auto', fill = 0 } = definition
-  const { sizeBytes } = dtypeInfo(dtype)
-  checkLocation(location)
-  const shape = checkShape(definition.shape, dtype)
-  const elements = elementCount(shape)
-  return {
-    id,
-    name,
-    kind: 'source',
-    dtype,
-    shape,
-    elements,
-    bytes: elements * sizeBytes,
-    location,
-    fill: fillBits(dtype, fill),
-    derived: undefined,
-    ...UNCOMMITTED,
-  }
-}
-
-/** Where the inputs of a definition are found. */
-export type DerivationRooms = Required<Pick<CompileOptions, 'functions' | 'pastOf' | 'self'>> & {
-  readonly inputOf: (name: string) => InputPage
-}
-
-/** A page record for a new derived page. Throws what the op's signature and shape rule say. */
-export function derivedRecord(
-  id: number,
-  name: string,
-  definition: DerivedDefinition,
-  { inputOf, ...rooms }: DerivationRooms,
-): PageRecord {
-  checkName(name)
-  const { derive, location = 'auto' } = definition
-  checkLocation(location)
-  if (definition.dtype !== undefined) dtypeInfo(definition.dtype)
-  const asked =
-    definition.shape === undefined ? undefined : checkShape(definition.shape, definition.dtype ?? 'bool')
-  const compiled = compileDerivation(derive, inputOf, { ...rooms, dtype: definition.dtype, shape: asked })
-  const shape = checkShape(compiled.shape, compiled.dtype)
-  const elements = elementCount(shape)
-  return {
-    id,
-    name,
-    kind: 'derived',
-    dtype: compiled.dtype,
-    shape,
-    elements,
-    bytes: elements * DTYPE_INFO[compiled.dtype].sizeBytes,
-    location,
-    fill: 0n,
-    derived: {
-      opCode: compiled.opCode,
-      opVersion: compiled.opVersion,
-      inputs: compiled.inputs,
-      params: compiled.params,
-      derive: compiled.canonical,
-      definition: encodeDefinition(compiled),
-      costNs: elements * compiled.costPerElementNs,
-      ...(compiled.asks === undefined ? {} : { asks: compiled.asks }),
-    },
-    ...UNCOMMITTED,
-  }
-}
-
-/** In what `page`, which lies at `location`, is not what was asked for; undefined where it is just that. */
-export function differenceOf(page: PageRecord, wanted: PageRecord, location: Location): string | undefined {
-  if (page.kind !== wanted.kind) return `it is ${page.kind}`
-  // By names, not bytes: which hidden page keeps a past is no part of what was asked for.
-  const derives = page.derived?.derive
-  if (derives !== undefined && !sameDerivation(derives, wanted.derived?.derive as Derivation))
-    return `it is derived by ${JSON.stringify(derives)}`
-  if (page.dtype !== wanted.dtype) return `its dtype is ${page.dtype}`
-  if (!sameShape(page.shape, wanted.shape)) return `its shape is ${formatShape(page.shape)}`
-  if (![page.location, location, 'auto'].includes(wanted.location)) return `its location is ${location}`
-  return page.fill === wanted.fill ? undefined : 'its fill is another'
-}
-
-export function isDerivedDefinition(definition: PageDefinition): definition is DerivedDefinition {
-  return 'derive' in definition
-}
+/** The header fields of a transaction. */
+export type TransactionMeta = Omit<WriteOptions, 'expectVersion'>
 
 /** Pages to create together, compiled at a world age. */
 export function pendingOfCreates(
@@ -189,19 +86,19 @@ export function pendingOfDeletes(ids: readonly number[], meta: TransactionMeta =
   return { ...EMPTY, frame: writer.finish(), key: meta.key, deletes: ids }
 }
 
-/** One delta to one page: the hot path of PATCH. */
+/** One delta to one page, which can be written: the hot path of PATCH. */
 export function pendingOfDelta(
   page: PageRecord,
   delta: DeltaInput,
   meta: TransactionMeta,
   expectVersion: number | undefined,
 ): Pending {
-  checkWritable(page)
-  const preconditions = expectVersion === undefined ? NONE : [{ pageId: page.id, version: expectVersion }]
+  const preconditions =
+    expectVersion === undefined ? NO_PRECONDITIONS : [{ pageId: page.id, version: expectVersion }]
   const { key, source, intent } = meta
   const writer = new FrameWriter({ key, source, intent, expect: preconditions })
   writer.delta(page.id, page.dtype, page.elements, delta)
-  // Written out: spreading objects would take longer than all of the above.
+  // Written out, because spreading an object would take longer than everything above.
   return {
     frame: writer.finish(),
     key,
@@ -213,6 +110,7 @@ export function pendingOfDelta(
   }
 }
 
+/** Deltas to several pages. Throws PAGE_NOT_FOUND, PAGE_READ_ONLY, and what the frame writer refuses. */
 export function pendingOfTransaction(registry: Registry, tx: TransactionInput): Pending {
   const preconditions = (tx.expect ?? []).map(({ page, version }) => {
     if (!Number.isSafeInteger(version) || version < 0) {
@@ -224,8 +122,7 @@ export function pendingOfTransaction(registry: Registry, tx: TransactionInput): 
   const writer = new FrameWriter({ key, source, intent, expect: preconditions })
   const writes = new Set<number>()
   for (const [index, op] of tx.ops.entries()) {
-    const page = registry.require(op.page)
-    checkWritable(page)
+    const page = writablePage(registry, op.page)
     try {
       writer.delta(page.id, page.dtype, page.elements, op)
     } catch (error) {
@@ -248,8 +145,9 @@ export function pendingOfTransaction(registry: Registry, tx: TransactionInput): 
 }
 
 /**
- * A frame from outside: checked wholly. Source pages it creates get their ids from `nextId`; derived pages are made by
- * name (Bus.derive), since a frame would have to carry compiled code. Throws INVALID_REQUEST, INVALID_DELTA and the like.
+ * A frame from outside, checked completely. Source pages that it creates get their ids from `nextId`. It cannot create
+ * derived pages, because it would have to carry compiled code; those are created by definition (Bus.derive). Throws
+ * INVALID_REQUEST, INVALID_DELTA and the like.
  */
 export function pendingOfFrame(registry: Registry, bytes: Uint8Array, nextId: () => number): Pending {
   const frame = decodeFrame(alignedCopyOf(bytes))
@@ -259,8 +157,8 @@ export function pendingOfFrame(registry: Registry, bytes: Uint8Array, nextId: ()
   eachCommand(frame, (cursor) => {
     switch (cursor.type) {
       case COMMAND_DELTA:
-        // Runs of deltas to one page are common: look it up once.
-        if (page === undefined || page.id !== cursor.pageId) page = writablePage(registry, cursor.pageId)
+        // Consecutive deltas often write the same page: look it up once.
+        if (page === undefined || page.id !== cursor.pageId) page = writablePageById(registry, cursor.pageId)
         validateDelta(cursor, page)
         touched.delta(cursor)
         break
@@ -275,7 +173,7 @@ export function pendingOfFrame(registry: Registry, bytes: Uint8Array, nextId: ()
         touched.deletes.push(cursor.pageId)
         break
       default:
-        throw new MmsbError('INVALID_REQUEST', 'Functions are not defined by frames.')
+        throw new MmsbError('INVALID_REQUEST', 'A frame cannot define functions.')
     }
   })
   return {
@@ -289,27 +187,27 @@ export function pendingOfFrame(registry: Registry, bytes: Uint8Array, nextId: ()
   }
 }
 
-/** What reading a logged frame needs to know of the state before it. */
-export interface LogRooms {
+/** The state before a logged frame, as far as reading the frame needs it. */
+export interface LoggedFrameDeps {
   readonly nameOf: (id: number) => string
   readonly elementsOf: (id: number) => number
   readonly worldAge: number
 }
 
-/** A frame from our own log: what it names exists and fits, since it was checked before it was written. */
-export function pendingOfLoggedFrame(frame: Frame, rooms: LogRooms): Pending {
+/** A frame from our own log. Its pages exist and its values fit: that was checked before it was logged. */
+export function pendingOfLoggedFrame(frame: Frame, deps: LoggedFrameDeps): Pending {
   const touched = new Touched()
   const creates: PageRecord[] = []
   const createdNames = new Map<number, string>()
   const redefines: Redefinition[] = []
   let change: FunctionChange | undefined
-  // A page may read the past of one that comes after it.
+  // A page may read the past of a page that comes after it, so the names are gathered first.
   eachCommand(frame, (cursor) => {
     if (cursor.type !== COMMAND_CREATE_PAGE) return
     const { id, name } = commandAt(frame, cursor) as CreatePageCommand
     createdNames.set(id, name)
   })
-  const nameOf = (id: number): string => createdNames.get(id) ?? rooms.nameOf(id)
+  const nameOf = (id: number): string => createdNames.get(id) ?? deps.nameOf(id)
   eachCommand(frame, (cursor) => {
     if (cursor.type === COMMAND_DELTA) {
       touched.delta(cursor)
@@ -318,10 +216,10 @@ export function pendingOfLoggedFrame(frame: Frame, rooms: LogRooms): Pending {
       creates.push(recordOfLoggedCreate(command, nameOf))
     } else if (cursor.type === COMMAND_DEFINE_FUNCTION) {
       const { name, definition } = commandAt(frame, cursor) as DefineFunctionCommand
-      change = decodeFunction(name, definition, rooms.worldAge)
+      change = decodeFunction(name, definition, deps.worldAge)
     } else if (cursor.type === COMMAND_REDEFINE_PAGE) {
       const { pageId, definition } = commandAt(frame, cursor) as RedefinePageCommand
-      redefines.push({ id: pageId, derived: derivedOfLogged(definition, rooms.elementsOf(pageId), nameOf) })
+      redefines.push({ id: pageId, derived: derivedOfLogged(definition, deps.elementsOf(pageId), nameOf) })
     } else if (cursor.type === COMMAND_DELETE_PAGE) {
       touched.deletes.push(cursor.pageId)
     }
@@ -329,7 +227,7 @@ export function pendingOfLoggedFrame(frame: Frame, rooms: LogRooms): Pending {
   return {
     frame: frame.bytes,
     key: frame.key,
-    preconditions: NONE,
+    preconditions: NO_PRECONDITIONS,
     writes: touched.writes,
     creates,
     deletes: touched.deletes,
@@ -338,40 +236,7 @@ export function pendingOfLoggedFrame(frame: Frame, rooms: LogRooms): Pending {
   }
 }
 
-/** The record of a page as its create command in the log describes it. `nameOf` names its inputs. */
-export function recordOfLoggedCreate(command: CreatePageFields, nameOf: (id: number) => string): PageRecord {
-  const { id, name, dtype, shape, location, kind, fill } = command
-  const elements = elementCount(shape)
-  const bytes = elements * DTYPE_INFO[dtype].sizeBytes
-  const base = { id, name, kind, dtype, shape, elements, bytes, location, fill, ...UNCOMMITTED }
-  if (kind === 'source') return { ...base, derived: undefined }
-  return { ...base, derived: derivedOfLogged(command.definition, elements, nameOf) }
-}
-
-function derivedOfLogged(bytes: Uint8Array, elements: number, nameOf: (id: number) => string): DerivedRecord {
-  const definition = decodeDefinition(bytes)
-  const { opCode, opVersion, inputs, asks } = definition
-  return {
-    opCode,
-    opVersion,
-    inputs,
-    params: definition.params.slice(),
-    derive: derivationOf(definition, nameOf),
-    definition: bytes.slice(),
-    // Measured from the first execution on; until then one nanosecond an element.
-    costNs: elements,
-    ...(asks === undefined ? {} : { asks }),
-  }
-}
-
-/** The create command of a page as a frame of its own: how checkpoints keep definitions. */
-export function definitionFrame(page: PageRecord): Uint8Array {
-  const writer = new FrameWriter({})
-  writer.createPage(createCommand(page))
-  return writer.finish()
-}
-
-/** What the deltas and deletions of a frame touch, gathered command by command. */
+/** The pages that a frame's deltas and deletions touch, gathered command by command. */
 class Touched {
   readonly deletes: number[] = []
   #writes: Set<number> | undefined
@@ -404,9 +269,6 @@ class Touched {
   }
 }
 
-const NONE: readonly Precondition[] = []
-const EMPTY = { preconditions: NONE, writes: [], creates: [], deletes: [], deltas: NO_DELTAS }
-
 function recordOfForeignCreate(command: CreatePageCommand, nextId: () => number): PageRecord {
   const { name, dtype, shape, location, fill } = command
   if (command.kind === 'derived') {
@@ -415,27 +277,13 @@ function recordOfForeignCreate(command: CreatePageCommand, nextId: () => number)
   if (command.id !== PAGE_ID_UNASSIGNED) {
     throw new MmsbError(
       'INVALID_REQUEST',
-      `A page to create must have the id ${PAGE_ID_UNASSIGNED}: the bus chooses it.`,
+      `A page to create must have the id ${PAGE_ID_UNASSIGNED}; the bus assigns the real one.`,
     )
   }
   return { ...sourceRecord(nextId(), name, { dtype, shape, location }), fill }
 }
 
-function writablePage(registry: Registry, id: number): PageRecord {
-  const page = registry.byId(id)
-  if (page === undefined) throw new MmsbError('PAGE_NOT_FOUND', `There is no page with id ${id}.`)
-  checkWritable(page)
-  return page
-}
-
-function createCommand(page: PageRecord): Parameters<FrameWriter['createPage']>[0] {
-  const { id, name, dtype, shape, location, kind, fill } = page
-  return { id, name, dtype, shape, location, kind, fill, definition: page.derived?.definition ?? NO_BYTES }
-}
-
-const NO_BYTES = new Uint8Array(0)
-
-/** What a frame says about its transaction. FrameWriter encodes and bounds it. */
+/** The frame header's fields; FrameWriter encodes and bounds them. */
 function frameMeta({ key, source, intent }: TransactionMeta): TransactionMeta {
   return {
     ...(key === undefined ? {} : { key }),
@@ -454,25 +302,22 @@ function countKinds(deltas: readonly DeltaInput[]): DeltaCounts {
   return counts
 }
 
-/** @throws MmsbError PAGE_READ_ONLY */
-export function checkWritable(page: Pick<PageRecord, 'kind' | 'name'>): void {
+/** The source page of this name. @throws MmsbError PAGE_NOT_FOUND, PAGE_READ_ONLY */
+export function writablePage(registry: Registry, name: string): PageRecord {
+  const page = registry.require(name)
+  refuseDerived(page)
+  return page
+}
+
+function writablePageById(registry: Registry, id: number): PageRecord {
+  const page = registry.byId(id)
+  if (page === undefined) throw new MmsbError('PAGE_NOT_FOUND', `There is no page with id ${id}.`)
+  refuseDerived(page)
+  return page
+}
+
+function refuseDerived(page: PageRecord): void {
   if (page.kind === 'derived') {
     throw new MmsbError('PAGE_READ_ONLY', `Page "${page.name}" is derived; it cannot be written.`)
   }
-}
-
-function checkLocation(location: string): void {
-  if (!(LOCATIONS as readonly string[]).includes(location)) {
-    throw new MmsbError('INVALID_REQUEST', `location: "${location}" is none of ${LOCATIONS.join(', ')}.`)
-  }
-}
-
-function dtypeInfo(dtype: string): (typeof DTYPE_INFO)[Dtype] {
-  if (!Object.hasOwn(DTYPE_INFO, dtype)) {
-    throw new MmsbError(
-      'INVALID_REQUEST',
-      `dtype: "${dtype}" is none of ${Object.keys(DTYPE_INFO).join(', ')}.`,
-    )
-  }
-  return DTYPE_INFO[dtype as Dtype]
 }

@@ -1,10 +1,10 @@
 /**
- * Executions on trial: deltas are applied and propagated in the live context, looked at, and taken back. The cost is that
- * of the cone, not of the state.
+ * Dry runs: deltas are applied and propagated in the live context, the result is read, and everything is undone. The cost
+ * is that of the pages derived from the written ones, not of the whole state.
  *
- * Invariants: the caller has the context to itself from the start to the end; afterwards every byte, digest and kept
- * partial result is as before, and the result of the newest epoch can still be read. Nothing is logged and no version
- * moves. When something cannot be taken back, TrialLost is thrown and the context must not be used any more.
+ * Invariants: the caller has the context to itself from start to end. Afterwards every byte, digest and kept partial result
+ * is as before, and the result of the newest epoch can still be read. Nothing is logged and no version moves. If the run
+ * cannot be undone, DryRunLost is thrown and the context must not be used any more.
  */
 import { MmsbError } from '../../errors.js'
 import { type ExecuteResult, isBeforeStep, type NativeContext } from '../../ffi/context.js'
@@ -13,41 +13,46 @@ import { FrameWriter } from '../../state/frame/writer.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
 import type { PageRecord } from '../pages/registry.js'
 
-/** The context is no longer that of the newest epoch. */
-export class TrialLost extends Error {}
+/** The dry run could not be undone: the context no longer holds the newest epoch. */
+export class DryRunLost extends Error {}
 
-export interface Trial<T> {
+export interface DryRun<T> {
   readonly context: NativeContext
   readonly plan: Plan
   readonly frames: Uint8Array
   /** The source pages that the frames write. */
   readonly roots: readonly PageRecord[]
-  /** Looks at the state as it would be. */
+  /** Reads the state as it would be. */
   readonly collect: (result: ExecuteResult) => T
 }
 
-/** Runs a trial on this thread. */
-export function runTrial<T>(trial: Trial<T>): T {
-  const { context, plan, frames } = trial
-  return within(trial, (back) => lookAndTakeBack(trial, back, () => context.execute(plan.steps, frames)))
+/** Does a dry run on this thread. */
+export function runDry<T>(dryRun: DryRun<T>): T {
+  const { context, plan, frames } = dryRun
+  const undo = begin(dryRun)
+  try {
+    return collectAndUndo(dryRun, undo, () => context.execute(plan.steps, frames))
+  } finally {
+    end(context)
+  }
 }
 
-/** A trial whose execution runs on another thread. */
-export interface RunningTrial<T> {
+/** A dry run whose execution is on another thread. */
+export interface StartedDryRun<T> {
   readonly done: Promise<T>
-  /** Ends the trial on this thread, now: it waits for the execution, looks, and takes everything back. */
+  /** Ends it now, on this thread: waits for the execution, collects, and undoes everything. */
   settle(): void
 }
 
-/** Starts a trial on another thread; `onEnd` is called when the context is free again. */
-export function startTrial<T>(trial: Trial<T>, onEnd: () => void): RunningTrial<T> {
-  const { context, plan, frames } = trial
+/** Starts a dry run on another thread; `onEnd` is called when the context is free again. */
+export function startDry<T>(dryRun: DryRun<T>, onEnd: () => void): StartedDryRun<T> {
+  const { context, plan, frames } = dryRun
   let outcome: { value: T } | { error: unknown } | undefined
-  const back = begin(trial)
+  const undo = begin(dryRun)
   const finish = (take: () => ExecuteResult): void => {
     if (outcome !== undefined) return
     try {
-      outcome = { value: lookAndTakeBack(trial, back, take) }
+      outcome = { value: collectAndUndo(dryRun, undo, take) }
     } catch (error) {
       outcome = { error }
     }
@@ -68,54 +73,45 @@ export function startTrial<T>(trial: Trial<T>, onEnd: () => void): RunningTrial<
   return { done, settle: () => finish(() => context.waitSync()) }
 }
 
-function lookAndTakeBack<T>(trial: Trial<T>, back: Back, take: () => ExecuteResult): T {
-  const result = take()
+function collectAndUndo<T>(dryRun: DryRun<T>, undo: Undo, execute: () => ExecuteResult): T {
+  const result = execute()
   try {
-    return trial.collect(result)
+    return dryRun.collect(result)
   } finally {
-    takeBack(back)
+    undoOrLose(undo)
   }
 }
 
-function takeBack(back: Back): void {
+function undoOrLose(undo: Undo): void {
   try {
-    back()
+    undo()
   } catch (error) {
-    throw new TrialLost(`a trial could not be taken back: ${(error as Error).message}`, { cause: error })
+    throw new DryRunLost(`a dry run could not be undone: ${(error as Error).message}`, { cause: error })
   }
 }
 
-function within<T>(trial: Trial<unknown>, work: (back: Back) => T): T {
-  const back = begin(trial)
-  try {
-    return work(back)
-  } finally {
-    end(trial.context)
-  }
-}
+/** Undoes the execution of the dry run. */
+type Undo = () => void
 
-/** Takes the trial's execution back. */
-type Back = () => void
-
-function begin({ context, plan, roots }: Trial<unknown>): Back {
-  let back: Back
+function begin({ context, plan, roots }: DryRun<unknown>): Undo {
+  let undo: Undo
   if (context.keepsOverwritten) {
     context.keep(true)
-    back = () => context.undo(plan.steps)
+    undo = () => context.undo(plan.steps)
   } else {
-    back = rewrite(context, plan, roots)
+    undo = undoByRewriting(context, plan, roots)
   }
   context.swapResult()
-  return back
+  return undo
 }
 
 /**
- * On a device nothing is kept of what is overwritten: the sources are written as they were, and what follows from them is
- * computed again, to the same bits. What a page held before cannot be told so.
+ * A device does not keep what it overwrites. There, the sources are written back and everything derived from them is
+ * computed again, to the same bits. The past of a page cannot be restored this way.
  */
-function rewrite(context: NativeContext, plan: Plan, roots: readonly PageRecord[]): Back {
+function undoByRewriting(context: NativeContext, plan: Plan, roots: readonly PageRecord[]): Undo {
   if (plan.steps.some((step) => isBeforeStep(step)))
-    throw new MmsbError('UNSUPPORTED_LOCATION', 'Where pages read the past, what-if needs the CPU backend.')
+    throw new MmsbError('UNSUPPORTED_LOCATION', 'What-if needs the CPU backend when pages read the past.')
   const writer = new FrameWriter({})
   for (const { id, dtype, elements, bytes } of roots) {
     const values = DTYPE_INFO[dtype].view(new ArrayBuffer(bytes), 0, elements)

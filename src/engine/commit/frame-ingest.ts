@@ -1,8 +1,8 @@
 /**
- * The door for senders of many frames: messages of frames one behind the other, taken in without a promise for each.
+ * Taking in messages that hold many frames, one behind the other, without a promise for each frame.
  *
- * Invariants: a message is copied; its frames are taken or refused in their order, each under a number of its own; what is not
- * plain goes the way of any frame (src/engine/commands/transactions.ts), where it is told what is wrong.
+ * Invariants: the message is copied. Its frames are queued or refused in order, each under its own number. A frame that is
+ * not plain is submitted like any other frame (src/engine/commands/transactions.ts), which says what is wrong with it.
  */
 import { MmsbError } from '../../errors.js'
 import { RUN_FRAME_MAX_BYTES } from '../../limits.js'
@@ -15,39 +15,40 @@ import type { CommitResult, Sender } from '../types.js'
 import type { Committer } from './committer.js'
 import { runSlabs } from './frame-run.js'
 
-export interface IntakeRooms {
+export interface FrameIngestDeps {
   readonly registry: Registry
   readonly committer: Committer
   readonly submit: (frame: Uint8Array) => Promise<CommitResult>
 }
 
-/** What became of a message. */
-export interface Taken {
-  /** Numbers used up: frames, and one for what is none. */
+/** The outcome of a message. */
+export interface IngestResult {
+  /** Numbers used: one for each frame, and one for bytes that are not a frame. */
   numbers: number
-  /** Frames of which the sender will hear. */
+  /** Frames that were queued; their answers follow. */
   frames: number
+  /** Bytes of the queued frames. */
   bytes: number
 }
 
-export class Intake {
-  readonly #rooms: IntakeRooms
+export class FrameIngest {
+  readonly #deps: FrameIngestDeps
   #page: PageRecord | undefined
 
-  constructor(rooms: IntakeRooms) {
-    this.#rooms = rooms
+  constructor(deps: FrameIngestDeps) {
+    this.#deps = deps
   }
 
-  /** Takes the frames of a message, numbered from `first` on. */
-  take(sender: Sender, first: number, message: Uint8Array): Taken {
-    const taken: Taken = { numbers: 0, frames: 0, bytes: 0 }
+  /** Queues or refuses the frames of a message, numbered from `first` on. */
+  take(sender: Sender, first: number, message: Uint8Array): IngestResult {
+    const taken: IngestResult = { numbers: 0, frames: 0, bytes: 0 }
     this.#page = undefined
     for (let at = 0; at < message.length; ) at = this.#takePiece(sender, first, message, at, taken)
     return taken
   }
 
-  /** Takes the whole frames of the next piece of a message; returns where the piece after it begins. */
-  #takePiece(sender: Sender, first: number, message: Uint8Array, from: number, taken: Taken): number {
+  /** Queues or refuses the complete frames of the next piece of a message; returns where the piece after it begins. */
+  #takePiece(sender: Sender, first: number, message: Uint8Array, from: number, taken: IngestResult): number {
     const piece = message.subarray(from, from + RUN_FRAME_MAX_BYTES)
     const slab = runSlabs.withRoom(align8(piece.length))
     const start = slab.used
@@ -56,7 +57,7 @@ export class Intake {
     slab.bytes.set(piece, start)
     let at = start
     while (at < end) {
-      // What the piece cuts is whole in the next one, unless it is longer than any.
+      // A frame that the piece cuts is complete in the next piece, unless it is longer than any piece.
       if (at > start && end < messageEnd && end - at < FRAME_HEADER_BYTES) break
       const length = frameLengthAt(slab, at, end)
       const number = first + taken.numbers
@@ -80,10 +81,10 @@ export class Intake {
     return from + at - start
   }
 
-  /** Queues a frame if it is plain. */
+  /** Queues a plain frame; returns false for any other, and for one that cannot be queued now. */
   #join(sender: Sender, number: number, slab: Slab, at: number, length: number): boolean {
-    const { committer } = this.#rooms
-    if (committer.isStopped || !committer.hasRoom(length)) return false
+    const { committer } = this.#deps
+    if (committer.lifecycle.isStopped || !committer.hasRoom(length)) return false
     if (!isPlainFrame(slab, at, length, this.#pageOf)) return false
     committer.commitPlain(sender, number, slab, at, length)
     slab.used = at + length
@@ -91,18 +92,18 @@ export class Intake {
   }
 
   readonly #pageOf = (id: number): PageRecord | undefined => {
-    // Runs of deltas to one page are common: look it up once.
+    // Consecutive frames often write the same page: look it up once.
     if (this.#page?.id === id) return this.#page
-    const page = this.#rooms.registry.byId(id)
+    const page = this.#deps.registry.byId(id)
     if (page === undefined || page.kind === 'derived') return undefined
     this.#page = page
     return page
   }
 
-  #submit(sender: Sender, number: number, frame: Uint8Array, taken: Taken): void {
+  #submit(sender: Sender, number: number, frame: Uint8Array, taken: IngestResult): void {
     const bytes = frame.byteLength
     try {
-      this.#rooms.submit(frame).then(
+      this.#deps.submit(frame).then(
         ({ epoch }) => sender.committed(number, 1, bytes, epoch),
         (error: unknown) => sender.failed(number, 1, bytes, error),
       )

@@ -1,9 +1,9 @@
 /**
- * A run: plain frames (src/state/frame/plain.ts) of one sender, one behind the other in memory and in the commit queue. Each is
- * a transaction of its own; they are staged, logged and answered together, which is what makes many small ones cheap.
+ * A run: plain frames (src/state/frame/plain.ts) of one sender, one behind the other in memory and in the commit queue. Each
+ * frame is a transaction of its own, but they are staged, logged and answered together; that makes many small ones cheap.
  *
- * Invariants: a run grows only while it is the newest in the queue; its memory is used again once it is answered, so whoever
- * keeps its bytes for longer copies them; every frame is answered once.
+ * Invariants: a run grows only while it is the newest in the queue. Its memory is reused once it is answered, so whoever
+ * needs its bytes for longer copies them. Every frame is answered once.
  */
 import { eachPageOf } from '../../state/frame/plain.js'
 import { type Slab, SlabAllocator } from '../../state/slab.js'
@@ -16,7 +16,7 @@ export const runSlabs = new SlabAllocator(512 * 1024, 8)
 const NO_PRECONDITIONS: readonly Precondition[] = []
 const NOTHING: readonly never[] = []
 
-export class Run implements Pending {
+export class FrameRun implements Pending {
   readonly key = undefined
   readonly preconditions = NO_PRECONDITIONS
   readonly creates = NOTHING
@@ -31,10 +31,10 @@ export class Run implements Pending {
   readonly #start: number
   #end: number
   #lastPage = -1
-  /** The pages written, once they are more than one. */
+  /** The pages written, once there is more than one. */
   #pages: Set<number> | undefined
 
-  /** An empty run of frames from number `first` on, which lie from `start` on. */
+  /** An empty run. Its first frame will have the number `first` and lie at `start`. */
   constructor(sender: Sender, first: number, slab: Slab, start: number) {
     this.#sender = sender
     this.#first = first
@@ -52,7 +52,7 @@ export class Run implements Pending {
     return this.#slab.bytes.subarray(this.#start, this.#end)
   }
 
-  /** Whether a frame with this number, at this place, is the next of the run. */
+  /** Whether a frame with this number, at this place, continues the run. */
   isNext(sender: Sender, number: number, slab: Slab, at: number): boolean {
     return (
       sender === this.#sender &&
@@ -62,7 +62,7 @@ export class Run implements Pending {
     )
   }
 
-  /** Takes the next frame in, of `length` bytes. */
+  /** Adds the next frame, of `length` bytes. */
   add(length: number): void {
     eachPageOf(this.#slab, this.#end, this.#write)
     this.#end += length
@@ -81,13 +81,13 @@ export class Run implements Pending {
     this.writes.push(pageId)
   }
 
-  /** The same frames, each in a run of its own; this one is then no more. */
-  split(): Run[] {
+  /** The same frames, each in a run of its own. This run must not be used any more. */
+  split(): FrameRun[] {
     const { words } = this.#slab
-    const runs: Run[] = []
+    const runs: FrameRun[] = []
     for (let at = this.#start; at < this.#end; ) {
       const length = words[(at >>> 2) + 1]!
-      const run = new Run(this.#sender, this.#first + runs.length, this.#slab, at)
+      const run = new FrameRun(this.#sender, this.#first + runs.length, this.#slab, at)
       run.add(length)
       runs.push(run)
       at += length

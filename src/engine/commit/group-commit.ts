@@ -1,24 +1,24 @@
 /**
- * When the next epoch starts while writers take turns.
+ * Group commit: whether the next epoch should wait for more writers.
  *
- * Writers who wait for their answers before they write again fall into two groups: one waits for the disk while the other is
- * answered. Where the disk is slow beside their way back, all would do better in one epoch: a turn then takes a sync and the way
- * back, not two syncs. So after an epoch the next one may wait for those who were just answered, for less than a sync takes. Where
- * they do not come back in time, the disk is the quicker of the two and goes on at once; after more and more epochs it is tried
- * again, because disks and loads change.
+ * Writers that wait for an answer before they write again fall into two groups: one waits for the disk while the other is
+ * answered. When a sync takes longer than a writer's way back, one shared epoch is better for all: a turn then costs one
+ * sync and the way back instead of two syncs. So after an epoch, the next one may wait for the writers that were just
+ * answered, for less time than a sync takes. If they do not come back in time, epochs start at once again. The wait is
+ * retried after more and more epochs, because disks and loads change.
  *
- * Invariants: who writes alone never waits; nobody waits longer than PACE_WAIT_OF_APPEND of a usual append.
+ * Invariants: a single writer never waits; no writer waits longer than PACE_WAIT_OF_APPEND of a usual append.
  */
 import { PACE_PAUSE_MAX_EPOCHS, PACE_WAIT_MAX_MS, PACE_WAIT_OF_APPEND } from '../../limits.js'
 
-export class Pace {
+export class GroupCommit {
   #appendMs = 0
   #count = 0
   #untilMs = 0
   #pauseEpochs = 1
   #pausedFor = 0
 
-  /** An epoch of so many transactions took this long to append; as many are queued now. */
+  /** An epoch with `answered` transactions took `appendMs` to append; `queued` transactions wait now. */
   published(appendMs: number, answered: number, queued: number, nowMs: number): void {
     this.#appendMs = this.#appendMs === 0 ? appendMs : this.#appendMs * 0.9 + appendMs * 0.1
     this.#count = 0
@@ -31,7 +31,7 @@ export class Pace {
     this.#untilMs = nowMs + Math.min(this.#appendMs * PACE_WAIT_OF_APPEND, PACE_WAIT_MAX_MS)
   }
 
-  /** Whether an epoch of those who are queued should wait for more to come. */
+  /** Whether an epoch of the queued transactions should wait for more. */
   shouldWait(queued: number, nowMs: number): boolean {
     if (this.#count === 0) return false
     if (queued < this.#count && nowMs < this.#untilMs) return true

@@ -1,36 +1,15 @@
-/**
- * What-if: what pages would hold if these deltas were committed now. Nothing is committed.
- */
+/** What-if: the values pages would have if some deltas were committed now. Nothing is committed. */
 import { MmsbError } from '../../errors.js'
-import type { NativeContext } from '../../ffi/context.js'
-import type { Graph, Plan } from '../../graph/graph.js'
+import type { Plan } from '../../graph/graph.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
 import { pendingOfTransaction } from '../commands/transactions.js'
-import type { PageRecord, Registry } from '../pages/registry.js'
-import type { PageData, TransactionInput } from '../types.js'
+import type { EngineState } from '../pages/engine-state.js'
+import type { PageRecord } from '../pages/registry.js'
+import type { PageData, WhatIfInput, WhatIfResult } from '../types.js'
 
-/** Deltas to try, and the pages to read afterwards. */
-export interface WhatIfInput {
-  readonly ops: TransactionInput['ops']
-  /** Names of the pages to read. */
-  readonly read: readonly string[]
-}
-
-/** Pages as they would be: `epoch` and the versions of changed pages are those of the commit that does not happen. */
-export interface WhatIfResult {
-  readonly epoch: number
-  readonly pages: Readonly<Record<string, PageData>>
-}
-
-interface Rooms {
-  readonly registry: Registry
-  readonly graph: Graph
-  readonly context: NativeContext
-}
-
-/** What a what-if will execute and read, against the state as it is now. Throws what the transaction would throw. */
+/** The plan and pages of a what-if, compiled against the current state. Throws what the transaction would throw. */
 export function prepareWhatIf(
-  { registry, graph }: Rooms,
+  { registry, graph }: EngineState,
   input: WhatIfInput,
 ): {
   plan: Plan
@@ -46,9 +25,9 @@ export function prepareWhatIf(
   return { plan: graph.plan(dirty), frames: pending.frame, pages, roots }
 }
 
-/** Reads pages while the trial stands. `epoch` is the one the commit would have. */
-export function readOnTrial(
-  { context }: Rooms,
+/** Reads pages during the dry run. `epoch` is the one that the commit would have. */
+export function readDuringDryRun(
+  { context }: EngineState,
   pages: readonly PageRecord[],
   changed: ReadonlySet<number>,
   epoch: number,

@@ -1,17 +1,17 @@
 /**
- * When the device is lost: the state of an epoch is rebuilt in host memory from what is on disk, and the bus goes on there
- * with the same digests (docs/internals/DURABILITY.md).
+ * When the device fails: the state of an epoch is rebuilt in host memory from the data folder, and the bus continues on the
+ * CPU with the same digests (docs/internals/DURABILITY.md).
  *
- * Invariants: the epoch's record, and all before it, are written; afterwards the rooms, which others hold, are the same
- * objects with other content; when anything fails they are as before.
+ * Invariants: the epoch's record and all before it are written. Afterwards the parts of the state, which others hold, are
+ * the same objects with new content; when anything fails, they are unchanged.
  */
 import { crc32c } from '../../ffi/library.js'
 import { HistoryReader } from '../../store/history.js'
-import type { StageRooms } from '../commit/batch.js'
+import type { EngineState } from '../pages/engine-state.js'
 import { checkDigest } from './rebuild.js'
 import { Timeline } from './timeline.js'
 
-export interface RefugeOptions {
+export interface FailoverOptions {
   readonly dir: string
   readonly epoch: number
   readonly digest: Uint8Array
@@ -19,8 +19,8 @@ export interface RefugeOptions {
   readonly threads: number
 }
 
-/** Fills the rooms with the state of the epoch. Throws INTERNAL when it has not the digest it had. */
-export function takeRefuge(rooms: StageRooms, options: RefugeOptions): void {
+/** Fills `state` with the epoch. Throws INTERNAL when its digest is not the expected one. */
+export function failOverToCpu(state: EngineState, options: FailoverOptions): void {
   const { dir, epoch, digest, quotaBytes, threads } = options
   const reader = new HistoryReader({ dir, crc32c })
   const timeline = new Timeline({ reader, quotaBytes, threads, undoEpochs: 0 })
@@ -28,9 +28,9 @@ export function takeRefuge(rooms: StageRooms, options: RefugeOptions): void {
     timeline.seek(epoch)
     checkDigest(timeline.digest, digest, `epoch ${epoch}, rebuilt without the device`)
     const { registry, graph, context } = timeline.release()
-    rooms.registry.adopt(registry)
-    rooms.graph.adopt(graph)
-    rooms.context.adopt(context)
+    state.registry.adopt(registry)
+    state.graph.adopt(graph)
+    state.context.adopt(context)
   } finally {
     timeline.close()
     reader.close()

@@ -1,7 +1,7 @@
 /**
  * A data folder that no server has open, read as of an epoch, without recovering or changing it.
  *
- * Invariant: the folder's lock is held until close, and nothing but the lock's file is written.
+ * Invariant: the folder's lock is held until close; the lock's file is the only one that is written.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'
@@ -17,7 +17,7 @@ import type { PageShape } from '../types.js'
 import { pastEpochOf } from './past-changes.js'
 import { Timeline } from './timeline.js'
 
-export class ReadFolder {
+export class OfflineFolder {
   /** The epoch it was opened at. */
   readonly epoch: number
   readonly newestEpoch: number
@@ -25,11 +25,11 @@ export class ReadFolder {
   readonly #reader: HistoryReader
   readonly #unlock: () => void
 
-  /** Throws BUS_FAILED when the folder is in use, damaged or none; EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
+  /** Throws BUS_FAILED when `dir` is in use, damaged or not a data folder; EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
   constructor(dir: string, epoch?: number) {
     const disk = realDisk()
     const logDir = path.join(dir, 'log')
-    if (!disk.exists(logDir)) throw new MmsbError('BUS_FAILED', `${dir} is no data folder: it has no log.`)
+    if (!disk.exists(logDir)) throw new MmsbError('BUS_FAILED', `${dir} is not a data folder: it has no log.`)
     this.#unlock = lockFolder(dir)
     this.#reader = new HistoryReader({ dir, crc32c, disk })
     this.#timeline = new Timeline({ reader: this.#reader, undoEpochs: 0 })
@@ -52,7 +52,7 @@ export class ReadFolder {
     }
   }
 
-  /** Goes on to a later epoch and calls back for each on the way, with what subscribers were told of it. */
+  /** Moves to a later epoch and calls back for each epoch on the way, with the event that subscribers received. */
   replayTo(epoch: number, visit: (event: EpochEvent) => void): void {
     this.#timeline.seek(epoch, (replayed) => visit(pastEpochOf(this.#timeline, replayed)))
   }
@@ -67,7 +67,7 @@ export class ReadFolder {
     return this.#require(name)
   }
 
-  /** Elements of a page, a copy. The range must lie in the page. */
+  /** Elements of a page, a copy. The range must lie within the page. */
   read(name: string, offset: number, count: number): TypedArray {
     const page = this.#require(name)
     const { sizeBytes, view } = DTYPE_INFO[page.dtype]

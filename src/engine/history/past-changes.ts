@@ -1,8 +1,9 @@
 /**
- * What subscribers were told of past epochs, made again from a timeline: the same changes, ranges and values in the same order
- * as src/engine/commit/committer.ts published them.
+ * The events of past epochs, made again from a timeline: the same changes, ranges and values in the same order in which
+ * src/engine/commit/publish.ts made them for subscribers.
  *
- * Invariant: one answer is bounded in bytes and in epochs looked at, one epoch excepted, and says how far it came.
+ * Invariant: one answer is bounded in bytes and in epochs searched, except that it always covers at least one epoch. It
+ * says how far it got.
  */
 import { PAST_ANSWER_BYTES, PAST_ANSWER_EPOCHS } from '../../limits.js'
 import { patternSet } from '../../state/pattern.js'
@@ -13,7 +14,7 @@ import type { PageChange, PastChange, PastEpoch, PastEpochs, PastEpochsQuery } f
 import type { ReplayedEpoch } from './rebuild.js'
 import type { Timeline } from './timeline.js'
 
-/** What a change costs besides its values. */
+/** Estimated size of a change without its values. */
 const CHANGE_BYTES = 256
 
 interface Wants {
@@ -23,24 +24,25 @@ interface Wants {
 
 const EVERYTHING: Wants = { matches: () => true, values: true }
 
-/** An epoch that is being replayed, as subscribers saw it. Only while it is watched. */
+/** An epoch that is being replayed, as subscribers saw it. Only to be called from the replay's callback. */
 export function pastEpochOf(
   timeline: Timeline,
   { record, result, created, deleted }: ReplayedEpoch,
   wants: Wants = EVERYTHING,
 ): PastEpoch {
-  const gone = new Set(deleted.map((page) => page.id))
-  const fresh = new Set(created.map((page) => page.id))
+  const deletedIds = new Set(deleted.map((page) => page.id))
+  const createdIds = new Set(created.map((page) => page.id))
   const changes: PastChange[] = []
-  const tell = (page: PageRecord, kind: PageChange['kind'], ranges: Uint32Array): void => {
+  const add = (page: PageRecord, kind: PageChange['kind'], ranges: Uint32Array): void => {
     if (wants.matches(page.name)) changes.push(changeOf(timeline, page, kind, ranges, wants.values))
   }
-  for (const page of created) if (!gone.has(page.id)) tell(page, 'created', Uint32Array.of(0, page.elements))
+  for (const page of created)
+    if (!deletedIds.has(page.id)) add(page, 'created', Uint32Array.of(0, page.elements))
   result.eachChange((id, ranges) => {
     const page = timeline.registry.byId(id)
-    if (page !== undefined && !gone.has(id)) tell(page, page.kind, ranges.slice())
+    if (page !== undefined && !deletedIds.has(id)) add(page, page.kind, ranges.slice())
   })
-  for (const page of deleted) if (!fresh.has(page.id)) tell(page, 'deleted', NO_RANGES)
+  for (const page of deleted) if (!createdIds.has(page.id)) add(page, 'deleted', NO_RANGES)
   return { epoch: record.epoch, timestampMs: record.timestampMs, changes }
 }
 
@@ -58,7 +60,7 @@ function changeOf(
   return { pageId: id, page: name, kind, dtype, shape, ranges, values }
 }
 
-/** The changes of the epochs after `after`, as far as one answer goes: at least one epoch, unless there is none. */
+/** The changes of the epochs after `after`, as far as one answer reaches: at least one epoch, unless there is none. */
 export function pastEpochs(timeline: Timeline, query: PastEpochsQuery): PastEpochs {
   const { after, pages, values } = query
   const { matches } = patternSet(pages)

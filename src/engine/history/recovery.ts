@@ -1,32 +1,29 @@
 /**
- * The state at start: the newest checkpoint, then every record of the log after it (src/engine/history/rebuild.ts). Start is
- * refused when checkpoint and log do not tell the same story.
+ * The state at start: the newest checkpoint, then every record of the log after it (src/engine/history/rebuild.ts). The bus
+ * does not start when checkpoint and log contradict each other.
  */
 import type { Store } from '../../store/store.js'
-import type { StageRooms } from '../commit/batch.js'
-import type { BusOptions, CommitResult } from '../types.js'
+import type { StartingPoint } from '../commit/committer.js'
+import type { EngineState } from '../pages/engine-state.js'
+import type { BusOptions } from '../types.js'
 import { emptyProgress, loadCheckpoint, type Progress, replayRecord } from './rebuild.js'
 
 const PROGRESS_INTERVAL_MS = 1_000
 
-export interface Recovered {
-  readonly epoch: number
-  readonly digest: Uint8Array
+export interface Recovered extends StartingPoint {
   readonly nextPageId: number
-  readonly timestampMs: number
-  readonly answers: readonly (readonly [string, CommitResult])[]
-  /** Bytes of frames behind the checkpoint. */
+  /** Bytes of frames after the checkpoint. */
   readonly replayedBytes: number
 }
 
-/** Fills the rooms from the store. Throws INTERNAL when checkpoint and log do not agree. */
+/** Fills `state` from the store. Throws INTERNAL when checkpoint and log contradict each other. */
 export async function recover(
-  rooms: StageRooms,
+  state: EngineState,
   store: Store,
   onNotice: BusOptions['onNotice'],
 ): Promise<Recovered> {
   const startedMs = performance.now()
-  const progress = startingPoint(rooms, store)
+  const progress = startingPoint(state, store)
   const loadMs = Math.round(performance.now() - startedMs)
   if (loadMs > PROGRESS_INTERVAL_MS) {
     onNotice?.({ level: 'info', message: `recovering: checkpoint ${progress.epoch} loaded in ${loadMs} ms` })
@@ -35,7 +32,7 @@ export async function recover(
   let replayed = 0
   let replayedBytes = 0
   for (const record of store.records(progress.epoch)) {
-    replayRecord(rooms, record, progress)
+    replayRecord(state, record, progress)
     replayed++
     replayedBytes += record.frames.byteLength
     const nowMs = performance.now()
@@ -55,11 +52,11 @@ export async function recover(
   return { ...progress, answers: progress.answers ?? [], replayedBytes }
 }
 
-function startingPoint(rooms: StageRooms, store: Store): Progress {
+function startingPoint(state: EngineState, store: Store): Progress {
   const reader = store.openCheckpoint()
-  if (reader === undefined) return emptyProgress(rooms, true)
+  if (reader === undefined) return emptyProgress(state, true)
   try {
-    return loadCheckpoint(rooms, reader, true)
+    return loadCheckpoint(state, reader, true)
   } finally {
     reader.close()
   }

@@ -1,9 +1,9 @@
 /**
- * The replay thread as the bus uses it: questions about the past, answered in turn.
+ * The replay thread as the bus uses it: requests about the past, served in order.
  *
- * Invariants: the thread starts with the first question; one question is under way at a time and the others wait in the
- * order they came; a question whose asker has gone is dropped, or ended when it is under way; a thread that dies answers
- * with an error and is started again for the next question.
+ * Invariants: the thread starts with the first request. One request is served at a time; the others wait in order. A
+ * request is cancelled when its signal aborts, whether it waits or is being served. When the thread dies, the current
+ * request fails and the next one starts a new thread.
  */
 import { type ErrorCode, MmsbError } from '../../errors.js'
 import { REPLAY_QUEUE_MAX } from '../../limits.js'
@@ -32,7 +32,7 @@ export type ReplayRequest =
       readonly kind: 'verify'
       readonly from: number
       readonly to: number
-      /** What the state's digest at `to` must be, where the asker knows it. */
+      /** The expected digest of the state at `to`, when the caller knows it. */
       readonly digest?: Uint8Array
     }
 
@@ -45,9 +45,9 @@ export interface ReplayMessage {
 export interface ReplayWorkerData {
   readonly dir: string
   readonly quotaBytes: number
-  /** Requests up to this number need no answer any more. */
+  /** Requests up to this number are cancelled. */
   readonly cancelled: Int32Array
-  /** The epoch that the request under way has reached. */
+  /** The epoch that the current request has reached. */
   readonly progress: BigInt64Array
 }
 
@@ -78,7 +78,7 @@ export class ReplayClient {
   readonly #idleMs: number | undefined
   #idleTimer: NodeJS.Timeout | undefined
 
-  /** With `idleMs` the thread, and the state it holds, ends when nobody has asked for so long. */
+  /** With `idleMs`, the thread and the state it holds end when no request came for so long. */
   constructor(options: { dir: string; quotaBytes: number; idleMs?: number }) {
     const { dir, quotaBytes, idleMs } = options
     this.#idleMs = idleMs
@@ -90,16 +90,16 @@ export class ReplayClient {
     }
   }
 
-  /** The epoch that the question under way has reached. */
+  /** The epoch that the current request has reached. */
   get progressEpoch(): number {
     return Number(Atomics.load(this.#data.progress, 0))
   }
 
-  /** Asks; resolves with the answer. Throws OVERLOADED when too many wait, and what the question leads to. */
+  /** Resolves with the answer. Throws OVERLOADED when too many requests wait, and what serving the request throws. */
   ask<T>(request: ReplayRequest, signal?: AbortSignal): Promise<T> {
     if (this.#closed) return Promise.reject(new MmsbError('BUS_FAILED', 'The bus is closed.'))
     if (this.#waiting.length >= REPLAY_QUEUE_MAX) {
-      throw new MmsbError('OVERLOADED', `${this.#waiting.length} questions about the past are waiting.`, {
+      throw new MmsbError('OVERLOADED', `${this.#waiting.length} requests about the past are waiting.`, {
         retryAfterS: 1,
       })
     }
@@ -115,7 +115,7 @@ export class ReplayClient {
     for (let job = this.#waiting.shift(); job !== undefined; job = this.#waiting.shift()) await this.#run(job)
     this.#running = false
     if (this.#idleMs === undefined || this.#closed) return
-    this.#idleTimer = setTimeout(() => void this.#forget(), this.#idleMs)
+    this.#idleTimer = setTimeout(() => void this.#endThread(), this.#idleMs)
     this.#idleTimer.unref()
   }
 
@@ -133,8 +133,8 @@ export class ReplayClient {
       else if (isAborted(signal)) reject(cancelled())
       else reject(new MmsbError(answer.failure.code, answer.failure.detail, { ...answer.failure.extra }))
     } catch (error) {
-      // The thread is gone, or nobody is there.
-      if (!(error instanceof MmsbError)) await this.#forget()
+      // The thread has died, or the request was cancelled before it was sent.
+      if (!(error instanceof MmsbError)) await this.#endThread()
       reject(error instanceof MmsbError ? error : this.#lost(error))
     } finally {
       signal?.removeEventListener('abort', cancel)
@@ -147,13 +147,13 @@ export class ReplayClient {
     return new MmsbError('INTERNAL', `The replay thread has ended: ${why}`, undefined, { cause: error })
   }
 
-  async #forget(): Promise<void> {
+  async #endThread(): Promise<void> {
     const client = this.#client
     this.#client = undefined
     await client?.terminate()
   }
 
-  /** Ends the thread; what waits is answered with BUS_FAILED. */
+  /** Ends the thread; waiting requests fail with BUS_FAILED. */
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#idleTimer)
@@ -161,11 +161,10 @@ export class ReplayClient {
     this.#waiting = []
     for (const { reject } of waiting) reject(new MmsbError('BUS_FAILED', 'The bus is closed.'))
     Atomics.store(this.#data.cancelled, 0, 0x7fff_ffff)
-    await this.#forget()
+    await this.#endThread()
   }
 }
 
 const isAborted = (signal: AbortSignal | undefined): boolean => signal?.aborted === true
 
-const cancelled = (): MmsbError =>
-  new MmsbError('INVALID_REQUEST', 'The request was cancelled by who made it.')
+const cancelled = (): MmsbError => new MmsbError('INVALID_REQUEST', 'The request was cancelled.')

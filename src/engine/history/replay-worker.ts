@@ -1,29 +1,30 @@
 /**
- * The replay thread: a timeline over the data folder, asked one thing at a time. The protocol is ReplayRequest in
+ * The replay thread: a timeline over the data folder that serves one request at a time. The protocol is ReplayRequest in
  * replay-client.ts.
  *
- * Invariants: it reads the folder only, and no record beyond the epochs it is asked about, which the asker knows to be
- * written; every request is answered, with a value or with an error of the table; a cancelled one ends soon.
+ * Invariants: it only reads the folder, and no record beyond the epochs of the request, which the caller knows to be
+ * written. Every request is answered, with a value or with an error from the table. A cancelled request ends soon.
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { MmsbError } from '../../errors.js'
 import { crc32c } from '../../ffi/library.js'
 import { HistoryReader } from '../../store/history.js'
 import { pastEpochs } from './past-changes.js'
+import { diffPast } from './past-diff.js'
 import type { ReplayAnswer, ReplayMessage, ReplayRequest, ReplayWorkerData } from './replay-client.js'
-import { diffPast, epochPast, epochsPast, historyPast, peekPast, readPast } from './replay-queries.js'
+import { epochPast, epochsPast, historyPast, peekPast, readPast } from './replay-queries.js'
 import { Timeline } from './timeline.js'
 import { verifyPast } from './verify.js'
 
 const { dir, quotaBytes, cancelled, progress } = workerData as ReplayWorkerData
 
-/** The number of the request under way. */
+/** Number of the current request. */
 let current = 0
 
 class Cancelled extends Error {}
 
 function pause(epoch: number): void {
-  if (Atomics.load(cancelled, 0) >= current) throw new Cancelled('nobody wants the answer any more')
+  if (Atomics.load(cancelled, 0) >= current) throw new Cancelled('the request was cancelled')
   Atomics.store(progress, 0, BigInt(epoch))
 }
 
@@ -51,7 +52,7 @@ function answer(request: ReplayRequest): unknown {
   }
 }
 
-/** Buffers that can be handed over instead of copied. */
+/** Buffers that can be transferred instead of copied. */
 function buffersOf(value: unknown): ArrayBuffer[] {
   if (!Array.isArray(value)) return []
   return value.flatMap((item: { values?: { buffer: ArrayBuffer } }) => item.values?.buffer ?? [])

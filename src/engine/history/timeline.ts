@@ -1,9 +1,9 @@
 /**
- * A state that can be moved to any past epoch: forward by the records of the log, backward by what those overwrote, or
- * anew from the nearest checkpoint. It goes the way of recovery (src/engine/history/rebuild.ts), so derived pages are exact.
+ * A state that can be moved to any past epoch: forward by records of the log, backward by undoing them, or from the nearest
+ * checkpoint. It is rebuilt as in recovery (src/engine/history/rebuild.ts), so derived pages are exact.
  *
- * Invariants: between calls the rooms hold exactly the state of `epoch`, its digest checked against the log at every step;
- * after an error they hold nothing and the next seek begins anew. What is kept for stepping back is bounded. One user at a
+ * Invariants: between calls the timeline holds exactly the state of `epoch`; its digest is checked against the log at every
+ * step. After an error it holds nothing and the next seek starts over. What is kept for undoing is bounded. One user at a
  * time. Knows nothing of threads.
  */
 import { MmsbError } from '../../errors.js'
@@ -18,7 +18,8 @@ import {
 } from '../../limits.js'
 import type { HistoryReader } from '../../store/history.js'
 import type { LogRecord } from '../../store/types.js'
-import { installPages, uninstallPages } from '../commit/batch.js'
+import type { EngineState } from '../pages/engine-state.js'
+import { installPages, uninstallPages } from '../pages/install.js'
 import { type PageRecord, Registry } from '../pages/registry.js'
 import {
   checkDigest,
@@ -34,39 +35,33 @@ export interface TimelineOptions {
   readonly quotaBytes?: number
   /** Native worker threads; default 1. */
   readonly threads?: number
-  /** Called now and then while records go by; throws to end the replay. */
+  /** Called from time to time during a replay; throws to end it. */
   readonly onPause?: (epoch: number) => void
-  /** Bound on what is kept for stepping back. */
+  /** Bounds on what is kept for undoing. */
   readonly undoBytes?: number
   readonly undoEpochs?: number
-  /** Take every record on the way forward, never a checkpoint. */
+  /** Replay every record on the way forward; never skip to a checkpoint. */
   readonly neverJump?: boolean
 }
 
-/** What is needed to take one epoch back, beside the bytes that the context keeps. */
+/** What undoing one epoch needs, besides the bytes that the context keeps. */
 interface Undo {
   readonly epoch: number
   readonly digest: Uint8Array
   readonly nextPageId: number
   readonly timestampMs: number
   readonly versions: readonly (readonly [page: PageRecord, version: number])[]
-  /** Pages written by deltas or created: every other page that changed derives from one of these. */
+  /** Pages that deltas wrote, and created pages: every other page that changed derives from one of these. */
   readonly roots: readonly number[]
   readonly created: readonly PageRecord[]
   readonly deleted: readonly { readonly page: PageRecord; readonly bytes: Uint8Array }[]
   readonly deletedBytes: number
 }
 
-interface Rooms {
-  readonly registry: Registry
-  readonly graph: Graph
-  readonly context: NativeContext
-}
-
 export class Timeline {
   readonly #options: TimelineOptions
   readonly #reader: HistoryReader
-  #rooms: Rooms | undefined
+  #state: EngineState | undefined
   #progress: Progress | undefined
   /** Newest last. The context keeps as many calls. */
   #undos: Undo[] = []
@@ -77,35 +72,35 @@ export class Timeline {
     this.#reader = options.reader
   }
 
-  /** Where the state stands; undefined before the first seek and after an error. */
+  /** The epoch of the state; undefined before the first seek and after an error. */
   get epoch(): number | undefined {
     return this.#progress?.epoch
   }
 
   get digest(): Uint8Array {
-    return this.#standing.progress.digest
+    return this.#current.progress.digest
   }
 
   get timestampMs(): number {
-    return this.#standing.progress.timestampMs
+    return this.#current.progress.timestampMs
   }
 
   get registry(): Registry {
-    return this.#standing.rooms.registry
+    return this.#current.state.registry
   }
 
   get graph(): Graph {
-    return this.#standing.rooms.graph
+    return this.#current.state.graph
   }
 
   get context(): NativeContext {
-    return this.#standing.rooms.context
+    return this.#current.state.context
   }
 
-  get #standing(): { rooms: Rooms; progress: Progress } {
-    if (this.#rooms === undefined || this.#progress === undefined)
-      throw new MmsbError('INTERNAL', 'The replay stands nowhere.')
-    return { rooms: this.#rooms, progress: this.#progress }
+  get #current(): { state: EngineState; progress: Progress } {
+    if (this.#state === undefined || this.#progress === undefined)
+      throw new MmsbError('INTERNAL', 'The timeline holds no epoch.')
+    return { state: this.#state, progress: this.#progress }
   }
 
   /** Moves the state to the epoch, which must have been written. `watch` sees every epoch replayed on the way. */
@@ -135,7 +130,7 @@ export class Timeline {
       this.close()
       throw error
     }
-    return this.#standing.progress.epoch
+    return this.#current.progress.epoch
   }
 
   /** Takes the state to an epoch at or below the target from which records lead there. */
@@ -155,29 +150,29 @@ export class Timeline {
       throw new MmsbError('EPOCH_COMPACTED', `Epoch ${target} can no longer be rebuilt.`)
     }
     this.#begin()
-    this.#progress = emptyProgress(this.#standingRooms, false)
+    this.#progress = emptyProgress(this.#currentState, false)
   }
 
-  get #standingRooms(): Rooms {
-    if (this.#rooms === undefined) throw new MmsbError('INTERNAL', 'The replay has no rooms.')
-    return this.#rooms
+  get #currentState(): EngineState {
+    if (this.#state === undefined) throw new MmsbError('INTERNAL', 'The timeline holds no state.')
+    return this.#state
   }
 
   #begin(): void {
     this.close()
     const quotaBytes = this.#options.quotaBytes ?? MEMORY_QUOTA_DEFAULT_BYTES
     const { threads = 1 } = this.#options
-    const context = new NativeContext({ backend: 'cpu', threads, quotaBytes, refuge: true })
-    this.#rooms = { registry: new Registry(), graph: new Graph(), context }
+    const context = new NativeContext({ backend: 'cpu', threads, quotaBytes, hostMemoryOnly: true })
+    this.#state = { registry: new Registry(), graph: new Graph(), context }
   }
 
-  /** False when the checkpoint is not sound; an older one will do. */
+  /** Returns false when the checkpoint is damaged; an older one can be used instead. */
   #load(epoch: number): boolean {
     const checkpoint = this.#reader.openCheckpoint(epoch)
     if (typeof checkpoint === 'string') return false
     try {
       this.#begin()
-      this.#progress = loadCheckpoint(this.#standingRooms, checkpoint, false)
+      this.#progress = loadCheckpoint(this.#currentState, checkpoint, false)
       return true
     } finally {
       checkpoint.close()
@@ -189,16 +184,16 @@ export class Timeline {
     watch: ((epoch: ReplayedEpoch) => void) | undefined,
     isEnough: () => boolean = () => false,
   ): void {
-    const { rooms, progress } = this.#standing
+    const { state, progress } = this.#current
     if (progress.epoch >= target) return
     const undoEpochs = this.#options.undoEpochs ?? REPLAY_UNDO_EPOCHS
     let sinceLook = 0
     for (const record of this.#reader.records(progress.epoch + 1, target)) {
-      // Only the last steps before the target can be taken back.
-      if (target - record.epoch < undoEpochs) this.#stepKept(record, watch)
+      // Only the last epochs before the target can be undone.
+      if (target - record.epoch < undoEpochs) this.#stepUndoably(record, watch)
       else {
         if (this.#undos.length > 0) this.#forgetUndos()
-        replayRecord(rooms, record, progress, watch === undefined ? {} : { executed: watch })
+        replayRecord(state, record, progress, watch === undefined ? {} : { executed: watch })
       }
       if (isEnough()) return
       if (++sinceLook < REPLAY_CANCEL_EPOCHS) continue
@@ -207,15 +202,15 @@ export class Timeline {
     }
   }
 
-  #stepKept(record: LogRecord, watch: ((epoch: ReplayedEpoch) => void) | undefined): void {
-    const { rooms, progress } = this.#standing
+  #stepUndoably(record: LogRecord, watch: ((epoch: ReplayedEpoch) => void) | undefined): void {
+    const { state, progress } = this.#current
     const { digest, nextPageId, timestampMs } = progress
     const versions: [PageRecord, number][] = []
     let created: readonly PageRecord[] = []
     let deleted: Undo['deleted'] = []
     let isOneWay = false
-    rooms.context.keep(true)
-    replayRecord(rooms, record, progress, {
+    state.context.keep(true)
+    replayRecord(state, record, progress, {
       changing: (page) => versions.push([page, page.version]),
       executed: (replayed) => {
         watch?.(replayed)
@@ -255,7 +250,7 @@ export class Timeline {
     return bytes
   }
 
-  /** The oldest steps are forgotten first. */
+  /** Forgets the oldest epochs first. */
   #trim(): void {
     const maxBytes = this.#options.undoBytes ?? REPLAY_UNDO_BYTES
     const maxCalls = this.#options.undoEpochs ?? REPLAY_UNDO_EPOCHS
@@ -269,19 +264,19 @@ export class Timeline {
     this.context.keep(false)
   }
 
-  /** Takes the newest step back. */
+  /** Undoes the newest epoch. */
   #stepBack(): void {
-    const { rooms, progress } = this.#standing
+    const { state, progress } = this.#current
     const undo = this.#undos.pop() as Undo
     this.#undoBytes -= undo.deletedBytes
-    const { registry, graph, context } = rooms
+    const { registry, graph, context } = state
     for (const { page, bytes } of undo.deleted.toReversed()) {
-      installPages(rooms, [page])
+      installPages(state, [page])
       if (bytes.length > 0) context.loadPage(page.id, 0, bytes)
     }
     const roots = undo.roots.filter((id) => graph.node(id) !== undefined)
     context.undo(graph.plan(roots).steps)
-    uninstallPages(rooms, undo.created.toReversed())
+    uninstallPages(state, undo.created.toReversed())
     for (const [page, version] of undo.versions) if (registry.byId(page.id) === page) page.version = version
     const digest = context.stateDigest()
     checkDigest(digest, undo.digest, `epoch ${undo.epoch}, after stepping back`)
@@ -293,19 +288,19 @@ export class Timeline {
     })
   }
 
-  /** Hands the state over to the caller, who closes it. The next seek begins anew. */
-  release(): Rooms {
-    const rooms = this.#standingRooms
+  /** Hands the state over to the caller, who must close it. The next seek starts over. */
+  release(): EngineState {
+    const state = this.#currentState
     this.#forgetUndos()
-    this.#rooms = undefined
+    this.#state = undefined
     this.#progress = undefined
-    return rooms
+    return state
   }
 
-  /** Frees the state. The next seek begins anew. */
+  /** Frees the state. The next seek starts over. */
   close(): void {
-    this.#rooms?.context.close()
-    this.#rooms = undefined
+    this.#state?.context.close()
+    this.#state = undefined
     this.#progress = undefined
     this.#undos = []
     this.#undoBytes = 0

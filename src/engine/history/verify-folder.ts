@@ -1,7 +1,7 @@
 /**
  * Verification of a data folder that no server has open (src/engine/history/verify.ts): log, index and checkpoints.
  *
- * Invariant: the folder's lock is held meanwhile, and nothing but the lock's file is written.
+ * Invariant: the folder's lock is held meanwhile; the lock's file is the only one that is written.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'
@@ -15,19 +15,19 @@ import { verifyPast } from './verify.js'
 
 export interface VerifyFolderOptions {
   readonly dir: string
-  /** Default: as far back as checkpoints and log go. */
+  /** Default: the oldest epoch that checkpoints and log still reach. */
   readonly from?: number
   /** Default: the newest epoch. */
   readonly to?: number
   readonly onProgress?: (epoch: number, newestEpoch: number) => void
 }
 
-/** Throws BUS_FAILED when the folder is in use or is none, EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
+/** Throws BUS_FAILED when `dir` is in use or not a data folder; EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
 export function verifyFolder(options: VerifyFolderOptions): VerifyResult {
   const disk = realDisk()
   const logDir = path.join(options.dir, 'log')
   if (!disk.exists(logDir))
-    throw new MmsbError('BUS_FAILED', `${options.dir} is no data folder: it has no log.`)
+    throw new MmsbError('BUS_FAILED', `${options.dir} is not a data folder: it has no log.`)
   const unlock = lockFolder(options.dir)
   const reader = new HistoryReader({ dir: options.dir, crc32c, disk })
   try {

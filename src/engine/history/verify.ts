@@ -2,8 +2,8 @@
  * Verification: replays the log from a checkpoint or from its beginning, compares the digest of the state at each epoch
  * with the one recorded, and each checkpoint on the way with the state.
  *
- * Invariants: nothing is changed; the first divergence ends it, and its epoch and, where that can be told, its page are
- * named. Damage of a checkpoint is a problem, not a divergence, since the log alone can rebuild the state.
+ * Invariants: nothing is changed. Verification ends at the first divergence and names its epoch and, when it can be
+ * determined, its page. A damaged checkpoint is a problem, not a divergence, since the log alone can rebuild the state.
  */
 import { MmsbError } from '../../errors.js'
 import { NativeContext } from '../../ffi/context.js'
@@ -18,7 +18,7 @@ export interface VerifyOptions {
   readonly reader: HistoryReader
   readonly from: number
   readonly to: number
-  /** What the state's digest at `to` must be, where it is known. */
+  /** The expected digest of the state at `to`, when it is known. */
   readonly digest?: Uint8Array
   readonly quotaBytes?: number
   readonly onPause?: (epoch: number) => void
@@ -32,7 +32,7 @@ export function verifyPast(options: VerifyOptions): VerifyResult {
   for (const epoch of reader.checkpointEpochs().reverse()) {
     const checkpoint = reader.openCheckpoint(epoch)
     if (typeof checkpoint === 'string') {
-      // A running server may have let it go since it was listed.
+      // A running server may have deleted it since it was listed.
       if (!reader.checkpointEpochs().includes(epoch)) continue
       problems.push(`checkpoint ${epoch}: ${checkpoint}`)
       continue
@@ -59,7 +59,7 @@ export function verifyPast(options: VerifyOptions): VerifyResult {
 
 type Divergence = VerifyResult['divergence']
 
-/** Goes from checkpoint to checkpoint, so that each is compared. */
+/** Replays from checkpoint to checkpoint, so that each is compared. */
 function walk(timeline: Timeline, options: VerifyOptions, sound: ReadonlyMap<number, string>): Divergence {
   const { from, to, reader } = options
   const stops = [from, ...[...sound.keys()].filter((epoch) => epoch > from && epoch < to)]
@@ -76,7 +76,7 @@ function walk(timeline: Timeline, options: VerifyOptions, sound: ReadonlyMap<num
       })
     } catch (error) {
       if (!(error instanceof MmsbError) || error.code !== 'INTERNAL') throw error
-      // The record that does not fit tells of the epoch before it; one that cannot be read tells of itself.
+      // A record that does not fit shows that the epoch before it diverged; an unreadable one is itself the divergence.
       const own = error.extra?.epoch
       const epoch = typeof own === 'number' ? own : seen.epoch
       return { epoch, page: typeof own === 'number' ? null : only(seen.changed), detail: error.message }
@@ -88,7 +88,7 @@ function walk(timeline: Timeline, options: VerifyOptions, sound: ReadonlyMap<num
     if (differs || page !== null) {
       const detail = differs
         ? `The state's digest at epoch ${stop} is ${hex(timeline.digest)}, recorded was ${expected}.`
-        : `The digest kept of page "${page}" is not that of its bytes.`
+        : `The digest kept for page "${page}" is not the digest of its bytes.`
       return { epoch: stop, page, detail }
     }
   }
@@ -97,7 +97,7 @@ function walk(timeline: Timeline, options: VerifyOptions, sound: ReadonlyMap<num
 
 const only = (names: readonly string[]): string | null => (names.length === 1 ? (names[0] ?? null) : null)
 
-/** The first page whose bytes are not those of the checkpoint at this epoch. */
+/** The first page whose bytes differ from the checkpoint at this epoch. */
 function pageUnlike(timeline: Timeline, reader: HistoryReader, epoch: number): string | null {
   const checkpoint = reader.openCheckpoint(epoch)
   if (typeof checkpoint === 'string') return wrongDigest(timeline)
@@ -117,7 +117,7 @@ function pageUnlike(timeline: Timeline, reader: HistoryReader, epoch: number): s
   }
 }
 
-/** The first page whose digest, kept up to date by what changed, is not that of its bytes computed anew. */
+/** The first page whose incrementally updated digest differs from the digest of all its bytes. */
 function wrongDigest(timeline: Timeline): string | null {
   const scratch = new NativeContext({ backend: 'cpu', threads: 1, quotaBytes: 0 })
   try {

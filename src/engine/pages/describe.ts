@@ -1,12 +1,10 @@
-/**
- * What the bus shows of itself: pages, graph, statistics. Pure views of the registry and the graph; changes nothing.
- */
-import type { MemoryStats } from '../../ffi/context.js'
+/** Descriptions of pages, the graph and statistics: pure functions of the registry and the graph. */
+import type { ExecuteResult, MemoryStats } from '../../ffi/context.js'
 import type { Graph } from '../../graph/graph.js'
 import { inputOfPast } from '../../kernels/expression/names.js'
 import type { StoreStats } from '../../store/types.js'
-import type { Timings } from '../stage-timings.js'
-import type { BusStats, GraphEdge, GraphNode, PageInfo } from '../types.js'
+import type { StageTimings } from '../stage-timings.js'
+import type { BusStats, ExecutionLog, GraphEdge, GraphNode, PageInfo } from '../types.js'
 import type { PageRecord, Registry } from './registry.js'
 
 export function hex(bytes: Uint8Array): string {
@@ -69,12 +67,27 @@ function levelOf(graph: Graph, page: PageRecord): number {
   return graph.node(page.id)?.level ?? 0
 }
 
+/** The execution log of an epoch, with pages by name. */
+export function executionLogOf(
+  epoch: number,
+  registry: Registry,
+  result: ExecuteResult | undefined,
+): ExecutionLog {
+  const pageOfStep = new Map([...registry.all()].map((page) => [page.step, page.name]))
+  // Steps that keep pasts belong to no page.
+  const steps = (result?.steps() ?? []).flatMap(({ step, ...entry }) => {
+    const page = pageOfStep.get(step)
+    return page === undefined ? [] : [{ page, ...entry }]
+  })
+  return { epoch, steps }
+}
+
 export interface StatsView {
   readonly registry: Registry
   readonly graph: Graph
   readonly memory: MemoryStats
   readonly deltas: { readonly dense: number; readonly sparse: number; readonly masked: number }
-  readonly timings: ReturnType<Timings['summary']>
+  readonly timings: ReturnType<StageTimings['summary']>
   readonly queue: { readonly transactions: number; readonly bytes: number }
   readonly epoch: number
   readonly log: StoreStats | null

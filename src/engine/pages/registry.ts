@@ -1,20 +1,21 @@
 /**
- * The pages that exist: by name and by id, as of the published epoch.
+ * The pages that exist, by name and by id, as of the published epoch.
  *
- * Invariants: only publishing changes it, so what it shows is always a whole epoch; ids are never reused; of a record only
- * its version changes and, when a function does that it uses, what it is derived by.
+ * Invariants: only publishing changes the registry, so it always shows a whole epoch. Ids are never reused. A published
+ * record changes its version and nothing else, except that redefining a function replaces `derived` and `step` of the
+ * pages that use it.
  */
 import { MmsbError } from '../../errors.js'
 import type { Derivation } from '../../state/types.js'
 import type { Dtype } from '../../wire/dtype.js'
 import type { Location, PageKind } from '../../wire/page.js'
-import { FunctionTable } from '../commands/functions.js'
+import { FunctionTable } from './function-table.js'
 
 export interface PageInput {
   readonly role: string
-  /** What the native step reads: the page, or the hidden page that keeps its past. */
+  /** The page that the native step reads; for a past, the hidden page that keeps it. */
   readonly id: number
-  /** Set where the input is a page's past: the page. */
+  /** Set when the input is the past of a page: the id of that page. */
   readonly prev?: number
 }
 
@@ -26,12 +27,11 @@ export interface PageRecord {
   readonly shape: readonly number[]
   readonly elements: number
   readonly bytes: number
-  /** As asked for. */
+  /** The location that the definition asked for. */
   readonly location: Location
-  /** Bits of the element a source page is filled with. */
+  /** Bits of the element that fills a new source page. */
   readonly fill: bigint
-  /** Derived pages: the op, its inputs in the order the native step takes them, its parameter block, and the definition
-   * as the log holds it. */
+  /** Set for derived pages. */
   derived: DerivedRecord | undefined
   /** The native step; set while the page is being created. */
   step: number | undefined
@@ -42,13 +42,17 @@ export interface PageRecord {
 export interface DerivedRecord {
   readonly opCode: number
   readonly opVersion: number
+  /** In the order in which the native step takes them. */
   readonly inputs: readonly PageInput[]
+  /** The op's parameter block. */
   readonly params: Uint8Array
   /** The definition with input pages by name, as users see it. */
   readonly derive: Derivation
+  /** The definition as the log holds it. */
   readonly definition: Uint8Array
+  /** Estimated nanoseconds to compute the whole page. */
   readonly costNs: number
-  /** The dtype asked for, where a redefinition must know it. */
+  /** The dtype that the definition asked for; kept when a redefinition will need it. */
   readonly asks?: Dtype
 }
 
@@ -63,7 +67,7 @@ export class Registry {
     return this.#byId.size
   }
 
-  /** Shows what `other` shows, and nothing of what it did. */
+  /** Replaces everything in this registry with the content of `other`. */
   adopt(other: Registry): void {
     this.functions = other.functions
     this.#byName.clear()

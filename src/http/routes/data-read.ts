@@ -6,7 +6,7 @@
  * lie in memory.
  */
 import type { IncomingHttpHeaders } from 'node:http'
-import type { Bus } from '../../engine/bus.js'
+import type { EngineBus } from '../../engine/bus.js'
 import type { PageData, PageShape } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
@@ -32,7 +32,7 @@ interface DataQueryValues {
 
 /** A request for elements, and the page as it was when the request came. */
 interface DataRequest {
-  readonly bus: Bus
+  readonly bus: EngineBus
   readonly page: PageShape
   readonly query: DataQueryValues
   readonly headers: IncomingHttpHeaders

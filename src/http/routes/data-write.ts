@@ -1,10 +1,13 @@
 /**
  * Writing the elements of one source page: a part of it, or all of it, from JSON or bytes.
  *
- * PATCH is the hot route of the server: it does nothing per request that could be done once.
+ * PATCH is the hot route of the server: it does nothing per request that could be done once. The bus asks whether the
+ * idempotency key is new, then calls back for the content; so a repeat gets the first answer before its body is judged.
+ * (src/engine/commands/transactions.ts lists where each question about a write is asked.)
  */
 import type { IncomingHttpHeaders } from 'node:http'
-import type { Bus, PatchResult, WriteOptions } from '../../engine/bus.js'
+import type { EngineBus, WriteContent } from '../../engine/bus.js'
+import type { PageShape } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
 import type { DeltaInput, DeltaValues } from '../../state/types.js'
 import type { TypedArray } from '../../wire/dtype.js'
@@ -41,11 +44,12 @@ export function dataWriteRoutes(app: App, { bus }: AppContext): void {
       config: { headers: WRITE_HEADERS, problems: WRITE_PROBLEMS },
     },
     (request, reply) => {
-      const { name } = request.params
-      const answered = answeredBefore(bus, name, request.headers)
-      if (answered !== undefined) return answerWith(reply, answered)
-      const delta = deltaOf(bus, name, presentBody(request.body), request.query, request.headers)
-      answerWith(reply, bus.patch(name, delta, writeOptions(bus, name, request.headers)))
+      const { params, headers, query } = request
+      const make = (page: () => PageShape): WriteContent => {
+        const delta = deltaOf(presentBody(request.body), query, headers, page)
+        return { delta, expectVersion: expectedVersionOf(bus, params.name, headers) }
+      }
+      answerWith(reply, bus.writeOnce(params.name, keyOf(headers), make))
     },
   )
 
@@ -63,35 +67,35 @@ export function dataWriteRoutes(app: App, { bus }: AppContext): void {
       config: { headers: WRITE_HEADERS, problems: WRITE_PROBLEMS },
     },
     (request, reply) => {
-      const { name } = request.params
-      const answered = answeredBefore(bus, name, request.headers)
-      if (answered !== undefined) return answerWith(reply, answered)
-      const body = presentBody(request.body) as Buffer | { values: DeltaValues }
-      const values = Buffer.isBuffer(body) ? elementsOf(bus, name, body, request.headers) : body.values
-      answerWith(reply, bus.write(name, values, writeOptions(bus, name, request.headers)))
+      const { params, headers } = request
+      const make = (page: () => PageShape): WriteContent => {
+        const body = presentBody(request.body) as Buffer | { values: DeltaValues }
+        const values = Buffer.isBuffer(body) ? elementsOf(body, headers, page()) : body.values
+        const expectVersion = expectedVersionOf(bus, params.name, headers)
+        return { delta: { offset: 0, values }, isWhole: true, expectVersion }
+      }
+      answerWith(reply, bus.writeOnce(params.name, keyOf(headers), make))
     },
   )
 }
 
-/** The first answer, if this request is a repeat; even if the page has been deleted since. */
-function answeredBefore(
-  bus: Bus,
-  name: string,
-  headers: IncomingHttpHeaders,
-): Promise<PatchResult> | undefined {
+function keyOf(headers: IncomingHttpHeaders): string | undefined {
   const key = headers['idempotency-key']
-  return key === undefined ? undefined : bus.answered(name, idempotencyKey(key))
+  return key === undefined ? undefined : idempotencyKey(key)
+}
+
+function expectedVersionOf(bus: EngineBus, name: string, headers: IncomingHttpHeaders): number | undefined {
+  return expectedVersion(headers['if-match'], () => bus.peek(name).version)
 }
 
 function deltaOf(
-  bus: Bus,
-  name: string,
   body: unknown,
   query: { offset?: number; merge?: string },
   headers: IncomingHttpHeaders,
+  page: () => PageShape,
 ): DeltaInput {
   if (Buffer.isBuffer(body)) {
-    const values = elementsOf(bus, name, body, headers)
+    const values = elementsOf(body, headers, page())
     const { offset = 0, merge = 'set' } = query
     return { offset, merge: merge as Merge, values }
   }
@@ -101,24 +105,10 @@ function deltaOf(
   return body as DeltaInput
 }
 
-function elementsOf(bus: Bus, name: string, body: Buffer, headers: IncomingHttpHeaders): TypedArray {
-  const { dtype } = bus.peekWritable(name)
+function elementsOf(body: Buffer, headers: IncomingHttpHeaders, { name, dtype }: PageShape): TypedArray {
   const claimed = headers['mmsb-dtype']
   if (claimed !== undefined && !String(claimed).split(',').includes(dtype)) {
     throw new MmsbError('INVALID_DELTA', `the body is of ${claimed}; page "${name}" is of ${dtype}`)
   }
   return typedArrayOf(dtype, body)
-}
-
-const NO_OPTIONS: WriteOptions = {}
-
-function writeOptions(bus: Bus, name: string, headers: IncomingHttpHeaders): WriteOptions {
-  const ifMatch = headers['if-match']
-  const key = headers['idempotency-key']
-  if (ifMatch === undefined && key === undefined) return NO_OPTIONS
-  const version = expectedVersion(ifMatch, () => bus.peek(name).version)
-  return {
-    ...(version === undefined ? {} : { expectVersion: version }),
-    ...(key === undefined ? {} : { key: idempotencyKey(key) }),
-  }
 }

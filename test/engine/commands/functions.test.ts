@@ -1,7 +1,7 @@
 /** Functions that users define: one epoch for a change and all that uses it, refusals, restart, checkpoint, replay. */
 
 import t, { type Test } from 'tap'
-import { Bus } from '../../../src/engine/bus.js'
+import { Bus } from '../../../src/index.js'
 import { folder } from '../../lib/folder.js'
 
 async function open(t: Test, dataDir?: string, threads = 1): Promise<Bus> {

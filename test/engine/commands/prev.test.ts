@@ -1,9 +1,9 @@
 /** What pages held in the epoch before: meaning, loops, partial recompute, refusals, restart, checkpoint, replay, what-if. */
 
 import t, { type Test } from 'tap'
-import { Bus } from '../../../src/engine/bus.js'
 import type { NamedDefinition } from '../../../src/engine/commands/define-pages.js'
 import type { PageData } from '../../../src/engine/types.js'
+import { Bus } from '../../../src/index.js'
 import { Draw } from '../../lib/draw.js'
 import { folder } from '../../lib/folder.js'
 
@@ -84,7 +84,7 @@ t.test('loops of several pages; the order of their creation in a list', async (t
       { name: 'next', definition: { derive: next } },
       { name: 'state', definition: { derive: step } },
     ]),
-    { code: 'INVALID_REQUEST', message: /"state", which comes later.*give dtype and shape/ },
+    { code: 'INVALID_REQUEST', message: /"state" comes later in the list.*give dtype and shape/ },
   )
   const { pages } = await bus.createMany([
     { name: 'next', definition: { derive: next } },

@@ -1,9 +1,10 @@
 /** Messages of many frames: each frame is a transaction of its own, answered under its number, as if it had come alone. */
 
 import t, { type Test } from 'tap'
-import { Bus } from '../../../src/engine/bus.js'
+import { EngineBus } from '../../../src/engine/bus.js'
 import type { Sender } from '../../../src/engine/types.js'
 import type { MmsbError } from '../../../src/errors.js'
+import { Bus } from '../../../src/index.js'
 import { QUEUE_MAX_TRANSACTIONS, RUN_FRAME_MAX_BYTES } from '../../../src/limits.js'
 import { FrameWriter, type FrameWriterOptions } from '../../../src/state/frame/writer.js'
 import type { DeltaInput } from '../../../src/state/types.js'
@@ -258,8 +259,8 @@ t.test(
     const catalog = new SimCatalog()
     const checkpoints = { everyEpochs: 0, everyBytes: 0, atClose: false }
     const options = { dataDir: SIM_DIR, backend: 'cpu', threads: 1, checkpoints } as const
-    const openAgain = (): Promise<Bus> =>
-      scheduler.until(Bus.open(options, simWorld(disk, catalog, scheduler, draw)))
+    const openAgain = (): Promise<EngineBus> =>
+      scheduler.until(EngineBus.open(options, simWorld(disk, catalog, scheduler, draw)))
     const bus = await openAgain()
     await scheduler.until(bus.create('p', { dtype: 'f32', shape: [2 ** 17] }))
     const { id } = bus.page('p')

@@ -1,10 +1,10 @@
 /** When an epoch waits for the writers of the one before, and for how long. */
 import t from 'tap'
-import { Pace } from '../../../src/engine/commit/group-commit.js'
+import { GroupCommit } from '../../../src/engine/commit/group-commit.js'
 import { PACE_PAUSE_MAX_EPOCHS, PACE_WAIT_MAX_MS, PACE_WAIT_OF_APPEND } from '../../../src/limits.js'
 
 t.test('who writes alone never waits', async (t) => {
-  const pace = new Pace()
+  const pace = new GroupCommit()
   for (let epoch = 0; epoch < 100; epoch++) {
     t.notOk(pace.shouldWait(1, epoch))
     pace.published(1, 1, 0, epoch)
@@ -15,7 +15,7 @@ t.test('who writes alone never waits', async (t) => {
 t.test(
   'those who take turns are waited for, until they are all there or most of a sync has gone by',
   async (t) => {
-    const pace = new Pace()
+    const pace = new GroupCommit()
     pace.published(1, 5, 5, 100)
     t.ok(pace.shouldWait(5, 100))
     t.ok(pace.shouldWait(9, 100 + PACE_WAIT_OF_APPEND - 0.01))
@@ -24,7 +24,7 @@ t.test(
     pace.published(1, 10, 0, 102)
     t.ok(pace.shouldWait(1, 102.5))
     t.notOk(pace.shouldWait(9, 102 + PACE_WAIT_OF_APPEND), 'not all came in time')
-    const slow = new Pace()
+    const slow = new GroupCommit()
     slow.published(1000, 2, 0, 0)
     t.ok(slow.shouldWait(1, PACE_WAIT_MAX_MS - 0.01))
     t.notOk(slow.shouldWait(1, PACE_WAIT_MAX_MS), 'however slow the disk is')
@@ -32,7 +32,7 @@ t.test(
 )
 
 t.test('waiting in vain is tried less and less often, and again when it helps', async (t) => {
-  const pace = new Pace()
+  const pace = new GroupCommit()
   const waits: number[] = []
   let atMs = 0
   for (let epoch = 0; epoch < 4 * PACE_PAUSE_MAX_EPOCHS; epoch++) {

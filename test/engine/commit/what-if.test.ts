@@ -3,8 +3,8 @@
  * execution log or kept partial, whatever the graph. Concurrent what-ifs do not see each other.
  */
 import t from 'tap'
-import { Bus } from '../../../src/engine/bus.js'
 import { MmsbError } from '../../../src/errors.js'
+import { Bus } from '../../../src/index.js'
 import type { TypedArray } from '../../../src/wire/dtype.js'
 import { Draw, type PageSketch } from '../../lib/draw.js'
 import { drawDelta, drawDerivation, drawSources } from '../../property/random.js'

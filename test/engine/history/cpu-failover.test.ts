@@ -4,7 +4,7 @@ import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { Bus } from '../../../src/engine/bus.js'
+import { Bus } from '../../../src/index.js'
 
 const ROOT = new URL('../../../', import.meta.url).pathname
 const EMULATED = 'build/native/libmmsb_emulated.so'

@@ -6,8 +6,8 @@
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Bus } from '../../../src/engine/bus.js'
 import { MmsbError } from '../../../src/errors.js'
+import { Bus } from '../../../src/index.js'
 import { Draw, type PageSketch } from '../../lib/draw.js'
 import { drawDelta, drawDerivation, drawSources } from '../../property/random.js'
 

@@ -3,9 +3,9 @@
  * forwards, backwards and at random, while writes go on.
  */
 import t from 'tap'
-import { Bus } from '../../../src/engine/bus.js'
 import type { PageData } from '../../../src/engine/types.js'
 import { MmsbError } from '../../../src/errors.js'
+import { Bus } from '../../../src/index.js'
 import type { TypedArray } from '../../../src/wire/dtype.js'
 import { Draw, type PageSketch } from '../../lib/draw.js'
 import { folder } from '../../lib/folder.js'

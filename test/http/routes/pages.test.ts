@@ -31,7 +31,7 @@ t.test('a source page: 201, 200 for the same, 409 for another', async (t) => {
   t.same(again.body, made.body)
   t.same((await call('PUT', '/v1/pages/prices', { ...body, location: made.body.location })).body, made.body)
   for (const [change, difference] of [
-    [{ fill: 2 }, 'its fill is another'],
+    [{ fill: 2 }, 'its fill is different'],
     [{ dtype: 'f64' }, 'its dtype is f32'],
     [{ shape: [12] }, 'its shape is [4, 3]'],
   ] as const) {

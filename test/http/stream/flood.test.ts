@@ -7,7 +7,7 @@ import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { WebSocket } from 'ws'
-import { REAL_WORLD } from '../../../src/engine/host.js'
+import { REAL_HOST } from '../../../src/engine/host.js'
 import {
   STREAM_BYTES_IN_FLIGHT_MAX,
   STREAM_QUEUE_MAX_BYTES,
@@ -58,7 +58,7 @@ function gatedDisk() {
     },
   }
   return {
-    world: { ...REAL_WORLD, store: { disk } },
+    world: { ...REAL_HOST, store: { disk } },
     shut: () => {
       isShut = true
     },

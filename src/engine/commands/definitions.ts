@@ -1,0 +1,236 @@
+/**
+ * Defining and deleting pages and functions: compile against the published state, commit, and compile again when functions
+ * changed in between.
+ *
+ * Invariants: a page id is used once; ids taken for a definition that created no page are given back, so repeating one
+ * definition forever uses none up. Creating a page that exists with the same definition changes nothing. Knows how to
+ * commit only as a function that is handed in.
+ */
+import { MmsbError } from '../../errors.js'
+import type { FunctionBody } from '../../kernels/expression/names.js'
+import { PAGE_ID_MAX } from '../../limits.js'
+import type { PageDefinition } from '../../state/types.js'
+import type { EngineState } from '../pages/engine-state.js'
+import type { FunctionChange, FunctionRecord } from '../pages/function-table.js'
+import type { PageReader } from '../pages/page-reader.js'
+import { differenceOf } from '../pages/page-records.js'
+import type { PageRecord } from '../pages/registry.js'
+import type { CommitResult, CreateResult, FunctionInfo, PageInfo } from '../types.js'
+import { definePages, type NamedDefinition } from './define-pages.js'
+import { definitionChange, pagesUsing, redefinitions, StaleFunctions } from './functions.js'
+import type { Pending, Redefinition } from './pending.js'
+import { pendingOfCreates, pendingOfDeletes, pendingOfFunction } from './transactions.js'
+
+export interface DefinitionsDeps {
+  readonly state: EngineState
+  readonly pages: PageReader
+  readonly commit: (pending: Pending) => Promise<CommitResult>
+  /** Throws BUS_FAILED when the bus takes no more writes. */
+  readonly refuseWhenStopped: () => void
+  /** Whether pages can be placed in device memory now. */
+  readonly hasDevice: () => boolean
+}
+
+export class Definitions {
+  readonly #deps: DefinitionsDeps
+  #nextPageId: number
+
+  /** `nextPageId`: the lowest id that no page has had yet. */
+  constructor(deps: DefinitionsDeps, nextPageId: number) {
+    this.#deps = deps
+    this.#nextPageId = nextPageId
+  }
+
+  /** The lowest id that no page has had yet. */
+  get nextPageId(): number {
+    return this.#nextPageId
+  }
+
+  /** A new page id, which stays taken. */
+  readonly takePageId = (): number => {
+    if (this.#nextPageId > PAGE_ID_MAX) throw new MmsbError('INTERNAL', 'All page ids are used up.')
+    return this.#nextPageId++
+  }
+
+  // ---- pages --------------------------------------------------------------------------------------------------------
+
+  /** Throws PAGE_EXISTS when a page with another definition has the name. */
+  create(name: string, definition: PageDefinition): Promise<CreateResult> {
+    return this.#untilFresh(() =>
+      this.#withRecords([{ name, definition }], async ([record]) => this.#createOne(record as PageRecord)),
+    )
+  }
+
+  async #createOne(record: PageRecord): Promise<CreateResult> {
+    const { registry } = this.#deps.state
+    this.#refuseCycle(record)
+    this.refuseWithoutDevice(record)
+    const existing = registry.byName(record.name)
+    if (existing !== undefined) return this.#existing(existing, record)
+    try {
+      const pending = pendingOfCreates([record], registry.functions.worldAge)
+      const { epoch } = await this.#deps.commit(pending)
+      return { epoch, created: true, page: this.#deps.pages.info(record) }
+    } catch (error) {
+      // A page of this name may have been committed since it was looked up.
+      const raced = error instanceof MmsbError && error.code === 'PAGE_EXISTS'
+      const winner = raced ? registry.byName(record.name) : undefined
+      if (winner === undefined) throw error
+      return this.#existing(winner, record)
+    }
+  }
+
+  /** All of them in one epoch, or none. */
+  async createMany(pages: readonly NamedDefinition[]): Promise<{ epoch: number; pages: PageInfo[] }> {
+    const { state, commit, pages: reader } = this.#deps
+    const made = await this.#untilFresh(() =>
+      this.#withRecords(pages, async (records) => {
+        for (const record of records) this.refuseWithoutDevice(record)
+        const { epoch } = await commit(pendingOfCreates(records, state.registry.functions.worldAge))
+        return { created: true, epoch, pages: records.map((record) => reader.info(record)) }
+      }),
+    )
+    return { epoch: made.epoch, pages: made.pages }
+  }
+
+  /** With `cascade` also every page derived from it. Throws PAGE_NOT_FOUND, PAGE_IN_USE. */
+  async delete(name: string, cascade: boolean): Promise<{ epoch: number }> {
+    const { state, commit, refuseWhenStopped } = this.#deps
+    refuseWhenStopped()
+    for (;;) {
+      const page = state.registry.require(name)
+      const ids = cascade ? state.graph.withDependents(page.id) : [page.id]
+      try {
+        const { epoch } = await commit(pendingOfDeletes(ids))
+        return { epoch }
+      } catch (error) {
+        // A page derived from this one may have been committed since the list was made: make it again.
+        const retry = cascade && error instanceof MmsbError && error.code === 'PAGE_IN_USE'
+        if (!retry) throw error
+      }
+    }
+  }
+
+  /** Throws UNSUPPORTED_LOCATION for a page that asks for device memory where there is none. */
+  refuseWithoutDevice({ name, location }: PageRecord): void {
+    const needsDevice = location === 'gpu' || location === 'unified'
+    if (needsDevice && !this.#deps.hasDevice()) {
+      throw new MmsbError(
+        'UNSUPPORTED_LOCATION',
+        `Page "${name}" asks for location "${location}", but the backend is cpu.`,
+      )
+    }
+  }
+
+  /**
+   * Compiles pages and hands their records to `work`. When no page was created, their ids are given back, unless more ids
+   * were taken in the meantime.
+   */
+  async #withRecords<T extends { readonly created: boolean }>(
+    pages: readonly NamedDefinition[],
+    work: (records: readonly PageRecord[]) => Promise<T>,
+  ): Promise<T> {
+    const { registry, graph } = this.#deps.state
+    const first = this.#nextPageId
+    let next: number | undefined
+    let created = false
+    try {
+      const records = definePages({ registry, graph, takePageId: this.takePageId }, pages)
+      next = this.#nextPageId
+      const done = await work(records)
+      created = done.created
+      return done
+    } finally {
+      if (!created && (next ?? this.#nextPageId) === this.#nextPageId) this.#nextPageId = first
+    }
+  }
+
+  #existing(page: PageRecord, wanted: PageRecord): CreateResult {
+    const difference = differenceOf(page, wanted, this.#deps.pages.locationOf(page))
+    if (difference !== undefined) {
+      throw new MmsbError(
+        'PAGE_EXISTS',
+        `A page "${page.name}" with another definition exists: ${difference}.`,
+      )
+    }
+    return { epoch: page.createdEpoch, created: false, page: this.#deps.pages.info(page) }
+  }
+
+  /** Refuses a definition whose inputs derive from the existing page of the same name. */
+  #refuseCycle({ name, derived }: PageRecord): void {
+    const { registry, graph } = this.#deps.state
+    const existing = registry.byName(name)
+    if (existing === undefined) return
+    for (const { id, prev } of derived?.inputs ?? []) {
+      const path = prev === undefined ? graph.path(existing.id, id) : undefined
+      if (path === undefined) continue
+      const names = [...path.map((step) => registry.byId(step)?.name ?? String(step)), name]
+      throw new MmsbError('GRAPH_CYCLE', `The definition would close a cycle: ${names.join(' -> ')}.`, {
+        path: names,
+      })
+    }
+  }
+
+  // ---- functions ----------------------------------------------------------------------------------------------------
+
+  /** Defines a function, or redefines it together with every page that uses it. */
+  defineFunction(name: string, body: FunctionBody): Promise<{ epoch: number; worldAge: number }> {
+    return this.#untilFresh(async () => {
+      const { registry } = this.#deps.state
+      const known = registry.functions.get(name)
+      const isSame = known?.expr === body.expr && JSON.stringify(known.params) === JSON.stringify(body.params)
+      if (known !== undefined && isSame) return { epoch: known.epoch, worldAge: known.worldAge }
+      const change = definitionChange(registry.functions, name, body)
+      return this.#commitChange(change, redefinitions(registry, change))
+    })
+  }
+
+  /** Throws NOT_FOUND, and PAGE_IN_USE while pages or other functions use it. */
+  deleteFunction(name: string): Promise<{ epoch: number; worldAge: number }> {
+    return this.#untilFresh(async () => {
+      const { functions } = this.#deps.state.registry
+      functions.require(name)
+      return this.#commitChange({ name, body: undefined, worldAge: functions.worldAge + 1 }, [])
+    })
+  }
+
+  async #commitChange(
+    change: FunctionChange,
+    redefines: readonly Redefinition[],
+  ): Promise<{ epoch: number; worldAge: number }> {
+    const { epoch } = await this.#deps.commit(pendingOfFunction(change, redefines))
+    return { epoch, worldAge: change.worldAge }
+  }
+
+  /** A function and its users. Throws NOT_FOUND. */
+  function(name: string): FunctionInfo {
+    return this.#functionInfo(this.#deps.state.registry.functions.require(name))
+  }
+
+  /** All functions, by name. */
+  functions(): { worldAge: number; functions: FunctionInfo[] } {
+    const { functions } = this.#deps.state.registry
+    return {
+      worldAge: functions.worldAge,
+      functions: functions.all().map((record) => this.#functionInfo(record)),
+    }
+  }
+
+  #functionInfo({ name, params, expr, worldAge, epoch }: FunctionRecord): FunctionInfo {
+    const { registry } = this.#deps.state
+    const pages = pagesUsing(registry, registry.functions, name).map((page) => page.name)
+    return { name, params, expr, worldAge, epoch, pages: pages.sort() }
+  }
+
+  /** Does the work, and does it again whenever functions changed between compiling and staging. */
+  async #untilFresh<T>(work: () => Promise<T>): Promise<T> {
+    for (;;) {
+      this.#deps.refuseWhenStopped()
+      try {
+        return await work()
+      } catch (error) {
+        if (!(error instanceof StaleFunctions)) throw error
+      }
+    }
+  }
+}

@@ -1,0 +1,228 @@
+/**
+ * Everything the bus answers about past epochs: which can be reached, what they held, what they did, and verification.
+ *
+ * Invariants: an epoch is checked here before the replay thread is asked for it, so a request never reaches beyond the
+ * published epoch. Replays run in threads of their own: one for requests, one for subscribers that catch up (each would
+ * otherwise move the other's state back and forth), and one for each verification. Without a data folder there is no past.
+ */
+import { MmsbError } from '../../errors.js'
+import { HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, PAST_IDLE_MS } from '../../limits.js'
+import type { Store } from '../../store/store.js'
+import type { Committer } from '../commit/committer.js'
+import type { Registry } from '../pages/registry.js'
+import type {
+  DiffResult,
+  EpochInfo,
+  EpochList,
+  PageData,
+  PageHistory,
+  PageShape,
+  PastEpochs,
+  PastEpochsQuery,
+  PastOptions,
+  VerifyResult,
+} from '../types.js'
+import { ReplayClient, type ReplayRequest } from './replay-client.js'
+import type { EpochQuery, PastRead } from './replay-queries.js'
+
+/** The data folder of a bus. */
+export interface DataFolder {
+  readonly dir: string
+  readonly store: Store
+  readonly quotaBytes: number
+}
+
+export interface PastDeps {
+  readonly committer: Committer
+  readonly registry: Registry
+  readonly folder: DataFolder | undefined
+}
+
+interface RangeQuery {
+  readonly from?: number
+  readonly to?: number
+  readonly limit?: number
+}
+
+type Signal = PastOptions['signal']
+
+/** Requests for records of epochs, not for the state at them. */
+const RECORD_REQUESTS: ReadonlySet<ReplayRequest['kind']> = new Set(['epoch', 'epochs', 'history'])
+
+export class Past {
+  readonly #deps: PastDeps
+  readonly #requests: ReplayClient | undefined
+  readonly #catchUps: ReplayClient | undefined
+  readonly #verifications = new Set<ReplayClient>()
+
+  constructor(deps: PastDeps) {
+    this.#deps = deps
+    const { folder } = deps
+    if (folder === undefined) return
+    const { dir, quotaBytes } = folder
+    this.#requests = new ReplayClient({ dir, quotaBytes })
+    this.#catchUps = new ReplayClient({ dir, quotaBytes, idleMs: PAST_IDLE_MS })
+  }
+
+  // ---- which epochs can be reached ----------------------------------------------------------------------------------
+
+  /**
+   * The oldest epoch whose state can be rebuilt: 0, the empty state, while the log is complete; otherwise the oldest
+   * checkpoint from which the log continues. In memory only, the newest epoch.
+   */
+  get minEpoch(): number {
+    const { folder, committer } = this.#deps
+    if (folder === undefined) return committer.epoch
+    const first = folder.store.minEpoch
+    if (first <= 1) return 0
+    const reachable = folder.store.checkpoints().filter(({ epoch }) => epoch >= first - 1)
+    return Math.min(committer.epoch, ...reachable.map(({ epoch }) => epoch))
+  }
+
+  /** The oldest epoch whose record and preceding state are both kept. */
+  get #firstRecord(): number {
+    return this.minEpoch + 1
+  }
+
+  /** Throws unless the state at the epoch can be rebuilt: INVALID_REQUEST, EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
+  check(epoch: number): void {
+    const newest = this.#deps.committer.epoch
+    if (!Number.isSafeInteger(epoch) || epoch < 0)
+      throw new MmsbError('INVALID_REQUEST', `${String(epoch)} is not an epoch.`)
+    if (epoch > newest) {
+      throw new MmsbError('EPOCH_NOT_FOUND', `Epoch ${epoch} does not exist yet; the newest is ${newest}.`)
+    }
+    if (epoch < this.minEpoch) throw this.#compacted(epoch)
+  }
+
+  /** Throws unless the epoch's record and the state before it are kept. */
+  #checkRecord(epoch: number): void {
+    this.check(epoch)
+    if (epoch === 0)
+      throw new MmsbError('EPOCH_NOT_FOUND', 'Epoch 0 is the empty state before the first commit.')
+    if (epoch < this.#firstRecord) throw this.#compacted(epoch, this.#firstRecord)
+  }
+
+  #checkOrder(field: 'from' | 'after', from: number, to: number): void {
+    this.check(from)
+    this.check(to)
+    if (from > to) throw new MmsbError('INVALID_REQUEST', `${field}: ${from} is after to, ${to}.`)
+  }
+
+  #compacted(epoch: number, minEpoch = this.minEpoch): MmsbError {
+    const what = epoch < this.minEpoch ? `Epoch ${epoch}` : `The record of epoch ${epoch}`
+    return new MmsbError('EPOCH_COMPACTED', `${what} is no longer kept; the oldest is ${minEpoch}.`, {
+      minEpoch,
+    })
+  }
+
+  /** The epochs to search for a query, or undefined when there are none. `first` is where it starts by default. */
+  #range(query: RangeQuery, first: number): { from: number; to: number } | undefined {
+    const newest = this.#deps.committer.epoch
+    const { from = first, to = newest, limit } = query
+    if (limit !== undefined && !(Number.isSafeInteger(limit) && limit >= 1 && limit <= HISTORY_LIMIT_MAX)) {
+      throw new MmsbError('INVALID_REQUEST', `limit: ${limit} is not in 1 to ${HISTORY_LIMIT_MAX}.`)
+    }
+    if (query.to !== undefined) this.check(query.to)
+    // A reader that has everything continues after the newest epoch, where there is nothing yet.
+    if (query.from === newest + 1) return undefined
+    if (query.from !== undefined) this.check(query.from)
+    const start = Math.max(from, this.#firstRecord)
+    return start > to ? undefined : { from: start, to }
+  }
+
+  // ---- the state at an epoch ----------------------------------------------------------------------------------------
+
+  /** Pages as of an epoch that `check` let pass. */
+  read(epoch: number, pages: readonly PastRead[], signal: Signal): Promise<PageData[]> {
+    return this.#ask({ kind: 'read', epoch, pages }, signal)
+  }
+
+  /** A page's description as of an epoch that `check` let pass. */
+  peek(epoch: number, name: string, signal: Signal): Promise<PageShape> {
+    return this.#ask({ kind: 'peek', epoch, name }, signal)
+  }
+
+  async diff(
+    query: { from: number; to?: number; pages?: readonly string[] },
+    signal: Signal,
+  ): Promise<DiffResult> {
+    const { from, to = this.#deps.committer.epoch, pages } = query
+    this.#checkOrder('from', from, to)
+    return this.#ask({ kind: 'diff', from, to, names: pages }, signal)
+  }
+
+  // ---- what epochs did ----------------------------------------------------------------------------------------------
+
+  async epochInfo(epoch: number, signal: Signal): Promise<EpochInfo> {
+    this.#checkRecord(epoch)
+    return this.#ask({ kind: 'epoch', epoch }, signal)
+  }
+
+  async epochs(query: RangeQuery & { page?: string; source?: string }, signal: Signal): Promise<EpochList> {
+    const range = this.#range(query, this.#firstRecord)
+    if (range === undefined) return { epochs: [], next: null }
+    const { page, source, limit = HISTORY_LIMIT_DEFAULT } = query
+    const filter = { ...(page === undefined ? {} : { page }), ...(source === undefined ? {} : { source }) }
+    const wanted: EpochQuery = { ...range, ...filter, limit }
+    return this.#ask({ kind: 'epochs', query: wanted }, signal)
+  }
+
+  async history(name: string, query: RangeQuery, signal: Signal): Promise<PageHistory> {
+    const page = this.#deps.registry.byName(name)
+    const first = Math.max(this.#firstRecord, page?.createdEpoch ?? 0)
+    const range = this.#range(query, first)
+    const { limit = HISTORY_LIMIT_DEFAULT } = query
+    const found: PageHistory =
+      range === undefined
+        ? { name, versions: [], next: null }
+        : await this.#ask({ kind: 'history', name, query: { ...range, limit } }, signal)
+    if (page === undefined && found.versions.length === 0 && found.next === null) {
+      throw new MmsbError('PAGE_NOT_FOUND', `There was no page "${name}" in these epochs.`)
+    }
+    return found
+  }
+
+  async changes(query: PastEpochsQuery, signal: Signal): Promise<PastEpochs> {
+    const { after, to } = query
+    this.#checkOrder('after', after, to)
+    this.#deps.committer.lifecycle.refuseWhenFailed()
+    if (this.#catchUps === undefined) throw this.#compacted(after)
+    return this.#catchUps.ask<PastEpochs>({ kind: 'changes', query }, signal)
+  }
+
+  async verify(query: { from?: number; to?: number }, signal: Signal): Promise<VerifyResult> {
+    const { committer, folder } = this.#deps
+    const { from = this.minEpoch, to = committer.epoch } = query
+    this.#checkOrder('from', from, to)
+    const expected = to === committer.epoch ? { digest: committer.digest } : {}
+    if (folder === undefined) throw noFolder()
+    const client = new ReplayClient({ dir: folder.dir, quotaBytes: folder.quotaBytes })
+    this.#verifications.add(client)
+    try {
+      return await client.ask({ kind: 'verify', from, to, ...expected }, signal)
+    } finally {
+      this.#verifications.delete(client)
+      await client.close()
+    }
+  }
+
+  #ask<T>(request: ReplayRequest, signal: Signal): Promise<T> {
+    this.#deps.committer.lifecycle.refuseWhenFailed()
+    if (this.#requests === undefined) throw noFolder()
+    return this.#requests.ask<T>(request, signal).catch((error: unknown) => {
+      // Retention deleted it meanwhile. Only this thread knows what the oldest epoch is now.
+      if (!(error instanceof MmsbError && error.code === 'EPOCH_COMPACTED')) throw error
+      const minEpoch = RECORD_REQUESTS.has(request.kind) ? this.#firstRecord : this.minEpoch
+      throw new MmsbError(error.code, error.message, { minEpoch }, { cause: error })
+    })
+  }
+
+  /** Ends the threads; waiting requests fail with BUS_FAILED. */
+  async close(): Promise<void> {
+    const clients = [this.#requests, this.#catchUps, ...this.#verifications]
+    await Promise.all(clients.map((client) => client?.close()))
+  }
+}
+
+export const noFolder = (): MmsbError => new MmsbError('INVALID_REQUEST', 'This bus has no data folder.')

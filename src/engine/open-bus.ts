@@ -1,0 +1,203 @@
+/**
+ * Opening a bus: makes its parts in the order in which they depend on each other, and with a data folder recovers what the
+ * folder holds.
+ *
+ * Invariant: when anything fails, memory is freed and the folder is closed again.
+ */
+import { availableParallelism } from 'node:os'
+import { performance } from 'node:perf_hooks'
+import { MmsbError } from '../errors.js'
+import { NativeContext } from '../ffi/context.js'
+import { allocateFile, crc32c, deviceCount } from '../ffi/library.js'
+import { Graph } from '../graph/graph.js'
+import { DURABLE_HOLD_BYTES, DURABLE_HOLD_MS, MEMORY_QUOTA_DEFAULT_BYTES } from '../limits.js'
+import { cursorsIn } from '../store/cursors/cursors.js'
+import { Store } from '../store/store.js'
+import { checkBusOptions } from './arguments.js'
+import { CheckpointScheduler } from './checkpoints/scheduler.js'
+import { Definitions } from './commands/definitions.js'
+import { Committer } from './commit/committer.js'
+import { Cursors } from './durable-cursors.js'
+import { failOverToCpu } from './history/cpu-failover.js'
+import { type DataFolder, Past } from './history/past.js'
+import { type Recovered, recover } from './history/recovery.js'
+import { type Host, REAL_HOST } from './host.js'
+import type { EngineState } from './pages/engine-state.js'
+import { PageReader } from './pages/page-reader.js'
+import { Registry } from './pages/registry.js'
+import type { BusOptions, BusStatus, FsyncMode } from './types.js'
+
+/** Where the pages are computed. */
+export interface Device {
+  backend: 'cpu' | 'cuda'
+  /** Set once the device failed and the state moved to host memory. */
+  loss: BusStatus['deviceLoss']
+}
+
+/** Readers of history: each returns the lowest epoch that it needs, or undefined. */
+export type HistoryNeeds = Set<() => number | undefined>
+
+export interface BusParts {
+  readonly fsync: FsyncMode
+  readonly device: Device
+  readonly state: EngineState
+  readonly committer: Committer
+  readonly pages: PageReader
+  readonly definitions: Definitions
+  readonly past: Past
+  readonly needs: HistoryNeeds
+  /** Set with a data folder. */
+  readonly durable: DurableParts | undefined
+}
+
+export interface DurableParts {
+  readonly store: Store
+  readonly cursors: Cursors
+  readonly scheduler: CheckpointScheduler
+}
+
+/**
+ * Throws INVALID_REQUEST for an unknown option or value, UNSUPPORTED_LOCATION for `cuda` without a device, and an error of
+ * the store when the folder is locked, damaged or not writable.
+ */
+export async function openParts(options: BusOptions, host: Host = REAL_HOST): Promise<BusParts> {
+  checkBusOptions(options)
+  const wanted = options.backend ?? 'auto'
+  const backend = wanted === 'auto' ? (deviceCount() > 0 ? 'cuda' : 'cpu') : wanted
+  const memory = {
+    quotaBytes: options.memoryLimitBytes ?? MEMORY_QUOTA_DEFAULT_BYTES,
+    threads: options.threads ?? availableParallelism(),
+  }
+  // On a machine without a device, a log written with one can still be opened; new pages are checked when defined.
+  const context = new NativeContext({ backend, ...memory, hostMemoryOnly: backend === 'cpu' })
+  const state = { registry: new Registry(), graph: new Graph(), context }
+  const device: Device = { backend, loss: undefined }
+  const committer: Committer = new Committer(
+    state,
+    (reason) => failOver({ state, committer, device, options, memory, reason }),
+    host,
+  )
+  try {
+    const { dataDir } = options
+    const folder =
+      dataDir === undefined ? undefined : await openFolder(dataDir, options, host, memory.quotaBytes)
+    return await assemble({ options, state, device, committer, folder })
+  } catch (error) {
+    context.close()
+    throw error
+  }
+}
+
+async function openFolder(
+  dir: string,
+  options: BusOptions,
+  host: Host,
+  quotaBytes: number,
+): Promise<DataFolder> {
+  const store = await Store.open({
+    dir,
+    fsync: options.fsync ?? 'always',
+    crc32c,
+    allocate: allocateFile,
+    ...(options.onNotice === undefined ? {} : { onNotice: options.onNotice }),
+    ...(options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes }),
+    ...host.store,
+  })
+  return { dir, store, quotaBytes }
+}
+
+interface Foundation {
+  readonly options: BusOptions
+  readonly state: EngineState
+  readonly device: Device
+  readonly committer: Committer
+  readonly folder: DataFolder | undefined
+}
+
+/** Recovers, and puts the other parts on top. Closes the folder when that fails. */
+async function assemble({ options, state, device, committer, folder }: Foundation): Promise<BusParts> {
+  const hasDevice = (): boolean => device.backend !== 'cpu'
+  const pages = new PageReader({ state, epoch: () => committer.epoch, hasDevice })
+  const parts = (nextPageId: number): Omit<BusParts, 'durable'> => ({
+    fsync: options.fsync ?? 'always',
+    device,
+    state,
+    committer,
+    pages,
+    definitions: new Definitions(
+      {
+        state,
+        pages,
+        commit: (pending) => committer.commit(pending),
+        refuseWhenStopped: () => committer.lifecycle.refuseWhenStopped(),
+        hasDevice,
+      },
+      nextPageId,
+    ),
+    past: new Past({ committer, registry: state.registry, folder }),
+    needs: new Set(),
+  })
+  if (folder === undefined) return { ...parts(1), durable: undefined }
+  const { store } = folder
+  try {
+    const recovered = await recover(state, store, options.onNotice)
+    committer.attach(store, recovered)
+    const base = parts(recovered.nextPageId)
+    return { ...base, durable: await openDurableParts(base, folder, options, recovered) }
+  } catch (error) {
+    await store.close()
+    throw error
+  }
+}
+
+async function openDurableParts(
+  { state, committer, definitions, needs }: Omit<BusParts, 'durable'>,
+  { dir, store }: DataFolder,
+  options: BusOptions,
+  { replayedBytes }: Recovered,
+): Promise<DurableParts> {
+  const cursors = await Cursors.open({
+    keeper: cursorsIn(dir),
+    nowMs: Date.now,
+    newestEpoch: () => committer.epoch,
+    bytesSince: (epoch) => store.bytesSince(epoch),
+    holdMs: options.durableHoldMs ?? DURABLE_HOLD_MS,
+    holdBytes: options.durableHoldBytes ?? DURABLE_HOLD_BYTES,
+    onNotice: (message) => options.onNotice?.({ level: 'warn', message }),
+  })
+  needs.add(() => cursors.lowestNeeded())
+  const scheduler = new CheckpointScheduler({
+    state,
+    committer,
+    store,
+    options,
+    needs,
+    nextPageId: () => definitions.nextPageId,
+    replayedBytes,
+  })
+  return { store, cursors, scheduler }
+}
+
+interface Failover {
+  readonly state: EngineState
+  readonly committer: Committer
+  readonly device: Device
+  readonly options: BusOptions
+  readonly memory: { readonly quotaBytes: number; readonly threads: number }
+  readonly reason: string
+}
+
+/** Rebuilds the newest epoch in host memory. Throws BUS_FAILED when there is no log to rebuild it from. */
+function failOver({ state, committer, device, options, memory, reason }: Failover): void {
+  const { epoch, digest } = committer
+  const { dataDir, onNotice } = options
+  if (dataDir === undefined)
+    throw new MmsbError('BUS_FAILED', `The device failed, and there is no log to rebuild from: ${reason}`)
+  const startedMs = performance.now()
+  failOverToCpu(state, { dir: dataDir, epoch, digest, ...memory })
+  device.backend = 'cpu'
+  device.loss = { epoch, reason }
+  const ms = Math.round(performance.now() - startedMs)
+  const message = `the device failed (${reason}): epoch ${epoch} was rebuilt on the CPU in ${ms} ms`
+  onNotice?.({ level: 'error', message })
+}

@@ -1,0 +1,139 @@
+/**
+ * Installing pages: native memory, native steps and a place in the graph. Destroying them gives all of it back.
+ *
+ * Invariants: installing is all or nothing. A page that reads the past of another one needs a hidden page that keeps that
+ * past; it is made with the first reader and destroyed with the last. Steps are destroyed before the pages they use.
+ * Knows nothing of epochs and transactions.
+ */
+import { beforeStep, type NativeContext, stepNumber } from '../../ffi/context.js'
+import type { Graph } from '../../graph/graph.js'
+import { OPS } from '../../kernels/op-catalogue.js'
+import type { Op } from '../../kernels/ops/op.js'
+import { DTYPE_INFO } from '../../wire/dtype.js'
+import { LOCATIONS } from '../../wire/page.js'
+import type { EngineState } from './engine-state.js'
+import type { DerivedRecord, PageRecord } from './registry.js'
+
+/** Installs pages and registers them at once, without an epoch: for loading checkpoints. */
+export function installPages(state: EngineState, pages: readonly PageRecord[]): void {
+  const own = new Map(pages.map((page) => [page.id, page]))
+  install(state, pages, (id) => own.get(id) ?? (state.registry.byId(id) as PageRecord))
+  for (const page of pages) state.registry.add(page)
+}
+
+/** The reverse. No other page may derive from these; each comes before the pages it derives from. */
+export function uninstallPages(state: EngineState, pages: readonly PageRecord[]): void {
+  for (const page of pages) {
+    state.graph.remove(page.id)
+    state.registry.remove(page)
+  }
+  destroy(state, pages, unreadPasts(state.graph, pages))
+}
+
+/**
+ * Gives pages, each listed after those it derives from, native memory, steps and places in the graph. Makes the pasts they
+ * read where these do not exist yet, and returns the ids of those it made. All or nothing.
+ */
+export function install(
+  state: EngineState,
+  pages: readonly PageRecord[],
+  pageOf: (id: number) => PageRecord,
+): number[] {
+  const { context, graph } = state
+  const pasts = [...pastsOf(pages)].filter(([id]) => graph.node(id) === undefined)
+  context.createPages([
+    ...pages.map(nativeDescriptor),
+    // Before a page exists its past is zeros, whatever the page is filled with.
+    ...pasts.map(([id, prev]) => ({ ...nativeDescriptor(pageOf(prev)), id, fill: 0n })),
+  ])
+  const made: number[] = []
+  const done: PageRecord[] = []
+  try {
+    for (const [id, prev] of pasts) {
+      const step = context.createStep({ ...COPY_STEP, outPage: id, inputPages: [prev] })
+      graph.addPast(id, prev, beforeStep(step))
+      made.push(id)
+    }
+    for (const page of pages) {
+      if (page.derived !== undefined) page.step = createStep(context, page.id, page.derived)
+      done.push(page)
+      addToGraph(graph, page)
+    }
+  } catch (error) {
+    for (const page of done.toReversed()) if (graph.node(page.id) !== undefined) graph.remove(page.id)
+    destroy(state, pages, made)
+    context.destroyPages(Uint32Array.from(pasts.map(([id]) => id).filter((id) => !made.includes(id))))
+    throw error
+  }
+  return made
+}
+
+/** Frees the native side of pages, which are out of the graph already, and removes pasts from everything. */
+export function destroy(
+  { context, graph }: EngineState,
+  pages: readonly PageRecord[],
+  pasts: readonly number[] = [],
+): void {
+  if (pages.length === 0) return
+  for (const page of pages) {
+    if (page.step !== undefined) context.destroyStep(page.step)
+    page.step = undefined
+  }
+  for (const id of pasts) {
+    context.destroyStep(stepNumber(graph.node(id)?.step as number))
+    graph.remove(id)
+  }
+  context.destroyPages(Uint32Array.from([...pages.map((page) => page.id), ...pasts]))
+}
+
+/** The pasts that `pages` read, by id, with the page each belongs to. */
+function pastsOf(pages: readonly PageRecord[]): Map<number, number> {
+  const pasts = new Map<number, number>()
+  for (const page of pages) {
+    for (const { id, prev } of page.derived?.inputs ?? []) if (prev !== undefined) pasts.set(id, prev)
+  }
+  return pasts
+}
+
+/** Ids of the pasts that `pages` read and that no page in the graph reads any more. */
+export function unreadPasts(graph: Graph, pages: readonly PageRecord[]): number[] {
+  return [...pastsOf(pages).keys()].filter((id) => graph.node(id)?.dependents.size === 0)
+}
+
+export function createStep(context: NativeContext, outPage: number, derived: DerivedRecord): number {
+  const { opCode, opVersion, inputs, params } = derived
+  return context.createStep({
+    opCode,
+    opVersion,
+    outPage,
+    inputPages: inputs.map((input) => input.id),
+    params,
+  })
+}
+
+export function addToGraph(graph: Graph, page: PageRecord): void {
+  if (page.derived === undefined) {
+    graph.addSource(page.id)
+    return
+  }
+  const inputs = page.derived.inputs.map((input) => input.id)
+  graph.addDerived(page.id, inputs, page.step as number, page.derived.costNs)
+}
+
+const COPY = OPS.get('copy') as Op
+const COPY_STEP = {
+  opCode: COPY.code,
+  opVersion: COPY.version,
+  params: new Uint8Array(0),
+  keepsPast: true,
+}
+
+function nativeDescriptor(page: PageRecord): Parameters<NativeContext['createPages']>[0][number] {
+  return {
+    id: page.id,
+    dtypeCode: DTYPE_INFO[page.dtype].code,
+    shape: page.shape,
+    location: LOCATIONS.indexOf(page.location),
+    fill: page.fill,
+  }
+}

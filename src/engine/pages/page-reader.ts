@@ -1,0 +1,107 @@
+/**
+ * Reading pages as they are now: their elements and descriptions.
+ *
+ * Invariants: every read is of one whole epoch, because the caller settles or awaits the epoch in flight first. Values that
+ * are handed out are copies. Changes nothing.
+ */
+import { MmsbError } from '../../errors.js'
+import { totalElements } from '../../state/ranges.js'
+import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
+import type { Location } from '../../wire/page.js'
+import type { GraphEdge, GraphNode, PageData, PageInfo, ReadRange } from '../types.js'
+import { graphView, hex, pageInfo } from './describe.js'
+import type { EngineState } from './engine-state.js'
+import type { PageRecord } from './registry.js'
+
+export interface PageReaderDeps {
+  readonly state: EngineState
+  /** The published epoch. */
+  readonly epoch: () => number
+  /** Whether pages may lie in device memory. */
+  readonly hasDevice: () => boolean
+}
+
+export class PageReader {
+  readonly #deps: PageReaderDeps
+
+  constructor(deps: PageReaderDeps) {
+    this.#deps = deps
+  }
+
+  /** Elements of a page, a copy. Throws PAGE_NOT_FOUND, RANGE_NOT_SATISFIABLE. */
+  values(name: string, range: ReadRange): TypedArray {
+    return this.#copy(this.#deps.state.registry.require(name), range)
+  }
+
+  /** Elements of a page with its description. Throws as `values` does. */
+  data(name: string, range: ReadRange): PageData {
+    const page = this.#deps.state.registry.require(name)
+    const { dtype, shape, version } = page
+    return { name, dtype, shape, version, epoch: this.#deps.epoch(), values: this.#copy(page, range) }
+  }
+
+  /** Several whole pages. Throws PAGE_NOT_FOUND before it reads any. */
+  dataOfMany(names: readonly string[]): Record<string, PageData> {
+    for (const name of names) this.#deps.state.registry.require(name)
+    return Object.fromEntries(names.map((name) => [name, this.data(name, {})]))
+  }
+
+  #copy(page: PageRecord, { offset = 0, count = page.elements - offset }: ReadRange): TypedArray {
+    checkRange(page, offset, count)
+    const { sizeBytes, view } = DTYPE_INFO[page.dtype]
+    const out = view(new ArrayBuffer(count * sizeBytes), 0, count)
+    if (count > 0) this.#deps.state.context.readPage(page.id, offset * sizeBytes, out)
+    return out
+  }
+
+  /** Values of element ranges (offset, count, ...), packed. Throws PAGE_NOT_FOUND. */
+  gather(pageId: number, ranges: Uint32Array): TypedArray {
+    const page = this.#deps.state.registry.byId(pageId)
+    if (page === undefined) throw new MmsbError('PAGE_NOT_FOUND', `There is no page with id ${pageId}.`)
+    const count = totalElements(ranges)
+    const { sizeBytes, view } = DTYPE_INFO[page.dtype]
+    const out = view(new ArrayBuffer(count * sizeBytes), 0, count)
+    if (count > 0) this.#deps.state.context.gather(pageId, ranges, out)
+    return out
+  }
+
+  /** Pages sorted by name: those that start with `prefix`, after `cursor`, at most `limit`. */
+  list({ prefix = '', limit = 100, cursor }: { prefix?: string; limit?: number; cursor?: string }): {
+    pages: PageInfo[]
+    next: string | undefined
+  } {
+    const { registry } = this.#deps.state
+    const matching = registry
+      .names()
+      .filter((name) => name.startsWith(prefix) && (cursor === undefined || name > cursor))
+    const names = matching.slice(0, limit)
+    const next = matching.length > limit ? names.at(-1) : undefined
+    return { pages: names.map((name) => this.info(registry.require(name))), next }
+  }
+
+  info(page: PageRecord): PageInfo {
+    const { registry, graph, context } = this.#deps.state
+    return pageInfo(page, registry, graph, this.locationOf(page), hex(context.pageDigest(page.id)))
+  }
+
+  graph(): { nodes: GraphNode[]; edges: GraphEdge[] } {
+    const { registry, graph } = this.#deps.state
+    return graphView(registry, graph)
+  }
+
+  /** Where a page's bytes lie. */
+  locationOf(page: PageRecord): Exclude<Location, 'auto'> {
+    return this.#deps.hasDevice() ? this.#deps.state.context.pageLocation(page.id) : 'cpu'
+  }
+}
+
+/** Throws RANGE_NOT_SATISFIABLE unless all of these elements are in the page. */
+export function checkRange(page: PageRecord, offset: number, count: number): void {
+  const isWhole = Number.isSafeInteger(offset) && Number.isSafeInteger(count)
+  if (!isWhole || offset < 0 || count < 0 || offset + count > page.elements) {
+    throw new MmsbError(
+      'RANGE_NOT_SATISFIABLE',
+      `Elements ${offset} to ${offset + count} are not all in page "${page.name}", which has ${page.elements}.`,
+    )
+  }
+}
