@@ -1,6 +1,6 @@
 /**
- * The library's public face: the engine's bus together with its subscriptions, the errors, and the types of arguments and
- * answers.
+ * The library's public face: the engine's bus together with its subscriptions, the errors, and the types of
+ * arguments and answers.
  */
 import { EngineBus } from './engine/bus.js'
 import { openParts } from './engine/open-bus.js'
@@ -17,8 +17,8 @@ export class Bus extends EngineBus {
   }
 
   /**
-   * Every change to the pages that match, in order: from now on, from a past epoch, or from where a durable reader stopped.
-   * Leaving the loop ends the subscription.
+   * Every change to the pages that match, in order: from now on, from a past epoch, or from where a durable
+   * reader stopped. Leaving the loop ends the subscription.
    */
   subscribe(options: SubscribeOptions): Changes {
     return subscribe(this, options)

@@ -1,6 +1,7 @@
 /**
- * Checks of the arguments that programs pass to the library: options completely, by name and value; other arguments only as
- * far as the code behind relies on their shape. JSON from the network was checked against its schema before.
+ * Checks of the arguments that programs pass to the library: options completely, by name and value; other
+ * arguments only as far as the code behind relies on their shape. JSON from the network was checked against
+ * its schema before.
  *
  * Invariant: every refusal is an MmsbError that names the argument, the value and what is allowed.
  */
@@ -12,7 +13,10 @@ import type { BusOptions, FsyncMode } from './types.js'
 export const BACKENDS = ['auto', 'cpu', 'cuda'] as const
 export const FSYNC_MODES = ['always', 'interval', 'off'] as const satisfies readonly FsyncMode[]
 
-/** Returns what is wrong with a value, phrased to follow it; undefined when it is fine. Throws for a nested fault. */
+/**
+ * Returns what is wrong with a value, phrased to follow it; undefined when it is fine. Throws for a nested
+ * fault.
+ */
 export type Check = (value: unknown, where: string) => string | undefined
 export type Checks<T> = { readonly [name in keyof Required<T>]: Check }
 
@@ -117,7 +121,10 @@ export function checkDefinitions(pages: unknown): void {
   }
 }
 
-/** The frame writer checks the delta itself. Part of every write, so it costs next to nothing. @throws MmsbError INVALID_REQUEST */
+/**
+ * The frame writer checks the delta itself. Part of every write, so it costs next to nothing. @throws
+ * MmsbError INVALID_REQUEST
+ */
 export function checkPatch(name: unknown, delta: unknown, options: unknown): void {
   textOf('name', name)
   objectOf('delta', delta)

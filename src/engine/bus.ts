@@ -7,9 +7,11 @@
  *   the past     history/past.ts
  *   checkpoints  checkpoints/scheduler.ts
  *
- * What it decides itself is when: writes are refused once the bus has stopped, and reads are answered between epochs. An
- * asynchronous read waits for the epoch in flight and a synchronous one finishes it first, so nobody sees half an epoch or
- * one that is not durable. Knows nothing of sockets.
+ * What it decides itself is when: writes are refused once the bus has stopped, and reads are answered between
+ * epochs. An asynchronous read waits for the epoch in flight and a synchronous one finishes it first, so
+ * nobody sees half an epoch or one that is not durable. Knows nothing of sockets.
+ *
+ * Long because it lists every public method of the bus with its documentation.
  */
 import { performance } from 'node:perf_hooks'
 import { MmsbError } from '../errors.js'
@@ -95,9 +97,9 @@ export class EngineBus {
   #closed: Promise<void> | undefined
 
   /**
-   * Opens a bus. With `dataDir` it recovers what the folder holds and logs every commit there; without, it lives in
-   * memory only. Throws INVALID_REQUEST for an unknown option or value, UNSUPPORTED_LOCATION for `cuda` without a device,
-   * and an error of the store when the folder is locked, damaged or not writable.
+   * Opens a bus. With `dataDir` it recovers what the folder holds and logs every commit there; without, it
+   * lives in memory only. Throws INVALID_REQUEST for an unknown option or value, UNSUPPORTED_LOCATION for
+   * `cuda` without a device, and an error of the store when the folder is locked, damaged or not writable.
    */
   static async open(options: BusOptions = {}, host?: Host): Promise<EngineBus> {
     return new EngineBus(await openParts(options, host))
@@ -123,9 +125,12 @@ export class EngineBus {
     return this.#parts.committer.lifecycle.failure ?? null
   }
 
-  // ---- defining -----------------------------------------------------------------------------------------------------
+  // ---- defining -------------------------------------------------------------------------------------------
 
-  /** Creates a source page filled with `fill` (default 0). Throws PAGE_EXISTS when another definition has the name. */
+  /**
+   * Creates a source page filled with `fill` (default 0). Throws PAGE_EXISTS when another definition has the
+   * name.
+   */
   async create(name: string, definition: SourceDefinition): Promise<CreateResult> {
     checkDefinition(name, definition)
     return this.#parts.definitions.create(name, definition)
@@ -143,8 +148,8 @@ export class EngineBus {
   }
 
   /**
-   * Creates many pages in one epoch, or none. A derived page may use pages before it in the list as inputs, and read the
-   * past of any page in the list.
+   * Creates many pages in one epoch, or none. A derived page may use pages before it in the list as inputs,
+   * and read the past of any page in the list.
    */
   async createMany(pages: readonly NamedDefinition[]): Promise<{ epoch: number; pages: PageInfo[] }> {
     checkDefinitions(pages)
@@ -157,9 +162,9 @@ export class EngineBus {
   }
 
   /**
-   * Defines a function that expressions can call, or redefines it: every page that uses it, directly or through other
-   * functions, is recompiled and recomputed in the same epoch, or nothing changes. Throws INVALID_EXPRESSION,
-   * INVALID_REQUEST, and SHAPE_MISMATCH when a page's dtype would change.
+   * Defines a function that expressions can call, or redefines it: every page that uses it, directly or
+   * through other functions, is recompiled and recomputed in the same epoch, or nothing changes. Throws
+   * INVALID_EXPRESSION, INVALID_REQUEST, and SHAPE_MISMATCH when a page's dtype would change.
    */
   async defineFunction(name: string, body: FunctionBody): Promise<{ epoch: number; worldAge: number }> {
     checkFunctionBody(name, body)
@@ -183,7 +188,7 @@ export class EngineBus {
     return this.#parts.definitions.functions()
   }
 
-  // ---- writing ------------------------------------------------------------------------------------------------------
+  // ---- writing --------------------------------------------------------------------------------------------
 
   /** Applies one delta to a source page. */
   async patch(name: string, delta: DeltaInput, options: WriteOptions = {}): Promise<PatchResult> {
@@ -211,9 +216,9 @@ export class EngineBus {
   }
 
   /**
-   * A write whose content is made only when its idempotency key is new: a repeat gets the first answer, whatever it asks
-   * for now, even if the page has been deleted since. `make` may ask for the page, which must be a source page; it checks
-   * the shape of the content.
+   * A write whose content is made only when its idempotency key is new: a repeat gets the first answer,
+   * whatever it asks for now, even if the page has been deleted since. `make` may ask for the page, which
+   * must be a source page; it checks the shape of the content.
    */
   async writeOnce(
     name: string,
@@ -246,7 +251,9 @@ export class EngineBus {
     )
   }
 
-  /** Commits a transaction in its binary form (docs/internals/FORMAT.md). The bytes are untrusted and copied. */
+  /**
+   * Commits a transaction in its binary form (docs/internals/FORMAT.md). The bytes are untrusted and copied.
+   */
   submit(frame: Uint8Array): Promise<CommitResult> {
     checkFrame(frame)
     const { committer, state, definitions } = this.#parts
@@ -257,17 +264,18 @@ export class EngineBus {
   }
 
   /**
-   * Commits the frames of a message, one behind the other, each a transaction of its own, numbered from `first` on. The
-   * bytes are untrusted and copied. The sender gets one answer for every number; refusals come before this returns.
+   * Commits the frames of a message, one behind the other, each a transaction of its own, numbered from
+   * `first` on. The bytes are untrusted and copied. The sender gets one answer for every number; refusals
+   * come before this returns.
    */
   submitAll(sender: Sender, first: number, message: Uint8Array): IngestResult {
     return this.#ingest.take(sender, first, message)
   }
 
   /**
-   * The values that pages would have if these deltas were committed now; nothing is committed, logged or visible to anyone
-   * else. The cost depends on the pages derived from the written ones, not on the size of the state. Throws what the
-   * transaction would throw, and PAGE_NOT_FOUND.
+   * The values that pages would have if these deltas were committed now; nothing is committed, logged or
+   * visible to anyone else. The cost depends on the pages derived from the written ones, not on the size of
+   * the state. Throws what the transaction would throw, and PAGE_NOT_FOUND.
    */
   async whatIf(input: WhatIfInput): Promise<WhatIfResult> {
     checkWhatIf(input)
@@ -287,11 +295,11 @@ export class EngineBus {
     })
   }
 
-  // ---- reading ------------------------------------------------------------------------------------------------------
+  // ---- reading --------------------------------------------------------------------------------------------
 
   /**
-   * Elements of a page, a copy. Without `epoch`: as of the newest epoch, synchronously; an epoch in flight is finished
-   * first. With `epoch`: a promise of the page as of that epoch (see readAt).
+   * Elements of a page, a copy. Without `epoch`: as of the newest epoch, synchronously; an epoch in flight is
+   * finished first. With `epoch`: a promise of the page as of that epoch (see readAt).
    */
   read(name: string, options?: ReadRange): TypedArray
   read(name: string, options: ReadRange & { epoch: number }): Promise<TypedArray>
@@ -303,14 +311,17 @@ export class EngineBus {
   }
 
   /**
-   * Elements of a page as of a past epoch, a copy; derived pages too. Throws PAGE_NOT_FOUND when it did not exist then,
-   * EPOCH_NOT_FOUND, EPOCH_COMPACTED.
+   * Elements of a page as of a past epoch, a copy; derived pages too. Throws PAGE_NOT_FOUND when it did not
+   * exist then, EPOCH_NOT_FOUND, EPOCH_COMPACTED.
    */
   async readAt(name: string, epoch: number, options: ReadRange = {}): Promise<TypedArray> {
     return (await this.data(name, { ...options, epoch })).values
   }
 
-  /** Elements of a page with its description; waits for an epoch in flight without blocking. With `epoch`: as of then. */
+  /**
+   * Elements of a page with its description; waits for an epoch in flight without blocking. With `epoch`: as
+   * of then.
+   */
   async data(name: string, options: ReadRange & { epoch?: number } & PastOptions = {}): Promise<PageData> {
     const { epoch, signal, ...range } = options
     return this.#atEpoch(
@@ -347,8 +358,8 @@ export class EngineBus {
   }
 
   /**
-   * Reads as of an epoch: with `live` between epochs when it is the newest one, or none is given; with `past` otherwise.
-   * The newest epoch can become a past one while the read waits.
+   * Reads as of an epoch: with `live` between epochs when it is the newest one, or none is given; with `past`
+   * otherwise. The newest epoch can become a past one while the read waits.
    */
   async #atEpoch<T>(
     epoch: number | undefined,
@@ -367,8 +378,8 @@ export class EngineBus {
   }
 
   /**
-   * Values of element ranges (offset, count, ...) of a page, packed. Only from an onCommit or `between` callback: the
-   * bytes are those of this moment.
+   * Values of element ranges (offset, count, ...) of a page, packed. Only from an onCommit or `between`
+   * callback: the bytes are those of this moment.
    */
   gather(pageId: number, ranges: Uint32Array): TypedArray {
     return this.#parts.pages.gather(pageId, ranges)
@@ -381,7 +392,9 @@ export class EngineBus {
     return pages.info(state.registry.require(name))
   }
 
-  /** A page's shape and version as of the newest epoch. Unlike page(), it waits for nothing and costs nothing. */
+  /**
+   * A page's shape and version as of the newest epoch. Unlike page(), it waits for nothing and costs nothing.
+   */
   peek(name: string): PageShape {
     return this.#parts.state.registry.require(name)
   }
@@ -410,11 +423,11 @@ export class EngineBus {
     return this.#parts.pages.graph()
   }
 
-  // ---- the past -----------------------------------------------------------------------------------------------------
+  // ---- the past -------------------------------------------------------------------------------------------
 
   /**
-   * The oldest epoch that can be read: 0, the empty state, while the log is complete; otherwise the oldest checkpoint from
-   * which the log continues. In memory only, the newest epoch.
+   * The oldest epoch that can be read: 0, the empty state, while the log is complete; otherwise the oldest
+   * checkpoint from which the log continues. In memory only, the newest epoch.
    */
   get minEpoch(): number {
     return this.#parts.past.minEpoch
@@ -426,8 +439,8 @@ export class EngineBus {
   }
 
   /**
-   * What the epochs of a range did, ascending: those that changed `page` or have a transaction of `source`, where these are
-   * given. An answer is bounded; `next` says where to continue.
+   * What the epochs of a range did, ascending: those that changed `page` or have a transaction of `source`,
+   * where these are given. An answer is bounded; `next` says where to continue.
    */
   async epochs(
     query: { from?: number; to?: number; page?: string; source?: string; limit?: number } = {},
@@ -437,8 +450,8 @@ export class EngineBus {
   }
 
   /**
-   * The versions of a page, ascending: when it changed, and by which source. From its creation on unless `from` says
-   * otherwise. Throws PAGE_NOT_FOUND when the range had no page of this name.
+   * The versions of a page, ascending: when it changed, and by which source. From its creation on unless
+   * `from` says otherwise. Throws PAGE_NOT_FOUND when the range had no page of this name.
    */
   async history(
     name: string,
@@ -457,22 +470,23 @@ export class EngineBus {
   }
 
   /**
-   * The changes of the epochs after `after`, as subscribers received them: replayed on another thread, a bounded piece at
-   * a time. Throws EPOCH_NOT_FOUND, EPOCH_COMPACTED.
+   * The changes of the epochs after `after`, as subscribers received them: replayed on another thread, a
+   * bounded piece at a time. Throws EPOCH_NOT_FOUND, EPOCH_COMPACTED.
    */
   async pastChanges(query: PastEpochsQuery, options: PastOptions = {}): Promise<PastEpochs> {
     return this.#parts.past.changes(query, options.signal)
   }
 
   /**
-   * Replays the epochs after `from` (default: the oldest that can be rebuilt) up to `to` (default: the newest), and
-   * compares the digest of every epoch with the recorded one. Runs on its own thread; other requests are not delayed.
+   * Replays the epochs after `from` (default: the oldest that can be rebuilt) up to `to` (default: the
+   * newest), and compares the digest of every epoch with the recorded one. Runs on its own thread; other
+   * requests are not delayed.
    */
   async verify(query: { from?: number; to?: number } = {}, options: PastOptions = {}): Promise<VerifyResult> {
     return this.#parts.past.verify(query, options.signal)
   }
 
-  // ---- status -------------------------------------------------------------------------------------------------------
+  // ---- status ---------------------------------------------------------------------------------------------
 
   status(): BusStatus {
     const { committer, device, state, fsync, past } = this.#parts
@@ -491,8 +505,9 @@ export class EngineBus {
   }
 
   /**
-   * The execution log of the newest epoch: which derived pages were recomputed, in order, whether they changed, whether
-   * they were recomputed completely, and how many elements were computed. Empty after recovery.
+   * The execution log of the newest epoch: which derived pages were recomputed, in order, whether they
+   * changed, whether they were recomputed completely, and how many elements were computed. Empty after
+   * recovery.
    */
   executionLog(): ExecutionLog {
     const { committer, state } = this.#parts
@@ -516,14 +531,15 @@ export class EngineBus {
     })
   }
 
-  // ---- watching -----------------------------------------------------------------------------------------------------
+  // ---- watching -------------------------------------------------------------------------------------------
 
   /**
-   * Calls back for every epoch from now on, synchronously, while the state is exactly that of the epoch. A listener must
-   * not throw and must not write. Returns a function that ends this.
+   * Calls back for every epoch from now on, synchronously, while the state is exactly that of the epoch. A
+   * listener must not throw and must not write. Returns a function that ends this.
    *
-   * `ahead` may be called earlier with the same event, when the epoch is executed but the disk still writes; this gives
-   * time to prepare. It may gather values, but must show nothing: the epoch may never become durable.
+   * `ahead` may be called earlier with the same event, when the epoch is executed but the disk still writes;
+   * this gives time to prepare. It may gather values, but must show nothing: the epoch may never become
+   * durable.
    */
   onCommit(listener: (event: CommitEvent) => void, ahead?: (event: CommitEvent) => void): () => void {
     return this.#parts.committer.onCommit(listener, ahead)
@@ -535,8 +551,9 @@ export class EngineBus {
   }
 
   /**
-   * Calls `run` while the state is exactly that of an epoch and no other epoch can start: at once when none is in flight,
-   * otherwise when that one is published, abandoned or has failed. `run` must not throw and must not write.
+   * Calls `run` while the state is exactly that of an epoch and no other epoch can start: at once when none
+   * is in flight, otherwise when that one is published, abandoned or has failed. `run` must not throw and
+   * must not write.
    */
   between(run: () => void): void {
     this.#parts.committer.between(run)
@@ -547,11 +564,11 @@ export class EngineBus {
     return this.#parts.durable?.cursors
   }
 
-  // ---- keeping ------------------------------------------------------------------------------------------------------
+  // ---- keeping --------------------------------------------------------------------------------------------
 
   /**
-   * Writes a checkpoint of the newest epoch while commits continue. If that epoch has a checkpoint already, it is not
-   * written again. Throws INVALID_REQUEST without a data folder.
+   * Writes a checkpoint of the newest epoch while commits continue. If that epoch has a checkpoint already,
+   * it is not written again. Throws INVALID_REQUEST without a data folder.
    */
   async checkpoint(): Promise<CheckpointInfo> {
     this.#parts.committer.lifecycle.refuseWhenStopped()
@@ -561,8 +578,9 @@ export class EngineBus {
   }
 
   /**
-   * Keeps history for a reader: nothing at or after the epoch that `lowestNeeded` returns is deleted; undefined means that
-   * nothing is needed. It is called before every deletion. Returns a function that ends this.
+   * Keeps history for a reader: nothing at or after the epoch that `lowestNeeded` returns is deleted;
+   * undefined means that nothing is needed. It is called before every deletion. Returns a function that ends
+   * this.
    */
   holdHistory(lowestNeeded: () => number | undefined): () => void {
     const { needs } = this.#parts

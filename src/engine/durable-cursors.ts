@@ -1,9 +1,9 @@
 /**
  * Named durable readers: how far each has read, across restarts, and which history it still needs.
  *
- * Invariants: a cursor only moves forward. When the promise of a move resolves, the move is durable; when it rejects, the
- * cursor has not moved. History is kept for a reader only for a limited time after it was last seen, and only up to a
- * number of bytes.
+ * Invariants: a cursor only moves forward. When the promise of a move resolves, the move is durable; when it
+ * rejects, the cursor has not moved. History is kept for a reader only for a limited time after it was last
+ * seen, and only up to a number of bytes.
  */
 import { MmsbError } from '../errors.js'
 import { DURABLE_READERS_MAX, DURABLE_SEEN_MS } from '../limits.js'
@@ -73,7 +73,10 @@ export class Cursors {
     return reader
   }
 
-  /** Creates a reader, or changes which pages an existing one reads. Resolves when it is durable. Throws OVERLOADED. */
+  /**
+   * Creates a reader, or changes which pages an existing one reads. Resolves when it is durable. Throws
+   * OVERLOADED.
+   */
   async define(name: string, pages: readonly string[], epoch: number | null): Promise<void> {
     const nowMs = this.#deps.nowMs()
     const known = this.#readers.get(name)
@@ -84,8 +87,8 @@ export class Cursors {
   }
 
   /**
-   * Records that a connected reader was seen, at most once in a while. `idle`: the epochs after `after` up to `upTo` hold
-   * nothing for it; if it has processed everything before them, its cursor advances over them.
+   * Records that a connected reader was seen, at most once in a while. `idle`: the epochs after `after` up to
+   * `upTo` hold nothing for it; if it has processed everything before them, its cursor advances over them.
    */
   touch(name: string, idle?: { readonly after: number; readonly upTo: number } | undefined): void {
     const reader = this.#readers.get(name)

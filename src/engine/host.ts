@@ -1,6 +1,6 @@
 /**
- * What the engine needs from its host: clocks, the event loop and the store's options. Handed in, so that a test can run
- * the whole engine in a simulation under one seed.
+ * What the engine needs from its host: clocks, the event loop and the store's options. Handed in, so that a
+ * test can run the whole engine in a simulation under one seed.
  */
 import type { StoreOptions } from '../store/options.js'
 

@@ -1,6 +1,6 @@
 /**
- * Opening a bus: makes its parts in the order in which they depend on each other, and with a data folder recovers what the
- * folder holds.
+ * Opening a bus: makes its parts in the order in which they depend on each other, and with a data folder
+ * recovers what the folder holds.
  *
  * Invariant: when anything fails, memory is freed and the folder is closed again.
  */
@@ -57,8 +57,8 @@ export interface DurableParts {
 }
 
 /**
- * Throws INVALID_REQUEST for an unknown option or value, UNSUPPORTED_LOCATION for `cuda` without a device, and an error of
- * the store when the folder is locked, damaged or not writable.
+ * Throws INVALID_REQUEST for an unknown option or value, UNSUPPORTED_LOCATION for `cuda` without a device,
+ * and an error of the store when the folder is locked, damaged or not writable.
  */
 export async function openParts(options: BusOptions, host: Host = REAL_HOST): Promise<BusParts> {
   checkBusOptions(options)
@@ -68,7 +68,8 @@ export async function openParts(options: BusOptions, host: Host = REAL_HOST): Pr
     quotaBytes: options.memoryLimitBytes ?? MEMORY_QUOTA_DEFAULT_BYTES,
     threads: options.threads ?? availableParallelism(),
   }
-  // On a machine without a device, a log written with one can still be opened; new pages are checked when defined.
+  // On a machine without a device, a log written with one can still be opened; new pages are checked when
+  // defined.
   const context = new NativeContext({ backend, ...memory, hostMemoryOnly: backend === 'cpu' })
   const state = { registry: new Registry(), graph: new Graph(), context }
   const device: Device = { backend, loss: undefined }

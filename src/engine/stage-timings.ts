@@ -1,6 +1,6 @@
 /**
- * How long the stages of a commit take: one histogram per stage. Recording costs about 100 ns, far less than one percent
- * of a durable commit.
+ * How long the stages of a commit take: one histogram per stage. Recording costs about 100 ns, far less than
+ * one percent of a durable commit.
  */
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks'
 

@@ -1,6 +1,6 @@
 /**
- * The types of the bus that other rooms use: what goes in (transactions, options) and what comes out (commits, pages,
- * events). Types only; no behaviour.
+ * The types of the bus that other rooms use: what goes in (transactions, options) and what comes out
+ * (commits, pages, events). Types only; no behaviour.
  */
 import type { FunctionBody } from '../kernels/expression/names.js'
 import type { DeltaJson } from '../state/delta.js'
@@ -32,8 +32,8 @@ export interface TransactionInput {
 }
 
 /**
- * A sender of frames. It gets the outcome of each frame by the frame's number, without a promise for every frame. The calls
- * must not throw.
+ * A sender of frames. It gets the outcome of each frame by the frame's number, without a promise for every
+ * frame. The calls must not throw.
  */
 export interface Sender {
   /** `count` frames from number `first` on, of `bytes` bytes together, were committed. */
@@ -88,7 +88,10 @@ export interface WhatIfInput {
   readonly read: readonly string[]
 }
 
-/** Pages as they would be. `epoch` and the versions of changed pages are those of the commit that does not happen. */
+/**
+ * Pages as they would be. `epoch` and the versions of changed pages are those of the commit that does not
+ * happen.
+ */
 export interface WhatIfResult {
   readonly epoch: number
   readonly pages: Readonly<Record<string, PageData>>
@@ -139,11 +142,16 @@ export interface PageChange {
   readonly kind: 'source' | 'derived' | 'created' | 'deleted'
   readonly dtype: Dtype
   readonly shape: readonly number[]
-  /** Element ranges, ascending and disjoint: offset, count, offset, count, ... One range covers a created page. */
+  /**
+   * Element ranges, ascending and disjoint: offset, count, offset, count, ... One range covers a created
+   * page.
+   */
   readonly ranges: Uint32Array
 }
 
-/** One epoch, as subscribers see it. Delivered synchronously, while the state is exactly that of the epoch. */
+/**
+ * One epoch, as subscribers see it. Delivered synchronously, while the state is exactly that of the epoch.
+ */
 export interface CommitEvent {
   readonly epoch: number
   readonly timestampMs: number
@@ -277,7 +285,9 @@ export interface VerifyResult {
     readonly page: string | null
     readonly detail: string
   } | null
-  /** Damaged checkpoints in the range. The state can be rebuilt without them, but they cannot be relied on. */
+  /**
+   * Damaged checkpoints in the range. The state can be rebuilt without them, but they cannot be relied on.
+   */
   readonly problems: readonly string[]
 }
 

@@ -1,9 +1,10 @@
 /**
- * One native context: page memory, steps and the execution of epochs. A thin, typed face of the C ABI
- * (src/kernels/native/abi.h): it packs arguments, turns statuses into errors and knows nothing of names or graphs.
+ * One native context: page memory, steps and the execution of epochs. A thin, typed wrapper of the C ABI
+ * (src/kernels/native/abi.h): it packs arguments and turns statuses into errors. Knows nothing of names or
+ * graphs.
  *
- * Invariants: one call at a time (the engine sees to it); while an asynchronous execution runs, only `waitSync` may be
- * called.
+ * Invariants: one call at a time, which the engine ensures; while an asynchronous execution runs, only
+ * `waitSync` may be called.
  */
 import { MmsbError } from '../errors.js'
 import { type ContextHandle, check, native, statusError } from './library.js'
@@ -35,7 +36,7 @@ export interface StepDescriptor {
   readonly outPage: number
   readonly inputPages: readonly number[]
   readonly params: Uint8Array
-  /** A copy step whose output is its input's past: run by `beforeStep` alone. */
+  /** A copy step whose output is the past of its input; it must be run with the mark of `beforeStep`. */
   readonly keepsPast?: boolean
 }
 
@@ -63,14 +64,14 @@ export function stepNumber(step: number): number {
   return (step & ~(STEP_BEFORE | STEP_FULL)) >>> 0
 }
 
-/** Marks a step that must run wholly, whatever changed. */
+/** Marks a step that must run completely, whatever changed. */
 export function fullStep(step: number): number {
   return (step | STEP_FULL) >>> 0
 }
 
 /**
- * What an execution changed. A view of the context's result buffer: valid until the next execution, so a reader that
- * keeps something copies it.
+ * The changes of an execution. A view of the context's result buffer, valid until the next execution: copy
+ * whatever is needed for longer.
  */
 export class ExecuteResult {
   readonly words: Uint32Array
@@ -106,7 +107,10 @@ export class ExecuteResult {
     return (this.words[word] as number) + (this.words[word + 1] as number) * 2 ** 32
   }
 
-  /** Calls back for each changed page, ascending by id, with its ranges as a view (offset, count, offset, count...). */
+  /**
+   * Calls back for each changed page, ascending by id, with its ranges as a view (offset, count, offset,
+   * count...).
+   */
   eachChange(visit: (pageId: number, ranges: Uint32Array) => void): void {
     let at = RESULT_HEADER_BYTES / 4
     for (let i = 0; i < this.changedPages; i++) {
@@ -126,7 +130,10 @@ export class ExecuteResult {
     }
   }
 
-  /** The execution log: which steps ran, whether their page changed, whether they ran wholly, how much they computed. */
+  /**
+   * The execution log: which steps ran, whether their page changed, whether they ran completely, how much
+   * they computed.
+   */
   steps(): { step: number; changed: boolean; full: boolean; elementsComputed: number }[] {
     let at = RESULT_HEADER_BYTES / 4
     for (let i = 0; i < this.changedPages; i++) at += 6 + (this.words[at + 1] as number) * 2
@@ -150,26 +157,27 @@ export class NativeContext {
   #ctx: ContextHandle
   readonly #fn = native()
   #out = new Uint8Array(RESULT_INITIAL_BYTES)
-  #trialOut: Uint8Array<ArrayBuffer> | undefined
+  #dryRunOut: Uint8Array<ArrayBuffer> | undefined
   readonly #outLength = new BigUint64Array(1)
   readonly #word = new Uint32Array(1)
   readonly #keptLength = new BigUint64Array(1)
   #keptOut = new Uint8Array(0)
-  /** Somebody takes what executions overwrite: keeping stays on. */
+  /** `takeKept` is in use: executions must keep what they overwrite. */
   #isWatched = false
   #closed = false
-  /** Counts asynchronous executions whose end was already seen by waitSync. */
+  /** Number of asynchronous executions so far. */
   #running = 0
+  /** The newest of them whose result waitSync has returned. */
   #taken = 0
 
   #hostMemoryOnly: boolean
   #backend: 'cpu' | 'cuda'
-  /** What this was before it adopted another. */
+  /** Contexts of lost devices, replaced by `adopt`; closed with this one. */
   readonly #lost: ContextHandle[] = []
 
   /**
-   * `hostMemoryOnly`: all pages go to host memory, whatever their location, so that a state made with a device can be used without.
-   * Throws UNSUPPORTED_LOCATION when the backend is not available here.
+   * `hostMemoryOnly`: all pages go to host memory, whatever their location, so that a state made with a
+   * device can be used without. Throws UNSUPPORTED_LOCATION when the backend is not available here.
    */
   constructor(options: {
     backend: 'cpu' | 'cuda'
@@ -194,7 +202,7 @@ export class NativeContext {
     for (const ctx of [this.#ctx, ...this.#lost]) this.#fn.mmsb_close(ctx)
   }
 
-  /** Goes on with what `other` holds, pages and steps, and not with its own. `other` must not be used any more. */
+  /** Replaces its pages and steps with those of `other`, which must not be used any more. */
   adopt(other: NativeContext): void {
     this.#lost.push(this.#ctx)
     this.#ctx = other.#ctx
@@ -297,16 +305,16 @@ export class NativeContext {
     check(this.#fn.mmsb_step_destroy(this.#ctx, step))
   }
 
-  // ---- going back ---------------------------------------------------------------------------------------------------
+  // ---- going back -----------------------------------------------------------------------------------------
 
-  /** Whether `keep` and `watchOverwrites` can be had. */
+  /** Whether the backend supports `keep` and `watchOverwrites`. */
   get keepsOverwritten(): boolean {
     return this.#backend === 'cpu'
   }
 
   /**
-   * From now on each execution keeps what it overwrites, so that `undo` can take it back; `false` forgets it all. Throws
-   * UNSUPPORTED_LOCATION on a backend other than cpu.
+   * From now on each execution keeps what it overwrites, so that `undo` can restore it; `false` forgets
+   * everything kept. Throws UNSUPPORTED_LOCATION on a backend other than cpu.
    */
   keep(on: boolean): void {
     if (!on && this.#isWatched) return
@@ -314,15 +322,18 @@ export class NativeContext {
   }
 
   /**
-   * From now on each execution keeps what it overwrites for `takeKept`, until `false`. Between, executions on trial may be
-   * kept and undone as usual. Throws UNSUPPORTED_LOCATION on a backend other than cpu.
+   * From now on, until `false`, each execution keeps what it overwrites for `takeKept`. Dry runs in between
+   * may be kept and undone as usual. Throws UNSUPPORTED_LOCATION on a backend other than cpu.
    */
   watchOverwrites(on: boolean): void {
     check(this.#fn.mmsb_keep(this.#ctx, on ? 1 : 0))
     this.#isWatched = on
   }
 
-  /** What the newest kept execution overwrote (src/kernels/native/abi.h), and forgets it. A view, valid until the next call. */
+  /**
+   * Returns what the newest kept execution overwrote (src/kernels/native/abi.h) and forgets it. Valid until
+   * the next call.
+   */
   takeKept(): Uint8Array {
     check(this.#fn.mmsb_kept_take(this.#ctx, this.#keptOut, this.#keptOut.byteLength, this.#keptLength))
     const length = Number(this.#keptLength[0])
@@ -334,8 +345,8 @@ export class NativeContext {
   }
 
   /**
-   * Takes the newest kept execution back: bytes, digests and what steps keep of their inputs are as before it. `steps`: at
-   * least those that read a page it changed.
+   * Undoes the newest kept execution: bytes, digests and the partial results of steps are as before it.
+   * `steps` must include all that read a page it changed.
    */
   undo(steps: Uint32Array): void {
     check(this.#fn.mmsb_undo(this.#ctx, steps, steps.length))
@@ -348,13 +359,13 @@ export class NativeContext {
   }
 
   /**
-   * Puts another buffer in the place where results go, and back at the next call: for an execution on trial, so that the
-   * result of the newest epoch stays as it is.
+   * Exchanges the result buffer for another one, and back at the next call: a dry run must not overwrite the
+   * result of the newest epoch.
    */
   swapResult(): void {
     const out = this.#out
-    this.#out = this.#trialOut ?? new Uint8Array(RESULT_INITIAL_BYTES)
-    this.#trialOut = out
+    this.#out = this.#dryRunOut ?? new Uint8Array(RESULT_INITIAL_BYTES)
+    this.#dryRunOut = out
   }
 
   /** Applies the frames' deltas and runs the steps, on this thread. */
@@ -374,13 +385,14 @@ export class NativeContext {
   }
 
   /**
-   * The same on a worker thread. Until it settles nothing else may be called but waitSync; after a waitSync the promise
+   * The same on a worker thread. Until it settles, only waitSync may be called; after a waitSync the promise
    * resolves to an empty result.
    */
   executeAsync(steps: Uint32Array, frames: Uint8Array): Promise<ExecuteResult> {
     Atomics.store(this.#outWords(), 0, 0)
     const run = ++this.#running
-    // koffi keeps only the callback of an asynchronous call alive; its scope keeps what the other thread reads and writes.
+    // koffi keeps only the callback of an asynchronous call alive; its scope keeps what the other thread
+    // reads and writes.
     return new Promise((resolve, reject) => {
       this.#fn.mmsb_execute.async(
         this.#ctx,

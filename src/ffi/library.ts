@@ -1,6 +1,8 @@
 /**
- * Loads the native library through koffi and checks that it is the one this code was written for. The only folder that
- * knows koffi. Invariants: nothing is called before the ABI version matched; a status other than 0 becomes an MmsbError;
+ * Loads the native library through koffi and checks that it has the ABI version of this code. The only folder
+ * that knows koffi.
+ *
+ * Invariants: nothing is called before the ABI version matched; a status other than 0 becomes an MmsbError;
  * handles are branded, so that a page id cannot be passed for a context.
  */
 import { existsSync } from 'node:fs'
@@ -141,7 +143,7 @@ const STATUS_CODES: Readonly<Record<number, ErrorCode>> = {
   6: 'INTERNAL',
 }
 
-/** Where the library is: MMSB_LIBRARY, or build/libmmsb.so beside the package's source. */
+/** Path of the library: MMSB_LIBRARY, or build/libmmsb.so beside the package's source. */
 function libraryPath(): string {
   return process.env.MMSB_LIBRARY ?? fileURLToPath(new URL('../../build/libmmsb.so', import.meta.url))
 }
@@ -169,7 +171,10 @@ function load(): NativeFunctions {
 
 let loaded: NativeFunctions | undefined
 
-/** The native functions; the library is loaded at the first call. Throws INTERNAL when it is missing or another version. */
+/**
+ * The native functions; the library is loaded at the first call. Throws INTERNAL when it is missing or has
+ * another version.
+ */
 export function native(): NativeFunctions {
   loaded ??= load()
   return loaded
@@ -177,23 +182,23 @@ export function native(): NativeFunctions {
 
 const STATUS_DEVICE = 5
 
-/** The device failed: its context holds nothing any more. */
+/** The device failed; its context can no longer be used. */
 export class DeviceLost extends MmsbError {}
 
-/** Turns a status into an error. `text` is what the library said about it. */
+/** Turns a status into an error. `text` is the library's message. */
 export function statusError(status: Status, text: string): MmsbError {
   if (status === STATUS_DEVICE) return new DeviceLost('BUS_FAILED', text)
   return new MmsbError(STATUS_CODES[status] ?? 'INTERNAL', text || `native status ${status}`)
 }
 
-/** Throws unless `status` is 0. Only after a synchronous call. */
+/** Throws unless `status` is 0. Only for synchronous calls. */
 export function check(status: Status): void {
   if (status !== 0) throw statusError(status, native().mmsb_last_error())
 }
 
 /**
- * CRC-32C (Castagnoli, RFC 3720) of `bytes`, continuing from `seed`. `soundRecords`: how many sound records of the log stand one
- * after another at the start of `bytes`, the first of them that of `firstEpoch`.
+ * CRC-32C (Castagnoli, RFC 3720) of `bytes`, continuing from `seed`. `soundRecords` returns how many
+ * undamaged log records follow one another from the start of `bytes`, beginning with that of `firstEpoch`.
  */
 export const crc32c = Object.assign(
   (bytes: Uint8Array, seed = 0): number => native().mmsb_crc32c(bytes, bytes.byteLength, seed),
@@ -208,7 +213,7 @@ export function allocateFile(fd: number, offset: number, length: number): number
   return native().mmsb_file_allocate(fd, offset, length)
 }
 
-/** How many CUDA devices can be used: 0 without driver, device or CUDA build. */
+/** Number of usable CUDA devices: 0 without a driver, a device or a CUDA build. */
 export function deviceCount(): number {
   return native().mmsb_device_count()
 }
@@ -230,7 +235,7 @@ export interface NativeCatalogue {
   readonly ops: Readonly<Record<string, { readonly code: number; readonly version: number }>>
 }
 
-/** What this library can run: IR opcodes and ops. */
+/** The IR opcodes and ops that this library can run. */
 export function nativeCatalogue(): NativeCatalogue {
   return JSON.parse(native().mmsb_catalogue()) as NativeCatalogue
 }

@@ -1,18 +1,20 @@
 /**
- * The dependency graph of pages and the plans cut from it.
+ * The dependency graph of pages and the plans derived from it.
  *
- * Theory: a derived page is a function of its inputs, and a page's definition never changes, so the graph only grows and
- * shrinks at its edges. The level of a source page is 0, of a derived page 1 + the highest level of its inputs (longest
- * path from a source). Steps run in (level, id) order: every input is final before it is read, and a diamond computes
- * once. A plan is the cone of a set of dirty pages in that order; which of its steps really run is decided while
- * executing, by dirty ranges and cutoff.
+ * Theory: a derived page is a function of its inputs, and a page's inputs never change, so the graph only
+ * grows and shrinks at its edges. The level of a source page is 0; that of a derived page is 1 + the highest
+ * level of its inputs (the longest path from a source). Steps run in (level, id) order: every input is final
+ * before it is read, and a page reached on two paths is computed once. A plan holds the cone of a set of
+ * dirty pages (everything that derives from them) in that order; which of its steps really run is decided
+ * during execution, by dirty ranges and cutoff.
  *
- * A page may also read what a page held in the epoch before: its past, a hidden page of level 0 whose step runs first of
- * all. Nothing of this epoch flows through it, so it closes no cycle. A past may change in any epoch, so every plan holds
- * the steps of all pasts and what derives from them; those with nothing to do cost next to nothing.
+ * A page may also read the content that a page had one epoch earlier: its past, a hidden page of level 0
+ * whose step runs before all others. No value of the current epoch flows through it, so it closes no cycle. A
+ * past may change in any epoch, so every plan holds the steps of all pasts and of everything derived from
+ * them; those with nothing to do cost almost nothing.
  *
- * Invariants: inputs of a node exist and have lower levels; `dependents` is the inverse of `inputs`; a cached plan is
- * dropped whenever the structure changes. Knows nothing of files, names or bytes.
+ * Invariants: the inputs of a node exist and have lower levels; `dependents` is the inverse of `inputs`;
+ * cached plans are dropped whenever the structure changes. Knows nothing of files, names or bytes.
  */
 
 export interface GraphNodeRecord {
@@ -24,7 +26,7 @@ export interface GraphNodeRecord {
   readonly dependents: Set<number>
   /** Estimated nanoseconds to compute the whole page. */
   readonly costNs: number
-  /** Of a past: the page. */
+  /** Set for a past: the page whose past it is. */
   readonly pastOf?: number
 }
 
@@ -33,9 +35,9 @@ export interface Plan {
   readonly steps: Uint32Array
   /** Page ids computed by `steps`, in the same order. */
   readonly pages: Uint32Array
-  /** Estimated nanoseconds if everything ran wholly. */
+  /** Estimated nanoseconds to run every step completely. */
   readonly costNs: number
-  /** Nanoseconds that executions of this plan took, smoothed; 0 before the first. */
+  /** Smoothed duration of the executions of this plan; 0 before the first. */
   observedNs: number
 }
 
@@ -51,7 +53,7 @@ export class Graph {
   #pasts: number[] = []
   #edgeCount = 0
 
-  /** Holds what `other` holds, and nothing of what it did. */
+  /** Replaces everything in this graph with the content of `other`. */
   adopt(other: Graph): void {
     this.#nodes.clear()
     this.#plans.clear()
@@ -62,7 +64,7 @@ export class Graph {
     this.#edgeCount = other.#edgeCount
   }
 
-  /** Pages, without pasts. */
+  /** Number of pages, without pasts. */
   get nodeCount(): number {
     return this.#nodes.size - this.#pasts.length
   }
@@ -86,7 +88,7 @@ export class Graph {
     this.#insert({ id, level: 0, step: undefined, inputs: [], dependents: new Set(), costNs: 0 })
   }
 
-  /** Adds a derived page. Its inputs are nodes already, so no cycle can arise. */
+  /** Adds a derived page. Its inputs must be nodes already, so it cannot close a cycle. */
   addDerived(id: number, inputs: readonly number[], step: number, costNs: number): void {
     let level = 0
     for (const input of inputs) level = Math.max(level, this.#require(input).level)
@@ -98,7 +100,7 @@ export class Graph {
     this.#plans.clear()
   }
 
-  /** Adds the past of a page, which may be unknown as yet. `step`: marked to run before the deltas. */
+  /** Adds the past of a page, which need not be a node yet. `step` is marked to run before the deltas. */
   addPast(id: number, pageId: number, step: number): void {
     this.#insert({ id, level: 0, step, inputs: [], dependents: new Set(), costNs: 0, pastOf: pageId })
     const pasts = this.#pastsOf.get(pageId) ?? new Set()
@@ -118,7 +120,7 @@ export class Graph {
     return id
   }
 
-  /** The pages that read the page or its past. */
+  /** Ids of the pages that read the page or its past. */
   readersOf(id: number): number[] {
     const readers = new Set(this.#nodes.get(id)?.dependents)
     for (const past of this.#pastsOf.get(id) ?? []) {
@@ -127,13 +129,13 @@ export class Graph {
     return [...readers]
   }
 
-  /** The page goes on with another step; its inputs stay. */
+  /** Replaces the step of a page; its inputs stay. */
   setStep(id: number, step: number, costNs: number): void {
     this.#nodes.set(id, { ...this.#require(id), step, costNs })
     this.#plans.clear()
   }
 
-  /** Removes a page nothing derives from, or a past nothing reads. */
+  /** Removes a page that no page derives from, or a past that no page reads. */
   remove(id: number): void {
     const node = this.#require(id)
     if (node.dependents.size > 0) throw new Error(`graph: page ${id} still has dependents`)
@@ -151,7 +153,10 @@ export class Graph {
     this.#plans.clear()
   }
 
-  /** The pages that depend on `id` or its past, directly or not, and itself; each comes before what it derives from. */
+  /**
+   * The page and all that depend on it or its past, directly or not; each comes before the pages it derives
+   * from.
+   */
   withDependents(id: number): number[] {
     const seen = new Set([id])
     for (const page of seen) for (const reader of this.readersOf(page)) seen.add(reader)
@@ -159,7 +164,9 @@ export class Graph {
     return nodes.map((node) => node.id).reverse()
   }
 
-  /** The path from page `from` to page `to` along derivations, both included, or undefined when there is none. */
+  /**
+   * The path from page `from` to page `to` along derivations, both included, or undefined when there is none.
+   */
   path(from: number, to: number): number[] | undefined {
     const cameFrom = new Map<number, number>([[from, from]])
     const queue = [from]
@@ -192,8 +199,9 @@ export class Graph {
   }
 
   /**
-   * A plan that also computes the pages of `fresh` wholly (marked by `markFull`). `unborn`: pages that were not there in the
-   * epoch before, whose past stays as it is. Not cached: structure just changed.
+   * A plan that also computes the pages of `fresh` completely (marked by `markFull`). `unborn` are pages that
+   * did not exist one epoch earlier; their past stays as it is. Not cached, because the structure has just
+   * changed.
    */
   planWith(
     dirty: readonly number[],
@@ -215,7 +223,7 @@ export class Graph {
     return plan
   }
 
-  /** Checks the invariants named above; for tests and debug builds. Throws on a violation. */
+  /** Checks the invariants above, for tests. Throws on a violation. */
   invariant(): void {
     let edges = 0
     for (const node of this.#nodes.values()) {
@@ -270,13 +278,13 @@ export class Graph {
   }
 
   #insert(node: GraphNodeRecord): void {
-    if (this.#nodes.has(node.id)) throw new Error(`graph: page ${node.id} is there already`)
+    if (this.#nodes.has(node.id)) throw new Error(`graph: page ${node.id} exists already`)
     this.#nodes.set(node.id, node)
   }
 
   #require(id: number): GraphNodeRecord {
     const node = this.#nodes.get(id)
-    if (node === undefined) throw new Error(`graph: page ${id} is not there`)
+    if (node === undefined) throw new Error(`graph: page ${id} does not exist`)
     return node
   }
 }

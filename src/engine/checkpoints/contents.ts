@@ -25,7 +25,10 @@ export interface CheckpointState {
   readonly answers: ReadonlyMap<string, CommitResult>
 }
 
-/** Describes the current state, which must be at rest. Whatever can change later is copied; bytes come from `read`. */
+/**
+ * Describes the current state, which must be at rest. Whatever can change later is copied; bytes come from
+ * `read`.
+ */
 export function checkpointSource(
   checkpoint: CheckpointState,
   hooks: Omit<CheckpointSource, 'header' | 'pages' | 'lateExtra'>,

@@ -1,9 +1,9 @@
 /**
- * Reading the state for a checkpoint, piece by piece, while commits continue: from a snapshot (snapshot.ts) or, where
- * there is none, while commits are held.
+ * Reading the state for a checkpoint, piece by piece, while commits continue: from a snapshot (snapshot.ts)
+ * or, where there is none, while commits are held.
  *
- * Invariant: commits are held only when the backend cannot tell what it overwrites, or when pages are overwritten faster
- * than they are read.
+ * Invariant: commits are held only when the backend cannot tell what it overwrites, or when pages are
+ * overwritten faster than they are read.
  */
 import { MmsbError } from '../../errors.js'
 import type { NativeContext } from '../../ffi/context.js'

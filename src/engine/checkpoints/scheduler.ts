@@ -1,11 +1,11 @@
 /**
  * When checkpoints are made and how much history is kept.
  *
- * A checkpoint is made on request, after a number of epochs or bytes of log, and at close. After each, retention deletes
- * the history that the limits allow to go.
+ * A checkpoint is made on request, after a number of epochs or bytes of log, and at close. After each,
+ * retention deletes the history that the limits allow to go.
  *
- * Invariants: one checkpoint at a time. An automatic checkpoint that fails is a warning and is retried after a quarter of
- * the usual distance.
+ * Invariants: one checkpoint at a time. An automatic checkpoint that fails is a warning and is retried after
+ * a quarter of the usual distance.
  */
 import { CHECKPOINT_EVERY_BYTES, CHECKPOINT_EVERY_EPOCHS, RETENTION_INTERVAL_MS } from '../../limits.js'
 import type { Store } from '../../store/store.js'
@@ -16,7 +16,10 @@ import type { BusOptions } from '../types.js'
 import { checkpointSource } from './contents.js'
 import { CheckpointReading } from './reading.js'
 
-/** Checkpoints between two deletions of history: one is due each time this part of a retention limit is used up. */
+/**
+ * Checkpoints between two deletions of history: one is due each time this part of a retention limit is used
+ * up.
+ */
 const STEPS = 4
 
 export interface CheckpointSchedulerDeps {

@@ -1,12 +1,13 @@
 /**
  * The state as of one epoch, readable while later epochs are executed: copy on write, by chunks.
  *
- * After each execution the native context hands over the bytes that it overwrote. When a chunk that was not read yet is
- * overwritten for the first time, the old chunk is put together from them and kept until it is read.
+ * After each execution the native context hands over the bytes that it overwrote. When a chunk that was not
+ * read yet is overwritten for the first time, the old chunk is put together from them and kept until it is
+ * read.
  *
- * Invariants: pages are read ascending by id and offset, each byte once. `absorb` is called after every execution, before
- * the next one, and `saveWhole` before a page is destroyed. Nothing is called while an execution runs on another thread.
- * A kept chunk has its bytes as of the epoch of the snapshot.
+ * Invariants: pages are read ascending by id and offset, each byte once. `absorb` is called after every
+ * execution, before the next one, and `saveWhole` before a page is destroyed. Nothing is called while an
+ * execution runs on another thread. A kept chunk has its bytes as of the epoch of the snapshot.
  */
 import { MmsbError } from '../../errors.js'
 import type { NativeContext } from '../../ffi/context.js'

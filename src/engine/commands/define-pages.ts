@@ -1,8 +1,8 @@
 /**
  * Page records for new definitions, compiled against the published state.
  *
- * Invariants: of pages defined together, each may derive from those before it in the list and read the past of any of them.
- * Nothing changes except that page ids are taken.
+ * Invariants: of pages defined together, each may derive from those before it in the list and read the past
+ * of any of them. Nothing changes except that page ids are taken.
  */
 import { MmsbError } from '../../errors.js'
 import type { Graph } from '../../graph/graph.js'

@@ -1,10 +1,10 @@
 /**
- * Defining and deleting pages and functions: compile against the published state, commit, and compile again when functions
- * changed in between.
+ * Defining and deleting pages and functions: compile against the published state, commit, and compile again
+ * when functions changed in between.
  *
- * Invariants: a page id is used once; ids taken for a definition that created no page are given back, so repeating one
- * definition forever uses none up. Creating a page that exists with the same definition changes nothing. Knows how to
- * commit only as a function that is handed in.
+ * Invariants: a page id is used once; ids taken for a definition that created no page are given back, so
+ * repeating one definition forever uses none up. Creating a page that exists with the same definition changes
+ * nothing. Knows how to commit only as a function that is handed in.
  */
 import { MmsbError } from '../../errors.js'
 import type { FunctionBody } from '../../kernels/expression/names.js'
@@ -52,7 +52,7 @@ export class Definitions {
     return this.#nextPageId++
   }
 
-  // ---- pages --------------------------------------------------------------------------------------------------------
+  // ---- pages ----------------------------------------------------------------------------------------------
 
   /** Throws PAGE_EXISTS when a page with another definition has the name. */
   create(name: string, definition: PageDefinition): Promise<CreateResult> {
@@ -123,8 +123,8 @@ export class Definitions {
   }
 
   /**
-   * Compiles pages and hands their records to `work`. When no page was created, their ids are given back, unless more ids
-   * were taken in the meantime.
+   * Compiles pages and hands their records to `work`. When no page was created, their ids are given back,
+   * unless more ids were taken in the meantime.
    */
   async #withRecords<T extends { readonly created: boolean }>(
     pages: readonly NamedDefinition[],
@@ -171,7 +171,7 @@ export class Definitions {
     }
   }
 
-  // ---- functions ----------------------------------------------------------------------------------------------------
+  // ---- functions ------------------------------------------------------------------------------------------
 
   /** Defines a function, or redefines it together with every page that uses it. */
   defineFunction(name: string, body: FunctionBody): Promise<{ epoch: number; worldAge: number }> {

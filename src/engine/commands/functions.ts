@@ -1,8 +1,8 @@
 /**
  * Changing a function: which functions and pages use it, and how those pages are defined afterwards.
  *
- * Invariant: a page runs its own compiled program. A change takes effect by giving every page that uses the function a new
- * program in the same epoch.
+ * Invariant: a page runs its own compiled program. A change takes effect by giving every page that uses the
+ * function a new program in the same epoch.
  */
 import { MmsbError } from '../../errors.js'
 import type { FunctionBody, FunctionLookup } from '../../kernels/expression/names.js'
@@ -54,7 +54,8 @@ export function pagesUsing(registry: Registry, table: FunctionTable, name: strin
 
 /**
  * The new definitions of the pages that use the function.
- * @throws MmsbError INVALID_EXPRESSION when a page no longer compiles, SHAPE_MISMATCH when its dtype would change
+ * @throws MmsbError INVALID_EXPRESSION when a page no longer compiles, SHAPE_MISMATCH when its dtype would
+ * change
  */
 export function redefinitions(registry: Registry, change: FunctionChange): Redefinition[] {
   const table = registry.functions.after(change, 0)
@@ -122,7 +123,7 @@ export function refuseWhileUsed(registry: Registry, name: string): void {
   )
 }
 
-// ---- the logged form (docs/internals/FORMAT.md, "Define function") -----------------------------------------------
+// ---- the logged form (docs/internals/FORMAT.md, "Define function") ----------------------------------------
 
 /** The bytes of a define-function command; empty deletes. */
 export function encodeFunction({ body, worldAge }: FunctionChange): Uint8Array {

@@ -1,6 +1,6 @@
 /**
- * A pending transaction: its frame, and what staging must know about it without decoding the frame again. Made from what a
- * caller wrote (src/engine/commands/transactions.ts) or, during recovery, from the log.
+ * A pending transaction: its frame, and what staging must know about it without decoding the frame again.
+ * Made from what a caller wrote (src/engine/commands/transactions.ts) or, during recovery, from the log.
  */
 
 import type { FunctionChange } from '../pages/function-table.js'
@@ -25,7 +25,9 @@ export interface Redefinition {
 }
 
 export interface Pending {
-  /** The transaction's frame; of a run (src/engine/commit/frame-run.ts), several frames one behind the other. */
+  /**
+   * The transaction's frame; of a run (src/engine/commit/frame-run.ts), several frames one behind the other.
+   */
   readonly frame: Uint8Array
   /** Frames in a run; absent: one. */
   readonly count?: number
@@ -44,7 +46,9 @@ export interface Pending {
   /** A function to define or delete, and every page that uses it with its new definition. */
   readonly change?: FunctionChange
   readonly redefines?: readonly Redefinition[]
-  /** World age at which creations and redefinitions were compiled; absent for the log, whose content is final. */
+  /**
+   * World age at which creations and redefinitions were compiled; absent for the log, whose content is final.
+   */
   readonly functionsAge?: number
 }
 

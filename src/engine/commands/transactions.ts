@@ -1,19 +1,20 @@
 /**
  * Pending transactions: what a caller wrote becomes a frame, once.
  *
- * Invariants: everything that can be refused without knowing the rest of the queue is refused here, before the queue. A
- * frame written here needs no second look. Frames from outside (`pendingOfFrame`) are untrusted and checked completely.
+ * Invariants: everything that can be refused without knowing the rest of the queue is refused here, before
+ * the queue. A frame written here needs no second look. Frames from outside (`pendingOfFrame`) are untrusted
+ * and checked completely.
  *
  * Each question about a write is asked in one place:
  *
- *   Do the arguments have the right shape?    a program's: src/engine/arguments.ts; HTTP and WebSocket: their schemas
- *   Was this idempotency key answered before? EngineBus, before it looks at anything else (commit/idempotency-keys.ts)
- *   Does the bus still take writes?           EngineBus, before it looks up pages (commit/lifecycle.ts)
- *   Does the page exist, can it be written?   here: `writablePage`, `writablePageById`
- *   Do the values fit the page?               the frame writer (src/state/frame/writer.ts)
- *   Is there room in the queue?               commit/committer.ts
- *   Do the pages still exist, with the        commit/batch.ts, because the answer depends on the transactions that
- *   expected versions and functions?          are staged before this one
+ *   Do the arguments have the right shape?   src/engine/arguments.ts; for the network, the schemas of src/http
+ *   Does the bus still take writes?          EngineBus, before it looks up pages (commit/lifecycle.ts)
+ *   Was this idempotency key used before?    EngineBus, before it looks up pages (commit/idempotency-keys.ts)
+ *   Does the page exist, can it be written?  here: `writablePage`, `writablePageById`
+ *   Do the values fit the page?              the frame writer (src/state/frame/writer.ts)
+ *   Is there room in the queue?              commit/committer.ts
+ *   Do the pages still exist, with the       commit/batch.ts, because the answer depends on the transactions
+ *   expected versions and functions?         that are staged before this one
  */
 import { MmsbError } from '../../errors.js'
 import { alignedCopyOf } from '../../state/bytes.js'
@@ -145,9 +146,9 @@ export function pendingOfTransaction(registry: Registry, tx: TransactionInput): 
 }
 
 /**
- * A frame from outside, checked completely. Source pages that it creates get their ids from `nextId`. It cannot create
- * derived pages, because it would have to carry compiled code; those are created by definition (Bus.derive). Throws
- * INVALID_REQUEST, INVALID_DELTA and the like.
+ * A frame from outside, checked completely. Source pages that it creates get their ids from `nextId`. It
+ * cannot create derived pages, because it would have to carry compiled code; those are created by definition
+ * (Bus.derive). Throws INVALID_REQUEST, INVALID_DELTA and the like.
  */
 export function pendingOfFrame(registry: Registry, bytes: Uint8Array, nextId: () => number): Pending {
   const frame = decodeFrame(alignedCopyOf(bytes))

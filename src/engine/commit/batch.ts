@@ -1,13 +1,16 @@
 /**
- * The transactions of one epoch, staged one after another against the published state plus the transactions before them.
+ * The transactions of one epoch, staged one after another against the published state plus the transactions
+ * before them.
  *
- * Invariants: a refused transaction leaves no trace. Pages that the batch creates are known natively and to the graph from
- * staging on, but not in the registry until the epoch is published. Abandoning a batch undoes exactly what staging did.
+ * Invariants: a refused transaction leaves no trace. Pages that the batch creates are known natively and to
+ * the graph from staging on, but not in the registry until the epoch is published. Abandoning a batch undoes
+ * exactly what staging did.
  *
- * A precondition that depends on what this batch will compute ends the batch ('later'), and so does a structural change
- * after a change of a function, or the reverse. Staging repeats those checks of commands/transactions.ts whose answer can
- * change while a transaction is queued: do its pages exist, do they have the expected versions, are its names free, and
- * are the functions it was compiled against still the same.
+ * A precondition that depends on what this batch will compute ends the batch ('later'), and so does a
+ * structural change after a change of a function, or the reverse. Staging repeats those checks of
+ * commands/transactions.ts whose answer can change while a transaction is queued: do its pages exist, do they
+ * have the expected versions, are its names free, and are the functions it was compiled against still the
+ * same.
  */
 import { MmsbError } from '../../errors.js'
 import { fullStep } from '../../ffi/context.js'
@@ -59,7 +62,10 @@ export class Batch {
     return this.#functions !== undefined || [...this.created, ...this.deleted].some(readsPast)
   }
 
-  /** Adds a transaction. Returns 'later' when it must wait for the next epoch; throws the error that refuses it. */
+  /**
+   * Adds a transaction. Returns 'later' when it must wait for the next epoch; throws the error that refuses
+   * it.
+   */
   stage(pending: Pending): 'staged' | 'later' {
     const isFirst = this.pendings.length === 0
     for (const { pageId, version } of pending.preconditions) {
@@ -103,7 +109,10 @@ export class Batch {
     return Uint32Array.from(ids).sort()
   }
 
-  /** All frames, one after another. A single frame is returned as it is; several, or a borrowed one, are copied. */
+  /**
+   * All frames, one after another. A single frame is returned as it is; several, or a borrowed one, are
+   * copied.
+   */
   frames(bufferOf: (sizeBytes: number) => Uint8Array): Uint8Array {
     const [first] = this.pendings
     if (first !== undefined && this.pendings.length === 1 && first.isBorrowed !== true) return first.frame
@@ -180,7 +189,10 @@ export class Batch {
     return this.#functions !== undefined && (creates.length > 0 || deletes.length > 0)
   }
 
-  /** Throws StaleFunctions when the transaction was compiled against functions that changed in a way that matters. */
+  /**
+   * Throws StaleFunctions when the transaction was compiled against functions that changed in a way that
+   * matters.
+   */
   #checkFunctions({ change, redefines = [], creates, functionsAge }: Pending): void {
     const { registry } = this.#state
     const { functions } = registry
@@ -295,9 +307,9 @@ interface Redefined {
 }
 
 /**
- * Buffers for the frames of an epoch, kept from one epoch to the next, because fresh memory costs a page fault every 4 KiB.
- * Two take turns: when a synchronous read publishes an epoch early, its append may still be running while the next epoch
- * is gathered.
+ * Buffers for the frames of an epoch, kept from one epoch to the next, because fresh memory costs a page
+ * fault every 4 KiB. Two take turns: when a synchronous read publishes an epoch early, its append may still
+ * be running while the next epoch is gathered.
  */
 export function frameBuffers(): (sizeBytes: number) => Uint8Array {
   let [current, other] = [new Uint8Array(0), new Uint8Array(0)]

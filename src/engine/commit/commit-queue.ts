@@ -1,8 +1,9 @@
 /**
  * Transactions that wait for an epoch.
  *
- * Invariants: they are staged in the order in which they were queued; each is answered or refused once; the queue is bounded
- * in transactions and bytes. A run of plain frames counts as many transactions but lies in the queue once.
+ * Invariants: they are staged in the order in which they were queued; each is answered or refused once; the
+ * queue is bounded in transactions and bytes. A run of plain frames counts as many transactions but lies in
+ * the queue once.
  */
 import { performance } from 'node:perf_hooks'
 import { DeviceLost } from '../../ffi/library.js'
@@ -48,8 +49,8 @@ export class CommitQueue {
   }
 
   /**
-   * Queues a plain frame, for which there is room, as part of the newest run when it continues it. Returns whether it
-   * became a submission of its own.
+   * Queues a plain frame, for which there is room, as part of the newest run when it continues it. Returns
+   * whether it became a submission of its own.
    */
   addPlain(sender: Sender, number: number, slab: Slab, at: number, length: number): boolean {
     const newest = this.#submissions.at(-1)?.pending
@@ -64,8 +65,8 @@ export class CommitQueue {
   }
 
   /**
-   * Stages transactions from the front of the queue until the batch is full or one must wait, and refuses those that
-   * staging refuses. Throws DeviceLost, and then keeps all that it did not refuse.
+   * Stages transactions from the front of the queue until the batch is full or one must wait, and refuses
+   * those that staging refuses. Throws DeviceLost, and then keeps all that it did not refuse.
    */
   fill(batch: Batch): Submission[] {
     const taken: Submission[] = []

@@ -1,13 +1,14 @@
 /**
- * From a pending transaction to a published epoch. One epoch is in flight at a time, while the next batch gathers:
+ * From a pending transaction to a published epoch. One epoch is in flight at a time, while the next batch
+ * gathers:
  *
  *   queue -> batch (staged one by one) -> append + execute, at the same time -> publish
  *
  * Invariants:
  * - an epoch is published when its record is durable and its execution done, never before;
  * - answers, events and waiting reads come after the versions moved;
- * - a full log refuses the batch and changes nothing; any other failure stops the bus for good, since memory and log may
- *   differ. A failed device is the exception (device-failover.ts).
+ * - a full log refuses the batch and changes nothing; any other failure stops the bus for good, since memory
+ *   and log may differ. A failed device is the exception (device-failover.ts).
  * Knows nothing of names beyond the registry, of sockets or of files.
  */
 import { performance } from 'node:perf_hooks'
@@ -124,7 +125,7 @@ export class Committer {
     this.#onPublished = callback
   }
 
-  // ---- waiting ------------------------------------------------------------------------------------------------------
+  // ---- waiting --------------------------------------------------------------------------------------------
 
   get #isIdle(): boolean {
     return this.#inFlight === undefined && this.#dryRun === undefined
@@ -163,7 +164,7 @@ export class Committer {
     this.#executor.observer = observer
   }
 
-  // ---- the queue ----------------------------------------------------------------------------------------------------
+  // ---- the queue ------------------------------------------------------------------------------------------
 
   /** The answer to the transaction that came with this key before. Ask before `commit`, in the same turn. */
   answered(key: string | undefined): Promise<CommitResult> | undefined {
@@ -175,7 +176,10 @@ export class Committer {
     return this.#queue.hasRoom(bytes)
   }
 
-  /** Queues a transaction whose key is new; resolves when it is durable and visible. Throws OVERLOADED when the queue is full. */
+  /**
+   * Queues a transaction whose key is new; resolves when it is durable and visible. Throws OVERLOADED when
+   * the queue is full.
+   */
   commit(pending: Pending): Promise<CommitResult> {
     const queue = this.#queue
     if (!queue.hasRoom(pending.frame.byteLength)) {
@@ -198,7 +202,7 @@ export class Committer {
     return this.#queue.bytes >= START_AT_BYTES && this.#store !== undefined && this.#host.hasThreads
   }
 
-  // ---- an epoch -----------------------------------------------------------------------------------------------------
+  // ---- an epoch -------------------------------------------------------------------------------------------
 
   /** Starts an epoch soon: everything that is ready on the event loop can still join its batch. */
   #schedule(): void {
@@ -353,7 +357,9 @@ export class Committer {
     this.#schedule()
   }
 
-  /** `startNext` is called when listeners know the epoch and its answers are fixed: the next epoch may start. */
+  /**
+   * `startNext` is called when listeners know the epoch and its answers are fixed: the next epoch may start.
+   */
   #publish(flight: EpochInFlight, startNext?: () => void): void {
     if (this.#inFlight !== flight || flight.result === undefined) return
     const startedMs = performance.now()
@@ -367,11 +373,12 @@ export class Committer {
     this.timings.record('publish', performance.now() - startedMs)
   }
 
-  // ---- dry runs -----------------------------------------------------------------------------------------------------
+  // ---- dry runs -------------------------------------------------------------------------------------------
 
   /**
-   * Executes something and undoes it (dry-run.ts). `prepare` is called while no epoch is in flight, perhaps twice. A long
-   * dry run executes on another thread while commits wait; a synchronous read finishes it first, others wait for it.
+   * Executes something and undoes it (dry-run.ts). `prepare` is called while no epoch is in flight, perhaps
+   * twice. A long dry run executes on another thread while commits wait; a synchronous read finishes it
+   * first, others wait for it.
    */
   async dryRun<T>(prepare: () => Omit<DryRun<T>, 'context'>): Promise<T> {
     await this.idle()
@@ -398,7 +405,7 @@ export class Committer {
     }
   }
 
-  // ---- failures -----------------------------------------------------------------------------------------------------
+  // ---- failures -------------------------------------------------------------------------------------------
 
   /** The log has no room: nothing was written or applied, and the bus continues. */
   #abandon(flight: EpochInFlight, error: unknown): void {

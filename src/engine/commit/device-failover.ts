@@ -1,9 +1,11 @@
 /**
- * When the device fails: the state is rebuilt on the CPU, and the epoch that was in flight is executed again there.
+ * When the device fails: the state is rebuilt on the CPU, and the epoch that was in flight is executed again
+ * there.
  *
- * Invariants: only an epoch that the log has, or will have, is executed again; it is published as if nothing had happened.
- * Failing over fills the same EngineState with the newest published epoch, so that everyone who holds it can continue.
- * How that is done is handed in, because it needs the timeline (src/engine/history/cpu-failover.ts).
+ * Invariants: only an epoch that the log has, or will have, is executed again; it is published as if nothing
+ * had happened. Failing over fills the same EngineState with the newest published epoch, so that everyone who
+ * holds it can continue. How that is done is handed in, because it needs the timeline
+ * (src/engine/history/cpu-failover.ts).
  */
 import { MmsbError } from '../../errors.js'
 import { DeviceLost } from '../../ffi/library.js'
@@ -26,7 +28,10 @@ export class DeviceFailover {
     this.#failOver = failOver
   }
 
-  /** Whether this error of an epoch is a lost device and the log has the epoch, so that it can be executed again. */
+  /**
+   * Whether this error of an epoch is a lost device and the log has the epoch, so that it can be executed
+   * again.
+   */
   covers({ appended }: EpochInFlight, error: unknown): error is DeviceLost {
     return error instanceof DeviceLost && appended !== undefined
   }

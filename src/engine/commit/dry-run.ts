@@ -1,10 +1,10 @@
 /**
- * Dry runs: deltas are applied and propagated in the live context, the result is read, and everything is undone. The cost
- * is that of the pages derived from the written ones, not of the whole state.
+ * Dry runs: deltas are applied and propagated in the live context, the result is read, and everything is
+ * undone. The cost is that of the pages derived from the written ones, not of the whole state.
  *
- * Invariants: the caller has the context to itself from start to end. Afterwards every byte, digest and kept partial result
- * is as before, and the result of the newest epoch can still be read. Nothing is logged and no version moves. If the run
- * cannot be undone, DryRunLost is thrown and the context must not be used any more.
+ * Invariants: the caller has the context to itself from start to end. Afterwards every byte, digest and kept
+ * partial result is as before, and the result of the newest epoch can still be read. Nothing is logged and no
+ * version moves. If the run cannot be undone, DryRunLost is thrown and the context must not be used any more.
  */
 import { MmsbError } from '../../errors.js'
 import { type ExecuteResult, isBeforeStep, type NativeContext } from '../../ffi/context.js'
@@ -106,8 +106,8 @@ function begin({ context, plan, roots }: DryRun<unknown>): Undo {
 }
 
 /**
- * A device does not keep what it overwrites. There, the sources are written back and everything derived from them is
- * computed again, to the same bits. The past of a page cannot be restored this way.
+ * A device does not keep what it overwrites. There, the sources are written back and everything derived from
+ * them is computed again, to the same bits. The past of a page cannot be restored this way.
  */
 function undoByRewriting(context: NativeContext, plan: Plan, roots: readonly PageRecord[]): Undo {
   if (plan.steps.some((step) => isBeforeStep(step)))

@@ -1,7 +1,8 @@
 /**
  * Running the plan of an epoch in the native context, on this thread or on another one.
  *
- * Invariants: one execution at a time. Whoever observes overwritten bytes is told after every execution, before the next.
+ * Invariants: one execution at a time. Whoever observes overwritten bytes is told after every execution,
+ * before the next.
  */
 import type { ExecuteResult, NativeContext } from '../../ffi/context.js'
 import type { Plan } from '../../graph/graph.js'
@@ -42,7 +43,9 @@ export class Executor {
     return result
   }
 
-  /** Starts an execution on another thread. The caller calls `noteEnd`, unless it called `waitSync` meanwhile. */
+  /**
+   * Starts an execution on another thread. The caller calls `noteEnd`, unless it called `waitSync` meanwhile.
+   */
   start(plan: Plan, frames: Uint8Array): Promise<ExecuteResult> {
     return this.#context.executeAsync(plan.steps, frames)
   }

@@ -1,8 +1,9 @@
 /**
  * Taking in messages that hold many frames, one behind the other, without a promise for each frame.
  *
- * Invariants: the message is copied. Its frames are queued or refused in order, each under its own number. A frame that is
- * not plain is submitted like any other frame (src/engine/commands/transactions.ts), which says what is wrong with it.
+ * Invariants: the message is copied. Its frames are queued or refused in order, each under its own number. A
+ * frame that is not plain is submitted like any other frame (src/engine/commands/transactions.ts), which says
+ * what is wrong with it.
  */
 import { MmsbError } from '../../errors.js'
 import { RUN_FRAME_MAX_BYTES } from '../../limits.js'
@@ -47,7 +48,10 @@ export class FrameIngest {
     return taken
   }
 
-  /** Queues or refuses the complete frames of the next piece of a message; returns where the piece after it begins. */
+  /**
+   * Queues or refuses the complete frames of the next piece of a message; returns where the piece after it
+   * begins.
+   */
   #takePiece(sender: Sender, first: number, message: Uint8Array, from: number, taken: IngestResult): number {
     const piece = message.subarray(from, from + RUN_FRAME_MAX_BYTES)
     const slab = runSlabs.withRoom(align8(piece.length))

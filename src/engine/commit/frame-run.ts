@@ -1,9 +1,10 @@
 /**
- * A run: plain frames (src/state/frame/plain.ts) of one sender, one behind the other in memory and in the commit queue. Each
- * frame is a transaction of its own, but they are staged, logged and answered together; that makes many small ones cheap.
+ * A run: plain frames (src/state/frame/plain.ts) of one sender, one behind the other in memory and in the
+ * commit queue. Each frame is a transaction of its own, but they are staged, logged and answered together;
+ * that makes many small ones cheap.
  *
- * Invariants: a run grows only while it is the newest in the queue. Its memory is reused once it is answered, so whoever
- * needs its bytes for longer copies them. Every frame is answered once.
+ * Invariants: a run grows only while it is the newest in the queue. Its memory is reused once it is answered,
+ * so whoever needs its bytes for longer copies them. Every frame is answered once.
  */
 import { eachPageOf } from '../../state/frame/plain.js'
 import { type Slab, SlabAllocator } from '../../state/slab.js'

@@ -1,11 +1,12 @@
 /**
  * Group commit: whether the next epoch should wait for more writers.
  *
- * Writers that wait for an answer before they write again fall into two groups: one waits for the disk while the other is
- * answered. When a sync takes longer than a writer's way back, one shared epoch is better for all: a turn then costs one
- * sync and the way back instead of two syncs. So after an epoch, the next one may wait for the writers that were just
- * answered, for less time than a sync takes. If they do not come back in time, epochs start at once again. The wait is
- * retried after more and more epochs, because disks and loads change.
+ * Writers that wait for an answer before they write again fall into two groups: one waits for the disk while
+ * the other is answered. When a sync takes longer than a writer's way back, one shared epoch is better for
+ * all: a turn then costs one sync and the way back instead of two syncs. So after an epoch, the next one may
+ * wait for the writers that were just answered, for less time than a sync takes. If they do not come back in
+ * time, epochs start at once again. The wait is retried after more and more epochs, because disks and loads
+ * change.
  *
  * Invariants: a single writer never waits; no writer waits longer than PACE_WAIT_OF_APPEND of a usual append.
  */

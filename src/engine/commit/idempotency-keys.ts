@@ -1,8 +1,9 @@
 /**
  * Idempotency keys and the answers that their first transactions got or will get.
  *
- * Invariant: at most IDEMPOTENCY_KEYS_MAX answers are kept; the oldest are forgotten first. The caller that asks for a key
- * and finds nothing must queue its transaction in the same turn of the event loop, so the question is asked once.
+ * Invariant: at most IDEMPOTENCY_KEYS_MAX answers are kept; the oldest are forgotten first. The caller that
+ * asks for a key and finds nothing must queue its transaction in the same turn of the event loop, so the
+ * question is asked once.
  */
 import { IDEMPOTENCY_KEYS_MAX } from '../../limits.js'
 import type { CommitResult } from '../types.js'

@@ -1,8 +1,8 @@
 /**
  * Waiting for the moments when no epoch is in flight, and keeping epochs from starting.
  *
- * Invariants: holds come one after another; while one lasts, no epoch starts. Everyone who waits is woken at the next
- * publish, abandonment or failure and looks again.
+ * Invariants: holds come one after another; while one lasts, no epoch starts. Everyone who waits is woken at
+ * the next publish, abandonment or failure and looks again.
  */
 const DONE = Promise.resolve()
 
@@ -32,7 +32,10 @@ export class IdleGate {
     return this.#waiters.length > 0
   }
 
-  /** Calls `run` at the next idle moment: now, or when the epoch in flight is published, abandoned or has failed. */
+  /**
+   * Calls `run` at the next idle moment: now, or when the epoch in flight is published, abandoned or has
+   * failed.
+   */
   between(run: () => void): void {
     if (this.#deps.isIdle()) run()
     else this.#waiters.push(run)

@@ -1,5 +1,6 @@
 /**
- * Whether the bus runs, closes or has failed. The only place that decides if it still takes writes and answers reads.
+ * Whether the bus runs, closes or has failed. The only place that decides if it still takes writes and
+ * answers reads.
  *
  * Invariant: the first failure stays; nothing resumes after it.
  */

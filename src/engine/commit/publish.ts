@@ -1,8 +1,9 @@
 /**
- * Publishing an epoch: versions move, structural changes become visible, listeners are called and answers are made.
+ * Publishing an epoch: versions move, structural changes become visible, listeners are called and answers are
+ * made.
  *
- * Invariants: the epoch, its digest and its timestamp always belong together. Listeners are called while the state is
- * exactly that of the epoch, and before any writer is answered. Knows nothing of the log.
+ * Invariants: the epoch, its digest and its timestamp always belong together. Listeners are called while the
+ * state is exactly that of the epoch, and before any writer is answered. Knows nothing of the log.
  */
 import type { ExecuteResult } from '../../ffi/context.js'
 import { NO_RANGES } from '../../state/ranges.js'

@@ -7,7 +7,10 @@ import type { EngineState } from '../pages/engine-state.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { PageData, WhatIfInput, WhatIfResult } from '../types.js'
 
-/** The plan and pages of a what-if, compiled against the current state. Throws what the transaction would throw. */
+/**
+ * The plan and pages of a what-if, compiled against the current state. Throws what the transaction would
+ * throw.
+ */
 export function prepareWhatIf(
   { registry, graph }: EngineState,
   input: WhatIfInput,

@@ -1,9 +1,9 @@
 /**
- * When the device fails: the state of an epoch is rebuilt in host memory from the data folder, and the bus continues on the
- * CPU with the same digests (docs/internals/DURABILITY.md).
+ * When the device fails: the state of an epoch is rebuilt in host memory from the data folder, and the bus
+ * continues on the CPU with the same digests (docs/internals/DURABILITY.md).
  *
- * Invariants: the epoch's record and all before it are written. Afterwards the parts of the state, which others hold, are
- * the same objects with new content; when anything fails, they are unchanged.
+ * Invariants: the epoch's record and all before it are written. Afterwards the parts of the state, which
+ * others hold, are the same objects with new content; when anything fails, they are unchanged.
  */
 import { crc32c } from '../../ffi/library.js'
 import { HistoryReader } from '../../store/history.js'

@@ -25,7 +25,9 @@ export class OfflineFolder {
   readonly #reader: HistoryReader
   readonly #unlock: () => void
 
-  /** Throws BUS_FAILED when `dir` is in use, damaged or not a data folder; EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
+  /**
+   * Throws BUS_FAILED when `dir` is in use, damaged or not a data folder; EPOCH_NOT_FOUND, EPOCH_COMPACTED.
+   */
   constructor(dir: string, epoch?: number) {
     const disk = realDisk()
     const logDir = path.join(dir, 'log')
@@ -52,7 +54,10 @@ export class OfflineFolder {
     }
   }
 
-  /** Moves to a later epoch and calls back for each epoch on the way, with the event that subscribers received. */
+  /**
+   * Moves to a later epoch and calls back for each epoch on the way, with the event that subscribers
+   * received.
+   */
   replayTo(epoch: number, visit: (event: EpochEvent) => void): void {
     this.#timeline.seek(epoch, (replayed) => visit(pastEpochOf(this.#timeline, replayed)))
   }

@@ -1,9 +1,9 @@
 /**
- * The events of past epochs, made again from a timeline: the same changes, ranges and values in the same order in which
- * src/engine/commit/publish.ts made them for subscribers.
+ * The events of past epochs, made again from a timeline: the same changes, ranges and values in the same
+ * order in which src/engine/commit/publish.ts made them for subscribers.
  *
- * Invariant: one answer is bounded in bytes and in epochs searched, except that it always covers at least one epoch. It
- * says how far it got.
+ * Invariant: one answer is bounded in bytes and in epochs searched, except that it always covers at least one
+ * epoch. It says how far it got.
  */
 import { PAST_ANSWER_BYTES, PAST_ANSWER_EPOCHS } from '../../limits.js'
 import { patternSet } from '../../state/pattern.js'
@@ -60,7 +60,10 @@ function changeOf(
   return { pageId: id, page: name, kind, dtype, shape, ranges, values }
 }
 
-/** The changes of the epochs after `after`, as far as one answer reaches: at least one epoch, unless there is none. */
+/**
+ * The changes of the epochs after `after`, as far as one answer reaches: at least one epoch, unless there is
+ * none.
+ */
 export function pastEpochs(timeline: Timeline, query: PastEpochsQuery): PastEpochs {
   const { after, pages, values } = query
   const { matches } = patternSet(pages)

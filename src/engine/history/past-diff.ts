@@ -1,8 +1,9 @@
 /**
  * The difference between two epochs: which elements of which pages have other bytes.
  *
- * Pages that changed on the way from one epoch to the other are candidates; their values are read at both ends and
- * compared. Invariant: the answer names exactly the differing elements, although the candidates may cover more.
+ * Pages that changed on the way from one epoch to the other are candidates; their values are read at both
+ * ends and compared. Invariant: the answer names exactly the differing elements, although the candidates may
+ * cover more.
  */
 import { MmsbError } from '../../errors.js'
 import { normalizeRanges, totalElements } from '../../state/ranges.js'
@@ -20,7 +21,10 @@ const CANDIDATE_RANGES_MAX = 8_192
 
 type Pages = ReadonlyMap<number, PageRecord>
 
-/** The element ranges whose bytes differ between two epochs, by page. Throws PAGE_NOT_FOUND for a name that neither has. */
+/**
+ * The element ranges whose bytes differ between two epochs, by page. Throws PAGE_NOT_FOUND for a name that
+ * neither has.
+ */
 export function diffPast(
   timeline: Timeline,
   from: number,
@@ -83,7 +87,10 @@ function refuseUnknown(names: readonly string[], before: Pages, after: Pages, wh
   }
 }
 
-/** Ranges in normal form. When there are still too many, the smallest gaps are closed, since these are only candidates. */
+/**
+ * Ranges in normal form. When there are still too many, the smallest gaps are closed, since these are only
+ * candidates.
+ */
 function joined(ranges: readonly number[]): number[] {
   let normal = normalizeRanges(Uint32Array.from(ranges))
   for (let gap = 2; normal.length > CANDIDATE_RANGES_MAX / 2; gap *= 2) {

@@ -1,9 +1,11 @@
 /**
- * Everything the bus answers about past epochs: which can be reached, what they held, what they did, and verification.
+ * Everything the bus answers about past epochs: which can be reached, what they held, what they did, and
+ * verification.
  *
- * Invariants: an epoch is checked here before the replay thread is asked for it, so a request never reaches beyond the
- * published epoch. Replays run in threads of their own: one for requests, one for subscribers that catch up (each would
- * otherwise move the other's state back and forth), and one for each verification. Without a data folder there is no past.
+ * Invariants: an epoch is checked here before the replay thread is asked for it, so a request never reaches
+ * beyond the published epoch. Replays run in threads of their own: one for requests, one for subscribers that
+ * catch up (each would otherwise move the other's state back and forth), and one for each verification.
+ * Without a data folder there is no past.
  */
 import { MmsbError } from '../../errors.js'
 import { HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, PAST_IDLE_MS } from '../../limits.js'
@@ -64,11 +66,11 @@ export class Past {
     this.#catchUps = new ReplayClient({ dir, quotaBytes, idleMs: PAST_IDLE_MS })
   }
 
-  // ---- which epochs can be reached ----------------------------------------------------------------------------------
+  // ---- which epochs can be reached ------------------------------------------------------------------------
 
   /**
-   * The oldest epoch whose state can be rebuilt: 0, the empty state, while the log is complete; otherwise the oldest
-   * checkpoint from which the log continues. In memory only, the newest epoch.
+   * The oldest epoch whose state can be rebuilt: 0, the empty state, while the log is complete; otherwise the
+   * oldest checkpoint from which the log continues. In memory only, the newest epoch.
    */
   get minEpoch(): number {
     const { folder, committer } = this.#deps
@@ -84,7 +86,9 @@ export class Past {
     return this.minEpoch + 1
   }
 
-  /** Throws unless the state at the epoch can be rebuilt: INVALID_REQUEST, EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
+  /**
+   * Throws unless the state at the epoch can be rebuilt: INVALID_REQUEST, EPOCH_NOT_FOUND, EPOCH_COMPACTED.
+   */
   check(epoch: number): void {
     const newest = this.#deps.committer.epoch
     if (!Number.isSafeInteger(epoch) || epoch < 0)
@@ -116,7 +120,10 @@ export class Past {
     })
   }
 
-  /** The epochs to search for a query, or undefined when there are none. `first` is where it starts by default. */
+  /**
+   * The epochs to search for a query, or undefined when there are none. `first` is where it starts by
+   * default.
+   */
   #range(query: RangeQuery, first: number): { from: number; to: number } | undefined {
     const newest = this.#deps.committer.epoch
     const { from = first, to = newest, limit } = query
@@ -131,7 +138,7 @@ export class Past {
     return start > to ? undefined : { from: start, to }
   }
 
-  // ---- the state at an epoch ----------------------------------------------------------------------------------------
+  // ---- the state at an epoch ------------------------------------------------------------------------------
 
   /** Pages as of an epoch that `check` let pass. */
   read(epoch: number, pages: readonly PastRead[], signal: Signal): Promise<PageData[]> {
@@ -152,7 +159,7 @@ export class Past {
     return this.#ask({ kind: 'diff', from, to, names: pages }, signal)
   }
 
-  // ---- what epochs did ----------------------------------------------------------------------------------------------
+  // ---- what epochs did ------------------------------------------------------------------------------------
 
   async epochInfo(epoch: number, signal: Signal): Promise<EpochInfo> {
     this.#checkRecord(epoch)

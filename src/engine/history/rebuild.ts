@@ -1,9 +1,9 @@
 /**
- * Rebuilding a state from a checkpoint and the records after it, through the same staging and the same native execution as
- * the live bus. Recovery, replay and verification all use this.
+ * Rebuilding a state from a checkpoint and the records after it, through the same staging and the same native
+ * execution as the live bus. Recovery, replay and verification all use this.
  *
- * Invariants: epochs follow one another without a gap. Before each record, the state's digest must equal the one that the
- * record carries; otherwise log and state contradict each other and INTERNAL is thrown.
+ * Invariants: epochs follow one another without a gap. Before each record, the state's digest must equal the
+ * one that the record carries; otherwise log and state contradict each other and INTERNAL is thrown.
  */
 import { MmsbError } from '../../errors.js'
 import type { ExecuteResult } from '../../ffi/context.js'

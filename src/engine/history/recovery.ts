@@ -1,6 +1,6 @@
 /**
- * The state at start: the newest checkpoint, then every record of the log after it (src/engine/history/rebuild.ts). The bus
- * does not start when checkpoint and log contradict each other.
+ * The state at start: the newest checkpoint, then every record of the log after it
+ * (src/engine/history/rebuild.ts). The bus does not start when checkpoint and log contradict each other.
  */
 import type { Store } from '../../store/store.js'
 import type { StartingPoint } from '../commit/committer.js'

@@ -1,9 +1,9 @@
 /**
  * The replay thread as the bus uses it: requests about the past, served in order.
  *
- * Invariants: the thread starts with the first request. One request is served at a time; the others wait in order. A
- * request is cancelled when its signal aborts, whether it waits or is being served. When the thread dies, the current
- * request fails and the next one starts a new thread.
+ * Invariants: the thread starts with the first request. One request is served at a time; the others wait in
+ * order. A request is cancelled when its signal aborts, whether it waits or is being served. When the thread
+ * dies, the current request fails and the next one starts a new thread.
  */
 import { type ErrorCode, MmsbError } from '../../errors.js'
 import { REPLAY_QUEUE_MAX } from '../../limits.js'
@@ -95,7 +95,10 @@ export class ReplayClient {
     return Number(Atomics.load(this.#data.progress, 0))
   }
 
-  /** Resolves with the answer. Throws OVERLOADED when too many requests wait, and what serving the request throws. */
+  /**
+   * Resolves with the answer. Throws OVERLOADED when too many requests wait, and what serving the request
+   * throws.
+   */
   ask<T>(request: ReplayRequest, signal?: AbortSignal): Promise<T> {
     if (this.#closed) return Promise.reject(new MmsbError('BUS_FAILED', 'The bus is closed.'))
     if (this.#waiting.length >= REPLAY_QUEUE_MAX) {

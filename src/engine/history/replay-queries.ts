@@ -1,8 +1,10 @@
 /**
- * Requests about the past, served from a timeline: pages as of an epoch, what an epoch did, and which epochs changed a page.
+ * Requests about the past, served from a timeline: pages as of an epoch, what an epoch did, and which epochs
+ * changed a page.
  *
- * Invariants: answers own their bytes and can be sent to another thread. One answer searches a bounded number of epochs and
- * says where to continue. Pages have the names of the epoch in question, even if they were deleted since.
+ * Invariants: answers own their bytes and can be sent to another thread. One answer searches a bounded number
+ * of epochs and says where to continue. Pages have the names of the epoch in question, even if they were
+ * deleted since.
  */
 import { MmsbError } from '../../errors.js'
 import { HISTORY_ANSWER_BYTES, HISTORY_SCAN_EPOCHS } from '../../limits.js'
@@ -65,7 +67,7 @@ function valuesOf(timeline: Timeline, page: PageRecord, offset: number, count: n
   return values
 }
 
-// ---- epochs -----------------------------------------------------------------------------------------------------------
+// ---- epochs -----------------------------------------------------------------------------------------------
 
 /** The transactions of one epoch and the pages they changed. */
 export function epochPast(timeline: Timeline, epoch: number): EpochInfo {
@@ -97,19 +99,19 @@ export function epochsPast(timeline: Timeline, query: EpochQuery): EpochList {
       return undefined
     return describeEpoch(view)
   })
-  return { epochs, next }
+  return { epochs, next: next ?? null }
 }
 
-/** Visits epochs until enough are found; returns where to continue, or null at the end of the range. */
+/** Visits epochs until enough are found; returns where to continue, or undefined at the end of the range. */
 function scan<T>(
   timeline: Timeline,
   { from, to, limit }: Pick<EpochQuery, 'from' | 'to' | 'limit'>,
   found: (T & { digest: string })[],
   look: (view: EpochView) => T | undefined,
-): number | null {
+): number | undefined {
   const last = Math.min(to, from + HISTORY_SCAN_EPOCHS - 1)
   let bytes = 0
-  if (from > to) return null
+  if (from > to) return undefined
   timeline.seek(from - 1)
   for (let epoch = from; epoch <= last; ) {
     // Many epochs per seek, because each seek searches its place in the log.
@@ -134,9 +136,9 @@ function scan<T>(
     take(timeline.digest)
     if (stop !== undefined) return stop
     epoch = until + 1
-    if (found.length >= limit || bytes > HISTORY_ANSWER_BYTES) return epoch <= to ? epoch : null
+    if (found.length >= limit || bytes > HISTORY_ANSWER_BYTES) return epoch <= to ? epoch : undefined
   }
-  return last < to ? last + 1 : null
+  return last < to ? last + 1 : undefined
 }
 
 const SCAN_STRIDE = 256
@@ -227,7 +229,7 @@ function opOf(view: EpochView, command: Command): EpochOp | undefined {
   }
 }
 
-// ---- history of a page ------------------------------------------------------------------------------------------------
+// ---- history of a page ------------------------------------------------------------------------------------
 
 /** The versions of a page in a range of epochs, ascending. */
 export function historyPast(
@@ -249,10 +251,13 @@ export function historyPast(
     }
   })
   const versions = found.map(({ digest: _, ...version }) => version)
-  return { name, versions, next }
+  return { name, versions, next: next ?? null }
 }
 
-/** The last transaction of the epoch that created, deleted or wrote the page, or wrote a page that it derives from. */
+/**
+ * The last transaction of the epoch that created, deleted or wrote the page, or wrote a page that it derives
+ * from.
+ */
 function originOf(view: EpochView, name: string): Frame | undefined {
   const frames = view.frames()
   if (frames.length === 1) return frames[0]

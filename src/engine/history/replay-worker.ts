@@ -1,9 +1,10 @@
 /**
- * The replay thread: a timeline over the data folder that serves one request at a time. The protocol is ReplayRequest in
- * replay-client.ts.
+ * The replay thread: a timeline over the data folder that serves one request at a time. The protocol is
+ * ReplayRequest in replay-client.ts.
  *
- * Invariants: it only reads the folder, and no record beyond the epochs of the request, which the caller knows to be
- * written. Every request is answered, with a value or with an error from the table. A cancelled request ends soon.
+ * Invariants: it only reads the folder, and no record beyond the epochs of the request, which the caller
+ * knows to be written. Every request is answered, with a value or with an error from the table. A cancelled
+ * request ends soon.
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { MmsbError } from '../../errors.js'

@@ -1,10 +1,11 @@
 /**
- * A state that can be moved to any past epoch: forward by records of the log, backward by undoing them, or from the nearest
- * checkpoint. It is rebuilt as in recovery (src/engine/history/rebuild.ts), so derived pages are exact.
+ * A state that can be moved to any past epoch: forward by records of the log, backward by undoing them, or
+ * from the nearest checkpoint. It is rebuilt as in recovery (src/engine/history/rebuild.ts), so derived pages
+ * are exact.
  *
- * Invariants: between calls the timeline holds exactly the state of `epoch`; its digest is checked against the log at every
- * step. After an error it holds nothing and the next seek starts over. What is kept for undoing is bounded. One user at a
- * time. Knows nothing of threads.
+ * Invariants: between calls the timeline holds exactly the state of `epoch`; its digest is checked against
+ * the log at every step. After an error it holds nothing and the next seek starts over. What is kept for
+ * undoing is bounded. One user at a time. Knows nothing of threads.
  */
 import { MmsbError } from '../../errors.js'
 import { NativeContext } from '../../ffi/context.js'
@@ -103,7 +104,9 @@ export class Timeline {
     return { state: this.#state, progress: this.#progress }
   }
 
-  /** Moves the state to the epoch, which must have been written. `watch` sees every epoch replayed on the way. */
+  /**
+   * Moves the state to the epoch, which must have been written. `watch` sees every epoch replayed on the way.
+   */
   seek(target: number, watch?: (epoch: ReplayedEpoch) => void): void {
     try {
       this.#approach(target)

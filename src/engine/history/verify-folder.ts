@@ -1,5 +1,6 @@
 /**
- * Verification of a data folder that no server has open (src/engine/history/verify.ts): log, index and checkpoints.
+ * Verification of a data folder that no server has open (src/engine/history/verify.ts): log, index and
+ * checkpoints.
  *
  * Invariant: the folder's lock is held meanwhile; the lock's file is the only one that is written.
  */

@@ -1,9 +1,10 @@
 /**
- * Verification: replays the log from a checkpoint or from its beginning, compares the digest of the state at each epoch
- * with the one recorded, and each checkpoint on the way with the state.
+ * Verification: replays the log from a checkpoint or from its beginning, compares the digest of the state at
+ * each epoch with the one recorded, and each checkpoint on the way with the state.
  *
- * Invariants: nothing is changed. Verification ends at the first divergence and names its epoch and, when it can be
- * determined, its page. A damaged checkpoint is a problem, not a divergence, since the log alone can rebuild the state.
+ * Invariants: nothing is changed. Verification ends at the first divergence and names its epoch and, when it
+ * can be determined, its page. A damaged checkpoint is a problem, not a divergence, since the log alone can
+ * rebuild the state.
  */
 import { MmsbError } from '../../errors.js'
 import { NativeContext } from '../../ffi/context.js'
@@ -50,17 +51,22 @@ export function verifyPast(options: VerifyOptions): VerifyResult {
   try {
     const divergence = walk(timeline, options, sound)
     const reached = divergence?.epoch ?? to
-    const ok = divergence === null && problems.length === 0
-    return { ok, from, to, epochs: Math.max(0, reached - from), divergence, problems }
+    const ok = divergence === undefined && problems.length === 0
+    const epochs = Math.max(0, reached - from)
+    return { ok, from, to, epochs, divergence: divergence ?? null, problems }
   } finally {
     timeline.close()
   }
 }
 
-type Divergence = VerifyResult['divergence']
+type Divergence = NonNullable<VerifyResult['divergence']>
 
 /** Replays from checkpoint to checkpoint, so that each is compared. */
-function walk(timeline: Timeline, options: VerifyOptions, sound: ReadonlyMap<number, string>): Divergence {
+function walk(
+  timeline: Timeline,
+  options: VerifyOptions,
+  sound: ReadonlyMap<number, string>,
+): Divergence | undefined {
   const { from, to, reader } = options
   const stops = [from, ...[...sound.keys()].filter((epoch) => epoch > from && epoch < to)]
   const seen = { epoch: from, changed: [] as string[] }
@@ -76,29 +82,31 @@ function walk(timeline: Timeline, options: VerifyOptions, sound: ReadonlyMap<num
       })
     } catch (error) {
       if (!(error instanceof MmsbError) || error.code !== 'INTERNAL') throw error
-      // A record that does not fit shows that the epoch before it diverged; an unreadable one is itself the divergence.
+      // A record that does not fit shows that the epoch before it diverged; an unreadable one is itself the
+      // divergence.
       const own = error.extra?.epoch
-      const epoch = typeof own === 'number' ? own : seen.epoch
-      return { epoch, page: typeof own === 'number' ? null : only(seen.changed), detail: error.message }
+      return typeof own === 'number'
+        ? { epoch: own, page: null, detail: error.message }
+        : { epoch: seen.epoch, page: only(seen.changed) ?? null, detail: error.message }
     }
     const expected =
       sound.get(stop) ?? (stop === to && options.digest !== undefined ? hex(options.digest) : undefined)
     const differs = expected !== undefined && expected !== hex(timeline.digest)
     const page = differs ? pageUnlike(timeline, reader, stop) : wrongDigest(timeline)
-    if (differs || page !== null) {
+    if (differs || page !== undefined) {
       const detail = differs
         ? `The state's digest at epoch ${stop} is ${hex(timeline.digest)}, recorded was ${expected}.`
         : `The digest kept for page "${page}" is not the digest of its bytes.`
-      return { epoch: stop, page, detail }
+      return { epoch: stop, page: page ?? null, detail }
     }
   }
-  return null
+  return undefined
 }
 
-const only = (names: readonly string[]): string | null => (names.length === 1 ? (names[0] ?? null) : null)
+const only = (names: readonly string[]): string | undefined => (names.length === 1 ? names[0] : undefined)
 
 /** The first page whose bytes differ from the checkpoint at this epoch. */
-function pageUnlike(timeline: Timeline, reader: HistoryReader, epoch: number): string | null {
+function pageUnlike(timeline: Timeline, reader: HistoryReader, epoch: number): string | undefined {
   const checkpoint = reader.openCheckpoint(epoch)
   if (typeof checkpoint === 'string') return wrongDigest(timeline)
   try {
@@ -111,20 +119,20 @@ function pageUnlike(timeline: Timeline, reader: HistoryReader, epoch: number): s
       if (Buffer.compare(own, bytes) !== 0) unlike.add(pageId)
     })
     const first = Math.min(...unlike)
-    return unlike.size === 0 ? null : (timeline.registry.byId(first)?.name ?? null)
+    return unlike.size === 0 ? undefined : timeline.registry.byId(first)?.name
   } finally {
     checkpoint.close()
   }
 }
 
 /** The first page whose incrementally updated digest differs from the digest of all its bytes. */
-function wrongDigest(timeline: Timeline): string | null {
+function wrongDigest(timeline: Timeline): string | undefined {
   const scratch = new NativeContext({ backend: 'cpu', threads: 1, quotaBytes: 0 })
   try {
     for (const page of timeline.registry.all()) {
       if (digestAnew(scratch, timeline, page) !== hex(timeline.context.pageDigest(page.id))) return page.name
     }
-    return null
+    return undefined
   } finally {
     scratch.close()
   }

@@ -1,8 +1,9 @@
 /**
  * The functions that users defined, by name.
  *
- * Invariants: a table never changes; a change makes a new one. Its world age counts the changes since the bus began, so
- * code compiled against a table can tell whether that table is still the current one. Knows nothing of pages.
+ * Invariants: a table never changes; a change makes a new one. Its world age counts the changes since the bus
+ * began, so code compiled against a table can tell whether that table is still the current one. Knows nothing
+ * of pages.
  */
 import { MmsbError } from '../../errors.js'
 import type { FunctionBody, FunctionLookup } from '../../kernels/expression/names.js'
@@ -74,7 +75,9 @@ export class FunctionTable {
     return callers
   }
 
-  /** Whether a text that calls these functions, compiled at a world age, would compile to the same code now. */
+  /**
+   * Whether a text that calls these functions, compiled at a world age, would compile to the same code now.
+   */
   stillHolds(calls: readonly string[], worldAge: number): boolean {
     if (worldAge === this.worldAge) return true
     const seen = new Set<string>()

@@ -1,9 +1,10 @@
 /**
- * Installing pages: native memory, native steps and a place in the graph. Destroying them gives all of it back.
+ * Installing pages: native memory, native steps and a place in the graph. Destroying them gives all of it
+ * back.
  *
- * Invariants: installing is all or nothing. A page that reads the past of another one needs a hidden page that keeps that
- * past; it is made with the first reader and destroyed with the last. Steps are destroyed before the pages they use.
- * Knows nothing of epochs and transactions.
+ * Invariants: installing is all or nothing. A page that reads the past of another one needs a hidden page
+ * that keeps that past; it is made with the first reader and destroyed with the last. Steps are destroyed
+ * before the pages they use. Knows nothing of epochs and transactions.
  */
 import { beforeStep, type NativeContext, stepNumber } from '../../ffi/context.js'
 import type { Graph } from '../../graph/graph.js'
@@ -31,8 +32,8 @@ export function uninstallPages(state: EngineState, pages: readonly PageRecord[])
 }
 
 /**
- * Gives pages, each listed after those it derives from, native memory, steps and places in the graph. Makes the pasts they
- * read where these do not exist yet, and returns the ids of those it made. All or nothing.
+ * Gives pages, each listed after those it derives from, native memory, steps and places in the graph. Makes
+ * the pasts they read where these do not exist yet, and returns the ids of those it made. All or nothing.
  */
 export function install(
   state: EngineState,

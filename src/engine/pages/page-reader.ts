@@ -1,8 +1,8 @@
 /**
  * Reading pages as they are now: their elements and descriptions.
  *
- * Invariants: every read is of one whole epoch, because the caller settles or awaits the epoch in flight first. Values that
- * are handed out are copies. Changes nothing.
+ * Invariants: every read is of one whole epoch, because the caller settles or awaits the epoch in flight
+ * first. Values that are handed out are copies. Changes nothing.
  */
 import { MmsbError } from '../../errors.js'
 import { totalElements } from '../../state/ranges.js'

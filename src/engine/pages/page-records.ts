@@ -1,8 +1,10 @@
 /**
- * Page records: made from a definition that a caller wrote or from a create command of the log, and written back as one.
+ * Page records: made from a definition that a caller wrote or from a create command of the log, and written
+ * back as one.
  *
- * Invariants: a new record belongs to no epoch yet (version 0, no native step). A definition from a caller is checked here;
- * one from the log was checked before it was logged. Nothing is changed but the record that is made.
+ * Invariants: a new record belongs to no epoch yet (version 0, no native step). A definition from a caller is
+ * checked here; one from the log was checked before it was logged. Nothing is changed but the record that is
+ * made.
  */
 import { MmsbError } from '../../errors.js'
 import type { CompileOptions, InputPage } from '../../kernels/inputs.js'
@@ -94,8 +96,8 @@ export function derivedRecord(
 }
 
 /**
- * Compares an existing page, whose bytes lie at `location`, with a definition for the same name. Returns the first
- * difference as text; undefined when the page is what the definition asks for.
+ * Compares an existing page, whose bytes lie at `location`, with a definition for the same name. Returns the
+ * first difference as text; undefined when the page is what the definition asks for.
  */
 export function differenceOf(page: PageRecord, wanted: PageRecord, location: Location): string | undefined {
   if (page.kind !== wanted.kind) return `it is ${page.kind}`

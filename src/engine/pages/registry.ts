@@ -1,9 +1,9 @@
 /**
  * The pages that exist, by name and by id, as of the published epoch.
  *
- * Invariants: only publishing changes the registry, so it always shows a whole epoch. Ids are never reused. A published
- * record changes its version and nothing else, except that redefining a function replaces `derived` and `step` of the
- * pages that use it.
+ * Invariants: only publishing changes the registry, so it always shows a whole epoch. Ids are never reused. A
+ * published record changes its version and nothing else, except that redefining a function replaces `derived`
+ * and `step` of the pages that use it.
  */
 import { MmsbError } from '../../errors.js'
 import type { Derivation } from '../../state/types.js'

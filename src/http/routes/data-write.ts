@@ -1,9 +1,10 @@
 /**
  * Writing the elements of one source page: a part of it, or all of it, from JSON or bytes.
  *
- * PATCH is the hot route of the server: it does nothing per request that could be done once. The bus asks whether the
- * idempotency key is new, then calls back for the content; so a repeat gets the first answer before its body is judged.
- * (src/engine/commands/transactions.ts lists where each question about a write is asked.)
+ * PATCH is the hot route of the server: it does nothing per request that could be done once. The bus asks
+ * whether the idempotency key is new, then calls back for the content; so a repeat gets the first answer
+ * before its body is judged. (src/engine/commands/transactions.ts lists where each question about a write is
+ * asked.)
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { EngineBus, WriteContent } from '../../engine/bus.js'
