@@ -399,6 +399,7 @@ export class EngineBus {
     return this.#parts.state.registry.require(name)
   }
 
+  /** Whether a page has this name now. */
   hasPage(name: string): boolean {
     return this.#parts.state.registry.byName(name) !== undefined
   }
@@ -418,6 +419,7 @@ export class EngineBus {
     return { pages, next: next ?? null }
   }
 
+  /** Every page with its level, and every edge from an input to the page derived from it. */
   graph(): { nodes: GraphNode[]; edges: GraphEdge[] } {
     this.#parts.committer.settle()
     return this.#parts.pages.graph()
@@ -488,6 +490,7 @@ export class EngineBus {
 
   // ---- status ---------------------------------------------------------------------------------------------
 
+  /** Epoch, digest, backend and the like. */
   status(): BusStatus {
     const { committer, device, state, fsync, past } = this.#parts
     return {
@@ -515,6 +518,7 @@ export class EngineBus {
     return executionLogOf(committer.epoch, state.registry, committer.lastResult)
   }
 
+  /** Counts, sizes and timings since start. */
   stats(): BusStats {
     const { committer, state, pages, durable } = this.#parts
     committer.settle()
@@ -588,6 +592,7 @@ export class EngineBus {
     return () => needs.delete(lowestNeeded)
   }
 
+  /** The checkpoints in the data folder, oldest first. */
   checkpoints(): CheckpointInfo[] {
     return this.#parts.durable?.store.checkpoints() ?? []
   }

@@ -7,7 +7,7 @@
  *
  * Each question about a write is asked in one place:
  *
- *   Do the arguments have the right shape?   src/engine/arguments.ts; for the network, the schemas of src/http
+ *   Do the arguments have the right shape?   src/engine/arguments.ts; from the network, the schemas of http
  *   Does the bus still take writes?          EngineBus, before it looks up pages (commit/lifecycle.ts)
  *   Was this idempotency key used before?    EngineBus, before it looks up pages (commit/idempotency-keys.ts)
  *   Does the page exist, can it be written?  here: `writablePage`, `writablePageById`
