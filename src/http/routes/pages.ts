@@ -1,6 +1,7 @@
 /** Pages: create, list, describe, delete. */
 import type Type from 'typebox'
-import type { Bus, CreateResult } from '../../engine/bus.js'
+import type { EngineBus } from '../../engine/bus.js'
+import type { CreateResult } from '../../engine/types.js'
 import type { ErrorCode } from '../../errors.js'
 import type { DerivedDefinition, PageDefinition, SourceDefinition } from '../../state/types.js'
 import type { App, AppContext } from '../context.js'
@@ -130,7 +131,7 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
 }
 
 function create(
-  bus: Bus,
+  bus: EngineBus,
   name: string,
   definition: SourceDefinition | DerivedDefinition,
 ): Promise<CreateResult> {
