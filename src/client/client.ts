@@ -87,6 +87,7 @@ import type {
   WriteOptions,
 } from './types.js'
 
+/** Options of `connect`. */
 export interface ClientOptions extends RestOptions {
   /** Subprotocol of the WebSocket; default: `binary`. */
   readonly protocol?: 'binary' | 'json'

@@ -14,6 +14,7 @@ import type { ChangeMessage, PagePart, SnapshotMessage, SnapshotPage, StreamMess
 import { checkSubscribeOptions } from './options.js'
 import type { Sink, StreamBus, SubscribeOptions } from './types.js'
 
+/** What one change message says about one page. */
 export interface ChangedPage {
   readonly page: string
   /** In a snapshot `source` or `derived`. */
