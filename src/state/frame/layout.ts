@@ -10,8 +10,7 @@
 import type { Dtype } from '../../wire/dtype.js'
 import type { Location, PageKind } from '../../wire/page.js'
 
-/** Words of the frame's header. */
-export const HEADER_MAGIC = 0
+/** Words of the frame's header. Word 0 is the magic. */
 export const HEADER_LENGTH = 1
 /** Low half: version; high half: reserved. */
 export const HEADER_VERSION = 2
