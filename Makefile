@@ -53,10 +53,12 @@ bench-compare: build ## is this build slower than another checkout's? BEFORE=../
 lint: node_modules/.installed ## types, style, format and the rules of the house
 	npx tsc -p tsconfig.check.json
 	npx biome check
+	scripts/lint-native.sh
 	$(TAP) test/house
 
-format: node_modules/.installed ## rewrite what can be: format, imports, wide comments
+format: node_modules/.installed ## rewrite the format of all sources, imports and wide comments
 	npx tsx scripts/wrap-comments.ts
+	scripts/lint-native.sh --write
 	npx biome check --write
 
 gpu-bundle: build ## write .gpu/, a bundle for a CUDA machine without Node (see docs/internals/TESTING.md)
