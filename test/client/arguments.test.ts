@@ -1,4 +1,4 @@
-/** Whatever is handed to the client: what it cannot mean is refused with a code and words, before anything is sent. */
+/** Invalid arguments of calls are refused with a code and a reason, before anything is sent. */
 import t, { type Test } from 'tap'
 import { type Client, connect, MmsbError } from '../../src/client/node.js'
 import { HTTP_BODY_MAX_BYTES } from '../../src/wire/limits.js'
@@ -14,7 +14,7 @@ async function started(t: Test): Promise<{ bus: Client; url: string }> {
   return { bus, url }
 }
 
-// What a program without types can hand in.
+// Values that a program without types may hand in.
 type Any = (...args: unknown[]) => Promise<unknown>
 const untyped = (bus: Client): Readonly<Record<string, Any>> =>
   new Proxy(bus, {

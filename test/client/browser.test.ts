@@ -1,6 +1,6 @@
 /**
- * The client in a browser: headless Chromium loads it as plain modules, without a bundler, from a page whose origin the server was told
- * to let in, and uses it against the real server.
+ * The client in a browser: headless Chromium loads it as plain modules, without a bundler, from a page whose origin the
+ * server allows, and uses it against the real server.
  */
 
 import { once } from 'node:events'
@@ -17,7 +17,7 @@ import { connect } from '../../src/client/node.js'
 const DIST = fileURLToPath(new URL('../../dist', import.meta.url))
 const FOUND = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
 const EXECUTABLE = [process.env.MMSB_CHROMIUM ?? '', ...FOUND].find((path) => existsSync(path))
-/** In CI there is no skipping. */
+/** In CI this must not be skipped. */
 const skip = EXECUTABLE === undefined && process.env.CI === undefined && 'skipped: no Chromium'
 const FLAGS = [
   '--no-sandbox',
@@ -30,7 +30,7 @@ const FLAGS = [
   '--disable-sync',
 ]
 
-/** Serves the built client as the files they are, and an empty page. */
+/** Serves the files of the built client, and an empty page. */
 async function serveFiles(t: Test): Promise<string> {
   const server = createServer((request, response) => {
     const path = normalize(request.url ?? '/')
@@ -70,7 +70,7 @@ interface Wanted {
   readonly protocol: 'binary' | 'json'
 }
 
-/** What the page is asked to do. Runs in the browser: it sees nothing of this file. */
+/** Runs in the browser, so it cannot use anything else in this file. */
 async function useClient({ url, protocol }: Wanted): Promise<Record<string, unknown>> {
   const path = '/client/index.js'
   const { connect, MmsbError } = (await import(path)) as typeof import('../../src/client/index.js')

@@ -1,4 +1,4 @@
-/** The client over HTTP against the real server: every call, every kind of value, what is refused, and what is repeated. */
+/** The client over HTTP against the real server: every call, every kind of value, refusals and retries. */
 
 import { once } from 'node:events'
 import { createServer } from 'node:http'

@@ -5,15 +5,15 @@ import type { Test } from 'tap'
 
 export interface CuttingProxy {
   readonly url: string
-  /** Cuts every connection now, in the middle of whatever it carries. Returns how many there were. */
+  /** Cuts every connection at once, in the middle of its data. Returns their number. */
   cut(): number
-  /** Takes newcomers but passes nothing on, nor what the present ones send or get. */
+  /** Accepts connections but passes nothing on, in either direction. */
   freeze(): void
-  /** From now on connections pass; those that were frozen are cut. */
+  /** Passes data again; cuts the connections that were frozen. */
   thaw(): void
-  /** Refuses newcomers, as a server that is down does. */
+  /** Refuses new connections, as a server that is down does. */
   isDown: boolean
-  /** The port where newcomers are led. */
+  /** The port that new connections are passed to. */
   target: number
   readonly accepted: number
 }

@@ -1,4 +1,4 @@
-/** Reads the binary messages of the stream as docs/internals/FORMAT.md lays them out, field by field, without the server's code. */
+/** Reads binary messages field by field as docs/internals/FORMAT.md describes them, without the server's code. */
 
 export interface BinaryChange {
   readonly page: string
@@ -6,7 +6,7 @@ export interface BinaryChange {
   readonly dtype: string
   readonly shape: number[]
   readonly ranges: [number, number][]
-  /** Laid over the message where it lies. */
+  /** A view of the message, not a copy. */
   readonly values: ArrayLike<number | bigint>
   /** In snapshots. */
   readonly version?: number
@@ -61,9 +61,9 @@ const DATA = ['none', 'ranges', 'values']
 
 const padded = (bytes: number) => Math.ceil(bytes / 8) * 8
 
-/** What one WebSocket message holds: several acks, or one of any other type. */
+/** The messages in one WebSocket message: several acks, or one of any other type. */
 export function decodeMessages(message: Uint8Array): BinaryMessage[] {
-  // At the start of a buffer of its own, as a browser gets it.
+  // At the start of its own buffer, as in a browser.
   const bytes = Uint8Array.from(message)
   const out: BinaryMessage[] = []
   for (let at = 0; at < bytes.length; ) {
@@ -123,7 +123,7 @@ function decodeChange(bytes: Uint8Array, start: number): BinaryChange {
     view.getUint32(rangesAt + i * 8 + 4, true),
   ])
   const elements = valuesAt === end ? 0 : ranges.reduce((sum, [, count]) => sum + count, 0)
-  // Throws where values do not lie at a multiple of their size, or leave the message.
+  // Throws if values are not aligned to their size, or go past the end of the message.
   const values = new ARRAYS[dtype!]!(bytes.buffer as ArrayBuffer, valuesAt, elements)
   if (valuesAt + padded(values.byteLength) !== end) throw new Error('values do not fit the change')
   const page = new TextDecoder().decode(bytes.subarray(nameAt, nameAt + nameLength))

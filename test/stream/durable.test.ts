@@ -1,4 +1,4 @@
-/** Named durable subscriptions: the cursor survives connections, restarts and crashes, and holds the past back within bounds. */
+/** Durable subscriptions: the cursor survives connections, restarts and crashes, and retains the past within bounds. */
 import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
@@ -55,7 +55,7 @@ t.test('it goes on after the epoch committed last, over connections and restarts
     await second.until(() => epochsOf(second).length === 4)
     t.same(epochsOf(second), [5, 6, 7, 8], 'what was not committed comes again')
     t.match(await commit(second, 7), { type: 'committed', epoch: 7 })
-    // What a crash leaves behind: the files as they are at this moment.
+    // A crash leaves the files as they are at this moment.
     const copy = folder(t)
     for (const name of readdirSync(dataDir)) {
       if (name.startsWith('cursors.db')) cpSync(join(dataDir, name), join(copy, name))
@@ -288,7 +288,7 @@ t.test('a reader of a quiet page is heard of while it is connected, and held aft
   await bus.create('big', { dtype: 'u8', shape: [SEGMENT_BYTES_MIN / 2] })
   const client = await Client.open(port)
   await client.ask(subscribe)
-  // Of one it has been told, and has not done with it.
+  // It was told of one epoch, and has not committed it.
   await client.ask({ ...subscribe, id: 'other', pages: ['b'], durable: 'other' })
   const { epoch } = await bus.patch('a', { values: [1] })
   const told = await bus.patch('b', { values: [1] })

@@ -1,4 +1,4 @@
-/** A clock, a bus and readers that a test of the hub commands step by step. */
+/** A clock, a bus and readers that a test of the hub controls step by step. */
 import type {
   CommitEvent,
   PageChange,
@@ -60,15 +60,15 @@ export class FakeClock implements StreamClock {
   }
 }
 
-/** A bus of u32 pages that commits when told to, and can be caught with an epoch in flight. */
+/** A bus of u32 pages that commits on request, and can be stopped with an epoch in flight. */
 export class FakeBus implements StreamBus {
   epoch = 0
   minEpoch = 0
   failure: string | null = null
-  /** Every epoch, as it was published, with values. */
+  /** Every published epoch, with values. */
   readonly history: PastEpoch[] = []
   readonly cursors = undefined
-  /** How many epochs one answer about the past has. */
+  /** Epochs in one answer about the past. */
   pieceEpochs = 3
   asked = 0
   gathers = 0
@@ -140,7 +140,7 @@ export class FakeBus implements StreamBus {
     for (const listener of this.#failureListeners) listener(reason)
   }
 
-  /** An epoch that is executed and told ahead; `commit()` makes it durable. */
+  /** Executes an epoch and announces it ahead; `commit()` makes it durable. */
   execute(...steps: ((bus: FakeBus) => PageChange)[]): void {
     this.#executed = { epoch: this.epoch + 1, timestampMs: 0, changes: steps.map((step) => step(this)) }
     this.#tellAhead?.(this.#executed)
@@ -219,7 +219,7 @@ export const set =
     bus.set(name, ...writes)
 export const remove = (name: string) => (bus: FakeBus) => bus.delete(name)
 
-/** A reader whose queue drains when the test says so. */
+/** A reader whose queue drains on request. */
 export class FakeSink implements Sink {
   readonly got: Message[] = []
   readonly prepared: StreamMessage[] = []

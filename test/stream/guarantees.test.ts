@@ -1,7 +1,7 @@
 /**
- * The six guarantees of a watch, each checked on what readers were told under load: steady ones, ones that lose their connection
- * and resume, ones that dawdle until they overflow; over the log, memory and live. MMSB_STREAM_CLIENTS and MMSB_STREAM_SECONDS
- * make it as many and as long as one likes.
+ * The six guarantees of a watch, each checked on the messages of readers under load: steady readers, readers that lose their
+ * connection and resume, readers that are slow until they overflow; from the log, from memory and live. MMSB_STREAM_CLIENTS
+ * and MMSB_STREAM_SECONDS set their number and the duration.
  */
 import t from 'tap'
 import { patternSet } from '../../src/state/pattern.js'
@@ -20,10 +20,10 @@ const PATTERNS = [
   ['n', 'fat'],
 ] as const
 const FAT_ELEMENTS = 64 * 1024
-/** Pages whose whole contents are compared at every epoch a mirror claims. */
+/** Pages that are compared whole at every epoch of a mirror. */
 const COMPARED = ['m', 'm.rows', 'm.max', 'n']
 
-/** What the bus published: per epoch the changes as a message has them, and the digests of the compared pages. */
+/** Per epoch, the published changes in message form, and the digests of the compared pages. */
 class Record {
   readonly epochs = new Map<number, { readonly page: string; readonly digest: string }[]>()
   readonly digests = new Map<string, string>()
@@ -52,7 +52,7 @@ class Record {
     })
   }
 
-  /** The epochs after `from` that change a page of these, and which. */
+  /** The epochs after `from` that change one of these pages, and the pages they change. */
   told(pages: readonly string[], from: number): [epoch: number, pages: string][] {
     const { matches } = patternSet(pages)
     return [...this.epochs]
@@ -111,7 +111,7 @@ await bus.create('quiet', { dtype: 'u8', shape: [1] })
 const random = randomFrom(1)
 const followers: Follower[] = []
 const HABITS: readonly Habit[] = ['flaky', 'steady', 'flaky', 'slow']
-/** Epochs at which a mirror was looked at, and where it was not the server's page. */
+/** Epochs at which a mirror was checked, and those at which it differed from the server's page. */
 const looks = { count: 0, wrong: [] as string[] }
 
 function look(mirror: { readonly pages: ReadonlyMap<string, unknown[]> }, { epoch, changes }: Message): void {
@@ -124,9 +124,9 @@ function look(mirror: { readonly pages: ReadonlyMap<string, unknown[]> }, { epoc
 }
 
 function follow(i: number): Follower {
-  // Of many readers few want the fat page: they all are parsed in this one process.
+  // Few of many readers want the large page: this one process parses all their messages.
   const pages = i > 16 && i % 16 !== 3 && i % 4 === 3 ? ['n'] : PATTERNS[i % PATTERNS.length]!
-  // A mirror begins with the whole pages, or where there were none.
+  // A mirror starts with a snapshot, or before the first page.
   const from = i % 3 === 1 ? 0 : 'snapshot'
   const habit = HABITS[Math.floor(i / PATTERNS.length) % HABITS.length]!
   const follower = new Follower({ port, pages, from, habit, random: randomFrom(i + 7), onChange: look })
@@ -134,10 +134,10 @@ function follow(i: number): Follower {
   return follower
 }
 
-/** One who is told nothing but how far time has come. */
+/** A reader that receives nothing but progress. */
 const quiet = await Client.open(port)
 await quiet.ask({ type: 'subscribe', id: 'q', pages: ['quiet'] })
-/** How long one reads nothing: shorter than the server waits for a sign of life, else he is cut off and never told why. */
+/** How long a reader pauses: less than the server waits for a sign of life, or it would drop the connection silently. */
 const STALL_MS = 8000
 
 t.test('load', async (t) => {
@@ -147,7 +147,7 @@ t.test('load', async (t) => {
   while (Date.now() < untilMs) {
     if (overflowsBefore === undefined && Date.now() >= untilMs - STALL_MS) {
       overflowsBefore = hubOf(bus).stats().overflows
-      // Live at once, so that he is sure to fall behind; he reads nothing until the end.
+      // Live at once, so that it falls behind; it reads nothing until the end.
       followers.push(new Follower({ port, pages: ['fat'], from: 'snapshot', habit: 'stalled', random }))
     }
     if (followers.length <= CLIENTS && random(4) === 0) follow(followers.length)
@@ -155,7 +155,7 @@ t.test('load', async (t) => {
     await sleep(random(12))
   }
   while (followers.length <= CLIENTS) follow(followers.length)
-  // However slow this machine is: more than the queue and the sockets' own buffers hold.
+  // More than the queue and the sockets' buffers hold, however slow the machine is.
   for (let i = 0; i < 400 && hubOf(bus).stats().overflows === overflowsBefore; i++) {
     await bus.write('fat', new Uint8Array(FAT_ELEMENTS).fill(100 + (i % 100)))
     await sleep(1)
@@ -265,7 +265,7 @@ t.test(
 t.test('mirrors equal the server page at every epoch they claim', async (t) => {
   t.ok(looks.count > 0, `${looks.count} looks`)
   t.same(looks.wrong, [])
-  // What the server itself answers about the past, for some of those epochs.
+  // The server's own answers about the past, for some of those epochs.
   const epochs = [...record.digests.keys()].filter((_, i) => i % Math.ceil(record.digests.size / 12) === 0)
   for (const key of epochs) {
     const [epoch, page] = key.split(' ') as [string, string]

@@ -1,8 +1,8 @@
-/** A client of the stream that keeps what it gets, and a mirror that applies it. */
+/** A client of the stream that records its messages, and a mirror that applies them. */
 import { once } from 'node:events'
 import { type ClientOptions, WebSocket } from 'ws'
 
-// What comes in is JSON of many shapes; tests match it.
+// Messages are JSON of many shapes; tests match them.
 export interface Message {
   readonly type: string
   readonly id?: string
@@ -110,11 +110,11 @@ export class Client {
   }
 }
 
-/** Pages as a subscriber knows them: snapshot and changes applied in order. */
+/** The pages of a subscriber: snapshot and changes, applied in order. */
 export class Mirror {
   readonly pages = new Map<string, unknown[]>()
   epoch = 0
-  /** What went against the guarantees. */
+  /** Violations of the guarantees. */
   readonly faults: string[] = []
 
   apply(message: Message): void {

@@ -1,4 +1,4 @@
-/** Queues, conflation, rates and progress, with a clock and readers that the test commands. */
+/** Queues, conflation, rates and progress, with a clock and readers that the test controls. */
 import t from 'tap'
 import { MmsbError } from '../../src/errors.js'
 import {
@@ -371,7 +371,7 @@ t.test('folding keeps the number of ranges bounded', async (t) => {
   t.ok(Array.from({ length: 1024 }, (_, i) => i * 3).every((index) => covered.has(index)))
 })
 
-/** Lets everything that was promised happen. */
+/** Runs all pending promises. */
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 t.test('from an old epoch: the messages a live reader got, then live, whatever the boundary', async (t) => {

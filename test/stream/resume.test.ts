@@ -1,6 +1,6 @@
 /**
- * From an old epoch on a real bus: what the log gives back is what was published, and the way to the present loses and doubles
- * nothing, while commits run.
+ * Resuming from an old epoch on a real bus: the log returns what was published, and catching up loses and repeats nothing
+ * while commits run.
  */
 
 import t from 'tap'
@@ -12,7 +12,7 @@ import { folder } from '../lib/folder.js'
 const openBus = (dataDir: string): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off' })
 
-/** Numbers that look random and are the same every time. */
+/** Pseudo-random numbers, the same in every run. */
 function randomFrom(seed: number): (below: number) => number {
   let state = seed
   return (below) => {
@@ -21,7 +21,7 @@ function randomFrom(seed: number): (below: number) => number {
   }
 }
 
-/** Something happens: values change, partly to what they were; pages come and go; a function gets another meaning. */
+/** One random commit: changes values, some to what they were; creates or deletes a page; redefines a function. */
 async function step(bus: Bus, random: (below: number) => number): Promise<void> {
   const dice = random(20)
   if (dice === 0) {
@@ -54,7 +54,7 @@ async function build(bus: Bus): Promise<void> {
   await bus.derive('ema', { op: 'map', inputs: { x: 'b' }, expr: 'x * 0.5 + prev(x) * 0.5' })
 }
 
-/** Reads until the epoch has been seen, then leaves. Every page hears of that epoch. */
+/** Reads until the epoch arrives, then leaves. That epoch changes every page. */
 async function readUntil(bus: Bus, from: number, pages: readonly string[], last: number): Promise<Change[]> {
   const got: Change[] = []
   for await (const change of bus.subscribe({ pages, from })) {
@@ -64,7 +64,7 @@ async function readUntil(bus: Bus, from: number, pages: readonly string[], last:
   return got
 }
 
-/** An epoch that everybody is told of. */
+/** An epoch that every subscriber receives. */
 async function mark(bus: Bus): Promise<number> {
   await bus.create(`end.${bus.epoch}`, { dtype: 'u8', shape: [1] })
   return bus.epoch

@@ -1,4 +1,4 @@
-/** Windows on pages: what is told of a page is told of its window, and nothing else of it. */
+/** Windows on pages: messages carry the window of a page and nothing else of it. */
 import fc from 'fast-check'
 import t from 'tap'
 import { patternSet } from '../../src/state/pattern.js'
@@ -12,7 +12,7 @@ import { Client, type Message, Mirror } from './helpers.js'
 type Test = Parameters<typeof serve>[0]
 type Bounds = [start: number, stop: number][]
 
-/** The elements of a page that lie in a window, row-major, one by one. */
+/** The elements of a page inside a window, row-major, one by one. */
 function elementsIn(bounds: Bounds, shape: readonly number[]): number[] {
   let elements = [0]
   for (const [axis, [start, stop]] of bounds.entries()) {
@@ -82,7 +82,7 @@ const sameBytes = (a: Float32Array, b: Float32Array): boolean =>
 const SIDE = 2048
 const WINDOW = 256
 
-/** A binary message as a mirror takes it. */
+/** A binary message in the form that a mirror takes. */
 const plain = (message: BinaryMessage): Message => {
   const values = (change: BinaryChange) => ({ ...change, values: Array.from(change.values as Float32Array) })
   const changes = (message.changes ?? []).map(values)

@@ -1,23 +1,23 @@
-/** Readers who lose their connection, dawdle and come back, and keep a record of all they were told. */
+/** Readers that lose their connection, pause and come back, and record every message. */
 import { createHash } from 'node:crypto'
 import { WebSocket } from 'ws'
 import { type Message, Mirror } from '../stream/helpers.js'
 
-/** Reads on; loses its connection now and then; stops reading now and then; reads nothing at all. */
+/** Steady; loses its connection now and then; pauses now and then; never reads. */
 export type Habit = 'steady' | 'flaky' | 'slow' | 'stalled'
 
 export interface FollowerOptions {
   readonly port: number
   readonly pages: readonly string[]
-  /** Where it begins; afterwards it goes on from the last epoch it was told of. */
+  /** Where it starts; later it resumes from the last epoch it was told of. */
   readonly from: 'now' | 'snapshot' | number
   readonly habit: Habit
   readonly random: (below: number) => number
-  /** Called with each change once the mirror has taken it. */
+  /** Called with each change after the mirror has applied it. */
   readonly onChange?: (mirror: Mirror, message: Message) => void
 }
 
-/** What is remembered of a message. */
+/** The record of a message. */
 export interface Told {
   readonly type: string
   readonly epoch: number
@@ -27,9 +27,9 @@ export interface Told {
   readonly digests: string
 }
 
-/** What came of one subscription. */
+/** The record of one subscription. */
 export interface Session {
-  /** The epoch it was told it starts from. */
+  /** The epoch that it was told it starts from. */
   readonly from: number
   readonly messages: Told[]
 }
@@ -45,7 +45,7 @@ export class Follower {
   readonly mirror = new Mirror()
   readonly faults: string[] = []
   overflows = 0
-  /** The last epoch it was told of; undefined before it was told anything. */
+  /** The last epoch it was told of; undefined before the first. */
   cursor: number | undefined
   #socket: WebSocket | undefined
   #timer: NodeJS.Timeout | undefined
@@ -58,7 +58,7 @@ export class Follower {
     this.#connect()
   }
 
-  /** From now on it reads to the end, without losing its connection or dawdling. */
+  /** From now on reads to the end, without losing its connection or pausing. */
   behave(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
@@ -73,7 +73,7 @@ export class Follower {
     this.#socket?.terminate()
   }
 
-  /** All changes it was told of, over all sessions. */
+  /** All changes of all sessions. */
   changes(): Told[] {
     return this.sessions.flatMap(({ messages }) => messages.filter(({ type }) => type === 'change'))
   }
@@ -111,7 +111,7 @@ export class Follower {
     this.#timer = setTimeout(
       () => {
         if (habit === 'flaky') {
-          // What is still in the socket's buffers is lost: it was sent, but not read.
+          // Data in the socket's buffers is lost: it was sent, but not read.
           this.#socket = undefined
           socket.terminate()
           this.#timer = setTimeout(() => this.#connect(), random(3) === 0 ? 500 : RECONNECT_MS)
@@ -129,7 +129,7 @@ export class Follower {
     if (message.type === 'subscribed') {
       if (this.cursor === undefined) this.sessions = []
       this.sessions.push({ from: message.epoch!, messages: [] })
-      // Who wants the whole pages first knows nothing before he has them.
+      // A reader that starts with a snapshot has no state before it.
       if (this.options.from !== 'snapshot') this.cursor ??= message.epoch!
       if (this.cursor !== undefined && this.cursor !== message.epoch!)
         this.faults.push(`resumed at ${message.epoch}, not ${this.cursor}`)
@@ -141,7 +141,7 @@ export class Follower {
     this.sessions.at(-1)?.messages.push({ type, epoch, first, pages, digests })
     if (message.type === 'overflow') {
       this.overflows++
-      // It may be later than what was told last, where nothing was to be told in between.
+      // It may be later than the last message, if no epoch in between changed these pages.
       if (resumeFrom < (this.cursor ?? 0))
         this.faults.push(`overflow says ${resumeFrom}, told up to ${this.cursor}`)
       this.cursor = resumeFrom

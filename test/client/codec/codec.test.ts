@@ -31,7 +31,7 @@ import { MERGES } from '../../../src/wire/page.js'
 // --- frames ---
 
 const dtype = fc.constantFrom(...DTYPES)
-/** Mostly good values, and everything that may be none. */
+/** Mostly valid values, and many kinds of invalid ones. */
 const value = fc.oneof(
   { weight: 6, arbitrary: fc.integer({ min: 0, max: 100 }) },
   fc.integer(),
@@ -62,7 +62,7 @@ const delta: fc.Arbitrary<Delta> = fc
     { requiredKeys: ['values'] },
   )
   .map((given) => given as Delta)
-/** Deltas that are right, so that the good path is not left to luck. */
+/** Valid deltas, so that enough of them are drawn. */
 const soundOp = fc.tuple(dtype, fc.integer({ min: 1, max: 130 })).chain(([dtype, elements]) => {
   const list = (length: number): fc.Arbitrary<Delta['values']> =>
     fc
@@ -257,7 +257,7 @@ t.test('changes come out as they went in, in binary and in text', async (t) => {
       t.same(decodeBinary(wire(id, message)), [expected])
       const text = jsonHead('change', id) + jsonTail(message)
       const decoded = await decodeText(text, (page) => parts.find(({ name }) => name === page)!)
-      // Text says nothing of what a deleted page was.
+      // JSON does not carry dtype and shape of a deleted page.
       const isGone = (parts: readonly { kind: string }[]): boolean => parts.some((p) => p.kind === 'deleted')
       if (!isGone(parts)) t.same(decoded, expected)
       else t.match(decoded, { type: 'change', id, change: { epoch, first } })

@@ -1,4 +1,4 @@
-/** Answers that are none of this server's, and none at all: told as what they are, with the address asked. */
+/** Answers that do not come from this server, and missing ones: each is reported with its code and the address. */
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'

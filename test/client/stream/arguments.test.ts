@@ -1,11 +1,11 @@
 /**
- * What a program may hand to writers, subscriptions and mirrors that is wrong: each such call is refused by itself, with a code and a
- * sentence that names the argument, and whatever else is under way goes on.
+ * Invalid arguments of writers, subscriptions and mirrors: each such call is refused with a code and a sentence that names
+ * the argument, and disturbs no other.
  */
 import t from 'tap'
 import { code, started } from '../started.js'
 
-/** What the types would not let through. */
+/** Values that the types forbid. */
 const wrong = (value: unknown): never => value as never
 const circular: Record<string, unknown> = {}
 circular.self = circular

@@ -1,4 +1,4 @@
-/** The client's stream where it begins and ends: starts, windows, durable readers, slow ones, silence, refusals, aborts, closes. */
+/** How subscriptions of the client start and end: starts, windows, durable and slow readers, silence, refusals, aborts, closes. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Client } from '../../../src/client/client.js'
@@ -103,7 +103,7 @@ t.test('a subscription to an epoch that is gone: EPOCH_COMPACTED', async (t) => 
   await bus.create('a', { dtype: 'u32', shape: [1] })
   const mine = connect(`http://127.0.0.1:${port}`)
   t.teardown(() => mine.close())
-  // A bus without a log keeps what a ring in memory holds.
+  // A bus without a log keeps recent epochs in memory only.
   const big = new Float64Array(1024 * 1024)
   await bus.create('big', { dtype: 'f64', shape: [big.length] })
   for (let i = 0; i < 40; i++) await bus.write('big', big.fill(i))
@@ -127,7 +127,7 @@ t.test(
     const subscription = client().subscribe({ pages: ['a'], from: bus.epoch })
     const refused = t.rejects(subscription.next(), code('EPOCH_NOT_FOUND'))
     const changed = new Promise<Change>((resolve) => mirror.onChange(resolve))
-    // As after a crash under --fsync off: another past, and a shorter one.
+    // As after a crash with --fsync off: a different, shorter history.
     const other = await serve(t, {})
     await other.bus.create('a', { dtype: 'u32', shape: [2], fill: 9 })
     proxy.target = (await listen(other)).port
@@ -172,7 +172,7 @@ t.test('a connection gone silent is made anew', async (t) => {
   const waiting = mirror.until(bus.epoch)
   await sleep(100)
   t.equal(mirror.values[0], 0)
-  // Nothing is cut: the client itself has to notice.
+  // No connection is cut: the client has to notice by itself.
   const noticed = (async () => {
     while (proxy.accepted === before) await sleep(50)
     proxy.thaw()
@@ -234,7 +234,7 @@ t.test('one signal for many subscriptions, mirrors and calls has one listener', 
   t.equal(other.listeners.size, 0, 'nor is one left behind')
 })
 
-/** An AbortSignal that knows who listens. */
+/** An AbortSignal that counts its listeners. */
 function countedSignal() {
   const controller = new AbortController()
   const { signal } = controller

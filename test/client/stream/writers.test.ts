@@ -1,4 +1,4 @@
-/** Writers of one client side by side: they share a connection, and each promise is kept or broken for its own transaction. */
+/** Writers of one client share a connection; each promise settles with the answer to its own transaction. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { Writer } from '../../../src/client/node.js'
