@@ -73,7 +73,7 @@ const SIZES = [0, 1, 2, 3, 5, 8, 31, 32, 33, 64, 70]
 
 export function drawShape(draw: Draw, least: number, most: number): number[] {
   const shape = Array.from({ length: draw.int(least, most) }, () => draw.pick(SIZES))
-  while (elementCount(shape) > 10_000) shape[draw.int(0, shape.length - 1)] = draw.int(1, 3)
+  while (elementCount(shape) > 20_000) shape[draw.int(0, shape.length - 1)] = draw.int(1, 3)
   return shape
 }
 
