@@ -7,6 +7,7 @@ import { restore } from '../../src/cli/commands/restore.js'
 import { verifyFolder } from '../../src/engine/history/verify-folder.js'
 import { Bus } from '../../src/index.js'
 import { folder } from '../lib/folder.js'
+import { sleep } from '../lib/wait.js'
 
 const open = (dataDir: string): Promise<Bus> => Bus.open({ dataDir, backend: 'cpu', threads: 1 })
 
@@ -43,7 +44,7 @@ t.test('taken while the bus writes, again and again', async (t) => {
     await again.patch('n', { offset: 1, values: [7] })
     await again.close()
     if (round === 2) await bus.checkpoint()
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    await sleep(20)
   }
   stop = true
   await writing

@@ -8,6 +8,7 @@ import { chmodSync, chownSync, mkdirSync, readdirSync, renameSync, rmSync, write
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
+import { until } from '../lib/wait.js'
 import { call, ENTRY, type Process, run, serve } from './process.js'
 
 const BUILD = fileURLToPath(new URL('../../build/test', import.meta.url))
@@ -46,11 +47,6 @@ const patch = (url: string, value: number) =>
 async function define(url: string): Promise<void> {
   await call(url, 'PUT', '/v1/pages/a', { dtype: 'i32', shape: [4] })
   await call(url, 'PUT', '/v1/pages/b', { derive: { op: 'map', inputs: { x: 'a' }, expr: 'x + 1' } })
-}
-
-async function until(isMet: () => Promise<boolean>, what: string): Promise<void> {
-  for (const start = Date.now(); !(await isMet()); await new Promise((resolve) => setTimeout(resolve, 20)))
-    if (Date.now() - start > 10_000) throw new Error(`not seen: ${what}`)
 }
 
 /** The server has stopped for good and says why; a start without the fault finds every acknowledged write. */

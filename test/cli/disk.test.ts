@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { until } from '../lib/wait.js'
 import { Client } from '../stream/helpers.js'
 import { call, type Process, run, serve } from './process.js'
 import { smallVolume, type Volume } from './volume.js'
@@ -32,11 +33,6 @@ async function put(url: string, name: string, bytes: Uint8Array): Promise<Answer
 async function get(url: string, name: string): Promise<Buffer> {
   const response = await fetch(`${url}/v1/pages/${name}/data`)
   return Buffer.from(await response.arrayBuffer())
-}
-
-async function until(isMet: () => boolean, what: string): Promise<void> {
-  for (const start = Date.now(); !isMet(); await new Promise((resolve) => setTimeout(resolve, 10)))
-    if (Date.now() - start > 10_000) throw new Error(`not seen: ${what}`)
 }
 
 /**

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
+import { sleep } from '../lib/wait.js'
 
 export const ENTRY = fileURLToPath(new URL('../../bin/mmsb.js', import.meta.url))
 const READY = /^mmsb listening on (http:\/\/\S+)$/m
@@ -55,7 +56,7 @@ export class Process {
       const url = READY.exec(this.stdout)?.[1]
       if (url !== undefined) return url
       if (hasExited || Date.now() > deadline) throw new Error(`the server is not ready: ${this.stderr}`)
-      await new Promise((resolve) => setTimeout(resolve, 10))
+      await sleep(10)
     }
   }
 

@@ -6,6 +6,7 @@ import t from 'tap'
 import { ERRORS } from '../../src/errors.js'
 import { Bus } from '../../src/index.js'
 import { STOP_ARRIVAL_GRACE_MS, STOP_GRACE_MS } from '../../src/limits.js'
+import { sleep } from '../lib/wait.js'
 import { call, type Process, serve } from './process.js'
 
 type Test = Parameters<typeof serve>[0]
@@ -19,8 +20,6 @@ const PATCH_HEAD = [
   'Content-Type: application/json',
   `Content-Length: ${PATCH_BODY.length}`,
 ].join('\r\n')
-
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 async function started(
   t: Test,

@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t from 'tap'
 import { type Server, startServer } from '../../examples/server.js'
+import { sleep } from '../lib/wait.js'
 import { type Block, blocksOf, ROOT, readDocument } from './markdown.js'
 import { runProgram } from './program.js'
 
@@ -66,7 +67,7 @@ async function nextLine({ lines }: Watcher): Promise<string | undefined> {
   while (Date.now() < deadline) {
     const line = lines.shift()
     if (line !== undefined && !line.startsWith('{"type":"progress"')) return line
-    if (line === undefined) await new Promise((resolve) => setTimeout(resolve, 10))
+    if (line === undefined) await sleep(10)
   }
   return undefined
 }

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import t from 'tap'
 import { boundPort } from '../../src/http/app.js'
+import { sleep } from '../lib/wait.js'
 import { Client } from '../stream/helpers.js'
 import { SOURCE, serve } from './helpers.js'
 
@@ -24,7 +25,7 @@ t.test('both addresses, and what is under way on either when the server stops', 
     const closed = once(socket, 'close')
     for (const piece of pieces) {
       socket.write(piece)
-      await new Promise((resolve) => setTimeout(resolve, 100))
+      await sleep(100)
     }
     await closed
     return text
@@ -36,7 +37,7 @@ t.test('both addresses, and what is under way on either when the server stops', 
     talk(host, `${HEAD}Content-Length: ${body.length}\r\n\r\n`, body.slice(0, 9), body.slice(9)),
   )
   const silent = talk('::1', '')
-  await new Promise((resolve) => setTimeout(resolve, 50))
+  await sleep(50)
   await server.close()
   for (const answer of underWay) t.match(await answer, /^HTTP\/1\.1 20[01] [\s\S]*connection: close/i)
   t.equal(await silent, '')

@@ -10,6 +10,7 @@ import { CheckpointTasks } from '../../src/store/checkpoint/tasks.js'
 import type { CheckpointThread } from '../../src/store/checkpoint/thread.js'
 import type { Catalog, CheckpointInfo, IndexBlock } from '../../src/store/types.js'
 import type { Draw } from '../lib/draw.js'
+import { turn } from '../lib/wait.js'
 import type { SimDisk } from './simdisk.js'
 
 export const SIM_DIR = '/sim'
@@ -32,7 +33,7 @@ export class Scheduler {
 
   /** Lets the event loop run, then runs one event drawn at random. */
   async step(): Promise<void> {
-    await new Promise((resolve) => setImmediate(resolve))
+    await turn()
     this.nowMs += this.#draw.int(0, 20)
     if (this.#tasks.length === 0) return
     const [task] = this.#tasks.splice(this.#draw.int(0, this.#tasks.length - 1), 1)

@@ -8,6 +8,7 @@ import { ERRORS, type ErrorCode } from '../../../src/errors.js'
 import { QUEUE_MAX_BYTES } from '../../../src/limits.js'
 import { HTTP_BODY_MAX_BYTES } from '../../../src/wire/limits.js'
 import { Process } from '../../cli/process.js'
+import { turn } from '../../lib/wait.js'
 import { type Answer, isProblem, listen, type Served, SOURCE, serve } from '../helpers.js'
 
 type Test = Parameters<typeof serve>[0]
@@ -92,8 +93,7 @@ const PROVOKED: Partial<Record<ErrorCode, Provocation>> = {
     const values = new Uint8Array(bytes)
     let isOver = false
     const keepWriting = async (): Promise<void> => {
-      while (!isOver)
-        await bus.write('big', values).catch(() => new Promise((resolve) => setImmediate(resolve)))
+      while (!isOver) await bus.write('big', values).catch(() => turn())
     }
     const writers = Array.from({ length: QUEUE_MAX_BYTES / bytes + 64 }, keepWriting)
     let answer = await call('PUT', '/v1/pages/big/data', Buffer.from(values))

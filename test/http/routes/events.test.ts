@@ -4,6 +4,7 @@ import t from 'tap'
 import type { BusOptions } from '../../../src/engine/types.js'
 import { hubOf } from '../../../src/stream/hub.js'
 import { folder } from '../../lib/folder.js'
+import { sleep } from '../../lib/wait.js'
 import { Mirror } from '../../stream/helpers.js'
 import { isProblem, listen, type Served, serve } from '../helpers.js'
 
@@ -48,7 +49,7 @@ class Source {
   }
 
   async until(isMet: () => boolean): Promise<void> {
-    for (let i = 0; i < 1000 && !isMet(); i++) await new Promise((resolve) => setTimeout(resolve, 10))
+    for (let i = 0; i < 1000 && !isMet(); i++) await sleep(10)
     if (!isMet()) throw new Error(`not met: ${JSON.stringify(this.events)}`)
   }
 

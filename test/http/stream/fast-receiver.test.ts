@@ -10,6 +10,7 @@ import { WebSocket } from 'ws'
 import type { AppOptions } from '../../../src/http/app.js'
 import { FastReceiver } from '../../../src/http/stream/fast-receiver.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { sleep, turn } from '../../lib/wait.js'
 import { decodeMessages } from '../../stream/binary.js'
 import { listen, serve } from '../helpers.js'
 
@@ -227,7 +228,7 @@ t.test(
     ])
     for (let at = 0; at < message.length; at++) {
       socket.write(message.subarray(at, at + 1))
-      if (at % 16 === 0) await new Promise((resolve) => setImmediate(resolve))
+      if (at % 16 === 0) await turn()
     }
     const said = () =>
       answers().flatMap(({ opcode, payload }) => (opcode === 2 ? decodeMessages(payload) : []))
@@ -252,7 +253,7 @@ t.test(
     await until(() => answers().some(({ opcode }) => opcode === 8))
     const farewell = answers().find(({ opcode }) => opcode === 8)
     t.equal(farewell!.payload.readUInt16BE(0), 1002, 'a frame that is not masked')
-    while (bus.read('p', { count: 1 })[0] !== 6) await new Promise((resolve) => setTimeout(resolve, 5))
+    while (bus.read('p', { count: 1 })[0] !== 6) await sleep(5)
   },
 )
 
@@ -267,7 +268,7 @@ t.test('after the farewell nothing is taken', async (t) => {
     Buffer.concat([clientFrame(FIN | CLOSE, Buffer.from([3, 232])), clientFrame(FIN | BINARY, one)]),
   )
   await until(() => answers().some(({ opcode }) => opcode === 8))
-  await new Promise((resolve) => setTimeout(resolve, 100))
+  await sleep(100)
   t.equal(served.bus.read('p')[0], 0)
 })
 

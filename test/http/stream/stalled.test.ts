@@ -8,6 +8,7 @@ import { performance } from 'node:perf_hooks'
 import t from 'tap'
 import { STREAM_QUEUE_MAX_BYTES } from '../../../src/limits.js'
 import { call, serve } from '../../cli/process.js'
+import { sleep } from '../../lib/wait.js'
 import { Client } from '../../stream/helpers.js'
 
 const SECONDS = Number(process.env.MMSB_STALL_SECONDS ?? 6)
@@ -15,8 +16,6 @@ const WRITES_PER_SECOND = 60
 /** Bytes of the large page; its JSON is about four times as long. */
 const WIDE_BYTES = 16 * 1024
 const MIB = 1024 ** 2
-
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 t.setTimeout((3 * SECONDS + 90) * 1000)
 

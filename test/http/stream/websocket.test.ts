@@ -9,6 +9,7 @@ import t from 'tap'
 import { WebSocket } from 'ws'
 import { STREAM_SUBSCRIPTIONS_MAX } from '../../../src/limits.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../../src/wire/limits.js'
+import { sleep } from '../../lib/wait.js'
 import { Client, Mirror } from '../../stream/helpers.js'
 import { listen, type Served, serve } from '../helpers.js'
 
@@ -442,11 +443,11 @@ t.test('snapshot and changes meet without gap or double, whatever is written mea
   })()
   const clients = await Promise.all(Array.from({ length: 8 }, () => connect()))
   for (const [i, client] of clients.entries()) {
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    await sleep(20)
     const policy = i % 2 === 0 ? { policy: 'lossless' } : { policy: 'latest', maxRate: 50 }
     client.send({ type: 'subscribe', id: 'm', pages: ['*'], from: 'snapshot', data: 'values', ...policy })
   }
-  await new Promise((resolve) => setTimeout(resolve, 300))
+  await sleep(300)
   isWriting = false
   await writer
   await bus.patch('prices', { values: [1e6] })

@@ -6,6 +6,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { lockFolder } from '../../../src/store/os/lock.js'
+import { turn } from '../../lib/wait.js'
 import { SimDisk } from '../../support/simdisk.js'
 import { appendAll, epochsIn, epochsTo, noCatalog, openStore, recordOf, scratch } from '../helpers.js'
 
@@ -76,7 +77,7 @@ t.test('a sync that fails under interval stops the store, and is not tried again
   t.equal(timers.length, 1, 'one timer for many appends')
   t.equal(store.stats().durableEpoch, 0)
   timers.shift()?.()
-  await new Promise((resolve) => setImmediate(resolve))
+  await turn()
   t.equal(store.stats().durableEpoch, 3)
   await appendAll(store, 4, 4)
   let syncs = 0
@@ -86,7 +87,7 @@ t.test('a sync that fails under interval stops the store, and is not tried again
     throw failing('EIO')
   }
   timers.shift()?.()
-  await new Promise((resolve) => setImmediate(resolve))
+  await turn()
   t.match(store.failure, /EIO/)
   await t.rejects(store.append(recordOf(5)), { code: 'BUS_FAILED' })
   await store.close()
@@ -159,7 +160,7 @@ for (const fsync of ['always', 'interval'] as const) {
       }
       await store.append(recordOf(6)).catch(() => {})
       for (const timer of timers) timer()
-      await new Promise((resolve) => setImmediate(resolve))
+      await turn()
       t.match(store.failure, /EIO/)
       await store.close()
       disk.fault = undefined

@@ -1,0 +1,21 @@
+/** Waiting in tests: for a time, for a turn of the event loop, or until a condition holds. */
+import { setImmediate, setTimeout } from 'node:timers/promises'
+
+const POLL_MS = 10
+const LIMIT_MS = 10_000
+
+export function sleep(ms: number): Promise<void> {
+  return setTimeout(ms)
+}
+
+/** Lets everything run that is ready now. */
+export function turn(): Promise<void> {
+  return setImmediate()
+}
+
+/** Polls until the condition holds; throws with `what` after ten seconds. */
+export async function until(isMet: () => boolean | Promise<boolean>, what: string): Promise<void> {
+  for (const startMs = Date.now(); !(await isMet()); await sleep(POLL_MS)) {
+    if (Date.now() - startMs > LIMIT_MS) throw new Error(`not seen: ${what}`)
+  }
+}
