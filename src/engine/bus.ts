@@ -12,6 +12,8 @@
  * nobody sees half an epoch or one that is not durable. Knows nothing of sockets.
  *
  * Long because it lists every public method of the bus with its documentation.
+ *
+ * Null because public types promise it: `failure`, `next`, the log of statistics.
  */
 import { performance } from 'node:perf_hooks'
 import { MmsbError } from '../errors.js'

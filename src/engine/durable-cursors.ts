@@ -4,6 +4,8 @@
  * Invariants: a cursor only moves forward. When the promise of a move resolves, the move is durable; when it
  * rejects, the cursor has not moved. History is kept for a reader only for a limited time after it was last
  * seen, and only up to a number of bytes.
+ *
+ * Null because the store has it for a reader that has not committed its snapshot yet.
  */
 import { MmsbError } from '../errors.js'
 import { DURABLE_READERS_MAX, DURABLE_SEEN_MS } from '../limits.js'

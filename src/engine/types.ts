@@ -1,6 +1,8 @@
 /**
  * The types of the bus that other rooms use: what goes in (transactions, options) and what comes out
  * (commits, pages, events). Types only; no behaviour.
+ *
+ * Null because JSON answers and public types have it.
  */
 import type { FunctionBody } from '../kernels/expression/names.js'
 import type { DeltaJson } from '../state/delta.js'

@@ -5,6 +5,8 @@
  *
  * Invariants: one call at a time, which the engine ensures; while an asynchronous execution runs, only
  * `waitSync` may be called.
+ *
+ * Null because koffi has it for a pointer to be filled in.
  */
 import { MmsbError } from '../errors.js'
 import { type ContextHandle, check, native, statusError } from './library.js'

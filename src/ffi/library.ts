@@ -4,6 +4,8 @@
  *
  * Invariants: nothing is called before the ABI version matched; a status other than 0 becomes an MmsbError;
  * handles are branded, so that a page id cannot be passed for a context.
+ *
+ * Null because koffi has it for C null pointers, and its callbacks for no error.
  */
 import { existsSync } from 'node:fs'
 import { endianness } from 'node:os'

@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { COLUMNS, wideCommentLines, wrapComments } from '../../scripts/wrap-comments.js'
-import { filesUnder, PENDING, ROOT, type Source, sourcesOf, sourcesUnder } from './source.js'
+import { filesUnder, ROOT, type Source, sourcesOf, sourcesUnder } from './source.js'
 
 function wideComments(sources: readonly Source[]): string[] {
   return sources.flatMap(({ path, text }) => wideCommentLines(text).map((line) => `${path}:${line}`))
@@ -75,7 +75,7 @@ t.test('a wide comment is filled, what stands beside it stays', async (t) => {
   t.equal(wrapComments(`const a = '// ${line(30)}'`), `const a = '// ${line(30)}'`)
 })
 
-t.test('no comment is wider than 110 columns', PENDING, async (t) => {
+t.test('no comment is wider than 110 columns', { todo: 'the last rooms are being wrapped' }, async (t) => {
   t.same(wideComments(sourcesUnder('src', 'test', 'bench', 'examples', 'scripts')), [])
   const native = ['kernels.cu', ...filesUnder('src'), ...filesUnder('test')].filter((path) =>
     NATIVE.test(path),

@@ -5,7 +5,7 @@
  */
 import t from 'tap'
 import ts from 'typescript'
-import { eachNode, PENDING, placeOf, type Source, sourcesOf, sourcesUnder } from './source.js'
+import { eachNode, placeOf, type Source, sourcesOf, sourcesUnder } from './source.js'
 
 const LINES_MAX = 70
 const REGISTRARS = new Set(['get', 'head', 'put', 'patch', 'post', 'delete', 'options', 'route', 'register'])
@@ -77,6 +77,6 @@ t.test('a table of routes may be long; what is not only a table, or stands elsew
   t.equal(longFunctions(sourcesOf({ 'src/http/routes/a.ts': handler })).length, 1)
 })
 
-t.test('no function of src is longer than a screen', PENDING, async (t) => {
+t.test('no function of src is longer than a screen', async (t) => {
   t.same(longFunctions(sourcesUnder('src')), [])
 })

@@ -5,7 +5,7 @@
  */
 import t from 'tap'
 import ts from 'typescript'
-import { eachNode, headOf, PENDING, placeOf, type Source, sourcesOf, sourcesUnder } from './source.js'
+import { eachNode, headOf, placeOf, type Source, sourcesOf, sourcesUnder } from './source.js'
 
 const COMPARISONS = new Set([
   ts.SyntaxKind.EqualsEqualsToken,
@@ -67,7 +67,7 @@ t.test('a null that is made or promised is found; a comparison is not', async (t
   ])
 })
 
-t.test('null has a reason in src', PENDING, async (t) => {
+t.test('null has a reason in src', async (t) => {
   const sources = sourcesUnder('src')
   t.same(unexplainedNulls(sources), [])
   t.same(idleReasons(sources), [], 'a reason stays no longer than its null')

@@ -6,6 +6,8 @@
  * beyond the published epoch. Replays run in threads of their own: one for requests, one for subscribers that
  * catch up (each would otherwise move the other's state back and forth), and one for each verification.
  * Without a data folder there is no past.
+ *
+ * Null because public types promise it: `next` after the last part.
  */
 import { MmsbError } from '../../errors.js'
 import { HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, PAST_IDLE_MS } from '../../limits.js'

@@ -5,6 +5,8 @@
  * Invariants: answers own their bytes and can be sent to another thread. One answer searches a bounded number
  * of epochs and says where to continue. Pages have the names of the epoch in question, even if they were
  * deleted since.
+ *
+ * Null because public types promise it: `next` after the last part, and fields that a transaction lacks.
  */
 import { MmsbError } from '../../errors.js'
 import { HISTORY_ANSWER_BYTES, HISTORY_SCAN_EPOCHS } from '../../limits.js'

@@ -3,6 +3,8 @@
  * checkpoints.
  *
  * Invariant: the folder's lock is held meanwhile; the lock's file is the only one that is written.
+ *
+ * Null because VerifyResult, a public type, promises it.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'

@@ -5,6 +5,8 @@
  * Invariants: nothing is changed. Verification ends at the first divergence and names its epoch and, when it
  * can be determined, its page. A damaged checkpoint is a problem, not a divergence, since the log alone can
  * rebuild the state.
+ *
+ * Null because VerifyResult, a public type, promises it.
  */
 import { MmsbError } from '../../errors.js'
 import { NativeContext } from '../../ffi/context.js'

@@ -4,7 +4,7 @@ import { defineOp, invalidRequest, type Op, readDtype, readWords } from './op.js
 
 const NO_BLOCK = new Uint8Array(0)
 
-const copyOp = defineOp<null>({
+const copyOp = defineOp<undefined>({
   name: 'copy',
   code: 1,
   version: 1,
@@ -12,13 +12,13 @@ const copyOp = defineOp<null>({
   parameters: [],
   dirtyRule: 'elementwise',
   example: { op: 'copy', inputs: { x: 'P' } },
-  read: () => null,
+  read: () => undefined,
   infer: (_, [x]) => ({ dtype: x!.dtype, shape: x!.shape }),
   show: () => ({}),
   encode: () => NO_BLOCK,
   decode: (block) => {
     readWords(block, 0)
-    return null
+    return undefined
   },
   costPerElementNs: () => 0.3,
 })

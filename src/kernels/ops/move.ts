@@ -1,4 +1,8 @@
-/** transpose, reshape, slice, flip, concat: elements move to other places and keep their values. */
+/**
+ * transpose, reshape, slice, flip, concat: elements move to other places and keep their values.
+ *
+ * Null because the JSON of a slice has it for a bound that is left out.
+ */
 import { PAGE_MAX_ELEMENTS } from '../../limits.js'
 import { elementCount, formatShape, normalizeAxis } from '../../state/shape.js'
 import { PAGE_MAX_RANK } from '../../wire/page.js'
