@@ -178,9 +178,10 @@ export function checkWhatIf(input: unknown): void {
 function checkOps(ops: unknown): void {
   const list = listOf('ops', ops)
   for (let i = 0; i < list.length; i++) {
-    const op = list[i] as { readonly page?: unknown } | undefined
+    const op = list[i]
     if (typeof op !== 'object' || op === null) throw wrong(`ops[${i}]: ${showValue(op)} is not an object`)
-    if (typeof op.page !== 'string') throw wrong(`ops[${i}].page: ${showValue(op.page)} is not a text`)
+    const { page } = op as { readonly page?: unknown }
+    if (typeof page !== 'string') throw wrong(`ops[${i}].page: ${showValue(page)} is not a text`)
   }
 }
 

@@ -22,7 +22,7 @@ export interface DurableReader {
 }
 
 export interface CursorDeps {
-  readonly keeper: CursorStore
+  readonly store: CursorStore
   readonly nowMs: () => number
   readonly newestEpoch: () => number
   /** Bytes of log from the segment with this epoch on. */
@@ -45,7 +45,7 @@ export class Cursors {
 
   static async open(deps: CursorDeps): Promise<Cursors> {
     const cursors = new Cursors(deps)
-    const { rows, problems } = await deps.keeper.load()
+    const { rows, problems } = await deps.store.load()
     for (const problem of problems) deps.onNotice(`durable subscriptions: ${problem}`)
     const newest = deps.newestEpoch()
     for (const { definition, epoch, ...row } of rows) {
@@ -114,7 +114,7 @@ export class Cursors {
     this.require(name)
     this.#readers.delete(name)
     try {
-      await this.#deps.keeper.remove(name)
+      await this.#deps.store.remove(name)
       this.#kept.delete(name)
     } catch (error) {
       if (!this.#readers.has(name)) this.#restore(name)
@@ -126,7 +126,7 @@ export class Cursors {
     const { pages, ...row } = reader
     this.#readers.set(row.name, reader)
     try {
-      await this.#deps.keeper.put({ ...row, definition: JSON.stringify({ pages }) } satisfies CursorRow)
+      await this.#deps.store.put({ ...row, definition: JSON.stringify({ pages }) } satisfies CursorRow)
       this.#kept.set(row.name, reader)
     } catch (error) {
       if (this.#readers.get(row.name) === reader) this.#restore(row.name)
@@ -154,6 +154,6 @@ export class Cursors {
   }
 
   close(): Promise<void> {
-    return this.#deps.keeper.close()
+    return this.#deps.store.close()
   }
 }

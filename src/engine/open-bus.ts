@@ -158,7 +158,7 @@ async function openDurableParts(
   { replayedBytes }: Recovered,
 ): Promise<DurableParts> {
   const cursors = await Cursors.open({
-    keeper: cursorsIn(dir),
+    store: cursorsIn(dir),
     nowMs: Date.now,
     newestEpoch: () => committer.epoch,
     bytesSince: (epoch) => store.bytesSince(epoch),

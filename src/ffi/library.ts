@@ -18,7 +18,7 @@ const ABI_VERSION = 4
 
 export type ContextHandle = { readonly __brand: 'mmsb_ctx' }
 
-type Bytes = Uint8Array | Uint32Array | BigUint64Array | Float32Array | Float64Array | ArrayBufferView | null
+type Bytes = Uint8Array | Uint32Array | BigUint64Array | Float32Array | Float64Array | ArrayBufferView
 type Status = number
 type StatusCallback = (error: Error | null, status: Status) => void
 

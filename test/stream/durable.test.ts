@@ -183,14 +183,14 @@ const DAY_MS = 24 * 3_600_000
 t.test('what it holds back is bounded in time and bytes', async (t) => {
   let nowMs = 100 * DAY_MS
   const kept = new Map<string, CursorRow>()
-  const keeper: CursorStore = {
+  const store: CursorStore = {
     load: async () => ({ rows: [...kept.values()], problems: [] }),
     put: async (row) => void kept.set(row.name, row),
     remove: async (name) => void kept.delete(name),
     close: async () => {},
   }
-  const rooms = {
-    keeper,
+  const deps = {
+    store,
     nowMs: () => nowMs,
     newestEpoch: () => 1000,
     bytesSince: (epoch: number) => 1000 - epoch,
@@ -198,7 +198,7 @@ t.test('what it holds back is bounded in time and bytes', async (t) => {
     holdBytes: 900,
     onNotice: () => {},
   }
-  const cursors = await Cursors.open(rooms)
+  const cursors = await Cursors.open(deps)
   t.equal(cursors.lowestNeeded(), undefined)
   await cursors.define('far', ['*'], 50)
   t.equal(cursors.lowestNeeded(), undefined, 'too many bytes')
@@ -214,7 +214,7 @@ t.test('what it holds back is bounded in time and bytes', async (t) => {
   t.equal(cursors.lowestNeeded(), 200)
   await cursors.commit('near', 950)
   t.equal(cursors.lowestNeeded(), 900)
-  const again = await Cursors.open({ ...rooms, newestEpoch: () => 920 })
+  const again = await Cursors.open({ ...deps, newestEpoch: () => 920 })
   t.same(
     again.list().map(({ name, epoch }) => [name, epoch]),
     [

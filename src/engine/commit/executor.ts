@@ -1,7 +1,7 @@
 /**
  * Running the plan of an epoch in the native context, on this thread or on another one.
  *
- * Invariants: one execution at a time. Whoever observes overwritten bytes is told after every execution,
+ * Invariants: one execution at a time. The observer of overwritten bytes is called after every execution,
  * before the next.
  */
 import type { ExecuteResult, NativeContext } from '../../ffi/context.js'

@@ -218,11 +218,11 @@ export class Timeline {
       executed: (replayed) => {
         watch?.(replayed)
         isOneWay = replayed.isOneWay
-        const gone = new Set(replayed.deleted.map((page) => page.id))
-        const fresh = new Set(replayed.created.map((page) => page.id))
-        created = replayed.created.filter((page) => !gone.has(page.id))
+        const deletedIds = new Set(replayed.deleted.map((page) => page.id))
+        const createdIds = new Set(replayed.created.map((page) => page.id))
+        created = replayed.created.filter((page) => !deletedIds.has(page.id))
         deleted = replayed.deleted
-          .filter((page) => !fresh.has(page.id))
+          .filter((page) => !createdIds.has(page.id))
           .map((page) => ({ page, bytes: this.#bytesOf(page) }))
       },
     })

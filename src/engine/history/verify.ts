@@ -132,7 +132,8 @@ function wrongDigest(timeline: Timeline): string | undefined {
   const scratch = new NativeContext({ backend: 'cpu', threads: 1, quotaBytes: 0 })
   try {
     for (const page of timeline.registry.all()) {
-      if (digestAnew(scratch, timeline, page) !== hex(timeline.context.pageDigest(page.id))) return page.name
+      if (recomputedDigest(scratch, timeline, page) !== hex(timeline.context.pageDigest(page.id)))
+        return page.name
     }
     return undefined
   } finally {
@@ -142,7 +143,7 @@ function wrongDigest(timeline: Timeline): string | undefined {
 
 const PIECE_BYTES = 1024 ** 2
 
-function digestAnew(scratch: NativeContext, timeline: Timeline, page: PageRecord): string {
+function recomputedDigest(scratch: NativeContext, timeline: Timeline, page: PageRecord): string {
   const { id, dtype, shape, bytes } = page
   scratch.createPages([{ id, dtypeCode: DTYPE_INFO[dtype].code, shape, location: 1, fill: 0n }])
   for (let at = 0; at < bytes; at += PIECE_BYTES) {

@@ -6,7 +6,6 @@
 import type { ExecuteResult, MemoryStats } from '../../ffi/context.js'
 import type { Graph } from '../../graph/graph.js'
 import { inputOfPast } from '../../kernels/expression/names.js'
-import type { StoreStats } from '../../store/types.js'
 import type { StageTimings } from '../stage-timings.js'
 import type { BusStats, ExecutionLog, GraphEdge, GraphNode, PageInfo } from '../types.js'
 import type { PageRecord, Registry } from './registry.js'
@@ -94,7 +93,7 @@ export interface StatsView {
   readonly timings: ReturnType<StageTimings['summary']>
   readonly queue: { readonly transactions: number; readonly bytes: number }
   readonly epoch: number
-  readonly log: StoreStats | null
+  readonly log: BusStats['log']
   readonly locationOf: (page: PageRecord) => PageInfo['location']
 }
 
