@@ -1,10 +1,10 @@
 /**
- * `make bench-compare BEFORE=../checkout`: is this build slower than another one? Each figure is measured in alternating
- * pairs, before and after, so that what slows the machine slows both.
+ * `make bench-compare BEFORE=../checkout`: is this build slower than another one? Each figure is measured in
+ * alternating pairs, before and after, so that what slows the machine slows both.
  *
- * A ratio above 1 means that this build is slower. The 95 % interval of the median ratio comes from order statistics
- * (the sign test), which assumes nothing of the noise. A figure fails when its whole interval lies above the bound.
- * Exit code 0: none failed. 1: one failed, or could not be measured.
+ * A ratio above 1 means that this build is slower. The 95 % interval of the median ratio comes from order
+ * statistics (the sign test), which assumes nothing of the noise. A figure fails when its whole interval lies
+ * above the bound. Exit code 0: none failed. 1: one failed, or could not be measured.
  *
  * Both sides are measured by this checkout's code, over the public interface alone; both must be built.
  */

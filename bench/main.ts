@@ -1,9 +1,10 @@
 /**
- * `make bench`: measures each thing beside its baseline in the same run, prints the ratios with their budgets, and
- * appends one JSON line per result, with the facts of the machine, to bench/results/.
+ * `make bench`: measures each thing beside its baseline in the same run, prints the ratios with their
+ * budgets, and appends one JSON line per result, with the facts of the machine, to bench/results/.
  *
- * Each row runs in a process of its own, so that no row inherits another one's heap or compiled code. Exit code 0:
- * everything ran (budgets missed are shown, not failed). 1: something could not be measured, and says why.
+ * Each row runs in a process of its own, so that no row inherits another one's heap or compiled code.
+ * Exit code 0: everything ran (budgets missed are shown, not failed). 1: something could not be measured,
+ * and says why.
  */
 import { fork } from 'node:child_process'
 import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'

@@ -1,9 +1,9 @@
 /**
- * Starts the real server as a child process and stops it, with SIGTERM or SIGKILL. For examples, benchmarks and tests that
- * use the server from outside only.
+ * Starts the real server as a child process and stops it, with SIGTERM or SIGKILL. For examples, benchmarks
+ * and tests that use the server from outside only.
  *
- * Invariants: a child ends at the latest when this process exits; the promise of `startServer` settles only when the server
- * listens or has ended. Imports nothing from src.
+ * Invariants: a child ends at the latest when this process exits; the promise of `startServer` settles only
+ * when the server listens or has ended. Imports nothing from src.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -47,8 +47,8 @@ export function killServers(): void {
 process.once('exit', killServers)
 
 /**
- * Runs a demonstration and exits: 0 if `main` finds everything equal, else 1. Its servers end with it, also on SIGINT and
- * SIGTERM. `failed` is printed before the error of a `main` that throws.
+ * Runs a demonstration and exits: 0 if `main` finds everything equal, else 1. Its servers end with it, also
+ * on SIGINT and SIGTERM. `failed` is printed before the error of a `main` that throws.
  */
 export async function runDemo(main: () => Promise<boolean>, failed = 'failed'): Promise<void> {
   for (const [signal, code] of [

@@ -2,7 +2,7 @@
  * A bare `ws` server that makes messages durable and does nothing else: it writes what has arrived to one
  * file and fdatasyncs it as one batch while the next gathers, then answers each message, or broadcasts.
  *
- *   ws.ts FILE ack            parses a message as JSON, or walks the frames in it by their lengths; answers each of them
+ *   ws.ts FILE ack            parses each message as JSON, or walks its frames by their lengths; answers each
  *   ws.ts FILE broadcast N    answers, and sends about N bytes to every socket that connected to /events
  */
 import { fdatasync, openSync, writeSync } from 'node:fs'

@@ -1,4 +1,7 @@
-/** One figure of ours beside its baseline; or, when two builds are compared, beside the same figure of the other build. */
+/**
+ * One figure of ours beside its baseline; or, when two builds are compared, beside the same figure of the
+ * other build.
+ */
 import { alternate, type Pairs } from './stats.js'
 import type { Context, Figure } from './types.js'
 

@@ -20,7 +20,10 @@ export interface Pairs {
   readonly ratio: number
 }
 
-/** Measures a and b in turn, `count` times, the order changing each time (ab ba ab ...), so that drift hits both. */
+/**
+ * Measures a and b in turn, `count` times, the order changing each time (ab ba ab ...), so that
+ * drift hits both.
+ */
 export async function alternate(
   count: number,
   a: () => Promise<number>,
@@ -37,8 +40,9 @@ export async function alternate(
 }
 
 /**
- * A 95 % confidence interval of the median, from order statistics: between the k-th smallest and the k-th largest value
- * lies the median with a probability that follows from the binomial distribution alone. Needs at least 6 values.
+ * A 95 % confidence interval of the median, from order statistics: between the k-th smallest and the k-th
+ * largest value lies the median with a probability that follows from the binomial distribution alone. Needs
+ * at least 6 values.
  */
 export function medianInterval(values: readonly number[]): readonly [low: number, high: number] {
   const count = values.length

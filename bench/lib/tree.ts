@@ -1,6 +1,6 @@
 /**
- * The build that is measured: this checkout's, or another one's when two builds are compared (bench/compare.ts). The code
- * that measures is always this checkout's.
+ * The build that is measured: this checkout's, or another one's when two builds are compared
+ * (bench/compare.ts). The code that measures is always this checkout's.
  */
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -10,7 +10,10 @@ export const TREE = process.env.MMSB_BENCH_TREE ?? fileURLToPath(new URL('../..'
 
 type Library = typeof import('../../src/index.js')
 
-/** The built library, as a user gets it; its types come from the sources, so that this compiles before a build. */
+/**
+ * The built library, as a user gets it; its types come from the sources, so that this compiles
+ * before a build.
+ */
 export async function loadLibrary(): Promise<Library> {
   return (await import(pathToFileURL(join(TREE, 'dist/index.js')).href)) as Library
 }

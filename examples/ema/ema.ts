@@ -1,6 +1,7 @@
 /**
- * An exponential moving average of real stock prices: a derived page that reads its own past. The prices of each month are
- * one write; `prev(self)` is the average before it. Checked bit for bit against the same sum in plain TypeScript.
+ * An exponential moving average of real stock prices: a derived page that reads its own past. The prices of
+ * each month are one write; `prev(self)` is the average before it. Checked bit for bit against the same sum
+ * in plain TypeScript.
  *
  *   npx tsx examples/ema/ema.ts
  */

@@ -1,11 +1,13 @@
 /**
- * Flights: 220,000 real flight records replayed into counters and histograms on a real server, watched through the client.
+ * Flights: 220,000 real flight records replayed into counters and histograms on a real server, watched
+ * through the client.
  *
- * Every batch of records is one transaction over the WebSocket; the delay rates and the ten worst airports change in the same
- * epoch. There are three kinds of watchers: a live mirror that must be consistent at every epoch, lossless subscriptions that
- * rebuild pages from changes alone, and one that takes the latest state five times a second. In the middle the server is
- * killed with SIGKILL and started again; writers and watchers continue by themselves. At the end everything is compared with
- * an independent count of the records.
+ * Every batch of records is one transaction over the WebSocket; the delay rates and the ten worst
+ * airports change in the same epoch. There are three kinds of watchers: a live mirror that must be
+ * consistent at every epoch, lossless subscriptions that rebuild pages from changes alone, and one that
+ * takes the latest state five times a second. In the middle the server is killed with SIGKILL and started
+ * again; writers and watchers continue by themselves. At the end everything is compared with an
+ * independent count of the records.
  *
  *   npx tsx examples/flights/demo.ts [--flights N] [--departures N] [--batch N]
  *
@@ -233,7 +235,10 @@ async function glance(bus: Client, watch: Watch): Promise<void> {
     watch.latest++
 }
 
-/** Compares with the independent count: the mirror, a fresh read, and the pages rebuilt by the lossless watchers. */
+/**
+ * Compares with the independent count: the mirror, a fresh read, and the pages rebuilt by the
+ * lossless watchers.
+ */
 async function verdict(
   bus: Client,
   mirror: MirrorSet,

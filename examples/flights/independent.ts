@@ -1,4 +1,7 @@
-/** The same figures from the records alone, one loop each, in plain TypeScript. Shares only constants with the model. */
+/**
+ * The same figures from the records alone, one loop each, in plain TypeScript. Shares only constants
+ * with the model.
+ */
 import { BINS, HOURS, LATE_MINUTES, RANKED_ARRIVALS, TOP } from './model.js'
 import type { Departure, Flight } from './records.js'
 

@@ -1,5 +1,6 @@
 /**
- * The pages, and how a batch of records becomes one transaction: it adds to counters and histograms; all else is derived.
+ * The pages, and how a batch of records becomes one transaction: it adds to counters and histograms; all
+ * else is derived.
  */
 import type { Delta, NamedDefinition } from '../../src/client/node.js'
 import type { Departure, Flight } from './records.js'

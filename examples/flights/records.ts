@@ -1,8 +1,10 @@
 /**
- * The flights: real records of US domestic flights of 2001 (vega-datasets, from the Bureau of Transportation Statistics).
+ * The flights: real records of US domestic flights of 2001 (vega-datasets, from the Bureau of Transportation
+ * Statistics).
  *
- * flights-20k.json has 20,000 flights of three months with their airports; flights-200k.json has 200,000 without airports, with the
- * hour of departure. Delays are minutes at arrival; negative: early. Invariant: a malformed record throws.
+ * flights-20k.json has 20,000 flights of three months with their airports; flights-200k.json has 200,000
+ * without airports, with the hour of departure. Delays are minutes at arrival; negative: early. Invariant: a
+ * malformed record throws.
  */
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'

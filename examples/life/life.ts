@@ -1,7 +1,7 @@
 /**
- * Conway's Life as two derived pages: `neighbours` counts the live neighbours of each cell in the epoch before, and `life`
- * applies the rule to them. An empty transaction is a generation. Checked against a plain Life in TypeScript after every
- * generation.
+ * Conway's Life as two derived pages: `neighbours` counts the live neighbours of each cell in the epoch
+ * before, and `life` applies the rule to them. An empty transaction is a generation. Checked against a plain
+ * Life in TypeScript after every generation.
  *
  *   npx tsx examples/life/life.ts [size] [generations]
  *

@@ -1,8 +1,9 @@
 /**
  * Compares the pages of the bus with the independent computation, and counts the differences.
  *
- * Exposures and breaches must be equal; values, VaR and expected shortfall may differ by rounding only (TOLERANCE,
- * relative to the book's gross exposure: a sum of five products has at most some ten roundings of 1.1e-16).
+ * Exposures and breaches must be equal; values, VaR and expected shortfall may differ by rounding only
+ * (TOLERANCE, relative to the book's gross exposure: a sum of five products has at most some ten roundings
+ * of 1.1e-16).
  */
 import { independentRisk } from './independent.js'
 import { BOOKS, type Trade } from './model.js'

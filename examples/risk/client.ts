@@ -1,8 +1,9 @@
 /**
- * A small client of the public API: JSON over HTTP, and a WebSocket subscription that keeps a mirror of the pages.
+ * A small client of the public API: JSON over HTTP, and a WebSocket subscription that keeps a mirror
+ * of the pages.
  *
- * Invariant: only a snapshot or one whole change message changes the mirror, so it always holds the state of one epoch.
- * Knows nothing of risk and imports nothing from src.
+ * Invariant: only a snapshot or one whole change message changes the mirror, so it always holds the state of
+ * one epoch. Knows nothing of risk and imports nothing from src.
  */
 import { WebSocket } from 'ws'
 

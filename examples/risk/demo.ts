@@ -1,9 +1,11 @@
 /**
- * Live portfolio risk: feeds ten years of real prices to a real server, month by month, and shows the risk of each book.
+ * Live portfolio risk: feeds ten years of real prices to a real server, month by month, and shows the risk
+ * of each book.
  *
- * The server is a child process on a data folder of its own. Each month is one transaction; each transaction is one
- * epoch; each epoch is one message to the subscriber, in which price, VaR and breach move together. In the middle the
- * server is killed with SIGKILL and started again. Every epoch is compared with an independent computation.
+ * The server is a child process on a data folder of its own. Each month is one transaction; each transaction
+ * is one epoch; each epoch is one message to the subscriber, in which price, VaR and breach move together. In
+ * the middle the server is killed with SIGKILL and started again. Every epoch is compared with an independent
+ * computation.
  *
  *   npx tsx examples/risk/demo.ts [--delay-ms N]
  *

@@ -1,9 +1,11 @@
 /**
- * The same figures, computed a second time: plain TypeScript straight from the price file and the list of trades.
+ * The same figures, computed a second time: plain TypeScript straight from the price file and the
+ * list of trades.
  *
- * It shares no code with the server and knows neither pages nor ring: scenarios are in order of time, sums are loops. So
- * agreement with the bus is evidence. Exposures come from one multiplication each and must be equal to the bit. Profits and
- * losses are sums of five products, for which the bus may use fused multiply-add: they may differ by rounding.
+ * It shares no code with the server and knows neither pages nor ring: scenarios are in order of time, sums
+ * are loops. So agreement with the bus is evidence. Exposures come from one multiplication each and must be
+ * equal to the bit. Profits and losses are sums of five products, for which the bus may use fused
+ * multiply-add: they may differ by rounding.
  */
 import { CONFIDENCE, LIMITS, START_POSITIONS, type Trade, WINDOW } from './model.js'
 import { type Month, returns } from './prices.js'

@@ -1,12 +1,14 @@
 /**
  * The risk model as pages: sources, derived pages, and the holdings of the desk.
  *
- * Historical simulation: each of the last WINDOW months is a scenario. Its returns, applied to today's exposures, give
- * a profit or loss per book; the 5 % quantile of those is the Value at Risk, the mean of the losses at or beyond it
- * the expected shortfall. Matrices are [stocks, books], so that `matmul` needs no transpose.
+ * Historical simulation: each of the last WINDOW months is a scenario. Its returns, applied to today's
+ * exposures, give a profit or loss per book; the 5 % quantile of those is the Value at Risk, the mean of
+ * the losses at or beyond it the expected shortfall. Matrices are [stocks, books], so that `matmul` needs
+ * no transpose.
  *
- * GOOG was listed in August 2004. Its row of the scenario ring holds zeros for months without a return, and no book may
- * hold it before WINDOW months of its own returns fill the window (August 2008): a zero never hides a risk.
+ * GOOG was listed in August 2004. Its row of the scenario ring holds zeros for months without a return, and
+ * no book may hold it before WINDOW months of its own returns fill the window (August 2008): a zero never
+ * hides a risk.
  */
 import { STOCKS } from './prices.js'
 
@@ -17,7 +19,9 @@ export const CONFIDENCE = 0.95
 /** The largest loss that a book may have in a month at that confidence, in dollars. */
 export const LIMITS: readonly number[] = [3_000_000, 2_000_000, 2_000_000, 1_500_000]
 
-/** Shares at the start, one row per stock (as STOCKS), one column per book (as BOOKS). Negative: sold short. */
+/**
+ * Shares at the start, one row per stock (as STOCKS), one column per book (as BOOKS). Negative: sold short.
+ */
 export const START_POSITIONS: readonly (readonly number[])[] = [
   [400_000, 0, 150_000, 250_000],
   [100_000, 0, 40_000, 0],

@@ -1,8 +1,9 @@
 /**
- * Real monthly prices of five stocks, January 2000 to March 2010, from the npm package vega-datasets (stocks.csv).
+ * Real monthly prices of five stocks, January 2000 to March 2010, from the npm package vega-datasets
+ * (stocks.csv).
  *
- * Invariants: months ascend without a gap; a stock that was not listed yet has the price null, never an invented one.
- * Alphabet (GOOG) was listed in August 2004.
+ * Invariants: months ascend without a gap; a stock that was not listed yet has the price null, never an
+ * invented one. Alphabet (GOOG) was listed in August 2004.
  */
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -25,7 +26,9 @@ export function pricesFile(): string {
   return join(dirname(entry), '..', 'data', 'stocks.csv')
 }
 
-/** Reads `symbol,date,price` lines with dates such as `Jan 1 2000`. Throws when a line or a month is missing. */
+/**
+ * Reads `symbol,date,price` lines with dates such as `Jan 1 2000`. Throws when a line or a month is missing.
+ */
 export function parsePrices(csv: string): Month[] {
   const months = new Map<string, (number | null)[]>()
   const [header, ...lines] = csv.trim().split('\n')

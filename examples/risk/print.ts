@@ -40,7 +40,9 @@ export interface Row {
   readonly mirror: ReadonlyMap<string, readonly number[]>
 }
 
-/** One epoch: its month, the number of changed pages, the time from write to event, and the risk of each book. */
+/**
+ * One epoch: its month, the number of changed pages, the time from write to event, and the risk of each book.
+ */
 export function printRow(row: Row): void {
   const page = (name: string) => row.mirror.get(name)!
   const cells = BOOKS.map((_, book) => {

@@ -1,8 +1,9 @@
 /**
- * The network of flights between US airports, from the npm package vega-datasets (airports.csv and flights-airport.csv).
+ * The network of flights between US airports, from the npm package vega-datasets (airports.csv and
+ * flights-airport.csv).
  *
- * Invariants: the airports are those with a flight, ordered by code. The minutes of a leg are an integer, so that their sums
- * are exact in f32 in any order.
+ * Invariants: the airports are those with a flight, ordered by code. The minutes of a leg are an integer, so
+ * that their sums are exact in f32 in any order.
  */
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'

@@ -1,7 +1,7 @@
 /**
- * Shortest paths over the network of US flights as derived pages: `matmul` in the semiring min_plus relaxes all pairs at once,
- * and each step doubles the number of legs. A storm closes an airport: one write changes every path in the same epoch.
- * Checked against the algorithm of Floyd and Warshall in plain TypeScript.
+ * Shortest paths over the network of US flights as derived pages: `matmul` in the semiring min_plus relaxes
+ * all pairs at once, and each step doubles the number of legs. A storm closes an airport: one write changes
+ * every path in the same epoch. Checked against the algorithm of Floyd and Warshall in plain TypeScript.
  *
  *   npx tsx examples/routes/routes.ts [airport]
  */
@@ -13,7 +13,10 @@ import { type Network, readNetwork } from './network.js'
 const DOUBLINGS = 4
 const LONGEST = `paths${2 ** DOUBLINGS}`
 
-/** Creates the pages: the source `legs`, and derived ones. `settled`: whether the last doubling found nothing shorter. */
+/**
+ * Creates the pages: the source `legs`, and derived ones. `settled`: whether the last doubling found
+ * nothing shorter.
+ */
 export async function createRoutes(bus: Bus, { airports, minutes }: Network): Promise<void> {
   const shape = [airports.length, airports.length]
   await bus.create('legs', { dtype: 'f32', shape, fill: 'Infinity' })

@@ -1,9 +1,9 @@
 /**
- * Checks the arguments that programs hand to the client: names and types of fields. The server checks what depends on its
- * state.
+ * Checks the arguments that programs hand to the client: names and types of fields. The server checks what
+ * depends on its state.
  *
- * Invariant: a bad argument throws an MmsbError that names the argument, shows the value and says what is allowed:
- * INVALID_DELTA for `values`, INVALID_REQUEST for everything else.
+ * Invariant: a bad argument throws an MmsbError that names the argument, shows the value and says what is
+ * allowed: INVALID_DELTA for `values`, INVALID_REQUEST for everything else.
  */
 
 import { DTYPE_INFO, DTYPES, type Dtype } from '../wire/dtype.js'
@@ -92,7 +92,8 @@ export function checkTexts(what: string, value: unknown): void {
 }
 
 /**
- * Checks a name of a page, function or durable subscription, as far as a path can carry it. The server checks the rest.
+ * Checks a name of a page, function or durable subscription, as far as a path can carry it. The server
+ * checks the rest.
  * @throws MmsbError INVALID_REQUEST
  */
 export function checkName(name: unknown, what = 'name'): void {
@@ -117,7 +118,10 @@ export function checkFields(what: string, given: unknown, checks: Checks, prefix
   }
 }
 
-/** Allows lists and typed arrays of a dtype. Elements of lists are checked when they are encoded. @throws MmsbError INVALID_DELTA */
+/**
+ * Allows lists and typed arrays of a dtype. Elements of lists are checked when they are encoded. @throws
+ * MmsbError INVALID_DELTA
+ */
 export function checkValues(values: unknown, where = 'values'): void {
   if (Array.isArray(values)) return
   if (ArrayBuffer.isView(values) && dtypesOf(values).length > 0) return
@@ -150,7 +154,9 @@ const DELTA: Checks = {
 const OCTETS: Checks = { offset: isInteger, octets: isAny, merge: isText }
 const OP: Checks = { page: isAny, ...DELTA }
 
-/** Checks a delta, except bounds and elements of `values`. @throws MmsbError INVALID_DELTA, INVALID_REQUEST */
+/**
+ * Checks a delta, except bounds and elements of `values`. @throws MmsbError INVALID_DELTA, INVALID_REQUEST
+ */
 export function checkDelta(delta: unknown): void {
   checkFields('delta', delta, DELTA)
   checkParts(delta as Readonly<Record<string, unknown>>, '')
@@ -221,8 +227,8 @@ export function checkHeaderKey(key: unknown): void {
 }
 
 /**
- * The JSON text of a value from a program. Bigints, functions and non-finite numbers have no form in JSON; JSON.stringify
- * would drop some of them silently. @throws MmsbError INVALID_REQUEST
+ * The JSON text of a value from a program. Bigints, functions and non-finite numbers have no form in JSON;
+ * JSON.stringify would drop some of them silently. @throws MmsbError INVALID_REQUEST
  */
 export function jsonOf(what: string, value: unknown): string {
   const replacer = (name: string, part: unknown): unknown => {

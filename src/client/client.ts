@@ -1,8 +1,9 @@
 /**
  * The client: the whole API of the server as promises, async iterators and live arrays.
  *
- * Invariants: imports nothing from the server but src/wire, and nothing from a platform, so it runs in Node and in browsers;
- * the function that opens a WebSocket is handed in. After `close` it no longer keeps the process alive.
+ * Invariants: imports nothing from the server but src/wire, and nothing from a platform, so it runs in Node
+ * and in browsers; the function that opens a WebSocket is handed in. After `close` it no longer keeps the
+ * process alive.
  *
  * Null because JSON answers have it: `next` after the last part.
  */
@@ -287,7 +288,10 @@ export class Client {
     return this.#requests.get(`/v1/epochs/${epoch}`, options)
   }
 
-  /** The transactions and changed pages of a range of epochs; `next` is the epoch to continue with, null after the last. */
+  /**
+   * The transactions and changed pages of a range of epochs; `next` is the epoch to continue with, null
+   * after the last.
+   */
   async epochs(
     query: {
       readonly from?: number
@@ -466,7 +470,10 @@ export class Client {
     if (this.#isClosed) throw closedError()
   }
 
-  /** For JSON changes, which do not name dtypes. Not cached: in another epoch the name may belong to another page. */
+  /**
+   * For JSON changes, which do not name dtypes. Not cached: in another epoch the name may belong to
+   * another page.
+   */
   async #formOf(name: string, epoch: number): Promise<PageForm> {
     const { dtype, shape } = await this.read(name, { epoch, count: 0 })
     return { dtype, shape }

@@ -1,13 +1,14 @@
 /**
  * Errors, as one class: the codes of the server (docs/guide/ERRORS.md), and four of the client's own.
  *
- * Invariant: everything the client throws is an MmsbError, except the reason of an AbortSignal, which is thrown unchanged.
+ * Invariant: everything the client throws is an MmsbError, except the reason of an AbortSignal, which is
+ * thrown unchanged.
  */
 import { ERROR_STATUS } from '../wire/errors.js'
 
 /**
- * NETWORK: no answer came. TIMEOUT: no answer came in time. CLOSED: the client was closed. PROTOCOL: the answer makes no
- * sense.
+ * NETWORK: no answer came. TIMEOUT: no answer came in time. CLOSED: the client was closed. PROTOCOL: the
+ * answer makes no sense.
  */
 export const CLIENT_CODES = ['NETWORK', 'TIMEOUT', 'CLOSED', 'PROTOCOL'] as const
 

@@ -1,6 +1,6 @@
 /**
- * mmsb/client for browsers: plain modules that need no bundler. Node loads node.ts instead, which differs only in how it
- * opens a WebSocket.
+ * mmsb/client for browsers: plain modules that need no bundler. Node loads node.ts instead, which differs
+ * only in how it opens a WebSocket.
  */
 import { openSocket } from './browser.js'
 import { Client, type ClientOptions } from './client.js'

@@ -11,7 +11,10 @@ export const LIST_PART = 1_000
 export const CALL_RETRIES = 4
 /** The longest delay that a timer takes; longer ones are cut to it. */
 export const TIMER_MAX_MS = 2 ** 31 - 1
-/** Delays between attempts, of calls and of connections: they double from the first to the last, with random jitter. */
+/**
+ * Delays between attempts, of calls and of connections: they double from the first to the last, with
+ * random jitter.
+ */
 export const BACKOFF_FIRST_MS = 50
 export const BACKOFF_LAST_MS = 5_000
 /** A WebSocket that is not open after this time is dropped and tried again. */

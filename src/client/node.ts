@@ -1,4 +1,6 @@
-/** mmsb/client for Node. Version 20 has no WebSocket of its own, so this uses `ws`, which browsers never load. */
+/**
+ * mmsb/client for Node. Version 20 has no WebSocket of its own, so this uses `ws`, which browsers never load.
+ */
 import { WebSocket } from 'ws'
 import { Client, type ClientOptions } from './client.js'
 import type { OpenSocket, SocketLike } from './stream/connection.js'

@@ -9,12 +9,16 @@ import type { ChangeKind, Location, Merge, PageKind } from '../wire/page.js'
 
 export type { Location, Merge } from '../wire/page.js'
 
-/** Elements: a typed array of the page's dtype, or numbers, bigints, decimal strings, "NaN", "Infinity", booleans. */
+/**
+ * Elements: a typed array of the page's dtype, or numbers, bigints, decimal strings, "NaN",
+ * "Infinity", booleans.
+ */
 export type Values = TypedArray | readonly (number | bigint | string | boolean)[]
 
 /**
- * A change to one source page. Dense: `offset` (default 0) and `values`. Sparse: `indices` and `values`. Masked: `mask` (one
- * bit per element of the page, least significant first; bytes or base64) and one value per set bit.
+ * A change to one source page. Dense: `offset` (default 0) and `values`. Sparse: `indices` and `values`.
+ * Masked: `mask` (one bit per element of the page, least significant first; bytes or base64) and one value
+ * per set bit.
  */
 export interface Delta {
   readonly offset?: number
@@ -41,7 +45,10 @@ export interface SourceDefinition {
   readonly fill?: number | bigint | string | boolean
 }
 
-/** An op, its inputs by role (a page, or its state in the epoch before), and the op's parameters: docs/guide/OPS.md. */
+/**
+ * An op, its inputs by role (a page, or its state in the epoch before), and the op's parameters:
+ * docs/guide/OPS.md.
+ */
 export interface Derivation {
   readonly op: string
   readonly inputs: Readonly<Record<string, string | { readonly prev: string }>>
@@ -118,7 +125,10 @@ export interface CallOptions {
 
 /** Options of a write. */
 export interface WriteOptions extends CallOptions {
-  /** Idempotency key: a repeated request gets the first answer. Default: a new one per call, which makes retries safe. */
+  /**
+   * Idempotency key: a repeated request gets the first answer. Default: a new one per call, which makes
+   * retries safe.
+   */
   readonly key?: string
   /** Version that the page must have (If-Match); otherwise PRECONDITION_FAILED. */
   readonly expectVersion?: number
@@ -261,18 +271,20 @@ export interface SubscribeOptions {
   readonly from?: 'now' | 'snapshot' | number
   /** What a change carries: page names only, changed ranges, or (default) ranges and values. */
   readonly data?: DataMode
-  /** What a reader that is too slow receives: every epoch all the same (default), or epochs folded together. */
+  /**
+   * What a reader that is too slow receives: every epoch all the same (default), or epochs folded together.
+   */
   readonly policy?: Policy
   /** At most this many changes a second; implies `latest`. */
   readonly maxRate?: number
   /**
-   * A window on each of these pages instead of the whole page: for each axis its start and its stop. Shape and ranges in
-   * changes are then those of the window.
+   * A window on each of these pages instead of the whole page: for each axis its start and its stop. Shape
+   * and ranges in changes are then those of the window.
    */
   readonly slice?: Readonly<Record<string, readonly (readonly [start: number, stop: number])[]>>
   /**
-   * A name under which the server stores this reader's cursor, across restarts: the reader resumes after the last epoch it
-   * committed. `from` applies to a new reader only.
+   * A name under which the server stores this reader's cursor, across restarts: the reader resumes after the
+   * last epoch it committed. `from` applies to a new reader only.
    */
   readonly durable?: string
   readonly signal?: AbortSignal

@@ -1,10 +1,10 @@
 /**
  * The inputs of a definition: pages, and pages as they were in the epoch before (their past).
  *
- * Invariants: an input that an expression uses both plainly and in prev(...) becomes two inputs of the native step, `x`
- * and `prev(x)`. An input used only in prev(...) is read only as it was, so it closes no cycle. A page that reads its own
- * past takes its shape and dtype from its other inputs or from its definition. This file does not know epochs or how
- * pasts are stored.
+ * Invariants: an input that an expression uses both plainly and in prev(...) becomes two inputs of the native
+ * step, `x` and `prev(x)`. An input used only in prev(...) is read only as it was, so it closes no cycle. A
+ * page that reads its own past takes its shape and dtype from its other inputs or from its definition. This
+ * file does not know epochs or how pasts are stored.
  */
 import { MmsbError } from '../errors.js'
 import { broadcastShapes } from '../state/shape.js'
@@ -57,7 +57,10 @@ export interface FoundInput extends OpInput {
   readonly prev: number | undefined
 }
 
-/** The inputs of an expression's native step: first those it uses plainly, then the pasts that it uses in prev(...). */
+/**
+ * The inputs of an expression's native step: first those it uses plainly, then the pasts that it uses
+ * in prev(...).
+ */
 export function splitUses(roles: readonly RoleInput[], fields: Fields): RoleInput[] {
   if (typeof fields.expr !== 'string') return [...roles]
   const names = roles.map(({ role }) => role)
@@ -150,7 +153,10 @@ function findInput(
 /** A page that reads its own past must find its dtype within this many rounds. */
 const DTYPE_ROUNDS = 4
 
-/** Compiles with guessed dtypes of the page's own past, from `first` on, until the result has the guessed dtype. */
+/**
+ * Compiles with guessed dtypes of the page's own past, from `first` on, until the result has the
+ * guessed dtype.
+ */
 function settleDtype<T extends { plan: OpPlan }>(first: Dtype, compile: (guess: Dtype) => T): T {
   let guess = first
   for (let round = 0; round < DTYPE_ROUNDS; round++) {

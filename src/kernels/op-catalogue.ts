@@ -1,9 +1,10 @@
 /**
  * The op catalogue: the list of all ops, how a definition is compiled to a native step, and how it is logged.
  *
- * Invariants: codes and versions equal those of build/libmmsb.so, and the table in docs/guide/OPS.md lists the same ops
- * (tests compare both). A definition from a log or a client (decodeDefinition, checkDefinition) is held to the same rules
- * as a new one before it reaches native code. The catalogue knows pages by name and id only; the caller reads them.
+ * Invariants: codes and versions equal those of build/libmmsb.so, and the table in docs/guide/OPS.md lists
+ * the same ops (tests compare both). A definition from a log or a client (decodeDefinition, checkDefinition)
+ * is held to the same rules as a new one before it reaches native code. The catalogue knows pages by name and
+ * id only; the caller reads them.
  */
 import { isDeepStrictEqual } from 'node:util'
 import { MmsbError } from '../errors.js'
@@ -63,17 +64,23 @@ export interface CompiledDerivation {
   readonly shape: readonly number[]
   /** The parameter block of ops.h. */
   readonly params: Uint8Array
-  /** `derive` in canonical form: roles in order, parameters by name, axes counted from 0, defaults filled in. */
+  /**
+   * `derive` in canonical form: roles in order, parameters by name, axes counted from 0, defaults filled in.
+   */
   readonly canonical: Derivation
   /** Rough time per output element on one core. */
   readonly costPerElementNs: number
-  /** The dtype asked for. Kept only for expressions that call users' functions: they are compiled again when one changes. */
+  /**
+   * The dtype asked for. Kept only for expressions that call users' functions: they are compiled again when
+   * one changes.
+   */
   readonly asks?: Dtype
 }
 
 /**
  * Compiles the `derive` object of a definition. `inputOf` finds a page by name and throws when there is none.
- * @throws MmsbError INVALID_REQUEST, INVALID_EXPRESSION, SHAPE_MISMATCH, GRAPH_CYCLE, and what inputOf and pastOf throw
+ * @throws MmsbError INVALID_REQUEST, INVALID_EXPRESSION, SHAPE_MISMATCH, GRAPH_CYCLE, and what inputOf and
+ *   pastOf throw
  */
 export function compileDerivation(
   derive: Derivation,
@@ -109,7 +116,10 @@ export function compileDerivation(
   }
 }
 
-/** Whether two derivations in canonical form are the same. The order of inputs counts only for ops such as concat. */
+/**
+ * Whether two derivations in canonical form are the same. The order of inputs counts only for ops
+ * such as concat.
+ */
 export function sameDerivation(a: Derivation, b: Derivation): boolean {
   if (!isDeepStrictEqual(a, b)) return false
   const ordersInputs = OPS.get(a.op)?.ordersInputs === true
@@ -188,7 +198,7 @@ function checkRoles(op: Op, given: readonly string[]): void {
   }
 }
 
-// ---- the logged form (docs/internals/FORMAT.md, "Derived definition") -----------------------------------------------------------
+// ---- the logged form (docs/internals/FORMAT.md, "Derived definition") -------------------------------------
 
 /** A definition as a log holds it: pages by id. */
 export interface LoggedDefinition {
@@ -296,8 +306,8 @@ function pageIdOf(id: unknown, role: string): number {
 }
 
 /**
- * Checks a logged definition against its input pages and the page it defines: the block must be valid, give the page's
- * shape and dtype, and agree with the logged text. Returns the cost per output element.
+ * Checks a logged definition against its input pages and the page it defines: the block must be valid, give
+ * the page's shape and dtype, and agree with the logged text. Returns the cost per output element.
  * @throws MmsbError INVALID_REQUEST, SHAPE_MISMATCH
  */
 export function checkDefinition(

@@ -1,7 +1,8 @@
 /**
- * How dtypes combine (docs/guide/OPS.md, "Types"), in expressions and in ops of several inputs. Of one kind, the wider
- * wins; signed and unsigned give the smallest signed dtype that holds both; an integer and a float give the float's; bool
- * takes the dtype of anything else. Associative, except that u64 and a signed dtype have no common dtype.
+ * How dtypes combine (docs/guide/OPS.md, "Types"), in expressions and in ops of several inputs. Of one kind,
+ * the wider wins; signed and unsigned give the smallest signed dtype that holds both; an integer and a float
+ * give the float's; bool takes the dtype of anything else. Associative, except that u64 and a signed dtype
+ * have no common dtype.
  */
 import { DTYPE_INFO, DTYPES, type Dtype } from '../wire/dtype.js'
 

@@ -4,9 +4,15 @@ export interface StreamClock {
   nowMs(): number
   /** Calls back every `periodMs` until the returned function is called. Does not keep the process alive. */
   every(periodMs: number, run: () => void): () => void
-  /** Calls back once after `delayMs` unless the returned function is called first. Does not keep the process alive. */
+  /**
+   * Calls back once after `delayMs` unless the returned function is called first. Does not keep the
+   * process alive.
+   */
   after(delayMs: number, run: () => void): () => void
-  /** Calls back after pending events were handled, unless the returned function is called first. Keeps the process alive. */
+  /**
+   * Calls back after pending events were handled, unless the returned function is called first. Keeps the
+   * process alive.
+   */
   soon(run: () => void): () => void
 }
 

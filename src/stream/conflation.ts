@@ -1,9 +1,10 @@
 /**
- * Conflation: many epochs folded into one change, for a subscriber that cannot or does not want to receive each.
+ * Conflation: many epochs folded into one change, for a subscriber that cannot or does not want to
+ * receive each.
  *
- * Invariants: applying the folded change to a mirror as of `first - 1` gives the pages as of `last`. Ranges are unions;
- * values are gathered when the change is sent. A page that was created and deleted in between leaves no trace. Memory is
- * bounded by the number of changed pages times the ranges kept per page.
+ * Invariants: applying the folded change to a mirror as of `first - 1` gives the pages as of `last`. Ranges
+ * are unions; values are gathered when the change is sent. A page that was created and deleted in between
+ * leaves no trace. Memory is bounded by the number of changed pages times the ranges kept per page.
  */
 import type { PageChange } from '../engine/types.js'
 import { CHANGED_RANGES_MAX } from '../limits.js'
@@ -38,8 +39,8 @@ export class Conflation {
   }
 
   /**
-   * The folded change with present values; undefined if nothing is left of it. Deletions come first, because another page
-   * may have taken the name since.
+   * The folded change with present values; undefined if nothing is left of it. Deletions come first, because
+   * another page may have taken the name since.
    */
   finish(
     mode: DataMode,
@@ -62,7 +63,9 @@ function joined(earlier: PageChange, later: PageChange): PageChange {
   return { ...later, ranges: coarsen(unionRanges(earlier.ranges, later.ranges)) }
 }
 
-/** At most CHANGED_RANGES_MAX ranges that cover these: closes gaps of < 2, 4, 8, ... elements until they fit. */
+/**
+ * At most CHANGED_RANGES_MAX ranges that cover these: closes gaps of < 2, 4, 8, ... elements until they fit.
+ */
 export function coarsen(ranges: Uint32Array): Uint32Array {
   let out = ranges
   for (let gap = 2; out.length > 2 * CHANGED_RANGES_MAX; gap *= 2) out = closeGaps(out, gap)

@@ -1,8 +1,8 @@
 /**
  * The subscriptions of one reader, which share one outgoing queue.
  *
- * Invariants: the queue holds at most STREAM_QUEUE_MAX_BYTES and one more message, or one snapshot and as much again. A
- * snapshot waits until the queue has drained, and is taken between epochs.
+ * Invariants: the queue holds at most STREAM_QUEUE_MAX_BYTES and one more message, or one snapshot and as
+ * much again. A snapshot waits until the queue has drained, and is taken between epochs.
  *
  * Null because the store has it for a reader that has not committed its snapshot yet.
  */
@@ -55,7 +55,9 @@ export class Connection implements SubscriptionOwner {
     return queuedBytes < STREAM_QUEUE_MAX_BYTES + this.#allowanceBytes
   }
 
-  /** Starts a subscription; its messages go to the sink. @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND */
+  /**
+   * Starts a subscription; its messages go to the sink. @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND
+   */
   subscribe(id: string, options: SubscribeOptions): void {
     if (this.#subscriptions.has(id)) {
       throw new MmsbError(
@@ -129,8 +131,8 @@ export class Connection implements SubscriptionOwner {
   }
 
   /**
-   * The reader of a durable subscription has processed everything up to this epoch. Resolves with the position of its
-   * cursor, which is then durable. @throws MmsbError INVALID_REQUEST
+   * The reader of a durable subscription has processed everything up to this epoch. Resolves with the
+   * position of its cursor, which is then durable. @throws MmsbError INVALID_REQUEST
    */
   async commit(id: string, epoch: number): Promise<number> {
     const subscription = this.#subscriptions.get(id)

@@ -1,17 +1,19 @@
 /**
  * The stream: delivers each commit to everyone who subscribed to the pages it changed.
  *
- * How it works: subscriptions with the same view share one SharedView. A commit is split by view once (the hub remembers the
- * views of a page), becomes one immutable message per view, and is handed to the sink of each subscriber; the message holds
- * the encoded bytes for all of them. Nothing here waits: a full sink ends a lossless subscription with the epoch to resume
- * from, and makes a `latest` one fold epochs until it drains.
+ * How it works: subscriptions with the same view share one SharedView. A commit is split by view once
+ * (the hub remembers the views of a page), becomes one immutable message per view, and is handed to the
+ * sink of each subscriber; the message holds the encoded bytes for all of them. Nothing here waits: a
+ * full sink ends a lossless subscription with the epoch to resume from, and makes a `latest` one fold
+ * epochs until it drains.
  *
- * The newest epochs stay in memory for a while (resume/recent-epochs.ts), and a view outlives its last subscriber for a
- * while, so that a reader that comes back soon resumes from memory. After a longer absence it is served from the log
- * (resume/replayed-epochs.ts, resume/catch-up.ts).
+ * The newest epochs stay in memory for a while (resume/recent-epochs.ts), and a view outlives its last
+ * subscriber for a while, so that a reader that comes back soon resumes from memory. After a longer absence
+ * it is served from the log (resume/replayed-epochs.ts, resume/catch-up.ts).
  *
- * Invariants, per subscription: epochs ascend; none is delivered twice; one epoch is one message; a snapshot and the changes
- * after it meet without gap or overlap, because both are taken between epochs. Knows nothing of sockets or protocols.
+ * Invariants, per subscription: epochs ascend; none is delivered twice; one epoch is one message; a snapshot
+ * and the changes after it meet without gap or overlap, because both are taken between epochs. Knows nothing
+ * of sockets or protocols.
  */
 import type { CommitEvent, PageChange, PageShape } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
@@ -76,7 +78,10 @@ export class StreamHub implements ConnectionHub {
   readonly #connections = new Set<Connection>()
   /** The epoch that is being written to disk, prepared ahead; dropped when a view comes or goes meanwhile. */
   #ahead: Split | undefined
-  /** Stops listening to bus and clock. The hub listens only while there are views, so an unwatched bus does no work here. */
+  /**
+   * Stops listening to bus and clock. The hub listens only while there are views, so an unwatched bus does
+   * no work here.
+   */
   #stop: (() => void)[] = []
 
   constructor(bus: StreamBus, clock: StreamClock = systemClock) {
@@ -185,7 +190,9 @@ export class StreamHub implements ConnectionHub {
     ]
   }
 
-  /** While the epoch is being written to disk: makes and encodes its messages, so that only sending is left. */
+  /**
+   * While the epoch is being written to disk: makes and encodes its messages, so that only sending is left.
+   */
   #onAhead(event: CommitEvent): void {
     this.#ahead = undefined
     if (event.changes.some(({ kind }) => kind === 'created' || kind === 'deleted')) return

@@ -1,9 +1,10 @@
 /**
  * The messages that subscribers receive, independent of the protocol that carries them.
  *
- * Invariants: a message is immutable and shared by all its receivers. A protocol encodes it once per message (`encoded`),
- * not once per subscriber, and encodes each page's part once per epoch, whichever messages contain it. Values are gathered
- * while the bus is at the message's epoch; later, a part can no longer supply values that nobody asked for.
+ * Invariants: a message is immutable and shared by all its receivers. A protocol encodes it once per message
+ * (`encoded`), not once per subscriber, and encodes each page's part once per epoch, whichever messages
+ * contain it. Values are gathered while the bus is at the message's epoch; later, a part can no longer supply
+ * values that nobody asked for.
  */
 
 import type { PageChange } from '../engine/types.js'
@@ -81,7 +82,9 @@ function rangesToJson(ranges: Uint32Array): string {
 abstract class Encodable {
   #encodings: Map<string, unknown> | undefined
 
-  /** The result of `make()`, called once per `key`: the protocol, and the receiver if the bytes depend on it. */
+  /**
+   * The result of `make()`, called once per `key`: the protocol, and the receiver if the bytes depend on it.
+   */
   encoded<T>(key: string, make: () => T): T {
     this.#encodings ??= new Map()
     let made = this.#encodings.get(key) as T | undefined

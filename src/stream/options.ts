@@ -1,4 +1,6 @@
-/** The options of a subscription, checked the same way for network clients and for programs that hold the bus. */
+/**
+ * The options of a subscription, checked the same way for network clients and for programs that hold the bus.
+ */
 import { type Check, type Checks, checkFields, isOneOf, isWhole } from '../engine/arguments.js'
 import { MmsbError } from '../errors.js'
 import { STREAM_RATE_MAX_HZ } from '../limits.js'

@@ -1,6 +1,6 @@
 /**
- * A view is what a subscription shows: pages, windows on them, and how much data. Subscriptions with the same view share one
- * SharedView, which makes each message and each snapshot once for all of them.
+ * A view is what a subscription shows: pages, windows on them, and how much data. Subscriptions with the same
+ * view share one SharedView, which makes each message and each snapshot once for all of them.
  */
 import { MmsbError } from '../errors.js'
 import { STREAM_SNAPSHOT_MAX_BYTES } from '../limits.js'
@@ -54,7 +54,8 @@ export class SharedView implements View {
   }
 
   /**
-   * The matching pages as they are now; shared by subscribers that ask before the next change. Only between epochs.
+   * The matching pages as they are now; shared by subscribers that ask before the next change. Only
+   * between epochs.
    * @throws MmsbError BUS_FAILED, PAYLOAD_TOO_LARGE, SHAPE_MISMATCH
    */
   snapshot(bus: StreamBus): SnapshotMessage {

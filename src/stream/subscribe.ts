@@ -1,9 +1,10 @@
 /**
  * Subscriptions for programs that hold the bus themselves: an async iterator of changes.
  *
- * Invariants: the subscription starts when `subscribe` is called. It ends with `return()` (and so with `break`), with an
- * error, or when the bus closes. The queue is bounded like that of any reader: a lossless iterator that falls behind ends
- * with OVERLOADED, whose `resumeFrom` is the last epoch that was delivered completely.
+ * Invariants: the subscription starts when `subscribe` is called. It ends with `return()` (and so with
+ * `break`), with an error, or when the bus closes. The queue is bounded like that of any reader: a
+ * lossless iterator that falls behind ends with OVERLOADED, whose `resumeFrom` is the last epoch that was
+ * delivered completely.
  */
 import type { PageChange } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
@@ -23,7 +24,10 @@ export interface ChangedPage {
   readonly shape: readonly number[]
   /** Element ranges: offset, count. Absent with data `none`. */
   readonly ranges?: readonly (readonly [offset: number, count: number])[]
-  /** The elements of the ranges, one after another. Present with data `values`. All readers share it: do not write to it. */
+  /**
+   * The elements of the ranges, one after another. Present with data `values`. All readers share it: do not
+   * write to it.
+   */
   readonly values?: TypedArray
 }
 
@@ -42,13 +46,17 @@ const PART_BYTES = 128
 /** The changes, as they are committed. */
 export interface Changes extends AsyncIterableIterator<Change> {
   /**
-   * For a durable subscription: everything up to this epoch has been processed. Resolves when that is durable.
+   * For a durable subscription: everything up to this epoch has been processed. Resolves when
+   * that is durable.
    * @throws MmsbError INVALID_REQUEST if the epoch has not been delivered
    */
   commit(epoch: number): Promise<void>
 }
 
-/** @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND; the iterator throws EPOCH_COMPACTED, OVERLOADED, BUS_FAILED */
+/**
+ * @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND; the iterator throws EPOCH_COMPACTED,
+ *   OVERLOADED, BUS_FAILED
+ */
 export function subscribe(bus: StreamBus, options: SubscribeOptions): Changes {
   checkSubscribeOptions(options)
   const sink = new IteratorSink()

@@ -1,8 +1,9 @@
 /**
  * One subscription: what was delivered, what is folded, and when the next message may be sent.
  *
- * Invariants: epochs ascend and none is delivered twice. A lossless subscription delivers every epoch that changes its view,
- * or ends. A `latest` one may fold epochs, and sends what it folded as soon as the reader and the rate allow.
+ * Invariants: epochs ascend and none is delivered twice. A lossless subscription delivers every epoch that
+ * changes its view, or ends. A `latest` one may fold epochs, and sends what it folded as soon as the reader
+ * and the rate allow.
  */
 import type { PageShape } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
@@ -124,7 +125,10 @@ export class Subscription implements Subscriber, NamedSubscription {
     return this.#view.patterns
   }
 
-  /** Whether missed epochs need their values. A `latest` subscription gets the values of the epoch at which it caught up. */
+  /**
+   * Whether missed epochs need their values. A `latest` subscription gets the values of the epoch at which
+   * it caught up.
+   */
   get needsValues(): boolean {
     return this.#view.mode === 'values' && !this.#isLatest
   }

@@ -37,17 +37,20 @@ export interface SubscribeOptions {
   /** What a change carries: page names only, changed ranges, or (default) ranges and values. */
   readonly data?: DataMode
   /**
-   * A window on each of these pages instead of the whole page: for each axis its start and its stop. Shape and ranges in
-   * messages are then those of the window.
+   * A window on each of these pages instead of the whole page: for each axis its start and its stop. Shape
+   * and ranges in messages are then those of the window.
    */
   readonly slice?: Slices
-  /** What happens when the reader is too slow: the subscription ends (default), or epochs are folded together. */
+  /**
+   * What happens when the reader is too slow: the subscription ends (default), or epochs are folded together.
+   */
   readonly policy?: Policy
   /** At most this many changes a second; implies `latest`. */
   readonly maxRate?: number
   /**
-   * A name under which the bus stores this reader's cursor, across restarts: the reader resumes after the last epoch it
-   * committed. `from` applies to a new reader, and to one whose cursor is older than the oldest epoch kept.
+   * A name under which the bus stores this reader's cursor, across restarts: the reader resumes after the
+   * last epoch it committed. `from` applies to a new reader, and to one whose cursor is older than the
+   * oldest epoch kept.
    */
   readonly durable?: string
 }
@@ -59,7 +62,9 @@ export interface Sink {
   prepare?(id: string, message: StreamMessage): void
   /** Bytes that were sent and that the reader or its network has not taken yet. */
   readonly queuedBytes: number
-  /** True while `latest` subscriptions should wait. When it becomes false, the sink calls Connection.drained. */
+  /**
+   * True while `latest` subscriptions should wait. When it becomes false, the sink calls Connection.drained.
+   */
   readonly isCongested: boolean
   /** The stream has closed the connection: no more messages come. */
   closed(): void

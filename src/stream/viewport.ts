@@ -1,9 +1,10 @@
 /**
  * Viewports: a subscriber may ask for an n-dimensional window on a page instead of the whole page.
  *
- * Invariants: shape, ranges and values in messages are those of the window, row-major within it, so a mirror of the window
- * needs no knowledge of the page. Changes outside the window are not sent, and only elements inside are read. A window that
- * does not fit its page is SHAPE_MISMATCH, at once or when such a page is created. Pure.
+ * Invariants: shape, ranges and values in messages are those of the window, row-major within it, so a mirror
+ * of the window needs no knowledge of the page. Changes outside the window are not sent, and only elements
+ * inside are read. A window that does not fit its page is SHAPE_MISMATCH, at once or when such a page is
+ * created. Pure.
  */
 import type { PageChange, PageShape } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
@@ -23,7 +24,9 @@ export interface Viewports {
   has(page: string): boolean
 }
 
-/** A window on pages of one shape, as runs of elements that are contiguous both in the page and in the window. */
+/**
+ * A window on pages of one shape, as runs of elements that are contiguous both in the page and in the window.
+ */
 export interface Window {
   readonly shape: readonly number[]
   readonly elements: number
@@ -116,7 +119,10 @@ export function rangesOf({ starts, runLength }: Window): Uint32Array {
   return ranges
 }
 
-/** The part of `ranges` that a window shows: `inside` in window coordinates, `read` the same elements in the page. */
+/**
+ * The part of `ranges` that a window shows: `inside` in window coordinates, `read` the same elements
+ * in the page.
+ */
 export function cutRanges(
   window: Window,
   ranges: Uint32Array,
@@ -152,7 +158,9 @@ function firstRunPast(starts: Uint32Array, runLength: number, element: number): 
   return low
 }
 
-/** The part that the viewports show; undefined if they show nothing of it. @throws MmsbError SHAPE_MISMATCH */
+/**
+ * The part that the viewports show; undefined if they show nothing of it. @throws MmsbError SHAPE_MISMATCH
+ */
 export function cutPart(part: PagePart, viewports: Viewports): PagePart | undefined {
   const { change } = part
   if (change.kind === 'deleted' || !viewports.has(change.page)) return part

@@ -1,9 +1,9 @@
 /**
  * The element types of pages.
  *
- * Invariants: codes are in frames, in logs and in the calls to the native library, so they never change meaning; every
- * table here is indexed by that code. bool is one byte, 0 or 1. Bytes are little-endian, which is also the only byte order
- * of the hosts we run on (src/ffi checks it).
+ * Invariants: codes are in frames, in logs and in the calls to the native library, so they never change
+ * meaning; every table here is indexed by that code. bool is one byte, 0 or 1. Bytes are little-endian, which
+ * is also the only byte order of the hosts we run on (src/ffi checks it).
  */
 
 export const DTYPES = ['bool', 'u8', 'i8', 'u16', 'i16', 'u32', 'i32', 'u64', 'i64', 'f32', 'f64'] as const

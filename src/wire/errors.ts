@@ -1,4 +1,7 @@
-/** The codes of errors that a server sends, and their HTTP status. Titles and hints are the server's: src/errors.ts. */
+/**
+ * The codes of errors that a server sends, and their HTTP status. Titles and hints are the server's:
+ * src/errors.ts.
+ */
 export const ERROR_STATUS = {
   INVALID_REQUEST: 400,
   INVALID_DELTA: 400,

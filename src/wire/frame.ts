@@ -1,7 +1,7 @@
 /**
- * The constants of frames: "Frame: one transaction" in docs/internals/FORMAT.md. The server's writer and reader
- * (src/state/frame) and the client's encoder (src/client/codec/frame.ts) are written separately; tests compare their
- * bytes.
+ * The constants of frames: "Frame: one transaction" in docs/internals/FORMAT.md. The server's writer and
+ * reader (src/state/frame) and the client's encoder (src/client/codec/frame.ts) are written separately; tests
+ * compare their bytes.
  *
  * Invariant: frames are kept in logs, so no constant here ever changes its meaning.
  */

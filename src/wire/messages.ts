@@ -1,6 +1,7 @@
 /**
- * The messages of the stream: where it is served, its subprotocols, the names of JSON messages, and the constants of binary
- * ones ("WebSocket, binary" in docs/internals/FORMAT.md). Encoder and decoder are written separately; tests compare them.
+ * The messages of the stream: where it is served, its subprotocols, the names of JSON messages, and the
+ * constants of binary ones ("WebSocket, binary" in docs/internals/FORMAT.md). Encoder and decoder are written
+ * separately; tests compare them.
  */
 
 export const STREAM_PATH = '/v1/stream'
@@ -37,11 +38,15 @@ export const MESSAGE_CODES = {
 } as const
 export type MessageType = keyof typeof MESSAGE_CODES
 
-/** Answers to binary frames, by sequence number. JSON transactions are answered by `ack` and `error`, by id. */
+/**
+ * Answers to binary frames, by sequence number. JSON transactions are answered by `ack` and `error`, by id.
+ */
 export const ACK_CODE = 1
 export const REFUSAL_CODE = 2
 
-/** Every binary message begins with this much: code, length of the id, length of the message, and an epoch. */
+/**
+ * Every binary message begins with this much: code, length of the id, length of the message, and an epoch.
+ */
 export const MESSAGE_HEAD_BYTES = 16
 export const ACK_BYTES = 32
 /** Of an error: status, and length of the JSON that follows. */

@@ -1,7 +1,8 @@
 /**
  * What both sides say about pages and changes to them: names, kinds, locations, merges.
  *
- * Invariant: codes in frames and log records are positions in these tables, so entries are only ever added at the end.
+ * Invariant: codes in frames and log records are positions in these tables, so entries are only ever
+ * added at the end.
  */
 
 /** Names of pages, functions and durable subscriptions. */

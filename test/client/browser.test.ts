@@ -1,6 +1,6 @@
 /**
- * The client in a browser: headless Chromium loads it as plain modules, without a bundler, from a page whose origin the
- * server allows, and uses it against the real server.
+ * The client in a browser: headless Chromium loads it as plain modules, without a bundler, from a page whose
+ * origin the server allows, and uses it against the real server.
  */
 
 import { once } from 'node:events'

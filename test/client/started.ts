@@ -1,4 +1,7 @@
-/** A server in this process, a proxy in front of it that can cut connections, clients behind the proxy, and some pages. */
+/**
+ * A server in this process, a proxy in front of it that can cut connections, clients behind the proxy,
+ * and some pages.
+ */
 import type { Test } from 'tap'
 import type { ClientOptions } from '../../src/client/client.js'
 import { type Client, connect } from '../../src/client/node.js'

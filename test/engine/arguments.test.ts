@@ -1,4 +1,7 @@
-/** The library says what is wrong with what it is handed: options wholly, arguments as far as nobody behind does. */
+/**
+ * The library says what is wrong with what it is handed: options wholly, arguments as far as nobody
+ * behind does.
+ */
 import { runInNewContext } from 'node:vm'
 import t, { type Test } from 'tap'
 import { BACKENDS, FSYNC_MODES } from '../../src/engine/arguments.js'

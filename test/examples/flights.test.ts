@@ -1,4 +1,6 @@
-/** The flights example: its independent figures are right, and the demo matches them, also across a SIGKILL. */
+/**
+ * The flights example: its independent figures are right, and the demo matches them, also across a SIGKILL.
+ */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'

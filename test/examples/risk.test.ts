@@ -1,6 +1,6 @@
 /**
- * The risk example: its data is as described, its independent figures are right, and the demo matches the server across a
- * SIGKILL and leaves nothing behind.
+ * The risk example: its data is as described, its independent figures are right, and the demo matches the
+ * server across a SIGKILL and leaves nothing behind.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -29,7 +29,9 @@ function demo(...args: string[]) {
   return { child, lines, output, stderr: () => stderr, ended: once(child, 'close') }
 }
 
-/** Whether a process ends within a few seconds. A zombie (Z) has ended; its parent has not collected it yet. */
+/**
+ * Whether a process ends within a few seconds. A zombie (Z) has ended; its parent has not collected it yet.
+ */
 async function isGone(pid: number): Promise<boolean> {
   for (let i = 0; i < 100; i++) {
     const stat = existsSync(`/proc/${pid}/stat`) ? readFileSync(`/proc/${pid}/stat`, 'utf8') : ''

@@ -1,4 +1,7 @@
-/** The native context through koffi: deltas, steps, results of any size, refusals and memory that native threads read. */
+/**
+ * The native context through koffi: deltas, steps, results of any size, refusals and memory that native
+ * threads read.
+ */
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import t from 'tap'

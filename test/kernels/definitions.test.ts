@@ -1,4 +1,6 @@
-/** Definitions as the log stores them: they come back whole, and one that does not fit its pages is refused. */
+/**
+ * Definitions as the log stores them: they come back whole, and one that does not fit its pages is refused.
+ */
 import fc from 'fast-check'
 import t from 'tap'
 import {

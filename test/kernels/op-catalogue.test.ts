@@ -1,4 +1,7 @@
-/** The op catalogue: each op's code, documentation, shape, dtype and parameter block, and the definitions it refuses. */
+/**
+ * The op catalogue: each op's code, documentation, shape, dtype and parameter block, and the
+ * definitions it refuses.
+ */
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { native } from '../../src/ffi/library.js'

@@ -1,4 +1,7 @@
-/** The same property tests on the plain x86-64 build of the kernels, which must compute the bits of the vectorised one. */
+/**
+ * The same property tests on the plain x86-64 build of the kernels, which must compute the bits of the
+ * vectorised one.
+ */
 import t from 'tap'
 import { buildInfo } from '../../src/ffi/library.js'
 

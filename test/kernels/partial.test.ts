@@ -1,6 +1,6 @@
 /**
- * How much is computed: after a small change each op computes the elements that its dirty rule names, and no others. That they
- * hold what a full computation gives, the engine's property test shows.
+ * How much is computed: after a small change each op computes the elements that its dirty rule names, and no
+ * others. That they hold what a full computation gives, the engine's property test shows.
  */
 import t from 'tap'
 import { Bus } from '../../src/index.js'

@@ -45,7 +45,9 @@ export class Draw {
     return list[this.int(0, list.length - 1)] as T
   }
 
-  /** A value of the dtype that JSON and typed arrays can both hold; floats get their odd values now and then. */
+  /**
+   * A value of the dtype that JSON and typed arrays can both hold; floats get their odd values now and then.
+   */
   value(dtype: Dtype): number | bigint {
     const { kind, min, max } = DTYPE_INFO[dtype]
     if (kind === 'bool') return this.int(0, 1)

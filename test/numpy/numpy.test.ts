@@ -1,6 +1,7 @@
 /**
- * An independent check: every op of the catalogue, over every dtype it takes and random shapes, against NumPy. Integers and
- * selections must be equal, floats within TOLERANCE of the largest value of the result. One Python process computes all cases.
+ * An independent check: every op of the catalogue, over every dtype it takes and random shapes, against
+ * NumPy. Integers and selections must be equal, floats within TOLERANCE of the largest value of the result.
+ * One Python process computes all cases.
  *
  * Needs a python3 with numpy. Without one the test is skipped and says so; in CI it fails.
  */
@@ -24,7 +25,7 @@ const ROUNDS = 3
 const hasNumpy = (python: string): boolean => spawnSync(python, ['-c', 'import numpy']).status === 0
 const python = ['python3', '/usr/bin/python3'].find(hasNumpy)
 
-// ---- the two sides ----------------------------------------------------------------------------------------------------
+// ---- the two sides ----------------------------------------------------------------------------------------
 
 interface Computed {
   readonly made: NumpyCase

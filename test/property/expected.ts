@@ -1,7 +1,7 @@
 /**
- * What derived pages must hold, for property tests: each page from its inputs, by the plain reference. What pages held in
- * the epoch before and functions that users define are written out first, so that a definition is one of the catalogue
- * over plain pages; the same definitions let a bus compute everything from scratch.
+ * What derived pages must hold, for property tests: each page from its inputs, by the plain reference. What
+ * pages held in the epoch before and functions that users define are written out first, so that a definition
+ * is one of the catalogue over plain pages; the same definitions let a bus compute everything from scratch.
  */
 import type { Derivation } from '../../src/state/types.js'
 import type { PageSketch } from '../lib/draw.js'
@@ -75,7 +75,8 @@ const WORK_MAX = 20_000
 const NEAR = { f32: [1 * 2 ** -23, 2e-45], f64: [3 * 2 ** -52, 2e-323] } as const
 
 /**
- * The first element that is not what the reference says, in words; undefined when all are. 'unchecked': too much for it.
+ * The first element that is not what the reference says, in words; undefined when all are. 'unchecked': too
+ * much for it.
  */
 export function disagreement(
   page: PageSketch,

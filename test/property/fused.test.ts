@@ -1,6 +1,7 @@
 /**
- * Elementwise steps over large pages, which one call runs tile by tile: every page holds what it holds when it is computed by
- * itself, the reported ranges are exactly what differs, the log says what ran and how much of it, whatever the number of threads.
+ * Elementwise steps over large pages, which one call runs tile by tile: every page holds what it holds when
+ * it is computed by itself, the reported ranges are exactly what differs, the log says what ran and how much
+ * of it, whatever the number of threads.
  */
 import t from 'tap'
 import { Bus } from '../../src/index.js'

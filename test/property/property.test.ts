@@ -1,9 +1,9 @@
 /**
- * Incremental = from scratch = reference, and replay = live: random graphs over the whole catalogue, with pasts of pages and
- * functions that are redefined on the way; random transactions and ticks. After each epoch every derived page must hold, bit
- * for bit, what a new bus with another number of threads computes from the same source pages, and what the plain reference
- * says (functions as exp within their stated error); reported ranges must be honest; a second run of the log on another
- * number of threads must give the same digests.
+ * Incremental = from scratch = reference, and replay = live: random graphs over the whole catalogue, with
+ * pasts of pages and functions that are redefined on the way; random transactions and ticks. After each epoch
+ * every derived page must hold, bit for bit, what a new bus with another number of threads computes from the
+ * same source pages, and what the plain reference says (functions as exp within their stated error); reported
+ * ranges must be honest; a second run of the log on another number of threads must give the same digests.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -27,7 +27,7 @@ const EPOCHS = 12
 const bytesOf = (values: TypedArray): Buffer =>
   Buffer.from(values.buffer, values.byteOffset, values.byteLength)
 
-// ---- drawing ----------------------------------------------------------------------------------------------------------
+// ---- drawing ----------------------------------------------------------------------------------------------
 
 const CLAMPED = { name: 'clamped', params: ['p'] }
 const MIXED = { name: 'mixed', params: ['p', 'q'] }
@@ -106,7 +106,7 @@ async function act(draw: Draw, bus: Bus, sources: readonly PageSketch[], bodies:
   await bus.transact({ ops })
 }
 
-// ---- checking ---------------------------------------------------------------------------------------------------------
+// ---- checking ---------------------------------------------------------------------------------------------
 
 type Contents = ReadonlyMap<string, TypedArray>
 

@@ -1,6 +1,6 @@
 /**
- * Random graphs over the op catalogue and random transactions, for property tests of the engine. Everything comes from one
- * seed, so a failure can be run again.
+ * Random graphs over the op catalogue and random transactions, for property tests of the engine. Everything
+ * comes from one seed, so a failure can be run again.
  */
 
 import type { DeltaInput, Derivation } from '../../src/state/types.js'

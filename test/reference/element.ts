@@ -1,6 +1,6 @@
 /**
- * One element of each dtype, and every scalar operation, as plainly as can be: bool and integers are bigints, floats
- * numbers. For tests only; shares nothing with src/kernels, so that it can disagree.
+ * One element of each dtype, and every scalar operation, as plainly as can be: bool and integers are bigints,
+ * floats numbers. For tests only; shares nothing with src/kernels, so that it can disagree.
  */
 import { DTYPE_INFO, type Dtype } from '../../src/wire/dtype.js'
 import { fmaF32, fmaF64 } from './fma.js'

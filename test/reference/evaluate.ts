@@ -1,9 +1,11 @@
 /**
- * Derived pages, computed as plainly as can be: whole pages, element by element, over plain arrays. For tests only; takes
- * nothing from src/kernels but the names of the ops, so that it can disagree. Takes only definitions that compile.
+ * Derived pages, computed as plainly as can be: whole pages, element by element, over plain arrays. For tests
+ * only; takes nothing from src/kernels but the names of the ops, so that it can disagree. Takes only
+ * definitions that compile.
  *
- * Exact, bit for bit, but for the portable functions (exp, sin, pow...), which JavaScript rounds in its own way: isExact
- * tells which definitions to compare how. The order of accumulation is the documented one (docs/internals/DETERMINISM.md).
+ * Exact, bit for bit, but for the portable functions (exp, sin, pow...), which JavaScript rounds in its own
+ * way: isExact tells which definitions to compare how. The order of accumulation is the documented one
+ * (docs/internals/DETERMINISM.md).
  */
 
 import type { Derivation } from '../../src/state/types.js'

@@ -1,6 +1,7 @@
 /**
- * The expression language, read and run as plainly as can be: a tree, walked once per element, with types found on the
- * way. For tests only; shares nothing with src/kernels, so that it can disagree. Takes only expressions that compile.
+ * The expression language, read and run as plainly as can be: a tree, walked once per element, with types
+ * found on the way. For tests only; shares nothing with src/kernels, so that it can disagree. Takes only
+ * expressions that compile.
  */
 import { DTYPE_INFO, DTYPES, type Dtype, isDtype } from '../../src/wire/dtype.js'
 import { castScalar, fusedMultiplyAdd, operate, type Scalar } from './element.js'
@@ -18,7 +19,7 @@ interface Typed {
   readonly choice?: boolean
 }
 
-// ---- reading ----------------------------------------------------------------------------------------------------------
+// ---- reading ----------------------------------------------------------------------------------------------
 
 const TOKEN =
   /\s*(0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[A-Za-z_]\w*|\*\*|\/\/|[<>=!]=|[-+*/%<>(),])/y
@@ -113,7 +114,7 @@ export function namesCalled(tree: Tree): string[] {
   return tree.kind === 'call' ? [tree.name, ...tree.args.flatMap(namesCalled)] : []
 }
 
-// ---- types ------------------------------------------------------------------------------------------------------------
+// ---- types ------------------------------------------------------------------------------------------------
 
 const isBare = (type: Typed['type']): type is 'int' | 'float' => type === 'int' || type === 'float'
 const isFloatType = (type: Typed['type']): boolean => type === 'float' || type === 'f32' || type === 'f64'
@@ -144,7 +145,7 @@ function convert({ type, value }: Typed, to: Dtype): Scalar {
 
 const truth = (x: Typed): bigint => (x.value !== 0 && x.value !== 0n ? 1n : 0n)
 
-// ---- running ----------------------------------------------------------------------------------------------------------
+// ---- running ----------------------------------------------------------------------------------------------
 
 const CONSTANTS: Readonly<Record<string, Typed>> = {
   inf: { type: 'float', value: Number.POSITIVE_INFINITY },

@@ -1,9 +1,9 @@
 /**
  * Fused multiply-add with one rounding, in plain TypeScript: for the reference of matmul and fma.
  *
- * Method: the exact sum as a few doubles (T. J. Dekker's product, D. E. Knuth's sum), the small ones rounded to odd, so
- * that the last rounding is the only one that counts (S. Boldo and G. Melquiond, "Emulation of FMA and correctly rounded
- * sums"). Where exponents are too extreme for that, integers of any size.
+ * Method: the exact sum as a few doubles (T. J. Dekker's product, D. E. Knuth's sum), the small ones rounded
+ * to odd, so that the last rounding is the only one that counts (S. Boldo and G. Melquiond, "Emulation of FMA
+ * and correctly rounded sums"). Where exponents are too extreme for that, integers of any size.
  */
 
 const float = new Float64Array(1)
@@ -98,7 +98,8 @@ function roundInteger(integer: bigint, exponent: number): number {
     const half = 1n << (drop - 1n)
     if (rest > half || (rest === half && (kept & 1n) === 1n)) kept += 1n
   }
-  // kept is at most 2^53, so it is exact; the power is applied in two steps so that it does not overflow on the way.
+  // kept is at most 2^53, so it is exact; the power is applied in two steps so that it does not
+  // overflow on the way.
   const step = Math.trunc(last / 2)
   const value = Number(kept) * 2 ** step * 2 ** (last - step)
   return integer < 0n ? -value : value

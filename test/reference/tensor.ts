@@ -42,7 +42,10 @@ export function broadcast(shapes: readonly (readonly number[])[]): number[] {
 export const wholeAxis = (axis: unknown, rank: number): number =>
   (axis as number) < 0 ? (axis as number) + rank : (axis as number)
 
-/** For each output element, its coordinates along the kept axes and the values along the others, in row-major order. */
+/**
+ * For each output element, its coordinates along the kept axes and the values along the others, in
+ * row-major order.
+ */
 export function lanes(x: Tensor, axes: readonly number[]): { kept: number[]; lanes: Scalar[][] } {
   const kept = x.shape.filter((_, axis) => !axes.includes(axis))
   const lanes: Scalar[][] = Array.from({ length: sizeOf(kept) }, () => [])

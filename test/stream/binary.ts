@@ -1,4 +1,6 @@
-/** Reads binary messages field by field as docs/internals/FORMAT.md describes them, without the server's code. */
+/**
+ * Reads binary messages field by field as docs/internals/FORMAT.md describes them, without the server's code.
+ */
 
 export interface BinaryChange {
   readonly page: string

@@ -1,4 +1,7 @@
-/** Durable subscriptions: the cursor survives connections, restarts and crashes, and retains the past within bounds. */
+/**
+ * Durable subscriptions: the cursor survives connections, restarts and crashes, and retains the past
+ * within bounds.
+ */
 import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'

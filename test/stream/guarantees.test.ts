@@ -1,7 +1,7 @@
 /**
- * The six guarantees of a watch, each checked on the messages of readers under load: steady readers, readers that lose their
- * connection and resume, readers that are slow until they overflow; from the log, from memory and live. MMSB_STREAM_CLIENTS
- * and MMSB_STREAM_SECONDS set their number and the duration.
+ * The six guarantees of a watch, each checked on the messages of readers under load: steady readers, readers
+ * that lose their connection and resume, readers that are slow until they overflow; from the log, from memory
+ * and live. MMSB_STREAM_CLIENTS and MMSB_STREAM_SECONDS set their number and the duration.
  */
 import t from 'tap'
 import { patternSet } from '../../src/state/pattern.js'
@@ -137,7 +137,10 @@ function follow(i: number): Follower {
 /** A reader that receives nothing but progress. */
 const quiet = await Client.open(port)
 await quiet.ask({ type: 'subscribe', id: 'q', pages: ['quiet'] })
-/** How long a reader pauses: less than the server waits for a sign of life, or it would drop the connection silently. */
+/**
+ * How long a reader pauses: less than the server waits for a sign of life, or it would drop the
+ * connection silently.
+ */
 const STALL_MS = 8000
 
 t.test('load', async (t) => {

@@ -1,6 +1,6 @@
 /**
- * Resuming from an old epoch on a real bus: the log returns what was published, and catching up loses and repeats nothing
- * while commits run.
+ * Resuming from an old epoch on a real bus: the log returns what was published, and catching up loses and
+ * repeats nothing while commits run.
  */
 
 import t from 'tap'
@@ -21,7 +21,9 @@ function randomFrom(seed: number): (below: number) => number {
   }
 }
 
-/** One random commit: changes values, some to what they were; creates or deletes a page; redefines a function. */
+/**
+ * One random commit: changes values, some to what they were; creates or deletes a page; redefines a function.
+ */
 async function step(bus: Bus, random: (below: number) => number): Promise<void> {
   const dice = random(20)
   if (dice === 0) {

@@ -1,9 +1,9 @@
 /**
- * Encodes a transaction of deltas as a frame: "Frame: one transaction" in docs/internals/FORMAT.md. Pages and functions are
- * created over HTTP only.
+ * Encodes a transaction of deltas as a frame: "Frame: one transaction" in docs/internals/FORMAT.md. Pages and
+ * functions are created over HTTP only.
  *
- * Invariants: the bytes equal those that the server's own writer makes of the same transaction (a test compares);
- * whatever the server would refuse without looking at its state is refused here.
+ * Invariants: the bytes equal those that the server's own writer makes of the same transaction (a test
+ * compares); whatever the server would refuse without looking at its state is refused here.
  */
 import { align8 } from '../../wire/align.js'
 import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'

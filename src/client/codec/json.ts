@@ -1,4 +1,7 @@
-/** Deltas, transactions and definitions as JSON text. JSON.stringify alone would lose -0, NaN and 64-bit integers. */
+/**
+ * Deltas, transactions and definitions as JSON text. JSON.stringify alone would lose -0, NaN and
+ * 64-bit integers.
+ */
 import { jsonOf, objectOf, showValue } from '../arguments.js'
 import { invalidRequest } from '../errors.js'
 import type { Delta, Transaction } from '../types.js'

@@ -1,8 +1,9 @@
 /**
- * Decodes messages of the stream, binary ("WebSocket, binary" in docs/internals/FORMAT.md) or JSON, into one form.
+ * Decodes messages of the stream, binary ("WebSocket, binary" in docs/internals/FORMAT.md) or JSON,
+ * into one form.
  *
- * Invariants: nothing is read outside a message; a malformed message is PROTOCOL. Values of binary messages are views of
- * the message, which nobody writes to again.
+ * Invariants: nothing is read outside a message; a malformed message is PROTOCOL. Values of binary messages
+ * are views of the message, which nobody writes to again.
  */
 import { align8 } from '../../wire/align.js'
 import { DTYPES, type Dtype } from '../../wire/dtype.js'
@@ -209,7 +210,8 @@ interface JsonMessage {
 export type FormOf = (page: string, epoch: number, id: string) => PageForm | Promise<PageForm>
 
 /**
- * Decodes a text message. JSON changes do not name the dtype of every page; `formOf` supplies those that are missing.
+ * Decodes a text message. JSON changes do not name the dtype of every page; `formOf` supplies those that
+ * are missing.
  * @throws MmsbError PROTOCOL, or what `formOf` throws
  */
 export async function decodeText(text: string, formOf: FormOf): Promise<Message> {

@@ -1,10 +1,11 @@
 /**
- * Elements of pages between JavaScript, JSON and bytes, by the server's rules (API conventions; docs/internals/FORMAT.md).
+ * Elements of pages between JavaScript, JSON and bytes, by the server's rules (API conventions;
+ * docs/internals/FORMAT.md).
  *
- * In: integer dtypes take integral numbers in range, and bigints; u64 and i64 also take decimal strings, and take numbers
- * only if those are exact; floats take numbers and "NaN", "Infinity", "-Infinity"; bool takes true, false, 0 and 1.
- * Invariants: a value that the server would refuse is refused here with the same code, before anything is sent;
- * little-endian hosts only.
+ * In: integer dtypes take integral numbers in range, and bigints; u64 and i64 also take decimal strings, and
+ * take numbers only if those are exact; floats take numbers and "NaN", "Infinity", "-Infinity"; bool takes
+ * true, false, 0 and 1. Invariants: a value that the server would refuse is refused here with the same code,
+ * before anything is sent; little-endian hosts only.
  */
 import { DTYPE_INFO, type Dtype, F32_OVERFLOW, type TypedArray } from '../../wire/dtype.js'
 import { arrayNameOf, dtypesOf } from '../arguments.js'
@@ -32,7 +33,10 @@ export const bytesOf = (values: ArrayBufferView): Uint8Array =>
 
 const DECIMAL = /^-?[0-9]{1,20}$/
 
-/** Writes the elements to bytes at `byteOffset`, a multiple of the element size. @throws MmsbError INVALID_DELTA */
+/**
+ * Writes the elements to bytes at `byteOffset`, a multiple of the element size. @throws MmsbError
+ * INVALID_DELTA
+ */
 export function writeValues(dtype: Dtype, values: Values, buffer: ArrayBufferLike, byteOffset: number): void {
   if (ArrayBuffer.isView(values)) {
     if (!dtypesOf(values).includes(dtype)) {

@@ -1,8 +1,8 @@
 /**
  * Listening to AbortSignals that a program shares among many calls and subscriptions.
  *
- * Invariant: the client adds one listener to a signal, however many wait for it, and removes it when nobody does. Node
- * reports a leak on the console from the eleventh listener on.
+ * Invariant: the client adds one listener to a signal, however many wait for it, and removes it when nobody
+ * does. Node reports a leak on the console from the eleventh listener on.
  */
 interface Waiting {
   readonly runs: Set<() => void>
@@ -11,7 +11,10 @@ interface Waiting {
 
 const waitingFor = new WeakMap<AbortSignal, Waiting>()
 
-/** Calls `run` when the signal fires; a signal that has fired already never does. Returns a function that undoes this. */
+/**
+ * Calls `run` when the signal fires; a signal that has fired already never does. Returns a function that
+ * undoes this.
+ */
 export function onAbort(signal: AbortSignal | undefined, run: () => void): () => void {
   if (signal === undefined || signal.aborted) return () => {}
   const waiting = waitingFor.get(signal) ?? listenTo(signal)

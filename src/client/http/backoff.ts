@@ -4,7 +4,9 @@ import { MmsbError } from '../errors.js'
 import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS, TIMER_MAX_MS } from '../limits.js'
 import { onAbort } from './abort.js'
 
-/** The delay before retry `attempt` (from 0): it doubles each time, and is shortened at random by up to half. */
+/**
+ * The delay before retry `attempt` (from 0): it doubles each time, and is shortened at random by up to half.
+ */
 export function backoffMs(attempt: number): number {
   const longest = Math.min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** Math.min(attempt, 16))
   return longest * (0.5 + Math.random() / 2)
@@ -33,7 +35,10 @@ export interface Deadline {
   end(): void
 }
 
-/** A signal that fires with TIMEOUT after `timeoutMs` (Infinity: never; 0: at once), or when one of `signals` does. */
+/**
+ * A signal that fires with TIMEOUT after `timeoutMs` (Infinity: never; 0: at once), or when one of
+ * `signals` does.
+ */
 export function deadline(timeoutMs: number, signals: readonly (AbortSignal | undefined)[]): Deadline {
   const controller = new AbortController()
   const endMs = performance.now() + timeoutMs

@@ -1,4 +1,7 @@
-/** The requests of the client: JSON in and out, and writes with an idempotency key. Checks the options of every call. */
+/**
+ * The requests of the client: JSON in and out, and writes with an idempotency key. Checks the options
+ * of every call.
+ */
 import { CALL, checkFields, checkHeaderKey, WRITE } from '../arguments.js'
 import type { CallOptions, WriteOptions } from '../types.js'
 import { type Call, type Rest, readJson } from './rest.js'

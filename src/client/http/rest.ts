@@ -1,9 +1,9 @@
 /**
  * Calls over HTTP: sends, retries, and turns refusals into MmsbError.
  *
- * Invariants: a call that may have taken effect is retried only if that is harmless (`isRepeatable`: reads, and writes with
- * an idempotency key). A call that the server put off (503 with Retry-After) is always retried, because it took no effect.
- * All attempts of a call share one deadline.
+ * Invariants: a call that may have taken effect is retried only if that is harmless (`isRepeatable`: reads,
+ * and writes with an idempotency key). A call that the server put off (503 with Retry-After) is always
+ * retried, because it took no effect. All attempts of a call share one deadline.
  */
 import { HTTP_BODY_MAX_BYTES } from '../../wire/limits.js'
 import { isText, objectOf, showValue } from '../arguments.js'
@@ -31,7 +31,10 @@ export interface Call<T> extends CallOptions {
   /** JSON text, or bytes. */
   readonly body?: string | Uint8Array
   readonly isRepeatable: boolean
-  /** Reads the answer. An error other than MmsbError counts as a lost connection. `where` names the call in messages. */
+  /**
+   * Reads the answer. An error other than MmsbError counts as a lost connection. `where` names the call
+   * in messages.
+   */
   readonly read: (response: Response, where: string) => Promise<T>
 }
 
@@ -177,7 +180,10 @@ function headersOf(given: unknown): Readonly<Record<string, string>> {
   }
 }
 
-/** The server refuses larger bodies, or even cuts the connection while they are sent. @throws MmsbError PAYLOAD_TOO_LARGE */
+/**
+ * The server refuses larger bodies, or even cuts the connection while they are sent. @throws MmsbError
+ * PAYLOAD_TOO_LARGE
+ */
 function checkSize(body: string | Uint8Array | undefined): void {
   if (body === undefined || body.length * 3 <= HTTP_BODY_MAX_BYTES) return
   const bytes = typeof body === 'string' ? new TextEncoder().encode(body).length : body.length

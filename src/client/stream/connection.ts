@@ -1,15 +1,17 @@
 /**
- * The one WebSocket of a client. Its subscriptions and writers (the users) share it; when it breaks, it is opened again.
+ * The one WebSocket of a client. Its subscriptions and writers (the users) share it; when it breaks, it is
+ * opened again.
  *
- * How it works: a user that attaches gets `up` each time a connection is open, with nothing sent on it yet, and `down` when
- * it is lost. The first user opens the socket, the last one closes it. Ids of subscriptions are never used twice, so late
- * messages for a lost or ended subscription are dropped.
+ * How it works: a user that attaches gets `up` each time a connection is open, with nothing sent on it yet,
+ * and `down` when it is lost. The first user opens the socket, the last one closes it. Ids of subscriptions
+ * are never used twice, so late messages for a lost or ended subscription are dropped.
  *
- * Frames have no id: the server counts the frames of a connection from 1, those of all writers together. The same count is
- * kept here, and so is the writer of each frame.
+ * Frames have no id: the server counts the frames of a connection from 1, those of all writers together. The
+ * same count is kept here, and so is the writer of each frame.
  *
- * Invariants: `up` and `down` alternate; users receive messages in the order in which they came; the answer to a frame
- * reaches the writer that sent it and no other; the delay between attempts doubles until a message arrives.
+ * Invariants: `up` and `down` alternate; users receive messages in the order in which they came; the answer
+ * to a frame reaches the writer that sent it and no other; the delay between attempts doubles until a
+ * message arrives.
  *
  * Null because a WebSocket without a handler has it.
  */
@@ -227,7 +229,10 @@ export class Connection {
     }
   }
 
-  /** A message that cannot be decoded fails all users, since they would miss it; a network error only renews the connection. */
+  /**
+   * A message that cannot be decoded fails all users, since they would miss it; a network error only renews
+   * the connection.
+   */
   #onUndecodable(error: unknown): void {
     if (error instanceof MmsbError && (error.code === 'NETWORK' || error.code === 'TIMEOUT')) this.renew()
     else this.failAll(error instanceof MmsbError ? error : protocolError(String(error)))

@@ -1,4 +1,6 @@
-/** What writers know about pages: id, dtype and size, which frames need, read from the server once per name. */
+/**
+ * What writers know about pages: id, dtype and size, which frames need, read from the server once per name.
+ */
 import type { FramePage } from '../codec/frame.js'
 import { elementsOf } from '../codec/values.js'
 import type { Page } from '../types.js'

@@ -1,9 +1,9 @@
 /**
- * A snapshot that is too large for one message. Its pages are read over HTTP one after another, each at its own epoch; the
- * changes since before the first read then bring them to one epoch.
+ * A snapshot that is too large for one message. Its pages are read over HTTP one after another, each at its
+ * own epoch; the changes since before the first read then bring them to one epoch.
  *
- * Invariant: once complete, all pages belong to the epoch of the last change taken. A change that a page already contained
- * when it was read is not applied again, since that would take the page back.
+ * Invariant: once complete, all pages belong to the epoch of the last change taken. A change that a page
+ * already contained when it was read is not applied again, since that would take the page back.
  *
  * Null because the list of pages ends with a cursor that is null.
  */

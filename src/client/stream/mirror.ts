@@ -1,9 +1,9 @@
 /**
  * Mirrors: live copies of pages of the server.
  *
- * Invariants: whenever the program looks, all pages of a mirror belong to one epoch, `epoch`. It never goes back, over any
- * number of connections, unless the server itself lost epochs (a crash without fsync). The array of a page stays the same
- * object as long as its dtype and shape do.
+ * Invariants: whenever the program looks, all pages of a mirror belong to one epoch, `epoch`. It never goes
+ * back, over any number of connections, unless the server itself lost epochs (a crash without fsync). The
+ * array of a page stays the same object as long as its dtype and shape do.
  */
 
 import type { TypedArray } from '../../wire/dtype.js'
@@ -33,7 +33,9 @@ interface MirrorControl {
   readonly isConnected: boolean
   /** Calls `listener` after each change; returns a function that stops this. */
   onChange(listener: (change: Change) => void): () => void
-  /** Resolves when the mirror has reached `epoch`; rejects with the signal's reason, or when the mirror ends. */
+  /**
+   * Resolves when the mirror has reached `epoch`; rejects with the signal's reason, or when the mirror ends.
+   */
   until(epoch: number, options?: { readonly signal?: AbortSignal }): Promise<void>
   /** Ends the mirror; its values stay as they are. */
   close(): void
@@ -241,7 +243,10 @@ class MirrorState implements SubscriptionOwner {
     for (const listener of [...this.#listeners]) call(listener, change)
   }
 
-  /** No message can carry the snapshot: reads the pages one by one, and subscribes from the epoch before the first. */
+  /**
+   * No message can carry the snapshot: reads the pages one by one, and subscribes from the epoch
+   * before the first.
+   */
   async #reload(): Promise<void> {
     this.isConnected = false
     if (this.#reloads++ > 0) await sleep(backoffMs(this.#reloads), this.#ended.signal)
@@ -261,7 +266,10 @@ class MirrorState implements SubscriptionOwner {
   }
 }
 
-/** Calls a listener. Its errors are uncaught, as those of any event listener, and do not disturb the connection. */
+/**
+ * Calls a listener. Its errors are uncaught, as those of any event listener, and do not disturb
+ * the connection.
+ */
 function call(listener: (change: Change) => void, change: Change): void {
   try {
     listener(change)

@@ -1,11 +1,11 @@
 /**
  * A subscription that survives its connections: its owner starts it once and receives each epoch once.
  *
- * How it works: the cursor is the last epoch received. On a new connection it subscribes again `from` the cursor. It does the
- * same after a pause for a slow owner, and after the server ended it with `overflow`.
+ * How it works: the cursor is the last epoch received. On a new connection it subscribes again `from` the
+ * cursor. It does the same after a pause for a slow owner, and after the server ended it with `overflow`.
  *
- * Invariants: epochs ascend and none comes twice. None is missed: if the server cannot resume from the cursor, the
- * subscription fails with EPOCH_COMPACTED or, with `canRestart`, starts again with a snapshot.
+ * Invariants: epochs ascend and none comes twice. None is missed: if the server cannot resume from the
+ * cursor, the subscription fails with EPOCH_COMPACTED or, with `canRestart`, starts again with a snapshot.
  */
 import { isCount, showValue } from '../arguments.js'
 import type { Message } from '../codec/message.js'
@@ -101,7 +101,10 @@ export class ResumingSubscription implements ConnectionUser {
     })
   }
 
-  /** Checks here what the server would refuse, because a refused commit ends the subscription. @throws MmsbError */
+  /**
+   * Checks here what the server would refuse, because a refused commit ends the subscription.
+   * @throws MmsbError
+   */
   #committable(epoch: number | undefined): number {
     if (this.#options.durable === undefined) {
       throw invalidRequest('commit: this subscription is not durable: subscribe with a name as `durable`')

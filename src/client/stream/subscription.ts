@@ -1,9 +1,9 @@
 /**
  * A subscription as an async iterator.
  *
- * Invariants: every change is yielded once, in order, across lost connections. The queue for a slow reader is bounded: beyond
- * READER_QUEUE_MAX_BYTES the subscription pauses, and later resumes where it stopped. It ends with `break`, `close()`, its
- * AbortSignal, an error, or when the client closes.
+ * Invariants: every change is yielded once, in order, across lost connections. The queue for a slow reader is
+ * bounded: beyond READER_QUEUE_MAX_BYTES the subscription pauses, and later resumes where it stopped. It ends
+ * with `break`, `close()`, its AbortSignal, an error, or when the client closes.
  */
 
 import { DATA_MODES, POLICIES } from '../../wire/messages.js'
@@ -28,11 +28,13 @@ import { ResumingSubscription, type SubscriptionOwner } from './resuming-subscri
 
 /** A subscription: an async iterator of changes, which reconnects by itself. */
 export interface Subscription extends AsyncIterableIterator<Change> {
-  /** The last epoch that the reader is past: the last one yielded, or a later one that changed nothing for it. */
+  /**
+   * The last epoch that the reader is past: the last one yielded, or a later one that changed nothing for it.
+   */
   readonly epoch: number | undefined
   /**
-   * For a durable subscription: everything up to `epoch` (default: the last one yielded) has been processed and need not
-   * come again. Resolves when the server has this on disk.
+   * For a durable subscription: everything up to `epoch` (default: the last one yielded) has been processed
+   * and need not come again. Resolves when the server has this on disk.
    */
   commit(epoch?: number): Promise<void>
   /** Whether the connection is open. When it is lost, the subscription resumes by itself on the next one. */

@@ -1,9 +1,10 @@
 /**
  * Transactions over the WebSocket: many in flight at a time, each with its own promise.
  *
- * Invariants: transactions are sent in the order of the calls. After a lost connection each is sent again, with the same
- * idempotency key, until it is answered, so it takes effect once. At most WRITER_IN_FLIGHT_MAX are unanswered at a time; the
- * others wait here. A transaction that cannot be encoded rejects its own promise and disturbs no other.
+ * Invariants: transactions are sent in the order of the calls. After a lost connection each is sent again,
+ * with the same idempotency key, until it is answered, so it takes effect once. At most WRITER_IN_FLIGHT_MAX
+ * are unanswered at a time; the others wait here. A transaction that cannot be encoded rejects its own
+ * promise and disturbs no other.
  */
 
 import type { TypedArray } from '../../wire/dtype.js'
@@ -149,7 +150,10 @@ export class StreamWriter implements Writer, ConnectionUser {
     }
   }
 
-  /** A known page may be an older one of the same name: asks the server once more before refusing a transaction. */
+  /**
+   * A known page may be an older one of the same name: asks the server once more before refusing a
+   * transaction.
+   */
   async #encodedAnew(entry: Entry, pages: Pages): Promise<Entry['data']> {
     try {
       return this.#encode(entry, pages)

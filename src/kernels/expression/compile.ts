@@ -1,6 +1,7 @@
 /**
- * Compiles an expression: text and typed inputs in, an IR program out. parser.ts has the grammar, typing.ts the types,
- * functions.ts the functions and names.ts the other names; docs/guide/OPS.md describes the language for users.
+ * Compiles an expression: text and typed inputs in, an IR program out. parser.ts has the grammar, typing.ts
+ * the types, functions.ts the functions and names.ts the other names; docs/guide/OPS.md describes the
+ * language for users.
  */
 import { MmsbError } from '../../errors.js'
 import { IR_MAX_INPUTS } from '../../limits.js'
@@ -22,8 +23,8 @@ export interface CompiledExpression {
 }
 
 /**
- * Compiles an expression over `inputs`, in this order. The past of an input counts as an input of its own, named
- * `prev(x)`. With `dtype` the result is cast; `functions` finds the functions that users defined.
+ * Compiles an expression over `inputs`, in this order. The past of an input counts as an input of its own,
+ * named `prev(x)`. With `dtype` the result is cast; `functions` finds the functions that users defined.
  * @throws MmsbError INVALID_EXPRESSION with the column, INVALID_REQUEST
  */
 export function compileExpression(

@@ -1,11 +1,11 @@
 /**
- * Evaluates IR operations on constants where JavaScript gives the same bits as the VM: integers, logic, selections,
- * comparisons, casts, and the IEEE operations that round correctly. exp, sin, pow and the like are never folded; the
- * native library has its own portable code for them.
+ * Evaluates IR operations on constants where JavaScript gives the same bits as the VM: integers, logic,
+ * selections, comparisons, casts, and the IEEE operations that round correctly. exp, sin, pow and the like
+ * are never folded; the native library has its own portable code for them.
  *
- * Invariants: a constant is a bigint for bool (0 or 1) and integers, a number for floats; an f32 is a number that
- * Math.fround leaves alone. f32 + - * / sqrt through doubles round twice, which is harmless: 53 >= 2 * 24 + 2 bits
- * (S. A. Figueroa, "When is double rounding innocuous?").
+ * Invariants: a constant is a bigint for bool (0 or 1) and integers, a number for floats; an f32 is a number
+ * that Math.fround leaves alone. f32 + - * / sqrt through doubles round twice, which is harmless: 53 >= 2 *
+ * 24 + 2 bits (S. A. Figueroa, "When is double rounding innocuous?").
  */
 import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
 import type { IrOp } from './ir.js'
@@ -34,7 +34,8 @@ export function wrapInteger(dtype: Dtype, value: bigint): bigint {
 }
 
 /**
- * The result of an operation in `dtype`; undefined if it is not folded. Not for input, const, cast and select.
+ * The result of an operation in `dtype`; undefined if it is not folded. Not for input, const,
+ * cast and select.
  */
 export function foldOp(op: IrOp, dtype: Dtype, args: readonly Constant[]): Constant | undefined {
   const { kind, sizeBytes } = DTYPE_INFO[dtype]
@@ -92,8 +93,9 @@ function foldBool(op: IrOp, a: bigint, b: bigint): bigint | undefined {
 }
 
 /**
- * Integer operations by the rules of docs/guide/OPS.md: division by zero gives 0, a negative power of anything but 1 and -1
- * gives 0, shifts by the width or more shift everything out. `wrap` brings a result into range.
+ * Integer operations by the rules of docs/guide/OPS.md: division by zero gives 0, a negative power of
+ * anything but 1 and -1 gives 0, shifts by the width or more shift everything out. `wrap` brings a
+ * result into range.
  */
 export function foldInteger(
   op: IrOp,

@@ -1,9 +1,9 @@
 /**
- * Builds IR programs from typed instructions. Folds constants and reuses common subexpressions as instructions come in,
- * and drops dead code at the end.
+ * Builds IR programs from typed instructions. Folds constants and reuses common subexpressions as
+ * instructions come in, and drops dead code at the end.
  *
- * Invariants: nothing is reassociated; a fold gives the same bits as the VM (fold.ts). The builder does not know the text
- * of expressions or the typing rules.
+ * Invariants: nothing is reassociated; a fold gives the same bits as the VM (fold.ts). The builder does not
+ * know the text of expressions or the typing rules.
  */
 import { MmsbError } from '../../errors.js'
 import { IR_MAX_INSTRUCTIONS } from '../../limits.js'
@@ -92,7 +92,9 @@ export class IrBuilder {
     return id
   }
 
-  /** The program that computes `result`, without dead code. @throws MmsbError INVALID_EXPRESSION when too long */
+  /**
+   * The program that computes `result`, without dead code. @throws MmsbError INVALID_EXPRESSION when too long
+   */
   finish(result: number): Ir {
     const used = new Uint8Array(this.#instructions.length)
     used[result] = 1

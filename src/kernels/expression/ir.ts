@@ -1,9 +1,11 @@
 /**
- * The expression IR (docs/internals/FORMAT.md, "Expression IR"): opcodes, the binary form, the form for people.
+ * The expression IR (docs/internals/FORMAT.md, "Expression IR"): opcodes, the binary form, the
+ * form for people.
  *
- * Invariants: the form is SSA; instruction i defines value i and uses earlier values only. decodeIr accepts exactly the
- * bytes that encodeIr writes for well-typed programs, so bytes from a log or a client that it accepts are safe to run.
- * Codes are written to logs and never change their meaning; build/libmmsb.so has the same table (a test compares).
+ * Invariants: the form is SSA; instruction i defines value i and uses earlier values only. decodeIr accepts
+ * exactly the bytes that encodeIr writes for well-typed programs, so bytes from a log or a client that it
+ * accepts are safe to run. Codes are written to logs and never change their meaning; build/libmmsb.so has the
+ * same table (a test compares).
  */
 import { MmsbError } from '../../errors.js'
 import { DEFINITION_MAX_BYTES, IR_MAX_INPUTS, IR_MAX_INSTRUCTIONS } from '../../limits.js'
@@ -13,8 +15,9 @@ import { align8 } from '../../wire/align.js'
 import { DTYPE_INFO, type Dtype, dtypeOfCode } from '../../wire/dtype.js'
 
 /**
- * An opcode: its code, how many of the operands a, b, c it uses, the dtypes it works in, and whether its result is bool.
- * Operands have the instruction's dtype, except for `cast` (any dtype) and the condition of `select` (bool).
+ * An opcode: its code, how many of the operands a, b, c it uses, the dtypes it works in, and whether its
+ * result is bool. Operands have the instruction's dtype, except for `cast` (any dtype) and the condition of
+ * `select` (bool).
  */
 interface IrOpInfo {
   readonly code: number
@@ -135,7 +138,7 @@ export function isInDomain(name: IrOp, dtype: Dtype): boolean {
   }
 }
 
-// ---- binary form ------------------------------------------------------------------------------------------------------
+// ---- binary form ------------------------------------------------------------------------------------------
 
 /** The binary form. @throws MmsbError INTERNAL when the program is not well-typed: a bug of the compiler */
 export function encodeIr(ir: Ir): Uint8Array {
@@ -252,7 +255,7 @@ function findInstructionFault(ir: Ir, instruction: IrInstruction, index: number)
   return imm < limit ? undefined : `a constant wider than ${dtype}`
 }
 
-// ---- as text ----------------------------------------------------------------------------------------------------------
+// ---- as text ----------------------------------------------------------------------------------------------
 
 /** One line per instruction, such as `v3 = mul f32 v1, v2`, then `return v3`. `names`: of the inputs. */
 export function printIr(ir: Ir, names: readonly string[] = []): string {

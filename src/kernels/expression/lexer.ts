@@ -1,6 +1,6 @@
 /**
- * Cuts the text of an expression into tokens with their columns. Does not know the grammar: keywords, functions and
- * inputs are all names here.
+ * Cuts the text of an expression into tokens with their columns. Does not know the grammar: keywords,
+ * functions and inputs are all names here.
  */
 import { MmsbError } from '../../errors.js'
 import { EXPRESSION_MAX_LENGTH } from '../../limits.js'

@@ -1,6 +1,7 @@
 /**
- * What a name can mean in an expression: a keyword, a constant, an input, the past of an input, or a function that users
- * define. A name has one meaning, so an input or a function cannot take one that the language has already.
+ * What a name can mean in an expression: a keyword, a constant, an input, the past of an input, or a
+ * function that users define. A name has one meaning, so an input or a function cannot take one that the
+ * language has already.
  *
  * Knows no grammar and no types: the parser looks names up here.
  */
@@ -41,7 +42,8 @@ export const inputOfPast = (name: string): string | undefined => PAST_NAME.exec(
 
 /**
  * Checks the name of an input.
- * @throws MmsbError INVALID_REQUEST when it is not an identifier, INVALID_EXPRESSION when the language has the name already
+ * @throws MmsbError INVALID_REQUEST when it is not an identifier, INVALID_EXPRESSION when the language has
+ *   the name already
  */
 export function checkInputName(name: string): void {
   if (!INPUT_NAME.test(name)) {

@@ -1,6 +1,7 @@
 /**
- * The grammar of expressions: Python's, without chained comparisons. The parser works in one pass: it hands each construct
- * to the typer, which emits IR. There is no syntax tree, and the depth of the parser's recursion is bounded.
+ * The grammar of expressions: Python's, without chained comparisons. The parser works in one pass: it hands
+ * each construct to the typer, which emits IR. There is no syntax tree, and the depth of the parser's
+ * recursion is bounded.
  *
  *   expression  = disjunction [ "if" disjunction "else" expression ]
  *   disjunction = conjunction { "or" conjunction }
@@ -11,10 +12,11 @@
  *   term        = factor { ( "*" | "/" | "//" | "%" ) factor }
  *   factor      = ( "-" | "+" ) factor | power
  *   power       = atom [ "**" factor ]
- *   atom        = number | name | "prev" "(" name ")" | name "(" expression { "," expression } ")" | "(" expression ")"
+ *   atom        = number | name | "prev" "(" name ")" | call | "(" expression ")"
+ *   call        = name "(" expression { "," expression } ")"
  *
- * A call of a user's function parses the function's body in place, with the arguments under the names of its parameters.
- * So the body becomes part of the program and is typed anew at each call.
+ * A call of a user's function parses the function's body in place, with the arguments under the names of its
+ * parameters. So the body becomes part of the program and is typed anew at each call.
  */
 import { MmsbError } from '../../errors.js'
 import { EXPRESSION_MAX_DEPTH, EXPRESSION_MAX_INLINED_TOKENS } from '../../limits.js'
@@ -51,7 +53,10 @@ export function parseExpression(
   return new Parser(tokenize(text), typer, { names, functions, inside: [], depth: 0, budget }).whole()
 }
 
-/** Checks the body of the function `name`: syntax, names and numbers of arguments. @throws MmsbError INVALID_EXPRESSION */
+/**
+ * Checks the body of the function `name`: syntax, names and numbers of arguments. @throws MmsbError
+ * INVALID_EXPRESSION
+ */
 export function parseBody(
   name: string,
   { params, expr }: FunctionBody,

@@ -2,9 +2,9 @@
  * The typing rules of the expression language: for each construct, the dtype it works in and the IR it emits.
  * docs/guide/OPS.md states the same rules for users.
  *
- * Invariants: operands and results are typed, so each program is well-typed by construction. A bare number is weak until
- * it meets an array; then it takes the array's dtype, and must fit it. The typer does not know the grammar; the parser
- * passes in columns for messages.
+ * Invariants: operands and results are typed, so each program is well-typed by construction. A bare number is
+ * weak until it meets an array; then it takes the array's dtype, and must fit it. The typer does not know the
+ * grammar; the parser passes in columns for messages.
  */
 import { DTYPE_INFO, type Dtype, F32_OVERFLOW } from '../../wire/dtype.js'
 import { promoteDtypes } from '../promotion.js'
@@ -14,8 +14,9 @@ import type { IrBuilder } from './ir-builder.js'
 import { expressionError } from './lexer.js'
 
 /**
- * The result of an expression. `value`: a value of the program; weak if it comes from bare numbers alone (then f64).
- * `integer`: a bare integer of any size. `choice`: one of two weak expressions, which get their dtype together.
+ * The result of an expression. `value`: a value of the program; weak if it comes from bare numbers alone
+ * (then f64). `integer`: a bare integer of any size. `choice`: one of two weak expressions, which get their
+ * dtype together.
  */
 export type Expression =
   | { readonly kind: 'value'; readonly value: number; readonly weak: boolean }
@@ -82,7 +83,7 @@ export class Typer {
     return this.#convert(expression, dtype, column)
   }
 
-  // ---- operators ------------------------------------------------------------------------------------------------------
+  // ---- operators ------------------------------------------------------------------------------------------
 
   arithmetic(operator: ArithmeticOperator, a: Expression, b: Expression, column: number): Expression {
     // As in Python, bare integers divide to a float, and so does a negative power of one.
@@ -151,7 +152,7 @@ export class Typer {
     return strong(this.#builder.emit('select', dtype, [test, ...this.#convertAll([a, b], dtype, column)]))
   }
 
-  // ---- functions ------------------------------------------------------------------------------------------------------
+  // ---- functions ------------------------------------------------------------------------------------------
 
   /** Functions of floats; integers and bool become f64 first. */
   transcendental(op: IrOp, a: Expression, column: number): Expression {
@@ -213,7 +214,7 @@ export class Typer {
     return strong(this.#builder.cast(this.#convert(a, from ?? 'f64', column), to))
   }
 
-  // ---- dtypes ---------------------------------------------------------------------------------------------------------
+  // ---- dtypes ---------------------------------------------------------------------------------------------
 
   /** The dtype of an expression; undefined if it is made of bare numbers alone. */
   #strongDtype(expression: Expression): Dtype | undefined {

@@ -1,8 +1,8 @@
 /**
  * Users' functions: the checks that a definition must pass, and which functions and inputs a text uses.
  *
- * Invariants: a function is text over its parameters, typed anew at each call; its name and parameters are not words of
- * the language. This file does not know tables of functions, epochs or pages.
+ * Invariants: a function is text over its parameters, typed anew at each call; its name and parameters are
+ * not words of the language. This file does not know tables of functions, epochs or pages.
  */
 import { MmsbError } from '../../errors.js'
 import { EXPRESSION_MAX_LENGTH, FUNCTION_MAX_PARAMETERS } from '../../limits.js'

@@ -24,7 +24,10 @@ type Merge = (typeof MERGES)[number]
 const readAxis = (fields: Fields, x: OpInput): number =>
   normalizeAxis(fields.axis === undefined ? 0 : fields.axis, x)
 
-/** The shape of x with the axes of the indices in place of `axis`: the result of gather, and the values of scatter. */
+/**
+ * The shape of x with the axes of the indices in place of `axis`: the result of gather, and the
+ * values of scatter.
+ */
 function gatheredShape(x: OpInput, axis: number, indices: OpInput): number[] {
   checkBlockAxis(axis, x)
   const { kind } = DTYPE_INFO[indices.dtype]

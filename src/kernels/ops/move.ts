@@ -28,7 +28,7 @@ import {
 const paddedBlock = (words: readonly number[]): Uint8Array =>
   wordBlock(...words, ...(words.length % 2 === 0 ? [] : [0]))
 
-// ---- transpose --------------------------------------------------------------------------------------------------------
+// ---- transpose --------------------------------------------------------------------------------------------
 
 /** For each axis of the result, the axis of the input that it comes from; without `axes` in reverse. */
 function readPermutation(fields: Fields, x: OpInput): number[] {
@@ -66,7 +66,8 @@ const transposeOp = defineOp<{ readonly axes: readonly number[] }>({
   show: ({ axes }) => ({ axes }),
   encode: ({ axes }) => paddedBlock(axes),
   decode: (block, { axes }) => {
-    // Padding looks like axis 0, so the logged text tells the number of axes; the text is compared with the result later.
+    // Padding looks like axis 0, so the logged text tells the number of axes; the text is compared with the
+    // result later.
     const words = readWords(block, block.byteLength / 4)
     const rank = Array.isArray(axes) ? axes.length : words.length
     if (words.length !== rank + (rank % 2))
@@ -78,7 +79,7 @@ const transposeOp = defineOp<{ readonly axes: readonly number[] }>({
   costPerElementNs: () => 1,
 })
 
-// ---- reshape ----------------------------------------------------------------------------------------------------------
+// ---- reshape ----------------------------------------------------------------------------------------------
 
 /** The shape asked for; -1 stands for the size that is left. */
 function readShape(fields: Fields, x: OpInput): number[] {
@@ -131,7 +132,7 @@ const reshapeOp = defineOp<{ readonly shape: readonly number[] }>({
   costPerElementNs: () => 0.3,
 })
 
-// ---- slice ------------------------------------------------------------------------------------------------------------
+// ---- slice ------------------------------------------------------------------------------------------------
 
 /** One axis: `count` elements from `start` on, `step` apart. An empty slice starts at 0. */
 interface AxisSlice {
@@ -227,7 +228,7 @@ const sliceOp = defineOp<{ readonly axes: readonly AxisSlice[] }>({
   costPerElementNs: () => 0.7,
 })
 
-// ---- flip -------------------------------------------------------------------------------------------------------------
+// ---- flip -------------------------------------------------------------------------------------------------
 
 const flipOp = defineOp<{ readonly axes: readonly number[] }>({
   name: 'flip',
@@ -252,7 +253,7 @@ const flipOp = defineOp<{ readonly axes: readonly number[] }>({
   costPerElementNs: () => 0.7,
 })
 
-// ---- concat -----------------------------------------------------------------------------------------------------------
+// ---- concat -----------------------------------------------------------------------------------------------
 
 const concatOp = defineOp<{ readonly axis: number }>({
   name: 'concat',

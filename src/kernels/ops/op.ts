@@ -1,10 +1,10 @@
 /**
  * The description of an op, and the small readers for its parameters.
  *
- * Invariants: one call of defineOp describes an op. Its parameters have three forms: the fields of `derive`, a typed
- * record, and the native block of ops.h. Shapes and costs are computed from the record, so a definition read from a log
- * follows the same rules as a new one. Ops do not know pages, graphs or files. How to add one:
- * docs/internals/ADD-AN-OP.md.
+ * Invariants: one call of defineOp describes an op. Its parameters have three forms: the fields of `derive`,
+ * a typed record, and the native block of ops.h. Shapes and costs are computed from the record, so a
+ * definition read from a log follows the same rules as a new one. Ops do not know pages, graphs or files. How
+ * to add one: docs/internals/ADD-AN-OP.md.
  */
 import { MmsbError } from '../../errors.js'
 import { formatShape, type NamedShape, normalizeAxes } from '../../state/shape.js'
@@ -54,9 +54,14 @@ interface OpSpec<P> {
   readonly dirtyRule: DirtyRule
   /** A definition with every parameter, for docs/guide/OPS.md. Its pages are P, Q and R. */
   readonly example: Derivation
-  /** The op computes the dtype that a definition asks for. Without this the native executor casts the result. */
+  /**
+   * The op computes the dtype that a definition asks for. Without this the native executor casts the result.
+   */
   readonly givesDtype?: true
-  /** Reads and checks the fields of `derive`. `dtype` is the cast asked for; `functions` finds users' functions. */
+  /**
+   * Reads and checks the fields of `derive`. `dtype` is the cast asked for; `functions` finds
+   * users' functions.
+   */
   read(
     fields: Fields,
     inputs: readonly OpInput[],
@@ -70,7 +75,8 @@ interface OpSpec<P> {
   /** The block of ops.h; a multiple of 8 bytes. */
   encode(params: P): Uint8Array
   /**
-   * Reads a block back. `shown` has the parameters as logged beside it, for those that the block does not hold.
+   * Reads a block back. `shown` has the parameters as logged beside it, for those that the block
+   * does not hold.
    * @throws MmsbError INVALID_REQUEST
    */
   decode(block: DataView, shown: Fields): P
@@ -138,7 +144,7 @@ export function defineOp<P>(spec: OpSpec<P>): Op {
   }
 }
 
-// ---- parameters -------------------------------------------------------------------------------------------------------
+// ---- parameters -------------------------------------------------------------------------------------------
 
 /** The fields of `derive`, without op and inputs. */
 export type Fields = Readonly<Record<string, unknown>>
@@ -210,7 +216,10 @@ export function readIntegers(fields: Fields, name: string, least: number, most: 
   return value.map((entry: unknown) => readInteger({ [name]: entry }, name, least, most))
 }
 
-/** The axes that a list names, ascending. Without a list, or with an empty one: all. @throws MmsbError INVALID_REQUEST, SHAPE_MISMATCH */
+/**
+ * The axes that a list names, ascending. Without a list, or with an empty one: all. @throws MmsbError
+ * INVALID_REQUEST, SHAPE_MISMATCH
+ */
 export function readAxes(axes: unknown, x: OpInput): number[] {
   const named = axes === undefined ? [] : normalizeAxes(axes, x)
   return named.length === 0 ? x.shape.map((_, axis) => axis) : named
@@ -242,7 +251,7 @@ export function checkRank(shape: readonly number[]): void {
   }
 }
 
-// ---- blocks -----------------------------------------------------------------------------------------------------------
+// ---- blocks -----------------------------------------------------------------------------------------------
 
 /** A block of u32 words. */
 export function wordBlock(...words: readonly number[]): Uint8Array {

@@ -1,8 +1,9 @@
 /**
- * Durable readers on the stream: which subscription reads under which name, and how far behind each reader is.
+ * Durable readers on the stream: which subscription reads under which name, and how far behind
+ * each reader is.
  *
- * Invariant: one subscription at a time reads under a name. A newer one takes the name over, because the server may not have
- * noticed yet that the older connection is dead.
+ * Invariant: one subscription at a time reads under a name. A newer one takes the name over, because the
+ * server may not have noticed yet that the older connection is dead.
  *
  * Null because the JSON of durable subscriptions has it.
  */
@@ -59,8 +60,8 @@ export class DurableReaders {
   }
 
   /**
-   * A connected reader counts as seen. Its cursor advances over epochs that hold nothing for it, once it has committed all
-   * that it was told of, so that those epochs need not be kept.
+   * A connected reader counts as seen. Its cursor advances over epochs that hold nothing for it, once it has
+   * committed all that it was told of, so that those epochs need not be kept.
    */
   onTick(): void {
     for (const [name, { told, toldOfChange, position }] of this.#attached) {
@@ -98,7 +99,9 @@ export class DurableReaders {
     }))
   }
 
-  /** Deletes a reader. If it is connected, its subscription ends with NOT_FOUND. @throws MmsbError NOT_FOUND */
+  /**
+   * Deletes a reader. If it is connected, its subscription ends with NOT_FOUND. @throws MmsbError NOT_FOUND
+   */
   async remove(name: string): Promise<void> {
     this.view(name)
     this.#end(name, new MmsbError('NOT_FOUND', `durable: "${name}" was deleted`))

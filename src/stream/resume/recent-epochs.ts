@@ -1,8 +1,9 @@
 /**
  * The newest epochs, kept in memory so that a reader that was away for a moment need not replay the log.
  *
- * Invariants: holds every epoch after `after` up to `last`, within a bound in bytes. Each has its changes, and the values of
- * those that a subscriber of that time asked for. Nothing is held while nobody listens to the bus.
+ * Invariants: holds every epoch after `after` up to `last`, within a bound in bytes. Each has its
+ * changes, and the values of those that a subscriber of that time asked for. Nothing is held while nobody
+ * listens to the bus.
  */
 import type { PageChange } from '../../engine/types.js'
 import { STREAM_RECENT_EPOCHS, STREAM_RECENT_MAX_BYTES } from '../../limits.js'
@@ -101,7 +102,10 @@ export class RecentEpochs {
   }
 }
 
-/** Changes in the order of messages: deletions first, since the same epoch may create another page of that name. */
+/**
+ * Changes in the order of messages: deletions first, since the same epoch may create another page
+ * of that name.
+ */
 export function inOrder<T extends Pick<PageChange, 'kind'>>(changes: readonly T[]): readonly T[] {
   if (!changes.some(({ kind }) => kind === 'deleted')) return changes
   return [
@@ -120,7 +124,10 @@ export function keptPart(change: PageChange, values: TypedArray | undefined): Pa
   })
 }
 
-/** The values of `wanted` out of the packed values of a change. Each wanted range lies within a range of the change. */
+/**
+ * The values of `wanted` out of the packed values of a change. Each wanted range lies within a range
+ * of the change.
+ */
 function pick({ dtype, ranges }: PageChange, values: TypedArray, wanted: Uint32Array): TypedArray {
   const pieces: TypedArray[] = []
   let elements = 0

@@ -1,8 +1,8 @@
 /**
  * Changes of epochs that are no longer in memory. The bus replays them, one piece at a time.
  *
- * Invariants: readers that ask for the same piece share one replay and one encoding. A replay is cancelled when its last
- * waiting reader leaves. The pieces kept for sharing are bounded, and dropped at the next tick.
+ * Invariants: readers that ask for the same piece share one replay and one encoding. A replay is cancelled
+ * when its last waiting reader leaves. The pieces kept for sharing are bounded, and dropped at the next tick.
  */
 import type { PastEpoch } from '../../engine/types.js'
 import { PAST_SHARED_PIECES_MAX } from '../../limits.js'
@@ -32,7 +32,10 @@ export class ReplayedEpochs {
     this.#bus = bus
   }
 
-  /** The view's messages after epoch `after`, as many as one piece holds. Call `release` when done or no longer waiting. */
+  /**
+   * The view's messages after epoch `after`, as many as one piece holds. Call `release` when done or no
+   * longer waiting.
+   */
   read(
     view: SharedView,
     after: number,

@@ -1,4 +1,7 @@
-/** Answers that do not come from this server, and missing ones: each is reported with its code and the address. */
+/**
+ * Answers that do not come from this server, and missing ones: each is reported with its code and
+ * the address.
+ */
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'

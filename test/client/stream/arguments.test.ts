@@ -1,6 +1,6 @@
 /**
- * Invalid arguments of writers, subscriptions and mirrors: each such call is refused with a code and a sentence that names
- * the argument, and disturbs no other.
+ * Invalid arguments of writers, subscriptions and mirrors: each such call is refused with a code and a
+ * sentence that names the argument, and disturbs no other.
  */
 import t from 'tap'
 import { code, started } from '../started.js'

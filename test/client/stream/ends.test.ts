@@ -1,4 +1,7 @@
-/** How subscriptions of the client start and end: starts, windows, durable and slow readers, silence, refusals, aborts, closes. */
+/**
+ * How subscriptions of the client start and end: starts, windows, durable and slow readers, silence,
+ * refusals, aborts, closes.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Client } from '../../../src/client/client.js'

@@ -1,6 +1,6 @@
 /**
- * The client's stream against the real server, in both subprotocols, while its connections are cut at random: every change
- * arrives once, mirrors are equal to the pages of their epoch, writes take effect once.
+ * The client's stream against the real server, in both subprotocols, while its connections are cut at random:
+ * every change arrives once, mirrors are equal to the pages of their epoch, writes take effect once.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -9,7 +9,9 @@ import type { Bus } from '../../../src/index.js'
 import type { CuttingProxy } from '../proxy.js'
 import { code, makePages, SIZE, started } from '../started.js'
 
-/** Writes at random offsets until `signal`; now and then deletes a page and creates another of the same name. */
+/**
+ * Writes at random offsets until `signal`; now and then deletes a page and creates another of the same name.
+ */
 async function writeOn(bus: Bus, signal: AbortSignal, pauseMs: number): Promise<void> {
   for (let i = 1; !signal.aborted; i++) {
     const offset = Math.floor(Math.random() * (SIZE - 3))

@@ -1,6 +1,6 @@
 /**
- * Checkpoints while commits run, by themselves and at close, and what is kept of the past: each checkpoint is exactly the
- * state of its epoch, and every epoch at or above minEpoch stays exact.
+ * Checkpoints while commits run, by themselves and at close, and what is kept of the past: each checkpoint is
+ * exactly the state of its epoch, and every epoch at or above minEpoch stays exact.
  */
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'

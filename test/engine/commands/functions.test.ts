@@ -1,4 +1,7 @@
-/** Functions that users define: one epoch for a change and all that uses it, refusals, restart, checkpoint, replay. */
+/**
+ * Functions that users define: one epoch for a change and all that uses it, refusals, restart,
+ * checkpoint, replay.
+ */
 
 import t, { type Test } from 'tap'
 import { Bus } from '../../../src/index.js'

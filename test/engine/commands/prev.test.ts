@@ -1,4 +1,7 @@
-/** What pages held in the epoch before: meaning, loops, partial recompute, refusals, restart, checkpoint, replay, what-if. */
+/**
+ * What pages held in the epoch before: meaning, loops, partial recompute, refusals, restart, checkpoint,
+ * replay, what-if.
+ */
 
 import t, { type Test } from 'tap'
 import type { NamedDefinition } from '../../../src/engine/commands/define-pages.js'
@@ -190,7 +193,7 @@ t.test('a function over a past; its redefinition', async (t) => {
   t.same([...bus.read('y')], [22])
 })
 
-// ---- against a plain simulation ---------------------------------------------------------------------------------------
+// ---- against a plain simulation ---------------------------------------------------------------------------
 
 const CELLS = 6
 

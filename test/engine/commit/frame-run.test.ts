@@ -1,4 +1,7 @@
-/** Messages of many frames: each frame is a transaction of its own, answered under its number, as if it had come alone. */
+/**
+ * Messages of many frames: each frame is a transaction of its own, answered under its number, as if it
+ * had come alone.
+ */
 
 import t, { type Test } from 'tap'
 import { EngineBus } from '../../../src/engine/bus.js'
@@ -279,7 +282,8 @@ t.test(
       bus.submitAll(listener, round * count + 1, message(round))
       while (listener.answers.size < (round + 1) * count) {
         await scheduler.step()
-        // As soon as the write is under way, the read makes it durable and publishes it; the write itself comes later.
+        // As soon as the write is under way, the read makes it durable and publishes it; the write itself
+        // comes later.
         const { epoch } = bus
         bus.read('p', { count: 1 })
         if (bus.epoch > epoch) early++

@@ -1,6 +1,7 @@
 /**
- * What-if: the answer is what a commit would give, and afterwards nothing at all has changed: no byte, digest, version,
- * execution log or kept partial, whatever the graph. Concurrent what-ifs do not see each other.
+ * What-if: the answer is what a commit would give, and afterwards nothing at all has changed: no
+ * byte, digest, version, execution log or kept partial, whatever the graph. Concurrent what-ifs do
+ * not see each other.
  */
 import t from 'tap'
 import { MmsbError } from '../../../src/errors.js'

@@ -1,4 +1,7 @@
-/** The device fails in mid-run: the bus goes on on the CPU, with the same digests, and says so. Over the emulated device. */
+/**
+ * The device fails in mid-run: the bus goes on on the CPU, with the same digests, and says so. Over the
+ * emulated device.
+ */
 import { execFile } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'

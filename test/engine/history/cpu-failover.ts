@@ -1,6 +1,7 @@
 /**
- * A bus on the emulated device beside one on the CPU, fed the same; in the middle the device fails (MMSB_EMULATED_LOST).
- * Prints what happened, as JSON. Run by cpu-failover.test.ts, in a process of its own, with the emulated library.
+ * A bus on the emulated device beside one on the CPU, fed the same; in the middle the device fails
+ * (MMSB_EMULATED_LOST). Prints what happened, as JSON. Run by cpu-failover.test.ts, in a process of its own,
+ * with the emulated library.
  *
  *   cpu-failover.ts FOLDER durable|memory
  */

@@ -1,6 +1,6 @@
 /**
- * The past equals what was live then: every page of every epoch of random histories with pages made and ended, read
- * forwards, backwards and at random, while writes go on.
+ * The past equals what was live then: every page of every epoch of random histories with pages made and
+ * ended, read forwards, backwards and at random, while writes go on.
  */
 import t from 'tap'
 import type { PageData } from '../../../src/engine/types.js'

@@ -1,6 +1,6 @@
 /**
- * Verification finds a flipped bit in each part of the store and names where it is: the epoch of a record, the page a
- * record tells wrongly of, the checkpoint, the row of the index.
+ * Verification finds a flipped bit in each part of the store and names where it is: the epoch of a record,
+ * the page a record tells wrongly of, the checkpoint, the row of the index.
  */
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -47,7 +47,10 @@ async function damaged(t: Test, damage: (dir: string) => void): Promise<VerifyRe
 
 const segmentOf = (dir: string): string => join(dir, 'log', readdirSync(join(dir, 'log'))[0] as string)
 
-/** Calls back with the log's bytes and where the record of an epoch stands in them; what it changes is written. */
+/**
+ * Calls back with the log's bytes and where the record of an epoch stands in them; what it
+ * changes is written.
+ */
 function inRecord(
   dir: string,
   epoch: number,

@@ -1,4 +1,7 @@
-/** The IR: opcodes match the native library and the documentation, and any bytes decode to a program or are refused. */
+/**
+ * The IR: opcodes match the native library and the documentation, and any bytes decode to a program or
+ * are refused.
+ */
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import t from 'tap'

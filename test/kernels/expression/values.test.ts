@@ -1,4 +1,7 @@
-/** Random expressions: what the native library computes for the compiled program equals a plain reading of the text. */
+/**
+ * Random expressions: what the native library computes for the compiled program equals a plain reading
+ * of the text.
+ */
 import fc from 'fast-check'
 import t from 'tap'
 import { MmsbError } from '../../../src/errors.js'

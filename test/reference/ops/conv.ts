@@ -1,4 +1,6 @@
-/** conv, distance. The order of accumulation is the documented one (docs/guide/OPS.md), so results are exact. */
+/**
+ * conv, distance. The order of accumulation is the documented one (docs/guide/OPS.md), so results are exact.
+ */
 import { DTYPES, type Dtype } from '../../../src/wire/dtype.js'
 import { fit, fusedMultiplyAdd, operate, type Scalar } from '../element.js'
 import { commonDtype } from '../expression.js'

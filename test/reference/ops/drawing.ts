@@ -25,7 +25,7 @@ export function drawOrder(draw: Draw, rank: number): number[] {
   })
 }
 
-// ---- random graphs ----------------------------------------------------------------------------------------------------
+// ---- random graphs ----------------------------------------------------------------------------------------
 
 /** A page, and one of its axes where it has any. */
 export function pickAxis(
@@ -37,7 +37,7 @@ export function pickAxis(
   return { page, inputs: { x: page.name }, axis: rank === 0 ? undefined : draw.int(-rank, rank - 1) }
 }
 
-// ---- pages with odd values ----------------------------------------------------------------------------------------------
+// ---- pages with odd values --------------------------------------------------------------------------------
 
 const ODD_FLOATS = [Number.NaN, Infinity, -Infinity, 0, -0, 1e-40, -3e38, 1e300]
 
@@ -84,7 +84,7 @@ export function drawSmallShape(draw: Draw, least: number, most: number): number[
   return shape
 }
 
-// ---- pages for NumPy ----------------------------------------------------------------------------------------------------
+// ---- pages for NumPy --------------------------------------------------------------------------------------
 
 /** Small numbers with many ties; floats with fractions, and NaN where the op treats it as NumPy does. */
 export function tamePage(draw: Draw, dtype: Dtype, shape: readonly number[], nans = false): TestPage {

@@ -92,7 +92,7 @@ const computeHistogram: ReferenceOp = ({ x }, derive) => {
   return { dtype: 'u32', shape: [bins], values: counts }
 }
 
-// ---- gather, scatter ------------------------------------------------------------------------------------------------------
+// ---- gather, scatter --------------------------------------------------------------------------------------
 
 const INDEXED = { x: 'x', indices: 'indices' }
 const MERGES = ['set', 'add', 'min', 'max', 'and', 'or', 'xor']
@@ -250,7 +250,7 @@ const scatter: OpRecord = {
   ],
 }
 
-// ---- bincount, histogram --------------------------------------------------------------------------------------------------
+// ---- bincount, histogram ----------------------------------------------------------------------------------
 
 const bincount: OpRecord = {
   compute: computeBincount,

@@ -1,4 +1,7 @@
-/** scan, window, sort. The order of accumulation is the documented one (docs/guide/OPS.md), so results are exact. */
+/**
+ * scan, window, sort. The order of accumulation is the documented one (docs/guide/OPS.md), so
+ * results are exact.
+ */
 import { DTYPE_INFO, DTYPES, type Dtype } from '../../../src/wire/dtype.js'
 import type { Draw } from '../../lib/draw.js'
 import { fit, operate, type Scalar } from '../element.js'

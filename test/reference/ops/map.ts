@@ -29,7 +29,7 @@ const compute: ReferenceOp = (inputs, derive) => {
   return { dtype, shape, values: results.map(({ value }) => value) }
 }
 
-// ---- random expressions -------------------------------------------------------------------------------------------------
+// ---- random expressions -----------------------------------------------------------------------------------
 
 const LEAVES = [
   'a',
@@ -76,7 +76,10 @@ const FORMS = [
   'f32({})',
   'i8({})',
 ]
-/** JavaScript rounds these in its own way. They come last in an expression, so that their error is the whole error. */
+/**
+ * JavaScript rounds these in its own way. They come last in an expression, so that their error is the
+ * whole error.
+ */
 const INEXACT_FORMS = ['exp', 'log', 'log2', 'sin', 'cos', 'tan', 'tanh'].map((name) => `${name}({})`)
 
 const fill = (form: string, part: () => string): string => form.replace(/\{\}/g, part)
@@ -94,7 +97,7 @@ function drawExpression(draw: Draw): string {
   return fill(form, () => `${draw.pick(['f32', 'f64'])}(${inner})`)
 }
 
-// ---- NumPy --------------------------------------------------------------------------------------------------------------
+// ---- NumPy ------------------------------------------------------------------------------------------------
 
 /** Expressions, and the same in NumPy's words. */
 const EXPRESSIONS: readonly (readonly [string, string])[] = [

@@ -1,4 +1,7 @@
-/** matmul. The order of accumulation is the documented one (docs/internals/DETERMINISM.md), so results are exact. */
+/**
+ * matmul. The order of accumulation is the documented one (docs/internals/DETERMINISM.md), so
+ * results are exact.
+ */
 import { DTYPE_INFO, DTYPES, type Dtype } from '../../../src/wire/dtype.js'
 import { fusedMultiplyAdd, operate, type Scalar } from '../element.js'
 import { commonDtype } from '../expression.js'

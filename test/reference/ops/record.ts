@@ -1,7 +1,7 @@
 /**
- * All that tests know of one op: a plain implementation, how to draw definitions of it, and cases. A record stands in the
- * file of its family beside this one; every test of ops takes its cases from the records, so a new op is tested as soon as
- * it has one.
+ * All that tests know of one op: a plain implementation, how to draw definitions of it, and cases. A record
+ * stands in the file of its family beside this one; every test of ops takes its cases from the records, so a
+ * new op is tested as soon as it has one.
  */
 
 import type { Derivation } from '../../../src/state/types.js'
@@ -27,7 +27,10 @@ export interface NumpyCase extends Definition {
   readonly numpy?: string
 }
 
-/** A definition over the pages of test/kernels/pages.ts: the dtype, shape and parameter block (words) it must give. */
+/**
+ * A definition over the pages of test/kernels/pages.ts: the dtype, shape and parameter block (words)
+ * it must give.
+ */
 export type ResultCase = readonly [
   derive: Record<string, unknown>,
   dtype: Dtype,
@@ -38,7 +41,10 @@ export type ResultCase = readonly [
 /** A definition over the pages of test/kernels/pages.ts that must be refused, with code and text. */
 export type RefusalCase = readonly [derive: Record<string, unknown>, message: RegExp]
 
-/** A definition over the pages of test/kernels/partial.test.ts: after one element of `changed` changed, `count` are computed. */
+/**
+ * A definition over the pages of test/kernels/partial.test.ts: after one element of `changed` changed,
+ * `count` are computed.
+ */
 export type PartialCase = readonly [
   name: string,
   derive: Derivation,
@@ -55,7 +61,10 @@ export interface OpRecord {
   readonly weight?: number
   /** A definition over pages of a random graph; undefined where the draw fits none of them. */
   overPages(draw: Draw, pages: readonly PageSketch[]): Derivation | undefined
-  /** A definition with pages made for it, odd values included. Absent for `map` alone, whose expressions have tests of their own. */
+  /**
+   * A definition with pages made for it, odd values included. Absent for `map` alone, whose expressions have
+   * tests of their own.
+   */
   withPages?(draw: Draw): Definition
   /** How many of these are run. Absent: 100. */
   readonly runs?: number
@@ -67,8 +76,8 @@ export interface OpRecord {
   /** Definitions over the long pages of test/kernels/partial.test.ts. */
   readonly long?: readonly Derivation[]
   /**
-   * Derived pages of the conformance suite, over x [length], grid [length, 3], weights [3, 5], taps [4] (all of `dtype`),
-   * places i32 [length], and what ops before this one in the catalogue have derived there.
+   * Derived pages of the conformance suite, over x [length], grid [length, 3], weights [3, 5], taps [4] (all
+   * of `dtype`), places i32 [length], and what ops before this one in the catalogue have derived there.
    */
   conformance(dtype: Dtype, length: number): readonly (readonly [string, Derivation])[]
 }

@@ -1,4 +1,7 @@
-/** reduce. The order of accumulation is the documented one (docs/internals/DETERMINISM.md), so results are exact. */
+/**
+ * reduce. The order of accumulation is the documented one (docs/internals/DETERMINISM.md), so
+ * results are exact.
+ */
 import { DTYPE_INFO, DTYPES, type Dtype } from '../../../src/wire/dtype.js'
 import { fit, operate, type Scalar } from '../element.js'
 import { lanes, type ReferenceOp, wholeAxis } from '../tensor.js'
