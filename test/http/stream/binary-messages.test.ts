@@ -71,7 +71,7 @@ t.test('the examples of docs/internals/FORMAT.md', async (t) => {
     { type: 'ack', sequence: 3, epoch: 7, count: 2 },
     { type: 'ack', sequence: 6, epoch: 7, count: 1 },
   ])
-  const change = example('is told that epoch 7 set elements')
+  const change = example('receives that epoch 7 set elements')
   const part = partOf({}, Int32Array.of(42, -1))
   t.same(payloadOf(streamFrame('s', new ChangeMessage(7, 7, [part], 'values'))), change)
   t.match(decodeMessages(change), [
