@@ -158,7 +158,7 @@ template <class D, class A, D (*F)(A, A)>
 static VmKernel binaryLoop(OperandMode mode) {
   return mode == MODE_VV ? loopVV<D, A, F> : mode == MODE_VS ? loopVS<D, A, F> : loopSV<D, A, F>;
 }
-// For slow operations there is no scalar form: null tells the caller to fill a block with the scalar.
+// For slow operations there is no scalar form: on null the caller fills a block with the scalar.
 template <class T, T (*F)(T, T)>
 static VmKernel heavyLoop(OperandMode mode) {
   return mode == MODE_VV ? loopVV<T, T, F> : nullptr;

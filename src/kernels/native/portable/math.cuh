@@ -5,7 +5,7 @@
 // (-ffp-contract=off) and nvcc (-fmad=false) give equal results. It uses no libm, and no tables in memory
 // except the bits of 2/pi. f32 functions compute in f64 and round once. Edge cases are those of C99 Annex F;
 // docs/internals/DETERMINISM.md has the error bounds. A function with a rare slow path has three parts:
-// mXxxSpecial(x) tells whether x needs it; mXxxFast(x) has no branches, so that loops vectorise, and returns
+// mXxxSpecial(x) says whether x needs it; mXxxFast(x) has no branches, so that loops vectorise, and returns
 // an arbitrary value for special x; mXxxSlow(x) handles special x. Must not know of expressions or pages.
 //
 // Polynomials are minimax fits (Remez) on the reduced ranges. The error stated beside each is the error of

@@ -383,7 +383,7 @@ static int32_t prepareWindow(Step& step) {
   }
   if (w->size == 0 || w->size > 1u << 20) return fail(MMSB_ERR_ARGUMENT, "window: size %u is out of range", w->size);
   if (params[2] >= input.rank || !lanesOf(input, i32(params[2]), w->lanes)) {
-    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of a page of rank %u: the limit is 8", params[2], input.rank);
+    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u: the limit is 8", params[2], input.rank);
   }
   if (input.elements != step.out->elements) {
     return fail(MMSB_ERR_ARGUMENT, "window into a page of %u elements", step.out->elements);

@@ -188,7 +188,7 @@ static int32_t prepareLanes(Step& step, u32 axis) {
   step.state = state;
   const Page& input = *step.inputs[0];
   if (axis >= input.rank || !lanesOf(input, i32(axis), state->lanes)) {
-    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of a page of rank %u: the limit is 8", axis, input.rank);
+    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u: the limit is 8", axis, input.rank);
   }
   if (input.elements != step.out->elements) {
     return fail(MMSB_ERR_ARGUMENT, "%s into a page of %u elements", step.op->name, step.out->elements);

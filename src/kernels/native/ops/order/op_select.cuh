@@ -249,7 +249,7 @@ static int32_t prepareQuantile(Step& step) {
   if (!(state->q >= 0 && state->q <= 1)) return fail(MMSB_ERR_ARGUMENT, "quantile: q must be in 0 .. 1");
   const Page& input = *step.inputs[0];
   if (!lanesOf(input, axis, state->lanes)) {
-    return fail(MMSB_ERR_ARGUMENT, "axis %d of a page of a page of rank %u: the limit is 8", axis, input.rank);
+    return fail(MMSB_ERR_ARGUMENT, "axis %d of a page of rank %u: the limit is 8", axis, input.rank);
   }
   const u64 outputs = u64(state->lanes.outer) * state->lanes.inner;
   if (outputs != step.out->elements) {
@@ -415,7 +415,7 @@ static int32_t prepareTopk(Step& step) {
   state->values = params[2] != 0;
   state->largest = params[3] != 0;
   if (params[1] >= input.rank || !lanesOf(input, i32(params[1]), state->lanes)) {
-    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of a page of rank %u: the limit is 8", params[1], input.rank);
+    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u: the limit is 8", params[1], input.rank);
   }
   const u64 lanes = u64(state->lanes.outer) * state->lanes.inner;
   if (state->k == 0 || state->k > state->lanes.n) {

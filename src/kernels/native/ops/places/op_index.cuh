@@ -163,7 +163,7 @@ static int32_t prepareIndexed(Step& step, u32 axis, Indexed** state) {
   const Page& x = *step.inputs[0];
   const Page& indices = *step.inputs[1];
   if (axis >= x.rank) {
-    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of a page of rank %u: the limit is 8", axis, x.rank);
+    return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u: the limit is 8", axis, x.rank);
   }
   if (indices.dtype == BOOL || indices.dtype >= F32) {
     return fail(MMSB_ERR_ARGUMENT, "indices must be integers, not dtype %u", indices.dtype);

@@ -138,8 +138,7 @@ static int32_t prepareReduce(Step& step) {
   const Page& input = *step.inputs[0];
   if (params[0] > MMSB_REDUCE_ARGMAX) return fail(MMSB_ERR_ARGUMENT, "reduce: unknown function %u", params[0]);
   if ((params[1] >> input.rank) != 0) {
-    return fail(MMSB_ERR_ARGUMENT, "reduce axes %#x of a page of a page of rank %u: the limit is 8", params[1],
-                input.rank);
+    return fail(MMSB_ERR_ARGUMENT, "reduce axes %#x of a page of rank %u: the limit is 8", params[1], input.rank);
   }
   u64 outputs = 1, n = 1;
   for (u32 axis = 0; axis < input.rank; axis++) {
