@@ -268,13 +268,13 @@ export class Client {
 
   /** Computes what pages would hold after these deltas. Nothing is committed. */
   async whatIf(
-    trial: { readonly ops: Transaction['ops']; readonly read: readonly string[] },
+    input: { readonly ops: Transaction['ops']; readonly read: readonly string[] },
     options: CallOptions = {},
   ): Promise<ReadAnswer> {
-    checkFields('trial', trial, { ops: isAny, read: isAny })
-    checkOps(trial.ops)
-    for (const [i, name] of listOf('read', trial.read).entries()) checkName(name, `read[${i}]`)
-    const body = `{"ops":${opsText(trial.ops)},"read":${jsonOf('read', trial.read)}}`
+    checkFields('input', input, { ops: isAny, read: isAny })
+    checkOps(input.ops)
+    for (const [i, name] of listOf('read', input.read).entries()) checkName(name, `read[${i}]`)
+    const body = `{"ops":${opsText(input.ops)},"read":${jsonOf('read', input.read)}}`
     return readAnswerOf(
       await this.#requests.json('POST', '/v1/whatif', options, { body, isRepeatable: true }),
     )

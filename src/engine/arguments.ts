@@ -21,14 +21,14 @@ export type Check = (value: unknown, where: string) => string | undefined
 export type Checks<T> = { readonly [name in keyof Required<T>]: Check }
 
 export const isText: Check = (value) =>
-  typeof value === 'string' && value !== '' ? undefined : 'is not a non-empty text'
+  typeof value === 'string' && value !== '' ? undefined : 'is not a non-empty string'
 export const isFlag: Check = (value) => (typeof value === 'boolean' ? undefined : 'is not true or false')
 const isCallable: Check = (value) => (typeof value === 'function' ? undefined : 'is not a function')
 
 export const isOneOf =
   (choices: readonly string[]): Check =>
   (value) =>
-    (choices as readonly unknown[]).includes(value) ? undefined : `is none of ${choices.join(', ')}`
+    (choices as readonly unknown[]).includes(value) ? undefined : `is not one of ${choices.join(', ')}`
 
 export const isWhole =
   (min: number, max = Number.MAX_SAFE_INTEGER): Check =>
@@ -93,7 +93,7 @@ function objectOf(what: string, value: unknown): object {
 
 function textOf(what: string, value: unknown): string {
   if (typeof value === 'string') return value
-  throw wrong(value === undefined ? `${what}: is missing` : `${what}: ${showValue(value)} is not a text`)
+  throw wrong(value === undefined ? `${what}: is missing` : `${what}: ${showValue(value)} is not a string`)
 }
 
 function listOf(what: string, value: unknown): readonly unknown[] {
@@ -181,7 +181,7 @@ function checkOps(ops: unknown): void {
     const op = list[i]
     if (typeof op !== 'object' || op === null) throw wrong(`ops[${i}]: ${showValue(op)} is not an object`)
     const { page } = op as { readonly page?: unknown }
-    if (typeof page !== 'string') throw wrong(`ops[${i}].page: ${showValue(page)} is not a text`)
+    if (typeof page !== 'string') throw wrong(`ops[${i}].page: ${showValue(page)} is not a string`)
   }
 }
 

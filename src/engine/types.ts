@@ -182,9 +182,9 @@ export interface PastEpochs {
 
 /** Which past changes to replay, and for which pages. */
 export interface PastEpochsQuery {
-  /** The epochs after this one, */
+  /** Replays the epochs after this one. */
   readonly after: number
-  /** up to this one, as far as one answer reaches. */
+  /** The last epoch to replay. One answer may end earlier. */
   readonly to: number
   /** Names and patterns, as in a subscription. */
   readonly pages: readonly string[]

@@ -1,5 +1,5 @@
 /**
- * The HTTP face: a Fastify app over a bus, built apart from listening so that tests can inject requests.
+ * The HTTP server: a Fastify app over a bus, built apart from listening so that tests can inject requests.
  *
  * Invariants: every request is checked against the schemas in schemas/, and refused if it has a field they do
  * not name; every answer follows these schemas or is a problem document; a request does no work that could be
@@ -7,7 +7,7 @@
  *
  * Null because callbacks of Node have it.
  *
- * The rooms, ground first: context, metrics; reply; request, schemas; stream; routes, documents; app.
+ * Floors, lowest first: context, metrics; reply; request, schemas; stream; routes, documents; app.
  */
 import { lookup } from 'node:dns/promises'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
@@ -156,7 +156,7 @@ function createFastify(logger: FastifyBaseLogger | undefined): BareApp {
     // One logger for all requests: making a child for each costs more than the rest of a small request.
     childLoggerFactory: (parent) => parent,
     bodyLimit: HTTP_BODY_MAX_BYTES,
-    // A stopping server answers what it still accepts; the framework's own refusal is no problem document.
+    // A stopping server answers what it still accepts; the framework's own refusal is not a problem document.
     return503OnClosing: false,
     // admitRequests() answers a request without Host with a problem document.
     http: { maxHeaderSize: HTTP_HEADERS_MAX_BYTES, requireHostHeader: false },

@@ -26,6 +26,6 @@ export type Reply = FastifyReply
 export interface AppContext {
   readonly bus: EngineBus
   readonly hub: StreamHub
-  /** True once the server has been told to stop. */
+  /** True once the server has begun to stop. */
   isStopping: boolean
 }

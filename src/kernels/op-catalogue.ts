@@ -259,7 +259,7 @@ export function decodeDefinition(bytes: Uint8Array): LoggedDefinition {
   if (version !== op.version) {
     throw malformed(`${op.name} of version ${JSON.stringify(version)}; this build has version ${op.version}`)
   }
-  if (asks !== undefined && !isDtype(asks)) throw malformed('what it asks for is no dtype')
+  if (asks !== undefined && !isDtype(asks)) throw malformed('the dtype it asks for is unknown')
   return {
     op: op.name,
     opCode: op.code,
@@ -279,7 +279,7 @@ function parseObject(utf8: Uint8Array): Record<string, unknown> {
     throw malformed('its text is not JSON', cause)
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw malformed('its text is no object')
+    throw malformed('its text is not a JSON object')
   return value as Record<string, unknown>
 }
 
@@ -292,7 +292,7 @@ function readLoggedInputs(op: Op, inputs: unknown): { role: string; id: number; 
   return order.map((role) => {
     const input: unknown = (inputs as Record<string, unknown>)[role]
     if (typeof input !== 'object' || input === null) {
-      if (inputOfPast(role) !== undefined) throw malformed(`input ${role} is no past`)
+      if (inputOfPast(role) !== undefined) throw malformed(`input ${role} does not read the past`)
       return { role, id: pageIdOf(input, role) }
     }
     const { prev, past } = input as Record<string, unknown>

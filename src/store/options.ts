@@ -1,6 +1,6 @@
 /**
- * The options a store is opened with, and the outside world behind them: disk, clock, randomness, timers,
- * lock. Tests hand in simulated ones.
+ * The options that a store is opened with, and its access to disk, clock, randomness, timers and lock. Tests
+ * hand in simulated ones.
  */
 import { randomBytes } from 'node:crypto'
 import path from 'node:path'

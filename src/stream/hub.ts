@@ -97,7 +97,7 @@ export class StreamHub implements ConnectionHub {
     return connection
   }
 
-  /** Ends everything without a last message: each protocol says goodbye in its own way. */
+  /** Ends everything without a last message, because each protocol closes in its own way. */
   close(): void {
     for (const connection of this.#connections) connection.close()
     for (const view of [...this.#views.values()]) this.#drop(view)
@@ -301,7 +301,7 @@ function valuesToKeep(part: PagePart, views: readonly SharedView[]): TypedArray 
 
 const hubs = new WeakMap<StreamBus, StreamHub>()
 
-/** The hub of a bus. All faces of one process share it, and so its work. */
+/** The hub of a bus. HTTP, WebSocket and library of one process share it, and so its work. */
 export function hubOf(bus: StreamBus): StreamHub {
   let hub = hubs.get(bus)
   if (hub === undefined) {

@@ -44,7 +44,7 @@ export class Subscription implements Subscriber, NamedSubscription {
   readonly id: string
   /** The name that a durable subscription reads under. */
   readonly durable: string | undefined
-  /** The last epoch it was told of; -1 before the first. */
+  /** The last epoch that a message to it named; -1 before the first. */
   told = -1
   /** The last epoch that changed something for it; -1 before the first. */
   toldOfChange = -1
@@ -99,7 +99,7 @@ export class Subscription implements Subscriber, NamedSubscription {
     return snapshot
   }
 
-  /** Resumes after an old epoch: first the epochs it missed, at its own pace, then live. */
+  /** Resumes after an old epoch: first the epochs it missed, as fast as it takes them, then live. */
   resume(after: number): void {
     const { hub, sink } = this.#connection
     const view = hub.enter(this.#view, this)

@@ -140,7 +140,7 @@ const REST: readonly Row[] = [
     'INVALID_REQUEST',
     /^expectVersion: options has no such field/,
   ],
-  ['whatIf', [], 'INVALID_REQUEST', /^trial: is missing/],
+  ['whatIf', [], 'INVALID_REQUEST', /^input: is missing/],
   ['whatIf', [{ ops: [] }], 'INVALID_REQUEST', /^read: is missing/],
   ['epoch', [], 'INVALID_REQUEST', /^epoch: /],
   ['epoch', ['../status'], 'INVALID_REQUEST', /^epoch: /],
@@ -158,7 +158,7 @@ const REST: readonly Row[] = [
   ['mirrorAll', [['a'], null], 'INVALID_REQUEST', /^options: null/],
 ]
 
-t.test('what no call can mean rejects with its code, naming the argument, and nothing is sent', async (t) => {
+t.test('an invalid argument rejects with its code, naming the argument, and nothing is sent', async (t) => {
   const { bus } = await started(t)
   const before = (await bus.stats()).epoch
   for (const [method, args, code, words] of [...VALUES, ...ELEMENTS, ...OCTETS, ...NAMES, ...REST]) {

@@ -150,7 +150,7 @@ t.test('a definition that does not fit its pages is refused', async (t) => {
     other('{"op":"copy","version":1,"inputs":{"x":8}}', new Uint8Array(8)),
     /block has 8 bytes instead of 0/,
   )
-  t.match(other('[1]'), /its text is no object/)
+  t.match(other('[1]'), /its text is not a JSON object/)
   t.match(other('{"op"'), /its text is not JSON/)
   t.match(
     refusal(() => decodeDefinition(new Uint8Array(0))),

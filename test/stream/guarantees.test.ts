@@ -246,7 +246,7 @@ t.test('resumable: a session goes on exactly where the one before ended', async 
 })
 
 t.test(
-  'bookmarkable: who is told nothing is told how far time has come, and can go on from there',
+  'bookmarkable: a reader without changes learns the newest epoch, and can resume from it',
   async (t) => {
     const marks = quiet.messages.filter(({ type }) => type === 'progress')
     t.ok(marks.length > 0, `${marks.length} marks`)

@@ -68,7 +68,7 @@ t.test('what the disk still writes is made ready, and told only when it is durab
   )
 })
 
-t.test('a reader who wants the latest gets the epochs he missed as one', async (t) => {
+t.test('a reader with policy latest gets the epochs it missed as one', async (t) => {
   const { bus, connect } = setup()
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['*'], policy: 'latest' })

@@ -105,7 +105,7 @@ t.test('the log gives back every epoch as it was published, over checkpoints and
   }
 })
 
-t.test('readers who start anywhere while commits run get what a live reader gets', async (t) => {
+t.test('readers that start anywhere while commits run get what a live reader gets', async (t) => {
   const bus = await openBus(folder(t))
   t.teardown(() => bus.close())
   await build(bus)

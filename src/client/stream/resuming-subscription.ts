@@ -43,7 +43,7 @@ export class ResumingSubscription implements ConnectionUser {
     readonly resolve: () => void
     readonly reject: (e: unknown) => void
   }[] = []
-  /** The last epoch that the running subscription was told of; it may commit up to there. */
+  /** The last epoch that a message to the running subscription named; it may commit up to there. */
   #told = -1
   #sentCommit = -1
   #hasRestarted = false

@@ -237,7 +237,7 @@ export class Batch {
     const pageOf = (id: number): PageRecord => own.get(id) ?? this.#live(id)
     for (const page of pages) {
       if (this.#nameTaken(page.name) || names.has(page.name)) {
-        throw new MmsbError('PAGE_EXISTS', `A page "${page.name}" exists.`)
+        throw new MmsbError('PAGE_EXISTS', `A page "${page.name}" exists already.`)
       }
       for (const { id, prev } of page.derived?.inputs ?? []) {
         if (prev !== undefined) pageOf(prev)

@@ -388,7 +388,7 @@ export class Committer {
     try {
       if (!this.#executor.needsThread(dryRun.plan, dryRun.frames)) return runDry(dryRun)
       return await this.hold(async () => {
-        // Others who waited for the same epoch read before the context is taken away.
+        // Reads that waited for the same epoch run before the dry run takes the context.
         await new Promise((resolve) => setImmediate(resolve))
         this.lifecycle.refuseWhenStopped()
         const started = startDry({ context, ...prepare() }, () => {

@@ -1,8 +1,8 @@
 /**
  * Waiting for the moments when no epoch is in flight, and keeping epochs from starting.
  *
- * Invariants: holds come one after another; while one lasts, no epoch starts. Everyone who waits is woken at
- * the next publish, abandonment or failure and looks again.
+ * Invariants: holds come one after another; while one lasts, no epoch starts. All waiters are woken at the
+ * next publish, abandonment or failure, and check again.
  */
 const DONE = Promise.resolve()
 

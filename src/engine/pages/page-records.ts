@@ -101,7 +101,7 @@ export function derivedRecord(
  */
 export function differenceOf(page: PageRecord, wanted: PageRecord, location: Location): string | undefined {
   if (page.kind !== wanted.kind) return `it is ${page.kind}`
-  // Compared by names, not by bytes: which hidden page keeps a past is no part of a definition.
+  // Compared by names, not by bytes: which hidden page keeps a past is not part of a definition.
   const derives = page.derived?.derive
   if (derives !== undefined && !sameDerivation(derives, wanted.derived?.derive as Derivation))
     return `it is derived by ${JSON.stringify(derives)}`
@@ -171,7 +171,7 @@ function checkName(name: string): void {
 
 function checkLocation(location: string): void {
   if (!(LOCATIONS as readonly string[]).includes(location)) {
-    throw new MmsbError('INVALID_REQUEST', `location: "${location}" is none of ${LOCATIONS.join(', ')}.`)
+    throw new MmsbError('INVALID_REQUEST', `location: "${location}" is not one of ${LOCATIONS.join(', ')}.`)
   }
 }
 
@@ -179,7 +179,7 @@ function dtypeInfo(dtype: string): (typeof DTYPE_INFO)[Dtype] {
   if (!Object.hasOwn(DTYPE_INFO, dtype)) {
     throw new MmsbError(
       'INVALID_REQUEST',
-      `dtype: "${dtype}" is none of ${Object.keys(DTYPE_INFO).join(', ')}.`,
+      `dtype: "${dtype}" is not one of ${Object.keys(DTYPE_INFO).join(', ')}.`,
     )
   }
   return DTYPE_INFO[dtype as Dtype]

@@ -71,7 +71,7 @@ export function dataReadRoutes(app: App, { bus }: AppContext): void {
         epoch === undefined ? bus.peek(params.name) : await bus.peekAt(params.name, epoch, { signal })
       const type = preferredType(headers.accept, OFFERED)
       if (type === undefined) {
-        throw new MmsbError('INVALID_REQUEST', `Accept: this route answers ${OFFERED.join(' and ')}`)
+        throw new MmsbError('INVALID_REQUEST', `Accept: this route answers with ${OFFERED.join(' or ')}`)
       }
       void reply.header('vary', 'accept, origin').header('accept-ranges', 'bytes')
       if (isNotModified(headers['if-none-match'], page.version)) {

@@ -3,7 +3,7 @@
  *
  * PATCH is the hot route of the server: it does nothing per request that could be done once. The bus asks
  * whether the idempotency key is new, then calls back for the content; so a repeat gets the first answer
- * before its body is judged. (src/engine/commands/transactions.ts lists where each question about a write is
+ * before its body is checked. (src/engine/commands/transactions.ts lists where each question about a write is
  * asked.)
  */
 import type { IncomingHttpHeaders } from 'node:http'
@@ -109,7 +109,7 @@ function deltaOf(
 function elementsOf(body: Buffer, headers: IncomingHttpHeaders, { name, dtype }: PageShape): TypedArray {
   const claimed = headers['mmsb-dtype']
   if (claimed !== undefined && !String(claimed).split(',').includes(dtype)) {
-    throw new MmsbError('INVALID_DELTA', `the body is of ${claimed}; page "${name}" is of ${dtype}`)
+    throw new MmsbError('INVALID_DELTA', `the body has dtype ${claimed}; page "${name}" has dtype ${dtype}`)
   }
   return typedArrayOf(dtype, body)
 }

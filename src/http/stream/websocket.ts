@@ -23,7 +23,7 @@ const PROTOCOLS: readonly string[] = [JSON_PROTOCOL, BINARY_PROTOCOL]
 const GOING_AWAY = 1001
 
 const REASONS: Readonly<Record<number, string>> = {
-  1002: 'what was sent breaks the WebSocket protocol',
+  1002: 'the client broke the WebSocket protocol',
   1007: 'a text message is not UTF-8',
   1009: `a message is larger than ${STREAM_MESSAGE_MAX_BYTES} bytes`,
 }
@@ -76,7 +76,8 @@ export class StreamServer {
 
   /** Why a WebSocket cannot be opened for this request; undefined when it can. */
   refusalOf({ url = '', headers }: IncomingMessage): MmsbError | undefined {
-    if (url.includes('?')) return new MmsbError('INVALID_REQUEST', 'query: the stream takes none')
+    if (url.includes('?'))
+      return new MmsbError('INVALID_REQUEST', 'query: the stream has no query parameters')
     if (this.#context.isStopping) return new MmsbError('OVERLOADED', 'the server is stopping')
     if (this.#open.size >= STREAM_CONNECTIONS_MAX) {
       return new MmsbError('OVERLOADED', `${STREAM_CONNECTIONS_MAX} WebSockets are open already`)
@@ -86,7 +87,7 @@ export class StreamServer {
       return undefined
     return new MmsbError(
       'INVALID_REQUEST',
-      `Sec-WebSocket-Protocol: this server speaks ${PROTOCOLS.join(' and ')}`,
+      `Sec-WebSocket-Protocol: this server supports ${PROTOCOLS.join(' and ')}`,
     )
   }
 

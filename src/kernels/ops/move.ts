@@ -59,15 +59,15 @@ const transposeOp = defineOp<{ readonly axes: readonly number[] }>({
     const rank = x!.shape.length
     const missing = x!.shape.findIndex((_, axis) => !axes.slice(0, rank).includes(axis))
     if (missing >= 0 || axes.length - rank > 1 || axes.slice(rank).some((pad) => pad !== 0)) {
-      throw invalidRequest('the parameter block of transpose is no permutation')
+      throw invalidRequest('the axes in the parameter block of transpose are not a permutation')
     }
     return { dtype: x!.dtype, shape: axes.slice(0, rank).map((axis) => x!.shape[axis]!) }
   },
   show: ({ axes }) => ({ axes }),
   encode: ({ axes }) => paddedBlock(axes),
   decode: (block, { axes }) => {
-    // Padding looks like axis 0, so the logged text tells the number of axes; the text is compared with the
-    // result later.
+    // Padding looks like axis 0, so the number of axes is taken from the logged text. The text is compared with
+    // the result later.
     const words = readWords(block, block.byteLength / 4)
     const rank = Array.isArray(axes) ? axes.length : words.length
     if (words.length !== rank + (rank % 2))

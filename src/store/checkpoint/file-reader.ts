@@ -129,7 +129,7 @@ function openReferred(folder: CheckpointFolder, stem: string, root: Buffer): Fil
   }
   if (tables.root.equals(root)) return tables
   tables.db.close()
-  throw new Damage(`the file ${stem}, whose chunks it needs, is not the file it was`)
+  throw new Damage(`the file ${stem}, whose chunks it needs, has changed`)
 }
 
 export function closeFamily(family: readonly FileTables[]): void {

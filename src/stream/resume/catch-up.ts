@@ -2,8 +2,8 @@
  * Brings one subscription from an old epoch to the present: from the log while it is far behind, then from
  * memory, then live.
  *
- * Invariants: the reader sets the pace, and at most one piece is held for it. Epochs come in order, each
- * once. The check that no epoch is left and the switch to live happen in one synchronous step. The event loop
+ * Invariants: epochs are delivered in order, each once, as fast as the reader takes them; at most one piece is
+ * held. The check that no epoch is left and the switch to live happen in one synchronous step. The event loop
  * runs every few milliseconds.
  */
 import { STREAM_CATCH_UP_SLICE_MS } from '../../limits.js'

@@ -28,7 +28,7 @@ export interface DurableView {
 /** A subscription that reads under a name. */
 export interface NamedSubscription {
   readonly durable: string | undefined
-  /** The last epoch it was told of; -1 before the first. */
+  /** The last epoch that a message to it named; -1 before the first. */
   readonly told: number
   /** The last epoch that changed something for it; -1 before the first. */
   readonly toldOfChange: number
@@ -61,7 +61,7 @@ export class DurableReaders {
 
   /**
    * A connected reader counts as seen. Its cursor advances over epochs that hold nothing for it, once it has
-   * committed all that it was told of, so that those epochs need not be kept.
+   * committed all that it received, so that those epochs need not be kept.
    */
   onTick(): void {
     for (const [name, { told, toldOfChange, position }] of this.#attached) {
