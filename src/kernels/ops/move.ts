@@ -66,8 +66,8 @@ const transposeOp = defineOp<{ readonly axes: readonly number[] }>({
   show: ({ axes }) => ({ axes }),
   encode: ({ axes }) => paddedBlock(axes),
   decode: (block, { axes }) => {
-    // Padding looks like axis 0, so the number of axes is taken from the logged text. The text is compared with
-    // the result later.
+    // Padding looks like axis 0, so the number of axes is taken from the logged text. The text is compared
+    // with the result later.
     const words = readWords(block, block.byteLength / 4)
     const rank = Array.isArray(axes) ? axes.length : words.length
     if (words.length !== rank + (rank % 2))

@@ -2,9 +2,9 @@
  * Brings one subscription from an old epoch to the present: from the log while it is far behind, then from
  * memory, then live.
  *
- * Invariants: epochs are delivered in order, each once, as fast as the reader takes them; at most one piece is
- * held. The check that no epoch is left and the switch to live happen in one synchronous step. The event loop
- * runs every few milliseconds.
+ * Invariants: epochs are delivered in order, each once, as fast as the reader takes them; at most one piece
+ * is held. The check that no epoch is left and the switch to live happen in one synchronous step. The event
+ * loop runs every few milliseconds.
  */
 import { STREAM_CATCH_UP_SLICE_MS } from '../../limits.js'
 import type { StreamClock } from '../clock.js'
