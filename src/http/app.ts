@@ -28,7 +28,7 @@ import { Connections } from './request/connections.js'
 import { allowOrigin, answerPreflight } from './request/cors.js'
 import { answerMalformed, answerOddRequests } from './request/malformed-requests.js'
 import { type Guard, loopbackGuard, NO_ORIGINS } from './request/origin-guard.js'
-import { closeAfterAnswer, type IsUpgrade, trackUpgrades } from './request/upgrades.js'
+import { closeAfterAnswer, type IsUpgrade, trackUpgrades, type Upgrades } from './request/upgrades.js'
 import { validatorCompiler } from './request/validation.js'
 import { dataReadRoutes } from './routes/data-read.js'
 import { dataWriteRoutes } from './routes/data-write.js'
@@ -80,9 +80,9 @@ export interface MmsbApp {
 
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildApp(options: AppOptions): Promise<MmsbApp> {
-  const { app, connections, isUpgrade } = createFastify(options.logger)
+  const { app, connections, upgrades } = createFastify(options.logger)
   const context: AppContext = { bus: options.bus, hub: hubOf(options.bus), isStopping: false }
-  admitRequests(app, isUpgrade, options)
+  admitRequests(app, upgrades.isUpgrade, options)
   await registerOpenApi(app, VERSION)
   asyncApiRoute(app, VERSION)
   pageRoutes(app, context)
@@ -102,7 +102,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     dataReadRoutes(scope, context)
     dataWriteRoutes(scope, context)
   })
-  const stream = await streamRoutes(app, context, options.pingIntervalMs)
+  const stream = await streamRoutes(app, context, upgrades.inOrder, options.pingIntervalMs)
   await app.ready()
   const listen: MmsbApp['listen'] = async (host, port, addressesOf = addressesFor) => {
     const [first = host, ...others] = await addressesOf(host)
@@ -146,7 +146,7 @@ function admitRequests(app: App, isUpgrade: IsUpgrade, options: AppOptions): voi
 interface BareApp {
   readonly app: App
   readonly connections: Connections
-  readonly isUpgrade: IsUpgrade
+  readonly upgrades: Upgrades
 }
 
 function createFastify(logger: FastifyBaseLogger | undefined): BareApp {
@@ -165,7 +165,7 @@ function createFastify(logger: FastifyBaseLogger | undefined): BareApp {
     routerOptions: { maxParamLength: HTTP_PARAM_MAX_LENGTH },
     frameworkErrors: (error, request, reply) => {
       // No hook runs for these.
-      if (isUpgrade(request)) closeAfterAnswer(request, reply)
+      if (upgrades.isUpgrade(request)) closeAfterAnswer(request, reply)
       void handleError(error, request, reply)
     },
   }).withTypeProvider<TypeBoxTypeProvider>()
@@ -180,8 +180,8 @@ function createFastify(logger: FastifyBaseLogger | undefined): BareApp {
   app.setErrorHandler(handleError)
   answerOddRequests(app.server)
   const connections = new Connections(app.server)
-  const isUpgrade = trackUpgrades(app.server)
-  return { app, connections, isUpgrade }
+  const upgrades = trackUpgrades(app.server, (socket) => connections.pendingResponse(socket))
+  return { app, connections, upgrades }
 }
 
 /** RFC 9112, 3.2. */

@@ -5,6 +5,8 @@
  * own here, so that no other request pays for it; the hooks of the app run for the handshake as for any
  * request.
  */
+import type { EventEmitter } from 'node:events'
+import type { Server } from 'node:http'
 import fastifyWebsocket, { type WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
@@ -16,16 +18,21 @@ import { endWith } from '../request/malformed-requests.js'
 import { NoQuery } from '../schemas/data.js'
 import { StreamServer, WEBSOCKET_OPTIONS } from '../stream/websocket.js'
 
+/** The route. `upgrades` emits the upgrade requests that it may get. */
 export async function streamRoutes(
   app: App,
   context: AppContext,
+  upgrades: EventEmitter,
   pingIntervalMs?: number,
 ): Promise<StreamServer> {
   const stream = new StreamServer(context, app.log, pingIntervalMs)
   await app.register(async (scope: App) => {
     await scope.register(fastifyWebsocket, {
       // The same module, which its type declarations describe twice: for import and, as here, for require.
-      options: WEBSOCKET_OPTIONS as NonNullable<WebsocketPluginOptions['options']>,
+      // Of the server the plugin only takes the event `upgrade`.
+      options: { ...WEBSOCKET_OPTIONS, server: upgrades as Server } as NonNullable<
+        WebsocketPluginOptions['options']
+      >,
       errorHandler: onWebSocketError,
       // StreamServer.close() does this, in its order.
       preClose: (done) => done(),

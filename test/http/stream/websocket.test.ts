@@ -400,6 +400,20 @@ t.test(
   },
 )
 
+t.test('an upgrade behind a request under way is answered after it', async (t) => {
+  const { port } = await stream(t)
+  const read = 'GET /v1/pages/prices HTTP/1.1\r\nhost: localhost\r\n\r\n'
+  const upgrade = (path: string): string =>
+    `GET ${path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n` +
+    `sec-websocket-version: 13\r\nsec-websocket-key: ${Buffer.alloc(16).toString('base64')}\r\n\r\n`
+  // A close frame without a code, masked by zeros.
+  const close = '\x88\x80\0\0\0\0'
+  const accepted = await sentAtOnce(port, read + upgrade('/v1/stream') + close)
+  t.match(accepted, /^HTTP\/1.1 200 .*"prices".*HTTP\/1.1 101 /s)
+  const refused = await sentAtOnce(port, read + read + upgrade('/v1/other'))
+  t.match(refused, /^HTTP\/1.1 200 .*HTTP\/1.1 200 .*HTTP\/1.1 404 .*NOT_FOUND/s)
+})
+
 t.test('a refused handshake ends its connection', async (t) => {
   const { port } = await stream(t)
   for (const path of ['/v1/stream?x=1', '/v1/status', '/none', '/%zz']) {
@@ -466,6 +480,16 @@ t.test('snapshot and changes meet without gap or double, whatever is written mea
       )
   }
 })
+
+/** All that a connection gets, up to its end, for bytes sent in one packet. */
+async function sentAtOnce(port: number, bytes: string): Promise<string> {
+  const socket = connect(port, '127.0.0.1')
+  socket.setTimeout(5_000, () => socket.destroy(new Error('the connection has not ended')))
+  socket.write(bytes, 'latin1')
+  let text = ''
+  for await (const chunk of socket) text += chunk
+  return text
+}
 
 /** The answer to an upgrade request. */
 function refusal(
