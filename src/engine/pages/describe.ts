@@ -1,8 +1,4 @@
-/**
- * Descriptions of pages, the graph and statistics: pure functions of the registry and the graph.
- *
- * Null because BusStats, a public type, promises it.
- */
+/** Descriptions of pages, the graph and statistics: pure functions of the registry and the graph. */
 import type { ExecuteResult, MemoryStats } from '../../ffi/context.js'
 import type { Graph } from '../../graph/graph.js'
 import { inputOfPast } from '../../kernels/expression/names.js'
