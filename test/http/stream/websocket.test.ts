@@ -2,40 +2,17 @@
  * The stream over a real WebSocket: subscriptions, transactions, and messages that clients send by mistake.
  */
 import { once } from 'node:events'
-import { type IncomingHttpHeaders, request } from 'node:http'
-import { connect } from 'node:net'
 import fc from 'fast-check'
 import t from 'tap'
 import { WebSocket } from 'ws'
 import { STREAM_SUBSCRIPTIONS_MAX } from '../../../src/limits.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../../src/wire/limits.js'
 import { sleep } from '../../lib/wait.js'
-import { Client, Mirror } from '../../stream/helpers.js'
-import { listen, type Served, serve } from '../helpers.js'
-
-type Test = Parameters<typeof serve>[0]
-
-interface Streamed extends Served {
-  readonly port: number
-  connect(protocols?: string[]): Promise<Client>
-}
-
-async function stream(t: Test): Promise<Streamed> {
-  const served = await serve(t)
-  const { port } = await listen(served)
-  await served.bus.create('prices', { dtype: 'f32', shape: [4] })
-  await served.bus.derive('risk.a', { op: 'map', inputs: { p: 'prices' }, expr: 'p*2' })
-  await served.bus.derive('risk.b', { op: 'reduce', inputs: { x: 'risk.a' }, fn: 'sum' })
-  const connect = async (protocols?: string[]): Promise<Client> => {
-    const client = await Client.open(port, protocols)
-    t.teardown(() => client.socket.terminate())
-    return client
-  }
-  return { ...served, port, connect }
-}
+import { Mirror } from '../../stream/helpers.js'
+import { streamServer } from './stream-server.js'
 
 t.test('a change: every page that moved, in one message', async (t) => {
-  const { bus, connect } = await stream(t)
+  const { bus, connect } = await streamServer(t)
   const client = await connect()
   const subscribe = {
     type: 'subscribe',
@@ -62,7 +39,7 @@ t.test('a change: every page that moved, in one message', async (t) => {
 })
 
 t.test('data none, ranges, values; and the defaults', async (t) => {
-  const { bus, connect } = await stream(t)
+  const { bus, connect } = await streamServer(t)
   const client = await connect()
   await client.ask({ type: 'subscribe', id: 'none', pages: ['prices'], data: 'none' })
   await client.ask({ type: 'subscribe', id: 'ranges', pages: ['prices'], data: 'ranges' })
@@ -95,7 +72,7 @@ t.test('data none, ranges, values; and the defaults', async (t) => {
 })
 
 t.test('a snapshot first; then pages that come, change and go', async (t) => {
-  const { bus, connect } = await stream(t)
+  const { bus, connect } = await streamServer(t)
   const client = await connect()
   await bus.patch('prices', { values: [1, 2, 3, 4] })
   client.send({ type: 'subscribe', id: 's', pages: ['risk.*', 'new.*'], from: 'snapshot', data: 'values' })
@@ -130,7 +107,7 @@ t.test('a snapshot first; then pages that come, change and go', async (t) => {
 })
 
 t.test('from an epoch: the newest, one to come, one gone by', async (t) => {
-  const { bus, connect } = await stream(t)
+  const { bus, connect } = await streamServer(t)
   const client = await connect()
   t.match(await client.ask({ type: 'subscribe', id: 'a', pages: ['*'], from: 3 }), {
     type: 'subscribed',
@@ -159,7 +136,7 @@ t.test('from an epoch: the newest, one to come, one gone by', async (t) => {
 })
 
 t.test('unsubscribe', async (t) => {
-  const { bus, connect } = await stream(t)
+  const { bus, connect } = await streamServer(t)
   const client = await connect()
   await client.ask({ type: 'subscribe', id: 'a', pages: ['prices'] })
   t.match(await client.ask({ type: 'subscribe', id: 'a', pages: ['prices'] }), {
@@ -174,7 +151,7 @@ t.test('unsubscribe', async (t) => {
 })
 
 t.test('transactions: an ack or an error for each', async (t) => {
-  const { bus, connect } = await stream(t)
+  const { bus, connect } = await streamServer(t)
   const client = await connect()
   const ops = [{ page: 'prices', values: [1] }]
   t.same(await client.ask({ type: 'transaction', id: 't1', ops }), { type: 'ack', id: 't1', epoch: 4 })
@@ -198,7 +175,7 @@ t.test('transactions: an ack or an error for each', async (t) => {
 })
 
 t.test('many transactions in flight: each is answered once, none is lost', async (t) => {
-  const { bus, connect } = await stream(t)
+  const { bus, connect } = await streamServer(t)
   const client = await connect()
   const count = 10_000
   for (let i = 0; i < count; i++) {
@@ -215,7 +192,7 @@ t.test('many transactions in flight: each is answered once, none is lost', async
 })
 
 t.test('whatever is sent by mistake is answered, and the connection goes on', async (t) => {
-  const { bus, connect } = await stream(t)
+  const { bus, connect } = await streamServer(t)
   const { epoch, digest } = bus.status()
   const client = await connect()
   const good = { type: 'subscribe', id: 's', pages: ['*'] }
@@ -271,7 +248,7 @@ t.test('whatever is sent by mistake is answered, and the connection goes on', as
 })
 
 t.test('garbage of every kind never closes the connection', async (t) => {
-  const { bus, connect } = await stream(t)
+  const { bus, connect } = await streamServer(t)
   const { digest } = bus.status()
   const client = await connect()
   const word = fc.constantFrom(
@@ -325,7 +302,7 @@ t.test('garbage of every kind never closes the connection', async (t) => {
 })
 
 t.test('too large a message closes with 1009, bad UTF-8 with 1007; others are unaffected', async (t) => {
-  const { bus, connect } = await stream(t)
+  const { bus, connect } = await streamServer(t)
   const [big, broken, other] = [await connect(), await connect(), await connect()]
   await other.ask({ type: 'subscribe', id: 's', pages: ['prices'] })
   big.send('x'.repeat(STREAM_MESSAGE_MAX_BYTES + 1))
@@ -337,7 +314,7 @@ t.test('too large a message closes with 1009, bad UTF-8 with 1007; others are un
 })
 
 t.test('a connection has so many subscriptions and no more', async (t) => {
-  const { bus, connect } = await stream(t)
+  const { bus, connect } = await streamServer(t)
   const client = await connect()
   for (let i = 0; i <= STREAM_SUBSCRIPTIONS_MAX; i++)
     client.send({ type: 'subscribe', id: `s${i}`, pages: ['prices'], data: 'none' })
@@ -351,95 +328,8 @@ t.test('a connection has so many subscriptions and no more', async (t) => {
   await client.until(() => client.messages.length === 2 * STREAM_SUBSCRIPTIONS_MAX + 1)
 })
 
-t.test('subprotocols: the first known one offered, JSON when none is, none when none is known', async (t) => {
-  const { port, connect } = await stream(t)
-  t.equal((await connect(['mmsb.v1.json'])).socket.protocol, 'mmsb.v1.json')
-  t.equal((await connect(['mmsb.v9', 'mmsb.v1.bin', 'mmsb.v1.json'])).socket.protocol, 'mmsb.v1.bin')
-  const plain = await connect([])
-  t.equal(plain.socket.protocol, '')
-  t.match(await plain.ask({ type: 'subscribe', id: 's', pages: ['*'] }), { type: 'subscribed' })
-  t.match(await refusal(port, '/v1/stream', { 'sec-websocket-protocol': 'chat' }), {
-    status: 400,
-    code: 'INVALID_REQUEST',
-  })
-})
-
-t.test('handshakes that are refused get a problem document', async (t) => {
-  const { port, call } = await stream(t)
-  const own = `127.0.0.1:${port}`
-  t.match(await refusal(port, '/v1/other'), { status: 404, code: 'NOT_FOUND' })
-  t.match(await refusal(port, '/v1/stream?x=1'), { status: 400, code: 'INVALID_REQUEST' })
-  t.match(await refusal(port, '/v1/stream', { host: 'example.com' }), { status: 403, code: 'FORBIDDEN' })
-  t.match(await refusal(port, '/v1/stream', { origin: 'http://example.com' }), {
-    status: 403,
-    code: 'FORBIDDEN',
-  })
-  t.match(await refusal(port, '/v1/stream', { origin: 'null' }), { status: 403, code: 'FORBIDDEN' })
-  t.match(await refusal(port, '/v1/stream', { host: own, origin: `http://${own}` }), { status: 101 })
-  const plain = await call('GET', '/v1/stream')
-  t.match(plain, { status: 400, body: { code: 'INVALID_REQUEST' }, headers: { upgrade: 'websocket' } })
-})
-
-t.test(
-  'what the library refuses gets a problem document too, and so does an upgrade of another route',
-  async (t) => {
-    const { port, bus } = await stream(t)
-    t.match(await refusal(port, '/v1/stream', { 'sec-websocket-version': '7' }), {
-      status: 400,
-      code: 'INVALID_REQUEST',
-      headers: { 'content-type': /^application\/problem\+json/, 'sec-websocket-version': '13, 8' },
-    })
-    t.match(await refusal(port, '/v1/stream', { 'sec-websocket-key': 'short' }), { status: 400 })
-    t.match(await refusal(port, '/v1/stream', { upgrade: 'h2c' }), { status: 400, code: 'INVALID_REQUEST' })
-    t.match(await refusal(port, '/v1/stream', {}, 'POST'), { status: 405, code: 'METHOD_NOT_ALLOWED' })
-    t.match(await refusal(port, '/%zz'), { status: 400, code: 'INVALID_REQUEST' })
-    const { epoch } = bus
-    t.match(await refusal(port, '/v1/status'), { status: 404, code: 'NOT_FOUND' })
-    t.match(await refusal(port, '/v1/pages/prices', {}, 'DELETE'), { status: 404, code: 'NOT_FOUND' })
-    t.equal(bus.epoch, epoch, 'the other route did not run')
-  },
-)
-
-t.test('an upgrade behind a request under way is answered after it', async (t) => {
-  const { port } = await stream(t)
-  const read = 'GET /v1/pages/prices HTTP/1.1\r\nhost: localhost\r\n\r\n'
-  const upgrade = (path: string): string =>
-    `GET ${path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n` +
-    `sec-websocket-version: 13\r\nsec-websocket-key: ${Buffer.alloc(16).toString('base64')}\r\n\r\n`
-  // A close frame without a code, masked by zeros.
-  const close = '\x88\x80\0\0\0\0'
-  const accepted = await sentAtOnce(port, read + upgrade('/v1/stream') + close)
-  t.match(accepted, /^HTTP\/1.1 200 .*"prices".*HTTP\/1.1 101 /s)
-  const refused = await sentAtOnce(port, read + read + upgrade('/v1/other'))
-  t.match(refused, /^HTTP\/1.1 200 .*HTTP\/1.1 200 .*HTTP\/1.1 404 .*NOT_FOUND/s)
-})
-
-t.test('a refused handshake ends its connection', async (t) => {
-  const { port } = await stream(t)
-  for (const path of ['/v1/stream?x=1', '/v1/status', '/none', '/%zz']) {
-    const socket = connect({ host: '127.0.0.1', port, allowHalfOpen: true })
-    t.teardown(() => socket.destroy())
-    socket.resume()
-    socket.write(
-      `GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`,
-    )
-    await once(socket, 'end')
-    t.pass(path)
-  }
-})
-
-t.test('the hooks of the app run for a handshake as for any request', async (t) => {
-  const own = 'http://pages.example.com'
-  const served = await serve(t, {}, { allowedOrigins: new Set([own]) })
-  const { port } = await listen(served)
-  const origin = { origin: own }
-  t.match(await refusal(port, '/v1/stream', origin), { status: 101 })
-  const refused = await refusal(port, '/v1/stream', { ...origin, 'sec-websocket-protocol': 'chat' })
-  t.match(refused, { status: 400, headers: { 'access-control-allow-origin': own } })
-})
-
 t.test('snapshot and changes meet without gap or double, whatever is written meanwhile', async (t) => {
-  const { bus, connect } = await stream(t)
+  const { bus, connect } = await streamServer(t)
   let isWriting = true
   let written = 0
   const writer = (async () => {
@@ -480,43 +370,3 @@ t.test('snapshot and changes meet without gap or double, whatever is written mea
       )
   }
 })
-
-/** All that a connection gets, up to its end, for bytes sent in one packet. */
-async function sentAtOnce(port: number, bytes: string): Promise<string> {
-  const socket = connect(port, '127.0.0.1')
-  socket.setTimeout(5_000, () => socket.destroy(new Error('the connection has not ended')))
-  socket.write(bytes, 'latin1')
-  let text = ''
-  for await (const chunk of socket) text += chunk
-  return text
-}
-
-/** The answer to an upgrade request. */
-function refusal(
-  port: number,
-  path: string,
-  headers: Record<string, string> = {},
-  method = 'GET',
-): Promise<{ status: number; code?: string; headers: IncomingHttpHeaders }> {
-  return new Promise((resolve, reject) => {
-    const upgrade = {
-      connection: 'Upgrade',
-      upgrade: 'websocket',
-      'sec-websocket-version': '13',
-      'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
-    }
-    const sent = request({ host: '127.0.0.1', port, path, method, headers: { ...upgrade, ...headers } })
-    sent.on('upgrade', (response, socket) => {
-      socket.destroy()
-      resolve({ status: response.statusCode!, headers: response.headers })
-    })
-    sent.on('response', async (response) => {
-      const chunks: Buffer[] = []
-      for await (const chunk of response) chunks.push(chunk as Buffer)
-      const { code } = JSON.parse(Buffer.concat(chunks).toString()) as { code: string }
-      resolve({ status: response.statusCode!, code, headers: response.headers })
-    })
-    sent.on('error', reject)
-    sent.end()
-  })
-}
