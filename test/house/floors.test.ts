@@ -22,7 +22,12 @@ const FLOORS: Floors = {
     ['http', 'index'],
     ['cli'],
   ],
-  'src/cli': [['flags'], ['folder-argument', 'npy-files', 'remote', 'server'], ['commands'], ['main']],
+  'src/cli': [
+    ['flags'],
+    ['data-folder', 'folder-argument', 'npy-files', 'remote', 'server'],
+    ['commands'],
+    ['main'],
+  ],
   'src/client': [
     ['errors', 'limits', 'types'],
     ['arguments'],

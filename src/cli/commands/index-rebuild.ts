@@ -2,20 +2,10 @@
  * `mmsb index rebuild`: rebuilds the log index of a data folder from the log. No server may have the folder
  * open.
  */
-import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 import { allocateFile, crc32c } from '../../ffi/library.js'
 import { Store } from '../../store/store.js'
-import {
-  DATA_DIR_FLAG,
-  dataDirOf,
-  type FlagTable,
-  flagsOrHelp,
-  HELP_FLAG,
-  helpText,
-  StartError,
-  UsageError,
-} from '../flags.js'
+import { existingDataDirOf } from '../data-folder.js'
+import { DATA_DIR_FLAG, type FlagTable, flagsOrHelp, HELP_FLAG, helpText, UsageError } from '../flags.js'
 
 const FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,
@@ -32,8 +22,7 @@ export async function index(args: readonly string[]): Promise<void> {
   if (verb !== 'rebuild') throw new UsageError(`usage: ${USAGE}`)
   const flags = flagsOrHelp(rest, USAGE, FLAGS)
   if (flags === undefined) return
-  const dir = dataDirOf(flags)
-  if (!existsSync(join(dir, 'log'))) throw new StartError(`${dir} is not a data folder: it has no log`)
+  const dir = existingDataDirOf(flags)
   const store = await Store.open({
     dir,
     fsync: 'always',

@@ -3,23 +3,13 @@
  * and says what a repair of the log would lose. No server may have the folder open. Exit code 0: sound, or
  * sound again after --fix; 1: damaged.
  */
-import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 import { crc32c } from '../../ffi/library.js'
 import { checkFolder } from '../../store/offline/check.js'
 import { repairLog } from '../../store/offline/repair.js'
 import { realDisk } from '../../store/os/disk.js'
 import { lockFolder } from '../../store/os/lock.js'
-import {
-  DATA_DIR_FLAG,
-  dataDirOf,
-  type FlagTable,
-  flagsOrHelp,
-  HELP_FLAG,
-  helpText,
-  StartError,
-  UsageError,
-} from '../flags.js'
+import { existingDataDirOf } from '../data-folder.js'
+import { DATA_DIR_FLAG, type FlagTable, flagsOrHelp, HELP_FLAG, helpText, UsageError } from '../flags.js'
 
 const FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,
@@ -37,8 +27,7 @@ export async function log(args: readonly string[]): Promise<void> {
   if (verb !== 'check') throw new UsageError(`usage: ${USAGE}`)
   const flags = flagsOrHelp(rest, USAGE, FLAGS)
   if (flags === undefined) return
-  const dir = dataDirOf(flags)
-  if (!existsSync(join(dir, 'log'))) throw new StartError(`${dir} is not a data folder: it has no log`)
+  const dir = existingDataDirOf(flags)
   const unlock = lockFolder(dir)
   try {
     await check(dir, flags.switches.has('fix'))
