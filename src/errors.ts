@@ -63,6 +63,11 @@ export const ERRORS = {
     title: 'This path does not support the method',
     hint: 'The Allow header lists the supported methods.',
   },
+  NOT_ACCEPTABLE: {
+    status: ERROR_STATUS.NOT_ACCEPTABLE,
+    title: 'The route cannot answer in the requested format',
+    hint: 'Send an Accept header that the route supports; /openapi.json lists the formats.',
+  },
   REQUEST_TIMEOUT: {
     status: ERROR_STATUS.REQUEST_TIMEOUT,
     title: 'The request took too long to arrive',
@@ -88,6 +93,16 @@ export const ERRORS = {
     title: 'The definition would create a cycle',
     hint: 'The detail names the pages on the cycle.',
   },
+  HISTORY_CHANGED: {
+    status: ERROR_STATUS.HISTORY_CHANGED,
+    title: 'The epochs belong to another history',
+    hint: 'The data folder was restored, repaired or replaced: read again, and start from a snapshot.',
+  },
+  FOLDER_LOCKED: {
+    status: ERROR_STATUS.FOLDER_LOCKED,
+    title: 'The data folder is open in another process',
+    hint: 'Stop that process; holder.txt in the folder names it.',
+  },
   EPOCH_COMPACTED: {
     status: ERROR_STATUS.EPOCH_COMPACTED,
     title: 'This epoch is no longer available',
@@ -103,6 +118,11 @@ export const ERRORS = {
     title: 'The payload is larger than the limit',
     hint: 'Split the write into several transactions.',
   },
+  UNSUPPORTED_MEDIA_TYPE: {
+    status: ERROR_STATUS.UNSUPPORTED_MEDIA_TYPE,
+    title: 'The body has a content type or an encoding that the route does not read',
+    hint: 'Send the Content-Type that /openapi.json lists for the route, without Content-Encoding.',
+  },
   RANGE_NOT_SATISFIABLE: {
     status: ERROR_STATUS.RANGE_NOT_SATISFIABLE,
     title: 'The range lies outside the page',
@@ -117,6 +137,16 @@ export const ERRORS = {
     status: ERROR_STATUS.SHAPE_MISMATCH,
     title: 'Shapes or dtypes are incompatible',
     hint: 'The detail names the axes; docs/guide/OPS.md has the shape rule of each op.',
+  },
+  COST_EXCEEDED: {
+    status: ERROR_STATUS.COST_EXCEEDED,
+    title: 'The work takes longer than the limit',
+    hint: 'Make the pages smaller or change less at once; limitMs is what the server allows (docs/guide/LIMITS.md).',
+  },
+  IDEMPOTENCY_MISMATCH: {
+    status: ERROR_STATUS.IDEMPOTENCY_MISMATCH,
+    title: 'The idempotency key belongs to another request',
+    hint: 'Use a new key for a new request; repeat a request unchanged.',
   },
   HEADERS_TOO_LARGE: {
     status: ERROR_STATUS.HEADERS_TOO_LARGE,
@@ -142,6 +172,11 @@ export const ERRORS = {
     status: ERROR_STATUS.OUT_OF_MEMORY,
     title: 'The memory limit for pages is reached',
     hint: 'Delete pages, or raise the limit (--memory-limit, MMSB_MEMORY_LIMIT).',
+  },
+  QUOTA_EXCEEDED: {
+    status: ERROR_STATUS.QUOTA_EXCEEDED,
+    title: 'A limit on stored objects is reached',
+    hint: 'Delete what is no longer needed; docs/guide/LIMITS.md lists the limits and their flags.',
   },
   LOG_FULL: {
     status: ERROR_STATUS.LOG_FULL,

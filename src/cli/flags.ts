@@ -142,11 +142,11 @@ export function bytesOf({ text, from }: Given): number {
   throw new UsageError(`${from}: ${JSON.stringify(text)} is not a size such as 512m or 8g`)
 }
 
-const DURATIONS_MS: Readonly<Record<string, number>> = { s: 1e3, m: 60e3, h: 3600e3, d: 86_400e3 }
+const DURATIONS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1e3, m: 60e3, h: 3600e3, d: 86_400e3 }
 
-/** Milliseconds: `90s`, `30m`, `12h`, `7d`. @throws UsageError */
+/** Milliseconds: `250ms`, `90s`, `30m`, `12h`, `7d`. @throws UsageError */
 export function durationOf({ text, from }: Given): number {
-  const match = /^(\d{1,9})\s*([smhd])$/i.exec(text.trim())
+  const match = /^(\d{1,9})\s*(ms|[smhd])$/i.exec(text.trim())
   const ms = match === null ? 0 : Number(match[1]) * DURATIONS_MS[(match[2] ?? '').toLowerCase()]!
   if (ms > 0) return ms
   throw new UsageError(`${from}: ${JSON.stringify(text)} is not a time such as 12h or 7d`)

@@ -7,6 +7,7 @@
  */
 import { MmsbError } from '../errors.js'
 import { SEGMENT_BYTES_LEAST, THREADS_MAX } from '../limits.js'
+import { LIMIT_NAMES, type Limits, OPERATOR_LIMITS } from '../operator-limits.js'
 import { showValue } from '../state/value.js'
 import type { BusOptions, FsyncMode } from './types.js'
 
@@ -44,11 +45,16 @@ const hasFields =
     return undefined
   }
 
+const LIMITS = Object.fromEntries(
+  LIMIT_NAMES.map((name) => [name, isWhole(OPERATOR_LIMITS[name].least, OPERATOR_LIMITS[name].most)]),
+) as Checks<Limits>
+
 const OPTIONS: Checks<BusOptions> = {
   dataDir: isText,
   backend: isOneOf(BACKENDS),
   fsync: isOneOf(FSYNC_MODES),
   memoryLimitBytes: isWhole(1),
+  limits: hasFields<Limits>(LIMITS),
   threads: isWhole(1, THREADS_MAX),
   checkpoints: hasFields<NonNullable<BusOptions['checkpoints']>>({
     everyEpochs: isWhole(0),

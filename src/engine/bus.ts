@@ -18,6 +18,7 @@
 import { performance } from 'node:perf_hooks'
 import { MmsbError } from '../errors.js'
 import type { FunctionBody } from '../kernels/expression/names.js'
+import type { LimitGuard } from '../operator-limits.js'
 import type {
   DeltaInput,
   DeltaValues,
@@ -120,6 +121,11 @@ export class EngineBus {
   /** The newest published epoch; 0 before the first commit. */
   get epoch(): number {
     return this.#parts.committer.epoch
+  }
+
+  /** The limits that the operator set, and what they refused. */
+  get limits(): LimitGuard {
+    return this.#parts.limits
   }
 
   /** Why the bus has stopped, or null. */

@@ -11,6 +11,7 @@ import { NativeContext } from '../ffi/context.js'
 import { allocateFile, crc32c, deviceCount } from '../ffi/library.js'
 import { Graph } from '../graph/graph.js'
 import { DURABLE_HOLD_BYTES, DURABLE_HOLD_MS, MEMORY_QUOTA_DEFAULT_BYTES } from '../limits.js'
+import { LimitGuard } from '../operator-limits.js'
 import { cursorsIn } from '../store/cursors/cursors.js'
 import { Store } from '../store/store.js'
 import { checkBusOptions } from './arguments.js'
@@ -38,6 +39,8 @@ export interface Device {
 export type HistoryNeeds = Set<() => number | undefined>
 
 export interface BusParts {
+  /** The operator's limits. */
+  readonly limits: LimitGuard
   readonly fsync: FsyncMode
   readonly device: Device
   readonly state: EngineState
@@ -62,6 +65,7 @@ export interface DurableParts {
  */
 export async function openParts(options: BusOptions, host: Host = REAL_HOST): Promise<BusParts> {
   checkBusOptions(options)
+  const limits = new LimitGuard(options.limits)
   const wanted = options.backend ?? 'auto'
   const backend = wanted === 'auto' ? (deviceCount() > 0 ? 'cuda' : 'cpu') : wanted
   const memory = {
@@ -82,7 +86,7 @@ export async function openParts(options: BusOptions, host: Host = REAL_HOST): Pr
     const { dataDir } = options
     const folder =
       dataDir === undefined ? undefined : await openFolder(dataDir, options, host, memory.quotaBytes)
-    return await assemble({ options, state, device, committer, folder })
+    return await assemble({ options, limits, state, device, committer, folder })
   } catch (error) {
     context.close()
     throw error
@@ -109,6 +113,7 @@ async function openFolder(
 
 interface Foundation {
   readonly options: BusOptions
+  readonly limits: LimitGuard
   readonly state: EngineState
   readonly device: Device
   readonly committer: Committer
@@ -116,10 +121,18 @@ interface Foundation {
 }
 
 /** Recovers, and puts the other parts on top. Closes the folder when that fails. */
-async function assemble({ options, state, device, committer, folder }: Foundation): Promise<BusParts> {
+async function assemble({
+  options,
+  limits,
+  state,
+  device,
+  committer,
+  folder,
+}: Foundation): Promise<BusParts> {
   const hasDevice = (): boolean => device.backend !== 'cpu'
   const pages = new PageReader({ state, epoch: () => committer.epoch, hasDevice })
   const parts = (nextPageId: number): Omit<BusParts, 'durable'> => ({
+    limits,
     fsync: options.fsync ?? 'always',
     device,
     state,

@@ -5,6 +5,7 @@
  * Null because JSON answers and public types have it.
  */
 import type { FunctionBody } from '../kernels/expression/names.js'
+import type { Limits } from '../operator-limits.js'
 import type { DeltaJson } from '../state/delta.js'
 import type { DeltaInput, Derivation, Expectation } from '../state/types.js'
 import type { RetentionLimits, StoreStats } from '../store/types.js'
@@ -335,6 +336,8 @@ export interface BusOptions {
   readonly fsync?: FsyncMode
   /** Maximum bytes of all pages together. */
   readonly memoryLimitBytes?: number
+  /** Limits that differ from the standard: docs/guide/LIMITS.md. */
+  readonly limits?: Partial<Limits>
   /** Native worker threads; default: the number of cores. */
   readonly threads?: number
   /** When the bus makes checkpoints by itself. */

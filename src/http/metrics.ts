@@ -4,6 +4,7 @@
  */
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { BusStats } from '../engine/types.js'
+import { LIMIT_NAMES, type LimitGuard, OPERATOR_LIMITS } from '../operator-limits.js'
 import type { HubStats } from '../stream/hub.js'
 import type { AppContext } from './context.js'
 
@@ -148,7 +149,35 @@ export function createMetrics({ bus, hub }: AppContext): Registry {
     return reading
   }
   for (const metric of METRICS) register(registry, metric, readOnce)
+  registerLimits(registry, bus.limits)
   return registry
+}
+
+/** The operator's limits, and what they refused. */
+function registerLimits(registry: Registry, limits: LimitGuard): void {
+  const registers = [registry]
+  const values = new Gauge({
+    name: 'mmsb_limit',
+    help: 'Limits that the operator set, in counts, bytes or seconds',
+    labelNames: ['limit'],
+    registers,
+  })
+  for (const name of LIMIT_NAMES) {
+    const { flag, unit } = OPERATOR_LIMITS[name]
+    values.set({ limit: flag }, unit === 'ms' ? limits.values[name] / 1e3 : limits.values[name])
+  }
+  const refused = new Counter({
+    name: 'mmsb_limit_refusals_total',
+    help: 'Requests, connections and stored objects refused for a limit since start',
+    labelNames: ['limit'],
+    registers,
+    collect() {
+      refused.reset()
+      for (const [name, count] of limits.refusals()) {
+        refused.inc({ limit: OPERATOR_LIMITS[name].flag }, count)
+      }
+    },
+  })
 }
 
 function register(

@@ -4,7 +4,9 @@
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
+import { withLimitsTable } from '../../scripts/limits-table.js'
 import { OPS } from '../../src/kernels/op-catalogue.js'
+import { LIMIT_NAMES, OPERATOR_LIMITS } from '../../src/operator-limits.js'
 import { CATALOG_SCHEMA_VERSION } from '../../src/store/catalog/catalog-db.js'
 import { ROOT, readDocument, tableRowsOf } from './markdown.js'
 
@@ -12,17 +14,25 @@ const OPERATIONS = readDocument('docs/guide/OPERATIONS.md')
 const help = (...args: string[]): string =>
   execFileSync(process.execPath, [`${ROOT}/bin/mmsb.js`, ...args, '--help'], { encoding: 'utf8' })
 
-t.test('the table of flags is the help of `mmsb serve`', async (t) => {
+t.test('the tables of flags are the help of `mmsb serve`', async (t) => {
   const shown = [...help('serve').matchAll(/^ {2}(--\S+(?: [A-Z]+)?) {2,}(.+)$/gm)].map(([, flag, text]) => {
     const [, meaning, otherwise = '', twin = ''] =
       /^(.*?)(?: \(default ([^)]*)\))?(?: \[(\w+)\])?$/.exec(text!) ?? []
     return [`\`${flag}\``, twin && `\`${twin}\``, otherwise, meaning]
   })
   t.ok(shown.length > 10)
+  const isLimit = ([flag]: readonly (string | undefined)[]): boolean =>
+    LIMIT_NAMES.some((name) => flag!.startsWith(`\`--${OPERATOR_LIMITS[name].flag} `))
   t.same(
     tableRowsOf(OPERATIONS).filter(([flag]) => flag!.startsWith('`--')),
-    shown.filter(([flag]) => flag !== '`--help`'),
+    shown.filter((row) => row[0] !== '`--help`' && !isLimit(row)),
   )
+  t.equal(shown.filter(isLimit).length, LIMIT_NAMES.length)
+})
+
+t.test('LIMITS.md has the table of src/operator-limits.ts', async (t) => {
+  const document = readDocument('docs/guide/LIMITS.md')
+  t.equal(document, withLimitsTable(document), 'npx tsx scripts/limits-table.ts writes it')
 })
 
 t.test('every command is described', async (t) => {

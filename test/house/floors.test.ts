@@ -14,6 +14,7 @@ const FLOORS: Floors = {
   src: [
     ['wire'],
     ['client', 'errors', 'limits'],
+    ['operator-limits'],
     ['state'],
     ['kernels', 'ffi'],
     ['graph', 'store'],
@@ -24,7 +25,7 @@ const FLOORS: Floors = {
   ],
   'src/cli': [
     ['flags'],
-    ['data-folder', 'folder-argument', 'npy-files', 'remote', 'server'],
+    ['data-folder', 'folder-argument', 'limit-flags', 'npy-files', 'remote', 'server'],
     ['commands'],
     ['main'],
   ],

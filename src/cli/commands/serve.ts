@@ -28,6 +28,7 @@ import {
   type ParsedFlags,
   UsageError,
 } from '../flags.js'
+import { LIMIT_FLAGS, limitsOf } from '../limit-flags.js'
 import type { ServeOptions } from '../server.js'
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
@@ -110,6 +111,7 @@ const FLAGS: FlagTable = {
     env: 'MMSB_DURABLE_HOLD_BYTES',
     standard: '4g',
   },
+  ...LIMIT_FLAGS,
   insecure: {
     help: 'allow any address, Host and Origin: anyone who reaches the port may do anything',
   },
@@ -149,6 +151,7 @@ function serveOptions(flags: ParsedFlags): ServeOptions {
       backend: read('backend', (value) => choiceOf(value, BACKENDS), 'auto'),
       fsync: read('fsync', (value) => choiceOf(value, FSYNC_MODES), 'always'),
       threads: read('threads', (value) => integerOf(value, 1, THREADS_MAX), availableParallelism()),
+      limits: limitsOf(flags),
       durableHoldMs: read('durable-hold', durationOf, DURABLE_HOLD_MS),
       durableHoldBytes: read('durable-hold-bytes', bytesOf, DURABLE_HOLD_BYTES),
       ...(memoryLimitBytes === undefined ? {} : { memoryLimitBytes }),

@@ -16,6 +16,13 @@ type Test = Parameters<typeof serve>[0]
 /** Codes that no request can provoke yet, and why. */
 const NOT_YET: Partial<Record<ErrorCode, string>> = {
   UNAUTHORIZED: 'there are no credentials before there is authentication',
+  COST_EXCEEDED: 'costs are not limited yet',
+  FOLDER_LOCKED: 'a server that cannot lock its folder does not start',
+  HISTORY_CHANGED: 'histories have no identity yet',
+  IDEMPOTENCY_MISMATCH: 'requests are not compared yet',
+  NOT_ACCEPTABLE: 'formats are not refused yet',
+  QUOTA_EXCEEDED: 'objects are not counted yet',
+  UNSUPPORTED_MEDIA_TYPE: 'content types are not refused yet',
 }
 
 const map = (input: string, expr: string): object => ({ derive: { op: 'map', inputs: { x: input }, expr } })
