@@ -3,14 +3,14 @@
  * arguments and answers.
  */
 import { EngineBus } from './engine/bus.js'
+import { checkCalls } from './engine/call-checks.js'
 import { openParts } from './engine/open-bus.js'
 import type { BusOptions } from './engine/types.js'
 import { hubOf } from './stream/hub.js'
-import { type Changes, subscribe } from './stream/subscribe.js'
-import type { SubscribeOptions } from './stream/types.js'
+import { type Changes, type LocalSubscribeOptions, subscribe } from './stream/subscribe.js'
 
-/** A bus that can be subscribed to. */
-export class Bus extends EngineBus {
+/** A bus that can be subscribed to. `await using` closes it. */
+export class Bus extends EngineBus implements AsyncDisposable {
   /** See EngineBus.open. */
   static override async open(options: BusOptions = {}): Promise<Bus> {
     return new Bus(await openParts(options))
@@ -20,7 +20,7 @@ export class Bus extends EngineBus {
    * Every change to the pages that match, in order: from now on, from a past epoch, or from where a durable
    * reader stopped. Leaving the loop ends the subscription.
    */
-  subscribe(options: SubscribeOptions): Changes {
+  subscribe(options: LocalSubscribeOptions): Changes {
     return subscribe(this, options)
   }
 
@@ -29,10 +29,17 @@ export class Bus extends EngineBus {
     await super.close()
     hubOf(this).close()
   }
+
+  /** The same as `close`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
 }
+
+checkCalls(Bus.prototype)
 
 export type * from './engine/types.js'
 export { ERRORS, type ErrorCode, MmsbError, type ProblemDocument } from './errors.js'
-export type { Change, ChangedPage, Changes } from './stream/subscribe.js'
+export type { Change, ChangedPage, Changes, LocalSubscribeOptions } from './stream/subscribe.js'
 export type { SubscribeOptions } from './stream/types.js'
 export type { Dtype, TypedArray } from './wire/dtype.js'

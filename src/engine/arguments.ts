@@ -8,8 +8,9 @@
 import { MmsbError } from '../errors.js'
 import { SEGMENT_BYTES_LEAST, THREADS_MAX } from '../limits.js'
 import { LIMIT_NAMES, type Limits, OPERATOR_LIMITS } from '../operator-limits.js'
+import type { DeltaInput } from '../state/types.js'
 import { showValue } from '../state/value.js'
-import type { BusOptions, FsyncMode } from './types.js'
+import type { BusOptions, FsyncMode, TransactionInput, WhatIfInput, WriteOptions } from './types.js'
 
 export const BACKENDS = ['auto', 'cpu', 'cuda'] as const
 export const FSYNC_MODES = ['always', 'interval', 'off'] as const satisfies readonly FsyncMode[]
@@ -24,7 +25,16 @@ export type Checks<T> = { readonly [name in keyof Required<T>]: Check }
 export const isText: Check = (value) =>
   typeof value === 'string' && value !== '' ? undefined : 'is not a non-empty string'
 export const isFlag: Check = (value) => (typeof value === 'boolean' ? undefined : 'is not true or false')
-const isCallable: Check = (value) => (typeof value === 'function' ? undefined : 'is not a function')
+export const isCallable: Check = (value) => (typeof value === 'function' ? undefined : 'is not a function')
+
+export const isNumber: Check = (value) => (typeof value === 'number' ? undefined : 'is not a number')
+export const isTexts: Check = (value) =>
+  Array.isArray(value) && value.every((text) => typeof text === 'string')
+    ? undefined
+    : 'is not a list of names'
+/** Also one of another realm. */
+export const isSignal: Check = (value) =>
+  Object.prototype.toString.call(value) === '[object AbortSignal]' ? undefined : 'is not an AbortSignal'
 
 export const isOneOf =
   (choices: readonly string[]): Check =>
@@ -127,13 +137,37 @@ export function checkDefinitions(pages: unknown): void {
   }
 }
 
+/** The names that each kind of argument may have. The types make sure that none is missing. */
+const namesOf = <T>(names: Record<keyof Required<T>, true>): ReadonlySet<string> =>
+  new Set(Object.keys(names))
+const DELTA = { offset: true, indices: true, mask: true, values: true, merge: true } as const
+const DELTA_FIELDS = namesOf<DeltaInput>(DELTA)
+const OP_FIELDS = namesOf<TransactionInput['ops'][number]>({ ...DELTA, page: true })
+const WRITE_FIELDS = namesOf<WriteOptions>({ key: true, source: true, intent: true, expectVersion: true })
+const TRANSACTION_FIELDS = namesOf<TransactionInput>({
+  ops: true,
+  expect: true,
+  source: true,
+  intent: true,
+  key: true,
+})
+const WHAT_IF_FIELDS = namesOf<WhatIfInput>({ ops: true, read: true })
+
+/** Part of every write, so it makes nothing. @throws MmsbError INVALID_REQUEST */
+function checkNames(what: string, given: object, names: ReadonlySet<string>): void {
+  for (const name in given) {
+    if (names.has(name)) continue
+    throw wrong(`${name}: there is no such field of ${what}; there are ${[...names].join(', ')}`)
+  }
+}
+
 /**
  * The frame writer checks the delta itself. Part of every write, so it costs next to nothing. @throws
  * MmsbError INVALID_REQUEST
  */
 export function checkPatch(name: unknown, delta: unknown, options: unknown): void {
   textOf('name', name)
-  objectOf('delta', delta)
+  checkNames('delta', objectOf('delta', delta), DELTA_FIELDS)
   checkMeta(objectOf('options', options))
 }
 
@@ -163,8 +197,9 @@ export function checkFunctionBody(name: unknown, body: unknown): void {
 /** @throws MmsbError INVALID_REQUEST */
 export function checkTransaction(transaction: unknown): void {
   const given = objectOf('transaction', transaction) as Record<string, unknown>
+  checkNames('transaction', given, TRANSACTION_FIELDS)
   checkOps(given.ops)
-  checkMeta(given)
+  checkMetaValues(given)
   if (given.expect === undefined) return
   for (const [i, entry] of listOf('expect', given.expect).entries()) {
     const { page, version } = objectOf(`expect[${i}]`, entry) as Record<string, unknown>
@@ -176,7 +211,9 @@ export function checkTransaction(transaction: unknown): void {
 
 /** @throws MmsbError INVALID_REQUEST */
 export function checkWhatIf(input: unknown): void {
-  const { ops, read } = objectOf('what-if', input) as Record<string, unknown>
+  const given = objectOf('what-if', input) as Record<string, unknown>
+  checkNames('what-if', given, WHAT_IF_FIELDS)
+  const { ops, read } = given
   checkOps(ops)
   for (const [i, name] of listOf('read', read).entries()) textOf(`read[${i}]`, name)
 }
@@ -188,6 +225,7 @@ function checkOps(ops: unknown): void {
     if (typeof op !== 'object' || op === null) throw wrong(`ops[${i}]: ${showValue(op)} is not an object`)
     const { page } = op as { readonly page?: unknown }
     if (typeof page !== 'string') throw wrong(`ops[${i}].page: ${showValue(page)} is not a string`)
+    checkNames(`ops[${i}]`, op, OP_FIELDS)
   }
 }
 
@@ -197,7 +235,12 @@ interface Meta {
   readonly expectVersion?: unknown
 }
 
-function checkMeta({ key, source, expectVersion }: Meta): void {
+function checkMeta(meta: Meta): void {
+  checkNames('options', meta, WRITE_FIELDS)
+  checkMetaValues(meta)
+}
+
+function checkMetaValues({ key, source, expectVersion }: Meta): void {
   if (key !== undefined) textOf('key', key)
   if (source !== undefined) textOf('source', source)
   if (expectVersion === undefined) return

@@ -547,19 +547,24 @@ export class EngineBus {
 
   /**
    * Calls back for every epoch from now on, synchronously, while the state is exactly that of the epoch. A
-   * listener must not throw and must not write. Returns a function that ends this.
+   * listener must not write; what it throws becomes a notice. Returns a function that ends this.
    *
    * `ahead` may be called earlier with the same event, when the epoch is executed but the disk still writes;
    * this gives time to prepare. It may gather values, but must show nothing: the epoch may never become
    * durable.
    */
   onCommit(listener: (event: CommitEvent) => void, ahead?: (event: CommitEvent) => void): () => void {
-    return this.#parts.committer.onCommit(listener, ahead)
+    const { callbacks, committer } = this.#parts
+    return committer.onCommit(
+      callbacks.guard('a listener of onCommit', listener, undefined),
+      ahead && callbacks.guard('a listener of onCommit', ahead, undefined),
+    )
   }
 
   /** Calls back once when the bus fails. Returns a function that ends this. */
   onFailure(listener: (reason: string) => void): () => void {
-    return this.#parts.committer.lifecycle.onFailure(listener)
+    const { callbacks, committer } = this.#parts
+    return committer.lifecycle.onFailure(callbacks.guard('a listener of onFailure', listener, undefined))
   }
 
   /**
@@ -595,9 +600,10 @@ export class EngineBus {
    * this.
    */
   holdHistory(lowestNeeded: () => number | undefined): () => void {
-    const { needs } = this.#parts
-    needs.add(lowestNeeded)
-    return () => needs.delete(lowestNeeded)
+    const { callbacks, needs } = this.#parts
+    const guarded = callbacks.guard('lowestNeeded of holdHistory', lowestNeeded, KEEP_ALL)
+    needs.add(guarded)
+    return () => needs.delete(guarded)
   }
 
   /** The checkpoints in the data folder, oldest first. */
@@ -613,6 +619,7 @@ export class EngineBus {
 
   async #close(): Promise<void> {
     const { committer, past, durable, state } = this.#parts
+    committer.lifecycle.beginClose()
     try {
       await past.close()
       await durable?.scheduler.idle()
@@ -625,6 +632,8 @@ export class EngineBus {
 }
 
 const NO_META = {}
+/** What a reader of history needs that does not say: everything. */
+const KEEP_ALL = 0
 
 function patchResult(name: string, { epoch, pages }: CommitResult): PatchResult {
   // The key of a repeat may have come with a transaction of other pages.

@@ -15,6 +15,7 @@ import { LimitGuard } from '../operator-limits.js'
 import { cursorsIn } from '../store/cursors/cursors.js'
 import { Store } from '../store/store.js'
 import { checkBusOptions } from './arguments.js'
+import { type Callbacks, callbacksOf } from './callbacks.js'
 import { CheckpointScheduler } from './checkpoints/scheduler.js'
 import { Definitions } from './commands/definitions.js'
 import { Committer } from './commit/committer.js'
@@ -39,6 +40,7 @@ export interface Device {
 export type HistoryNeeds = Set<() => number | undefined>
 
 export interface BusParts {
+  readonly callbacks: Callbacks
   /** The operator's limits. */
   readonly limits: LimitGuard
   readonly fsync: FsyncMode
@@ -63,8 +65,10 @@ export interface DurableParts {
  * Throws INVALID_REQUEST for an unknown option or value, UNSUPPORTED_LOCATION for `cuda` without a device,
  * and an error of the store when the folder is locked, damaged or not writable.
  */
-export async function openParts(options: BusOptions, host: Host = REAL_HOST): Promise<BusParts> {
-  checkBusOptions(options)
+export async function openParts(given: BusOptions, host: Host = REAL_HOST): Promise<BusParts> {
+  checkBusOptions(given)
+  const callbacks = callbacksOf(given.onNotice)
+  const options = { ...given, onNotice: callbacks.notify }
   const limits = new LimitGuard(options.limits)
   const wanted = options.backend ?? 'auto'
   const backend = wanted === 'auto' ? (deviceCount() > 0 ? 'cuda' : 'cpu') : wanted
@@ -86,7 +90,7 @@ export async function openParts(options: BusOptions, host: Host = REAL_HOST): Pr
     const { dataDir } = options
     const folder =
       dataDir === undefined ? undefined : await openFolder(dataDir, options, host, memory.quotaBytes)
-    return await assemble({ options, limits, state, device, committer, folder })
+    return await assemble({ options, callbacks, limits, state, device, committer, folder })
   } catch (error) {
     context.close()
     throw error
@@ -113,6 +117,7 @@ async function openFolder(
 
 interface Foundation {
   readonly options: BusOptions
+  readonly callbacks: Callbacks
   readonly limits: LimitGuard
   readonly state: EngineState
   readonly device: Device
@@ -123,6 +128,7 @@ interface Foundation {
 /** Recovers, and puts the other parts on top. Closes the folder when that fails. */
 async function assemble({
   options,
+  callbacks,
   limits,
   state,
   device,
@@ -132,6 +138,7 @@ async function assemble({
   const hasDevice = (): boolean => device.backend !== 'cpu'
   const pages = new PageReader({ state, epoch: () => committer.epoch, hasDevice })
   const parts = (nextPageId: number): Omit<BusParts, 'durable'> => ({
+    callbacks,
     limits,
     fsync: options.fsync ?? 'always',
     device,

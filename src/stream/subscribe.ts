@@ -2,12 +2,14 @@
  * Subscriptions for programs that hold the bus themselves: an async iterator of changes.
  *
  * Invariants: the subscription starts when `subscribe` is called. It ends with `return()` (and so with
- * `break`), with an error, or when the bus closes. The queue is bounded like that of any reader: a
- * lossless iterator that falls behind ends with OVERLOADED, whose `resumeFrom` is the last epoch that was
- * delivered completely.
+ * `break`), `throw()`, its signal, an error, or when the bus closes. A promise of `next` always settles. The
+ * queue is bounded like that of any reader: a lossless iterator that falls behind ends with OVERLOADED, whose
+ * `resumeFrom` is the last epoch that was delivered completely.
  */
+import { isSignal } from '../engine/arguments.js'
 import type { PageChange } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
+import { showValue } from '../state/value.js'
 import type { Dtype, TypedArray } from '../wire/dtype.js'
 import type { Connection } from './connection.js'
 import { hubOf } from './hub.js'
@@ -43,8 +45,16 @@ const ID = 'iterator'
 /** What a queued change costs besides its values. */
 const PART_BYTES = 128
 
-/** The changes, as they are committed. */
-export interface Changes extends AsyncIterableIterator<Change> {
+/** A subscription of the program that holds the bus. */
+export interface LocalSubscribeOptions extends SubscribeOptions {
+  /** Ends the subscription: the iterator rejects with the signal's reason. */
+  readonly signal?: AbortSignal
+}
+
+/** The changes, as they are committed. Also an async disposable: `await using` ends the subscription. */
+export interface Changes extends AsyncIterableIterator<Change>, AsyncDisposable {
+  /** Ends the subscription and rejects with `error`. */
+  throw(error?: unknown): Promise<IteratorResult<Change>>
   /**
    * For a durable subscription: everything up to this epoch has been processed. Resolves when
    * that is durable.
@@ -54,11 +64,12 @@ export interface Changes extends AsyncIterableIterator<Change> {
 }
 
 /**
- * @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND; the iterator throws EPOCH_COMPACTED,
- *   OVERLOADED, BUS_FAILED
+ * @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND, BUS_FAILED; the iterator throws EPOCH_COMPACTED,
+ *   OVERLOADED, BUS_FAILED, or the reason of its signal
  */
-export function subscribe(bus: StreamBus, options: SubscribeOptions): Changes {
-  checkSubscribeOptions(options)
+export function subscribe(bus: StreamBus, given: LocalSubscribeOptions): Changes {
+  const { signal, options } = split(given)
+  if (bus.failure !== null) throw new MmsbError('BUS_FAILED', `The bus has stopped: ${bus.failure}`)
   const sink = new IteratorSink()
   const connection = hubOf(bus).connect(sink)
   sink.connection = connection
@@ -68,19 +79,46 @@ export function subscribe(bus: StreamBus, options: SubscribeOptions): Changes {
     connection.close()
     throw error
   }
+  const abort = (): void => {
+    sink.abort(signal?.reason)
+    connection.close()
+  }
+  const end = (): void => {
+    signal?.removeEventListener('abort', abort)
+    connection.close()
+  }
+  if (signal?.aborted === true) abort()
+  else signal?.addEventListener('abort', abort, { once: true })
   return {
     next: () => sink.next(),
     commit: async (epoch) => {
       await connection.commit(ID, epoch)
     },
     return: () => {
-      connection.close()
-      return Promise.resolve({ done: true, value: undefined })
+      end()
+      return Promise.resolve(DONE)
+    },
+    throw: (error) => {
+      end()
+      return Promise.reject(error)
     },
     [Symbol.asyncIterator]() {
       return this
     },
+    [Symbol.asyncDispose]: async () => end(),
   }
+}
+
+function split(given: LocalSubscribeOptions): { signal: AbortSignal | undefined; options: SubscribeOptions } {
+  if (typeof given !== 'object' || given === null || !('signal' in given)) {
+    checkSubscribeOptions(given)
+    return { signal: undefined, options: given }
+  }
+  const { signal, ...options } = given
+  checkSubscribeOptions(options)
+  const fault = signal === undefined ? undefined : isSignal(signal, 'signal')
+  if (fault !== undefined) throw new MmsbError('INVALID_REQUEST', `signal: ${showValue(signal)} ${fault}`)
+  return { signal, options }
 }
 
 type Result = IteratorResult<Change>
@@ -97,7 +135,8 @@ class IteratorSink implements Sink {
   queuedBytes = 0
   readonly #queue: { readonly change: Change; readonly bytes: number }[] = []
   #waiters: Waiter[] = []
-  #error: MmsbError | undefined
+  /** What `next` rejects with after the queue; set once. */
+  #end: { readonly error: unknown } | undefined
   #isDone = false
 
   get isCongested(): boolean {
@@ -128,11 +167,11 @@ class IteratorSink implements Sink {
       if (this.#queue.length === 0) this.connection?.drained()
       return Promise.resolve({ done: false, value: item.change })
     }
-    if (this.#error !== undefined) {
-      const error = this.#error
-      this.#error = undefined
+    const end = this.#end
+    if (end !== undefined) {
+      this.#end = undefined
       this.connection?.close()
-      return Promise.reject(error)
+      return Promise.reject(end.error)
     }
     if (this.#isDone) return Promise.resolve(DONE)
     return new Promise((resolve, reject) => {
@@ -166,11 +205,21 @@ class IteratorSink implements Sink {
   #fail(error: MmsbError): void {
     const waiter = this.#waiters.shift()
     if (waiter === undefined) {
-      this.#error = error
+      this.#end ??= { error }
       return
     }
     waiter.reject(error)
     this.connection?.close()
+  }
+
+  /** Ends now: what is queued is dropped, and one `next` rejects. */
+  abort(reason: unknown): void {
+    if (this.#isDone) return
+    this.#queue.length = 0
+    this.queuedBytes = 0
+    const waiter = this.#waiters.shift()
+    if (waiter === undefined) this.#end = { error: reason }
+    else waiter.reject(reason)
   }
 }
 

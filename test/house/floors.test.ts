@@ -41,13 +41,14 @@ const FLOORS: Floors = {
   'src/engine': [
     ['durable-cursors', 'host', 'stage-timings', 'version'],
     ['types'],
-    ['arguments', 'pages'],
+    ['arguments', 'callbacks', 'pages'],
     ['commands'],
     ['commit'],
     ['checkpoints'],
     ['history'],
     ['open-bus'],
     ['bus'],
+    ['call-checks'],
   ],
   'src/http': [
     ['context'],

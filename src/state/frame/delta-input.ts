@@ -10,6 +10,16 @@ import { showValue } from '../value.js'
 export const invalid = (detail: string): MmsbError => new MmsbError('INVALID_DELTA', detail)
 export const malformed = (detail: string): MmsbError => new MmsbError('INVALID_REQUEST', detail)
 
+/** Refuses a typed array whose buffer was transferred away: it looks empty, and reading it would throw. */
+export function refuseDetached(what: string, view: ArrayBufferView): void {
+  if (view.byteLength > 0) return
+  try {
+    new Uint8Array(view.buffer)
+  } catch {
+    throw invalid(`${what} are in an ArrayBuffer that was detached`)
+  }
+}
+
 /** The code of a merge, 0 (set) by default. */
 export function mergeCode(merge: Merge | undefined, dtype: Dtype): number {
   if (merge === undefined) return 0
@@ -47,6 +57,7 @@ function refusedIndex(index: unknown, i: number, elements: number): MmsbError {
 export function maskBits(mask: string | Uint8Array, elements: number): Uint8Array {
   const bits = typeof mask === 'string' ? decodeBase64(mask) : mask
   if (!(bits instanceof Uint8Array)) throw malformed('mask must be base64 text or bytes')
+  refuseDetached('the bytes of mask', bits)
   const length = Math.ceil(elements / 8)
   if (bits.length !== length) {
     throw invalid(`mask has ${bits.length} bytes; ${elements} elements need ${length}`)

@@ -39,7 +39,7 @@ import { writeRuns } from '../delta.js'
 import { SlabAllocator } from '../slab.js'
 import type { DeltaInput, DeltaValues } from '../types.js'
 import { showValue, writeValues } from '../value.js'
-import { invalid, malformed, maskBits, mergeCode, writeIndices } from './delta-input.js'
+import { invalid, malformed, maskBits, mergeCode, refuseDetached, writeIndices } from './delta-input.js'
 import {
   COMMAND_LENGTH,
   COMMAND_PAGE,
@@ -215,7 +215,8 @@ export class FrameWriter {
   delta(pageId: number, dtype: Dtype, elements: number, input: DeltaInput): void {
     const merge = mergeCode(input.merge, dtype)
     const { values, indices, mask, offset } = input
-    if (!Array.isArray(values) && !ArrayBuffer.isView(values)) throw malformed('values must be an array')
+    if (ArrayBuffer.isView(values)) refuseDetached('values', values)
+    else if (!Array.isArray(values)) throw malformed('values must be an array')
     if (indices === undefined && mask === undefined) {
       this.#dense(pageId, dtype, merge, elements, offset === undefined ? 0 : offset, values)
     } else if (offset !== undefined) {
@@ -257,7 +258,8 @@ export class FrameWriter {
     indices: ArrayLike<number>,
     values: DeltaValues,
   ): void {
-    if (!Array.isArray(indices) && !ArrayBuffer.isView(indices)) throw malformed('indices must be an array')
+    if (ArrayBuffer.isView(indices)) refuseDetached('indices', indices)
+    else if (!Array.isArray(indices)) throw malformed('indices must be an array')
     const count = indices.length
     if (count !== values.length) throw invalid(`${count} indices but ${values.length} values`)
     const payload = align8(count * 4) + count * DTYPE_INFO[dtype].sizeBytes
