@@ -9,6 +9,7 @@ export const ROWS: Readonly<Record<string, () => Promise<Row>>> = {
   propagation: async () => (await import('../rows/propagation.js')).propagation,
   maps: async () => (await import('../rows/maps.js')).maps,
   ops: async () => (await import('../rows/ops.js')).ops,
+  costs: async () => (await import('../rows/costs.js')).costs,
   deltas: async () => (await import('../rows/deltas.js')).deltas,
   rest: async () => (await import('../rows/rest.js')).rest,
   websocket: async () => (await import('../rows/websocket.js')).websocket,

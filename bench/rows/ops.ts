@@ -32,10 +32,10 @@ const ARRAYS = {
   u32: Uint32Array,
   u8: Uint8Array,
 } as const
-type BenchDtype = keyof typeof ARRAYS
+export type BenchDtype = keyof typeof ARRAYS
 
 /** Two contents drawn from [low, high) that differ everywhere. */
-function page(dtype: BenchDtype, shape: readonly number[], low = -1, high = 1): BenchPage {
+export function page(dtype: BenchDtype, shape: readonly number[], low = -1, high = 1): BenchPage {
   const count = shape.reduce((product, size) => product * size, 1)
   const draw = (seed: number): TypedArray => {
     const values = new ARRAYS[dtype](count)
@@ -116,7 +116,7 @@ const WIDE = [1024, 1024]
 const LONG = [M]
 const into = (dtype = 'float32', shape = 'x.shape') => ({ make: `out = np.empty(${shape}, np.${dtype})` })
 
-const CASES: readonly OpCase[] = [
+export const CASES: readonly OpCase[] = [
   one('copy f32', { op: 'copy' }, ['f32', LONG], { ...into(), run: 'np.copyto(out, x)' }, MOVES),
   one(
     'cast f64 to i32',

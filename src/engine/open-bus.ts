@@ -26,6 +26,7 @@ import { type Recovered, recover } from './history/recovery.js'
 import { type Host, REAL_HOST } from './host.js'
 import type { EngineState } from './pages/engine-state.js'
 import { PageReader } from './pages/page-reader.js'
+import { pricePages } from './pages/price.js'
 import { Registry } from './pages/registry.js'
 import type { BusOptions, BusStatus, FsyncMode } from './types.js'
 
@@ -83,6 +84,7 @@ export async function openParts(given: BusOptions, host: Host = REAL_HOST): Prom
   const device: Device = { backend, loss: undefined }
   const committer: Committer = new Committer(
     state,
+    limits,
     (reason) => failOver({ state, committer, device, options, memory, reason }),
     host,
   )
@@ -162,6 +164,7 @@ async function assemble({
   const { store } = folder
   try {
     const recovered = await recover(state, store, options.onNotice)
+    pricePages(state)
     committer.attach(store, recovered)
     const base = parts(recovered.nextPageId)
     return { ...base, durable: await openDurableParts(base, folder, options, recovered) }
@@ -216,6 +219,7 @@ function failOver({ state, committer, device, options, memory, reason }: Failove
     throw new MmsbError('BUS_FAILED', `The device failed, and there is no log to rebuild from: ${reason}`)
   const startedMs = performance.now()
   failOverToCpu(state, { dir: dataDir, epoch, digest, ...memory })
+  pricePages(state)
   device.backend = 'cpu'
   device.loss = { epoch, reason }
   const ms = Math.round(performance.now() - startedMs)

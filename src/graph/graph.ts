@@ -30,6 +30,17 @@ export interface GraphNodeRecord {
   readonly pastOf?: number
 }
 
+export interface StepCost {
+  readonly page: number
+  readonly costNs: number
+}
+
+/** Estimated nanoseconds of some steps, and the costliest of them. */
+export interface Cost {
+  readonly costNs: number
+  readonly costliest: StepCost
+}
+
 export interface Plan {
   /** Native steps in execution order. */
   readonly steps: Uint32Array
@@ -37,12 +48,21 @@ export interface Plan {
   readonly pages: Uint32Array
   /** Estimated nanoseconds to run every step completely. */
   readonly costNs: number
+  /** The step of the highest estimate: nanoseconds, and its page; 0 and 0 without a step. */
+  readonly costliest: StepCost
   /** Smoothed duration of the executions of this plan; 0 before the first. */
   observedNs: number
 }
 
 const PLAN_CACHE_MAX = 1024
-const EMPTY_PLAN: Plan = { steps: new Uint32Array(0), pages: new Uint32Array(0), costNs: 0, observedNs: 0 }
+const NO_STEP: StepCost = { page: 0, costNs: 0 }
+const EMPTY_PLAN: Plan = {
+  steps: new Uint32Array(0),
+  pages: new Uint32Array(0),
+  costNs: 0,
+  costliest: NO_STEP,
+  observedNs: 0,
+}
 
 export class Graph {
   readonly #nodes = new Map<number, GraphNodeRecord>()
@@ -52,6 +72,7 @@ export class Graph {
   /** All pasts, ascending. */
   #pasts: number[] = []
   #edgeCount = 0
+  #totalCostNs = 0
 
   /** Replaces everything in this graph with the content of `other`. */
   adopt(other: Graph): void {
@@ -62,6 +83,12 @@ export class Graph {
     for (const [id, pasts] of other.#pastsOf) this.#pastsOf.set(id, pasts)
     this.#pasts = other.#pasts
     this.#edgeCount = other.#edgeCount
+    this.#totalCostNs = other.#totalCostNs
+  }
+
+  /** Estimated nanoseconds of all steps together: no plan costs more. */
+  get totalCostNs(): number {
+    return this.#totalCostNs
   }
 
   /** Number of pages, without pasts. */
@@ -131,8 +158,15 @@ export class Graph {
 
   /** Replaces the step of a page; its inputs stay. */
   setStep(id: number, step: number, costNs: number): void {
-    this.#nodes.set(id, { ...this.#require(id), step, costNs })
+    const node = this.#require(id)
+    this.#totalCostNs += costNs - node.costNs
+    this.#nodes.set(id, { ...node, step, costNs })
     this.#plans.clear()
+  }
+
+  /** Replaces the estimate of a derived page. */
+  setCost(id: number, costNs: number): void {
+    this.setStep(id, this.#require(id).step as number, costNs)
   }
 
   /** Removes a page that no page derives from, or a past that no page reads. */
@@ -144,6 +178,7 @@ export class Graph {
       this.#edgeCount--
     }
     this.#nodes.delete(id)
+    this.#totalCostNs = this.#nodes.size === 0 ? 0 : this.#totalCostNs - node.costNs
     if (node.pastOf !== undefined) {
       this.#pasts = this.#pasts.filter((past) => past !== id)
       const pasts = this.#pastsOf.get(node.pastOf)
@@ -264,28 +299,72 @@ export class Graph {
     return [...seen].sort(byLevel)
   }
 
+  /**
+   * The estimate of a plan for dirty pages that also computes the pages of `fresh`, each with the estimate
+   * given there.
+   */
+  costOf(dirty: readonly number[], fresh: ReadonlyMap<number, number> = NONE): Cost {
+    const cost = new CostSum()
+    for (const [id, costNs] of fresh) cost.add(id, costNs)
+    for (const { id, costNs } of this.#cone([...dirty, ...fresh.keys(), ...this.#pasts])) {
+      if (!fresh.has(id)) cost.add(id, costNs)
+    }
+    return cost
+  }
+
+  /** What a write of one page costs, and how many pages it reaches. */
+  coneCost(id: number): { readonly costNs: number; readonly pages: number } {
+    const cone = this.#cone([id, ...this.#pasts])
+    return { costNs: cone.reduce((sum, node) => sum + node.costNs, 0), pages: cone.length }
+  }
+
+  /** The source pages and pasts that these pages derive from, themselves included. */
+  rootsOf(ids: Iterable<number>): number[] {
+    const seen = new Set(ids)
+    const roots: number[] = []
+    for (const id of seen) {
+      const node = this.#nodes.get(id)
+      if (node?.step === undefined || node.pastOf !== undefined) roots.push(id)
+      else for (const input of node.inputs) seen.add(input)
+    }
+    return roots
+  }
+
   #build(pasts: readonly number[], cone: readonly GraphNodeRecord[]): Plan {
     const nodes = [...pasts.map((past) => this.#require(past)), ...cone]
+    const cost = new CostSum()
     const steps = new Uint32Array(nodes.length)
     const pages = new Uint32Array(nodes.length)
-    let costNs = 0
     for (const [i, node] of nodes.entries()) {
       steps[i] = node.step as number
       pages[i] = node.id
-      costNs += node.costNs
+      cost.add(node.id, node.costNs)
     }
-    return { steps, pages, costNs, observedNs: 0 }
+    return { steps, pages, costNs: cost.costNs, costliest: cost.costliest, observedNs: 0 }
   }
 
   #insert(node: GraphNodeRecord): void {
     if (this.#nodes.has(node.id)) throw new Error(`graph: page ${node.id} exists already`)
     this.#nodes.set(node.id, node)
+    this.#totalCostNs += node.costNs
   }
 
   #require(id: number): GraphNodeRecord {
     const node = this.#nodes.get(id)
     if (node === undefined) throw new Error(`graph: page ${id} does not exist`)
     return node
+  }
+}
+
+const NONE: ReadonlyMap<number, number> = new Map()
+
+class CostSum implements Cost {
+  costNs = 0
+  costliest = NO_STEP
+
+  add(page: number, costNs: number): void {
+    this.costNs += costNs
+    if (costNs > this.costliest.costNs) this.costliest = { page, costNs }
   }
 }
 

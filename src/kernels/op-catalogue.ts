@@ -335,6 +335,21 @@ export function checkDefinition(
   return { costPerElementNs: plan.costPerElementNs }
 }
 
+/**
+ * The estimate per output element of a logged definition, from its input pages.
+ * @throws MmsbError INVALID_REQUEST, SHAPE_MISMATCH
+ */
+export function costPerElementOf(
+  definition: LoggedDefinition,
+  inputs: readonly { readonly dtype: Dtype; readonly shape: readonly number[] }[],
+): number {
+  const named = inputs.map(({ dtype, shape }, i): OpInput => {
+    const { role } = definition.inputs[i]!
+    return { role, dtype, shape, name: role }
+  })
+  return OPS.get(definition.op)!.restore(definition.params, definition.parameters, named).costPerElementNs
+}
+
 /** The `derive` object that users see, with page names in place of ids. */
 export function derivationOf(definition: LoggedDefinition, nameOf: (id: number) => string): Derivation {
   return {

@@ -18,6 +18,7 @@ import type { Plan } from '../../graph/graph.js'
 import { BATCH_MAX_BYTES, BATCH_MAX_TRANSACTIONS } from '../../limits.js'
 import { callsOf, pagesUsing, refuseWhileUsed, StaleFunctions } from '../commands/functions.js'
 import type { Pending } from '../commands/pending.js'
+import type { CostLimits } from '../pages/cost-limits.js'
 import type { EngineState } from '../pages/engine-state.js'
 import type { FunctionChange, FunctionTable } from '../pages/function-table.js'
 import { addToGraph, createStep, destroy, install, unreadPasts } from '../pages/install.js'
@@ -40,10 +41,15 @@ export class Batch {
   readonly #pasts: number[] = []
   #functions: FunctionTable | undefined
   readonly #redefined: Redefined[] = []
+  readonly #costs: CostLimits | undefined
+  /** The estimates of the transactions so far; an epoch in which they share pages costs less. */
+  #costNs = 0
 
-  constructor(epoch: number, state: EngineState) {
+  /** Without `costs` every transaction is taken, whatever it costs: the log was accepted once. */
+  constructor(epoch: number, state: EngineState, costs?: CostLimits) {
     this.epoch = epoch
     this.#state = state
+    this.#costs = costs
   }
 
   /** Whether this many more frames, of this many bytes together, fit into the epoch. */
@@ -79,6 +85,7 @@ export class Batch {
     if (this.#mustWait(pending)) return 'later'
     this.#checkFunctions(pending)
     const doomed = this.#checkDeletes(pending)
+    if (this.#costs !== undefined && !this.#fitsCost(this.#costs, pending)) return 'later'
     if (pending.change !== undefined) this.#changeFunction(pending, pending.change)
     if (pending.creates.length > 0) this.#create(pending.creates)
     for (const page of doomed) this.#delete(page)
@@ -213,6 +220,25 @@ export class Batch {
     if (!isComplete) throw new StaleFunctions()
   }
 
+  /** Whether the epoch has room for what this transaction costs. Throws when no epoch has. */
+  #fitsCost(costs: CostLimits, { creates, redefines = [], writes }: Pending): boolean {
+    const { graph } = this.#state
+    let freshNs = 0
+    for (const { derived } of creates) freshNs += derived?.costNs ?? 0
+    for (const { derived } of redefines) freshNs += derived.costNs
+    if (costs.allow(graph, freshNs)) return true
+    const fresh = new Map<number, number>()
+    for (const { id, derived } of creates) if (derived !== undefined) fresh.set(id, derived.costNs)
+    for (const { id, derived } of redefines) fresh.set(id, derived.costNs)
+    const isPlain = fresh.size === 0 && writes.length === 1
+    const cost = isPlain ? graph.plan(writes) : graph.costOf(writes, fresh)
+    const refusal = costs.refusal(cost, creates)
+    if (refusal !== undefined) throw refusal
+    if (this.pendings.length > 0 && this.#costNs + cost.costNs > costs.commitNs) return false
+    this.#costNs += cost.costNs
+    return true
+  }
+
   #changeFunction({ redefines = [] }: Pending, change: FunctionChange): void {
     const { graph, context, registry } = this.#state
     const done: Redefined[] = []
@@ -226,6 +252,17 @@ export class Batch {
       throw error
     }
     for (const { page, step, derived } of done) graph.setStep(page.id, step, derived.costNs)
+    const refusal = this.#costs?.sourceRefusal(
+      graph,
+      done.map(({ page }) => page.id),
+    )
+    if (refusal !== undefined) {
+      for (const { page, step } of done) {
+        graph.setStep(page.id, page.step as number, page.derived?.costNs ?? 0)
+        context.destroyStep(step)
+      }
+      throw refusal
+    }
     this.#redefined.push(...done)
     this.#functions = registry.functions.after(change, this.epoch)
   }
@@ -246,7 +283,17 @@ export class Batch {
       names.add(page.name)
       siblings.add(page.id)
     }
-    this.#pasts.push(...install(this.#state, pages, pageOf))
+    const pasts = install(this.#state, pages, pageOf)
+    const refusal = this.#costs?.sourceRefusal(
+      this.#state.graph,
+      pages.map((page) => page.id),
+    )
+    if (refusal !== undefined) {
+      for (const page of pages.toReversed()) this.#state.graph.remove(page.id)
+      destroy(this.#state, pages, pasts)
+      throw refusal
+    }
+    this.#pasts.push(...pasts)
     for (const page of pages) {
       page.version = this.epoch
       page.createdEpoch = this.epoch

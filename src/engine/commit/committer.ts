@@ -16,10 +16,12 @@ import { MmsbError } from '../../errors.js'
 import type { ExecuteResult } from '../../ffi/context.js'
 import type { Plan } from '../../graph/graph.js'
 import { START_AT_BYTES } from '../../limits.js'
+import type { LimitGuard } from '../../operator-limits.js'
 import type { Slab } from '../../state/slab.js'
 import type { Store } from '../../store/store.js'
 import type { Pending, Submission } from '../commands/pending.js'
 import { type Host, REAL_HOST } from '../host.js'
+import { CostLimits } from '../pages/cost-limits.js'
 import type { EngineState } from '../pages/engine-state.js'
 import { StageTimings } from '../stage-timings.js'
 import type { CommitEvent, CommitResult, Sender } from '../types.js'
@@ -56,6 +58,7 @@ export class Committer {
   readonly #failover: DeviceFailover
   readonly #gate = new IdleGate({ isIdle: () => this.#isIdle, onRelease: () => this.#schedule() })
   readonly #bufferOf = frameBuffers()
+  readonly #costs: CostLimits
   #store: Store | undefined
   #inFlight: EpochInFlight | undefined
   #isScheduled = false
@@ -66,8 +69,9 @@ export class Committer {
   #onPublished: (() => void) | undefined
 
   /** `failOver` is called when the device failed. */
-  constructor(state: EngineState, failOver: FailOver, host: Host = REAL_HOST) {
+  constructor(state: EngineState, limits: LimitGuard, failOver: FailOver, host: Host = REAL_HOST) {
     this.#state = state
+    this.#costs = new CostLimits(limits, (id) => state.registry.byId(id)?.name ?? `#${id}`)
     this.#host = host
     this.#executor = new Executor(state.context, this.timings, host.hasThreads)
     this.#publisher = new Publisher(state, this.#keys, this.timings)
@@ -223,7 +227,7 @@ export class Committer {
 
   #startEpoch(): void {
     if (this.lifecycle.failure !== undefined) return
-    const batch = new Batch(this.epoch + 1, this.#state)
+    const batch = new Batch(this.epoch + 1, this.#state, this.#costs)
     let submissions: Submission[]
     try {
       submissions = this.#queue.fill(batch)
@@ -385,6 +389,8 @@ export class Committer {
     this.lifecycle.refuseWhenStopped()
     const { context } = this.#state
     const dryRun = { context, ...prepare() }
+    const refusal = this.#costs.refusal(dryRun.plan)
+    if (refusal !== undefined) throw refusal
     try {
       if (!this.#executor.needsThread(dryRun.plan, dryRun.frames)) return runDry(dryRun)
       return await this.hold(async () => {

@@ -140,7 +140,7 @@ export function derivedOfLogged(
     params: definition.params.slice(),
     derive: derivationOf(definition, nameOf),
     definition: bytes.slice(),
-    // One nanosecond an element until the first execution measures it.
+    // A guess: the bus estimates its pages when it has recovered (price.ts).
     costNs: elements,
     ...(asks === undefined ? {} : { asks }),
   }

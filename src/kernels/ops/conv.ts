@@ -50,7 +50,8 @@ const convOp = defineOp<{ readonly boundary: (typeof BOUNDARIES)[number] }>({
     if (reserved !== 0) throw invalidRequest('the parameter block of conv is malformed')
     return { boundary: nameOfWord(BOUNDARIES, boundary!, 'boundary') }
   },
-  costPerElementNs: (_, [, kernel]) => 1 + 0.15 * elementCount(kernel!.shape),
+  costPerElementNs: (_, [, kernel], { dtype }) =>
+    1 + (DTYPE_INFO[dtype].kind === 'float' ? 0.5 : 1) * elementCount(kernel!.shape),
 })
 
 const distanceOp = defineOp<{ readonly metric: (typeof METRICS)[number] }>({
@@ -87,7 +88,7 @@ const distanceOp = defineOp<{ readonly metric: (typeof METRICS)[number] }>({
     if (reserved !== 0) throw invalidRequest('the parameter block of distance is malformed')
     return { metric: nameOfWord(METRICS, metric!, 'metric') }
   },
-  costPerElementNs: (_, [queries]) => 5 + 0.2 * queries!.shape[queries!.shape.length - 1]!,
+  costPerElementNs: (_, [queries]) => 15 + 0.3 * queries!.shape[queries!.shape.length - 1]!,
 })
 
 export const CONV_OPS: readonly Op[] = [convOp, distanceOp]

@@ -1,6 +1,6 @@
 /** copy and cast: each element by itself. */
 import { isDtype } from '../../wire/dtype.js'
-import { defineOp, invalidRequest, type Op, readDtype, readWords } from './op.js'
+import { defineOp, invalidRequest, moveNs, type Op, readDtype, readWords } from './op.js'
 
 const NO_BLOCK = new Uint8Array(0)
 
@@ -20,7 +20,7 @@ const copyOp = defineOp<undefined>({
     readWords(block, 0)
     return undefined
   },
-  costPerElementNs: () => 0.3,
+  costPerElementNs: (_, __, { dtype }) => moveNs(dtype),
 })
 
 const castOp = defineOp({
@@ -47,7 +47,7 @@ const castOp = defineOp({
     if (!isDtype(dtype)) throw invalidRequest('the logged cast has no dtype')
     return { dtype }
   },
-  costPerElementNs: () => 0.6,
+  costPerElementNs: () => 2.2,
 })
 
 export const COPY_OPS: readonly Op[] = [copyOp, castOp]

@@ -56,7 +56,7 @@ const gatherOp = defineOp<{ readonly axis: number }>({
     if (reserved !== 0) throw invalidRequest('the parameter block of gather is malformed')
     return { axis: axis! }
   },
-  costPerElementNs: () => 1.5,
+  costPerElementNs: () => 2,
 })
 
 interface ScatterParams {
@@ -119,7 +119,9 @@ const bincountOp = defineOp<{ readonly length: number }>({
     }
     return { length: length! }
   },
-  costPerElementNs: ({ length }, [x]) => 1 + elementCount(x!.shape) / Math.max(1, length),
+  // The more counters, the fewer of them are in the cache.
+  costPerElementNs: ({ length }, [x]) =>
+    2 + ((1 + Math.log2(length + 1) / 6) * elementCount(x!.shape)) / Math.max(1, length),
 })
 
 interface HistogramParams {
@@ -167,7 +169,7 @@ const histogramOp = defineOp<HistogramParams>({
     }
     return { bins: bins!, range: [low, high] }
   },
-  costPerElementNs: ({ bins }, [x]) => 1 + (3 * elementCount(x!.shape)) / bins,
+  costPerElementNs: ({ bins }, [x]) => 2 + (5 * elementCount(x!.shape)) / bins,
 })
 
 export const INDEXED_OPS: readonly Op[] = [gatherOp, scatterOp, bincountOp, histogramOp]

@@ -1,6 +1,6 @@
 /** scan, window, sort: work along one axis and keep the shape. */
 import { WINDOW_MAX_SIZE } from '../../limits.js'
-import { normalizeAxis } from '../../state/shape.js'
+import { elementCount, normalizeAxis } from '../../state/shape.js'
 import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
 import {
   checkBlockAxis,
@@ -18,6 +18,9 @@ import {
   wordBlock,
 } from './op.js'
 import { REDUCE_FUNCTIONS } from './reduce.js'
+
+/** Elements that the native code computes at once. */
+const WINDOW_BLOCK = 2048
 
 const SCAN_FUNCTIONS = ['sum', 'prod', 'min', 'max'] as const
 const WINDOW_FUNCTIONS = ['sum', 'min', 'max', 'mean'] as const
@@ -67,7 +70,8 @@ const scanOp = defineOp<ScanParams>({
     const [fn, axis] = readWords(block, 2)
     return { fn: functionOf(fn!, SCAN_FUNCTIONS), axis: axis! }
   },
-  costPerElementNs: () => 2,
+  // Across lanes, each element is on another line of the cache.
+  costPerElementNs: ({ axis }, [x]) => (axis === x!.shape.length - 1 ? 4 : 8),
 })
 
 interface WindowParams {
@@ -102,7 +106,13 @@ const windowOp = defineOp<WindowParams>({
     }
     return { fn: functionOf(fn!, WINDOW_FUNCTIONS), size: size!, axis: axis! }
   },
-  costPerElementNs: ({ size }) => 2 + Math.log2(size),
+  // The output is computed in blocks of rows, and each block reads a window's length before its first row.
+  costPerElementNs: ({ size, axis }, [x]) => {
+    const inner = elementCount(x!.shape.slice(axis + 1))
+    const rows = Math.min(Math.max(1, Math.floor(WINDOW_BLOCK / Math.max(1, inner))), x!.shape[axis]!)
+    const reach = Math.min(size, x!.shape[axis]!)
+    return 3 + 0.25 * (1 + reach / Math.max(1, rows)) * (1 + Math.log2(size))
+  },
 })
 
 interface SortParams {
@@ -132,7 +142,7 @@ const sortOp = defineOp<SortParams>({
     const [axis, descending] = readWords(block, 2)
     return { axis: axis!, descending: flagOfWord(descending!, 'descending') }
   },
-  costPerElementNs: () => 15,
+  costPerElementNs: () => 16,
 })
 
 export const LANE_OPS: readonly Op[] = [scanOp, windowOp, sortOp]

@@ -2,7 +2,7 @@
 import { broadcastShapes } from '../../state/shape.js'
 import { compileExpression } from '../expression/compile.js'
 import { decodeIr, encodeIr, type Ir, type IrOp, resultDtype } from '../expression/ir.js'
-import { defineOp, invalidRequest, type Op, readString } from './op.js'
+import { defineOp, invalidRequest, moveNs, type Op, readString } from './op.js'
 
 interface MapParams {
   /** Shown to people; a replay runs the IR. */
@@ -10,9 +10,21 @@ interface MapParams {
   readonly ir: Ir
 }
 
-/** The portable functions; the other instructions cost about one vector operation. */
-const SLOW: ReadonlySet<IrOp> = new Set<IrOp>(['exp', 'log', 'log2', 'sin', 'cos', 'tan', 'tanh'])
-const SLOWER: ReadonlySet<IrOp> = new Set<IrOp>(['pow', 'mod', 'floordiv'])
+/** Nanoseconds of the portable functions; the other instructions cost about one vector operation. */
+const FUNCTION_NS: Readonly<Partial<Record<IrOp, number>>> = {
+  exp: 4,
+  log: 4,
+  log2: 4,
+  sin: 4,
+  cos: 4,
+  tan: 5,
+  tanh: 5,
+  pow: 18,
+  mod: 6,
+  floordiv: 6,
+}
+/** The changed elements of a result of truth values often form many short runs. */
+const RUNS_NS = 2.5
 
 const mapOp = defineOp<MapParams>({
   name: 'map',
@@ -45,8 +57,11 @@ const mapOp = defineOp<MapParams>({
     const expr = readString(shown, 'expr')
     return { expr, ir: decodeIr(new Uint8Array(block.buffer, block.byteOffset, block.byteLength)) }
   },
-  costPerElementNs: ({ ir }) =>
-    ir.instructions.reduce((sum, { op }) => sum + (SLOWER.has(op) ? 10 : SLOW.has(op) ? 3 : 0.2), 0.2),
+  costPerElementNs: ({ ir }, _, { dtype }) =>
+    ir.instructions.reduce(
+      (sum, { op }) => sum + (FUNCTION_NS[op] ?? 0.2),
+      dtype === 'bool' ? RUNS_NS : moveNs(dtype),
+    ),
 })
 
 export const MAP_OPS: readonly Op[] = [mapOp]

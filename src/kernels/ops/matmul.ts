@@ -19,6 +19,9 @@ import {
 export const SEMIRINGS = ['plus_times', 'min_plus', 'max_plus', 'or_and'] as const
 export type Semiring = (typeof SEMIRINGS)[number]
 
+const PANEL_ROWS = 10
+const PANEL_COLUMNS = 32
+
 interface MatmulParams {
   readonly semiring: Semiring
 }
@@ -87,9 +90,13 @@ const matmulOp = defineOp<MatmulParams>({
     if (reserved !== 0) throw invalidRequest('the parameter block of matmul is malformed')
     return { semiring: nameOfWord(SEMIRINGS, semiring!, 'semiring') }
   },
-  costPerElementNs: (_, [a], { dtype }) => {
-    const perProduct = DTYPE_INFO[dtype].kind === 'float' ? 0.15 : 0.3
-    return 1 + perProduct * (a!.shape[a!.shape.length - 1] ?? 1)
+  costPerElementNs: (_, [a, b], { dtype }) => {
+    const perProduct = DTYPE_INFO[dtype].kind === 'float' ? 0.06 : 0.12
+    // Rows and columns are computed in panels, which few of them fill in part.
+    const rows = a!.shape.length > 1 ? a!.shape[a!.shape.length - 2]! : 1
+    const columns = b!.shape.length > 1 ? b!.shape[b!.shape.length - 1]! : 1
+    const padding = Math.max(1, PANEL_COLUMNS / Math.max(1, columns), PANEL_ROWS / Math.max(1, rows))
+    return 2 + perProduct * padding * (a!.shape[a!.shape.length - 1] ?? 1)
   },
 })
 

@@ -15,6 +15,7 @@ import {
   type Fields,
   invalidRequest,
   maskOfAxes,
+  moveNs,
   type Op,
   type OpInput,
   readAxes,
@@ -76,7 +77,7 @@ const transposeOp = defineOp<{ readonly axes: readonly number[] }>({
       throw invalidRequest('the parameter block of transpose is malformed')
     return { axes: words.slice(0, rank) }
   },
-  costPerElementNs: () => 1,
+  costPerElementNs: () => 5,
 })
 
 // ---- reshape ----------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ const reshapeOp = defineOp<{ readonly shape: readonly number[] }>({
     }
     return { shape: words.slice(0, rank) }
   },
-  costPerElementNs: () => 0.3,
+  costPerElementNs: (_, __, { dtype }) => moveNs(dtype),
 })
 
 // ---- slice ------------------------------------------------------------------------------------------------
@@ -225,7 +226,7 @@ const sliceOp = defineOp<{ readonly axes: readonly AxisSlice[] }>({
     }
     return { axes }
   },
-  costPerElementNs: () => 0.7,
+  costPerElementNs: (_, __, { dtype }) => 0.3 + moveNs(dtype),
 })
 
 // ---- flip -------------------------------------------------------------------------------------------------
@@ -250,7 +251,7 @@ const flipOp = defineOp<{ readonly axes: readonly number[] }>({
     if (reserved !== 0) throw invalidRequest('the parameter block of flip is malformed')
     return { axes: axesOfMask(mask!, 'flip') }
   },
-  costPerElementNs: () => 0.7,
+  costPerElementNs: (_, __, { dtype }) => 0.3 + moveNs(dtype),
 })
 
 // ---- concat -----------------------------------------------------------------------------------------------
@@ -295,7 +296,7 @@ const concatOp = defineOp<{ readonly axis: number }>({
     if (reserved !== 0) throw invalidRequest('the parameter block of concat is malformed')
     return { axis: axis! }
   },
-  costPerElementNs: () => 0.7,
+  costPerElementNs: (_, __, { dtype }) => 0.3 + moveNs(dtype),
 })
 
 export const MOVE_OPS: readonly Op[] = [transposeOp, reshapeOp, sliceOp, flipOp, concatOp]

@@ -9,7 +9,7 @@
 import { MmsbError } from '../../errors.js'
 import { formatShape, type NamedShape, normalizeAxes } from '../../state/shape.js'
 import type { Derivation } from '../../state/types.js'
-import { type Dtype, isDtype } from '../../wire/dtype.js'
+import { DTYPE_INFO, type Dtype, isDtype } from '../../wire/dtype.js'
 import { PAGE_MAX_RANK } from '../../wire/page.js'
 import type { FunctionLookup } from '../expression/names.js'
 import { promoteDtypes } from '../promotion.js'
@@ -80,7 +80,10 @@ interface OpSpec<P> {
    * @throws MmsbError INVALID_REQUEST
    */
   decode(block: DataView, shown: Fields): P
-  /** Rough time per output element on one core. */
+  /**
+   * Estimated time per output element on one core, of a complete run that changes every element. The bus
+   * refuses work by it; `make bench BENCH_ARGS="--only costs"` holds it to within 4 x of measured times.
+   */
   costPerElementNs(params: P, inputs: readonly OpInput[], result: OpResult): number
 }
 
@@ -111,6 +114,9 @@ export interface Op {
   /** The same from the native block of a logged definition. */
   restore(block: Uint8Array, shown: Fields, inputs: readonly OpInput[]): OpPlan
 }
+
+/** Estimated time to read, compare, write and hash an element that only moves. */
+export const moveNs = (dtype: Dtype): number => 0.2 + 0.14 * DTYPE_INFO[dtype].sizeBytes
 
 export function defineOp<P>(spec: OpSpec<P>): Op {
   const { name, code, version, roles, parameters, dirtyRule, example } = spec

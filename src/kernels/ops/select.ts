@@ -25,9 +25,6 @@ interface QuantileParams {
 
 const ALL_ELEMENTS = 0xffff_ffff // -1 as i32
 
-/** Cost of sorting n elements, per element. */
-const sortCostNs = (n: number): number => 3 * Math.log2(n + 2)
-
 const quantileOp = defineOp<QuantileParams>({
   name: 'quantile',
   code: 6,
@@ -65,7 +62,7 @@ const quantileOp = defineOp<QuantileParams>({
   },
   costPerElementNs: ({ axis }, [x]) => {
     const size = axis === undefined ? elementCount(x!.shape) : x!.shape[axis]!
-    return size * sortCostNs(size)
+    return 20 + 14 * size
   },
 })
 
@@ -116,7 +113,9 @@ const topkOp = defineOp<TopkParams>({
       largest: flagOfWord(largest!, 'largest'),
     }
   },
-  costPerElementNs: ({ k, axis }, [x]) => (x!.shape[axis]! * sortCostNs(k)) / k,
+  // A heap holds the best k elements so far.
+  costPerElementNs: ({ k, axis }, [x]) =>
+    10 + (x!.shape[axis]! * (2 + 1.5 * Math.log2(Math.max(1, k)))) / Math.max(1, k),
 })
 
 export const SELECT_OPS: readonly Op[] = [quantileOp, topkOp]
