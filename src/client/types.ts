@@ -253,6 +253,8 @@ export interface Graph {
 /** The state of the server at one moment. */
 export interface Status {
   readonly version: string
+  /** The history that the epochs belong to. It changes when epoch numbers may be used again. */
+  readonly history: string
   readonly epoch: number
   readonly digest: string
   readonly backend: 'cpu' | 'cuda'

@@ -128,6 +128,15 @@ export class EngineBus {
     return this.#parts.limits
   }
 
+  /**
+   * The history that the epochs of this bus belong to: `<bus id>.<generation>`, 32 and 16 hexadecimal digits.
+   * It changes whenever an epoch number that was published may be used again: after a restore, a repair or a
+   * cut, and when a crash may have lost epochs that were not synced. A bus in memory has one of its own.
+   */
+  get historyId(): string {
+    return this.#parts.historyId
+  }
+
   /** Why the bus has stopped, or null. */
   get failure(): string | null {
     return this.#parts.committer.lifecycle.failure ?? null
@@ -503,6 +512,7 @@ export class EngineBus {
     const { committer, device, state, fsync, past } = this.#parts
     return {
       version: VERSION,
+      history: this.historyId,
       epoch: committer.epoch,
       digest: hex(committer.digest),
       backend: device.backend,

@@ -4,6 +4,7 @@
  *
  * Invariant: when anything fails, memory is freed and the folder is closed again.
  */
+import { randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import { performance } from 'node:perf_hooks'
 import { MmsbError } from '../errors.js'
@@ -13,6 +14,7 @@ import { Graph } from '../graph/graph.js'
 import { DURABLE_HOLD_BYTES, DURABLE_HOLD_MS, MEMORY_QUOTA_DEFAULT_BYTES } from '../limits.js'
 import { LimitGuard } from '../operator-limits.js'
 import { cursorsIn } from '../store/cursors/cursors.js'
+import { historyName, newGeneration } from '../store/history-file.js'
 import { Store } from '../store/store.js'
 import { checkBusOptions } from './arguments.js'
 import { type Callbacks, callbacksOf } from './callbacks.js'
@@ -42,6 +44,8 @@ export type HistoryNeeds = Set<() => number | undefined>
 
 export interface BusParts {
   readonly callbacks: Callbacks
+  /** The history that the epochs belong to. */
+  readonly historyId: string
   /** The operator's limits. */
   readonly limits: LimitGuard
   readonly fsync: FsyncMode
@@ -92,7 +96,7 @@ export async function openParts(given: BusOptions, host: Host = REAL_HOST): Prom
     const { dataDir } = options
     const folder =
       dataDir === undefined ? undefined : await openFolder(dataDir, options, host, memory.quotaBytes)
-    return await assemble({ options, callbacks, limits, state, device, committer, folder })
+    return await assemble({ host, options, callbacks, limits, state, device, committer, folder })
   } catch (error) {
     context.close()
     throw error
@@ -117,7 +121,14 @@ async function openFolder(
   return { dir, store, quotaBytes }
 }
 
+/** The history of a bus in memory: no other bus ever has the same. */
+function unkeptHistory({ store: { random = randomBytes } }: Host): string {
+  const busId = Buffer.from(random(16)).toString('hex')
+  return historyName(busId, newGeneration(random))
+}
+
 interface Foundation {
+  readonly host: Host
   readonly options: BusOptions
   readonly callbacks: Callbacks
   readonly limits: LimitGuard
@@ -129,6 +140,7 @@ interface Foundation {
 
 /** Recovers, and puts the other parts on top. Closes the folder when that fails. */
 async function assemble({
+  host,
   options,
   callbacks,
   limits,
@@ -141,6 +153,7 @@ async function assemble({
   const pages = new PageReader({ state, epoch: () => committer.epoch, hasDevice })
   const parts = (nextPageId: number): Omit<BusParts, 'durable'> => ({
     callbacks,
+    historyId: folder?.store.history ?? unkeptHistory(host),
     limits,
     fsync: options.fsync ?? 'always',
     device,

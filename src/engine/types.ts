@@ -364,6 +364,8 @@ export interface BusOptions {
 /** The state of a bus at one moment. */
 export interface BusStatus {
   readonly version: string
+  /** The history that the epochs belong to (Bus.historyId). */
+  readonly history: string
   readonly epoch: number
   readonly digest: string
   readonly backend: 'cpu' | 'cuda'

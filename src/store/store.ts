@@ -2,6 +2,7 @@
  * The store: one data folder with its log, index and checkpoints.
  *
  *   lock.db            held while the folder is open
+ *   history.json       which history the epochs belong to
  *   log/*.seg          the log; the only source of truth
  *   catalog.db         the index of the log and the list of checkpoints; rebuilt when lost
  *   checkpoints/*.db   immutable full states
@@ -16,6 +17,7 @@ import { MmsbError } from '../errors.js'
 import { SEGMENT_HEADER_BYTES } from '../limits.js'
 import { type CheckpointFile, openCheckpointFile } from './checkpoint/file-reader.js'
 import { CheckpointList } from './checkpoint-list.js'
+import { HistoryFile } from './history-file.js'
 import { openLog, readForward, recordsAfter, type SegmentEntry, segmentOf } from './log/log.js'
 import { LogIndex, type PlacedRecord } from './log/log-index.js'
 import type { SegmentHeader } from './log/record.js'
@@ -54,6 +56,7 @@ export class Store {
   readonly #index: LogIndex
   readonly #checkpoints: CheckpointList
   #writer!: SegmentWriter
+  #history!: HistoryFile
   /** The checkpoint that recovery opened, until openCheckpoint hands it out. */
   #opened: CheckpointFile | undefined
   #closing: Promise<void> | undefined
@@ -134,6 +137,8 @@ export class Store {
     const store = new Store(opened, found, index, busId)
     try {
       store.#writer = await openLog(store.#writerOptions(), found.log, store.#segments)
+      const { disk, dir, fsync, random, notify } = deps
+      store.#history = await HistoryFile.open({ disk, dir, fsync, random, notify, busId })
       ready = store
       await store.#startIndex(found)
     } catch (error) {
@@ -201,6 +206,11 @@ export class Store {
   /** Why the store has stopped taking appends, if it has. */
   get failure(): string | undefined {
     return this.#writer.failure?.message
+  }
+
+  /** The history that its epochs belong to: `<bus id>.<generation>`. */
+  get history(): string {
+    return this.#history.name
   }
 
   get newestEpoch(): number {
@@ -430,6 +440,7 @@ export class Store {
     await this.#checkpoints.close()
     try {
       await this.#writer.close()
+      if (this.#writer.failure === undefined) await this.#history.close()
     } finally {
       await this.#index.close()
       this.#unlock()

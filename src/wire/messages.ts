@@ -8,6 +8,11 @@ export const STREAM_PATH = '/v1/stream'
 export const JSON_PROTOCOL = 'mmsb.v1.json'
 export const BINARY_PROTOCOL = 'mmsb.v1.bin'
 
+/** The name of a history: the id of a bus and a generation. */
+export const HISTORY_PATTERN = '^[0-9a-f]{32}\\.[0-9a-f]{16}$'
+/** The header that names the history of an answer, and in a request the one that the client knows. */
+export const HISTORY_HEADER = 'mmsb-history'
+
 /** What a subscriber may ask for. */
 export const DATA_MODES = ['none', 'ranges', 'values'] as const
 export const POLICIES = ['lossless', 'latest'] as const

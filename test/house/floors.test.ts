@@ -68,7 +68,7 @@ const FLOORS: Floors = {
   'src/store': [
     ['types'],
     ['os', 'retention'],
-    ['catalog', 'checkpoint', 'cursors', 'log'],
+    ['catalog', 'checkpoint', 'cursors', 'history-file', 'log'],
     ['recovery'],
     ['checkpoint-list', 'history', 'offline', 'options'],
     ['store'],

@@ -45,10 +45,14 @@ class Simulation {
   readonly #options: BusOptions
   readonly #sabotage: Sabotage | undefined
   readonly #digests = new Map<number, string>()
+  /** The digest of every epoch that was published, by history and epoch. */
+  readonly #published = new Map<string, string>()
   readonly #trace: string[] = []
   #catalog = new SimCatalog()
   #clients: Client[]
   #durable = 0
+  /** An epoch number that one history used for two states. */
+  #reused: string | undefined
   #crashes = 0
   #checkpoints = 0
 
@@ -86,6 +90,7 @@ class Simulation {
       disk = disk.crash(policy, this.#diskOptions(life < LIVES - 2))
       if (this.#draw.chance(0.1)) this.#catalog = new SimCatalog()
     }
+    assert.equal(this.#reused, undefined)
     return {
       crashes: this.#crashes,
       epochs: this.#digests.size,
@@ -132,8 +137,11 @@ class Simulation {
     // The listener is called before the digest of the epoch is computed.
     queueMicrotask(() => {
       if (bus.epoch !== epoch) return
-      const { digest } = bus.status()
+      const { digest, history } = bus.status()
       this.#digests.set(epoch, digest)
+      const known = this.#published.get(`${history} ${epoch}`)
+      this.#published.set(`${history} ${epoch}`, known ?? digest)
+      if (known !== undefined && known !== digest) this.#reused = `epoch ${epoch} twice in history ${history}`
       this.#trace.push(`${epoch} ${digest}`)
     })
   }

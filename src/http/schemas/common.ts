@@ -6,6 +6,7 @@ import Type, { type Static } from 'typebox'
 import { ERRORS } from '../../errors.js'
 import { PAGE_MAX_ELEMENTS } from '../../limits.js'
 import { DTYPES } from '../../wire/dtype.js'
+import { HISTORY_PATTERN } from '../../wire/messages.js'
 import { LOCATIONS, MERGES, NAME_PATTERN, PAGE_KINDS, PAGE_MAX_RANK } from '../../wire/page.js'
 
 /** Options of every object: an unknown field is a mistake of the caller and never ignored. */
@@ -19,6 +20,12 @@ export const NameParams = Type.Object({ name: Name }, CLOSED)
 
 /** An epoch or a version: exact in a JSON number up to 2^53 - 1. */
 export const Epoch = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
+/** Which line of epochs an epoch belongs to. */
+export const History = Type.String({
+  pattern: HISTORY_PATTERN,
+  description:
+    'The history that epochs belong to: `<bus id>.<generation>`. It changes when epoch numbers may be used again.',
+})
 export const ElementIndex = Type.Integer({ minimum: 0, maximum: PAGE_MAX_ELEMENTS })
 /**
  * The position of a delta. Any integer passes: the engine knows the page and refuses positions outside it.

@@ -1,7 +1,7 @@
 /** Answers of the graph, status, statistics, checkpoint and health routes. */
 import Type from 'typebox'
 import { FSYNC_MODES } from '../../engine/arguments.js'
-import { CLOSED, Digest, Epoch, Name, PageKindName } from './common.js'
+import { CLOSED, Digest, Epoch, History, Name, PageKindName } from './common.js'
 
 export const GraphQuery = Type.Object(
   { format: Type.Optional(Type.Enum(['json', 'dot', 'mermaid'])) },
@@ -34,6 +34,7 @@ export const GraphAnswer = Type.Object(
 export const StatusAnswer = Type.Object(
   {
     version: Type.String(),
+    history: History,
     epoch: Epoch,
     digest: Digest,
     backend: Type.Enum(['cpu', 'cuda']),

@@ -10,6 +10,7 @@ import path from 'node:path'
 import { SEGMENT_HEADER_BYTES } from '../../limits.js'
 import { CATALOG_NAME } from '../catalog/catalog-db.js'
 import { epochOfStem, stemOf } from '../checkpoint/folder.js'
+import { forgetHistory } from '../history-file.js'
 import { encodeSegmentHeader } from '../log/record.js'
 import { NEXT_SEGMENT_NAME, segmentName } from '../log/segment-file.js'
 import { busFailed } from '../os/errors.js'
@@ -26,6 +27,8 @@ export async function repairLog(folder: CheckedFolder, report: CheckReport): Pro
   const logDir = path.join(dir, 'log')
   const aside = asideFolder(dir)
   const { from, to } = repair
+  // Epochs that were published may be lost, and their numbers used again.
+  await forgetHistory(folder)
   const changed = segments.filter((_, i) => i < from.index || i >= to.index || isInside(segments, from, i))
   for (const { name } of changed) fs.copyFileSync(path.join(logDir, name), path.join(aside, name))
   moveNewer(dir, aside, to.epoch - 1)

@@ -28,6 +28,8 @@ export interface Disk {
   open(file: string, flags: OpenFlags): number
   close(fd: number): void
   sizeBytes(fd: number): number
+  /** Differs between a file and every copy of it, and stays when the file is renamed. */
+  identityOf(fd: number): string
   /** Reads `length` bytes, or fewer at the end of the file; returns how many. */
   readSync(fd: number, into: Uint8Array, length: number, position: number): number
   read(fd: number, into: Uint8Array, length: number, position: number): Promise<number>
@@ -178,6 +180,11 @@ export function realDisk(allocate?: Allocate): Disk {
       fs.openSync(file, (write ? O_RDWR : O_RDONLY) | (create ? O_CREAT : 0) | (dsync ? O_DSYNC : 0), 0o640),
     close: (fd) => fs.closeSync(fd),
     sizeBytes: (fd) => fs.fstatSync(fd).size,
+    identityOf: (fd) => {
+      // The number of a removed file is soon used again, so the time of its creation belongs to it.
+      const { ino, birthtimeNs } = fs.fstatSync(fd, { bigint: true })
+      return `${ino}.${birthtimeNs}`
+    },
     readSync: readAll,
     read: readAsync,
     writeSync: writeAll,

@@ -33,6 +33,7 @@ t.test('status', async (t) => {
     'digest',
     'epoch',
     'fsync',
+    'history',
     'minEpoch',
     'pages',
     'uptimeMs',
@@ -40,6 +41,7 @@ t.test('status', async (t) => {
   ])
   t.match(body, {
     version: /^\d+\.\d+\.\d+/,
+    history: bus.historyId,
     epoch: 0,
     backend: 'cpu',
     pages: 0,
