@@ -7,9 +7,10 @@
  *   the past     history/past.ts
  *   checkpoints  checkpoints/scheduler.ts
  *
- * What it decides itself is when: writes are refused once the bus has stopped, and reads are answered between
+ * What it decides itself is when: writes are refused once the bus has stopped, and elements are read between
  * epochs. An asynchronous read waits for the epoch in flight and a synchronous one finishes it first, so
- * nobody sees half an epoch or one that is not durable. Knows nothing of sockets.
+ * nobody sees half an epoch or one that is not durable. Descriptions of pages, of the graph and statistics
+ * wait for nothing: they show the published epoch. Knows nothing of sockets.
  *
  * Long because it lists every public method of the bus with its documentation.
  *
@@ -195,13 +196,13 @@ export class EngineBus {
 
   /** A function and its users. Throws NOT_FOUND. */
   function(name: string): FunctionInfo {
-    this.#parts.committer.settle()
+    this.#parts.committer.lifecycle.refuseWhenFailed()
     return this.#parts.definitions.function(name)
   }
 
   /** All functions, by name. */
   functions(): { worldAge: number; functions: FunctionInfo[] } {
-    this.#parts.committer.settle()
+    this.#parts.committer.lifecycle.refuseWhenFailed()
     return this.#parts.definitions.functions()
   }
 
@@ -402,10 +403,10 @@ export class EngineBus {
     return this.#parts.pages.gather(pageId, ranges)
   }
 
-  /** The description of a page. Throws PAGE_NOT_FOUND. */
+  /** The description of a page as of the published epoch. Throws PAGE_NOT_FOUND. */
   page(name: string): PageInfo {
     const { committer, pages, state } = this.#parts
-    committer.settle()
+    committer.lifecycle.refuseWhenFailed()
     return pages.info(state.registry.require(name))
   }
 
@@ -431,14 +432,20 @@ export class EngineBus {
     pages: PageInfo[]
     next: string | null
   } {
-    this.#parts.committer.settle()
+    this.#parts.committer.lifecycle.refuseWhenFailed()
     const { pages, next } = this.#parts.pages.list(options)
     return { pages, next: next ?? null }
   }
 
   /** Every page with its level, and every edge from an input to the page derived from it. */
   graph(): { nodes: GraphNode[]; edges: GraphEdge[] } {
-    this.#parts.committer.settle()
+    const { nodes, edges } = this.graphLists()
+    return { nodes: [...nodes], edges: [...edges] }
+  }
+
+  /** The same as lists that are made while they are read; they show the epoch of this call. */
+  graphLists(): { nodes: Iterable<GraphNode>; edges: Iterable<GraphEdge> } {
+    this.#parts.committer.lifecycle.refuseWhenFailed()
     return this.#parts.pages.graph()
   }
 
@@ -539,8 +546,9 @@ export class EngineBus {
   /** Counts, sizes and timings since start. */
   stats(): BusStats {
     const { committer, state, pages, durable } = this.#parts
-    committer.settle()
+    committer.lifecycle.refuseWhenFailed()
     return statsOf({
+      staged: committer.staged,
       registry: state.registry,
       graph: state.graph,
       memory: state.context.memory(),

@@ -150,7 +150,7 @@ async function assemble({
   folder,
 }: Foundation): Promise<BusParts> {
   const hasDevice = (): boolean => device.backend !== 'cpu'
-  const pages = new PageReader({ state, epoch: () => committer.epoch, hasDevice })
+  const pages = new PageReader({ state, committer, hasDevice })
   const parts = (nextPageId: number): Omit<BusParts, 'durable'> => ({
     callbacks,
     historyId: folder?.store.history ?? unkeptHistory(host),

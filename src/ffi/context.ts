@@ -4,7 +4,7 @@
  * graphs.
  *
  * Invariants: one call at a time, which the engine ensures; while an asynchronous execution runs, only
- * `waitSync` may be called.
+ * `waitSync`, `memory`, `pageLocation` and `settledDigest` may be called.
  *
  * Null because koffi has it for a pointer to be filled in.
  */
@@ -167,6 +167,8 @@ export class NativeContext {
   /** `takeKept` is in use: executions must keep what they overwrite. */
   #isWatched = false
   #closed = false
+  /** Number of executions and undos so far, as the native side counts them. */
+  #calls = 0
   /** Number of asynchronous executions so far. */
   #running = 0
   /** The newest of them whose result waitSync has returned. */
@@ -208,6 +210,7 @@ export class NativeContext {
   adopt(other: NativeContext): void {
     this.#lost.push(this.#ctx)
     this.#ctx = other.#ctx
+    this.#calls = other.#calls
     this.#hostMemoryOnly = other.#hostMemoryOnly
     this.#backend = other.#backend
     this.#isWatched = false
@@ -273,6 +276,16 @@ export class NativeContext {
   pageDigest(id: number): Uint8Array {
     const out = new Uint8Array(16)
     check(this.#fn.mmsb_page_digest(this.#ctx, id, out))
+    return out
+  }
+
+  /**
+   * The digest as it was before the newest execution or undo, if that is not to be seen yet (`isOpen`); else
+   * as it is. Like `memory` and `pageLocation`, it may be called while an asynchronous execution runs.
+   */
+  settledDigest(id: number, isOpen: boolean): Uint8Array {
+    const out = new Uint8Array(16)
+    check(this.#fn.mmsb_page_digest_before(this.#ctx, id, isOpen ? this.#calls : 0, out))
     return out
   }
 
@@ -351,6 +364,7 @@ export class NativeContext {
    * `steps` must include all that read a page it changed.
    */
   undo(steps: Uint32Array): void {
+    this.#calls++
     check(this.#fn.mmsb_undo(this.#ctx, steps, steps.length))
   }
 
@@ -372,6 +386,7 @@ export class NativeContext {
 
   /** Applies the frames' deltas and runs the steps, on this thread. */
   execute(steps: Uint32Array, frames: Uint8Array): ExecuteResult {
+    this.#calls++
     const status = this.#fn.mmsb_execute(
       this.#ctx,
       steps,
@@ -392,6 +407,7 @@ export class NativeContext {
    */
   executeAsync(steps: Uint32Array, frames: Uint8Array): Promise<ExecuteResult> {
     Atomics.store(this.#outWords(), 0, 0)
+    this.#calls++
     const run = ++this.#running
     // koffi keeps only the callback of an asynchronous call alive; its scope keeps what the other thread
     // reads and writes.

@@ -14,7 +14,7 @@ import koffi from 'koffi'
 import { type ErrorCode, MmsbError } from '../errors.js'
 
 /** Must equal MMSB_ABI_VERSION in src/kernels/native/abi.h. */
-const ABI_VERSION = 4
+const ABI_VERSION = 5
 
 export type ContextHandle = { readonly __brand: 'mmsb_ctx' }
 
@@ -65,6 +65,7 @@ export interface NativeFunctions {
     length: number,
   ) => Status
   readonly mmsb_page_digest: (ctx: ContextHandle, id: number, out: Bytes) => Status
+  readonly mmsb_page_digest_before: (ctx: ContextHandle, id: number, call: number, out: Bytes) => Status
   readonly mmsb_state_digest: (ctx: ContextHandle, out: Bytes) => Status
   readonly mmsb_page_location: (ctx: ContextHandle, id: number, out: Bytes) => Status
   readonly mmsb_step_create: (ctx: ContextHandle, descriptor: Bytes, length: number, out: Bytes) => Status
@@ -121,6 +122,8 @@ const SIGNATURES: Readonly<Record<keyof NativeFunctions, string>> = {
   mmsb_page_gather:
     'int32_t mmsb_page_gather(void *ctx, uint32_t id, const void *ranges, uint32_t n, void *dst, uint64_t dst_len)',
   mmsb_page_digest: 'int32_t mmsb_page_digest(void *ctx, uint32_t id, void *out)',
+  mmsb_page_digest_before:
+    'int32_t mmsb_page_digest_before(void *ctx, uint32_t id, uint64_t call, void *out)',
   mmsb_state_digest: 'int32_t mmsb_state_digest(void *ctx, void *out)',
   mmsb_page_location: 'int32_t mmsb_page_location(void *ctx, uint32_t id, void *out)',
   mmsb_step_create: 'int32_t mmsb_step_create(void *ctx, const void *desc, uint64_t len, void *out)',

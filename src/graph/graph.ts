@@ -73,6 +73,8 @@ export class Graph {
   #pasts: number[] = []
   #edgeCount = 0
   #totalCostNs = 0
+  /** Number of nodes on each level. */
+  #levels: number[] = []
 
   /** Replaces everything in this graph with the content of `other`. */
   adopt(other: Graph): void {
@@ -84,6 +86,7 @@ export class Graph {
     this.#pasts = other.#pasts
     this.#edgeCount = other.#edgeCount
     this.#totalCostNs = other.#totalCostNs
+    this.#levels = other.#levels
   }
 
   /** Estimated nanoseconds of all steps together: no plan costs more. */
@@ -106,17 +109,17 @@ export class Graph {
 
   /** The longest path, in edges, over all nodes. */
   depth(): number {
-    let depth = 0
-    for (const node of this.#nodes.values()) depth = Math.max(depth, node.level)
-    return depth
+    return Math.max(0, this.#levels.length - 1)
   }
 
   addSource(id: number): void {
     this.#insert({ id, level: 0, step: undefined, inputs: [], dependents: new Set(), costNs: 0 })
   }
 
-  /** Adds a derived page. Its inputs must be nodes already, so it cannot close a cycle. */
-  addDerived(id: number, inputs: readonly number[], step: number, costNs: number): void {
+  /**
+   * Adds a derived page and returns its level. Its inputs must be nodes already, so it cannot close a cycle.
+   */
+  addDerived(id: number, inputs: readonly number[], step: number, costNs: number): number {
     let level = 0
     for (const input of inputs) level = Math.max(level, this.#require(input).level)
     this.#insert({ id, level: level + 1, step, inputs, dependents: new Set(), costNs })
@@ -125,6 +128,7 @@ export class Graph {
       this.#edgeCount++
     }
     this.#plans.clear()
+    return level + 1
   }
 
   /** Adds the past of a page, which need not be a node yet. `step` is marked to run before the deltas. */
@@ -179,6 +183,8 @@ export class Graph {
     }
     this.#nodes.delete(id)
     this.#totalCostNs = this.#nodes.size === 0 ? 0 : this.#totalCostNs - node.costNs
+    this.#levels[node.level] = (this.#levels[node.level] ?? 0) - 1
+    while (this.#levels.at(-1) === 0) this.#levels.pop()
     if (node.pastOf !== undefined) {
       this.#pasts = this.#pasts.filter((past) => past !== id)
       const pasts = this.#pastsOf.get(node.pastOf)
@@ -347,6 +353,8 @@ export class Graph {
     if (this.#nodes.has(node.id)) throw new Error(`graph: page ${node.id} exists already`)
     this.#nodes.set(node.id, node)
     this.#totalCostNs += node.costNs
+    // The levels below have nodes already, so the list has no gaps.
+    this.#levels[node.level] = (this.#levels[node.level] ?? 0) + 1
   }
 
   #require(id: number): GraphNodeRecord {

@@ -29,6 +29,10 @@ export class Batch {
   readonly pendings: Pending[] = []
   readonly created: PageRecord[] = []
   readonly deleted: PageRecord[] = []
+  /** Edges and depth of the graph before this batch changed it; undefined while it has not. */
+  graphBefore: { readonly edges: number; readonly depth: number } | undefined
+  /** Bytes of the pages and pasts that this batch created. */
+  createdBytes = 0
   frameBytes = 0
   frameCount = 0
   readonly #state: EngineState
@@ -283,18 +287,22 @@ export class Batch {
       names.add(page.name)
       siblings.add(page.id)
     }
+    this.#noteGraph()
+    const { graph } = this.#state
     const pasts = install(this.#state, pages, pageOf)
     const refusal = this.#costs?.sourceRefusal(
-      this.#state.graph,
+      graph,
       pages.map((page) => page.id),
     )
     if (refusal !== undefined) {
-      for (const page of pages.toReversed()) this.#state.graph.remove(page.id)
+      for (const page of pages.toReversed()) graph.remove(page.id)
       destroy(this.#state, pages, pasts)
       throw refusal
     }
     this.#pasts.push(...pasts)
+    for (const past of pasts) this.createdBytes += pageOf(graph.node(past)?.pastOf as number).bytes
     for (const page of pages) {
+      this.createdBytes += page.bytes
       page.version = this.epoch
       page.createdEpoch = this.epoch
       this.created.push(page)
@@ -322,7 +330,13 @@ export class Batch {
     return pages
   }
 
+  #noteGraph(): void {
+    const { graph } = this.#state
+    this.graphBefore ??= { edges: graph.edgeCount, depth: graph.depth() }
+  }
+
   #delete(page: PageRecord): void {
+    this.#noteGraph()
     this.#state.graph.remove(page.id)
     this.deleted.push(page)
     this.#deletedIds.add(page.id)

@@ -145,6 +145,18 @@ export class Committer {
     return this.#gate.idle()
   }
 
+  /** The batch of the epoch in flight: what it has staged is not published yet. */
+  get staged(): Batch | undefined {
+    return this.#inFlight?.batch
+  }
+
+  /** The newest execution belongs to something that is not published: an epoch in flight, or a dry run. */
+  get isExecutionOpen(): boolean {
+    if (this.#dryRun !== undefined) return true
+    const flight = this.#inFlight
+    return flight !== undefined && (flight.isExecuting || flight.result !== undefined)
+  }
+
   /** Nothing executes on another thread: the context may be read, although an epoch may be in flight. */
   get isQuiet(): boolean {
     return this.#dryRun === undefined && this.#inFlight?.isExecuting !== true
@@ -259,7 +271,7 @@ export class Committer {
   #runInMemory(flight: EpochInFlight): void {
     const plan = flight.batch.plan()
     const frames = flight.batch.frames(this.#bufferOf)
-    if (!this.#executor.needsThread(plan, frames)) {
+    if (!this.#executor.needsThread(plan, frames, flight.batch.createdBytes)) {
       try {
         flight.result = this.#executor.run(plan, frames)
       } catch (error) {
@@ -305,7 +317,7 @@ export class Committer {
       touchedPages: batch.touchedPages(),
     })
     flight.appended = appended
-    if (this.#executor.needsThread(plan, frames)) {
+    if (this.#executor.needsThread(plan, frames, batch.createdBytes)) {
       await Promise.all([appended, this.#executeOnThread(flight, plan, frames)])
     } else {
       // The append runs on another thread; its promise must have a handler before anything here can throw.

@@ -32,8 +32,9 @@ export class Executor {
   }
 
   /** Whether an execution may take too long for the event loop and belongs on another thread. */
-  needsThread(plan: Plan, frames: Uint8Array): boolean {
-    const payloadNs = frames.byteLength / 2
+  needsThread(plan: Plan, frames: Uint8Array, createdBytes = 0): boolean {
+    // Filling a new page touches fresh memory, which costs about as much per byte as a delta.
+    const payloadNs = (frames.byteLength + createdBytes) / 2
     return this.#hasThreads && (plan.observedNs || plan.costNs) + payloadNs > PLAN_ASYNC_THRESHOLD_NS
   }
 

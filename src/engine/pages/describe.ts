@@ -1,4 +1,8 @@
-/** Descriptions of pages, the graph and statistics: pure functions of the registry and the graph. */
+/**
+ * Descriptions of pages, the graph and statistics, as of the published epoch.
+ *
+ * Invariant: an epoch in flight does not show. Its batch has changed the graph already, and says how.
+ */
 import type { ExecuteResult, MemoryStats } from '../../ffi/context.js'
 import type { Graph } from '../../graph/graph.js'
 import { inputOfPast } from '../../kernels/expression/names.js'
@@ -10,21 +14,35 @@ export function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex')
 }
 
+/** What an epoch in flight has changed before it is published. */
+export interface Staged {
+  readonly deleted: readonly PageRecord[]
+  /** Edges and depth of the graph before; undefined if they are the same. */
+  readonly graphBefore: { readonly edges: number; readonly depth: number } | undefined
+  /** Bytes of the pages and pasts that it created. */
+  readonly createdBytes: number
+}
+
+export interface PageInfoDeps {
+  readonly registry: Registry
+  readonly graph: Graph
+  readonly staged: Staged | undefined
+  readonly location: PageInfo['location']
+  readonly digest: string
+}
+
 export function pageInfo(
   page: PageRecord,
-  registry: Registry,
-  graph: Graph,
-  location: PageInfo['location'],
-  digest: string,
+  { registry, graph, staged, location, digest }: PageInfoDeps,
 ): PageInfo {
   const inputs = new Set(
     (page.derived?.inputs ?? []).map(({ id, prev }) => registry.byId(prev ?? id)?.name ?? `#${prev ?? id}`),
   )
-  const dependents = graph
-    .readersOf(page.id)
-    .map((id) => registry.byId(id)?.name)
-    .filter((name) => name !== undefined)
-    .sort()
+  const readers = new Set(graph.readersOf(page.id))
+  for (const { id, derived } of staged?.deleted ?? []) {
+    if (derived?.inputs.some((input) => (input.prev ?? input.id) === page.id)) readers.add(id)
+  }
+  const dependents = [...readers].flatMap((id) => registry.byId(id)?.name ?? []).sort()
   return {
     name: page.name,
     id: page.id,
@@ -42,28 +60,52 @@ export function pageInfo(
   }
 }
 
-/** Nodes by level, then name; edges by target, then role. */
-export function graphView(registry: Registry, graph: Graph): { nodes: GraphNode[]; edges: GraphEdge[] } {
-  const pages = [...registry.all()].sort(
-    (a, b) => levelOf(graph, a) - levelOf(graph, b) || (a.name < b.name ? -1 : 1),
-  )
-  const nodes = pages.map((page): GraphNode => {
-    const node = { name: page.name, kind: page.kind, level: levelOf(graph, page) }
-    return page.derived === undefined ? node : { ...node, op: page.derived.derive.op }
-  })
-  const edges = pages.flatMap((page) =>
-    (page.derived?.inputs ?? []).map(({ role, id, prev }): GraphEdge => {
-      const edge = { from: registry.byId(prev ?? id)?.name ?? '', to: page.name }
-      return prev === undefined
-        ? { ...edge, input: role }
-        : { ...edge, input: inputOfPast(role) ?? role, prev: true }
-    }),
-  )
-  return { nodes, edges }
+/**
+ * Nodes by level, then name; edges by target, then role: of `pages`, which are in the order of their names.
+ * What it reads of a page never changes, so the lists may be read while epochs are published.
+ */
+export function graphView(pages: readonly PageRecord[]): {
+  nodes: Iterable<GraphNode>
+  edges: Iterable<GraphEdge>
+} {
+  return {
+    nodes: { [Symbol.iterator]: () => nodesOf(pages) },
+    edges: { [Symbol.iterator]: () => edgesOf(pages) },
+  }
 }
 
-function levelOf(graph: Graph, page: PageRecord): number {
-  return graph.node(page.id)?.level ?? 0
+/** By level; pages of one level stay in their order. */
+function byLevel(pages: readonly PageRecord[]): PageRecord[][] {
+  const levels: PageRecord[][] = []
+  for (const page of pages) {
+    const level = levels[page.level]
+    if (level === undefined) levels[page.level] = [page]
+    else level.push(page)
+  }
+  return levels
+}
+
+function* nodesOf(pages: readonly PageRecord[]): Generator<GraphNode> {
+  for (const level of byLevel(pages)) {
+    for (const page of level ?? []) {
+      const node = { name: page.name, kind: page.kind, level: page.level }
+      yield page.derived === undefined ? node : { ...node, op: page.derived.derive.op }
+    }
+  }
+}
+
+function* edgesOf(pages: readonly PageRecord[]): Generator<GraphEdge> {
+  const names = new Map(pages.map((page) => [page.id, page.name]))
+  for (const level of byLevel(pages)) {
+    for (const page of level ?? []) {
+      for (const { role, id, prev } of page.derived?.inputs ?? []) {
+        const edge = { from: names.get(prev ?? id) ?? '', to: page.name }
+        yield prev === undefined
+          ? { ...edge, input: role }
+          : { ...edge, input: inputOfPast(role) ?? role, prev: true }
+      }
+    }
+  }
 }
 
 /** The execution log of an epoch, with pages by name. */
@@ -84,6 +126,7 @@ export function executionLogOf(
 export interface StatsView {
   readonly registry: Registry
   readonly graph: Graph
+  readonly staged: Staged | undefined
   readonly memory: MemoryStats
   readonly deltas: { readonly dense: number; readonly sparse: number; readonly masked: number }
   readonly timings: ReturnType<StageTimings['summary']>
@@ -98,7 +141,7 @@ export function statsOf(view: StatsView): BusStats {
     count: view.registry.size,
     source: 0,
     derived: 0,
-    bytes: view.memory.pageBytes,
+    bytes: view.memory.pageBytes - (view.staged?.createdBytes ?? 0),
     byLocation: { cpu: { count: 0, bytes: 0 }, gpu: { count: 0, bytes: 0 }, unified: { count: 0, bytes: 0 } },
     quotaBytes: view.memory.quotaBytes,
     poolBytes: view.memory.poolBytes,
@@ -113,9 +156,12 @@ export function statsOf(view: StatsView): BusStats {
     epoch: view.epoch,
     pages,
     deltas: { ...view.deltas },
-    graph: { nodes: view.graph.nodeCount, edges: view.graph.edgeCount, depth: view.graph.depth() },
+    graph: { nodes: view.registry.size, ...graphSize(view) },
     timings: view.timings,
     queue: view.queue,
     log: view.log,
   }
 }
+
+const graphSize = ({ graph, staged }: StatsView): { edges: number; depth: number } =>
+  staged?.graphBefore ?? { edges: graph.edgeCount, depth: graph.depth() }

@@ -118,7 +118,7 @@ export function addToGraph(graph: Graph, page: PageRecord): void {
     return
   }
   const inputs = page.derived.inputs.map((input) => input.id)
-  graph.addDerived(page.id, inputs, page.step as number, page.derived.costNs)
+  page.level = graph.addDerived(page.id, inputs, page.step as number, page.derived.costNs)
 }
 
 const COPY = OPS.get('copy') as Op

@@ -1,22 +1,27 @@
 /**
  * Reading pages as they are now: their elements and descriptions.
  *
- * Invariants: every read is of one whole epoch, because the caller settles or awaits the epoch in flight
- * first. Values that are handed out are copies. Changes nothing.
+ * Invariants: elements are of one whole epoch, because the caller settles or awaits the epoch in flight
+ * first. Descriptions are those of the published epoch at any time, whatever is in flight. Values that are
+ * handed out are copies. Changes nothing.
  */
 import { MmsbError } from '../../errors.js'
 import { totalElements } from '../../state/ranges.js'
 import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import type { Location } from '../../wire/page.js'
 import type { GraphEdge, GraphNode, PageData, PageInfo, ReadRange } from '../types.js'
-import { graphView, hex, pageInfo } from './describe.js'
+import { graphView, hex, pageInfo, type Staged } from './describe.js'
 import type { EngineState } from './engine-state.js'
 import type { PageRecord } from './registry.js'
 
 export interface PageReaderDeps {
   readonly state: EngineState
-  /** The published epoch. */
-  readonly epoch: () => number
+  /** The published epoch, and what is in flight after it. */
+  readonly committer: {
+    readonly epoch: number
+    readonly staged: Staged | undefined
+    readonly isExecutionOpen: boolean
+  }
   /** Whether pages may lie in device memory. */
   readonly hasDevice: () => boolean
 }
@@ -37,7 +42,7 @@ export class PageReader {
   data(name: string, range: ReadRange): PageData {
     const page = this.#deps.state.registry.require(name)
     const { dtype, shape, version } = page
-    return { name, dtype, shape, version, epoch: this.#deps.epoch(), values: this.#copy(page, range) }
+    return { name, dtype, shape, version, epoch: this.#deps.committer.epoch, values: this.#copy(page, range) }
   }
 
   /** Several whole pages. Throws PAGE_NOT_FOUND before it reads any. */
@@ -71,28 +76,56 @@ export class PageReader {
     next: string | undefined
   } {
     const { registry } = this.#deps.state
-    const matching = registry
-      .names()
-      .filter((name) => name.startsWith(prefix) && (cursor === undefined || name > cursor))
-    const names = matching.slice(0, limit)
-    const next = matching.length > limit ? names.at(-1) : undefined
+    const sorted = registry.names()
+    const first = cursor === undefined || cursor < prefix ? lowerBound(sorted, prefix) : after(sorted, cursor)
+    const names = sorted.slice(first, first + limit)
+    const end = names.findIndex((name) => !name.startsWith(prefix))
+    if (end >= 0) names.length = end
+    const following = sorted[first + names.length]
+    const hasMore = names.length === limit && following?.startsWith(prefix) === true
+    const next = hasMore ? names.at(-1) : undefined
     return { pages: names.map((name) => this.info(registry.require(name))), next }
   }
 
   info(page: PageRecord): PageInfo {
-    const { registry, graph, context } = this.#deps.state
-    return pageInfo(page, registry, graph, this.locationOf(page), hex(context.pageDigest(page.id)))
+    const { state, committer } = this.#deps
+    const { registry, graph, context } = state
+    const digest = hex(context.settledDigest(page.id, committer.isExecutionOpen))
+    return pageInfo(page, {
+      registry,
+      graph,
+      staged: committer.staged,
+      location: this.locationOf(page),
+      digest,
+    })
   }
 
-  graph(): { nodes: GraphNode[]; edges: GraphEdge[] } {
-    const { registry, graph } = this.#deps.state
-    return graphView(registry, graph)
+  graph(): { nodes: Iterable<GraphNode>; edges: Iterable<GraphEdge> } {
+    const { registry } = this.#deps.state
+    return graphView(registry.names().map((name) => registry.require(name)))
   }
 
   /** Where a page's bytes lie. */
   locationOf(page: PageRecord): Exclude<Location, 'auto'> {
     return this.#deps.hasDevice() ? this.#deps.state.context.pageLocation(page.id) : 'cpu'
   }
+}
+
+/** Where the first name is that does not come before `name`. */
+function lowerBound(sorted: readonly string[], name: string): number {
+  let low = 0
+  let high = sorted.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if ((sorted[middle] as string) < name) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+function after(sorted: readonly string[], name: string): number {
+  const at = lowerBound(sorted, name)
+  return sorted[at] === name ? at + 1 : at
 }
 
 /** Throws RANGE_NOT_SATISFIABLE unless all of these elements are in the page. */

@@ -25,7 +25,7 @@ import { LOCATIONS, type Location, NAME_PATTERN } from '../../wire/page.js'
 import type { DerivedRecord, PageRecord } from './registry.js'
 
 const NAME = new RegExp(NAME_PATTERN)
-const UNCOMMITTED = { step: undefined, version: 0, createdEpoch: 0 }
+const UNCOMMITTED = { step: undefined, version: 0, createdEpoch: 0, level: 0 }
 
 /** A record for a new source page. Throws INVALID_REQUEST, INVALID_DELTA (fill). */
 export function sourceRecord(id: number, name: string, definition: SourceDefinition): PageRecord {

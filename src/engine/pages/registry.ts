@@ -37,6 +37,8 @@ export interface PageRecord {
   step: number | undefined
   version: number
   createdEpoch: number
+  /** The level in the graph; set while the page is being created, and final then. */
+  level: number
 }
 
 export interface DerivedRecord {
@@ -61,7 +63,10 @@ export class Registry {
   functions = new FunctionTable()
   readonly #byName = new Map<string, PageRecord>()
   readonly #byId = new Map<number, PageRecord>()
-  #sorted: string[] | undefined
+  /** Names in order, but for those added and removed since. */
+  #sorted: string[] = []
+  readonly #added = new Set<string>()
+  readonly #removed = new Set<string>()
 
   get size(): number {
     return this.#byId.size
@@ -72,6 +77,9 @@ export class Registry {
     this.functions = other.functions
     this.#byName.clear()
     this.#byId.clear()
+    this.#sorted = []
+    this.#added.clear()
+    this.#removed.clear()
     for (const record of other.all()) this.add(record)
   }
 
@@ -91,25 +99,45 @@ export class Registry {
   }
 
   add(record: PageRecord): void {
+    const isTaken = this.#byName.has(record.name)
     this.#byName.set(record.name, record)
     this.#byId.set(record.id, record)
-    this.#sorted = undefined
+    if (!isTaken && !this.#removed.delete(record.name)) this.#added.add(record.name)
   }
 
   remove(record: PageRecord): void {
     // Its name may already be another page's: deleted and created in one epoch.
-    if (this.#byName.get(record.name) === record) this.#byName.delete(record.name)
+    if (this.#byName.get(record.name) === record) {
+      this.#byName.delete(record.name)
+      if (!this.#added.delete(record.name)) this.#removed.add(record.name)
+    }
     this.#byId.delete(record.id)
-    this.#sorted = undefined
   }
 
   all(): IterableIterator<PageRecord> {
     return this.#byId.values()
   }
 
-  /** Names in code-unit order. */
+  /** Names in code-unit order. The list never changes: the next one is another. */
   names(): readonly string[] {
-    this.#sorted ??= [...this.#byName.keys()].sort()
+    if (this.#added.size + this.#removed.size === 0) return this.#sorted
+    const added = [...this.#added].sort()
+    const kept =
+      this.#removed.size === 0 ? this.#sorted : this.#sorted.filter((name) => !this.#removed.has(name))
+    this.#sorted = mergeSorted(kept, added)
+    this.#added.clear()
+    this.#removed.clear()
     return this.#sorted
   }
+}
+
+function mergeSorted(a: readonly string[], b: readonly string[]): string[] {
+  const merged: string[] = []
+  let at = 0
+  for (const name of b) {
+    while (at < a.length && (a[at] as string) < name) merged.push(a[at++] as string)
+    merged.push(name)
+  }
+  while (at < a.length) merged.push(a[at++] as string)
+  return merged
 }

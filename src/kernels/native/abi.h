@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-#define MMSB_ABI_VERSION 4
+#define MMSB_ABI_VERSION 5
 
 typedef enum {
   MMSB_OK = 0,
@@ -79,6 +79,7 @@ typedef struct {
   uint32_t shape[8];  // the first `rank` entries are used; fewer than 2^32 elements; sizes may be 0
   uint64_t fill;      // bits of one element, in the low bytes
 } mmsb_page_desc;     // 48 bytes
+// The memory of a large page is filled by the next mmsb_execute, or when its bytes or digest are asked for.
 int32_t mmsb_pages_create(mmsb_ctx* ctx, const mmsb_page_desc* descs, uint32_t count);
 // No live step may use the pages. Their shares are removed from the state digest.
 int32_t mmsb_pages_destroy(mmsb_ctx* ctx, const uint32_t* ids, uint32_t count);
@@ -88,6 +89,10 @@ int32_t mmsb_page_load(mmsb_ctx* ctx, uint32_t id, uint64_t byte_offset, uint64_
 // Copies the elements of n ranges {u32 offset, u32 count} to dst, one after another.
 int32_t mmsb_page_gather(mmsb_ctx* ctx, uint32_t id, const uint32_t* ranges, uint32_t n, void* dst, uint64_t dst_len);
 int32_t mmsb_page_digest(mmsb_ctx* ctx, uint32_t id, uint8_t out[16]);
+// The digest before call number `call`, the newest of mmsb_execute and mmsb_undo; 0 for a call to come. Calls
+// are numbered from 1, failed ones too. Like mmsb_memory_stats and mmsb_page_location, this may be called
+// while mmsb_execute runs on another thread, for pages that exist before that call.
+int32_t mmsb_page_digest_before(mmsb_ctx* ctx, uint32_t id, uint64_t call, uint8_t out[16]);
 int32_t mmsb_state_digest(mmsb_ctx* ctx, uint8_t out[16]);
 // The actual mmsb_location of the page, with MMSB_LOC_AUTO resolved.
 int32_t mmsb_page_location(mmsb_ctx* ctx, uint32_t id, uint32_t* out);

@@ -158,6 +158,7 @@ MMSB_API int32_t mmsb_page_read(mmsb_ctx* ctx, uint32_t id, uint64_t byte_offset
   if (slot->page.location != MMSB_LOC_CPU) {
     return finish(ctx, ctx->gpu->read(ctx->device, *slot, byte_offset, byte_len, dst));
   }
+  fillNow(*ctx, *slot);
   if (byte_len != 0) memcpy(dst, slot->page.data + byte_offset, byte_len);
   return MMSB_OK;
 }
@@ -170,9 +171,10 @@ MMSB_API int32_t mmsb_page_load(mmsb_ctx* ctx, uint32_t id, uint64_t byte_offset
     status = ctx->gpu->load(ctx->device, *slot, byte_offset, byte_len, src);
     if (status != MMSB_OK) ctx->broken = 1;
   } else {
+    fillNow(*ctx, *slot);
     ctx->cpu->loadBytes(*slot, byte_offset, static_cast<const u8*>(src), byte_len);
   }
-  ctx->cpu->updateShare(*slot, ctx->state);
+  settlePage(*ctx, *slot);
   return finish(ctx, status);
 }
 
@@ -193,6 +195,7 @@ MMSB_API int32_t mmsb_page_gather(mmsb_ctx* ctx, uint32_t id, const uint32_t* ra
   if (slot->page.location != MMSB_LOC_CPU) {
     return finish(ctx, ctx->gpu->gather(ctx->device, *slot, reinterpret_cast<const Range*>(ranges), n, dst));
   }
+  fillNow(*ctx, *slot);
   u8* to = static_cast<u8*>(dst);
   for (u32 i = 0; i < n; i++) {
     const u64 start = ranges[2 * i], count = ranges[2 * i + 1];
@@ -205,11 +208,24 @@ MMSB_API int32_t mmsb_page_gather(mmsb_ctx* ctx, uint32_t id, const uint32_t* ra
 MMSB_API int32_t mmsb_page_digest(mmsb_ctx* ctx, uint32_t id, uint8_t out[16]) {
   PageSlot* slot;
   const int32_t status = findPage(*ctx, id, &slot);
-  if (status == MMSB_OK) memcpy(out, slot->digest, 16);
-  return finish(ctx, status);
+  if (status != MMSB_OK) return finish(ctx, status);
+  fillNow(*ctx, *slot);
+  memcpy(out, slot->digest, 16);
+  return MMSB_OK;
+}
+
+MMSB_API int32_t mmsb_page_digest_before(mmsb_ctx* ctx, uint32_t id, uint64_t call, uint8_t out[16]) {
+  PageSlot* slot;
+  const int32_t status = findPage(*ctx, id, &slot);
+  if (status != MMSB_OK) return status;
+  u64 digest[2];
+  readDigest(*slot, call, digest);
+  memcpy(out, digest, 16);
+  return MMSB_OK;
 }
 
 MMSB_API int32_t mmsb_state_digest(mmsb_ctx* ctx, uint8_t out[16]) {
+  fillAll(*ctx);
   memcpy(out, ctx->state, 16);
   return MMSB_OK;
 }

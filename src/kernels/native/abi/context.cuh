@@ -23,6 +23,8 @@ struct mmsb_ctx {
   mmsb::u64 pageCount, pageBytes, quotaBytes;
   mmsb::u64 locationBytes[4];  // pageBytes by mmsb_location
   mmsb::u64 state[2];
+  mmsb::u64 calls;               // of mmsb_execute and mmsb_undo so far
+  mmsb::PageSlot* unfilled;      // pages whose memory is still to be filled
   mmsb::Step** steps;
   mmsb::u32 stepCount, stepCapacity;  // step numbers in use or free; capacity
   mmsb::u32* freeSteps;
@@ -72,6 +74,48 @@ static bool grow(void** data, u32* capacity, u64 count, u64 size) {
 
 // ---- pages ------------------------------------------------------------------------------------------------
 
+// Brings the page's share of the state digest up to date, and keeps its digest for readers on other threads:
+// they see the old one or the new one, never half of each.
+static void settlePage(mmsb_ctx& ctx, PageSlot& slot) {
+  ctx.cpu->updateShare(slot, ctx.state);
+  if (slot.settledCall != ctx.calls) {
+    for (u32 i = 0; i < 2; i++) __atomic_store_n(&slot.before[i], slot.settled[i], __ATOMIC_RELAXED);
+    __atomic_store_n(&slot.settledCall, ctx.calls, __ATOMIC_SEQ_CST);
+  }
+  for (u32 i = 0; i < 2; i++) __atomic_store_n(&slot.settled[i], slot.digest[i], __ATOMIC_SEQ_CST);
+}
+
+// The digest of a page as it was before the call with this number, which is the newest one and may be running;
+// 0 stands for a call that is still to come.
+static void readDigest(const PageSlot& slot, u64 call, u64 out[2]) {
+  for (u32 i = 0; i < 2; i++) out[i] = __atomic_load_n(&slot.settled[i], __ATOMIC_SEQ_CST);
+  if (call == 0 || __atomic_load_n(&slot.settledCall, __ATOMIC_SEQ_CST) != call) return;
+  for (u32 i = 0; i < 2; i++) out[i] = __atomic_load_n(&slot.before[i], __ATOMIC_RELAXED);
+}
+
+// Pages of this size and more are filled by the call that publishes them, which may run on another thread.
+static const u64 kFillLaterBytes = 1 << 20;
+
+static void forgetFill(mmsb_ctx& ctx, const PageSlot* slot) {
+  for (PageSlot** at = &ctx.unfilled; *at != nullptr; at = &(*at)->nextUnfilled) {
+    if (*at != slot) continue;
+    *at = slot->nextUnfilled;
+    return;
+  }
+}
+
+static void fillNow(mmsb_ctx& ctx, PageSlot& slot) {
+  if (slot.fill == 0) return;
+  forgetFill(ctx, &slot);
+  ctx.cpu->fillPage(slot, slot.fill);
+  slot.fill = 0;
+  settlePage(ctx, slot);
+}
+
+static void fillAll(mmsb_ctx& ctx) {
+  while (ctx.unfilled != nullptr) fillNow(ctx, *ctx.unfilled);
+}
+
 static int32_t checkDescriptor(const mmsb_ctx& ctx, const mmsb_page_desc& desc, u64* elements) {
   if (desc.id == 0xffffffffu) return fail(MMSB_ERR_ARGUMENT, "page id %u is reserved", desc.id);
   if (pageOf(ctx, desc.id) != nullptr) return fail(MMSB_ERR_ARGUMENT, "page %u exists already", desc.id);
@@ -95,6 +139,7 @@ static int32_t checkDescriptor(const mmsb_ctx& ctx, const mmsb_page_desc& desc, 
 static void destroyPage(mmsb_ctx& ctx, PageSlot* slot) {
   const Page& page = slot->page;
   const u64 chunks = (page.bytes + 4095) / 4096;
+  if (slot->fill != 0) forgetFill(ctx, slot);
   ctx.pages[page.id >> kLeafBits][page.id & (kLeafSize - 1)] = nullptr;
   ctx.state[0] -= slot->share[0];
   ctx.state[1] -= slot->share[1];
@@ -110,7 +155,7 @@ static void destroyPage(mmsb_ctx& ctx, PageSlot* slot) {
   memoryFree(ctx.memory, slot, sizeof(PageSlot));
 }
 
-// Allocates the memory of a host page, fills it and sets its digest.
+// Allocates the memory of a host page. A small one is filled and gets its digest at once.
 static int32_t allocateHostPage(mmsb_ctx& ctx, PageSlot& slot, u64 fill) {
   const u64 chunks = (slot.page.bytes + 4095) / 4096;
   slot.page.data = static_cast<u8*>(memoryAllocate(ctx.memory, slot.allocated));
@@ -120,7 +165,12 @@ static int32_t allocateHostPage(mmsb_ctx& ctx, PageSlot& slot, u64 fill) {
     memoryFree(ctx.memory, slot.page.data, slot.allocated);
     return fail(MMSB_ERR_MEMORY, "no memory for a page of %llu bytes", (unsigned long long)slot.page.bytes);
   }
-  if (fill != 0) ctx.cpu->fillPage(slot, fill);
+  if (fill != 0 && slot.page.bytes < kFillLaterBytes) ctx.cpu->fillPage(slot, fill);
+  else if (fill != 0) {
+    slot.fill = fill;
+    slot.nextUnfilled = ctx.unfilled;
+    ctx.unfilled = &slot;
+  }
   return MMSB_OK;
 }
 
@@ -158,7 +208,7 @@ static int32_t createPage(mmsb_ctx& ctx, const mmsb_page_desc& desc) {
     memoryFree(ctx.memory, slot, sizeof(PageSlot));
     return status;
   }
-  ctx.cpu->updateShare(*slot, ctx.state);
+  settlePage(ctx, *slot);
   leaf[desc.id & (kLeafSize - 1)] = slot;
   ctx.pageCount++;
   ctx.pageBytes += bytes;

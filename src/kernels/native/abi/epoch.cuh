@@ -70,7 +70,7 @@ static bool reportPage(mmsb_ctx& ctx, PageSlot& slot) {
     memcpy(ranges.data, slot.dirty.data, u64(ranges.count) * sizeof(Range));
     rangesCoarsen(ranges, kReportedRangesMax);
   }
-  ctx.cpu->updateShare(slot, ctx.state);
+  settlePage(ctx, slot);
   const u64 rangeBytes = u64(ranges.count) * sizeof(Range);
   u8* at = resultRoom(ctx, 24 + rangeBytes);
   if (at == nullptr) return false;
@@ -128,11 +128,13 @@ static int32_t buildResult(mmsb_ctx& ctx, u64 startNs) {
 
 static int32_t runEpoch(mmsb_ctx& ctx, const u32* steps, u32 stepCount, const u8* frames, u64 framesLength) {
   const u64 startNs = nowNs();
+  ctx.calls++;
   if (ctx.broken) return fail(MMSB_ERR_INTERNAL, "the context is unusable: an earlier call failed");
   int32_t status = findSteps(ctx, steps, stepCount);
   if (status == MMSB_OK) status = decodeFrames(ctx, frames, framesLength, ctx.deltas);
   if (status == MMSB_OK) status = reserveLists(ctx, stepCount);
   if (status != MMSB_OK) return status;
+  fillAll(ctx);
   keptBegin(ctx.kept, ctx.exec);
   if (ctx.gpu != nullptr) {
     status = ctx.gpu->execute(ctx.device, ctx.exec, ctx.deltas, frames, framesLength, ctx.running, steps, stepCount);
@@ -169,6 +171,7 @@ static JournalSpan* spansOf(const mmsb_ctx& ctx, const KeptCall& call, u64* coun
 }
 
 static int32_t undoCall(mmsb_ctx& ctx, const u32* steps, u32 stepCount) {
+  ctx.calls++;
   if (ctx.broken) return fail(MMSB_ERR_INTERNAL, "the context is unusable: an earlier call failed");
   KeptCall* call = ctx.kept.newest;
   if (call == nullptr) return fail(MMSB_ERR_ARGUMENT, "there is no kept call to undo");
@@ -184,7 +187,7 @@ static int32_t undoCall(mmsb_ctx& ctx, const u32* steps, u32 stepCount) {
   }
   ctx.cpu->undo(ctx.exec, spans, count, ctx.running, stepCount);
   free(spans);
-  for (u32 i = 0; i < ctx.exec.touchedCount; i++) ctx.cpu->updateShare(*ctx.exec.touched[i], ctx.state);
+  for (u32 i = 0; i < ctx.exec.touchedCount; i++) settlePage(ctx, *ctx.exec.touched[i]);
   for (u32 w = 0; w < ctx.exec.workerCount; w++) {
     if (ctx.exec.workers[w].arena.failed == 0) continue;
     ctx.broken = 1;

@@ -3,7 +3,9 @@
 // Invariants: a PageSlot begins with its Page and has the same layout in every part. `hashes` has two words
 // per chunk of 4 KiB (docs/internals/FORMAT.md, "Digest"). `digest` is the sum of the chunks' shares. `share`
 // is the page's part of the state digest, brought up to date at the end of a call. A field that belongs to
-// one call is valid if the mark beside it equals the number of the running call.
+// one call is valid if the mark beside it equals the number of the running call. `settled` is the digest after
+// the last call that changed the page, `before` the one before that call; another thread may read them while a
+// call runs.
 #pragma once
 #include "core/op.cuh"
 
@@ -22,6 +24,10 @@ struct PageSlot {
   u64 ownHash[2];  // storage of `hashes` when the page has one chunk
   u64 digest[2];
   u64 share[2];
+  u64 settled[2], before[2];
+  u64 settledCall;  // number of the call that set `settled`
+  u64 fill;         // bits of the element that the page is still to be filled with, or 0
+  PageSlot* nextUnfilled;
   RangeSet dirty;  // elements changed in this call; valid if mark is the call's
   Undo* undo;      // valid if mark is the call's
   u8* snapshot;    // the page's bytes before the call, or null; valid if mark is the call's
