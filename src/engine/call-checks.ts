@@ -97,6 +97,7 @@ const CALLS: Readonly<Record<Method, Call>> = {
   pageNames: throws(),
   pages: throws(optional(fields('options', { prefix: isString, limit: isWhole(1), cursor: isString }))),
   graph: throws(),
+  graphLists: throws(),
   epochInfo: rejects(epoch, past),
   epochs: rejects(
     optional(fields('query', { ...SPAN, page: isString, source: isString, limit: isNumber })),
