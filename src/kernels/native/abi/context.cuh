@@ -85,8 +85,8 @@ static void settlePage(mmsb_ctx& ctx, PageSlot& slot) {
   for (u32 i = 0; i < 2; i++) __atomic_store_n(&slot.settled[i], slot.digest[i], __ATOMIC_SEQ_CST);
 }
 
-// The digest of a page as it was before the call with this number, which is the newest one and may be running;
-// 0 stands for a call that is still to come.
+// The digest of a page as it was before the call with this number, which is the newest one and may be
+// running; 0 stands for a call that is still to come.
 static void readDigest(const PageSlot& slot, u64 call, u64 out[2]) {
   for (u32 i = 0; i < 2; i++) out[i] = __atomic_load_n(&slot.settled[i], __ATOMIC_SEQ_CST);
   if (call == 0 || __atomic_load_n(&slot.settledCall, __ATOMIC_SEQ_CST) != call) return;

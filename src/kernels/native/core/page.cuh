@@ -1,11 +1,11 @@
 // A page as the executor sees it: what ops see, plus digest state and the changes of the running call.
 //
 // Invariants: a PageSlot begins with its Page and has the same layout in every part. `hashes` has two words
-// per chunk of 4 KiB (docs/internals/FORMAT.md, "Digest"). `digest` is the sum of the chunks' shares. `share`
-// is the page's part of the state digest, brought up to date at the end of a call. A field that belongs to
-// one call is valid if the mark beside it equals the number of the running call. `settled` is the digest after
-// the last call that changed the page, `before` the one before that call; another thread may read them while a
-// call runs.
+// per chunk of 4 KiB (docs/internals/FORMAT.md, "Digest"). `digest` is the sum of the chunks' shares.
+// `share` is the page's part of the state digest, brought up to date at the end of a call. A field that
+// belongs to one call is valid if the mark beside it equals the number of the running call. `settled` is
+// the digest after the last call that changed the page, `before` the one before that call; another thread
+// may read them while a call runs.
 #pragma once
 #include "core/op.cuh"
 
