@@ -204,6 +204,13 @@ export const STREAM_GOODBYE_MS = 2_000
 export const RETRY_AFTER_SECONDS = 1
 /** How long a browser may cache the answer to a preflight request. */
 export const CORS_MAX_AGE_SECONDS = 600
+/** JSON that is larger than this is parsed in pieces, and other work runs after each slice of so many ms. */
+export const JSON_PIECE_BYTES = 64 * 1024
+export const JSON_SLICE_MS = 5
+/** Objects and arrays in one JSON text: room for the definitions of PAGES_AT_ONCE_MAX pages. */
+export const JSON_CONTAINERS_MAX = 5 * PAGES_AT_ONCE_MAX
+/** Fields of one object in it. */
+export const JSON_MEMBERS_MAX = 65_536
 /** JSON with more values than this is sent in pieces, so that other requests are served in between. */
 export const JSON_PIECE_ELEMENTS = 65_536
 /**

@@ -16,6 +16,7 @@ import type { EngineBus } from '../engine/bus.js'
 import { VERSION } from '../engine/version.js'
 import { MmsbError } from '../errors.js'
 import { HTTP_HEADERS_MAX_BYTES, HTTP_PARAM_MAX_LENGTH } from '../limits.js'
+import type { LimitGuard } from '../operator-limits.js'
 import { hubOf } from '../stream/hub.js'
 import { HTTP_BODY_MAX_BYTES } from '../wire/limits.js'
 import { STREAM_PATH } from '../wire/messages.js'
@@ -26,6 +27,7 @@ import { handleError, pathOf, sendProblem, shownPath } from './reply/problem.js'
 import { unroutedAnswerer } from './request/allowed-methods.js'
 import { Connections } from './request/connections.js'
 import { allowOrigin, answerPreflight } from './request/cors.js'
+import { isSmallJson, parseJson, parseSmallJson } from './request/json.js'
 import { answerMalformed, answerOddRequests } from './request/malformed-requests.js'
 import { type Guard, loopbackGuard, NO_ORIGINS } from './request/origin-guard.js'
 import { closeAfterAnswer, type IsUpgrade, trackUpgrades, type Upgrades } from './request/upgrades.js'
@@ -80,7 +82,7 @@ export interface MmsbApp {
 
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildApp(options: AppOptions): Promise<MmsbApp> {
-  const { app, connections, upgrades } = createFastify(options.logger)
+  const { app, connections, upgrades } = createFastify(options.bus.limits, options.logger)
   const context: AppContext = { bus: options.bus, hub: hubOf(options.bus), isStopping: false }
   admitRequests(app, upgrades.isUpgrade, options)
   await registerOpenApi(app, VERSION)
@@ -149,7 +151,7 @@ interface BareApp {
   readonly upgrades: Upgrades
 }
 
-function createFastify(logger: FastifyBaseLogger | undefined): BareApp {
+function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | undefined): BareApp {
   const app = Fastify({
     ...(logger === undefined ? {} : { loggerInstance: logger }),
     logController: new LogController({ disableRequestLogging: true }),
@@ -170,18 +172,23 @@ function createFastify(logger: FastifyBaseLogger | undefined): BareApp {
     },
   }).withTypeProvider<TypeBoxTypeProvider>()
   app.removeContentTypeParser('text/plain')
-  const parseJson = app.getDefaultJsonParser('error', 'error')
-  // Some clients send a content type with every request, even one without a body.
-  app.addContentTypeParser<string>('application/json', { parseAs: 'string' }, (request, body, done) => {
-    if (body.length === 0) done(null)
-    else parseJson(request, body, done)
-  })
+  addJsonParser(app, limits)
   app.setValidatorCompiler(validatorCompiler)
   app.setErrorHandler(handleError)
   answerOddRequests(app.server)
   const connections = new Connections(app.server)
   const upgrades = trackUpgrades(app.server, (socket) => connections.pendingResponse(socket))
   return { app, connections, upgrades }
+}
+
+function addJsonParser(app: App, limits: LimitGuard): void {
+  const options = { parseAs: 'buffer', bodyLimit: limits.values.maxJsonBytes } as const
+  app.addContentTypeParser<Buffer>('application/json', options, (_request, body, done) => {
+    // Some clients send a content type with every request, even one without a body.
+    if (body.length === 0) done(null)
+    else if (isSmallJson(body)) done(null, parseSmallJson(body, 'body', limits))
+    else parseJson(body, 'body', limits).then((value) => done(null, value), done)
+  })
 }
 
 /** RFC 9112, 3.2. */

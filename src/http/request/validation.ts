@@ -2,22 +2,16 @@
  * Checks requests and messages against the schemas, compiled once at start.
  *
  * Invariants: a body gets no defaults and no conversions, and loses nothing but the nulls of
- * optional-nulls.ts. Path and query string are text: values that are exactly a number or a boolean are
+ * optional-nulls.ts. A value that fits is walked once; of one that does not, only the first faults are looked
+ * for (faults.ts). Path and query string are text: values that are exactly a number or a boolean are
  * converted where the schema asks for one. An error names the field.
  */
 import type { FastifySchemaCompiler } from 'fastify'
 import type { TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { MmsbError } from '../../errors.js'
+import { faultFinder, type SchemaFault } from './faults.js'
 import { nullDropper } from './optional-nulls.js'
-
-interface SchemaError {
-  readonly keyword: string
-  readonly schemaPath: string
-  readonly instancePath: string
-  readonly message: string
-  readonly params: unknown
-}
 
 /**
  * A compiled check: returns the value if it fits, else throws INVALID_REQUEST naming the field. The detail
@@ -50,11 +44,12 @@ type Checked = { readonly value: unknown } | { readonly error: MmsbError }
 function compiledCheck(schema: TSchema, where: string): (value: unknown) => Checked {
   const compiled = Compile(schema)
   const dropNulls = nullDropper(schema)
+  const faultsOf = faultFinder(schema)
   return (given) => {
     if (compiled.Check(given)) return { value: given }
     const value = dropNulls(given)
     if (value !== given && compiled.Check(value)) return { value }
-    return { error: refusal(compiled.Errors(value), value, where) }
+    return { error: refusal(faultsOf(value), value, where) }
   }
 }
 
@@ -120,11 +115,14 @@ function coercerOf(schema: object): (query: Query) => Query {
  */
 const PAGE_NUMBERS = /\/(fill|offset|(values|indices)\/\d+)$/
 
+/** Names come from the client and may be of any length. */
+const shown = (name: string): string => (name.length > 200 ? `${name.slice(0, 200)}...` : name)
+
 /** The error for a value that does not fit its schema. */
-function refusal(errors: readonly SchemaError[], value: unknown, where: string): MmsbError {
+function refusal(errors: readonly SchemaFault[], value: unknown, where: string): MmsbError {
   const error = mostTelling(errors)
   if (error === undefined) return new MmsbError('INVALID_REQUEST', `${where} does not fit its schema`)
-  const field = `${where}${error.instancePath.replaceAll('/', '.')}`
+  const field = shown(`${where}${error.instancePath.replaceAll('/', '.')}`)
   const found = PAGE_NUMBERS.test(error.instancePath) ? valueAt(value, error.instancePath) : undefined
   // JSON has no infinities: JSON.parse makes them of numbers too large for a double.
   if (found === Number.POSITIVE_INFINITY || found === Number.NEGATIVE_INFINITY) {
@@ -136,7 +134,7 @@ function refusal(errors: readonly SchemaError[], value: unknown, where: string):
 }
 
 /** For a field with several allowed kinds, the failures of all kinds: any of them may have been meant. */
-function alternatives(error: SchemaError, all: readonly SchemaError[]): readonly SchemaError[] {
+function alternatives(error: SchemaFault, all: readonly SchemaFault[]): readonly SchemaFault[] {
   const union = unionOf(error)
   if (union === undefined) return [error]
   return all.filter((other) => unionOf(other) === union && other.instancePath === error.instancePath)
@@ -146,7 +144,7 @@ function alternatives(error: SchemaError, all: readonly SchemaError[]): readonly
  * The schema path of the union this failure is a branch of. Not for the whole body: there, one branch has
  * been chosen already.
  */
-function unionOf({ keyword, schemaPath }: SchemaError): string | undefined {
+function unionOf({ keyword, schemaPath }: SchemaFault): string | undefined {
   if (keyword === 'required' || keyword === 'additionalProperties') return undefined
   return /^(#.+)\/anyOf\/\d+$/.exec(schemaPath)?.[1]
 }
@@ -161,17 +159,17 @@ const valueAt = (value: unknown, path: string): unknown =>
  * The failure that explains most. In a union every branch fails in its own way; the caller probably meant the
  * branch with the fewest failures. Of several failures the deepest explains most.
  */
-function mostTelling(errors: readonly SchemaError[]): SchemaError | undefined {
+function mostTelling(errors: readonly SchemaFault[]): SchemaFault | undefined {
   const telling = meantBranch(errors.filter((e) => e.keyword !== 'anyOf' && e.keyword !== 'boolean'))
   let best = telling[0] ?? errors[0]
   for (const error of telling) if (best === undefined || depthOf(error) > depthOf(best)) best = error
   return best
 }
 
-const depthOf = (error: SchemaError): number => error.instancePath.split('/').length
+const depthOf = (error: SchemaFault): number => error.instancePath.split('/').length
 
-function meantBranch(errors: readonly SchemaError[]): readonly SchemaError[] {
-  const branches = new Map<string | undefined, SchemaError[]>()
+function meantBranch(errors: readonly SchemaFault[]): readonly SchemaFault[] {
+  const branches = new Map<string | undefined, SchemaFault[]>()
   for (const error of errors) {
     const branch = /^#\/anyOf\/\d+/.exec(error.schemaPath)?.[0]
     branches.set(branch, [...(branches.get(branch) ?? []), error])
@@ -180,10 +178,10 @@ function meantBranch(errors: readonly SchemaError[]): readonly SchemaError[] {
   return others.reduce((best, branch) => (branch.length < best.length ? branch : best), first ?? [])
 }
 
-function sentenceOf({ keyword, params, message }: SchemaError): string {
+function sentenceOf({ keyword, params, message }: SchemaFault): string {
   const list = (key: string): string => {
     const value = (params as Record<string, unknown>)[key]
-    return Array.isArray(value) ? value.map((v) => JSON.stringify(v)).join(', ') : ''
+    return Array.isArray(value) ? value.map((v) => shown(JSON.stringify(v))).join(', ') : ''
   }
   if (keyword === 'additionalProperties') return `unknown field ${list('additionalProperties')}`
   if (keyword === 'required') return `missing ${list('requiredProperties')}`

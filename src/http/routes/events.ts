@@ -5,9 +5,11 @@
 import type { ServerResponse } from 'node:http'
 import Type from 'typebox'
 import { MmsbError } from '../../errors.js'
+import type { LimitGuard } from '../../operator-limits.js'
 import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js'
 import type { Sink, SubscribeOptions } from '../../stream/types.js'
 import type { App, AppContext } from '../context.js'
+import { parseSmallJson } from '../request/json.js'
 import { compileCheck } from '../request/validation.js'
 import { EventsQuery, Slice } from '../schemas/stream.js'
 import { SocketSink } from '../stream/socket-sink.js'
@@ -36,7 +38,7 @@ export function eventRoutes(app: App, context: AppContext): () => void {
     },
     (request, reply) => {
       if (context.isStopping) throw new MmsbError('OVERLOADED', 'the server is stopping')
-      const options = optionsOf(request.query, request.headers['last-event-id'])
+      const options = optionsOf(request.query, request.headers['last-event-id'], context.bus.limits)
       if (request.method === 'HEAD') {
         void reply.headers(HEADERS).send()
         return
@@ -135,25 +137,22 @@ function cursorOf(message: StreamMessage): number | undefined {
 }
 
 /** @throws MmsbError INVALID_REQUEST */
-function optionsOf(query: EventsQuery, lastEventId: string | string[] | undefined): SubscribeOptions {
+function optionsOf(
+  query: EventsQuery,
+  lastEventId: string | string[] | undefined,
+  limits: LimitGuard,
+): SubscribeOptions {
   const { pages, from, slice, ...rest } = query
   const start = lastEventId === undefined ? from : lastSeen(lastEventId)
-  const windows = slice === undefined ? {} : { slice: sliceOf(slice) }
+  const windows = slice === undefined ? {} : { slice: sliceOf(slice, limits) }
   const options = { ...rest, ...windows, pages: pages.split(',') }
   if (start === undefined) return options as SubscribeOptions
   return { ...options, from: /^\d/.test(start) ? Number(start) : start } as SubscribeOptions
 }
 
 /** @throws MmsbError INVALID_REQUEST */
-function sliceOf(text: string): Slices {
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch (error) {
-    throw new MmsbError('INVALID_REQUEST', `query.slice: is not JSON: ${(error as Error).message}`)
-  }
-  return checkSlice(value)
-}
+const sliceOf = (text: string, limits: LimitGuard): Slices =>
+  checkSlice(parseSmallJson(Buffer.from(text), 'query.slice', limits))
 
 function lastSeen(header: string | string[]): string {
   if (typeof header === 'string' && /^(0|[1-9]\d{0,15})$/.test(header)) return header

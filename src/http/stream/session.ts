@@ -4,6 +4,7 @@
  * Invariants: every message is answered, with its result or with an `error`, and the connection stays open; a
  * transaction is answered once. The server stops reading from a client that sends faster than epochs commit
  * until the commits have caught up, and from one that does not read its answers until it has read them.
+ * Messages are handled in their order: those behind a large one wait until it is parsed.
  */
 import type { RawData, WebSocket } from 'ws'
 import type { Sender, TransactionInput } from '../../engine/types.js'
@@ -18,6 +19,7 @@ import { jsonHead, jsonTail } from '../../stream/messages.js'
 import type { SubscribeOptions } from '../../stream/types.js'
 import type { AppContext } from '../context.js'
 import { toMmsbError } from '../reply/problem.js'
+import { isSmallJson, parseJson, parseSmallJson } from '../request/json.js'
 import { compileCheck } from '../request/validation.js'
 import { CommitMessage, SubscribeMessage, TransactionMessage, UnsubscribeMessage } from '../schemas/stream.js'
 import { ackMessage, type FrameRange, refusalMessage } from './binary-messages.js'
@@ -57,6 +59,8 @@ export class StreamSession {
   #acked: FrameRange[] = []
   #ackedEpoch = 0
   #onIdle: (() => void) | undefined
+  /** Messages that arrived while a large one is parsed, in order; undefined when none is. */
+  #behind: (() => void)[] | undefined
 
   constructor(deps: SessionDeps) {
     this.#deps = deps
@@ -93,16 +97,24 @@ export class StreamSession {
     if (this.#isStopping) return
     // With the default binaryType every message is one Buffer.
     const message = data as Buffer
-    if (isBinary) this.#onBinary(message)
-    else this.#onText(message)
+    this.#inOrder(() => (isBinary ? this.#onBinary(message) : this.#onText(message)))
     this.#holdBack()
+  }
+
+  #inOrder(handle: () => void): void {
+    if (this.#behind === undefined) handle()
+    else this.#behind.push(handle)
   }
 
   /** Frames from the fast receiver. */
   onFrames(frames: Uint8Array): void {
     this.isAlive = true
     if (this.#isStopping) return
-    this.#submit(frames)
+    if (this.#behind === undefined) this.#submit(frames)
+    else {
+      const copy = frames.slice()
+      this.#behind.push(() => this.#submit(copy))
+    }
     this.#holdBack()
   }
 
@@ -122,6 +134,7 @@ export class StreamSession {
   /** Whether the work under way reaches this part of one of its limits. */
   #isAhead(part: number): boolean {
     return (
+      this.#behind !== undefined ||
       this.#inFlight >= part * STREAM_TRANSACTIONS_IN_FLIGHT_MAX ||
       this.#bytesInFlight >= part * STREAM_BYTES_IN_FLIGHT_MAX ||
       this.#deps.sink.queuedBytes >= part * STREAM_QUEUE_MAX_BYTES
@@ -129,11 +142,41 @@ export class StreamSession {
   }
 
   #onText(bytes: Buffer): void {
+    const { limits } = this.#deps.context.bus
+    if (!isSmallJson(bytes)) {
+      this.#onLargeText(bytes)
+      return
+    }
+    try {
+      this.#onParsed(parseSmallJson(bytes, 'message', limits), bytes.length)
+    } catch (error) {
+      this.#sendError(undefined, error)
+    }
+  }
+
+  #onLargeText(bytes: Buffer): void {
+    this.#behind = []
+    this.#inFlight++
+    this.#bytesInFlight += bytes.length
+    parseJson(bytes, 'message', this.#deps.context.bus.limits)
+      .then(
+        (message) => this.#onParsed(message, bytes.length),
+        (error: unknown) => this.#sendError(undefined, error),
+      )
+      .finally(() => {
+        const behind = this.#behind ?? []
+        this.#behind = undefined
+        for (const handle of behind) this.#inOrder(handle)
+        this.#settle(1, bytes.length)
+      })
+  }
+
+  #onParsed(message: unknown, bytes: number): void {
     let id: string | undefined
     try {
-      const message = parse(bytes.toString())
-      if (typeof message.id === 'string') id = message.id
-      this.#handle(message, bytes.length)
+      const fields = checkObject(message)
+      if (typeof fields.id === 'string') id = fields.id
+      this.#handle(fields, bytes)
     } catch (error) {
       this.#sendError(id, error)
     }
@@ -292,13 +335,7 @@ export class StreamSession {
   }
 }
 
-function parse(text: string): { readonly type?: unknown; readonly id?: unknown } {
-  let message: unknown
-  try {
-    message = JSON.parse(text)
-  } catch {
-    throw new MmsbError('INVALID_REQUEST', 'the message is not JSON')
-  }
+function checkObject(message: unknown): { readonly type?: unknown; readonly id?: unknown } {
   if (typeof message === 'object' && message !== null && !Array.isArray(message)) return message
-  throw new MmsbError('INVALID_REQUEST', 'the message is not a JSON object')
+  throw new MmsbError('INVALID_REQUEST', 'message: is not a JSON object')
 }

@@ -1,5 +1,6 @@
 /** A server with a few pages, and clients of its stream that end with the test. */
 import type { Test } from 'tap'
+import type { BusOptions } from '../../../src/engine/types.js'
 import { Client } from '../../stream/helpers.js'
 import { listen, type Served, serve } from '../helpers.js'
 
@@ -8,8 +9,8 @@ export interface StreamServer extends Served {
   connect(protocols?: string[]): Promise<Client>
 }
 
-export async function streamServer(t: Test): Promise<StreamServer> {
-  const served = await serve(t)
+export async function streamServer(t: Test, options: BusOptions = {}): Promise<StreamServer> {
+  const served = await serve(t, options)
   const { port } = await listen(served)
   await served.bus.create('prices', { dtype: 'f32', shape: [4] })
   await served.bus.derive('risk.a', { op: 'map', inputs: { p: 'prices' }, expr: 'p*2' })
