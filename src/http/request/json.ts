@@ -237,8 +237,8 @@ class Pieces {
   }
 
   /**
-   * Hands the parts between the brackets at `start` and before `end` to `assembly`, as many as make a piece at
-   * a time, and each part that holds a large object or array to `addLarge`.
+   * Hands the parts between the brackets at `start` and before `end` to `assembly`, as many as make a piece
+   * at a time, and each part that holds a large object or array to `addLarge`.
    */
   async #assemble(
     start: number,
@@ -269,8 +269,8 @@ class Pieces {
   }
 
   /**
-   * Finds the end of the piece that begins at `from`: behind a large part, else behind the part that fills the
-   * piece, else at `last`. `part` is where its last part begins; `next` is a comma, or `last`.
+   * Finds the end of the piece that begins at `from`: behind a large part, else behind the part that fills
+   * the piece, else at `last`. `part` is where its last part begins; `next` is a comma, or `last`.
    */
   #cut(from: number, last: number): { part: number; next: number; isLarge: boolean } {
     const bytes = this.#bytes
