@@ -30,6 +30,9 @@ export const IR_MAX_INPUTS = 64
 /** Elements of a rolling window. As many elements before a block are held in memory while it is computed. */
 export const WINDOW_MAX_SIZE = 1024 ** 2
 
+/** A write of a whole page is committed in pieces of this size. A frame has at most twice as much. */
+export const WRITE_PIECE_BYTES = 32 * 1024 ** 2
+
 /** Commit queue: beyond these limits a submission is refused with OVERLOADED. */
 export const QUEUE_MAX_TRANSACTIONS = 65_536
 export const QUEUE_MAX_BYTES = 256 * 1024 ** 2

@@ -19,6 +19,7 @@
 import { performance } from 'node:perf_hooks'
 import { MmsbError } from '../errors.js'
 import type { FunctionBody } from '../kernels/expression/names.js'
+import { WRITE_PIECE_BYTES } from '../limits.js'
 import type { LimitGuard } from '../operator-limits.js'
 import type {
   DeltaInput,
@@ -28,7 +29,7 @@ import type {
   SourceDefinition,
 } from '../state/types.js'
 import type { CheckpointInfo } from '../store/types.js'
-import type { TypedArray } from '../wire/dtype.js'
+import { DTYPE_INFO, type TypedArray } from '../wire/dtype.js'
 import {
   checkDefinition,
   checkDefinitions,
@@ -40,6 +41,7 @@ import {
   checkWrite,
 } from './arguments.js'
 import type { NamedDefinition } from './commands/define-pages.js'
+import { commitPieces, piecesOf } from './commands/large-write.js'
 import {
   pendingOfDelta,
   pendingOfFrame,
@@ -112,6 +114,7 @@ export class EngineBus {
   /** @internal Use `open`. */
   constructor(parts: BusParts) {
     this.#parts = parts
+    dropped.register(this, parts, this)
     this.#ingest = new FrameIngest({
       registry: parts.state.registry,
       committer: parts.committer,
@@ -220,17 +223,36 @@ export class EngineBus {
     return patchResult(name, await committer.commit(pending))
   }
 
-  /** Writes all elements of a source page. */
+  /**
+   * Writes all elements of a source page. Values of more than WRITE_PIECE_BYTES are committed in pieces, each
+   * an epoch of its own, in order; readers see the epochs between. Each piece expects the version that the
+   * one before it made: PRECONDITION_FAILED says that another writer came between, and the pieces before it
+   * stay. A repeat under the same key continues where the first attempt ended.
+   */
   async write(name: string, values: DeltaValues, options: WriteOptions = {}): Promise<PatchResult> {
     checkWrite(name, values, options)
     const { committer, state } = this.#parts
     committer.lifecycle.refuseWhenStopped()
+    const commit = (offset: number, part: DeltaValues, given: WriteOptions): Promise<CommitResult> => {
+      const page = writablePage(state.registry, name)
+      if (part === values) checkWhole(page, values)
+      const delta = { offset, values: part }
+      return committer.commit(pendingOfDelta(page, delta, given, given.expectVersion))
+    }
     const answered = committer.answered(options.key)
     if (answered !== undefined) return patchResult(name, await answered)
     const page = writablePage(state.registry, name)
+    if (page.bytes <= WRITE_PIECE_BYTES) return patchResult(name, await commit(0, values, options))
     checkWhole(page, values)
-    const pending = pendingOfDelta(page, { offset: 0, values }, options, options.expectVersion)
-    return patchResult(name, await committer.commit(pending))
+    const step = WRITE_PIECE_BYTES / DTYPE_INFO[page.dtype].sizeBytes
+    const pieces = piecesOf(values, step, options)
+    return patchResult(
+      name,
+      await commitPieces(name, pieces, (piece, given) => {
+        const earlier = committer.answered(given.key)
+        return earlier ?? commit(piece.offset, piece.values, given)
+      }),
+    )
   }
 
   /**
@@ -631,21 +653,32 @@ export class EngineBus {
 
   /** Finishes what is queued, closes the log and frees the memory. Idempotent. */
   close(): Promise<void> {
-    this.#closed ??= this.#close()
+    dropped.unregister(this)
+    this.#closed ??= closeParts(this.#parts)
     return this.#closed
   }
+}
 
-  async #close(): Promise<void> {
-    const { committer, past, durable, state } = this.#parts
-    committer.lifecycle.beginClose()
-    try {
-      await past.close()
-      await durable?.scheduler.idle()
-      await durable?.cursors.close()
-      await committer.close(() => durable?.scheduler.close() ?? Promise.resolve())
-    } finally {
-      state.context.close()
-    }
+/**
+ * Closes buses that the program dropped without closing, so that threads, memory and the folder are freed.
+ */
+const dropped = new FinalizationRegistry<BusParts>((parts) => {
+  const message = 'a bus was dropped without close(); it is closed now'
+  parts.callbacks.notify({ level: 'warn', message })
+  closeParts(parts).catch((error: unknown) => {
+    parts.callbacks.notify({ level: 'error', message: `closing a dropped bus: ${(error as Error).message}` })
+  })
+})
+
+async function closeParts({ committer, past, durable, state }: BusParts): Promise<void> {
+  committer.lifecycle.beginClose()
+  try {
+    await past.close()
+    await durable?.scheduler.idle()
+    await durable?.cursors.close()
+    await committer.close(() => durable?.scheduler.close() ?? Promise.resolve())
+  } finally {
+    state.context.close()
   }
 }
 

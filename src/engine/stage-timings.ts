@@ -15,16 +15,19 @@ export interface StageSummary {
   readonly max: number
 }
 
+/** Nanoseconds, up to an hour; two digits. Each further digit takes eight times the memory. */
+const RANGE = { lowest: 1, highest: 3_600_000_000_000, figures: 1 }
+
 export class StageTimings {
   readonly #histograms: Readonly<Record<Stage, RecordableHistogram>>
 
   constructor() {
-    const entries = STAGES.map((stage) => [stage, createHistogram()])
+    const entries = STAGES.map((stage) => [stage, createHistogram(RANGE)])
     this.#histograms = Object.fromEntries(entries) as Record<Stage, RecordableHistogram>
   }
 
   record(stage: Stage, elapsedMs: number): void {
-    this.#histograms[stage].record(Math.max(1, Math.round(elapsedMs * 1e6)))
+    this.#histograms[stage].record(Math.min(RANGE.highest, Math.max(1, Math.round(elapsedMs * 1e6))))
   }
 
   summary(): Record<Stage, StageSummary> {

@@ -13,7 +13,8 @@ import { type ContextHandle, check, native, statusError } from './library.js'
 
 const DESCRIPTOR_BYTES = 48
 const RESULT_HEADER_BYTES = 64
-const RESULT_INITIAL_BYTES = 256 * 1024
+/** Grows with the results; small, because a program may open many buses. */
+const RESULT_INITIAL_BYTES = 16 * 1024
 const STEP_FULL = 0x8000_0000
 const STEP_BEFORE = 0x4000_0000
 /** Flag of a step descriptor. */
