@@ -2,9 +2,10 @@
  * The op catalogue: the list of all ops, how a definition is compiled to a native step, and how it is logged.
  *
  * Invariants: codes and versions equal those of build/libmmsb.so, and the table in docs/guide/OPS.md lists
- * the same ops (tests compare both). A definition from a log or a client (decodeDefinition, checkDefinition)
- * is held to the same rules as a new one before it reaches native code. The catalogue knows pages by name and
- * id only; the caller reads them.
+ * the same ops (tests compare both). A new definition takes the newest version of its op; a logged one keeps
+ * its own. A definition from a log or a client (decodeDefinition, checkDefinition) is held to the same rules
+ * as a new one before it reaches native code. The catalogue knows pages by name and id only; the caller reads
+ * them.
  */
 import { isDeepStrictEqual } from 'node:util'
 import { MmsbError } from '../errors.js'
@@ -256,19 +257,26 @@ export function decodeDefinition(bytes: Uint8Array): LoggedDefinition {
   const { op: name, version, inputs, asks, ...parameters } = parseObject(bytes.subarray(0, end))
   const op = typeof name === 'string' ? OPS.get(name) : undefined
   if (op === undefined) throw malformed(`there is no op ${JSON.stringify(name)?.slice(0, 80)}`)
-  if (version !== op.version) {
-    throw malformed(`${op.name} of version ${JSON.stringify(version)}; this build has version ${op.version}`)
+  if (!isVersionOf(op, version)) {
+    throw malformed(
+      `${op.name} of version ${JSON.stringify(version)}; this build has versions up to ${op.version}`,
+    )
   }
   if (asks !== undefined && !isDtype(asks)) throw malformed('the dtype it asks for is unknown')
   return {
     op: op.name,
     opCode: op.code,
-    opVersion: op.version,
+    opVersion: version,
     inputs: readLoggedInputs(op, inputs),
     asks,
     parameters,
     params: bytes.subarray(start),
   }
+}
+
+/** Every released version is kept, so a page keeps the version it was defined with. */
+function isVersionOf(op: Op, version: unknown): version is number {
+  return typeof version === 'number' && Number.isInteger(version) && version >= 1 && version <= op.version
 }
 
 function parseObject(utf8: Uint8Array): Record<string, unknown> {

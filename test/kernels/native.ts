@@ -12,11 +12,15 @@ export class NativeRunner {
   readonly #context = new NativeContext({ backend: 'cpu', threads: 1, quotaBytes: 0 })
   #nextId = 1
 
-  /** The derived page of `derive` over pages by name. Throws what the compiler throws. */
+  /**
+   * The derived page of `derive` over pages by name; in an earlier version of the op, if one is given. Throws
+   * what the compiler throws.
+   */
   run(
     derive: Derivation,
     pages: Readonly<Record<string, TestPage>>,
     dtype?: Dtype,
+    version?: number,
   ): { compiled: CompiledDerivation; values: TypedArray } {
     const names = Object.keys(pages)
     const firstId = this.#nextId
@@ -44,7 +48,7 @@ export class NativeRunner {
     }
     const step = this.#context.createStep({
       opCode: compiled.opCode,
-      opVersion: compiled.opVersion,
+      opVersion: version ?? compiled.opVersion,
       outPage: outId,
       inputPages: compiled.inputs.map(({ id }) => id),
       params: compiled.params,

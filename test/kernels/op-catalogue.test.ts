@@ -21,7 +21,12 @@ t.test('ops have the codes and versions of the native library', async (t) => {
   const { ops } = JSON.parse(native().mmsb_catalogue()) as { ops: Record<string, unknown> }
   t.same(
     ops,
-    Object.fromEntries([...OPS.values()].map(({ name, code, version }) => [name, { code, version }])),
+    Object.fromEntries(
+      [...OPS.values()].map(({ name, code, version }) => {
+        const old = Array.from({ length: version - 1 }, (_, i) => version - 1 - i)
+        return [name, { code, version, old }]
+      }),
+    ),
   )
 })
 

@@ -2,10 +2,11 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { MmsbError } from '../../src/errors.js'
+import { OPS } from '../../src/kernels/op-catalogue.js'
 import { DTYPES, type Dtype } from '../../src/wire/dtype.js'
 import { Draw } from '../lib/draw.js'
 import { referenceEval, sameElement } from '../reference/evaluate.js'
-import type { Definition } from '../reference/ops/record.js'
+import type { Definition, OpRecord } from '../reference/ops/record.js'
 import { OP_RECORDS } from '../reference/records.js'
 import { NativeRunner } from './native.js'
 
@@ -22,16 +23,16 @@ const describe = ({ derive, pages }: Definition): string => {
 }
 
 /** Runs one definition on both; returns false when it was refused. */
-function compare(definition: Definition, asked: Dtype | undefined): boolean {
+function compare(definition: Definition, asked: Dtype | undefined, version?: number): boolean {
   const { derive, pages } = definition
   let native: ReturnType<NativeRunner['run']>
   try {
-    native = runner.run(derive, pages, asked)
+    native = runner.run(derive, pages, asked, version)
   } catch (error) {
     if (error instanceof MmsbError && error.code === 'SHAPE_MISMATCH') return false
     throw error
   }
-  const wanted = referenceEval(derive, pages, asked)
+  const wanted = referenceEval(derive, pages, asked, version)
   const head = JSON.stringify([native.compiled.dtype, native.compiled.shape])
   if (head !== JSON.stringify([wanted.dtype, wanted.shape])) {
     throw new Error(`${describe(definition)}: ${head}, should be ${wanted.dtype} [${wanted.shape}]`)
@@ -45,9 +46,20 @@ function compare(definition: Definition, asked: Dtype | undefined): boolean {
   return true
 }
 
-for (const [op, { withPages, runs = 100 }] of OP_RECORDS) {
+for (const [op, { withPages, old, runs = 100 }] of OP_RECORDS) {
+  const newest = OPS.get(op)!.version
+  t.test(`${op}: a reference for each earlier version`, async (t) => t.equal(old?.length ?? 0, newest - 1))
   if (withPages === undefined) continue
-  t.test(`${op}: equal bit for bit`, async (t) => {
+  for (let version = 1; version <= newest; version++) testVersion(op, version, withPages, runs)
+}
+
+function testVersion(
+  op: string,
+  version: number,
+  withPages: NonNullable<OpRecord['withPages']>,
+  runs: number,
+): void {
+  t.test(`${op} version ${version}: equal bit for bit`, async (t) => {
     let ran = 0
     fc.assert(
       fc.property(fc.infiniteStream(fc.nat()), (numbers) => {
@@ -55,7 +67,7 @@ for (const [op, { withPages, runs = 100 }] of OP_RECORDS) {
         const definition = withPages(draw)
         // A cast has a dtype already.
         const asked = op !== 'cast' && draw.chance(0.2) ? draw.pick(DTYPES) : undefined
-        if (compare(definition, asked)) ran++
+        if (compare(definition, asked, version)) ran++
       }),
       { numRuns: runs },
     )

@@ -28,18 +28,23 @@ export interface ReferenceResult {
   readonly values: (number | bigint)[]
 }
 
-/** The page that `derive` gives for these inputs, by role. `dtype`: the cast that the definition asks for. */
+/**
+ * The page that `derive` gives for these inputs, by role. `dtype`: the cast that the definition asks for;
+ * `version`: of the op, absent: the newest.
+ */
 export function referenceEval(
   derive: Derivation,
   inputs: Readonly<Record<string, ReferencePage>>,
   dtype?: Dtype,
+  version?: number,
 ): ReferenceResult {
   const tensors: Record<string, Tensor> = {}
   for (const [role, page] of Object.entries(inputs)) {
     const values = Array.from(page.values, (element) => toScalar(page.dtype, element))
     tensors[role] = { dtype: page.dtype, shape: page.shape, values }
   }
-  const result = recordOf(derive.op).compute(tensors, derive)
+  const { compute, old } = recordOf(derive.op)
+  const result = ((version === undefined ? undefined : old?.[version - 1]) ?? compute)(tensors, derive)
   const to = dtype ?? result.dtype
   const values = result.values.map((value) => toElement(to, castScalar(value, result.dtype, to)))
   return { dtype: to, shape: result.shape, values }

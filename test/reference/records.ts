@@ -2,6 +2,7 @@
 import { OPS } from '../../src/kernels/op-catalogue.js'
 import { convRecords } from './ops/conv.js'
 import { copyRecords } from './ops/copy.js'
+import { distanceRecords } from './ops/distance.js'
 import { indexedRecords } from './ops/indexed.js'
 import { laneRecords } from './ops/lanes.js'
 import { mapRecords } from './ops/map.js'
@@ -19,6 +20,7 @@ const ALL: OpRecords = {
   ...selectRecords,
   ...laneRecords,
   ...convRecords,
+  ...distanceRecords,
   ...indexedRecords,
   ...moveRecords,
 }

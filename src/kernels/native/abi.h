@@ -48,8 +48,9 @@ uint32_t mmsb_sound_records(const void* bytes, uint64_t len, uint64_t first_epoc
 uint32_t mmsb_device_count(void);
 // posix_fallocate on an open file descriptor. Returns 0 or an errno.
 int32_t mmsb_file_allocate(int32_t fd, uint64_t offset, uint64_t len);
-// JSON: {"ir":{"OPNAME":code,...},"ops":{"NAME":{"code":n,"version":n},...}}: everything this library can
-// run. A test compares it with the tables in TypeScript. Static storage.
+// JSON: {"ir":{"OPNAME":code,...},"ops":{"NAME":{"code":n,"version":n,"old":[n,...]},...}}: everything this
+// library can run. `version` is the newest, `old` has the earlier ones. A test compares it with the tables in
+// TypeScript. Static storage.
 const char* mmsb_catalogue(void);
 
 // ---- context ----------------------------------------------------------------------------------------------
@@ -102,7 +103,7 @@ int32_t mmsb_page_location(mmsb_ctx* ctx, uint32_t id, uint32_t* out);
 // (ops.h has the layout for each op).
 typedef struct {
   uint32_t op;          // mmsb_op
-  uint32_t op_version;  // must be the library's
+  uint32_t op_version;  // one that the library has: every released one
   uint32_t out_page;
   uint32_t input_count;
   uint32_t param_bytes;

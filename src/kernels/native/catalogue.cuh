@@ -12,14 +12,16 @@
 #include "ops/places/op_index.cuh"
 #include "ops/places/op_move.cuh"
 #include "ops/products/op_distance.cuh"
+#include "ops/products/op_distance1.cuh"
 #include "ops/products/op_matmul.cuh"
 #include "ops/reduce/op_reduce.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
+// The newest version of every op first, then the earlier ones.
 #define MMSB_OP_ENTRY(name, Name, NAME, code, version, launch) &kOp##Name,
-static const Op* const kOps[] = {MMSB_OPS(MMSB_OP_ENTRY)};
+static const Op* const kOps[] = {MMSB_OPS(MMSB_OP_ENTRY) MMSB_OLD_OPS(MMSB_OP_ENTRY)};
 #undef MMSB_OP_ENTRY
 
 }  // namespace MMSB_NS

@@ -8,6 +8,8 @@
 // MMSB_OP_<NAME>. The version rises when the bits of any result change. `launch` starts its kernels on a GPU
 // (cuda/plan/cuda_launch.cuh); nullptr if it runs on the host.
 //
+// The row of an op has its newest version. MMSB_OLD_OPS has the earlier ones, which pages of older logs use.
+//
 // Every parameter block starts at a multiple of 8 and is padded to a multiple of 8. Axes are normalised
 // (0..rank-1).
 // clang-format off
@@ -51,9 +53,15 @@
   /* params: u32 axis, u32 0. in: 1 to 64 pages */ \
   OP(concat, Concat, CONCAT, 19, 1, launchConcat) \
   /* params: u32 metric (0 dot, 1 l2, 2 cosine), u32 0. in: queries, vectors */ \
-  OP(distance, Distance, DISTANCE, 20, 1, launchDistance) \
+  OP(distance, Distance, DISTANCE, 20, 2, launchDistance) \
   /* params: u32 axes_mask, u32 0. in: x */ \
   OP(flip, Flip, FLIP, 21, 1, launchView)
+
+// Released versions that are not the newest. `Name` is that of the entry, kOp<Name>; the block is the same
+// unless a comment says otherwise. A row stays for ever: a step descriptor names the version it runs.
+#define MMSB_OLD_OPS(OP) \
+  /* everything in the dtype of the result: l2 and cosine overflow and underflow in their squares */ \
+  OP(distance, Distance1, DISTANCE, 20, 1, launchDistance1)
 // clang-format on
 
 enum mmsb_op : uint32_t {

@@ -57,7 +57,7 @@ const convOp = defineOp<{ readonly boundary: (typeof BOUNDARIES)[number] }>({
 const distanceOp = defineOp<{ readonly metric: (typeof METRICS)[number] }>({
   name: 'distance',
   code: 20,
-  version: 1,
+  version: 2,
   roles: ['queries', 'vectors'],
   parameters: ['metric'],
   dirtyRule: 'matmul',

@@ -43,7 +43,10 @@ interface OpSpec<P> {
   readonly name: string
   /** MMSB_OP_... in ops.h. */
   readonly code: number
-  /** Raised when the bits of any result change. */
+  /**
+   * The newest version; raised when the bits of any result change. The native library keeps 1 to this one,
+   * all with the same roles, parameters and block.
+   */
   readonly version: number
   /** Names of the inputs in the native order; 'named': one or more, named by the user. */
   readonly roles: readonly string[] | 'named'

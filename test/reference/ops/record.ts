@@ -55,6 +55,8 @@ export type PartialCase = readonly [
 export interface OpRecord {
   /** The op over whole pages, as plainly as can be. Takes only definitions that compile. */
   readonly compute: ReferenceOp
+  /** What earlier versions compute, from version 1 on. Absent where version 1 is the newest. */
+  readonly old?: readonly ReferenceOp[]
   /** Elements that `compute` looks at for each element of the result. Absent: one. */
   readonly work?: (inputs: Readonly<Record<string, { readonly shape: readonly number[] }>>) => number
   /** How often random graphs use the op, compared with the others. Absent: 1. */

@@ -108,8 +108,18 @@ MMSB_API const char* mmsb_catalogue(void) {
   const CpuPart* part = pickPart();
   for (u32 i = 0; i < part->opCount; i++) {
     const Op& op = *part->ops[i];
-    at += u64(snprintf(text + at, sizeof text - at, "%s\"%s\":{\"code\":%u,\"version\":%u}", i == 0 ? "" : ",", op.name,
-                       op.code, op.version));
+    bool isNewest = true;
+    for (u32 j = 0; j < i; j++) isNewest = isNewest && part->ops[j]->code != op.code;
+    if (!isNewest) continue;
+    at += u64(snprintf(text + at, sizeof text - at, "%s\"%s\":{\"code\":%u,\"version\":%u,\"old\":[", i == 0 ? "" : ",",
+                       op.name, op.code, op.version));
+    const char* comma = "";
+    for (u32 j = i + 1; j < part->opCount; j++) {
+      if (part->ops[j]->code != op.code) continue;
+      at += u64(snprintf(text + at, sizeof text - at, "%s%u", comma, part->ops[j]->version));
+      comma = ",";
+    }
+    at += u64(snprintf(text + at, sizeof text - at, "]}"));
   }
   snprintf(text + at, sizeof text - at, "}}");
   return text;

@@ -52,11 +52,16 @@ static inline PageSlot* pageOf(const mmsb_ctx& ctx, u32 id) {
   return leaf == nullptr ? nullptr : leaf[id & (kLeafSize - 1)];
 }
 
-static inline const Op* opOf(const mmsb_ctx& ctx, u32 code) {
+// The op in that version; if there is no such version, the newest one.
+static inline const Op* opOf(const mmsb_ctx& ctx, u32 code, u32 version) {
+  const Op* newest = nullptr;
   for (u32 i = 0; i < ctx.cpu->opCount; i++) {
-    if (ctx.cpu->ops[i]->code == code) return ctx.cpu->ops[i];
+    const Op* op = ctx.cpu->ops[i];
+    if (op->code != code) continue;
+    if (op->version == version) return op;
+    if (newest == nullptr) newest = op;
   }
-  return nullptr;
+  return newest;
 }
 
 // Grows an array to at least `count` entries of `size` bytes and keeps its content. Returns false without
@@ -330,11 +335,11 @@ static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number
   if (sizeof head + ((4ull * head.input_count + 7) & ~7ull) + head.param_bytes > length) {
     return fail(MMSB_ERR_ARGUMENT, "a step descriptor is truncated");
   }
-  const Op* op = opOf(ctx, head.op);
+  const Op* op = opOf(ctx, head.op, head.op_version);
   if (op == nullptr) return fail(MMSB_ERR_UNSUPPORTED, "this library has no op %u", head.op);
   if (op->version != head.op_version) {
-    return fail(MMSB_ERR_UNSUPPORTED, "this library has op %s in version %u, not %u", op->name, op->version,
-                head.op_version);
+    return fail(MMSB_ERR_UNSUPPORTED, "this library has op %s up to version %u, not version %u", op->name,
+                op->version, head.op_version);
   }
   int32_t status = checkStepPages(ctx, head, desc);
   if (status != MMSB_OK) return status;

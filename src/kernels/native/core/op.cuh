@@ -101,6 +101,7 @@ struct OpHead {
 #define MMSB_OP_HEAD(name, Name, NAME, code, version, launch) \
   [[maybe_unused]] static constexpr OpHead kHead##Name = {#name, code, version};
 MMSB_OPS(MMSB_OP_HEAD)
+MMSB_OLD_OPS(MMSB_OP_HEAD)
 #undef MMSB_OP_HEAD
 
 // The table entry of an op. A null member means "nothing to do".

@@ -26,7 +26,7 @@ static int32_t placeStep(Device* device, Step& step) {
   step.device = own;
   own->serial = ++device->serials;
   bool all =
-      onDevice(*step.out) && launcherOf(step.op->code) != nullptr && step.inputCount > 0 && step.inputCount <= 64;
+      onDevice(*step.out) && launcherOf(*step.op) != nullptr && step.inputCount > 0 && step.inputCount <= 64;
   for (u32 i = 0; i < step.inputCount; i++) all = all && onDevice(*step.inputs[i]);
   if (all) return MMSB_OK;
   own->onHost = true;

@@ -1,13 +1,13 @@
 // conv, window and distance on the GPU.
 //
 // Invariants: conv is one chain per output, and window and distance have the trees of op_stencil.cuh and
-// op_distance.cuh, so the bits equal the CPU's. One thread folds a window of up to kWindowShort elements. For
-// longer windows a block of threads doubles blocks of elements in a buffer, and each output takes the blocks
-// that make up its window.
+// distance_sums.cuh, so the bits equal the CPU's. One thread folds a window of up to kWindowShort elements.
+// For longer windows a block of threads doubles blocks of elements in a buffer, and each output takes the
+// blocks that make up its window.
 #pragma once
 #include "cuda/ops/cuda_select.cuh"
 #include "ops/neighbours/stencil_state.cuh"
-#include "ops/products/distance_state.cuh"
+#include "ops/products/distance_sums.cuh"
 #include "ops/products/matmul_state.cuh"
 
 namespace mmsb {
@@ -142,6 +142,89 @@ static __global__ void windowLongKernel(Window w, const u8* input, u32 dtype, co
 
 // ---- distance ---------------------------------------------------------------------------------------------
 
+static __device__ inline PlainSum::Part<f64> ofLaneAbove(const PlainSum::Part<f64>& own, u32 by) {
+  return {__shfl_down_sync(0xffffffffu, own.sum, by)};
+}
+static __device__ inline DoubleSum::Part<f64> ofLaneAbove(const DoubleSum::Part<f64>& own, u32 by) {
+  return {__shfl_down_sync(0xffffffffu, own.sum, by), __shfl_down_sync(0xffffffffu, own.error, by)};
+}
+
+// A query and a vector of pages, taken as T. A whole warp computes each sum, and all its threads get it.
+template <class SUM, class T>
+struct WarpRows {
+  typedef SUM Sum;
+  StencilInputs in;
+  u32 natural, depth;
+  u64 query, vector;  // places of the first elements
+  Scale queryScale, vectorScale;
+
+  __device__ inline WarpRows scaled(Scale forQuery, Scale forVector) const {
+    return WarpRows{in, natural, depth, query, vector, forQuery, forVector};
+  }
+  __device__ inline f64 queryAt(u32 i) const {
+    return f64(loadAs<T>(natural, in.dtypeA, in.a, query + i)) * queryScale.first * queryScale.second;
+  }
+  __device__ inline f64 vectorAt(u32 i) const {
+    return f64(loadAs<T>(natural, in.dtypeB, in.b, vector + i)) * vectorScale.first * vectorScale.second;
+  }
+
+  template <class Term>
+  __device__ f64 sum(const Term& term) const {
+    const u32 lane = threadIdx.x % 32;
+    typename SUM::template Part<f64> own = {};
+    for (u32 i = lane; i < depth; i += 32) {
+      f64 x, y;
+      term.factors(queryAt(i), vectorAt(i), x, y);
+      own.add(x, y);
+    }
+    for (u32 half = kDistanceLanes / 2; half != 0; half /= 2) {
+      const auto other = ofLaneAbove(own, half);
+      if (lane < half) own.join(other);
+    }
+    return __shfl_sync(0xffffffffu, own.total(), 0);
+  }
+
+  template <class A, class B>
+  __device__ f64 sums(const A& a, const B& b, f64& sumOfB) const {
+    sumOfB = sum(b);
+    return sum(a);
+  }
+
+  // The order does not matter: only infinities and NaN decide.
+  __device__ f64 signSum() const {
+    f64 sum = 0;
+    for (u32 i = 0; i < depth; i++) sum += signOf(queryAt(i)) * signOf(vectorAt(i));
+    return sum;
+  }
+
+  template <class Term>
+  __device__ f64 largest(const Term& term) const {
+    f64 most = 0;
+    for (u32 i = threadIdx.x % 32; i < depth; i += 32) {
+      f64 x, y;
+      term.factors(queryAt(i), vectorAt(i), x, y);
+      most = largerOf(most, x);
+    }
+    for (u32 half = 16; half != 0; half /= 2) most = largerOf(most, __shfl_xor_sync(0xffffffffu, most, half));
+    return most;
+  }
+};
+
+template <class SUM, class T>
+static __global__ void distanceKernel(Distance d, StencilInputs in, const DeviceRanges* work, StoreSink sink) {
+  const u32 warps = gridDim.x * blockDim.x / 32, natural = sink.natural;
+  for (u64 number = (blockIdx.x * blockDim.x + threadIdx.x) / 32; number < work->elements; number += warps) {
+    const u32 element = elementOf(*work, u32(number));
+    const u64 query = u64(element / d.vectors) * d.depth, vector = u64(element % d.vectors) * d.depth;
+    const WarpRows<SUM, T> rows = {in, natural, d.depth, query, vector, {1, 1}, {1, 1}};
+    const f64 square = d.metric == METRIC_COSINE ? rows.sum(QuerySquare()) : 0;
+    const f64 result = distanceOf(d.metric, rows, square);
+    if (threadIdx.x % 32 == 0) sink(element, laneOfValue<T>(natural, T(result)));
+  }
+}
+
+// ---- distance, version 1 ----------------------------------------------------------------------------------
+
 // Computes the sum over a vector by a whole warp. All threads get it.
 template <class T, class F>
 static __device__ inline T warpSum(u32 natural, const u8* a, u32 dtypeA, u64 atA, const u8* b, u32 dtypeB, u64 atB,
@@ -159,7 +242,7 @@ static __device__ inline T warpSum(u32 natural, const u8* a, u32 dtypeA, u64 atA
 }
 
 template <class T>
-static __global__ void distanceKernel(Distance d, StencilInputs in, const DeviceRanges* work, StoreSink sink) {
+static __global__ void distance1Kernel(Distance d, StencilInputs in, const DeviceRanges* work, StoreSink sink) {
   const u32 warps = gridDim.x * blockDim.x / 32, natural = sink.natural;
   for (u64 number = (blockIdx.x * blockDim.x + threadIdx.x) / 32; number < work->elements; number += warps) {
     const u32 element = elementOf(*work, u32(number));

@@ -217,16 +217,33 @@ static void launchConvStep(Device& device, const Launch& launch, const StoreSink
              staged<DeviceRanges>(device, launch.ranges.work), sink, elementBlocks(device, launch), device.stream);
 }
 
+// A warp for each distance.
+static u32 distanceGrid(const Device& device, const Launch& launch) {
+  const u32 perBlock = kDistanceThreads / 32;
+  return blocksFor(device, (u64(launch.ranges.items) + perBlock - 1) / perBlock);
+}
+
 static void launchDistance(Device& device, const Launch& launch, const StoreSink& sink) {
   const Step& step = *launch.step;
   const Distance& d = *static_cast<const Distance*>(step.state);
   const DeviceRanges* work = staged<DeviceRanges>(device, launch.ranges.work);
-  const u32 perBlock = kDistanceThreads / 32;
-  const u32 grid = blocksFor(device, (u64(launch.ranges.items) + perBlock - 1) / perBlock);
+  const u32 grid = distanceGrid(device, launch);
+  const auto start = [&](auto kernel) {
+    MMSB_LAUNCH(kernel, grid, kDistanceThreads, device.stream, d, bothInputs(step), work, sink);
+  };
+  if (step.natural == F32) start(distanceKernel<PlainSum, f32>);
+  else start(distanceKernel<DoubleSum, f64>);
+}
+
+static void launchDistance1(Device& device, const Launch& launch, const StoreSink& sink) {
+  const Step& step = *launch.step;
+  const Distance& d = *static_cast<const Distance*>(step.state);
+  const DeviceRanges* work = staged<DeviceRanges>(device, launch.ranges.work);
+  const u32 grid = distanceGrid(device, launch);
   if (step.natural == F32) {
-    MMSB_LAUNCH(distanceKernel<f32>, grid, kDistanceThreads, device.stream, d, bothInputs(step), work, sink);
+    MMSB_LAUNCH(distance1Kernel<f32>, grid, kDistanceThreads, device.stream, d, bothInputs(step), work, sink);
   } else {
-    MMSB_LAUNCH(distanceKernel<f64>, grid, kDistanceThreads, device.stream, d, bothInputs(step), work, sink);
+    MMSB_LAUNCH(distance1Kernel<f64>, grid, kDistanceThreads, device.stream, d, bothInputs(step), work, sink);
   }
 }
 
@@ -263,11 +280,12 @@ static void launchMatmulStep(Device& device, const Launch& launch, const StoreSi
 typedef void (*Launcher)(Device& device, const Launch& launch, const StoreSink& sink);
 
 // Null for an op without kernels, which runs on the host.
-static Launcher launcherOf(u32 op) {
-  switch (op) {
+static Launcher launcherOf(const Op& op) {
+  switch (op.code << 8 | op.version) {
 #define MMSB_OP_LAUNCHER(name, Name, NAME, code, version, launch) \
-  case code: return launch;
+  case code << 8 | version: return launch;
     MMSB_OPS(MMSB_OP_LAUNCHER)
+    MMSB_OLD_OPS(MMSB_OP_LAUNCHER)
 #undef MMSB_OP_LAUNCHER
     default: return nullptr;
   }
@@ -275,7 +293,7 @@ static Launcher launcherOf(u32 op) {
 
 static void launchStep(Device& device, const Launch& launch, const DeviceMarks& marks) {
   const StoreSink sink = {marks, launch.target, launch.step->natural};
-  launcherOf(launch.step->op->code)(device, launch, sink);
+  launcherOf(*launch.step->op)(device, launch, sink);
 }
 
 }  // namespace MMSB_NS

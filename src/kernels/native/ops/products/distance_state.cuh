@@ -1,5 +1,5 @@
-// The state of a distance step, and the contribution of one element to a sum, for the CPU (op_distance.cuh,
-// which defines the order of work) and the CUDA kernels.
+// The state of a distance step, and the contribution of one element to a sum of version 1, for the CPU
+// (op_distance1.cuh) and the CUDA kernels.
 #pragma once
 #include "portable/scalar.cuh"
 

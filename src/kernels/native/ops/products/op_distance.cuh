@@ -1,112 +1,171 @@
 // distance: dot product, Euclidean distance or cosine distance of each query and each vector.
-//
-// A sum over a vector has 32 lanes. Each lane starts at 0 and adds every 32nd element by fma. The lanes are
-// joined by halving (lane l with l + 16, then + 8, + 4, + 2, + 1). dot: sum of q * v. l2: square root of the
-// sum of (q - v) squared. cosine: 1 - dot / (|q| * |v|). Everything is computed in f32 if the common dtype is
-// f32, else in f64.
+// distance_sums.cuh defines what is computed, and how sums are rounded; this file runs it on the CPU.
 #pragma once
 #include <immintrin.h>
 
 #include "ops/boxes.cuh"
 #include "ops/common.cuh"
 #include "ops/products/distance_state.cuh"
+#include "ops/products/distance_sums.cuh"
 
 namespace mmsb {
 namespace MMSB_NS {
 
-template <class T>
-static inline T joinLanes(T* acc) {
-  for (u32 half = kDistanceLanes / 2; half != 0; half /= 2) {
-    for (u32 l = 0; l < half; l++) acc[l] += acc[l + half];
-  }
-  return acc[0];
-}
-
-// Adds the last elements, fewer than 32, from `first` on, and joins the lanes.
-template <class T, class F>
-static inline T sumRest(T* acc, const T* a, const T* b, u32 first, u32 count) {
-  for (u32 l = 0; first + l < count; l++) acc[l] = F::template go<T>(acc[l], a[first + l], b[first + l]);
-  return joinLanes<T>(acc);
-}
-
-#if defined(__AVX2__) && defined(__FMA__)
-
 // A register of neighbouring lanes.
-template <class T>
-struct LaneRegister;
-template <>
-struct LaneRegister<f32> {
-  using Register = __m256;
-  static inline Register zero() { return _mm256_setzero_ps(); }
-  static inline Register load(const f32* at) { return _mm256_loadu_ps(at); }
-  static inline void store(f32* at, Register x) { _mm256_storeu_ps(at, x); }
-  static inline Register add(Register a, Register b) { return _mm256_add_ps(a, b); }
-  static inline Register share(TakeDot, Register acc, Register a, Register b) { return _mm256_fmadd_ps(a, b, acc); }
-  static inline Register share(TakeSquare, Register acc, Register a, Register b) {
-    const Register d = _mm256_sub_ps(a, b);
-    return _mm256_fmadd_ps(d, d, acc);
-  }
-  static inline f32 join(Register x) {
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
-  }
-};
-template <>
-struct LaneRegister<f64> {
-  using Register = __m256d;
-  static inline Register zero() { return _mm256_setzero_pd(); }
-  static inline Register load(const f64* at) { return _mm256_loadu_pd(at); }
-  static inline void store(f64* at, Register x) { _mm256_storeu_pd(at, x); }
-  static inline Register add(Register a, Register b) { return _mm256_add_pd(a, b); }
-  static inline Register share(TakeDot, Register acc, Register a, Register b) { return _mm256_fmadd_pd(a, b, acc); }
-  static inline Register share(TakeSquare, Register acc, Register a, Register b) {
-    const Register d = _mm256_sub_pd(a, b);
-    return _mm256_fmadd_pd(d, d, acc);
-  }
-  static inline f64 join(Register x) {
-    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
-  }
-};
-
-template <class T, class F>
-static inline T sumLanes(const T* a, const T* b, u32 count) {
-  using L = LaneRegister<T>;
-  constexpr u32 width = 32 / sizeof(T), registers = kDistanceLanes / width;
-  typename L::Register acc[registers];
-  for (u32 r = 0; r < registers; r++) acc[r] = L::zero();
-  u32 i = 0;
-  for (; i + kDistanceLanes <= count; i += kDistanceLanes) {
-    for (u32 r = 0; r < registers; r++) {
-      acc[r] = L::share(F(), acc[r], L::load(a + i + r * width), L::load(b + i + r * width));
-    }
-  }
-  if (i != count) {
-    T lanes[kDistanceLanes];
-    for (u32 r = 0; r < registers; r++) L::store(lanes + r * width, acc[r]);
-    return sumRest<T, F>(lanes, a, b, i, count);
-  }
-  for (u32 half = registers / 2; half != 0; half /= 2) {
-    for (u32 r = 0; r < half; r++) acc[r] = L::add(acc[r], acc[r + half]);
-  }
-  return L::join(acc[0]);
-}
-
+#if defined(__AVX2__) && defined(__FMA__)
+static const u32 kLanesWide = 4;
 #else
+static const u32 kLanesWide = 2;
+#endif
+typedef f64 LaneVector __attribute__((vector_size(8 * kLanesWide)));
+struct WideLanes {
+  LaneVector of;
+  inline f64 operator[](u32 l) const { return of[l]; }
+  inline WideLanes operator-() const { return WideLanes{-of}; }
+};
+static inline WideLanes operator+(WideLanes a, WideLanes b) { return WideLanes{a.of + b.of}; }
+static inline WideLanes operator-(WideLanes a, WideLanes b) { return WideLanes{a.of - b.of}; }
+static inline WideLanes operator*(WideLanes a, WideLanes b) { return WideLanes{a.of * b.of}; }
+static inline WideLanes operator*(WideLanes a, f64 b) { return WideLanes{a.of * b}; }
+static inline WideLanes operator*(f64 a, WideLanes b) { return WideLanes{a * b.of}; }
+#if defined(__AVX2__) && defined(__FMA__)
+static inline WideLanes fmaOf(WideLanes a, WideLanes b, WideLanes c) {
+  return WideLanes{LaneVector(_mm256_fmadd_pd(__m256d(a.of), __m256d(b.of), __m256d(c.of)))};
+}
+static inline WideLanes fmaOf(f64 a, WideLanes b, WideLanes c) {
+  return WideLanes{LaneVector(_mm256_fmadd_pd(_mm256_set1_pd(a), __m256d(b.of), __m256d(c.of)))};
+}
+#else
+static inline WideLanes fmaOf(WideLanes a, WideLanes b, WideLanes c) {
+  return WideLanes{LaneVector{sFma<f64>(a[0], b[0], c[0]), sFma<f64>(a[1], b[1], c[1])}};
+}
+static inline WideLanes fmaOf(f64 a, WideLanes b, WideLanes c) {
+  return WideLanes{LaneVector{sFma<f64>(a, b[0], c[0]), sFma<f64>(a, b[1], c[1])}};
+}
+#endif
 
-template <class T, class F>
-static T sumLanes(const T* a, const T* b, u32 count) {
-  T acc[kDistanceLanes];
-  for (u32 l = 0; l < kDistanceLanes; l++) acc[l] = 0;
-  u32 i = 0;
-  for (; i + kDistanceLanes <= count; i += kDistanceLanes) {
-    for (u32 l = 0; l < kDistanceLanes; l++) acc[l] = F::template go<T>(acc[l], a[i + l], b[i + l]);
-  }
-  return sumRest<T, F>(acc, a, b, i, count);
+static inline WideLanes loadWide(const f32* at) {
+  typedef f32 Narrow __attribute__((vector_size(4 * kLanesWide), aligned(4), may_alias));
+  return WideLanes{__builtin_convertvector(*reinterpret_cast<const Narrow*>(at), LaneVector)};
+}
+static inline WideLanes loadWide(const f64* at) {
+  typedef f64 Unaligned __attribute__((vector_size(8 * kLanesWide), aligned(8), may_alias));
+  return WideLanes{*reinterpret_cast<const Unaligned*>(at)};
 }
 
-#endif
+// A query, already widened, and a vector of T, in the memory of the host.
+template <class SUM, class T, bool kScaled>
+struct HostRows {
+  typedef SUM Sum;
+  typedef typename SUM::template Part<WideLanes> WidePart;
+  typedef typename SUM::template Part<f64> LanePart;
+  static const u32 kRegisters = kDistanceLanes / kLanesWide;
+  // Registers of one loop over the vectors; with more their sums do not fit in the processor's registers.
+  static const u32 kTogether = SUM::kIsWide ? kRegisters / 2 : kRegisters;
+
+  const f64* query;
+  const T* vector;
+  u32 depth;
+  Scale queryScale, vectorScale;
+
+  HostRows<SUM, T, true> scaled(Scale forQuery, Scale forVector) const {
+    return HostRows<SUM, T, true>{query, vector, depth, forQuery, forVector};
+  }
+
+  template <class X>
+  static inline X scaledBy(X x, const Scale& scale) {
+    if constexpr (kScaled) return x * scale.first * scale.second;
+    else return x;
+  }
+
+  template <class Term>
+  inline void addWide(WidePart& part, const Term& term, u32 at) const {
+    WideLanes x, y;
+    term.factors(scaledBy(loadWide(query + at), queryScale), scaledBy(loadWide(vector + at), vectorScale), x, y);
+    part.add(x, y);
+  }
+
+  // Adds the elements after the last whole row of lanes, and joins the lanes.
+  template <class Term>
+  f64 finish(WidePart* parts, const Term& term) const {
+    LanePart lanes[kDistanceLanes];
+    u32 half = kDistanceLanes / 2;
+    const u32 whole = depth / kDistanceLanes * kDistanceLanes;
+    if (whole == depth) {
+      for (u32 r = kRegisters / 2; r != 0; r /= 2, half /= 2) {
+        for (u32 i = 0; i < r; i++) parts[i].join(parts[i + r]);
+      }
+      for (u32 l = 0; l < kLanesWide; l++) lanes[l] = parts[0].lane(l);
+    } else {
+      for (u32 l = 0; l < kDistanceLanes; l++) lanes[l] = parts[l / kLanesWide].lane(l % kLanesWide);
+      for (u32 i = whole; i < depth; i++) {
+        f64 x, y;
+        term.factors(scaledBy(query[i], queryScale), scaledBy(f64(vector[i]), vectorScale), x, y);
+        lanes[i - whole].add(x, y);
+      }
+    }
+    for (; half != 0; half /= 2) {
+      for (u32 l = 0; l < half; l++) lanes[l].join(lanes[l + half]);
+    }
+    return lanes[0].total();
+  }
+
+  template <class Term>
+  f64 sum(const Term& term) const {
+    WidePart parts[kRegisters];
+    for (u32 first = 0; first < kRegisters; first += kTogether) {
+      WidePart own[kTogether] = {};
+      for (u32 i = first * kLanesWide; i + (kRegisters - first) * kLanesWide <= depth; i += kDistanceLanes) {
+        for (u32 r = 0; r < kTogether; r++) addWide(own[r], term, i + r * kLanesWide);
+      }
+      for (u32 r = 0; r < kTogether; r++) parts[first + r] = own[r];
+    }
+    return finish(parts, term);
+  }
+
+  // Two sums, which share the loads where their registers allow it.
+  template <class A, class B>
+  f64 sums(const A& a, const B& b, f64& sumOfB) const {
+    if constexpr (SUM::kIsWide) {
+      sumOfB = sum(b);
+      return sum(a);
+    }
+    WidePart ofA[kRegisters], ofB[kRegisters];
+    const u32 together = kRegisters / 2;
+    for (u32 first = 0; first < kRegisters; first += together) {
+      WidePart ownA[together] = {}, ownB[together] = {};
+      for (u32 i = first * kLanesWide; i + (kRegisters - first) * kLanesWide <= depth; i += kDistanceLanes) {
+        for (u32 r = 0; r < together; r++) {
+          addWide(ownA[r], a, i + r * kLanesWide);
+          addWide(ownB[r], b, i + r * kLanesWide);
+        }
+      }
+      for (u32 r = 0; r < together; r++) {
+        ofA[first + r] = ownA[r];
+        ofB[first + r] = ownB[r];
+      }
+    }
+    sumOfB = finish(ofB, b);
+    return finish(ofA, a);
+  }
+
+  f64 signSum() const {
+    f64 sum = 0;
+    for (u32 i = 0; i < depth; i++) sum += signOf(query[i]) * signOf(f64(vector[i]));
+    return sum;
+  }
+
+  template <class Term>
+  f64 largest(const Term& term) const {
+    f64 most = 0;
+    for (u32 i = 0; i < depth; i++) {
+      f64 x, y;
+      term.factors(query[i], f64(vector[i]), x, y);
+      most = largerOf(most, x);
+    }
+    return most;
+  }
+};
 
 // Returns a row in the dtype of the result: the page's own memory if it has that dtype, else a cast copy.
 template <class T>
@@ -117,35 +176,40 @@ static const T* rowAs(const Page& page, u32 dtype, u64 row, u32 depth, u8* room,
   return reinterpret_cast<const T*>(room);
 }
 
+// A query of T as f64: the page's own memory if it has that dtype, else a copy in `scratch`.
 template <class T>
+static const f64* queryAs(const Step& step, u32 q, u8* scratch) {
+  const Distance& d = *static_cast<const Distance*>(step.state);
+  const T* row = rowAs<T>(*step.inputs[0], step.natural, q, d.depth, scratch + d.vectorAt, scratch + d.wideAt);
+  if (step.inputs[0]->dtype == F64) return reinterpret_cast<const f64*>(row);
+  f64* wide = reinterpret_cast<f64*>(scratch);
+  for (u32 i = 0; i < d.depth; i++) wide[i] = f64(row[i]);
+  return wide;
+}
+
+template <class SUM, class T>
 static void distances(const Step& step, u32 start, u32 count, T* out, u8* scratch) {
   const Distance& d = *static_cast<const Distance*>(step.state);
-  const T* query = nullptr;
-  T norm = 0;
+  HostRows<SUM, T, false> rows = {nullptr, nullptr, d.depth, {1, 1}, {1, 1}};
+  f64 square = 0;
   u32 q = start / d.vectors, v = start % d.vectors;
   for (u32 i = 0; i < count; i++, v++) {
     if (v == d.vectors) {
       v = 0;
       q++;
     }
-    if (i == 0 || v == 0) {
-      query = rowAs<T>(*step.inputs[0], step.natural, q, d.depth, scratch, scratch + d.wideAt);
-      if (d.metric == METRIC_COSINE) norm = sSqrt(sumLanes<T, TakeDot>(query, query, d.depth));
-    }
-    const T* vector = rowAs<T>(*step.inputs[1], step.natural, v, d.depth, scratch + d.vectorAt, scratch + d.wideAt);
-    if (d.metric == METRIC_L2) {
-      out[i] = sSqrt(sumLanes<T, TakeSquare>(query, vector, d.depth));
-      continue;
-    }
-    const T dot = sumLanes<T, TakeDot>(query, vector, d.depth);
-    if (d.metric == METRIC_DOT) out[i] = dot;
-    else out[i] = T(1) - dot / (norm * sSqrt(sumLanes<T, TakeDot>(vector, vector, d.depth)));
+    const bool isNext = i == 0 || v == 0;
+    if (isNext) rows.query = queryAs<T>(step, q, scratch);
+    rows.vector = rowAs<T>(*step.inputs[1], step.natural, v, d.depth, scratch + d.vectorAt, scratch + d.wideAt);
+    if (isNext && d.metric == METRIC_COSINE) square = rows.sum(QuerySquare());
+    out[i] = T(distanceOf(d.metric, rows, square));
   }
 }
 
 static void computeDistance(const Step& step, u32 start, u32 count, void* out, void* scratch) {
-  if (step.natural == F32) distances<f32>(step, start, count, static_cast<f32*>(out), static_cast<u8*>(scratch));
-  else distances<f64>(step, start, count, static_cast<f64*>(out), static_cast<u8*>(scratch));
+  u8* const room = static_cast<u8*>(scratch);
+  if (step.natural == F32) distances<PlainSum, f32>(step, start, count, static_cast<f32*>(out), room);
+  else distances<DoubleSum, f64>(step, start, count, static_cast<f64*>(out), room);
 }
 
 static void dirtyDistance(const Step& step, u32 input, const RangeSet& changed, RangeSet& out, Arena& arena) {
