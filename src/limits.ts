@@ -76,6 +76,9 @@ export const RECORD_MAX_BYTES = 512 * 1024 ** 2
  */
 export const RECORD_GATHER_MAX_BYTES = 64 * 1024
 export const LOG_READ_BYTES = 1024 ** 2
+/** An open folder is compared with the one that was opened: this often, and at appends. */
+export const FOLDER_CHECK_INTERVAL_MS = 1_000
+export const FOLDER_CHECK_APPEND_MS = 100
 /** fsync=interval: time between two syncs while the log changes. */
 export const LOG_SYNC_INTERVAL_MS = 1_000
 /**

@@ -9,7 +9,7 @@ import { availableParallelism } from 'node:os'
 import { performance } from 'node:perf_hooks'
 import { MmsbError } from '../errors.js'
 import { NativeContext } from '../ffi/context.js'
-import { allocateFile, crc32c, deviceCount } from '../ffi/library.js'
+import { allocateFile, crc32c, deviceCount, lockDescriptor } from '../ffi/library.js'
 import { Graph } from '../graph/graph.js'
 import { DURABLE_HOLD_BYTES, DURABLE_HOLD_MS, MEMORY_QUOTA_DEFAULT_BYTES } from '../limits.js'
 import { LimitGuard } from '../operator-limits.js'
@@ -86,16 +86,16 @@ export async function openParts(given: BusOptions, host: Host = REAL_HOST): Prom
   const context = new NativeContext({ backend, ...memory, hostMemoryOnly: backend === 'cpu' })
   const state = { registry: new Registry(), graph: new Graph(), context }
   const device: Device = { backend, loss: undefined }
+  let folder: DataFolder | undefined
   const committer: Committer = new Committer(
     state,
     limits,
-    (reason) => failOver({ state, committer, device, options, memory, reason }),
+    (reason) => failOver({ state, committer, device, folder, onNotice: options.onNotice, memory, reason }),
     host,
   )
   try {
     const { dataDir } = options
-    const folder =
-      dataDir === undefined ? undefined : await openFolder(dataDir, options, host, memory.quotaBytes)
+    if (dataDir !== undefined) folder = await openFolder(dataDir, options, host, memory.quotaBytes)
     return await assemble({ host, options, callbacks, limits, state, device, committer, folder })
   } catch (error) {
     context.close()
@@ -114,11 +114,12 @@ async function openFolder(
     fsync: options.fsync ?? 'always',
     crc32c,
     allocate: allocateFile,
+    lockDescriptor,
     ...(options.onNotice === undefined ? {} : { onNotice: options.onNotice }),
     ...(options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes }),
     ...host.store,
   })
-  return { dir, store, quotaBytes }
+  return { dir: store.dir, identity: store.identity, store, quotaBytes }
 }
 
 /** The history of a bus in memory: no other bus ever has the same. */
@@ -189,12 +190,12 @@ async function assemble({
 
 async function openDurableParts(
   { state, committer, definitions, needs }: Omit<BusParts, 'durable'>,
-  { dir, store }: DataFolder,
+  { store }: DataFolder,
   options: BusOptions,
   { replayedBytes }: Recovered,
 ): Promise<DurableParts> {
   const cursors = await Cursors.open({
-    store: cursorsIn(dir),
+    store: cursorsIn(store.dir, () => store.refuseWhenLost()),
     nowMs: Date.now,
     newestEpoch: () => committer.epoch,
     bytesSince: (epoch) => store.bytesSince(epoch),
@@ -219,19 +220,20 @@ interface Failover {
   readonly state: EngineState
   readonly committer: Committer
   readonly device: Device
-  readonly options: BusOptions
+  readonly folder: DataFolder | undefined
+  readonly onNotice: BusOptions['onNotice']
   readonly memory: { readonly quotaBytes: number; readonly threads: number }
   readonly reason: string
 }
 
 /** Rebuilds the newest epoch in host memory. Throws BUS_FAILED when there is no log to rebuild it from. */
-function failOver({ state, committer, device, options, memory, reason }: Failover): void {
+function failOver({ state, committer, device, folder, onNotice, memory, reason }: Failover): void {
   const { epoch, digest } = committer
-  const { dataDir, onNotice } = options
-  if (dataDir === undefined)
+  if (folder === undefined)
     throw new MmsbError('BUS_FAILED', `The device failed, and there is no log to rebuild from: ${reason}`)
   const startedMs = performance.now()
-  failOverToCpu(state, { dir: dataDir, epoch, digest, ...memory })
+  const { dir, identity } = folder
+  failOverToCpu(state, { dir, identity, epoch, digest, ...memory })
   pricePages(state)
   device.backend = 'cpu'
   device.loss = { epoch, reason }

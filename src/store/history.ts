@@ -17,6 +17,8 @@ import type { SegmentHeader } from './log/record.js'
 import { firstEpochOf, segmentName } from './log/segment-file.js'
 import { REASONS, readSegmentHeader, SegmentScanner } from './log/segment-reader.js'
 import { type Disk, realDisk } from './os/disk.js'
+import { busFailed } from './os/errors.js'
+import { type FileIdentity, folderChange } from './os/lock.js'
 import type { Crc32c, LogRecord } from './types.js'
 
 /** A read of few records uses a small window. */
@@ -27,6 +29,8 @@ export interface HistoryOptions {
   readonly dir: string
   readonly crc32c: Crc32c
   readonly disk?: Disk
+  /** What `dir` must lead to; absent: anything. */
+  readonly identity?: FileIdentity | undefined
   /** Default: the folder `checkpoints`. */
   readonly checkpoints?: CheckpointFolder
 }
@@ -39,6 +43,8 @@ interface RecordPlace {
 }
 
 export class HistoryReader {
+  readonly #dir: string
+  readonly #identity: FileIdentity | undefined
   readonly #disk: Disk
   readonly #crc32c: Crc32c
   readonly #logDir: string
@@ -51,6 +57,8 @@ export class HistoryReader {
   #next: RecordPlace | undefined
 
   constructor(options: HistoryOptions) {
+    this.#dir = options.dir
+    this.#identity = options.identity
     this.#disk = options.disk ?? realDisk()
     this.#crc32c = options.crc32c
     this.#logDir = path.join(options.dir, 'log')
@@ -66,16 +74,18 @@ export class HistoryReader {
 
   /** Epochs of the checkpoint files, newest first. A file may turn out not to be sound. */
   checkpointEpochs(): number[] {
+    this.#refuseOther()
     return checkpointEpochs(this.#checkpoints)
   }
 
   /** A completely verified checkpoint, or what is wrong with it. The caller closes it. */
   openCheckpoint(epoch: number): CheckpointFile | string {
-    return openCheckpointFile(this.#checkpoints, epoch, this.#identity())
+    this.#refuseOther()
+    return openCheckpointFile(this.#checkpoints, epoch, this.#bus())
   }
 
   /** The bus of the folder, by the header of its first segment. */
-  #identity(): string | undefined {
+  #bus(): string | undefined {
     if (this.#busId !== undefined) return this.#busId
     this.#list()
     const first = this.#segments[0]
@@ -91,7 +101,14 @@ export class HistoryReader {
     }
   }
 
+  /** Throws BUS_FAILED when the path leads to another folder now. */
+  #refuseOther(): void {
+    const change = this.#identity === undefined ? undefined : folderChange(this.#dir, this.#identity)
+    if (change !== undefined) throw busFailed(change)
+  }
+
   #list(): void {
+    this.#refuseOther()
     const names = this.#disk.exists(this.#logDir) ? this.#disk.list(this.#logDir) : []
     this.#segments = names.flatMap((name) => firstEpochOf(name) ?? [])
   }
@@ -101,6 +118,7 @@ export class HistoryReader {
     this.#list()
     const first = this.#segments.findLast((segment) => segment <= epoch)
     if (first !== undefined) return first
+    if (this.#segments.length === 0) throw busFailed(`the log in ${this.#dir} has no segments`)
     throw new MmsbError('EPOCH_COMPACTED', `Epoch ${epoch} is no longer in the log.`, {
       minEpoch: this.#segments[0] ?? epoch + 1,
     })
@@ -108,8 +126,8 @@ export class HistoryReader {
 
   /**
    * Records of epochs from..to, both included, ascending; `to` must have been written. A record is a view
-   * into a buffer and valid until the next one is requested. Throws EPOCH_COMPACTED, and INTERNAL where the
-   * log is damaged.
+   * into a buffer and valid until the next one is requested. Throws EPOCH_COMPACTED, BUS_FAILED
+   * where a file is missing, and INTERNAL where the log is damaged.
    */
   *records(from: number, to: number): Generator<LogRecord> {
     for (let epoch = from; epoch <= to; ) {
@@ -155,7 +173,10 @@ export class HistoryReader {
       return this.#disk.open(file, {})
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      // Retention removed the file after it was listed.
+      this.#list()
+      // Retention removes the oldest files first; any other file must be there.
+      const isOldest = (this.#segments[0] ?? 0) > epoch
+      if (!isOldest) throw busFailed(`the log segment ${file} is missing`, error)
       throw new MmsbError('EPOCH_COMPACTED', `Epoch ${epoch} is no longer in the log.`, undefined, {
         cause: error,
       })

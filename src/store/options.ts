@@ -9,7 +9,7 @@ import { catalogIn } from './catalog/catalog.js'
 import { type CheckpointFolder, checkpointFolder } from './checkpoint/folder.js'
 import { type CheckpointThread, startCheckpointThread } from './checkpoint/thread.js'
 import { type Disk, realDisk } from './os/disk.js'
-import { lockFolder } from './os/lock.js'
+import { type FolderLock, type LockDescriptor, lockFolder } from './os/lock.js'
 import type { Catalog, Crc32c, FsyncPolicy, Notice } from './types.js'
 
 export interface StoreOptions {
@@ -28,10 +28,11 @@ export interface StoreOptions {
   /** Calls back once after the delay; the function returned cancels it. */
   readonly setTimer?: (callback: () => void, delayMs: number) => () => void
   /**
-   * Keeps a second process out; default: an exclusive lock held through SQLite. The function returned
-   * releases it.
+   * Keeps a second process out; default: locks on the folder, through `lockDescriptor`, and on lock.db.
    */
-  readonly lock?: (dir: string) => () => void
+  readonly lock?: (dir: string) => FolderLock
+  /** flock through ffi. Absent: only lock.db keeps others out. */
+  readonly lockDescriptor?: LockDescriptor
   /** Default: catalog.db in a worker thread. */
   readonly catalog?: Catalog
   /** The folder of the checkpoint files, for reading; default: `checkpoints` in the data folder. */
@@ -56,7 +57,7 @@ export interface StoreDeps {
   readonly disk: Disk
   readonly random: (length: number) => Uint8Array
   readonly setTimer: (callback: () => void, delayMs: number) => () => void
-  readonly lock: (dir: string) => () => void
+  readonly lock: (dir: string) => FolderLock
   readonly openCatalog: () => Catalog
   readonly checkpointFolder: CheckpointFolder
   readonly startCheckpointThread: () => CheckpointThread
@@ -65,7 +66,9 @@ export interface StoreDeps {
 }
 
 export function withDefaults(options: StoreOptions): StoreDeps {
-  const { dir, fsync, crc32c, onNotice, catalog } = options
+  const { fsync, crc32c, onNotice, catalog } = options
+  // Once: the process may change its folder later.
+  const dir = path.resolve(options.dir)
   const checkpointDir = path.join(dir, 'checkpoints')
   return {
     dir,
@@ -78,7 +81,7 @@ export function withDefaults(options: StoreOptions): StoreDeps {
     disk: options.disk ?? realDisk(options.allocate),
     random: options.random ?? ((length) => new Uint8Array(randomBytes(length))),
     setTimer: options.setTimer ?? unrefTimer,
-    lock: options.lock ?? lockFolder,
+    lock: options.lock ?? ((folder) => lockFolder(folder, options.lockDescriptor)),
     openCatalog: () => catalog ?? catalogIn(dir),
     checkpointFolder: options.checkpointFolder ?? checkpointFolder(checkpointDir),
     startCheckpointThread: options.checkpointThread ?? (() => startCheckpointThread(checkpointDir)),

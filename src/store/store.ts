@@ -26,6 +26,7 @@ import type { SegmentWriter, SegmentWriterOptions } from './log/segment-writer.j
 import { type StoreDeps, type StoreOptions, withDefaults } from './options.js'
 import { makeDurableDir } from './os/disk.js'
 import { busFailed, textOf } from './os/errors.js'
+import type { FileIdentity, FolderLock } from './os/lock.js'
 import { type FolderFindings, inspectFolder } from './recovery/inspect.js'
 import { anchorOf } from './retention.js'
 import type {
@@ -43,15 +44,19 @@ import type {
 interface Opened {
   readonly deps: StoreDeps
   readonly catalog: Catalog
-  readonly unlock: () => void
+  readonly lock: FolderLock
 }
 
 export class Store {
   readonly busId: string
+  /** The folder, an absolute path. */
+  readonly dir: string
+  /** What `dir` led to when it was locked. */
+  readonly identity: FileIdentity | undefined
   readonly recovery: RecoveryReport
   readonly #deps: StoreDeps
   readonly #catalog: Catalog
-  readonly #unlock: () => void
+  readonly #lock: FolderLock
   readonly #segments: SegmentEntry[]
   readonly #index: LogIndex
   readonly #checkpoints: CheckpointList
@@ -64,10 +69,12 @@ export class Store {
 
   /** For Store.open only. */
   constructor(opened: Opened, found: FolderFindings, index: LogIndex, busId: string) {
-    const { deps, catalog, unlock } = opened
+    const { deps, catalog, lock } = opened
     this.#deps = deps
     this.#catalog = catalog
-    this.#unlock = unlock
+    this.#lock = lock
+    this.dir = deps.dir
+    this.identity = lock.identity
     this.#index = index
     this.#segments = found.log.segments
     this.#opened = found.checkpoint
@@ -96,7 +103,10 @@ export class Store {
 
   // ---- opening -----------------------------------------------------------------------------------
 
-  /** Takes the lock and recovers. Throws BUS_FAILED when the folder is in use, damaged or not writable. */
+  /**
+   * Takes the lock and recovers. Throws FOLDER_LOCKED when the folder is in use, BUS_FAILED when it is damaged
+   * or not writable.
+   */
   static async open(options: StoreOptions): Promise<Store> {
     const deps = withDefaults(options)
     try {
@@ -105,13 +115,13 @@ export class Store {
     } catch (error) {
       throw busFailed(`the data folder ${deps.dir} cannot be used: ${textOf(error)}`, error)
     }
-    const unlock = deps.lock(deps.dir)
+    const lock = deps.lock(deps.dir)
     const catalog = deps.openCatalog()
     try {
-      return await Store.#recover({ deps, catalog, unlock })
+      return await Store.#recover({ deps, catalog, lock })
     } catch (error) {
       await catalog.close()
-      unlock()
+      lock.release()
       throw error instanceof MmsbError
         ? error
         : busFailed(`the store cannot be opened: ${textOf(error)}`, error)
@@ -147,6 +157,7 @@ export class Store {
       throw error
     }
     for (const note of found.notes) deps.notify('warn', note)
+    opened.lock.watch(store.#writer)
     return store
   }
 
@@ -175,6 +186,7 @@ export class Store {
       setTimer,
       segmentBytes,
       busId: this.busId,
+      lost: () => this.#lock.lost(),
       onAppended: (record, segment, offset, byteLength) => {
         const last = this.#segments.at(-1)
         if (last !== undefined) last.end = offset + byteLength
@@ -194,6 +206,12 @@ export class Store {
     this.#index.endSegment()
     const file = path.join(this.#deps.logDir, segmentName(next.firstEpoch))
     this.#segments.push({ header: next, file, end: SEGMENT_HEADER_BYTES })
+  }
+
+  /** Throws BUS_FAILED, for good, when the folder is no longer the one that was opened. */
+  refuseWhenLost(): void {
+    this.#writer.checkHeld()
+    if (this.#writer.failure !== undefined) throw this.#writer.failure
   }
 
   /** Calls back when the store stops. A sync may fail while no append is waiting. */
@@ -371,13 +389,17 @@ export class Store {
    */
   checkpoint(source: CheckpointSource): Promise<CheckpointInfo> {
     return this.#checkpoints.inTurn(async () => {
-      if (this.#writer.failure !== undefined) throw this.#writer.failure
       if (this.#closing !== undefined) throw busFailed('the store is closed')
+      this.refuseWhenLost()
       const { epoch } = source.header
       if (epoch > this.newestEpoch) {
         throw new MmsbError('INTERNAL', `checkpoint of epoch ${epoch}, which is not in the log`)
       }
-      return this.#checkpoints.write(source, () => this.#writer.sync())
+      return this.#checkpoints.write(source, () => {
+        // The file gets its name next.
+        this.refuseWhenLost()
+        return this.#writer.sync()
+      })
     })
   }
 
@@ -388,7 +410,9 @@ export class Store {
    */
   retain(limits: RetentionLimits, lowestNeeded?: () => number | undefined): Promise<number> {
     return this.#checkpoints.inTurn(async () => {
-      if (this.#writer.failure !== undefined || this.#closing !== undefined) return 0
+      if (this.#closing !== undefined) return 0
+      this.#writer.checkHeld()
+      if (this.#writer.failure !== undefined) return 0
       const anchor = await this.#checkpoints.removeBefore(() => this.#anchor(limits, lowestNeeded?.()))
       return anchor === undefined ? 0 : this.#dropSegments(anchor)
     })
@@ -418,6 +442,7 @@ export class Store {
     for (;;) {
       const [first, second] = this.#segments
       if (first === undefined || second === undefined || second.header.firstEpoch > anchor + 1) break
+      this.refuseWhenLost()
       this.#segments.shift()
       disk.remove(first.file)
       await disk.syncDir(logDir)
@@ -443,7 +468,7 @@ export class Store {
       if (this.#writer.failure === undefined) await this.#history.close()
     } finally {
       await this.#index.close()
-      this.#unlock()
+      this.#lock.release()
     }
   }
 }

@@ -6,6 +6,7 @@ import { CatalogDb } from '../../src/store/catalog/catalog-db.js'
 import type { StoreOptions } from '../../src/store/options.js'
 import { Store } from '../../src/store/store.js'
 import type { Catalog, LogRecord } from '../../src/store/types.js'
+import { NO_LOCK } from '../support/simdisk.js'
 
 const TABLE = new Uint32Array(256)
 for (let i = 0; i < 256; i++) {
@@ -108,7 +109,7 @@ export function openStore(dir: string, options: Partial<StoreOptions> = {}): Pro
     crc32c,
     segmentBytes: 64 * 1024,
     catalog: options.disk === undefined ? inlineCatalog(dir) : noCatalog(),
-    ...(options.disk === undefined ? {} : { lock: () => () => {} }),
+    ...(options.disk === undefined ? {} : { lock: () => NO_LOCK }),
     ...options,
   })
 }

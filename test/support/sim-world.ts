@@ -11,7 +11,7 @@ import type { CheckpointThread } from '../../src/store/checkpoint/thread.js'
 import type { Catalog, CheckpointInfo, IndexBlock } from '../../src/store/types.js'
 import type { Draw } from '../lib/draw.js'
 import { turn } from '../lib/wait.js'
-import type { SimDisk } from './simdisk.js'
+import { NO_LOCK, type SimDisk } from './simdisk.js'
 
 export const SIM_DIR = '/sim'
 const CHECKPOINT_DIR = `${SIM_DIR}/checkpoints`
@@ -205,7 +205,7 @@ export function simWorld(disk: SimDisk, catalog: SimCatalog, scheduler: Schedule
           isOn = false
         }
       },
-      lock: () => () => {},
+      lock: () => NO_LOCK,
     },
   }
 }

@@ -5,6 +5,7 @@
  */
 import path from 'node:path'
 import type { Disk, DiskCallback } from '../../src/store/os/disk.js'
+import type { FolderLock } from '../../src/store/os/lock.js'
 
 const SECTOR_BYTES = 512
 
@@ -96,6 +97,14 @@ export interface SimDiskOptions {
   readonly schedule?: (task: () => void) => void
   /** Makes a broken disk, for tests that must notice it. */
   readonly sabotage?: Sabotage
+}
+
+/** The lock of a folder that only one process can see. */
+export const NO_LOCK: FolderLock = {
+  identity: undefined,
+  lost: () => undefined,
+  watch: () => {},
+  release: () => {},
 }
 
 export interface Sabotage {
@@ -314,6 +323,10 @@ export class SimDisk implements Disk {
     this.roomBytes -= length
     inode.apply({ size: Math.max(inode.size, offset + length) })
     return this.#options.zeroAhead ?? false
+  }
+
+  isAt(fd: number, file: string): boolean {
+    return this.#names.get(file) === this.#handle(fd).inode
   }
 
   rename(from: string, to: string): void {

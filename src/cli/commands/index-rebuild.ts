@@ -2,7 +2,7 @@
  * `mmsb index rebuild`: rebuilds the log index of a data folder from the log. No server may have the folder
  * open.
  */
-import { allocateFile, crc32c } from '../../ffi/library.js'
+import { allocateFile, crc32c, lockDescriptor } from '../../ffi/library.js'
 import { Store } from '../../store/store.js'
 import { existingDataDirOf } from '../data-folder.js'
 import { DATA_DIR_FLAG, type FlagTable, flagsOrHelp, HELP_FLAG, helpText, UsageError } from '../flags.js'
@@ -28,6 +28,7 @@ export async function index(args: readonly string[]): Promise<void> {
     fsync: 'always',
     crc32c,
     allocate: allocateFile,
+    lockDescriptor,
     onNotice: ({ message }) => process.stderr.write(`mmsb: ${message}\n`),
   })
   try {

@@ -3,11 +3,11 @@
  * and says what a repair of the log would lose. No server may have the folder open. Exit code 0: sound, or
  * sound again after --fix; 1: damaged.
  */
-import { crc32c } from '../../ffi/library.js'
+import { crc32c, lockDescriptor } from '../../ffi/library.js'
 import { checkFolder } from '../../store/offline/check.js'
 import { repairLog } from '../../store/offline/repair.js'
 import { realDisk } from '../../store/os/disk.js'
-import { lockFolder } from '../../store/os/lock.js'
+import { lockFolder, lockForReading } from '../../store/os/lock.js'
 import { existingDataDirOf } from '../data-folder.js'
 import { DATA_DIR_FLAG, type FlagTable, flagsOrHelp, HELP_FLAG, helpText, UsageError } from '../flags.js'
 
@@ -28,9 +28,10 @@ export async function log(args: readonly string[]): Promise<void> {
   const flags = flagsOrHelp(rest, USAGE, FLAGS)
   if (flags === undefined) return
   const dir = existingDataDirOf(flags)
-  const unlock = lockFolder(dir)
+  const fix = flags.switches.has('fix')
+  const unlock = fix ? lockFolder(dir, lockDescriptor).release : lockForReading(dir, lockDescriptor)
   try {
-    await check(dir, flags.switches.has('fix'))
+    await check(dir, fix)
   } finally {
     unlock()
   }

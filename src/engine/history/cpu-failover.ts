@@ -7,12 +7,14 @@
  */
 import { crc32c } from '../../ffi/library.js'
 import { HistoryReader } from '../../store/history.js'
+import type { FileIdentity } from '../../store/os/lock.js'
 import type { EngineState } from '../pages/engine-state.js'
 import { checkDigest } from './rebuild.js'
 import { Timeline } from './timeline.js'
 
 export interface FailoverOptions {
   readonly dir: string
+  readonly identity: FileIdentity | undefined
   readonly epoch: number
   readonly digest: Uint8Array
   readonly quotaBytes: number
@@ -21,8 +23,8 @@ export interface FailoverOptions {
 
 /** Fills `state` with the epoch. Throws INTERNAL when its digest is not the expected one. */
 export function failOverToCpu(state: EngineState, options: FailoverOptions): void {
-  const { dir, epoch, digest, quotaBytes, threads } = options
-  const reader = new HistoryReader({ dir, crc32c })
+  const { dir, identity, epoch, digest, quotaBytes, threads } = options
+  const reader = new HistoryReader({ dir, identity, crc32c })
   const timeline = new Timeline({ reader, quotaBytes, threads, undoEpochs: 0 })
   try {
     timeline.seek(epoch)

@@ -1,16 +1,16 @@
 /**
  * A data folder that no server has open, read as of an epoch, without recovering or changing it.
  *
- * Invariant: the folder's lock is held until close; the lock's file is the only one that is written.
+ * Invariant: the folder's lock is held until close. Nothing is written.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'
-import { crc32c } from '../../ffi/library.js'
+import { crc32c, lockDescriptor } from '../../ffi/library.js'
 import type { EpochEvent } from '../../state/event-file.js'
 import { HistoryReader } from '../../store/history.js'
 import { inspectLog } from '../../store/log/log.js'
 import { realDisk } from '../../store/os/disk.js'
-import { lockFolder } from '../../store/os/lock.js'
+import { lockForReading } from '../../store/os/lock.js'
 import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { PageShape } from '../types.js'
@@ -32,7 +32,7 @@ export class OfflineFolder {
     const disk = realDisk()
     const logDir = path.join(dir, 'log')
     if (!disk.exists(logDir)) throw new MmsbError('BUS_FAILED', `${dir} is not a data folder: it has no log.`)
-    this.#unlock = lockFolder(dir)
+    this.#unlock = lockForReading(dir, lockDescriptor)
     this.#reader = new HistoryReader({ dir, crc32c, disk })
     this.#timeline = new Timeline({ reader: this.#reader, undoEpochs: 0 })
     try {

@@ -11,6 +11,8 @@
  */
 import { MmsbError } from '../../errors.js'
 import { HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, PAST_IDLE_MS } from '../../limits.js'
+import { busFailed } from '../../store/os/errors.js'
+import type { FileIdentity } from '../../store/os/lock.js'
 import type { Store } from '../../store/store.js'
 import type { Committer } from '../commit/committer.js'
 import type { Registry } from '../pages/registry.js'
@@ -32,6 +34,8 @@ import type { EpochQuery, PastRead } from './replay-queries.js'
 /** The data folder of a bus. */
 export interface DataFolder {
   readonly dir: string
+  /** What `dir` led to when it was opened. */
+  readonly identity: FileIdentity | undefined
   readonly store: Store
   readonly quotaBytes: number
 }
@@ -63,9 +67,9 @@ export class Past {
     this.#deps = deps
     const { folder } = deps
     if (folder === undefined) return
-    const { dir, quotaBytes } = folder
-    this.#requests = new ReplayClient({ dir, quotaBytes })
-    this.#catchUps = new ReplayClient({ dir, quotaBytes, idleMs: PAST_IDLE_MS })
+    const { dir, identity, quotaBytes } = folder
+    this.#requests = new ReplayClient({ dir, identity, quotaBytes })
+    this.#catchUps = new ReplayClient({ dir, identity, quotaBytes, idleMs: PAST_IDLE_MS })
   }
 
   // ---- which epochs can be reached ------------------------------------------------------------------------
@@ -196,8 +200,12 @@ export class Past {
     const { after, to } = query
     this.#checkOrder('after', after, to)
     this.#deps.committer.lifecycle.refuseWhenFailed()
-    if (this.#catchUps === undefined) throw this.#compacted(after)
-    return this.#catchUps.ask<PastEpochs>({ kind: 'changes', query }, signal)
+    const { folder } = this.#deps
+    if (this.#catchUps === undefined || folder === undefined) throw this.#compacted(after)
+    folder.store.refuseWhenLost()
+    return this.#catchUps
+      .ask<PastEpochs>({ kind: 'changes', query }, signal)
+      .catch((error: unknown) => Promise.reject(this.#explained(error, after, this.minEpoch)))
   }
 
   async verify(query: { from?: number; to?: number }, signal: Signal): Promise<VerifyResult> {
@@ -206,7 +214,7 @@ export class Past {
     this.#checkOrder('from', from, to)
     const expected = to === committer.epoch ? { digest: committer.digest } : {}
     if (folder === undefined) throw noFolder()
-    const client = new ReplayClient({ dir: folder.dir, quotaBytes: folder.quotaBytes })
+    const client = new ReplayClient(folder)
     this.#verifications.add(client)
     try {
       return await client.ask({ kind: 'verify', from, to, ...expected }, signal)
@@ -218,19 +226,50 @@ export class Past {
 
   #ask<T>(request: ReplayRequest, signal: Signal): Promise<T> {
     this.#deps.committer.lifecycle.refuseWhenFailed()
-    if (this.#requests === undefined) throw noFolder()
+    const { folder } = this.#deps
+    if (this.#requests === undefined || folder === undefined) throw noFolder()
+    folder.store.refuseWhenLost()
     return this.#requests.ask<T>(request, signal).catch((error: unknown) => {
-      // Retention deleted it meanwhile. Only this thread knows what the oldest epoch is now.
-      if (!(error instanceof MmsbError && error.code === 'EPOCH_COMPACTED')) throw error
       const minEpoch = RECORD_REQUESTS.has(request.kind) ? this.#firstRecord : this.minEpoch
-      throw new MmsbError(error.code, error.message, { minEpoch }, { cause: error })
+      throw this.#explained(error, firstEpochOf(request), minEpoch)
     })
+  }
+
+  /**
+   * What the replay thread cannot find was either deleted meanwhile by retention, or is missing. Only this
+   * thread knows, because it knows what the oldest epoch is now.
+   */
+  #explained(error: unknown, epoch: number, minEpoch: number): unknown {
+    if (!(error instanceof MmsbError && error.code === 'EPOCH_COMPACTED')) return error
+    if (epoch < minEpoch) return new MmsbError(error.code, error.message, { minEpoch }, { cause: error })
+    return busFailed(
+      `files of the data folder are missing or damaged: epoch ${epoch} should be there (${error.message})`,
+      error,
+    )
   }
 
   /** Ends the threads; waiting requests fail with BUS_FAILED. */
   async close(): Promise<void> {
     const clients = [this.#requests, this.#catchUps, ...this.#verifications]
     await Promise.all(clients.map((client) => client?.close()))
+  }
+}
+
+/** The oldest epoch that a request needs. */
+function firstEpochOf(request: ReplayRequest): number {
+  switch (request.kind) {
+    case 'peek':
+    case 'read':
+    case 'epoch':
+      return request.epoch
+    case 'epochs':
+    case 'history':
+      return request.query.from
+    case 'changes':
+      return request.query.after
+    case 'diff':
+    case 'verify':
+      return request.from
   }
 }
 

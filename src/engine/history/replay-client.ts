@@ -7,6 +7,7 @@
  */
 import { type ErrorCode, MmsbError } from '../../errors.js'
 import { REPLAY_QUEUE_MAX } from '../../limits.js'
+import type { FileIdentity } from '../../store/os/lock.js'
 import { startWorker, WorkerClient } from '../../store/os/worker.js'
 import type { PastEpochsQuery } from '../types.js'
 import type { EpochQuery, PastRead } from './replay-queries.js'
@@ -44,12 +45,16 @@ export interface ReplayMessage {
 
 export interface ReplayWorkerData {
   readonly dir: string
+  readonly identity: FileIdentity | undefined
   readonly quotaBytes: number
   /** Requests up to this number are cancelled. */
   readonly cancelled: Int32Array
   /** The epoch that the current request has reached. */
   readonly progress: BigInt64Array
 }
+
+/** The data folder that is replayed. */
+export type ReplayPlace = Pick<ReplayWorkerData, 'dir' | 'identity' | 'quotaBytes'>
 
 export type ReplayAnswer =
   | { readonly value: unknown }
@@ -79,11 +84,12 @@ export class ReplayClient {
   #idleTimer: NodeJS.Timeout | undefined
 
   /** With `idleMs`, the thread and the state it holds end when no request came for so long. */
-  constructor(options: { dir: string; quotaBytes: number; idleMs?: number }) {
-    const { dir, quotaBytes, idleMs } = options
+  constructor(options: ReplayPlace & { idleMs?: number }) {
+    const { dir, identity, quotaBytes, idleMs } = options
     this.#idleMs = idleMs
     this.#data = {
       dir,
+      identity,
       quotaBytes,
       cancelled: new Int32Array(new SharedArrayBuffer(4)),
       progress: new BigInt64Array(new SharedArrayBuffer(8)),

@@ -17,7 +17,7 @@ import { epochPast, epochsPast, historyPast, peekPast, readPast } from './replay
 import { Timeline } from './timeline.js'
 import { verifyPast } from './verify.js'
 
-const { dir, quotaBytes, cancelled, progress } = workerData as ReplayWorkerData
+const { dir, identity, quotaBytes, cancelled, progress } = workerData as ReplayWorkerData
 
 /** Number of the current request. */
 let current = 0
@@ -29,7 +29,7 @@ function pause(epoch: number): void {
   Atomics.store(progress, 0, BigInt(epoch))
 }
 
-const reader = new HistoryReader({ dir, crc32c })
+const reader = new HistoryReader({ dir, identity, crc32c })
 const timeline = new Timeline({ reader, quotaBytes, onPause: pause })
 
 function answer(request: ReplayRequest): unknown {

@@ -2,17 +2,17 @@
  * Verification of a data folder that no server has open (src/engine/history/verify.ts): log, index and
  * checkpoints.
  *
- * Invariant: the folder's lock is held meanwhile; the lock's file is the only one that is written.
+ * Invariant: the folder's lock is held meanwhile. Nothing is written.
  *
  * Null because VerifyResult, a public type, promises it.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'
-import { crc32c } from '../../ffi/library.js'
+import { crc32c, lockDescriptor } from '../../ffi/library.js'
 import { HistoryReader } from '../../store/history.js'
 import { inspectLog } from '../../store/log/log.js'
 import { realDisk } from '../../store/os/disk.js'
-import { lockFolder } from '../../store/os/lock.js'
+import { lockForReading } from '../../store/os/lock.js'
 import type { VerifyResult } from '../types.js'
 import { verifyPast } from './verify.js'
 
@@ -31,7 +31,7 @@ export function verifyFolder(options: VerifyFolderOptions): VerifyResult {
   const logDir = path.join(options.dir, 'log')
   if (!disk.exists(logDir))
     throw new MmsbError('BUS_FAILED', `${options.dir} is not a data folder: it has no log.`)
-  const unlock = lockFolder(options.dir)
+  const unlock = lockForReading(options.dir, lockDescriptor)
   const reader = new HistoryReader({ dir: options.dir, crc32c, disk })
   try {
     const { newestEpoch, damage } = inspectLog({ disk, logDir, crc32c }, () => {})

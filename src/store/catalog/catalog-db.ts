@@ -13,6 +13,7 @@ import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import Database from 'better-sqlite3'
 import { isDiskTrouble, textOf } from '../os/errors.js'
+import { createPrivate } from '../os/private-files.js'
 import type { CatalogFindings, CheckpointInfo, IndexBlock } from '../types.js'
 
 export const CATALOG_NAME = 'catalog.db'
@@ -118,6 +119,7 @@ export class CatalogDb {
   }
 
   #connect(): Database.Database {
+    createPrivate(this.#file)
     const db = new Database(this.#file, { timeout: 1000 })
     try {
       db.pragma('journal_mode = WAL')

@@ -7,6 +7,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import Database from 'better-sqlite3'
+import { createPrivate } from '../os/private-files.js'
 import { CHECKPOINT_ENDING, checkpointStem, RETIRED_ENDING } from './format.js'
 
 /** A checkpoint file being written. */
@@ -85,6 +86,7 @@ export function checkpointFolder(dir: string): CheckpointFolder {
 
 function draftIn(file: string, at: (name: string) => string, syncDir: () => void): CheckpointDraft {
   fs.rmSync(file, { force: true })
+  createPrivate(file)
   const db = new Database(file)
   let fd = -1
   let syncing = false

@@ -12,6 +12,7 @@ import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import Database from 'better-sqlite3'
 import { isDiskTrouble, textOf } from '../os/errors.js'
+import { createPrivate } from '../os/private-files.js'
 
 export const CURSORS_NAME = 'cursors.db'
 const APPLICATION_ID = 0x4d4d_5352 // "MMSR"
@@ -72,6 +73,7 @@ export class CursorDb {
 
   #connect(): Database.Database {
     const isNew = !fs.existsSync(this.#file)
+    createPrivate(this.#file)
     const db = new Database(this.#file, { timeout: 1000 })
     try {
       // No other process opens it, so the index of the WAL can stay in memory. As a file it could not be made

@@ -32,8 +32,8 @@ interface ChangeBatch {
   readonly done: Promise<void>
 }
 
-/** The cursors of a data folder. */
-export function cursorsIn(dir: string): CursorStore {
+/** The cursors of a data folder. `refuseWhenLost` throws when the folder is no longer the one that was opened. */
+export function cursorsIn(dir: string, refuseWhenLost?: () => void): CursorStore {
   let client: WorkerClient | undefined
   let opened: Promise<CursorFindings> | undefined
   let waiting: ChangeBatch | undefined
@@ -44,7 +44,8 @@ export function cursorsIn(dir: string): CursorStore {
     client ??= new WorkerClient(startWorker('cursor-worker', dir, import.meta.url))
     return client.request(request)
   }
-  const open = (): Promise<CursorFindings> => {
+  const open = async (): Promise<CursorFindings> => {
+    if (opened === undefined) refuseWhenLost?.()
     opened ??= (ask({ type: 'open' }) as Promise<CursorFindings>).catch((error: unknown) => {
       // The next write tries again. There may be room by then.
       opened = undefined

@@ -4,12 +4,14 @@
  * Invariants: bytes from `end` on are zero. At most one record is not yet durable (or, without `always`, not
  * yet written). Under `always` an append is one write to a file opened with O_DSYNC, into room reserved
  * before, so it changes no metadata and cannot meet a full disk. A failed write or sync is never retried: the
- * writer fails for good and says why. A new segment gets its name only after its header, and everything
+ * writer fails for good and says why; so it does when the folder or the segment is no longer where it was
+ * opened. A new segment gets its name only after its header, and everything
  * before it, is durable. Knows nothing of the index, of checkpoints or of other segments' contents.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'
 import {
+  FOLDER_CHECK_APPEND_MS,
   LOG_SYNC_INTERVAL_MS,
   LOG_ZERO_MARGIN_BYTES,
   LOG_ZERO_PIECE_BYTES,
@@ -37,6 +39,8 @@ export interface SegmentWriterOptions extends SegmentOptions {
   readonly onAppended: (record: LogRecord, segment: SegmentHeader, offset: number, byteLength: number) => void
   readonly onRotated: (next: SegmentHeader, previousEnd: number) => void
   readonly onFailed: (error: MmsbError) => void
+  /** Why the data folder is no longer the one that was opened; undefined while it is. */
+  readonly lost: () => string | undefined
 }
 
 /** Zeros that are being written ahead. No append may overlap them. */
@@ -85,6 +89,7 @@ export class SegmentWriter {
   #cancelTimer: (() => void) | undefined
   #syncing: Promise<void> | undefined
   #isClosing = false
+  #checkedMs = 0
   #zeroWrite: ZeroWrite | undefined
   /** Zeros have been written ahead up to here. */
   #zeroedTo = 0
@@ -95,6 +100,21 @@ export class SegmentWriter {
     this.end = end
     this.newestEpoch = newestEpoch
     this.durableEpoch = newestEpoch
+  }
+
+  // ---- the folder --------------------------------------------------------------------------------
+
+  /** Fails for good when the folder is no longer the one that was opened, or lacks the segment. */
+  checkHeld(): void {
+    if (this.failure !== undefined || this.#isClosing) return
+    this.#checkedMs = performance.now()
+    const why = this.#options.lost() ?? this.#missing(this.#segment)
+    if (why !== undefined) this.#fail('the data folder is lost', new Error(why))
+  }
+
+  #missing({ fd, file }: OpenSegment): string | undefined {
+    if (this.#options.disk.isAt(fd, file)) return undefined
+    return `the log segment ${file} was removed or replaced while it was open`
   }
 
   // ---- room --------------------------------------------------------------------------------------
@@ -146,6 +166,7 @@ export class SegmentWriter {
   }
 
   #start(record: LogRecord, byteLength: number): Promise<void> {
+    if (performance.now() - this.#checkedMs > FOLDER_CHECK_APPEND_MS) this.checkHeld()
     if (this.failure !== undefined) return Promise.reject(this.failure)
     if (this.#isClosing) return Promise.reject(busFailed('the log is closed'))
     if (this.#current !== undefined) return Promise.reject(new Error('an append while another is in flight'))
@@ -331,6 +352,8 @@ export class SegmentWriter {
     await this.#settled()
     await this.#preparing
     await this.sync()
+    this.checkHeld()
+    if (this.failure !== undefined) throw this.failure
     const { disk, logDir } = this.#options
     const need = SEGMENT_HEADER_BYTES + bytes + RECORD_HEADER_BYTES
     if (this.#prepared === undefined || this.#prepared.capacity < need) this.#discardPrepared()
@@ -342,6 +365,8 @@ export class SegmentWriter {
       await this.#writeDurably(next.fd, encodeSegmentHeader(header, this.#options.crc32c))
       disk.rename(next.file, file)
       await disk.syncDir(logDir)
+      const why = this.#options.lost() ?? this.#missing({ ...next, file })
+      if (why !== undefined) throw new Error(why)
     } catch (error) {
       disk.close(next.fd)
       throw this.#fail('a new log segment could not be begun', error)
@@ -384,6 +409,8 @@ export class SegmentWriter {
    */
   #prepareNext(): void {
     this.#prepareTried = true
+    this.checkHeld()
+    if (this.failure !== undefined) return
     this.#preparing = createSegment(this.#options, this.#options.segmentBytes)
       .then((segment) => {
         this.#prepared = segment
@@ -405,8 +432,12 @@ export class SegmentWriter {
 
   #discardPrepared(): void {
     if (this.#prepared === undefined) return
-    this.#options.disk.close(this.#prepared.fd)
-    this.#options.disk.remove(this.#prepared.file)
+    const { disk } = this.#options
+    const { fd, file } = this.#prepared
+    // Another bus may have made a file of this name in a folder that took the place of this one.
+    const isOwn = disk.isAt(fd, file)
+    disk.close(fd)
+    if (isOwn) disk.remove(file)
     this.#prepared = undefined
   }
 
@@ -415,6 +446,7 @@ export class SegmentWriter {
    * file.
    */
   async close(): Promise<void> {
+    this.checkHeld()
     this.#isClosing = true
     this.#cancelTimer?.()
     await this.#settled()

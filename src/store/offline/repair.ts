@@ -14,6 +14,7 @@ import { forgetHistory } from '../history-file.js'
 import { encodeSegmentHeader } from '../log/record.js'
 import { NEXT_SEGMENT_NAME, segmentName } from '../log/segment-file.js'
 import { busFailed } from '../os/errors.js'
+import { PRIVATE_FILE, PRIVATE_FOLDER } from '../os/private-files.js'
 import type { CheckedFolder, CheckedSegment, CheckReport, LogPoint } from './check.js'
 
 /**
@@ -30,7 +31,11 @@ export async function repairLog(folder: CheckedFolder, report: CheckReport): Pro
   // Epochs that were published may be lost, and their numbers used again.
   await forgetHistory(folder)
   const changed = segments.filter((_, i) => i < from.index || i >= to.index || isInside(segments, from, i))
-  for (const { name } of changed) fs.copyFileSync(path.join(logDir, name), path.join(aside, name))
+  for (const { name } of changed) {
+    const copy = path.join(aside, name)
+    fs.copyFileSync(path.join(logDir, name), copy)
+    fs.chmodSync(copy, PRIVATE_FILE)
+  }
   moveNewer(dir, aside, to.epoch - 1)
   for (const folder of [aside, dir]) await disk.syncDir(folder)
   await endAt(folder, segments, to)
@@ -45,7 +50,7 @@ function asideFolder(dir: string): string {
   for (let i = 1; ; i++) {
     const aside = path.join(dir, `cut-${i}`)
     if (fs.existsSync(aside)) continue
-    fs.mkdirSync(aside)
+    fs.mkdirSync(aside, { mode: PRIVATE_FOLDER })
     return aside
   }
 }

@@ -9,6 +9,7 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
+import { PRIVATE_FILE, PRIVATE_FOLDER } from './private-files.js'
 
 export type DiskCallback = (error: NodeJS.ErrnoException | null) => void
 
@@ -44,6 +45,8 @@ export interface Disk {
    * That makes a durable write slower, so zeros written ahead pay off.
    */
   allocate(fd: number, offset: number, length: number): boolean
+  /** Whether the open file is the one that has this name. */
+  isAt(fd: number, file: string): boolean
   rename(from: string, to: string): void
   remove(file: string): void
   /** Makes creations, renames and removals in a folder durable. */
@@ -150,6 +153,12 @@ function readAsync(fd: number, into: Uint8Array, length: number, position: numbe
   })
 }
 
+function isAt(fd: number, file: string): boolean {
+  const open = fs.fstatSync(fd, { bigint: true })
+  const named = fs.statSync(file, { bigint: true, throwIfNoEntry: false })
+  return named?.ino === open.ino && named.dev === open.dev
+}
+
 /** Makes a folder and its missing parents. Their names are durable when the promise resolves. */
 export async function makeDurableDir(disk: Disk, dir: string): Promise<void> {
   const missing: string[] = []
@@ -166,7 +175,7 @@ export async function makeDurableDir(disk: Disk, dir: string): Promise<void> {
 function makeDirs(dir: string): void {
   const missing: string[] = []
   for (let at = path.resolve(dir); !fs.existsSync(at); at = path.dirname(at)) missing.push(at)
-  for (const folder of missing.reverse()) fs.mkdirSync(folder, { mode: 0o750 })
+  for (const folder of missing.reverse()) fs.mkdirSync(folder, { mode: PRIVATE_FOLDER })
 }
 
 /** The disk of this machine. */
@@ -177,7 +186,11 @@ export function realDisk(allocate?: Allocate): Disk {
     list: (dir) => fs.readdirSync(dir).sort(),
     exists: (file) => fs.existsSync(file),
     open: (file, { create, write, dsync }) =>
-      fs.openSync(file, (write ? O_RDWR : O_RDONLY) | (create ? O_CREAT : 0) | (dsync ? O_DSYNC : 0), 0o640),
+      fs.openSync(
+        file,
+        (write ? O_RDWR : O_RDONLY) | (create ? O_CREAT : 0) | (dsync ? O_DSYNC : 0),
+        PRIVATE_FILE,
+      ),
     close: (fd) => fs.closeSync(fd),
     sizeBytes: (fd) => fs.fstatSync(fd).size,
     identityOf: (fd) => {
@@ -201,6 +214,7 @@ export function realDisk(allocate?: Allocate): Disk {
       if (errno !== 0) throw errnoError(errno, 'posix_fallocate')
       return true
     },
+    isAt,
     rename: (from, to) => fs.renameSync(from, to),
     remove: (file) => fs.rmSync(file, { force: true }),
     syncDir: async (dir) => {

@@ -40,6 +40,11 @@ export function busFailed(detail: string, cause?: unknown): MmsbError {
   return new MmsbError('BUS_FAILED', detail, undefined, cause === undefined ? undefined : { cause })
 }
 
+/** Another process has the folder. */
+export function folderLocked(detail: string, cause?: unknown): MmsbError {
+  return new MmsbError('FOLDER_LOCKED', detail, undefined, cause === undefined ? undefined : { cause })
+}
+
 export function logFull(detail: string, cause?: unknown): MmsbError {
   return new MmsbError('LOG_FULL', detail, undefined, cause === undefined ? undefined : { cause })
 }

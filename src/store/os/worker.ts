@@ -17,7 +17,9 @@ export function startWorker(name: string, workerData: unknown, base: string): Wo
   const url = new URL(`./${name}${FROM_SOURCE ? '.ts' : '.js'}`, base)
   const options = { name: `mmsb-${name}`, workerData }
   if (!FROM_SOURCE) return new Worker(url, options)
-  const begin = `import('tsx/esm/api').then((tsx) => { tsx.register(); return import(${JSON.stringify(url.href)}) })`
+  // The process may have changed its folder, from which code without a file would look for packages.
+  const loader = JSON.stringify(import.meta.resolve('tsx/esm/api'))
+  const begin = `import(${loader}).then((tsx) => { tsx.register(); return import(${JSON.stringify(url.href)}) })`
   return new Worker(begin, { ...options, eval: true, execArgv: [] })
 }
 

@@ -12,7 +12,7 @@ import { CheckpointTasks } from '../../../src/store/checkpoint/tasks.js'
 import { Store } from '../../../src/store/store.js'
 import type { CheckpointSource } from '../../../src/store/types.js'
 import { SIM_DIR, SimCatalog, simFolder } from '../../support/sim-world.js'
-import { type CrashPolicy, SimDisk, type SimDiskOptions } from '../../support/simdisk.js'
+import { type CrashPolicy, NO_LOCK, SimDisk, type SimDiskOptions } from '../../support/simdisk.js'
 import { appendAll, crc32c, framesOf } from '../helpers.js'
 
 const CHUNK = 64 * 1024
@@ -51,7 +51,7 @@ function openOn(disk: SimDisk, catalog: SimCatalog): Promise<Store> {
     crc32c,
     disk,
     catalog,
-    lock: () => () => {},
+    lock: () => NO_LOCK,
     segmentBytes: 12 * 1024,
     checkpointsKept: 4,
     checkpointFolder: place,

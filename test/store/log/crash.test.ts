@@ -6,7 +6,7 @@
 import t, { type Test } from 'tap'
 import { Store } from '../../../src/store/store.js'
 import type { FsyncPolicy } from '../../../src/store/types.js'
-import { type CrashPolicy, SimDisk, type SimDiskOptions } from '../../support/simdisk.js'
+import { type CrashPolicy, NO_LOCK, SimDisk, type SimDiskOptions } from '../../support/simdisk.js'
 import { crc32c, noCatalog, plain, recordOf } from '../helpers.js'
 
 const DIR = '/sim'
@@ -35,7 +35,7 @@ function openOn(
     crc32c,
     disk,
     catalog: noCatalog(),
-    lock: () => () => {},
+    lock: () => NO_LOCK,
     segmentBytes,
     clock: () => 1_700_000_000_000,
     setTimer: (callback) => {

@@ -211,7 +211,7 @@ t.test('a second store in the folder is kept out, with the name of the holder', 
   const dir = scratch()
   const store = await openStore(dir)
   await t.rejects(openStore(dir), {
-    code: 'BUS_FAILED',
+    code: 'FOLDER_LOCKED',
     message: new RegExp(`in use by process ${process.pid} `),
   })
   await appendAll(store, 1, 3)
@@ -237,12 +237,11 @@ t.test('another process is kept out too, and the lock of a killed one is free', 
     child.once('message', resolve)
     child.once('exit', reject)
   })
-  t.throws(() => lockFolder(dir), { code: 'BUS_FAILED', message: new RegExp(`process ${child.pid} `) })
+  t.throws(() => lockFolder(dir), { code: 'FOLDER_LOCKED', message: new RegExp(`process ${child.pid} `) })
   const gone = new Promise((resolve) => child.once('exit', resolve))
   child.kill('SIGKILL')
   await gone
-  const unlock = lockFolder(dir)
-  unlock()
+  lockFolder(dir).release()
 })
 
 t.test('a folder that cannot be made or written is a clear error', async (t) => {
