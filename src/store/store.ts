@@ -104,8 +104,8 @@ export class Store {
   // ---- opening -----------------------------------------------------------------------------------
 
   /**
-   * Takes the lock and recovers. Throws FOLDER_LOCKED when the folder is in use, BUS_FAILED when it is damaged
-   * or not writable.
+   * Takes the lock and recovers. Throws FOLDER_LOCKED when the folder is in use, BUS_FAILED when it is
+   * damaged or not writable.
    */
   static async open(options: StoreOptions): Promise<Store> {
     const deps = withDefaults(options)

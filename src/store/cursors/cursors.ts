@@ -32,7 +32,9 @@ interface ChangeBatch {
   readonly done: Promise<void>
 }
 
-/** The cursors of a data folder. `refuseWhenLost` throws when the folder is no longer the one that was opened. */
+/**
+ * The cursors of a data folder. `refuseWhenLost` throws when the folder is no longer the one that was opened.
+ */
 export function cursorsIn(dir: string, refuseWhenLost?: () => void): CursorStore {
   let client: WorkerClient | undefined
   let opened: Promise<CursorFindings> | undefined
