@@ -2,8 +2,8 @@
 import { readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { folder } from '../lib/folder.js'
 import { call, run, serve } from '../cli/process.js'
+import { folder } from '../lib/folder.js'
 
 const write = async (url: string, value: number): Promise<boolean> => {
   const answer = await call(url, 'PATCH', '/v1/pages/a/data', { offset: 0, values: [value] }).catch(
