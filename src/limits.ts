@@ -218,7 +218,17 @@ export const JSON_CONTAINERS_MAX = 5 * PAGES_AT_ONCE_MAX
 /** Fields of one object in it. */
 export const JSON_MEMBERS_MAX = 65_536
 /** JSON with more values than this is sent in pieces, so that other requests are served in between. */
-export const JSON_PIECE_ELEMENTS = 65_536
+export const JSON_PIECE_ELEMENTS = 8_192
+/** How long an answer is made before other work gets its turn. */
+export const ANSWER_SLICE_MS = 4
+/** Larger binary answers are written in parts of this size. */
+export const OCTETS_PIECE_BYTES = 256 * 1024
+/** Answers that hold no more than this do not count against the budget of answers. */
+export const ANSWER_FREE_BYTES = 64 * 1024
+/** Request bodies up to this size do not count against the budget of requests. */
+export const REQUEST_FREE_BYTES = 16 * 1024
+/** Bytes of pages that are copied between two epochs before other work gets its turn. */
+export const READ_SLICE_BYTES = 2 * 1024 ** 2
 /**
  * How long a stopping server waits for requests in flight: less than the 10 s after which supervisors kill a
  * process.

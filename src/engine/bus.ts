@@ -366,7 +366,7 @@ export class EngineBus {
     const { epoch, signal, ...range } = options
     return this.#atEpoch(
       epoch,
-      () => this.#parts.pages.data(name, range),
+      async () => (await this.#parts.pages.dataOfMany([{ name, ...range }], signal)).pages[0] as PageData,
       async (epoch) => (await this.#parts.past.read(epoch, [{ name, ...range }], signal))[0] as PageData,
     )
   }
@@ -377,14 +377,14 @@ export class EngineBus {
     options: { epoch?: number } & PastOptions = {},
   ): Promise<{ epoch: number; pages: Record<string, PageData> }> {
     const { epoch, signal } = options
+    const reads = [...new Set(names)].map((name) => ({ name }))
     return this.#atEpoch(
       epoch,
-      () => ({ epoch: this.epoch, pages: this.#parts.pages.dataOfMany(names) }),
-      async (epoch) => {
-        const reads = [...new Set(names)].map((name) => ({ name }))
-        const pages = await this.#parts.past.read(epoch, reads, signal)
-        return { epoch, pages: Object.fromEntries(pages.map((page) => [page.name, page])) }
+      async () => {
+        const { epoch, pages } = await this.#parts.pages.dataOfMany(reads, signal)
+        return { epoch, pages: byName(pages) }
       },
+      async (epoch) => ({ epoch, pages: byName(await this.#parts.past.read(epoch, reads, signal)) }),
     )
   }
 
@@ -392,29 +392,32 @@ export class EngineBus {
   async peekAt(name: string, epoch: number, options: PastOptions = {}): Promise<PageShape> {
     return this.#atEpoch(
       epoch,
-      () => this.peek(name),
+      async () => ({ ...this.peek(name), epoch: this.epoch }),
       (epoch) => this.#parts.past.peek(epoch, name, options.signal),
     )
   }
 
   /**
    * Reads as of an epoch: with `live` between epochs when it is the newest one, or none is given; with `past`
-   * otherwise. The newest epoch can become a past one while the read waits.
+   * otherwise. The newest epoch can become a past one while the read waits, and while it copies.
    */
-  async #atEpoch<T>(
+  async #atEpoch<T extends object>(
     epoch: number | undefined,
-    live: () => T,
+    live: () => Promise<T & { readonly epoch: number }>,
     past: (epoch: number) => Promise<T>,
   ): Promise<T> {
     const { committer } = this.#parts
-    if (epoch !== undefined) {
-      this.#parts.past.check(epoch)
-      if (epoch !== committer.epoch) return past(epoch)
+    for (;;) {
+      if (epoch !== undefined) {
+        this.#parts.past.check(epoch)
+        if (epoch !== committer.epoch) return past(epoch)
+      }
+      await committer.idle()
+      committer.lifecycle.refuseWhenFailed()
+      if (epoch !== undefined && epoch !== committer.epoch) continue
+      const read = await live()
+      if (epoch === undefined || read.epoch === epoch) return read
     }
-    await committer.idle()
-    committer.lifecycle.refuseWhenFailed()
-    if (epoch === undefined || epoch === committer.epoch) return live()
-    return this.#atEpoch(epoch, live, past)
   }
 
   /**
@@ -683,6 +686,9 @@ async function closeParts({ committer, past, durable, state }: BusParts): Promis
 }
 
 const NO_META = {}
+
+const byName = (pages: readonly PageData[]): Record<string, PageData> =>
+  Object.fromEntries(pages.map((page) => [page.name, page]))
 /** What a reader of history needs that does not say: everything. */
 const KEEP_ALL = 0
 

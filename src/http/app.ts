@@ -7,7 +7,7 @@
  *
  * Null because callbacks of Node have it.
  *
- * Floors, lowest first: context, metrics; reply; request, schemas; stream; routes, documents; app.
+ * Floors, lowest first: answers; context, metrics; reply; request, schemas; stream; routes, documents; app.
  */
 import { lookup } from 'node:dns/promises'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
@@ -20,6 +20,7 @@ import type { LimitGuard } from '../operator-limits.js'
 import { hubOf } from '../stream/hub.js'
 import { HTTP_BODY_MAX_BYTES } from '../wire/limits.js'
 import { STREAM_PATH } from '../wire/messages.js'
+import { Answers } from './answers.js'
 import type { App, AppContext } from './context.js'
 import { asyncApiRoute } from './documents/asyncapi.js'
 import { registerOpenApi } from './documents/openapi.js'
@@ -82,8 +83,10 @@ export interface MmsbApp {
 
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildApp(options: AppOptions): Promise<MmsbApp> {
-  const { app, connections, upgrades } = createFastify(options.bus.limits, options.logger)
-  const context: AppContext = { bus: options.bus, hub: hubOf(options.bus), isStopping: false }
+  const { bus } = options
+  const { app, connections, upgrades } = createFastify(bus.limits, options.logger)
+  const answers = new Answers(bus.limits)
+  const context: AppContext = { bus, hub: hubOf(bus), answers, isStopping: false }
   admitRequests(app, upgrades.isUpgrade, options)
   await registerOpenApi(app, VERSION)
   asyncApiRoute(app, VERSION)

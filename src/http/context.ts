@@ -11,6 +11,7 @@ import type {
 } from 'fastify'
 import type { EngineBus } from '../engine/bus.js'
 import type { StreamHub } from '../stream/hub.js'
+import type { Answers } from './answers.js'
 
 /** The Fastify instance with types that follow the schemas. */
 export type App = FastifyInstance<
@@ -26,6 +27,8 @@ export type Reply = FastifyReply
 export interface AppContext {
   readonly bus: EngineBus
   readonly hub: StreamHub
+  /** Answers in flight. */
+  readonly answers: Answers
   /** True once the server has begun to stop. */
   isStopping: boolean
 }

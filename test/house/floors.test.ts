@@ -15,6 +15,7 @@ const FLOORS: Floors = {
     ['wire'],
     ['client', 'errors', 'limits'],
     ['operator-limits'],
+    ['byte-budget'],
     ['state'],
     ['kernels', 'ffi'],
     ['graph', 'store'],
@@ -51,6 +52,7 @@ const FLOORS: Floors = {
     ['call-checks'],
   ],
   'src/http': [
+    ['answers'],
     ['context'],
     ['metrics', 'reply'],
     ['request', 'schemas'],

@@ -22,7 +22,7 @@ export function prepareWhatIf(
 } {
   if (input.read.length === 0) throw new MmsbError('INVALID_REQUEST', 'read: name at least one page.')
   const pending = pendingOfTransaction(registry, { ops: input.ops })
-  const pages = input.read.map((name) => registry.require(name))
+  const pages = [...new Set(input.read)].map((name) => registry.require(name))
   const dirty = [...pending.writes].sort((a, b) => a - b)
   const roots = dirty.flatMap((id) => registry.byId(id) ?? [])
   return { plan: graph.plan(dirty), frames: pending.frame, pages, roots }

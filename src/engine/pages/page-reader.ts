@@ -6,6 +6,7 @@
  * handed out are copies. Changes nothing.
  */
 import { MmsbError } from '../../errors.js'
+import { READ_SLICE_BYTES } from '../../limits.js'
 import { totalElements } from '../../state/ranges.js'
 import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import type { Location } from '../../wire/page.js'
@@ -13,11 +14,12 @@ import type { GraphEdge, GraphNode, PageData, PageInfo, ReadRange } from '../typ
 import { graphView, hex, pageInfo, type Staged } from './describe.js'
 import type { EngineState } from './engine-state.js'
 import type { PageRecord } from './registry.js'
+import { type CopyTarget, type SteadyCommits, steadyCopy } from './steady-copy.js'
 
 export interface PageReaderDeps {
   readonly state: EngineState
   /** The published epoch, and what is in flight after it. */
-  readonly committer: {
+  readonly committer: SteadyCommits & {
     readonly epoch: number
     readonly staged: Staged | undefined
     readonly isExecutionOpen: boolean
@@ -45,10 +47,33 @@ export class PageReader {
     return { name, dtype, shape, version, epoch: this.#deps.committer.epoch, values: this.#copy(page, range) }
   }
 
-  /** Several whole pages. Throws PAGE_NOT_FOUND before it reads any. */
-  dataOfMany(names: readonly string[]): Record<string, PageData> {
-    for (const name of names) this.#deps.state.registry.require(name)
-    return Object.fromEntries(names.map((name) => [name, this.data(name, {})]))
+  /**
+   * Parts of several pages, all as of one epoch. Many bytes are copied a slice at a time, while commits go on;
+   * the epoch is then a later one. Call it between epochs. Throws PAGE_NOT_FOUND and RANGE_NOT_SATISFIABLE
+   * before it reads anything.
+   */
+  async dataOfMany(
+    reads: readonly (ReadRange & { readonly name: string })[],
+    signal?: AbortSignal,
+  ): Promise<{ epoch: number; pages: readonly PageData[] }> {
+    const { state, committer } = this.#deps
+    let bytes = 0
+    const targets = reads.map(({ name, offset = 0, count: wanted }): CopyTarget => {
+      const page = state.registry.require(name)
+      const count = wanted ?? page.elements - offset
+      checkRange(page, offset, count)
+      bytes += count * DTYPE_INFO[page.dtype].sizeBytes
+      return { page, offset, count }
+    })
+    const finish = (values: readonly TypedArray[]): { epoch: number; pages: readonly PageData[] } => {
+      const { epoch } = committer
+      const pages = targets.map(({ page: { name, dtype, shape, version } }, i) => {
+        return { name, dtype, shape, version, epoch, values: values[i] as TypedArray }
+      })
+      return { epoch, pages }
+    }
+    if (bytes <= READ_SLICE_BYTES) return finish(targets.map(({ page, ...range }) => this.#copy(page, range)))
+    return steadyCopy({ context: state.context, commits: committer, targets, signal }, finish)
   }
 
   #copy(page: PageRecord, { offset = 0, count = page.elements - offset }: ReadRange): TypedArray {

@@ -1,38 +1,58 @@
 /**
- * The graph as text for Graphviz and Mermaid. Sources are boxes, derived pages rounded boxes, edges name the
- * input's role.
+ * The graph as JSON and as text for Graphviz and Mermaid. Sources are boxes, derived pages rounded boxes, edges name the
+ * input's role. Like the JSON of it, the text is made a line at a time.
  */
 import type { GraphEdge, GraphNode } from '../../engine/types.js'
 
 interface GraphView {
-  readonly nodes: readonly GraphNode[]
-  readonly edges: readonly GraphEdge[]
+  readonly nodes: Iterable<GraphNode>
+  readonly edges: Iterable<GraphEdge>
+}
+
+/** `{"nodes":[...],"edges":[...]}`, an entry at a time. */
+export function* toJson({ nodes, edges }: GraphView): Generator<string> {
+  yield '{"nodes":['
+  yield* listed(nodes)
+  yield '],"edges":['
+  yield* listed(edges)
+  yield ']}'
+}
+
+function* listed(entries: Iterable<object>): Generator<string> {
+  let separator = ''
+  for (const entry of entries) {
+    yield separator + JSON.stringify(entry)
+    separator = ','
+  }
 }
 
 const labelOf = ({ name, op }: GraphNode, newline: string): string =>
   op === undefined ? name : `${name}${newline}${op}`
 
 /** Page names need no escaping inside quotes. */
-export function toDot({ nodes, edges }: GraphView): string {
-  const nodeLines = nodes.map((node) => {
+export function* toDot({ nodes, edges }: GraphView): Generator<string> {
+  yield 'digraph mmsb {\n  rankdir=LR;\n'
+  for (const node of nodes) {
     const style = node.kind === 'source' ? 'shape=box' : 'shape=box, style=rounded'
-    return `  "${node.name}" [label="${labelOf(node, '\\n')}", ${style}];`
-  })
-  const edgeLines = edges.map(({ from, to, input }) => `  "${from}" -> "${to}" [label="${escaped(input)}"];`)
-  return ['digraph mmsb {', '  rankdir=LR;', ...nodeLines, ...edgeLines, '}', ''].join('\n')
+    yield `  "${node.name}" [label="${labelOf(node, '\\n')}", ${style}];\n`
+  }
+  for (const { from, to, input } of edges) yield `  "${from}" -> "${to}" [label="${escaped(input)}"];\n`
+  yield '}\n'
 }
 
 /** Mermaid allows few characters in an id, so nodes are numbered. */
-export function toMermaid({ nodes, edges }: GraphView): string {
-  const ids = new Map(nodes.map(({ name }, i) => [name, `n${i}`]))
-  const nodeLines = nodes.map((node) => {
+export function* toMermaid({ nodes, edges }: GraphView): Generator<string> {
+  const ids = new Map<string, string>()
+  yield 'flowchart LR\n'
+  for (const node of nodes) {
+    const id = `n${ids.size}`
+    ids.set(node.name, id)
     const label = `"${labelOf(node, '<br/>')}"`
-    return `  ${ids.get(node.name)}${node.kind === 'source' ? `[${label}]` : `(${label})`}`
-  })
-  const edgeLines = edges.map(
-    ({ from, to, input }) => `  ${ids.get(from)} -->|"${escaped(input)}"| ${ids.get(to)}`,
-  )
-  return ['flowchart LR', ...nodeLines, ...edgeLines, ''].join('\n')
+    yield `  ${id}${node.kind === 'source' ? `[${label}]` : `(${label})`}\n`
+  }
+  for (const { from, to, input } of edges) {
+    yield `  ${ids.get(from)} -->|"${escaped(input)}"| ${ids.get(to)}\n`
+  }
 }
 
 const escaped = (text: string): string => text.replace(/[^A-Za-z0-9_.:-]/g, '_')

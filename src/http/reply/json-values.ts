@@ -2,27 +2,29 @@
  * JSON answers that contain page values.
  *
  * Invariant: an answer of more than JSON_PIECE_ELEMENTS values is made and sent in pieces, so that a large
- * answer does not hold up the others.
+ * answer does not hold up the others, and its text is never in memory as a whole.
  */
-import { Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import type { PageData } from '../../engine/types.js'
 import { JSON_PIECE_ELEMENTS } from '../../limits.js'
 import { valuesToJsonText } from '../../state/value.js'
+import { joined, slicedBody } from './sliced-body.js'
 
 /** The parts of a JSON text: strings are sent as they are, a page as the list of its values. */
-export type JsonPieces = readonly (string | PageData)[]
+export type JsonPieces = readonly (string | Pick<PageData, 'dtype' | 'values'>)[]
 
 /** The body to send: one string, or a stream when there are many values. */
 export function renderPieces(pieces: JsonPieces): string | Readable {
   let elements = 0
   for (const piece of pieces) if (typeof piece !== 'string') elements += piece.values.length
-  if (elements > JSON_PIECE_ELEMENTS) return Readable.from(chunks(pieces), { objectMode: false })
+  if (elements > JSON_PIECE_ELEMENTS) return slicedBody(joined(jsonTexts(pieces)))
   return pieces
     .map((piece) => (typeof piece === 'string' ? piece : valuesToJsonText(piece.dtype, piece.values)))
     .join('')
 }
 
-function* chunks(pieces: JsonPieces): Generator<string> {
+/** The text of the pieces, a bounded part at a time. */
+export function* jsonTexts(pieces: Iterable<JsonPieces[number]>): Generator<string> {
   for (const piece of pieces) {
     if (typeof piece === 'string') {
       yield piece

@@ -9,10 +9,13 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { EngineBus } from '../../engine/bus.js'
 import type { PageData, PageShape } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
+import { OCTETS_PIECE_BYTES, READ_SLICE_BYTES } from '../../limits.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
+import type { Answers } from '../answers.js'
 import type { App, AppContext, Reply } from '../context.js'
 import { renderPieces } from '../reply/json-values.js'
 import { renderRead } from '../reply/read-answer.js'
+import { partsOf, slicedBody } from '../reply/sliced-body.js'
 import { abortSignalOf } from '../request/abort-signal.js'
 import { byteRangeOf, etagOf, isNotModified, preferredType } from '../request/negotiate.js'
 import { bytesOf } from '../request/octet-stream.js'
@@ -33,6 +36,7 @@ interface DataQueryValues {
 /** A request for elements, and the page as it was when the request came. */
 interface DataRequest {
   readonly bus: EngineBus
+  readonly answers: Answers
   readonly page: PageShape
   readonly query: DataQueryValues
   readonly headers: IncomingHttpHeaders
@@ -40,7 +44,7 @@ interface DataRequest {
   readonly signal: AbortSignal | undefined
 }
 
-export function dataReadRoutes(app: App, { bus }: AppContext): void {
+export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
   app.get(
     '/v1/pages/:name/data',
     {
@@ -66,9 +70,11 @@ export function dataReadRoutes(app: App, { bus }: AppContext): void {
     async (request, reply) => {
       const { headers, params, query } = request
       const { epoch } = query
-      const signal = epoch === undefined ? undefined : abortSignalOf(reply)
-      const page =
-        epoch === undefined ? bus.peek(params.name) : await bus.peekAt(params.name, epoch, { signal })
+      const now = epoch === undefined ? bus.peek(params.name) : undefined
+      // Only what takes long is worth cancelling.
+      const isLong = now === undefined || now.bytes > READ_SLICE_BYTES
+      const signal = isLong ? abortSignalOf(reply) : undefined
+      const page = now ?? (await bus.peekAt(params.name, epoch as number, { signal }))
       const type = preferredType(headers.accept, OFFERED)
       if (type === undefined) {
         throw new MmsbError('INVALID_REQUEST', `Accept: this route answers with ${OFFERED.join(' or ')}`)
@@ -81,7 +87,7 @@ export function dataReadRoutes(app: App, { bus }: AppContext): void {
           .code(304)
           .send()
       }
-      const wanted = { bus, page, query, headers, signal }
+      const wanted = { bus, answers, page, query, headers, signal }
       return type === JSON_TYPE ? sendJson(reply, wanted) : sendOctets(reply, wanted)
     },
   )
@@ -102,8 +108,15 @@ export function dataReadRoutes(app: App, { bus }: AppContext): void {
     },
     async (request, reply) => {
       const wanted = request.query.epoch
-      const past = wanted === undefined ? {} : { epoch: wanted, signal: abortSignalOf(reply) }
-      const { epoch, pages } = await bus.readMany(request.query.pages.split(','), past)
+      const names = [...new Set(request.query.pages.split(','))]
+      const signal = abortSignalOf(reply)
+      const options = wanted === undefined ? { signal } : { epoch: wanted, signal }
+      let bytes = 0
+      for (const name of names) {
+        bytes += (wanted === undefined ? bus.peek(name) : await bus.peekAt(name, wanted, { signal })).bytes
+      }
+      answers.reserve(reply, bytes)
+      const { epoch, pages } = await bus.readMany(names, options)
       return reply
         .header('mmsb-epoch', epoch)
         .header('content-type', JSON_UTF8)
@@ -116,7 +129,7 @@ async function sendJson(reply: Reply, wanted: DataRequest): Promise<Reply> {
   const { page, query } = wanted
   const isPart = query.offset !== undefined || query.count !== undefined
   const { offset, count } = elementRange(page, query)
-  const data = await read(wanted, offset, count)
+  const data = await read(reply, wanted, offset, count)
   describeData(reply, data)
   if (isPart && count > 0) {
     void reply.header('content-range', `elements ${offset}-${offset + count - 1}/${page.elements}`)
@@ -140,7 +153,7 @@ async function sendOctets(reply: Reply, wanted: DataRequest): Promise<Reply> {
       throw new MmsbError('INVALID_REQUEST', 'give either offset and count or a Range header')
     }
     const { offset, count } = elementRange(page, query)
-    const data = await read(wanted, offset, count)
+    const data = await read(reply, wanted, offset, count)
     describeData(reply, data)
     return sendPart(reply, bytesOf(data.values), offset * sizeBytes, page.bytes)
   }
@@ -148,24 +161,26 @@ async function sendOctets(reply: Reply, wanted: DataRequest): Promise<Reply> {
   const range = isRangeMeant ? byteRangeOf(headers.range, page.bytes) : undefined
   if (range === 'unsatisfiable') throw outside(page, `Range: ${headers.range}`)
   if (range === undefined) {
-    const data = await read(wanted, 0, page.elements)
+    const data = await read(reply, wanted, 0, page.elements)
     describeData(reply, data)
-    return reply.code(200).header('content-type', OCTETS).send(bytesOf(data.values))
+    return sendBytes(reply.code(200), bytesOf(data.values))
   }
   const first = Math.floor(range.start / sizeBytes)
-  const data = await read(wanted, first, Math.ceil(range.end / sizeBytes) - first)
+  const data = await read(reply, wanted, first, Math.ceil(range.end / sizeBytes) - first)
   describeData(reply, data)
   const bytes = bytesOf(data.values).subarray(range.start - first * sizeBytes, range.end - first * sizeBytes)
   return sendPart(reply, bytes, range.start, page.bytes)
 }
 
 async function read(
-  { bus, page, query: { epoch }, signal }: DataRequest,
+  reply: Reply,
+  { bus, answers, page, query: { epoch }, signal }: DataRequest,
   offset: number,
   count: number,
 ): Promise<PageData> {
-  const past = epoch === undefined ? {} : { epoch, signal }
-  const data = await bus.data(page.name, { offset, count, ...past })
+  answers.reserve(reply, count * DTYPE_INFO[page.dtype].sizeBytes)
+  const past = epoch === undefined ? {} : { epoch }
+  const data = await bus.data(page.name, { offset, count, signal, ...past })
   if (data.dtype !== page.dtype || data.values.length !== count) {
     throw new MmsbError(
       'PAGE_NOT_FOUND',
@@ -207,5 +222,11 @@ function describeData(reply: Reply, { dtype, shape, version, epoch }: PageData):
 function sendPart(reply: Reply, bytes: Buffer, start: number, size: number): Reply {
   if (bytes.length > 0)
     void reply.header('content-range', `bytes ${start}-${start + bytes.length - 1}/${size}`)
-  return reply.code(206).header('content-type', OCTETS).send(bytes)
+  return sendBytes(reply.code(206), bytes)
+}
+
+function sendBytes(reply: Reply, bytes: Buffer): Reply {
+  void reply.header('content-type', OCTETS)
+  if (bytes.length <= OCTETS_PIECE_BYTES || reply.request.method === 'HEAD') return reply.send(bytes)
+  return reply.header('content-length', bytes.length).send(slicedBody(partsOf(bytes)))
 }

@@ -1,12 +1,13 @@
 /** The dependency graph, as JSON for programs or as text for drawing. */
 import Type from 'typebox'
 import type { App, AppContext } from '../context.js'
-import { toDot, toMermaid } from '../reply/graph-text.js'
+import { toDot, toJson, toMermaid } from '../reply/graph-text.js'
+import { joined, slicedBody } from '../reply/sliced-body.js'
 import { GraphAnswer, GraphQuery } from '../schemas/state.js'
 
 const Text = Type.String()
 
-export function graphRoutes(app: App, { bus }: AppContext): void {
+export function graphRoutes(app: App, { bus, answers }: AppContext): void {
   app.get(
     '/v1/graph',
     {
@@ -17,11 +18,17 @@ export function graphRoutes(app: App, { bus }: AppContext): void {
       },
     },
     (request, reply) => {
-      const graph = bus.graph()
+      const graph = bus.graphLists()
       const { format = 'json' } = request.query
-      if (format === 'json') void reply.send(graph)
-      else if (format === 'dot') void reply.type('text/vnd.graphviz; charset=utf-8').send(toDot(graph))
-      else void reply.type('text/vnd.mermaid; charset=utf-8').send(toMermaid(graph))
+      const { type, textOf } = FORMATS[format]
+      answers.watch(reply)
+      void reply.type(type).send(slicedBody(joined(textOf(graph))))
     },
   )
+}
+
+const FORMATS = {
+  json: { type: 'application/json; charset=utf-8', textOf: toJson },
+  dot: { type: 'text/vnd.graphviz; charset=utf-8', textOf: toDot },
+  mermaid: { type: 'text/vnd.mermaid; charset=utf-8', textOf: toMermaid },
 }

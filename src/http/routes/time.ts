@@ -24,7 +24,7 @@ const JSON_TYPE = 'application/json'
 const JSON_UTF8 = 'application/json; charset=utf-8'
 const PAST_PROBLEMS: readonly ErrorCode[] = ['EPOCH_NOT_FOUND', 'EPOCH_COMPACTED']
 
-export function timeRoutes(app: App, { bus }: AppContext): void {
+export function timeRoutes(app: App, { bus, answers }: AppContext): void {
   app.get(
     '/v1/epochs/:epoch',
     {
@@ -148,7 +148,12 @@ export function timeRoutes(app: App, { bus }: AppContext): void {
     },
     async (request, reply) => {
       const { ops, read } = request.body
-      const { epoch, pages } = await bus.whatIf({ ops: ops as TransactionInput['ops'], read })
+      const names = [...new Set(read)]
+      answers.reserve(
+        reply,
+        names.reduce((sum, name) => sum + bus.peek(name).bytes, 0),
+      )
+      const { epoch, pages } = await bus.whatIf({ ops: ops as TransactionInput['ops'], read: names })
       return reply
         .header('mmsb-epoch', epoch)
         .header('content-type', JSON_UTF8)
