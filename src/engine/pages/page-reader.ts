@@ -48,8 +48,8 @@ export class PageReader {
   }
 
   /**
-   * Parts of several pages, all as of one epoch. Many bytes are copied a slice at a time, while commits go on;
-   * the epoch is then a later one. Call it between epochs. Throws PAGE_NOT_FOUND and RANGE_NOT_SATISFIABLE
+   * Parts of several pages, all as of one epoch. Many bytes are copied a slice at a time while commits go on,
+   * and are then of a later epoch. Call it between epochs. Throws PAGE_NOT_FOUND and RANGE_NOT_SATISFIABLE
    * before it reads anything.
    */
   async dataOfMany(

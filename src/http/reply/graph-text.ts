@@ -1,6 +1,6 @@
 /**
- * The graph as JSON and as text for Graphviz and Mermaid. Sources are boxes, derived pages rounded boxes, edges name the
- * input's role. Like the JSON of it, the text is made a line at a time.
+ * The graph as JSON and as text for Graphviz and Mermaid, made a line at a time. Sources are boxes, derived
+ * pages rounded boxes, edges name the input's role.
  */
 import type { GraphEdge, GraphNode } from '../../engine/types.js'
 
