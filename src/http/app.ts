@@ -26,6 +26,7 @@ import { asyncApiRoute } from './documents/asyncapi.js'
 import { registerOpenApi } from './documents/openapi.js'
 import { handleError, pathOf, sendProblem, shownPath } from './reply/problem.js'
 import { unroutedAnswerer } from './request/allowed-methods.js'
+import { limitBodies } from './request/body-budget.js'
 import { Connections } from './request/connections.js'
 import { allowOrigin, answerPreflight } from './request/cors.js'
 import { isSmallJson, parseJson, parseSmallJson } from './request/json.js'
@@ -88,6 +89,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   const answers = new Answers(bus.limits)
   const context: AppContext = { bus, hub: hubOf(bus), answers, isStopping: false }
   admitRequests(app, upgrades.isUpgrade, options)
+  limitBodies(app, bus.limits)
   await registerOpenApi(app, VERSION)
   asyncApiRoute(app, VERSION)
   pageRoutes(app, context)

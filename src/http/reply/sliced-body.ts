@@ -3,6 +3,8 @@
  *
  * Invariant: making a body never holds the event loop for longer than one piece and a few milliseconds, so
  * pieces must be small. Nothing is made for a client that does not read.
+ *
+ * Null because a stream of Node ends with it.
  */
 import { Readable } from 'node:stream'
 import { ANSWER_SLICE_MS, OCTETS_PIECE_BYTES } from '../../limits.js'
@@ -30,7 +32,6 @@ class SlicedBody extends Readable {
       for (;;) {
         const { done, value } = this.#pieces.next()
         if (done === true) {
-          // Null because a stream ends with it.
           this.push(null)
           return
         }
