@@ -3,8 +3,6 @@
  *
  * Invariants: what an answer took is given back when its response has ended, however it ends. A reader that
  * takes nothing of a large answer for as long as a connection may be idle is cut off.
- *
- * Null because a response of Node has it for its socket.
  */
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
