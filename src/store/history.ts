@@ -29,6 +29,8 @@ export interface HistoryOptions {
   readonly dir: string
   readonly crc32c: Crc32c
   readonly disk?: Disk
+  /** No process has the folder open, and nothing may appear in it. */
+  readonly isOffline?: boolean
   /** What `dir` must lead to; absent: anything. */
   readonly identity?: FileIdentity | undefined
   /** Default: the folder `checkpoints`. */
@@ -63,7 +65,7 @@ export class HistoryReader {
     this.#crc32c = options.crc32c
     this.#logDir = path.join(options.dir, 'log')
     this.#checkpoints = options.checkpoints ?? checkpointFolder(path.join(options.dir, 'checkpoints'))
-    this.#catalog = new CatalogReader(options.dir)
+    this.#catalog = new CatalogReader(options.dir, options.isOffline)
   }
 
   /** First epoch whose record is in the log, or undefined when there is no log. */

@@ -26,7 +26,7 @@ const FLOORS: Floors = {
   ],
   'src/cli': [
     ['flags'],
-    ['data-folder', 'folder-argument', 'limit-flags', 'npy-files', 'remote', 'server'],
+    ['data-folder', 'folder-argument', 'limit-flags', 'npy-files', 'remote', 'replay-progress', 'server'],
     ['commands'],
     ['main'],
   ],

@@ -1,8 +1,9 @@
 /**
- * `mmsb log check [--fix]`: reads every record and file of a data folder, reports what is damaged and where,
- * and says what a repair of the log would lose. No server may have the folder open. Exit code 0: sound, or
+ * `mmsb log check [--fix]`: reads every record and file of a data folder and replays it, reports what is
+ * damaged or diverges and where, and says what a repair of the log would lose. No server may have the folder open. Exit code 0: sound, or
  * sound again after --fix; 1: damaged.
  */
+import { frameProblem, replayFolder } from '../../engine/history/check-replay.js'
 import { crc32c, lockDescriptor } from '../../ffi/library.js'
 import { checkFolder } from '../../store/offline/check.js'
 import { repairLog } from '../../store/offline/repair.js'
@@ -10,9 +11,11 @@ import { realDisk } from '../../store/os/disk.js'
 import { lockFolder, lockForReading } from '../../store/os/lock.js'
 import { existingDataDirOf } from '../data-folder.js'
 import { DATA_DIR_FLAG, type FlagTable, flagsOrHelp, HELP_FLAG, helpText, UsageError } from '../flags.js'
+import { progressTo } from '../replay-progress.js'
 
 const FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,
+  quick: { help: 'do not replay the log, so that a state that diverges is not found' },
   fix: { help: 'repair the log; removed files and bytes are kept in a folder cut-N beside it' },
   help: HELP_FLAG,
 }
@@ -31,7 +34,7 @@ export async function log(args: readonly string[]): Promise<void> {
   const fix = flags.switches.has('fix')
   const unlock = fix ? lockFolder(dir, lockDescriptor).release : lockForReading(dir, lockDescriptor)
   try {
-    await check(dir, fix)
+    await check(dir, fix, flags.switches.has('quick'))
   } finally {
     unlock()
   }
@@ -41,8 +44,9 @@ const print = (line: string): void => {
   process.stdout.write(`${line}\n`)
 }
 
-async function check(dir: string, fix: boolean): Promise<void> {
-  const place = { dir, disk: realDisk(), crc32c }
+async function check(dir: string, fix: boolean, isQuick: boolean): Promise<void> {
+  const replay = isQuick ? {} : { replay: replayFolder(dir, progressTo(process.stderr, 'checking')) }
+  const place = { dir, disk: realDisk(), crc32c, frameProblem, ...replay }
   const report = checkFolder(place)
   for (const problem of report.problems) print(`problem: ${problem}`)
   for (const note of report.notes) print(`note: ${note}`)

@@ -4,8 +4,7 @@
  */
 import { verifyFolder } from '../../engine/history/verify-folder.js'
 import { DATA_DIR_FLAG, dataDirOf, epochOf, type FlagTable, flagsOrHelp, HELP_FLAG } from '../flags.js'
-
-const PROGRESS_INTERVAL_MS = 1_000
+import { progressTo } from '../replay-progress.js'
 
 const FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,
@@ -27,7 +26,7 @@ export async function verify(args: readonly string[]): Promise<void> {
     dir: dataDirOf(flags),
     ...(from === undefined ? {} : { from }),
     ...(to === undefined ? {} : { to }),
-    onProgress: progressTo(process.stderr),
+    onProgress: progressTo(process.stderr, 'verifying'),
   })
   for (const problem of result.problems) process.stdout.write(`problem: ${problem}\n`)
   if (result.divergence !== null) {
@@ -38,14 +37,4 @@ export async function verify(args: readonly string[]): Promise<void> {
     process.stdout.write(`${verdict}: epochs ${result.from} to ${result.to}, ${result.epochs} replayed\n`)
   }
   if (!result.ok) process.exitCode = 1
-}
-
-function progressTo(out: NodeJS.WritableStream): (epoch: number, newest: number) => void {
-  let saidMs = performance.now()
-  return (epoch, newest) => {
-    const nowMs = performance.now()
-    if (nowMs - saidMs < PROGRESS_INTERVAL_MS) return
-    saidMs = nowMs
-    out.write(`mmsb: verifying epoch ${epoch} of ${newest}\n`)
-  }
 }

@@ -33,7 +33,7 @@ export class OfflineFolder {
     const logDir = path.join(dir, 'log')
     if (!disk.exists(logDir)) throw new MmsbError('BUS_FAILED', `${dir} is not a data folder: it has no log.`)
     this.#unlock = lockForReading(dir, lockDescriptor)
-    this.#reader = new HistoryReader({ dir, crc32c, disk })
+    this.#reader = new HistoryReader({ dir, crc32c, disk, isOffline: true })
     this.#timeline = new Timeline({ reader: this.#reader, undoEpochs: 0 })
     try {
       const { newestEpoch, damage } = inspectLog({ disk, logDir, crc32c }, () => {})

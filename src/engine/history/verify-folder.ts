@@ -32,9 +32,11 @@ export function verifyFolder(options: VerifyFolderOptions): VerifyResult {
   if (!disk.exists(logDir))
     throw new MmsbError('BUS_FAILED', `${options.dir} is not a data folder: it has no log.`)
   const unlock = lockForReading(options.dir, lockDescriptor)
-  const reader = new HistoryReader({ dir: options.dir, crc32c, disk })
+  const reader = new HistoryReader({ dir: options.dir, crc32c, disk, isOffline: true })
   try {
-    const { newestEpoch, damage } = inspectLog({ disk, logDir, crc32c }, () => {})
+    const { segments, newestEpoch, damage } = inspectLog({ disk, logDir, crc32c }, () => {})
+    if (segments.length === 0 && damage === undefined)
+      throw new MmsbError('BUS_FAILED', `The log of ${options.dir} is gone: it has no segments.`)
     const { from = minEpochOf(reader), to = newestEpoch } = options
     if (damage === undefined && (to > newestEpoch || from > to)) {
       throw new MmsbError(

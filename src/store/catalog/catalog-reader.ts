@@ -8,16 +8,22 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import Database from 'better-sqlite3'
+import { openCopy } from '../os/database-copy.js'
 import { textOf } from '../os/errors.js'
 import type { IndexBlock } from '../types.js'
 import { type BlockRow, blockOfRow, CATALOG_NAME, type CheckpointRow, checkpointOfRow } from './catalog-db.js'
 
 export class CatalogReader {
+  readonly #dir: string
+  readonly #isOffline: boolean
   readonly #file: string
   #db: Database.Database | undefined
   #find: Database.Statement | undefined
 
-  constructor(dir: string) {
+  /** `isOffline`: no process has the folder open. A copy is read then, so that nothing appears in the folder. */
+  constructor(dir: string, isOffline = false) {
+    this.#dir = dir
+    this.#isOffline = isOffline
     this.#file = path.join(dir, CATALOG_NAME)
   }
 
@@ -26,7 +32,7 @@ export class CatalogReader {
     try {
       if (this.#find === undefined) {
         if (!fs.existsSync(this.#file)) return undefined
-        this.#db = new Database(this.#file, { readonly: true, timeout: 100 })
+        this.#db = this.#open()
         this.#find = this.#db.prepare(
           'SELECT * FROM block WHERE first_epoch <= ? ORDER BY first_epoch DESC LIMIT 1',
         )
@@ -37,6 +43,11 @@ export class CatalogReader {
       this.close()
       return undefined
     }
+  }
+
+  #open(): Database.Database {
+    if (this.#isOffline) return openCopy(this.#dir, CATALOG_NAME)
+    return new Database(this.#file, { readonly: true, timeout: 100 })
   }
 
   /** The faults of the catalog, row by row. A missing catalog is no fault: it can be rebuilt. */
@@ -51,7 +62,7 @@ export class CatalogReader {
       }
     }
     attempt(() => {
-      const db = new Database(this.#file, { readonly: true, timeout: 100 })
+      const db = this.#open()
       try {
         const found = db.pragma('integrity_check(1)', { simple: true })
         if (found !== 'ok') throw new Error(String(found))

@@ -11,6 +11,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import Database from 'better-sqlite3'
+import { openCopy } from '../os/database-copy.js'
 import { isDiskTrouble, textOf } from '../os/errors.js'
 import { createPrivate } from '../os/private-files.js'
 
@@ -151,7 +152,7 @@ export function cursorProblems(dir: string): string[] {
   const file = path.join(dir, CURSORS_NAME)
   if (!fs.existsSync(file)) return []
   try {
-    const db = new Database(file, { readonly: true, timeout: 100 })
+    const db = openCopy(dir, CURSORS_NAME)
     try {
       checkWhole(db, 'integrity_check')
       return rowsOf(db).problems.map((problem) => `${CURSORS_NAME}: ${problem}`)

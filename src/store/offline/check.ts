@@ -18,12 +18,24 @@ import { firstEpochOf } from '../log/segment-file.js'
 import { REASONS, readSegmentHeader, SegmentScanner } from '../log/segment-reader.js'
 import type { Disk } from '../os/disk.js'
 import { textOf } from '../os/errors.js'
-import type { Crc32c } from '../types.js'
+import type { Crc32c, LogRecord } from '../types.js'
 
 export interface CheckedFolder {
   readonly dir: string
   readonly disk: Disk
   readonly crc32c: Crc32c
+  /** What is wrong with the frames of a record; absent: they are not looked into. */
+  readonly frameProblem?: (record: LogRecord) => string | undefined
+  /**
+   * Replays the log from a checkpoint or its beginning up to an epoch: the first epoch whose state is not what
+   * the log recorded. Absent: the log is not replayed.
+   */
+  readonly replay?: (from: number, to: number) => Divergence | undefined
+}
+
+export interface Divergence {
+  readonly epoch: number
+  readonly detail: string
 }
 
 /** A segment file. `header` is the fault when it cannot be read. */
@@ -74,9 +86,15 @@ export function checkFolder(folder: CheckedFolder): CheckReport {
   problems.push(...catalogProblems(folder.dir), ...cursorProblems(folder.dir))
   const segments = listSegments(folder)
   const first = segments[0]
-  if (first === undefined) return { segments, soundEpoch: 0, problems, notes, repair: undefined }
+  if (first === undefined) {
+    problems.unshift('log: it has no segments')
+    return { segments, soundEpoch: 0, problems, notes, repair: undefined }
+  }
   const start = { index: 0, offset: SEGMENT_HEADER_BYTES, epoch: first.firstEpoch }
-  const walk = walkFrom(folder, segments, start)
+  const oldest = start.epoch === 1 ? 0 : sound.findLast((epoch) => epoch >= start.epoch - 1)
+  if (oldest === undefined)
+    problems.push(`log: it begins with epoch ${start.epoch}, and no sound checkpoint leads there`)
+  const walk = replayed(folder, segments, walkFrom(folder, segments, start), oldest)
   problems.unshift(...walk.problems)
   if (walk.tornBytes > 0)
     notes.push(
@@ -91,6 +109,23 @@ export function checkFolder(folder: CheckedFolder): CheckReport {
   const repair = walk.isDamaged || isBehind ? bestRepair(folder, segments, start, traced, sound) : undefined
   if (walk.isDamaged) problems.push(...laterProblems(folder, segments, walk))
   return { segments, soundEpoch: walk.end.epoch - 1, problems, notes, repair }
+}
+
+/** The walk, ended where the replayed states are no longer those that the log recorded. */
+function replayed(
+  folder: CheckedFolder,
+  segments: readonly CheckedSegment[],
+  walk: Walk,
+  from: number | undefined,
+): Walk {
+  const to = walk.end.epoch - 1
+  const divergence = from === undefined || to <= from ? undefined : folder.replay?.(from, to)
+  if (divergence === undefined) return walk
+  const { epoch, detail } = divergence
+  const problems = [...walk.problems, `log: it diverges at epoch ${epoch}: ${detail}`]
+  const end = pointOf(folder, segments, epoch)
+  const newestEpoch = Math.max(walk.newestEpoch, to)
+  return { ...walk, end: end ?? walk.end, isDamaged: end !== undefined, problems, newestEpoch }
 }
 
 function listSegments({ disk, dir, crc32c }: CheckedFolder): CheckedSegment[] {
@@ -136,6 +171,7 @@ function walkFrom(folder: CheckedFolder, segments: readonly CheckedSegment[], st
     const found = scan(folder, segment, segment.header, begin)
     epoch = found.nextEpoch
     const end = { index, offset: found.offset, epoch }
+    if (found.malformed !== undefined) return damaged(end, `the record of epoch ${epoch}: ${found.malformed}`)
     const why = `the record of epoch ${epoch} is not sound (${REASONS[found.ended]})`
     if (!isLast && segments[index + 1]?.firstEpoch !== epoch) return damaged(end, why)
     if (isLast && found.damage !== undefined)
@@ -151,11 +187,24 @@ function scan(folder: CheckedFolder, { name }: CheckedSegment, header: SegmentHe
   const fd = disk.open(path.join(dir, 'log', name), {})
   try {
     const scanner = new SegmentScanner(disk, fd, disk.sizeBytes(fd), header, crc32c, from.offset, from.epoch)
-    while (scanner.next() !== undefined);
+    for (let found = scanner.next(); found !== undefined; found = scanner.next()) {
+      const { record, offset } = found
+      const malformed = folder.frameProblem?.(record)
+      if (malformed !== undefined)
+        return {
+          nextEpoch: record.epoch,
+          offset,
+          malformed,
+          ended: 'body' as const,
+          damage: undefined,
+          tornBytes: 0,
+        }
+    }
     const verdict = scanner.judgeEnd()
     return {
       nextEpoch: scanner.nextEpoch,
       offset: scanner.offset,
+      malformed: undefined,
       ended: scanner.ended ?? ('empty' as const),
       damage: 'damage' in verdict ? verdict : undefined,
       tornBytes: 'tornBytes' in verdict ? verdict.tornBytes : 0,
@@ -201,6 +250,7 @@ function bestRepair(
     if (from === undefined) continue
     const rest = walkFrom(folder, segments, from)
     if (best !== undefined && rest.end.epoch <= best.to.epoch) continue
+    if (folder.replay?.(epoch, rest.end.epoch - 1) !== undefined) continue
     const lost = rest.isDamaged ? lossOf(rest.end.epoch, rest.newestEpoch) : 'no epoch'
     const loses = `${lost}, and the history before epoch ${epoch}, which checkpoint ${epoch} replaces`
     best = { from, to: rest.end, checkpoint: epoch, loses }
@@ -268,7 +318,7 @@ function integrityOf(folder: CheckpointFolder, name: string): string | undefined
 
 /** The newest epoch that the index or a checkpoint knows. */
 function newestKnown(dir: string, checkpoints: CheckpointFolder): number {
-  const reader = new CatalogReader(dir)
+  const reader = new CatalogReader(dir, true)
   try {
     const indexed = reader.blockBefore(Number.MAX_SAFE_INTEGER)?.lastEpoch ?? 0
     return Math.max(indexed, checkpointEpochs(checkpoints)[0] ?? 0)
@@ -278,7 +328,7 @@ function newestKnown(dir: string, checkpoints: CheckpointFolder): number {
 }
 
 function catalogProblems(dir: string): string[] {
-  const reader = new CatalogReader(dir)
+  const reader = new CatalogReader(dir, true)
   try {
     return reader.problems()
   } finally {
