@@ -1,7 +1,7 @@
 /**
  * `mmsb log check [--fix]`: reads every record and file of a data folder and replays it, reports what is
- * damaged or diverges and where, and says what a repair of the log would lose. No server may have the folder open. Exit code 0: sound, or
- * sound again after --fix; 1: damaged.
+ * damaged or diverges and where, and says what a repair of the log would lose. No server may have the folder
+ * open. Exit code 0: sound, or sound again after --fix; 1: damaged.
  */
 import { frameProblem, replayFolder } from '../../engine/history/check-replay.js'
 import { crc32c, lockDescriptor } from '../../ffi/library.js'

@@ -20,7 +20,9 @@ export class CatalogReader {
   #db: Database.Database | undefined
   #find: Database.Statement | undefined
 
-  /** `isOffline`: no process has the folder open. A copy is read then, so that nothing appears in the folder. */
+  /**
+   * `isOffline`: no process has the folder open. A copy is read then, so that nothing appears in the folder.
+   */
   constructor(dir: string, isOffline = false) {
     this.#dir = dir
     this.#isOffline = isOffline

@@ -27,8 +27,8 @@ export interface CheckedFolder {
   /** What is wrong with the frames of a record; absent: they are not looked into. */
   readonly frameProblem?: (record: LogRecord) => string | undefined
   /**
-   * Replays the log from a checkpoint or its beginning up to an epoch: the first epoch whose state is not what
-   * the log recorded. Absent: the log is not replayed.
+   * Replays the log from a checkpoint or its beginning up to an epoch: the first epoch whose state is not
+   * what the log recorded. Absent: the log is not replayed.
    */
   readonly replay?: (from: number, to: number) => Divergence | undefined
 }

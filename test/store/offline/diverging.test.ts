@@ -1,6 +1,6 @@
 /**
- * `mmsb log check` where every checksum is right: states that diverge from the log, malformed frames, and files
- * that are gone. A check changes nothing.
+ * `mmsb log check` where every checksum is right: states that diverge from the log, malformed frames, and
+ * files that are gone. A check changes nothing.
  */
 import fs from 'node:fs'
 import path from 'node:path'
