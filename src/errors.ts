@@ -239,3 +239,13 @@ export function problemOf(error: MmsbError): ProblemDocument {
     ...error.extra,
   }
 }
+
+/** The refusal of a request that belongs to another history than `present`. */
+export const historyChanged = (present: string): MmsbError =>
+  new MmsbError(
+    'HISTORY_CHANGED',
+    `The epochs that you know belong to another history; this is ${present}.`,
+    {
+      history: present,
+    },
+  )

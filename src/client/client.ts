@@ -133,7 +133,7 @@ export class Client {
     checkFields('options', options, OPTIONS, 'options.')
     this.url = baseOf(url)
     this.#options = options
-    this.#rest = restOf(this.url, options)
+    this.#rest = restOf(this.url, options, (history) => this.#connection.learn(history))
     this.#requests = new Requests(this.#rest)
     this.#connection = new Connection({
       url: `${this.url.replace(/^http/, 'ws')}${STREAM_PATH}`,
@@ -141,6 +141,7 @@ export class Client {
       open,
       probe: () => this.#probe(),
       formOf: (page, epoch) => this.#formOf(page, epoch),
+      onHistoryChanged: () => this.#knownPages.forgetAll(),
       silenceMaxMs: Math.min(options.silenceMaxMs ?? SILENCE_MAX_MS, TIMER_MAX_MS),
     })
   }
@@ -450,6 +451,7 @@ export class Client {
       connection: this.#connection,
       pageOf: (name) => this.#knownPages.get(name),
       forgetPage: (name) => this.#knownPages.forget(name),
+      askHistory: () => this.status(),
       newKey,
       onEnd: () => this.#open.delete(end),
     })
@@ -481,6 +483,7 @@ export class Client {
 
   async #probe(): Promise<MmsbError | undefined> {
     try {
+      // The answer names the history too, for which the handshake may have been refused.
       await this.status({ timeoutMs: 5_000 })
       return undefined
     } catch (error) {

@@ -82,3 +82,13 @@ export const closedError = (what: 'client' | 'mirror' | 'subscription' | 'writer
   new MmsbError({ code: 'CLOSED', detail: `the ${what} has been closed` })
 
 export const protocolError = (detail: string): MmsbError => new MmsbError({ code: 'PROTOCOL', detail })
+
+/** The server has another history than the one that was known: it was restored, repaired or replaced. */
+export const historyChanged = (history: string): MmsbError =>
+  new MmsbError({
+    code: 'HISTORY_CHANGED',
+    status: 409,
+    detail: `the epochs belong to another history; the present one is ${history}`,
+    hint: 'Read again, and start from a snapshot.',
+    extra: { history },
+  })

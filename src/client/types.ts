@@ -289,6 +289,12 @@ export interface SubscribeOptions {
    * last epoch it committed. `from` applies to a new reader only.
    */
   readonly durable?: string
+  /**
+   * The history that `from` belongs to, as `status()` and HISTORY_CHANGED name it. If the server has another
+   * one, the subscription fails with HISTORY_CHANGED. A durable subscription whose cursor is of another
+   * history needs the present one here to start over as `from` says.
+   */
+  readonly history?: string
   readonly signal?: AbortSignal
 }
 

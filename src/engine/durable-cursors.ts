@@ -14,6 +14,8 @@ import type { CursorRow, CursorStore } from '../store/cursors/cursors.js'
 export interface DurableReader {
   readonly name: string
   readonly pages: readonly string[]
+  /** The history that its epoch belongs to. */
+  readonly history: string
   /** The last epoch that it has processed; null: it needs a snapshot first. */
   readonly epoch: number | null
   readonly createdMs: number
@@ -21,10 +23,18 @@ export interface DurableReader {
   readonly seenMs: number
 }
 
+/** The definition of a reader in cursors.db, as JSON. */
+interface Definition {
+  readonly pages: string[]
+  readonly history?: string
+}
+
 export interface CursorDeps {
   readonly store: CursorStore
   readonly nowMs: () => number
   readonly newestEpoch: () => number
+  /** The history of the bus. */
+  readonly history: string
   /** Bytes of log from the segment with this epoch on. */
   readonly bytesSince: (epoch: number) => number
   readonly holdMs: number
@@ -49,9 +59,9 @@ export class Cursors {
     for (const problem of problems) deps.onNotice(`durable subscriptions: ${problem}`)
     const newest = deps.newestEpoch()
     for (const { definition, epoch, ...row } of rows) {
-      const { pages } = JSON.parse(definition) as { pages: string[] }
-      // A log that was not synced may have lost epochs that the reader has seen.
-      const reader = { ...row, pages, epoch: epoch === null ? null : Math.min(epoch, newest) }
+      const { pages, history = deps.history } = JSON.parse(definition) as Definition
+      // Releases up to 0.1.0 name no history, and may have lost epochs that the reader has seen.
+      const reader = { ...row, pages, history, epoch: epoch === null ? null : Math.min(epoch, newest) }
       cursors.#readers.set(row.name, reader)
       cursors.#kept.set(row.name, reader)
     }
@@ -85,7 +95,8 @@ export class Cursors {
     if (known === undefined && this.#readers.size >= DURABLE_READERS_MAX) {
       throw new MmsbError('OVERLOADED', `There are ${DURABLE_READERS_MAX} durable subscriptions already.`)
     }
-    await this.#put({ name, pages, epoch, createdMs: known?.createdMs ?? nowMs, seenMs: nowMs })
+    const { history } = this.#deps
+    await this.#put({ name, pages, history, epoch, createdMs: known?.createdMs ?? nowMs, seenMs: nowMs })
   }
 
   /**
@@ -123,10 +134,13 @@ export class Cursors {
   }
 
   async #put(reader: DurableReader): Promise<void> {
-    const { pages, ...row } = reader
+    const { pages, history, ...row } = reader
     this.#readers.set(row.name, reader)
     try {
-      await this.#deps.store.put({ ...row, definition: JSON.stringify({ pages }) } satisfies CursorRow)
+      await this.#deps.store.put({
+        ...row,
+        definition: JSON.stringify({ pages, history }),
+      } satisfies CursorRow)
       this.#kept.set(row.name, reader)
     } catch (error) {
       if (this.#readers.get(row.name) === reader) this.#restore(row.name)
@@ -142,8 +156,9 @@ export class Cursors {
   }
 
   /** Whether the history that the reader has not seen is kept for it. */
-  holds({ epoch, seenMs }: DurableReader): boolean {
+  holds({ epoch, history, seenMs }: DurableReader): boolean {
     const { nowMs, holdMs, holdBytes, bytesSince } = this.#deps
+    if (history !== this.#deps.history) return false
     return epoch !== null && nowMs() - seenMs <= holdMs && bytesSince(epoch) <= holdBytes
   }
 

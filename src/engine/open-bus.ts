@@ -189,7 +189,7 @@ async function assemble({
 }
 
 async function openDurableParts(
-  { state, committer, definitions, needs }: Omit<BusParts, 'durable'>,
+  { historyId, state, committer, definitions, needs }: Omit<BusParts, 'durable'>,
   { store }: DataFolder,
   options: BusOptions,
   { replayedBytes }: Recovered,
@@ -198,6 +198,7 @@ async function openDurableParts(
     store: cursorsIn(store.dir, () => store.refuseWhenLost()),
     nowMs: Date.now,
     newestEpoch: () => committer.epoch,
+    history: historyId,
     bytesSince: (epoch) => store.bytesSince(epoch),
     holdMs: options.durableHoldMs ?? DURABLE_HOLD_MS,
     holdBytes: options.durableHoldBytes ?? DURABLE_HOLD_BYTES,

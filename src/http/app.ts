@@ -30,6 +30,7 @@ import { limitBodies } from './request/body-budget.js'
 import { Connections } from './request/connections.js'
 import { allowOrigin, answerPreflight } from './request/cors.js'
 import { isSmallJson, parseJson, parseSmallJson } from './request/json.js'
+import { historyGuard } from './request/history.js'
 import { answerMalformed, answerOddRequests } from './request/malformed-requests.js'
 import { type Guard, loopbackGuard, NO_ORIGINS } from './request/origin-guard.js'
 import { closeAfterAnswer, type IsUpgrade, trackUpgrades, type Upgrades } from './request/upgrades.js'
@@ -90,6 +91,10 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   const context: AppContext = { bus, hub: hubOf(bus), answers, isStopping: false }
   admitRequests(app, upgrades.isUpgrade, options)
   limitBodies(app, bus.limits)
+  app.addHook(
+    'preHandler',
+    historyGuard(() => context.bus.historyId),
+  )
   await registerOpenApi(app, VERSION)
   asyncApiRoute(app, VERSION)
   pageRoutes(app, context)

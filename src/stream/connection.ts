@@ -6,7 +6,7 @@
  *
  * Null because the store has it for a reader that has not committed its snapshot yet.
  */
-import { MmsbError } from '../errors.js'
+import { historyChanged, MmsbError } from '../errors.js'
 import { STREAM_QUEUE_MAX_BYTES, STREAM_SUBSCRIPTIONS_MAX } from '../limits.js'
 import type { PatternSet } from '../state/pattern.js'
 import type { StreamMessage } from './messages.js'
@@ -73,7 +73,8 @@ export class Connection implements SubscriptionOwner {
     }
     const subscription = new Subscription(this, id, options)
     const { bus } = this.hub
-    const { from = 'now', durable } = options
+    const { from = 'now', durable, history } = options
+    if (history !== undefined && history !== bus.historyId) throw historyChanged(bus.historyId)
     if (typeof from === 'number' && from > bus.epoch) {
       throw new MmsbError(
         'EPOCH_NOT_FOUND',
@@ -102,20 +103,22 @@ export class Connection implements SubscriptionOwner {
   }
 
   /** Starts at the reader's cursor. A new reader starts where it asks to, once its cursor is durable. */
-  #attach(subscription: Subscription, name: string, { pages, from }: SubscribeOptions): void {
+  #attach(subscription: Subscription, name: string, { pages, from, history }: SubscribeOptions): void {
     const { bus, durables } = this.hub
     const { cursors } = bus
     if (cursors === undefined) throw new MmsbError('INVALID_REQUEST', 'durable: this bus has no data folder')
+    const known = cursors.get(name)
+    const isForeign = known !== undefined && known.history !== bus.historyId
+    if (isForeign && history === undefined) throw historyChanged(bus.historyId)
     this.#subscriptions.set(subscription.id, subscription)
     durables.attach(name, subscription)
-    const known = cursors.get(name)
-    const cursor = known?.epoch ?? undefined
+    const cursor = isForeign ? undefined : (known?.epoch ?? undefined)
     const isGone = cursor !== undefined && !this.#reaches(subscription, cursor)
     const wanted = known === undefined ? (from ?? 'now') : (from ?? 'snapshot')
     const resumes = cursor !== undefined && (!isGone || from === undefined)
     const start = resumes ? cursor : wanted === 'now' ? bus.epoch : wanted
     const epoch = start === 'snapshot' ? null : start
-    if (known !== undefined && known.epoch === epoch && known.pages.join() === pages.join()) {
+    if (known !== undefined && !isForeign && known.epoch === epoch && known.pages.join() === pages.join()) {
       cursors.touch(name)
       this.#begin(subscription, start)
       return

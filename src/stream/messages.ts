@@ -134,11 +134,14 @@ export interface SnapshotPage {
 export class SnapshotMessage extends Encodable {
   readonly type = 'snapshot'
   readonly epoch: number
+  /** The history that the epoch belongs to. */
+  readonly history: string
   readonly pages: readonly SnapshotPage[]
 
-  constructor(epoch: number, pages: readonly SnapshotPage[]) {
+  constructor(epoch: number, history: string, pages: readonly SnapshotPage[]) {
     super()
     this.epoch = epoch
+    this.history = history
     this.pages = pages
   }
 }
@@ -146,7 +149,8 @@ export class SnapshotMessage extends Encodable {
 export type StreamMessage =
   | ChangeMessage
   | SnapshotMessage
-  | { readonly type: Marker; readonly epoch: number }
+  | { readonly type: 'subscribed'; readonly epoch: number; readonly history: string }
+  | { readonly type: Exclude<Marker, 'subscribed'>; readonly epoch: number }
   | { readonly type: 'compacted'; readonly minEpoch: number }
   | { readonly type: 'overflow'; readonly resumeFrom: number }
   | { readonly type: 'error'; readonly error: MmsbError }
@@ -163,7 +167,9 @@ export function jsonTail(message: StreamMessage): string {
       return `,"epoch":${message.epoch},"first":${message.first},"changes":[${parts}]}`
     }
     case 'snapshot':
-      return `,"epoch":${message.epoch},"pages":{${message.pages.map(snapshotPageJson).join(',')}}}`
+      return `,"epoch":${message.epoch},"history":"${message.history}","pages":{${message.pages.map(snapshotPageJson).join(',')}}}`
+    case 'subscribed':
+      return `,"epoch":${message.epoch},"history":"${message.history}"}`
     case 'compacted':
       return `,"minEpoch":${message.minEpoch}}`
     case 'overflow':

@@ -28,6 +28,8 @@ const isRate: Check = (value) =>
 const isName: Check = (value) =>
   typeof value === 'string' && NAME.test(value) ? undefined : `is not a name: it must match ${NAME_PATTERN}`
 
+const isText: Check = (value) => (typeof value === 'string' ? undefined : 'is not a text')
+
 /** The windows themselves are checked against the pages (viewport.ts). */
 const isSlices: Check = (value) =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -42,6 +44,7 @@ const OPTIONS: Checks<SubscribeOptions> = {
   policy: isOneOf(POLICIES),
   maxRate: isRate,
   durable: isName,
+  history: isText,
 }
 
 /** @throws MmsbError INVALID_REQUEST */

@@ -90,7 +90,7 @@ export class SharedView implements View {
         values: bus.gather(id, ranges),
       }
     })
-    this.#snapshot = new SnapshotMessage(bus.epoch, seen)
+    this.#snapshot = new SnapshotMessage(bus.epoch, bus.historyId, seen)
     return this.#snapshot
   }
 

@@ -94,7 +94,7 @@ export class Subscription implements Subscriber, NamedSubscription {
     this.#cursor = hub.bus.epoch
     this.told = hub.bus.epoch
     if (withSnapshot) this.toldOfChange = hub.bus.epoch
-    sink.send(this.id, { type: 'subscribed', epoch: hub.bus.epoch })
+    sink.send(this.id, { type: 'subscribed', epoch: hub.bus.epoch, history: hub.bus.historyId })
     if (snapshot !== undefined) sink.send(this.id, snapshot)
     return snapshot
   }
@@ -107,7 +107,7 @@ export class Subscription implements Subscriber, NamedSubscription {
     this.#lastSentMs = hub.clock.nowMs()
     this.#cursor = after
     this.told = after
-    sink.send(this.id, { type: 'subscribed', epoch: after })
+    sink.send(this.id, { type: 'subscribed', epoch: after, history: hub.bus.historyId })
     this.#catchUp = new CatchUp(
       hub,
       { view, after, needsValues: this.needsValues },

@@ -13,6 +13,8 @@ import type { Slices } from './viewport.js'
 /** What the stream needs from a bus. */
 export interface StreamBus {
   readonly epoch: number
+  /** The history that the epochs belong to. */
+  readonly historyId: string
   /** The oldest epoch that a subscriber can resume from. */
   readonly minEpoch: number
   /** Why the bus has stopped, or null. The state of a stopped bus belongs to no epoch. */
@@ -53,6 +55,12 @@ export interface SubscribeOptions {
    * oldest epoch kept.
    */
   readonly durable?: string
+  /**
+   * The history that `from` belongs to, as `historyId` of the bus and `subscribed` name it. HISTORY_CHANGED
+   * if it is no longer the present one. A durable reader whose cursor is of another history is refused unless
+   * it gives the present one here, and starts over as `from` says.
+   */
+  readonly history?: string
 }
 
 /** The outgoing side of one connection. `send` must not throw and must not wait. */

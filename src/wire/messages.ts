@@ -60,5 +60,7 @@ export const PROBLEM_HEAD_BYTES = 8
 export const BODY_HEAD_BYTES = 16
 /** Of one page in a change or snapshot: length, kind, dtype, rank, length of the name, number of ranges. */
 export const CHANGE_HEAD_BYTES = 16
+/** At the end of `subscribed` and of a snapshot: the id of the bus and the generation. */
+export const HISTORY_BYTES = 24
 /** In a snapshot, each page is preceded by its version. */
 export const VERSION_BYTES = 8

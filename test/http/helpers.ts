@@ -7,6 +7,7 @@ import type { BusOptions } from '../../src/engine/types.js'
 import type { ErrorCode } from '../../src/errors.js'
 import { ERRORS } from '../../src/errors.js'
 import { type AppOptions, boundPort, buildApp, type MmsbApp } from '../../src/http/app.js'
+import { etagOf } from '../../src/http/request/negotiate.js'
 import { Bus } from '../../src/index.js'
 
 export interface Served {
@@ -58,6 +59,12 @@ export async function serve(
     },
   }
 }
+
+/** The ETag of a version on this server. */
+export const tagsOf =
+  ({ bus }: Served) =>
+  (version: number): string =>
+    etagOf(bus.historyId, version)
 
 function answerOf(response: LightMyRequestResponse): Answer {
   const isJson = /[/+]json/.test(String(response.headers['content-type']))

@@ -16,6 +16,8 @@ export interface BinaryChange {
 
 export interface BinaryMessage {
   readonly type: string
+  /** Of `subscribed` and of snapshots. */
+  readonly history?: string
   readonly id?: string
   readonly sequence?: number
   readonly count?: number
@@ -97,6 +99,11 @@ function decodeMessage(bytes: Uint8Array): BinaryMessage {
   if (type === 'compacted') return { type, id, minEpoch: u64(8) }
   if (type === 'overflow') return { type, id, resumeFrom: u64(8) }
   const head = { type, id, epoch: u64(8) }
+  const historyAt = (at: number) => {
+    const hex = Buffer.from(bytes.subarray(at)).toString('hex')
+    return { history: `${hex.slice(0, 32)}.${hex.slice(32)}` }
+  }
+  if (type === 'subscribed') return { ...head, ...historyAt(body) }
   if (type !== 'change' && type !== 'snapshot') return head
   const changes: BinaryChange[] = []
   let at = body + 16
@@ -106,8 +113,10 @@ function decodeMessage(bytes: Uint8Array): BinaryMessage {
     changes.push({ ...decodeChange(bytes, at), ...version })
     at += u32(at)
   }
+  const history = type === 'snapshot' ? historyAt(at) : {}
+  if (type === 'snapshot') at += 24
   if (at !== bytes.length) throw new Error(`${bytes.length - at} bytes after the last change`)
-  return { ...head, first: u64(body), data: DATA[u32(body + 12)]!, changes }
+  return { ...head, first: u64(body), data: DATA[u32(body + 12)]!, changes, ...history }
 }
 
 function decodeChange(bytes: Uint8Array, start: number): BinaryChange {

@@ -196,6 +196,7 @@ t.test('what it holds back is bounded in time and bytes', async (t) => {
     store,
     nowMs: () => nowMs,
     newestEpoch: () => 1000,
+    history: 'h',
     bytesSince: (epoch: number) => 1000 - epoch,
     holdMs: 7 * DAY_MS,
     holdBytes: 900,

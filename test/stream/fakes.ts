@@ -60,9 +60,12 @@ export class FakeClock implements StreamClock {
   }
 }
 
+export const FAKE_HISTORY = `${'ab'.repeat(16)}.${'cd'.repeat(8)}`
+
 /** A bus of u32 pages that commits on request, and can be stopped with an epoch in flight. */
 export class FakeBus implements StreamBus {
   epoch = 0
+  historyId = FAKE_HISTORY
   minEpoch = 0
   failure: string | null = null
   /** Every published epoch, with values. */

@@ -5,6 +5,7 @@ import { type ClientOptions, WebSocket } from 'ws'
 // Messages are JSON of many shapes; tests match them.
 export interface Message {
   readonly type: string
+  readonly history?: string
   readonly id?: string
   readonly epoch?: number
   readonly first?: number

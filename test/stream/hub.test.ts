@@ -10,7 +10,7 @@ import {
 } from '../../src/limits.js'
 import type { Connection } from '../../src/stream/connection.js'
 import { STREAM_PROGRESS_INTERVAL_MS } from '../../src/wire/limits.js'
-import { create, type FakeSink, remove, set, setup } from './fakes.js'
+import { create, FAKE_HISTORY, type FakeSink, remove, set, setup } from './fakes.js'
 import { Mirror } from './helpers.js'
 
 t.test('a lossless reader that stalls is ended with the epoch to resume from', async (t) => {
@@ -422,7 +422,7 @@ t.test('from an old epoch: the messages a live reader got, then live, whatever t
     for (let i = 0; i < 100; i++) await settled()
     const all = live.sink.got.filter(({ type }) => type === 'change')
     for (const { from, sink } of readers) {
-      t.same(sink.got[0], { type: 'subscribed', id: 'm', epoch: from })
+      t.same(sink.got[0], { type: 'subscribed', id: 'm', epoch: from, history: FAKE_HISTORY })
       const got = sink.got.filter(({ type }) => type === 'change')
       t.same(
         got.filter(({ epoch }) => epoch! > 1),

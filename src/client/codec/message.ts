@@ -12,6 +12,7 @@ import {
   BODY_HEAD_BYTES,
   CHANGE_HEAD_BYTES,
   DATA_MODES,
+  HISTORY_BYTES,
   MARKERS,
   type Marker,
   MESSAGE_CODES,
@@ -26,8 +27,9 @@ import type { Change, ChangedPage } from '../types.js'
 import { elementsOf, fromJson, sizeOf, viewOf } from './values.js'
 
 export type Message =
-  | { readonly type: Marker; readonly id: string; readonly epoch: number }
-  | { readonly type: 'change'; readonly id: string; readonly change: Change }
+  | { readonly type: Marker; readonly id: string; readonly epoch: number; readonly history?: string }
+  /** `history`: of a snapshot. Older servers send none. */
+  | { readonly type: 'change'; readonly id: string; readonly change: Change; readonly history?: string }
   | { readonly type: 'compacted'; readonly id: string; readonly minEpoch: number }
   | { readonly type: 'overflow'; readonly id: string; readonly resumeFrom: number }
   | { readonly type: 'error'; readonly id: string | undefined; readonly error: MmsbError }
@@ -38,6 +40,7 @@ export type Message =
 const MARKER_OF_CODE: ReadonlyMap<number, Marker> = new Map(
   MARKERS.map((type) => [MESSAGE_CODES[type], type]),
 )
+const BUS_ID_DIGITS = 32
 const VALUES_MODE = DATA_MODES.indexOf('values')
 const decoder = new TextDecoder()
 
@@ -75,14 +78,10 @@ function decodeOne(buffer: ArrayBuffer, start: number, length: number): Message 
   const id = textAt(view, MESSAGE_HEAD_BYTES, idLength)
   const body = MESSAGE_HEAD_BYTES + align8(idLength)
   const marker = MARKER_OF_CODE.get(type)
-  if (marker !== undefined) return { type: marker, id, epoch: second }
+  if (marker !== undefined) return { type: marker, id, epoch: second, ...historyAt(view, body) }
   switch (type) {
     case MESSAGE_CODES.snapshot:
-      return {
-        type: 'change',
-        id,
-        change: { type: 'snapshot', epoch: second, first: second, changes: pagesAt(view, body) },
-      }
+      return snapshotAt(view, body, id, second)
     case MESSAGE_CODES.change: {
       const changes = changesAt(view, body)
       return {
@@ -127,14 +126,23 @@ function changesAt(view: DataView, body: number): ChangedPage[] {
   return changes
 }
 
-function pagesAt(view: DataView, body: number): ChangedPage[] {
-  const pages: ChangedPage[] = []
+function snapshotAt(view: DataView, body: number, id: string, epoch: number): Message {
+  const changes: ChangedPage[] = []
   let at = body + BODY_HEAD_BYTES
   for (let left = view.getUint32(body + 8, true); left > 0; left--) {
-    pages.push(changeAt(view, at + VERSION_BYTES, VALUES_MODE))
+    changes.push(changeAt(view, at + VERSION_BYTES, VALUES_MODE))
     at += VERSION_BYTES + sizeAt(view, at + VERSION_BYTES)
   }
-  return pages
+  const change = { type: 'snapshot' as const, epoch, first: epoch, changes }
+  return { type: 'change', id, change, ...historyAt(view, at) }
+}
+
+/** The history at the end of a message. Older servers send none. */
+function historyAt(view: DataView, at: number): { readonly history?: string } {
+  if (view.byteLength - at < HISTORY_BYTES) return {}
+  let hex = ''
+  for (let i = at; i < at + HISTORY_BYTES; i++) hex += view.getUint8(i).toString(16).padStart(2, '0')
+  return { history: `${hex.slice(0, BUS_ID_DIGITS)}.${hex.slice(BUS_ID_DIGITS)}` }
 }
 
 function sizeAt(view: DataView, at: number): number {
@@ -197,6 +205,7 @@ interface JsonMessage {
   readonly type: string
   readonly id?: string
   readonly epoch: number
+  readonly history?: string
   readonly first: number
   readonly minEpoch: number
   readonly resumeFrom: number
@@ -222,7 +231,7 @@ export async function decodeText(text: string, formOf: FormOf): Promise<Message>
     case 'progress':
     case 'unsubscribed':
     case 'committed':
-      return { type, id, epoch }
+      return { type, id, epoch, ...historyOf(message) }
     case 'ack':
       return { type: 'acked', id, epoch }
     case 'error':
@@ -244,7 +253,12 @@ export async function decodeText(text: string, formOf: FormOf): Promise<Message>
         ranges: [[0, elementsOf(shape)] as const],
         values: fromJson(dtype, values),
       }))
-      return { type: 'change', id, change: { type: 'snapshot', epoch, first: epoch, changes } }
+      return {
+        type: 'change',
+        id,
+        change: { type: 'snapshot', epoch, first: epoch, changes },
+        ...historyOf(message),
+      }
     }
     case 'change': {
       const changes: ChangedPage[] = []
@@ -254,6 +268,9 @@ export async function decodeText(text: string, formOf: FormOf): Promise<Message>
   }
   throw protocolError(`a message of type ${String(type).slice(0, 40)}`)
 }
+
+const historyOf = ({ history }: JsonMessage): { readonly history?: string } =>
+  history === undefined ? {} : { history }
 
 async function typed(change: JsonChange, epoch: number, id: string, formOf: FormOf): Promise<ChangedPage> {
   const { page, kind, ranges = [], values } = change

@@ -11,7 +11,7 @@ export function pageDataOf<T extends TypedArray>(
   bytes: ArrayBuffer,
 ): PageData<T> {
   const dtype = headers.get('mmsb-dtype')
-  const version = /^"v(\d+)"$/.exec(headers.get('etag') ?? '')?.[1]
+  const version = /^"(?:[^".]*\.)?v(\d+)"$/.exec(headers.get('etag') ?? '')?.[1]
   if (!isDtype(dtype) || version === undefined) {
     throw protocolError(`the answer lacks dtype or version of page "${name}"`)
   }

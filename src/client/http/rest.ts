@@ -6,6 +6,7 @@
  * retried, because it took no effect. All attempts of a call share one deadline.
  */
 import { HTTP_BODY_MAX_BYTES } from '../../wire/limits.js'
+import { HISTORY_HEADER } from '../../wire/messages.js'
 import { isText, objectOf, showValue } from '../arguments.js'
 import { closedError, invalidRequest, MmsbError, problemError, protocolError } from '../errors.js'
 import { CALL_RETRIES, CALL_TIMEOUT_MS } from '../limits.js'
@@ -44,7 +45,12 @@ export interface Rest {
   close(): void
 }
 
-export function restOf(base: string, options: RestOptions): Rest {
+/** `onHistory` gets the history that an answer belongs to. */
+export function restOf(
+  base: string,
+  options: RestOptions,
+  onHistory: (history: string) => void = () => {},
+): Rest {
   const ended = new AbortController()
   const retries = options.retries ?? CALL_RETRIES
   const send = options.fetch ?? fetch
@@ -67,6 +73,8 @@ export function restOf(base: string, options: RestOptions): Rest {
         ...(body === undefined ? {} : { body: body as NonNullable<RequestInit['body']> }),
         signal,
       })
+      const history = response.headers.get(HISTORY_HEADER)
+      if (history) onHistory(history)
       if (response.ok) return await call.read(response, where)
     } catch (cause) {
       if (signal.aborted) throw signal.reason

@@ -9,6 +9,10 @@
  * Frames have no id: the server counts the frames of a connection from 1, those of all writers together. The
  * same count is kept here, and so is the writer of each frame.
  *
+ * The history of the server becomes known with the first answer that names it. From then on every connection
+ * is asked for under this history, so the ids of pages in frames mean the pages that they were read from.
+ * When the server has another one, the users are told, and the next connection is under that.
+ *
  * Invariants: `up` and `down` alternate; users receive messages in the order in which they came; the answer
  * to a frame reaches the writer that sent it and no other; the delay between attempts doubles until a
  * message arrives.
@@ -18,7 +22,7 @@
 
 import { BINARY_PROTOCOL, JSON_PROTOCOL } from '../../wire/messages.js'
 import { decodeBinary, decodeText, type FormOf, type Message, type PageForm } from '../codec/message.js'
-import { MmsbError, protocolError } from '../errors.js'
+import { historyChanged, MmsbError, protocolError } from '../errors.js'
 import { backoffMs } from '../http/backoff.js'
 import { CLOSE_TIMEOUT_MS, CONNECT_TIMEOUT_MS, SILENCE_MAX_MS } from '../limits.js'
 
@@ -45,6 +49,11 @@ export interface ConnectionUser {
   up(): void
   down(): void
   receive(message: Message): void
+  /**
+   * The server has another history now: it was restored, repaired or replaced. Comes while the connection is
+   * down.
+   */
+  historyChanged?(error: MmsbError): void
   /** The connection has failed for good. */
   fail(error: unknown): void
 }
@@ -56,6 +65,8 @@ export interface ConnectionOptions {
   /** After a failed attempt: the error if every attempt will fail, undefined if a later one may succeed. */
   readonly probe: () => Promise<MmsbError | undefined>
   readonly formOf: FormOf
+  /** The server has another history: what is known of its pages is void. */
+  readonly onHistoryChanged?: () => void
   readonly silenceMaxMs?: number | undefined
 }
 
@@ -71,6 +82,10 @@ export class Connection {
   /** By subscription: dtype and shape of the pages that text messages have named, until their deletion. */
   readonly #forms = new Map<string, Map<string, PageForm>>()
   #socket: SocketLike | undefined
+  /** The history of the server, as far as it is known. */
+  #history: string | undefined
+  /** The history that the present socket was asked for under. */
+  #socketHistory: string | undefined
   #isUp = false
   #attempts = 0
   #lastId = 0
@@ -94,6 +109,26 @@ export class Connection {
 
   get isUp(): boolean {
     return this.#isUp
+  }
+
+  get history(): string | undefined {
+    return this.#history
+  }
+
+  /** The server has named its history. */
+  learn(history: string): void {
+    const known = this.#history
+    if (known === history) return
+    this.#history = history
+    if (known === undefined) {
+      // An open socket leads to the process that has just answered: one that died would have closed it.
+      if (this.#isUp) this.#socketHistory = history
+      return
+    }
+    this.#options.onHistoryChanged?.()
+    this.renew()
+    const error = historyChanged(history)
+    for (const user of [...this.#users]) user.historyChanged?.(error)
   }
 
   attach(user: ConnectionUser): void {
@@ -146,7 +181,9 @@ export class Connection {
 
   #open(): void {
     const { url, open } = this.#options
-    const socket = open(url, PROTOCOLS[this.protocol])
+    this.#socketHistory = this.#history
+    const query = this.#history === undefined ? '' : `?history=${this.#history}`
+    const socket = open(url + query, PROTOCOLS[this.protocol])
     this.#socket = socket
     socket.binaryType = 'arraybuffer'
     this.#connectTimer = setTimeout(() => this.#lost(socket), CONNECT_TIMEOUT_MS)
@@ -159,6 +196,12 @@ export class Connection {
 
   #onOpen(): void {
     clearTimeout(this.#connectTimer)
+    if (this.#socketHistory !== this.#history && this.#socket !== undefined) {
+      // The history became known while the socket was being opened, perhaps by a later process.
+      this.#drop(this.#socket)
+      this.#open()
+      return
+    }
     this.#isUp = true
     this.#receivedMs = performance.now()
     this.#silenceTimer = setInterval(() => this.#checkSilence(), this.#silenceMaxMs / 4)
@@ -248,6 +291,11 @@ export class Connection {
     if (message.type === 'refusal') {
       this.#takeSender(message.sequence)?.receive(message)
       return
+    }
+    if ('history' in message && message.history !== undefined && this.#history === undefined) {
+      // This socket itself says so.
+      this.#socketHistory = message.history
+      this.#history = message.history
     }
     if (message.id !== undefined) this.#byId.get(message.id)?.receive(message)
     else if (message.type === 'error') this.failAll(message.error)

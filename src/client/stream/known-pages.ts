@@ -23,14 +23,22 @@ export class KnownPages {
     this.#known.delete(name)
   }
 
+  /** The ids of pages may mean other pages now. */
+  forgetAll(): void {
+    this.#known.clear()
+    this.#pending.clear()
+  }
+
   #ask(name: string): Promise<FramePage> {
-    const pending = this.#read(name)
+    const pending: Promise<FramePage> = this.#read(name)
       .then(({ id, dtype, shape }) => {
         const page = { id, dtype, elements: elementsOf(shape) }
-        this.#known.set(name, page)
+        if (this.#pending.get(name) === pending) this.#known.set(name, page)
         return page
       })
-      .finally(() => this.#pending.delete(name))
+      .finally(() => {
+        if (this.#pending.get(name) === pending) this.#pending.delete(name)
+      })
     this.#pending.set(name, pending)
     return pending
   }

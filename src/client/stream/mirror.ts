@@ -2,7 +2,7 @@
  * Mirrors: live copies of pages of the server.
  *
  * Invariants: whenever the program looks, all pages of a mirror belong to one epoch, `epoch`. It never goes
- * back, over any number of connections, unless the server itself lost epochs (a crash without fsync). The
+ * back, over any number of connections, unless the server has another history, which the mirror reports. The
  * array of a page stays the same object as long as its dtype and shape do.
  */
 
@@ -33,6 +33,12 @@ interface MirrorControl {
   readonly isConnected: boolean
   /** Calls `listener` after each change; returns a function that stops this. */
   onChange(listener: (change: Change) => void): () => void
+  /**
+   * Calls `listener` when the server has another history: it was restored, repaired or replaced, and the
+   * mirror loads all pages again. Until then it keeps its last state; epochs start over, and every `until`
+   * that waits rejects with HISTORY_CHANGED. Returns a function that stops this.
+   */
+  onHistoryChange(listener: (error: MmsbError) => void): () => void
   /**
    * Resolves when the mirror has reached `epoch`; rejects with the signal's reason, or when the mirror ends.
    */
@@ -93,6 +99,7 @@ export function mirrorSetOf(
     },
     pages: state.pages,
     onChange: (listener) => state.onChange(listener),
+    onHistoryChange: (listener) => state.onHistoryChange(listener),
     until: (epoch, options) => state.until(epoch, options),
     close: () => state.finish(closedError('mirror')),
   }
@@ -110,6 +117,7 @@ class MirrorState implements SubscriptionOwner {
   readonly #patterns: readonly string[]
   readonly #options: MirrorOptions
   readonly #listeners = new Set<(change: Change) => void>()
+  readonly #historyListeners = new Set<(error: MmsbError) => void>()
   readonly #ended = new AbortController()
   #end: { readonly error: unknown } | undefined
   #waiters: Waiter[] = []
@@ -140,6 +148,13 @@ class MirrorState implements SubscriptionOwner {
     if (fault !== undefined) throw invalidRequest(`listener: ${showValue(listener)} ${fault}`)
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
+  }
+
+  onHistoryChange(listener: (error: MmsbError) => void): () => void {
+    const fault = isCallable(listener)
+    if (fault !== undefined) throw invalidRequest(`listener: ${showValue(listener)} ${fault}`)
+    this.#historyListeners.add(listener)
+    return () => this.#historyListeners.delete(listener)
   }
 
   until(wanted: number, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
@@ -198,6 +213,17 @@ class MirrorState implements SubscriptionOwner {
     this.isConnected = isConnected
   }
 
+  /** The epochs of the other history start over; whoever waits for one of the old ones would wait in vain. */
+  historyChanged(error: MmsbError): void {
+    this.#largeSnapshot = undefined
+    if (this.epoch < 0) return
+    this.epoch = 0
+    const waiters = this.#waiters
+    this.#waiters = []
+    for (const { reject } of waiters) reject(error)
+    for (const listener of [...this.#historyListeners]) call(listener, error)
+  }
+
   failed(error: unknown): void {
     if (error instanceof MmsbError && error.code === 'PAYLOAD_TOO_LARGE') {
       this.#reload().catch((cause: unknown) => this.finish(cause))
@@ -217,6 +243,7 @@ class MirrorState implements SubscriptionOwner {
     this.#ended.abort(error)
     this.#subscription.end()
     this.#listeners.clear()
+    this.#historyListeners.clear()
     for (const { reject } of this.#waiters) reject(error)
     this.#waiters = []
   }
@@ -270,9 +297,9 @@ class MirrorState implements SubscriptionOwner {
  * Calls a listener. Its errors are uncaught, as those of any event listener, and do not disturb
  * the connection.
  */
-function call(listener: (change: Change) => void, change: Change): void {
+function call<T>(listener: (value: T) => void, value: T): void {
   try {
-    listener(change)
+    listener(value)
   } catch (error) {
     queueMicrotask(() => {
       throw error
@@ -312,6 +339,7 @@ export function mirrorOf<T extends TypedArray>(set: MirrorSet, name: string): Mi
       return set.isConnected
     },
     onChange: (listener) => set.onChange(listener),
+    onHistoryChange: (listener) => set.onHistoryChange(listener),
     until: (epoch, options) => set.until(epoch, options),
     close: () => set.close(),
   }

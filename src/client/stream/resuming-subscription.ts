@@ -5,7 +5,8 @@
  * cursor. It does the same after a pause for a slow owner, and after the server ended it with `overflow`.
  *
  * Invariants: epochs ascend and none comes twice. None is missed: if the server cannot resume from the
- * cursor, the subscription fails with EPOCH_COMPACTED or, with `canRestart`, starts again with a snapshot.
+ * cursor, the subscription fails with EPOCH_COMPACTED or HISTORY_CHANGED or, with `canRestart`, starts again
+ * with a snapshot.
  */
 import { isCount, showValue } from '../arguments.js'
 import type { Message } from '../codec/message.js'
@@ -18,6 +19,8 @@ export interface SubscriptionOwner {
   change(change: Change): void
   /** No further change up to and including this epoch. */
   progress(epoch: number): void
+  /** The server has another history; a snapshot of it follows. Only with `canRestart`. */
+  historyChanged?(error: MmsbError): void
   /** The connection was lost, or is open again. */
   connected(isConnected: boolean): void
   /** The subscription has ended; this is the last call. */
@@ -37,6 +40,8 @@ export class ResumingSubscription implements ConnectionUser {
   /** Id of the running subscription; undefined if none runs. */
   #id: string | undefined
   #cursor: number | undefined
+  /** The history that the cursor belongs to; undefined while it is not known. */
+  #history: string | undefined
   /** Commits that the server has not confirmed. */
   #commits: {
     readonly epoch: number
@@ -60,6 +65,7 @@ export class ResumingSubscription implements ConnectionUser {
     this.#options = options
     this.#canRestart = canRestart
     this.#owner = owner
+    this.#history = options.history
     // For a durable subscription the server knows where to start.
     if (typeof options.from === 'number' && options.durable === undefined) this.#cursor = options.from
   }
@@ -138,6 +144,12 @@ export class ResumingSubscription implements ConnectionUser {
     this.#owner.connected(false)
   }
 
+  /** A subscription that has received nothing yet loses nothing: it starts as it was asked to. */
+  historyChanged(error: MmsbError): void {
+    const hasBegun = this.#cursor !== undefined || this.#options.history !== undefined
+    if (!this.#isOver && hasBegun) this.#onLostStart(error)
+  }
+
   fail(error: unknown): void {
     if (this.#isOver) return
     this.end()
@@ -150,6 +162,7 @@ export class ResumingSubscription implements ConnectionUser {
       case 'subscribed':
         // A subscription that starts at an epoch or with a snapshot has not seen this epoch yet.
         if (this.#cursor === undefined && this.#options.from !== 'snapshot') this.#cursor = message.epoch
+        this.#history = message.history
         this.#toldOf(message.epoch)
         return
       case 'change':
@@ -205,7 +218,17 @@ export class ResumingSubscription implements ConnectionUser {
   #onError(error: MmsbError): void {
     if (TRANSIENT.has(error.code)) this.#connection.renew()
     else if (LOST_START.has(error.code)) this.#onLostStart(error)
+    else if (error.code === 'HISTORY_CHANGED' && typeof error.extra.history === 'string')
+      this.#onOtherHistory(error, error.extra.history)
     else this.fail(error)
+  }
+
+  /** The server refused this subscription. The connection tells all its users, this one too. */
+  #onOtherHistory(error: MmsbError, history: string): void {
+    this.#left()
+    const isTold = this.#connection.history !== undefined && this.#connection.history !== history
+    this.#connection.learn(history)
+    if (!isTold || (this.#cursor === undefined && !this.#hasRestarted)) this.#onLostStart(error)
   }
 
   #onLostStart(error: MmsbError): void {
@@ -214,18 +237,22 @@ export class ResumingSubscription implements ConnectionUser {
       this.fail(error)
       return
     }
+    if (error.code === 'HISTORY_CHANGED') this.#owner.historyChanged?.(error)
     this.#cursor = undefined
+    this.#history = undefined
     this.#hasRestarted = true
-    this.#subscribe()
+    if (this.#connection.isUp) this.#subscribe()
   }
 
   #subscribe(): void {
-    const { signal: _signal, from, ...wanted } = this.#options
+    const { signal: _signal, from, history: _history, ...wanted } = this.#options
     this.#id = this.#connection.idFor(this, 's')
     this.#told = -1
     this.#sentCommit = -1
     const start = this.#cursor ?? (this.#hasRestarted ? 'snapshot' : from)
-    this.#connection.send(JSON.stringify({ type: 'subscribe', id: this.#id, ...wanted, from: start }))
+    const history = this.#history === undefined ? {} : { history: this.#history }
+    const subscribe = { type: 'subscribe', id: this.#id, ...wanted, ...history, from: start }
+    this.#connection.send(JSON.stringify(subscribe))
   }
 
   #leave(): void {

@@ -66,6 +66,7 @@ const OPTIONS: Checks = {
   maxRate: isRate,
   slice: isObject,
   durable: isText,
+  history: isText,
   signal: isSignal,
 }
 

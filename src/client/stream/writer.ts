@@ -2,9 +2,11 @@
  * Transactions over the WebSocket: many in flight at a time, each with its own promise.
  *
  * Invariants: transactions are sent in the order of the calls. After a lost connection each is sent again,
- * with the same idempotency key, until it is answered, so it takes effect once. At most WRITER_IN_FLIGHT_MAX
- * are unanswered at a time; the others wait here. A transaction that cannot be encoded rejects its own
- * promise and disturbs no other.
+ * with the same idempotency key, until it is answered, so it takes effect once. On another history that key
+ * is not known, so a transaction is only sent there if the program chose its key; others reject with
+ * HISTORY_CHANGED, and may have taken effect on the old history. At most WRITER_IN_FLIGHT_MAX are
+ * unanswered at a time; the others wait here. A transaction that cannot be encoded rejects its own promise
+ * and disturbs no other.
  */
 
 import type { TypedArray } from '../../wire/dtype.js'
@@ -45,6 +47,8 @@ export interface WriterDeps {
   readonly pageOf: (name: string) => FramePage | Promise<FramePage>
   /** The page is unknown or has changed: asks the server next time. */
   readonly forgetPage: (name: string) => void
+  /** Asks the server for its history, which the connection then knows. */
+  readonly askHistory: () => Promise<unknown>
   readonly newKey: () => string
   readonly onEnd: () => void
 }
@@ -56,6 +60,10 @@ const OPTIONS: Checks = { key: isText }
 interface Entry {
   readonly transaction: Transaction
   readonly key: string
+  /** The program chose the key, so it expects the transaction to be repeated wherever needed. */
+  readonly hasOwnKey: boolean
+  /** How often the history had changed when the transaction was handed in, or was last encoded. */
+  changesBefore: number
   /** The frame, or the JSON text without type and id. */
   data: Uint8Array<ArrayBuffer> | string
   readonly resolve: (answer: { readonly epoch: number }) => void
@@ -73,6 +81,11 @@ export class StreamWriter implements Writer, ConnectionUser {
   #encoding: Promise<void> | undefined
   #encodingCount = 0
   #isFlushing = false
+  /** Undefined until the server has been asked for its history. */
+  #askedHistory: 'waiting' | 'done' | undefined
+  /** How often the history of the server has changed, and the error of the last time. */
+  #historyChanges = 0
+  #historyError: MmsbError | undefined
   #isClosing = false
   #onIdle: (() => void)[] = []
   #failure: { readonly error: unknown } | undefined
@@ -90,7 +103,7 @@ export class StreamWriter implements Writer, ConnectionUser {
   async patch(page: string, delta: Delta): Promise<{ readonly epoch: number }> {
     checkName(page, 'page')
     checkDelta(delta)
-    return this.#submit({ ops: [{ page, ...delta }] }, this.#deps.newKey())
+    return this.#submit({ ops: [{ page, ...delta }] }, undefined)
   }
 
   async transact(
@@ -100,14 +113,16 @@ export class StreamWriter implements Writer, ConnectionUser {
     checkTransaction(transaction)
     checkFields('options', options, OPTIONS)
     checkKey(options.key)
-    return this.#submit(transaction, options.key ?? this.#deps.newKey())
+    return this.#submit(transaction, options.key)
   }
 
-  #submit(transaction: Transaction, key: string): Promise<{ readonly epoch: number }> {
+  #submit(transaction: Transaction, given: string | undefined): Promise<{ readonly epoch: number }> {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) throw this.#failure.error
       if (this.#isClosing) throw closedError('writer')
-      this.#take({ transaction, key, data: '', resolve, reject })
+      const key = given ?? this.#deps.newKey()
+      const fresh = { changesBefore: this.#historyChanges, data: '' }
+      this.#take({ transaction, key, hasOwnKey: given !== undefined, ...fresh, resolve, reject })
     })
   }
 
@@ -194,6 +209,10 @@ export class StreamWriter implements Writer, ConnectionUser {
 
   #add(entry: Entry): void {
     if (this.#failure !== undefined) throw this.#failure.error
+    if (entry.changesBefore !== this.#historyChanges) {
+      this.#onOtherHistory(entry)
+      return
+    }
     this.#waiting.push(entry)
     this.#flushSoon()
   }
@@ -208,9 +227,29 @@ export class StreamWriter implements Writer, ConnectionUser {
     })
   }
 
+  /**
+   * The history must be known before the first transaction leaves: otherwise nobody would notice that it is
+   * sent again on another one. A server that cannot be asked, or names none, is written to all the same.
+   */
+  #mayFlush(): boolean {
+    const { connection, askHistory } = this.#deps
+    if (!connection.isUp || this.#waiting.length === 0) return false
+    if (connection.history !== undefined || this.#askedHistory === 'done') return true
+    if (this.#askedHistory === undefined) {
+      this.#askedHistory = 'waiting'
+      askHistory()
+        .catch(() => {})
+        .then(() => {
+          this.#askedHistory = 'done'
+          this.#flushSoon()
+        })
+    }
+    return false
+  }
+
   #flush(): void {
+    if (!this.#mayFlush()) return
     const { connection } = this.#deps
-    if (!connection.isUp) return
     let frames: Uint8Array<ArrayBuffer>[] = []
     let owners: Entry[] = []
     let bytes = 0
@@ -246,6 +285,25 @@ export class StreamWriter implements Writer, ConnectionUser {
     for (const id of this.#inFlight.keys()) if (typeof id === 'string') this.#deps.connection.forget(id)
     this.#waiting = [...this.#inFlight.values(), ...this.#waiting]
     this.#inFlight.clear()
+  }
+
+  /** The frames at hand name pages of the old history: those that are sent again are encoded anew. */
+  historyChanged(error: MmsbError): void {
+    this.#historyError = error
+    this.#historyChanges++
+    const entries = this.#waiting
+    this.#waiting = []
+    for (const entry of entries) this.#onOtherHistory(entry)
+    this.#checkIdle()
+  }
+
+  #onOtherHistory(entry: Entry): void {
+    if (entry.hasOwnKey) {
+      entry.changesBefore = this.#historyChanges
+      this.#take(entry)
+    } else {
+      entry.reject(this.#historyError)
+    }
   }
 
   fail(error: unknown): void {

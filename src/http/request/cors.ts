@@ -18,6 +18,7 @@ const REQUEST_HEADERS = [
   'if-range',
   'last-event-id',
   'mmsb-dtype',
+  'mmsb-history',
   'range',
 ].join(', ')
 const ANSWER_HEADERS = [
@@ -26,6 +27,7 @@ const ANSWER_HEADERS = [
   'etag',
   'mmsb-dtype',
   'mmsb-epoch',
+  'mmsb-history',
   'mmsb-shape',
   'retry-after',
 ].join(', ')

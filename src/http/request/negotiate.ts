@@ -1,7 +1,8 @@
 /**
- * The HTTP headers of the data routes: Accept, lists of ETags, Range (RFC 9110). Pure functions that know
+ * The HTTP headers of the data routes: Accept, ETags and lists of them, Range (RFC 9110). Functions that know
  * neither pages nor the framework.
  */
+import { createHash } from 'node:crypto'
 import { MmsbError } from '../../errors.js'
 
 interface MediaRange {
@@ -44,7 +45,21 @@ function qualityOf(type: string, ranges: readonly MediaRange[]): number {
   return 0
 }
 
-export const etagOf = (version: number): string => `"v${version}"`
+const TAG_DIGITS = 12
+let taggedHistory = ''
+let tag = ''
+
+/** A short hash of a history. A process answers with one history, so the last one is kept. */
+function tagOf(history: string): string {
+  if (history !== taggedHistory) {
+    tag = createHash('sha256').update(history).digest('hex').slice(0, TAG_DIGITS)
+    taggedHistory = history
+  }
+  return tag
+}
+
+/** The ETag of a version of a page: two histories never have the same. */
+export const etagOf = (history: string, version: number): string => `"${tagOf(history)}.v${version}"`
 
 const ENTITY_TAG = /^\s*(W\/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*$/
 
@@ -66,30 +81,53 @@ export function entityTags(header: string, field: string): '*' | readonly string
   })
 }
 
+/** What an If-Match header asks for. */
+export type ExpectedVersion =
+  /** Nothing: there is no header, or it is `*`, which asks only that the page exists. */
+  | undefined
+  | number
+  /** A version of another history, which no page has. */
+  | 'another history'
+
+const VERSION_TAG = /^"(?:([0-9a-f]{12})\.)?v(\d{1,16})"$/
+
 /**
- * The version an If-Match header asks for; undefined for `*`, which asks only that the page exists. Of a list
- * it is the current version if the list has it.
+ * The version an If-Match header asks for: an ETag, or `"v<version>"`, which means the present history. Of a
+ * list it is the current version if the list has it.
  */
-export function expectedVersion(header: string | undefined, current: () => number): number | undefined {
+export function expectedVersion(
+  header: string | undefined,
+  history: string,
+  current: () => number,
+): ExpectedVersion {
   if (header === undefined) return undefined
   const tags = entityTags(header, 'If-Match')
   if (tags === '*') return undefined
-  const versions = tags.map((tag) => {
-    const digits = /^"v(\d{1,16})"$/.exec(tag)?.[1]
+  const versions = tags.flatMap((tag) => {
+    const [, of, digits] = VERSION_TAG.exec(tag) ?? []
     if (digits === undefined)
       throw new MmsbError('INVALID_REQUEST', `If-Match: ${tag.slice(0, 100)} is not of the form "v<version>"`)
-    return Number(digits)
+    return of === undefined || of === tagOf(history) ? [Number(digits)] : []
   })
-  if (versions.length === 1) return versions[0]
+  if (versions.length < 2) return versions[0] ?? 'another history'
   const now = current()
   return versions.includes(now) ? now : versions[0]
 }
 
-/** True if If-None-Match lists this version: the client has it already. */
-export function isNotModified(header: string | undefined, version: number): boolean {
+/**
+ * True if If-None-Match lists this version: the client has it already. `"v<version>"` names no history, so it
+ * counts only if the request named the present one.
+ */
+export function isNotModified(
+  header: string | undefined,
+  history: string,
+  version: number,
+  namesHistory: boolean,
+): boolean {
   if (header === undefined) return false
   const tags = entityTags(header, 'If-None-Match')
-  return tags === '*' || tags.includes(etagOf(version))
+  if (tags === '*' || tags.includes(etagOf(history, version))) return true
+  return namesHistory && tags.includes(`"v${version}"`)
 }
 
 export interface ByteRange {

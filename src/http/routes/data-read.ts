@@ -12,6 +12,7 @@ import { MmsbError } from '../../errors.js'
 import { OCTETS_PIECE_BYTES, READ_SLICE_BYTES } from '../../limits.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
 import type { Answers } from '../answers.js'
+import { HISTORY_HEADER } from '../../wire/messages.js'
 import type { App, AppContext, Reply } from '../context.js'
 import { renderPieces } from '../reply/json-values.js'
 import { renderRead } from '../reply/read-answer.js'
@@ -62,9 +63,16 @@ export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
         headers: {
           accept: 'application/octet-stream (default) or application/json',
           range: 'bytes=FIRST-LAST, bytes=FIRST- or bytes=-LENGTH; for octet-stream only',
-          'if-none-match': 'Answer 304 if the page has this version: `"v<version>"`.',
+          'if-none-match': 'Answer 304 if the page still has this ETag.',
+          [HISTORY_HEADER]: 'The history the client knows. HISTORY_CHANGED if it is another one.',
         },
-        problems: ['PAGE_NOT_FOUND', 'EPOCH_NOT_FOUND', 'EPOCH_COMPACTED', 'RANGE_NOT_SATISFIABLE'],
+        problems: [
+          'PAGE_NOT_FOUND',
+          'EPOCH_NOT_FOUND',
+          'EPOCH_COMPACTED',
+          'HISTORY_CHANGED',
+          'RANGE_NOT_SATISFIABLE',
+        ],
       },
     },
     async (request, reply) => {
@@ -80,9 +88,10 @@ export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
         throw new MmsbError('INVALID_REQUEST', `Accept: this route answers with ${OFFERED.join(' or ')}`)
       }
       void reply.header('vary', 'accept, origin').header('accept-ranges', 'bytes')
-      if (isNotModified(headers['if-none-match'], page.version)) {
+      const namesHistory = headers[HISTORY_HEADER] !== undefined
+      if (isNotModified(headers['if-none-match'], bus.historyId, page.version, namesHistory)) {
         return reply
-          .header('etag', etagOf(page.version))
+          .header('etag', etagOf(bus.historyId, page.version))
           .header('mmsb-epoch', epoch ?? bus.epoch)
           .code(304)
           .send()
@@ -103,7 +112,7 @@ export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
       config: {
         produces: { [JSON_TYPE]: ReadAnswer },
         statuses: { 200: 'The pages' },
-        problems: ['PAGE_NOT_FOUND', 'EPOCH_NOT_FOUND', 'EPOCH_COMPACTED'],
+        problems: ['PAGE_NOT_FOUND', 'EPOCH_NOT_FOUND', 'EPOCH_COMPACTED', 'HISTORY_CHANGED'],
       },
     },
     async (request, reply) => {
@@ -130,7 +139,7 @@ async function sendJson(reply: Reply, wanted: DataRequest): Promise<Reply> {
   const isPart = query.offset !== undefined || query.count !== undefined
   const { offset, count } = elementRange(page, query)
   const data = await read(reply, wanted, offset, count)
-  describeData(reply, data)
+  describeData(reply, wanted.bus, data)
   if (isPart && count > 0) {
     void reply.header('content-range', `elements ${offset}-${offset + count - 1}/${page.elements}`)
   }
@@ -146,7 +155,7 @@ async function sendJson(reply: Reply, wanted: DataRequest): Promise<Reply> {
 }
 
 async function sendOctets(reply: Reply, wanted: DataRequest): Promise<Reply> {
-  const { page, query, headers } = wanted
+  const { bus, page, query, headers } = wanted
   const { sizeBytes } = DTYPE_INFO[page.dtype]
   if (query.offset !== undefined || query.count !== undefined) {
     if (headers.range !== undefined) {
@@ -154,20 +163,21 @@ async function sendOctets(reply: Reply, wanted: DataRequest): Promise<Reply> {
     }
     const { offset, count } = elementRange(page, query)
     const data = await read(reply, wanted, offset, count)
-    describeData(reply, data)
+    describeData(reply, wanted.bus, data)
     return sendPart(reply, bytesOf(data.values), offset * sizeBytes, page.bytes)
   }
-  const isRangeMeant = headers['if-range'] === undefined || headers['if-range'] === etagOf(page.version)
+  const isRangeMeant =
+    headers['if-range'] === undefined || headers['if-range'] === etagOf(bus.historyId, page.version)
   const range = isRangeMeant ? byteRangeOf(headers.range, page.bytes) : undefined
   if (range === 'unsatisfiable') throw outside(page, `Range: ${headers.range}`)
   if (range === undefined) {
     const data = await read(reply, wanted, 0, page.elements)
-    describeData(reply, data)
+    describeData(reply, wanted.bus, data)
     return sendBytes(reply.code(200), bytesOf(data.values))
   }
   const first = Math.floor(range.start / sizeBytes)
   const data = await read(reply, wanted, first, Math.ceil(range.end / sizeBytes) - first)
-  describeData(reply, data)
+  describeData(reply, wanted.bus, data)
   const bytes = bytesOf(data.values).subarray(range.start - first * sizeBytes, range.end - first * sizeBytes)
   return sendPart(reply, bytes, range.start, page.bytes)
 }
@@ -211,9 +221,9 @@ const outside = (page: PageShape, what: string): MmsbError =>
     },
   )
 
-function describeData(reply: Reply, { dtype, shape, version, epoch }: PageData): void {
+function describeData(reply: Reply, bus: EngineBus, { dtype, shape, version, epoch }: PageData): void {
   void reply
-    .header('etag', etagOf(version))
+    .header('etag', etagOf(bus.historyId, version))
     .header('mmsb-epoch', epoch)
     .header('mmsb-dtype', dtype)
     .header('mmsb-shape', shape.join(','))

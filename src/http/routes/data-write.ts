@@ -22,7 +22,7 @@ import { NameParams } from '../schemas/common.js'
 import { DeltaBody, NoQuery, octetOr, PatchQuery, WholePageBody, WriteAnswer } from '../schemas/data.js'
 
 const WRITE_HEADERS = {
-  'if-match': 'Write only if the page has this version: `"v<version>"`.',
+  'if-match': 'Write only if the page has this ETag, or this version: `"v<version>"`.',
   'idempotency-key': 'A repeat with the same key gets the first answer.',
   'mmsb-dtype':
     'For an octet-stream body: refuse it with INVALID_DELTA unless the page has this dtype, or one of those listed.',
@@ -86,7 +86,15 @@ function keyOf(headers: IncomingHttpHeaders): string | undefined {
 }
 
 function expectedVersionOf(bus: EngineBus, name: string, headers: IncomingHttpHeaders): number | undefined {
-  return expectedVersion(headers['if-match'], () => bus.peek(name).version)
+  const header = headers['if-match']
+  if (header === undefined) return undefined
+  const actual = (): number => bus.peek(name).version
+  const expected = expectedVersion(header, bus.historyId, actual)
+  if (expected !== 'another history') return expected
+  throw new MmsbError('PRECONDITION_FAILED', `If-Match: ${header.slice(0, 100)} is of another history.`, {
+    page: name,
+    actual: actual(),
+  })
 }
 
 function deltaOf(

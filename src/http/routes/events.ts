@@ -8,6 +8,7 @@ import { MmsbError } from '../../errors.js'
 import type { LimitGuard } from '../../operator-limits.js'
 import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js'
 import type { Sink, SubscribeOptions } from '../../stream/types.js'
+import { HISTORY_HEADER } from '../../wire/messages.js'
 import type { App, AppContext } from '../context.js'
 import { parseSmallJson } from '../request/json.js'
 import { compileCheck } from '../request/validation.js'
@@ -33,7 +34,7 @@ export function eventRoutes(app: App, context: AppContext): () => void {
         produces: { 'text/event-stream': Type.String() },
         statuses: { 200: 'Events. The data of each is a message of the stream' },
         headers: { 'last-event-id': 'The last epoch the client has seen. Overrides `from`.' },
-        problems: ['EPOCH_NOT_FOUND'],
+        problems: ['EPOCH_NOT_FOUND', 'HISTORY_CHANGED'],
       },
     },
     (request, reply) => {
@@ -55,7 +56,7 @@ export function eventRoutes(app: App, context: AppContext): () => void {
         raw,
         () => {
           reply.hijack()
-          raw.writeHead(200, HEADERS)
+          raw.writeHead(200, { ...HEADERS, [HISTORY_HEADER]: context.bus.historyId })
         },
         end,
       )

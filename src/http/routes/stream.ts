@@ -11,11 +11,11 @@ import fastifyWebsocket, { type WebsocketPluginOptions } from '@fastify/websocke
 import type { FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { MmsbError } from '../../errors.js'
-import { STREAM_PATH } from '../../wire/messages.js'
+import { HISTORY_HEADER, STREAM_PATH } from '../../wire/messages.js'
 import type { App, AppContext } from '../context.js'
 import { sendProblem } from '../reply/problem.js'
 import { endWith } from '../request/malformed-requests.js'
-import { NoQuery } from '../schemas/data.js'
+import { OfHistoryQuery } from '../schemas/data.js'
 import { StreamServer, WEBSOCKET_OPTIONS } from '../stream/websocket.js'
 
 /** The route. `upgrades` emits the upgrade requests that it may get. */
@@ -41,6 +41,9 @@ export async function streamRoutes(
     scope.websocketServer.on('wsClientError', ({ message }, socket) => {
       endWith(socket, new MmsbError('INVALID_REQUEST', message), { 'sec-websocket-version': '13, 8' })
     })
+    scope.websocketServer.on('headers', (headers) => {
+      headers.push(`${HISTORY_HEADER}: ${context.bus.historyId}`)
+    })
     scope.route({
       method: 'GET',
       url: STREAM_PATH,
@@ -48,9 +51,9 @@ export async function streamRoutes(
         summary: 'The stream',
         description: 'A WebSocket with subprotocol mmsb.v1.json or mmsb.v1.bin.',
         tags: ['stream'],
-        querystring: NoQuery,
+        querystring: OfHistoryQuery,
       },
-      config: { statuses: { 101: 'Switching protocols' } },
+      config: { statuses: { 101: 'Switching protocols' }, problems: ['HISTORY_CHANGED'] },
       onRequest: (request, reply, next) => {
         const refused = request.ws ? stream.refusalOf(request.raw) : undefined
         if (refused === undefined) next()

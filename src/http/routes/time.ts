@@ -5,7 +5,7 @@ import type { App, AppContext } from '../context.js'
 import { renderRead } from '../reply/read-answer.js'
 import { abortSignalOf } from '../request/abort-signal.js'
 import { NameParams } from '../schemas/common.js'
-import { NoQuery, ReadAnswer } from '../schemas/data.js'
+import { NoQuery, OfHistoryQuery, ReadAnswer } from '../schemas/data.js'
 import {
   DiffAnswer,
   DiffQuery,
@@ -22,13 +22,18 @@ import {
 
 const JSON_TYPE = 'application/json'
 const JSON_UTF8 = 'application/json; charset=utf-8'
-const PAST_PROBLEMS: readonly ErrorCode[] = ['EPOCH_NOT_FOUND', 'EPOCH_COMPACTED']
+const PAST_PROBLEMS: readonly ErrorCode[] = ['EPOCH_NOT_FOUND', 'EPOCH_COMPACTED', 'HISTORY_CHANGED']
 
 export function timeRoutes(app: App, { bus, answers }: AppContext): void {
   app.get(
     '/v1/epochs/:epoch',
     {
-      schema: { summary: 'Describe an epoch', tags: ['time'], params: EpochParams, querystring: NoQuery },
+      schema: {
+        summary: 'Describe an epoch',
+        tags: ['time'],
+        params: EpochParams,
+        querystring: OfHistoryQuery,
+      },
       config: {
         produces: { [JSON_TYPE]: EpochEntry },
         statuses: { 200: 'The transactions of the epoch and the pages it changed' },

@@ -8,6 +8,7 @@ import {
   DtypeName,
   ElementIndex,
   Epoch,
+  History,
   MergeName,
   Name,
   Octets,
@@ -36,6 +37,7 @@ export const WholePageBody = Type.Object({ values: Values }, CLOSED)
 export const DataQuery = Type.Object(
   {
     epoch: Type.Optional(Epoch),
+    history: Type.Optional(History),
     offset: Type.Optional(ReadBound),
     count: Type.Optional(ReadBound),
   },
@@ -48,6 +50,8 @@ export const PatchQuery = Type.Object(
   CLOSED,
 )
 export const NoQuery = Type.Object({}, CLOSED)
+/** For routes without other parameters. */
+export const OfHistoryQuery = Type.Object({ history: Type.Optional(History) }, CLOSED)
 
 export const DataAnswer = Type.Object(
   {
@@ -68,6 +72,7 @@ export const ReadQuery = Type.Object(
   {
     pages: Type.String({ minLength: 1, description: 'Names, separated by commas.' }),
     epoch: Type.Optional(Epoch),
+    history: Type.Optional(History),
   },
   CLOSED,
 )

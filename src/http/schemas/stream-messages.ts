@@ -5,7 +5,7 @@
 import Type, { type TSchema } from 'typebox'
 import { ERRORS } from '../../errors.js'
 import type { StreamMessage } from '../../stream/messages.js'
-import { CLOSED, DtypeName, Epoch, Name, Values } from './common.js'
+import { CLOSED, DtypeName, Epoch, History, Name, Values } from './common.js'
 import { CommitMessage, SubscribeMessage, TransactionMessage, UnsubscribeMessage } from './stream.js'
 
 const Id = Type.String({ description: 'The id the client chose for the subscription or transaction.' })
@@ -45,12 +45,12 @@ export const CLIENT_MESSAGES = {
 export const SERVER_MESSAGES = {
   subscribed: message(
     'subscribed',
-    { epoch: Epoch },
+    { epoch: Epoch, history: History },
     'The subscription has started; changes after this epoch follow.',
   ),
   snapshot: message(
     'snapshot',
-    { epoch: Epoch, pages: Type.Record(Name, SnapshotPage) },
+    { epoch: Epoch, history: History, pages: Type.Record(Name, SnapshotPage) },
     'The pages as of this epoch; the changes after it follow.',
   ),
   change: message(

@@ -10,7 +10,7 @@ import {
 } from '../../limits.js'
 import { DATA_MODES, POLICIES, STARTS } from '../../wire/messages.js'
 import { PAGE_MAX_RANK } from '../../wire/page.js'
-import { CLOSED, Epoch, Name } from './common.js'
+import { CLOSED, Epoch, History, Name } from './common.js'
 import { transactionFields } from './data.js'
 
 const Id = Type.String({ minLength: 1, maxLength: STREAM_ID_MAX_LENGTH })
@@ -38,6 +38,7 @@ export const SubscribeMessage = Type.Object(
     policy: Type.Optional(Policy),
     maxRate: Type.Optional(Rate),
     durable: Type.Optional(Name),
+    history: Type.Optional(History),
   },
   CLOSED,
 )
@@ -65,6 +66,7 @@ export const EventsQuery = Type.Object(
     ),
     policy: Type.Optional(Policy),
     maxRate: Type.Optional(Rate),
+    history: Type.Optional(History),
   },
   CLOSED,
 )

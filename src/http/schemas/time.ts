@@ -7,6 +7,7 @@ import {
   DtypeName,
   ElementIndex,
   Epoch,
+  History,
   LocationName,
   MergeName,
   Name,
@@ -32,12 +33,18 @@ export const EpochsQuery = Type.Object(
     page: Type.Optional(Name),
     source: Type.Optional(Type.String()),
     limit: Type.Optional(Limit),
+    history: Type.Optional(History),
   },
   CLOSED,
 )
 
 export const HistoryQuery = Type.Object(
-  { from: Type.Optional(Epoch), to: Type.Optional(Epoch), limit: Type.Optional(Limit) },
+  {
+    from: Type.Optional(Epoch),
+    to: Type.Optional(Epoch),
+    limit: Type.Optional(Limit),
+    history: Type.Optional(History),
+  },
   CLOSED,
 )
 
@@ -46,6 +53,7 @@ export const DiffQuery = Type.Object(
     from: Epoch,
     to: Type.Optional(Epoch),
     pages: Type.Optional(Type.String({ minLength: 1, description: 'Names, separated by commas.' })),
+    history: Type.Optional(History),
   },
   CLOSED,
 )

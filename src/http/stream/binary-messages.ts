@@ -21,6 +21,7 @@ import {
   ACK_CODE,
   BODY_HEAD_BYTES,
   DATA_MODES,
+  HISTORY_BYTES,
   MESSAGE_CODES,
   MESSAGE_HEAD_BYTES,
   PROBLEM_HEAD_BYTES,
@@ -95,6 +96,8 @@ export function messageBody(message: StreamMessage): Buffer {
       return changeBody(message)
     case 'snapshot':
       return snapshotBody(message)
+    case 'subscribed':
+      return historyBytes(message.history)
     case 'error':
       return errorBody(message.error)
     default:
@@ -135,10 +138,15 @@ function changeOf(part: PagePart, mode: DataMode): EventChange {
   }
 }
 
-function snapshotBody({ pages }: SnapshotMessage): Buffer {
+/** Bus id and generation. Older clients skip them: they come after everything else. */
+const historyBytes = (history: string): Buffer => Buffer.from(history.replace('.', ''), 'hex')
+
+function snapshotBody({ pages, history }: SnapshotMessage): Buffer {
   const changes = pages.map(wholePage)
   const sizes = changes.map(changeBytes)
-  const out = Buffer.alloc(sizes.reduce((sum, size) => sum + VERSION_BYTES + size, BODY_HEAD_BYTES))
+  const out = Buffer.alloc(
+    sizes.reduce((sum, size) => sum + VERSION_BYTES + size, BODY_HEAD_BYTES + HISTORY_BYTES),
+  )
   out.writeUInt32LE(pages.length, 8)
   out.writeUInt32LE(DATA_MODES.indexOf('values'), 12)
   let at = BODY_HEAD_BYTES
@@ -147,6 +155,7 @@ function snapshotBody({ pages }: SnapshotMessage): Buffer {
     encodeChange(out, at + VERSION_BYTES, change, sizes[i]!)
     at += VERSION_BYTES + sizes[i]!
   }
+  historyBytes(history).copy(out, at)
   return out
 }
 

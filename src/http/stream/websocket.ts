@@ -75,9 +75,7 @@ export class StreamServer {
   }
 
   /** Why a WebSocket cannot be opened for this request; undefined when it can. */
-  refusalOf({ url = '', headers }: IncomingMessage): MmsbError | undefined {
-    if (url.includes('?'))
-      return new MmsbError('INVALID_REQUEST', 'query: the stream has no query parameters')
+  refusalOf({ headers }: IncomingMessage): MmsbError | undefined {
     if (this.#context.isStopping) return new MmsbError('OVERLOADED', 'the server is stopping')
     if (this.#open.size >= STREAM_CONNECTIONS_MAX) {
       return new MmsbError('OVERLOADED', `${STREAM_CONNECTIONS_MAX} WebSockets are open already`)

@@ -120,6 +120,8 @@ function outcome(run: () => Uint8Array): Outcome {
   }
 }
 
+const HISTORY = `${'0a'.repeat(16)}.${'f1'.repeat(8)}`
+
 t.test('a frame is, byte for byte, the one the server would make; or refused with its code', async (t) => {
   let refused = 0
   let made = 0
@@ -280,8 +282,18 @@ t.test('snapshots, markers, answers and refusals', async (t) => {
       values: Uint8Array.of(7),
     },
   ]
-  const snapshot = decodeBinary(wire('s1', new SnapshotMessage(9, pages)))[0] as Message & { type: 'change' }
-  t.match(snapshot, { type: 'change', id: 's1', change: { type: 'snapshot', epoch: 9, first: 9 } })
+  const snapshot = decodeBinary(wire('s1', new SnapshotMessage(9, HISTORY, pages)))[0] as Message & {
+    type: 'change'
+  }
+  t.match(snapshot, {
+    type: 'change',
+    id: 's1',
+    history: HISTORY,
+    change: { type: 'snapshot', epoch: 9, first: 9 },
+  })
+  t.same(decodeBinary(wire('x', { type: 'subscribed', epoch: 7, history: HISTORY })), [
+    { type: 'subscribed', id: 'x', epoch: 7, history: HISTORY },
+  ])
   t.same(
     snapshot.change.changes,
     pages.map(({ name, kind, dtype, shape, values }) => ({
@@ -293,7 +305,7 @@ t.test('snapshots, markers, answers and refusals', async (t) => {
       values,
     })),
   )
-  for (const type of ['subscribed', 'progress', 'unsubscribed', 'committed'] as const) {
+  for (const type of ['progress', 'unsubscribed', 'committed'] as const) {
     t.same(decodeBinary(wire('x', { type, epoch: 2 ** 40 })), [{ type, id: 'x', epoch: 2 ** 40 }])
   }
   t.same(decodeBinary(wire('x', { type: 'compacted', minEpoch: 4 })), [

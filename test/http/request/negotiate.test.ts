@@ -4,6 +4,7 @@ import t from 'tap'
 import {
   byteRangeOf,
   entityTags,
+  etagOf,
   expectedVersion,
   isNotModified,
   preferredType,
@@ -40,21 +41,37 @@ t.test('entity tags: one, several, any, weak; anything else is refused', async (
   for (const bad of ['', 'v1', '"v1', 'v1"', '"v1" "v2"', '"v1",,"v2"', '*, "v1"']) {
     t.throws(() => entityTags(bad, 'If-Match'), { code: 'INVALID_REQUEST' }, bad)
   }
-  t.equal(isNotModified(undefined, 1), false)
-  t.equal(isNotModified('"v1", "v2"', 2), true)
-  t.equal(isNotModified('*', 2), true)
-  t.equal(isNotModified('"v1"', 2), false)
+})
+
+const HERE = 'the present history'
+const THERE = 'another history'
+
+t.test('If-None-Match holds within one history only', async (t) => {
+  const is = (header: string | undefined, version: number, namesHistory = false) =>
+    isNotModified(header, HERE, version, namesHistory)
+  const tag = (version: number) => etagOf(HERE, version)
+  t.equal(is(undefined, 1), false)
+  t.equal(is(`${tag(1)}, W/${tag(2)}`, 2), true)
+  t.equal(is('*', 2), true)
+  t.equal(is(tag(1), 2), false)
+  t.equal(is(etagOf(THERE, 2), 2), false, 'the same version of another history')
+  t.equal(is('"v2"', 2), false, 'a version without its history')
+  t.equal(is('"v1", "v2"', 2, true), true, 'whose history the request names otherwise')
+  t.equal(is('"v1"', 2, true), false)
 })
 
 t.test('the version an If-Match asks for', async (t) => {
   const current = (): number => 7
-  t.equal(expectedVersion(undefined, current), undefined)
-  t.equal(expectedVersion('*', current), undefined)
-  t.equal(expectedVersion('"v3"', current), 3)
-  t.equal(expectedVersion('"v3", "v7"', current), 7, 'a list holds when the current version is in it')
-  t.equal(expectedVersion('"v3", "v4"', current), 3)
-  for (const bad of ['"3"', '"v"', '"v1x"', '"v-1"', 'v3', '""']) {
-    t.throws(() => expectedVersion(bad, current), { code: 'INVALID_REQUEST' }, bad)
+  t.equal(expectedVersion(undefined, HERE, current), undefined)
+  t.equal(expectedVersion('*', HERE, current), undefined)
+  t.equal(expectedVersion('"v3"', HERE, current), 3)
+  t.equal(expectedVersion('"v3", "v7"', HERE, current), 7, 'a list holds when the current version is in it')
+  t.equal(expectedVersion('"v3", "v4"', HERE, current), 3)
+  t.equal(expectedVersion(etagOf(HERE, 3), HERE, current), 3)
+  t.equal(expectedVersion(etagOf(THERE, 7), HERE, current), 'another history')
+  t.equal(expectedVersion(`${etagOf(THERE, 7)}, "v3"`, HERE, current), 3)
+  for (const bad of ['"3"', '"v"', '"v1x"', '"v-1"', 'v3', '""', '"abc.v3"']) {
+    t.throws(() => expectedVersion(bad, HERE, current), { code: 'INVALID_REQUEST' }, bad)
   }
 })
 

@@ -135,7 +135,10 @@ t.test('an epoch gone by: from the log, then live; Last-Event-ID overrides from'
     said(from).map(({ id, data }) => [id, data.type]),
     [['0', 'subscribed'], ...[1, 2, 3, 4, 5, 6, 7, 8].map((epoch) => [String(epoch), 'change'])],
   )
-  t.same(said(header)[0], { id: '4', data: { type: 'subscribed', id: 'events', epoch: 4 } })
+  t.same(said(header)[0], {
+    id: '4',
+    data: { type: 'subscribed', id: 'events', epoch: 4, history: bus.historyId },
+  })
   t.same(said(header).slice(1), said(from).slice(5))
   t.same(said(from).at(-1)?.data.changes, [
     { page: 'risk.a', kind: 'source', ranges: [[0, 1]], values: [6] },

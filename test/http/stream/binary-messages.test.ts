@@ -147,7 +147,7 @@ t.test('what JSON tells, binary tells: every dtype, every way to change, snapsho
 
 /** Converts a binary message to its JSON form. */
 function asJson(message: BinaryMessage): Message {
-  const { type, id, epoch, first, data, changes = [] } = message
+  const { type, id, epoch, history, first, data, changes = [] } = message
   const values = ({ dtype, values }: (typeof changes)[number]) =>
     valuesToJson(dtype as never, values as never)
   if (type === 'snapshot') {
@@ -155,7 +155,7 @@ function asJson(message: BinaryMessage): Message {
       const { page, dtype, shape, version } = change
       return [page, { dtype, shape, version: version!, values: values(change) }] as const
     })
-    return { type, id: id!, epoch: epoch!, pages: Object.fromEntries(pages) }
+    return { type, id: id!, epoch: epoch!, history: history!, pages: Object.fromEntries(pages) }
   }
   if (type !== 'change') return message as unknown as Message
   return {

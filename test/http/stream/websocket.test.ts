@@ -22,7 +22,7 @@ t.test('a change: every page that moved, in one message', async (t) => {
     data: 'values',
     policy: 'lossless',
   }
-  t.same(await client.ask(subscribe), { type: 'subscribed', id: 's1', epoch: 3 })
+  t.same(await client.ask(subscribe), { type: 'subscribed', id: 's1', epoch: 3, history: bus.historyId })
   await bus.patch('prices', { offset: 1, values: [1.5, Number.NaN] })
   const change = await client.next((m) => m.type === 'change')
   t.same(change, {
