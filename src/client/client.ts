@@ -483,12 +483,10 @@ export class Client {
 
   async #probe(): Promise<MmsbError | undefined> {
     try {
-      // The answer names the history too, for which the handshake may have been refused.
       await this.status({ timeoutMs: 5_000 })
       return undefined
     } catch (error) {
-      const isFinal = error instanceof MmsbError && error.status >= 400 && error.status < 500
-      return isFinal ? error : undefined
+      return error instanceof MmsbError && error.status >= 400 && error.status < 500 ? error : undefined
     }
   }
 }
