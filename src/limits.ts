@@ -129,8 +129,16 @@ export const REPLAY_UNDO_EPOCHS = 4_096
 export const REPLAY_UNDO_BYTES = 128 * 1024 ** 2
 /** A replay that must advance farther than this looks for a checkpoint on the way first. */
 export const REPLAY_JUMP_EPOCHS = 10_000
-/** Records between two checks for a cancelled request. */
+/** Records, and milliseconds, between two checks for a cancelled request. */
 export const REPLAY_CANCEL_EPOCHS = 64
+export const REPLAY_CANCEL_MS = 10
+/** A search for the pages of an epoch that is farther away than this begins at a checkpoint. */
+export const REPLAY_LIVES_JUMP_EPOCHS = 100_000
+/** Rebuilt states that one replay thread keeps at most, and how many of them one caller may have. */
+export const REPLAY_STATES_MAX = 8
+export const REPLAY_STATES_OF_CALLER = 2
+/** A caller may move the state of another one over so many epochs instead of having its own. */
+export const REPLAY_NEAR_EPOCHS = 4
 /**
  * One history request reads at most this many epochs and returns at most this many bytes of frames, then a
  * cursor.
@@ -142,10 +150,14 @@ export const HISTORY_LIMIT_MAX = 1_000
 /** Past changes: approximate bytes of values and ranges in one answer, and epochs that it covers. */
 export const PAST_ANSWER_BYTES = 1024 ** 2
 export const PAST_ANSWER_EPOCHS = 4_096
+/** One answer about past changes ends after this long, so that readers get what was replayed so far. */
+export const PAST_SLICE_MS = 25
+/** Pages made or deleted in so many epochs ahead are known before the replay comes to them. */
+export const PAST_LOOK_AHEAD_EPOCHS = 16_384
 /** The thread that replays past changes ends, and frees its state, after this long without a request. */
 export const PAST_IDLE_MS = 20_000
-/** Requests about the past that may be queued; beyond, OVERLOADED. */
-export const REPLAY_QUEUE_MAX = 256
+/** The same for the thread that verifies. */
+export const VERIFY_IDLE_MS = 1_000
 
 /** Digest: bytes of a page that are hashed as one chunk. */
 export const DIGEST_CHUNK_BYTES = 4096

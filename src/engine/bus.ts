@@ -363,11 +363,12 @@ export class EngineBus {
    * of then.
    */
   async data(name: string, options: ReadRange & { epoch?: number } & PastOptions = {}): Promise<PageData> {
-    const { epoch, signal, ...range } = options
+    const { epoch, signal, caller, ...range } = options
     return this.#atEpoch(
       epoch,
       async () => (await this.#parts.pages.dataOfMany([{ name, ...range }], signal)).pages[0] as PageData,
-      async (epoch) => (await this.#parts.past.read(epoch, [{ name, ...range }], signal))[0] as PageData,
+      async (epoch) =>
+        (await this.#parts.past.read(epoch, [{ name, ...range }], { signal, caller }))[0] as PageData,
     )
   }
 
@@ -376,15 +377,15 @@ export class EngineBus {
     names: readonly string[],
     options: { epoch?: number } & PastOptions = {},
   ): Promise<{ epoch: number; pages: Record<string, PageData> }> {
-    const { epoch, signal } = options
+    const { epoch, ...past } = options
     const reads = [...new Set(names)].map((name) => ({ name }))
     return this.#atEpoch(
       epoch,
       async () => {
-        const { epoch, pages } = await this.#parts.pages.dataOfMany(reads, signal)
+        const { epoch, pages } = await this.#parts.pages.dataOfMany(reads, past.signal)
         return { epoch, pages: byName(pages) }
       },
-      async (epoch) => ({ epoch, pages: byName(await this.#parts.past.read(epoch, reads, signal)) }),
+      async (epoch) => ({ epoch, pages: byName(await this.#parts.past.read(epoch, reads, past)) }),
     )
   }
 
@@ -393,7 +394,7 @@ export class EngineBus {
     return this.#atEpoch(
       epoch,
       async () => ({ ...this.peek(name), epoch: this.epoch }),
-      (epoch) => this.#parts.past.peek(epoch, name, options.signal),
+      (epoch) => this.#parts.past.peek(epoch, name, options),
     )
   }
 
@@ -486,7 +487,7 @@ export class EngineBus {
 
   /** What an epoch did. Throws EPOCH_NOT_FOUND, EPOCH_COMPACTED. */
   async epochInfo(epoch: number, options: PastOptions = {}): Promise<EpochInfo> {
-    return this.#parts.past.epochInfo(epoch, options.signal)
+    return this.#parts.past.epochInfo(epoch, options)
   }
 
   /**
@@ -497,7 +498,7 @@ export class EngineBus {
     query: { from?: number; to?: number; page?: string; source?: string; limit?: number } = {},
     options: PastOptions = {},
   ): Promise<EpochList> {
-    return this.#parts.past.epochs(query, options.signal)
+    return this.#parts.past.epochs(query, options)
   }
 
   /**
@@ -509,7 +510,7 @@ export class EngineBus {
     query: { from?: number; to?: number; limit?: number } = {},
     options: PastOptions = {},
   ): Promise<PageHistory> {
-    return this.#parts.past.history(name, query, options.signal)
+    return this.#parts.past.history(name, query, options)
   }
 
   /** The element ranges whose bytes differ between two epochs, of all pages or of some. */
@@ -517,7 +518,7 @@ export class EngineBus {
     query: { from: number; to?: number; pages?: readonly string[] },
     options: PastOptions = {},
   ): Promise<DiffResult> {
-    return this.#parts.past.diff(query, options.signal)
+    return this.#parts.past.diff(query, options)
   }
 
   /**
@@ -525,7 +526,7 @@ export class EngineBus {
    * bounded piece at a time. Throws EPOCH_NOT_FOUND, EPOCH_COMPACTED.
    */
   async pastChanges(query: PastEpochsQuery, options: PastOptions = {}): Promise<PastEpochs> {
-    return this.#parts.past.changes(query, options.signal)
+    return this.#parts.past.changes(query, options)
   }
 
   /**
@@ -534,7 +535,7 @@ export class EngineBus {
    * requests are not delayed.
    */
   async verify(query: { from?: number; to?: number } = {}, options: PastOptions = {}): Promise<VerifyResult> {
-    return this.#parts.past.verify(query, options.signal)
+    return this.#parts.past.verify(query, options)
   }
 
   // ---- status ---------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ const name = one('name', isString)
 const isEpoch = isWhole(0)
 const epoch = one('epoch', isNumber)
 const RANGE: Checks<ReadRange> = { offset: isNumber, count: isNumber }
-const PAST: Checks<PastOptions> = { signal: isSignal }
+const PAST: Checks<PastOptions> = { signal: isSignal, caller: isCaller }
 const past = optional(fields('options', PAST))
 const SPAN = { from: isNumber, to: isNumber }
 
@@ -124,6 +124,12 @@ const CALLS: Readonly<Record<Method, Call>> = {
 
 function isObject(value: unknown): string | undefined {
   return typeof value === 'object' && value !== null ? undefined : 'is not an object'
+}
+
+function isCaller(value: unknown): string | undefined {
+  return typeof value === 'string' || isObject(value) === undefined
+    ? undefined
+    : 'is neither an object nor a string'
 }
 
 function isString(value: unknown): string | undefined {

@@ -171,7 +171,7 @@ async function assemble({
       },
       nextPageId,
     ),
-    past: new Past({ committer, registry: state.registry, folder }),
+    past: new Past({ committer, registry: state.registry, folder, limits }),
     needs: new Set(),
   })
   if (folder === undefined) return { ...parts(1), durable: undefined }

@@ -82,6 +82,11 @@ export interface ReadRange {
 export interface PastOptions {
   /** Cancels a request about the past. */
   readonly signal?: AbortSignal | undefined
+  /**
+   * Whose request it is: an object, such as a connection, or a name. Callers are served in turn. Requests
+   * without one belong to one caller together.
+   */
+  readonly caller?: object | string | undefined
 }
 
 /** Deltas to try, and the pages to read afterwards. */

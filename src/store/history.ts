@@ -11,7 +11,7 @@ import path from 'node:path'
 import { MmsbError } from '../errors.js'
 import { LOG_READ_BYTES, SEGMENT_HEADER_BYTES } from '../limits.js'
 import { CatalogReader } from './catalog/catalog-reader.js'
-import { type CheckpointFile, openCheckpointFile } from './checkpoint/file-reader.js'
+import { type CheckpointFile, openCheckpointFile, readPages } from './checkpoint/file-reader.js'
 import { type CheckpointFolder, checkpointEpochs, checkpointFolder } from './checkpoint/folder.js'
 import type { SegmentHeader } from './log/record.js'
 import { firstEpochOf, segmentName } from './log/segment-file.js'
@@ -19,7 +19,7 @@ import { REASONS, readSegmentHeader, SegmentScanner } from './log/segment-reader
 import { type Disk, realDisk } from './os/disk.js'
 import { busFailed } from './os/errors.js'
 import { type FileIdentity, folderChange } from './os/lock.js'
-import type { Crc32c, LogRecord } from './types.js'
+import type { CheckpointPage, Crc32c, LogRecord } from './types.js'
 
 /** A read of few records uses a small window. */
 const FEW_RECORDS = 8
@@ -84,6 +84,12 @@ export class HistoryReader {
   openCheckpoint(epoch: number): CheckpointFile | string {
     this.#refuseOther()
     return openCheckpointFile(this.#checkpoints, epoch, this.#bus())
+  }
+
+  /** The pages of a checkpoint, without a look at their bytes; undefined when its tables are not sound. */
+  checkpointPages(epoch: number): readonly CheckpointPage[] | undefined {
+    this.#refuseOther()
+    return readPages(this.#checkpoints, epoch, this.#bus())
   }
 
   /** The bus of the folder, by the header of its first segment. */

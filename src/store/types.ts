@@ -95,8 +95,14 @@ export interface CheckpointInfo {
 export interface CheckpointReader {
   readonly header: CheckpointHeader
   readonly pages: readonly CheckpointPage[]
-  /** Calls back for every stored chunk of every page; chunks of zeros may be left out. */
-  load(onChunk: (pageId: number, offset: number, bytes: Uint8Array) => void): void
+  /**
+   * Calls back for every stored chunk of every page, or of those that are wanted; chunks of zeros may be left
+   * out.
+   */
+  load(
+    onChunk: (pageId: number, offset: number, bytes: Uint8Array) => void,
+    wants?: (pageId: number) => boolean,
+  ): void
   close(): void
 }
 

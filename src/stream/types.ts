@@ -27,7 +27,10 @@ export interface StreamBus {
   peek(name: string): PageShape
   /** Cursors of durable readers; undefined if the bus has no data folder. */
   readonly cursors: Cursors | undefined
-  pastChanges(query: PastEpochsQuery, options: { readonly signal: AbortSignal }): Promise<PastEpochs>
+  pastChanges(
+    query: PastEpochsQuery,
+    options: { readonly signal: AbortSignal; readonly caller: object },
+  ): Promise<PastEpochs>
 }
 
 /** What a subscription asks for: see docs/guide/STREAM.md. */

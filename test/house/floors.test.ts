@@ -40,7 +40,7 @@ const FLOORS: Floors = {
     ['browser', 'node', 'index'],
   ],
   'src/engine': [
-    ['durable-cursors', 'host', 'stage-timings', 'version'],
+    ['caller-queue', 'durable-cursors', 'host', 'stage-timings', 'version'],
     ['types'],
     ['arguments', 'callbacks', 'pages'],
     ['commands'],
@@ -50,6 +50,15 @@ const FLOORS: Floors = {
     ['open-bus'],
     ['bus'],
     ['call-checks'],
+  ],
+  'src/engine/history': [
+    ['rebuild'],
+    ['recovery', 'timeline'],
+    ['cones', 'cpu-failover', 'verify'],
+    ['check-replay', 'replay-queries', 'verify-folder'],
+    ['past-changes', 'past-diff'],
+    ['offline-folder', 'replay-client'],
+    ['past', 'replay-worker'],
   ],
   'src/http': [
     ['answers'],

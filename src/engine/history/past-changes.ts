@@ -2,16 +2,17 @@
  * The events of past epochs, made again from a timeline: the same changes, ranges and values in the same
  * order in which src/engine/commit/publish.ts made them for subscribers.
  *
- * Invariant: one answer is bounded in bytes and in epochs searched, except that it always covers at least one
- * epoch. It says how far it got.
+ * Invariant: one answer is bounded in bytes, in epochs searched and, if that is asked for, in time. It says
+ * how far it got.
  */
-import { PAST_ANSWER_BYTES, PAST_ANSWER_EPOCHS } from '../../limits.js'
+import { PAST_ANSWER_BYTES, PAST_ANSWER_EPOCHS, PAST_LOOK_AHEAD_EPOCHS } from '../../limits.js'
 import { patternSet } from '../../state/pattern.js'
 import { NO_RANGES, totalElements } from '../../state/ranges.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { PageChange, PastChange, PastEpoch, PastEpochs, PastEpochsQuery } from '../types.js'
 import type { ReplayedEpoch } from './rebuild.js'
+import type { Asker } from './replay-queries.js'
 import type { Timeline } from './timeline.js'
 
 /** Estimated size of a change without its values. */
@@ -61,22 +62,34 @@ function changeOf(
 }
 
 /**
- * The changes of the epochs after `after`, as far as one answer reaches: at least one epoch, unless there is
- * none.
+ * The changes of the epochs after `after`, as far as one answer reaches. With `sliceMs` it ends after that
+ * time; then it may have come no further than `after`, and a longer slice comes further.
  */
-export function pastEpochs(timeline: Timeline, query: PastEpochsQuery): PastEpochs {
+export function pastEpochs(
+  { timelines, caller }: Asker,
+  query: PastEpochsQuery,
+  sliceMs?: number,
+): PastEpochs {
   const { after, pages, values } = query
-  const { matches } = patternSet(pages)
+  const untilMs = performance.now() + (sliceMs ?? Number.POSITIVE_INFINITY)
+  const { matches, key } = patternSet(pages)
   const to = Math.min(query.to, after + PAST_ANSWER_EPOCHS)
   const epochs: PastEpoch[] = []
   let bytes = 0
   if (after >= to) return { epochs, through: after }
-  const through = timeline.walk(after, to, (replayed) => {
-    const epoch = pastEpochOf(timeline, replayed, { matches, values })
-    if (epoch.changes.length > 0) epochs.push(epoch)
-    for (const change of epoch.changes)
-      bytes += CHANGE_BYTES + change.ranges.byteLength + change.values.byteLength
-    return bytes < PAST_ANSWER_BYTES ? 'on' : 'enough'
-  })
-  return { epochs, through }
+  const ahead = Math.min(query.to, after + PAST_LOOK_AHEAD_EPOCHS)
+  const wanted = pages.includes('*') ? 'all' : { key, matches }
+  const timeline = timelines.get({ caller, wanted, from: after, to, ahead })
+  const through = timeline.walk(
+    after,
+    to,
+    (replayed) => {
+      const epoch = pastEpochOf(timeline, replayed, { matches, values })
+      if (epoch.changes.length > 0) epochs.push(epoch)
+      for (const change of epoch.changes)
+        bytes += CHANGE_BYTES + change.ranges.byteLength + change.values.byteLength
+    },
+    () => bytes >= PAST_ANSWER_BYTES || performance.now() >= untilMs,
+  )
+  return { epochs, through: Math.max(after, through) }
 }

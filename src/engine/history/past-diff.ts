@@ -10,6 +10,7 @@ import { normalizeRanges, totalElements } from '../../state/ranges.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { DiffResult } from '../types.js'
+import type { Asker } from './replay-queries.js'
 import type { Timeline } from './timeline.js'
 
 interface Candidate {
@@ -26,13 +27,14 @@ type Pages = ReadonlyMap<number, PageRecord>
  * neither has.
  */
 export function diffPast(
-  timeline: Timeline,
+  { timelines, caller }: Asker,
   from: number,
   to: number,
   names: readonly string[] | undefined,
 ): DiffResult {
   const wanted = names === undefined ? undefined : new Set(names)
   const isWanted = (name: string): boolean => wanted?.has(name) ?? true
+  const timeline = timelines.get({ caller, wanted: names === undefined ? 'all' : { names }, from, to })
   timeline.seek(from)
   const before = pagesOf(timeline)
   const candidates = new Map<number, Candidate>()

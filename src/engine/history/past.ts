@@ -4,13 +4,20 @@
  *
  * Invariants: an epoch is checked here before the replay thread is asked for it, so a request never reaches
  * beyond the published epoch. Replays run in threads of their own: one for requests, one for subscribers that
- * catch up (each would otherwise move the other's state back and forth), and one for each verification.
- * Without a data folder there is no past.
+ * catch up, and one for verification, so that none of them waits for another. Without a data folder there is
+ * no past.
  *
  * Null because public types promise it: `next` after the last part.
  */
 import { MmsbError } from '../../errors.js'
-import { HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, PAST_IDLE_MS } from '../../limits.js'
+import {
+  HISTORY_LIMIT_DEFAULT,
+  HISTORY_LIMIT_MAX,
+  PAST_IDLE_MS,
+  PAST_SLICE_MS,
+  VERIFY_IDLE_MS,
+} from '../../limits.js'
+import type { LimitGuard } from '../../operator-limits.js'
 import { busFailed } from '../../store/os/errors.js'
 import type { FileIdentity } from '../../store/os/lock.js'
 import type { Store } from '../../store/store.js'
@@ -44,6 +51,7 @@ export interface PastDeps {
   readonly committer: Committer
   readonly registry: Registry
   readonly folder: DataFolder | undefined
+  readonly limits: LimitGuard
 }
 
 interface RangeQuery {
@@ -52,8 +60,6 @@ interface RangeQuery {
   readonly limit?: number
 }
 
-type Signal = PastOptions['signal']
-
 /** Requests for records of epochs, not for the state at them. */
 const RECORD_REQUESTS: ReadonlySet<ReplayRequest['kind']> = new Set(['epoch', 'epochs', 'history'])
 
@@ -61,15 +67,17 @@ export class Past {
   readonly #deps: PastDeps
   readonly #requests: ReplayClient | undefined
   readonly #catchUps: ReplayClient | undefined
-  readonly #verifications = new Set<ReplayClient>()
+  readonly #verifications: ReplayClient | undefined
 
   constructor(deps: PastDeps) {
     this.#deps = deps
-    const { folder } = deps
+    const { folder, limits } = deps
     if (folder === undefined) return
     const { dir, identity, quotaBytes } = folder
-    this.#requests = new ReplayClient({ dir, identity, quotaBytes })
+    this.#requests = new ReplayClient({ dir, identity, quotaBytes, limits })
+    // Each subscriber asks for one piece at a time, and subscribers are limited where they subscribe.
     this.#catchUps = new ReplayClient({ dir, identity, quotaBytes, idleMs: PAST_IDLE_MS })
+    this.#verifications = new ReplayClient({ dir, identity, quotaBytes, idleMs: VERIFY_IDLE_MS })
   }
 
   // ---- which epochs can be reached ------------------------------------------------------------------------
@@ -147,41 +155,44 @@ export class Past {
   // ---- the state at an epoch ------------------------------------------------------------------------------
 
   /** Pages as of an epoch that `check` let pass. */
-  read(epoch: number, pages: readonly PastRead[], signal: Signal): Promise<PageData[]> {
-    return this.#ask({ kind: 'read', epoch, pages }, signal)
+  read(epoch: number, pages: readonly PastRead[], options: PastOptions): Promise<PageData[]> {
+    return this.#ask({ kind: 'read', epoch, pages }, options)
   }
 
   /** A page's description as of an epoch that `check` let pass. */
-  peek(epoch: number, name: string, signal: Signal): Promise<PageShape> {
-    return this.#ask({ kind: 'peek', epoch, name }, signal)
+  peek(epoch: number, name: string, options: PastOptions): Promise<PageShape> {
+    return this.#ask({ kind: 'peek', epoch, name }, options)
   }
 
   async diff(
     query: { from: number; to?: number; pages?: readonly string[] },
-    signal: Signal,
+    options: PastOptions,
   ): Promise<DiffResult> {
     const { from, to = this.#deps.committer.epoch, pages } = query
     this.#checkOrder('from', from, to)
-    return this.#ask({ kind: 'diff', from, to, names: pages }, signal)
+    return this.#ask({ kind: 'diff', from, to, names: pages }, options)
   }
 
   // ---- what epochs did ------------------------------------------------------------------------------------
 
-  async epochInfo(epoch: number, signal: Signal): Promise<EpochInfo> {
+  async epochInfo(epoch: number, options: PastOptions): Promise<EpochInfo> {
     this.#checkRecord(epoch)
-    return this.#ask({ kind: 'epoch', epoch }, signal)
+    return this.#ask({ kind: 'epoch', epoch }, options)
   }
 
-  async epochs(query: RangeQuery & { page?: string; source?: string }, signal: Signal): Promise<EpochList> {
+  async epochs(
+    query: RangeQuery & { page?: string; source?: string },
+    options: PastOptions,
+  ): Promise<EpochList> {
     const range = this.#range(query, this.#firstRecord)
     if (range === undefined) return { epochs: [], next: null }
     const { page, source, limit = HISTORY_LIMIT_DEFAULT } = query
     const filter = { ...(page === undefined ? {} : { page }), ...(source === undefined ? {} : { source }) }
     const wanted: EpochQuery = { ...range, ...filter, limit }
-    return this.#ask({ kind: 'epochs', query: wanted }, signal)
+    return this.#ask({ kind: 'epochs', query: wanted }, options)
   }
 
-  async history(name: string, query: RangeQuery, signal: Signal): Promise<PageHistory> {
+  async history(name: string, query: RangeQuery, options: PastOptions): Promise<PageHistory> {
     const page = this.#deps.registry.byName(name)
     const first = Math.max(this.#firstRecord, page?.createdEpoch ?? 0)
     const range = this.#range(query, first)
@@ -189,47 +200,46 @@ export class Past {
     const found: PageHistory =
       range === undefined
         ? { name, versions: [], next: null }
-        : await this.#ask({ kind: 'history', name, query: { ...range, limit } }, signal)
+        : await this.#ask({ kind: 'history', name, query: { ...range, limit } }, options)
     if (page === undefined && found.versions.length === 0 && found.next === null) {
       throw new MmsbError('PAGE_NOT_FOUND', `There was no page "${name}" in these epochs.`)
     }
     return found
   }
 
-  async changes(query: PastEpochsQuery, signal: Signal): Promise<PastEpochs> {
+  /** Answers with what was replayed within a short time, so that callers are served in turn. */
+  async changes(query: PastEpochsQuery, options: PastOptions): Promise<PastEpochs> {
     const { after, to } = query
     this.#checkOrder('after', after, to)
-    this.#deps.committer.lifecycle.refuseWhenFailed()
     const { folder } = this.#deps
-    if (this.#catchUps === undefined || folder === undefined) throw this.#compacted(after)
-    folder.store.refuseWhenLost()
-    return this.#catchUps
-      .ask<PastEpochs>({ kind: 'changes', query }, signal)
-      .catch((error: unknown) => Promise.reject(this.#explained(error, after, this.minEpoch)))
-  }
-
-  async verify(query: { from?: number; to?: number }, signal: Signal): Promise<VerifyResult> {
-    const { committer, folder } = this.#deps
-    const { from = this.minEpoch, to = committer.epoch } = query
-    this.#checkOrder('from', from, to)
-    const expected = to === committer.epoch ? { digest: committer.digest } : {}
-    if (folder === undefined) throw noFolder()
-    const client = new ReplayClient(folder)
-    this.#verifications.add(client)
-    try {
-      return await client.ask({ kind: 'verify', from, to, ...expected }, signal)
-    } finally {
-      this.#verifications.delete(client)
-      await client.close()
+    const changes = { kind: 'changes', query } as const
+    for (let sliceMs = PAST_SLICE_MS; ; sliceMs *= 2) {
+      this.#deps.committer.lifecycle.refuseWhenFailed()
+      if (this.#catchUps === undefined || folder === undefined) throw this.#compacted(after)
+      folder.store.refuseWhenLost()
+      const found = await this.#catchUps
+        .ask<PastEpochs>({ ...changes, sliceMs }, options)
+        .catch((error: unknown) => Promise.reject(this.#explained(error, after, this.minEpoch)))
+      if (found.through > after || after >= to) return found
+      // It did not get there. Should its state be lost to others meanwhile, a longer slice gets farther.
     }
   }
 
-  #ask<T>(request: ReplayRequest, signal: Signal): Promise<T> {
+  async verify(query: { from?: number; to?: number }, options: PastOptions): Promise<VerifyResult> {
+    const { committer } = this.#deps
+    const { from = this.minEpoch, to = committer.epoch } = query
+    this.#checkOrder('from', from, to)
+    const expected = to === committer.epoch ? { digest: committer.digest } : {}
+    if (this.#verifications === undefined) throw noFolder()
+    return this.#verifications.ask({ kind: 'verify', from, to, ...expected }, options)
+  }
+
+  #ask<T>(request: ReplayRequest, options: PastOptions): Promise<T> {
     this.#deps.committer.lifecycle.refuseWhenFailed()
     const { folder } = this.#deps
     if (this.#requests === undefined || folder === undefined) throw noFolder()
     folder.store.refuseWhenLost()
-    return this.#requests.ask<T>(request, signal).catch((error: unknown) => {
+    return this.#requests.ask<T>(request, options).catch((error: unknown) => {
       const minEpoch = RECORD_REQUESTS.has(request.kind) ? this.#firstRecord : this.minEpoch
       throw this.#explained(error, firstEpochOf(request), minEpoch)
     })
@@ -250,7 +260,7 @@ export class Past {
 
   /** Ends the threads; waiting requests fail with BUS_FAILED. */
   async close(): Promise<void> {
-    const clients = [this.#requests, this.#catchUps, ...this.#verifications]
+    const clients = [this.#requests, this.#catchUps, this.#verifications]
     await Promise.all(clients.map((client) => client?.close()))
   }
 }

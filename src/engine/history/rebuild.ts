@@ -4,14 +4,20 @@
  *
  * Invariants: epochs follow one another without a gap. Before each record, the state's digest must equal the
  * one that the record carries; otherwise log and state contradict each other and INTERNAL is thrown.
+ *
+ * A state can also be rebuilt for a cone alone: a set of pages with all that they derive from. Other pages do
+ * not exist in it, and what records do to them is left out. Such a state has a digest of its own, which
+ * cannot be compared with the log's.
  */
 import { MmsbError } from '../../errors.js'
 import type { ExecuteResult } from '../../ffi/context.js'
+import { pickDeltas } from '../../state/frame/pick.js'
 import { decodeFrame, splitFrames } from '../../state/frame/reader.js'
 import { scanFrames } from '../../state/frame/scan.js'
 import type { CheckpointReader, LogRecord } from '../../store/types.js'
 import { COMMAND_CREATE_PAGE } from '../../wire/frame.js'
 import { parseCheckpointExtra, tableOfCheckpoint } from '../checkpoints/contents.js'
+import type { Pending } from '../commands/pending.js'
 import { pendingOfLoggedFrame } from '../commands/transactions.js'
 import { Batch } from '../commit/batch.js'
 import { hex } from '../pages/describe.js'
@@ -49,6 +55,9 @@ export interface ReplayWatcher {
   executed?(epoch: ReplayedEpoch): void
 }
 
+/** Ids of pages, with all that they derive from. */
+export type Cone = ReadonlySet<number>
+
 /** The state before the first epoch. `state` must be empty. */
 export function emptyProgress(state: EngineState, wantsAnswers: boolean): Progress {
   return {
@@ -60,15 +69,19 @@ export function emptyProgress(state: EngineState, wantsAnswers: boolean): Progre
   }
 }
 
-/** Fills an empty state from a checkpoint. Throws INTERNAL when its bytes do not have its digest. */
+/**
+ * Fills an empty state from a checkpoint, with a cone's pages or with all. Throws INTERNAL when all bytes do
+ * not have its digest.
+ */
 export function loadCheckpoint(
   state: EngineState,
   reader: CheckpointReader,
   wantsAnswers: boolean,
+  cone?: Cone,
 ): Progress {
   const { header } = reader
   // Pasts have no definition; the pages that read them name the page that each belongs to.
-  const pages = reader.pages.filter(({ meta }) => meta.byteLength > 0)
+  const pages = reader.pages.filter(({ id, meta }) => meta.byteLength > 0 && cone?.has(id) !== false)
   const commands = pages.map((page) => {
     const [command] = decodeFrame(page.meta).commands
     if (command?.type !== COMMAND_CREATE_PAGE)
@@ -83,9 +96,12 @@ export function loadCheckpoint(
   installPages(state, records)
   const extra = parseCheckpointExtra(header.extra)
   state.registry.functions = tableOfCheckpoint(extra)
-  reader.load((pageId, offset, bytes) => state.context.loadPage(pageId, offset, bytes))
+  reader.load(
+    (pageId, offset, bytes) => state.context.loadPage(pageId, offset, bytes),
+    cone === undefined ? undefined : (pageId) => state.graph.node(pageId) !== undefined,
+  )
   const digest = state.context.stateDigest()
-  checkDigest(digest, header.digest, `the checkpoint of epoch ${header.epoch}`)
+  if (cone === undefined) checkDigest(digest, header.digest, `the checkpoint of epoch ${header.epoch}`)
   return {
     epoch: header.epoch,
     digest,
@@ -95,38 +111,81 @@ export function loadCheckpoint(
   }
 }
 
-/** Moves the state from one epoch to the next. */
+/**
+ * Moves the state, which may be that of a cone, from one epoch to the next. Returns 'untouched' when the
+ * record does nothing to the cone; then the watcher was not called.
+ */
 export function replayRecord(
   state: EngineState,
   record: LogRecord,
   progress: Progress,
   watcher: ReplayWatcher = {},
-): void {
+  cone?: Cone,
+): 'replayed' | 'untouched' {
   if (record.epoch !== progress.epoch + 1) {
     throw new MmsbError(
       'INTERNAL',
       `The log continues at epoch ${record.epoch}, but the state is at ${progress.epoch}.`,
     )
   }
-  checkDigest(progress.digest, record.digestBefore, `the log before epoch ${record.epoch}`)
+  if (cone === undefined)
+    checkDigest(progress.digest, record.digestBefore, `the log before epoch ${record.epoch}`)
   const { onlyDeltas, keyed } = scanFrames(record.frames)
-  if (onlyDeltas && !(keyed && progress.answers !== undefined)) replayDeltas(state, record, progress, watcher)
-  else replayStaged(state, record, progress, watcher)
+  const part = partOf(record, cone)
   progress.epoch = record.epoch
   progress.timestampMs = record.timestampMs
+  // The past of a page follows it one epoch later, whatever that epoch touches.
+  if (onlyDeltas && part.touched.length === 0 && cone !== undefined && state.graph.pasts.length === 0)
+    return 'untouched'
+  if (onlyDeltas && !(keyed && progress.answers !== undefined))
+    replayDeltas(state, record, part, progress, watcher)
+  else replayStaged(state, record, part, progress, watcher)
+  return 'replayed'
 }
 
 const NO_PAGES: readonly PageRecord[] = []
+
+/** What a record does to the pages of a cone; without a cone, all that it does. */
+interface Part {
+  readonly cone: Cone | undefined
+  readonly touched: readonly number[]
+  /** The frames, or one frame with the deltas to the cone. */
+  readonly frames: Uint8Array
+}
+
+function partOf(record: LogRecord, cone: Cone | undefined): Part {
+  const all = Array.from(record.touchedPages)
+  const touched = cone === undefined ? all : all.filter((id) => cone.has(id))
+  const isWhole = cone === undefined || touched.length === all.length
+  return {
+    cone,
+    touched,
+    frames: isWhole ? record.frames : pickDeltas(record.frames, (id) => cone.has(id)),
+  }
+}
+
+function pendingWithin(pending: Pending, cone: Cone | undefined): Pending {
+  if (cone === undefined) return pending
+  const { writes, creates, deletes, redefines } = pending
+  return {
+    ...pending,
+    writes: writes.filter((id) => cone.has(id)),
+    creates: creates.filter(({ id }) => cone.has(id)),
+    deletes: deletes.filter((id) => cone.has(id)),
+    ...(redefines === undefined ? {} : { redefines: redefines.filter(({ id }) => cone.has(id)) }),
+  }
+}
 
 /** Most epochs create and delete nothing, and the record itself lists the pages that its deltas write. */
 function replayDeltas(
   state: EngineState,
   record: LogRecord,
+  { touched, frames }: Part,
   progress: Progress,
   watcher: ReplayWatcher,
 ): void {
-  const plan = state.graph.plan(Array.from(record.touchedPages))
-  const result = state.context.execute(plan.steps, record.frames)
+  const plan = state.graph.plan(touched)
+  const result = state.context.execute(plan.steps, frames)
   watcher.executed?.({ record, result, created: NO_PAGES, deleted: NO_PAGES, isOneWay: false })
   moveVersions(state, result, record.epoch, watcher)
   progress.digest = result.stateDigest()
@@ -135,6 +194,7 @@ function replayDeltas(
 function replayStaged(
   state: EngineState,
   record: LogRecord,
+  { cone, frames }: Part,
   progress: Progress,
   watcher: ReplayWatcher,
 ): void {
@@ -148,7 +208,7 @@ function replayStaged(
     worldAge: registry.functions.worldAge,
   }
   const pendings = splitFrames(record.frames).map((bytes) => {
-    const pending = pendingOfLoggedFrame(decodeFrame(bytes), frameDeps)
+    const pending = pendingWithin(pendingOfLoggedFrame(decodeFrame(bytes), frameDeps), cone)
     for (const page of pending.creates) {
       created.set(page.id, page)
       const ids = [page.id, ...(page.derived?.inputs ?? []).map(({ id }) => id)]
@@ -158,7 +218,7 @@ function replayStaged(
       throw new MmsbError('INTERNAL', `Epoch ${record.epoch} cannot be staged as it was.`)
     return pending
   })
-  const result = state.context.execute(batch.plan().steps, record.frames)
+  const result = state.context.execute(batch.plan().steps, frames)
   const { created: createdPages, deleted, isOneWay } = batch
   watcher.executed?.({ record, result, created: createdPages, deleted, isOneWay })
   moveVersions(state, result, record.epoch, watcher)

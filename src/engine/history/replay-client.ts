@@ -1,15 +1,17 @@
 /**
- * The replay thread as the bus uses it: requests about the past, served in order.
+ * A replay thread as the bus uses it: requests about the past, whose callers are served in turn.
  *
- * Invariants: the thread starts with the first request. One request is served at a time; the others wait in
- * order. A request is cancelled when its signal aborts, whether it waits or is being served. When the thread
- * dies, the current request fails and the next one starts a new thread.
+ * Invariants: the thread starts with the first request. One request is served at a time. A request is
+ * cancelled when its signal aborts, whether it waits or is being served. When the thread dies, the current
+ * request fails and the next one starts a new thread.
  */
 import { type ErrorCode, MmsbError } from '../../errors.js'
-import { REPLAY_QUEUE_MAX } from '../../limits.js'
+import { RETRY_AFTER_SECONDS } from '../../limits.js'
+import type { LimitGuard } from '../../operator-limits.js'
 import type { FileIdentity } from '../../store/os/lock.js'
 import { startWorker, WorkerClient } from '../../store/os/worker.js'
-import type { PastEpochsQuery } from '../types.js'
+import { type Caller, CallerQueue } from '../caller-queue.js'
+import type { PastEpochsQuery, PastOptions } from '../types.js'
 import type { EpochQuery, PastRead } from './replay-queries.js'
 
 export type ReplayRequest =
@@ -28,7 +30,7 @@ export type ReplayRequest =
       readonly to: number
       readonly names: readonly string[] | undefined
     }
-  | { readonly kind: 'changes'; readonly query: PastEpochsQuery }
+  | { readonly kind: 'changes'; readonly query: PastEpochsQuery; readonly sliceMs?: number }
   | {
       readonly kind: 'verify'
       readonly from: number
@@ -40,6 +42,10 @@ export type ReplayRequest =
 export interface ReplayMessage {
   readonly id: number
   readonly number: number
+  /** Equal for requests of one caller. */
+  readonly caller: number
+  /** The replay is given up after this long. */
+  readonly limitMs?: number
   readonly request: ReplayRequest
 }
 
@@ -68,25 +74,36 @@ export type ReplayAnswer =
 
 interface Job {
   readonly request: ReplayRequest
+  readonly caller: Caller
   readonly signal: AbortSignal | undefined
   readonly resolve: (value: unknown) => void
   readonly reject: (error: unknown) => void
 }
 
+export interface ReplayOptions extends ReplayPlace {
+  /** The thread and the states it holds end when no request came for so long. */
+  readonly idleMs?: number
+  /** Bounds how many requests wait and how long one replays. */
+  readonly limits?: LimitGuard
+}
+
+/** The caller of requests that name none: the program that the bus runs in. */
+const PROGRAM: Caller = {}
+
 export class ReplayClient {
   readonly #data: ReplayWorkerData
+  readonly #options: ReplayOptions
+  readonly #waiting = new CallerQueue<Job>()
+  readonly #callers = new CallerNumbers()
   #client: WorkerClient | undefined
-  #waiting: Job[] = []
   #running = false
   #number = 0
   #closed = false
-  readonly #idleMs: number | undefined
   #idleTimer: NodeJS.Timeout | undefined
 
-  /** With `idleMs`, the thread and the state it holds end when no request came for so long. */
-  constructor(options: ReplayPlace & { idleMs?: number }) {
-    const { dir, identity, quotaBytes, idleMs } = options
-    this.#idleMs = idleMs
+  constructor(options: ReplayOptions) {
+    const { dir, identity, quotaBytes } = options
+    this.#options = options
     this.#data = {
       dir,
       identity,
@@ -102,20 +119,39 @@ export class ReplayClient {
   }
 
   /**
-   * Resolves with the answer. Throws OVERLOADED when too many requests wait, and what serving the request
-   * throws.
+   * Resolves with the answer. Rejects with OVERLOADED when too many requests wait, COST_EXCEEDED when the
+   * replay takes too long, and with what serving the request throws.
    */
-  ask<T>(request: ReplayRequest, signal?: AbortSignal): Promise<T> {
-    if (this.#closed) return Promise.reject(new MmsbError('BUS_FAILED', 'The bus is closed.'))
-    if (this.#waiting.length >= REPLAY_QUEUE_MAX) {
-      throw new MmsbError('OVERLOADED', `${this.#waiting.length} requests about the past are waiting.`, {
-        retryAfterS: 1,
-      })
-    }
+  async ask<T>(request: ReplayRequest, { signal, caller = PROGRAM }: PastOptions = {}): Promise<T> {
+    if (this.#closed) throw new MmsbError('BUS_FAILED', 'The bus is closed.')
+    if (signal?.aborted === true) throw cancelled()
+    this.#refuseWhenFull(caller)
     return new Promise<T>((resolve, reject) => {
-      this.#waiting.push({ request, signal, resolve: resolve as (value: unknown) => void, reject })
+      const job = { request, caller, signal, resolve: resolve as (value: unknown) => void, reject }
+      signal?.addEventListener('abort', () => this.#forget(job), { once: true })
+      this.#waiting.push(caller, job)
       if (!this.#running) void this.#work()
     })
+  }
+
+  #refuseWhenFull(caller: Caller): void {
+    const { limits } = this.#options
+    if (limits === undefined) return
+    const { size } = this.#waiting
+    const { maxPastRequests, maxPastRequestsPerConnection } = limits.values
+    if (size >= maxPastRequests) {
+      const detail = `${size} requests about the past are waiting.`
+      throw limits.refusal('maxPastRequests', detail, { retryAfterS: RETRY_AFTER_SECONDS })
+    }
+    const own = this.#waiting.sizeOf(caller)
+    if (caller === PROGRAM || own < maxPastRequestsPerConnection) return
+    const detail = `${own} requests of this connection about the past are waiting.`
+    throw limits.refusal('maxPastRequestsPerConnection', detail, { retryAfterS: RETRY_AFTER_SECONDS })
+  }
+
+  /** A waiting request whose caller has left. */
+  #forget(job: Job): void {
+    if (this.#waiting.remove(job.caller, job)) job.reject(cancelled())
   }
 
   async #work(): Promise<void> {
@@ -123,12 +159,13 @@ export class ReplayClient {
     clearTimeout(this.#idleTimer)
     for (let job = this.#waiting.shift(); job !== undefined; job = this.#waiting.shift()) await this.#run(job)
     this.#running = false
-    if (this.#idleMs === undefined || this.#closed) return
-    this.#idleTimer = setTimeout(() => void this.#endThread(), this.#idleMs)
+    const { idleMs } = this.#options
+    if (idleMs === undefined || this.#closed) return
+    this.#idleTimer = setTimeout(() => void this.#endThread(), idleMs)
     this.#idleTimer.unref()
   }
 
-  async #run({ request, signal, resolve, reject }: Job): Promise<void> {
+  async #run({ request, caller, signal, resolve, reject }: Job): Promise<void> {
     const number = ++this.#number
     const cancel = (): void => {
       Atomics.store(this.#data.cancelled, 0, number)
@@ -137,9 +174,14 @@ export class ReplayClient {
       if (isAborted(signal)) throw cancelled()
       signal?.addEventListener('abort', cancel, { once: true })
       this.#client ??= new WorkerClient(startWorker('replay-worker', this.#data, import.meta.url))
-      const answer = (await this.#client.request({ number, request })) as ReplayAnswer
+      const limitMs = this.#options.limits?.values.maxReplayTimeMs
+      const message = { number, caller: this.#callers.of(caller), request }
+      const answer = (await this.#client.request(
+        limitMs === undefined ? message : { ...message, limitMs },
+      )) as ReplayAnswer
       if ('value' in answer) resolve(answer.value)
       else if (isAborted(signal)) reject(cancelled())
+      else if (answer.failure.code === 'COST_EXCEEDED') reject(this.#tooLong(answer.failure.detail))
       else reject(new MmsbError(answer.failure.code, answer.failure.detail, { ...answer.failure.extra }))
     } catch (error) {
       // The thread has died, or the request was cancelled before it was sent.
@@ -148,6 +190,12 @@ export class ReplayClient {
     } finally {
       signal?.removeEventListener('abort', cancel)
     }
+  }
+
+  #tooLong(detail: string): MmsbError {
+    const { limits } = this.#options
+    if (limits === undefined) return new MmsbError('COST_EXCEEDED', detail)
+    return limits.refusal('maxReplayTimeMs', detail, { limitMs: limits.values.maxReplayTimeMs })
   }
 
   #lost(error: unknown): MmsbError {
@@ -166,13 +214,32 @@ export class ReplayClient {
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#idleTimer)
-    const waiting = this.#waiting
-    this.#waiting = []
-    for (const { reject } of waiting) reject(new MmsbError('BUS_FAILED', 'The bus is closed.'))
+    for (const { reject } of this.#waiting.clear()) reject(new MmsbError('BUS_FAILED', 'The bus is closed.'))
     Atomics.store(this.#data.cancelled, 0, 0x7fff_ffff)
     await this.#endThread()
   }
 }
+
+/** A number for each caller: threads do not share objects. */
+class CallerNumbers {
+  readonly #objects = new WeakMap<object, number>()
+  readonly #names = new Map<string, number>()
+  #last = 0
+
+  of(caller: Caller): number {
+    const known = typeof caller === 'string' ? this.#names.get(caller) : this.#objects.get(caller)
+    if (known !== undefined) return known
+    const number = ++this.#last
+    if (typeof caller !== 'string') this.#objects.set(caller, number)
+    else {
+      if (this.#names.size >= CALLER_NAMES_MAX) this.#names.clear()
+      this.#names.set(caller, number)
+    }
+    return number
+  }
+}
+
+const CALLER_NAMES_MAX = 10_000
 
 const isAborted = (signal: AbortSignal | undefined): boolean => signal?.aborted === true
 

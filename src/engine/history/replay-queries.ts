@@ -28,6 +28,7 @@ import { checkRange } from '../pages/page-reader.js'
 import { recordOfLoggedCreate } from '../pages/page-records.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { EpochInfo, EpochList, EpochOp, PageData, PageHistory, PageShape } from '../types.js'
+import type { Timelines } from './cones/timelines.js'
 import type { ReplayedEpoch } from './rebuild.js'
 import type { Timeline } from './timeline.js'
 
@@ -37,9 +38,23 @@ export interface PastRead {
   readonly count?: number
 }
 
-/** Pages as of an epoch. Throws PAGE_NOT_FOUND, RANGE_NOT_SATISFIABLE. */
-export function readPast(timeline: Timeline, epoch: number, reads: readonly PastRead[]): PageData[] {
+/** The states of the thread, and the caller that a request came from. */
+export interface Asker {
+  readonly timelines: Timelines
+  readonly caller: number
+}
+
+/** Moves a state that holds the pages of these names to the epoch. */
+function stateAt({ timelines, caller }: Asker, epoch: number, names: readonly string[]): Timeline {
+  const timeline = timelines.get({ caller, wanted: { names }, from: epoch, to: epoch })
   timeline.seek(epoch)
+  return timeline
+}
+
+/** Pages as of an epoch. Throws PAGE_NOT_FOUND, RANGE_NOT_SATISFIABLE. */
+export function readPast(asker: Asker, epoch: number, reads: readonly PastRead[]): PageData[] {
+  const names = reads.map(({ name }) => name)
+  const timeline = stateAt(asker, epoch, names)
   return reads.map((read) => {
     const page = pageAt(timeline, epoch, read.name)
     const { offset = 0, count = page.elements - offset } = read
@@ -50,8 +65,8 @@ export function readPast(timeline: Timeline, epoch: number, reads: readonly Past
 }
 
 /** A page's description as of an epoch. Throws PAGE_NOT_FOUND. */
-export function peekPast(timeline: Timeline, epoch: number, name: string): PageShape {
-  timeline.seek(epoch)
+export function peekPast(asker: Asker, epoch: number, name: string): PageShape {
+  const timeline = stateAt(asker, epoch, [name])
   const { id, kind, dtype, shape, elements, bytes, version } = pageAt(timeline, epoch, name)
   return { id, name, kind, dtype, shape, elements, bytes, version }
 }
@@ -72,7 +87,8 @@ function valuesOf(timeline: Timeline, page: PageRecord, offset: number, count: n
 // ---- epochs -----------------------------------------------------------------------------------------------
 
 /** The transactions of one epoch and the pages they changed. */
-export function epochPast(timeline: Timeline, epoch: number): EpochInfo {
+export function epochPast({ timelines, caller }: Asker, epoch: number): EpochInfo {
+  const timeline = timelines.get({ caller, wanted: 'all', from: epoch - 1, to: epoch })
   timeline.seek(epoch - 1)
   let info: Omit<EpochInfo, 'digest'> | undefined
   timeline.seek(epoch, (replayed) => {
@@ -93,8 +109,9 @@ export interface EpochQuery {
 }
 
 /** The epochs of a range that match, ascending. */
-export function epochsPast(timeline: Timeline, query: EpochQuery): EpochList {
+export function epochsPast({ timelines, caller }: Asker, query: EpochQuery): EpochList {
   const epochs: EpochInfo[] = []
+  const timeline = timelines.get({ caller, wanted: 'all', from: query.from - 1, to: query.to })
   const next = scan(timeline, query, epochs, (view) => {
     if (query.page !== undefined && !view.changedNames().includes(query.page)) return undefined
     if (query.source !== undefined && !view.frames().some(({ source }) => source === query.source))
@@ -235,10 +252,13 @@ function opOf(view: EpochView, command: Command): EpochOp | undefined {
 
 /** The versions of a page in a range of epochs, ascending. */
 export function historyPast(
-  timeline: Timeline,
+  { timelines, caller }: Asker,
   name: string,
   query: Pick<EpochQuery, 'from' | 'to' | 'limit'>,
 ): PageHistory {
+  const from = query.from - 1
+  const to = Math.max(from, Math.min(query.to, from + HISTORY_SCAN_EPOCHS))
+  const timeline = timelines.get({ caller, wanted: { names: [name] }, from, to })
   type Version = PageHistory['versions'][number]
   const found: (Version & { digest: string })[] = []
   const next = scan<Version>(timeline, query, found, (view) => {

@@ -1,5 +1,5 @@
 /**
- * The replay thread: a timeline over the data folder that serves one request at a time. The protocol is
+ * The replay thread: rebuilt states of the data folder that serve one request at a time. The protocol is
  * ReplayRequest in replay-client.ts.
  *
  * Invariants: it only reads the folder, and no record beyond the epochs of the request, which the caller
@@ -10,44 +10,52 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { MmsbError } from '../../errors.js'
 import { crc32c } from '../../ffi/library.js'
 import { HistoryReader } from '../../store/history.js'
+import { Timelines } from './cones/timelines.js'
 import { pastEpochs } from './past-changes.js'
 import { diffPast } from './past-diff.js'
 import type { ReplayAnswer, ReplayMessage, ReplayRequest, ReplayWorkerData } from './replay-client.js'
 import { epochPast, epochsPast, historyPast, peekPast, readPast } from './replay-queries.js'
-import { Timeline } from './timeline.js'
+import { Interrupted } from './timeline.js'
 import { verifyPast } from './verify.js'
 
 const { dir, identity, quotaBytes, cancelled, progress } = workerData as ReplayWorkerData
 
 /** Number of the current request. */
 let current = 0
+/** When the current request is given up. */
+let untilMs = Number.POSITIVE_INFINITY
 
-class Cancelled extends Error {}
+class Cancelled extends Interrupted {}
+
+class TooLong extends Interrupted {}
 
 function pause(epoch: number): void {
   if (Atomics.load(cancelled, 0) >= current) throw new Cancelled('the request was cancelled')
+  if (performance.now() >= untilMs)
+    throw new TooLong(`The replay was given up at epoch ${epoch}, because it takes too long.`)
   Atomics.store(progress, 0, BigInt(epoch))
 }
 
 const reader = new HistoryReader({ dir, identity, crc32c })
-const timeline = new Timeline({ reader, quotaBytes, onPause: pause })
+const timelines = new Timelines({ reader, quotaBytes, onPause: pause })
 
-function answer(request: ReplayRequest): unknown {
+function answer(caller: number, request: ReplayRequest): unknown {
+  const asker = { timelines, caller }
   switch (request.kind) {
     case 'peek':
-      return peekPast(timeline, request.epoch, request.name)
+      return peekPast(asker, request.epoch, request.name)
     case 'read':
-      return readPast(timeline, request.epoch, request.pages)
+      return readPast(asker, request.epoch, request.pages)
     case 'epoch':
-      return epochPast(timeline, request.epoch)
+      return epochPast(asker, request.epoch)
     case 'epochs':
-      return epochsPast(timeline, request.query)
+      return epochsPast(asker, request.query)
     case 'history':
-      return historyPast(timeline, request.name, request.query)
+      return historyPast(asker, request.name, request.query)
     case 'diff':
-      return diffPast(timeline, request.from, request.to, request.names)
+      return diffPast(asker, request.from, request.to, request.names)
     case 'changes':
-      return pastEpochs(timeline, request.query)
+      return pastEpochs(asker, request.query, request.sliceMs)
     case 'verify':
       return verifyPast({ reader, quotaBytes, onPause: pause, ...request })
   }
@@ -63,14 +71,16 @@ function failureOf(error: unknown): ReplayAnswer {
   if (error instanceof MmsbError) {
     return { failure: { code: error.code, detail: error.message, extra: error.extra } }
   }
+  if (error instanceof TooLong) return { failure: { code: 'COST_EXCEEDED', detail: error.message } }
   return { failure: { code: 'INTERNAL', detail: error instanceof Error ? error.message : String(error) } }
 }
 
-parentPort?.on('message', ({ id, number, request }: ReplayMessage) => {
+parentPort?.on('message', ({ id, number, caller, limitMs, request }: ReplayMessage) => {
   current = number
+  untilMs = performance.now() + (limitMs ?? Number.POSITIVE_INFINITY)
   try {
     pause(0)
-    const value = answer(request)
+    const value = answer(caller, request)
     parentPort?.postMessage({ id, value: { value } satisfies ReplayAnswer }, buffersOf(value))
   } catch (error) {
     parentPort?.postMessage({ id, value: failureOf(error) })

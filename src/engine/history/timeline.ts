@@ -1,11 +1,12 @@
 /**
  * A state that can be moved to any past epoch: forward by records of the log, backward by undoing them, or
  * from the nearest checkpoint. It is rebuilt as in recovery (src/engine/history/rebuild.ts), so derived pages
- * are exact.
+ * are exact. With a cone, the state holds only these pages, and a replay computes no others.
  *
- * Invariants: between calls the timeline holds exactly the state of `epoch`; its digest is checked against
- * the log at every step. After an error it holds nothing and the next seek starts over. What is kept for
- * undoing is bounded. One user at a time. Knows nothing of threads.
+ * Invariants: between calls the timeline holds exactly the state of `epoch`; without a cone, its digest is
+ * checked against the log at every step. After an error it holds nothing and the next seek starts over; an
+ * interrupted seek leaves it at an epoch on the way. What is kept for undoing is bounded. One user at a time.
+ * Knows nothing of threads.
  */
 import { MmsbError } from '../../errors.js'
 import { NativeContext } from '../../ffi/context.js'
@@ -13,6 +14,7 @@ import { Graph } from '../../graph/graph.js'
 import {
   MEMORY_QUOTA_DEFAULT_BYTES,
   REPLAY_CANCEL_EPOCHS,
+  REPLAY_CANCEL_MS,
   REPLAY_JUMP_EPOCHS,
   REPLAY_UNDO_BYTES,
   REPLAY_UNDO_EPOCHS,
@@ -23,6 +25,7 @@ import type { EngineState } from '../pages/engine-state.js'
 import { installPages, uninstallPages } from '../pages/install.js'
 import { type PageRecord, Registry } from '../pages/registry.js'
 import {
+  type Cone,
   checkDigest,
   emptyProgress,
   loadCheckpoint,
@@ -36,7 +39,9 @@ export interface TimelineOptions {
   readonly quotaBytes?: number
   /** Native worker threads; default 1. */
   readonly threads?: number
-  /** Called from time to time during a replay; throws to end it. */
+  /** The pages to hold, with all that they derive from. It may grow by pages that do not exist yet. */
+  readonly cone?: Cone
+  /** Called from time to time during a replay; throws Interrupted to end it between two epochs. */
   readonly onPause?: (epoch: number) => void
   /** Bounds on what is kept for undoing. */
   readonly undoBytes?: number
@@ -44,6 +49,9 @@ export interface TimelineOptions {
   /** Replay every record on the way forward; never skip to a checkpoint. */
   readonly neverJump?: boolean
 }
+
+/** Thrown by `onPause`: the replay ends here, and can go on from here later. */
+export class Interrupted extends Error {}
 
 /** What undoing one epoch needs, besides the bytes that the context keeps. */
 interface Undo {
@@ -57,6 +65,8 @@ interface Undo {
   readonly created: readonly PageRecord[]
   readonly deleted: readonly { readonly page: PageRecord; readonly bytes: Uint8Array }[]
   readonly deletedBytes: number
+  /** Since this epoch the state was what undoing leads to. */
+  readonly since: number
 }
 
 export class Timeline {
@@ -67,6 +77,8 @@ export class Timeline {
   /** Newest last. The context keeps as many calls. */
   #undos: Undo[] = []
   #undoBytes = 0
+  /** No epoch after this one, up to `epoch`, touched the cone. */
+  #since = 0
 
   constructor(options: TimelineOptions) {
     this.#options = options
@@ -98,6 +110,11 @@ export class Timeline {
     return this.#current.state.context
   }
 
+  /** Bytes of the pages that it holds. */
+  get pageBytes(): number {
+    return this.#state?.context.memory().pageBytes ?? 0
+  }
+
   get #current(): { state: EngineState; progress: Progress } {
     if (this.#state === undefined || this.#progress === undefined)
       throw new MmsbError('INTERNAL', 'The timeline holds no epoch.')
@@ -105,41 +122,68 @@ export class Timeline {
   }
 
   /**
-   * Moves the state to the epoch, which must have been written. `watch` sees every epoch replayed on the way.
+   * Moves the state to the epoch, which must have been written. `watch` sees every epoch on the way that
+   * touches the cone.
    */
   seek(target: number, watch?: (epoch: ReplayedEpoch) => void): void {
-    try {
+    this.#attempt(() => {
       this.#approach(target)
       this.#forward(target, watch)
+    })
+  }
+
+  /**
+   * Goes to `from` and on towards the epoch, until `isEnough`, which is asked after every epoch. `watch` sees
+   * the epochs after `from` that touch the cone. Returns how far it came, which may be before `from`.
+   */
+  walk(
+    from: number,
+    target: number,
+    watch: (epoch: ReplayedEpoch) => void,
+    isEnough: () => boolean = () => false,
+  ): number {
+    return this.#attempt(() => {
+      const { progress } = this.#approach(from)
+      if (this.#forward(from, undefined, isEnough) === 'there') this.#forward(target, watch, isEnough)
+      return progress.epoch
+    })
+  }
+
+  #attempt<T>(move: () => T): T {
+    try {
+      return move()
     } catch (error) {
-      this.close()
+      if (!(error instanceof Interrupted)) this.close()
       throw error
     }
   }
 
-  /** Goes on from `from` towards the epoch, until `watch` has seen enough. Returns how far it came. */
-  walk(from: number, target: number, watch: (epoch: ReplayedEpoch) => 'on' | 'enough'): number {
-    this.seek(from)
-    let seen: 'on' | 'enough' = 'on'
-    try {
-      this.#forward(
-        target,
-        (replayed) => {
-          seen = watch(replayed)
-        },
-        () => seen === 'enough',
-      )
-    } catch (error) {
-      this.close()
-      throw error
-    }
-    return this.#current.progress.epoch
+  /** Whether the epoch can be reached from here without starting over. */
+  reaches(target: number): boolean {
+    const here = this.epoch
+    if (here === undefined) return false
+    if (target >= here) return target - here <= REPLAY_JUMP_EPOCHS
+    return target >= (this.#undos[0]?.since ?? this.#since)
   }
 
   /** Takes the state to an epoch at or below the target from which records lead there. */
-  #approach(target: number): void {
-    const oldest = this.#undos[0]?.epoch
-    if (oldest !== undefined && oldest <= target) while ((this.epoch ?? 0) > target) this.#stepBack()
+  #approach(target: number): { progress: Progress } {
+    this.#back(target)
+    this.#near(target)
+    return this.#current
+  }
+
+  /** Steps back to the epoch, as far as that is possible. */
+  #back(target: number): void {
+    const oldest = this.#undos[0]?.since ?? this.#since
+    if (this.#progress === undefined || oldest > target) return
+    while (this.#progress.epoch > target) {
+      if (this.#since <= target) this.#progress.epoch = target
+      else this.#stepBack()
+    }
+  }
+
+  #near(target: number): void {
     const here = this.epoch
     const isBehind = here !== undefined && here <= target
     if (isBehind && (this.#options.neverJump === true || target - here <= REPLAY_JUMP_EPOCHS)) return
@@ -154,6 +198,7 @@ export class Timeline {
     }
     this.#begin()
     this.#progress = emptyProgress(this.#currentState, false)
+    this.#since = 0
   }
 
   get #currentState(): EngineState {
@@ -175,7 +220,8 @@ export class Timeline {
     if (typeof checkpoint === 'string') return false
     try {
       this.#begin()
-      this.#progress = loadCheckpoint(this.#currentState, checkpoint, false)
+      this.#progress = loadCheckpoint(this.#currentState, checkpoint, false, this.#options.cone)
+      this.#since = epoch
       return true
     } finally {
       checkpoint.close()
@@ -186,36 +232,40 @@ export class Timeline {
     target: number,
     watch: ((epoch: ReplayedEpoch) => void) | undefined,
     isEnough: () => boolean = () => false,
-  ): void {
+  ): 'there' | 'enough' {
     const { state, progress } = this.#current
-    if (progress.epoch >= target) return
-    const undoEpochs = this.#options.undoEpochs ?? REPLAY_UNDO_EPOCHS
+    if (progress.epoch >= target) return 'there'
+    const { undoEpochs = REPLAY_UNDO_EPOCHS, cone, onPause } = this.#options
     let sinceLook = 0
+    let lookedMs = performance.now()
     for (const record of this.#reader.records(progress.epoch + 1, target)) {
       // Only the last epochs before the target can be undone.
       if (target - record.epoch < undoEpochs) this.#stepUndoably(record, watch)
       else {
         if (this.#undos.length > 0) this.#forgetUndos()
-        replayRecord(state, record, progress, watch === undefined ? {} : { executed: watch })
+        const watcher = watch === undefined ? {} : { executed: watch }
+        if (replayRecord(state, record, progress, watcher, cone) === 'replayed') this.#since = record.epoch
       }
-      if (isEnough()) return
-      if (++sinceLook < REPLAY_CANCEL_EPOCHS) continue
+      if (isEnough()) return progress.epoch >= target ? 'there' : 'enough'
+      if (++sinceLook < REPLAY_CANCEL_EPOCHS && performance.now() < lookedMs + REPLAY_CANCEL_MS) continue
       sinceLook = 0
-      this.#options.onPause?.(record.epoch)
+      lookedMs = performance.now()
+      onPause?.(record.epoch)
     }
+    return 'there'
   }
 
   #stepUndoably(record: LogRecord, watch: ((epoch: ReplayedEpoch) => void) | undefined): void {
     const { state, progress } = this.#current
-    const { digest, nextPageId, timestampMs } = progress
+    const { epoch, digest, nextPageId, timestampMs } = progress
     const versions: [PageRecord, number][] = []
     let created: readonly PageRecord[] = []
     let deleted: Undo['deleted'] = []
     let isOneWay = false
     state.context.keep(true)
-    replayRecord(state, record, progress, {
-      changing: (page) => versions.push([page, page.version]),
-      executed: (replayed) => {
+    const watcher = {
+      changing: (page: PageRecord) => versions.push([page, page.version]),
+      executed: (replayed: ReplayedEpoch) => {
         watch?.(replayed)
         isOneWay = replayed.isOneWay
         const deletedIds = new Set(replayed.deleted.map((page) => page.id))
@@ -225,23 +275,17 @@ export class Timeline {
           .filter((page) => !createdIds.has(page.id))
           .map((page) => ({ page, bytes: this.#bytesOf(page) }))
       },
-    })
+    }
+    if (replayRecord(state, record, progress, watcher, this.#options.cone) === 'untouched') return
+    const since = this.#since
+    this.#since = record.epoch
     if (isOneWay) {
       this.#forgetUndos()
       return
     }
     const deletedBytes = deleted.reduce((sum, { bytes }) => sum + bytes.length, 0)
     const roots = Array.from(record.touchedPages)
-    const undo = {
-      epoch: progress.epoch - 1,
-      digest,
-      nextPageId,
-      timestampMs,
-      versions,
-      roots,
-      created,
-      deleted,
-    }
+    const undo = { epoch, since, digest, nextPageId, timestampMs, versions, roots, created, deleted }
     this.#undos.push({ ...undo, deletedBytes })
     this.#undoBytes += deletedBytes
     this.#trim()
@@ -281,6 +325,7 @@ export class Timeline {
     context.undo(graph.plan(roots).steps)
     uninstallPages(state, undo.created.toReversed())
     for (const [page, version] of undo.versions) if (registry.byId(page.id) === page) page.version = version
+    this.#since = undo.since
     const digest = context.stateDigest()
     checkDigest(digest, undo.digest, `epoch ${undo.epoch}, after stepping back`)
     Object.assign(progress, {

@@ -7,7 +7,7 @@
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { EngineBus } from '../../engine/bus.js'
-import type { PageData, PageShape } from '../../engine/types.js'
+import type { PageData, PageShape, PastOptions } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
 import { OCTETS_PIECE_BYTES, READ_SLICE_BYTES } from '../../limits.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
@@ -17,7 +17,7 @@ import type { App, AppContext, Reply } from '../context.js'
 import { renderPieces } from '../reply/json-values.js'
 import { renderRead } from '../reply/read-answer.js'
 import { partsOf, slicedBody } from '../reply/sliced-body.js'
-import { abortSignalOf } from '../request/abort-signal.js'
+import { pastOptionsOf } from '../request/abort-signal.js'
 import { byteRangeOf, etagOf, isNotModified, preferredType } from '../request/negotiate.js'
 import { bytesOf } from '../request/octet-stream.js'
 import { NameParams, Octets } from '../schemas/common.js'
@@ -41,8 +41,8 @@ interface DataRequest {
   readonly page: PageShape
   readonly query: DataQueryValues
   readonly headers: IncomingHttpHeaders
-  /** Aborts the read of a past epoch. */
-  readonly signal: AbortSignal | undefined
+  /** Aborts a read that takes long, and says whose it is. */
+  readonly past: PastOptions
 }
 
 export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
@@ -81,8 +81,8 @@ export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
       const now = epoch === undefined ? bus.peek(params.name) : undefined
       // Only what takes long is worth cancelling.
       const isLong = now === undefined || now.bytes > READ_SLICE_BYTES
-      const signal = isLong ? abortSignalOf(reply) : undefined
-      const page = now ?? (await bus.peekAt(params.name, epoch as number, { signal }))
+      const past = isLong ? pastOptionsOf(reply) : {}
+      const page = now ?? (await bus.peekAt(params.name, epoch as number, past))
       const type = preferredType(headers.accept, OFFERED)
       if (type === undefined) {
         throw new MmsbError('INVALID_REQUEST', `Accept: this route answers with ${OFFERED.join(' or ')}`)
@@ -96,7 +96,7 @@ export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
           .code(304)
           .send()
       }
-      const wanted = { bus, answers, page, query, headers, signal }
+      const wanted = { bus, answers, page, query, headers, past }
       return type === JSON_TYPE ? sendJson(reply, wanted) : sendOctets(reply, wanted)
     },
   )
@@ -118,11 +118,11 @@ export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
     async (request, reply) => {
       const wanted = request.query.epoch
       const names = [...new Set(request.query.pages.split(','))]
-      const signal = abortSignalOf(reply)
-      const options = wanted === undefined ? { signal } : { epoch: wanted, signal }
+      const past = pastOptionsOf(reply)
+      const options = wanted === undefined ? past : { ...past, epoch: wanted }
       let bytes = 0
       for (const name of names) {
-        bytes += (wanted === undefined ? bus.peek(name) : await bus.peekAt(name, wanted, { signal })).bytes
+        bytes += (wanted === undefined ? bus.peek(name) : await bus.peekAt(name, wanted, past)).bytes
       }
       answers.reserve(reply, bytes)
       const { epoch, pages } = await bus.readMany(names, options)
@@ -184,13 +184,13 @@ async function sendOctets(reply: Reply, wanted: DataRequest): Promise<Reply> {
 
 async function read(
   reply: Reply,
-  { bus, answers, page, query: { epoch }, signal }: DataRequest,
+  { bus, answers, page, query: { epoch }, past }: DataRequest,
   offset: number,
   count: number,
 ): Promise<PageData> {
   answers.reserve(reply, count * DTYPE_INFO[page.dtype].sizeBytes)
-  const past = epoch === undefined ? {} : { epoch }
-  const data = await bus.data(page.name, { offset, count, signal, ...past })
+  const at = epoch === undefined ? past : { ...past, epoch }
+  const data = await bus.data(page.name, { offset, count, ...at })
   if (data.dtype !== page.dtype || data.values.length !== count) {
     throw new MmsbError(
       'PAGE_NOT_FOUND',

@@ -3,7 +3,7 @@ import type { TransactionInput } from '../../engine/types.js'
 import type { ErrorCode } from '../../errors.js'
 import type { App, AppContext } from '../context.js'
 import { renderRead } from '../reply/read-answer.js'
-import { abortSignalOf } from '../request/abort-signal.js'
+import { pastOptionsOf } from '../request/abort-signal.js'
 import { NameParams } from '../schemas/common.js'
 import { NoQuery, OfHistoryQuery, ReadAnswer } from '../schemas/data.js'
 import {
@@ -40,7 +40,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) => bus.epochInfo(request.params.epoch, { signal: abortSignalOf(reply) }),
+    async (request, reply) => bus.epochInfo(request.params.epoch, pastOptionsOf(reply)),
   )
 
   app.get(
@@ -59,7 +59,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) => bus.epochs(request.query, { signal: abortSignalOf(reply) }),
+    async (request, reply) => bus.epochs(request.query, pastOptionsOf(reply)),
   )
 
   app.get(
@@ -78,8 +78,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         problems: ['PAGE_NOT_FOUND', ...PAST_PROBLEMS],
       },
     },
-    async (request, reply) =>
-      bus.history(request.params.name, request.query, { signal: abortSignalOf(reply) }),
+    async (request, reply) => bus.history(request.params.name, request.query, pastOptionsOf(reply)),
   )
 
   app.get(
@@ -105,7 +104,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         ...(to === undefined ? {} : { to }),
         ...(pages === undefined ? {} : { pages: pages.split(',') }),
       }
-      return bus.diff(query, { signal: abortSignalOf(reply) })
+      return bus.diff(query, pastOptionsOf(reply))
     },
   )
 
@@ -131,7 +130,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) => bus.verify(request.body, { signal: abortSignalOf(reply) }),
+    async (request, reply) => bus.verify(request.body, pastOptionsOf(reply)),
   )
 
   app.post(

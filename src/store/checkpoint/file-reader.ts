@@ -166,21 +166,18 @@ export class CheckpointFile implements CheckpointReader {
     this.#family = family
     this.#uses = uses
     this.header = headerOf(own.meta)
-    this.pages = own.rows.map(({ id, version, created_epoch, bytes, meta }) => ({
-      id,
-      version,
-      createdEpoch: created_epoch,
-      bytes,
-      meta,
-    }))
+    this.pages = pagesOf(own)
     this.info = infoOf(own)
   }
 
   /** Passes over the packs of each file once, in their order on disk. The bytes are valid during the call. */
-  load(onChunk: (pageId: number, offset: number, bytes: Uint8Array) => void): void {
+  load(
+    onChunk: (pageId: number, offset: number, bytes: Uint8Array) => void,
+    wants?: (pageId: number) => boolean,
+  ): void {
     for (const [file, packs] of this.#uses.entries()) {
       const tables = this.#family[file] as FileTables
-      eachPack(tables, packs, (data, chunks, used) => {
+      eachPack(tables, wants === undefined ? packs : usesFor(packs, wants), (data, chunks, used) => {
         for (const { slot, pageId, offset } of used) {
           const entry = chunkEntry(chunks, slot)
           if (entry !== undefined)
@@ -237,6 +234,30 @@ export function readInfo(
   }
 }
 
+const pagesOf = ({ rows }: FileTables): CheckpointPage[] =>
+  rows.map(({ id, version, created_epoch, bytes, meta }) => ({
+    id,
+    version,
+    createdEpoch: created_epoch,
+    bytes,
+    meta,
+  }))
+
+/** The list of pages of a checkpoint, with its tables checked but not its chunks; undefined like readInfo. */
+export function readPages(
+  folder: CheckpointFolder,
+  epoch: number,
+  busId: string | undefined,
+): CheckpointPage[] | undefined {
+  try {
+    const family = openFamily(folder, epoch, busId)
+    closeFamily(family)
+    return pagesOf(family[0] as FileTables)
+  } catch {
+    return undefined
+  }
+}
+
 interface ChunkUse {
   readonly slot: number
   readonly pageId: number
@@ -266,6 +287,16 @@ function usesOf(family: readonly FileTables[]): PackUses[] {
       if (list === undefined) packs.set(pack, [{ slot, pageId: row.id, offset }])
       else list.push({ slot, pageId: row.id, offset })
     }
+  }
+  return uses
+}
+
+/** The uses by pages that are wanted. */
+function usesFor(packs: PackUses, wants: (pageId: number) => boolean): PackUses {
+  const uses: PackUses = new Map()
+  for (const [pack, all] of packs) {
+    const wanted = all.filter(({ pageId }) => wants(pageId))
+    if (wanted.length > 0) uses.set(pack, wanted)
   }
   return uses
 }

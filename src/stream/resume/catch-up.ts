@@ -127,7 +127,7 @@ export class CatchUp {
 
   #ask(): void {
     this.#isWaiting = true
-    const { piece, release } = this.#deps.replayed.read(this.#view, this.#at, this.#needsValues)
+    const { piece, release } = this.#deps.replayed.read(this, this.#view, this.#at, this.#needsValues)
     this.#release = release
     piece.then(
       (got) => {

@@ -33,16 +33,17 @@ export class ReplayedEpochs {
   }
 
   /**
-   * The view's messages after epoch `after`, as many as one piece holds. Call `release` when done or no
-   * longer waiting.
+   * The view's messages after epoch `after`, as many as one piece holds. Readers take turns. Call `release`
+   * when done or no longer waiting.
    */
   read(
+    reader: object,
     view: SharedView,
     after: number,
     needsValues: boolean,
   ): { readonly piece: Promise<Piece>; readonly release: () => void } {
     const key = `${after} ${needsValues} ${view.key}`
-    const shared = this.#shared.get(key) ?? this.#ask(key, view, after, needsValues)
+    const shared = this.#shared.get(key) ?? this.#ask(key, reader, view, after, needsValues)
     shared.waiting++
     const release = (): void => {
       if (--shared.waiting > 0 || shared.isDone) return
@@ -52,13 +53,15 @@ export class ReplayedEpochs {
     return { piece: shared.piece, release }
   }
 
-  #ask(key: string, view: SharedView, after: number, needsValues: boolean): Shared {
+  #ask(key: string, caller: object, view: SharedView, after: number, needsValues: boolean): Shared {
     const controller = new AbortController()
     const query = { after, to: this.#bus.epoch, pages: view.patterns.patterns, values: needsValues }
-    const piece = this.#bus.pastChanges(query, { signal: controller.signal }).then(({ epochs, through }) => ({
-      messages: epochs.flatMap((epoch) => messageOf(view, epoch, needsValues) ?? []),
-      through,
-    }))
+    const piece = this.#bus
+      .pastChanges(query, { signal: controller.signal, caller })
+      .then(({ epochs, through }) => ({
+        messages: epochs.flatMap((epoch) => messageOf(view, epoch, needsValues) ?? []),
+        through,
+      }))
     const shared = { piece, controller, waiting: 0, isDone: false }
     piece.then(
       () => {
