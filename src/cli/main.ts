@@ -4,6 +4,7 @@
  */
 import { VERSION } from '../engine/version.js'
 import { UsageError } from './flags.js'
+import { report } from './output.js'
 
 interface Command {
   readonly summary: string
@@ -72,10 +73,10 @@ export async function run(args: readonly string[]): Promise<void> {
     await dispatch(args)
   } catch (error) {
     const message = messageOf(error)
-    process.stderr.write(`mmsb: ${message.replaceAll('\n', ' ')}\n`)
+    report(message.replaceAll('\n', ' '))
     if (error instanceof UsageError) {
       const command = commandOf(args[0]) === undefined ? '' : ` ${args[0]}`
-      process.stderr.write(`mmsb: see \`mmsb${command} --help\`\n`)
+      report(`see \`mmsb${command} --help\``)
     }
     process.exitCode = error instanceof UsageError ? 2 : 1
   }

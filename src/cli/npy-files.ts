@@ -1,34 +1,57 @@
 /** Reads and writes .npy files in pieces, so that a page need not fit into memory twice. */
-import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { basename } from 'node:path'
 import { decodeNpyHeader, encodeNpyHeader, NPY_HEADER_MAX_BYTES } from '../state/npy.js'
 import { DTYPE_INFO, type Dtype, type TypedArray } from '../wire/dtype.js'
 import { StartError } from './flags.js'
+import { progress } from './output.js'
 
 const PIECE_BYTES = 16 * 1024 ** 2
 
 /** Reads `count` elements of a page from `offset`. */
 export type ReadElements = (offset: number, count: number) => Promise<TypedArray>
 
-/** Writes a page, whose elements `read` returns piece by piece. */
+/**
+ * Writes a page, whose elements `read` returns piece by piece. The file is written beside and renamed, so
+ * that an interrupted export leaves an older file as it was; a link in its place is replaced, not followed.
+ */
 export async function writeNpy(
   file: string,
   dtype: Dtype,
   shape: readonly number[],
   read: ReadElements,
 ): Promise<void> {
-  const fd = openSync(file, 'w')
+  const temporary = `${file}.${process.pid}.tmp`
+  // Fails when anything has this name, a link too.
+  const fd = openSync(temporary, 'wx')
   try {
     writeSync(fd, encodeNpyHeader(dtype, shape))
     const elements = shape.reduce((product, size) => product * size, 1)
     const piece = PIECE_BYTES / DTYPE_INFO[dtype].sizeBytes
+    const say = progress()
     for (let offset = 0; offset < elements; offset += piece) {
       const values = await read(offset, Math.min(piece, elements - offset))
       const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
       for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
+      say(() => `${file}: ${percent(offset + values.length, elements)}`)
     }
-  } finally {
+    fsyncSync(fd)
     closeSync(fd)
+    renameSync(temporary, file)
+  } catch (error) {
+    closeQuietly(fd)
+    rmSync(temporary, { force: true })
+    throw error
+  }
+}
+
+const percent = (done: number, all: number): string => `${Math.floor((done / all) * 100)} %`
+
+function closeQuietly(fd: number): void {
+  try {
+    closeSync(fd)
+  } catch {
+    // It was closed before the rename failed.
   }
 }
 
@@ -50,7 +73,7 @@ export async function withNpy<T>(file: string, work: (npy: NpyFile) => Promise<T
   const fd = namingFile(file, () => openSync(file, 'r'))
   try {
     const head = new Uint8Array(NPY_HEADER_MAX_BYTES + 16)
-    const { dtype, shape, dataOffset } = namingFile(file, () => {
+    const { dtype, shape, dataOffset, isBigEndian, isFortran } = namingFile(file, () => {
       const got = readSync(fd, head, 0, head.length, 0)
       return decodeNpyHeader(head.subarray(0, got))
     })
@@ -59,23 +82,66 @@ export async function withNpy<T>(file: string, work: (npy: NpyFile) => Promise<T
     if (fstatSync(fd).size !== dataOffset + elements * sizeBytes) {
       throw new StartError(`${file}: its length does not match ${elements} elements of ${dtype}`)
     }
+    const readAt = (offset: number, count: number): Uint8Array<ArrayBuffer> => {
+      const bytes = new Uint8Array(count * sizeBytes)
+      for (let done = 0; done < bytes.length; ) {
+        const read = readSync(fd, bytes, done, bytes.length - done, dataOffset + offset * sizeBytes + done)
+        if (read === 0) throw new StartError(`${file}: it shrank while it was read`)
+        done += read
+      }
+      if (isBigEndian) swapBytes(bytes, sizeBytes)
+      return bytes
+    }
+    const whole = isFortran ? fromFortran(readAt(0, elements), shape, sizeBytes) : undefined
     const eachPiece: NpyFile['eachPiece'] = async (visit) => {
       const piece = PIECE_BYTES / sizeBytes
+      const say = progress()
       for (let offset = 0; offset < elements; offset += piece) {
         const count = Math.min(piece, elements - offset)
-        const bytes = new Uint8Array(count * sizeBytes)
-        for (let done = 0; done < bytes.length; ) {
-          const read = readSync(fd, bytes, done, bytes.length - done, dataOffset + offset * sizeBytes + done)
-          if (read === 0) throw new StartError(`${file}: it shrank while it was read`)
-          done += read
-        }
-        await visit(offset, view(bytes.buffer, 0, count))
+        const [bytes, at] = whole === undefined ? [readAt(offset, count), 0] : [whole, offset * sizeBytes]
+        await visit(offset, view(bytes.buffer, at, count))
+        say(() => `${file}: ${percent(offset + count, elements)}`)
       }
     }
     return await work({ name: basename(file).replace(/\.npy$/, ''), dtype, shape, elements, eachPiece })
   } finally {
     closeSync(fd)
   }
+}
+
+function swapBytes(bytes: Uint8Array<ArrayBuffer>, sizeBytes: number): void {
+  const buffer = Buffer.from(bytes.buffer)
+  if (sizeBytes === 2) buffer.swap16()
+  else if (sizeBytes === 4) buffer.swap32()
+  else if (sizeBytes === 8) buffer.swap64()
+}
+
+/** Elements whose first axis varies fastest, in the order of pages: the last axis varies fastest. */
+function fromFortran(
+  bytes: Uint8Array<ArrayBuffer>,
+  shape: readonly number[],
+  sizeBytes: number,
+): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(bytes.length)
+  const strides: number[] = []
+  let stride = 1
+  for (const size of shape) {
+    strides.push(stride)
+    stride *= size
+  }
+  const index = shape.map(() => 0)
+  let from = 0
+  for (let at = 0; at < bytes.length; at += sizeBytes) {
+    for (let k = 0; k < sizeBytes; k++) out[at + k] = bytes[from * sizeBytes + k] as number
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      index[axis]! += 1
+      from += strides[axis]!
+      if (index[axis]! < shape[axis]!) break
+      from -= strides[axis]! * shape[axis]!
+      index[axis] = 0
+    }
+  }
+  return out
 }
 
 function namingFile<T>(file: string, work: () => T): T {

@@ -1,13 +1,26 @@
 /** Requests of a command to a running server. A problem document becomes an error of one line. */
 import { StartError, UsageError } from './flags.js'
 
+/** What stands before the host is hidden even where the text is no URL. */
+const withoutCredentials = (url: string): string => url.replace(/\/\/[^/@]*@/, '//***@')
+
 export class Remote {
+  /** Without credentials, so that it may be printed. */
   readonly #base: string
+  readonly #headers: Readonly<Record<string, string>>
 
   /** @throws UsageError when `url` is not a URL */
   constructor(url: string) {
-    if (!URL.canParse(url)) throw new UsageError(`--url: ${JSON.stringify(url)} is not a URL`)
-    this.#base = url.replace(/\/+$/, '')
+    if (!URL.canParse(url))
+      throw new UsageError(`--url: ${JSON.stringify(withoutCredentials(url))} is not a URL`)
+    const parsed = new URL(url)
+    const { username, password } = parsed
+    const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
+    this.#headers =
+      credentials === ':' ? {} : { authorization: `Basic ${Buffer.from(credentials).toString('base64')}` }
+    parsed.username = ''
+    parsed.password = ''
+    this.#base = parsed.href.replace(/\/+$/, '')
   }
 
   /** @throws StartError when the server cannot be reached or refuses */
@@ -24,6 +37,7 @@ export class Remote {
       response = await fetch(this.#base + path, {
         method,
         headers: {
+          ...this.#headers,
           ...(body === undefined ? {} : { 'content-type': type }),
           ...(accept === undefined ? {} : { accept }),
         },

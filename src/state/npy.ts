@@ -2,7 +2,7 @@
  * NumPy's .npy files, format 1.0 (numpy.lib.format): a header with dtype and shape, then the elements. We
  * write them little-endian and in C order like pages, so the bytes of a page follow the header unchanged.
  *
- * Invariant: a header that decodeNpyHeader accepts has a known dtype and the element order of pages. Pure.
+ * Invariant: a header that decodeNpyHeader accepts has a known dtype. Pure.
  */
 import { MmsbError } from '../errors.js'
 import type { Dtype } from '../wire/dtype.js'
@@ -35,6 +35,9 @@ export interface NpyHeader {
   readonly shape: readonly number[]
   /** Where the elements begin. */
   readonly dataOffset: number
+  readonly isBigEndian: boolean
+  /** The first axis varies fastest. False where it makes no difference. */
+  readonly isFortran: boolean
 }
 
 /** Everything before the elements. */
@@ -51,6 +54,19 @@ export function encodeNpyHeader(dtype: Dtype, shape: readonly number[]): Uint8Ar
 const refuse = (why: string): MmsbError =>
   new MmsbError('INVALID_REQUEST', `not a .npy file for a page: ${why}`)
 
+const KINDS: Readonly<Record<string, string>> = {
+  c: 'complex numbers',
+  f: 'floating point of this size',
+  O: 'Python objects',
+  S: 'byte strings',
+  U: 'text',
+  M: 'dates',
+  m: 'durations',
+  V: 'raw bytes',
+}
+
+const kindOf = (type: string): string => KINDS[type[0] as string] ?? 'an unknown type'
+
 /** Reads the header at the beginning of `bytes`. Throws INVALID_REQUEST. */
 export function decodeNpyHeader(bytes: Uint8Array): NpyHeader {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -63,18 +79,19 @@ export function decodeNpyHeader(bytes: Uint8Array): NpyHeader {
   const dataOffset = start + length
   if (length > NPY_HEADER_MAX_BYTES || dataOffset > buffer.length) throw refuse('its header is cut off')
   const text = buffer.toString('latin1', start, dataOffset)
-  const descr = /'descr'\s*:\s*'([<>|=])([a-z]\d+)'/.exec(text)
+  const descr = /'descr'\s*:\s*'([<>|=])([a-zA-Z]\d*)(?:\[\w+\])?'/.exec(text)
   const order = /'fortran_order'\s*:\s*(True|False)/.exec(text)?.[1]
   const shape = /'shape'\s*:\s*\(([\d,\sL]*)\)/.exec(text)?.[1]
+  if (/'descr'\s*:\s*\[/.test(text)) throw refuse('its elements are records; export one field at a time')
   if (descr === null || order === undefined || shape === undefined) throw refuse('its header cannot be read')
   const dtype = DTYPE_OF.get(descr[2] as string)
-  if (dtype === undefined) throw refuse(`there is no dtype for '${descr[1]}${descr[2]}'`)
+  if (dtype === undefined)
+    throw refuse(`there is no dtype for '${descr[1]}${descr[2]}' (${kindOf(descr[2] as string)})`)
   const sizes = shape
     .split(',')
     .map((size) => size.trim())
     .filter((size) => size !== '')
     .map(Number)
-  if (descr[1] === '>') throw refuse('its elements are big-endian')
-  if (order === 'True' && sizes.length > 1) throw refuse('its elements are in Fortran order')
-  return { dtype, shape: sizes, dataOffset }
+  const isBigEndian = descr[1] === '>'
+  return { dtype, shape: sizes, dataOffset, isBigEndian, isFortran: order === 'True' && sizes.length > 1 }
 }

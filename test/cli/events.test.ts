@@ -95,3 +95,26 @@ t.test('written, read back, the same as live', async (t) => {
     }
   }
 })
+
+t.test('a name that one epoch deletes and creates again is there after a replay', async (t) => {
+  const dir = folder(t)
+  const dataDir = join(dir, 'data')
+  const bus = await Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off' })
+  await bus.create('a', { dtype: 'u8', shape: [2] })
+  const [, created] = await Promise.all([
+    bus.delete('a'),
+    bus.create('a', { dtype: 'f32', shape: [3] }).catch(() => undefined),
+  ])
+  if (created === undefined) await bus.create('a', { dtype: 'f32', shape: [3] })
+  await bus.close()
+  const file = join(dir, 'some.events')
+  await events(['export', file, '--data-dir', dataDir])
+  const pages = new Set<string>()
+  for (const { changes } of eventsIn(file)) {
+    for (const { page, kind } of changes) {
+      if (kind === 'deleted') pages.delete(page)
+      else pages.add(page)
+    }
+  }
+  t.ok(pages.has('a'))
+})

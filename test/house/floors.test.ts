@@ -25,8 +25,8 @@ const FLOORS: Floors = {
     ['cli'],
   ],
   'src/cli': [
-    ['flags'],
-    ['data-folder', 'folder-argument', 'limit-flags', 'npy-files', 'remote', 'replay-progress', 'server'],
+    ['flags', 'output'],
+    ['data-folder', 'folder-argument', 'limit-flags', 'npy-files', 'remote', 'server'],
     ['commands'],
     ['main'],
   ],

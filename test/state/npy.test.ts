@@ -20,7 +20,13 @@ t.test('every dtype and rank is read as written', async (t) => {
     for (const shape of [[], [0], [5], [2, 3], [1, 2, 3, 4, 5, 6, 7, 8]]) {
       const header = encodeNpyHeader(dtype, shape)
       t.equal(header.length % 64, 0)
-      t.same(decodeNpyHeader(header), { dtype, shape, dataOffset: header.length })
+      t.same(decodeNpyHeader(header), {
+        dtype,
+        shape,
+        dataOffset: header.length,
+        isBigEndian: false,
+        isFortran: false,
+      })
     }
   }
 })
@@ -39,18 +45,31 @@ t.test('other files, and arrays that no page can hold, are refused', async (t) =
   t.match(decodeNpyHeader(text(good, 2)), { dtype: 'i16', shape: [3] })
   t.match(
     decodeNpyHeader(text(good.replace('False', 'True'))),
-    { shape: [3] },
+    { shape: [3], isFortran: false },
     'in one dimension order means nothing',
   )
+  t.match(decodeNpyHeader(text(good.replace('<i2', '>i2'))), { dtype: 'i16', isBigEndian: true })
+  t.match(decodeNpyHeader(text(good.replace('False', 'True').replace('(3,)', '(3, 3)'))), {
+    shape: [3, 3],
+    isFortran: true,
+  })
+  for (const [descr, why] of [
+    ["'<c8'", /complex numbers/],
+    ["'<f2'", /floating point of this size/],
+    ["'|O'", /Python objects/],
+    ["'<U5'", /text/],
+    ["'<M8[ns]'", /dates/],
+    ["[('a', '<i2')]", /records/],
+  ] as const) {
+    t.throws(() => decodeNpyHeader(text(good.replace("'<i2'", descr))), why, descr)
+  }
   const bad = [
     new Uint8Array(0),
     Buffer.from('PK\x03\x04 and so on'),
     text(good).subarray(0, 40),
     text(good, 9),
-    text(good.replace('<i2', '>i2')),
     text(good.replace('<i2', '<f2')),
     text(good.replace('<i2', '<c8')),
-    text(good.replace('False', 'True').replace('(3,)', '(3, 3)')),
     text("{'descr': [('a', '<i2')], 'fortran_order': False, 'shape': (3,), }"),
     text('{}'),
   ]

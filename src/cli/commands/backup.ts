@@ -6,10 +6,11 @@ import { crc32c } from '../../ffi/library.js'
 import { backupFolder } from '../../store/offline/backup.js'
 import { realDisk } from '../../store/os/disk.js'
 import { copyArguments } from '../folder-argument.js'
+import { print } from '../output.js'
 
 export async function backup(args: readonly string[]): Promise<void> {
   const given = copyArguments('backup', 'folder to copy', args)
   if (given === undefined) return
   const { epoch, bytes } = await backupFolder({ disk: realDisk(), crc32c }, given.dataDir, given.folder)
-  process.stdout.write(`${given.folder}: epochs up to ${epoch}, ${bytes} bytes\n`)
+  print(`${given.folder}: epochs up to ${epoch}, ${bytes} bytes`)
 }

@@ -26,6 +26,7 @@ import {
   StartError,
   UsageError,
 } from '../flags.js'
+import { print, progress } from '../output.js'
 
 const EXPORT_FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,
@@ -50,7 +51,7 @@ export async function events(args: readonly string[]): Promise<void> {
     return
   }
   parseFlags(rest, {}, process.env)
-  for (const event of eventsIn(file)) process.stdout.write(`${lineOf(event)}\n`)
+  for (const event of eventsIn(file)) print(`${lineOf(event)}`)
 }
 
 function exportEvents(file: string, args: readonly string[]): void {
@@ -65,12 +66,16 @@ function exportEvents(file: string, args: readonly string[]): void {
     const fd = openSync(file, 'wx')
     try {
       writeSync(fd, encodeEventHeader(from, to))
-      folder.replayTo(to, (event) => writeWhole(fd, encodeEpochEvent(event)))
+      const say = progress()
+      folder.replayTo(to, (event) => {
+        writeWhole(fd, encodeEpochEvent(event))
+        say(() => `exported epoch ${event.epoch} of ${to}`)
+      })
       fsyncSync(fd)
     } finally {
       closeSync(fd)
     }
-    process.stdout.write(`${file}: epochs ${from} to ${to}\n`)
+    print(`${file}: epochs ${from} to ${to}`)
   } finally {
     folder.close()
   }
@@ -111,9 +116,10 @@ export function* eventsIn(file: string): Generator<EpochEvent> {
 }
 
 function lineOf({ epoch, changes }: EpochEvent): string {
-  const list = changes.map(({ page, kind, dtype, ranges, values }) => {
+  const list = changes.map(({ page, kind, dtype, shape, ranges, values }) => {
     const pairs = Array.from({ length: ranges.length / 2 }, (_, i) => [ranges[2 * i], ranges[2 * i + 1]])
-    const head = JSON.stringify({ page, kind, ranges: pairs }).slice(0, -1)
+    const created = kind === 'created' ? { dtype, shape } : {}
+    const head = JSON.stringify({ page, kind, ...created, ranges: pairs }).slice(0, -1)
     return `${head},"values":${valuesToJsonText(dtype, values)}}`
   })
   return `{"type":"change","epoch":${epoch},"first":${epoch},"changes":[${list.join()}]}`

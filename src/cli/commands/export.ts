@@ -8,8 +8,10 @@ import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { OfflineFolder } from '../../engine/history/offline-folder.js'
 import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
-import { epochOf, type FlagTable, flagsOrHelp, HELP_FLAG, UsageError } from '../flags.js'
+import { NAME_PATTERN } from '../../wire/page.js'
+import { epochOf, type FlagTable, flagsOrHelp, HELP_FLAG, StartError, UsageError } from '../flags.js'
 import { writeNpy } from '../npy-files.js'
+import { print } from '../output.js'
 import { Remote } from '../remote.js'
 
 const FLAGS: FlagTable = {
@@ -20,6 +22,8 @@ const FLAGS: FlagTable = {
   pages: { value: 'NAMES', help: 'pages to export, separated by commas', standard: 'all' },
   help: HELP_FLAG,
 }
+
+const PAGE_NAME = new RegExp(NAME_PATTERN)
 
 export async function exportPages(args: readonly string[]): Promise<void> {
   const flags = flagsOrHelp(args, 'mmsb export (--url URL | --data-dir DIR) [OPTIONS]', FLAGS)
@@ -38,7 +42,7 @@ export async function exportPages(args: readonly string[]): Promise<void> {
 }
 
 function printFile(file: string, dtype: Dtype, shape: readonly number[], epoch: number): void {
-  process.stdout.write(`${file}: ${dtype}[${shape.join(',')}] as of epoch ${epoch}\n`)
+  print(`${file}: ${dtype}[${shape.join(',')}] as of epoch ${epoch}`)
 }
 
 async function fromFolder(
@@ -70,6 +74,8 @@ async function fromServer(
   const epoch = wanted ?? status.epoch
   const names = given ?? (await namesAt(remote, epoch, status.minEpoch))
   for (const name of names) {
+    if (!PAGE_NAME.test(name))
+      throw new StartError(`the server sent ${JSON.stringify(name)}, which is no page name`)
     const path = `/v1/pages/${encodeURIComponent(name)}/data?epoch=${epoch}`
     const { dtype, shape } = await remote.json<{ dtype: Dtype; shape: number[] }>(`${path}&offset=0&count=0`)
     const file = join(out, `${name}.npy`)

@@ -8,6 +8,7 @@ import { Bus } from '../../index.js'
 import type { TypedArray } from '../../wire/dtype.js'
 import { type FlagTable, flagsOrHelp, HELP_FLAG, UsageError } from '../flags.js'
 import { type NpyFile, withNpy } from '../npy-files.js'
+import { print } from '../output.js'
 import { Remote } from '../remote.js'
 
 const FLAGS: FlagTable = {
@@ -52,7 +53,7 @@ async function importInto(target: Target, files: readonly string[]): Promise<voi
       await npy.eachPiece(async (offset, values) => {
         epoch = await target.write(npy.name, offset, values)
       })
-      process.stdout.write(`${npy.name}: ${npy.dtype}[${npy.shape.join(',')}] in epoch ${epoch}\n`)
+      print(`${npy.name}: ${npy.dtype}[${npy.shape.join(',')}] in epoch ${epoch}`)
     })
   }
 }

@@ -6,6 +6,7 @@ import { allocateFile, crc32c, lockDescriptor } from '../../ffi/library.js'
 import { Store } from '../../store/store.js'
 import { existingDataDirOf } from '../data-folder.js'
 import { DATA_DIR_FLAG, type FlagTable, flagsOrHelp, HELP_FLAG, helpText, UsageError } from '../flags.js'
+import { print, report } from '../output.js'
 
 const FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,
@@ -29,12 +30,12 @@ export async function index(args: readonly string[]): Promise<void> {
     crc32c,
     allocate: allocateFile,
     lockDescriptor,
-    onNotice: ({ message }) => process.stderr.write(`mmsb: ${message}\n`),
+    onNotice: ({ message }) => report(message),
   })
   try {
     await store.rebuildIndex()
   } finally {
     await store.close()
   }
-  process.stdout.write(`ok: the index covers epochs ${store.minEpoch} to ${store.stats().indexedEpoch}\n`)
+  print(`ok: the index covers epochs ${store.minEpoch} to ${store.stats().indexedEpoch}`)
 }

@@ -11,7 +11,7 @@ import { realDisk } from '../../store/os/disk.js'
 import { lockFolder, lockForReading } from '../../store/os/lock.js'
 import { existingDataDirOf } from '../data-folder.js'
 import { DATA_DIR_FLAG, type FlagTable, flagsOrHelp, HELP_FLAG, helpText, UsageError } from '../flags.js'
-import { progressTo } from '../replay-progress.js'
+import { print, progress } from '../output.js'
 
 const FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,
@@ -40,12 +40,11 @@ export async function log(args: readonly string[]): Promise<void> {
   }
 }
 
-const print = (line: string): void => {
-  process.stdout.write(`${line}\n`)
-}
-
 async function check(dir: string, fix: boolean, isQuick: boolean): Promise<void> {
-  const replay = isQuick ? {} : { replay: replayFolder(dir, progressTo(process.stderr, 'checking')) }
+  const say = progress()
+  const onProgress = (epoch: number, newest: number): void =>
+    say(() => `checking epoch ${epoch} of ${newest}`)
+  const replay = isQuick ? {} : { replay: replayFolder(dir, onProgress) }
   const place = { dir, disk: realDisk(), crc32c, frameProblem, ...replay }
   const report = checkFolder(place)
   for (const problem of report.problems) print(`problem: ${problem}`)

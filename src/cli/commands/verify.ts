@@ -4,7 +4,7 @@
  */
 import { verifyFolder } from '../../engine/history/verify-folder.js'
 import { DATA_DIR_FLAG, dataDirOf, epochOf, type FlagTable, flagsOrHelp, HELP_FLAG } from '../flags.js'
-import { progressTo } from '../replay-progress.js'
+import { print, progress } from '../output.js'
 
 const FLAGS: FlagTable = {
   'data-dir': DATA_DIR_FLAG,
@@ -22,19 +22,20 @@ export async function verify(args: readonly string[]): Promise<void> {
   if (flags === undefined) return
   const from = epochOf(flags, 'from', 0)
   const to = epochOf(flags, 'to', 0)
+  const say = progress()
   const result = verifyFolder({
     dir: dataDirOf(flags),
     ...(from === undefined ? {} : { from }),
     ...(to === undefined ? {} : { to }),
-    onProgress: progressTo(process.stderr, 'verifying'),
+    onProgress: (epoch, newest) => say(() => `verifying epoch ${epoch} of ${newest}`),
   })
-  for (const problem of result.problems) process.stdout.write(`problem: ${problem}\n`)
+  for (const problem of result.problems) print(`problem: ${problem}`)
   if (result.divergence !== null) {
     const { epoch, page, detail } = result.divergence
-    process.stdout.write(`diverges at epoch ${epoch}${page === null ? '' : `, page ${page}`}: ${detail}\n`)
+    print(`diverges at epoch ${epoch}${page === null ? '' : `, page ${page}`}: ${detail}`)
   } else {
     const verdict = result.ok ? 'ok' : 'the log is sound, the problems above are not'
-    process.stdout.write(`${verdict}: epochs ${result.from} to ${result.to}, ${result.epochs} replayed\n`)
+    print(`${verdict}: epochs ${result.from} to ${result.to}, ${result.epochs} replayed`)
   }
   if (!result.ok) process.exitCode = 1
 }

@@ -125,6 +125,10 @@ export class Publisher {
 
   #eventOf({ batch, timestampMs }: EpochInFlight, result: ExecuteResult): CommitEvent {
     const changes: PageChange[] = []
+    // Deletions first: the same epoch may create another page of that name.
+    for (const page of batch.deleted) {
+      if (batch.createdPage(page.id) === undefined) changes.push(changeOf(page, 'deleted', NO_RANGES))
+    }
     for (const page of batch.created) {
       if (!batch.isDeleted(page.id)) {
         changes.push(changeOf(page, 'created', Uint32Array.of(0, page.elements)))
@@ -135,9 +139,6 @@ export class Publisher {
       if (page === undefined || batch.isDeleted(id)) return
       changes.push(changeOf(page, page.kind, ranges.slice()))
     })
-    for (const page of batch.deleted) {
-      if (batch.createdPage(page.id) === undefined) changes.push(changeOf(page, 'deleted', NO_RANGES))
-    }
     return { epoch: batch.epoch, timestampMs, changes }
   }
 

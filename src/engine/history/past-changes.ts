@@ -37,13 +37,14 @@ export function pastEpochOf(
   const add = (page: PageRecord, kind: PageChange['kind'], ranges: Uint32Array): void => {
     if (wants.matches(page.name)) changes.push(changeOf(timeline, page, kind, ranges, wants.values))
   }
+  // Deletions first: the same epoch may create another page of that name.
+  for (const page of deleted) if (!createdIds.has(page.id)) add(page, 'deleted', NO_RANGES)
   for (const page of created)
     if (!deletedIds.has(page.id)) add(page, 'created', Uint32Array.of(0, page.elements))
   result.eachChange((id, ranges) => {
     const page = timeline.registry.byId(id)
     if (page !== undefined && !deletedIds.has(id)) add(page, page.kind, ranges.slice())
   })
-  for (const page of deleted) if (!createdIds.has(page.id)) add(page, 'deleted', NO_RANGES)
   return { epoch: record.epoch, timestampMs: record.timestampMs, changes }
 }
 
