@@ -9,6 +9,7 @@ import { filesUnder } from './source.js'
 const OF_THE_WHOLE = [
   'conformance',
   'crash',
+  'disk',
   'docs',
   'examples',
   'fixtures',

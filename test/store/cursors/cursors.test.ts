@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
 import { CURSORS_NAME, CursorDb, type CursorRow } from '../../../src/store/cursors/cursor-db.js'
-import { smallVolume } from '../../cli/disk/volume.js'
+import { smallVolume } from '../../disk/volume.js'
 import { folder } from '../../lib/folder.js'
 
 const ROW: CursorRow = { name: 'reader', epoch: 7, definition: '{}', createdMs: 1, seenMs: 2 }

@@ -8,10 +8,10 @@ import { chmodSync, chownSync, mkdirSync, readdirSync, renameSync, rmSync, write
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
-import { until } from '../../lib/wait.js'
-import { call, ENTRY, type Process, run, serve } from '../process.js'
+import { call, ENTRY, type Process, run, serve } from '../cli/process.js'
+import { until } from '../lib/wait.js'
 
-const BUILD = fileURLToPath(new URL('../../../build/test', import.meta.url))
+const BUILD = fileURLToPath(new URL('../../build/test', import.meta.url))
 const SOURCE = fileURLToPath(new URL('./failing_io.cpp', import.meta.url))
 const LIBRARY = join(BUILD, 'failing_io.so')
 

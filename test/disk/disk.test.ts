@@ -7,9 +7,9 @@ import { randomBytes } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { until } from '../../lib/wait.js'
-import { Client } from '../../stream/helpers.js'
-import { call, type Process, run, serve } from '../process.js'
+import { call, type Process, run, serve } from '../cli/process.js'
+import { until } from '../lib/wait.js'
+import { Client } from '../stream/helpers.js'
 import { smallVolume, type Volume } from './volume.js'
 
 const MIB = 1024 ** 2
