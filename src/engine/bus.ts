@@ -21,6 +21,8 @@ import { MmsbError } from '../errors.js'
 import type { FunctionBody } from '../kernels/expression/names.js'
 import { WRITE_PIECE_BYTES } from '../limits.js'
 import type { LimitGuard } from '../operator-limits.js'
+import { alignedCopyOf } from '../state/bytes.js'
+import { decodeFrame } from '../state/frame/reader.js'
 import type {
   DeltaInput,
   DeltaValues,
@@ -41,7 +43,8 @@ import {
   checkWrite,
 } from './arguments.js'
 import type { NamedDefinition } from './commands/define-pages.js'
-import { commitPieces, piecesOf } from './commands/large-write.js'
+import { commitPieces, type Piece, piecesOf } from './commands/large-write.js'
+import type { Pending } from './commands/pending.js'
 import {
   pendingOfDelta,
   pendingOfFrame,
@@ -53,6 +56,7 @@ import { prepareWhatIf, readDuringDryRun } from './commit/what-if.js'
 import type { Cursors } from './durable-cursors.js'
 import { noFolder } from './history/past.js'
 import type { Host } from './host.js'
+import { answerToRepeat, answerToRepeatedFrame } from './idempotency/repeats.js'
 import { type BusParts, openParts } from './open-bus.js'
 import { executionLogOf, hex, statsOf } from './pages/describe.js'
 import type { PageRecord } from './pages/registry.js'
@@ -118,7 +122,7 @@ export class EngineBus {
     this.#ingest = new FrameIngest({
       registry: parts.state.registry,
       committer: parts.committer,
-      submit: (frame) => this.submit(frame),
+      submit: (frame) => this.#submit(frame),
     })
   }
 
@@ -214,13 +218,9 @@ export class EngineBus {
   /** Applies one delta to a source page. */
   async patch(name: string, delta: DeltaInput, options: WriteOptions = {}): Promise<PatchResult> {
     checkPatch(name, delta, options)
-    const { committer, state } = this.#parts
-    committer.lifecycle.refuseWhenStopped()
-    const answered = committer.answered(options.key)
-    if (answered !== undefined) return patchResult(name, await answered)
-    const page = writablePage(state.registry, name)
-    const pending = pendingOfDelta(page, delta, options, options.expectVersion)
-    return patchResult(name, await committer.commit(pending))
+    this.#parts.committer.lifecycle.refuseWhenStopped()
+    const make = (): Pending => pendingOfDelta(this.#writable(name), delta, options, options.expectVersion)
+    return patchResult(name, await this.#once(name, options.key, make))
   }
 
   /**
@@ -233,51 +233,73 @@ export class EngineBus {
     checkWrite(name, values, options)
     const { committer, state } = this.#parts
     committer.lifecycle.refuseWhenStopped()
-    const commit = (offset: number, part: DeltaValues, given: WriteOptions): Promise<CommitResult> => {
-      const page = writablePage(state.registry, name)
+    const pendingOf = (offset: number, part: DeltaValues, given: WriteOptions): Pending => {
+      const page = this.#writable(name)
       if (part === values) checkWhole(page, values)
-      const delta = { offset, values: part }
-      return committer.commit(pendingOfDelta(page, delta, given, given.expectVersion))
+      return pendingOfDelta(page, { offset, values: part }, given, given.expectVersion)
     }
-    const answered = committer.answered(options.key)
-    if (answered !== undefined) return patchResult(name, await answered)
-    const page = writablePage(state.registry, name)
-    if (page.bytes <= WRITE_PIECE_BYTES) return patchResult(name, await commit(0, values, options))
-    checkWhole(page, values)
+    const { key } = options
+    const page = state.registry.byName(name)
+    if (page === undefined || page.bytes <= WRITE_PIECE_BYTES) {
+      return patchResult(name, await this.#once(name, key, () => pendingOf(0, values, options)))
+    }
+    if (committer.firstUse(key) === undefined) checkWhole(this.#writable(name), values)
     const step = WRITE_PIECE_BYTES / DTYPE_INFO[page.dtype].sizeBytes
     const pieces = piecesOf(values, step, options)
-    return patchResult(
-      name,
-      await commitPieces(name, pieces, (piece, given) => {
-        const earlier = committer.answered(given.key)
-        return earlier ?? commit(piece.offset, piece.values, given)
-      }),
-    )
+    const commit = (piece: Piece, given: WriteOptions): Promise<CommitResult> =>
+      this.#once(name, given.key, () => pendingOf(piece.offset, piece.values, given))
+    if (committer.firstUse(key) === undefined)
+      return patchResult(name, await commitPieces(name, pieces, commit))
+    // The write was completed. The keys of its pieces may be forgotten; those that are not are compared.
+    const known = pieces.filter((piece) => committer.firstUse(piece.options.key) !== undefined)
+    const answers = await Promise.all(known.map((piece) => commit(piece, piece.options)))
+    return patchResult(name, answers.at(-1) as CommitResult)
   }
 
   /**
-   * A write whose content is made only when its idempotency key is new: a repeat gets the first answer,
-   * whatever it asks for now, even if the page has been deleted since. `make` may ask for the page, which
-   * must be a source page; it checks the shape of the content.
+   * A write whose content is made by `make`, which may ask for the page and checks the shape of the content.
+   * The page must be a source page. A repeat of an earlier write under the same key gets its answer, even if
+   * the page has been deleted since. Throws IDEMPOTENCY_MISMATCH when the key came with something else.
    */
   async writeOnce(
     name: string,
     key: string | undefined,
     make: (page: () => PageShape) => WriteContent,
   ): Promise<PatchResult> {
+    const result = await this.#once(name, key, (isRepeat) => {
+      let page: PageRecord | undefined
+      const target = (): PageRecord => {
+        page ??= this.#writable(name)
+        return page
+      }
+      const { delta, isWhole, expectVersion } = make(target)
+      if (!isRepeat) this.#parts.committer.lifecycle.refuseWhenStopped()
+      if (isWhole === true) checkWhole(target(), delta.values)
+      const meta = key === undefined ? NO_META : { key }
+      return pendingOfDelta(target(), delta, meta, expectVersion)
+    })
+    return patchResult(name, result)
+  }
+
+  /** Whether a transaction with this key was committed, or waits to be. */
+  isKeyUsed(key: string): boolean {
+    return this.#parts.committer.firstUse(key) !== undefined
+  }
+
+  /** Commits a write to one page, or gives the answer of the write that it repeats. */
+  async #once(
+    name: string,
+    key: string | undefined,
+    make: (isRepeat: boolean) => Pending,
+  ): Promise<CommitResult> {
     const { committer, state } = this.#parts
-    const answered = committer.answered(key)
-    if (answered !== undefined) return patchResult(name, await answered)
-    let page: PageRecord | undefined
-    const target = (): PageRecord => {
-      page ??= writablePage(state.registry, name)
-      return page
-    }
-    const { delta, isWhole, expectVersion } = make(target)
-    committer.lifecycle.refuseWhenStopped()
-    if (isWhole === true) checkWhole(target(), delta.values)
-    const meta = key === undefined ? NO_META : { key }
-    return patchResult(name, await committer.commit(pendingOfDelta(target(), delta, meta, expectVersion)))
+    const first = committer.firstUse(key)
+    if (first === undefined) return committer.commit(make(false))
+    return answerToRepeat(key as string, first, [name], state.registry, () => make(true).frame)
+  }
+
+  #writable(name: string): PageRecord {
+    return writablePage(this.#parts.state.registry, name)
   }
 
   /** Commits deltas to several pages together, or none of them. */
@@ -285,10 +307,12 @@ export class EngineBus {
     checkTransaction(transaction)
     const { committer, state } = this.#parts
     committer.lifecycle.refuseWhenStopped()
-    return (
-      committer.answered(transaction.key) ??
-      committer.commit(pendingOfTransaction(state.registry, transaction))
-    )
+    const { key, ops } = transaction
+    const make = (): Pending => pendingOfTransaction(state.registry, transaction)
+    const first = committer.firstUse(key)
+    if (first === undefined) return committer.commit(make())
+    const names = ops.map(({ page }) => page)
+    return answerToRepeat(key as string, first, names, state.registry, () => make().frame)
   }
 
   /**
@@ -296,11 +320,19 @@ export class EngineBus {
    */
   submit(frame: Uint8Array): Promise<CommitResult> {
     checkFrame(frame)
+    return this.#submit(frame)
+  }
+
+  /** Throws at once what can be refused at once, unlike `submit`, which rejects. */
+  #submit(frame: Uint8Array): Promise<CommitResult> {
     const { committer, state, definitions } = this.#parts
     committer.lifecycle.refuseWhenStopped()
-    const pending = pendingOfFrame(state.registry, frame, definitions.takePageId)
+    const decoded = decodeFrame(alignedCopyOf(frame))
+    const first = committer.firstUse(decoded.key)
+    if (first !== undefined) return answerToRepeatedFrame(decoded.key as string, first, decoded.bytes)
+    const pending = pendingOfFrame(state.registry, decoded, definitions.takePageId)
     for (const record of pending.creates) definitions.refuseWithoutDevice(record)
-    return committer.answered(pending.key) ?? committer.commit(pending)
+    return committer.commit(pending)
   }
 
   /**
@@ -694,9 +726,7 @@ const byName = (pages: readonly PageData[]): Record<string, PageData> =>
 const KEEP_ALL = 0
 
 function patchResult(name: string, { epoch, pages }: CommitResult): PatchResult {
-  // The key of a repeat may have come with a transaction of other pages.
-  const page = Object.hasOwn(pages, name) ? name : (Object.keys(pages)[0] ?? name)
-  return { epoch, version: pages[page] ?? epoch, page }
+  return { epoch, version: Object.hasOwn(pages, name) ? (pages[name] as number) : epoch, page: name }
 }
 
 function checkWhole(page: PageRecord, values: DeltaValues): void {

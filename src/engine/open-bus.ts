@@ -177,7 +177,7 @@ async function assemble({
   if (folder === undefined) return { ...parts(1), durable: undefined }
   const { store } = folder
   try {
-    const recovered = await recover(state, store, options.onNotice)
+    const recovered = await recover(state, store, limits, options.onNotice)
     pricePages(state)
     committer.attach(store, recovered)
     const base = parts(recovered.nextPageId)

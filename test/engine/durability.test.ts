@@ -1,5 +1,6 @@
 /** The bus on a data folder: what a reopened bus holds, checkpoints, and the order of log and events. */
 import t from 'tap'
+import type { TransactionInput } from '../../src/engine/types.js'
 import { Bus } from '../../src/index.js'
 import { folder } from '../lib/folder.js'
 
@@ -12,17 +13,19 @@ async function fill(bus: Bus): Promise<void> {
   await bus.derive('m', { op: 'reduce', inputs: { x: 'y' }, fn: 'mean', axes: [0] })
   await bus.derive('e', { op: 'map', inputs: { m: 'm', y: 'y' }, expr: 'exp(y) / (1 + abs(m))' })
   for (let i = 0; i < 50; i++) {
-    await bus.transact({
-      ops: [
-        { page: 'x', offset: i * 33, values: Array.from({ length: 33 }, (_, k) => Math.fround(k / (i + 1))) },
-        { page: 'w', indices: [i, i + 7, i], values: [i, 2, 3], merge: 'add' },
-      ],
-      source: 'test',
-      intent: { step: i },
-      key: `step-${i}`,
-    })
+    await bus.transact(step(i))
   }
 }
+
+const step = (i: number): TransactionInput => ({
+  ops: [
+    { page: 'x', offset: i * 33, values: Array.from({ length: 33 }, (_, k) => Math.fround(k / (i + 1))) },
+    { page: 'w', indices: [i, i + 7, i], values: [i, 2, 3], merge: 'add' },
+  ],
+  source: 'test',
+  intent: { step: i },
+  key: `step-${i}`,
+})
 
 t.test('a reopened bus has the same epoch, digest, values, versions and answers', async (t) => {
   const dir = folder(t)
@@ -39,7 +42,7 @@ t.test('a reopened bus has the same epoch, digest, values, versions and answers'
     t.same(again.pages(), before.pages)
     t.same(again.graph(), before.graph)
     t.same(again.read('y'), before.y)
-    t.same(await again.transact({ ops: [{ page: 'x', values: [1] }], key: 'step-3' }), {
+    t.same(await again.transact(step(3)), {
       epoch: 9,
       pages: { x: 9, w: 9 },
     })

@@ -43,6 +43,7 @@ const FLOORS: Floors = {
     ['caller-queue', 'durable-cursors', 'host', 'stage-timings', 'version'],
     ['types'],
     ['arguments', 'callbacks', 'pages'],
+    ['idempotency'],
     ['commands'],
     ['commit'],
     ['checkpoints'],

@@ -1,17 +1,17 @@
 /** The state of a bus as the store writes it into a checkpoint, and what the engine keeps beside it. */
 import { MmsbError } from '../../errors.js'
 import type { CheckpointPage, CheckpointSource } from '../../store/types.js'
+import type { AnsweredKey } from '../idempotency/keys.js'
 import type { EngineState } from '../pages/engine-state.js'
 import { type FunctionRecord, FunctionTable } from '../pages/function-table.js'
 import { definitionFrame } from '../pages/page-records.js'
 import type { PageRecord } from '../pages/registry.js'
-import type { CommitResult } from '../types.js'
 
 /** The engine's own part of a checkpoint, as JSON. */
 export interface CheckpointExtra {
   readonly format: 1
   /** Idempotency keys and their answers, oldest first. */
-  readonly answers: readonly (readonly [string, CommitResult])[]
+  readonly answers: readonly AnsweredKey[]
   readonly worldAge?: number
   readonly functions?: readonly FunctionRecord[]
 }
@@ -22,7 +22,7 @@ export interface CheckpointState {
   readonly timestampMs: number
   readonly digest: Uint8Array
   readonly nextPageId: number
-  readonly answers: ReadonlyMap<string, CommitResult>
+  readonly answers: readonly AnsweredKey[]
 }
 
 /**
@@ -36,7 +36,7 @@ export function checkpointSource(
   const { epoch, timestampMs, digest, nextPageId } = checkpoint
   const { registry, graph } = checkpoint.state
   const { functions } = registry
-  const answers = [...checkpoint.answers]
+  const { answers } = checkpoint
   const pasts = graph.pasts.map((id): CheckpointPage => {
     const page = registry.byId(graph.node(id)?.pastOf as number) as PageRecord
     return { id, version: epoch, createdEpoch: page.createdEpoch, bytes: page.bytes, meta: NO_BYTES }

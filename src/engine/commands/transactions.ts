@@ -9,7 +9,7 @@
  *
  *   Do the arguments have the right shape?   src/engine/arguments.ts; from the network, the schemas of http
  *   Does the bus still take writes?          EngineBus, before it looks up pages (commit/lifecycle.ts)
- *   Was this idempotency key used before?    EngineBus, before it looks up pages (commit/idempotency-keys.ts)
+ *   Was this idempotency key used before?    EngineBus, before it looks up pages (idempotency/repeats.ts)
  *   Does the page exist, can it be written?  here: `writablePage`, `writablePageById`
  *   Do the values fit the page?              the frame writer (src/state/frame/writer.ts)
  *   Is there room in the queue?              commit/committer.ts
@@ -17,7 +17,6 @@
  *   expected versions and functions?         that are staged before this one
  */
 import { MmsbError } from '../../errors.js'
-import { alignedCopyOf } from '../../state/bytes.js'
 import { validateDelta } from '../../state/delta.js'
 import {
   type CommandCursor,
@@ -29,7 +28,6 @@ import {
   patchPageId,
   type RedefinePageCommand,
 } from '../../state/frame/frame.js'
-import { decodeFrame } from '../../state/frame/reader.js'
 import { FrameWriter } from '../../state/frame/writer.js'
 import type { DeltaInput } from '../../state/types.js'
 import {
@@ -146,12 +144,12 @@ export function pendingOfTransaction(registry: Registry, tx: TransactionInput): 
 }
 
 /**
- * A frame from outside, checked completely. Source pages that it creates get their ids from `nextId`. It
- * cannot create derived pages, because it would have to carry compiled code; those are created by definition
- * (Bus.derive). Throws INVALID_REQUEST, INVALID_DELTA and the like.
+ * A frame from outside, which the frame now owns and which is checked completely. Source pages that it
+ * creates get their ids from `nextId`. It cannot create derived pages, because it would have to carry
+ * compiled code; those are created by definition (Bus.derive). Throws INVALID_REQUEST, INVALID_DELTA
+ * and the like.
  */
-export function pendingOfFrame(registry: Registry, bytes: Uint8Array, nextId: () => number): Pending {
-  const frame = decodeFrame(alignedCopyOf(bytes))
+export function pendingOfFrame(registry: Registry, frame: Frame, nextId: () => number): Pending {
   const touched = new Touched()
   const creates: PageRecord[] = []
   let page: PageRecord | undefined

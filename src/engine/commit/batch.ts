@@ -175,6 +175,11 @@ export class Batch {
     return [...this.deleted.map((page) => page.id), ...unreadPasts(this.#state.graph, this.deleted)]
   }
 
+  /** A page that is deleted here. */
+  deletedPage(id: number): PageRecord | undefined {
+    return this.#deletedIds.has(id) ? this.deleted.find((page) => page.id === id) : undefined
+  }
+
   isDeleted(id: number): boolean {
     return this.#deletedIds.has(id)
   }

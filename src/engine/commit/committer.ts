@@ -21,6 +21,8 @@ import type { Slab } from '../../state/slab.js'
 import type { Store } from '../../store/store.js'
 import type { Pending, Submission } from '../commands/pending.js'
 import { type Host, REAL_HOST } from '../host.js'
+import { fingerprintOf } from '../idempotency/fingerprint.js'
+import { type AnsweredKey, type FirstUse, IdempotencyKeys } from '../idempotency/keys.js'
 import { CostLimits } from '../pages/cost-limits.js'
 import type { EngineState } from '../pages/engine-state.js'
 import { StageTimings } from '../stage-timings.js'
@@ -31,7 +33,6 @@ import { DeviceFailover, type FailOver, failingOverError } from './device-failov
 import { type DryRun, DryRunLost, runDry, type StartedDryRun, startDry } from './dry-run.js'
 import { Executor, type OverwriteObserver } from './executor.js'
 import { GroupCommit } from './group-commit.js'
-import { IdempotencyKeys } from './idempotency-keys.js'
 import { IdleGate } from './idle-gate.js'
 import { Lifecycle } from './lifecycle.js'
 import { type EpochInFlight, Publisher } from './publish.js'
@@ -42,7 +43,7 @@ export interface StartingPoint {
   readonly digest: Uint8Array
   readonly timestampMs: number
   /** Idempotency keys and their answers, oldest first. */
-  readonly answers: readonly (readonly [string, CommitResult])[]
+  readonly answers: readonly AnsweredKey[]
 }
 
 export class Committer {
@@ -51,7 +52,7 @@ export class Committer {
   readonly #state: EngineState
   readonly #host: Host
   readonly #queue = new CommitQueue()
-  readonly #keys = new IdempotencyKeys()
+  readonly #keys: IdempotencyKeys
   readonly #groupCommit = new GroupCommit()
   readonly #executor: Executor
   readonly #publisher: Publisher
@@ -74,6 +75,7 @@ export class Committer {
     this.#costs = new CostLimits(limits, (id) => state.registry.byId(id)?.name ?? `#${id}`)
     this.#host = host
     this.#executor = new Executor(state.context, this.timings, host.hasThreads)
+    this.#keys = new IdempotencyKeys(limits)
     this.#publisher = new Publisher(state, this.#keys, this.timings)
     this.#failover = new DeviceFailover(state, this.#executor, failOver)
   }
@@ -81,7 +83,7 @@ export class Committer {
   /** From now on epochs go to this store, after the point that was recovered from it. */
   attach(store: Store, { epoch, digest, timestampMs, answers }: StartingPoint): void {
     this.#publisher.startFrom(epoch, digest, timestampMs)
-    for (const [key, answer] of answers) this.#keys.remember(key, answer)
+    for (const entry of answers) this.#keys.remember(entry[0], entry[1], entry[2])
     this.#store = store
     store.onFailed((error) => this.#stop(error))
   }
@@ -110,8 +112,8 @@ export class Committer {
   }
 
   /** Idempotency keys and their answers, oldest first. */
-  get answers(): ReadonlyMap<string, CommitResult> {
-    return this.#keys.answers
+  get answers(): readonly AnsweredKey[] {
+    return this.#keys.entries()
   }
 
   /** The native result of the newest epoch since start. */
@@ -182,9 +184,9 @@ export class Committer {
 
   // ---- the queue ------------------------------------------------------------------------------------------
 
-  /** The answer to the transaction that came with this key before. Ask before `commit`, in the same turn. */
-  answered(key: string | undefined): Promise<CommitResult> | undefined {
-    return this.#keys.answered(key)
+  /** The first transaction that came with this key. Ask before `commit`, in the same turn. */
+  firstUse(key: string | undefined): FirstUse | undefined {
+    return this.#keys.firstUse(key)
   }
 
   /** Whether a transaction of so many bytes can be queued. */
@@ -202,7 +204,7 @@ export class Committer {
       throw new MmsbError('OVERLOADED', `${queue.count} transactions are waiting.`, { retryAfterS: 1 })
     }
     const answer = queue.add(pending)
-    if (pending.key !== undefined) this.#keys.expect(pending.key, answer)
+    if (pending.key !== undefined) this.#keys.expect(pending.key, fingerprintOf(pending.frame), answer)
     if (this.#isMuch && this.#inFlight === undefined && !this.#gate.isHeld) this.#startEpoch()
     else this.#schedule()
     return answer

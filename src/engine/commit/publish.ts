@@ -8,13 +8,13 @@
 import type { ExecuteResult } from '../../ffi/context.js'
 import { NO_RANGES } from '../../state/ranges.js'
 import type { Pending, Submission } from '../commands/pending.js'
+import type { IdempotencyKeys } from '../idempotency/keys.js'
 import type { EngineState } from '../pages/engine-state.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { StageTimings } from '../stage-timings.js'
 import type { CommitEvent, CommitResult, PageChange } from '../types.js'
 import type { Batch } from './batch.js'
 import type { OverwriteObserver } from './executor.js'
-import type { IdempotencyKeys } from './idempotency-keys.js'
 
 /** An epoch between staging and publishing. */
 export interface EpochInFlight {
@@ -118,9 +118,9 @@ export class Publisher {
   }
 
   /** Calls the listeners, then returns the answers to the epoch's transactions, in order. */
-  tell({ event, submissions }: EpochInFlight, nowMs: number): CommitResult[] {
+  tell({ batch, event, submissions }: EpochInFlight, nowMs: number): CommitResult[] {
     if (event !== undefined) for (const listener of this.#listeners) listener(event)
-    return submissions.map((submission) => this.#answerTo(submission, nowMs))
+    return submissions.map((submission) => this.#answerTo(submission, batch, nowMs))
   }
 
   #eventOf({ batch, timestampMs }: EpochInFlight, result: ExecuteResult): CommitEvent {
@@ -142,20 +142,21 @@ export class Publisher {
     return { epoch: batch.epoch, timestampMs, changes }
   }
 
-  #answerTo({ pending, queuedAtMs }: Submission, nowMs: number): CommitResult {
+  #answerTo({ pending, queuedAtMs }: Submission, batch: Batch, nowMs: number): CommitResult {
     this.deltaCounts.dense += pending.deltas.dense
     this.deltaCounts.sparse += pending.deltas.sparse
     this.deltaCounts.masked += pending.deltas.masked
-    const result = { epoch: this.#epoch, pages: this.#versionsOf(pending) }
-    if (pending.key !== undefined) this.#keys.remember(pending.key, result)
+    const result = { epoch: this.#epoch, pages: this.#versionsOf(pending, batch) }
+    if (pending.key !== undefined) this.#keys.committed(pending.key, result)
     this.#timings.record('commit', nowMs - queuedAtMs)
     return result
   }
 
-  #versionsOf(pending: Pending): Record<string, number> {
+  /** Also of pages that a later transaction of the epoch has deleted: a repeat of this one names them too. */
+  #versionsOf(pending: Pending, batch: Batch): Record<string, number> {
     const versions: Record<string, number> = {}
     for (const id of pending.writes) {
-      const page = this.#state.registry.byId(id)
+      const page = this.#state.registry.byId(id) ?? batch.deletedPage(id)
       if (page !== undefined) setOwn(versions, page.name, page.version)
     }
     for (const page of pending.creates) setOwn(versions, page.name, page.version)

@@ -20,12 +20,13 @@ import { parseCheckpointExtra, tableOfCheckpoint } from '../checkpoints/contents
 import type { Pending } from '../commands/pending.js'
 import { pendingOfLoggedFrame } from '../commands/transactions.js'
 import { Batch } from '../commit/batch.js'
+import { fingerprintOf } from '../idempotency/fingerprint.js'
+import type { IdempotencyKeys } from '../idempotency/keys.js'
 import { hex } from '../pages/describe.js'
 import type { EngineState } from '../pages/engine-state.js'
 import { installPages } from '../pages/install.js'
 import { recordOfLoggedCreate } from '../pages/page-records.js'
 import type { PageRecord } from '../pages/registry.js'
-import type { CommitResult } from '../types.js'
 
 /** The position of a state that is being rebuilt. */
 export interface Progress {
@@ -33,8 +34,8 @@ export interface Progress {
   digest: Uint8Array
   nextPageId: number
   timestampMs: number
-  /** Idempotency keys and their answers, oldest first; undefined when they are not needed. */
-  readonly answers: (readonly [string, CommitResult])[] | undefined
+  /** Idempotency keys and their answers; undefined when they are not needed. */
+  readonly answers: IdempotencyKeys | undefined
 }
 
 /** One epoch of a replay, after its execution and before its deletions become final. */
@@ -59,13 +60,13 @@ export interface ReplayWatcher {
 export type Cone = ReadonlySet<number>
 
 /** The state before the first epoch. `state` must be empty. */
-export function emptyProgress(state: EngineState, wantsAnswers: boolean): Progress {
+export function emptyProgress(state: EngineState, answers?: IdempotencyKeys): Progress {
   return {
     epoch: 0,
     digest: state.context.stateDigest(),
     nextPageId: 1,
     timestampMs: 0,
-    answers: wantsAnswers ? [] : undefined,
+    answers,
   }
 }
 
@@ -76,7 +77,7 @@ export function emptyProgress(state: EngineState, wantsAnswers: boolean): Progre
 export function loadCheckpoint(
   state: EngineState,
   reader: CheckpointReader,
-  wantsAnswers: boolean,
+  answers: IdempotencyKeys | undefined,
   cone?: Cone,
 ): Progress {
   const { header } = reader
@@ -96,6 +97,8 @@ export function loadCheckpoint(
   installPages(state, records)
   const extra = parseCheckpointExtra(header.extra)
   state.registry.functions = tableOfCheckpoint(extra)
+  for (const entry of answers === undefined ? [] : extra.answers)
+    answers?.remember(entry[0], entry[1], entry[2])
   reader.load(
     (pageId, offset, bytes) => state.context.loadPage(pageId, offset, bytes),
     cone === undefined ? undefined : (pageId) => state.graph.node(pageId) !== undefined,
@@ -107,7 +110,7 @@ export function loadCheckpoint(
     digest,
     nextPageId: header.nextPageId,
     timestampMs: header.timestampMs,
-    answers: wantsAnswers ? [...extra.answers] : undefined,
+    answers,
   }
 }
 
@@ -230,9 +233,10 @@ function replayStaged(
     if (pending.key === undefined) continue
     const ids = [...pending.writes, ...pending.creates.map((page) => page.id)]
     const pages = ids
-      .flatMap((id) => state.registry.byId(id) ?? [])
+      .flatMap((id) => state.registry.byId(id) ?? batch.deletedPage(id) ?? [])
       .map((page) => [page.name, page.version] as const)
-    progress.answers.push([pending.key, { epoch: record.epoch, pages: Object.fromEntries(pages) }])
+    const answer = { epoch: record.epoch, pages: Object.fromEntries(pages) }
+    progress.answers.remember(pending.key, answer, fingerprintOf(pending.frame))
   }
 }
 

@@ -2,8 +2,10 @@
  * The state at start: the newest checkpoint, then every record of the log after it
  * (src/engine/history/rebuild.ts). The bus does not start when checkpoint and log contradict each other.
  */
+import type { LimitGuard } from '../../operator-limits.js'
 import type { Store } from '../../store/store.js'
 import type { StartingPoint } from '../commit/committer.js'
+import { IdempotencyKeys } from '../idempotency/keys.js'
 import type { EngineState } from '../pages/engine-state.js'
 import type { BusOptions } from '../types.js'
 import { emptyProgress, loadCheckpoint, type Progress, replayRecord } from './rebuild.js'
@@ -20,10 +22,12 @@ export interface Recovered extends StartingPoint {
 export async function recover(
   state: EngineState,
   store: Store,
+  limits: LimitGuard,
   onNotice: BusOptions['onNotice'],
 ): Promise<Recovered> {
   const startedMs = performance.now()
-  const progress = startingPoint(state, store)
+  const answers = new IdempotencyKeys(limits)
+  const progress = startingPoint(state, store, answers)
   const loadMs = Math.round(performance.now() - startedMs)
   if (loadMs > PROGRESS_INTERVAL_MS) {
     onNotice?.({ level: 'info', message: `recovering: checkpoint ${progress.epoch} loaded in ${loadMs} ms` })
@@ -49,14 +53,14 @@ export async function recover(
       message: `recovered epoch ${progress.epoch}: ${replayed} epochs replayed in ${ms} ms`,
     })
   }
-  return { ...progress, answers: progress.answers ?? [], replayedBytes }
+  return { ...progress, answers: answers.entries(), replayedBytes }
 }
 
-function startingPoint(state: EngineState, store: Store): Progress {
+function startingPoint(state: EngineState, store: Store, answers: IdempotencyKeys): Progress {
   const reader = store.openCheckpoint()
-  if (reader === undefined) return emptyProgress(state, true)
+  if (reader === undefined) return emptyProgress(state, answers)
   try {
-    return loadCheckpoint(state, reader, true)
+    return loadCheckpoint(state, reader, answers)
   } finally {
     reader.close()
   }

@@ -197,7 +197,7 @@ export class Timeline {
       throw new MmsbError('EPOCH_COMPACTED', `Epoch ${target} can no longer be rebuilt.`)
     }
     this.#begin()
-    this.#progress = emptyProgress(this.#currentState, false)
+    this.#progress = emptyProgress(this.#currentState)
     this.#since = 0
   }
 
@@ -220,7 +220,7 @@ export class Timeline {
     if (typeof checkpoint === 'string') return false
     try {
       this.#begin()
-      this.#progress = loadCheckpoint(this.#currentState, checkpoint, false, this.#options.cone)
+      this.#progress = loadCheckpoint(this.#currentState, checkpoint, undefined, this.#options.cone)
       this.#since = epoch
       return true
     } finally {

@@ -8,6 +8,7 @@ export const WRITE_PROBLEMS: readonly ErrorCode[] = [
   'PAGE_READ_ONLY',
   'PRECONDITION_FAILED',
   'PAYLOAD_TOO_LARGE',
+  'IDEMPOTENCY_MISMATCH',
   'LOG_FULL',
 ]
 

@@ -23,7 +23,7 @@ import { DeltaBody, NoQuery, octetOr, PatchQuery, WholePageBody, WriteAnswer } f
 
 const WRITE_HEADERS = {
   'if-match': 'Write only if the page has this ETag, or this version: `"v<version>"`.',
-  'idempotency-key': 'A repeat with the same key gets the first answer.',
+  'idempotency-key': 'A repeat with the same key gets the first answer; anything else under it is refused.',
   'mmsb-dtype':
     'For an octet-stream body: refuse it with INVALID_DELTA unless the page has this dtype, or one of those listed.',
 }

@@ -19,7 +19,10 @@ export function transactionRoutes(app: App, { bus }: AppContext): void {
         response: { 200: TransactionAnswer },
       },
       config: {
-        headers: { 'idempotency-key': 'A repeat with the same key gets the first answer.' },
+        headers: {
+          'idempotency-key':
+            'A repeat with the same key gets the first answer; anything else under it is refused.',
+        },
         problems: WRITE_PROBLEMS,
       },
     },
