@@ -5,6 +5,7 @@
  * Invariant: nothing is read outside the bytes given, whatever they hold; anything but an entry is
  * INVALID_REQUEST. Pure.
  */
+import { crc32 } from 'node:zlib'
 import { MmsbError } from '../errors.js'
 import { align8 } from '../wire/align.js'
 import { DTYPE_INFO, type Dtype, dtypeOfCode, type TypedArray } from '../wire/dtype.js'
@@ -13,7 +14,12 @@ import { CHANGE_KINDS, type ChangeKind } from '../wire/page.js'
 
 export const EVENT_FILE_HEADER_BYTES = 32
 const MAGIC = 0x5645_534d // "MSEV", little-endian
-const VERSION = 1
+const VERSION = 2
+/** Files of version 1 have no checksums. */
+const PLAIN_VERSION = 1
+const HEADER_SUM_AT = EVENT_FILE_HEADER_BYTES - 4
+/** Behind the changes of an entry: its checksum and four zeros. */
+const SUM_BYTES = 8
 const EPOCH_HEADER_BYTES = 24
 
 export interface EventChange {
@@ -39,19 +45,32 @@ export function encodeEventHeader(from: number, to: number): Uint8Array {
   bytes.writeUInt16LE(VERSION, 4)
   bytes.writeBigUInt64LE(BigInt(from), 8)
   bytes.writeBigUInt64LE(BigInt(to), 16)
+  bytes.writeUInt32LE(crc32(bytes.subarray(0, HEADER_SUM_AT)), HEADER_SUM_AT)
   return bytes
 }
 
 const refuse = (why: string): MmsbError =>
   new MmsbError('INVALID_REQUEST', `not a file of change events: ${why}`)
 
-/** The epochs that the file covers. Throws INVALID_REQUEST. */
-export function decodeEventHeader(bytes: Uint8Array): { from: number; to: number } {
+/** The epochs that a file covers, and whether its entries have checksums. */
+export interface EventFileHeader {
+  readonly from: number
+  readonly to: number
+  readonly hasSums: boolean
+}
+
+/** Throws INVALID_REQUEST. */
+export function decodeEventHeader(bytes: Uint8Array): EventFileHeader {
   const buffer = bufferOf(bytes)
   if (buffer.length < EVENT_FILE_HEADER_BYTES || buffer.readUInt32LE(0) !== MAGIC)
     throw refuse('it has no such header')
-  if (buffer.readUInt16LE(4) !== VERSION) throw refuse(`version ${buffer.readUInt16LE(4)} is not known`)
-  return { from: Number(buffer.readBigUInt64LE(8)), to: Number(buffer.readBigUInt64LE(16)) }
+  const version = buffer.readUInt16LE(4)
+  if (version !== VERSION && version !== PLAIN_VERSION) throw refuse(`version ${version} is not known`)
+  const hasSums = version === VERSION
+  const sum = crc32(buffer.subarray(0, HEADER_SUM_AT))
+  if (hasSums && sum !== buffer.readUInt32LE(HEADER_SUM_AT))
+    throw refuse('the checksum of its header is wrong')
+  return { hasSums, from: Number(buffer.readBigUInt64LE(8)), to: Number(buffer.readBigUInt64LE(16)) }
 }
 
 const bufferOf = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -70,7 +89,7 @@ export function changeBytes({ page, shape, ranges, values }: EventChange): numbe
 /** One epoch as an entry of the file. */
 export function encodeEpochEvent(event: EpochEvent): Uint8Array {
   const sizes = event.changes.map(changeBytes)
-  const total = sizes.reduce((sum, size) => sum + size, EPOCH_HEADER_BYTES)
+  const total = sizes.reduce((sum, size) => sum + size, EPOCH_HEADER_BYTES + SUM_BYTES)
   const bytes = Buffer.alloc(total)
   bytes.writeUInt32LE(total, 0)
   bytes.writeUInt32LE(event.changes.length, 4)
@@ -81,6 +100,7 @@ export function encodeEpochEvent(event: EpochEvent): Uint8Array {
     encodeChange(bytes, at, change, sizes[i] as number)
     at += sizes[i] as number
   }
+  bytes.writeUInt32LE(crc32(bytes.subarray(0, at)), at)
   return bytes
 }
 
@@ -110,10 +130,13 @@ export function epochEventBytes(head: Uint8Array): number {
   return length
 }
 
-/** Decodes one whole entry. The values are copies. Throws INVALID_REQUEST. */
-export function decodeEpochEvent(entry: Uint8Array): EpochEvent {
-  const bytes = bufferOf(entry)
-  if (epochEventBytes(bytes) !== bytes.length) throw refuse('an entry is cut off')
+/**
+ * Decodes one whole entry; `hasSums` is of the file's header. The values are copies. Throws INVALID_REQUEST.
+ */
+export function decodeEpochEvent(entry: Uint8Array, hasSums: boolean): EpochEvent {
+  const whole = bufferOf(entry)
+  if (epochEventBytes(whole) !== whole.length) throw refuse('an entry is cut off')
+  const bytes = hasSums ? checkedPart(whole) : whole
   const count = bytes.readUInt32LE(4)
   const changes: EventChange[] = []
   let at = EPOCH_HEADER_BYTES
@@ -130,6 +153,14 @@ export function decodeEpochEvent(entry: Uint8Array): EpochEvent {
     timestampMs: Number(bytes.readBigUInt64LE(16)),
   }
   return { epoch, timestampMs, changes }
+}
+
+/** The entry without its checksum, which must be right. */
+function checkedPart(entry: Buffer): Buffer {
+  const at = entry.length - SUM_BYTES
+  const isRight = at >= EPOCH_HEADER_BYTES && crc32(entry.subarray(0, at)) === entry.readUInt32LE(at)
+  if (!isRight || entry.readUInt32LE(at + 4) !== 0) throw refuse('the checksum of an entry is wrong')
+  return entry.subarray(0, at)
 }
 
 function decodeChange(bytes: Buffer, index: number): EventChange {

@@ -23,10 +23,12 @@ import { LogIndex, type PlacedRecord } from './log/log-index.js'
 import type { SegmentHeader } from './log/record.js'
 import { segmentName } from './log/segment-file.js'
 import type { SegmentWriter, SegmentWriterOptions } from './log/segment-writer.js'
+import { RESTORE_DRAFT_NAME } from './offline/restore.js'
 import { type StoreDeps, type StoreOptions, withDefaults } from './options.js'
 import { makeDurableDir } from './os/disk.js'
 import { busFailed, textOf } from './os/errors.js'
 import type { FileIdentity, FolderLock } from './os/lock.js'
+import { opennessOf } from './os/private-files.js'
 import { type FolderFindings, inspectFolder } from './recovery/inspect.js'
 import { anchorOf } from './retention.js'
 import type {
@@ -109,6 +111,8 @@ export class Store {
    */
   static async open(options: StoreOptions): Promise<Store> {
     const deps = withDefaults(options)
+    if (deps.disk.exists(path.join(deps.dir, RESTORE_DRAFT_NAME)) && !deps.disk.exists(deps.logDir))
+      throw busFailed(`${deps.dir} holds an interrupted restore; restore it again`)
     try {
       await makeDurableDir(deps.disk, deps.logDir)
       await makeDurableDir(deps.disk, deps.checkpointDir)
@@ -157,6 +161,8 @@ export class Store {
       throw error
     }
     for (const note of found.notes) deps.notify('warn', note)
+    const openness = opened.lock.identity === undefined ? undefined : opennessOf(deps.dir)
+    if (openness !== undefined) deps.notify('warn', openness)
     opened.lock.watch(store.#writer)
     return store
   }

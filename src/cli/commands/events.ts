@@ -3,7 +3,7 @@
  * data folder open. `mmsb events replay FILE`: prints such a file, one line of JSON per epoch, in the form of
  * the stream's `change` messages.
  */
-import { closeSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs'
 import { OfflineFolder } from '../../engine/history/offline-folder.js'
 import {
   decodeEpochEvent,
@@ -63,7 +63,7 @@ function exportEvents(file: string, args: readonly string[]): void {
     if (to < from || to > folder.newestEpoch) {
       throw new StartError(`there are no epochs ${from} to ${to}; the newest is ${folder.newestEpoch}`)
     }
-    const fd = openSync(file, 'wx')
+    const fd = openSync(file, 'wx', 0o600)
     try {
       writeSync(fd, encodeEventHeader(from, to))
       const say = progress()
@@ -99,17 +99,18 @@ export function* eventsIn(file: string): Generator<EpochEvent> {
         read = readSync(fd, bytes, got, length - got, at + got)
       return bytes.subarray(0, got)
     }
-    const { from, to } = decodeEventHeader(take(EVENT_FILE_HEADER_BYTES, 0))
+    const { from, to, hasSums } = decodeEventHeader(take(EVENT_FILE_HEADER_BYTES, 0))
     let at = EVENT_FILE_HEADER_BYTES
     for (let epoch = from; epoch <= to; epoch++) {
       const head = take(8, at)
       if (head.length < 8) throw new StartError(`${file}: the file ends before epoch ${epoch}`)
-      const event = decodeEpochEvent(take(epochEventBytes(head), at))
+      const event = decodeEpochEvent(take(epochEventBytes(head), at), hasSums)
       if (event.epoch !== epoch)
         throw new StartError(`${file}: found epoch ${event.epoch} where epoch ${epoch} was expected`)
       at += epochEventBytes(head)
       yield event
     }
+    if (fstatSync(fd).size !== at) throw new StartError(`${file}: bytes follow the last epoch, ${to}`)
   } finally {
     closeSync(fd)
   }

@@ -1,6 +1,6 @@
 /** `mmsb restore`: makes a data folder from a backup. */
 import { crc32c } from '../../ffi/library.js'
-import { restoreFolder } from '../../store/offline/backup.js'
+import { restoreFolder } from '../../store/offline/restore.js'
 import { realDisk } from '../../store/os/disk.js'
 import { copyArguments } from '../folder-argument.js'
 import { print } from '../output.js'

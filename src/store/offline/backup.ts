@@ -19,10 +19,12 @@ import {
 } from '../checkpoint/folder.js'
 import { inspectLog, type LogFindings } from '../log/log.js'
 import type { Disk } from '../os/disk.js'
-import { busFailed, textOf } from '../os/errors.js'
+import { busFailed } from '../os/errors.js'
+import { PRIVATE_FILE, PRIVATE_FOLDER } from '../os/private-files.js'
 import type { Crc32c } from '../types.js'
+import { copyFile } from './copy-file.js'
+import { type BackupFile, type BackupInfo, MANIFEST_NAME } from './manifest.js'
 
-const COMPLETE_NAME = 'backup.json'
 /** How often a folder that changes meanwhile is listed again. */
 const TRIES = 5
 const FILE_PATTERN = /^\d{20}\.(db|old)$/
@@ -32,23 +34,16 @@ export interface BackupAccess {
   readonly crc32c: Crc32c
 }
 
-export interface BackupInfo {
-  readonly format: 1
-  readonly busId: string
-  /** The newest epoch in the copy. */
-  readonly epoch: number
-  readonly checkpoints: readonly number[]
-  readonly bytes: number
-}
-
 /** Copies the data folder `from` into the folder `to`, which must be empty or missing. Throws BUS_FAILED. */
 export async function backupFolder(access: BackupAccess, from: string, to: string): Promise<BackupInfo> {
   const log = inspectWritten(access, from)
   const first = log.segments[0]?.header.firstEpoch ?? 1
   begin(to)
-  let bytes = copyCheckpoints(path.join(from, 'checkpoints'), path.join(to, 'checkpoints'), log.newestEpoch)
-  for (const { file, end } of log.segments)
-    bytes += copy(file, path.join(to, 'log', path.basename(file)), end)
+  const files = copyCheckpoints(from, to, log.newestEpoch)
+  for (const { file, end } of log.segments) {
+    const name = `log/${path.basename(file)}`
+    files.push({ path: name, ...copyFile(file, path.join(to, name), end) })
+  }
   const copies = checkpointFolder(path.join(to, 'checkpoints'))
   const checkpoints = checkpointEpochs(copies).reverse()
   const sound = checkpoints.filter((epoch) => check(copies, epoch, log.busId) === undefined)
@@ -62,11 +57,12 @@ export async function backupFolder(access: BackupAccess, from: string, to: strin
     )
   }
   const info: BackupInfo = {
-    format: 1,
+    format: 2,
     busId: log.busId ?? '',
     epoch: log.newestEpoch,
     checkpoints,
-    bytes,
+    bytes: files.reduce((sum, { bytes }) => sum + bytes, 0),
+    files,
   }
   await complete(access, to, info)
   return info
@@ -76,22 +72,24 @@ export async function backupFolder(access: BackupAccess, from: string, to: strin
  * Copies the files of checkpoints up to `newestEpoch` and those they refer to. The server may retire or
  * remove files meanwhile, so the folder is listed again until nothing new appears.
  */
-function copyCheckpoints(from: string, to: string, newestEpoch: number): number {
+function copyCheckpoints(from: string, to: string, newestEpoch: number): BackupFile[] {
+  const dir = path.join(from, 'checkpoints')
   const done = new Set<string>()
-  let bytes = 0
+  const files: BackupFile[] = []
   for (let tries = 0; tries < TRIES; tries++) {
-    const names = checkpointFolder(from)
+    const names = checkpointFolder(dir)
       .list()
       .filter((name) => FILE_PATTERN.test(name) && epochOfStem(stemOf(name)) <= newestEpoch)
     const missing = names.filter((name) => !done.has(stemOf(name)))
     if (missing.length === 0) break
     for (const name of missing) {
-      if (!fs.existsSync(path.join(from, name))) continue
-      bytes += copy(path.join(from, name), path.join(to, name))
+      if (!fs.existsSync(path.join(dir, name))) continue
+      const file = `checkpoints/${name}`
+      files.push({ path: file, ...copyFile(path.join(dir, name), path.join(to, file)) })
       done.add(stemOf(name))
     }
   }
-  return bytes
+  return files
 }
 
 /**
@@ -111,25 +109,8 @@ function inspectWritten({ disk, crc32c }: BackupAccess, dir: string): LogFinding
 
 function begin(to: string): void {
   if (fs.existsSync(to) && fs.readdirSync(to).length > 0) throw busFailed(`${to} is not empty`)
-  fs.mkdirSync(path.join(to, 'log'), { recursive: true })
-  fs.mkdirSync(path.join(to, 'checkpoints'), { recursive: true })
-}
-
-/** Copies a file, or its first `length` bytes, durably. Returns the size of the copy. */
-function copy(from: string, to: string, length?: number): number {
-  try {
-    fs.copyFileSync(from, to, fs.constants.COPYFILE_EXCL)
-    const fd = fs.openSync(to, 'r+')
-    try {
-      if (length !== undefined) fs.ftruncateSync(fd, length)
-      fs.fsyncSync(fd)
-      return fs.fstatSync(fd).size
-    } finally {
-      fs.closeSync(fd)
-    }
-  } catch (error) {
-    throw busFailed(`${from} cannot be copied to ${to}: ${textOf(error)}`, error)
-  }
+  for (const part of ['log', 'checkpoints'])
+    fs.mkdirSync(path.join(to, part), { recursive: true, mode: PRIVATE_FOLDER })
 }
 
 /** What is wrong with a checkpoint, or undefined. */
@@ -141,34 +122,7 @@ function check(folder: CheckpointFolder, epoch: number, busId: string | undefine
 }
 
 async function complete({ disk }: BackupAccess, to: string, info: BackupInfo): Promise<void> {
-  const file = path.join(to, COMPLETE_NAME)
-  fs.writeFileSync(file, `${JSON.stringify(info)}\n`, { flag: 'wx', flush: true })
+  const file = path.join(to, MANIFEST_NAME)
+  fs.writeFileSync(file, `${JSON.stringify(info)}\n`, { flag: 'wx', flush: true, mode: PRIVATE_FILE })
   for (const dir of ['log', 'checkpoints', '.']) await disk.syncDir(path.join(to, dir))
-}
-
-/** Restores a backup as a data folder. `to` must be empty or missing. Throws BUS_FAILED. */
-export async function restoreFolder(access: BackupAccess, from: string, to: string): Promise<BackupInfo> {
-  const info = readInfo(path.join(from, COMPLETE_NAME))
-  begin(to)
-  for (const dir of ['log', 'checkpoints']) {
-    for (const name of fs.readdirSync(path.join(from, dir)))
-      copy(path.join(from, dir, name), path.join(to, dir, name))
-  }
-  const found = inspectLog({ ...access, logDir: path.join(to, 'log') }, () => {})
-  if (found.damage !== undefined || found.newestEpoch !== info.epoch || found.busId !== info.busId) {
-    const why = found.damage ?? `its log ends at epoch ${found.newestEpoch}, not ${info.epoch}`
-    throw busFailed(`${from} is not sound: ${why}`)
-  }
-  for (const dir of ['log', 'checkpoints', '.']) await access.disk.syncDir(path.join(to, dir))
-  return info
-}
-
-function readInfo(file: string): BackupInfo {
-  try {
-    const info = JSON.parse(fs.readFileSync(file, 'utf8')) as BackupInfo
-    if (info.format === 1 && Number.isSafeInteger(info.epoch)) return info
-  } catch (error) {
-    throw busFailed(`${path.dirname(file)} is not a complete backup: ${textOf(error)}`, error)
-  }
-  throw busFailed(`${path.dirname(file)} is a backup in a format that this release does not know`)
 }
