@@ -4,6 +4,7 @@
  *
  * Invariants: a path of the list is the name of a log segment or a checkpoint file and nothing else, so a
  * backup cannot make a restore write elsewhere. Anything else in backup.json is refused, in words.
+ * Null because JSON has it.
  */
 import fs from 'node:fs'
 import path from 'node:path'
