@@ -45,6 +45,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'rebuild the index of a log',
     load: async () => (await import('./commands/index-rebuild.js')).index,
   },
+  migrate: {
+    summary: 'move pages to the newest versions of their ops',
+    load: async () => (await import('./commands/migrate.js')).migrate,
+  },
   verify: {
     summary: 'replay a data folder and compare digests',
     load: async () => (await import('./commands/verify.js')).verify,

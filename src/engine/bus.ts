@@ -43,6 +43,7 @@ import {
   checkWrite,
 } from './arguments.js'
 import type { NamedDefinition } from './commands/define-pages.js'
+import type { Migration } from './commands/functions.js'
 import { commitPieces, type Piece, piecesOf } from './commands/large-write.js'
 import type { Pending } from './commands/pending.js'
 import {
@@ -194,6 +195,15 @@ export class EngineBus {
   async defineFunction(name: string, body: FunctionBody): Promise<{ epoch: number; worldAge: number }> {
     checkFunctionBody(name, body)
     return this.#parts.definitions.defineFunction(name, body)
+  }
+
+  /**
+   * Moves every page to the newest version of its op, and expressions to the newest functions, in one epoch
+   * that recomputes these pages. Answers which pages moved; nothing is committed where none has to. Throws
+   * COST_EXCEEDED.
+   */
+  async migrate(): Promise<Migration> {
+    return this.#parts.definitions.migrate()
   }
 
   /** Throws NOT_FOUND, and PAGE_IN_USE while pages or other functions use it. */

@@ -76,6 +76,7 @@ const CALLS: Readonly<Record<Method, Call>> = {
   delete: rejects(name, optional(fields('options', { cascade: isFlag }))),
   defineFunction: rejects(checkedByMethod, checkedByMethod),
   deleteFunction: rejects(name),
+  migrate: rejects(),
   function: throws(name),
   functions: throws(),
   patch: rejects(checkedByMethod, checkedByMethod, checkedByMethod),

@@ -5,8 +5,8 @@
  * take numbers only where these are exact; floats take numbers and the strings "NaN", "Infinity" and
  * "-Infinity"; bool takes true, false, 0 and 1. A finite number that f32 would round to infinity is refused.
  * Out: u64 and i64 become decimal strings, non-finite floats the three strings, bool true or false, the rest
- * numbers (an f32 the double it equals). Every output is accepted as input and gives the same bits, except
- * for NaN payloads.
+ * numbers (an f32 the double it equals; -0 as -0.0). Every output is accepted as input and gives the same
+ * bits, except for NaN payloads.
  *
  * Invariant: a refused value is INVALID_DELTA, with its position in the message. Little-endian hosts only.
  */
@@ -262,8 +262,8 @@ export function valuesToJson(dtype: Dtype, values: TypedArray): (number | string
 }
 
 /**
- * The elements as JSON text: JSON.stringify(valuesToJson(...)) several times as fast, except that -0 stays
- * -0.
+ * The elements as JSON text: JSON.stringify(valuesToJson(...)) several times as fast, except that -0
+ * keeps its sign.
  */
 export function valuesToJsonText(dtype: Dtype, values: TypedArray): string {
   if (values.length === 0) return '[]'
@@ -295,9 +295,25 @@ function floatsToText(values: Float64Array): string {
   const parts = new Array<string>(values.length)
   for (let i = 0; i < values.length; i++) {
     const v = values[i]!
-    parts[i] = v - v !== 0 ? `"${v}"` : v === 0 && 1 / v < 0 ? '-0' : String(v)
+    parts[i] = v - v !== 0 ? `"${v}"` : v === 0 && 1 / v < 0 ? NEGATIVE_ZERO : String(v)
   }
   return `[${parts.join(',')}]`
+}
+
+/** -0 in JSON. Parsers that take a number without a point for an integer would lose the sign of "-0". */
+const NEGATIVE_ZERO = '-0.0'
+
+type JsonValue = number | string | boolean
+
+/** One JSON value as text; -0 keeps its sign. */
+export function jsonValueText(value: JsonValue): string {
+  return Object.is(value, -0) ? NEGATIVE_ZERO : JSON.stringify(value)
+}
+
+/** A list of JSON values as text; -0 keeps its sign. */
+export function jsonValuesText(values: readonly JsonValue[]): string {
+  const isPlain = values.every((value) => !Object.is(value, -0))
+  return isPlain ? JSON.stringify(values) : `[${values.map(jsonValueText).join(',')}]`
 }
 
 function boolsToText(values: Uint8Array): string {

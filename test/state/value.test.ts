@@ -157,7 +157,7 @@ t.test('the rules of JSON output', async (t) => {
     'NaN',
     '-Infinity',
   ])
-  t.equal(valuesToJsonText('f64', Float64Array.of(-0, 1e21, Number.NaN)), '[-0,1e+21,"NaN"]')
+  t.equal(valuesToJsonText('f64', Float64Array.of(-0, 1e21, Number.NaN)), '[-0.0,1e+21,"NaN"]')
   t.equal(valuesToJsonText('f64', Float64Array.of(1, 0.1)), '[1,0.1]')
   t.equal(valuesToJsonText('u64', BigUint64Array.of(2n ** 64n - 1n, 0n)), '["18446744073709551615","0"]')
   t.equal(valuesToJsonText('bool', Uint8Array.of(0, 1, 1)), '[false,true,true]')

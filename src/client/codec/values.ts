@@ -132,7 +132,7 @@ export function valuesText(values: Values): string {
 export function valueText(value: unknown): string | undefined {
   if (typeof value === 'number') {
     if (!Number.isFinite(value)) return `"${value}"`
-    return value === 0 && 1 / value < 0 ? '-0' : String(value)
+    return value === 0 && 1 / value < 0 ? '-0.0' : String(value)
   }
   // Narrow integer dtypes refuse strings; wide ones take numbers that are exact.
   if (typeof value === 'bigint') return Number.isSafeInteger(Number(value)) ? String(value) : `"${value}"`

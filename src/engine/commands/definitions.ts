@@ -17,9 +17,21 @@ import { differenceOf } from '../pages/page-records.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { CommitResult, CreateResult, FunctionInfo, PageInfo } from '../types.js'
 import { definePages, type NamedDefinition } from './define-pages.js'
-import { definitionChange, pagesUsing, redefinitions, StaleFunctions } from './functions.js'
+import {
+  definitionChange,
+  type Migration,
+  migrations,
+  pagesUsing,
+  redefinitions,
+  StaleFunctions,
+} from './functions.js'
 import type { Pending, Redefinition } from './pending.js'
-import { pendingOfCreates, pendingOfDeletes, pendingOfFunction } from './transactions.js'
+import {
+  pendingOfCreates,
+  pendingOfDeletes,
+  pendingOfFunction,
+  pendingOfRedefinitions,
+} from './transactions.js'
 
 export interface DefinitionsDeps {
   readonly state: EngineState
@@ -200,6 +212,19 @@ export class Definitions {
   ): Promise<{ epoch: number; worldAge: number }> {
     const { epoch } = await this.#deps.commit(pendingOfFunction(change, redefines))
     return { epoch, worldAge: change.worldAge }
+  }
+
+  /** Moves every page to the newest version of its op, in one epoch; in none if there is nothing to move. */
+  migrate(): Promise<Migration> {
+    return this.#untilFresh(async () => {
+      const { registry } = this.#deps.state
+      const { redefines, migrated } = migrations(registry)
+      if (redefines.length === 0) return { epoch: undefined, pages: [] }
+      const { epoch } = await this.#deps.commit(
+        pendingOfRedefinitions(redefines, registry.functions.worldAge),
+      )
+      return { epoch, pages: migrated }
+    })
   }
 
   /** A function and its users. Throws NOT_FOUND. */

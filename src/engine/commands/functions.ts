@@ -1,5 +1,6 @@
 /**
- * Changing a function: which functions and pages use it, and how those pages are defined afterwards.
+ * Changing a function: which functions and pages use it, and how those pages are defined afterwards. And
+ * moving pages to the newest versions of their ops, which redefines them in the same way.
  *
  * Invariant: a page runs its own compiled program. A change takes effect by giving every page that uses the
  * function a new program in the same epoch.
@@ -7,9 +8,10 @@
 import { MmsbError } from '../../errors.js'
 import type { FunctionBody, FunctionLookup } from '../../kernels/expression/names.js'
 import { calledFunctions, checkFunction } from '../../kernels/expression/user-functions.js'
-import { compileDerivation, encodeDefinition } from '../../kernels/op-catalogue.js'
+import { compileDerivation, encodeDefinition, OPS } from '../../kernels/op-catalogue.js'
 import { FUNCTIONS_MAX } from '../../limits.js'
 import { sameShape } from '../../state/shape.js'
+import type { Dtype } from '../../wire/dtype.js'
 import type { FunctionChange, FunctionTable } from '../pages/function-table.js'
 import type { DerivedRecord, PageRecord, Registry } from '../pages/registry.js'
 import type { Redefinition } from './pending.js'
@@ -62,7 +64,50 @@ export function redefinitions(registry: Registry, change: FunctionChange): Redef
   return pagesUsing(registry, table, change.name).map((page) => redefined(registry, table.lookup, page))
 }
 
-function redefined(registry: Registry, functions: FunctionLookup, page: PageRecord): Redefinition {
+/** A page whose definition takes another version of its op, or other versions of functions. */
+export interface Migrated {
+  readonly page: string
+  readonly op: string
+  readonly from: number
+  readonly to: number
+}
+
+export interface Migration {
+  /** The epoch that moved the pages; undefined where there were none. */
+  readonly epoch: number | undefined
+  /** By id. */
+  readonly pages: readonly Migrated[]
+}
+
+/**
+ * New definitions for all pages of an earlier version of their op, and for expressions whose program a newer
+ * build compiles differently; by id.
+ */
+export function migrations(registry: Registry): { redefines: Redefinition[]; migrated: Migrated[] } {
+  const redefines: Redefinition[] = []
+  const migrated: Migrated[] = []
+  for (const page of [...registry.all()].sort((a, b) => a.id - b.id)) {
+    const old = page.derived
+    const op = old === undefined ? undefined : OPS.get(old.derive.op)
+    if (old === undefined || op === undefined) continue
+    if (old.opVersion === op.version && op.name !== 'map') continue
+    const dtype = callsOf(page).length > 0 ? old.asks : page.dtype
+    const redefinition = redefined(registry, registry.functions.lookup, page, dtype)
+    const { opVersion, params } = redefinition.derived
+    if (old.opVersion === opVersion && Buffer.from(old.params).equals(params)) continue
+    redefines.push(redefinition)
+    migrated.push({ page: page.name, op: op.name, from: old.opVersion, to: opVersion })
+  }
+  return { redefines, migrated }
+}
+
+/** `dtype`: what the definition asks for. */
+function redefined(
+  registry: Registry,
+  functions: FunctionLookup,
+  page: PageRecord,
+  dtype: Dtype | undefined = page.derived?.asks,
+): Redefinition {
   const old = page.derived as DerivedRecord
   const pastOf = (name: string): PageRecord & { page: number } => {
     const read = registry.require(name)
@@ -72,7 +117,7 @@ function redefined(registry: Registry, functions: FunctionLookup, page: PageReco
     return { ...read, id: past.id, page: read.id }
   }
   const compiled = namingPage(page, () =>
-    compileDerivation(old.derive, (name) => registry.require(name), { dtype: old.asks, functions, pastOf }),
+    compileDerivation(old.derive, (name) => registry.require(name), { dtype, functions, pastOf }),
   )
   if (compiled.dtype !== page.dtype || !sameShape(compiled.shape, page.shape)) {
     throw new MmsbError(

@@ -78,6 +78,13 @@ export function pendingOfFunction(
   return { ...EMPTY, frame: writer.finish(), key: meta.key, change, redefines, functionsAge }
 }
 
+/** Pages that get another definition of the same inputs, dtype and shape. */
+export function pendingOfRedefinitions(redefines: readonly Redefinition[], functionsAge: number): Pending {
+  const writer = new FrameWriter(frameMeta({ source: 'migrate' }))
+  for (const { id, derived } of redefines) writer.redefinePage(id, derived.definition)
+  return { ...EMPTY, frame: writer.finish(), key: undefined, redefines, functionsAge }
+}
+
 /** Pages to delete together, each before what it derives from. */
 export function pendingOfDeletes(ids: readonly number[], meta: TransactionMeta = {}): Pending {
   const writer = new FrameWriter(frameMeta(meta))
@@ -231,7 +238,8 @@ export function pendingOfLoggedFrame(frame: Frame, deps: LoggedFrameDeps): Pendi
     creates,
     deletes: touched.deletes,
     deltas: touched.counts,
-    ...(change === undefined ? {} : { change, redefines }),
+    ...(change === undefined ? {} : { change }),
+    ...(redefines.length === 0 ? {} : { redefines }),
   }
 }
 

@@ -20,7 +20,7 @@ import { callsOf, pagesUsing, refuseWhileUsed, StaleFunctions } from '../command
 import type { Pending } from '../commands/pending.js'
 import type { CostLimits } from '../pages/cost-limits.js'
 import type { EngineState } from '../pages/engine-state.js'
-import type { FunctionChange, FunctionTable } from '../pages/function-table.js'
+import type { FunctionTable } from '../pages/function-table.js'
 import { addToGraph, createStep, destroy, install, unreadPasts } from '../pages/install.js'
 import type { DerivedRecord, PageRecord } from '../pages/registry.js'
 
@@ -69,7 +69,8 @@ export class Batch {
   get isOneWay(): boolean {
     const readsPast = (page: PageRecord): boolean =>
       page.derived?.inputs.some(({ prev }) => prev !== undefined) ?? false
-    return this.#functions !== undefined || [...this.created, ...this.deleted].some(readsPast)
+    const isRedefined = this.#functions !== undefined || this.#redefined.length > 0
+    return isRedefined || [...this.created, ...this.deleted].some(readsPast)
   }
 
   /**
@@ -90,7 +91,9 @@ export class Batch {
     this.#checkFunctions(pending)
     const doomed = this.#checkDeletes(pending)
     if (this.#costs !== undefined && !this.#fitsCost(this.#costs, pending)) return 'later'
-    if (pending.change !== undefined) this.#changeFunction(pending, pending.change)
+    this.#redefine(pending)
+    const { change } = pending
+    if (change !== undefined) this.#functions = this.#state.registry.functions.after(change, this.epoch)
     if (pending.creates.length > 0) this.#create(pending.creates)
     for (const page of doomed) this.#delete(page)
     for (const id of pending.writes) this.#dirty.add(id)
@@ -200,9 +203,12 @@ export class Batch {
     return this.#names.get(name) ?? this.#state.registry.byName(name) !== undefined
   }
 
-  #mustWait({ change, creates, deletes }: Pending): boolean {
-    if (change !== undefined && (this.isStructural || this.#functions !== undefined)) return true
-    return this.#functions !== undefined && (creates.length > 0 || deletes.length > 0)
+  #mustWait({ change, redefines = [], creates, deletes }: Pending): boolean {
+    const isMigration = change === undefined && redefines.length > 0
+    if (isMigration && this.pendings.length > 0) return true
+    const isRedefining = this.#functions !== undefined || this.#redefined.length > 0
+    if (change !== undefined && (this.isStructural || isRedefining)) return true
+    return isRedefining && (creates.length > 0 || deletes.length > 0)
   }
 
   /**
@@ -215,7 +221,7 @@ export class Batch {
     if (functionsAge === undefined) return
     if (change === undefined) {
       const isStale = creates.some((page) => !functions.stillHolds(callsOf(page), functionsAge))
-      if (isStale) throw new StaleFunctions()
+      if (isStale || (redefines.length > 0 && functions.worldAge !== functionsAge)) throw new StaleFunctions()
       return
     }
     if (functions.worldAge !== functionsAge) throw new StaleFunctions()
@@ -248,8 +254,8 @@ export class Batch {
     return true
   }
 
-  #changeFunction({ redefines = [] }: Pending, change: FunctionChange): void {
-    const { graph, context, registry } = this.#state
+  #redefine({ redefines = [] }: Pending): void {
+    const { graph, context } = this.#state
     const done: Redefined[] = []
     try {
       for (const { id, derived } of redefines) {
@@ -273,7 +279,6 @@ export class Batch {
       throw refusal
     }
     this.#redefined.push(...done)
-    this.#functions = registry.functions.after(change, this.epoch)
   }
 
   #create(pages: readonly PageRecord[]): void {

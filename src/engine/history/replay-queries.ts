@@ -243,7 +243,8 @@ function opOf(view: EpochView, command: Command): EpochOp | undefined {
         : { op: 'define', function: command.name, ...body }
     }
     default:
-      // Pages redefined by the change of a function are in `changed` if their bytes differ.
+      // Pages redefined by the change of a function, or by a migration, are in `changed` if their
+      // bytes differ.
       return undefined
   }
 }

@@ -2,6 +2,7 @@
 import type { TransactionInput } from '../../engine/types.js'
 import type { ErrorCode } from '../../errors.js'
 import type { App, AppContext } from '../context.js'
+import { epochInfoText, epochListText } from '../reply/epoch-text.js'
 import { renderRead } from '../reply/read-answer.js'
 import { pastOptionsOf } from '../request/abort-signal.js'
 import { NameParams } from '../schemas/common.js'
@@ -40,7 +41,10 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) => bus.epochInfo(request.params.epoch, pastOptionsOf(reply)),
+    async (request, reply) => {
+      const info = await bus.epochInfo(request.params.epoch, pastOptionsOf(reply))
+      return reply.type(JSON_UTF8).serializer(epochInfoText).send(info)
+    },
   )
 
   app.get(
@@ -59,7 +63,10 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) => bus.epochs(request.query, pastOptionsOf(reply)),
+    async (request, reply) => {
+      const list = await bus.epochs(request.query, pastOptionsOf(reply))
+      return reply.type(JSON_UTF8).serializer(epochListText).send(list)
+    },
   )
 
   app.get(

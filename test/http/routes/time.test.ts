@@ -113,6 +113,35 @@ t.test('epochs and histories', async (t) => {
   isProblem(t, await call('GET', '/v1/epochs?limit=0'), 'INVALID_REQUEST')
 })
 
+t.test('-0 keeps its sign in every answer', async (t) => {
+  const { call } = await durable(t)
+  const json = { accept: 'application/json' }
+  await call('PUT', '/v1/pages/z', { dtype: 'f64', shape: [8], fill: -0.1 })
+  await call('DELETE', '/v1/pages/z')
+  // JSON.stringify would write 0 for -0, so these bodies are text.
+  const send = (method: 'PUT' | 'PATCH', url: string, text: string) =>
+    call(method, url, Buffer.from(text), { 'content-type': 'application/json' })
+  await send('PUT', '/v1/pages/z', '{"dtype":"f64","shape":[8],"fill":-0.0}')
+  await send('PATCH', '/v1/pages/z/data', '{"offset":1,"values":[1,-0.0]}')
+  await send('PATCH', '/v1/pages/z/data', '{"indices":[4],"values":[-0.0]}')
+  await send('PATCH', '/v1/pages/z/data', '{"mask":"AQ==","values":[-0.0]}')
+  const raw = async (url: string, headers = {}) =>
+    Buffer.from((await call('GET', url, undefined, headers)).raw).toString()
+  const data = '"values":[-0.0,1,-0.0,-0.0,-0.0,-0.0,-0.0,-0.0]'
+  t.match(await raw('/v1/pages/z/data', json), data, 'data')
+  t.match(await raw('/v1/pages/z/data?epoch=6', json), data, 'past data')
+  t.match(await raw('/v1/read?pages=z'), data, 'read')
+  const epochs = await raw('/v1/epochs?from=1')
+  for (const text of ['"fill":-0.0', '"values":[1,-0.0]', '"indices":[4]', '"mask":"AQ=="'])
+    t.match(epochs, text)
+  t.equal(epochs.split('[-0.0]').length, 3, 'sparse and masked')
+  t.match(await raw('/v1/epochs/3'), '"fill":-0.0')
+  t.match(await raw('/v1/epochs/5'), '"values":[-0.0]')
+  const { epochs: parsed } = JSON.parse(epochs)
+  t.ok(Object.is(parsed[3].transactions[0].ops[0].values[1], -0), 'JSON.parse has it')
+  t.same(Object.keys(parsed[3].transactions[0].ops[0]).sort(), ['merge', 'offset', 'page', 'values'])
+})
+
 t.test('what differs between two epochs', async (t) => {
   const { call } = await withHistory(t)
   t.same((await call('GET', '/v1/diff?from=2&to=4')).body, {

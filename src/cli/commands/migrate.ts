@@ -1,0 +1,43 @@
+/**
+ * `mmsb migrate`: moves the pages of a data folder to the newest versions of their ops, and writes a
+ * checkpoint. No server may have the folder open. A second run finds nothing to move.
+ */
+import { Bus } from '../../index.js'
+import { OPERATOR_LIMITS } from '../../operator-limits.js'
+import { existingDataDirOf } from '../data-folder.js'
+import { DATA_DIR_FLAG, type FlagTable, flagsOrHelp, HELP_FLAG } from '../flags.js'
+
+const FLAGS: FlagTable = { 'data-dir': DATA_DIR_FLAG, help: HELP_FLAG }
+
+export async function migrate(args: readonly string[]): Promise<void> {
+  const flags = flagsOrHelp(args, 'mmsb migrate [OPTIONS]', FLAGS)
+  if (flags === undefined) return
+  const dataDir = existingDataDirOf(flags)
+  // All pages that move are computed in one epoch, however long that takes.
+  const { maxStepCostMs, maxCommitCostMs, maxCommitTimeMs } = OPERATOR_LIMITS
+  const limits = {
+    maxStepCostMs: maxStepCostMs.most,
+    maxCommitCostMs: maxCommitCostMs.most,
+    maxCommitTimeMs: maxCommitTimeMs.most,
+  }
+  const bus = await Bus.open({
+    dataDir,
+    limits,
+    onNotice: ({ message }) => process.stderr.write(`mmsb: ${message}\n`),
+  })
+  try {
+    const { epoch, pages } = await bus.migrate()
+    for (const { page, op, from, to } of pages) {
+      const change = from === to ? `${op} compiled anew` : `${op} ${from} -> ${to}`
+      process.stdout.write(`${page}: ${change}\n`)
+    }
+    if (epoch === undefined) {
+      process.stdout.write('every page has the newest version of its op\n')
+      return
+    }
+    await bus.checkpoint()
+    process.stdout.write(`${pages.length} pages moved in epoch ${epoch}; checkpoint written\n`)
+  } finally {
+    await bus.close()
+  }
+}
