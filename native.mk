@@ -116,6 +116,16 @@ $(NATIVE_DIR)/core_debug: $(CORE_TEST_SOURCES) $(DEBUG_OBJECTS) native.mk
 native-debug: $(NATIVE_DIR)/core_debug ## run the native core's tests under the address and undefined-behaviour sanitizers
 	$(NATIVE_DIR)/core_debug
 
+# The same objects as a library, for Node with the sanitizers loaded before it.
+$(NATIVE_DIR)/libmmsb_debug.so: $(DEBUG_OBJECTS)
+	$(CXX) -shared $(SANITIZE) -o $@ $(DEBUG_OBJECTS) -lpthread -lm
+
+MUTANTS ?= 2000
+.PHONY: fuzz
+fuzz: build $(NATIVE_DIR)/libmmsb_debug.so ## damaged files through check, open, restore and import, under the sanitizers (MUTANTS=2000)
+	MMSB_LIBRARY=$(abspath $(NATIVE_DIR)/libmmsb_debug.so) MMSB_FUZZ_MUTANTS=$(MUTANTS) TAP_TIMEOUT=7200 ASAN_OPTIONS=detect_leaks=0 \
+	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" node --import tsx test/fuzz/fuzz.test.ts
+
 # The CUDA backend for machines without a GPU: its code compiled for the host over test/native/cuda_emulator.h.
 EMULATED := -g -O2 -DMMSB_HAS_CUDA -DMMSB_CUDA_ARCHS='"\"emulated\""'
 EMULATED_PROGRAMS = $(NATIVE_DIR)/core_emulated $(NATIVE_DIR)/libmmsb_emulated.so $(NATIVE_DIR)/rtc_run

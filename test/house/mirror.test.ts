@@ -13,6 +13,7 @@ const OF_THE_WHOLE = [
   'docs',
   'examples',
   'fixtures',
+  'fuzz',
   'house',
   'lib',
   'native',
