@@ -248,3 +248,6 @@ export const READ_SLICE_BYTES = 2 * 1024 ** 2
 export const STOP_GRACE_MS = 8_000
 /** How long it waits for a request, or the rest of one, on a connection without a request in flight. */
 export const STOP_ARRIVAL_GRACE_MS = 250
+
+/** A clock that is off by more than this from one reading to the next has jumped. */
+export const CLOCK_JUMP_MS = 5_000

@@ -19,6 +19,7 @@ import { Store } from '../store/store.js'
 import { checkBusOptions } from './arguments.js'
 import { type Callbacks, callbacksOf } from './callbacks.js'
 import { CheckpointScheduler } from './checkpoints/scheduler.js'
+import { reportClockBehind, watchedHost } from './clock-watch.js'
 import { Definitions } from './commands/definitions.js'
 import { Committer } from './commit/committer.js'
 import { Cursors } from './durable-cursors.js'
@@ -91,7 +92,7 @@ export async function openParts(given: BusOptions, host: Host = REAL_HOST): Prom
     state,
     limits,
     (reason) => failOver({ state, committer, device, folder, onNotice: options.onNotice, memory, reason }),
-    host,
+    watchedHost(host, callbacks.notify),
   )
   try {
     const { dataDir } = options
@@ -179,6 +180,7 @@ async function assemble({
   try {
     const recovered = await recover(state, store, limits, options.onNotice)
     pricePages(state)
+    reportClockBehind(host, recovered.timestampMs, callbacks.notify)
     committer.attach(store, recovered)
     const base = parts(recovered.nextPageId)
     return { ...base, durable: await openDurableParts(base, folder, options, recovered) }

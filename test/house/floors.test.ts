@@ -40,7 +40,7 @@ const FLOORS: Floors = {
     ['browser', 'node', 'index'],
   ],
   'src/engine': [
-    ['caller-queue', 'durable-cursors', 'host', 'stage-timings', 'version'],
+    ['caller-queue', 'clock-watch', 'durable-cursors', 'host', 'stage-timings', 'version'],
     ['types'],
     ['arguments', 'callbacks', 'pages'],
     ['idempotency'],
