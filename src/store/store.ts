@@ -23,6 +23,7 @@ import { LogIndex, type PlacedRecord } from './log/log-index.js'
 import type { SegmentHeader } from './log/record.js'
 import { segmentName } from './log/segment-file.js'
 import type { SegmentWriter, SegmentWriterOptions } from './log/segment-writer.js'
+import { finishCut } from './offline/cut.js'
 import { RESTORE_DRAFT_NAME } from './offline/restore.js'
 import { type StoreDeps, type StoreOptions, withDefaults } from './options.js'
 import { makeDurableDir } from './os/disk.js'
@@ -120,6 +121,12 @@ export class Store {
       throw busFailed(`the data folder ${deps.dir} cannot be used: ${textOf(error)}`, error)
     }
     const lock = deps.lock(deps.dir)
+    try {
+      await finishCut(deps)
+    } catch (error) {
+      lock.release()
+      throw error
+    }
     const catalog = deps.openCatalog()
     try {
       return await Store.#recover({ deps, catalog, lock })

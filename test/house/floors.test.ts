@@ -26,7 +26,7 @@ const FLOORS: Floors = {
   ],
   'src/cli': [
     ['flags', 'output'],
-    ['data-folder', 'folder-argument', 'limit-flags', 'npy-files', 'remote', 'server'],
+    ['cut', 'data-folder', 'folder-argument', 'limit-flags', 'npy-files', 'remote', 'server'],
     ['commands'],
     ['main'],
   ],
@@ -40,8 +40,9 @@ const FLOORS: Floors = {
     ['browser', 'node', 'index'],
   ],
   'src/engine': [
-    ['caller-queue', 'clock-watch', 'durable-cursors', 'host', 'stage-timings', 'version'],
+    ['caller-queue', 'durable-cursors', 'host', 'stage-timings', 'version'],
     ['types'],
+    ['arguments', 'callbacks', 'clock-watch', 'pages'],
     ['arguments', 'callbacks', 'pages'],
     ['idempotency'],
     ['commands'],

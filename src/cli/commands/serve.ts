@@ -112,6 +112,11 @@ const FLAGS: FlagTable = {
     standard: '4g',
   },
   ...LIMIT_FLAGS,
+  'until-epoch': {
+    value: 'N',
+    help: 'with --cut: discard the epochs after N first; what is cut goes to a folder cut-M beside the log',
+  },
+  cut: { help: 'see --until-epoch' },
   insecure: {
     help: 'allow any address, Host and Origin: anyone who reaches the port may do anything',
   },
@@ -122,8 +127,21 @@ export async function serve(args: readonly string[]): Promise<void> {
   const flags = flagsOrHelp(args, 'mmsb serve [OPTIONS]', FLAGS)
   if (flags === undefined) return
   const options = serveOptions(flags)
+  const until = untilOf(flags)
+  if (until !== undefined) {
+    const { cutBefore } = await import('../cut.js')
+    await cutBefore(options.bus.dataDir, until, (line) => void process.stderr.write(`${line}\n`))
+  }
   const { startServer } = await import('../server.js')
   await startServer(options)
+}
+
+/** The epoch to cut behind. @throws UsageError */
+function untilOf(flags: ParsedFlags): number | undefined {
+  const value = flags.values.get('until-epoch')
+  const isCut = flags.switches.has('cut')
+  if ((value === undefined) === isCut) throw new UsageError('--until-epoch and --cut go together')
+  return value === undefined ? undefined : integerOf(value, 0, Number.MAX_SAFE_INTEGER)
 }
 
 /** @throws UsageError */
