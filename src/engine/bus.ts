@@ -23,6 +23,7 @@ import { WRITE_PIECE_BYTES } from '../limits.js'
 import type { LimitGuard } from '../operator-limits.js'
 import { alignedCopyOf } from '../state/bytes.js'
 import { decodeFrame } from '../state/frame/reader.js'
+import type { JsonParts } from '../state/json-parts.js'
 import type {
   DeltaInput,
   DeltaValues,
@@ -55,7 +56,7 @@ import {
 import { FrameIngest, type IngestResult } from './commit/frame-ingest.js'
 import { prepareWhatIf, readDuringDryRun } from './commit/what-if.js'
 import type { Cursors } from './durable-cursors.js'
-import { noFolder } from './history/past.js'
+import { noFolder, type PastQuestion } from './history/past.js'
 import type { Host } from './host.js'
 import { answerToRepeat, answerToRepeatedFrame } from './idempotency/repeats.js'
 import { type BusParts, openParts } from './open-bus.js'
@@ -561,6 +562,14 @@ export class EngineBus {
     options: PastOptions = {},
   ): Promise<DiffResult> {
     return this.#parts.past.diff(query, options)
+  }
+
+  /**
+   * What epochInfo, epochs, history or diff answers, as parts of JSON that another thread made: text, and
+   * lists of values, which are several times smaller than their text. Throws what they throw.
+   */
+  async pastJson(question: PastQuestion, options: PastOptions = {}): Promise<JsonParts> {
+    return this.#parts.past.json(question, options)
   }
 
   /**

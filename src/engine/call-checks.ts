@@ -107,6 +107,7 @@ const CALLS: Readonly<Record<Method, Call>> = {
   ),
   history: rejects(name, optional(fields('query', { ...SPAN, limit: isNumber })), past),
   diff: rejects(fields('query', { ...SPAN, pages: isTexts }), past),
+  pastJson: rejects(one('question', isObject), past),
   pastChanges: rejects(
     fields<PastEpochsQuery>('query', { after: isEpoch, to: isEpoch, pages: isTexts, values: isFlag }),
     past,

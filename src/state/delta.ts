@@ -282,14 +282,26 @@ export interface DeltaJson {
  * masks cover a whole page, so a mask over part of one is shown as the indices it stands for.
  */
 export function decodeDeltaForJson(delta: DeltaFields, elements?: number): DeltaJson {
+  return describeDelta(delta, elements, valuesToJson, (indices) => Array.from(indices)) as DeltaJson
+}
+
+/**
+ * The same with lists of values and of indices as the caller wants them. It gets views of the frame.
+ */
+export function describeDelta<V, I>(
+  delta: DeltaFields,
+  elements: number | undefined,
+  valuesOf: (dtype: Dtype, values: TypedArray) => V,
+  indicesFrom: (indices: Uint32Array) => I,
+): Omit<DeltaJson, 'values' | 'indices'> & { readonly values: V; readonly indices?: I } {
   const page = delta.pageId
-  const values = valuesToJson(dtypeOfCode(delta.dtypeCode)!, deltaValues(delta))
+  const values = valuesOf(dtypeOfCode(delta.dtypeCode)!, deltaValues(delta))
   const merge = MERGES[delta.merge]!
   if (delta.kind === DELTA_SPARSE) {
     const start = delta.payloadOffset >>> 2
     return {
       page,
-      indices: Array.from(delta.frame.words.subarray(start, start + delta.count)),
+      indices: indicesFrom(delta.frame.words.subarray(start, start + delta.count)),
       values,
       merge,
     }
@@ -297,7 +309,7 @@ export function decodeDeltaForJson(delta: DeltaFields, elements?: number): Delta
   if (delta.kind === DELTA_MASKED) {
     const bits = delta.encoding === MASK_RUNS ? expandRuns(delta) : maskBytes(delta)
     if (delta.elementOffset !== 0 || delta.count !== (elements ?? delta.count))
-      return { page, indices: indicesOf(bits, delta.elementOffset), values, merge }
+      return { page, indices: indicesFrom(indicesOf(bits, delta.elementOffset)), values, merge }
     const mask = Buffer.from(bits.buffer, bits.byteOffset, bits.length).toString('base64')
     return { page, mask, values, merge }
   }
@@ -314,10 +326,15 @@ export function deltaValues(delta: DeltaFields): TypedArray {
   return info.view(bytes.buffer, bytes.byteOffset + at, delta.valueCount)
 }
 
-function indicesOf(bits: Uint8Array, first: number): number[] {
-  const indices: number[] = []
+function indicesOf(bits: Uint8Array, first: number): Uint32Array {
+  let count = 0
   eachRun(bits, (start, end) => {
-    for (let i = start; i < end; i++) indices.push(first + i)
+    count += end - start
+  })
+  const indices = new Uint32Array(count)
+  let at = 0
+  eachRun(bits, (start, end) => {
+    for (let i = start; i < end; i++) indices[at++] = first + i
   })
   return indices
 }

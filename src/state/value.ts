@@ -303,19 +303,6 @@ function floatsToText(values: Float64Array): string {
 /** -0 in JSON. Parsers that take a number without a point for an integer would lose the sign of "-0". */
 const NEGATIVE_ZERO = '-0.0'
 
-type JsonValue = number | string | boolean
-
-/** One JSON value as text; -0 keeps its sign. */
-export function jsonValueText(value: JsonValue): string {
-  return Object.is(value, -0) ? NEGATIVE_ZERO : JSON.stringify(value)
-}
-
-/** A list of JSON values as text; -0 keeps its sign. */
-export function jsonValuesText(values: readonly JsonValue[]): string {
-  const isPlain = values.every((value) => !Object.is(value, -0))
-  return isPlain ? JSON.stringify(values) : `[${values.map(jsonValueText).join(',')}]`
-}
-
 function boolsToText(values: Uint8Array): string {
   let text = values[0] ? '[true' : '[false'
   for (let i = 1; i < values.length; i++) text += values[i] ? ',true' : ',false'

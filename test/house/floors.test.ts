@@ -73,7 +73,7 @@ const FLOORS: Floors = {
   ],
   'src/kernels': [['promotion'], ['expression'], ['ops'], ['inputs'], ['op-catalogue']],
   'src/state': [
-    ['slab', 'types', 'event-file', 'npy', 'pattern', 'ranges', 'shape'],
+    ['json-parts', 'slab', 'types', 'event-file', 'npy', 'pattern', 'ranges', 'shape'],
     ['bytes', 'value'],
     ['delta'],
     ['frame'],

@@ -18,6 +18,7 @@ import {
   VERIFY_IDLE_MS,
 } from '../../limits.js'
 import type { LimitGuard } from '../../operator-limits.js'
+import { type JsonParts, jsonParts } from '../../state/json-parts.js'
 import { busFailed } from '../../store/os/errors.js'
 import type { FileIdentity } from '../../store/os/lock.js'
 import type { Store } from '../../store/store.js'
@@ -59,6 +60,22 @@ interface RangeQuery {
   readonly to?: number
   readonly limit?: number
 }
+
+/** A question whose answer may be JSON. */
+export type PastQuestion =
+  | { readonly kind: 'epoch'; readonly epoch: number }
+  | {
+      readonly kind: 'epochs'
+      readonly query: RangeQuery & { readonly page?: string; readonly source?: string }
+    }
+  | { readonly kind: 'history'; readonly name: string; readonly query: RangeQuery }
+  | {
+      readonly kind: 'diff'
+      readonly query: { readonly from: number; readonly to?: number; readonly pages?: readonly string[] }
+    }
+
+/** The requests whose answer may be JSON. */
+type RecordRequest = Extract<ReplayRequest, { readonly kind: PastQuestion['kind'] }>
 
 /** Requests for records of epochs, not for the state at them. */
 const RECORD_REQUESTS: ReadonlySet<ReplayRequest['kind']> = new Set(['epoch', 'epochs', 'history'])
@@ -205,6 +222,42 @@ export class Past {
       throw new MmsbError('PAGE_NOT_FOUND', `There was no page "${name}" in these epochs.`)
     }
     return found
+  }
+
+  /** The answer of epochInfo, epochs, history or diff as JSON, made on the replay thread. */
+  async json(question: PastQuestion, options: PastOptions): Promise<JsonParts> {
+    const request = this.#requestOf(question)
+    if (request === undefined) return jsonParts({ epochs: [], next: null })
+    return this.#ask({ ...request, asJson: true }, options)
+  }
+
+  /** Undefined when there are no epochs to search. */
+  #requestOf(question: PastQuestion): RecordRequest | undefined {
+    switch (question.kind) {
+      case 'epoch':
+        this.#checkRecord(question.epoch)
+        return question
+      case 'epochs': {
+        const { limit = HISTORY_LIMIT_DEFAULT, ...query } = question.query
+        const range = this.#range({ ...query, limit }, this.#firstRecord)
+        return range && { kind: 'epochs', query: { ...query, ...range, limit } }
+      }
+      case 'history': {
+        const { name, query } = question
+        const { limit = HISTORY_LIMIT_DEFAULT } = query
+        const page = this.#deps.registry.byName(name)
+        const range = this.#range(query, Math.max(this.#firstRecord, page?.createdEpoch ?? 0))
+        const mustExist = page === undefined
+        // Searching nothing still says whether there is such a page.
+        const searched = range ?? { from: 1, to: 0 }
+        return { kind: 'history', name, query: { ...searched, limit }, mustExist }
+      }
+      case 'diff': {
+        const { from, to = this.#deps.committer.epoch, pages } = question.query
+        this.#checkOrder('from', from, to)
+        return { kind: 'diff', from, to, names: pages }
+      }
+    }
   }
 
   /** Answers with what was replayed within a short time, so that callers are served in turn. */

@@ -14,22 +14,29 @@ import { type Caller, CallerQueue } from '../caller-queue.js'
 import type { PastEpochsQuery, PastOptions } from '../types.js'
 import type { EpochQuery, PastRead } from './replay-queries.js'
 
+/** `asJson`: the answer is JsonParts instead of an object. */
+interface Form {
+  readonly asJson?: boolean
+}
+
 export type ReplayRequest =
   | { readonly kind: 'peek'; readonly epoch: number; readonly name: string }
   | { readonly kind: 'read'; readonly epoch: number; readonly pages: readonly PastRead[] }
-  | { readonly kind: 'epoch'; readonly epoch: number }
-  | { readonly kind: 'epochs'; readonly query: EpochQuery }
-  | {
+  | ({ readonly kind: 'epoch'; readonly epoch: number } & Form)
+  | ({ readonly kind: 'epochs'; readonly query: EpochQuery } & Form)
+  | ({
       readonly kind: 'history'
       readonly name: string
       readonly query: Pick<EpochQuery, 'from' | 'to' | 'limit'>
-    }
-  | {
+      /** A page without any version is PAGE_NOT_FOUND. */
+      readonly mustExist?: boolean
+    } & Form)
+  | ({
       readonly kind: 'diff'
       readonly from: number
       readonly to: number
       readonly names: readonly string[] | undefined
-    }
+    } & Form)
   | { readonly kind: 'changes'; readonly query: PastEpochsQuery; readonly sliceMs?: number }
   | {
       readonly kind: 'verify'

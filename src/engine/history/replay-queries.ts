@@ -10,9 +10,10 @@
  */
 import { MmsbError } from '../../errors.js'
 import { HISTORY_ANSWER_BYTES, HISTORY_SCAN_EPOCHS } from '../../limits.js'
-import { decodeDeltaForJson } from '../../state/delta.js'
-import type { Command, Frame } from '../../state/frame/frame.js'
+import { type DeltaJson, describeDelta } from '../../state/delta.js'
+import type { Command, DeltaCommand, Frame } from '../../state/frame/frame.js'
 import { decodeFrame, splitFrames } from '../../state/frame/reader.js'
+import { BinaryList } from '../../state/json-parts.js'
 import { fillToJson } from '../../state/value.js'
 import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import {
@@ -86,7 +87,7 @@ function valuesOf(timeline: Timeline, page: PageRecord, offset: number, count: n
 
 // ---- epochs -----------------------------------------------------------------------------------------------
 
-/** The transactions of one epoch and the pages they changed. */
+/** The transactions of one epoch and the pages they changed; lists of deltas are BinaryLists. */
 export function epochPast({ timelines, caller }: Asker, epoch: number): EpochInfo {
   const timeline = timelines.get({ caller, wanted: 'all', from: epoch - 1, to: epoch })
   timeline.seek(epoch - 1)
@@ -108,7 +109,7 @@ export interface EpochQuery {
   readonly source?: string
 }
 
-/** The epochs of a range that match, ascending. */
+/** The epochs of a range that match, ascending; lists of deltas are BinaryLists. */
 export function epochsPast({ timelines, caller }: Asker, query: EpochQuery): EpochList {
   const epochs: EpochInfo[] = []
   const timeline = timelines.get({ caller, wanted: 'all', from: query.from - 1, to: query.to })
@@ -220,13 +221,21 @@ function describeEpoch(view: EpochView): Omit<EpochInfo, 'digest'> {
   }
 }
 
+/** A delta whose lists are still binary (json-parts.ts), although the type says that they are JSON. */
+function deltaOf(view: EpochView, command: DeltaCommand): DeltaJson {
+  const described = describeDelta(
+    command,
+    view.page(command.pageId)?.elements,
+    (dtype, values) => new BinaryList(dtype, values.slice()),
+    (indices) => new BinaryList('u32', indices.slice()),
+  )
+  return described as unknown as DeltaJson
+}
+
 function opOf(view: EpochView, command: Command): EpochOp | undefined {
   switch (command.type) {
     case COMMAND_DELTA:
-      return {
-        ...decodeDeltaForJson(command, view.page(command.pageId)?.elements),
-        page: view.name(command.pageId),
-      }
+      return { ...deltaOf(view, command), page: view.name(command.pageId) }
     case COMMAND_CREATE_PAGE: {
       const { name, dtype, shape, location, kind } = command
       const base = { op: 'create', page: name, dtype, shape: [...shape], location } as const

@@ -9,7 +9,10 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { MmsbError } from '../../errors.js'
 import { crc32c } from '../../ffi/library.js'
+import { BinaryList, type JsonParts, jsonParts } from '../../state/json-parts.js'
+import { valuesToJson } from '../../state/value.js'
 import { HistoryReader } from '../../store/history.js'
+import type { EpochInfo, EpochList, EpochOp, PageHistory } from '../types.js'
 import { Timelines } from './cones/timelines.js'
 import { pastEpochs } from './past-changes.js'
 import { diffPast } from './past-diff.js'
@@ -61,10 +64,42 @@ function answer(caller: number, request: ReplayRequest): unknown {
   }
 }
 
+/** What an epoch did, with its lists as JSON values. */
+function plainEpoch(info: EpochInfo): EpochInfo {
+  const transactions = info.transactions.map(({ ops, ...rest }) => ({ ...rest, ops: ops.map(plainOp) }))
+  return { ...info, transactions }
+}
+
+function plainOp(op: EpochOp): EpochOp {
+  const fields = Object.entries(op).map(([name, field]: [string, unknown]) => {
+    return [name, field instanceof BinaryList ? valuesToJson(field.dtype, field.values) : field]
+  })
+  return Object.fromEntries(fields) as EpochOp
+}
+
+/** The answer in the form that the request asks for. */
+function formed(request: ReplayRequest, value: unknown): unknown {
+  if (request.kind === 'history' && request.mustExist === true) {
+    const { name, versions, next } = value as PageHistory
+    if (versions.length === 0 && next === null) {
+      throw new MmsbError('PAGE_NOT_FOUND', `There was no page "${name}" in these epochs.`)
+    }
+  }
+  if ('asJson' in request && request.asJson === true) return jsonParts(value)
+  if (request.kind === 'epoch') return plainEpoch(value as EpochInfo)
+  if (request.kind !== 'epochs') return value
+  const { epochs, next } = value as EpochList
+  return { epochs: epochs.map(plainEpoch), next }
+}
+
 /** Buffers that can be transferred instead of copied. */
 function buffersOf(value: unknown): ArrayBuffer[] {
-  if (!Array.isArray(value)) return []
-  return value.flatMap((item: { values?: { buffer: ArrayBuffer } }) => item.values?.buffer ?? [])
+  const { parts } = value as Partial<JsonParts>
+  const items: readonly unknown[] = Array.isArray(value) ? value : (parts ?? [])
+  return items.flatMap((item) => {
+    const bytes = item instanceof Uint8Array ? item : (item as { values?: ArrayBufferView }).values
+    return bytes === undefined ? [] : (bytes.buffer as ArrayBuffer)
+  })
 }
 
 function failureOf(error: unknown): ReplayAnswer {
@@ -80,7 +115,7 @@ parentPort?.on('message', ({ id, number, caller, limitMs, request }: ReplayMessa
   untilMs = performance.now() + (limitMs ?? Number.POSITIVE_INFINITY)
   try {
     pause(0)
-    const value = answer(caller, request)
+    const value = formed(request, answer(caller, request))
     parentPort?.postMessage({ id, value: { value } satisfies ReplayAnswer }, buffersOf(value))
   } catch (error) {
     parentPort?.postMessage({ id, value: failureOf(error) })

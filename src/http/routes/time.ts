@@ -1,8 +1,10 @@
 /** Past epochs, what-if, and verification of the log. */
+
+import type { PastQuestion } from '../../engine/history/past.js'
 import type { TransactionInput } from '../../engine/types.js'
 import type { ErrorCode } from '../../errors.js'
-import type { App, AppContext } from '../context.js'
-import { epochInfoText, epochListText } from '../reply/epoch-text.js'
+import type { App, AppContext, Reply } from '../context.js'
+import { bytesOfParts, renderParts } from '../reply/json-values.js'
 import { renderRead } from '../reply/read-answer.js'
 import { pastOptionsOf } from '../request/abort-signal.js'
 import { NameParams } from '../schemas/common.js'
@@ -41,10 +43,8 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) => {
-      const info = await bus.epochInfo(request.params.epoch, pastOptionsOf(reply))
-      return reply.type(JSON_UTF8).serializer(epochInfoText).send(info)
-    },
+    async (request, reply) =>
+      sendPast({ bus, answers }, reply, { kind: 'epoch', epoch: request.params.epoch }),
   )
 
   app.get(
@@ -63,10 +63,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) => {
-      const list = await bus.epochs(request.query, pastOptionsOf(reply))
-      return reply.type(JSON_UTF8).serializer(epochListText).send(list)
-    },
+    async (request, reply) => sendPast({ bus, answers }, reply, { kind: 'epochs', query: request.query }),
   )
 
   app.get(
@@ -85,7 +82,8 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         problems: ['PAGE_NOT_FOUND', ...PAST_PROBLEMS],
       },
     },
-    async (request, reply) => bus.history(request.params.name, request.query, pastOptionsOf(reply)),
+    async (request, reply) =>
+      sendPast({ bus, answers }, reply, { kind: 'history', name: request.params.name, query: request.query }),
   )
 
   app.get(
@@ -111,7 +109,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         ...(to === undefined ? {} : { to }),
         ...(pages === undefined ? {} : { pages: pages.split(',') }),
       }
-      return bus.diff(query, pastOptionsOf(reply))
+      return sendPast({ bus, answers }, reply, { kind: 'diff', query })
     },
   )
 
@@ -171,4 +169,15 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         .send(renderRead(epoch, pages))
     },
   )
+}
+
+/** Answers with JSON that the replay thread made. */
+async function sendPast(
+  { bus, answers }: Pick<AppContext, 'bus' | 'answers'>,
+  reply: Reply,
+  question: PastQuestion,
+): Promise<Reply> {
+  const { parts } = await bus.pastJson(question, pastOptionsOf(reply))
+  answers.reserve(reply, bytesOfParts(parts))
+  return reply.header('content-type', JSON_UTF8).send(renderParts(parts))
 }
