@@ -166,7 +166,7 @@ export const ERRORS = {
   BUS_FAILED: {
     status: ERROR_STATUS.BUS_FAILED,
     title: 'The bus has stopped',
-    hint: 'GET /readyz says why; restart the server to recover from the log.',
+    hint: 'GET /v1/status says why; restart the server to recover from the log.',
   },
   OUT_OF_MEMORY: {
     status: ERROR_STATUS.OUT_OF_MEMORY,

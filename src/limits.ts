@@ -241,11 +241,10 @@ export const ANSWER_FREE_BYTES = 64 * 1024
 export const REQUEST_FREE_BYTES = 16 * 1024
 /** Bytes of pages that are copied between two epochs before other work gets its turn. */
 export const READ_SLICE_BYTES = 2 * 1024 ** 2
-/**
- * How long a stopping server waits for requests in flight: less than the 10 s after which supervisors kill a
- * process.
- */
+/** A stopping server has ended after this: less than the 10 s after which supervisors kill a process. */
 export const STOP_GRACE_MS = 8_000
+/** How long it waits for requests in flight and for the commits behind them. */
+export const STOP_REQUESTS_MS = 7_000
 /** How long it waits for a request, or the rest of one, on a connection without a request in flight. */
 export const STOP_ARRIVAL_GRACE_MS = 250
 

@@ -1,21 +1,21 @@
 /**
- * The server process: opens the bus, listens, and shuts down in order.
+ * The server process: listens, opens the bus, serves it, and shuts down in order.
  *
  * Invariants: standard output gets one line, when the server is ready; everything else goes to standard
  * error. On SIGTERM and SIGINT the server accepts no new connections, answers the requests it has received,
- * closes WebSockets with 1001, closes the log and exits with 0. Idle connections do not delay this. A second
- * signal exits at once, which is as safe as a crash.
+ * closes WebSockets with 1001, closes the log and exits with 0. Idle connections do not delay this.
  */
 import type { FastifyBaseLogger } from 'fastify'
 import { type LevelWithSilent, type Logger, pino } from 'pino'
 import { VERSION } from '../engine/version.js'
-import { boundPort, buildApp, type MmsbApp } from '../http/app.js'
+import { buildApp, type MmsbApp } from '../http/app.js'
+import type { Health } from '../http/health.js'
 import { type Guard, loopbackGuard, openGuard } from '../http/request/origin-guard.js'
+import { buildStartingApp, type StartingApp } from '../http/starting.js'
 import { Bus, type BusOptions } from '../index.js'
-import { STOP_GRACE_MS } from '../limits.js'
+import { LimitGuard } from '../operator-limits.js'
 import { StartError } from './flags.js'
-
-const SECOND_SIGNAL_EXIT_CODE = 130
+import { type Stoppable, stopOnSignal } from './stopping.js'
 
 export interface ServeOptions {
   readonly port: number
@@ -30,74 +30,121 @@ export interface ServeOptions {
 /** Starts the server, which then runs until a signal. @throws StartError */
 export async function startServer(options: ServeOptions): Promise<void> {
   const logger = pino({ level: options.logLevel }, pino.destination({ dest: 2, sync: true }))
-  const bus = await openBus(options, logger)
-  let server: MmsbApp
+  const opening = new Opening(options, logger)
+  const starting = await listen(options, opening, logger)
+  const port = starting.port() as number
+  const stoppable = { present: whileStarting(starting, opening) }
+  stopOnSignal(() => stoppable.present, logger)
+  let bus: Bus
   try {
-    server = await listen(bus, options, logger)
+    bus = await opening.open()
   } catch (error) {
-    await bus.close()
+    // The signal that ended it ends the process too.
+    if (opening.isEnded) return
+    await starting.close()
     throw error
   }
-  stopOnSignal(server, bus, logger)
+  const server = await buildApp({
+    bus,
+    guard: guardOf(options, () => port),
+    allowedOrigins: options.allowedOrigins,
+    logger: logger as FastifyBaseLogger,
+  })
+  if (opening.isEnded) return
+  await server.takeOver(starting)
+  stoppable.present = whileOpen(server, bus)
   const { epoch, fsync } = bus.status()
   logger.info({ version: VERSION, epoch, fsync, dataDir: options.bus.dataDir }, 'ready')
-  process.stdout.write(`mmsb listening on http://${authority(options.host)}:${boundPort(server.app)}\n`)
+  process.stdout.write(`mmsb listening on http://${authority(options.host)}:${port}\n`)
 }
 
-async function openBus({ bus }: ServeOptions, logger: Logger): Promise<Bus> {
-  try {
-    return await Bus.open({ ...bus, onNotice: ({ level, message }) => logger[level](message) })
-  } catch (error) {
-    throw new StartError(`${bus.dataDir}: ${(error as Error).message}`, { cause: error })
+/** Opens the bus, and follows how far that has come. */
+class Opening {
+  readonly #options: ServeOptions
+  readonly #logger: Logger
+  readonly #ended = new AbortController()
+  #progress = { percent: 0, reason: 'opening the data folder' }
+  #opened: Promise<Bus> | undefined
+
+  constructor(options: ServeOptions, logger: Logger) {
+    this.#options = options
+    this.#logger = logger
+  }
+
+  get health(): Health {
+    const { isEnded } = this
+    if (isEnded)
+      return { state: 'stopping', percent: this.#progress.percent, reason: 'the server is stopping' }
+    return { state: 'recovering', ...this.#progress }
+  }
+
+  get isEnded(): boolean {
+    return this.#ended.signal.aborted
+  }
+
+  async open(): Promise<Bus> {
+    const { bus } = this.#options
+    const { signal } = this.#ended
+    this.#opened = Bus.open({
+      ...bus,
+      signal,
+      onNotice: ({ level, message }) => this.#logger[level](message),
+      onProgress: ({ percent, detail }) => {
+        this.#progress = { percent, reason: detail }
+      },
+    })
+    try {
+      return await this.#opened
+    } catch (error) {
+      throw new StartError(`${bus.dataDir}: ${(error as Error).message}`, { cause: error })
+    }
+  }
+
+  /** Ends opening. A bus that was open already is closed. */
+  async end(): Promise<void> {
+    this.#ended.abort()
+    const bus = await this.#opened?.catch(() => undefined)
+    await bus?.close()
   }
 }
 
-async function listen(bus: Bus, options: ServeOptions, logger: Logger): Promise<MmsbApp> {
-  const { host, port, isInsecure, allowedOrigins } = options
-  let server: MmsbApp | undefined
-  const guard: Guard = isInsecure
-    ? openGuard
-    : loopbackGuard(host, () => (server === undefined ? undefined : boundPort(server.app)), allowedOrigins)
-  server = await buildApp({ bus, guard, allowedOrigins, logger: logger as FastifyBaseLogger })
+const whileStarting = (starting: StartingApp, opening: Opening): Stoppable => ({
+  // Nothing that a client can wait for is under way.
+  closeServer: () => opening.end(),
+  cutOff: () => {},
+  closeBus: () => starting.close(),
+})
+
+const whileOpen = (server: MmsbApp, bus: Bus): Stoppable => ({
+  closeServer: () => server.close(),
+  cutOff: () => server.cutOff(),
+  closeBus: () => bus.close(),
+})
+
+const guardOf = (
+  { isInsecure, host, allowedOrigins }: ServeOptions,
+  port: () => number | undefined,
+): Guard => (isInsecure ? openGuard : loopbackGuard(host, port, allowedOrigins))
+
+async function listen(options: ServeOptions, opening: Opening, logger: Logger): Promise<StartingApp> {
+  const { host, port, allowedOrigins } = options
+  const starting: StartingApp = await buildStartingApp({
+    limits: new LimitGuard(options.bus.limits),
+    health: () => opening.health,
+    guard: guardOf(options, () => starting.port()),
+    allowedOrigins,
+    logger: logger as FastifyBaseLogger,
+  })
   try {
-    await server.listen(host, port)
-    return server
+    await starting.listen(host, port)
+    return starting
   } catch (error) {
-    await server.close()
+    await starting.close()
     const { code, message } = error as NodeJS.ErrnoException
     throw new StartError(code === 'EADDRINUSE' ? `port ${port} of ${host} is in use` : message, {
       cause: error,
     })
   }
-}
-
-function stopOnSignal(server: MmsbApp, bus: Bus, logger: Logger): void {
-  let isStopping = false
-  const onSignal = (signal: NodeJS.Signals): void => {
-    if (isStopping) process.exit(SECOND_SIGNAL_EXIT_CODE)
-    isStopping = true
-    logger.info({ signal }, 'stopping')
-    stop(server, bus).then(
-      () => {
-        logger.info('stopped')
-        process.exit(0)
-      },
-      (error: unknown) => {
-        logger.fatal({ err: error }, 'shutdown failed')
-        process.exit(1)
-      },
-    )
-  }
-  process.on('SIGTERM', onSignal)
-  process.on('SIGINT', onSignal)
-}
-
-/** Answers the requests in flight, for STOP_GRACE_MS at most, then closes the log. */
-async function stop(server: MmsbApp, bus: Bus): Promise<void> {
-  const cutOff = setTimeout(() => server.app.server.closeAllConnections(), STOP_GRACE_MS)
-  await server.close()
-  clearTimeout(cutOff)
-  await bus.close()
 }
 
 /** A host as URLs write it: IPv6 in brackets. */

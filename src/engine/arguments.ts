@@ -80,6 +80,8 @@ const OPTIONS: Checks<BusOptions> = {
   durableHoldMs: isWhole(1),
   durableHoldBytes: isWhole(1),
   onNotice: isCallable,
+  onProgress: isCallable,
+  signal: isSignal,
 }
 
 /** @throws MmsbError INVALID_REQUEST */

@@ -74,7 +74,12 @@ export interface DurableParts {
 export async function openParts(given: BusOptions, host: Host = REAL_HOST): Promise<BusParts> {
   checkBusOptions(given)
   const callbacks = callbacksOf(given.onNotice)
-  const options = { ...given, onNotice: callbacks.notify }
+  const { onProgress = () => {} } = given
+  const options = {
+    ...given,
+    onNotice: callbacks.notify,
+    onProgress: callbacks.guard('onProgress', onProgress, undefined),
+  }
   const limits = new LimitGuard(options.limits)
   const wanted = options.backend ?? 'auto'
   const backend = wanted === 'auto' ? (deviceCount() > 0 ? 'cuda' : 'cpu') : wanted
@@ -118,6 +123,8 @@ async function openFolder(
     lockDescriptor,
     ...(options.onNotice === undefined ? {} : { onNotice: options.onNotice }),
     ...(options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes }),
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+    ticksMs: () => host.ticksMs(),
     ...host.store,
   })
   return { dir: store.dir, identity: store.identity, store, quotaBytes }
@@ -178,7 +185,7 @@ async function assemble({
   if (folder === undefined) return { ...parts(1), durable: undefined }
   const { store } = folder
   try {
-    const recovered = await recover(state, store, limits, options.onNotice)
+    const recovered = await recover({ state, store, limits, options, host })
     pricePages(state)
     reportClockBehind(host, recovered.timestampMs, callbacks.notify)
     committer.attach(store, recovered)

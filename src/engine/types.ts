@@ -364,6 +364,19 @@ export interface BusOptions {
   readonly durableHoldBytes?: number
   /** Receives warnings and the progress of recovery; default: nobody. */
   readonly onNotice?: (notice: { level: 'info' | 'warn' | 'error'; message: string }) => void
+  /** Receives how far opening has come, several times a second; default: nobody. */
+  readonly onProgress?: (progress: RecoveryProgress) => void
+  /** Ends opening: `Bus.open` rejects with the signal's reason, and the folder is closed again. */
+  readonly signal?: AbortSignal
+}
+
+/** How far recovery has come. */
+export interface RecoveryProgress {
+  readonly phase: 'inspecting' | 'loading' | 'replaying'
+  /** Of all of the work, from 0 to 100. */
+  readonly percent: number
+  /** The phase in words, such as "replaying epoch 812 of 10000". */
+  readonly detail: string
 }
 
 /** The state of a bus at one moment. */

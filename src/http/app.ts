@@ -7,7 +7,8 @@
  *
  * Null because callbacks of Node have it.
  *
- * Floors, lowest first: answers; context, metrics; reply; request, schemas; stream; routes, documents; app.
+ * Floors, lowest first: answers, health; context; metrics, reply; request, schemas; stream; routes,
+ * documents; app; starting.
  */
 import { lookup } from 'node:dns/promises'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
@@ -67,6 +68,11 @@ export interface AppOptions {
   readonly logger?: FastifyBaseLogger
 }
 
+/** An app whose listeners and connections another one may take over. */
+export interface Serving {
+  readonly connections: Connections
+}
+
 export interface MmsbApp {
   readonly app: App
   readonly stream: StreamServer
@@ -79,6 +85,10 @@ export interface MmsbApp {
     port: number,
     addressesOf?: (host: string) => Promise<readonly string[]>,
   ): Promise<void>
+  /** Serves where the other app listens, and its connections, from now on. */
+  takeOver(other: Serving): Promise<void>
+  /** Ends the connections that are still open. */
+  cutOff(): void
   /** Finishes requests under way, closes streams, stops listening. The bus stays open. */
   close(): Promise<void>
 }
@@ -128,13 +138,24 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     await Promise.all([stream.close(), connections.stop()])
     await app.close()
   }
-  return { app, stream, listen, close }
+  return {
+    app,
+    stream,
+    listen,
+    takeOver: (other) => connections.takeOver(other.connections),
+    cutOff: () => connections.cutOff(),
+    close,
+  }
 }
 
 const NO_HOST = new MmsbError('INVALID_REQUEST', 'headers: HTTP/1.1 needs Host')
 
 /** The first hook of every request, WebSocket handshakes too: it refuses before a body is read. */
-function admitRequests(app: App, isUpgrade: IsUpgrade, options: AppOptions): void {
+export function admitRequests(
+  app: App,
+  isUpgrade: IsUpgrade,
+  options: Pick<AppOptions, 'allowedOrigins' | 'guard'>,
+): void {
   const { allowedOrigins = NO_ORIGINS } = options
   const guard = options.guard ?? loopbackGuard('127.0.0.1', () => boundPort(app), allowedOrigins)
   const answerUnrouted = unroutedAnswerer(app)
@@ -161,7 +182,7 @@ interface BareApp {
   readonly upgrades: Upgrades
 }
 
-function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | undefined): BareApp {
+export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | undefined): BareApp {
   const app = Fastify({
     ...(logger === undefined ? {} : { loggerInstance: logger }),
     logController: new LogController({ disableRequestLogging: true }),
@@ -205,7 +226,8 @@ function addJsonParser(app: App, limits: LimitGuard): void {
 const lacksHost = ({ headers, raw }: FastifyRequest): boolean =>
   headers.host === undefined && raw.httpVersion === '1.1'
 
-async function addressesFor(host: string): Promise<readonly string[]> {
+/** The addresses to listen on for a host. */
+export async function addressesFor(host: string): Promise<readonly string[]> {
   // Another name may have addresses the user does not know of.
   if (host !== 'localhost') return [host]
   try {

@@ -7,6 +7,7 @@ import type { BusStats } from '../engine/types.js'
 import { LIMIT_NAMES, type LimitGuard, OPERATOR_LIMITS } from '../operator-limits.js'
 import type { HubStats } from '../stream/hub.js'
 import type { AppContext } from './context.js'
+import type { Health } from './health.js'
 
 type Sample = readonly [labels: Record<string, string>, value: number]
 
@@ -123,6 +124,23 @@ const METRICS: readonly Metric[] = [
     read: (_s, h) => h.durable.map(({ name, connected }) => [{ name }, connected ? 1 : 0] as const),
   },
 ]
+
+/** The registry of a server that still recovers. */
+export function createStartingMetrics(health: () => Health): Registry {
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry })
+  const registers = [registry]
+  new Gauge({ name: 'mmsb_up', help: '1 while the bus accepts writes and reads', registers })
+  const progress = new Gauge({
+    name: 'mmsb_recovery_ratio',
+    help: 'How far recovery has come, from 0 to 1',
+    registers,
+    collect() {
+      progress.set(health().percent / 100)
+    },
+  })
+  return registry
+}
 
 /** The registry of an app. */
 export function createMetrics({ bus, hub }: AppContext): Registry {

@@ -43,6 +43,10 @@ export interface StoreOptions {
   readonly checkpointsKept?: number
   /** Size of a log segment; default SEGMENT_BYTES. */
   readonly segmentBytes?: number
+  /** Ends opening, which then rejects with the signal's reason. */
+  readonly signal?: AbortSignal
+  /** Milliseconds of a clock that never goes back, for the slices of opening. */
+  readonly ticksMs?: () => number
 }
 
 /** The options with every default filled in, but for what is opened later. */

@@ -30,6 +30,7 @@ import { makeDurableDir } from './os/disk.js'
 import { busFailed, textOf } from './os/errors.js'
 import type { FileIdentity, FolderLock } from './os/lock.js'
 import { opennessOf } from './os/private-files.js'
+import { Slices } from './os/slices.js'
 import { type FolderFindings, inspectFolder } from './recovery/inspect.js'
 import { anchorOf } from './retention.js'
 import type {
@@ -129,17 +130,18 @@ export class Store {
     }
     const catalog = deps.openCatalog()
     try {
-      return await Store.#recover({ deps, catalog, lock })
+      return await Store.#recover({ deps, catalog, lock }, new Slices(options.signal, options.ticksMs))
     } catch (error) {
       await catalog.close()
       lock.release()
+      options.signal?.throwIfAborted()
       throw error instanceof MmsbError
         ? error
         : busFailed(`the store cannot be opened: ${textOf(error)}`, error)
     }
   }
 
-  static async #recover(opened: Opened): Promise<Store> {
+  static async #recover(opened: Opened, slices: Slices): Promise<Store> {
     const { deps, catalog } = opened
     let ready: Store | undefined
     const index = new LogIndex({
@@ -149,7 +151,7 @@ export class Store {
       scan: (from, to) => (ready === undefined ? noRecords() : ready.#placed(from, to)),
     })
     const parts = { log: deps, checkpoints: deps.checkpointFolder, catalog }
-    const found = await inspectFolder(parts, (placed) => index.add(placed))
+    const found = await inspectFolder(parts, (placed) => index.add(placed), slices)
     if (found.row.action === 'refuse') {
       found.checkpoint?.close()
       throw busFailed(`the data folder ${deps.dir} is not safe to open: ${found.refusal}`)

@@ -92,6 +92,9 @@ export interface CheckpointInfo {
 }
 
 /** An open checkpoint. */
+/** Receives a piece of a page; the bytes are valid during the call. */
+export type OnChunk = (pageId: number, offset: number, bytes: Uint8Array) => void
+
 export interface CheckpointReader {
   readonly header: CheckpointHeader
   readonly pages: readonly CheckpointPage[]
@@ -99,10 +102,9 @@ export interface CheckpointReader {
    * Calls back for every stored chunk of every page, or of those that are wanted; chunks of zeros may be left
    * out.
    */
-  load(
-    onChunk: (pageId: number, offset: number, bytes: Uint8Array) => void,
-    wants?: (pageId: number) => boolean,
-  ): void
+  load(onChunk: OnChunk, wants?: (pageId: number) => boolean): void
+  /** The same, to be interrupted between two pieces of about 1 MiB. */
+  loading(onChunk: OnChunk, wants?: (pageId: number) => boolean): Generator<undefined, void>
   close(): void
 }
 

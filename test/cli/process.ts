@@ -7,6 +7,8 @@ import { sleep } from '../lib/wait.js'
 
 export const ENTRY = fileURLToPath(new URL('../../bin/mmsb.js', import.meta.url))
 const READY = /^mmsb listening on (http:\/\/\S+)$/m
+/** Runs a command of root without its power over the permissions of files. */
+const UNPRIVILEGED = 'setpriv --bounding-set=-dac_override,-dac_read_search,-fowner'
 const WAIT_MS = 30_000
 
 export interface RunOptions {
@@ -14,8 +16,11 @@ export interface RunOptions {
   /** Shell commands to run first in the same process, such as limits. */
   readonly prelude?: string
   readonly cwd?: string
-  /** User to run as. */
-  readonly uid?: number
+  /**
+   * File permissions bind the process even if the test runs as root: it keeps the user, who can read this
+   * checkout wherever it lies, without the privilege to ignore them.
+   */
+  readonly isBoundByPermissions?: boolean
 }
 
 export class Process {
@@ -24,9 +29,13 @@ export class Process {
   stdout = ''
   stderr = ''
 
-  constructor(args: readonly string[], { env = {}, prelude, cwd, uid }: RunOptions = {}) {
+  constructor(
+    args: readonly string[],
+    { env = {}, prelude, cwd, isBoundByPermissions = false }: RunOptions = {},
+  ) {
     // NODE_OPTIONS would load the test runner, with its signal handlers, into this process too.
-    const command = `${prelude === undefined ? '' : `${prelude}; `}unset NODE_OPTIONS; exec "$@"`
+    const bound = isBoundByPermissions && process.getuid?.() === 0 ? `${UNPRIVILEGED} ` : ''
+    const command = `${prelude === undefined ? '' : `${prelude}; `}unset NODE_OPTIONS; exec ${bound}"$@"`
     // Without BASH_ENV: a start-up script of the machine may write to standard error.
     const inherited = Object.entries(process.env).filter(
       ([name]) => !name.startsWith('MMSB_') && name !== 'BASH_ENV',
@@ -34,7 +43,6 @@ export class Process {
     this.child = spawn('bash', ['-c', command, 'mmsb', process.execPath, ENTRY, ...args], {
       env: { ...Object.fromEntries(inherited), ...env },
       ...(cwd === undefined ? {} : { cwd }),
-      ...(uid === undefined ? {} : { uid, gid: uid }),
     })
     this.child.stdout!.on('data', (chunk: Buffer) => {
       this.stdout += chunk

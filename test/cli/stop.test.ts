@@ -195,7 +195,7 @@ t.test('/readyz reports the stop while requests in flight continue', async (t) =
   t.match(text, /application\/problem\+json/)
   t.match(text, /retry-after: \d/i)
   const problem = JSON.parse(text.slice(text.indexOf('{'))) as object
-  t.match(problem, { code: 'BUS_FAILED', detail: 'the server is stopping', hint: ERRORS.BUS_FAILED.hint })
+  t.match(problem, { code: 'BUS_FAILED', detail: 'the server is not ready', hint: ERRORS.BUS_FAILED.hint })
   slow.socket.write(PATCH_BODY)
   t.match((await slow.ended).text, /^HTTP\/1\.1 200 /)
   t.equal(await exited, 0)

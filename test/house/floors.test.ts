@@ -26,7 +26,8 @@ const FLOORS: Floors = {
   ],
   'src/cli': [
     ['flags', 'output'],
-    ['cut', 'data-folder', 'folder-argument', 'limit-flags', 'npy-files', 'remote', 'server'],
+    ['cut', 'data-folder', 'folder-argument', 'limit-flags', 'npy-files', 'remote', 'stopping'],
+    ['server'],
     ['commands'],
     ['main'],
   ],
@@ -63,13 +64,14 @@ const FLOORS: Floors = {
     ['past', 'replay-worker'],
   ],
   'src/http': [
-    ['answers'],
+    ['answers', 'health'],
     ['context'],
     ['metrics', 'reply'],
     ['request', 'schemas'],
     ['stream'],
     ['documents', 'routes'],
     ['app'],
+    ['starting'],
   ],
   'src/kernels': [['promotion'], ['expression'], ['ops'], ['inputs'], ['op-catalogue']],
   'src/state': [

@@ -11,10 +11,13 @@
  */
 import { MmsbError } from '../../errors.js'
 import type { ExecuteResult } from '../../ffi/context.js'
+import type { Plan } from '../../graph/graph.js'
+import type { CreatePageCommand } from '../../state/frame/frame.js'
 import { pickDeltas } from '../../state/frame/pick.js'
 import { decodeFrame, splitFrames } from '../../state/frame/reader.js'
 import { scanFrames } from '../../state/frame/scan.js'
-import type { CheckpointReader, LogRecord } from '../../store/types.js'
+import { atOnce, type Sliced } from '../../store/os/slices.js'
+import type { CheckpointPage, CheckpointReader, LogRecord } from '../../store/types.js'
 import { COMMAND_CREATE_PAGE } from '../../wire/frame.js'
 import { parseCheckpointExtra, tableOfCheckpoint } from '../checkpoints/contents.js'
 import type { Pending } from '../commands/pending.js'
@@ -80,27 +83,41 @@ export function loadCheckpoint(
   answers: IdempotencyKeys | undefined,
   cone?: Cone,
 ): Progress {
+  return atOnce(loadingCheckpoint(state, reader, answers, { ...(cone === undefined ? {} : { cone }) }))
+}
+
+/** The same in slices. `onBytes` gets the bytes of each piece that was loaded. */
+export function* loadingCheckpoint(
+  state: EngineState,
+  reader: CheckpointReader,
+  answers: IdempotencyKeys | undefined,
+  { cone, onBytes }: { readonly cone?: Cone; readonly onBytes?: (count: number) => void },
+): Sliced<Progress> {
   const { header } = reader
   // Pasts have no definition; the pages that read them name the page that each belongs to.
   const pages = reader.pages.filter(({ id, meta }) => meta.byteLength > 0 && cone?.has(id) !== false)
-  const commands = pages.map((page) => {
-    const [command] = decodeFrame(page.meta).commands
-    if (command?.type !== COMMAND_CREATE_PAGE)
-      throw new MmsbError('INTERNAL', `Checkpoint: page ${page.id} has no definition.`)
-    return command
-  })
+  const commands: CreatePageCommand[] = []
+  for (const page of pages) {
+    commands.push(definitionOf(page))
+    if (commands.length % PAGES_PER_CHECK === 0) yield
+  }
   const names = new Map(commands.map(({ id, name }) => [id, name]))
-  const records = pages.map(({ version, createdEpoch }, i) => {
-    const command = commands[i] as (typeof commands)[number]
-    return { ...recordOfLoggedCreate(command, (id) => names.get(id) ?? `#${id}`), version, createdEpoch }
-  })
+  const records: PageRecord[] = []
+  for (const [i, { version, createdEpoch }] of pages.entries()) {
+    const record = recordOfLoggedCreate(commands[i]!, (id) => names.get(id) ?? `#${id}`)
+    records.push({ ...record, version, createdEpoch })
+    if (i % PAGES_PER_CHECK === 0) yield
+  }
   installPages(state, records)
   const extra = parseCheckpointExtra(header.extra)
   state.registry.functions = tableOfCheckpoint(extra)
   for (const entry of answers === undefined ? [] : extra.answers)
     answers?.remember(entry[0], entry[1], entry[2])
-  reader.load(
-    (pageId, offset, bytes) => state.context.loadPage(pageId, offset, bytes),
+  yield* reader.loading(
+    (pageId, offset, bytes) => {
+      state.context.loadPage(pageId, offset, bytes)
+      onBytes?.(bytes.byteLength)
+    },
     cone === undefined ? undefined : (pageId) => state.graph.node(pageId) !== undefined,
   )
   const digest = state.context.stateDigest()
@@ -114,6 +131,16 @@ export function loadCheckpoint(
   }
 }
 
+/** Pages of a checkpoint between two places where its loading may be interrupted. */
+const PAGES_PER_CHECK = 64
+
+function definitionOf(page: CheckpointPage): CreatePageCommand {
+  const [command] = decodeFrame(page.meta).commands
+  if (command?.type !== COMMAND_CREATE_PAGE)
+    throw new MmsbError('INTERNAL', `Checkpoint: page ${page.id} has no definition.`)
+  return command
+}
+
 /**
  * Moves the state, which may be that of a cone, from one epoch to the next. Returns 'untouched' when the
  * record does nothing to the cone; then the watcher was not called.
@@ -125,6 +152,32 @@ export function replayRecord(
   watcher: ReplayWatcher = {},
   cone?: Cone,
 ): 'replayed' | 'untouched' {
+  const staged = stagePart(state, record, progress, watcher, cone)
+  if (staged === undefined) return 'untouched'
+  staged.finish(state.context.execute(staged.plan.steps, staged.frames))
+  return 'replayed'
+}
+
+/** A record whose plan is to be executed with its frames, and what follows then. */
+export interface StagedRecord {
+  readonly plan: Plan
+  readonly frames: Uint8Array
+  readonly finish: (result: ExecuteResult) => void
+}
+
+/** Prepares the step from one epoch to the next; the caller executes it, then calls `finish`. */
+export function stageRecord(state: EngineState, record: LogRecord, progress: Progress): StagedRecord {
+  return stagePart(state, record, progress, {}, undefined) as StagedRecord
+}
+
+/** Undefined when the record does nothing to the cone. */
+function stagePart(
+  state: EngineState,
+  record: LogRecord,
+  progress: Progress,
+  watcher: ReplayWatcher,
+  cone: Cone | undefined,
+): StagedRecord | undefined {
   if (record.epoch !== progress.epoch + 1) {
     throw new MmsbError(
       'INTERNAL',
@@ -139,11 +192,9 @@ export function replayRecord(
   progress.timestampMs = record.timestampMs
   // The past of a page follows it one epoch later, whatever that epoch touches.
   if (onlyDeltas && part.touched.length === 0 && cone !== undefined && state.graph.pasts.length === 0)
-    return 'untouched'
-  if (onlyDeltas && !(keyed && progress.answers !== undefined))
-    replayDeltas(state, record, part, progress, watcher)
-  else replayStaged(state, record, part, progress, watcher)
-  return 'replayed'
+    return undefined
+  const isPlain = onlyDeltas && !(keyed && progress.answers !== undefined)
+  return (isPlain ? stageDeltas : stageCommands)(state, record, part, progress, watcher)
 }
 
 const NO_PAGES: readonly PageRecord[] = []
@@ -180,27 +231,32 @@ function pendingWithin(pending: Pending, cone: Cone | undefined): Pending {
 }
 
 /** Most epochs create and delete nothing, and the record itself lists the pages that its deltas write. */
-function replayDeltas(
+function stageDeltas(
   state: EngineState,
   record: LogRecord,
   { touched, frames }: Part,
   progress: Progress,
   watcher: ReplayWatcher,
-): void {
+): StagedRecord {
   const plan = state.graph.plan(touched)
-  const result = state.context.execute(plan.steps, frames)
-  watcher.executed?.({ record, result, created: NO_PAGES, deleted: NO_PAGES, isOneWay: false })
-  moveVersions(state, result, record.epoch, watcher)
-  progress.digest = result.stateDigest()
+  return {
+    plan,
+    frames,
+    finish: (result) => {
+      watcher.executed?.({ record, result, created: NO_PAGES, deleted: NO_PAGES, isOneWay: false })
+      moveVersions(state, result, record.epoch, watcher)
+      progress.digest = result.stateDigest()
+    },
+  }
 }
 
-function replayStaged(
+function stageCommands(
   state: EngineState,
   record: LogRecord,
   { cone, frames }: Part,
   progress: Progress,
   watcher: ReplayWatcher,
-): void {
+): StagedRecord {
   const batch = new Batch(record.epoch, state)
   const { registry } = state
   const created = new Map<number, PageRecord>()
@@ -221,22 +277,36 @@ function replayStaged(
       throw new MmsbError('INTERNAL', `Epoch ${record.epoch} cannot be staged as it was.`)
     return pending
   })
-  const result = state.context.execute(batch.plan().steps, frames)
-  const { created: createdPages, deleted, isOneWay } = batch
-  watcher.executed?.({ record, result, created: createdPages, deleted, isOneWay })
-  moveVersions(state, result, record.epoch, watcher)
-  progress.digest = result.stateDigest()
-  batch.publish()
-  if (batch.deleted.length > 0) progress.digest = state.context.stateDigest()
-  if (progress.answers === undefined) return
+  return {
+    plan: batch.plan(),
+    frames,
+    finish: (result) => {
+      const { created: createdPages, deleted, isOneWay } = batch
+      watcher.executed?.({ record, result, created: createdPages, deleted, isOneWay })
+      moveVersions(state, result, record.epoch, watcher)
+      progress.digest = result.stateDigest()
+      batch.publish()
+      if (batch.deleted.length > 0) progress.digest = state.context.stateDigest()
+      if (progress.answers !== undefined) rememberAnswers(state, batch, pendings, progress.answers)
+    },
+  }
+}
+
+/** What the writers of an epoch were answered, by idempotency key. */
+function rememberAnswers(
+  state: EngineState,
+  batch: Batch,
+  pendings: readonly Pending[],
+  answers: IdempotencyKeys,
+): void {
   for (const pending of pendings) {
     if (pending.key === undefined) continue
     const ids = [...pending.writes, ...pending.creates.map((page) => page.id)]
     const pages = ids
       .flatMap((id) => state.registry.byId(id) ?? batch.deletedPage(id) ?? [])
       .map((page) => [page.name, page.version] as const)
-    const answer = { epoch: record.epoch, pages: Object.fromEntries(pages) }
-    progress.answers.remember(pending.key, answer, fingerprintOf(pending.frame))
+    const answer = { epoch: batch.epoch, pages: Object.fromEntries(pages) }
+    answers.remember(pending.key, answer, fingerprintOf(pending.frame))
   }
 }
 

@@ -53,16 +53,35 @@ export class Connections {
   /** Accepts connections at another address too. Rejects if it cannot listen there. */
   listenAlso(host: string, port: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      // The options of an HTTP server. Its connections are handed to the one server, so that all are
-      // treated alike.
-      const options = { allowHalfOpen: true, noDelay: true }
-      const listener = createServer(options, (socket) => this.#server.emit('connection', socket))
+      const listener = this.#listenerToo()
       listener.once('error', reject)
       listener.listen({ host, port }, () => {
         this.#listeners.push(listener)
         resolve()
       })
     })
+  }
+
+  /**
+   * Takes the listeners and connections of another server: it accepts no more, and what arrives on its
+   * connections is handled here. Rejects if this server cannot listen.
+   */
+  async takeOver(other: Connections): Promise<void> {
+    const [first, ...rest] = other.#listeners
+    // Each listener here gets the open socket of one there, so that no client is refused in between.
+    await listenOn(this.#server, first as Listener)
+    for (const there of rest) {
+      const listener = this.#listenerToo()
+      await listenOn(listener, there)
+      this.#listeners.push(listener)
+    }
+    other.#listeners.length = 0
+    for (const event of ['request', 'checkContinue', 'upgrade']) {
+      other.#server.removeAllListeners(event)
+      if (this.#server.listenerCount(event) > 0)
+        other.#server.on(event, (...args: unknown[]) => this.#server.emit(event, ...args))
+    }
+    for (const socket of other.#open.keys()) this.#track(socket as Socket)
   }
 
   /**
@@ -93,6 +112,11 @@ export class Connections {
     await Promise.all(areDown)
   }
 
+  /** Ends every connection. */
+  cutOff(): void {
+    for (const socket of this.#open.keys()) socket.destroy()
+  }
+
   /** Accepts clients that have connected already: one turn of the event loop may accept only one of them. */
   async #acceptBacklog(): Promise<void> {
     const latestMs = performance.now() + STOP_ARRIVAL_GRACE_MS
@@ -103,8 +127,19 @@ export class Connections {
     }
   }
 
+  #listenerToo(): Listener {
+    // The options of an HTTP server. Its connections are handed to the one server, so that all are treated
+    // alike.
+    const options = { allowHalfOpen: true, noDelay: true }
+    return createServer(options, (socket) => this.#server.emit('connection', socket))
+  }
+
   #onConnection(socket: Socket): void {
     this.#acceptedCount++
+    this.#track(socket)
+  }
+
+  #track(socket: Socket): void {
     const graceEndsMs = performance.now() + STOP_ARRIVAL_GRACE_MS
     this.#open.set(socket, { response: undefined, graceEndsMs, bytesRead: 0 })
     socket.once('close', () => this.#open.delete(socket))
@@ -126,6 +161,16 @@ export class Connections {
     })
   }
 }
+
+/** Listens on the socket of a listener, which must not be used any more. */
+const listenOn = (server: Listener, listener: Listener): Promise<void> =>
+  new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(listener, () => {
+      server.off('error', reject)
+      resolve()
+    })
+  })
 
 /** Whether a stopping server need not wait for this connection any longer. */
 function isOver(socket: Socket, connection: TrackedConnection): boolean {

@@ -2,9 +2,10 @@
 import Type from 'typebox'
 import { MmsbError } from '../../errors.js'
 import type { App, AppContext } from '../context.js'
+import { healthOf } from '../health.js'
 import { createMetrics } from '../metrics.js'
 import { NoQuery } from '../schemas/data.js'
-import { Alive, Ready } from '../schemas/state.js'
+import { Alive, Ready, Started } from '../schemas/state.js'
 
 export function healthRoutes(app: App, context: AppContext): void {
   const { bus } = context
@@ -37,9 +38,26 @@ export function healthRoutes(app: App, context: AppContext): void {
       config: { problems: ['BUS_FAILED'] },
     },
     (_request, reply) => {
-      if (bus.failure !== null) throw new MmsbError('BUS_FAILED', bus.failure)
-      if (context.isStopping) throw new MmsbError('BUS_FAILED', 'the server is stopping')
+      // Why stands in /v1/status and on the admin listener: this route is open to everybody.
+      if (healthOf(context).state !== 'ready') throw new MmsbError('BUS_FAILED', 'the server is not ready')
       void reply.send({ ready: true, epoch: bus.epoch })
+    },
+  )
+
+  app.get(
+    '/startupz',
+    {
+      schema: {
+        summary: 'Check that the server has started',
+        description: 'While it recovers, the answer is 503 with `state` and `percent`.',
+        tags: ['health'],
+        querystring: NoQuery,
+        response: { 200: Started },
+      },
+    },
+    (_request, reply) => {
+      const { state, percent } = healthOf(context)
+      void reply.send({ state, percent })
     },
   )
 

@@ -2,10 +2,12 @@
 import type Type from 'typebox'
 import type { CheckpointInfo } from '../../store/types.js'
 import type { App, AppContext } from '../context.js'
+import { healthOf } from '../health.js'
 import { NoQuery } from '../schemas/data.js'
 import { Checkpoint, CheckpointList, StatsAnswer, StatusAnswer } from '../schemas/state.js'
 
-export function stateRoutes(app: App, { bus, hub }: AppContext): void {
+export function stateRoutes(app: App, context: AppContext): void {
+  const { bus, hub } = context
   app.get(
     '/v1/status',
     {
@@ -17,7 +19,9 @@ export function stateRoutes(app: App, { bus, hub }: AppContext): void {
       },
     },
     (_request, reply) => {
-      void reply.send(bus.status() as Type.Static<typeof StatusAnswer>)
+      const { state, reason } = healthOf(context)
+      const status = { ...bus.status(), state, ...(reason === undefined ? {} : { reason }) }
+      void reply.send(status as Type.Static<typeof StatusAnswer>)
     },
   )
 

@@ -44,6 +44,8 @@ export const StatusAnswer = Type.Object(
     fsync: Type.Enum([...FSYNC_MODES]),
     uptimeMs: Type.Integer(),
     minEpoch: Epoch,
+    state: Type.Enum(['ready', 'stopping', 'failed']),
+    reason: Type.Optional(Type.String({ description: 'Why the server is not ready.' })),
   },
   CLOSED,
 )
@@ -90,4 +92,11 @@ export const Checkpoint = Type.Object(
 export const CheckpointList = Type.Object({ checkpoints: Type.Array(Checkpoint) }, CLOSED)
 
 export const Alive = Type.Object({ alive: Type.Boolean() }, CLOSED)
+export const Started = Type.Object(
+  {
+    state: Type.Enum(['recovering', 'ready', 'stopping', 'failed']),
+    percent: Type.Integer({ minimum: 0, maximum: 100 }),
+  },
+  CLOSED,
+)
 export const Ready = Type.Object({ ready: Type.Boolean(), epoch: Epoch }, CLOSED)

@@ -9,7 +9,8 @@
 import type Database from 'better-sqlite3'
 import { CHECKPOINT_CHUNK_BYTES } from '../../limits.js'
 import { textOf } from '../os/errors.js'
-import type { CheckpointHeader, CheckpointInfo, CheckpointPage, CheckpointReader } from '../types.js'
+import { atOnce, type Sliced } from '../os/slices.js'
+import type { CheckpointHeader, CheckpointInfo, CheckpointPage, CheckpointReader, OnChunk } from '../types.js'
 import { type CheckpointFolder, fileOf } from './folder.js'
 import {
   CHECKPOINT_APPLICATION_ID,
@@ -171,19 +172,24 @@ export class CheckpointFile implements CheckpointReader {
   }
 
   /** Passes over the packs of each file once, in their order on disk. The bytes are valid during the call. */
-  load(
-    onChunk: (pageId: number, offset: number, bytes: Uint8Array) => void,
-    wants?: (pageId: number) => boolean,
-  ): void {
+  load(onChunk: OnChunk, wants?: (pageId: number) => boolean): void {
+    atOnce(this.loading(onChunk, wants))
+  }
+
+  *loading(onChunk: OnChunk, wants?: (pageId: number) => boolean): Sliced<void> {
     for (const [file, packs] of this.#uses.entries()) {
       const tables = this.#family[file] as FileTables
-      eachPack(tables, wants === undefined ? packs : usesFor(packs, wants), (data, chunks, used) => {
+      for (const { data, chunks, used } of packsOf(
+        tables,
+        wants === undefined ? packs : usesFor(packs, wants),
+      )) {
         for (const { slot, pageId, offset } of used) {
           const entry = chunkEntry(chunks, slot)
           if (entry !== undefined)
             onChunk(pageId, offset, data.subarray(entry.offset, entry.offset + entry.length))
         }
-      })
+        yield
+      }
     }
   }
 
@@ -301,22 +307,25 @@ function usesFor(packs: PackUses, wants: (pageId: number) => boolean): PackUses 
   return uses
 }
 
-/** Visits the packs of a file that have used chunks. */
-function eachPack(
-  { db, packs }: FileTables,
-  uses: PackUses,
-  visit: (data: Buffer, chunks: Buffer, used: readonly ChunkUse[], pack: number) => void,
-): void {
+/** A pack that has used chunks. */
+interface UsedPack {
+  readonly pack: number
+  readonly data: Buffer
+  readonly chunks: Buffer
+  readonly used: readonly ChunkUse[]
+}
+
+function* packsOf({ db, packs }: FileTables, uses: PackUses): Generator<UsedPack> {
   const select = db.prepare('SELECT data FROM pack WHERE id = ?').pluck()
-  for (const [id, chunks] of packs) {
-    const used = uses.get(id)
-    if (used !== undefined) visit(select.get(id) as Buffer, chunks, used, id)
+  for (const [pack, chunks] of packs) {
+    const used = uses.get(pack)
+    if (used !== undefined) yield { pack, data: select.get(pack) as Buffer, chunks, used }
   }
 }
 
 /** Checks each used chunk against its hash. */
-function verifyChunks(tables: FileTables, uses: PackUses, isOwn: boolean): void {
-  eachPack(tables, uses, (data, chunks, used, pack) => {
+function* verifyChunks(tables: FileTables, uses: PackUses, isOwn: boolean): Sliced<void> {
+  for (const { pack, data, chunks, used } of packsOf(tables, uses)) {
     for (const slot of new Set(used.map((use) => use.slot))) {
       const entry = chunkEntry(chunks, slot)
       const bytes = entry === undefined ? data : data.subarray(entry.offset, entry.offset + entry.length)
@@ -324,7 +333,8 @@ function verifyChunks(tables: FileTables, uses: PackUses, isOwn: boolean): void 
       const where = isOwn ? '' : ` of the file ${tables.stem}`
       throw new Damage(`chunk ${slot} of pack ${pack}${where} does not match its hash`)
     }
-  })
+    yield
+  }
 }
 
 /**
@@ -335,15 +345,27 @@ export function openCheckpointFile(
   epoch: number,
   busId: string | undefined,
 ): CheckpointFile | string {
+  return atOnce(openingCheckpointFile(folder, epoch, busId))
+}
+
+/** The same in slices. */
+export function* openingCheckpointFile(
+  folder: CheckpointFolder,
+  epoch: number,
+  busId: string | undefined,
+): Sliced<CheckpointFile | string> {
   let family: FileTables[] = []
+  let opened: CheckpointFile | undefined
   try {
     if (!folder.list().includes(checkpointName(epoch))) return 'the file is missing'
     family = openFamily(folder, epoch, busId)
     const uses = usesOf(family)
-    for (const [i, tables] of family.entries()) verifyChunks(tables, uses[i] as PackUses, i === 0)
-    return new CheckpointFile(family, uses)
+    for (const [i, tables] of family.entries()) yield* verifyChunks(tables, uses[i] as PackUses, i === 0)
+    opened = new CheckpointFile(family, uses)
+    return opened
   } catch (error) {
-    closeFamily(family)
     return textOf(error)
+  } finally {
+    if (opened === undefined) closeFamily(family)
   }
 }

@@ -11,6 +11,7 @@ import { MmsbError } from '../../errors.js'
 import { LOG_READ_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../limits.js'
 import type { Disk } from '../os/disk.js'
 import { busFailed, textOf } from '../os/errors.js'
+import { atOnce, type Sliced } from '../os/slices.js'
 import type { Crc32c, LogRecord } from '../types.js'
 import {
   decodeRecordHeader,
@@ -59,12 +60,20 @@ export interface LogFolder {
   readonly crc32c: Crc32c
 }
 
+/** A scan of small records may be interrupted after this many. */
+const RECORDS_PER_CHECK = 64
+
 export type OnScanned = (segment: SegmentHeader, scanned: ScannedRecord) => void
 
 // ---- inspecting ----------------------------------------------------------------------------------
 
 /** Reads every segment header and every record of the last segment. Changes nothing. */
 export function inspectLog(folder: LogFolder, onScanned: OnScanned): LogFindings {
+  return atOnce(inspectingLog(folder, onScanned))
+}
+
+/** The same in slices. */
+export function* inspectingLog(folder: LogFolder, onScanned: OnScanned): Sliced<LogFindings> {
   const { disk, logDir } = folder
   const segments: SegmentEntry[] = []
   for (const name of disk.exists(logDir) ? disk.list(logDir) : []) {
@@ -80,7 +89,7 @@ export function inspectLog(folder: LogFolder, onScanned: OnScanned): LogFindings
   const last = segments.at(-1)
   return last === undefined
     ? withoutRecords(segments, undefined)
-    : inspectLast(folder, segments, last, onScanned)
+    : yield* inspectLast(folder, segments, last, onScanned)
 }
 
 function withoutRecords(segments: SegmentEntry[], damage: string | undefined): LogFindings {
@@ -108,17 +117,19 @@ function inspectSegment({ disk, logDir, crc32c }: LogFolder, name: string): Segm
   }
 }
 
-function inspectLast(
+function* inspectLast(
   { disk, crc32c }: LogFolder,
   segments: SegmentEntry[],
   last: SegmentEntry,
   onScanned: OnScanned,
-): LogFindings {
+): Sliced<LogFindings> {
   const fd = disk.open(last.file, {})
   try {
     const scanner = new SegmentScanner(disk, fd, disk.sizeBytes(fd), last.header, crc32c)
-    for (let found = scanner.next(); found !== undefined; found = scanner.next())
+    for (let found = scanner.next(); found !== undefined; found = scanner.next()) {
       onScanned(last.header, found)
+      if (found.record.epoch % RECORDS_PER_CHECK === 0 || found.byteLength > LOG_READ_BYTES) yield
+    }
     last.end = scanner.offset
     const verdict = scanner.judgeEnd()
     const isTorn = 'tornBytes' in verdict

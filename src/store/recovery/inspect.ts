@@ -4,11 +4,12 @@
  *
  * Invariants: changes neither the log nor a checkpoint. Each finding comes with a sentence for people.
  */
-import { type CheckpointFile, openCheckpointFile, readInfo } from '../checkpoint/file-reader.js'
+import { type CheckpointFile, openingCheckpointFile, readInfo } from '../checkpoint/file-reader.js'
 import { type CheckpointFolder, checkpointEpochs } from '../checkpoint/folder.js'
-import { inspectLog, type LogFindings, type LogFolder } from '../log/log.js'
+import { inspectingLog, type LogFindings, type LogFolder } from '../log/log.js'
 import type { PlacedRecord } from '../log/log-index.js'
 import { textOf } from '../os/errors.js'
+import type { Sliced, Slices } from '../os/slices.js'
 import type { Catalog, CatalogFindings, CheckpointInfo } from '../types.js'
 import { type CheckpointState, type Findings, type IndexCondition, type RecoveryRow, rowOf } from './table.js'
 
@@ -39,15 +40,18 @@ export interface FolderParts {
 export async function inspectFolder(
   parts: FolderParts,
   onPlaced: (placed: PlacedRecord) => void,
+  slices: Slices,
 ): Promise<FolderFindings> {
   const catalog = await openCatalog(parts.catalog)
   const covered = catalog.state === 'read' ? catalog.lastEpoch : 0
-  const log = inspectLog(parts.log, (segment, { record, offset, byteLength }) => {
-    if (record.epoch > covered) onPlaced({ segment: segment.firstEpoch, offset, byteLength, record })
-  })
+  const log = await slices.run(
+    inspectingLog(parts.log, (segment, { record, offset, byteLength }) => {
+      if (record.epoch > covered) onPlaced({ segment: segment.firstEpoch, offset, byteLength, record })
+    }),
+  )
   const index = judgeIndex(log, catalog)
   const known = index.state === 'lost' || catalog.state === 'lost' ? [] : catalog.checkpoints
-  const checkpoint = judgeCheckpoints(parts.checkpoints, log, known)
+  const checkpoint = await slices.run(judgeCheckpoints(parts.checkpoints, log, known))
   const findings: Findings = {
     tail: log.tornBytes > 0 ? 'torn' : 'whole',
     body: log.damage === undefined ? 'sound' : 'bad',
@@ -106,11 +110,11 @@ interface CheckpointVerdict {
   readonly why: string | undefined
 }
 
-function judgeCheckpoints(
+function* judgeCheckpoints(
   folder: CheckpointFolder,
   log: LogFindings,
   known: readonly CheckpointInfo[],
-): CheckpointVerdict {
+): Sliced<CheckpointVerdict> {
   const rows = new Map(known.map((info) => [info.epoch, info]))
   const epochs = [...new Set([...checkpointEpochs(folder), ...rows.keys()])].sort((a, b) => b - a)
   const minEpoch = log.segments[0]?.header.firstEpoch ?? 1
@@ -125,7 +129,7 @@ function judgeCheckpoints(
     const why = `the log ends at epoch ${log.newestEpoch}, but a checkpoint shows that epoch ${newest} was durable`
     return withoutCheckpoint('ahead', why)
   }
-  const { file, faults, isNewestMissing } = newestSound(folder, epochs, log.busId)
+  const { file, faults, isNewestMissing } = yield* newestSound(folder, epochs, log.busId)
   const list = epochs.slice(faults.length).flatMap((epoch) => {
     if (file?.info.epoch === epoch) return rows.get(epoch) ?? file.info
     const info = readInfo(folder, epoch, log.busId)
@@ -150,16 +154,22 @@ const withoutCheckpoint = (state: CheckpointState, why: string | undefined): Che
   why,
 })
 
+interface NewestSound {
+  readonly file: CheckpointFile | undefined
+  readonly faults: string[]
+  readonly isNewestMissing: boolean
+}
+
 /** The newest sound checkpoint, if there is one, and the faults of the newer ones. */
-function newestSound(
+function* newestSound(
   folder: CheckpointFolder,
   epochs: readonly number[],
   busId: string | undefined,
-): { file: CheckpointFile | undefined; faults: string[]; isNewestMissing: boolean } {
+): Sliced<NewestSound> {
   const faults: string[] = []
   let isNewestMissing = false
   for (const epoch of epochs) {
-    const opened = openCheckpointFile(folder, epoch, busId)
+    const opened = yield* openingCheckpointFile(folder, epoch, busId)
     if (typeof opened !== 'string') return { file: opened, faults, isNewestMissing }
     if (faults.length === 0) isNewestMissing = opened === 'the file is missing'
     faults.push(`checkpoint ${epoch}: ${opened}`)

@@ -47,6 +47,7 @@ const ROUTES = [
   'GET /v1/subscriptions/{name}',
   'DELETE /v1/subscriptions/{name}',
   'GET /livez',
+  'GET /startupz',
   'GET /readyz',
   'GET /metrics',
 ]

@@ -36,6 +36,7 @@ t.test('status', async (t) => {
     'history',
     'minEpoch',
     'pages',
+    'state',
     'uptimeMs',
     'version',
   ])
@@ -43,6 +44,7 @@ t.test('status', async (t) => {
     version: /^\d+\.\d+\.\d+/,
     history: bus.historyId,
     epoch: 0,
+    state: 'ready',
     backend: 'cpu',
     pages: 0,
     fsync: 'always',
@@ -107,7 +109,7 @@ t.test('alive and ready', async (t) => {
   await bus.close()
   const down = await call('GET', '/readyz')
   isProblem(t, down, 'BUS_FAILED')
-  t.match(down.body.detail, /closed/)
+  t.equal(down.body.detail, 'the server is not ready', 'the reason is not for everybody')
   t.equal((await call('GET', '/livez')).status, 200, 'the process answers still')
   t.match(String((await call('GET', '/metrics')).raw), /^mmsb_up 0$/m)
   isProblem(t, await call('GET', '/v1/pages'), 'BUS_FAILED')
