@@ -102,6 +102,7 @@ const OPTIONS: Checks = {
   headers: isAny,
   fetch: isCallable,
   timeoutMs: isAtLeastZero,
+  tryTimeoutMs: isAtLeastZero,
   retries: isAtLeastZero,
   protocol: isOneOf(['binary', 'json']),
   queueMaxBytes: isAtLeastZero,
@@ -126,6 +127,7 @@ export class Client {
   readonly #knownPages = new KnownPages((name) => this.page(name))
   /** Ends each open subscription, mirror and writer. */
   readonly #open = new Set<() => void>()
+  #probing: Promise<MmsbError | undefined> | undefined
   #isClosed = false
 
   /** @throws MmsbError INVALID_REQUEST */
@@ -481,7 +483,15 @@ export class Client {
     return { dtype, shape }
   }
 
-  async #probe(): Promise<MmsbError | undefined> {
+  /** One at a time, however often the connection fails meanwhile. */
+  #probe(): Promise<MmsbError | undefined> {
+    this.#probing ??= this.#findRefusal().finally(() => {
+      this.#probing = undefined
+    })
+    return this.#probing
+  }
+
+  async #findRefusal(): Promise<MmsbError | undefined> {
     try {
       await this.status({ timeoutMs: 5_000 })
       return undefined

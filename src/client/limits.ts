@@ -7,8 +7,9 @@ export const CALL_TIMEOUT_MS = 30_000
 export const WHOLE_TIMEOUT_MS = 600_000
 /** Pages per request while the client looks for all pages that match a pattern. */
 export const LIST_PART = 1_000
-/** How often a call is retried after a failure that a retry may cure. */
-export const CALL_RETRIES = 4
+/** Default time for one attempt to be answered: this share of the time for all of them, but not less. */
+export const TRY_TIMEOUT_SHARE = 1 / 3
+export const TRY_TIMEOUT_LEAST_MS = 2_000
 /** The longest delay that a timer takes; longer ones are cut to it. */
 export const TIMER_MAX_MS = 2 ** 31 - 1
 /**
@@ -16,7 +17,7 @@ export const TIMER_MAX_MS = 2 ** 31 - 1
  * random jitter.
  */
 export const BACKOFF_FIRST_MS = 50
-export const BACKOFF_LAST_MS = 5_000
+export const BACKOFF_LAST_MS = 2_000
 /** A WebSocket that is not open after this time is dropped and tried again. */
 export const CONNECT_TIMEOUT_MS = 10_000
 /** A WebSocket whose close is not answered after this time is dropped. */

@@ -179,6 +179,39 @@ t.test('a write whose answer is lost happens once', async (t) => {
   t.ok(proxy.accepted > 5, `${proxy.accepted} connections were needed`)
 })
 
+t.test('a call waits for a server that restarts, as long as it has time', async (t) => {
+  const { port } = await started(t)
+  const proxy = await startProxy(t, port)
+  const bus = connect(proxy.url, { timeoutMs: 20_000 })
+  t.teardown(() => bus.close())
+  proxy.isDown = true
+  setTimeout(() => {
+    proxy.isDown = false
+  }, 2_000)
+  const startedMs = performance.now()
+  t.match(await bus.status(), { epoch: 0 })
+  t.ok(performance.now() - startedMs >= 1_900)
+})
+
+t.test('a connection that is dead costs one try, and the write happens once', async (t) => {
+  const { bus: direct, port } = await started(t)
+  await direct.create('count', { dtype: 'u32', shape: [1] })
+  const proxy = await startProxy(t, port)
+  const bus = connect(proxy.url, { tryTimeoutMs: 300, timeoutMs: 20_000 })
+  t.teardown(() => bus.close())
+  await bus.status()
+  proxy.freeze()
+  const write = bus.patch('count', { values: [1], merge: 'add' })
+  setTimeout(() => proxy.thaw(), 1_000)
+  await write
+  t.same((await direct.read('count')).values, Uint32Array.of(1))
+  t.ok(proxy.accepted >= 2, `${proxy.accepted} connections were needed`)
+  proxy.freeze()
+  const once = connect(proxy.url, { tryTimeoutMs: 100, timeoutMs: 20_000, retries: 0 })
+  t.teardown(() => once.close())
+  await t.rejects(once.status(), { code: 'NETWORK', detail: /none within 100 ms/ })
+})
+
 t.test('without a server: NETWORK; a silent one: TIMEOUT; given up: the reason', async (t) => {
   const { port } = await started(t)
   const proxy = await startProxy(t, port)

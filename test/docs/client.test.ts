@@ -8,10 +8,10 @@ import t from 'tap'
 import { startServer } from '../../examples/server.js'
 import { Client } from '../../src/client/client.js'
 import {
-  CALL_RETRIES,
   CALL_TIMEOUT_MS,
   READER_QUEUE_MAX_BYTES,
   SILENCE_MAX_MS,
+  TRY_TIMEOUT_LEAST_MS,
 } from '../../src/client/limits.js'
 import { connect, MmsbError } from '../../src/client/node.js'
 import type { Dtype } from '../../src/wire/dtype.js'
@@ -69,7 +69,8 @@ t.test('the table of options is what connect takes, with its defaults', async (t
   const defaults = Object.fromEntries(table.map(([name, value]) => [name!.slice(1, -1), value]))
   t.match(defaults, {
     timeoutMs: seconds(CALL_TIMEOUT_MS),
-    retries: String(CALL_RETRIES),
+    tryTimeoutMs: `a third of \`timeoutMs\`, at least ${seconds(TRY_TIMEOUT_LEAST_MS)}`,
+    retries: 'no limit',
     queueMaxBytes: `${READER_QUEUE_MAX_BYTES / 1024 ** 2} MiB`,
     silenceMaxMs: seconds(SILENCE_MAX_MS),
   })

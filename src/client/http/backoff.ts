@@ -5,11 +5,12 @@ import { BACKOFF_FIRST_MS, BACKOFF_LAST_MS, TIMER_MAX_MS } from '../limits.js'
 import { onAbort } from './abort.js'
 
 /**
- * The delay before retry `attempt` (from 0): it doubles each time, and is shortened at random by up to half.
+ * The delay before retry `attempt` (from 0): at random between nothing and a longest delay, which doubles
+ * each time ("full jitter"), so that clients that lost one server do not come back together.
  */
 export function backoffMs(attempt: number): number {
   const longest = Math.min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** Math.min(attempt, 16))
-  return longest * (0.5 + Math.random() / 2)
+  return longest * Math.random()
 }
 
 /** Resolves after `ms`; rejects with the signal's reason. */
@@ -31,6 +32,8 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
 export interface Deadline {
   readonly signal: AbortSignal
   readonly leftMs: () => number
+  /** From now on only the signals count. */
+  stopTimer(): void
   /** Stops the timer and the listeners. */
   end(): void
 }
@@ -43,6 +46,7 @@ export function deadline(timeoutMs: number, signals: readonly (AbortSignal | und
   const controller = new AbortController()
   const endMs = performance.now() + timeoutMs
   const undo: (() => void)[] = []
+  let timer: ReturnType<typeof setTimeout> | undefined
   for (const signal of signals) {
     if (signal === undefined) continue
     const abort = (): void => controller.abort(signal.reason)
@@ -52,13 +56,14 @@ export function deadline(timeoutMs: number, signals: readonly (AbortSignal | und
   const late = new MmsbError({ code: 'TIMEOUT', detail: `no answer within ${timeoutMs} ms` })
   if (timeoutMs <= 0) controller.abort(late)
   else if (timeoutMs !== Infinity) {
-    const timer = setTimeout(() => controller.abort(late), Math.min(timeoutMs, TIMER_MAX_MS))
-    undo.push(() => clearTimeout(timer))
+    timer = setTimeout(() => controller.abort(late), Math.min(timeoutMs, TIMER_MAX_MS))
   }
   return {
     signal: controller.signal,
     leftMs: () => endMs - performance.now(),
+    stopTimer: () => clearTimeout(timer),
     end: () => {
+      clearTimeout(timer)
       for (const step of undo) step()
     },
   }

@@ -3,13 +3,14 @@
  *
  * Invariants: a call that may have taken effect is retried only if that is harmless (`isRepeatable`: reads,
  * and writes with an idempotency key). A call that the server put off (503 with Retry-After) is always
- * retried, because it took no effect. All attempts of a call share one deadline.
+ * retried, because it took no effect. All attempts of a call share one deadline, and retries go on until
+ * then. An attempt that may be retried is given up when no answer begins in time: its connection may be dead.
  */
 import { HTTP_BODY_MAX_BYTES } from '../../wire/limits.js'
 import { HISTORY_HEADER } from '../../wire/messages.js'
 import { isText, objectOf, showValue } from '../arguments.js'
 import { closedError, invalidRequest, MmsbError, problemError, protocolError } from '../errors.js'
-import { CALL_RETRIES, CALL_TIMEOUT_MS } from '../limits.js'
+import { CALL_TIMEOUT_MS, TRY_TIMEOUT_LEAST_MS, TRY_TIMEOUT_SHARE } from '../limits.js'
 import type { CallOptions } from '../types.js'
 import { backoffMs, deadline, sleep } from './backoff.js'
 
@@ -20,7 +21,12 @@ export interface RestOptions {
   readonly fetch?: typeof fetch | undefined
   /** Bounds all attempts of a call together; default: 30 s, Infinity: no limit. */
   readonly timeoutMs?: number | undefined
-  /** A call is retried up to this many times; default: 4. */
+  /**
+   * Time for an answer to begin before the call is tried again on another connection, where that is harmless;
+   * default: a third of `timeoutMs`, at least 2 s.
+   */
+  readonly tryTimeoutMs?: number | undefined
+  /** A call is retried up to this many times; default: as often as `timeoutMs` allows. */
   readonly retries?: number | undefined
 }
 
@@ -52,14 +58,15 @@ export function restOf(
   onHistory: (history: string) => void = () => {},
 ): Rest {
   const ended = new AbortController()
-  const retries = options.retries ?? CALL_RETRIES
+  const retries = options.retries ?? Infinity
   const send = options.fetch ?? fetch
   const always = headersOf(options.headers)
 
-  async function attempt<T>(call: Call<T>, signal: AbortSignal): Promise<T> {
+  async function attempt<T>(call: Call<T>, tryMs: number, signal: AbortSignal): Promise<T> {
     const { method, headers, body } = call
     const where = `${method} ${base}${call.path}`
     const type = typeof body === 'string' ? 'application/json' : 'application/octet-stream'
+    const limit = deadline(tryMs, [signal])
     let response: Response
     try {
       response = await send(urlOf(base, call), {
@@ -71,30 +78,33 @@ export function restOf(
           ...headers,
         },
         ...(body === undefined ? {} : { body: body as NonNullable<RequestInit['body']> }),
-        signal,
+        signal: limit.signal,
       })
+      limit.stopTimer()
       const history = response.headers.get(HISTORY_HEADER)
       if (history) onHistory(history)
       if (response.ok) return await call.read(response, where)
+      throw await refusalOf(response, where)
     } catch (cause) {
       if (signal.aborted) throw signal.reason
-      if (cause instanceof MmsbError) throw cause
-      throw new MmsbError({ code: 'NETWORK', detail: `${where}: no answer: ${reasonOf(cause)}` }, { cause })
+      if (cause instanceof MmsbError && cause !== limit.signal.reason) throw cause
+      const why = limit.signal.aborted ? `none within ${tryMs} ms` : reasonOf(cause)
+      throw new MmsbError({ code: 'NETWORK', detail: `${where}: no answer: ${why}` }, { cause })
+    } finally {
+      limit.end()
     }
-    throw await refusalOf(response, where)
   }
 
   async function call<T>(call: Call<T>): Promise<T> {
     checkSize(call.body)
-    const limit = deadline(call.timeoutMs ?? options.timeoutMs ?? CALL_TIMEOUT_MS, [
-      call.signal,
-      ended.signal,
-    ])
+    const timeoutMs = call.timeoutMs ?? options.timeoutMs ?? CALL_TIMEOUT_MS
+    const limit = deadline(timeoutMs, [call.signal, ended.signal])
+    const tryMs = options.tryTimeoutMs ?? Math.max(TRY_TIMEOUT_LEAST_MS, timeoutMs * TRY_TIMEOUT_SHARE)
     try {
       for (let retry = 0; ; retry++) {
         limit.signal.throwIfAborted()
         try {
-          return await attempt(call, limit.signal)
+          return await attempt(call, call.isRepeatable ? tryMs : Infinity, limit.signal)
         } catch (error) {
           const waitMs = retry < retries ? retryDelayMs(error, retry, call.isRepeatable) : undefined
           if (waitMs === undefined || waitMs >= limit.leftMs()) throw error

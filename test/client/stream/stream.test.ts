@@ -58,6 +58,7 @@ for (const protocol of ['binary', 'json'] as const) {
     const from = bus.epoch
     const subscription = client({ protocol }).subscribe({ pages: ['*'], from })
     const done = new AbortController()
+    t.teardown(() => done.abort())
     const counted = { cuts: 0 }
     const work = [writeOn(bus, done.signal, 2), cutOn(proxy, done.signal, 400, counted)] as const
     const seen: Change[] = []
@@ -108,6 +109,7 @@ for (const protocol of ['binary', 'json'] as const) {
     one.onChange(() => claim(one.epoch, [one]))
     const { values } = one
     const done = new AbortController()
+    t.teardown(() => done.abort())
     const counted = { cuts: 0 }
     const work = [writeOn(bus, done.signal, 2), cutOn(proxy, done.signal, 400, counted)] as const
     await enough(() => claims.length > 80 && counted.cuts > 4)
@@ -142,6 +144,7 @@ for (const protocol of ['binary', 'json'] as const) {
     await bus.create('last', { dtype: 'u32', shape: [1] })
     const writer = client({ protocol }).writer()
     const done = new AbortController()
+    t.teardown(() => done.abort())
     const cutting = cutOn(proxy, done.signal, 300)
     const total = 600
     const epochs: Promise<{ epoch: number }>[] = []
