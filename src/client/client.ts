@@ -6,6 +6,8 @@
  * process alive.
  *
  * Null because JSON answers have it: `next` after the last part.
+ *
+ * Long because it lists every call with its documentation.
  */
 
 import type { TypedArray } from '../wire/dtype.js'
