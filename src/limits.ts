@@ -166,6 +166,8 @@ export const DIGEST_CHUNK_BYTES = 4096
 export const HTTP_DEFAULT_PORT = 7411
 /** Pages that one request may create. */
 export const PAGES_AT_ONCE_MAX = 65_536
+/** How often the timeouts of connections are checked. */
+export const TIMEOUT_CHECK_MS = 1_000
 /** Request line and headers. */
 export const HTTP_HEADERS_MAX_BYTES = 16 * 1024
 /** How long a client whose request is malformed may keep sending, so that it can read the answer. */

@@ -12,11 +12,11 @@
  */
 import { lookup } from 'node:dns/promises'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import Fastify, { type FastifyBaseLogger, type FastifyRequest, LogController } from 'fastify'
+import Fastify, { type FastifyBaseLogger, LogController } from 'fastify'
 import type { EngineBus } from '../engine/bus.js'
 import { VERSION } from '../engine/version.js'
 import { MmsbError } from '../errors.js'
-import { HTTP_HEADERS_MAX_BYTES, HTTP_PARAM_MAX_LENGTH } from '../limits.js'
+import { HTTP_HEADERS_MAX_BYTES, HTTP_PARAM_MAX_LENGTH, TIMEOUT_CHECK_MS } from '../limits.js'
 import type { LimitGuard } from '../operator-limits.js'
 import { hubOf } from '../stream/hub.js'
 import { HTTP_BODY_MAX_BYTES } from '../wire/limits.js'
@@ -33,6 +33,7 @@ import { Connections } from './request/connections.js'
 import { allowOrigin, answerPreflight } from './request/cors.js'
 import { isSmallJson, parseJson, parseSmallJson } from './request/json.js'
 import { answerMalformed, answerOddRequests } from './request/malformed-requests.js'
+import { refusedHeaders } from './request/negotiate.js'
 import { type Guard, loopbackGuard, NO_ORIGINS } from './request/origin-guard.js'
 import { closeAfterAnswer, type IsUpgrade, trackUpgrades, type Upgrades } from './request/upgrades.js'
 import { validatorCompiler } from './request/validation.js'
@@ -148,8 +149,6 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   }
 }
 
-const NO_HOST = new MmsbError('INVALID_REQUEST', 'headers: HTTP/1.1 needs Host')
-
 /** The first hook of every request, WebSocket handshakes too: it refuses before a body is read. */
 export function admitRequests(
   app: App,
@@ -162,7 +161,7 @@ export function admitRequests(
   app.addHook('onRequest', (request, reply, next) => {
     const wantsUpgrade = isUpgrade(request)
     if (wantsUpgrade) closeAfterAnswer(request, reply)
-    const refused = lacksHost(request) ? NO_HOST : guard(request.headers)
+    const refused = refusedHeaders(request.raw) ?? guard(request.headers, request.url)
     const { origin } = request.headers
     const isAllowed = origin !== undefined && allowedOrigins.has(origin)
     if (isAllowed) allowOrigin(reply, origin)
@@ -183,6 +182,7 @@ interface BareApp {
 }
 
 export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | undefined): BareApp {
+  const { headersTimeoutMs, bodyTimeoutMs, idleTimeoutMs } = limits.values
   const app = Fastify({
     ...(logger === undefined ? {} : { loggerInstance: logger }),
     logController: new LogController({ disableRequestLogging: true }),
@@ -192,7 +192,15 @@ export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | un
     // A stopping server answers what it still accepts; the framework's own refusal is not a problem document.
     return503OnClosing: false,
     // admitRequests() answers a request without Host with a problem document.
-    http: { maxHeaderSize: HTTP_HEADERS_MAX_BYTES, requireHostHeader: false },
+    http: {
+      maxHeaderSize: HTTP_HEADERS_MAX_BYTES,
+      requireHostHeader: false,
+      headersTimeout: Math.min(headersTimeoutMs, bodyTimeoutMs),
+      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+    },
+    // Node answers these with 408 through clientErrorHandler.
+    requestTimeout: bodyTimeoutMs,
+    keepAliveTimeout: idleTimeoutMs,
     clientErrorHandler: (error, socket) =>
       answerMalformed(error, socket, connections.pendingResponse(socket)),
     routerOptions: { maxParamLength: HTTP_PARAM_MAX_LENGTH },
@@ -221,10 +229,6 @@ function addJsonParser(app: App, limits: LimitGuard): void {
     else parseJson(body, 'body', limits).then((value) => done(null, value), done)
   })
 }
-
-/** RFC 9112, 3.2. */
-const lacksHost = ({ headers, raw }: FastifyRequest): boolean =>
-  headers.host === undefined && raw.httpVersion === '1.1'
 
 /** The addresses to listen on for a host. */
 export async function addressesFor(host: string): Promise<readonly string[]> {

@@ -82,7 +82,7 @@ function frameworkError(error: unknown): MmsbError | undefined {
       return new MmsbError('PAYLOAD_TOO_LARGE', `the body is larger than ${HTTP_BODY_MAX_BYTES} bytes`)
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return new MmsbError(
-        'INVALID_REQUEST',
+        'UNSUPPORTED_MEDIA_TYPE',
         'unsupported content-type; send application/json or, for page data, application/octet-stream',
       )
     case 'FST_ERR_MAX_PARAM_LENGTH':

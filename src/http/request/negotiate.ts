@@ -1,9 +1,35 @@
 /**
- * The HTTP headers of the data routes: Accept, ETags and lists of them, Range (RFC 9110). Functions that know
- * neither pages nor the framework.
+ * HTTP headers of requests: Host, Content-Encoding, Accept, ETags and lists of them, Range (RFC 9110).
+ * Functions that know neither pages nor the framework.
  */
 import { createHash } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
 import { MmsbError } from '../../errors.js'
+
+const NO_HOST = new MmsbError('INVALID_REQUEST', 'headers: HTTP/1.1 needs Host')
+const TWO_HOSTS = new MmsbError('INVALID_REQUEST', 'headers: Host is there twice')
+
+/** Why a request is refused for its headers, before its body is read; undefined if it is not. */
+export function refusedHeaders({ headers, rawHeaders, httpVersion }: IncomingMessage): MmsbError | undefined {
+  // RFC 9112, 3.2.
+  if (headers.host === undefined) {
+    if (httpVersion === '1.1') return NO_HOST
+  } else if (hasTwoHosts(rawHeaders)) return TWO_HOSTS
+  const encoding = headers['content-encoding']
+  if (encoding === undefined || encoding === '' || encoding.toLowerCase() === 'identity') return undefined
+  const detail = `Content-Encoding: ${JSON.stringify(encoding.slice(0, 100))} is not decoded; send the body as it is`
+  return new MmsbError('UNSUPPORTED_MEDIA_TYPE', detail)
+}
+
+/** Names and values alternate. */
+function hasTwoHosts(rawHeaders: readonly string[]): boolean {
+  let hosts = 0
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i]!
+    if (name.length === 4 && name.toLowerCase() === 'host') hosts++
+  }
+  return hosts > 1
+}
 
 interface MediaRange {
   readonly type: string

@@ -3,9 +3,11 @@
  *
  * A page of another site can make a browser send requests to 127.0.0.1. Two checks stop it. `Host` must name
  * the loopback interface: a page that rebinds its own DNS name to 127.0.0.1 still sends its own name.
- * `Origin`, which browsers send with every request a page could abuse, must be the server itself. Any port is
- * accepted in `Host`, so that tunnels work. An `Origin` must equal `Host`, or be a loopback name with the
- * server's port, or be one of the origins allowed when the server was started.
+ * `Origin`, which browsers send with every request a page could abuse, must be the server itself. A request
+ * that says `Sec-Fetch-Site: cross-site` is refused like a foreign Origin, unless a user follows a link to
+ * the start page, the dashboard or the documents. Any port is accepted in `Host`, so that tunnels work. An
+ * `Origin` must equal `Host`, or be a loopback name with the server's port, or be one of the origins allowed
+ * when the server was started.
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import { isIPv4 } from 'node:net'
@@ -21,7 +23,7 @@ export function isLoopback(host: string): boolean {
 export const NO_ORIGINS: ReadonlySet<string> = new Set()
 
 /** Returns the error that refuses a request, undefined if it is accepted. */
-export type Guard = (headers: IncomingHttpHeaders) => MmsbError | undefined
+export type Guard = (headers: IncomingHttpHeaders, url?: string) => MmsbError | undefined
 
 /** Accepts every request, as `--insecure` asks for. */
 export const openGuard: Guard = () => undefined
@@ -38,16 +40,30 @@ export function loopbackGuard(
   const hosts = new Set(['localhost', '127.0.0.1', '[::1]', bracketed(boundHost.toLowerCase())])
   // Clients send few distinct values of Host: the next one nearly always equals the last good one.
   let lastGoodHost = ''
-  return ({ host, origin }) => {
+  return (headers, url = '') => {
+    const { host, origin } = headers
     if (host === undefined) return foreign('Host', 'none')
     if (host !== lastGoodHost) {
       if (!hosts.has(withoutPort(host.toLowerCase()))) return foreign('Host', host)
       lastGoodHost = host
     }
-    if (origin === undefined || allowedOrigins.has(origin)) return undefined
+    if (origin !== undefined && allowedOrigins.has(origin)) return undefined
+    if (isCrossSite(headers) && !isVisit(headers, url)) return foreign('Sec-Fetch-Site', 'cross-site')
+    if (origin === undefined) return undefined
     return isOwnOrigin(origin, host, hosts, port()) ? undefined : foreign('Origin', origin)
   }
 }
+
+/** Browsers say so with every request, those without Origin too. */
+const isCrossSite = (headers: IncomingHttpHeaders): boolean => headers['sec-fetch-site'] === 'cross-site'
+
+const VISITED: ReadonlySet<string> = new Set(['/', '/ui/', '/docs'])
+
+/** Whether a user follows a link to a page of the server: the site with the link does not see the answer. */
+const isVisit = (headers: IncomingHttpHeaders, url: string): boolean =>
+  headers['sec-fetch-mode'] === 'navigate' &&
+  headers['sec-fetch-dest'] === 'document' &&
+  VISITED.has(url.split('?', 1)[0]!)
 
 const bracketed = (host: string): string => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
 

@@ -85,7 +85,7 @@ export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
       const page = now ?? (await bus.peekAt(params.name, epoch as number, past))
       const type = preferredType(headers.accept, OFFERED)
       if (type === undefined) {
-        throw new MmsbError('INVALID_REQUEST', `Accept: this route answers with ${OFFERED.join(' or ')}`)
+        throw new MmsbError('NOT_ACCEPTABLE', `Accept: this route answers with ${OFFERED.join(' or ')}`)
       }
       void reply.header('vary', 'accept, origin').header('accept-ranges', 'bytes')
       const namesHistory = headers[HISTORY_HEADER] !== undefined

@@ -48,7 +48,7 @@ t.test('bytes by default, JSON for those who like it better', async (t) => {
       accept,
     )
   }
-  isProblem(t, await call('GET', '/v1/pages/a/data', undefined, { accept: 'text/html' }), 'INVALID_REQUEST')
+  isProblem(t, await call('GET', '/v1/pages/a/data', undefined, { accept: 'text/html' }), 'NOT_ACCEPTABLE')
   isProblem(t, await call('GET', '/v1/pages/none/data'), 'PAGE_NOT_FOUND')
   const head = await call('HEAD', '/v1/pages/a/data')
   t.match(head, { status: 200, headers: { etag: tag(2), 'content-length': '16' } })
