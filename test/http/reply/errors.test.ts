@@ -174,7 +174,7 @@ t.test('errors inside the server are logged whole, errors of clients are not', a
   await call('GET', '/v1/pages/none')
   await call('PUT', '/v1/pages/a', '{')
   t.same(logged, [])
-  bus.graph = () => {
+  bus.graphLists = () => {
     throw new TypeError('broken')
   }
   isProblem(t, await call('GET', '/v1/graph'), 'INTERNAL')
