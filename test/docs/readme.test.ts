@@ -107,7 +107,10 @@ t.test("the tour's commands give the answers shown", { timeout: 110_000 }, async
       t.equal(output, text.trim())
     },
     async watcher({ text }) {
-      t.equal(await nextLine(watcher!), text.trim())
+      // Every bus has a history of its own.
+      const sameHistory = (line = ''): string =>
+        line.replace(/"history":"[\da-f]+\.[\da-f]+"/, '"history":""')
+      t.equal(sameHistory(await nextLine(watcher!)), sameHistory(text.trim()))
     },
     async json({ text, before }) {
       const shown = JSON.parse(text)

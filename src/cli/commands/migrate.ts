@@ -14,11 +14,10 @@ export async function migrate(args: readonly string[]): Promise<void> {
   if (flags === undefined) return
   const dataDir = existingDataDirOf(flags)
   // All pages that move are computed in one epoch, however long that takes.
-  const { maxStepCostMs, maxCommitCostMs, maxCommitTimeMs } = OPERATOR_LIMITS
+  const { maxStepCostMs, maxCommitCostMs } = OPERATOR_LIMITS
   const limits = {
     maxStepCostMs: maxStepCostMs.most,
     maxCommitCostMs: maxCommitCostMs.most,
-    maxCommitTimeMs: maxCommitTimeMs.most,
   }
   const bus = await Bus.open({
     dataDir,

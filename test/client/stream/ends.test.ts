@@ -128,7 +128,7 @@ t.test(
     for (let i = 0; i < 5; i++) await bus.patch('a', { values: [i] })
     const mirror = await client().mirror('a')
     const subscription = client().subscribe({ pages: ['a'], from: bus.epoch })
-    const refused = t.rejects(subscription.next(), code('EPOCH_NOT_FOUND'))
+    const refused = t.rejects(subscription.next(), code('HISTORY_CHANGED'))
     const changed = new Promise<Change>((resolve) => mirror.onChange(resolve))
     // As after a crash with --fsync off: a different, shorter history.
     const other = await serve(t, {})
