@@ -186,6 +186,10 @@ static inline T __shfl_down_sync(unsigned, T value, unsigned delta) {
   return emulatedShuffle(value, (emulated::current & 31) + delta);
 }
 template <class T>
+static inline T __shfl_xor_sync(unsigned, T value, unsigned mask) {
+  return emulatedShuffle(value, (emulated::current & 31) ^ mask);
+}
+template <class T>
 static inline T __shfl_sync(unsigned, T value, int lane) {
   return emulatedShuffle(value, unsigned(lane));
 }

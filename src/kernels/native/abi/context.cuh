@@ -23,8 +23,8 @@ struct mmsb_ctx {
   mmsb::u64 pageCount, pageBytes, quotaBytes;
   mmsb::u64 locationBytes[4];  // pageBytes by mmsb_location
   mmsb::u64 state[2];
-  mmsb::u64 calls;               // of mmsb_execute and mmsb_undo so far
-  mmsb::PageSlot* unfilled;      // pages whose memory is still to be filled
+  mmsb::u64 calls;           // of mmsb_execute and mmsb_undo so far
+  mmsb::PageSlot* unfilled;  // pages whose memory is still to be filled
   mmsb::Step** steps;
   mmsb::u32 stepCount, stepCapacity;  // step numbers in use or free; capacity
   mmsb::u32* freeSteps;
@@ -338,8 +338,8 @@ static int32_t createStep(mmsb_ctx& ctx, const u8* desc, u64 length, u32* number
   const Op* op = opOf(ctx, head.op, head.op_version);
   if (op == nullptr) return fail(MMSB_ERR_UNSUPPORTED, "this library has no op %u", head.op);
   if (op->version != head.op_version) {
-    return fail(MMSB_ERR_UNSUPPORTED, "this library has op %s up to version %u, not version %u", op->name,
-                op->version, head.op_version);
+    return fail(MMSB_ERR_UNSUPPORTED, "this library has op %s up to version %u, not version %u", op->name, op->version,
+                head.op_version);
   }
   int32_t status = checkStepPages(ctx, head, desc);
   if (status != MMSB_OK) return status;

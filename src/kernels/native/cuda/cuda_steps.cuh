@@ -25,8 +25,7 @@ static int32_t placeStep(Device* device, Step& step) {
   if (own == nullptr) return fail(MMSB_ERR_MEMORY, "no memory for a step");
   step.device = own;
   own->serial = ++device->serials;
-  bool all =
-      onDevice(*step.out) && launcherOf(*step.op) != nullptr && step.inputCount > 0 && step.inputCount <= 64;
+  bool all = onDevice(*step.out) && launcherOf(*step.op) != nullptr && step.inputCount > 0 && step.inputCount <= 64;
   for (u32 i = 0; i < step.inputCount; i++) all = all && onDevice(*step.inputs[i]);
   if (all) return MMSB_OK;
   own->onHost = true;

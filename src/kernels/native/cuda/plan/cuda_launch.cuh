@@ -293,7 +293,7 @@ static Launcher launcherOf(const Op& op) {
 
 static void launchStep(Device& device, const Launch& launch, const DeviceMarks& marks) {
   const StoreSink sink = {marks, launch.target, launch.step->natural};
-  launcherOf(*launch.step->op)(device, launch, sink);
+  launcherOf (*launch.step->op)(device, launch, sink);
 }
 
 }  // namespace MMSB_NS

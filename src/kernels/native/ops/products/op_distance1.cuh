@@ -138,7 +138,8 @@ static void computeDistance1(const Step& step, u32 start, u32 count, void* out, 
   else distances1<f64>(step, start, count, static_cast<f64*>(out), static_cast<u8*>(scratch));
 }
 
-static const Op kOpDistance1 = {kHeadDistance1, prepareDistance, releaseState, dirtyDistance, computeDistance1, nullptr};
+static const Op kOpDistance1 = {kHeadDistance1, prepareDistance,  releaseState,
+                                dirtyDistance,  computeDistance1, nullptr};
 
 }  // namespace MMSB_NS
 }  // namespace mmsb
