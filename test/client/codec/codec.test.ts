@@ -161,7 +161,7 @@ t.test('as JSON text a transaction means the same', async (t) => {
     { numRuns: 100 },
   )
   const text = transactionText({ ops: [{ page: 'a', values: Float64Array.of(-0, Number.NaN, 1e300) }] })
-  t.equal(text, '{"ops":[{"page":"a","values":[-0,"NaN",1e+300]}]}')
+  t.equal(text, '{"ops":[{"page":"a","values":[-0.0,"NaN",1e+300]}]}')
 })
 
 // --- messages of the server ---
