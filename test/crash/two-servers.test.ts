@@ -51,8 +51,9 @@ t.test('a server whose folder is replaced stops, and the new folder stays as it 
   while (await write(url, acknowledged)) acknowledged++
   t.match(await call(url, 'GET', '/readyz'), {
     code: 'BUS_FAILED',
-    detail: /removed or renamed|another folder/,
+    detail: 'the server is not ready',
   })
+  t.match(await call(url, 'GET', '/v1/status'), { reason: /removed or renamed|another folder/ })
   t.ok(await write(other, 5))
   t.equal(await second.end(), 0)
   await first.end()

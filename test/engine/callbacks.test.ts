@@ -27,8 +27,8 @@ t.test('a listener that throws becomes a notice; writers are answered and the bu
   t.same(seen, [2, 3, 4], 'other listeners are called')
   t.match((await watched.next()).value, { epoch: 2 })
   t.equal(bus.failure, null)
-  t.match(notices, [/a listener of onCommit has thrown: Error: boom/])
-  t.equal(notices.filter((text) => text.includes('boom')).length, 4)
+  const thrown = notices.filter((text) => text.startsWith('a listener of onCommit has thrown: Error: boom'))
+  t.equal(thrown.length, 4)
 })
 
 t.test('lowestNeeded that throws keeps all history', async (t) => {

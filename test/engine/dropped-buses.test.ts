@@ -31,7 +31,8 @@ t.test('1,000 buses that were opened and closed leave less than 100 MB', { timeo
       await bus.patch('a', { values: [1] })
       await bus.close()
     }
-    await one()
+    // What the process needs once: code, caches, pools.
+    for (let i = 0; i < 50; i++) await one()
     const before = held()
     for (let i = 0; i < 1000; i++) await one()
     console.log(JSON.stringify([before, held()]))`) as { rss: number; threads: number; descriptors: number }[]
