@@ -23,7 +23,7 @@ interface Client {
   /** Acknowledged writes with their epochs, ascending. */
   acked: { count: number; epoch: number }[]
   /** The write in flight, or lost with the machine. */
-  pending: { key: string; count: number } | undefined
+  pending: { key: string; count: number; intent?: string } | undefined
   serial: number
 }
 
@@ -157,15 +157,20 @@ class Simulation {
     const writes = this.#draw.int(3, 14)
     for (let i = 0; i < writes; i++) {
       const last = client.acked.at(-1)?.count ?? 0
-      client.pending ??= { key: `${client.id}-${client.serial++}`, count: last + 1 }
-      const { key, count } = client.pending
+      // A repeat is the same transaction, with the same intent.
+      client.pending ??= {
+        key: `${client.id}-${client.serial++}`,
+        count: last + 1,
+        ...(this.#draw.chance(0.2) ? { intent: 'x'.repeat(this.#draw.int(1, 3000)) } : {}),
+      }
+      const { key, count, intent } = client.pending
       const { epoch } = await bus.transact({
         key,
         ops: [
           { page: 'count', offset: client.id, values: [1], merge: 'add' },
           { page: 'rows', offset: client.id * ROW, values: new Array(ROW).fill(count) },
         ],
-        ...(this.#draw.chance(0.2) ? { intent: 'x'.repeat(this.#draw.int(1, 3000)) } : {}),
+        ...(intent === undefined ? {} : { intent }),
       })
       client.acked.push({ count, epoch })
       client.pending = undefined
