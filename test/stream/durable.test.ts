@@ -341,12 +341,14 @@ t.test('a damaged row is left out, a damaged file set aside; both are said', asy
   bytes.write('"b"', bytes.indexOf('"a"', bytes.indexOf('first')))
   writeFileSync(file, bytes)
   const place = { dir, disk: realDisk(), crc32c }
-  t.same(checkFolder(place).problems, ['cursors.db: the row of "first" is damaged'])
+  // The folder has no log, which is a problem of its own.
+  const problems = (): string[] => checkFolder(place).problems.filter((text) => text.startsWith('cursors.db'))
+  t.same(problems(), ['cursors.db: the row of "first" is damaged'])
   const damaged = new CursorDb(dir)
   t.match(damaged.open(), { rows: [{ name: 'second' }], problems: [/"first" is damaged/] })
   damaged.close()
   writeFileSync(file, 'no database at all, but long enough to be looked at'.repeat(100))
-  t.match(checkFolder(place).problems, [/^cursors\.db: /])
+  t.match(problems(), [/^cursors\.db: /])
   const lost = new CursorDb(dir)
   t.match(lost.open(), { rows: [], problems: [/set aside/] })
   lost.write([{ ...row, name: 'third', epoch: 1 }], [])
