@@ -70,22 +70,18 @@ export interface Changes extends AsyncIterableIterator<Change>, AsyncDisposable 
 export function subscribe(bus: StreamBus, given: LocalSubscribeOptions): Changes {
   const { signal, options } = split(given)
   if (bus.failure !== null) throw new MmsbError('BUS_FAILED', `The bus has stopped: ${bus.failure}`)
-  const sink = new IteratorSink()
+  const sink = new IteratorSink(() => signal?.removeEventListener('abort', abort))
   const connection = hubOf(bus).connect(sink)
   sink.connection = connection
+  const abort = (): void => {
+    sink.abort(signal?.reason)
+    connection.close()
+  }
   try {
     connection.subscribe(ID, options)
   } catch (error) {
     connection.close()
     throw error
-  }
-  const abort = (): void => {
-    sink.abort(signal?.reason)
-    connection.close()
-  }
-  const end = (): void => {
-    signal?.removeEventListener('abort', abort)
-    connection.close()
   }
   if (signal?.aborted === true) abort()
   else signal?.addEventListener('abort', abort, { once: true })
@@ -95,17 +91,17 @@ export function subscribe(bus: StreamBus, given: LocalSubscribeOptions): Changes
       await connection.commit(ID, epoch)
     },
     return: () => {
-      end()
+      connection.close()
       return Promise.resolve(DONE)
     },
     throw: (error) => {
-      end()
+      connection.close()
       return Promise.reject(error)
     },
     [Symbol.asyncIterator]() {
       return this
     },
-    [Symbol.asyncDispose]: async () => end(),
+    [Symbol.asyncDispose]: async () => connection.close(),
   }
 }
 
@@ -138,6 +134,12 @@ class IteratorSink implements Sink {
   /** What `next` rejects with after the queue; set once. */
   #end: { readonly error: unknown } | undefined
   #isDone = false
+  readonly #onClosed: () => void
+
+  /** `onClosed` is called once, however the subscription ends. */
+  constructor(onClosed: () => void) {
+    this.#onClosed = onClosed
+  }
 
   get isCongested(): boolean {
     return this.#queue.length > 0
@@ -154,6 +156,7 @@ class IteratorSink implements Sink {
 
   closed(): void {
     this.#isDone = true
+    this.#onClosed()
     this.#queue.length = 0
     this.queuedBytes = 0
     for (const { resolve } of this.#waiters) resolve(DONE)

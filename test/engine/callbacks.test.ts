@@ -1,4 +1,5 @@
 /** Functions of the program that throw hurt neither writers nor the bus. */
+import { getEventListeners } from 'node:events'
 import t from 'tap'
 import { Bus, type BusOptions } from '../../src/index.js'
 
@@ -110,4 +111,22 @@ t.test('a signal, throw() and await using end a subscription', async (t) => {
   const other = await Bus.open({ backend: 'cpu', threads: 1 })
   await other[Symbol.asyncDispose]()
   t.equal(other.failure, 'the bus is closed')
+})
+
+t.test('nothing that has ended listens to a signal any more', async (t) => {
+  const bus = await Bus.open({ dataDir: t.testdir(), backend: 'cpu', threads: 1 })
+  await bus.create('a', { dtype: 'u8', shape: [4] })
+  await bus.patch('a', { values: [1] })
+  const { signal } = new AbortController()
+  for (let i = 0; i < 3; i++) await bus.data('a', { epoch: 1, signal })
+  await t.rejects(bus.data('b', { epoch: 1, signal }), { code: 'PAGE_NOT_FOUND' })
+  t.equal(getEventListeners(signal, 'abort').length, 0, 'reads of the past')
+  const left = bus.subscribe({ pages: ['a'], signal })
+  await left.return?.()
+  t.throws(() => bus.subscribe({ pages: ['a'], from: 99, signal }), { code: 'EPOCH_NOT_FOUND' })
+  const kept = bus.subscribe({ pages: ['a'], signal })
+  t.equal(getEventListeners(signal, 'abort').length, 1)
+  await bus.close()
+  await kept.next().catch(() => undefined)
+  t.equal(getEventListeners(signal, 'abort').length, 0, 'subscriptions')
 })

@@ -104,6 +104,8 @@ export class ReplayClient {
   readonly #callers = new CallerNumbers()
   #client: WorkerClient | undefined
   #running = false
+  /** The request that is being served, and the number of the newest one that was. */
+  #served: Job | undefined
   #number = 0
   #closed = false
   #idleTimer: NodeJS.Timeout | undefined
@@ -133,12 +135,19 @@ export class ReplayClient {
     if (this.#closed) throw new MmsbError('BUS_FAILED', 'The bus is closed.')
     if (signal?.aborted === true) throw cancelled()
     this.#refuseWhenFull(caller)
-    return new Promise<T>((resolve, reject) => {
-      const job = { request, caller, signal, resolve: resolve as (value: unknown) => void, reject }
-      signal?.addEventListener('abort', () => this.#forget(job), { once: true })
-      this.#waiting.push(caller, job)
-      if (!this.#running) void this.#work()
-    })
+    let abort: (() => void) | undefined
+    try {
+      return await new Promise<T>((resolve, reject) => {
+        const job = { request, caller, signal, resolve: resolve as (value: unknown) => void, reject }
+        abort = () => this.#cancel(job)
+        signal?.addEventListener('abort', abort)
+        this.#waiting.push(caller, job)
+        if (!this.#running) void this.#work()
+      })
+    } finally {
+      // A program may share one signal among all its requests.
+      if (abort !== undefined) signal?.removeEventListener('abort', abort)
+    }
   }
 
   #refuseWhenFull(caller: Caller): void {
@@ -156,9 +165,10 @@ export class ReplayClient {
     throw limits.refusal('maxPastRequestsPerConnection', detail, { retryAfterS: RETRY_AFTER_SECONDS })
   }
 
-  /** A waiting request whose caller has left. */
-  #forget(job: Job): void {
+  /** The caller has left, whether its request waits or is being served. */
+  #cancel(job: Job): void {
     if (this.#waiting.remove(job.caller, job)) job.reject(cancelled())
+    else if (this.#served === job) Atomics.store(this.#data.cancelled, 0, this.#number)
   }
 
   async #work(): Promise<void> {
@@ -172,14 +182,12 @@ export class ReplayClient {
     this.#idleTimer.unref()
   }
 
-  async #run({ request, caller, signal, resolve, reject }: Job): Promise<void> {
+  async #run(job: Job): Promise<void> {
+    const { request, caller, signal, resolve, reject } = job
     const number = ++this.#number
-    const cancel = (): void => {
-      Atomics.store(this.#data.cancelled, 0, number)
-    }
+    this.#served = job
     try {
       if (isAborted(signal)) throw cancelled()
-      signal?.addEventListener('abort', cancel, { once: true })
       this.#client ??= new WorkerClient(startWorker('replay-worker', this.#data, import.meta.url))
       const limitMs = this.#options.limits?.values.maxReplayTimeMs
       const message = { number, caller: this.#callers.of(caller), request }
@@ -195,7 +203,7 @@ export class ReplayClient {
       if (!(error instanceof MmsbError)) await this.#endThread()
       reject(error instanceof MmsbError ? error : this.#lost(error))
     } finally {
-      signal?.removeEventListener('abort', cancel)
+      this.#served = undefined
     }
   }
 
