@@ -1,5 +1,6 @@
 /**
- * The flags of the operator's limits (src/operator-limits.ts): `--max-pages 1000`, `--answer-budget 256m`.
+ * The flags of the operator's limits (src/operator-limits.ts): `--max-past-requests 1000`,
+ * `--answer-budget 256m`.
  */
 import {
   LIMIT_NAMES,

@@ -25,35 +25,29 @@ export async function writeNpy(
   // Fails when anything has this name, a link too.
   const fd = openSync(temporary, 'wx')
   try {
-    writeSync(fd, encodeNpyHeader(dtype, shape))
-    const elements = shape.reduce((product, size) => product * size, 1)
-    const piece = PIECE_BYTES / DTYPE_INFO[dtype].sizeBytes
-    const say = progress()
-    for (let offset = 0; offset < elements; offset += piece) {
-      const values = await read(offset, Math.min(piece, elements - offset))
-      const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
-      for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
-      say(() => `${file}: ${percent(offset + values.length, elements)}`)
+    try {
+      writeSync(fd, encodeNpyHeader(dtype, shape))
+      const elements = shape.reduce((product, size) => product * size, 1)
+      const piece = PIECE_BYTES / DTYPE_INFO[dtype].sizeBytes
+      const say = progress()
+      for (let offset = 0; offset < elements; offset += piece) {
+        const values = await read(offset, Math.min(piece, elements - offset))
+        const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
+        for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
+        say(() => `${file}: ${percent(offset + values.length, elements)}`)
+      }
+      fsyncSync(fd)
+    } finally {
+      closeSync(fd)
     }
-    fsyncSync(fd)
-    closeSync(fd)
     renameSync(temporary, file)
   } catch (error) {
-    closeQuietly(fd)
     rmSync(temporary, { force: true })
     throw error
   }
 }
 
 const percent = (done: number, all: number): string => `${Math.floor((done / all) * 100)} %`
-
-function closeQuietly(fd: number): void {
-  try {
-    closeSync(fd)
-  } catch {
-    // It was closed before the rename failed.
-  }
-}
 
 export interface NpyFile {
   /** Name of the page: the file's name without `.npy`. */

@@ -40,13 +40,3 @@ export function progress(): (line: () => string) => void {
     report(line())
   }
 }
-
-const UNITS = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB'] as const
-
-/** A number of bytes in words: `3.2 MiB`. */
-export function sizeText(bytes: number): string {
-  let unit = 0
-  let value = bytes
-  for (; value >= 1024 && unit < UNITS.length - 1; unit++) value /= 1024
-  return `${unit === 0 ? value : value.toFixed(1)} ${UNITS[unit]}`
-}

@@ -51,7 +51,7 @@ export async function events(args: readonly string[]): Promise<void> {
     return
   }
   parseFlags(rest, {}, process.env)
-  for (const event of eventsIn(file)) print(`${lineOf(event)}`)
+  for (const event of eventsIn(file)) print(lineOf(event))
 }
 
 function exportEvents(file: string, args: readonly string[]): void {

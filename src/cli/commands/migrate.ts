@@ -6,6 +6,7 @@ import { Bus } from '../../index.js'
 import { OPERATOR_LIMITS } from '../../operator-limits.js'
 import { existingDataDirOf } from '../data-folder.js'
 import { DATA_DIR_FLAG, type FlagTable, flagsOrHelp, HELP_FLAG } from '../flags.js'
+import { print, report } from '../output.js'
 
 const FLAGS: FlagTable = { 'data-dir': DATA_DIR_FLAG, help: HELP_FLAG }
 
@@ -22,20 +23,20 @@ export async function migrate(args: readonly string[]): Promise<void> {
   const bus = await Bus.open({
     dataDir,
     limits,
-    onNotice: ({ message }) => process.stderr.write(`mmsb: ${message}\n`),
+    onNotice: ({ message }) => report(message),
   })
   try {
     const { epoch, pages } = await bus.migrate()
     for (const { page, op, from, to } of pages) {
       const change = from === to ? `${op} compiled anew` : `${op} ${from} -> ${to}`
-      process.stdout.write(`${page}: ${change}\n`)
+      print(`${page}: ${change}`)
     }
     if (epoch === undefined) {
-      process.stdout.write('every page has the newest version of its op\n')
+      print('every page has the newest version of its op')
       return
     }
     await bus.checkpoint()
-    process.stdout.write(`${pages.length} pages moved in epoch ${epoch}; checkpoint written\n`)
+    print(`${pages.length} pages moved in epoch ${epoch}; checkpoint written`)
   } finally {
     await bus.close()
   }
