@@ -292,11 +292,6 @@ export class EngineBus {
     return patchResult(name, result)
   }
 
-  /** Whether a transaction with this key was committed, or waits to be. */
-  isKeyUsed(key: string): boolean {
-    return this.#parts.committer.firstUse(key) !== undefined
-  }
-
   /** Commits a write to one page, or gives the answer of the write that it repeats. */
   async #once(
     name: string,
@@ -741,6 +736,7 @@ const NO_META = {}
 
 const byName = (pages: readonly PageData[]): Record<string, PageData> =>
   Object.fromEntries(pages.map((page) => [page.name, page]))
+
 /** What a reader of history needs that does not say: everything. */
 const KEEP_ALL = 0
 

@@ -84,7 +84,6 @@ const CALLS: Readonly<Record<Method, Call>> = {
   writeOnce: rejects(name, optional(one('key', isString)), one('make', isCallable)),
   transact: rejects(checkedByMethod),
   submit: rejects(checkedByMethod),
-  isKeyUsed: throws(one('key', isString)),
   submitAll: throws(one('sender', isObject), one('first', isWhole(0)), checkFrame),
   whatIf: rejects(checkedByMethod),
   read: throws(name, optional(fields('options', { ...RANGE, epoch: isNumber }))),
