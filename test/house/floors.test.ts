@@ -13,7 +13,7 @@ type Floors = Readonly<Record<string, readonly (readonly string[])[]>>
 const FLOORS: Floors = {
   src: [
     ['wire'],
-    ['client', 'errors', 'limits'],
+    ['client', 'errors', 'limits', 'slices'],
     ['operator-limits'],
     ['byte-budget'],
     ['state'],

@@ -6,7 +6,7 @@
  * another thread.
  */
 import type { LimitGuard } from '../../operator-limits.js'
-import { Slices } from '../../store/os/slices.js'
+import { Slices } from '../../slices.js'
 import type { Store } from '../../store/store.js'
 import type { StartingPoint } from '../commit/committer.js'
 import type { Host } from '../host.js'

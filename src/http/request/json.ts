@@ -9,10 +9,10 @@
  * field called `__proto__` is a field like any other. Knows nothing of schemas.
  */
 import { isUtf8 } from 'node:buffer'
-import { setImmediate as turn } from 'node:timers/promises'
 import { MmsbError } from '../../errors.js'
 import { JSON_CONTAINERS_MAX, JSON_MEMBERS_MAX, JSON_PIECE_BYTES, JSON_SLICE_MS } from '../../limits.js'
 import type { LimitGuard } from '../../operator-limits.js'
+import { Slices } from '../../slices.js'
 
 /** Texts up to this size are parsed at once. */
 export const isSmallJson = (bytes: Uint8Array): boolean => bytes.length <= JSON_PIECE_BYTES
@@ -25,9 +25,9 @@ export async function parseJson(given: Buffer, where: string, limits: LimitGuard
   if (isSmallJson(given)) return parseSmallJson(given, where, limits)
   const bytes = checkedText(given, where, limits)
   const scan = new Scan(bytes, where, limits)
-  const slice = new Slice()
-  while (!scan.advance(JSON_PIECE_BYTES)) if (slice.isOver) await slice.pause()
-  return new Pieces(bytes, where, scan.large, slice).parse()
+  const slices = new Slices(undefined, undefined, JSON_SLICE_MS)
+  while (!scan.advance(JSON_PIECE_BYTES)) await slices.giveWay()
+  return new Pieces(bytes, where, scan.large, slices).parse()
 }
 
 /** Parses a small text. @throws MmsbError INVALID_REQUEST, PAYLOAD_TOO_LARGE */
@@ -151,20 +151,6 @@ class Scan {
   }
 }
 
-/** Lets other work run once a slice of time is used up. */
-class Slice {
-  #endMs = performance.now() + JSON_SLICE_MS
-
-  get isOver(): boolean {
-    return performance.now() >= this.#endMs
-  }
-
-  async pause(): Promise<void> {
-    await turn()
-    this.#endMs = performance.now() + JSON_SLICE_MS
-  }
-}
-
 /** An array or object that is put together from pieces. */
 interface Assembly {
   readonly open: number
@@ -177,13 +163,13 @@ class Pieces {
   readonly #bytes: Buffer
   readonly #where: string
   readonly #large: ReadonlyMap<number, number>
-  readonly #slice: Slice
+  readonly #slices: Slices
 
-  constructor(bytes: Buffer, where: string, large: ReadonlyMap<number, number>, slice: Slice) {
+  constructor(bytes: Buffer, where: string, large: ReadonlyMap<number, number>, slices: Slices) {
     this.#bytes = bytes
     this.#where = where
     this.#large = large
-    this.#slice = slice
+    this.#slices = slices
   }
 
   parse(): Promise<unknown> {
@@ -258,7 +244,7 @@ class Pieces {
         if (part > piece) this.#addPiece(piece, part - 1, assembly)
         await addLarge(part, next)
       }
-      if (this.#slice.isOver) await this.#slice.pause()
+      await this.#slices.giveWay()
       piece = next + 1
     }
   }

@@ -8,8 +8,8 @@
  */
 import type Database from 'better-sqlite3'
 import { CHECKPOINT_CHUNK_BYTES } from '../../limits.js'
+import { atOnce, type Sliced } from '../../slices.js'
 import { textOf } from '../os/errors.js'
-import { atOnce, type Sliced } from '../os/slices.js'
 import type { CheckpointHeader, CheckpointInfo, CheckpointPage, CheckpointReader, OnChunk } from '../types.js'
 import { type CheckpointFolder, fileOf } from './folder.js'
 import {

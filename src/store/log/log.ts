@@ -9,9 +9,9 @@
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'
 import { LOG_READ_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../limits.js'
+import { atOnce, type Sliced } from '../../slices.js'
 import type { Disk } from '../os/disk.js'
 import { busFailed, textOf } from '../os/errors.js'
-import { atOnce, type Sliced } from '../os/slices.js'
 import type { Crc32c, LogRecord } from '../types.js'
 import {
   decodeRecordHeader,

@@ -4,12 +4,13 @@
  *
  * Invariants: changes neither the log nor a checkpoint. Each finding comes with a sentence for people.
  */
+
+import type { Sliced, Slices } from '../../slices.js'
 import { type CheckpointFile, openingCheckpointFile, readInfo } from '../checkpoint/file-reader.js'
 import { type CheckpointFolder, checkpointEpochs } from '../checkpoint/folder.js'
 import { inspectingLog, type LogFindings, type LogFolder } from '../log/log.js'
 import type { PlacedRecord } from '../log/log-index.js'
 import { textOf } from '../os/errors.js'
-import type { Sliced, Slices } from '../os/slices.js'
 import type { Catalog, CatalogFindings, CheckpointInfo } from '../types.js'
 import { type CheckpointState, type Findings, type IndexCondition, type RecoveryRow, rowOf } from './table.js'
 

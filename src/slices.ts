@@ -6,7 +6,7 @@
  */
 import { performance } from 'node:perf_hooks'
 
-/** The longest time that a slice takes before it gives way. */
+/** The longest time that a slice takes before it gives way, where the caller does not say. */
 const SLICE_MS = 20
 
 /** Work that may be interrupted at each `yield`. */
@@ -16,13 +16,19 @@ export type Sliced<T> = Generator<undefined, T>
 export class Slices {
   readonly #signal: AbortSignal | undefined
   readonly #ticksMs: () => number
+  readonly #sliceMs: number
   #endMs: number
 
   /** `ticksMs` is a clock that never goes back. */
-  constructor(signal?: AbortSignal, ticksMs: () => number = () => performance.now()) {
+  constructor(
+    signal?: AbortSignal,
+    ticksMs: () => number = () => performance.now(),
+    sliceMs: number = SLICE_MS,
+  ) {
     this.#signal = signal
     this.#ticksMs = ticksMs
-    this.#endMs = ticksMs() + SLICE_MS
+    this.#sliceMs = sliceMs
+    this.#endMs = ticksMs() + sliceMs
   }
 
   /** Resolved promises would not let timers run: this returns undefined while the slice goes on. */
@@ -33,7 +39,7 @@ export class Slices {
   async #pause(): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve))
     this.#signal?.throwIfAborted()
-    this.#endMs = this.#ticksMs() + SLICE_MS
+    this.#endMs = this.#ticksMs() + this.#sliceMs
   }
 
   /** Runs the work to its end. */
