@@ -14,6 +14,7 @@
 import path from 'node:path'
 import type { Disk } from './os/disk.js'
 import { busFailed, textOf } from './os/errors.js'
+import { readOpen, replaceFile } from './os/small-file.js'
 import type { FsyncPolicy, Notice } from './types.js'
 
 export const HISTORY_NAME = 'history.json'
@@ -110,19 +111,11 @@ export class HistoryFile {
 
   async #write(clean: boolean): Promise<void> {
     const { disk, dir, busId } = this.#options
-    const draft = path.join(dir, DRAFT_NAME)
-    disk.remove(draft)
-    const fd = disk.open(draft, { create: true, write: true })
-    try {
+    await replaceFile(disk, dir, { name: HISTORY_NAME, draft: DRAFT_NAME }, (fd) => {
       const generation = this.#generation
       const kept: Kept = { format: FORMAT, bus: busId, generation, clean, file: disk.identityOf(fd) }
-      disk.writeSync(fd, [Buffer.from(`${JSON.stringify(kept)}\n`)], 0)
-      disk.syncSync(fd)
-    } finally {
-      disk.close(fd)
-    }
-    disk.rename(draft, path.join(dir, HISTORY_NAME))
-    await disk.syncDir(dir)
+      return Buffer.from(`${JSON.stringify(kept)}\n`)
+    })
     this.#isClean = clean
   }
 }
@@ -151,9 +144,7 @@ function readKept({ disk, dir }: HistoryFolder): Kept | string {
   try {
     const fd = disk.open(file, {})
     try {
-      const bytes = Buffer.alloc(Math.min(disk.sizeBytes(fd), FILE_MAX_BYTES))
-      const got = disk.readSync(fd, bytes, bytes.length, 0)
-      const kept = JSON.parse(bytes.toString('utf8', 0, got)) as Kept
+      const kept = JSON.parse(readOpen(disk, fd, FILE_MAX_BYTES).toString('utf8')) as Kept
       if (!isKept(kept)) return 'its content is not that of a history'
       return kept.file === disk.identityOf(fd) ? kept : 'it is a copy'
     } finally {

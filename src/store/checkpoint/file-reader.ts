@@ -348,7 +348,19 @@ export function openCheckpointFile(
   return atOnce(openingCheckpointFile(folder, epoch, busId))
 }
 
-/** The same in slices. */
+/** Whether a checkpoint can be opened and every chunk of it is right. */
+export function isSoundCheckpoint(
+  folder: CheckpointFolder,
+  epoch: number,
+  busId: string | undefined,
+): boolean {
+  const opened = openCheckpointFile(folder, epoch, busId)
+  if (typeof opened === 'string') return false
+  opened.close()
+  return true
+}
+
+/** The same as openCheckpointFile, in slices. */
 export function* openingCheckpointFile(
   folder: CheckpointFolder,
   epoch: number,

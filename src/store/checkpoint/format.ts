@@ -38,6 +38,8 @@ export function checkpointName(epoch: number): string {
 export const CHECKPOINT_ENDING = '.db'
 /** The ending of a file that is no longer a checkpoint but kept because other files refer to its chunks. */
 export const RETIRED_ENDING = '.old'
+/** The name of either. */
+export const CHECKPOINT_FILE = /^\d{20}\.(db|old)$/
 
 export function chunkHash(bytes: Uint8Array): Buffer {
   return hash('sha256', bytes, 'buffer')

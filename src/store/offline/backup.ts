@@ -9,14 +9,9 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import { openCheckpointFile } from '../checkpoint/file-reader.js'
-import {
-  type CheckpointFolder,
-  checkpointEpochs,
-  checkpointFolder,
-  epochOfStem,
-  stemOf,
-} from '../checkpoint/folder.js'
+import { isSoundCheckpoint } from '../checkpoint/file-reader.js'
+import { checkpointEpochs, checkpointFolder, epochOfStem, stemOf } from '../checkpoint/folder.js'
+import { CHECKPOINT_FILE } from '../checkpoint/format.js'
 import { inspectLog, type LogFindings } from '../log/log.js'
 import type { Disk } from '../os/disk.js'
 import { busFailed } from '../os/errors.js'
@@ -27,7 +22,6 @@ import { type BackupFile, type BackupInfo, MANIFEST_NAME } from './manifest.js'
 
 /** How often a folder that changes meanwhile is listed again. */
 const TRIES = 5
-const FILE_PATTERN = /^\d{20}\.(db|old)$/
 
 export interface BackupAccess {
   readonly disk: Disk
@@ -46,7 +40,7 @@ export async function backupFolder(access: BackupAccess, from: string, to: strin
   }
   const copies = checkpointFolder(path.join(to, 'checkpoints'))
   const checkpoints = checkpointEpochs(copies).reverse()
-  const sound = checkpoints.filter((epoch) => check(copies, epoch, log.busId) === undefined)
+  const sound = checkpoints.filter((epoch) => isSoundCheckpoint(copies, epoch, log.busId))
   if (first > 1 && !sound.some((epoch) => epoch >= first - 1)) {
     throw busFailed(`the log begins at epoch ${first}, and no sound checkpoint reaches it`)
   }
@@ -79,7 +73,7 @@ function copyCheckpoints(from: string, to: string, newestEpoch: number): BackupF
   for (let tries = 0; tries < TRIES; tries++) {
     const names = checkpointFolder(dir)
       .list()
-      .filter((name) => FILE_PATTERN.test(name) && epochOfStem(stemOf(name)) <= newestEpoch)
+      .filter((name) => CHECKPOINT_FILE.test(name) && epochOfStem(stemOf(name)) <= newestEpoch)
     const missing = names.filter((name) => !done.has(stemOf(name)))
     if (missing.length === 0) break
     for (const name of missing) {
@@ -111,14 +105,6 @@ function begin(to: string): void {
   if (fs.existsSync(to) && fs.readdirSync(to).length > 0) throw busFailed(`${to} is not empty`)
   for (const part of ['log', 'checkpoints'])
     fs.mkdirSync(path.join(to, part), { recursive: true, mode: PRIVATE_FOLDER })
-}
-
-/** What is wrong with a checkpoint, or undefined. */
-function check(folder: CheckpointFolder, epoch: number, busId: string | undefined): string | undefined {
-  const opened = openCheckpointFile(folder, epoch, busId)
-  if (typeof opened === 'string') return opened
-  opened.close()
-  return undefined
 }
 
 async function complete({ disk }: BackupAccess, to: string, info: BackupInfo): Promise<void> {

@@ -10,21 +10,22 @@ import path from 'node:path'
 import { MmsbError } from '../../errors.js'
 import { SEGMENT_HEADER_BYTES } from '../../limits.js'
 import { CATALOG_NAME } from '../catalog/catalog-db.js'
-import { openCheckpointFile } from '../checkpoint/file-reader.js'
+import { isSoundCheckpoint } from '../checkpoint/file-reader.js'
 import { checkpointEpochs, checkpointFolder, epochOfStem, stemOf } from '../checkpoint/folder.js'
+import { CHECKPOINT_FILE } from '../checkpoint/format.js'
 import { forgetHistory } from '../history-file.js'
 import { inspectLog } from '../log/log.js'
 import { firstEpochOf } from '../log/segment-file.js'
 import { readSegmentHeader, SegmentScanner } from '../log/segment-reader.js'
 import type { Disk } from '../os/disk.js'
 import { busFailed, textOf } from '../os/errors.js'
+import { readOpen, replaceFile, writeSynced } from '../os/small-file.js'
 import type { CheckedFolder } from './check.js'
 
 export const CUT_NAME = 'cut.json'
 const DRAFT_NAME = 'cut.tmp'
 const FORMAT = 1
 const FILE_MAX_BYTES = 4096
-const CHECKPOINT_PATTERN = /^\d{20}\.(db|old)$/
 
 /** The content of cut.json. */
 interface Decision {
@@ -60,7 +61,7 @@ export function planCut(folder: CheckedFolder, epoch: number): CutPlan {
   const checkpoints = checkpointFolder(path.join(dir, 'checkpoints'))
   const epochs = checkpointEpochs(checkpoints)
   if (first > 1) {
-    const reachable = epochs.filter((at) => at >= first - 1 && isSound(checkpoints, at, log.busId))
+    const reachable = epochs.filter((at) => at >= first - 1 && isSoundCheckpoint(checkpoints, at, log.busId))
     if (!reachable.some((at) => at <= epoch)) {
       const minEpoch = reachable.at(-1) ?? log.newestEpoch
       const detail = `Epoch ${epoch} is no longer kept; the oldest is ${minEpoch}.`
@@ -70,29 +71,15 @@ export function planCut(folder: CheckedFolder, epoch: number): CutPlan {
   return { epoch, newestEpoch: log.newestEpoch, checkpoints: epochs.filter((at) => at > epoch).reverse() }
 }
 
-function isSound(
-  folder: ReturnType<typeof checkpointFolder>,
-  epoch: number,
-  busId: string | undefined,
-): boolean {
-  const opened = openCheckpointFile(folder, epoch, busId)
-  if (typeof opened === 'string') return false
-  opened.close()
-  return true
-}
-
 /** Cuts as planned. Returns the folder with what was cut. */
 export async function cutFolder(folder: CheckedFolder, { epoch }: CutPlan): Promise<string> {
   const { dir, disk } = folder
   let n = 1
   while (disk.exists(path.join(dir, `cut-${n}`))) n++
   const aside = `cut-${n}`
-  const draft = path.join(dir, DRAFT_NAME)
   const decision: Decision = { format: FORMAT, epoch, aside }
-  disk.remove(draft)
-  writeDurably(disk, draft, Buffer.from(`${JSON.stringify(decision)}\n`))
-  disk.rename(draft, path.join(dir, CUT_NAME))
-  await disk.syncDir(dir)
+  const names = { name: CUT_NAME, draft: DRAFT_NAME }
+  await replaceFile(disk, dir, names, () => Buffer.from(`${JSON.stringify(decision)}\n`))
   await finishCut(folder)
   return path.join(dir, aside)
 }
@@ -107,8 +94,7 @@ export async function finishCut(folder: CheckedFolder): Promise<void> {
   disk.makeDir(asideDir)
   await disk.syncDir(dir)
   await moveAll(disk, dir, asideDir, (name) => name.startsWith(CATALOG_NAME))
-  const isLater = (name: string): boolean =>
-    CHECKPOINT_PATTERN.test(name) && epochOfStem(stemOf(name)) > epoch
+  const isLater = (name: string): boolean => CHECKPOINT_FILE.test(name) && epochOfStem(stemOf(name)) > epoch
   await moveAll(disk, path.join(dir, 'checkpoints'), asideDir, isLater)
   await cutLog(folder, epoch, asideDir)
   disk.remove(path.join(dir, CUT_NAME))
@@ -161,7 +147,7 @@ async function cutLog(folder: CheckedFolder, epoch: number, asideDir: string): P
   // The copy is whole before anything is cut, and made again if that was not certain.
   const copy = path.join(asideDir, last)
   disk.remove(copy)
-  writeDurably(disk, copy, readFile(disk, file, Number.MAX_SAFE_INTEGER))
+  writeSynced(disk, copy, () => readFile(disk, file, Number.MAX_SAFE_INTEGER))
   await disk.syncDir(asideDir)
   const fd = disk.open(file, { write: true })
   try {
@@ -194,18 +180,7 @@ function offsetAfter({ disk, crc32c }: CheckedFolder, file: string, epoch: numbe
 function readFile(disk: Disk, file: string, maxBytes: number): Buffer {
   const fd = disk.open(file, {})
   try {
-    const bytes = Buffer.alloc(Math.min(disk.sizeBytes(fd), maxBytes))
-    return bytes.subarray(0, disk.readSync(fd, bytes, bytes.length, 0))
-  } finally {
-    disk.close(fd)
-  }
-}
-
-function writeDurably(disk: Disk, file: string, bytes: Uint8Array): void {
-  const fd = disk.open(file, { create: true, write: true })
-  try {
-    disk.writeSync(fd, [bytes], 0)
-    disk.syncSync(fd)
+    return readOpen(disk, fd, maxBytes)
   } finally {
     disk.close(fd)
   }
