@@ -7,7 +7,9 @@
  * part begins at a multiple of 8 bytes. Word positions count u32 words from the start of the header or the
  * command.
  */
+import { align8 } from '../../wire/align.js'
 import type { Dtype } from '../../wire/dtype.js'
+import { FRAME_HEADER_BYTES, FRAME_PRECONDITION_BYTES } from '../../wire/frame.js'
 import type { Location, PageKind } from '../../wire/page.js'
 
 /** Words of the frame's header. Word 0 is the magic. */
@@ -49,6 +51,15 @@ export const FUNCTION_DEFINITION_LENGTH = 3
 /** A redefine-page command without its definition. */
 export const REDEFINE_FIXED_BYTES = 16
 export const REDEFINE_DEFINITION_LENGTH = 3
+
+/** Where the first command of the frame at `at` begins, by the frame's header. */
+export function firstCommandAt(view: DataView, at: number): number {
+  const texts = view.getUint32(at + HEADER_TEXTS * 4, true)
+  const preconditions = view.getUint32(at + HEADER_PRECONDITIONS * 4, true) * FRAME_PRECONDITION_BYTES
+  const intent = align8(view.getUint32(at + HEADER_INTENT * 4, true))
+  const textBytes = align8(texts & 0xffff) + align8(texts >>> 16) + intent
+  return at + FRAME_HEADER_BYTES + preconditions + textBytes
+}
 
 export interface FramePrecondition {
   readonly pageId: number

@@ -4,18 +4,15 @@
  * Invariants: the deltas keep their order and their bytes. Nothing is read outside the bytes given; frames
  * that do not end where they should are INVALID_REQUEST.
  */
-import { align8 } from '../../wire/align.js'
-import { COMMAND_DELTA, FRAME_HEADER_BYTES, FRAME_PRECONDITION_BYTES } from '../../wire/frame.js'
+import { COMMAND_DELTA, FRAME_HEADER_BYTES } from '../../wire/frame.js'
 import { malformed } from './errors.js'
 import {
   COMMAND_HEADER_BYTES,
   COMMAND_LENGTH,
   COMMAND_PAGE,
+  firstCommandAt,
   HEADER_COMMANDS,
-  HEADER_INTENT,
   HEADER_LENGTH,
-  HEADER_PRECONDITIONS,
-  HEADER_TEXTS,
   HEADER_VERSION,
 } from './layout.js'
 
@@ -29,13 +26,7 @@ export function pickDeltas(frames: Uint8Array, wants: (pageId: number) => boolea
   for (let at = 0; at < frames.length; ) {
     if (frames.length - at < FRAME_HEADER_BYTES) throw malformed(`the one at byte ${at} is too short`)
     const end = at + word(at, HEADER_LENGTH)
-    let command =
-      at +
-      FRAME_HEADER_BYTES +
-      word(at, HEADER_PRECONDITIONS) * FRAME_PRECONDITION_BYTES +
-      align8(view.getUint16(at + HEADER_TEXTS * 4, true)) +
-      align8(view.getUint16(at + HEADER_TEXTS * 4 + 2, true)) +
-      align8(word(at, HEADER_INTENT))
+    let command = firstCommandAt(view, at)
     for (let left = word(at, HEADER_COMMANDS); left > 0; left--) {
       if (command + COMMAND_HEADER_BYTES + 4 > frames.length)
         throw malformed(`the one at byte ${at} is too short`)

@@ -6,16 +6,14 @@
  * INVALID_REQUEST.
  */
 import type { MmsbError } from '../../errors.js'
-import { align8 } from '../../wire/align.js'
-import { COMMAND_DELTA, FRAME_HEADER_BYTES, FRAME_PRECONDITION_BYTES } from '../../wire/frame.js'
+import { COMMAND_DELTA, FRAME_HEADER_BYTES } from '../../wire/frame.js'
 import { malformed } from './errors.js'
 import {
   COMMAND_HEADER_BYTES,
   COMMAND_LENGTH,
+  firstCommandAt,
   HEADER_COMMANDS,
-  HEADER_INTENT,
   HEADER_LENGTH,
-  HEADER_PRECONDITIONS,
   HEADER_TEXTS,
 } from './layout.js'
 
@@ -37,15 +35,8 @@ export function scanFrames(bytes: Uint8Array): FrameScan {
     if (length < FRAME_HEADER_BYTES || end > bytes.length) throw misshapen(at)
     const commandCount = view.getUint32(at + HEADER_COMMANDS * 4, true)
     const keyLength = view.getUint16(at + HEADER_TEXTS * 4, true)
-    const sourceLength = view.getUint16(at + HEADER_TEXTS * 4 + 2, true)
     if (keyLength > 0) scan.keyed = true
-    let command =
-      at +
-      FRAME_HEADER_BYTES +
-      view.getUint32(at + HEADER_PRECONDITIONS * 4, true) * FRAME_PRECONDITION_BYTES +
-      align8(keyLength) +
-      align8(sourceLength) +
-      align8(view.getUint32(at + HEADER_INTENT * 4, true))
+    let command = firstCommandAt(view, at)
     for (let i = 0; i < commandCount; i++) {
       if (command + COMMAND_HEADER_BYTES > end) throw misshapen(at)
       if (view.getUint16(command, true) !== COMMAND_DELTA) scan.onlyDeltas = false
