@@ -7,54 +7,13 @@ import path from 'node:path'
 import Database from 'better-sqlite3'
 import t, { type Test } from 'tap'
 import { verifyFolder } from '../../../src/engine/history/verify-folder.js'
-import { Bus } from '../../../src/index.js'
 import { type CheckReport, checkFolder } from '../../../src/store/offline/check.js'
 import { repairLog } from '../../../src/store/offline/repair.js'
-import { realDisk } from '../../../src/store/os/disk.js'
-import { crc32c, scratch } from '../helpers.js'
-
-interface Sample {
-  readonly dir: string
-  readonly digests: ReadonlyMap<number, string>
-  readonly newest: number
-}
-
-const open = (dataDir: string): Promise<Bus> =>
-  Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off', segmentBytes: 64 * 1024 })
+import { scratch } from '../helpers.js'
+import { copyOf, open, place, type Sample, sampleOf, segments } from './sample.js'
 
 /** 120 epochs in about four segments, with checkpoints at the epochs given. */
-async function sample(checkpoints: readonly number[]): Promise<Sample> {
-  const dir = scratch()
-  const bus = await open(dir)
-  const digests = new Map<number, string>()
-  bus.onCommit(({ epoch }) => queueMicrotask(() => digests.set(epoch, bus.status().digest)))
-  await bus.create('a', { dtype: 'f64', shape: [20_000] })
-  await bus.derive('b', { op: 'map', inputs: { a: 'a' }, expr: 'a * 3' })
-  while (bus.epoch < 120) {
-    const { epoch } = bus
-    const values = Array.from({ length: 250 }, (_, i) => epoch * 1000 + i)
-    await bus.patch('a', { offset: epoch * 7, values })
-    digests.set(bus.epoch, bus.status().digest)
-    if (checkpoints.includes(bus.epoch)) await bus.checkpoint()
-  }
-  await bus.close()
-  return { dir, digests, newest: 120 }
-}
-
-const copyOf = (t: Test, { dir }: Sample): string => {
-  const copy = scratch()
-  fs.cpSync(dir, copy, { recursive: true })
-  t.teardown(() => fs.rmSync(copy, { recursive: true, force: true }))
-  return copy
-}
-
-const place = (dir: string) => ({ dir, disk: realDisk(), crc32c })
-
-const segments = (dir: string): string[] =>
-  fs
-    .readdirSync(path.join(dir, 'log'))
-    .sort()
-    .map((name) => path.join(dir, 'log', name))
+const sample = (checkpoints: readonly number[]): Promise<Sample> => sampleOf(120, 250, checkpoints)
 
 function flip(file: string, at: number): void {
   const bytes = fs.readFileSync(file)

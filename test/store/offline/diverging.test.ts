@@ -4,58 +4,16 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { frameProblem, replayFolder } from '../../../src/engine/history/check-replay.js'
 import { verifyFolder } from '../../../src/engine/history/verify-folder.js'
-import { Bus } from '../../../src/index.js'
 import { checkFolder } from '../../../src/store/offline/check.js'
 import { repairLog } from '../../../src/store/offline/repair.js'
-import { realDisk } from '../../../src/store/os/disk.js'
 import { forgeRecord } from '../../support/forge.js'
-import { crc32c, scratch } from '../helpers.js'
-
-interface Sample {
-  readonly dir: string
-  readonly digests: ReadonlyMap<number, string>
-  readonly newest: number
-}
-
-const open = (dataDir: string): Promise<Bus> =>
-  Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off', segmentBytes: 64 * 1024 })
+import { copyOf, open, place, type Sample, sampleOf, segments } from './sample.js'
 
 /** 60 epochs in about four segments, with checkpoints at the epochs given. */
-async function sample(checkpoints: readonly number[]): Promise<Sample> {
-  const dir = scratch()
-  const bus = await open(dir)
-  const digests = new Map<number, string>()
-  bus.onCommit(({ epoch }) => queueMicrotask(() => digests.set(epoch, bus.status().digest)))
-  await bus.create('a', { dtype: 'f64', shape: [20_000] })
-  await bus.derive('b', { op: 'map', inputs: { a: 'a' }, expr: 'a * 3' })
-  while (bus.epoch < 60) {
-    const { epoch } = bus
-    const values = Array.from({ length: 500 }, (_, i) => epoch * 1000 + i)
-    await bus.patch('a', { offset: epoch * 7, values })
-    digests.set(bus.epoch, bus.status().digest)
-    if (checkpoints.includes(bus.epoch)) await bus.checkpoint()
-  }
-  await bus.close()
-  return { dir, digests, newest: 60 }
-}
-
-const copyOf = (t: Test, { dir }: Sample): string => {
-  const copy = scratch()
-  fs.cpSync(dir, copy, { recursive: true })
-  t.teardown(() => fs.rmSync(copy, { recursive: true, force: true }))
-  return copy
-}
-
-const place = (dir: string) => ({ dir, disk: realDisk(), crc32c })
-
-const segments = (dir: string): string[] =>
-  fs
-    .readdirSync(path.join(dir, 'log'))
-    .sort()
-    .map((name) => path.join(dir, 'log', name))
+const sample = (checkpoints: readonly number[]): Promise<Sample> => sampleOf(60, 500, checkpoints)
 
 const deep = (dir: string) => ({ ...place(dir), frameProblem, replay: replayFolder(dir, () => {}) })
 
