@@ -16,10 +16,8 @@ type Test = Parameters<typeof serve>[0]
 /** Codes that no request can provoke yet, and why. */
 const NOT_YET: Partial<Record<ErrorCode, string>> = {
   UNAUTHORIZED: 'there are no credentials before there is authentication',
-  COST_EXCEEDED: 'costs are not limited yet',
   IDEMPOTENCY_MISMATCH: 'the first write under the key is committed; test/http/routes/data.test.ts',
   FOLDER_LOCKED: 'a server that cannot lock its folder does not start',
-  HISTORY_CHANGED: 'histories have no identity yet',
   QUOTA_EXCEEDED: 'objects are not counted yet',
 }
 
@@ -68,6 +66,13 @@ const PROVOKED: Partial<Record<ErrorCode, Provocation>> = {
   PAGE_EXISTS: ({ call }) => call('PUT', '/v1/pages/a', { dtype: 'f64', shape: [4] }),
   PAGE_IN_USE: ({ call }) => call('DELETE', '/v1/pages/a'),
   PAGE_READ_ONLY: ({ call }) => call('PATCH', '/v1/pages/b/data', { values: [1] }),
+  COST_EXCEEDED: async (_served, t) => {
+    const { call } = await serve(t)
+    await call('PUT', '/v1/pages/x', { dtype: 'f64', shape: [700, 700] })
+    const inputs = { x: 'x', kernel: 'x' }
+    return call('PUT', '/v1/pages/new', { derive: { op: 'conv', inputs, boundary: 'wrap' } })
+  },
+  HISTORY_CHANGED: ({ call }) => call('GET', `/v1/epochs?history=${'0'.repeat(32)}.${'0'.repeat(16)}`),
   GRAPH_CYCLE: ({ call }) => call('PUT', '/v1/pages/a', map('b', 'x')),
   EPOCH_COMPACTED: ({ call }) => call('GET', '/v1/pages/a/data?epoch=1'),
   PRECONDITION_FAILED: ({ call }) =>
