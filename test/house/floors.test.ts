@@ -75,7 +75,7 @@ const FLOORS: Floors = {
   ],
   'src/kernels': [['promotion'], ['expression'], ['ops'], ['inputs'], ['op-catalogue']],
   'src/state': [
-    ['json-parts', 'slab', 'types', 'event-file', 'npy', 'pattern', 'ranges', 'shape'],
+    ['json-parts', 'own-field', 'slab', 'types', 'event-file', 'npy', 'pattern', 'ranges', 'shape'],
     ['bytes', 'value'],
     ['delta'],
     ['frame'],

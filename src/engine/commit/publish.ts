@@ -6,6 +6,7 @@
  * state is exactly that of the epoch, and before any writer is answered. Knows nothing of the log.
  */
 import type { ExecuteResult } from '../../ffi/context.js'
+import { setOwn } from '../../state/own-field.js'
 import { NO_RANGES } from '../../state/ranges.js'
 import type { Pending, Submission } from '../commands/pending.js'
 import type { IdempotencyKeys } from '../idempotency/keys.js'
@@ -166,10 +167,4 @@ export class Publisher {
 
 function changeOf(page: PageRecord, kind: PageChange['kind'], ranges: Uint32Array): PageChange {
   return { pageId: page.id, page: page.name, kind, dtype: page.dtype, shape: page.shape, ranges }
-}
-
-/** A page may be called `__proto__`; plain assignment would set a prototype instead of a property. */
-function setOwn(record: Record<string, number>, name: string, value: number): void {
-  if (name !== '__proto__') record[name] = value
-  else Object.defineProperty(record, name, { value, enumerable: true, configurable: true, writable: true })
 }

@@ -13,6 +13,7 @@ import { MmsbError } from '../../errors.js'
 import { JSON_CONTAINERS_MAX, JSON_MEMBERS_MAX, JSON_PIECE_BYTES, JSON_SLICE_MS } from '../../limits.js'
 import type { LimitGuard } from '../../operator-limits.js'
 import { Slices } from '../../slices.js'
+import { setOwn } from '../../state/own-field.js'
 
 /** Texts up to this size are parsed at once. */
 export const isSmallJson = (bytes: Uint8Array): boolean => bytes.length <= JSON_PIECE_BYTES
@@ -206,8 +207,7 @@ class Pieces {
           `${this.#where}: an object has more than ${JSON_MEMBERS_MAX} fields`,
         )
       }
-      if (name !== '__proto__') out[name] = value
-      else Object.defineProperty(out, name, { value, enumerable: true, configurable: true, writable: true })
+      setOwn(out, name, value)
     }
     const add = (text: string): void => {
       const piece = parseText(`{${text}}`, this.#where) as object
