@@ -10,14 +10,8 @@ import type { Duplex } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { MmsbError } from '../errors.js'
 import type { LimitGuard } from '../operator-limits.js'
-import {
-  type AppOptions,
-  addressesFor,
-  admitRequests,
-  boundPort,
-  createFastify,
-  type Serving,
-} from './app.js'
+import type { AppOptions, Serving } from './app.js'
+import { addressesFor, admitRequests, boundPort, createFastify } from './framework.js'
 import type { Health } from './health.js'
 import { createStartingMetrics } from './metrics.js'
 import { pathOf, sendProblem } from './reply/problem.js'

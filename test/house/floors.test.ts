@@ -68,7 +68,7 @@ const FLOORS: Floors = {
     ['context'],
     ['metrics', 'reply'],
     ['request', 'schemas'],
-    ['stream'],
+    ['framework', 'stream'],
     ['documents', 'routes'],
     ['app'],
     ['starting'],

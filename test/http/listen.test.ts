@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import t from 'tap'
-import { boundPort } from '../../src/http/app.js'
+import { boundPort } from '../../src/http/framework.js'
 import { sleep } from '../lib/wait.js'
 import { Client } from '../stream/helpers.js'
 import { SOURCE, serve } from './helpers.js'

@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import { boundPort } from '../../../src/http/app.js'
+import { boundPort } from '../../../src/http/framework.js'
 import { serve } from '../helpers.js'
 
 const M = 2 ** 20
