@@ -31,6 +31,7 @@ const copy: OpRecord = {
       /^INVALID_REQUEST copy has no parameter 'axis'; its parameters: none/,
     ],
   ],
+  long: [{ op: 'copy', inputs: ONE_INPUT }],
   conformance: () => [['copied', { op: 'copy', inputs: ONE_INPUT }]],
 }
 
@@ -56,6 +57,7 @@ const cast: OpRecord = {
     [{ op: 'cast', inputs: { x: 'prices' } }, /^INVALID_REQUEST cast needs dtype/],
     [{ op: 'cast', inputs: { x: 'prices' }, dtype: 'float' }, /^INVALID_REQUEST dtype is "float"/],
   ],
+  long: DTYPES.map((dtype) => ({ op: 'cast', inputs: ONE_INPUT, dtype })),
   conformance: () => [],
 }
 

@@ -285,6 +285,7 @@ const bincount: OpRecord = {
       /^SHAPE_MISMATCH x \(prices\) is f32; bincount counts integers/,
     ],
   ],
+  long: [1000, 5000].map((length) => ({ op: 'bincount', inputs: { x: 'indices' }, length })),
   conformance: () => [['tally', { op: 'bincount', inputs: { x: 'places' }, length: 50 }]],
 }
 
@@ -339,6 +340,7 @@ const histogram: OpRecord = {
       /^INVALID_REQUEST range must be two finite numbers/,
     ],
   ],
+  long: [7, 5000].map((bins) => ({ op: 'histogram', inputs: ONE_INPUT, bins, range: [-500, 500] })),
   conformance: () => [['spread', { op: 'histogram', inputs: ONE_INPUT, bins: 7, range: [-50, 50] }]],
 }
 

@@ -191,6 +191,10 @@ const map: OpRecord = {
       /^SHAPE_MISMATCH shapes do not broadcast: a \(prices\) \[4, 3\] has size 4 on axis 0, b \(wide\) \[3, 2\] has size 3 on axis 0/,
     ],
   ],
+  long: [
+    { op: 'map', inputs: { x: 'x' }, expr: 'x * 3 + 1' },
+    { op: 'map', inputs: { a: 'rows', b: 'column' }, expr: 'a - b' },
+  ],
   conformance: (dtype) => [
     [
       'mapped',

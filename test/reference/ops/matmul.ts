@@ -131,6 +131,11 @@ const matmul: OpRecord = {
       /^INVALID_REQUEST the result of shape \[70000, 70000\] has 4900000000 elements/,
     ],
   ],
+  long: [
+    { op: 'matmul', inputs: { a: 'few', b: 'across' } },
+    { op: 'matmul', inputs: { a: 'wide', b: 'across' } },
+    { op: 'matmul', inputs: { a: 'wide', b: 'across' }, semiring: 'min_plus' },
+  ],
   conformance: () => [
     ['product', { op: 'matmul', inputs: { a: 'grid', b: 'weights' } }],
     ['paths', { op: 'matmul', inputs: { a: 'grid', b: 'weights' }, semiring: 'min_plus' }],

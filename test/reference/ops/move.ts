@@ -199,6 +199,7 @@ const reshape: OpRecord = {
     ],
   ],
   partial: [['reshape', { op: 'reshape', inputs: { x: 'grid' }, shape: [-1] }, 'grid', 1]],
+  long: [{ op: 'reshape', inputs: { x: 'wide' }, shape: [-1] }],
   conformance: () => [['flat', { op: 'reshape', inputs: { x: 'grid' }, shape: [-1] }]],
 }
 

@@ -75,8 +75,11 @@ export interface OpRecord {
   readonly results: readonly ResultCase[]
   readonly refusals: readonly RefusalCase[]
   readonly partial?: readonly PartialCase[]
-  /** Definitions over the long pages of test/kernels/partial.test.ts. */
-  readonly long?: readonly Derivation[]
+  /**
+   * Definitions over the long pages of test/kernels/partial.test.ts, for both sides of what the op
+   * switches at.
+   */
+  readonly long: readonly Derivation[]
   /**
    * Derived pages of the conformance suite, over x [length], grid [length, 3], weights [3, 5], taps [4] (all
    * of `dtype`), places i32 [length], and what ops before this one in the catalogue have derived there.

@@ -223,6 +223,12 @@ const reduce: OpRecord = {
     ],
     [{ op: 'reduce', inputs: { x: 'empty' }, fn: 'argmax', axes: [0] }, /^SHAPE_MISMATCH argmax needs/],
   ],
+  long: FUNCTIONS.flatMap((fn) => [
+    { op: 'reduce', inputs: ONE_INPUT, fn },
+    { op: 'reduce', inputs: { x: 'wide' }, fn, axes: [0] },
+    { op: 'reduce', inputs: { x: 'wide' }, fn, axes: [1] },
+    { op: 'reduce', inputs: { x: 'rows' }, fn, axes: [1] },
+  ]),
   conformance: (_, length) => [
     ['total', { op: 'reduce', inputs: ONE_INPUT, fn: 'sum' }],
     ['rows', { op: 'reduce', inputs: { x: 'grid' }, fn: 'mean', axes: [1] }],

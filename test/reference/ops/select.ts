@@ -125,6 +125,11 @@ const quantile: OpRecord = {
       /^SHAPE_MISMATCH quantile needs at least one element: x \(empty\) \[0, 3\] has no elements/,
     ],
   ],
+  long: [
+    { op: 'quantile', inputs: ONE_INPUT, q: 0.3 },
+    { op: 'quantile', inputs: { x: 'wide' }, q: 0.5, axis: 0 },
+    { op: 'quantile', inputs: { x: 'rows' }, q: 0.9, axis: 1 },
+  ],
   conformance: (_, length) =>
     length === 0
       ? []
@@ -186,6 +191,9 @@ const topk: OpRecord = {
       /^SHAPE_MISMATCH axis -1: x \(scalar\) has no axes/,
     ],
   ],
+  long: [1, 40, 1025].flatMap((k) =>
+    ['values', 'indices'].map((output) => ({ op: 'topk', inputs: ONE_INPUT, k, output })),
+  ),
   conformance: (_, length) => {
     if (length === 0) return []
     const along = { axis: 0, largest: true }
