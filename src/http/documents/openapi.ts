@@ -12,6 +12,7 @@ import { ERRORS, type ErrorCode } from '../../errors.js'
 import type { App } from '../context.js'
 import { withNulls } from '../request/optional-nulls.js'
 import { Problem } from '../schemas/common.js'
+import { COMPONENTS, withReferences } from './components.js'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -51,10 +52,13 @@ export async function registerOpenApi(app: App, version: string): Promise<void> 
           'Memory-Mapped State Bus: durable typed array pages, propagation, events. The stream is a WebSocket at /v1/stream.',
         license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
       },
+      servers: [{ url: '/' }],
       tags: ['pages', 'data', 'functions', 'graph', 'time', 'state', 'stream', 'health'].map((name) => ({
         name,
       })),
+      components: { schemas: COMPONENTS as Record<string, TSchema> },
     },
+    transformObject: (made) => withReferences('openapiObject' in made ? made.openapiObject : {}),
     transform: ({ schema, url, route }) => ({
       schema: documented((schema ?? {}) as RouteSchema, route.config ?? {}),
       url,

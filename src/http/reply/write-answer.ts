@@ -9,6 +9,7 @@ export const WRITE_PROBLEMS: readonly ErrorCode[] = [
   'PRECONDITION_FAILED',
   'PAYLOAD_TOO_LARGE',
   'IDEMPOTENCY_MISMATCH',
+  'COST_EXCEEDED',
   'LOG_FULL',
 ]
 

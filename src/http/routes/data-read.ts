@@ -50,6 +50,7 @@ export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
     '/v1/pages/:name/data',
     {
       schema: {
+        operationId: 'readPage',
         summary: 'Read the elements of a page',
         description:
           'Answers little-endian bytes in row-major order, or JSON if `Accept` prefers it. `offset` and `count` are in elements, `Range` is in bytes.',
@@ -105,6 +106,7 @@ export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
     '/v1/read',
     {
       schema: {
+        operationId: 'readPages',
         summary: 'Read several pages, all at one epoch',
         tags: ['data'],
         querystring: ReadQuery,

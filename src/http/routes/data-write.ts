@@ -33,6 +33,7 @@ export function dataWriteRoutes(app: App, { bus }: AppContext): void {
     '/v1/pages/:name/data',
     {
       schema: {
+        operationId: 'patchPage',
         summary: 'Write a part of a source page',
         description:
           'JSON: dense (`offset`, `values`), sparse (`indices`, `values`) or masked (`mask`, `values`). Octet-stream: dense, at `?offset=`.',
@@ -58,6 +59,7 @@ export function dataWriteRoutes(app: App, { bus }: AppContext): void {
     '/v1/pages/:name/data',
     {
       schema: {
+        operationId: 'writePage',
         summary: 'Write a whole source page',
         tags: ['data'],
         params: NameParams,

@@ -29,7 +29,12 @@ export function eventRoutes(app: App, context: AppContext): () => void {
   app.get(
     '/v1/events',
     {
-      schema: { summary: 'The stream as server-sent events', tags: ['stream'], querystring: EventsQuery },
+      schema: {
+        operationId: 'streamEvents',
+        summary: 'The stream as server-sent events',
+        tags: ['stream'],
+        querystring: EventsQuery,
+      },
       config: {
         produces: { 'text/event-stream': Type.String() },
         statuses: { 200: 'Events. The data of each is a message of the stream' },

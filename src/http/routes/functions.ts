@@ -10,6 +10,7 @@ export function functionRoutes(app: App, { bus }: AppContext): void {
     '/v1/functions/:name',
     {
       schema: {
+        operationId: 'defineFunction',
         summary: 'Define or redefine a function',
         description:
           'Every page that uses it, directly or through other functions, is recomputed in the same epoch.',
@@ -19,7 +20,7 @@ export function functionRoutes(app: App, { bus }: AppContext): void {
         body: FunctionBody,
         response: { 200: FunctionAnswer },
       },
-      config: { problems: ['INVALID_EXPRESSION', 'SHAPE_MISMATCH', 'LOG_FULL'] },
+      config: { problems: ['INVALID_EXPRESSION', 'SHAPE_MISMATCH', 'COST_EXCEEDED', 'LOG_FULL'] },
     },
     (request) => bus.defineFunction(request.params.name, request.body),
   )
@@ -28,6 +29,7 @@ export function functionRoutes(app: App, { bus }: AppContext): void {
     '/v1/functions',
     {
       schema: {
+        operationId: 'listFunctions',
         summary: 'List the functions',
         tags: ['functions'],
         querystring: NoQuery,
@@ -43,6 +45,7 @@ export function functionRoutes(app: App, { bus }: AppContext): void {
     '/v1/functions/:name',
     {
       schema: {
+        operationId: 'getFunction',
         summary: 'Describe a function and list the pages that use it',
         tags: ['functions'],
         params: NameParams,
@@ -60,6 +63,7 @@ export function functionRoutes(app: App, { bus }: AppContext): void {
     '/v1/functions/:name',
     {
       schema: {
+        operationId: 'deleteFunction',
         summary: 'Delete a function',
         description: 'Refused while a page or another function uses it.',
         tags: ['functions'],

@@ -11,7 +11,12 @@ export function graphRoutes(app: App, { bus, answers }: AppContext): void {
   app.get(
     '/v1/graph',
     {
-      schema: { summary: 'Read the dependency graph of the pages', tags: ['graph'], querystring: GraphQuery },
+      schema: {
+        operationId: 'getGraph',
+        summary: 'Read the dependency graph of the pages',
+        tags: ['graph'],
+        querystring: GraphQuery,
+      },
       config: {
         produces: { 'application/json': GraphAnswer, 'text/vnd.graphviz': Text, 'text/vnd.mermaid': Text },
         statuses: { 200: 'The graph' },

@@ -9,12 +9,12 @@ import { Alive, Ready, Started } from '../schemas/state.js'
 
 export function healthRoutes(app: App, context: AppContext): void {
   const { bus } = context
-  const metrics = createMetrics(context)
 
   app.get(
     '/livez',
     {
       schema: {
+        operationId: 'getLiveness',
         summary: 'Check that the process is alive',
         tags: ['health'],
         querystring: NoQuery,
@@ -30,6 +30,7 @@ export function healthRoutes(app: App, context: AppContext): void {
     '/readyz',
     {
       schema: {
+        operationId: 'getReadiness',
         summary: 'Check that the bus accepts writes and reads',
         tags: ['health'],
         querystring: NoQuery,
@@ -48,6 +49,7 @@ export function healthRoutes(app: App, context: AppContext): void {
     '/startupz',
     {
       schema: {
+        operationId: 'getStartup',
         summary: 'Check that the server has started',
         description: 'While it recovers, the answer is 503 with `state` and `percent`.',
         tags: ['health'],
@@ -61,10 +63,20 @@ export function healthRoutes(app: App, context: AppContext): void {
     },
   )
 
+  metricsRoute(app, context)
+}
+
+function metricsRoute(app: App, context: AppContext): void {
+  const metrics = createMetrics(context)
   app.get(
     '/metrics',
     {
-      schema: { summary: 'Read the Prometheus metrics', tags: ['health'], querystring: NoQuery },
+      schema: {
+        operationId: 'getMetrics',
+        summary: 'Read the Prometheus metrics',
+        tags: ['health'],
+        querystring: NoQuery,
+      },
       config: { produces: { 'text/plain': Type.String() }, statuses: { 200: 'Text format 0.0.4' } },
     },
     async (_request, reply) => reply.type(metrics.contentType).send(await metrics.metrics()),

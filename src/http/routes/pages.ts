@@ -25,6 +25,7 @@ const CREATE_PROBLEMS: readonly ErrorCode[] = [
   'INVALID_EXPRESSION',
   'SHAPE_MISMATCH',
   'UNSUPPORTED_LOCATION',
+  'COST_EXCEEDED',
   'OUT_OF_MEMORY',
   'LOG_FULL',
 ]
@@ -34,6 +35,7 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
     '/v1/pages/:name',
     {
       schema: {
+        operationId: 'createPage',
         summary: 'Create a page',
         description: 'A source page is written by clients; a derived page is computed from other pages.',
         tags: ['pages'],
@@ -58,6 +60,7 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
     '/v1/pages',
     {
       schema: {
+        operationId: 'createPages',
         summary: 'Create several pages together',
         description:
           'Creates all of them in one epoch, or none. A derived page may use pages that come before it in the list, and with `prev` any page of the list.',
@@ -82,6 +85,7 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
     '/v1/pages',
     {
       schema: {
+        operationId: 'listPages',
         summary: 'List pages in the order of their names',
         tags: ['pages'],
         querystring: PageListQuery,
@@ -97,6 +101,7 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
     '/v1/pages/:name',
     {
       schema: {
+        operationId: 'getPage',
         summary: 'Describe a page',
         tags: ['pages'],
         params: NameParams,
@@ -114,6 +119,7 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
     '/v1/pages/:name',
     {
       schema: {
+        operationId: 'deletePage',
         summary: 'Delete a page',
         description: '`cascade=true` also deletes every page that derives from it.',
         tags: ['pages'],

@@ -12,6 +12,7 @@ export function stateRoutes(app: App, context: AppContext): void {
     '/v1/status',
     {
       schema: {
+        operationId: 'getStatus',
         summary: 'Read the status: epoch, digest, backend',
         tags: ['state'],
         querystring: NoQuery,
@@ -29,6 +30,7 @@ export function stateRoutes(app: App, context: AppContext): void {
     '/v1/stats',
     {
       schema: {
+        operationId: 'getStats',
         summary: 'Read statistics: counts, sizes and timings since start',
         tags: ['state'],
         querystring: NoQuery,
@@ -46,6 +48,7 @@ export function stateRoutes(app: App, context: AppContext): void {
     '/v1/checkpoints',
     {
       schema: {
+        operationId: 'createCheckpoint',
         summary: 'Write a checkpoint of the newest epoch',
         tags: ['state'],
         querystring: NoQuery,
@@ -60,6 +63,7 @@ export function stateRoutes(app: App, context: AppContext): void {
     '/v1/checkpoints',
     {
       schema: {
+        operationId: 'listCheckpoints',
         summary: 'List the checkpoints',
         tags: ['state'],
         querystring: NoQuery,

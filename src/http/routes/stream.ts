@@ -48,6 +48,7 @@ export async function streamRoutes(
       method: 'GET',
       url: STREAM_PATH,
       schema: {
+        operationId: 'openStream',
         summary: 'The stream',
         description: 'A WebSocket with subprotocol mmsb.v1.json or mmsb.v1.bin.',
         tags: ['stream'],

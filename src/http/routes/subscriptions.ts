@@ -12,6 +12,7 @@ export function subscriptionRoutes(app: App, { hub }: AppContext): void {
     '/v1/subscriptions',
     {
       schema: {
+        operationId: 'listSubscriptions',
         summary: 'List the durable subscriptions',
         description: 'Each with the last epoch its reader committed, and how many epochs it is behind.',
         tags: ['stream'],
@@ -28,6 +29,7 @@ export function subscriptionRoutes(app: App, { hub }: AppContext): void {
     '/v1/subscriptions/:name',
     {
       schema: {
+        operationId: 'getSubscription',
         summary: 'Describe a durable subscription',
         tags: ['stream'],
         params: NameParams,
@@ -45,6 +47,7 @@ export function subscriptionRoutes(app: App, { hub }: AppContext): void {
     '/v1/subscriptions/:name',
     {
       schema: {
+        operationId: 'deleteSubscription',
         summary: 'Delete a durable subscription',
         description:
           'The server then keeps no history for it. A connected reader gets an error and its subscription ends.',

@@ -32,6 +32,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
     '/v1/epochs/:epoch',
     {
       schema: {
+        operationId: 'getEpoch',
         summary: 'Describe an epoch',
         tags: ['time'],
         params: EpochParams,
@@ -51,6 +52,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
     '/v1/epochs',
     {
       schema: {
+        operationId: 'listEpochs',
         summary: 'List a range of epochs',
         description:
           'In ascending order. `page` selects epochs that changed this page, `source` those with a transaction of this source. `next` is the `from` of the next request.',
@@ -70,6 +72,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
     '/v1/pages/:name/history',
     {
       schema: {
+        operationId: 'getPageHistory',
         summary: 'List the versions of a page',
         description: 'In ascending order, from its creation on. `next` is the `from` of the next request.',
         tags: ['time'],
@@ -90,6 +93,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
     '/v1/diff',
     {
       schema: {
+        operationId: 'diffEpochs',
         summary: 'Compare two epochs',
         description:
           'Answers, for each page, the element ranges whose bytes differ. `to` defaults to the newest epoch.',
@@ -122,6 +126,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         done()
       },
       schema: {
+        operationId: 'verifyLog',
         summary: 'Replay the log and compare digests',
         description:
           'Starts from the state after epoch `from`, replays epochs `from` + 1 to `to`, and checks the checkpoints between them. Without a body it verifies all epochs that are kept.',
@@ -142,6 +147,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
     '/v1/whatif',
     {
       schema: {
+        operationId: 'whatIf',
         summary: 'Try deltas and read the pages they would change',
         description:
           'Nothing is committed, logged or published. The epoch and the versions are those a commit would have.',
@@ -152,7 +158,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
       config: {
         produces: { [JSON_TYPE]: ReadAnswer },
         statuses: { 200: 'The pages as they would be' },
-        problems: ['INVALID_DELTA', 'PAGE_NOT_FOUND', 'PAGE_READ_ONLY', 'PAYLOAD_TOO_LARGE'],
+        problems: ['INVALID_DELTA', 'PAGE_NOT_FOUND', 'PAGE_READ_ONLY', 'PAYLOAD_TOO_LARGE', 'COST_EXCEEDED'],
       },
     },
     async (request, reply) => {

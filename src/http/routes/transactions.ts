@@ -10,6 +10,7 @@ export function transactionRoutes(app: App, { bus }: AppContext): void {
     '/v1/transactions',
     {
       schema: {
+        operationId: 'commitTransaction',
         summary: 'Commit deltas to several pages together',
         description:
           'Commits all of them in one epoch, or none. `expect` names the versions pages must have.',

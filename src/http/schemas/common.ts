@@ -54,13 +54,15 @@ export const Value = Type.Unsafe<number | string | boolean>({
 export const Values = Type.Array(Value)
 export const Digest = Type.String({ pattern: '^[0-9a-f]{32}$' })
 
+export const CodeOfError = Type.Enum(Object.keys(ERRORS))
+
 /** The body of every error, RFC 9457. Some codes add fields, such as minEpoch. */
 export const Problem = Type.Object(
   {
     type: Type.String(),
     title: Type.String(),
     status: Type.Integer(),
-    code: Type.Enum(Object.keys(ERRORS)),
+    code: CodeOfError,
     detail: Type.String(),
     hint: Type.String(),
   },

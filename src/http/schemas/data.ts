@@ -77,26 +77,22 @@ export const ReadQuery = Type.Object(
   CLOSED,
 )
 
-export const ReadAnswer = Type.Object(
-  {
-    epoch: Epoch,
-    pages: Type.Record(
-      Name,
-      Type.Object(
-        { dtype: DtypeName, shape: Type.Array(Type.Integer()), version: Epoch, values: Values },
-        CLOSED,
-      ),
-    ),
-  },
+export const PageRead = Type.Object(
+  { dtype: DtypeName, shape: Type.Array(Type.Integer()), version: Epoch, values: Values },
   CLOSED,
 )
+export const ReadAnswer = Type.Object({ epoch: Epoch, pages: Type.Record(Name, PageRead) }, CLOSED)
+
+/** One delta of a transaction. */
+export const PageDelta = Type.Object({ page: Name, ...deltaFields }, CLOSED)
+export const Expectation = Type.Object({ page: Name, version: Epoch }, CLOSED)
 
 export const transactionFields = {
-  ops: Type.Array(Type.Object({ page: Name, ...deltaFields }, CLOSED), {
+  ops: Type.Array(PageDelta, {
     description:
       'May be empty: the transaction then only advances the epoch, which recomputes pages that read `prev`.',
   }),
-  expect: Type.Optional(Type.Array(Type.Object({ page: Name, version: Epoch }, CLOSED))),
+  expect: Type.Optional(Type.Array(Expectation)),
   source: Type.Optional(Type.String()),
   intent: Type.Optional(Type.Unknown({ description: 'Any JSON. The log keeps it.' })),
   key: Type.Optional(

@@ -16,7 +16,7 @@ import {
 } from './common.js'
 
 /** A page, or its previous values. One schema instead of a union, so that an error names the field. */
-const Input = Type.Unsafe<string | { prev: string }>({
+export const DeriveInput = Type.Unsafe<string | { prev: string }>({
   type: ['string', 'object'],
   pattern: NAME_PATTERN,
   properties: { prev: Name },
@@ -30,7 +30,7 @@ const Input = Type.Unsafe<string | { prev: string }>({
  * unknown ones.
  */
 export const Derive = Type.Object(
-  { op: Type.String({ minLength: 1 }), inputs: Type.Record(Type.String(), Input) },
+  { op: Type.String({ minLength: 1 }), inputs: Type.Record(Type.String(), DeriveInput) },
   { additionalProperties: true },
 )
 
@@ -56,17 +56,19 @@ export const DerivedBody = Type.Object(
 
 export const PageBody = Type.Union([SourceBody, DerivedBody])
 
+export const NamedSource = Type.Object(
+  { name: Name, ...SourceBody.properties },
+  { ...CLOSED, title: 'Source page' },
+)
+export const NamedDerived = Type.Object(
+  { name: Name, ...DerivedBody.properties },
+  { ...CLOSED, title: 'Derived page' },
+)
+export const NamedBody = Type.Union([NamedSource, NamedDerived])
+
 /** Named definitions that are created together. */
 export const PagesBody = Type.Object(
-  {
-    pages: Type.Array(
-      Type.Union([
-        Type.Object({ name: Name, ...SourceBody.properties }, { ...CLOSED, title: 'Source page' }),
-        Type.Object({ name: Name, ...DerivedBody.properties }, { ...CLOSED, title: 'Derived page' }),
-      ]),
-      { minItems: 1, maxItems: PAGES_AT_ONCE_MAX },
-    ),
-  },
+  { pages: Type.Array(NamedBody, { minItems: 1, maxItems: PAGES_AT_ONCE_MAX }) },
   CLOSED,
 )
 

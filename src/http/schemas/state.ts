@@ -8,28 +8,22 @@ export const GraphQuery = Type.Object(
   CLOSED,
 )
 
-export const GraphAnswer = Type.Object(
+export const GraphNode = Type.Object(
+  { name: Name, kind: PageKindName, level: Type.Integer(), op: Type.Optional(Type.String()) },
+  CLOSED,
+)
+export const GraphEdge = Type.Object(
   {
-    nodes: Type.Array(
-      Type.Object(
-        { name: Name, kind: PageKindName, level: Type.Integer(), op: Type.Optional(Type.String()) },
-        CLOSED,
-      ),
-    ),
-    edges: Type.Array(
-      Type.Object(
-        {
-          from: Name,
-          to: Name,
-          input: Type.String(),
-          prev: Type.Optional(Type.Literal(true, { description: 'Reads the previous epoch.' })),
-        },
-        CLOSED,
-      ),
-    ),
+    from: Name,
+    to: Name,
+    input: Type.String(),
+    prev: Type.Optional(Type.Literal(true, { description: 'Reads the previous epoch.' })),
   },
   CLOSED,
 )
+export const GraphAnswer = Type.Object({ nodes: Type.Array(GraphNode), edges: Type.Array(GraphEdge) }, CLOSED)
+
+export const DeviceLoss = Type.Object({ epoch: Epoch, reason: Type.String() }, CLOSED)
 
 export const StatusAnswer = Type.Object(
   {
@@ -39,7 +33,7 @@ export const StatusAnswer = Type.Object(
     digest: Digest,
     backend: Type.Enum(['cpu', 'cuda']),
     device: Type.Optional(Type.Object({}, { additionalProperties: true })),
-    deviceLoss: Type.Optional(Type.Object({ epoch: Epoch, reason: Type.String() }, CLOSED)),
+    deviceLoss: Type.Optional(DeviceLoss),
     pages: Type.Integer(),
     fsync: Type.Enum([...FSYNC_MODES]),
     uptimeMs: Type.Integer(),
@@ -50,7 +44,7 @@ export const StatusAnswer = Type.Object(
   CLOSED,
 )
 
-const Durations = Type.Object(
+export const Durations = Type.Object(
   { count: Type.Integer(), p50: Type.Number(), p99: Type.Number(), max: Type.Number() },
   {
     ...CLOSED,
@@ -58,18 +52,29 @@ const Durations = Type.Object(
   },
 )
 
+export const DeltaCounts = Type.Object(
+  { dense: Type.Integer(), sparse: Type.Integer(), masked: Type.Integer() },
+  CLOSED,
+)
+export const GraphSize = Type.Object(
+  { nodes: Type.Integer(), edges: Type.Integer(), depth: Type.Integer() },
+  CLOSED,
+)
+export const QueueSize = Type.Object({ transactions: Type.Integer(), bytes: Type.Integer() }, CLOSED)
+export const LogStats = Type.Object({ appendUs: Durations }, { additionalProperties: true })
+
 /** Open: later versions add fields, and readers ignore unknown ones. */
 export const StatsAnswer = Type.Object(
   {
     epoch: Epoch,
     pages: Type.Object({}, { additionalProperties: true }),
-    deltas: Type.Object({ dense: Type.Integer(), sparse: Type.Integer(), masked: Type.Integer() }, CLOSED),
-    graph: Type.Object({ nodes: Type.Integer(), edges: Type.Integer(), depth: Type.Integer() }, CLOSED),
+    deltas: DeltaCounts,
+    graph: GraphSize,
     timings: Type.Record(Type.String(), Durations, {
       description: 'Duration of each stage of a write since start.',
     }),
-    queue: Type.Object({ transactions: Type.Integer(), bytes: Type.Integer() }, CLOSED),
-    log: Type.Union([Type.Object({ appendUs: Durations }, { additionalProperties: true }), Type.Null()], {
+    queue: QueueSize,
+    log: Type.Union([LogStats, Type.Null()], {
       description: '`appendUs`: how long the newest appends took to become durable. null if there is no log.',
     }),
     subscriptions: Type.Object({}, { additionalProperties: true }),

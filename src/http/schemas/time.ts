@@ -58,7 +58,7 @@ export const DiffQuery = Type.Object(
   CLOSED,
 )
 
-const DeltaOp = Type.Object(
+export const DeltaOp = Type.Object(
   {
     page: Name,
     offset: Type.Optional(ElementIndex),
@@ -69,7 +69,7 @@ const DeltaOp = Type.Object(
   },
   { ...CLOSED, title: 'Delta' },
 )
-const CreateOp = Type.Object(
+export const CreateOp = Type.Object(
   {
     op: Type.Literal('create'),
     page: Name,
@@ -81,30 +81,34 @@ const CreateOp = Type.Object(
   },
   { ...CLOSED, title: 'Page created' },
 )
-const DefineOp = Type.Object(
+export const DefineOp = Type.Object(
   { op: Type.Literal('define'), function: Name, params: Type.Array(Type.String()), expr: Type.String() },
   { ...CLOSED, title: 'Function defined' },
 )
-const UndefineOp = Type.Object(
+export const UndefineOp = Type.Object(
   { op: Type.Literal('undefine'), function: Name },
   { ...CLOSED, title: 'Function deleted' },
 )
-const DeleteOp = Type.Object({ op: Type.Literal('delete'), page: Name }, { ...CLOSED, title: 'Page deleted' })
+export const DeleteOp = Type.Object(
+  { op: Type.Literal('delete'), page: Name },
+  { ...CLOSED, title: 'Page deleted' },
+)
+
+/** A transaction as the log has it. */
+export const LoggedTransaction = Type.Object(
+  {
+    source: Source,
+    intent: Intent,
+    ops: Type.Array(Type.Union([DeltaOp, CreateOp, DeleteOp, DefineOp, UndefineOp])),
+  },
+  CLOSED,
+)
 
 export const EpochEntry = Type.Object(
   {
     epoch: Epoch,
     timestamp: Timestamp,
-    transactions: Type.Array(
-      Type.Object(
-        {
-          source: Source,
-          intent: Intent,
-          ops: Type.Array(Type.Union([DeltaOp, CreateOp, DeleteOp, DefineOp, UndefineOp])),
-        },
-        CLOSED,
-      ),
-    ),
+    transactions: Type.Array(LoggedTransaction),
     changed: Type.Array(Name),
     digest: Digest,
   },
@@ -113,35 +117,24 @@ export const EpochEntry = Type.Object(
 
 export const EpochsAnswer = Type.Object({ epochs: Type.Array(EpochEntry), next: Next }, CLOSED)
 
+export const PageVersion = Type.Object(
+  { epoch: Epoch, timestamp: Timestamp, source: Source, intent: Intent },
+  CLOSED,
+)
 export const HistoryAnswer = Type.Object(
-  {
-    name: Name,
-    versions: Type.Array(
-      Type.Object({ epoch: Epoch, timestamp: Timestamp, source: Source, intent: Intent }, CLOSED),
-    ),
-    next: Next,
-  },
+  { name: Name, versions: Type.Array(PageVersion), next: Next },
   CLOSED,
 )
 
-export const DiffAnswer = Type.Object(
+export const PageDiff = Type.Object(
   {
-    from: Epoch,
-    to: Epoch,
-    pages: Type.Record(
-      Name,
-      Type.Object(
-        {
-          ranges: Type.Array(Type.Array(ElementIndex, { minItems: 2, maxItems: 2 })),
-          created: Type.Optional(Type.Literal(true)),
-          deleted: Type.Optional(Type.Literal(true)),
-        },
-        CLOSED,
-      ),
-    ),
+    ranges: Type.Array(Type.Array(ElementIndex, { minItems: 2, maxItems: 2 })),
+    created: Type.Optional(Type.Literal(true)),
+    deleted: Type.Optional(Type.Literal(true)),
   },
   CLOSED,
 )
+export const DiffAnswer = Type.Object({ from: Epoch, to: Epoch, pages: Type.Record(Name, PageDiff) }, CLOSED)
 
 const Start = Type.Integer({
   minimum: 0,
@@ -156,13 +149,14 @@ const End = Type.Integer({
 })
 export const VerifyBody = Type.Object({ from: Type.Optional(Start), to: Type.Optional(End) }, CLOSED)
 
+export const Divergence = Type.Object({ epoch: Epoch, page: Nullable(Name), detail: Type.String() }, CLOSED)
 export const VerifyAnswer = Type.Object(
   {
     ok: Type.Boolean(),
     from: Epoch,
     to: Epoch,
     epochs: Type.Integer(),
-    divergence: Nullable(Type.Object({ epoch: Epoch, page: Nullable(Name), detail: Type.String() }, CLOSED)),
+    divergence: Nullable(Divergence),
     problems: Type.Array(Type.String()),
   },
   CLOSED,
