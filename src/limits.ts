@@ -250,5 +250,12 @@ export const STOP_REQUESTS_MS = 7_000
 /** How long it waits for a request, or the rest of one, on a connection without a request in flight. */
 export const STOP_ARRIVAL_GRACE_MS = 250
 
+/** Admin listener: how often the main thread shows that its event loop runs. */
+export const ADMIN_BEAT_MS = 50
+/** How long a scrape waits for metrics of now before it gets the last ones. */
+export const ADMIN_METRICS_WAIT_MS = 100
+/** A server whose event loop has been held for longer than this is not ready. */
+export const ADMIN_STALLED_MS = 1_000
+
 /** A clock that is off by more than this from one reading to the next has jumped. */
 export const CLOCK_JUMP_MS = 5_000

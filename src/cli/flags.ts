@@ -152,6 +152,21 @@ export function durationOf({ text, from }: Given): number {
   throw new UsageError(`${from}: ${JSON.stringify(text)} is not a time such as 12h or 7d`)
 }
 
+/** Where to listen. */
+export interface Address {
+  /** A name, or an IPv4 or IPv6 address, without brackets. */
+  readonly host: string
+  readonly port: number
+}
+
+/** `127.0.0.1:7412`, `localhost:0`, `[::1]:7412`. @throws UsageError */
+export function addressOf({ text, from }: Given): Address {
+  const match = /^(?:\[([0-9a-f:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/i.exec(text.trim())
+  const port = Number(match?.[3])
+  if (match !== null && port <= 65_535) return { host: (match[1] ?? match[2])!, port }
+  throw new UsageError(`${from}: ${JSON.stringify(text)} is not an address such as 127.0.0.1:7412`)
+}
+
 /** One of a list. @throws UsageError */
 export function choiceOf<T extends string>({ text, from }: Given, choices: readonly T[]): T {
   const choice = choices.find((c) => c === text)

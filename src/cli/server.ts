@@ -1,20 +1,22 @@
 /**
  * The server process: listens, opens the bus, serves it, and shuts down in order.
  *
- * Invariants: standard output gets one line, when the server is ready; everything else goes to standard
- * error. On SIGTERM and SIGINT the server accepts no new connections, answers the requests it has received,
- * closes WebSockets with 1001, closes the log and exits with 0. Idle connections do not delay this.
+ * Invariants: standard output gets one line when the server is ready, and before it one when the admin
+ * listener listens; everything else goes to standard error. On SIGTERM and SIGINT the server accepts no new
+ * connections, answers the requests it has received, closes WebSockets with 1001, closes the log and exits
+ * with 0. Idle connections do not delay this.
  */
 import type { FastifyBaseLogger } from 'fastify'
 import { type LevelWithSilent, type Logger, pino } from 'pino'
 import { VERSION } from '../engine/version.js'
+import { type AdminListener, startAdmin } from '../http/admin/listener.js'
 import { buildApp, type MmsbApp } from '../http/app.js'
-import type { Health } from '../http/health.js'
-import { type Guard, loopbackGuard, openGuard } from '../http/request/origin-guard.js'
+import type { Health, Report } from '../http/health.js'
+import { guardFor } from '../http/request/origin-guard.js'
 import { buildStartingApp, type StartingApp } from '../http/starting.js'
 import { Bus, type BusOptions } from '../index.js'
 import { LimitGuard } from '../operator-limits.js'
-import { StartError } from './flags.js'
+import { type Address, StartError } from './flags.js'
 import { type Stoppable, stopOnSignal } from './stopping.js'
 
 export interface ServeOptions {
@@ -24,6 +26,8 @@ export interface ServeOptions {
   /** Any host, any Host header, any Origin. */
   readonly isInsecure: boolean
   readonly allowedOrigins: ReadonlySet<string>
+  /** Where health and metrics are served by a thread of their own; absent: nowhere. */
+  readonly admin?: Address
   readonly bus: BusOptions & { readonly dataDir: string }
 }
 
@@ -33,29 +37,38 @@ export async function startServer(options: ServeOptions): Promise<void> {
   const opening = new Opening(options, logger)
   const starting = await listen(options, opening, logger)
   const port = starting.port() as number
-  const stoppable = { present: whileStarting(starting, opening) }
-  stopOnSignal(() => stoppable.present, logger)
+  const present: Present = { stoppable: whileStarting(starting, opening), report: starting.report }
+  let admin: AdminListener | undefined
+  stopOnSignal(() => endingWith(present.stoppable, admin), logger)
   let bus: Bus
   try {
+    admin = await listenForAdmin(options, () => present.report, logger)
     bus = await opening.open()
   } catch (error) {
     // The signal that ended it ends the process too.
     if (opening.isEnded) return
-    await starting.close()
+    await Promise.all([starting.close(), admin?.close()])
     throw error
   }
   const server = await buildApp({
     bus,
-    guard: guardOf(options, () => port),
+    guard: guardFor(options, () => port),
     allowedOrigins: options.allowedOrigins,
     logger: logger as FastifyBaseLogger,
   })
   if (opening.isEnded) return
   await server.takeOver(starting)
-  stoppable.present = whileOpen(server, bus)
+  present.stoppable = whileOpen(server, bus)
+  present.report = server.report
   const { epoch, fsync } = bus.status()
   logger.info({ version: VERSION, epoch, fsync, dataDir: options.bus.dataDir }, 'ready')
   process.stdout.write(`mmsb listening on http://${authority(options.host)}:${port}\n`)
+}
+
+/** What stands for the server in its present state. */
+interface Present {
+  stoppable: Stoppable
+  report: Report
 }
 
 /** Opens the bus, and follows how far that has come. */
@@ -121,17 +134,12 @@ const whileOpen = (server: MmsbApp, bus: Bus): Stoppable => ({
   closeBus: () => bus.close(),
 })
 
-const guardOf = (
-  { isInsecure, host, allowedOrigins }: ServeOptions,
-  port: () => number | undefined,
-): Guard => (isInsecure ? openGuard : loopbackGuard(host, port, allowedOrigins))
-
 async function listen(options: ServeOptions, opening: Opening, logger: Logger): Promise<StartingApp> {
   const { host, port, allowedOrigins } = options
   const starting: StartingApp = await buildStartingApp({
     limits: new LimitGuard(options.bus.limits),
     health: () => opening.health,
-    guard: guardOf(options, () => starting.port()),
+    guard: guardFor(options, () => starting.port()),
     allowedOrigins,
     logger: logger as FastifyBaseLogger,
   })
@@ -140,11 +148,47 @@ async function listen(options: ServeOptions, opening: Opening, logger: Logger): 
     return starting
   } catch (error) {
     await starting.close()
-    const { code, message } = error as NodeJS.ErrnoException
-    throw new StartError(code === 'EADDRINUSE' ? `port ${port} of ${host} is in use` : message, {
-      cause: error,
-    })
+    throw listenError(error, host, port)
   }
+}
+
+/** Stops the admin listener last, so that it can be asked until then. */
+const endingWith = (stoppable: Stoppable, admin: AdminListener | undefined): Stoppable => ({
+  ...stoppable,
+  closeBus: async (graceMs) => {
+    await stoppable.closeBus(graceMs)
+    await admin?.close()
+  },
+})
+
+/** Starts the admin listener where one is wanted, and says where it listens. */
+async function listenForAdmin(
+  options: ServeOptions,
+  report: () => Report,
+  logger: Logger,
+): Promise<AdminListener | undefined> {
+  const { admin: address, isInsecure, allowedOrigins, logLevel } = options
+  if (address === undefined) return undefined
+  const { host, port } = address
+  try {
+    const admin = await startAdmin({
+      ...{ host, port, isInsecure, allowedOrigins, logLevel, report },
+      limits: new LimitGuard(options.bus.limits).values,
+      onFault: (error) => logger.error({ err: error }, 'the admin listener failed'),
+    })
+    process.stdout.write(`mmsb admin listening on http://${authority(host)}:${admin.port}\n`)
+    return admin
+  } catch (error) {
+    throw listenError(error, host, port)
+  }
+}
+
+/** Why the server cannot listen. */
+function listenError(error: unknown, host: string, port: number): StartError {
+  const { code, message } = error as NodeJS.ErrnoException
+  return new StartError(code === 'EADDRINUSE' ? `port ${port} of ${host} is in use` : message, {
+    cause: error,
+  })
 }
 
 /** A host as URLs write it: IPv6 in brackets. */

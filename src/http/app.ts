@@ -8,7 +8,7 @@
  * Null because callbacks of Node have it.
  *
  * Floors, lowest first: answers, health; context; metrics, reply; request, schemas; framework, stream;
- * routes, documents; app; starting.
+ * admin, routes, documents; app; starting.
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { EngineBus } from '../engine/bus.js'
@@ -18,7 +18,9 @@ import { Answers } from './answers.js'
 import type { App, AppContext } from './context.js'
 import { asyncApiRoute } from './documents/asyncapi.js'
 import { registerOpenApi } from './documents/openapi.js'
-import { type Admission, addressesFor, admitRequests, boundPort, createFastify } from './framework.js'
+import { type Admission, admitRequests, createFastify, listenOn } from './framework.js'
+import { healthOf, type Report } from './health.js'
+import { createMetrics } from './metrics.js'
 import { historyGuard } from './reply/history.js'
 import { limitBodies } from './request/body-budget.js'
 import type { Connections } from './request/connections.js'
@@ -52,6 +54,7 @@ export interface Serving {
 export interface MmsbApp {
   readonly app: App
   readonly stream: StreamServer
+  readonly report: Report
   /**
    * Listens on one port of `host`; for `localhost` on each of its addresses. Fails if the first address is
    * not available.
@@ -72,7 +75,8 @@ export interface MmsbApp {
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   const { bus } = options
-  const { app, connections, upgrades } = createFastify(bus.limits, options.logger)
+  const bare = createFastify(bus.limits, options.logger)
+  const { app, connections, upgrades } = bare
   const answers = new Answers(bus.limits)
   const context: AppContext = { bus, hub: hubOf(bus), answers, isStopping: false }
   admitRequests(app, upgrades.isUpgrade, options)
@@ -90,7 +94,8 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   stateRoutes(app, context)
   timeRoutes(app, context)
   subscriptionRoutes(app, context)
-  healthRoutes(app, context)
+  const metrics = createMetrics(context)
+  healthRoutes(app, context, metrics)
   const endEvents = eventRoutes(app, context)
   // Only page data may be sent as raw bytes: this parser does not reach the routes above.
   await app.register(async (scope: App) => {
@@ -102,12 +107,6 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   })
   const stream = await streamRoutes(app, context, upgrades.inOrder, options.pingIntervalMs)
   await app.ready()
-  const listen: MmsbApp['listen'] = async (host, port, addressesOf = addressesFor) => {
-    const [first = host, ...others] = await addressesOf(host)
-    await app.listen({ host: first, port })
-    // One address of a name is enough.
-    for (const other of others) await connections.listenAlso(other, boundPort(app)!).catch(() => {})
-  }
   const close = async (): Promise<void> => {
     context.isStopping = true
     endEvents()
@@ -117,7 +116,8 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   return {
     app,
     stream,
-    listen,
+    listen: (host, port, addressesOf) => listenOn(bare, host, port, addressesOf),
+    report: { health: () => healthOf(context), metrics: () => metrics.metrics() },
     takeOver: (other) => connections.takeOver(other.connections),
     cutOff: () => connections.cutOff(),
     close,

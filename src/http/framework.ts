@@ -8,6 +8,8 @@
  * Null because callbacks of Node have it.
  */
 import { lookup } from 'node:dns/promises'
+import { ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyBaseLogger, LogController } from 'fastify'
 import { MmsbError } from '../errors.js'
@@ -117,8 +119,30 @@ function addJsonParser(app: App, limits: LimitGuard): void {
   })
 }
 
+/** Lets the routes answer upgrades like any request; see request/upgrades.ts. */
+export function routeUpgrades({ app, upgrades }: BareApp): void {
+  upgrades.inOrder.on('upgrade', (request, socket: Duplex) => {
+    const response = new ServerResponse(request)
+    response.assignSocket(socket as Parameters<ServerResponse['assignSocket']>[0])
+    app.routing(request, response)
+  })
+}
+
+/** Listens on one port of each address of a host. Fails if the first address is not available. */
+export async function listenOn(
+  { app, connections }: BareApp,
+  host: string,
+  port: number,
+  addressesOf = addressesFor,
+): Promise<void> {
+  const [first = host, ...others] = await addressesOf(host)
+  await app.listen({ host: first, port })
+  // One address of a name is enough.
+  for (const other of others) await connections.listenAlso(other, boundPort(app)!).catch(() => {})
+}
+
 /** The addresses to listen on for a host. */
-export async function addressesFor(host: string): Promise<readonly string[]> {
+async function addressesFor(host: string): Promise<readonly string[]> {
   // Another name may have addresses the user does not know of.
   if (host !== 'localhost') return [host]
   try {

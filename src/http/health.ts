@@ -4,6 +4,7 @@
  *
  * Null because the bus promises it: `failure`.
  */
+import { MmsbError } from '../errors.js'
 
 export type ServerState = 'recovering' | 'ready' | 'stopping' | 'failed'
 
@@ -13,6 +14,19 @@ export interface Health {
   readonly percent: number
   /** Why the server is not ready, or what it does; for people who may see the status. */
   readonly reason?: string
+}
+
+/** What an app says of itself. */
+export interface Report {
+  health(): Health
+  /** In the text format of Prometheus. */
+  metrics(): Promise<string>
+}
+
+/** What every request but those about health gets until the bus is open. */
+export function startingError({ state, percent, reason }: Health): MmsbError {
+  const detail = `the server is starting (${percent} %)${reason === undefined ? '' : `: ${reason}`}`
+  return new MmsbError('OVERLOADED', detail, { state, percent })
 }
 
 /** The health of a server whose bus is open. */

@@ -5,14 +5,12 @@
  * Invariants: no request waits for the bus, and none has an effect. The same Host and Origin are refused as
  * later.
  */
-import { ServerResponse } from 'node:http'
-import type { Duplex } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { MmsbError } from '../errors.js'
 import type { LimitGuard } from '../operator-limits.js'
 import type { AppOptions, Serving } from './app.js'
-import { addressesFor, admitRequests, boundPort, createFastify } from './framework.js'
-import type { Health } from './health.js'
+import { admitRequests, boundPort, createFastify, listenOn, routeUpgrades } from './framework.js'
+import { type Health, type Report, startingError } from './health.js'
 import { createStartingMetrics } from './metrics.js'
 import { pathOf, sendProblem } from './reply/problem.js'
 
@@ -22,6 +20,7 @@ export interface StartingOptions extends Pick<AppOptions, 'allowedOrigins' | 'gu
 }
 
 export interface StartingApp extends Serving {
+  readonly report: Report
   /** The port it listens on; undefined before that. */
   readonly port: () => number | undefined
   /** Listens on one port of `host`; for `localhost` on each of its addresses. */
@@ -33,7 +32,8 @@ export interface StartingApp extends Serving {
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildStartingApp(options: StartingOptions): Promise<StartingApp> {
   const { health } = options
-  const { app, connections, upgrades } = createFastify(options.limits, options.logger)
+  const bare = createFastify(options.limits, options.logger)
+  const { app, connections, upgrades } = bare
   admitRequests(app, upgrades.isUpgrade, options)
   const metrics = createStartingMetrics(health)
   const answer = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
@@ -45,7 +45,7 @@ export async function buildStartingApp(options: StartingOptions): Promise<Starti
       case '/readyz':
         return sendProblem(reply, new MmsbError('OVERLOADED', 'the server is not ready'))
       default:
-        return sendProblem(reply, recoveringError(health()))
+        return sendProblem(reply, startingError(health()))
     }
   }
   app.route({
@@ -55,31 +55,16 @@ export async function buildStartingApp(options: StartingOptions): Promise<Starti
     onRequest: answer,
     handler: answer,
   })
-  // The framework answers an upgrade like any request; see request/upgrades.ts.
-  upgrades.inOrder.on('upgrade', (request, socket: Duplex) => {
-    const response = new ServerResponse(request)
-    response.assignSocket(socket as Parameters<ServerResponse['assignSocket']>[0])
-    app.routing(request, response)
-  })
+  routeUpgrades(bare)
   await app.ready()
   return {
     connections,
     port: () => boundPort(app),
-    listen: async (host, port) => {
-      const [first = host, ...others] = await addressesFor(host)
-      await app.listen({ host: first, port })
-      // One address of a name is enough.
-      for (const other of others) await connections.listenAlso(other, boundPort(app)!).catch(() => {})
-    },
+    listen: (host, port) => listenOn(bare, host, port),
+    report: { health, metrics: () => metrics.metrics() },
     close: async () => {
       await connections.stop()
       await app.close()
     },
   }
-}
-
-/** What every request but those about health gets until the bus is open. */
-function recoveringError({ state, percent, reason }: Health): MmsbError {
-  const detail = `the server is starting (${percent} %)${reason === undefined ? '' : `: ${reason}`}`
-  return new MmsbError('OVERLOADED', detail, { state, percent })
 }

@@ -28,6 +28,7 @@ t.test('help and version', async (t) => {
   for (const flag of [
     'port',
     'host',
+    'admin-listen',
     'data-dir',
     'backend',
     'fsync',
@@ -41,6 +42,7 @@ t.test('help and version', async (t) => {
   for (const twin of [
     'PORT',
     'HOST',
+    'ADMIN_LISTEN',
     'DATA_DIR',
     'BACKEND',
     'FSYNC',

@@ -15,7 +15,7 @@ const help = (...args: string[]): string =>
   execFileSync(process.execPath, [`${ROOT}/bin/mmsb.js`, ...args, '--help'], { encoding: 'utf8' })
 
 t.test('the tables of flags are the help of `mmsb serve`', async (t) => {
-  const shown = [...help('serve').matchAll(/^ {2}(--\S+(?: [A-Z]+)?) {2,}(.+)$/gm)].map(([, flag, text]) => {
+  const shown = [...help('serve').matchAll(/^ {2}(--\S+(?: [A-Z:]+)?) {2,}(.+)$/gm)].map(([, flag, text]) => {
     const [, meaning, otherwise = '', twin = ''] =
       /^(.*?)(?: \(default ([^)]*)\))?(?: \[(\w+)\])?$/.exec(text!) ?? []
     return [`\`${flag}\``, twin && `\`${twin}\``, otherwise, meaning]

@@ -69,7 +69,7 @@ const FLOORS: Floors = {
     ['metrics', 'reply'],
     ['request', 'schemas'],
     ['framework', 'stream'],
-    ['documents', 'routes'],
+    ['admin', 'documents', 'routes'],
     ['app'],
     ['starting'],
   ],

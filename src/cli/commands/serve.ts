@@ -14,6 +14,8 @@ import {
   THREADS_MAX,
 } from '../../limits.js'
 import {
+  type Address,
+  addressOf,
   bytesOf,
   choiceOf,
   DATA_DIR_FLAG,
@@ -41,6 +43,12 @@ const FLAGS: FlagTable = {
     standard: String(HTTP_DEFAULT_PORT),
   },
   host: { value: 'HOST', help: 'address to listen on', env: 'MMSB_HOST', standard: '127.0.0.1' },
+  'admin-listen': {
+    value: 'HOST:PORT',
+    help: 'serve health and metrics there too, on a thread of their own; port 0 picks a free one',
+    env: 'MMSB_ADMIN_LISTEN',
+    standard: 'nowhere',
+  },
   'data-dir': DATA_DIR_FLAG,
   backend: { value: 'NAME', help: 'auto, cpu or cuda', env: 'MMSB_BACKEND', standard: 'auto' },
   fsync: { value: 'WHEN', help: 'always, interval or off', env: 'MMSB_FSYNC', standard: 'always' },
@@ -152,10 +160,10 @@ function serveOptions(flags: ParsedFlags): ServeOptions {
   }
   const isInsecure = flags.switches.has('insecure')
   const host = read('host', ({ text }) => text, '127.0.0.1')
-  if (!isLoopback(host) && !isInsecure) {
-    throw new UsageError(
-      `--host: ${host} can be reached from other machines, and this server has no authentication; use 127.0.0.1, or --insecure if you trust the network`,
-    )
+  const admin = read<Address | undefined>('admin-listen', addressOf, undefined)
+  if (!isInsecure) {
+    refuseReachable('--host', host)
+    if (admin !== undefined) refuseReachable('--admin-listen', admin.host)
   }
   const memoryLimitBytes = read<number | undefined>('memory-limit', bytesOf, undefined)
   return {
@@ -163,6 +171,7 @@ function serveOptions(flags: ParsedFlags): ServeOptions {
     host,
     logLevel: read('log-level', (value) => choiceOf(value, LOG_LEVELS), 'info'),
     isInsecure,
+    ...(admin === undefined ? {} : { admin }),
     allowedOrigins: read('allow-origin', originsOf, new Set<string>()),
     bus: {
       dataDir: dataDirOf(flags),
@@ -185,6 +194,14 @@ function serveOptions(flags: ParsedFlags): ServeOptions {
       ...retentionOf(read),
     },
   }
+}
+
+/** @throws UsageError */
+function refuseReachable(flag: string, host: string): void {
+  if (isLoopback(host)) return
+  throw new UsageError(
+    `${flag}: ${host} can be reached from other machines, and this server has no authentication; use 127.0.0.1, or --insecure if you trust the network`,
+  )
 }
 
 const wholeNumber = (value: Given): number => integerOf(value, 0, Number.MAX_SAFE_INTEGER)

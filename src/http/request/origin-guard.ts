@@ -81,6 +81,20 @@ function isOwnOrigin(
   return port !== undefined && authority.endsWith(`:${port}`) && hosts.has(withoutPort(authority))
 }
 
+/** The guard of a server that listens on `host`. */
+export const guardFor = (
+  {
+    isInsecure,
+    host,
+    allowedOrigins,
+  }: {
+    readonly isInsecure: boolean
+    readonly host: string
+    readonly allowedOrigins: ReadonlySet<string>
+  },
+  port: () => number | undefined,
+): Guard => (isInsecure ? openGuard : loopbackGuard(host, port, allowedOrigins))
+
 const foreign = (header: string, value: string): MmsbError =>
   new MmsbError(
     'FORBIDDEN',

@@ -1,13 +1,13 @@
 /** For monitoring: liveness, readiness, metrics. */
+import type { Registry } from 'prom-client'
 import Type from 'typebox'
 import { MmsbError } from '../../errors.js'
 import type { App, AppContext } from '../context.js'
 import { healthOf } from '../health.js'
-import { createMetrics } from '../metrics.js'
 import { NoQuery } from '../schemas/data.js'
 import { Alive, Ready, Started } from '../schemas/state.js'
 
-export function healthRoutes(app: App, context: AppContext): void {
+export function healthRoutes(app: App, context: AppContext, metrics: Registry): void {
   const { bus } = context
 
   app.get(
@@ -63,11 +63,10 @@ export function healthRoutes(app: App, context: AppContext): void {
     },
   )
 
-  metricsRoute(app, context)
+  metricsRoute(app, metrics)
 }
 
-function metricsRoute(app: App, context: AppContext): void {
-  const metrics = createMetrics(context)
+function metricsRoute(app: App, metrics: Registry): void {
   app.get(
     '/metrics',
     {
