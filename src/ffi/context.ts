@@ -4,7 +4,7 @@
  * graphs.
  *
  * Invariants: one call at a time, which the engine ensures; while an asynchronous execution runs, only
- * `waitSync`, `memory`, `pageLocation` and `settledDigest` may be called.
+ * `waitSync`, `cancel`, `memory`, `pageLocation` and `settledDigest` may be called.
  *
  * Null because koffi has it for a pointer to be filled in.
  */
@@ -403,7 +403,7 @@ export class NativeContext {
   }
 
   /**
-   * The same on a worker thread. Until it settles, only waitSync may be called; after a waitSync the promise
+   * The same on a worker thread. Until it settles, only waitSync and cancel may be called; after a waitSync the promise
    * resolves to an empty result.
    */
   executeAsync(steps: Uint32Array, frames: Uint8Array): Promise<ExecuteResult> {
@@ -430,6 +430,16 @@ export class NativeContext {
         },
       )
     })
+  }
+
+  /**
+   * Ends the execution that runs on another thread soon, and every later one at once, with
+   * ExecutionCancelled, until `false` is given. It has then changed some of its pages: on the CPU it must be
+   * undone, and if it was not kept, the context is unusable; on a device the caller writes the old values
+   * back and executes the same steps.
+   */
+  cancel(on: boolean): void {
+    this.#fn.mmsb_cancel(this.#ctx, on ? 1 : 0)
   }
 
   /** Blocks this thread until the execution started by executeAsync has ended; its promise settles later. */

@@ -92,6 +92,7 @@ export interface NativeFunctions {
       callback: StatusCallback,
     ): void
   }
+  readonly mmsb_cancel: (ctx: ContextHandle, on: number) => void
   readonly mmsb_result_copy: (ctx: ContextHandle, out: Bytes, capacity: number) => Status
   readonly mmsb_keep: (ctx: ContextHandle, on: number) => Status
   readonly mmsb_undo: (ctx: ContextHandle, steps: Bytes, stepCount: number) => Status
@@ -130,6 +131,7 @@ const SIGNATURES: Readonly<Record<keyof NativeFunctions, string>> = {
   mmsb_step_destroy: 'int32_t mmsb_step_destroy(void *ctx, uint32_t step)',
   mmsb_execute:
     'int32_t mmsb_execute(void *ctx, const void *steps, uint32_t step_count, const void *frames, uint64_t frames_len, void *out, uint64_t out_cap, void *out_len)',
+  mmsb_cancel: 'void mmsb_cancel(void *ctx, uint32_t on)',
   mmsb_result_copy: 'int32_t mmsb_result_copy(void *ctx, void *out, uint64_t cap)',
   mmsb_keep: 'int32_t mmsb_keep(void *ctx, uint32_t on)',
   mmsb_undo: 'int32_t mmsb_undo(void *ctx, const void *steps, uint32_t step_count)',
@@ -146,6 +148,7 @@ const STATUS_CODES: Readonly<Record<number, ErrorCode>> = {
   4: 'INVALID_DELTA',
   5: 'BUS_FAILED',
   6: 'INTERNAL',
+  7: 'COST_EXCEEDED',
 }
 
 /** Path of the library: MMSB_LIBRARY, or build/libmmsb.so beside the package's source. */
@@ -186,13 +189,18 @@ export function native(): NativeFunctions {
 }
 
 const STATUS_DEVICE = 5
+const STATUS_CANCELLED = 7
 
 /** The device failed; its context can no longer be used. */
 export class DeviceLost extends MmsbError {}
 
+/** The execution was ended by `NativeContext.cancel`. */
+export class ExecutionCancelled extends MmsbError {}
+
 /** Turns a status into an error. `text` is the library's message. */
 export function statusError(status: Status, text: string): MmsbError {
   if (status === STATUS_DEVICE) return new DeviceLost('BUS_FAILED', text)
+  if (status === STATUS_CANCELLED) return new ExecutionCancelled('COST_EXCEEDED', text)
   return new MmsbError(STATUS_CODES[status] ?? 'INTERNAL', text || `native status ${status}`)
 }
 

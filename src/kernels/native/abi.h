@@ -22,7 +22,8 @@ typedef enum {
   MMSB_ERR_UNSUPPORTED = 3,  // backend, location, op or version not available here
   MMSB_ERR_FRAME = 4,        // a delta could not be decoded; nothing applied
   MMSB_ERR_DEVICE = 5,       // the GPU failed; the context is unusable
-  MMSB_ERR_INTERNAL = 6
+  MMSB_ERR_INTERNAL = 6,
+  MMSB_ERR_CANCELLED = 7     // mmsb_cancel ended the call; see there
 } mmsb_status;
 
 typedef enum { MMSB_BACKEND_CPU = 0, MMSB_BACKEND_CUDA = 1 } mmsb_backend;
@@ -141,6 +142,14 @@ int32_t mmsb_step_destroy(mmsb_ctx* ctx, uint32_t step);
 int32_t mmsb_execute(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count, const void* frames, uint64_t frames_len,
                      void* out, uint64_t out_cap, uint64_t* out_len);
 int32_t mmsb_result_copy(mmsb_ctx* ctx, void* out, uint64_t out_cap);
+// The only function that may be called, from any thread, while a call runs on the context. on = 1: the running
+// mmsb_execute ends soon, and every later one at once, with MMSB_ERR_CANCELLED; on = 0 takes that back. A call
+// that was cancelled has changed some of its pages:
+// - kept (mmsb_keep), it must be undone (mmsb_undo) before the next call;
+// - on the CUDA backend, every step that did run is complete. The caller restores the old state by an
+//   mmsb_execute with the old values of the pages that the deltas wrote and the same steps;
+// - else the context is unusable.
+void mmsb_cancel(mmsb_ctx* ctx, uint32_t on);
 
 // ---- going back -------------------------------------------------------------------------------------------
 // Between mmsb_keep(1) and mmsb_keep(0), each successful mmsb_execute keeps the bytes it overwrites.

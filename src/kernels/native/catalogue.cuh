@@ -38,7 +38,7 @@ const CpuPart kCpuBase = {
     MMSB_NS::applyDeltas, MMSB_NS::runBefore,
     MMSB_NS::runStep,     MMSB_NS::keepBehind,
     MMSB_NS::fillPage,    MMSB_NS::loadBytes,
-    MMSB_NS::updateShare, MMSB_NS::undoAll,
+    MMSB_NS::updateShare, MMSB_NS::undoAll, MMSB_NS::undoCancelled,
 };
 
 }  // namespace mmsb

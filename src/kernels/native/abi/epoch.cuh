@@ -126,6 +126,16 @@ static int32_t buildResult(mmsb_ctx& ctx, u64 startNs) {
   return MMSB_OK;
 }
 
+// Ends a call that was cancelled half-way. Kept, it can be undone; on a device the caller writes the sources
+// back and computes again; otherwise the context is unusable.
+static int32_t endCancelled(mmsb_ctx& ctx) {
+  bool sound = ctx.gpu != nullptr || ctx.kept.journals != nullptr;
+  for (u32 w = 0; w < ctx.exec.workerCount; w++) sound = sound && ctx.exec.workers[w].arena.failed == 0;
+  sound = sound && keptEnd(ctx.kept, ctx.exec, true);
+  if (!sound) ctx.broken = 1;
+  return fail(MMSB_ERR_CANCELLED, "the call was cancelled%s", sound ? "" : "; the context is unusable");
+}
+
 static int32_t runEpoch(mmsb_ctx& ctx, const u32* steps, u32 stepCount, const u8* frames, u64 framesLength) {
   const u64 startNs = nowNs();
   ctx.calls++;
@@ -138,13 +148,15 @@ static int32_t runEpoch(mmsb_ctx& ctx, const u32* steps, u32 stepCount, const u8
   keptBegin(ctx.kept, ctx.exec);
   if (ctx.gpu != nullptr) {
     status = ctx.gpu->execute(ctx.device, ctx.exec, ctx.deltas, frames, framesLength, ctx.running, steps, stepCount);
+    if (status == MMSB_ERR_CANCELLED) return endCancelled(ctx);
     ctx.broken = status != MMSB_OK;  // it is unknown how far the call came
     if (status != MMSB_OK) return status == MMSB_ERR_MEMORY ? MMSB_ERR_INTERNAL : status;
   } else {
     ctx.cpu->execute(ctx.exec, ctx.deltas, ctx.running, steps, stepCount);
+    if (isCancelled(ctx.exec)) return endCancelled(ctx);
   }
   status = buildResult(ctx, startNs);
-  if (status == MMSB_OK && !keptEnd(ctx.kept, ctx.exec)) {
+  if (status == MMSB_OK && !keptEnd(ctx.kept, ctx.exec, false)) {
     ctx.broken = 1;
     return fail(MMSB_ERR_INTERNAL, "out of memory for the bytes that an epoch overwrote; the context is unusable");
   }
@@ -185,7 +197,8 @@ static int32_t undoCall(mmsb_ctx& ctx, const u32* steps, u32 stepCount) {
     free(spans);
     return fail(MMSB_ERR_MEMORY, "no memory to undo a call");
   }
-  ctx.cpu->undo(ctx.exec, spans, count, ctx.running, stepCount);
+  const auto undo = call->cancelled != 0 ? ctx.cpu->undoCancelled : ctx.cpu->undo;
+  undo(ctx.exec, spans, count, ctx.running, stepCount);
   free(spans);
   for (u32 i = 0; i < ctx.exec.touchedCount; i++) settlePage(ctx, *ctx.exec.touched[i]);
   for (u32 w = 0; w < ctx.exec.workerCount; w++) {

@@ -12,6 +12,7 @@ struct KeptCall {
   KeptCall* older;
   KeptCall* newer;
   u64 spans, bytes;
+  u32 cancelled;
   u8* data() { return reinterpret_cast<u8*>(this + 1); }
   const u8* data() const { return reinterpret_cast<const u8*>(this + 1); }
 };
@@ -43,7 +44,7 @@ static void keptBegin(KeptCalls& kept, Exec& exec) {
 
 // Called after a call: turns the content of the journals into the newest kept call. Returns false without
 // memory.
-static bool keptEnd(KeptCalls& kept, Exec& exec) {
+static bool keptEnd(KeptCalls& kept, Exec& exec, bool cancelled) {
   if (kept.journals == nullptr) return true;
   u64 bytes = 0;
   for (u32 w = 0; w < exec.workerCount; w++) {
@@ -54,6 +55,7 @@ static bool keptEnd(KeptCalls& kept, Exec& exec) {
   if (call == nullptr) return false;
   call->bytes = bytes;
   call->spans = 0;
+  call->cancelled = cancelled ? 1 : 0;
   u8* to = call->data();
   for (u32 w = 0; w < exec.workerCount; w++) {
     const Journal& journal = kept.journals[w];

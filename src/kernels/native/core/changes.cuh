@@ -16,6 +16,7 @@ struct Worker {
   u8* wide;     // intermediate values of a cast
   u8* cast;     // output of a cast, in the page's dtype
   u8* scratch;  // scratch memory of the op
+  const u32* cancel;  // ThreadPool::cancel
 };
 
 struct StepLog {
@@ -48,6 +49,9 @@ struct StepRun {
 };
 
 namespace MMSB_NS {
+
+static inline bool isCancelled(const Exec& exec) { return cancelRaised(exec.pool->cancel); }
+static inline bool isCancelled(const Worker& worker) { return cancelRaised(*worker.cancel); }
 
 static inline Arena& mainArena(Exec& exec) { return exec.workers[0].arena; }
 

@@ -22,6 +22,8 @@ struct CpuPart {
   void (*loadBytes)(PageSlot& slot, u64 offset, const u8* src, u64 bytes);
   void (*updateShare)(PageSlot& slot, u64 state[2]);
   void (*undo)(Exec& exec, const JournalSpan* spans, u64 count, Step* const* steps, u32 stepCount);
+  // The same for a call that was cancelled.
+  void (*undoCancelled)(Exec& exec, const JournalSpan* spans, u64 count, Step* const* steps, u32 stepCount);
 };
 
 extern const CpuPart kCpuBase;

@@ -2,7 +2,7 @@
 //
 // Invariants: the cut into tasks never depends on the number of threads, and the result of a task never
 // depends on the thread that runs it. The caller works too, as worker 0. Threads start with the first job
-// that needs them.
+// that needs them. Once `cancel` is set, tasks that have not started are skipped.
 #pragma once
 #include <pthread.h>
 #include <sched.h>
@@ -25,13 +25,17 @@ struct ThreadPool {
   TaskFn fn;
   void* job;
   u32 tasks;
-  u32 next;  // atomic
+  u32 next;    // atomic
+  u32 cancel;  // atomic; set by any thread to end the running call early
 };
 
 static const u32 kWorkersMax = 64;
 
-// Runs fn(job, task, worker) once for each task in 0 .. tasks - 1 and returns when all have finished. Defined
+static inline bool cancelRaised(const u32& cancel) { return __atomic_load_n(&cancel, __ATOMIC_RELAXED) != 0; }
+
+// Runs fn(job, task, worker) once for each task in 0 .. tasks - 1 and returns when all have finished. Returns
+// false when the call is cancelled; then some tasks have not run, and what they make must not be read. Defined
 // by the host part.
-void poolRun(ThreadPool& pool, u32 tasks, TaskFn fn, void* job);
+bool poolRun(ThreadPool& pool, u32 tasks, TaskFn fn, void* job);
 
 }  // namespace mmsb

@@ -168,10 +168,23 @@ static int32_t runDeviceStep(Device& device, Exec& exec, Step& step, bool full, 
   return before ? planBefore(device, exec, step, full) : planStep(device, exec, step, full);
 }
 
+// A step estimated to take longer on one CPU core ends its segment, so that a call can be cancelled behind it.
+static const f64 kCancelSegmentNs = 2e8;
+
+// Ends the segment and the call if the call is cancelled.
+static int32_t checkCancelled(Device& device, Exec& exec) {
+  if (!isCancelled(exec)) return MMSB_OK;
+  MMSB_TRY(endSegment(device, exec));
+  return fail(MMSB_ERR_CANCELLED, "the call was cancelled");
+}
+
 static int32_t runAny(Device& device, Exec& exec, Step& step, bool full, bool before) {
   const DeviceStep* own = deviceStepOf(step);
-  return own == nullptr || own->onHost ? runHostStep(device, exec, step, full, before)
-                                       : runDeviceStep(device, exec, step, full, before);
+  MMSB_TRY(checkCancelled(device, exec));
+  if (own == nullptr || own->onHost) return runHostStep(device, exec, step, full, before);
+  MMSB_TRY(runDeviceStep(device, exec, step, full, before));
+  if (f64(step.costNs) * step.out->elements > kCancelSegmentNs) return endSegment(device, exec);
+  return MMSB_OK;
 }
 
 // The deltas of a list whose pages are on the device, or are not. Null without memory.
@@ -208,6 +221,7 @@ static int32_t executeOnDevice(Device* device, Exec& exec, const DeltaList& list
     MMSB_TRY(runAny(*device, exec, *steps[i], (numbers[i] & MMSB_STEP_FULL) != 0, false));
   }
   MMSB_TRY(endSegment(*device, exec));
+  MMSB_TRY(checkCancelled(*device, exec));
   device->cpu->keepBehind(exec);
   return MMSB_OK;
 }

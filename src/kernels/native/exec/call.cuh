@@ -71,7 +71,7 @@ static Place placeOf(const DeltaList& list) {
 static void executeAll(Exec& exec, const DeltaList& list, Step* const* steps, const u32* numbers, u32 count) {
   beginCall(exec);
   u32 first = 0;
-  for (; first < count && (numbers[first] & MMSB_STEP_BEFORE) != 0; first++) {
+  for (; first < count && (numbers[first] & MMSB_STEP_BEFORE) != 0 && !isCancelled(exec); first++) {
     runBefore(exec, *steps[first], (numbers[first] & MMSB_STEP_FULL) != 0);
   }
   Place place = placeOf(list);
@@ -84,7 +84,7 @@ static void executeAll(Exec& exec, const DeltaList& list, Step* const* steps, co
   fetchBlocks(steps, first, first + 2 * kFetchSteps, count);
   fetchSteps(steps + first, count - first < kFetchSteps ? count - first : kFetchSteps, place);
   applyDeltas(exec, list);
-  for (u32 i = first; i < count; i++) {
+  for (u32 i = first; i < count && !isCancelled(exec); i++) {
     const u32 next = i + kFetchSteps / 2;  // the second half of the prefetched steps is still to run
     if ((i - first) % (kFetchSteps / 2) == 0) {
       fetchBehind(steps, i, next, count);

@@ -15,6 +15,8 @@ namespace MMSB_NS {
 static const f64 kParallelNs = 60000;
 static const f64 kTaskNs = 20000;
 static const u32 kTasksMax = 4096;
+// A step that has computed for about so long looks whether its call is cancelled.
+static const f64 kCancelNs = 2e6;
 
 static inline u32 blockElementsOf(const Page& page) {
   return dtypeBytes(page.dtype) == 1 ? kBlockElements : kBlockElements / 2;
@@ -39,11 +41,20 @@ static inline void storeValues(const Step& step, u32 start, u32 count, u8* natur
   storeRun(*slotOf(step.out), start, count, values, out);
 }
 
-static void computeRange(const Step& step, u32 start, u32 end, Worker& worker, StoreOut& out) {
+// Elements after which a step looks whether its call is cancelled: whole blocks, fewer where they are costly.
+static inline u32 pieceElementsOf(const Step& step) {
   const u32 block = blockElementsOf(*step.out);
-  while (start < end) {
+  if (f64(step.costNs) * block <= kCancelNs) return block;
+  const u32 piece = u32(kCancelNs / f64(step.costNs));
+  return piece < 1 ? 1 : piece;
+}
+
+static void computeRange(const Step& step, u32 start, u32 end, Worker& worker, StoreOut& out) {
+  const u32 block = blockElementsOf(*step.out), piece = pieceElementsOf(step);
+  while (start < end && !isCancelled(worker)) {
     const u64 cut = (u64(start) / block + 1) * block;
-    const u32 count = u32(cut < end ? cut - start : end - start);
+    u32 count = u32(cut < end ? cut - start : end - start);
+    if (count > piece) count = piece;
     step.op->compute(step, start, count, worker.block, worker.scratch);
     storeValues(step, start, count, worker.block, worker, out);
     start += count;
@@ -168,7 +179,7 @@ static void computeRanges(Exec& exec, const Step& step, const RangeSet& ranges, 
         target < blockElementsOf(*step.out) / 4;  // elements are too expensive to be computed in whole blocks
     const u32 count = cutTasks(*step.out, ranges, target, shared, tasks, kTasksMax);
     ComputeJob job = {&exec, &step, &ranges, tasks, outs, shared};
-    poolRun(*exec.pool, count, computeTask, &job);
+    if (!poolRun(*exec.pool, count, computeTask, &job)) return;
     if (shared) joinUnordered(exec, step, outs, count, changed);
     else joinTasks(outs, count, changed, slot, arena);
     return;

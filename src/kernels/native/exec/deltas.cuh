@@ -67,7 +67,7 @@ static void applyDenseParallel(Exec& exec, const Delta& delta) {
   StoreOut* outs = static_cast<StoreOut*>(arenaAlloc(arena, sizeof(StoreOut) * tasks));
   if (outs == nullptr) return;
   DenseJob job = {&exec, &delta, outs, firstCut, taskElements};
-  poolRun(*exec.pool, tasks, denseTask, &job);
+  if (!poolRun(*exec.pool, tasks, denseTask, &job)) return;
   joinTasks(outs, tasks, slot.dirty, slot, arena);
 }
 

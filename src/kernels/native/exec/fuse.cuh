@@ -195,7 +195,7 @@ static void fuseTask(void* argument, u32 number, u32 workerNumber) {
   const u64 first = u64(number) * job.tilesPerTask * kFuseTile;
   for (u32 tile = 0; tile < job.tilesPerTask; tile++) {
     const u64 start = first + u64(tile) * kFuseTile;
-    if (start >= group.elements) return;
+    if (start >= group.elements || isCancelled(worker)) return;
     const u64 end = start + kFuseTile < group.elements ? start + kFuseTile : group.elements;
     runTile(group, u32(start), u32(end), worker, room, outs);
   }
@@ -234,7 +234,7 @@ static void runGroup(Exec& exec, FuseGroup& group) {
   job.outs = static_cast<FuseOut*>(arenaAlloc(mainArena(exec), sizeof(FuseOut) * tasks * group.count));
   if (job.outs == nullptr) return;
   if (tasks == 1) fuseTask(&job, 0, 0);
-  else poolRun(*exec.pool, tasks, fuseTask, &job);
+  else if (!poolRun(*exec.pool, tasks, fuseTask, &job)) return;
   endFused(exec, group, job.outs, tasks);
 }
 

@@ -1,5 +1,6 @@
 // Undoes the newest kept call: restores the old bytes of pages, and the state that steps derive from their
-// inputs.
+// inputs. Of a call that was cancelled, only the old bytes are trusted: digests are computed again from all
+// bytes of the touched pages, and state that steps derive from them is made stale.
 #pragma once
 #include "core/journal.cuh"
 #include "exec/past.cuh"
@@ -35,6 +36,33 @@ static void undoAll(Exec& exec, const JournalSpan* spans, u64 count, Step* const
     memset(&run, 0, sizeof run);
     run.exec = &exec;
     steps[i]->op->refresh(*steps[i], run);
+  }
+}
+
+// Restores the old bytes of a cancelled call. `steps` are those of the call: a past that was about to be
+// brought up to date is copied in full next time.
+static void undoCancelled(Exec& exec, const JournalSpan* spans, u64 count, Step* const* steps, u32 stepCount) {
+  beginCall(exec);
+  for (u64 i = count; i-- > 0;) {
+    const JournalSpan& span = spans[i];
+    touch(exec, *span.slot);
+    memcpy(span.slot->page.data + span.offset, span.old, span.bytes);
+  }
+  for (u32 i = 0; i < exec.touchedCount; i++) {
+    PageSlot& slot = *exec.touched[i];
+    slot.loads++;
+    forgetPast(slot);
+    slot.digest[0] = slot.digest[1] = 0;
+    for (u64 chunk = 0; chunk * kChunkBytes < slot.page.bytes; chunk++) {
+      u64* hash = slot.hashes + 2 * chunk;
+      u64 share[2];
+      hashChunk(slot.page.data + chunk * kChunkBytes, chunkBytesOf(slot.page, chunk), hash);
+      chunkShare(chunk, hash, share);
+      addDigest(slot, share);
+    }
+  }
+  for (u32 i = 0; i < stepCount; i++) {
+    if (steps[i]->past != nullptr) fallBehindWholly(*steps[i]->past);
   }
 }
 

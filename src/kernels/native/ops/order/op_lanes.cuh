@@ -37,7 +37,7 @@ static void laneTask(void* argument, u32 number, u32 worker) {
   u64 skip = number * job.perTask, left = job.perTask;
   Worker& own = job.exec->workers[worker];
   StoreOut out = makeUnorderedOut(&own.arena);
-  for (u32 i = 0; i < job.spans.count && left != 0; i++) {
+  for (u32 i = 0; i < job.spans.count && left != 0 && !isCancelled(own); i++) {
     const LaneSpan span = job.spans.data[i];
     if (skip >= span.count) {
       skip -= span.count;
@@ -45,7 +45,7 @@ static void laneTask(void* argument, u32 number, u32 worker) {
     }
     u64 at = skip;
     skip = 0;
-    while (left != 0 && at < span.count) {
+    while (left != 0 && at < span.count && !isCancelled(own)) {
       const u32 lane = u32(span.lane + at);
       u64 width = inner == 1 ? 1 : job.group;
       const u64 ends[3] = {left, span.count - at, inner - lane % inner};
@@ -78,7 +78,7 @@ static void runLanes(Step& step, StepRun& run, bool wholeLanes, u32 group, LaneG
   const u32 tasks = u32((lanes + job.perTask - 1) / job.perTask);
   job.outs = static_cast<StoreOut*>(arenaAlloc(arena, tasks * sizeof(StoreOut)));
   if (job.outs == nullptr) return;
-  poolRun(*exec.pool, tasks, laneTask, &job);
+  if (!poolRun(*exec.pool, tasks, laneTask, &job)) return;
   joinUnordered(exec, step, job.outs, tasks, run.changed);
 }
 
@@ -111,7 +111,7 @@ static void scanLane(const Step& step, u32 lane, u32 from, Worker& worker, Store
     widenBlock(step.natural, step.out->data + (base + from - 1) * dtypeBytes(step.natural), &running, 1);
     at = from;
   }
-  while (at < n) {
+  while (at < n && !isCancelled(worker)) {
     const u32 room = at < from && from - at < kLaneBlock ? from - at : kLaneBlock;
     const u32 count = n - at < room ? n - at : room;
     widenBlock(input.dtype, input.data + (base + at) * dtypeBytes(input.dtype), values, count);
@@ -233,9 +233,9 @@ static void sortKeysShort(K* keys, u32 count) {
 }
 
 // Radix sort, least significant byte first. Skips bytes that are equal in all keys. `other` has room for
-// `count` keys.
+// `count` keys. Once cancelled, it stops between two bytes.
 template <class K>
-static void sortKeys(K* keys, K* other, u32 count, u32 bytes) {
+static void sortKeys(K* keys, K* other, u32 count, u32 bytes, const u32& cancel) {
   if (count <= kSortInsertMax) return sortKeysShort(keys, count);
   u32 counts[sizeof(K)][256];
   memset(counts, 0, sizeof counts);
@@ -244,7 +244,7 @@ static void sortKeys(K* keys, K* other, u32 count, u32 bytes) {
   }
   K* from = keys;
   K* to = other;
-  for (u32 b = 0; b < bytes; b++) {
+  for (u32 b = 0; b < bytes && !cancelRaised(cancel); b++) {
     u32* const digits = counts[b];
     if (digits[from[0] >> (8 * b) & 255] == count) continue;
     u32 sum = 0;
@@ -324,27 +324,30 @@ static void settleZeros(const u8* old, u8* data, u32 count) {
 
 // Sorts `count` neighbouring elements from `old` to `data`, with room for 2 * count keys of 8 bytes.
 template <class T, class K>
-static void sortElements(const u8* old, bool descending, u8* data, void* room, u32 count) {
+static void sortElements(const u8* old, bool descending, u8* data, void* room, u32 count,
+                         const u32& cancel) {
   K* keys = static_cast<K*>(room);
   const bool signs = sortKeysOf<T, K>(old, descending, keys, count);
-  sortKeys<K>(keys, keys + count, count, sizeof(T));
+  sortKeys<K>(keys, keys + count, count, sizeof(T), cancel);
+  if (cancelRaised(cancel)) return;
   sortValuesOf<T, K>(keys, descending, data, count);
   if (signs) settleZeros<T>(old, data, count);
 }
 
-static void sortElementsOf(u32 dtype, const u8* old, bool descending, u8* data, void* room, u32 count) {
+static void sortElementsOf(u32 dtype, const u8* old, bool descending, u8* data, void* room, u32 count,
+                           const u32& cancel) {
   switch (dtype) {
     case BOOL:
-    case U8: return sortElements<u8, u32>(old, descending, data, room, count);
-    case I8: return sortElements<i8, u32>(old, descending, data, room, count);
-    case U16: return sortElements<u16, u32>(old, descending, data, room, count);
-    case I16: return sortElements<i16, u32>(old, descending, data, room, count);
-    case U32: return sortElements<u32, u32>(old, descending, data, room, count);
-    case I32: return sortElements<i32, u32>(old, descending, data, room, count);
-    case U64: return sortElements<u64, u64>(old, descending, data, room, count);
-    case I64: return sortElements<i64, u64>(old, descending, data, room, count);
-    case F32: return sortElements<f32, u32>(old, descending, data, room, count);
-    default: return sortElements<f64, u64>(old, descending, data, room, count);
+    case U8: return sortElements<u8, u32>(old, descending, data, room, count, cancel);
+    case I8: return sortElements<i8, u32>(old, descending, data, room, count, cancel);
+    case U16: return sortElements<u16, u32>(old, descending, data, room, count, cancel);
+    case I16: return sortElements<i16, u32>(old, descending, data, room, count, cancel);
+    case U32: return sortElements<u32, u32>(old, descending, data, room, count, cancel);
+    case I32: return sortElements<i32, u32>(old, descending, data, room, count, cancel);
+    case U64: return sortElements<u64, u64>(old, descending, data, room, count, cancel);
+    case I64: return sortElements<i64, u64>(old, descending, data, room, count, cancel);
+    case F32: return sortElements<f32, u32>(old, descending, data, room, count, cancel);
+    default: return sortElements<f64, u64>(old, descending, data, room, count, cancel);
   }
 }
 
@@ -368,8 +371,8 @@ static void sortGroup(const Step& step, u32 lane, u32 width, u32, Worker& worker
   u8* const sorted = memory + 2ull * n * 8;  // sorted lanes, `width` of them
   u8* const packed = sorted + laneBytes * width;
   if (inner == 1) {
-    sortElementsOf(input.dtype, input.data + base * size, state.descending, sorted, memory, n);
-    for (u32 at = 0; at < n; at += kLaneBlock) {
+    sortElementsOf(input.dtype, input.data + base * size, state.descending, sorted, memory, n, *worker.cancel);
+    for (u32 at = 0; at < n && !isCancelled(worker); at += kLaneBlock) {
       const u32 count = n - at < kLaneBlock ? n - at : kLaneBlock;
       storeValues(step, u32(base + at), count, sorted + u64(at) * size, worker, out);
     }
@@ -377,9 +380,9 @@ static void sortGroup(const Step& step, u32 lane, u32 width, u32, Worker& worker
     u8 row[kSortGroup * 8];
     for (u32 w = 0; w < width; w++) {
       copyRun(input, i64(base + w), inner, packed, n);
-      sortElementsOf(input.dtype, packed, state.descending, sorted + laneBytes * w, memory, n);
+      sortElementsOf(input.dtype, packed, state.descending, sorted + laneBytes * w, memory, n, *worker.cancel);
     }
-    for (u32 i = 0; i < n; i++) {
+    for (u32 i = 0; i < n && !isCancelled(worker); i++) {
       for (u32 w = 0; w < width; w++) memcpy(row + w * size, sorted + laneBytes * w + u64(i) * size, size);
       storeValues(step, u32(base + u64(i) * inner), width, row, worker, out);
     }

@@ -358,7 +358,7 @@ static void topkTask(void* argument, u32 number, u32 workerNumber) {
   StoreOut out = makeUnorderedOut(&worker.arena);
   u64 skip = number * job.perTask;
   u64 left = job.total - skip < job.perTask ? job.total - skip : job.perTask;
-  for (u32 i = 0; left != 0; i++) {
+  for (u32 i = 0; left != 0 && !isCancelled(worker); i++) {
     const Range range = job.lanes->data[i];
     if (skip >= range.count) {
       skip -= range.count;
@@ -366,7 +366,7 @@ static void topkTask(void* argument, u32 number, u32 workerNumber) {
     }
     u64 lane = range.start + skip;
     skip = 0;
-    while (left != 0 && lane < u64(range.start) + range.count) {
+    while (left != 0 && lane < u64(range.start) + range.count && !isCancelled(worker)) {
       u64 width = state.width;
       const u64 ends[3] = {left, u64(range.start) + range.count - lane, state.lanes.inner - lane % state.lanes.inner};
       for (u32 e = 0; e < 3; e++) width = ends[e] < width ? ends[e] : width;
@@ -396,7 +396,7 @@ static void runTopk(Step& step, StepRun& run) {
   const u32 tasks = u32((job.total + job.perTask - 1) / job.perTask);
   job.outs = static_cast<StoreOut*>(arenaAlloc(arena, tasks * sizeof(StoreOut)));
   if (job.outs == nullptr) return;
-  poolRun(*exec.pool, tasks, topkTask, &job);
+  if (!poolRun(*exec.pool, tasks, topkTask, &job)) return;
   run.elements = job.total * state.k;
   joinUnordered(exec, step, job.outs, tasks, run.changed);
 }

@@ -438,7 +438,7 @@ static void runCounting(Step& step, StepRun& run) {
   memset(counts, 0, bytes);
   CountJob job = {&c, &x, counts, (x.elements + tasks - 1) / tasks};
   if (tasks == 1) countElements(c, x, 0, x.elements, counts);
-  else poolRun(*exec.pool, u32(tasks), countTask, &job);
+  else if (!poolRun(*exec.pool, u32(tasks), countTask, &job)) return;
   for (u64 t = 1; t < tasks; t++) {
     for (u32 bin = 0; bin < c.bins; bin++) counts[bin] += counts[t * c.bins + bin];
   }

@@ -232,7 +232,7 @@ static void matTask(void* argument, u32 number, u32 workerNumber) {
   const bool pack = pageB.dtype != m.dtype || task.rowCount > kMatUnpackedRows || task.columnCount % kMatPanel != 0;
   const u32 group = groupOf(m);
   m.zero(c, kMatBytesC);
-  for (u32 k0 = 0; k0 < m.depth; k0 += kMatDepth) {
+  for (u32 k0 = 0; k0 < m.depth && !isCancelled(worker); k0 += kMatDepth) {
     const u32 depth = m.depth - k0 < kMatDepth ? m.depth - k0 : kMatDepth;
     if (pack) packB(m, pageB, matrixB, k0, depth, task, packedB, worker.wide);
     const void* rows[kMatRows];
@@ -281,7 +281,7 @@ static void computeTiles(Step& step, StepRun& run, const RangeSet& rows, bool in
   MatJob job = {&exec, &step, tiles.rows, tiles.tasks, outs};
   const u64 elements = tiles.rowCount * columnCount;
   if (worthThreads(exec, f64(elements) * (m.depth + 4) * step.costNs)) {
-    poolRun(*exec.pool, tiles.taskCount, matTask, &job);
+    if (!poolRun(*exec.pool, tiles.taskCount, matTask, &job)) return;
   } else {
     for (u32 i = 0; i < tiles.taskCount; i++) matTask(&job, i, 0);
   }

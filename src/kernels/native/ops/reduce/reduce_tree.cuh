@@ -99,7 +99,8 @@ static void treeUpdate(Reduce& r, const Step& step, StepRun& run, const RangeSet
   TreeJob job = {&exec, &r, step.inputs[0], &blocks, 32, rangesElements(blocks)};
   if (worthThreads(exec, f64(job.total) * kReduceBlock * 0.3)) {
     while (job.total / job.perTask >= kTasksMax) job.perTask *= 2;
-    poolRun(*exec.pool, u32((job.total + job.perTask - 1) / job.perTask), treeTask, &job);
+    r.treeValid = poolRun(*exec.pool, u32((job.total + job.perTask - 1) / job.perTask), treeTask, &job);
+    if (!r.treeValid) return;
   } else {
     job.perTask = job.total;
     if (job.total != 0) treeTask(&job, 0, 0);
