@@ -24,9 +24,12 @@ export class Bus extends EngineBus implements AsyncDisposable {
     return subscribe(this, options)
   }
 
-  /** Finishes what is queued, ends the subscriptions, closes the log and frees the memory. Idempotent. */
-  override async close(): Promise<void> {
-    await super.close()
+  /**
+   * Finishes what is queued, ends the subscriptions, closes the log and frees the memory. Idempotent.
+   * `graceMs`: see EngineBus.close.
+   */
+  override async close(options: { readonly graceMs?: number } = {}): Promise<void> {
+    await super.close(options)
     hubOf(this).close()
   }
 

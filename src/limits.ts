@@ -67,7 +67,7 @@ export const SEGMENT_BYTES_LEAST = 8 * 1024
 export const SEGMENT_HEADER_BYTES = 4096
 export const RECORD_HEADER_BYTES = 64
 export const RECORD_ALIGN_BYTES = 8
-export const SEGMENT_FORMAT_VERSION = 1
+export const SEGMENT_FORMAT_VERSION = 2
 /** A record header with a larger length is taken for damage. */
 export const RECORD_MAX_BYTES = 512 * 1024 ** 2
 /**

@@ -355,7 +355,7 @@ export class EngineBus {
    * visible to anyone else. The cost depends on the pages derived from the written ones, not on the size of
    * the state. Throws what the transaction would throw, and PAGE_NOT_FOUND.
    */
-  async whatIf(input: WhatIfInput): Promise<WhatIfResult> {
+  async whatIf(input: WhatIfInput, options: PastOptions = {}): Promise<WhatIfResult> {
     checkWhatIf(input)
     const { committer, state } = this.#parts
     return committer.dryRun(() => {
@@ -370,7 +370,7 @@ export class EngineBus {
           return readDuringDryRun(state, pages, changed, committer.epoch + 1)
         },
       }
-    })
+    }, options.signal)
   }
 
   // ---- reading --------------------------------------------------------------------------------------------
@@ -701,11 +701,30 @@ export class EngineBus {
     return this.#parts.durable?.store.checkpoints() ?? []
   }
 
-  /** Finishes what is queued, closes the log and frees the memory. Idempotent. */
-  close(): Promise<void> {
+  /**
+   * Cancels the commit that is computed just now, if it takes long enough that it can be taken back: its
+   * writers get COST_EXCEEDED, its epoch is void and changes nothing. Returns whether there was one.
+   */
+  cancelCommit(): boolean {
+    return this.#parts.committer.cancelCommit()
+  }
+
+  /**
+   * Finishes what is queued, closes the log and frees the memory. Idempotent. After `graceMs` milliseconds
+   * (default: never), what is still queued is refused and what is still computed is cancelled, with
+   * BUS_FAILED; an epoch that is in the log already is then void.
+   */
+  async close(options: { readonly graceMs?: number } = {}): Promise<void> {
     dropped.unregister(this)
     this.#closed ??= closeParts(this.#parts)
-    return this.#closed
+    const { committer } = this.#parts
+    const { graceMs } = options
+    const timer = graceMs === undefined ? undefined : setTimeout(() => committer.hurry(), graceMs)
+    try {
+      await this.#closed
+    } finally {
+      clearTimeout(timer)
+    }
   }
 }
 

@@ -85,7 +85,7 @@ const CALLS: Readonly<Record<Method, Call>> = {
   transact: rejects(checkedByMethod),
   submit: rejects(checkedByMethod),
   submitAll: throws(one('sender', isObject), one('first', isWhole(0)), checkFrame),
-  whatIf: rejects(checkedByMethod),
+  whatIf: rejects(checkedByMethod, past),
   read: throws(name, optional(fields('options', { ...RANGE, epoch: isNumber }))),
   readAt: rejects(name, epoch, optional(fields('options', { ...RANGE, ...PAST }))),
   data: rejects(name, optional(fields('options', { ...RANGE, ...PAST, epoch: isNumber }))),
@@ -121,7 +121,8 @@ const CALLS: Readonly<Record<Method, Call>> = {
   checkpoint: rejects(),
   holdHistory: throws(one('lowestNeeded', isCallable)),
   checkpoints: throws(),
-  close: rejects(),
+  cancelCommit: throws(),
+  close: rejects(optional(fields('options', { graceMs: isWhole(0) }))),
 }
 
 function isObject(value: unknown): string | undefined {

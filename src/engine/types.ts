@@ -230,6 +230,8 @@ export interface EpochInfo {
   readonly epoch: number
   /** When it was committed: ISO 8601, UTC. */
   readonly timestamp: string
+  /** Set when the epoch was cancelled after it was logged: it has no transactions and changed nothing. */
+  readonly void?: boolean
   readonly transactions: readonly {
     readonly source: string | null
     readonly intent: unknown

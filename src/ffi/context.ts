@@ -403,8 +403,8 @@ export class NativeContext {
   }
 
   /**
-   * The same on a worker thread. Until it settles, only waitSync and cancel may be called; after a waitSync the promise
-   * resolves to an empty result.
+   * The same on a worker thread. Until it settles, only waitSync and cancel may be called; after a waitSync
+   * the promise resolves to an empty result.
    */
   executeAsync(steps: Uint32Array, frames: Uint8Array): Promise<ExecuteResult> {
     Atomics.store(this.#outWords(), 0, 0)

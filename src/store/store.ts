@@ -207,6 +207,10 @@ export class Store {
         if (last !== undefined) last.end = offset + byteLength
         this.#index.add({ segment: segment.firstEpoch, offset, byteLength, record })
       },
+      onVoided: (end) => {
+        const last = this.#segments.at(-1)
+        if (last !== undefined) last.end = end
+      },
       onRotated: (next, previousEnd) => this.#rotated(next, previousEnd),
       onFailed: (error) => {
         notify('error', error.message)
@@ -330,6 +334,14 @@ export class Store {
    */
   append(record: LogRecord): Promise<void> {
     return this.#writer.append(record)
+  }
+
+  /**
+   * Writes, durably and before it returns, that the newest epoch changes nothing: it was cancelled. There is
+   * always room for it. Throws BUS_FAILED.
+   */
+  appendVoid(epoch: number, timestampMs: number): void {
+    this.#writer.appendVoid(epoch, timestampMs)
   }
 
   /**

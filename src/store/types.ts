@@ -37,6 +37,8 @@ export interface LogRecord {
   readonly frames: Uint8Array
   /** Ids of the pages that deltas or structural commands of the frames touch, ascending. */
   readonly touchedPages: Uint32Array
+  /** The epoch was cancelled after it was logged: it has no frames and changes nothing. */
+  readonly isVoid?: boolean
 }
 
 /**

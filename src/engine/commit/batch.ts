@@ -139,7 +139,7 @@ export class Batch {
     return all
   }
 
-  /** Undoes the staging. Only while nothing was logged or executed. */
+  /** Undoes the staging. Only while nothing was executed, or after the execution was taken back. */
   abandon(): void {
     const { graph, context } = this.#state
     for (const { page, step } of this.#redefined) {

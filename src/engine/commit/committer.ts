@@ -10,10 +10,13 @@
  * - a full log refuses the batch and changes nothing; any other failure stops the bus for good, since memory
  *   and log may differ. A failed device is the exception (device-failover.ts).
  * Knows nothing of names beyond the registry, of sockets or of files.
+ *
+ * Long because every stage of an epoch, its end by cancelling included, works on the same state.
  */
 import { performance } from 'node:perf_hooks'
 import { MmsbError } from '../../errors.js'
 import type { ExecuteResult } from '../../ffi/context.js'
+import { ExecutionCancelled } from '../../ffi/library.js'
 import type { Plan } from '../../graph/graph.js'
 import { START_AT_BYTES } from '../../limits.js'
 import type { LimitGuard } from '../../operator-limits.js'
@@ -30,7 +33,7 @@ import type { CommitEvent, CommitResult, Sender } from '../types.js'
 import { Batch, frameBuffers } from './batch.js'
 import { CommitQueue } from './commit-queue.js'
 import { DeviceFailover, type FailOver, failingOverError } from './device-failover.js'
-import { type DryRun, DryRunLost, runDry, type StartedDryRun, startDry } from './dry-run.js'
+import { type DryRun, DryRuns } from './dry-run.js'
 import { Executor, type OverwriteObserver } from './executor.js'
 import { GroupCommit } from './group-commit.js'
 import { IdleGate } from './idle-gate.js'
@@ -63,8 +66,10 @@ export class Committer {
   #store: Store | undefined
   #inFlight: EpochInFlight | undefined
   #isScheduled = false
-  /** A dry run on another thread; it has the context to itself until it ends. */
-  #dryRun: Pick<StartedDryRun<unknown>, 'settle'> | undefined
+  readonly #dryRuns: DryRuns
+  readonly #limits: LimitGuard
+  /** Nothing long is begun any more, and what runs was cancelled. */
+  #isHurried = false
   /** The append of an epoch that a synchronous read published early; the next append comes after it. */
   #trailingAppend: Promise<unknown> | undefined
   #onPublished: (() => void) | undefined
@@ -78,6 +83,15 @@ export class Committer {
     this.#keys = new IdempotencyKeys(limits)
     this.#publisher = new Publisher(state, this.#keys, this.timings)
     this.#failover = new DeviceFailover(state, this.#executor, failOver)
+    this.#limits = limits
+    this.#dryRuns = new DryRuns({
+      context: state.context,
+      executor: this.#executor,
+      gate: this.#gate,
+      lifecycle: this.lifecycle,
+      costs: this.#costs,
+      stop: (error) => this.#stop(error),
+    })
   }
 
   /** From now on epochs go to this store, after the point that was recovered from it. */
@@ -134,7 +148,7 @@ export class Committer {
   // ---- waiting --------------------------------------------------------------------------------------------
 
   get #isIdle(): boolean {
-    return this.#inFlight === undefined && this.#dryRun === undefined
+    return this.#inFlight === undefined && !this.#dryRuns.isRunning
   }
 
   /** See EngineBus.between. */
@@ -154,14 +168,14 @@ export class Committer {
 
   /** The newest execution belongs to something that is not published: an epoch in flight, or a dry run. */
   get isExecutionOpen(): boolean {
-    if (this.#dryRun !== undefined) return true
+    if (this.#dryRuns.isRunning) return true
     const flight = this.#inFlight
     return flight !== undefined && (flight.isExecuting || flight.result !== undefined)
   }
 
   /** Nothing executes on another thread: the context may be read, although an epoch may be in flight. */
   get isQuiet(): boolean {
-    return this.#dryRun === undefined && this.#inFlight?.isExecuting !== true
+    return !this.#dryRuns.isRunning && this.#inFlight?.isExecuting !== true
   }
 
   /** Resolves when the context is quiet; the caller then has it to itself until it awaits again. */
@@ -264,6 +278,9 @@ export class Committer {
       result: undefined,
       event: undefined,
       isFailingOver: false,
+      plan: undefined,
+      isKept: false,
+      cancelled: undefined,
     }
     this.#inFlight = flight
     if (this.#store === undefined) this.#runInMemory(flight)
@@ -289,7 +306,7 @@ export class Committer {
         this.#publish(flight)
         this.#schedule()
       },
-      (error: unknown) => this.#fail(flight, error),
+      (error: unknown) => this.#onError(flight, error),
     )
   }
 
@@ -344,29 +361,49 @@ export class Committer {
   }
 
   async #executeOnThread(flight: EpochInFlight, plan: Plan, frames: Uint8Array): Promise<void> {
+    const { maxCommitTimeMs } = this.#limits.values
+    flight.plan = plan
     flight.isExecuting = true
-    const result = await this.#executor.start(plan, frames)
-    // A synchronous read has taken the result already.
-    if (flight.result !== undefined) return
+    flight.isKept = this.#executor.mustKeep(plan, maxCommitTimeMs, () => bytesOf(this.#state, plan))
+    const execution = this.#executor.start(plan, frames, flight.isKept)
+    if (this.#isHurried) this.#cancel(flight, stopping())
+    const timer = flight.isKept
+      ? setTimeout(() => this.#cancel(flight, this.#tookTooLong()), maxCommitTimeMs)
+      : undefined
+    try {
+      const result = await execution
+      // A synchronous read has taken the result already.
+      if (flight.result !== undefined) return
+      this.#endExecution(flight, result)
+      this.#executor.noteEnd(plan, result, flight.isKept)
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  #endExecution(flight: EpochInFlight, result: ExecuteResult): void {
     flight.isExecuting = false
     flight.result = result
-    this.#executor.noteEnd(plan, result)
+    if (flight.cancelled !== undefined) this.#executor.forgetCancel()
   }
 
   /** Publishes the epoch in flight now, on this thread, so that a synchronous read sees a whole epoch. */
   settle(): void {
     this.lifecycle.refuseWhenFailed()
-    this.#dryRun?.settle()
+    this.#dryRuns.settle()
     const flight = this.#inFlight
     if (flight?.isFailingOver === true) throw failingOverError()
     if (flight === undefined || (!flight.isAppending && this.#store !== undefined)) return
     try {
       if (flight.result === undefined && flight.isExecuting) {
-        flight.result = this.#executor.waitSync()
-        flight.isExecuting = false
+        this.#endExecution(flight, this.#executor.waitSync(flight.isKept))
       }
       this.#store?.completeSync()
     } catch (error) {
+      if (error instanceof ExecutionCancelled) {
+        this.#voidSync(flight)
+        return
+      }
       this.#onError(flight, error)
       throw flight.isFailingOver ? failingOverError() : this.lifecycle.stoppedError()
     }
@@ -396,33 +433,93 @@ export class Committer {
   /**
    * Executes something and undoes it (dry-run.ts). `prepare` is called while no epoch is in flight, perhaps
    * twice. A long dry run executes on another thread while commits wait; a synchronous read finishes it
-   * first, others wait for it.
+   * first, others wait for it. It is cancelled when the signal aborts.
    */
-  async dryRun<T>(prepare: () => Omit<DryRun<T>, 'context'>): Promise<T> {
-    await this.idle()
-    this.lifecycle.refuseWhenStopped()
-    const { context } = this.#state
-    const dryRun = { context, ...prepare() }
-    const refusal = this.#costs.refusal(dryRun.plan)
-    if (refusal !== undefined) throw refusal
+  dryRun<T>(prepare: () => Omit<DryRun<T>, 'context'>, signal?: AbortSignal): Promise<T> {
+    return this.#dryRuns.run(prepare, signal)
+  }
+
+  // ---- cancelling -----------------------------------------------------------------------------------------
+
+  /**
+   * Cancels the commit that executes on another thread, if it can be taken back: its writers get
+   * COST_EXCEEDED, its epoch is void, and the next one follows. Returns whether there was one.
+   */
+  cancelCommit(): boolean {
+    const flight = this.#inFlight
+    if (flight === undefined || !flight.isKept) return false
+    return this.#cancel(flight, this.#limits.refusal('maxCommitTimeMs', 'The commit was cancelled.'))
+  }
+
+  /** Refuses what is queued and cancels what runs, whether it can be taken back or not: the bus stops. */
+  hurry(): void {
+    this.#isHurried = true
+    this.#queue.refuseAll(stopping)
+    this.#dryRuns.cancel()
+    if (this.#inFlight !== undefined) this.#cancel(this.#inFlight, stopping())
+    this.#gate.wake()
+  }
+
+  #tookTooLong(): MmsbError {
+    const { maxCommitTimeMs } = this.#limits.values
+    const detail = `The commit was cancelled after ${maxCommitTimeMs} ms; nothing has changed.`
+    return this.#limits.refusal('maxCommitTimeMs', detail)
+  }
+
+  #cancel(flight: EpochInFlight, reason: MmsbError): boolean {
+    if (this.#inFlight !== flight || !flight.isExecuting || flight.cancelled !== undefined) return false
+    flight.cancelled = reason
+    this.#executor.cancel()
+    return true
+  }
+
+  /** An execution was cancelled: once the record of its epoch is written, the epoch becomes void. */
+  async #void(flight: EpochInFlight): Promise<void> {
+    // A synchronous read has done it already.
+    if (this.#inFlight !== flight) return
     try {
-      if (!this.#executor.needsThread(dryRun.plan, dryRun.frames)) return runDry(dryRun)
-      return await this.hold(async () => {
-        // Reads that waited for the same epoch run before the dry run takes the context.
-        await new Promise((resolve) => setImmediate(resolve))
-        this.lifecycle.refuseWhenStopped()
-        const started = startDry({ context, ...prepare() }, () => {
-          this.#dryRun = undefined
-          this.#gate.wake()
-        })
-        this.#dryRun = started
-        return started.done
-      })
+      await flight.appended
     } catch (error) {
-      if (!(error instanceof DryRunLost)) throw error
-      this.#stop(error)
+      this.#fail(flight, error)
+      return
+    }
+    if (this.#inFlight === flight) this.#endVoid(flight)
+  }
+
+  #voidSync(flight: EpochInFlight): void {
+    try {
+      this.#store?.completeSync()
+    } catch (error) {
+      this.#fail(flight, error)
       throw this.lifecycle.stoppedError()
     }
+    this.#trailingAppend = flight.appended
+    this.#endVoid(flight)
+    this.lifecycle.refuseWhenFailed()
+  }
+
+  /** Takes the epoch back. In a log it stays, marked as void; in memory its number is used again. */
+  #endVoid(flight: EpochInFlight): void {
+    const { batch, submissions, cancelled = stopping() } = flight
+    try {
+      this.#store?.appendVoid(batch.epoch, flight.timestampMs)
+      if (!flight.isKept) throw new Error(`epoch ${batch.epoch} was cancelled by the stop`)
+      this.#executor.takeBack(flight.plan as Plan)
+      batch.abandon()
+      if (Buffer.compare(this.#state.context.stateDigest(), this.digest) !== 0)
+        throw new Error(`epoch ${batch.epoch} could not be taken back: the digest differs`)
+    } catch (error) {
+      this.#fail(flight, error)
+      return
+    }
+    this.#inFlight = undefined
+    if (this.#store !== undefined) {
+      this.#publisher.applyVoid(flight)
+      this.#onPublished?.()
+    }
+    for (const { reject } of submissions) reject(cancelled)
+    this.#gate.wake()
+    this.#schedule()
   }
 
   // ---- failures -------------------------------------------------------------------------------------------
@@ -440,6 +537,10 @@ export class Committer {
 
   /** An epoch could not be executed or appended. */
   #onError(flight: EpochInFlight, error: unknown): void {
+    if (error instanceof ExecutionCancelled) {
+      void this.#void(flight)
+      return
+    }
     const isCurrent = this.#inFlight === flight && !flight.isFailingOver
     if (!this.#failover.covers(flight, error)) this.#fail(flight, error)
     else if (isCurrent) {
@@ -497,4 +598,14 @@ export class Committer {
     await this.#store?.close()
     this.lifecycle.endClose()
   }
+}
+
+const stopping = (): MmsbError =>
+  new MmsbError('BUS_FAILED', 'The bus is stopping; the commit was cancelled.')
+
+/** Bytes of the pages that a plan may overwrite. */
+function bytesOf({ registry }: EngineState, plan: Plan): number {
+  let bytes = 0
+  for (const id of plan.pages) bytes += registry.byId(id)?.bytes ?? 0
+  return bytes
 }

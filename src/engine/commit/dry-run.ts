@@ -4,17 +4,23 @@
  *
  * Invariants: the caller has the context to itself from start to end. Afterwards every byte, digest and kept
  * partial result is as before, and the result of the newest epoch can still be read. Nothing is logged and no
- * version moves. If the run cannot be undone, DryRunLost is thrown and the context must not be used any more.
+ * version moves. If the run cannot be undone, the bus stops, because its context no longer holds the newest
+ * epoch.
  */
 import { MmsbError } from '../../errors.js'
 import { type ExecuteResult, isBeforeStep, type NativeContext } from '../../ffi/context.js'
+import { ExecutionCancelled } from '../../ffi/library.js'
 import type { Plan } from '../../graph/graph.js'
 import { FrameWriter } from '../../state/frame/writer.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
+import type { CostLimits } from '../pages/cost-limits.js'
 import type { PageRecord } from '../pages/registry.js'
+import type { Executor } from './executor.js'
+import type { IdleGate } from './idle-gate.js'
+import type { Lifecycle } from './lifecycle.js'
 
 /** The dry run could not be undone: the context no longer holds the newest epoch. */
-export class DryRunLost extends Error {}
+class DryRunLost extends Error {}
 
 export interface DryRun<T> {
   readonly context: NativeContext
@@ -26,8 +32,89 @@ export interface DryRun<T> {
   readonly collect: (result: ExecuteResult) => T
 }
 
+export interface DryRunsDeps {
+  readonly context: NativeContext
+  readonly executor: Executor
+  readonly gate: IdleGate
+  readonly lifecycle: Lifecycle
+  readonly costs: CostLimits
+  /** The context is lost. */
+  readonly stop: (error: unknown) => void
+}
+
+/** The dry runs of a bus, one at a time. */
+export class DryRuns {
+  readonly #deps: DryRunsDeps
+  /** The one on another thread; it has the context to itself until it ends. */
+  #running: Pick<StartedDryRun<unknown>, 'settle'> | undefined
+
+  constructor(deps: DryRunsDeps) {
+    this.#deps = deps
+  }
+
+  get isRunning(): boolean {
+    return this.#running !== undefined
+  }
+
+  /** Ends the dry run on the other thread now: waits for it and undoes it. */
+  settle(): void {
+    this.#running?.settle()
+  }
+
+  /** Cancels the dry run on the other thread; it undoes itself soon. */
+  cancel(): void {
+    if (this.#running !== undefined) this.#deps.context.cancel(true)
+  }
+
+  /** See Committer.dryRun. */
+  async run<T>(prepare: () => Omit<DryRun<T>, 'context'>, signal?: AbortSignal): Promise<T> {
+    const { context, executor, gate, lifecycle, costs, stop } = this.#deps
+    await gate.idle()
+    lifecycle.refuseWhenStopped()
+    const dryRun = { context, ...prepare() }
+    const refusal = costs.refusal(dryRun.plan)
+    if (refusal !== undefined) throw refusal
+    try {
+      if (!executor.needsThread(dryRun.plan, dryRun.frames)) return runDry(dryRun)
+      return await gate.hold(async () => {
+        // Reads that waited for the same epoch run before the dry run takes the context.
+        await new Promise((resolve) => setImmediate(resolve))
+        lifecycle.refuseWhenStopped()
+        if (signal?.aborted === true) throw callerLeft()
+        return this.#start({ context, ...prepare() }, signal)
+      })
+    } catch (error) {
+      if (!(error instanceof DryRunLost)) throw error
+      stop(error)
+      throw lifecycle.stoppedError()
+    }
+  }
+
+  async #start<T>(dryRun: DryRun<T>, signal: AbortSignal | undefined): Promise<T> {
+    const started = startDry(dryRun, () => {
+      this.#running = undefined
+      this.#deps.gate.wake()
+    })
+    this.#running = started
+    const onAbort = (): void => {
+      if (this.#running === started) this.cancel()
+    }
+    signal?.addEventListener('abort', onAbort, { once: true })
+    try {
+      return await started.done
+    } catch (error) {
+      throw error instanceof ExecutionCancelled ? callerLeft() : error
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
+    }
+  }
+}
+
+const callerLeft = (): MmsbError =>
+  new MmsbError('COST_EXCEEDED', 'The what-if was cancelled: its caller has left, or the bus stops.')
+
 /** Does a dry run on this thread. */
-export function runDry<T>(dryRun: DryRun<T>): T {
+function runDry<T>(dryRun: DryRun<T>): T {
   const { context, plan, frames } = dryRun
   const undo = begin(dryRun)
   try {
@@ -38,14 +125,14 @@ export function runDry<T>(dryRun: DryRun<T>): T {
 }
 
 /** A dry run whose execution is on another thread. */
-export interface StartedDryRun<T> {
+interface StartedDryRun<T> {
   readonly done: Promise<T>
   /** Ends it now, on this thread: waits for the execution, collects, and undoes everything. */
   settle(): void
 }
 
 /** Starts a dry run on another thread; `onEnd` is called when the context is free again. */
-export function startDry<T>(dryRun: DryRun<T>, onEnd: () => void): StartedDryRun<T> {
+function startDry<T>(dryRun: DryRun<T>, onEnd: () => void): StartedDryRun<T> {
   const { context, plan, frames } = dryRun
   let outcome: { value: T } | { error: unknown } | undefined
   const undo = begin(dryRun)
@@ -56,6 +143,8 @@ export function startDry<T>(dryRun: DryRun<T>, onEnd: () => void): StartedDryRun
     } catch (error) {
       outcome = { error }
     }
+    // It may have ended before it saw that it was cancelled.
+    context.cancel(false)
     end(context)
     onEnd()
   }
@@ -74,7 +163,16 @@ export function startDry<T>(dryRun: DryRun<T>, onEnd: () => void): StartedDryRun
 }
 
 function collectAndUndo<T>(dryRun: DryRun<T>, undo: Undo, execute: () => ExecuteResult): T {
-  const result = execute()
+  let result: ExecuteResult
+  try {
+    result = execute()
+  } catch (error) {
+    if (error instanceof ExecutionCancelled) {
+      dryRun.context.cancel(false)
+      undoOrLose(undo)
+    }
+    throw error
+  }
   try {
     return dryRun.collect(result)
   } finally {

@@ -17,6 +17,13 @@ export interface OverwriteObserver {
   saveWhole(pageId: number): void
 }
 
+/** Estimates are within this factor of the time taken. */
+const ESTIMATE_FACTOR = 4
+/** An execution that cannot take longer need not be cancelled. */
+const UNKEPT_MAX_MS = 400
+/** Bytes of pages that may be kept beside an execution; one that overwrites more is not cancelled. */
+const KEPT_MAX_BYTES = 512 * 1024 ** 2
+
 const NO_STEPS = new Uint32Array(0)
 
 export class Executor {
@@ -46,22 +53,58 @@ export class Executor {
 
   /**
    * Starts an execution on another thread. The caller calls `noteEnd`, unless it called `waitSync` meanwhile.
+   * One that is kept can be taken back after `cancel`.
    */
-  start(plan: Plan, frames: Uint8Array): Promise<ExecuteResult> {
+  start(plan: Plan, frames: Uint8Array, isKept = false): Promise<ExecuteResult> {
+    if (isKept) this.#context.keep(true)
     return this.#context.executeAsync(plan.steps, frames)
   }
 
   /** Blocks until the execution on the other thread has ended. */
-  waitSync(): ExecuteResult {
+  waitSync(isKept = false): ExecuteResult {
     const result = this.#context.waitSync()
-    this.observer?.absorb()
+    this.#absorb(isKept)
     return result
   }
 
-  noteEnd(plan: Plan, result: ExecuteResult): void {
-    this.observer?.absorb()
+  noteEnd(plan: Plan, result: ExecuteResult, isKept = false): void {
+    this.#absorb(isKept)
     const ns = result.execNs
     plan.observedNs = plan.observedNs === 0 ? ns : plan.observedNs * 0.75 + ns * 0.25
     this.#timings.record('execute', ns / 1e6)
+  }
+
+  #absorb(isKept: boolean): void {
+    this.observer?.absorb()
+    if (isKept) this.#context.keep(false)
+  }
+
+  // ---- cancelling -----------------------------------------------------------------------------------------
+
+  /**
+   * Whether an execution may take so long that it must be possible to take it back. What it overwrites is
+   * then kept beside it.
+   */
+  mustKeep(plan: Plan, maxMs: number, overwritten: () => number): boolean {
+    if (!this.#context.keepsOverwritten) return false
+    const leastMs = Math.min(maxMs, UNKEPT_MAX_MS)
+    return plan.costNs * ESTIMATE_FACTOR > leastMs * 1e6 && overwritten() <= KEPT_MAX_BYTES
+  }
+
+  /** Ends the execution on the other thread soon; it then throws ExecutionCancelled. */
+  cancel(): void {
+    this.#context.cancel(true)
+  }
+
+  /** Takes back an execution that was cancelled and kept. */
+  takeBack(plan: Plan): void {
+    this.#context.cancel(false)
+    this.#context.undo(plan.steps)
+    this.#context.keep(false)
+  }
+
+  /** The execution ended before it could be cancelled. */
+  forgetCancel(): void {
+    this.#context.cancel(false)
   }
 }

@@ -5,7 +5,9 @@
  * Invariants: the epoch, its digest and its timestamp always belong together. Listeners are called while the
  * state is exactly that of the epoch, and before any writer is answered. Knows nothing of the log.
  */
+import type { MmsbError } from '../../errors.js'
 import type { ExecuteResult } from '../../ffi/context.js'
+import type { Plan } from '../../graph/graph.js'
 import { setOwn } from '../../state/own-field.js'
 import { NO_RANGES } from '../../state/ranges.js'
 import type { Pending, Submission } from '../commands/pending.js'
@@ -32,6 +34,12 @@ export interface EpochInFlight {
   event: CommitEvent | undefined
   /** The device failed; the state is being rebuilt on the CPU. */
   isFailingOver: boolean
+  /** The plan that is executed on another thread. */
+  plan: Plan | undefined
+  /** What the execution overwrites is kept, so that it can be taken back. */
+  isKept: boolean
+  /** Set once the execution was told to end: the error for its writers. */
+  cancelled: MmsbError | undefined
 }
 
 type Listener = (event: CommitEvent) => void
@@ -116,6 +124,15 @@ export class Publisher {
     this.#epoch = epoch
     this.#timestampMs = timestampMs
     this.#lastResult = result
+  }
+
+  /** The epoch exists and changes nothing: its record is followed by a void record. */
+  applyVoid(flight: EpochInFlight): void {
+    const { batch, timestampMs } = flight
+    this.#epoch = batch.epoch
+    this.#timestampMs = timestampMs
+    this.#lastResult = undefined
+    for (const listener of this.#listeners) listener({ epoch: batch.epoch, timestampMs, changes: [] })
   }
 
   /** Calls the listeners, then returns the answers to the epoch's transactions, in order. */

@@ -190,6 +190,10 @@ function stagePart(
   const part = partOf(record, cone)
   progress.epoch = record.epoch
   progress.timestampMs = record.timestampMs
+  if (record.isVoid === true) {
+    replayVoid(state, record, watcher)
+    return 'replayed'
+  }
   // The past of a page follows it one epoch later, whatever that epoch touches.
   if (onlyDeltas && part.touched.length === 0 && cone !== undefined && state.graph.pasts.length === 0)
     return undefined
@@ -198,6 +202,13 @@ function stagePart(
 }
 
 const NO_PAGES: readonly PageRecord[] = []
+const NO_STEPS = new Uint32Array(0)
+
+/** The epoch changes nothing, not even pages that read the past. */
+function replayVoid({ context }: EngineState, record: LogRecord, watcher: ReplayWatcher): void {
+  const result = context.execute(NO_STEPS, record.frames)
+  watcher.executed?.({ record, result, created: NO_PAGES, deleted: NO_PAGES, isOneWay: false })
+}
 
 /** What a record does to the pages of a cone; without a cone, all that it does. */
 interface Part {

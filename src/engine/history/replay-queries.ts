@@ -212,6 +212,7 @@ function describeEpoch(view: EpochView): Omit<EpochInfo, 'digest'> {
   return {
     epoch: record.epoch,
     timestamp: new Date(record.timestampMs).toISOString(),
+    ...(record.isVoid === true ? { void: true } : {}),
     transactions: view.frames().map((frame) => ({
       source: frame.source ?? null,
       intent: frame.intent ?? null,

@@ -168,7 +168,8 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         reply,
         names.reduce((sum, name) => sum + bus.peek(name).bytes, 0),
       )
-      const { epoch, pages } = await bus.whatIf({ ops: ops as TransactionInput['ops'], read: names })
+      const input = { ops: ops as TransactionInput['ops'], read: names }
+      const { epoch, pages } = await bus.whatIf(input, { signal: abortSignalOf(reply) })
       return reply
         .header('mmsb-epoch', epoch)
         .header('content-type', JSON_UTF8)

@@ -108,6 +108,9 @@ export const EpochEntry = Type.Object(
   {
     epoch: Epoch,
     timestamp: Timestamp,
+    void: Type.Optional(
+      Type.Boolean({ description: 'The epoch was cancelled after it was logged; it changed nothing' }),
+    ),
     transactions: Type.Array(LoggedTransaction),
     changed: Type.Array(Name),
     digest: Digest,

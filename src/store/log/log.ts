@@ -16,6 +16,7 @@ import type { Crc32c, LogRecord } from '../types.js'
 import {
   decodeRecordHeader,
   encodeSegmentHeader,
+  isVoidAt,
   recordAt,
   recordSound,
   type SegmentHeader,
@@ -260,7 +261,8 @@ export async function* readForward(
     for (let epoch = startEpoch; epoch <= lastEpoch; ) {
       const bytes = new Uint8Array(Math.max(need, Math.min(LOG_READ_BYTES, entry.end - offset)))
       const got = await disk.read(fd, bytes, bytes.length, offset)
-      const window = decodeWindow(bytes.subarray(0, got), offset, epoch, lastEpoch, entry.header, crc32c)
+      const place = { base: offset, end: entry.end, segment: entry.header }
+      const window = decodeWindow(bytes.subarray(0, got), place, epoch, lastEpoch, crc32c)
       yield* window.records
       epoch += window.records.length
       offset = window.next
@@ -287,27 +289,37 @@ interface DecodedWindow {
   readonly need: number
 }
 
+/** Where the bytes of a window lie: from offset `base` on, in a segment whose records end at `end`. */
+interface WindowPlace {
+  readonly base: number
+  readonly end: number
+  readonly segment: SegmentHeader
+}
+
 function decodeWindow(
   bytes: Uint8Array,
-  base: number,
+  { base, end, segment }: WindowPlace,
   firstEpoch: number,
   lastEpoch: number,
-  segment: SegmentHeader,
   crc32c: Crc32c,
 ): DecodedWindow {
   const view = viewOf(bytes)
   const records: ScannedRecord[] = []
-  let at = 0
+  let at = isVoidAt(bytes, view, 0, firstEpoch - 1, segment, crc32c) ? RECORD_HEADER_BYTES : 0
   let need = RECORD_HEADER_BYTES
   while (firstEpoch + records.length <= lastEpoch && at + RECORD_HEADER_BYTES <= bytes.length) {
     const header = decodeRecordHeader(bytes, view, at, segment, crc32c)
-    need = header?.byteLength ?? 0
-    if (header === undefined || at + header.byteLength > bytes.length) break
-    const isSound = recordSound(bytes, view, at, header, segment, crc32c) && !header.isSeal
-    need = isSound && header.epoch === firstEpoch + records.length ? RECORD_HEADER_BYTES : 0
+    // With what lies behind it, which says whether the epoch is void.
+    need = header === undefined ? 0 : Math.min(header.byteLength + RECORD_HEADER_BYTES, end - base - at)
+    if (header === undefined || at + need > bytes.length) break
+    const isSound = recordSound(bytes, view, at, header, segment, crc32c) && !header.isSeal && !header.isVoid
+    const epoch = firstEpoch + records.length
+    need = isSound && header.epoch === epoch ? RECORD_HEADER_BYTES : 0
     if (need === 0) break
-    records.push({ record: recordAt(bytes, view, at), offset: base + at, byteLength: header.byteLength })
-    at += header.byteLength
+    const isVoid = isVoidAt(bytes, view, at + header.byteLength, epoch, segment, crc32c)
+    const byteLength = header.byteLength + (isVoid ? RECORD_HEADER_BYTES : 0)
+    records.push({ record: recordAt(bytes, view, at, isVoid), offset: base + at, byteLength })
+    at += byteLength
   }
   return { records, next: base + at, need }
 }

@@ -1,6 +1,6 @@
 /**
- * The bytes of the log: segment header, record, seal (docs/internals/FORMAT.md, "Log"). Pure functions over
- * buffers.
+ * The bytes of the log: segment header, record, void record, seal (docs/internals/FORMAT.md, "Log"). Pure
+ * functions over buffers.
  *
  * Invariants: a length is trusted only under a header checksum. Both checksums start from seeds drawn per
  * segment, so neither bytes of another segment nor bytes that a client put into a delta can pass for a
@@ -15,8 +15,9 @@ import {
 } from '../../limits.js'
 import type { Crc32c, LogRecord } from '../types.js'
 
-/** "MSRC" and "MSSL", little-endian. */
+/** "MSRC", "MSVD" and "MSSL", little-endian. */
 export const RECORD_MAGIC = 0x4352_534d
+export const VOID_MAGIC = 0x4456_534d
 export const SEAL_MAGIC = 0x4c53_534d
 const SEGMENT_MAGIC = Buffer.from('MMSBLOG1', 'latin1')
 const TWO_32 = 0x1_0000_0000
@@ -32,6 +33,8 @@ export interface SegmentHeader {
   readonly headerSeed: number
   readonly recordSeed: number
   readonly createdMs: number
+  /** A segment of version 1 has no void records. */
+  readonly version: number
 }
 
 /** What a record says about the durability of those before it. It tells a torn tail from damage. */
@@ -68,7 +71,7 @@ export function encodeSegmentHeader(header: SegmentHeader, crc32c: Crc32c): Uint
   const bytes = new Uint8Array(SEGMENT_HEADER_BYTES)
   const view = viewOf(bytes)
   bytes.set(SEGMENT_MAGIC, 0)
-  view.setUint32(8, SEGMENT_FORMAT_VERSION, true)
+  view.setUint32(8, header.version, true)
   view.setUint32(12, SEGMENT_HEADER_BYTES, true)
   bytes.set(Buffer.from(header.busId, 'hex'), 16)
   putU64(view, 32, header.firstEpoch)
@@ -87,13 +90,15 @@ export function decodeSegmentHeader(bytes: Uint8Array, crc32c: Crc32c): SegmentH
   const crc = crc32c(bytes.subarray(0, SEGMENT_HEADER_BYTES - 4))
   if (crc !== view.getUint32(SEGMENT_HEADER_BYTES - 4, true)) return 'the checksum of its header is wrong'
   const version = view.getUint32(8, true)
-  if (version !== SEGMENT_FORMAT_VERSION) return `its format version ${version} is not known to this release`
+  if (version < 1 || version > SEGMENT_FORMAT_VERSION)
+    return `its format version ${version} is not known to this release`
   return {
     busId: Buffer.from(bytes.subarray(16, 32)).toString('hex'),
     firstEpoch: getU64(view, 32),
     headerSeed: view.getUint32(40, true),
     recordSeed: view.getUint32(44, true),
     createdMs: getU64(view, 48),
+    version,
   }
 }
 
@@ -140,6 +145,39 @@ function sealHeader(
   view.setUint32(4, crc, true)
 }
 
+/** Follows the record of `epoch` when the epoch was cancelled: it exists and changes nothing. */
+export function encodeVoid(
+  epoch: number,
+  timestampMs: number,
+  segment: SegmentHeader,
+  mark: SyncMark,
+  crc32c: Crc32c,
+): Uint8Array {
+  const head = new Uint8Array(RECORD_HEADER_BYTES)
+  const view = viewOf(head)
+  view.setUint32(0, VOID_MAGIC, true)
+  view.setUint32(12, RECORD_HEADER_BYTES, true)
+  putU64(view, 16, epoch)
+  putU64(view, 24, timestampMs)
+  view.setUint32(60, markBits(mark), true)
+  sealHeader(head, view, [], segment, crc32c)
+  return head
+}
+
+/** Whether a sound void record of the epoch lies at `at`. */
+export function isVoidAt(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  epoch: number,
+  segment: SegmentHeader,
+  crc32c: Crc32c,
+): boolean {
+  if (at + RECORD_HEADER_BYTES > bytes.length || view.getUint32(at, true) !== VOID_MAGIC) return false
+  const header = peekRecordHeader(bytes, view, at)
+  return header?.epoch === epoch && recordSound(bytes, view, at, header, segment, crc32c)
+}
+
 /** The mark of a clean close, in place of the record of `nextEpoch`: everything before it is durable. */
 export function encodeSeal(
   nextEpoch: number,
@@ -161,6 +199,7 @@ export function encodeSeal(
 /** A header whose own checksum is right. */
 export interface RecordHeader extends SyncMark {
   readonly isSeal: boolean
+  readonly isVoid: boolean
   readonly byteLength: number
   readonly epoch: number
   readonly timestampMs: number
@@ -187,7 +226,7 @@ export function decodeRecordHeader(
 export function peekRecordHeader(bytes: Uint8Array, view: DataView, at: number): RecordHeader | undefined {
   if (at + RECORD_HEADER_BYTES > bytes.length) return undefined
   const magic = view.getUint32(at, true)
-  if (magic !== RECORD_MAGIC && magic !== SEAL_MAGIC) return undefined
+  if (magic !== RECORD_MAGIC && magic !== VOID_MAGIC && magic !== SEAL_MAGIC) return undefined
   const byteLength = view.getUint32(at + 12, true)
   const framesLength = view.getUint32(at + 52, true)
   const touchedCount = view.getUint32(at + 56, true)
@@ -196,6 +235,7 @@ export function peekRecordHeader(bytes: Uint8Array, view: DataView, at: number):
   const bits = view.getUint32(at + 60, true)
   return {
     isSeal: magic === SEAL_MAGIC,
+    isVoid: magic === VOID_MAGIC,
     byteLength,
     epoch: getU64(view, at + 16),
     timestampMs: getU64(view, at + 24),
@@ -236,10 +276,10 @@ export function recordSound(
 
 /**
  * The record at `at`. Its frames and digest are views into `bytes`; its page ids are copied if they are not
- * aligned.
+ * aligned. A void one shows no frames and no pages, because none of them had an effect.
  */
-export function recordAt(bytes: Uint8Array, view: DataView, at: number): LogRecord {
-  return new RecordView(bytes, view, at)
+export function recordAt(bytes: Uint8Array, view: DataView, at: number, isVoid = false): LogRecord {
+  return new RecordView(bytes, view, at, isVoid)
 }
 
 /** Makes its views on demand: a reader of a long log looks at few of them. */
@@ -247,19 +287,21 @@ class RecordView implements LogRecord {
   readonly epoch: number
   readonly timestampMs: number
   readonly frameCount: number
+  readonly isVoid: boolean
   readonly #bytes: Uint8Array
   readonly #at: number
   readonly #framesLength: number
   readonly #touchedCount: number
 
-  constructor(bytes: Uint8Array, view: DataView, at: number) {
+  constructor(bytes: Uint8Array, view: DataView, at: number, isVoid: boolean) {
     this.epoch = getU64(view, at + 16)
     this.timestampMs = getU64(view, at + 24)
-    this.frameCount = view.getUint32(at + 48, true)
+    this.isVoid = isVoid
+    this.frameCount = isVoid ? 0 : view.getUint32(at + 48, true)
     this.#bytes = bytes
     this.#at = at
-    this.#framesLength = view.getUint32(at + 52, true)
-    this.#touchedCount = view.getUint32(at + 56, true)
+    this.#framesLength = isVoid ? 0 : view.getUint32(at + 52, true)
+    this.#touchedCount = isVoid ? 0 : view.getUint32(at + 56, true)
   }
 
   get digestBefore(): Uint8Array {

@@ -5,7 +5,7 @@
  * durable (the caller does both). Room for appends is reserved before the first of them.
  */
 import path from 'node:path'
-import { LOG_READ_BYTES } from '../../limits.js'
+import { LOG_READ_BYTES, SEGMENT_FORMAT_VERSION } from '../../limits.js'
 import type { Disk } from '../os/disk.js'
 import { busFailed, isNoRoom, logFull, textOf } from '../os/errors.js'
 import type { Crc32c, FsyncPolicy } from '../types.js'
@@ -58,6 +58,7 @@ export function newSegmentHeader(
     headerSeed: seeds.getUint32(0, true),
     recordSeed: seeds.getUint32(4, true),
     createdMs: clock(),
+    version: SEGMENT_FORMAT_VERSION,
   }
 }
 

@@ -20,6 +20,7 @@ import {
   decodeRecordHeader,
   decodeSegmentHeader,
   eachSyncedAt,
+  isVoidAt,
   peekRecordHeader,
   RECORD_MAGIC,
   type RecordHeader,
@@ -27,6 +28,7 @@ import {
   recordSound,
   SEAL_MAGIC,
   type SegmentHeader,
+  VOID_MAGIC,
   viewOf,
 } from './record.js'
 
@@ -144,6 +146,12 @@ export class SegmentScanner {
       this.#soundAhead--
       return this.#take(at)
     }
+    // A block of the index may begin with the void record of the epoch before.
+    const { bytes, view } = window
+    if (isVoidAt(bytes, view, at, this.nextEpoch - 1, this.segment, this.#crc32c)) {
+      this.offset += RECORD_HEADER_BYTES
+      return this.next()
+    }
     if (window.available(at) < RECORD_HEADER_BYTES) return this.#endAt(at, window.length)
     const header = peekRecordHeader(window.bytes, window.view, at)
     if (header === undefined || !this.#isPlausible(header, at))
@@ -174,12 +182,18 @@ export class SegmentScanner {
   /** Hands out the record at `at` in the window, which is sound and of the next epoch. */
   #take(at: number): ScannedRecord {
     const { offset } = this
-    const { bytes, view } = this.#window
-    const byteLength = byteLengthAt(view, at)
-    if (eachSyncedAt(view, at)) this.unsureFrom = offset
+    const window = this.#window
+    let byteLength = byteLengthAt(window.view, at)
+    // Whether the epoch is void is known only from what lies behind its record.
+    const needed = Math.min(byteLength + RECORD_HEADER_BYTES, this.#sizeBytes - offset)
+    const from = window.seek(offset, needed)
+    const { bytes, view } = window
+    const isVoid = isVoidAt(bytes, view, from + byteLength, this.nextEpoch, this.segment, this.#crc32c)
+    if (isVoid) byteLength += RECORD_HEADER_BYTES
+    if (eachSyncedAt(view, from)) this.unsureFrom = offset
     this.offset += byteLength
     this.nextEpoch++
-    return { record: recordAt(bytes, view, at), offset, byteLength }
+    return { record: recordAt(bytes, view, from, isVoid), offset, byteLength }
   }
 
   /** A length that reaches beyond the window is trusted only under the header's own checksum. */
@@ -238,7 +252,9 @@ export class SegmentScanner {
     for (let from = offset + RECORD_ALIGN_BYTES; from + RECORD_HEADER_BYTES <= this.#sizeBytes; ) {
       const header = this.#nextHeader(from)
       if (header === undefined) break
-      if (header.epoch - header.unsynced > nextEpoch) newest = header
+      // A void record is written behind the record of its epoch.
+      const after = header.isVoid ? header.epoch + 1 : header.epoch
+      if (after - header.unsynced > nextEpoch) newest = header
       from = header.offset + RECORD_ALIGN_BYTES
     }
     if (newest !== undefined) {
@@ -270,7 +286,8 @@ export class SegmentScanner {
     this.ended ??= 'header'
     for (let from = this.offset; ; ) {
       const header = this.#nextHeader(from)
-      if (header === undefined || (!header.isSeal && header.epoch === epoch)) return header?.offset
+      if (header === undefined || (!header.isSeal && !header.isVoid && header.epoch === epoch))
+        return header?.offset
       from = header.offset + RECORD_ALIGN_BYTES
     }
   }
@@ -284,7 +301,7 @@ export class SegmentScanner {
       const last = index + span - RECORD_HEADER_BYTES
       for (let i = index; i <= last; i += RECORD_ALIGN_BYTES) {
         const magic = window.view.getUint32(i, true)
-        if (magic !== RECORD_MAGIC && magic !== SEAL_MAGIC) continue
+        if (magic !== RECORD_MAGIC && magic !== VOID_MAGIC && magic !== SEAL_MAGIC) continue
         const header = decodeRecordHeader(window.bytes, window.view, i, this.segment, this.#crc32c)
         if (header !== undefined) return { ...header, offset: at + (i - index) }
       }

@@ -18,12 +18,20 @@ import {
   RECORD_GATHER_MAX_BYTES,
   RECORD_HEADER_BYTES,
   RECORD_MAX_BYTES,
+  SEGMENT_FORMAT_VERSION,
   SEGMENT_HEADER_BYTES,
 } from '../../limits.js'
 import { Durations } from '../os/durations.js'
 import { busFailed, logFull, textOf } from '../os/errors.js'
 import type { LogRecord } from '../types.js'
-import { encodeSeal, encodeSegmentHeader, padded, recordBytes, type SegmentHeader } from './record.js'
+import {
+  encodeSeal,
+  encodeSegmentHeader,
+  encodeVoid,
+  padded,
+  recordBytes,
+  type SegmentHeader,
+} from './record.js'
 import { encodeLarge, encodeSmall, newRecordBuffer, type RecordBuffer } from './record-buffer.js'
 import {
   createSegment,
@@ -37,6 +45,8 @@ export interface SegmentWriterOptions extends SegmentOptions {
   readonly setTimer: (callback: () => void, delayMs: number) => () => void
   /** A record can be read now: it is written and, under `always`, durable. */
   readonly onAppended: (record: LogRecord, segment: SegmentHeader, offset: number, byteLength: number) => void
+  /** A void record follows the newest record; the segment now ends at `end`. */
+  readonly onVoided: (end: number) => void
   readonly onRotated: (next: SegmentHeader, previousEnd: number) => void
   readonly onFailed: (error: MmsbError) => void
   /** Why the data folder is no longer the one that was opened; undefined while it is. */
@@ -127,9 +137,12 @@ export class SegmentWriter {
     return this.#makeRoom(bytes)
   }
 
-  /** Room for the record and a seal behind it, clear of zeros that are being written. */
+  /** Room for the record, a void record and a seal behind it, clear of zeros that are being written. */
   #hasRoom(bytes: number): boolean {
-    const end = this.end + bytes
+    const { header } = this.#segment
+    // A release that knows only version 1 would take a void record for a torn write.
+    if (header.version < SEGMENT_FORMAT_VERSION && this.end > SEGMENT_HEADER_BYTES) return false
+    const end = this.end + bytes + RECORD_HEADER_BYTES
     if (this.#zeroWrite !== undefined && end > this.#zeroWrite.from) return false
     return end + RECORD_HEADER_BYTES <= this.#segment.capacity
   }
@@ -200,6 +213,30 @@ export class SegmentWriter {
         if (this.#writing.size === 0) for (const wake of this.#onIdle.splice(0)) wake()
       })
     })
+  }
+
+  /**
+   * Writes, durably and synchronously, that the newest epoch changes nothing. No append may be in flight.
+   * Throws BUS_FAILED.
+   */
+  appendVoid(epoch: number, timestampMs: number): void {
+    if (this.failure !== undefined) throw this.failure
+    if (this.#current !== undefined || epoch !== this.newestEpoch)
+      throw new Error(`a void record of epoch ${epoch}, which is not the newest written one`)
+    const { disk, crc32c, fsync } = this.#options
+    const { header, fd } = this.#segment
+    const mark = { eachSynced: fsync === 'always', unsynced: epoch - this.durableEpoch }
+    const bytes = encodeVoid(epoch, timestampMs, header, mark, crc32c)
+    try {
+      disk.writeSync(fd, [bytes], this.end)
+      if (fsync !== 'always') disk.syncSync(fd)
+    } catch (error) {
+      throw this.#fail('a write to the log failed', error)
+    }
+    this.durableEpoch = epoch
+    this.end += bytes.length
+    this.appendedBytes += bytes.length
+    this.#options.onVoided(this.end)
   }
 
   /**
@@ -355,7 +392,7 @@ export class SegmentWriter {
     this.checkHeld()
     if (this.failure !== undefined) throw this.failure
     const { disk, logDir } = this.#options
-    const need = SEGMENT_HEADER_BYTES + bytes + RECORD_HEADER_BYTES
+    const need = SEGMENT_HEADER_BYTES + bytes + 2 * RECORD_HEADER_BYTES
     if (this.#prepared === undefined || this.#prepared.capacity < need) this.#discardPrepared()
     const next = this.#prepared ?? (await this.#create(Math.max(this.#options.segmentBytes, need)))
     this.#prepared = undefined

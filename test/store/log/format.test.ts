@@ -16,6 +16,7 @@ import {
 import { crc32c, plain } from '../helpers.js'
 
 const SEGMENT: SegmentHeader = {
+  version: 2,
   busId: '00112233445566778899aabbccddeeff',
   firstEpoch: 2 ** 40 + 3,
   headerSeed: 0x1111_1111,
@@ -76,9 +77,9 @@ t.test('a segment header is read as written; each field is in its place', async 
   t.equal(viewOf(bytes).getBigUint64(32, true), BigInt(SEGMENT.firstEpoch))
   t.type(decodeSegmentHeader(bytes.subarray(0, 4000), crc32c), 'string')
   const later = bytes.slice()
-  viewOf(later).setUint32(8, 2, true)
+  viewOf(later).setUint32(8, 3, true)
   viewOf(later).setUint32(4092, crc32c(later.subarray(0, 4092)), true)
-  t.match(decodeSegmentHeader(later, crc32c), /version 2 is not known/)
+  t.match(decodeSegmentHeader(later, crc32c), /version 3 is not known/)
 })
 
 t.test('a seal is a record of 64 bytes and carries the next epoch', async (t) => {
