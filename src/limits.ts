@@ -53,6 +53,8 @@ export const PACE_WAIT_MAX_MS = 2
 export const PACE_PAUSE_MAX_EPOCHS = 256
 /** A plan expected to run longer than this runs off the event loop. */
 export const PLAN_ASYNC_THRESHOLD_NS = 200_000
+/** Definitions are compiled for so long before the event loop runs again. */
+export const COMPILE_SLICE_MS = 20
 /** Idempotency keys that are remembered; the oldest are forgotten first. */
 export const IDEMPOTENCY_KEYS_MAX = 100_000
 

@@ -53,6 +53,20 @@ export const OPERATOR_LIMITS = {
     'COST_EXCEEDED',
     'estimated time of all steps of a commit or what-if',
   ),
+  maxCommitTimeMs: row(
+    'max-commit-time',
+    'ms',
+    [120 * S, 1, 86_400 * S],
+    'COST_EXCEEDED',
+    'time that a commit runs before it is cancelled',
+  ),
+  maxCompileTimeMs: row(
+    'max-compile-time',
+    'ms',
+    [2 * S, 1, 3_600 * S],
+    'COST_EXCEEDED',
+    'time to compile the definitions of one transaction',
+  ),
   maxReplayTimeMs: row(
     'max-replay-time',
     'ms',

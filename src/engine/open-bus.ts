@@ -172,6 +172,7 @@ async function assemble({
     definitions: new Definitions(
       {
         state,
+        limits,
         pages,
         commit: (pending) => committer.commit(pending),
         refuseWhenStopped: () => committer.lifecycle.refuseWhenStopped(),

@@ -11,11 +11,13 @@ import { checkShape } from '../../state/shape.js'
 import type { PageDefinition } from '../../state/types.js'
 import { derivedRecord, isDerivedDefinition, sourceRecord } from '../pages/page-records.js'
 import type { PageRecord, Registry } from '../pages/registry.js'
+import type { CompileBudget } from './compile-budget.js'
 
 export interface DefinePagesDeps {
   readonly registry: Registry
   readonly graph: Graph
   readonly takePageId: () => number
+  readonly budget: CompileBudget
 }
 
 export interface NamedDefinition {
@@ -23,10 +25,21 @@ export interface NamedDefinition {
   readonly definition: PageDefinition
 }
 
-/** Compiles definitions in order. Throws the error of the first that cannot be compiled. */
-export function definePages(deps: DefinePagesDeps, pages: readonly NamedDefinition[]): PageRecord[] {
+/**
+ * Compiles definitions in order, in slices. Throws the error of the first that cannot be compiled, and
+ * COST_EXCEEDED when they take too long together.
+ */
+export async function definePages(
+  deps: DefinePagesDeps,
+  pages: readonly NamedDefinition[],
+): Promise<PageRecord[]> {
   const compiler = new DefinitionCompiler(deps, pages)
-  return pages.map(({ name, definition }) => compiler.compile(name, definition))
+  const records: PageRecord[] = []
+  for (const { name, definition } of pages) {
+    records.push(deps.budget.spend(() => compiler.compile(name, definition)))
+    if (deps.budget.isSliceOver && records.length < pages.length) await deps.budget.pause()
+  }
+  return records
 }
 
 class DefinitionCompiler {

@@ -9,6 +9,7 @@
 import { MmsbError } from '../../errors.js'
 import type { FunctionBody } from '../../kernels/expression/names.js'
 import { PAGE_ID_MAX } from '../../limits.js'
+import type { LimitGuard } from '../../operator-limits.js'
 import type { PageDefinition } from '../../state/types.js'
 import type { EngineState } from '../pages/engine-state.js'
 import type { FunctionChange, FunctionRecord } from '../pages/function-table.js'
@@ -16,6 +17,7 @@ import type { PageReader } from '../pages/page-reader.js'
 import { differenceOf } from '../pages/page-records.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { CommitResult, CreateResult, FunctionInfo, PageInfo } from '../types.js'
+import { CompileBudget } from './compile-budget.js'
 import { definePages, type NamedDefinition } from './define-pages.js'
 import {
   definitionChange,
@@ -36,6 +38,7 @@ import {
 export interface DefinitionsDeps {
   readonly state: EngineState
   readonly pages: PageReader
+  readonly limits: LimitGuard
   readonly commit: (pending: Pending) => Promise<CommitResult>
   /** Throws BUS_FAILED when the bus takes no more writes. */
   readonly refuseWhenStopped: () => void
@@ -69,18 +72,20 @@ export class Definitions {
   /** Throws PAGE_EXISTS when a page with another definition has the name. */
   create(name: string, definition: PageDefinition): Promise<CreateResult> {
     return this.#untilFresh(() =>
-      this.#withRecords([{ name, definition }], async ([record]) => this.#createOne(record as PageRecord)),
+      this.#withRecords([{ name, definition }], async ([record], functionsAge) =>
+        this.#createOne(record as PageRecord, functionsAge),
+      ),
     )
   }
 
-  async #createOne(record: PageRecord): Promise<CreateResult> {
+  async #createOne(record: PageRecord, functionsAge: number): Promise<CreateResult> {
     const { registry } = this.#deps.state
     this.#refuseCycle(record)
     this.refuseWithoutDevice(record)
     const existing = registry.byName(record.name)
     if (existing !== undefined) return this.#existing(existing, record)
     try {
-      const pending = pendingOfCreates([record], registry.functions.worldAge)
+      const pending = pendingOfCreates([record], functionsAge)
       const { epoch } = await this.#deps.commit(pending)
       return { epoch, created: true, page: this.#deps.pages.info(record) }
     } catch (error) {
@@ -94,11 +99,11 @@ export class Definitions {
 
   /** All of them in one epoch, or none. */
   async createMany(pages: readonly NamedDefinition[]): Promise<{ epoch: number; pages: PageInfo[] }> {
-    const { state, commit, pages: reader } = this.#deps
+    const { commit, pages: reader } = this.#deps
     const made = await this.#untilFresh(() =>
-      this.#withRecords(pages, async (records) => {
+      this.#withRecords(pages, async (records, functionsAge) => {
         for (const record of records) this.refuseWithoutDevice(record)
-        const { epoch } = await commit(pendingOfCreates(records, state.registry.functions.worldAge))
+        const { epoch } = await commit(pendingOfCreates(records, functionsAge))
         return { created: true, epoch, pages: records.map((record) => reader.info(record)) }
       }),
     )
@@ -140,20 +145,26 @@ export class Definitions {
    */
   async #withRecords<T extends { readonly created: boolean }>(
     pages: readonly NamedDefinition[],
-    work: (records: readonly PageRecord[]) => Promise<T>,
+    work: (records: readonly PageRecord[], functionsAge: number) => Promise<T>,
   ): Promise<T> {
     const { registry, graph } = this.#deps.state
     const first = this.#nextPageId
-    let next: number | undefined
+    // Compiling may pause, and functions may change meanwhile.
+    const functionsAge = registry.functions.worldAge
+    let taken = 0
     let created = false
+    const takePageId = (): number => {
+      taken++
+      return this.takePageId()
+    }
     try {
-      const records = definePages({ registry, graph, takePageId: this.takePageId }, pages)
-      next = this.#nextPageId
-      const done = await work(records)
+      const budget = new CompileBudget(this.#deps.limits)
+      const records = await definePages({ registry, graph, takePageId, budget }, pages)
+      const done = await work(records, functionsAge)
       created = done.created
       return done
     } finally {
-      if (!created && (next ?? this.#nextPageId) === this.#nextPageId) this.#nextPageId = first
+      if (!created && this.#nextPageId === first + taken) this.#nextPageId = first
     }
   }
 
@@ -193,7 +204,8 @@ export class Definitions {
       const isSame = known?.expr === body.expr && JSON.stringify(known.params) === JSON.stringify(body.params)
       if (known !== undefined && isSame) return { epoch: known.epoch, worldAge: known.worldAge }
       const change = definitionChange(registry.functions, name, body)
-      return this.#commitChange(change, redefinitions(registry, change))
+      const budget = new CompileBudget(this.#deps.limits)
+      return this.#commitChange(change, await redefinitions(registry, change, budget))
     })
   }
 

@@ -14,6 +14,7 @@ import { sameShape } from '../../state/shape.js'
 import type { Dtype } from '../../wire/dtype.js'
 import type { FunctionChange, FunctionTable } from '../pages/function-table.js'
 import type { DerivedRecord, PageRecord, Registry } from '../pages/registry.js'
+import type { CompileBudget } from './compile-budget.js'
 import type { Redefinition } from './pending.js'
 
 /** A transaction was compiled against functions that have changed since; it must be compiled again. */
@@ -55,13 +56,24 @@ export function pagesUsing(registry: Registry, table: FunctionTable, name: strin
 }
 
 /**
- * The new definitions of the pages that use the function.
+ * The new definitions of the pages that use the function, compiled in slices.
  * @throws MmsbError INVALID_EXPRESSION when a page no longer compiles, SHAPE_MISMATCH when its dtype would
- * change
+ * change, COST_EXCEEDED when they take too long together
  */
-export function redefinitions(registry: Registry, change: FunctionChange): Redefinition[] {
+export async function redefinitions(
+  registry: Registry,
+  change: FunctionChange,
+  budget: CompileBudget,
+): Promise<Redefinition[]> {
   const table = registry.functions.after(change, 0)
-  return pagesUsing(registry, table, change.name).map((page) => redefined(registry, table.lookup, page))
+  const list: Redefinition[] = []
+  for (const page of pagesUsing(registry, table, change.name)) {
+    // It may have been deleted during a pause.
+    if (registry.byId(page.id) !== page) throw new StaleFunctions()
+    list.push(budget.spend(() => redefined(registry, table.lookup, page)))
+    if (budget.isSliceOver) await budget.pause()
+  }
+  return list
 }
 
 /** A page whose definition takes another version of its op, or other versions of functions. */

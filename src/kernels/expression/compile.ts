@@ -22,6 +22,10 @@ export interface CompiledExpression {
   readonly dtype: Dtype
 }
 
+/** Programs by text and types, for each table of functions: many pages often have the same expression. */
+const COMPILED = new WeakMap<FunctionLookup, Map<string, CompiledExpression>>()
+const COMPILED_MAX = 64
+
 /**
  * Compiles an expression over `inputs`, in this order. The past of an input counts as an input of its own,
  * named `prev(x)`. With `dtype` the result is cast; `functions` finds the functions that users defined.
@@ -39,6 +43,25 @@ export function compileExpression(
       `${inputs.length} inputs; an expression has at most ${IR_MAX_INPUTS}`,
     )
   }
+  if (functions === undefined) return compileAnew(text, inputs, dtype, functions)
+  const known = COMPILED.get(functions) ?? new Map<string, CompiledExpression>()
+  COMPILED.set(functions, known)
+  const key = JSON.stringify([text, dtype, inputs.map((input) => [input.name, input.dtype])])
+  let compiled = known.get(key)
+  if (compiled === undefined) {
+    compiled = compileAnew(text, inputs, dtype, functions)
+    if (known.size >= COMPILED_MAX) known.clear()
+    known.set(key, compiled)
+  }
+  return compiled
+}
+
+function compileAnew(
+  text: string,
+  inputs: readonly ExpressionInput[],
+  dtype: Dtype | undefined,
+  functions: FunctionLookup | undefined,
+): CompiledExpression {
   const places = new Map<string, number>()
   for (const [i, { name }] of inputs.entries()) {
     checkInputName(inputOfPast(name) ?? name)

@@ -32,8 +32,16 @@ const ADVICE: Readonly<Record<string, string>> = {
   '[': 'an expression cannot index; it is applied to each element',
 }
 
+/** The newest tokens: a text is read several times in a row, and many pages have the same one. */
+let newest: { readonly text: string; readonly tokens: readonly Token[] } | undefined
+
 /** The tokens of `text`; the last one is `end`. @throws MmsbError INVALID_EXPRESSION */
-export function tokenize(text: string): Token[] {
+export function tokenize(text: string): readonly Token[] {
+  if (newest?.text !== text) newest = { text, tokens: readTokens(text) }
+  return newest.tokens
+}
+
+function readTokens(text: string): Token[] {
   if (text.length > EXPRESSION_MAX_LENGTH) {
     throw new MmsbError(
       'INVALID_EXPRESSION',
