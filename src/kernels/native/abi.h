@@ -142,9 +142,9 @@ int32_t mmsb_step_destroy(mmsb_ctx* ctx, uint32_t step);
 int32_t mmsb_execute(mmsb_ctx* ctx, const uint32_t* steps, uint32_t step_count, const void* frames, uint64_t frames_len,
                      void* out, uint64_t out_cap, uint64_t* out_len);
 int32_t mmsb_result_copy(mmsb_ctx* ctx, void* out, uint64_t out_cap);
-// The only function that may be called, from any thread, while a call runs on the context. on = 1: the running
-// mmsb_execute ends soon, and every later one at once, with MMSB_ERR_CANCELLED; on = 0 takes that back. A call
-// that was cancelled has changed some of its pages:
+// May be called from any thread while a call runs on the context. on = 1: the running mmsb_execute ends soon,
+// and every later one at once, with MMSB_ERR_CANCELLED; on = 0 takes that back. A call that was cancelled has
+// changed some of its pages:
 // - kept (mmsb_keep), it must be undone (mmsb_undo) before the next call;
 // - on the CUDA backend, every step that did run is complete. The caller restores the old state by an
 //   mmsb_execute with the old values of the pages that the deltas wrote and the same steps;

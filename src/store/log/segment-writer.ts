@@ -7,6 +7,8 @@
  * writer fails for good and says why; so it does when the folder or the segment is no longer where it was
  * opened. A new segment gets its name only after its header, and everything
  * before it, is durable. Knows nothing of the index, of checkpoints or of other segments' contents.
+ *
+ * Long because appends, syncs and rotation share the place where the segment ends.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'

@@ -34,8 +34,8 @@ static const u32 kWorkersMax = 64;
 static inline bool cancelRaised(const u32& cancel) { return __atomic_load_n(&cancel, __ATOMIC_RELAXED) != 0; }
 
 // Runs fn(job, task, worker) once for each task in 0 .. tasks - 1 and returns when all have finished. Returns
-// false when the call is cancelled; then some tasks have not run, and what they make must not be read. Defined
-// by the host part.
+// false when the call is cancelled; then some tasks have not run, and what they make must not be read.
+// Defined by the host part.
 bool poolRun(ThreadPool& pool, u32 tasks, TaskFn fn, void* job);
 
 }  // namespace mmsb

@@ -168,7 +168,8 @@ static int32_t runDeviceStep(Device& device, Exec& exec, Step& step, bool full, 
   return before ? planBefore(device, exec, step, full) : planStep(device, exec, step, full);
 }
 
-// A step estimated to take longer on one CPU core ends its segment, so that a call can be cancelled behind it.
+// A step estimated to take longer on one CPU core ends its segment, so that a call can be cancelled after
+// it.
 static const f64 kCancelSegmentNs = 2e8;
 
 // Ends the segment and the call if the call is cancelled.
