@@ -6,7 +6,7 @@ import type { ErrorCode } from '../../errors.js'
 import type { App, AppContext, Reply } from '../context.js'
 import { bytesOfParts, renderParts } from '../reply/json-values.js'
 import { renderRead } from '../reply/read-answer.js'
-import { pastOptionsOf } from '../request/abort-signal.js'
+import { abortSignalOf, pastOptionsOf } from '../request/abort-signal.js'
 import { NameParams } from '../schemas/common.js'
 import { NoQuery, OfHistoryQuery, ReadAnswer } from '../schemas/data.js'
 import {
