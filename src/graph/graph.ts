@@ -56,7 +56,8 @@ export interface Plan {
 
 const PLAN_CACHE_MAX = 1024
 const NO_STEP: StepCost = { page: 0, costNs: 0 }
-const EMPTY_PLAN: Plan = {
+/** Nothing to do. */
+export const EMPTY_PLAN: Plan = {
   steps: new Uint32Array(0),
   pages: new Uint32Array(0),
   costNs: 0,

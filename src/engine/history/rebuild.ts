@@ -11,8 +11,8 @@
  */
 import { MmsbError } from '../../errors.js'
 import type { ExecuteResult } from '../../ffi/context.js'
-import type { Plan } from '../../graph/graph.js'
 import { atOnce, type Sliced } from '../../slices.js'
+import { EMPTY_PLAN, type Plan } from '../../graph/graph.js'
 import type { CreatePageCommand } from '../../state/frame/frame.js'
 import { pickDeltas } from '../../state/frame/pick.js'
 import { decodeFrame, splitFrames } from '../../state/frame/reader.js'
@@ -190,10 +190,7 @@ function stagePart(
   const part = partOf(record, cone)
   progress.epoch = record.epoch
   progress.timestampMs = record.timestampMs
-  if (record.isVoid === true) {
-    replayVoid(state, record, watcher)
-    return 'replayed'
-  }
+  if (record.isVoid === true) return stageVoid(record, watcher)
   // The past of a page follows it one epoch later, whatever that epoch touches.
   if (onlyDeltas && part.touched.length === 0 && cone !== undefined && state.graph.pasts.length === 0)
     return undefined
@@ -202,12 +199,15 @@ function stagePart(
 }
 
 const NO_PAGES: readonly PageRecord[] = []
-const NO_STEPS = new Uint32Array(0)
 
 /** The epoch changes nothing, not even pages that read the past. */
-function replayVoid({ context }: EngineState, record: LogRecord, watcher: ReplayWatcher): void {
-  const result = context.execute(NO_STEPS, record.frames)
-  watcher.executed?.({ record, result, created: NO_PAGES, deleted: NO_PAGES, isOneWay: false })
+function stageVoid(record: LogRecord, watcher: ReplayWatcher): StagedRecord {
+  return {
+    plan: EMPTY_PLAN,
+    frames: record.frames,
+    finish: (result) =>
+      watcher.executed?.({ record, result, created: NO_PAGES, deleted: NO_PAGES, isOneWay: false }),
+  }
 }
 
 /** What a record does to the pages of a cone; without a cone, all that it does. */
