@@ -14,7 +14,7 @@ import koffi from 'koffi'
 import { type ErrorCode, MmsbError } from '../errors.js'
 
 /** Must equal MMSB_ABI_VERSION in src/kernels/native/abi.h. */
-const ABI_VERSION = 5
+const ABI_VERSION = 6
 
 export type ContextHandle = { readonly __brand: 'mmsb_ctx' }
 

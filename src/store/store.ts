@@ -19,7 +19,7 @@ import { Slices } from '../slices.js'
 import { type CheckpointFile, openCheckpointFile } from './checkpoint/file-reader.js'
 import { CheckpointList } from './checkpoint-list.js'
 import { HistoryFile } from './history-file.js'
-import { openLog, readForward, recordsAfter, type SegmentEntry, segmentOf } from './log/log.js'
+import { openLog, readForward, recordsAfter, type SegmentEntry, segmentOf, spansOf } from './log/log.js'
 import { LogIndex, type PlacedRecord } from './log/log-index.js'
 import type { SegmentHeader } from './log/record.js'
 import { segmentName } from './log/segment-file.js'
@@ -266,12 +266,8 @@ export class Store {
 
   /** Bytes of the log that hold the epochs after this one, counted in whole segments. */
   bytesSince(epoch: number): number {
-    let bytes = 0
-    for (const [i, { end }] of this.#segments.entries()) {
-      const next = this.#segments[i + 1]
-      if (next === undefined || next.header.firstEpoch > epoch + 1) bytes += end
-    }
-    return bytes
+    const after = spansOf(this.#segments).filter(({ lastEpoch }) => lastEpoch > epoch)
+    return after.reduce((sum, { bytes }) => sum + bytes, 0)
   }
 
   stats(): StoreStats {
@@ -446,17 +442,11 @@ export class Store {
   }
 
   #anchor(limits: RetentionLimits, neededEpoch: number | undefined): number | undefined {
-    const segments = this.#segments.map(({ header, end }, i) => ({
-      firstEpoch: header.firstEpoch,
-      lastEpoch: (this.#segments[i + 1]?.header.firstEpoch ?? Number.POSITIVE_INFINITY) - 1,
-      bytes: end,
-      createdMs: header.createdMs,
-    }))
     return anchorOf({
       limits,
       nowMs: this.#deps.clock(),
       newestEpoch: this.newestEpoch,
-      segments,
+      segments: spansOf(this.#segments),
       checkpoints: this.#checkpoints.epochs(),
       neededEpoch,
     })

@@ -11,8 +11,8 @@
  */
 import { MmsbError } from '../../errors.js'
 import type { ExecuteResult } from '../../ffi/context.js'
-import { atOnce, type Sliced } from '../../slices.js'
 import { EMPTY_PLAN, type Plan } from '../../graph/graph.js'
+import { atOnce, type Sliced } from '../../slices.js'
 import type { CreatePageCommand } from '../../state/frame/frame.js'
 import { pickDeltas } from '../../state/frame/pick.js'
 import { decodeFrame, splitFrames } from '../../state/frame/reader.js'

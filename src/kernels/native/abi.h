@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-#define MMSB_ABI_VERSION 5
+#define MMSB_ABI_VERSION 6
 
 typedef enum {
   MMSB_OK = 0,
@@ -23,7 +23,7 @@ typedef enum {
   MMSB_ERR_FRAME = 4,        // a delta could not be decoded; nothing applied
   MMSB_ERR_DEVICE = 5,       // the GPU failed; the context is unusable
   MMSB_ERR_INTERNAL = 6,
-  MMSB_ERR_CANCELLED = 7     // mmsb_cancel ended the call; see there
+  MMSB_ERR_CANCELLED = 7  // mmsb_cancel ended the call; see there
 } mmsb_status;
 
 typedef enum { MMSB_BACKEND_CPU = 0, MMSB_BACKEND_CUDA = 1 } mmsb_backend;

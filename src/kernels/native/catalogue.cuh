@@ -33,12 +33,19 @@ const CpuPart kCpuV3 = {
 const CpuPart kCpuBase = {
     "x86-64",
 #endif
-    MMSB_NS::kOps,        sizeof MMSB_NS::kOps / sizeof MMSB_NS::kOps[0],
-    MMSB_NS::executeAll,  MMSB_NS::beginCall,
-    MMSB_NS::applyDeltas, MMSB_NS::runBefore,
-    MMSB_NS::runStep,     MMSB_NS::keepBehind,
-    MMSB_NS::fillPage,    MMSB_NS::loadBytes,
-    MMSB_NS::updateShare, MMSB_NS::undoAll, MMSB_NS::undoCancelled,
+    MMSB_NS::kOps,
+    sizeof MMSB_NS::kOps / sizeof MMSB_NS::kOps[0],
+    MMSB_NS::executeAll,
+    MMSB_NS::beginCall,
+    MMSB_NS::applyDeltas,
+    MMSB_NS::runBefore,
+    MMSB_NS::runStep,
+    MMSB_NS::keepBehind,
+    MMSB_NS::fillPage,
+    MMSB_NS::loadBytes,
+    MMSB_NS::updateShare,
+    MMSB_NS::undoAll,
+    MMSB_NS::undoCancelled,
 };
 
 }  // namespace mmsb

@@ -12,6 +12,7 @@ import { LOG_READ_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../..
 import { atOnce, type Sliced } from '../../slices.js'
 import type { Disk } from '../os/disk.js'
 import { busFailed, textOf } from '../os/errors.js'
+import type { SegmentSpan } from '../retention.js'
 import type { Crc32c, LogRecord } from '../types.js'
 import {
   decodeRecordHeader,
@@ -38,6 +39,16 @@ export interface SegmentEntry {
   readonly file: string
   /** Bytes of header and records, so far for the last segment. */
   end: number
+}
+
+/** The last segment has no last epoch yet. */
+export function spansOf(segments: readonly SegmentEntry[]): SegmentSpan[] {
+  return segments.map(({ header, end }, i) => ({
+    firstEpoch: header.firstEpoch,
+    lastEpoch: (segments[i + 1]?.header.firstEpoch ?? Number.POSITIVE_INFINITY) - 1,
+    bytes: end,
+    createdMs: header.createdMs,
+  }))
 }
 
 /** The result of inspecting the log. */

@@ -12,10 +12,10 @@ namespace mmsb {
 
 struct Worker {
   Arena arena;
-  u8* block;    // what compute() writes: kBlockElements of 8 bytes
-  u8* wide;     // intermediate values of a cast
-  u8* cast;     // output of a cast, in the page's dtype
-  u8* scratch;  // scratch memory of the op
+  u8* block;          // what compute() writes: kBlockElements of 8 bytes
+  u8* wide;           // intermediate values of a cast
+  u8* cast;           // output of a cast, in the page's dtype
+  u8* scratch;        // scratch memory of the op
   const u32* cancel;  // ThreadPool::cancel
 };
 

@@ -324,8 +324,7 @@ static void settleZeros(const u8* old, u8* data, u32 count) {
 
 // Sorts `count` neighbouring elements from `old` to `data`, with room for 2 * count keys of 8 bytes.
 template <class T, class K>
-static void sortElements(const u8* old, bool descending, u8* data, void* room, u32 count,
-                         const u32& cancel) {
+static void sortElements(const u8* old, bool descending, u8* data, void* room, u32 count, const u32& cancel) {
   K* keys = static_cast<K*>(room);
   const bool signs = sortKeysOf<T, K>(old, descending, keys, count);
   sortKeys<K>(keys, keys + count, count, sizeof(T), cancel);
