@@ -131,7 +131,7 @@ const whileStarting = (starting: StartingApp, opening: Opening): Stoppable => ({
 const whileOpen = (server: MmsbApp, bus: Bus): Stoppable => ({
   closeServer: () => server.close(),
   cutOff: () => server.cutOff(),
-  closeBus: () => bus.close(),
+  closeBus: (graceMs) => bus.close({ graceMs }),
 })
 
 async function listen(options: ServeOptions, opening: Opening, logger: Logger): Promise<StartingApp> {

@@ -52,5 +52,5 @@ async function stop(present: Stoppable): Promise<void> {
   const cutOff = setTimeout(() => present.cutOff(), STOP_REQUESTS_MS)
   await present.closeServer()
   clearTimeout(cutOff)
-  await present.closeBus(Math.max(0, endMs - performance.now()))
+  await present.closeBus(Math.max(0, Math.ceil(endMs - performance.now())))
 }
