@@ -62,6 +62,7 @@ import { answerToRepeat, answerToRepeatedFrame } from './idempotency/repeats.js'
 import { type BusParts, openParts } from './open-bus.js'
 import { executionLogOf, hex, statsOf } from './pages/describe.js'
 import type { PageRecord } from './pages/registry.js'
+import type { Stage, StageHistogram } from './stage-timings.js'
 import type {
   BusOptions,
   BusStats,
@@ -631,6 +632,11 @@ export class EngineBus {
       log: durable?.store.stats() ?? null,
       locationOf: (page) => pages.locationOf(page),
     })
+  }
+
+  /** How long the stages of a commit took since start, counted in buckets (STAGE_BOUNDS_SECONDS). */
+  stageHistograms(): Readonly<Record<Stage, StageHistogram>> {
+    return this.#parts.committer.timings.histograms()
   }
 
   // ---- watching -------------------------------------------------------------------------------------------

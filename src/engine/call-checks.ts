@@ -115,6 +115,7 @@ const CALLS: Readonly<Record<Method, Call>> = {
   status: throws(),
   executionLog: throws(),
   stats: throws(),
+  stageHistograms: throws(),
   onCommit: throws(one('listener', isCallable), optional(one('ahead', isCallable))),
   onFailure: throws(one('listener', isCallable)),
   between: throws(one('run', isCallable)),

@@ -2,7 +2,9 @@
  * Prometheus metrics, read from bus and stream at the moment of the scrape. They keep no counts of their own
  * and cost nothing between scrapes. Each app has its own registry.
  */
-import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import { Counter, collectDefaultMetrics, Gauge, type Metric as PromMetric, Registry } from 'prom-client'
+import type { EngineBus } from '../engine/bus.js'
+import { STAGE_BOUNDS_SECONDS } from '../engine/stage-timings.js'
 import type { BusStats } from '../engine/types.js'
 import { LIMIT_NAMES, type LimitGuard, OPERATOR_LIMITS } from '../operator-limits.js'
 import type { HubStats } from '../stream/hub.js'
@@ -60,16 +62,6 @@ const METRICS: readonly Metric[] = [
   },
   { name: 'mmsb_queue_bytes', help: 'Bytes of the waiting transactions', read: (s) => one(s.queue.bytes) },
   {
-    name: 'mmsb_stage_seconds',
-    help: 'Duration of the stages of a commit since start',
-    labels: ['stage', 'quantile'],
-    read: (s) =>
-      Object.entries(s.timings).flatMap(([stage, { p50, p99 }]): Sample[] => [
-        [{ stage, quantile: '0.5' }, p50 / 1e6],
-        [{ stage, quantile: '0.99' }, p99 / 1e6],
-      ]),
-  },
-  {
     name: 'mmsb_stage_total',
     help: 'How often each stage ran since start',
     labels: ['stage'],
@@ -125,10 +117,24 @@ const METRICS: readonly Metric[] = [
   },
 ]
 
-/** The registry of a server that still recovers. */
-export function createStartingMetrics(health: () => Health): Registry {
+/** Gauges of prom-client with names that Prometheus keeps for counters. Others give the same by type. */
+const MISNAMED = [
+  'nodejs_active_handles_total',
+  'nodejs_active_requests_total',
+  'nodejs_active_resources_total',
+]
+
+/** A registry with the metrics of the process. */
+function createRegistry(): Registry {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
+  for (const name of MISNAMED) registry.removeSingleMetric(name)
+  return registry
+}
+
+/** The registry of a server that still recovers. */
+export function createStartingMetrics(health: () => Health): Registry {
+  const registry = createRegistry()
   const registers = [registry]
   new Gauge({ name: 'mmsb_up', help: '1 while the bus accepts writes and reads', registers })
   const progress = new Gauge({
@@ -144,8 +150,7 @@ export function createStartingMetrics(health: () => Health): Registry {
 
 /** The registry of an app. */
 export function createMetrics({ bus, hub }: AppContext): Registry {
-  const registry = new Registry()
-  collectDefaultMetrics({ register: registry })
+  const registry = createRegistry()
   const up = new Gauge({
     name: 'mmsb_up',
     help: '1 while the bus accepts writes and reads',
@@ -167,8 +172,32 @@ export function createMetrics({ bus, hub }: AppContext): Registry {
     return reading
   }
   for (const metric of METRICS) register(registry, metric, readOnce)
+  registerStages(registry, bus)
   registerLimits(registry, bus.limits)
   return registry
+}
+
+/**
+ * The stages of a commit as a histogram. That of prom-client counts by itself; this one shows what the engine
+ * has counted.
+ */
+function registerStages(registry: Registry, bus: EngineBus): void {
+  const name = 'mmsb_stage_seconds'
+  const help = 'Duration of the stages of a commit since start'
+  const valuesOf = (): object[] =>
+    Object.entries(bus.stageHistograms()).flatMap(([stage, { counts, count, sumSeconds }]) => [
+      ...STAGE_BOUNDS_SECONDS.map((bound, at) => ({
+        metricName: `${name}_bucket`,
+        labels: { stage, le: String(bound) },
+        value: counts[at],
+      })),
+      { metricName: `${name}_bucket`, labels: { stage, le: '+Inf' }, value: count },
+      { metricName: `${name}_sum`, labels: { stage }, value: sumSeconds },
+      { metricName: `${name}_count`, labels: { stage }, value: count },
+    ])
+  const get = async (): Promise<object> => ({ name, help, type: 'histogram', values: valuesOf() })
+  // A registry asks a metric for its name and for get() alone.
+  registry.registerMetric({ name, get } as unknown as PromMetric)
 }
 
 /** The operator's limits, and what they refused. */
