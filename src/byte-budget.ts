@@ -28,6 +28,7 @@ export class ByteBudget {
     this.#all = all
     this.#each = each
     this.#what = what
+    limits.measure(all, () => this.#used)
   }
 
   /** Bytes in flight. */
@@ -52,8 +53,19 @@ export class ByteBudget {
     return { grow, release }
   }
 
+  /** Throws OVERLOADED when these bytes are not to be had now. Takes nothing. */
+  refuseWithoutRoom(owner: object, bytes: number): void {
+    this.#refuse(owner, bytes, 0)
+  }
+
   /** `held` bytes are the taker's own: beside them it may be alone. */
   #take(owner: object, bytes: number, held: number): void {
+    this.#refuse(owner, bytes, held)
+    this.#used += bytes
+    this.#byOwner.set(owner, (this.#byOwner.get(owner) ?? 0) + bytes)
+  }
+
+  #refuse(owner: object, bytes: number, held: number): void {
     const { values } = this.#limits
     const own = this.#byOwner.get(owner) ?? 0
     if (own > held && own + bytes > values[this.#each]) {
@@ -62,8 +74,6 @@ export class ByteBudget {
     if (this.#used > held && this.#used + bytes > values[this.#all]) {
       throw this.#limits.refusal(this.#all, `${this.#used} bytes of ${this.#what} are in flight`)
     }
-    this.#used += bytes
-    this.#byOwner.set(owner, own + bytes)
   }
 
   #give(owner: object, bytes: number): void {

@@ -9,6 +9,14 @@ export const PAGE_MAX_ELEMENTS = 0xffff_ffff
 /** Largest page, in bytes. */
 export const PAGE_MAX_BYTES = 8 * 1024 ** 3
 export const PAGE_ID_MAX = 0xffff_fffe
+/**
+ * What a page costs beside its elements, measured: its record, names, places in maps and its native side; a
+ * derived page also its step and its place in the graph, without its definition.
+ */
+export const PAGE_OWN_BYTES = 2 * 1024
+export const DERIVED_OWN_BYTES = 4 * 1024
+/** What a function costs beside its text. */
+export const FUNCTION_OWN_BYTES = 512
 /** Default limit for the bytes of all pages together (MMSB_MEMORY_LIMIT). */
 export const MEMORY_QUOTA_DEFAULT_BYTES = 8 * 1024 ** 3
 
@@ -24,7 +32,6 @@ export const IR_MAX_INSTRUCTIONS = 4096
 /** Tokens that inlining user functions may add to one expression. */
 export const EXPRESSION_MAX_INLINED_TOKENS = 262_144
 export const FUNCTION_MAX_PARAMETERS = 64
-export const FUNCTIONS_MAX = 65_536
 export const IR_MAX_INPUTS = 64
 
 /** Elements of a rolling window. As many elements before a block are held in memory while it is computed. */
@@ -179,7 +186,6 @@ export const HTTP_PARAM_MAX_LENGTH = 1_024
 /** Binary messages up to this size are processed together with others that arrive at the same time. */
 export const STREAM_SMALL_MESSAGE_MAX_BYTES = 64 * 1024
 export const STREAM_QUEUE_MAX_BYTES = 16 * 1024 ** 2
-export const STREAM_SUBSCRIPTIONS_MAX = 1_000
 export const STREAM_PATTERNS_MAX = 256
 /** Windows of one subscription, and separate runs of elements that one window may consist of. */
 export const STREAM_VIEWPORTS_MAX = 256
@@ -191,7 +197,6 @@ export const STREAM_VIEWPORT_RUNS_MAX = 65_536
 export const STREAM_RECENT_CUT_MAX_BYTES = 64 * 1024
 export const STREAM_ID_MAX_LENGTH = 200
 export const STREAM_RATE_MAX_HZ = 1_000
-export const STREAM_CONNECTIONS_MAX = 10_000
 /** Bytes of pages in one snapshot, and bytes of values in one change message. */
 export const STREAM_SNAPSHOT_MAX_BYTES = 64 * 1024 ** 2
 export const STREAM_CHANGE_MAX_BYTES = 64 * 1024 ** 2
@@ -243,6 +248,9 @@ export const OCTETS_PIECE_BYTES = 256 * 1024
 export const ANSWER_FREE_BYTES = 64 * 1024
 /** Request bodies up to this size do not count against the budget of requests. */
 export const REQUEST_FREE_BYTES = 16 * 1024
+/** Of a request that is refused, so much of its body is still read and dropped, for so long. */
+export const REFUSED_BODY_MAX_BYTES = 64 * 1024 ** 2
+export const REFUSED_BODY_MAX_MS = 10_000
 /** Bytes of pages that are copied between two epochs before other work gets its turn. */
 export const READ_SLICE_BYTES = 2 * 1024 ** 2
 /** A stopping server has ended after this: less than the 10 s after which supervisors kill a process. */

@@ -74,12 +74,63 @@ export const OPERATOR_LIMITS = {
     'COST_EXCEEDED',
     'time that a read of the past may replay',
   ),
+  maxPages: row('max-pages', 'count', [1_000_000, 1, 100_000_000], 'QUOTA_EXCEEDED', 'number of pages'),
+  maxPageBytes: row(
+    'max-page-bytes',
+    'bytes',
+    [8 * G, K, 1024 * G],
+    'QUOTA_EXCEEDED',
+    'bytes of all pages with their definitions, and of functions; an empty page counts 2k',
+  ),
+  maxFunctions: row('max-functions', 'count', [65_536, 0, 65_536], 'QUOTA_EXCEEDED', 'number of functions'),
   maxIdempotencyBytes: row(
     'max-idempotency-bytes',
     'bytes',
     [64 * M, K, 64 * G],
     'OVERLOADED',
     'bytes of answers remembered by idempotency key; the oldest are forgotten',
+  ),
+  maxConnections: row(
+    'max-connections',
+    'count',
+    [10_000, 1, 1_000_000],
+    'OVERLOADED',
+    'open WebSockets, event streams and iterators of the library together',
+  ),
+  maxSubscriptions: row(
+    'max-subscriptions',
+    'count',
+    [100_000, 1, 10_000_000],
+    'OVERLOADED',
+    'subscriptions of all connections',
+  ),
+  maxSubscriptionsPerConnection: row(
+    'max-subscriptions-per-connection',
+    'count',
+    [1_000, 1, 1_000_000],
+    'QUOTA_EXCEEDED',
+    'subscriptions of one connection',
+  ),
+  maxPatterns: row(
+    'max-patterns',
+    'count',
+    [1_000_000, 1, 100_000_000],
+    'OVERLOADED',
+    'page names and patterns of all subscriptions',
+  ),
+  maxPatternsPerConnection: row(
+    'max-patterns-per-connection',
+    'count',
+    [10_000, 1, 10_000_000],
+    'QUOTA_EXCEEDED',
+    'page names and patterns of the subscriptions of one connection',
+  ),
+  maxOpenRequests: row(
+    'max-open-requests',
+    'count',
+    [4_096, 1, 1_000_000],
+    'OVERLOADED',
+    'HTTP requests being read or answered, without health routes and event streams',
   ),
   maxPastRequests: row(
     'max-past-requests',
@@ -122,6 +173,13 @@ export const OPERATOR_LIMITS = {
     [64 * M, 64 * K, 64 * G],
     'OVERLOADED',
     'bytes of request bodies being read on one connection',
+  ),
+  maxBodyBytes: row(
+    'max-body-bytes',
+    'bytes',
+    [HTTP_BODY_MAX_BYTES, K, HTTP_BODY_MAX_BYTES],
+    'PAYLOAD_TOO_LARGE',
+    'bytes of a request body',
   ),
   maxJsonBytes: row(
     'max-json-bytes',
@@ -179,6 +237,7 @@ export function showLimit(unit: LimitUnit, value: number): string {
 export class LimitGuard {
   readonly values: Limits
   readonly #refusals = new Map<LimitName, number>()
+  readonly #uses = new Map<LimitName, () => number>()
 
   /** The values that are not given are the standard ones. The given ones are checked before. */
   constructor(given: Partial<Limits> = {}) {
@@ -199,6 +258,16 @@ export class LimitGuard {
   /** Counts a refusal that is answered in another way: a connection that is closed, something forgotten. */
   count(name: LimitName): void {
     this.#refusals.set(name, (this.#refusals.get(name) ?? 0) + 1)
+  }
+
+  /** From now on `read` tells how much of a limit is used. */
+  measure(name: LimitName, read: () => number): void {
+    this.#uses.set(name, read)
+  }
+
+  /** How much is used now of each limit that is measured. */
+  uses(): readonly (readonly [LimitName, number])[] {
+    return [...this.#uses].map(([name, read]) => [name, read()])
   }
 
   /** How often each limit has refused something since start; all limits are listed. */

@@ -53,6 +53,7 @@ import {
   pendingOfTransaction,
   writablePage,
 } from './commands/transactions.js'
+import { queueFull } from './commit/commit-queue.js'
 import { FrameIngest, type IngestResult } from './commit/frame-ingest.js'
 import { prepareWhatIf, readDuringDryRun } from './commit/what-if.js'
 import type { Cursors } from './durable-cursors.js'
@@ -291,6 +292,19 @@ export class EngineBus {
       return pendingOfDelta(target(), delta, meta, expectVersion)
     })
     return patchResult(name, result)
+  }
+
+  /**
+   * Throws when a write of this page would be refused whatever it holds, for asking before the content is
+   * read: PAGE_NOT_FOUND, PAGE_READ_ONLY, BUS_FAILED, and OVERLOADED when `bytes` more have no room in the
+   * queue. Never for a key that was used before: a repeat gets the answer of the first write.
+   */
+  refuseWrite(name: string, key: string | undefined, bytes: number): void {
+    const { committer } = this.#parts
+    if (committer.firstUse(key) !== undefined) return
+    committer.lifecycle.refuseWhenStopped()
+    this.#writable(name)
+    if (!committer.hasRoom(bytes)) throw queueFull(committer.queued.transactions)
   }
 
   /** Commits a write to one page, or gives the answer of the write that it repeats. */

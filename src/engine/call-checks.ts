@@ -82,6 +82,7 @@ const CALLS: Readonly<Record<Method, Call>> = {
   patch: rejects(checkedByMethod, checkedByMethod, checkedByMethod),
   write: rejects(checkedByMethod, checkedByMethod, checkedByMethod),
   writeOnce: rejects(name, optional(one('key', isString)), one('make', isCallable)),
+  refuseWrite: throws(name, optional(one('key', isString)), one('bytes', isWhole(0))),
   transact: rejects(checkedByMethod),
   submit: rejects(checkedByMethod),
   submitAll: throws(one('sender', isObject), one('first', isWhole(0)), checkFrame),

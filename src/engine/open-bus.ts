@@ -12,7 +12,7 @@ import { NativeContext } from '../ffi/context.js'
 import { allocateFile, crc32c, deviceCount, lockDescriptor } from '../ffi/library.js'
 import { Graph } from '../graph/graph.js'
 import { DURABLE_HOLD_BYTES, DURABLE_HOLD_MS, MEMORY_QUOTA_DEFAULT_BYTES } from '../limits.js'
-import { LimitGuard } from '../operator-limits.js'
+import { LimitGuard, type Limits, OPERATOR_LIMITS } from '../operator-limits.js'
 import { cursorsIn } from '../store/cursors/cursors.js'
 import { historyName, newGeneration } from '../store/history-file.js'
 import { Store } from '../store/store.js'
@@ -80,7 +80,7 @@ export async function openParts(given: BusOptions, host: Host = REAL_HOST): Prom
     onNotice: callbacks.notify,
     onProgress: callbacks.guard('onProgress', onProgress, undefined),
   }
-  const limits = new LimitGuard(options.limits)
+  const limits = new LimitGuard(limitsFor(options))
   const wanted = options.backend ?? 'auto'
   const backend = wanted === 'auto' ? (deviceCount() > 0 ? 'cuda' : 'cpu') : wanted
   const memory = {
@@ -107,6 +107,12 @@ export async function openParts(given: BusOptions, host: Host = REAL_HOST): Prom
     context.close()
     throw error
   }
+}
+
+/** More memory for pages alone raises the limit of all their bytes too, unless that is given. */
+function limitsFor({ limits = {}, memoryLimitBytes = 0 }: BusOptions): Partial<Limits> {
+  const standard = Math.max(OPERATOR_LIMITS.maxPageBytes.standard, memoryLimitBytes)
+  return { ...limits, maxPageBytes: limits.maxPageBytes ?? standard }
 }
 
 async function openFolder(

@@ -78,8 +78,9 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   const bare = createFastify(bus.limits, options.logger)
   const { app, connections, upgrades } = bare
   const answers = new Answers(bus.limits)
-  const context: AppContext = { bus, hub: hubOf(bus), answers, isStopping: false }
-  admitRequests(app, upgrades.isUpgrade, options)
+  const context: AppContext = { bus, hub: hubOf(bus), answers, openRequests: connections, isStopping: false }
+  bus.limits.measure('maxOpenRequests', () => connections.count)
+  admitRequests(bare, bus.limits, options)
   limitBodies(app, bus.limits)
   app.addHook(
     'preHandler',

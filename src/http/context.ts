@@ -1,5 +1,6 @@
 /** What the routes work with. Types only. */
 
+import type { ServerResponse } from 'node:http'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import type {
   FastifyBaseLogger,
@@ -24,11 +25,19 @@ export type App = FastifyInstance<
 
 export type Reply = FastifyReply
 
+/** The HTTP requests being read or answered. */
+export interface OpenRequests {
+  readonly count: number
+  /** Counts this one no longer: its answer does not end by itself. */
+  exclude(response: ServerResponse): void
+}
+
 export interface AppContext {
   readonly bus: EngineBus
   readonly hub: StreamHub
   /** Answers in flight. */
   readonly answers: Answers
+  readonly openRequests: OpenRequests
   /** True once the server has begun to stop. */
   isStopping: boolean
 }

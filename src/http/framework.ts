@@ -11,22 +11,22 @@ import { lookup } from 'node:dns/promises'
 import { ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import Fastify, { type FastifyBaseLogger, LogController } from 'fastify'
+import Fastify, { type FastifyBaseLogger, type FastifyRequest, LogController } from 'fastify'
 import { MmsbError } from '../errors.js'
 import { HTTP_HEADERS_MAX_BYTES, HTTP_PARAM_MAX_LENGTH, TIMEOUT_CHECK_MS } from '../limits.js'
 import type { LimitGuard } from '../operator-limits.js'
-import { HTTP_BODY_MAX_BYTES } from '../wire/limits.js'
 import { STREAM_PATH } from '../wire/messages.js'
-import type { App } from './context.js'
+import type { App, OpenRequests } from './context.js'
 import { handleError, pathOf, sendProblem, shownPath } from './reply/problem.js'
 import { unroutedAnswerer } from './request/allowed-methods.js'
+import { tooLongBody } from './request/body-budget.js'
 import { Connections } from './request/connections.js'
 import { allowOrigin, answerPreflight } from './request/cors.js'
 import { isSmallJson, parseJson, parseSmallJson } from './request/json.js'
 import { answerMalformed, answerOddRequests } from './request/malformed-requests.js'
 import { refusedHeaders } from './request/negotiate.js'
 import { type Guard, loopbackGuard, NO_ORIGINS } from './request/origin-guard.js'
-import { closeAfterAnswer, type IsUpgrade, trackUpgrades, type Upgrades } from './request/upgrades.js'
+import { closeAfterAnswer, trackUpgrades, type Upgrades } from './request/upgrades.js'
 import { validatorCompiler } from './request/validation.js'
 
 /** Who may send requests. */
@@ -44,14 +44,23 @@ export interface Admission {
 }
 
 /** The first hook of every request, WebSocket handshakes too: it refuses before a body is read. */
-export function admitRequests(app: App, isUpgrade: IsUpgrade, options: Admission): void {
+export function admitRequests(
+  { app, connections, upgrades }: BareApp,
+  limits: LimitGuard,
+  options: Admission,
+): void {
   const { allowedOrigins = NO_ORIGINS } = options
+  const { isUpgrade } = upgrades
   const guard = options.guard ?? loopbackGuard('127.0.0.1', () => boundPort(app), allowedOrigins)
   const answerUnrouted = unroutedAnswerer(app)
   app.addHook('onRequest', (request, reply, next) => {
     const wantsUpgrade = isUpgrade(request)
     if (wantsUpgrade) closeAfterAnswer(request, reply)
-    const refused = refusedHeaders(request.raw) ?? guard(request.headers, request.url)
+    const refused =
+      refusedHeaders(request.raw) ??
+      guard(request.headers, request.url) ??
+      oneTooMany(request, connections, limits) ??
+      tooLongBody(request.raw, limits)
     const { origin } = request.headers
     const isAllowed = origin !== undefined && allowedOrigins.has(origin)
     if (isAllowed) allowOrigin(reply, origin)
@@ -62,6 +71,20 @@ export function admitRequests(app: App, isUpgrade: IsUpgrade, options: Admission
     } else if (request.is404) answerUnrouted(request, reply)
     else next()
   })
+}
+
+/** These answer when nothing else does. */
+const HEALTH: ReadonlySet<string> = new Set(['/livez', '/readyz', '/startupz'])
+
+/** The error for a request above the number that may be read or answered at once. */
+function oneTooMany(
+  { url }: FastifyRequest,
+  openRequests: OpenRequests,
+  limits: LimitGuard,
+): MmsbError | undefined {
+  const { maxOpenRequests } = limits.values
+  if (openRequests.count <= maxOpenRequests || HEALTH.has(pathOf(url))) return undefined
+  return limits.refusal('maxOpenRequests', `${maxOpenRequests} requests are being read or answered`)
 }
 
 export interface BareApp {
@@ -77,7 +100,7 @@ export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | un
     logController: new LogController({ disableRequestLogging: true }),
     // One logger for all requests: making a child for each costs more than the rest of a small request.
     childLoggerFactory: (parent) => parent,
-    bodyLimit: HTTP_BODY_MAX_BYTES,
+    bodyLimit: limits.values.maxBodyBytes,
     // A stopping server answers what it still accepts; the framework's own refusal is not a problem document.
     return503OnClosing: false,
     // admitRequests() answers a request without Host with a problem document.
@@ -110,7 +133,8 @@ export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | un
 }
 
 function addJsonParser(app: App, limits: LimitGuard): void {
-  const options = { parseAs: 'buffer', bodyLimit: limits.values.maxJsonBytes } as const
+  const { maxBodyBytes, maxJsonBytes } = limits.values
+  const options = { parseAs: 'buffer', bodyLimit: Math.min(maxBodyBytes, maxJsonBytes) } as const
   app.addContentTypeParser<Buffer>('application/json', options, (_request, body, done) => {
     // Some clients send a content type with every request, even one without a body.
     if (body.length === 0) done(null)

@@ -213,6 +213,15 @@ function registerLimits(registry: Registry, limits: LimitGuard): void {
     const { flag, unit } = OPERATOR_LIMITS[name]
     values.set({ limit: flag }, unit === 'ms' ? limits.values[name] / 1e3 : limits.values[name])
   }
+  const used = new Gauge({
+    name: 'mmsb_limit_used',
+    help: 'How much of a limit is used now, in counts or bytes',
+    labelNames: ['limit'],
+    registers,
+    collect() {
+      for (const [name, value] of limits.uses()) used.set({ limit: OPERATOR_LIMITS[name].flag }, value)
+    },
+  })
   const refused = new Counter({
     name: 'mmsb_limit_refusals_total',
     help: 'Requests, connections and stored objects refused for a limit since start',

@@ -33,8 +33,8 @@ export interface StartingApp extends Serving {
 export async function buildStartingApp(options: StartingOptions): Promise<StartingApp> {
   const { health } = options
   const bare = createFastify(options.limits, options.logger)
-  const { app, connections, upgrades } = bare
-  admitRequests(app, upgrades.isUpgrade, options)
+  const { app, connections } = bare
+  admitRequests(bare, options.limits, options)
   const metrics = createStartingMetrics(health)
   const answer = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
     switch (request.method === 'GET' || request.method === 'HEAD' ? pathOf(request.url) : '') {

@@ -7,7 +7,7 @@
  * Null because the store has it for a reader that has not committed its snapshot yet.
  */
 import { historyChanged, MmsbError } from '../errors.js'
-import { STREAM_QUEUE_MAX_BYTES, STREAM_SUBSCRIPTIONS_MAX } from '../limits.js'
+import { STREAM_QUEUE_MAX_BYTES } from '../limits.js'
 import type { PatternSet } from '../state/pattern.js'
 import type { StreamMessage } from './messages.js'
 import type { DurableReaders } from './resume/durable-readers.js'
@@ -16,6 +16,8 @@ import type { Sink, SubscribeOptions } from './types.js'
 
 /** What a connection needs from the hub. */
 export interface ConnectionHub extends SubscriptionHub {
+  /** Subscriptions of all connections, and their patterns. */
+  readonly held: { subscriptions: number; patterns: number }
   readonly durables: DurableReaders
   /** Whether a reader of these pages can resume after epoch `after`. */
   reaches(patterns: PatternSet, needsValues: boolean, after: number): boolean
@@ -31,15 +33,13 @@ export class Connection implements SubscriptionOwner {
   /** What the queue may hold beyond its limit: the snapshot that is in it. */
   #allowanceBytes = 0
   #isClosed = false
+  /** Patterns of its subscriptions. */
+  #patterns = 0
 
   constructor(hub: ConnectionHub, sink: Sink, onClose: () => void) {
     this.hub = hub
     this.sink = sink
     this.#onClose = onClose
-  }
-
-  get size(): number {
-    return this.#subscriptions.size
   }
 
   get isClosed(): boolean {
@@ -56,7 +56,8 @@ export class Connection implements SubscriptionOwner {
   }
 
   /**
-   * Starts a subscription; its messages go to the sink. @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND
+   * Starts a subscription; its messages go to the sink. @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND,
+   * OVERLOADED, QUOTA_EXCEEDED
    */
   subscribe(id: string, options: SubscribeOptions): void {
     if (this.#subscriptions.has(id)) {
@@ -65,12 +66,7 @@ export class Connection implements SubscriptionOwner {
         `id: this connection already has a subscription ${JSON.stringify(id)}`,
       )
     }
-    if (this.#subscriptions.size >= STREAM_SUBSCRIPTIONS_MAX) {
-      throw new MmsbError(
-        'INVALID_REQUEST',
-        `a connection has at most ${STREAM_SUBSCRIPTIONS_MAX} subscriptions`,
-      )
-    }
+    this.#refuseOverLimits(options.pages.length)
     const subscription = new Subscription(this, id, options)
     const { bus } = this.hub
     const { from = 'now', durable, history } = options
@@ -85,8 +81,46 @@ export class Connection implements SubscriptionOwner {
     else this.#begin(subscription, from)
   }
 
+  /** @throws MmsbError OVERLOADED, QUOTA_EXCEEDED */
+  #refuseOverLimits(patterns: number): void {
+    const { bus, held } = this.hub
+    const { limits } = bus
+    const { values } = limits
+    const own = this.#subscriptions.size
+    if (own >= values.maxSubscriptionsPerConnection)
+      throw limits.refusal(
+        'maxSubscriptionsPerConnection',
+        `this connection has ${own} subscriptions already`,
+      )
+    if (this.#patterns + patterns > values.maxPatternsPerConnection) {
+      const detail = `the subscriptions of this connection name ${this.#patterns} pages and patterns already`
+      throw limits.refusal('maxPatternsPerConnection', detail)
+    }
+    if (held.subscriptions >= values.maxSubscriptions)
+      throw limits.refusal('maxSubscriptions', `${held.subscriptions} subscriptions are open already`)
+    if (held.patterns + patterns > values.maxPatterns)
+      throw limits.refusal(
+        'maxPatterns',
+        `all subscriptions name ${held.patterns} pages and patterns already`,
+      )
+  }
+
+  #add(subscription: Subscription): void {
+    const { id, patterns } = subscription
+    if (this.#subscriptions.get(id) === subscription) return
+    this.#subscriptions.set(id, subscription)
+    this.#count(1, patterns.patterns.length)
+  }
+
+  #count(subscriptions: number, patterns: number): void {
+    const { held } = this.hub
+    this.#patterns += patterns
+    held.subscriptions += subscriptions
+    held.patterns += patterns
+  }
+
   #begin(subscription: Subscription, from: 'now' | 'snapshot' | number): void {
-    this.#subscriptions.set(subscription.id, subscription)
+    this.#add(subscription)
     if (typeof from === 'number') {
       if (this.#reaches(subscription, from)) subscription.resume(from)
       else this.end(subscription, { type: 'compacted', minEpoch: this.hub.bus.minEpoch })
@@ -110,7 +144,7 @@ export class Connection implements SubscriptionOwner {
     const known = cursors.get(name)
     const isForeign = known !== undefined && known.history !== bus.historyId
     if (isForeign && history === undefined) throw historyChanged(bus.historyId)
-    this.#subscriptions.set(subscription.id, subscription)
+    this.#add(subscription)
     durables.attach(name, subscription)
     const cursor = isForeign ? undefined : (known?.epoch ?? undefined)
     const isGone = cursor !== undefined && !this.#reaches(subscription, cursor)
@@ -164,7 +198,10 @@ export class Connection implements SubscriptionOwner {
   }
 
   end(subscription: Subscription, message: StreamMessage): void {
-    if (this.#subscriptions.get(subscription.id) === subscription) this.#subscriptions.delete(subscription.id)
+    if (this.#subscriptions.get(subscription.id) === subscription) {
+      this.#subscriptions.delete(subscription.id)
+      this.#count(-1, -subscription.patterns.patterns.length)
+    }
     this.hub.durables.detach(subscription)
     this.#waiting = this.#waiting.filter((other) => other !== subscription)
     subscription.stop()
@@ -194,6 +231,7 @@ export class Connection implements SubscriptionOwner {
       subscription.stop()
       this.hub.durables.detach(subscription)
     }
+    this.#count(-this.#subscriptions.size, -this.#patterns)
     this.#subscriptions.clear()
     this.#waiting = []
     this.#onClose()

@@ -70,6 +70,7 @@ export class StreamHub implements ConnectionHub {
   readonly replayed: ReplayedEpochs
   readonly durables: DurableReaders
   readonly counters = { delivered: 0, conflated: 0, overflows: 0 }
+  readonly held = { connections: 0, subscriptions: 0, patterns: 0 }
   readonly #views = new Map<string, SharedView>()
   /** Views without subscribers, longest idle first. */
   readonly #idle = new Set<SharedView>()
@@ -89,10 +90,30 @@ export class StreamHub implements ConnectionHub {
     this.clock = clock
     this.replayed = new ReplayedEpochs(bus)
     this.durables = new DurableReaders(bus)
+    // The limits must not hold the hub, which holds the bus: a bus that is dropped is freed.
+    const { held } = this
+    bus.limits.measure('maxConnections', () => held.connections)
+    bus.limits.measure('maxSubscriptions', () => held.subscriptions)
+    bus.limits.measure('maxPatterns', () => held.patterns)
   }
 
+  /** Why no more connections are taken now; undefined when they are. */
+  refusal(): MmsbError | undefined {
+    const { limits } = this.bus
+    const { connections } = this.held
+    if (connections < limits.values.maxConnections) return undefined
+    return limits.refusal('maxConnections', `${connections} connections of the stream are open already`)
+  }
+
+  /** @throws MmsbError OVERLOADED */
   connect(sink: Sink): Connection {
-    const connection = new Connection(this, sink, () => this.#connections.delete(connection))
+    const refused = this.refusal()
+    if (refused !== undefined) throw refused
+    const connection = new Connection(this, sink, () => {
+      this.held.connections--
+      this.#connections.delete(connection)
+    })
+    this.held.connections++
     this.#connections.add(connection)
     return connection
   }
@@ -104,8 +125,6 @@ export class StreamHub implements ConnectionHub {
   }
 
   stats(): HubStats {
-    let subscriptions = 0
-    for (const connection of this.#connections) subscriptions += connection.size
     let topics = 0
     for (const { subscribers } of this.#views.values()) if (subscribers.size > 0) topics++
     const { bytes: recentBytes } = this.recent
@@ -113,8 +132,8 @@ export class StreamHub implements ConnectionHub {
       .list()
       .map(({ name, epoch, lag, connected, held }) => ({ name, epoch, lag, connected, held }))
     return {
-      connections: this.#connections.size,
-      subscriptions,
+      connections: this.held.connections,
+      subscriptions: this.held.subscriptions,
       topics,
       recentBytes,
       ...this.counters,

@@ -5,6 +5,7 @@
  */
 import type { Cursors } from '../engine/durable-cursors.js'
 import type { CommitEvent, PageShape, PastEpochs, PastEpochsQuery } from '../engine/types.js'
+import type { LimitGuard } from '../operator-limits.js'
 import type { TypedArray } from '../wire/dtype.js'
 import type { DataMode, Policy } from '../wire/messages.js'
 import type { StreamMessage } from './messages.js'
@@ -19,6 +20,8 @@ export interface StreamBus {
   readonly minEpoch: number
   /** Why the bus has stopped, or null. The state of a stopped bus belongs to no epoch. */
   readonly failure: string | null
+  /** The operator's limits. */
+  readonly limits: LimitGuard
   onFailure(listener: (reason: string) => void): () => void
   onCommit(listener: (event: CommitEvent) => void, ahead?: (event: CommitEvent) => void): () => void
   between(run: () => void): void

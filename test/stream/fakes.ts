@@ -7,6 +7,7 @@ import type {
   PastEpochsQuery,
 } from '../../src/engine/types.js'
 import { MmsbError } from '../../src/errors.js'
+import { LimitGuard, type Limits } from '../../src/operator-limits.js'
 import { patternSet } from '../../src/state/pattern.js'
 import { totalElements } from '../../src/state/ranges.js'
 import type { StreamClock } from '../../src/stream/clock.js'
@@ -68,6 +69,7 @@ export class FakeBus implements StreamBus {
   historyId = FAKE_HISTORY
   minEpoch = 0
   failure: string | null = null
+  limits: LimitGuard
   /** Every published epoch, with values. */
   readonly history: PastEpoch[] = []
   readonly cursors = undefined
@@ -83,6 +85,10 @@ export class FakeBus implements StreamBus {
   #executed: CommitEvent | undefined
   #isInFlight = false
   #waiting: (() => void)[] = []
+
+  constructor(limits: Partial<Limits> = {}) {
+    this.limits = new LimitGuard(limits)
+  }
 
   onCommit(listener: (event: CommitEvent) => void, ahead?: (event: CommitEvent) => void): () => void {
     this.listeners.add(listener)
@@ -249,8 +255,8 @@ export class FakeSink implements Sink {
   }
 }
 
-export function setup() {
-  const bus = new FakeBus()
+export function setup(limits: Partial<Limits> = {}) {
+  const bus = new FakeBus(limits)
   const clock = new FakeClock()
   const hub = new StreamHub(bus, clock)
   bus.commit(create('a', 8), create('b', 8))

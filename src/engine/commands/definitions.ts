@@ -203,7 +203,7 @@ export class Definitions {
       const known = registry.functions.get(name)
       const isSame = known?.expr === body.expr && JSON.stringify(known.params) === JSON.stringify(body.params)
       if (known !== undefined && isSame) return { epoch: known.epoch, worldAge: known.worldAge }
-      const change = definitionChange(registry.functions, name, body)
+      const change = definitionChange(registry.functions, name, body, this.#deps.limits)
       const budget = new CompileBudget(this.#deps.limits)
       return this.#commitChange(change, await redefinitions(registry, change, budget))
     })

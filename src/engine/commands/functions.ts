@@ -9,7 +9,7 @@ import { MmsbError } from '../../errors.js'
 import type { FunctionBody, FunctionLookup } from '../../kernels/expression/names.js'
 import { calledFunctions, checkFunction } from '../../kernels/expression/user-functions.js'
 import { compileDerivation, encodeDefinition, OPS } from '../../kernels/op-catalogue.js'
-import { FUNCTIONS_MAX } from '../../limits.js'
+import type { LimitGuard } from '../../operator-limits.js'
 import { sameShape } from '../../state/shape.js'
 import type { Dtype } from '../../wire/dtype.js'
 import type { FunctionChange, FunctionTable } from '../pages/function-table.js'
@@ -20,15 +20,16 @@ import type { Redefinition } from './pending.js'
 /** A transaction was compiled against functions that have changed since; it must be compiled again. */
 export class StaleFunctions extends Error {}
 
-/** A definition, checked. @throws MmsbError INVALID_REQUEST, INVALID_EXPRESSION */
-export function definitionChange(table: FunctionTable, name: string, body: FunctionBody): FunctionChange {
+/** A definition, checked. @throws MmsbError INVALID_REQUEST, INVALID_EXPRESSION, QUOTA_EXCEEDED */
+export function definitionChange(
+  table: FunctionTable,
+  name: string,
+  body: FunctionBody,
+  limits: LimitGuard,
+): FunctionChange {
   checkFunction(name, body, table.lookup)
-  if (table.get(name) === undefined && table.all().length >= FUNCTIONS_MAX) {
-    throw new MmsbError(
-      'INVALID_REQUEST',
-      `There are ${FUNCTIONS_MAX} functions already, which is the maximum.`,
-    )
-  }
+  if (table.get(name) === undefined && table.size >= limits.values.maxFunctions)
+    throw limits.refusal('maxFunctions', `There are ${table.size} functions already.`)
   const { params, expr } = body
   return { name, body: { params: [...params], expr }, worldAge: table.worldAge + 1 }
 }

@@ -20,9 +20,10 @@ import { callsOf, pagesUsing, refuseWhileUsed, StaleFunctions } from '../command
 import type { Pending } from '../commands/pending.js'
 import type { CostLimits } from '../pages/cost-limits.js'
 import type { EngineState } from '../pages/engine-state.js'
-import type { FunctionTable } from '../pages/function-table.js'
-import { addToGraph, createStep, destroy, install, unreadPasts } from '../pages/install.js'
-import type { DerivedRecord, PageRecord } from '../pages/registry.js'
+import { type FunctionTable, functionBytes } from '../pages/function-table.js'
+import { addToGraph, createStep, destroy, install, missingPasts, unreadPasts } from '../pages/install.js'
+import type { Growth, Quotas } from '../pages/quotas.js'
+import { type DerivedRecord, definitionBytes, ownBytes, type PageRecord } from '../pages/registry.js'
 
 export class Batch {
   readonly epoch: number
@@ -48,12 +49,19 @@ export class Batch {
   readonly #costs: CostLimits | undefined
   /** The estimates of the transactions so far; an epoch in which they share pages costs less. */
   #costNs = 0
+  readonly #quotas: Quotas | undefined
+  /** What the new pages, definitions and functions hold beside elements. */
+  #ownBytes = 0
 
-  /** Without `costs` every transaction is taken, whatever it costs: the log was accepted once. */
-  constructor(epoch: number, state: EngineState, costs?: CostLimits) {
+  /**
+   * Without `costs` and `quotas` every transaction is taken, whatever it costs and makes: the log was
+   * accepted once.
+   */
+  constructor(epoch: number, state: EngineState, costs?: CostLimits, quotas?: Quotas) {
     this.epoch = epoch
     this.#state = state
     this.#costs = costs
+    this.#quotas = quotas
   }
 
   /** Whether this many more frames, of this many bytes together, fit into the epoch. */
@@ -91,8 +99,10 @@ export class Batch {
     this.#checkFunctions(pending)
     const doomed = this.#checkDeletes(pending)
     if (this.#costs !== undefined && !this.#fitsCost(this.#costs, pending)) return 'later'
-    this.#redefine(pending)
     const { change } = pending
+    if (this.#quotas !== undefined && (change ?? pending.redefines ?? pending.creates[0]) !== undefined)
+      this.#ownBytes += this.#checkQuotas(this.#quotas, pending)
+    this.#redefine(pending)
     if (change !== undefined) this.#functions = this.#state.registry.functions.after(change, this.epoch)
     if (pending.creates.length > 0) this.#create(pending.creates)
     for (const page of doomed) this.#delete(page)
@@ -160,8 +170,7 @@ export class Batch {
     if (this.#functions !== undefined) registry.functions = this.#functions
     for (const { page, derived, step } of this.#redefined) {
       context.destroyStep(page.step as number)
-      page.step = step
-      page.derived = derived
+      registry.redefine(page, derived, step)
     }
     for (const page of this.created) {
       if (!this.#deletedIds.has(page.id)) registry.add(page)
@@ -252,6 +261,37 @@ export class Batch {
     if (this.pendings.length > 0 && this.#costNs + cost.costNs > costs.commitNs) return false
     this.#costNs += cost.costNs
     return true
+  }
+
+  /** What the transaction adds beside elements. Throws QUOTA_EXCEEDED. */
+  #checkQuotas(quotas: Quotas, { change, creates, deletes, redefines = [] }: Pending): number {
+    const { registry, graph } = this.#state
+    const own = new Map(creates.map((page) => [page.id, page]))
+    const pageOf = (id: number): PageRecord => own.get(id) ?? this.#live(id)
+    let added = 0
+    let elementBytes = 0
+    for (const page of creates) {
+      added += ownBytes(page)
+      elementBytes += page.bytes
+    }
+    for (const [, prev] of missingPasts(graph, creates)) elementBytes += pageOf(prev).bytes
+    for (const { id, derived } of redefines) {
+      const old = this.#live(id).derived
+      added += definitionBytes(derived) - (old === undefined ? 0 : definitionBytes(old))
+    }
+    if (change !== undefined) {
+      const old = registry.functions.get(change.name)
+      added +=
+        (change.body === undefined ? 0 : functionBytes(change.body)) -
+        (old === undefined ? 0 : functionBytes(old))
+    }
+    const staged: Growth = {
+      pages: this.created.length - this.deleted.length,
+      ownBytes: this.#ownBytes,
+      elementBytes: 0,
+    }
+    quotas.check(staged, { pages: creates.length - deletes.length, ownBytes: added, elementBytes })
+    return added
   }
 
   #redefine({ redefines = [] }: Pending): void {

@@ -6,6 +6,7 @@
  * the queue once.
  */
 import { performance } from 'node:perf_hooks'
+import { MmsbError } from '../../errors.js'
 import { DeviceLost } from '../../ffi/library.js'
 import { QUEUE_MAX_BYTES, QUEUE_MAX_TRANSACTIONS, RUN_MAX_FRAMES } from '../../limits.js'
 import type { Slab } from '../../state/slab.js'
@@ -13,6 +14,10 @@ import type { Pending, Submission } from '../commands/pending.js'
 import type { CommitResult, Sender } from '../types.js'
 import type { Batch } from './batch.js'
 import { FrameRun } from './frame-run.js'
+
+/** The error for a transaction for which there is no room; `count` others wait. */
+export const queueFull = (count: number): MmsbError =>
+  new MmsbError('OVERLOADED', `${count} transactions are waiting.`, { retryAfterS: 1 })
 
 export class CommitQueue {
   #submissions: Submission[] = []

@@ -28,10 +28,11 @@ import { fingerprintOf } from '../idempotency/fingerprint.js'
 import { type AnsweredKey, type FirstUse, IdempotencyKeys } from '../idempotency/keys.js'
 import { CostLimits } from '../pages/cost-limits.js'
 import type { EngineState } from '../pages/engine-state.js'
+import { Quotas } from '../pages/quotas.js'
 import { StageTimings } from '../stage-timings.js'
 import type { CommitEvent, CommitResult, Sender } from '../types.js'
 import { Batch, frameBuffers } from './batch.js'
-import { CommitQueue } from './commit-queue.js'
+import { CommitQueue, queueFull } from './commit-queue.js'
 import { DeviceFailover, type FailOver, failingOverError } from './device-failover.js'
 import { type DryRun, DryRuns } from './dry-run.js'
 import { Executor, type OverwriteObserver } from './executor.js'
@@ -63,6 +64,7 @@ export class Committer {
   readonly #gate = new IdleGate({ isIdle: () => this.#isIdle, onRelease: () => this.#schedule() })
   readonly #bufferOf = frameBuffers()
   readonly #costs: CostLimits
+  readonly #quotas: Quotas
   #store: Store | undefined
   #inFlight: EpochInFlight | undefined
   #isScheduled = false
@@ -78,6 +80,7 @@ export class Committer {
   constructor(state: EngineState, limits: LimitGuard, failOver: FailOver, host: Host = REAL_HOST) {
     this.#state = state
     this.#costs = new CostLimits(limits, (id) => state.registry.byId(id)?.name ?? `#${id}`)
+    this.#quotas = new Quotas(limits, state)
     this.#host = host
     this.#executor = new Executor(state.context, this.timings, host.hasThreads)
     this.#keys = new IdempotencyKeys(limits)
@@ -213,11 +216,8 @@ export class Committer {
    * the queue is full.
    */
   commit(pending: Pending): Promise<CommitResult> {
-    const queue = this.#queue
-    if (!queue.hasRoom(pending.frame.byteLength)) {
-      throw new MmsbError('OVERLOADED', `${queue.count} transactions are waiting.`, { retryAfterS: 1 })
-    }
-    const answer = queue.add(pending)
+    if (!this.#queue.hasRoom(pending.frame.byteLength)) throw queueFull(this.#queue.count)
+    const answer = this.#queue.add(pending)
     if (pending.key !== undefined) this.#keys.expect(pending.key, fingerprintOf(pending.frame), answer)
     if (this.#isMuch && this.#inFlight === undefined && !this.#gate.isHeld) this.#startEpoch()
     else this.#schedule()
@@ -255,7 +255,7 @@ export class Committer {
 
   #startEpoch(): void {
     if (this.lifecycle.failure !== undefined) return
-    const batch = new Batch(this.epoch + 1, this.#state, this.#costs)
+    const batch = new Batch(this.epoch + 1, this.#state, this.#costs, this.#quotas)
     let submissions: Submission[]
     try {
       submissions = this.#queue.fill(batch)

@@ -8,6 +8,7 @@
 import { MmsbError } from '../../errors.js'
 import type { FunctionBody, FunctionLookup } from '../../kernels/expression/names.js'
 import { calledFunctions } from '../../kernels/expression/user-functions.js'
+import { FUNCTION_OWN_BYTES } from '../../limits.js'
 
 export interface FunctionRecord extends FunctionBody {
   readonly name: string
@@ -25,13 +26,31 @@ export interface FunctionChange {
   readonly worldAge: number
 }
 
+/** What a function holds in memory, roughly. */
+export const functionBytes = ({ params, expr }: FunctionBody): number =>
+  FUNCTION_OWN_BYTES + expr.length + params.reduce((sum, param) => sum + param.length, 0)
+
 export class FunctionTable {
   readonly worldAge: number
   readonly #functions: ReadonlyMap<string, FunctionRecord>
+  #bytes: number | undefined
 
   constructor(worldAge = 0, functions: ReadonlyMap<string, FunctionRecord> = new Map()) {
     this.worldAge = worldAge
     this.#functions = functions
+  }
+
+  get size(): number {
+    return this.#functions.size
+  }
+
+  /** What the functions hold in memory, roughly. */
+  get bytes(): number {
+    if (this.#bytes === undefined) {
+      this.#bytes = 0
+      for (const record of this.#functions.values()) this.#bytes += functionBytes(record)
+    }
+    return this.#bytes
   }
 
   get(name: string): FunctionRecord | undefined {
@@ -58,7 +77,11 @@ export class FunctionTable {
     const functions = new Map(this.#functions)
     if (body === undefined) functions.delete(name)
     else functions.set(name, { name, params: body.params, expr: body.expr, worldAge, epoch })
-    return new FunctionTable(worldAge, functions)
+    const table = new FunctionTable(worldAge, functions)
+    const old = this.#functions.get(name)
+    const before = old === undefined ? 0 : functionBytes(old)
+    table.#bytes = this.bytes - before + (body === undefined ? 0 : functionBytes(body))
+    return table
   }
 
   /** The functions that call `name`, directly or through others. */

@@ -41,7 +41,7 @@ export function install(
   pageOf: (id: number) => PageRecord,
 ): number[] {
   const { context, graph } = state
-  const pasts = [...pastsOf(pages)].filter(([id]) => graph.node(id) === undefined)
+  const pasts = missingPasts(graph, pages)
   context.createPages([
     ...pages.map(nativeDescriptor),
     // Before a page exists its past is zeros, whatever the page is filled with.
@@ -95,6 +95,10 @@ function pastsOf(pages: readonly PageRecord[]): Map<number, number> {
   }
   return pasts
 }
+
+/** The pasts that `pages` read and that do not exist yet: id, and the page that each belongs to. */
+export const missingPasts = (graph: Graph, pages: readonly PageRecord[]): [number, number][] =>
+  [...pastsOf(pages)].filter(([id]) => graph.node(id) === undefined)
 
 /** Ids of the pasts that `pages` read and that no page in the graph reads any more. */
 export function unreadPasts(graph: Graph, pages: readonly PageRecord[]): number[] {

@@ -6,6 +6,7 @@
  * and `step` of the pages that use it.
  */
 import { MmsbError } from '../../errors.js'
+import { DERIVED_OWN_BYTES, PAGE_OWN_BYTES } from '../../limits.js'
 import type { Derivation } from '../../state/types.js'
 import type { Dtype } from '../../wire/dtype.js'
 import type { Location, PageKind } from '../../wire/page.js'
@@ -58,6 +59,13 @@ export interface DerivedRecord {
   readonly asks?: Dtype
 }
 
+/** What a page costs beside its elements, roughly; its definition is held encoded and decoded. */
+export const ownBytes = ({ name, derived }: Pick<PageRecord, 'name' | 'derived'>): number =>
+  PAGE_OWN_BYTES + name.length + (derived === undefined ? 0 : DERIVED_OWN_BYTES + definitionBytes(derived))
+
+/** The part of it that a redefinition changes. */
+export const definitionBytes = ({ definition }: DerivedRecord): number => 2 * definition.byteLength
+
 export class Registry {
   /** The functions that users defined. */
   functions = new FunctionTable()
@@ -67,9 +75,15 @@ export class Registry {
   #sorted: string[] = []
   readonly #added = new Set<string>()
   readonly #removed = new Set<string>()
+  #ownBytes = 0
 
   get size(): number {
     return this.#byId.size
+  }
+
+  /** What the pages cost beside their elements. */
+  get ownBytes(): number {
+    return this.#ownBytes
   }
 
   /** Replaces everything in this registry with the content of `other`. */
@@ -80,6 +94,7 @@ export class Registry {
     this.#sorted = []
     this.#added.clear()
     this.#removed.clear()
+    this.#ownBytes = 0
     for (const record of other.all()) this.add(record)
   }
 
@@ -102,6 +117,7 @@ export class Registry {
     const isTaken = this.#byName.has(record.name)
     this.#byName.set(record.name, record)
     this.#byId.set(record.id, record)
+    this.#ownBytes += ownBytes(record)
     if (!isTaken && !this.#removed.delete(record.name)) this.#added.add(record.name)
   }
 
@@ -111,7 +127,15 @@ export class Registry {
       this.#byName.delete(record.name)
       if (!this.#added.delete(record.name)) this.#removed.add(record.name)
     }
-    this.#byId.delete(record.id)
+    if (this.#byId.delete(record.id)) this.#ownBytes -= ownBytes(record)
+  }
+
+  /** Gives a page another definition and step. */
+  redefine(record: PageRecord, derived: DerivedRecord, step: number): void {
+    const before = record.derived === undefined ? 0 : definitionBytes(record.derived)
+    this.#ownBytes += definitionBytes(derived) - before
+    record.derived = derived
+    record.step = step
   }
 
   all(): IterableIterator<PageRecord> {

@@ -42,8 +42,8 @@ export interface AdminApp {
 export async function buildAdminApp(options: AdminAppOptions): Promise<AdminApp> {
   const { health, stalledMs } = options
   const bare = createFastify(options.limits, options.logger)
-  const { app, connections, upgrades } = bare
-  admitRequests(app, upgrades.isUpgrade, options)
+  const { app, connections } = bare
+  admitRequests(bare, options.limits, options)
   app.get('/livez', (_request, reply) => reply.send({ alive: true, stalledMs: stalledMs() }))
   app.get('/readyz', (_request, reply) => answerReady(reply, health(), stalledMs()))
   app.get('/startupz', (_request, reply) => {

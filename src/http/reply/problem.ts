@@ -10,6 +10,7 @@ import { MmsbError, problemOf } from '../../errors.js'
 import { RETRY_AFTER_SECONDS } from '../../limits.js'
 import { HTTP_BODY_MAX_BYTES } from '../../wire/limits.js'
 import { NAME_MAX_LENGTH } from '../../wire/page.js'
+import { answerWhileReading, mayBeLarge } from './early-answer.js'
 
 export const PROBLEM_TYPE = 'application/problem+json; charset=utf-8'
 
@@ -24,7 +25,15 @@ export function sendProblem(reply: FastifyReply, error: MmsbError): FastifyReply
     void reply.header('content-range', `bytes */${error.extra.bytes}`)
   }
   const problem = problemOf(error)
-  return reply.code(problem.status).header('content-type', PROBLEM_TYPE).send(JSON.stringify(problem))
+  const text = JSON.stringify(problem)
+  void reply.code(problem.status).header('content-type', PROBLEM_TYPE)
+  const { method, raw } = reply.request
+  // Not all requests that tests inject know whether they are complete.
+  const isArriving = raw.complete === false && method !== 'HEAD'
+  if (!isArriving || !(reply.hasHeader('connection') || mayBeLarge(raw))) return reply.send(text)
+  return reply
+    .headers({ connection: 'close', 'content-length': Buffer.byteLength(text) })
+    .send(answerWhileReading(raw, text))
 }
 
 /** An error as a complete HTTP response, the last on its connection. */

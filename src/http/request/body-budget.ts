@@ -1,31 +1,65 @@
 /**
- * The budget of request bodies: how many bytes of them are in memory at once.
+ * Large request bodies: whether one is read at all, and how many bytes of them are in memory at once.
  *
- * A body counts as its bytes arrive and until the request is answered, because they are kept until then. One
- * that no longer fits is refused with OVERLOADED, and the rest of it is read and dropped.
+ * Before anything of a large body is read, its route may refuse it (`refuseBody`), and so does the budget
+ * when the announced length has no room. A body counts as its bytes arrive and until the request is answered,
+ * because they are kept until then. One that no longer fits is refused with OVERLOADED.
  *
  * Invariant: small bodies are not counted and cost nothing here; connections and timeouts bound them.
  *
  * Null because callbacks of the framework have it.
  */
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Transform, type TransformCallback } from 'node:stream'
 import { ByteBudget, type Lease } from '../../byte-budget.js'
-import { REQUEST_FREE_BYTES } from '../../limits.js'
+import type { MmsbError } from '../../errors.js'
 import type { LimitGuard } from '../../operator-limits.js'
-import { HTTP_BODY_MAX_BYTES } from '../../wire/limits.js'
 import type { App } from '../context.js'
+import { mayBeLarge } from '../reply/early-answer.js'
+import { tooLargeJson } from './json.js'
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /**
+     * Throws when a request would be refused whatever its body holds. Called before a large body is read;
+     * `bytes` is its announced length, or 0.
+     */
+    readonly refuseBody?: (request: FastifyRequest, bytes: number) => void
+  }
+}
+
+/** The error for a body that is announced to be too long for its type. */
+export const tooLongBody = (request: IncomingMessage, limits: LimitGuard): MmsbError | undefined =>
+  mayBeLarge(request) ? tooLong(request, Number(request.headers['content-length'] ?? 0), limits) : undefined
+
+function tooLong({ headers }: IncomingMessage, bytes: number, limits: LimitGuard): MmsbError | undefined {
+  const { maxBodyBytes, maxJsonBytes } = limits.values
+  if (bytes > maxBodyBytes)
+    return limits.refusal('maxBodyBytes', `the body is larger than ${maxBodyBytes} bytes`)
+  const isJson = bytes > maxJsonBytes && headers['content-type']?.startsWith('application/json') === true
+  return isJson ? tooLargeJson('body', limits) : undefined
+}
 
 /** Counts what passes through. */
 class Counted extends Transform {
   readonly #lease: Lease
+  readonly #tooLong: (bytes: number) => MmsbError | undefined
+  #bytes = 0
 
-  constructor(lease: Lease) {
+  /** `tooLong` gives the error for a body of so many bytes, if that is too many. */
+  constructor(lease: Lease, tooLong: (bytes: number) => MmsbError | undefined) {
     super()
     this.#lease = lease
+    this.#tooLong = tooLong
   }
 
   override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
+    this.#bytes += chunk.length
+    const refused = this.#tooLong(this.#bytes)
+    if (refused !== undefined) {
+      done(refused)
+      return
+    }
     try {
       this.#lease.grow(chunk.length)
     } catch (error) {
@@ -36,6 +70,11 @@ class Counted extends Transform {
   }
 }
 
+/** The client waits for this before it sends its body (RFC 9110, 10.1.1); see answerOddRequests(). */
+function askForBody(expect: string, response: ServerResponse): void {
+  if (expect.toLowerCase() === '100-continue') response.writeContinue()
+}
+
 export function limitBodies(app: App, limits: LimitGuard): void {
   const budget = new ByteBudget(limits, {
     all: 'requestBudgetBytes',
@@ -43,25 +82,31 @@ export function limitBodies(app: App, limits: LimitGuard): void {
     what: 'request bodies',
   })
   app.addHook('preParsing', (request, reply, payload, next) => {
-    if (!mayBeLarge(request.raw)) {
-      next(null, payload)
+    const { raw } = request
+    const { expect } = raw.headers
+    if (mayBeLarge(raw)) {
+      const owner = raw.socket ?? raw
+      const announced = Number(raw.headers['content-length'] ?? 0)
+      try {
+        request.routeOptions.config.refuseBody?.(request, announced)
+        budget.refuseWithoutRoom(owner, announced)
+      } catch (error) {
+        next(error as MmsbError)
+        return
+      }
+      const lease = budget.take(owner, 0)
+      reply.raw.once('finish', lease.release)
+      reply.raw.once('close', lease.release)
+      const counted = new Counted(lease, (bytes) => tooLong(raw, bytes, limits))
+      counted.once('error', () => {
+        payload.unpipe(counted)
+        payload.resume()
+      })
+      if (expect !== undefined) askForBody(expect, reply.raw)
+      next(null, payload.pipe(counted))
       return
     }
-    const lease = budget.take(request.raw.socket ?? request.raw, 0)
-    reply.raw.once('finish', lease.release)
-    reply.raw.once('close', lease.release)
-    const counted = new Counted(lease)
-    counted.once('error', () => {
-      payload.unpipe(counted)
-      payload.resume()
-    })
-    next(null, payload.pipe(counted))
+    if (expect !== undefined) askForBody(expect, reply.raw)
+    next(null, payload)
   })
-}
-
-/** A body that is announced to be too large is refused by its parser before it is read. */
-function mayBeLarge({ headers }: IncomingMessage): boolean {
-  if (headers['transfer-encoding'] !== undefined) return true
-  const length = Number(headers['content-length'] ?? 0)
-  return length > REQUEST_FREE_BYTES && length <= HTTP_BODY_MAX_BYTES
 }

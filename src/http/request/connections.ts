@@ -13,6 +13,7 @@ import { createServer, Server as Listener, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 import { STOP_ARRIVAL_GRACE_MS } from '../../limits.js'
+import type { OpenRequests } from '../context.js'
 
 /** How often a stopping server checks its connections. */
 const CHECK_INTERVAL_MS = STOP_ARRIVAL_GRACE_MS / 10
@@ -29,11 +30,13 @@ interface TrackedConnection {
 }
 
 /** Tracks every connection of a server from now on. */
-export class Connections {
+export class Connections implements OpenRequests {
   readonly #server: Server
   readonly #listeners: Listener[]
   readonly #open = new Map<Duplex, TrackedConnection>()
   #acceptedCount = 0
+  #openRequests = 0
+  readonly #excluded = new WeakSet<ServerResponse>()
   #isClosed = false
 
   constructor(server: Server) {
@@ -43,6 +46,16 @@ export class Connections {
     // Before the framework's listener, which may answer at once.
     server.prependListener('request', (request, response) => this.#onRequest(request, response))
     server.on('upgrade', (_request, socket) => this.#open.delete(socket))
+  }
+
+  get count(): number {
+    return this.#openRequests
+  }
+
+  exclude(response: ServerResponse): void {
+    if (response.closed || this.#excluded.has(response)) return
+    this.#excluded.add(response)
+    this.#openRequests--
   }
 
   /** The response to the newest request of a connection, while it is not complete. */
@@ -148,6 +161,7 @@ export class Connections {
   #onRequest({ socket }: IncomingMessage, response: ServerResponse): void {
     const connection = this.#open.get(socket)
     if (connection === undefined) return
+    this.#openRequests++
     if (this.#isClosed) {
       // The response before this one is no longer the last.
       if (connection.response?.headersSent === false) connection.response.removeHeader('connection')
@@ -155,6 +169,7 @@ export class Connections {
     }
     connection.response = response
     response.once('close', () => {
+      if (!this.#excluded.delete(response)) this.#openRequests--
       if (connection.response !== response) return
       connection.response = undefined
       if (this.#isClosed) connection.graceEndsMs = performance.now() + STOP_ARRIVAL_GRACE_MS

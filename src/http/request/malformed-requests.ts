@@ -62,6 +62,8 @@ export function answerOddRequests(server: Server): void {
     socket.on('error', () => {})
     endWith(socket, new MmsbError('INVALID_REQUEST', 'CONNECT: this server is not a proxy'))
   })
+  // Node would ask for every body at once: limitBodies() asks for those that are wanted.
+  server.on('checkContinue', (request, response) => server.emit('request', request, response))
   // An unknown expectation may be ignored (RFC 9110, 10.1.1).
   server.on('checkExpectation', (request, response) => server.emit('request', request, response))
 }

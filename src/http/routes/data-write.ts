@@ -7,6 +7,7 @@
  * asked.)
  */
 import type { IncomingHttpHeaders } from 'node:http'
+import type { FastifyRequest } from 'fastify'
 import type { EngineBus, WriteContent } from '../../engine/bus.js'
 import type { PageShape } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
@@ -29,6 +30,8 @@ const WRITE_HEADERS = {
 }
 
 export function dataWriteRoutes(app: App, { bus }: AppContext): void {
+  const refuseBody = ({ params, headers }: FastifyRequest, bytes: number): void =>
+    bus.refuseWrite((params as { name: string }).name, keyOf(headers), bytes)
   app.patch(
     '/v1/pages/:name/data',
     {
@@ -43,7 +46,7 @@ export function dataWriteRoutes(app: App, { bus }: AppContext): void {
         body: octetOr(DeltaBody),
         response: { 200: WriteAnswer },
       },
-      config: { headers: WRITE_HEADERS, problems: WRITE_PROBLEMS },
+      config: { headers: WRITE_HEADERS, problems: WRITE_PROBLEMS, refuseBody },
     },
     (request, reply) => {
       const { params, headers, query } = request
@@ -67,7 +70,7 @@ export function dataWriteRoutes(app: App, { bus }: AppContext): void {
         body: octetOr(WholePageBody),
         response: { 200: WriteAnswer },
       },
-      config: { headers: WRITE_HEADERS, problems: WRITE_PROBLEMS },
+      config: { headers: WRITE_HEADERS, problems: WRITE_PROBLEMS, refuseBody },
     },
     (request, reply) => {
       const { params, headers } = request

@@ -61,6 +61,7 @@ export function eventRoutes(app: App, context: AppContext): () => void {
         raw,
         () => {
           reply.hijack()
+          context.openRequests.exclude(raw)
           raw.writeHead(200, { ...HEADERS, [HISTORY_HEADER]: context.bus.historyId })
         },
         end,

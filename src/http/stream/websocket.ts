@@ -10,7 +10,8 @@ import type { Socket } from 'node:net'
 import type { FastifyBaseLogger } from 'fastify'
 import { type ServerOptions, WebSocket } from 'ws'
 import { MmsbError } from '../../errors.js'
-import { STREAM_CONNECTIONS_MAX, STREAM_GOODBYE_MS, STREAM_PING_INTERVAL_MS } from '../../limits.js'
+import { STREAM_GOODBYE_MS, STREAM_PING_INTERVAL_MS } from '../../limits.js'
+import type { Connection } from '../../stream/connection.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../wire/limits.js'
 import { BINARY_PROTOCOL, JSON_PROTOCOL } from '../../wire/messages.js'
 import type { AppContext } from '../context.js'
@@ -21,6 +22,7 @@ import { jsonFrame, streamFrame } from './ws-frames.js'
 
 const PROTOCOLS: readonly string[] = [JSON_PROTOCOL, BINARY_PROTOCOL]
 const GOING_AWAY = 1001
+const TRY_AGAIN_LATER = 1013
 
 const REASONS: Readonly<Record<number, string>> = {
   1002: 'the client broke the WebSocket protocol',
@@ -77,9 +79,8 @@ export class StreamServer {
   /** Why a WebSocket cannot be opened for this request; undefined when it can. */
   refusalOf({ headers }: IncomingMessage): MmsbError | undefined {
     if (this.#context.isStopping) return new MmsbError('OVERLOADED', 'the server is stopping')
-    if (this.#open.size >= STREAM_CONNECTIONS_MAX) {
-      return new MmsbError('OVERLOADED', `${STREAM_CONNECTIONS_MAX} WebSockets are open already`)
-    }
+    const full = this.#context.hub.refusal()
+    if (full !== undefined) return full
     const offered = headers['sec-websocket-protocol']
     if (offered === undefined || offered.split(',').some((p) => PROTOCOLS.includes(p.trim())))
       return undefined
@@ -93,7 +94,8 @@ export class StreamServer {
   serve(webSocket: WebSocket, socket: Socket): void {
     const isBinary = webSocket.protocol === BINARY_PROTOCOL
     const sink = new SocketSink(socket, isBinary ? streamFrame : jsonFrame)
-    const connection = this.#context.hub.connect(sink)
+    const connection = this.#connect(webSocket, sink)
+    if (connection === undefined) return
     const session = new StreamSession({
       context: this.#context,
       socket: webSocket,
@@ -117,6 +119,16 @@ export class StreamServer {
       this.#pastFastMessages += receiver?.messages ?? 0
       connection.close()
     })
+  }
+
+  /** Others may have come since the handshake began. */
+  #connect(webSocket: WebSocket, sink: SocketSink): Connection | undefined {
+    try {
+      return this.#context.hub.connect(sink)
+    } catch (error) {
+      webSocket.close(TRY_AGAIN_LATER, (error as MmsbError).message)
+      return undefined
+    }
   }
 
   #attach(webSocket: WebSocket, session: StreamSession): FastReceiver | undefined {

@@ -4,14 +4,16 @@ import t from 'tap'
 import {
   STREAM_BYTES_IN_FLIGHT_MAX,
   STREAM_QUEUE_MAX_BYTES,
-  STREAM_SUBSCRIPTIONS_MAX,
   STREAM_TRANSACTIONS_IN_FLIGHT_MAX,
 } from '../../../src/limits.js'
+import { OPERATOR_LIMITS } from '../../../src/operator-limits.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../../src/wire/limits.js'
 import { Process } from '../../cli/process.js'
 import { documentPaths } from '../../docs/markdown.js'
 import { Client } from '../../stream/helpers.js'
 import { listen, serve } from '../helpers.js'
+
+const SUBSCRIPTIONS_MAX = OPERATOR_LIMITS.maxSubscriptionsPerConnection.standard
 
 const ROOT = new URL('../../../', import.meta.url)
 const read = (path: string): string => readFileSync(new URL(path, ROOT), 'utf8')
@@ -68,7 +70,7 @@ t.test('docs/guide/STREAM.md: its example is taken, its limits are those of the 
     `${STREAM_TRANSACTIONS_IN_FLIGHT_MAX.toLocaleString('en')} transactions or ${mib(STREAM_BYTES_IN_FLIGHT_MAX)} of a writer are not committed`,
     `${mib(STREAM_QUEUE_MAX_BYTES)} of answers wait for a client`,
     `when ${mib(STREAM_QUEUE_MAX_BYTES)} are queued for it`,
-    `a connection with ${STREAM_SUBSCRIPTIONS_MAX.toLocaleString('en')} subscriptions`,
+    `a connection with ${SUBSCRIPTIONS_MAX.toLocaleString('en')} subscriptions`,
     `larger than ${mib(STREAM_MESSAGE_MAX_BYTES)} |`,
   ])
     t.ok(text.includes(said), said)

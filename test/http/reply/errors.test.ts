@@ -18,7 +18,6 @@ const NOT_YET: Partial<Record<ErrorCode, string>> = {
   UNAUTHORIZED: 'there are no credentials before there is authentication',
   IDEMPOTENCY_MISMATCH: 'the first write under the key is committed; test/http/routes/data.test.ts',
   FOLDER_LOCKED: 'a server that cannot lock its folder does not start',
-  QUOTA_EXCEEDED: 'objects are not counted yet',
 }
 
 const map = (input: string, expr: string): object => ({ derive: { op: 'map', inputs: { x: input }, expr } })
@@ -96,6 +95,11 @@ const PROVOKED: Partial<Record<ErrorCode, Provocation>> = {
   UNSUPPORTED_LOCATION: ({ call }) => call('PUT', '/v1/pages/new', { ...SOURCE, location: 'gpu' }),
   SHAPE_MISMATCH: ({ call }) =>
     call('PUT', '/v1/pages/new', { derive: { op: 'map', inputs: { x: 'a', y: 'wide' }, expr: 'x+y' } }),
+  QUOTA_EXCEEDED: async (_served, t) => {
+    const { call } = await serve(t, { limits: { maxPages: 1 } })
+    await call('PUT', '/v1/pages/a', SOURCE)
+    return call('PUT', '/v1/pages/b', SOURCE)
+  },
   OUT_OF_MEMORY: async (_served, t) => {
     const { call } = await serve(t, { memoryLimitBytes: 1024 ** 2 })
     return call('PUT', '/v1/pages/new', { dtype: 'f64', shape: [1024 ** 2] })

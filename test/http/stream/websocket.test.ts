@@ -5,11 +5,13 @@ import { once } from 'node:events'
 import fc from 'fast-check'
 import t from 'tap'
 import { WebSocket } from 'ws'
-import { STREAM_SUBSCRIPTIONS_MAX } from '../../../src/limits.js'
+import { OPERATOR_LIMITS } from '../../../src/operator-limits.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../../src/wire/limits.js'
 import { sleep } from '../../lib/wait.js'
 import { Mirror } from '../../stream/helpers.js'
 import { streamServer } from './stream-server.js'
+
+const SUBSCRIPTIONS_MAX = OPERATOR_LIMITS.maxSubscriptionsPerConnection.standard
 
 t.test('a change: every page that moved, in one message', async (t) => {
   const { bus, connect } = await streamServer(t)
@@ -316,16 +318,16 @@ t.test('too large a message closes with 1009, bad UTF-8 with 1007; others are un
 t.test('a connection has so many subscriptions and no more', async (t) => {
   const { bus, connect } = await streamServer(t)
   const client = await connect()
-  for (let i = 0; i <= STREAM_SUBSCRIPTIONS_MAX; i++)
+  for (let i = 0; i <= SUBSCRIPTIONS_MAX; i++)
     client.send({ type: 'subscribe', id: `s${i}`, pages: ['prices'], data: 'none' })
-  await client.until(() => client.messages.length === STREAM_SUBSCRIPTIONS_MAX + 1)
+  await client.until(() => client.messages.length === SUBSCRIPTIONS_MAX + 1)
   t.match(client.messages.at(-1), {
     type: 'error',
-    id: `s${STREAM_SUBSCRIPTIONS_MAX}`,
-    code: 'INVALID_REQUEST',
+    id: `s${SUBSCRIPTIONS_MAX}`,
+    code: 'QUOTA_EXCEEDED',
   })
   await bus.patch('prices', { values: [1] })
-  await client.until(() => client.messages.length === 2 * STREAM_SUBSCRIPTIONS_MAX + 1)
+  await client.until(() => client.messages.length === 2 * SUBSCRIPTIONS_MAX + 1)
 })
 
 t.test('snapshot and changes meet without gap or double, whatever is written meanwhile', async (t) => {
