@@ -180,15 +180,21 @@ export class NativeContext {
   /** Contexts of lost devices, replaced by `adopt`; closed with this one. */
   readonly #lost: ContextHandle[] = []
 
+  /** Kept so that the native side can read it. */
+  readonly #cancelledBy: Int32Array | undefined
+
   /**
    * `hostMemoryOnly`: all pages go to host memory, whatever their location, so that a state made with a
-   * device can be used without. Throws UNSUPPORTED_LOCATION when the backend is not available here.
+   * device can be used without. `cancelledBy`: one shared word; executions end with ExecutionCancelled while
+   * it is not 0, and `cancel` has no effect. Throws UNSUPPORTED_LOCATION when the backend is not available
+   * here.
    */
   constructor(options: {
     backend: 'cpu' | 'cuda'
     threads: number
     quotaBytes: number
     hostMemoryOnly?: boolean
+    cancelledBy?: Int32Array | undefined
   }) {
     this.#hostMemoryOnly = options.hostMemoryOnly === true
     this.#backend = options.backend
@@ -199,6 +205,8 @@ export class NativeContext {
     const out: unknown[] = [null]
     check(this.#fn.mmsb_open(packed, out))
     this.#ctx = out[0] as ContextHandle
+    this.#cancelledBy = options.cancelledBy
+    if (this.#cancelledBy !== undefined) this.#fn.mmsb_cancel_by(this.#ctx, this.#cancelledBy)
   }
 
   close(): void {

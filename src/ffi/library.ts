@@ -93,6 +93,7 @@ export interface NativeFunctions {
     ): void
   }
   readonly mmsb_cancel: (ctx: ContextHandle, on: number) => void
+  readonly mmsb_cancel_by: (ctx: ContextHandle, word: Bytes) => void
   readonly mmsb_result_copy: (ctx: ContextHandle, out: Bytes, capacity: number) => Status
   readonly mmsb_keep: (ctx: ContextHandle, on: number) => Status
   readonly mmsb_undo: (ctx: ContextHandle, steps: Bytes, stepCount: number) => Status
@@ -132,6 +133,7 @@ const SIGNATURES: Readonly<Record<keyof NativeFunctions, string>> = {
   mmsb_execute:
     'int32_t mmsb_execute(void *ctx, const void *steps, uint32_t step_count, const void *frames, uint64_t frames_len, void *out, uint64_t out_cap, void *out_len)',
   mmsb_cancel: 'void mmsb_cancel(void *ctx, uint32_t on)',
+  mmsb_cancel_by: 'void mmsb_cancel_by(void *ctx, const void *word)',
   mmsb_result_copy: 'int32_t mmsb_result_copy(void *ctx, void *out, uint64_t cap)',
   mmsb_keep: 'int32_t mmsb_keep(void *ctx, uint32_t on)',
   mmsb_undo: 'int32_t mmsb_undo(void *ctx, const void *steps, uint32_t step_count)',
@@ -194,7 +196,7 @@ const STATUS_CANCELLED = 7
 /** The device failed; its context can no longer be used. */
 export class DeviceLost extends MmsbError {}
 
-/** The execution was ended by `NativeContext.cancel`. */
+/** The execution was ended by `NativeContext.cancel`, or by the word given as `cancelledBy`. */
 export class ExecutionCancelled extends MmsbError {}
 
 /** Turns a status into an error. `text` is the library's message. */

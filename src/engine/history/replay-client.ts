@@ -62,6 +62,8 @@ export interface ReplayWorkerData {
   readonly quotaBytes: number
   /** Requests up to this number are cancelled. */
   readonly cancelled: Int32Array
+  /** Not 0: the step that is being executed ends too. */
+  readonly ended: Int32Array
   /** The epoch that the current request has reached. */
   readonly progress: BigInt64Array
 }
@@ -94,6 +96,12 @@ export interface ReplayOptions extends ReplayPlace {
   readonly limits?: LimitGuard
 }
 
+/**
+ * A replay that takes too long ends between two epochs, where a later request can go on. One that is within
+ * an epoch then ends after this many times the limit, and loses its state.
+ */
+const STEP_TIMES = 2
+
 /** The caller of requests that name none: the program that the bus runs in. */
 const PROGRAM: Caller = {}
 
@@ -118,6 +126,7 @@ export class ReplayClient {
       identity,
       quotaBytes,
       cancelled: new Int32Array(new SharedArrayBuffer(4)),
+      ended: new Int32Array(new SharedArrayBuffer(4)),
       progress: new BigInt64Array(new SharedArrayBuffer(8)),
     }
   }
@@ -168,7 +177,10 @@ export class ReplayClient {
   /** The caller has left, whether its request waits or is being served. */
   #cancel(job: Job): void {
     if (this.#waiting.remove(job.caller, job)) job.reject(cancelled())
-    else if (this.#served === job) Atomics.store(this.#data.cancelled, 0, this.#number)
+    else if (this.#served === job) {
+      Atomics.store(this.#data.cancelled, 0, this.#number)
+      this.#endStep()
+    }
   }
 
   async #work(): Promise<void> {
@@ -185,11 +197,13 @@ export class ReplayClient {
   async #run(job: Job): Promise<void> {
     const { request, caller, signal, resolve, reject } = job
     const number = ++this.#number
+    const limitMs = this.#options.limits?.values.maxReplayTimeMs
     this.#served = job
+    Atomics.store(this.#data.ended, 0, this.#closed ? 1 : 0)
+    const timer = limitMs === undefined ? undefined : setTimeout(() => this.#endStep(), STEP_TIMES * limitMs)
     try {
       if (isAborted(signal)) throw cancelled()
       this.#client ??= new WorkerClient(startWorker('replay-worker', this.#data, import.meta.url))
-      const limitMs = this.#options.limits?.values.maxReplayTimeMs
       const message = { number, caller: this.#callers.of(caller), request }
       const answer = (await this.#client.request(
         limitMs === undefined ? message : { ...message, limitMs },
@@ -203,8 +217,13 @@ export class ReplayClient {
       if (!(error instanceof MmsbError)) await this.#endThread()
       reject(error instanceof MmsbError ? error : this.#lost(error))
     } finally {
+      clearTimeout(timer)
       this.#served = undefined
     }
+  }
+
+  #endStep(): void {
+    Atomics.store(this.#data.ended, 0, 1)
   }
 
   #tooLong(detail: string): MmsbError {
@@ -231,6 +250,7 @@ export class ReplayClient {
     clearTimeout(this.#idleTimer)
     for (const { reject } of this.#waiting.clear()) reject(new MmsbError('BUS_FAILED', 'The bus is closed.'))
     Atomics.store(this.#data.cancelled, 0, 0x7fff_ffff)
+    this.#endStep()
     await this.#endThread()
   }
 }

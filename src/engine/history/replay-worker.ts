@@ -8,7 +8,7 @@
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { MmsbError } from '../../errors.js'
-import { crc32c } from '../../ffi/library.js'
+import { crc32c, ExecutionCancelled } from '../../ffi/library.js'
 import { BinaryList, type JsonParts, jsonParts } from '../../state/json-parts.js'
 import { valuesToJson } from '../../state/value.js'
 import { HistoryReader } from '../../store/history.js'
@@ -21,7 +21,7 @@ import { epochPast, epochsPast, historyPast, peekPast, readPast } from './replay
 import { Interrupted } from './timeline.js'
 import { verifyPast } from './verify.js'
 
-const { dir, identity, quotaBytes, cancelled, progress } = workerData as ReplayWorkerData
+const { dir, identity, quotaBytes, cancelled, ended, progress } = workerData as ReplayWorkerData
 
 /** Number of the current request. */
 let current = 0
@@ -40,7 +40,7 @@ function pause(epoch: number): void {
 }
 
 const reader = new HistoryReader({ dir, identity, crc32c })
-const timelines = new Timelines({ reader, quotaBytes, onPause: pause })
+const timelines = new Timelines({ reader, quotaBytes, cancelledBy: ended, onPause: pause })
 
 function answer(caller: number, request: ReplayRequest): unknown {
   const asker = { timelines, caller }
@@ -60,7 +60,7 @@ function answer(caller: number, request: ReplayRequest): unknown {
     case 'changes':
       return pastEpochs(asker, request.query, request.sliceMs)
     case 'verify':
-      return verifyPast({ reader, quotaBytes, onPause: pause, ...request })
+      return verifyPast({ reader, quotaBytes, cancelledBy: ended, onPause: pause, ...request })
   }
 }
 
@@ -103,6 +103,10 @@ function buffersOf(value: unknown): ArrayBuffer[] {
 }
 
 function failureOf(error: unknown): ReplayAnswer {
+  if (error instanceof ExecutionCancelled) {
+    const detail = 'The replay was given up within an epoch, because it takes too long.'
+    return { failure: { code: 'COST_EXCEEDED', detail } }
+  }
   if (error instanceof MmsbError) {
     return { failure: { code: error.code, detail: error.message, extra: error.extra } }
   }

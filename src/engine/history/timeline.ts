@@ -43,6 +43,8 @@ export interface TimelineOptions {
   readonly cone?: Cone
   /** Called from time to time during a replay; throws Interrupted to end it between two epochs. */
   readonly onPause?: (epoch: number) => void
+  /** A shared word: while it is not 0, what is executed ends with ExecutionCancelled. */
+  readonly cancelledBy?: Int32Array
   /** Bounds on what is kept for undoing. */
   readonly undoBytes?: number
   readonly undoEpochs?: number
@@ -209,8 +211,9 @@ export class Timeline {
   #begin(): void {
     this.close()
     const quotaBytes = this.#options.quotaBytes ?? MEMORY_QUOTA_DEFAULT_BYTES
-    const { threads = 1 } = this.#options
-    const context = new NativeContext({ backend: 'cpu', threads, quotaBytes, hostMemoryOnly: true })
+    const { threads = 1, cancelledBy } = this.#options
+    const options = { backend: 'cpu', threads, quotaBytes, hostMemoryOnly: true, cancelledBy } as const
+    const context = new NativeContext(options)
     this.#state = { registry: new Registry(), graph: new Graph(), context }
   }
 

@@ -25,6 +25,8 @@ export interface VerifyOptions {
   readonly digest?: Uint8Array
   readonly quotaBytes?: number
   readonly onPause?: (epoch: number) => void
+  /** See TimelineOptions. */
+  readonly cancelledBy?: Int32Array
 }
 
 /** Replays from..to. Throws EPOCH_COMPACTED when `from` cannot be rebuilt. */
@@ -49,6 +51,7 @@ export function verifyPast(options: VerifyOptions): VerifyResult {
     neverJump: true,
     ...(options.quotaBytes === undefined ? {} : { quotaBytes: options.quotaBytes }),
     ...(options.onPause === undefined ? {} : { onPause: options.onPause }),
+    ...(options.cancelledBy === undefined ? {} : { cancelledBy: options.cancelledBy }),
   })
   try {
     const divergence = walk(timeline, options, sound)

@@ -150,6 +150,10 @@ int32_t mmsb_result_copy(mmsb_ctx* ctx, void* out, uint64_t out_cap);
 //   mmsb_execute with the old values of the pages that the deltas wrote and the same steps;
 // - else the context is unusable.
 void mmsb_cancel(mmsb_ctx* ctx, uint32_t on);
+// From now on the program's word, instead of mmsb_cancel, says whether calls are cancelled: 0 is no. It is
+// for threads that do not have the context. It must stay readable until mmsb_close, or until another word or
+// NULL (mmsb_cancel again) takes its place.
+void mmsb_cancel_by(mmsb_ctx* ctx, const uint32_t* word);
 
 // ---- going back -------------------------------------------------------------------------------------------
 // Between mmsb_keep(1) and mmsb_keep(0), each successful mmsb_execute keeps the bytes it overwrites.

@@ -48,6 +48,7 @@ interface Held {
 export interface TimelinesOptions {
   readonly reader: HistoryReader
   readonly quotaBytes?: number
+  readonly cancelledBy?: Int32Array
   readonly onPause: (epoch: number) => void
 }
 

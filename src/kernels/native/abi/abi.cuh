@@ -270,7 +270,12 @@ MMSB_API int32_t mmsb_execute(mmsb_ctx* ctx, const uint32_t* steps, uint32_t ste
   return MMSB_OK;
 }
 
-MMSB_API void mmsb_cancel(mmsb_ctx* ctx, uint32_t on) { __atomic_store_n(&ctx->pool.cancel, on, __ATOMIC_RELAXED); }
+MMSB_API void mmsb_cancel(mmsb_ctx* ctx, uint32_t on) { __atomic_store_n(&ctx->pool.ownCancel, on, __ATOMIC_RELAXED); }
+
+MMSB_API void mmsb_cancel_by(mmsb_ctx* ctx, const uint32_t* word) {
+  ctx->pool.cancel = word == nullptr ? &ctx->pool.ownCancel : word;
+  for (u32 w = 0; w < ctx->exec.workerCount; w++) ctx->exec.workers[w].cancel = ctx->pool.cancel;
+}
 
 MMSB_API int32_t mmsb_result_copy(mmsb_ctx* ctx, void* out, uint64_t out_cap) {
   if (ctx->resultBytes > out_cap) {

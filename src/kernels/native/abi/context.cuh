@@ -432,7 +432,7 @@ static bool openWorkers(mmsb_ctx& ctx) {
     worker.block = static_cast<u8*>(aligned_alloc(64, kBlockElements * 8));
     worker.wide = static_cast<u8*>(aligned_alloc(64, kBlockElements * 8));
     worker.cast = static_cast<u8*>(aligned_alloc(64, kBlockElements * 8));
-    worker.cancel = &ctx.pool.cancel;
+    worker.cancel = ctx.pool.cancel;
     if (worker.block == nullptr || worker.wide == nullptr || worker.cast == nullptr) return false;
   }
   return true;

@@ -21,7 +21,7 @@ struct PoolJob {
 };
 
 static void poolWork(ThreadPool& pool, const PoolJob& job, u32 worker) {
-  while (!cancelRaised(pool.cancel)) {
+  while (!cancelRaised(*pool.cancel)) {
     const u32 task = __atomic_fetch_add(&pool.next, 1, __ATOMIC_RELAXED);
     if (task >= job.tasks) return;
     job.fn(job.job, task, worker);
@@ -78,6 +78,7 @@ static void poolStartThreads(ThreadPool& pool) {
 
 static void poolInit(ThreadPool& pool, u32 workers) {
   memset(&pool, 0, sizeof pool);
+  pool.cancel = &pool.ownCancel;
   pthread_mutex_init(&pool.lock, nullptr);
   pthread_cond_init(&pool.wake, nullptr);
   pthread_cond_init(&pool.idle, nullptr);
@@ -101,8 +102,8 @@ static void poolFree(ThreadPool& pool) {
 bool poolRun(ThreadPool& pool, u32 tasks, TaskFn fn, void* job) {
   if (pool.workers > 1 && pool.started == 0) MMSB_NS::poolStartThreads(pool);
   if (pool.workers <= 1 || tasks <= 1) {
-    for (u32 task = 0; task < tasks && !cancelRaised(pool.cancel); task++) fn(job, task, 0);
-    return !cancelRaised(pool.cancel);
+    for (u32 task = 0; task < tasks && !cancelRaised(*pool.cancel); task++) fn(job, task, 0);
+    return !cancelRaised(*pool.cancel);
   }
   pthread_mutex_lock(&pool.lock);
   pool.fn = fn;
@@ -117,7 +118,7 @@ bool poolRun(ThreadPool& pool, u32 tasks, TaskFn fn, void* job) {
   pool.fn = nullptr;
   while (pool.inside != 0) pthread_cond_wait(&pool.idle, &pool.lock);
   pthread_mutex_unlock(&pool.lock);
-  return !cancelRaised(pool.cancel);
+  return !cancelRaised(*pool.cancel);
 }
 
 }  // namespace mmsb

@@ -50,7 +50,7 @@ struct StepRun {
 
 namespace MMSB_NS {
 
-static inline bool isCancelled(const Exec& exec) { return cancelRaised(exec.pool->cancel); }
+static inline bool isCancelled(const Exec& exec) { return cancelRaised(*exec.pool->cancel); }
 static inline bool isCancelled(const Worker& worker) { return cancelRaised(*worker.cancel); }
 
 static inline Arena& mainArena(Exec& exec) { return exec.workers[0].arena; }

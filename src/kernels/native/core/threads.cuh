@@ -2,7 +2,7 @@
 //
 // Invariants: the cut into tasks never depends on the number of threads, and the result of a task never
 // depends on the thread that runs it. The caller works too, as worker 0. Threads start with the first job
-// that needs them. Once `cancel` is set, tasks that have not started are skipped.
+// that needs them. Once `*cancel` is set, tasks that have not started are skipped.
 #pragma once
 #include <pthread.h>
 #include <sched.h>
@@ -25,8 +25,9 @@ struct ThreadPool {
   TaskFn fn;
   void* job;
   u32 tasks;
-  u32 next;    // atomic
-  u32 cancel;  // atomic; set by any thread to end the running call early
+  u32 next;           // atomic
+  u32 ownCancel;      // atomic; set by any thread to end the running call early
+  const u32* cancel;  // that, or a word of the program's with the same meaning
 };
 
 static const u32 kWorkersMax = 64;
