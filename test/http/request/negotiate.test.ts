@@ -86,12 +86,14 @@ t.test('a byte range lies inside the bytes, or is refused, or ignored', async (t
   for (const odd of ['bytes=3-1', 'bytes=0-1,3-4', 'items=0-1', 'bytes=', 'bytes=-', 'bytes=a-b', '']) {
     t.equal(byteRangeOf(odd, 16), undefined, odd)
   }
+  const place = fc.integer({ min: 0, max: 40 })
   fc.assert(
-    fc.property(fc.nat(), fc.nat(), fc.integer({ min: 1, max: 1000 }), (a, b, size) => {
-      const range = byteRangeOf(`bytes=${a}-${b}`, size)
-      if (range === undefined) return b < a
-      if (range === 'unsatisfiable') return a >= size
-      return range.start === a && range.start < range.end && range.end <= size && range.end <= b + 1
+    fc.property(place, place, fc.integer({ min: 1, max: 30 }), (first, last, size) => {
+      const range = byteRangeOf(`bytes=${first}-${last}`, size)
+      if (last < first) return range === undefined
+      if (first >= size) return range === 'unsatisfiable'
+      t.match(range, { start: first, end: Math.min(last + 1, size) })
+      return true
     }),
   )
 })

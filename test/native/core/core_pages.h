@@ -119,6 +119,14 @@ static void testDigestExample() {
 
 // ---- deltas -----------------------------------------------------------------------------------------------
 
+// Values of a delta. A frame may hold a true bool as any byte but 0.
+static Bytes deltaValues(u32 dtype, u32 count) {
+  Bytes values = randomElements(dtype, count);
+  if (dtype != BOOL) return values;
+  for (u8& value : values) value = u8(value << below(8));
+  return values;
+}
+
 // A random delta to a page and its effect on the model.
 static void randomDelta(Frame& frame, u32 page, u32 dtype, u32 count, Bytes& model) {
   const u32 merge = below(dtype >= F32 ? 4 : 7), size = kSize[dtype];
@@ -128,7 +136,7 @@ static void randomDelta(Frame& frame, u32 page, u32 dtype, u32 count, Bytes& mod
   const u32 kind = below(3);
   const u32 offset = below(count), length = 1 + below(below(3) == 0 ? count - offset : std::min(count - offset, 20u));
   if (kind == 0) {
-    const Bytes values = randomElements(dtype, length);
+    const Bytes values = deltaValues(dtype, length);
     for (u32 i = 0; i < length; i++) merged(offset + i, values.data() + u64(i) * size);
     frame.dense(page, u8(merge), u8(dtype), offset, length, values.data());
   } else if (kind == 1) {
@@ -138,7 +146,7 @@ static void randomDelta(Frame& frame, u32 page, u32 dtype, u32 count, Bytes& mod
       indices.push_back(below(3) == 0 && i > 0 ? std::min(indices[i - 1] + 1, count - 1) : below(count));
     }
     if (below(2)) std::sort(indices.begin(), indices.end());
-    const Bytes values = randomElements(dtype, n);
+    const Bytes values = deltaValues(dtype, n);
     for (u32 i = 0; i < n; i++) merged(indices[i], values.data() + u64(i) * size);
     Bytes payload = words(indices);
     pad(payload);
@@ -151,7 +159,7 @@ static void randomDelta(Frame& frame, u32 page, u32 dtype, u32 count, Bytes& mod
     for (u32 i = 0; i < length; i++) {
       bits += (mask[i] = density == 0 ? below(20) == 0 : density == 1 ? below(2) != 0 : below(20) != 0);
     }
-    const Bytes values = randomElements(dtype, bits);
+    const Bytes values = deltaValues(dtype, bits);
     Bytes payload;
     const u8 encoding = u8(below(2));
     u32 taken = 0;
