@@ -10,7 +10,7 @@ NATIVE_SOURCES := kernels.cu $(shell find src/kernels/native -name '*.cuh' -o -n
 LIB := $(BUILD)/libmmsb.so
 TAP := npx tap run
 
-.PHONY: help install build native native-all gpu-bundle run test demo demo-flights docs bench bench-compare lint format clean
+.PHONY: help install build native native-all gpu-bundle run test abuse demo demo-flights docs bench bench-compare lint format clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ run: build ## serve on http://127.0.0.1:7411
 
 test: build $(EMULATED_PROGRAMS) ## run every test
 	$(TAP) $(TAP_ARGS)
+
+abuse: build ## ten minutes of abusers beside a polite writer and subscriber (see test/abuse/README.md)
+	npx tsx test/abuse/main.ts $(ABUSE_ARGS)
 
 demo: build ## show live portfolio risk on real prices, in the terminal
 	npx tsx examples/risk/demo.ts

@@ -7,6 +7,7 @@ import t from 'tap'
 import { filesUnder } from './source.js'
 
 const OF_THE_WHOLE = [
+  'abuse',
   'conformance',
   'crash',
   'disk',

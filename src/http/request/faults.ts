@@ -68,7 +68,10 @@ class Cut {
     const parts = branches(items)
     if (list.length <= KEPT_ITEMS_MAX) return list.map((item, i) => this.value(item, parts, `${path}/${i}`))
     this.#noteLength(list.length, schemas, path)
-    const firstWrong = items.map((item) => list.findIndex((value) => !fits(item, value)))
+    const firstWrong = items.map((item) => {
+      const check = checkOf(item)
+      return list.findIndex((value) => !check.Check(value))
+    })
     const wrong = [...new Set(firstWrong)].filter((i) => i >= 0).sort((a, b) => a - b)
     const kept = wrong.length > 0 ? wrong : [0]
     this.#kept.set(path, kept)
@@ -122,11 +125,13 @@ class Cut {
 
 const checks = new WeakMap<TSchema, ReturnType<typeof Compile>>()
 
-function fits(schema: TSchema, value: unknown): boolean {
+function checkOf(schema: TSchema): ReturnType<typeof Compile> {
   let check = checks.get(schema)
   if (check === undefined) {
     check = Compile(schema)
     checks.set(schema, check)
   }
-  return check.Check(value)
+  return check
 }
+
+const fits = (schema: TSchema, value: unknown): boolean => checkOf(schema).Check(value)

@@ -1,0 +1,90 @@
+/**
+ * Asks two servers in turn at the same moments how long /livez takes: the one under test and a bare Fastify.
+ * Also reads how much memory the process under test holds.
+ */
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import http from 'node:http'
+import { fileURLToPath } from 'node:url'
+
+const BARE = fileURLToPath(new URL('bare.ts', import.meta.url))
+const EVERY_MS = 50
+const TIMEOUT_MS = 30_000
+
+/** A bare Fastify in a process of its own. */
+export class Bare {
+  readonly url: string
+  readonly #stop: () => void
+
+  private constructor(port: number, stop: () => void) {
+    this.url = `http://127.0.0.1:${port}`
+    this.#stop = stop
+  }
+
+  static async start(): Promise<Bare> {
+    const { NODE_OPTIONS: _, ...env } = process.env
+    const child = fork(BARE, { execArgv: ['--import', 'tsx'], env })
+    const [port] = (await once(child, 'message')) as [number]
+    return new Bare(port, () => child.kill('SIGKILL'))
+  }
+
+  stop(): void {
+    this.#stop()
+  }
+}
+
+/** Probes one address from start to stop, at fixed times, whether or not the last probe was answered. */
+export class Probe {
+  /** How long each answer took from the time it was due, in ms; a lost one counts as it ended. */
+  latenciesMs: number[] = []
+  lost = 0
+  readonly #url: string
+  readonly #agent = new http.Agent({ keepAlive: true })
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(url: string) {
+    this.#url = url
+  }
+
+  start(): void {
+    let dueMs = performance.now()
+    const tick = (): void => {
+      void this.#ask(dueMs)
+      dueMs += EVERY_MS
+      this.#timer = setTimeout(tick, Math.max(0, dueMs - performance.now()))
+    }
+    tick()
+  }
+
+  /** Stops; waits for the answers that are out. */
+  stop(): void {
+    clearTimeout(this.#timer)
+  }
+
+  close(): void {
+    this.#agent.destroy()
+  }
+
+  async #ask(dueMs: number): Promise<void> {
+    const into = this.latenciesMs
+    try {
+      const request = http.get(`${this.#url}/livez`, { agent: this.#agent, timeout: TIMEOUT_MS })
+      request.on('timeout', () => request.destroy())
+      const [response] = (await once(request, 'response')) as [http.IncomingMessage]
+      response.resume()
+      await once(response, 'end')
+      if (response.statusCode !== 200) this.lost++
+    } catch {
+      this.lost++
+    }
+    into.push(performance.now() - dueMs)
+  }
+}
+
+/** A field of /proc/PID/status in bytes: `VmRSS`, or `VmHWM`, the most it ever was. */
+export function memoryOf(pid: number, field: 'VmRSS' | 'VmHWM'): number {
+  const found = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))
+  if (found === null) throw new Error(`/proc/${pid}/status has no ${field}`)
+  return Number(found[1]) * 1024
+}

@@ -1,0 +1,113 @@
+/** The findings of a run as a table, and the verdict: what must hold, and whether it did. */
+import { percentile } from '../../bench/lib/stats.js'
+import { ABUSERS } from './abusers/all.js'
+import { type Findings, MEMORY_LIMIT_BYTES } from './suite.js'
+
+const MIB = 1024 ** 2
+const RSS_ABOVE_QUOTA_MAX_BYTES = 512 * MIB
+const LIVEZ_ABOVE_BARE_MAX_MS = 250
+const POLITE_RATIO_MAX = 2
+/** Answers that no caller may provoke: the fault is the server's. */
+const FORBIDDEN = /^(INTERNAL|BUS_FAILED|50[0-2]|close 1011)$| failed: /
+
+export interface Verdict {
+  readonly what: string
+  readonly ok: boolean
+  /** A figure: it depends on the machine and its load, not on the code alone. */
+  readonly isFigure: boolean
+}
+
+export function verdicts(findings: Findings, names: readonly string[]): Verdict[] {
+  const { quiet, share, all, peakBytes, lostProbes, faults, tallies } = findings
+  const hard = (what: string, ok: boolean): Verdict => ({ what, ok, isFigure: false })
+  const figure = (what: string, ok: boolean): Verdict => ({ what, ok, isFigure: true })
+  const kinds = (
+    [
+      ['a share', share],
+      ['all', all],
+    ] as const
+  ).filter(([, { livezMs }]) => livezMs.length > 0)
+  return [
+    ...faults.map((fault) => hard(fault, false)),
+    hard(`${findings.acknowledged} acknowledged writes are there after kill -9, by value`, true),
+    figure(
+      `most memory ${mib(peakBytes)}, at most ${mib(MEMORY_LIMIT_BYTES + RSS_ABOVE_QUOTA_MAX_BYTES)}`,
+      peakBytes <= MEMORY_LIMIT_BYTES + RSS_ABOVE_QUOTA_MAX_BYTES,
+    ),
+    figure(`${lostProbes} probes of /livez were lost`, lostProbes === 0),
+    ...forbidden(tallies).map((what) => hard(what, false)),
+    ...ABUSERS.filter(({ name }) => names.includes(name)).map(({ name, expects }) =>
+      hard(
+        `${name} met ${expects.join(' or ')}`,
+        expects.some((code) => (tallies.get(name)?.[code] ?? 0) > 0),
+      ),
+    ),
+    ...kinds.map(([of, { livezMs, bareMs }]) =>
+      figure(
+        `worst /livez beside ${of} ${ms(p(livezMs, 1))}, of a bare Fastify ${ms(p(bareMs, 1))}: at most ${LIVEZ_ABOVE_BARE_MAX_MS} ms apart`,
+        p(livezMs, 1) - p(bareMs, 1) <= LIVEZ_ABOVE_BARE_MAX_MS,
+      ),
+    ),
+    ...kinds.flatMap(([of, { polite }]) =>
+      (['rest', 'stream', 'delivery'] as const).map((way) => {
+        const [before, during] = [p(quiet.polite[way], 0.99), p(polite[way], 0.99)]
+        return figure(
+          `polite ${way} p99 beside ${of} ${ms(during)}, alone ${ms(before)}: ${(during / before).toFixed(2)} times`,
+          during / before <= POLITE_RATIO_MAX,
+        )
+      }),
+    ),
+  ]
+}
+
+function forbidden(tallies: Findings['tallies']): string[] {
+  return [...tallies].flatMap(([name, tally]) =>
+    Object.entries(tally)
+      .filter(([code]) => FORBIDDEN.test(code))
+      .map(([code, count]) => `${name} got ${code} (${count} times)`),
+  )
+}
+
+const mib = (bytes: number): string => `${Math.round(bytes / MIB)} MiB`
+const ms = (value: number): string => `${value.toFixed(1)} ms`
+const p = (values: readonly number[], q: number): number => (values.length === 0 ? 0 : percentile(values, q))
+
+/** The report for people. */
+export function report(findings: Findings, found: readonly Verdict[]): string {
+  const { quiet, share, all } = findings
+  const lines = ['abuser                requests  answers']
+  for (const { name, does } of ABUSERS) {
+    const tally = findings.tallies.get(name)
+    if (tally === undefined) continue
+    const answers = Object.entries(tally).sort(([, a], [, b]) => b - a)
+    const total = answers.reduce((sum, [, count]) => sum + count, 0)
+    lines.push(
+      `${name.padEnd(20)} ${String(total).padStart(9)}  ${answers.map(([code, count]) => `${code} ${count}`).join(', ')}`,
+      `    ${does}`,
+    )
+  }
+  lines.push('', 'latency in ms           count     p50     p99   worst')
+  const row = (name: string, values: readonly number[]): void => {
+    const figures = [p(values, 0.5), p(values, 0.99), p(values, 1)].map((value) =>
+      value.toFixed(1).padStart(8),
+    )
+    lines.push(`${name.padEnd(20)} ${String(values.length).padStart(8)}${figures.join('')}`)
+  }
+  for (const [when, of] of [
+    ['alone', quiet],
+    ['a share', share],
+    ['all', all],
+  ] as const) {
+    if (of.livezMs.length === 0) continue
+    for (const way of ['rest', 'stream', 'delivery'] as const) row(`${way}, ${when}`, of.polite[way])
+    row(`/livez, ${when}`, of.livezMs)
+    row(`bare Fastify, ${when}`, of.bareMs)
+  }
+  lines.push(
+    '',
+    `memory: most ${mib(findings.peakBytes)}, in the end ${mib(findings.lastBytes)}; opened again in ${ms(findings.reopenMs)}`,
+    '',
+    ...found.map(({ what, ok }) => `${ok ? 'holds' : 'FAILS'}  ${what}`),
+  )
+  return lines.join('\n')
+}

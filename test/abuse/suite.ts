@@ -1,0 +1,209 @@
+/**
+ * One run of the suite: a real server with a data folder and fsync, a polite writer and a polite subscriber
+ * from beginning to end, and windows that alternate: quiet, then with abusers. In the end the server is
+ * killed in the midst of it, opened again, and asked for everything that it had acknowledged.
+ */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type Server, startServer } from '../../examples/server.js'
+import { Draw } from '../lib/draw.js'
+import { ABUSERS } from './abusers/all.js'
+import { addTallies, Crowd } from './crowd.js'
+import type { Tally } from './field.js'
+import { type Latencies, noLatencies, Polite } from './polite.js'
+import { Bare, memoryOf, Probe } from './probe.js'
+import { setStage } from './stage.js'
+
+export const MEMORY_LIMIT_BYTES = 256 * 1024 ** 2
+/**
+ * The server of the suite. What one caller may compute at a time is what all others wait for, so an operator
+ * who has to do with strangers sets it low.
+ */
+export const SERVER_ARGS = [
+  ...['--memory-limit', String(MEMORY_LIMIT_BYTES), '--backend', 'cpu', '--log-level', 'error'],
+  ...['--max-step-cost', '20ms', '--max-commit-cost', '40ms', '--max-replay-time', '2s'],
+  // Shorter than a window, so that the suite sees them at work.
+  ...['--headers-timeout', '2s', '--body-timeout', '5s', '--idle-timeout', '5s'],
+]
+/** After the abusers are gone, until the next quiet window begins. */
+const SETTLE_MS = 1_000
+/** A window lasts until each of its abusers has met what it expects, at most so much longer. */
+const MEET_MS = 60_000
+/** Processes that the abusers share. */
+const PROCESSES = 4
+
+export interface Plan {
+  readonly seed: number
+  /** Each round is a quiet window and one with abusers: a share of them in turn, or all at once. */
+  readonly rounds: readonly ('share' | 'all')[]
+  /** Into how many shares the abusers are dealt. */
+  readonly shares: number
+  readonly quietMs: number
+  readonly abuseMs: number
+  /** Only these abusers; default: all. */
+  readonly only?: readonly string[]
+  readonly say: (line: string) => void
+}
+
+/** What was measured in windows of one kind. */
+export interface Measured {
+  readonly polite: Latencies
+  readonly livezMs: number[]
+  readonly bareMs: number[]
+}
+
+const noMeasures = (): Measured => ({ polite: noLatencies(), livezMs: [], bareMs: [] })
+
+export interface Findings {
+  readonly tallies: ReadonlyMap<string, Tally>
+  readonly quiet: Measured
+  /** Beside a share of the abusers, and beside all of them. */
+  readonly share: Measured
+  readonly all: Measured
+  /** The most memory that the server held, and what it held at the end of the last window. */
+  readonly peakBytes: number
+  readonly lastBytes: number
+  readonly lostProbes: number
+  readonly acknowledged: number
+  readonly reopenMs: number
+  /** Everything that must not be. Empty if all is well. */
+  readonly faults: readonly string[]
+}
+
+export async function runSuite(plan: Plan): Promise<Findings> {
+  const dir = mkdtempSync(join(tmpdir(), 'mmsb-abuse-'))
+  const dataDir = join(dir, 'data')
+  let server: Server | undefined
+  const bare = await Bare.start()
+  try {
+    server = await startServer({ dataDir, args: SERVER_ARGS })
+    const run = new Run(plan, server, bare)
+    await run.windows()
+    await run.kill()
+    const startedMs = performance.now()
+    server = await startServer({ dataDir, args: SERVER_ARGS })
+    const reopenMs = performance.now() - startedMs
+    const findings = await run.findings(server, reopenMs)
+    await server.stop()
+    return findings
+  } finally {
+    await server?.kill()
+    bare.stop()
+    rmSync(dir, { recursive: true, force: true })
+  }
+}
+
+class Run {
+  readonly #plan: Plan
+  readonly #server: Server
+  readonly #bare: Bare
+  readonly #tallies = new Map<string, Tally>()
+  readonly #faults: string[] = []
+  readonly #quiet = noMeasures()
+  readonly #abused = {
+    share: noMeasures(),
+    all: noMeasures(),
+  } as const
+  #polite: Polite | undefined
+  #peakBytes = 0
+  #lastBytes = 0
+  #lostProbes = 0
+
+  constructor(plan: Plan, server: Server, bare: Bare) {
+    this.#plan = plan
+    this.#server = server
+    this.#bare = bare
+  }
+
+  async windows(): Promise<void> {
+    const { rounds, quietMs, abuseMs, say } = this.#plan
+    await setStage(this.#server.url)
+    const seconds = (rounds.length * (quietMs + abuseMs + 3 * SETTLE_MS)) / 1_000 + 60
+    const polite = await Polite.start(this.#server.url, seconds)
+    this.#polite = polite
+    polite.begin()
+    const probes = [new Probe(this.#server.url), new Probe(this.#bare.url)] as const
+    for (const probe of probes) probe.start()
+    const measure = async (into: Measured | undefined, ms: number): Promise<void> => {
+      polite.latencies = into?.polite ?? noLatencies()
+      probes[0].latenciesMs = into?.livezMs ?? []
+      probes[1].latenciesMs = into?.bareMs ?? []
+      await sleep(ms)
+    }
+    await measure(undefined, SETTLE_MS)
+    let turn = 0
+    for (const [round, kind] of rounds.entries()) {
+      await measure(this.#quiet, quietMs)
+      const crowd = this.#crowd(round, kind === 'share' ? turn++ : undefined)
+      await measure(undefined, 0)
+      await crowd.begun()
+      await measure(this.#abused[kind], abuseMs)
+      await crowd.met(MEET_MS)
+      this.#lastBytes = memoryOf(this.#server.pid, 'VmRSS')
+      addTallies(this.#tallies, crowd.tallies())
+      await crowd.end()
+      await measure(undefined, SETTLE_MS)
+      say(`round ${round + 1} of ${rounds.length} (${kind}): ${Math.round(this.#lastBytes / 1024 ** 2)} MiB`)
+    }
+    for (const probe of probes) probe.stop()
+    await polite.finish(30_000)
+    for (const probe of probes) probe.close()
+    this.#lostProbes = probes[0].lost
+  }
+
+  /** Kills the server while everybody is at work. */
+  async kill(): Promise<void> {
+    const polite = this.#polite!
+    const crowd = this.#crowd(this.#plan.rounds.length, undefined)
+    await crowd.begun()
+    polite.begin()
+    await sleep(1_500)
+    this.#peakBytes = memoryOf(this.#server.pid, 'VmHWM')
+    await this.#server.kill()
+    await crowd.end()
+    await polite.giveUp()
+  }
+
+  async findings(reopened: Server, reopenMs: number): Promise<Findings> {
+    const polite = this.#polite!
+    const missing = await polite.missingOn(reopened.url)
+    this.#faults.push(...polite.faults.slice(0, 10), ...missing.slice(0, 10).map((what) => `lost: ${what}`))
+    return {
+      tallies: this.#tallies,
+      quiet: this.#quiet,
+      ...this.#abused,
+      peakBytes: this.#peakBytes,
+      lastBytes: this.#lastBytes,
+      lostProbes: this.#lostProbes,
+      acknowledged: polite.acknowledgedCount,
+      reopenMs,
+      faults: this.#faults,
+    }
+  }
+
+  /** All abusers, or one share of them, dealt to their processes. */
+  #crowd(round: number, turn: number | undefined): Crowd {
+    const { seed, shares, only } = this.#plan
+    const names = ABUSERS.map(({ name }) => name).filter((name) => only?.includes(name) ?? true)
+    // The shares stay the same for one seed, so that each abuser has its turn.
+    const dealt = deal(names, turn === undefined ? 1 : shares, new Draw(seed))[(turn ?? 0) % shares]!
+    const groups = deal(dealt, PROCESSES, new Draw(seed + round))
+    const port = Number(new URL(this.#server.url).port)
+    const own = seed + round * PROCESSES
+    return new Crowd(
+      port,
+      own,
+      groups.filter(({ length }) => length > 0),
+    )
+  }
+}
+
+function deal(names: readonly string[], hands: number, draw: Draw): readonly (readonly string[])[] {
+  const dealt: string[][] = Array.from({ length: hands }, () => [])
+  const left = [...names]
+  for (let i = 0; left.length > 0; i++)
+    dealt[i % hands]!.push(...left.splice(draw.int(0, left.length - 1), 1))
+  return dealt
+}
