@@ -103,6 +103,11 @@ export const ERRORS = {
     title: 'The data folder is open in another process',
     hint: 'Stop that process; holder.txt in the folder names it.',
   },
+  READ_ONLY: {
+    status: ERROR_STATUS.READ_ONLY,
+    title: 'The bus was opened for reading only',
+    hint: 'Write to the server that has the folder open for writing; this one takes reads and what-if.',
+  },
   EPOCH_COMPACTED: {
     status: ERROR_STATUS.EPOCH_COMPACTED,
     title: 'This epoch is no longer available',
@@ -239,6 +244,10 @@ export function problemOf(error: MmsbError): ProblemDocument {
     ...error.extra,
   }
 }
+
+/** The refusal of a write by a bus that was opened for reading only. */
+export const readOnly = (): MmsbError =>
+  new MmsbError('READ_ONLY', 'This bus was opened for reading only; nothing was written.')
 
 /** The refusal of a request that belongs to another history than `present`. */
 export const historyChanged = (present: string): MmsbError =>

@@ -60,8 +60,9 @@ export async function startServer(options: ServeOptions): Promise<void> {
   await server.takeOver(starting)
   present.stoppable = whileOpen(server, bus)
   present.report = server.report
-  const { epoch, fsync } = bus.status()
-  logger.info({ version: VERSION, epoch, fsync, dataDir: options.bus.dataDir }, 'ready')
+  const { epoch, fsync, readOnly } = bus.status()
+  const { dataDir } = options.bus
+  logger.info({ version: VERSION, epoch, ...(readOnly ? { readOnly } : { fsync }), dataDir }, 'ready')
   process.stdout.write(`mmsb listening on http://${authority(options.host)}:${port}\n`)
 }
 

@@ -261,6 +261,8 @@ export interface Status {
   readonly device?: Readonly<Record<string, unknown>>
   readonly pages: number
   readonly fsync: 'always' | 'interval' | 'off'
+  /** Every write is refused with READ_ONLY. */
+  readonly readOnly: boolean
   readonly uptimeMs: number
   readonly minEpoch: number
 }

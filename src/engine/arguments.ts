@@ -61,6 +61,8 @@ const LIMITS = Object.fromEntries(
 
 const OPTIONS: Checks<BusOptions> = {
   dataDir: isText,
+  readOnly: isFlag,
+  untilEpoch: isWhole(0),
   backend: isOneOf(BACKENDS),
   fsync: isOneOf(FSYNC_MODES),
   memoryLimitBytes: isWhole(1),
@@ -87,6 +89,9 @@ const OPTIONS: Checks<BusOptions> = {
 /** @throws MmsbError INVALID_REQUEST */
 export function checkBusOptions(options: BusOptions): void {
   checkFields('options', options, OPTIONS)
+  const { dataDir, readOnly = false, untilEpoch } = options
+  if (readOnly && dataDir === undefined) throw wrong('readOnly: there is no dataDir to read')
+  if (untilEpoch !== undefined && !readOnly) throw wrong('untilEpoch: needs readOnly')
 }
 
 /** A field that is undefined counts as absent. @throws MmsbError INVALID_REQUEST */

@@ -17,7 +17,7 @@
  * Null because public types promise it: `failure`, `next`, the log of statistics.
  */
 import { performance } from 'node:perf_hooks'
-import { MmsbError } from '../errors.js'
+import { MmsbError, readOnly } from '../errors.js'
 import type { FunctionBody } from '../kernels/expression/names.js'
 import { WRITE_PIECE_BYTES } from '../limits.js'
 import type { LimitGuard } from '../operator-limits.js'
@@ -149,6 +149,11 @@ export class EngineBus {
     return this.#parts.historyId
   }
 
+  /** Every write is refused with READ_ONLY: the bus was opened so. */
+  get isReadOnly(): boolean {
+    return this.#parts.committer.lifecycle.isReadOnly
+  }
+
   /** Why the bus has stopped, or null. */
   get failure(): string | null {
     return this.#parts.committer.lifecycle.failure ?? null
@@ -231,7 +236,7 @@ export class EngineBus {
   /** Applies one delta to a source page. */
   async patch(name: string, delta: DeltaInput, options: WriteOptions = {}): Promise<PatchResult> {
     checkPatch(name, delta, options)
-    this.#parts.committer.lifecycle.refuseWhenStopped()
+    this.#parts.committer.lifecycle.refuseWrites()
     const make = (): Pending => pendingOfDelta(this.#writable(name), delta, options, options.expectVersion)
     return patchResult(name, await this.#once(name, options.key, make))
   }
@@ -245,7 +250,7 @@ export class EngineBus {
   async write(name: string, values: DeltaValues, options: WriteOptions = {}): Promise<PatchResult> {
     checkWrite(name, values, options)
     const { committer, state } = this.#parts
-    committer.lifecycle.refuseWhenStopped()
+    committer.lifecycle.refuseWrites()
     const pendingOf = (offset: number, part: DeltaValues, given: WriteOptions): Pending => {
       const page = this.#writable(name)
       if (part === values) checkWhole(page, values)
@@ -279,6 +284,7 @@ export class EngineBus {
     key: string | undefined,
     make: (page: () => PageShape) => WriteContent,
   ): Promise<PatchResult> {
+    if (this.isReadOnly) throw readOnly()
     const result = await this.#once(name, key, (isRepeat) => {
       let page: PageRecord | undefined
       const target = (): PageRecord => {
@@ -286,7 +292,7 @@ export class EngineBus {
         return page
       }
       const { delta, isWhole, expectVersion } = make(target)
-      if (!isRepeat) this.#parts.committer.lifecycle.refuseWhenStopped()
+      if (!isRepeat) this.#parts.committer.lifecycle.refuseWrites()
       if (isWhole === true) checkWhole(target(), delta.values)
       const meta = key === undefined ? NO_META : { key }
       return pendingOfDelta(target(), delta, meta, expectVersion)
@@ -296,13 +302,13 @@ export class EngineBus {
 
   /**
    * Throws when a write of this page would be refused whatever it holds, for asking before the content is
-   * read: PAGE_NOT_FOUND, PAGE_READ_ONLY, BUS_FAILED, and OVERLOADED when `bytes` more have no room in the
-   * queue. Never for a key that was used before: a repeat gets the answer of the first write.
+   * read: PAGE_NOT_FOUND, PAGE_READ_ONLY, BUS_FAILED, READ_ONLY, and OVERLOADED when `bytes` more have no
+   * room in the queue. Never for a key that was used before: a repeat gets the answer of the first write.
    */
   refuseWrite(name: string, key: string | undefined, bytes: number): void {
     const { committer } = this.#parts
     if (committer.firstUse(key) !== undefined) return
-    committer.lifecycle.refuseWhenStopped()
+    committer.lifecycle.refuseWrites()
     this.#writable(name)
     if (!committer.hasRoom(bytes)) throw queueFull(committer.queued.transactions)
   }
@@ -327,7 +333,7 @@ export class EngineBus {
   transact(transaction: TransactionInput): Promise<CommitResult> {
     checkTransaction(transaction)
     const { committer, state } = this.#parts
-    committer.lifecycle.refuseWhenStopped()
+    committer.lifecycle.refuseWrites()
     const { key, ops } = transaction
     const make = (): Pending => pendingOfTransaction(state.registry, transaction)
     const first = committer.firstUse(key)
@@ -347,7 +353,7 @@ export class EngineBus {
   /** Throws at once what can be refused at once, unlike `submit`, which rejects. */
   #submit(frame: Uint8Array): Promise<CommitResult> {
     const { committer, state, definitions } = this.#parts
-    committer.lifecycle.refuseWhenStopped()
+    committer.lifecycle.refuseWrites()
     const decoded = decodeFrame(alignedCopyOf(frame))
     const first = committer.firstUse(decoded.key)
     if (first !== undefined) return answerToRepeatedFrame(decoded.key as string, first, decoded.bytes)
@@ -614,6 +620,7 @@ export class EngineBus {
       ...(device.loss === undefined ? {} : { deviceLoss: device.loss }),
       pages: state.registry.size,
       fsync,
+      readOnly: this.isReadOnly,
       uptimeMs: Math.round(performance.now() - this.#startedMs),
       minEpoch: past.minEpoch,
     }
@@ -698,9 +705,9 @@ export class EngineBus {
    * it is not written again. Throws INVALID_REQUEST without a data folder.
    */
   async checkpoint(): Promise<CheckpointInfo> {
-    this.#parts.committer.lifecycle.refuseWhenStopped()
+    this.#parts.committer.lifecycle.refuseWrites()
     const { durable } = this.#parts
-    if (durable === undefined) throw noFolder()
+    if (durable?.scheduler === undefined) throw noFolder()
     return durable.scheduler.checkpoint()
   }
 
@@ -763,9 +770,11 @@ async function closeParts({ committer, past, durable, state }: BusParts): Promis
   committer.lifecycle.beginClose()
   try {
     await past.close()
-    await durable?.scheduler.idle()
+    await durable?.scheduler?.idle()
     await durable?.cursors.close()
-    await committer.close(() => durable?.scheduler.close() ?? Promise.resolve())
+    await committer.close(() => durable?.scheduler?.close() ?? Promise.resolve())
+    // One that is written was closed by the committer.
+    await durable?.store.close()
   } finally {
     state.context.close()
   }

@@ -13,8 +13,9 @@ import { allocateFile, crc32c, deviceCount, lockDescriptor } from '../ffi/librar
 import { Graph } from '../graph/graph.js'
 import { DURABLE_HOLD_BYTES, DURABLE_HOLD_MS, MEMORY_QUOTA_DEFAULT_BYTES } from '../limits.js'
 import { LimitGuard, type Limits, OPERATOR_LIMITS } from '../operator-limits.js'
-import { cursorsIn } from '../store/cursors/cursors.js'
+import { cursorsIn, cursorsOfReader } from '../store/cursors/cursors.js'
 import { historyName, newGeneration } from '../store/history-file.js'
+import { type ReadableStore, ReadOnlyStore } from '../store/read-only.js'
 import { Store } from '../store/store.js'
 import { checkBusOptions } from './arguments.js'
 import { type Callbacks, callbacksOf } from './callbacks.js'
@@ -62,14 +63,16 @@ export interface BusParts {
 }
 
 export interface DurableParts {
-  readonly store: Store
+  readonly store: ReadableStore
   readonly cursors: Cursors
-  readonly scheduler: CheckpointScheduler
+  /** Undefined when the folder is only read. */
+  readonly scheduler: CheckpointScheduler | undefined
 }
 
 /**
- * Throws INVALID_REQUEST for an unknown option or value, UNSUPPORTED_LOCATION for `cuda` without a device,
- * and an error of the store when the folder is locked, damaged or not writable.
+ * Throws INVALID_REQUEST for an unknown option or value, UNSUPPORTED_LOCATION for `cuda` without a device, an
+ * error of the store when the folder is locked, damaged or not writable, and EPOCH_NOT_FOUND or
+ * EPOCH_COMPACTED when it does not reach `untilEpoch`.
  */
 export async function openParts(given: BusOptions, host: Host = REAL_HOST): Promise<BusParts> {
   checkBusOptions(given)
@@ -92,7 +95,7 @@ export async function openParts(given: BusOptions, host: Host = REAL_HOST): Prom
   const context = new NativeContext({ backend, ...memory, hostMemoryOnly: backend === 'cpu' })
   const state = { registry: new Registry(), graph: new Graph(), context }
   const device: Device = { backend, loss: undefined }
-  let folder: DataFolder | undefined
+  let folder: OpenedFolder | undefined
   const committer: Committer = new Committer(
     state,
     limits,
@@ -120,20 +123,39 @@ async function openFolder(
   options: BusOptions,
   host: Host,
   quotaBytes: number,
-): Promise<DataFolder> {
-  const store = await Store.open({
+): Promise<OpenedFolder> {
+  const common = {
     dir,
-    fsync: options.fsync ?? 'always',
     crc32c,
-    allocate: allocateFile,
     lockDescriptor,
     ...(options.onNotice === undefined ? {} : { onNotice: options.onNotice }),
-    ...(options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes }),
     ...(options.signal === undefined ? {} : { signal: options.signal }),
     ticksMs: () => host.ticksMs(),
+  }
+  const placed = (store: ReadableStore): Omit<DataFolder, 'isReadOnly'> => ({
+    dir: store.dir,
+    identity: store.identity,
+    store,
+    quotaBytes,
+  })
+  if (options.readOnly === true) {
+    const { untilEpoch } = options
+    const store = await ReadOnlyStore.open({ ...common, ...(untilEpoch === undefined ? {} : { untilEpoch }) })
+    return { ...placed(store), isReadOnly: true, writable: undefined }
+  }
+  const store = await Store.open({
+    ...common,
+    fsync: options.fsync ?? 'always',
+    allocate: allocateFile,
+    ...(options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes }),
     ...host.store,
   })
-  return { dir: store.dir, identity: store.identity, store, quotaBytes }
+  return { ...placed(store), isReadOnly: false, writable: store }
+}
+
+interface OpenedFolder extends DataFolder {
+  /** Its store; undefined when it is only read. */
+  readonly writable: Store | undefined
 }
 
 /** The history of a bus in memory: no other bus ever has the same. */
@@ -150,7 +172,7 @@ interface Foundation {
   readonly state: EngineState
   readonly device: Device
   readonly committer: Committer
-  readonly folder: DataFolder | undefined
+  readonly folder: OpenedFolder | undefined
 }
 
 /** Recovers, and puts the other parts on top. Closes the folder when that fails. */
@@ -181,7 +203,7 @@ async function assemble({
         limits,
         pages,
         commit: (pending) => committer.commit(pending),
-        refuseWhenStopped: () => committer.lifecycle.refuseWhenStopped(),
+        refuseWrites: () => committer.lifecycle.refuseWrites(),
         hasDevice,
       },
       nextPageId,
@@ -195,7 +217,9 @@ async function assemble({
     const recovered = await recover({ state, store, limits, options, host })
     pricePages(state)
     reportClockBehind(host, recovered.timestampMs, callbacks.notify)
-    committer.attach(store, recovered)
+    committer.startFrom(recovered)
+    if (folder.writable === undefined) committer.lifecycle.beReadOnly()
+    else committer.attach(folder.writable)
     const base = parts(recovered.nextPageId)
     return { ...base, durable: await openDurableParts(base, folder, options, recovered) }
   } catch (error) {
@@ -206,12 +230,15 @@ async function assemble({
 
 async function openDurableParts(
   { historyId, state, committer, definitions, needs }: Omit<BusParts, 'durable'>,
-  { store }: DataFolder,
+  { store, writable }: OpenedFolder,
   options: BusOptions,
   { replayedBytes }: Recovered,
 ): Promise<DurableParts> {
   const cursors = await Cursors.open({
-    store: cursorsIn(store.dir, () => store.refuseWhenLost()),
+    store:
+      writable === undefined
+        ? cursorsOfReader(store.dir)
+        : cursorsIn(store.dir, () => store.refuseWhenLost()),
     nowMs: Date.now,
     newestEpoch: () => committer.epoch,
     history: historyId,
@@ -220,11 +247,12 @@ async function openDurableParts(
     holdBytes: options.durableHoldBytes ?? DURABLE_HOLD_BYTES,
     onNotice: (message) => options.onNotice?.({ level: 'warn', message }),
   })
+  if (writable === undefined) return { store, cursors, scheduler: undefined }
   needs.add(() => cursors.lowestNeeded())
   const scheduler = new CheckpointScheduler({
     state,
     committer,
-    store,
+    store: writable,
     options,
     needs,
     nextPageId: () => definitions.nextPageId,
@@ -249,8 +277,8 @@ function failOver({ state, committer, device, folder, onNotice, memory, reason }
   if (folder === undefined)
     throw new MmsbError('BUS_FAILED', `The device failed, and there is no log to rebuild from: ${reason}`)
   const startedMs = performance.now()
-  const { dir, identity } = folder
-  failOverToCpu(state, { dir, identity, epoch, digest, ...memory })
+  const { dir, identity, isReadOnly } = folder
+  failOverToCpu(state, { dir, identity, isReadOnly, epoch, digest, ...memory })
   pricePages(state)
   device.backend = 'cpu'
   device.loss = { epoch, reason }

@@ -339,6 +339,13 @@ export type FsyncMode = 'always' | 'interval' | 'off'
 export interface BusOptions {
   /** Folder of log, index and checkpoints. Absent: the bus is in memory only and nothing is durable. */
   readonly dataDir?: string
+  /**
+   * Opens the folder for reading only: nothing in it is created or changed, and every write is refused with
+   * READ_ONLY. Several buses may read one folder, but none while it is open for writing. Default false.
+   */
+  readonly readOnly?: boolean
+  /** With `readOnly`: opens the folder as it was at this epoch. Default: the newest. */
+  readonly untilEpoch?: number
   readonly backend?: 'auto' | 'cpu' | 'cuda'
   readonly fsync?: FsyncMode
   /** Maximum bytes of all pages together. */
@@ -394,6 +401,8 @@ export interface BusStatus {
   readonly deviceLoss?: { readonly epoch: number; readonly reason: string }
   readonly pages: number
   readonly fsync: FsyncMode
+  /** Every write is refused with READ_ONLY. */
+  readonly readOnly: boolean
   readonly uptimeMs: number
   readonly minEpoch: number
 }

@@ -228,15 +228,18 @@ export function allocateFile(fd: number, offset: number, length: number): number
   return native().mmsb_file_allocate(fd, offset, length)
 }
 
-const LOCK_EXCLUSIVE_NOW = 2 | 4
+const LOCK_SHARED = 1
+const LOCK_EXCLUSIVE = 2
+const LOCK_NOW = 4
 let flock: ((fd: number, operation: number) => number) | undefined
 
 /**
- * Locks an open file or folder until its descriptor is closed (flock). Returns 0 or an errno; does not wait.
+ * Locks an open file or folder until its descriptor is closed (flock), `shared` with others that ask for that
+ * too. Returns 0 or an errno; does not wait.
  */
-export function lockDescriptor(fd: number): number {
+export function lockDescriptor(fd: number, shared = false): number {
   flock ??= koffi.load(null).func('int flock(int fd, int operation)') as NonNullable<typeof flock>
-  return flock(fd, LOCK_EXCLUSIVE_NOW) === 0 ? 0 : koffi.errno()
+  return flock(fd, (shared ? LOCK_SHARED : LOCK_EXCLUSIVE) | LOCK_NOW) === 0 ? 0 : koffi.errno()
 }
 
 /** Number of usable CUDA devices: 0 without a driver, a device or a CUDA build. */

@@ -22,6 +22,7 @@ import { type Admission, admitRequests, createFastify, listenOn } from './framew
 import { healthOf, type Report } from './health.js'
 import { createMetrics } from './metrics.js'
 import { historyGuard } from './reply/history.js'
+import { refuseWrite } from './reply/read-only.js'
 import { limitBodies } from './request/body-budget.js'
 import type { Connections } from './request/connections.js'
 import { dataReadRoutes } from './routes/data-read.js'
@@ -81,6 +82,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   const context: AppContext = { bus, hub: hubOf(bus), answers, openRequests: connections, isStopping: false }
   bus.limits.measure('maxOpenRequests', () => connections.count)
   admitRequests(bare, bus.limits, options)
+  if (bus.isReadOnly) app.addHook('onRequest', refuseWrite)
   limitBodies(app, bus.limits)
   app.addHook(
     'preHandler',

@@ -25,12 +25,13 @@ import type { SegmentHeader } from './log/record.js'
 import { segmentName } from './log/segment-file.js'
 import type { SegmentWriter, SegmentWriterOptions } from './log/segment-writer.js'
 import { finishCut } from './offline/cut.js'
-import { RESTORE_DRAFT_NAME } from './offline/restore.js'
+import { interruptedRestore } from './offline/restore.js'
 import { type StoreDeps, type StoreOptions, withDefaults } from './options.js'
 import { makeDurableDir } from './os/disk.js'
 import { busFailed, textOf } from './os/errors.js'
 import type { FileIdentity, FolderLock } from './os/lock.js'
 import { opennessOf } from './os/private-files.js'
+import type { ReadableStore } from './read-only.js'
 import { type FolderFindings, inspectFolder } from './recovery/inspect.js'
 import { anchorOf } from './retention.js'
 import type {
@@ -51,7 +52,7 @@ interface Opened {
   readonly lock: FolderLock
 }
 
-export class Store {
+export class Store implements ReadableStore {
   readonly busId: string
   /** The folder, an absolute path. */
   readonly dir: string
@@ -113,7 +114,7 @@ export class Store {
    */
   static async open(options: StoreOptions): Promise<Store> {
     const deps = withDefaults(options)
-    if (deps.disk.exists(path.join(deps.dir, RESTORE_DRAFT_NAME)) && !deps.disk.exists(deps.logDir))
+    if (interruptedRestore(deps.disk, deps.dir))
       throw busFailed(`${deps.dir} holds an interrupted restore; restore it again`)
     try {
       await makeDurableDir(deps.disk, deps.logDir)

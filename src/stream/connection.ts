@@ -6,7 +6,7 @@
  *
  * Null because the store has it for a reader that has not committed its snapshot yet.
  */
-import { historyChanged, MmsbError } from '../errors.js'
+import { historyChanged, MmsbError, readOnly } from '../errors.js'
 import { STREAM_QUEUE_MAX_BYTES } from '../limits.js'
 import type { PatternSet } from '../state/pattern.js'
 import type { StreamMessage } from './messages.js'
@@ -140,6 +140,7 @@ export class Connection implements SubscriptionOwner {
   #attach(subscription: Subscription, name: string, { pages, from, history }: SubscribeOptions): void {
     const { bus, durables } = this.hub
     const { cursors } = bus
+    if (bus.isReadOnly) throw readOnly()
     if (cursors === undefined) throw new MmsbError('INVALID_REQUEST', 'durable: this bus has no data folder')
     const known = cursors.get(name)
     const isForeign = known !== undefined && known.history !== bus.historyId

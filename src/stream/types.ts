@@ -28,6 +28,8 @@ export interface StreamBus {
   gather(pageId: number, ranges: Uint32Array): TypedArray
   pageNames(): readonly string[]
   peek(name: string): PageShape
+  /** Every write is refused with READ_ONLY, and durable readers too. */
+  readonly isReadOnly: boolean
   /** Cursors of durable readers; undefined if the bus has no data folder. */
   readonly cursors: Cursors | undefined
   pastChanges(

@@ -16,11 +16,7 @@ t.test('epochs after N are set aside, and it serves from there', async (t) => {
   const { historyId } = bus
   await bus.close()
   const cut = ['serve', '--port', '0', '--data-dir', dataDir, ...QUIET]
-  t.match(await run([...cut, '--cut']), { code: 2, stderr: /--until-epoch and --cut go together/ })
-  t.match(await run([...cut, '--until-epoch', '3']), {
-    code: 2,
-    stderr: /--until-epoch and --cut go together/,
-  })
+  t.match(await run([...cut, '--cut']), { code: 2, stderr: /--cut needs --until-epoch/ })
   t.match(await run([...cut, '--until-epoch', '99', '--cut']), {
     code: 1,
     stderr: /Epoch 99 is not in the log; the newest is 6/,

@@ -25,7 +25,10 @@ t.test('options of a bus: unknown names and values say which, what came and what
     [null, 'options: null is not an object'],
     ['./data', 'options: "./data" is not an object'],
     [[], 'options: an array is not an object'],
-    [{ foo: 1 }, /^foo: there is no such field of options; there are dataDir, backend, fsync, .*onNotice.*$/],
+    [
+      { foo: 1 },
+      /^foo: there is no such field of options; there are dataDir, readOnly, untilEpoch, backend, fsync, .*onNotice.*$/,
+    ],
     [{ backend: 'zz' }, 'backend: "zz" is not one of auto, cpu, cuda'],
     [{ backend: null }, 'backend: null is not one of auto, cpu, cuda'],
     [{ fsync: 'zz', dataDir: t.testdir() }, 'fsync: "zz" is not one of always, interval, off'],

@@ -86,6 +86,7 @@ const FLOORS: Floors = {
     ['catalog', 'checkpoint', 'cursors', 'history-file', 'log'],
     ['recovery'],
     ['checkpoint-list', 'history', 'offline', 'options'],
+    ['read-only'],
     ['store'],
   ],
   'src/stream': [

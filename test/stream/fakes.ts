@@ -67,6 +67,7 @@ export const FAKE_HISTORY = `${'ab'.repeat(16)}.${'cd'.repeat(8)}`
 export class FakeBus implements StreamBus {
   epoch = 0
   historyId = FAKE_HISTORY
+  isReadOnly = false
   minEpoch = 0
   failure: string | null = null
   limits: LimitGuard

@@ -32,11 +32,11 @@ export async function log(args: readonly string[]): Promise<void> {
   if (flags === undefined) return
   const dir = existingDataDirOf(flags)
   const fix = flags.switches.has('fix')
-  const unlock = fix ? lockFolder(dir, lockDescriptor).release : lockForReading(dir, lockDescriptor)
+  const lock = fix ? lockFolder(dir, lockDescriptor) : lockForReading(dir, lockDescriptor)
   try {
     await check(dir, fix, flags.switches.has('quick'))
   } finally {
-    unlock()
+    lock.release()
   }
 }
 

@@ -122,9 +122,12 @@ const FLAGS: FlagTable = {
   ...LIMIT_FLAGS,
   'until-epoch': {
     value: 'N',
-    help: 'with --cut: discard the epochs after N first; what is cut goes to a folder cut-M beside the log',
+    help: 'open the folder as it was at epoch N, for reading only',
   },
-  cut: { help: 'see --until-epoch' },
+  cut: {
+    help: 'with --until-epoch: discard the epochs after N first, and open for writing; what is cut goes to a folder cut-M beside the log',
+  },
+  'read-only': { help: 'write nothing at all: refuse every write, let other readers open the folder too' },
   insecure: {
     help: 'allow any address, Host and Origin: anyone who reaches the port may do anything',
   },
@@ -135,7 +138,7 @@ export async function serve(args: readonly string[]): Promise<void> {
   const flags = flagsOrHelp(args, 'mmsb serve [OPTIONS]', FLAGS)
   if (flags === undefined) return
   const options = serveOptions(flags)
-  const until = untilOf(flags)
+  const until = cutOf(flags)
   if (until !== undefined) {
     const { cutBefore } = await import('../cut.js')
     await cutBefore(options.bus.dataDir, until, (line) => void process.stderr.write(`${line}\n`))
@@ -144,12 +147,25 @@ export async function serve(args: readonly string[]): Promise<void> {
   await startServer(options)
 }
 
-/** The epoch to cut behind. @throws UsageError */
-function untilOf(flags: ParsedFlags): number | undefined {
-  const value = flags.values.get('until-epoch')
-  const isCut = flags.switches.has('cut')
-  if ((value === undefined) === isCut) throw new UsageError('--until-epoch and --cut go together')
+const untilOf = ({ values }: ParsedFlags): number | undefined => {
+  const value = values.get('until-epoch')
   return value === undefined ? undefined : integerOf(value, 0, Number.MAX_SAFE_INTEGER)
+}
+
+/** The epoch to cut behind, if there is to be a cut. @throws UsageError */
+function cutOf(flags: ParsedFlags): number | undefined {
+  if (!flags.switches.has('cut')) return undefined
+  const until = untilOf(flags)
+  if (until === undefined) throw new UsageError('--cut needs --until-epoch')
+  if (flags.switches.has('read-only')) throw new UsageError('--cut writes; leave --read-only away')
+  return until
+}
+
+/** How the folder is opened. @throws UsageError */
+function openingOf(flags: ParsedFlags): Pick<BusOptions, 'readOnly' | 'untilEpoch'> {
+  const untilEpoch = flags.switches.has('cut') ? undefined : untilOf(flags)
+  if (untilEpoch !== undefined) return { readOnly: true, untilEpoch }
+  return flags.switches.has('read-only') ? { readOnly: true } : {}
 }
 
 /** @throws UsageError */
@@ -175,6 +191,7 @@ function serveOptions(flags: ParsedFlags): ServeOptions {
     allowedOrigins: read('allow-origin', originsOf, new Set<string>()),
     bus: {
       dataDir: dataDirOf(flags),
+      ...openingOf(flags),
       backend: read('backend', (value) => choiceOf(value, BACKENDS), 'auto'),
       fsync: read('fsync', (value) => choiceOf(value, FSYNC_MODES), 'always'),
       threads: read('threads', (value) => integerOf(value, 1, THREADS_MAX), availableParallelism()),

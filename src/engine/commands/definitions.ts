@@ -41,7 +41,7 @@ export interface DefinitionsDeps {
   readonly limits: LimitGuard
   readonly commit: (pending: Pending) => Promise<CommitResult>
   /** Throws BUS_FAILED when the bus takes no more writes. */
-  readonly refuseWhenStopped: () => void
+  readonly refuseWrites: () => void
   /** Whether pages can be placed in device memory now. */
   readonly hasDevice: () => boolean
 }
@@ -112,8 +112,8 @@ export class Definitions {
 
   /** With `cascade` also every page derived from it. Throws PAGE_NOT_FOUND, PAGE_IN_USE. */
   async delete(name: string, cascade: boolean): Promise<{ epoch: number }> {
-    const { state, commit, refuseWhenStopped } = this.#deps
-    refuseWhenStopped()
+    const { state, commit, refuseWrites } = this.#deps
+    refuseWrites()
     for (;;) {
       const page = state.registry.require(name)
       const ids = cascade ? state.graph.withDependents(page.id) : [page.id]
@@ -262,7 +262,7 @@ export class Definitions {
   /** Does the work, and does it again whenever functions changed between compiling and staging. */
   async #untilFresh<T>(work: () => Promise<T>): Promise<T> {
     for (;;) {
-      this.#deps.refuseWhenStopped()
+      this.#deps.refuseWrites()
       try {
         return await work()
       } catch (error) {

@@ -97,10 +97,14 @@ export class Committer {
     })
   }
 
-  /** From now on epochs go to this store, after the point that was recovered from it. */
-  attach(store: Store, { epoch, digest, timestampMs, answers }: StartingPoint): void {
+  /** Begins at the point that was recovered. */
+  startFrom({ epoch, digest, timestampMs, answers }: StartingPoint): void {
     this.#publisher.startFrom(epoch, digest, timestampMs)
     for (const entry of answers) this.#keys.remember(entry[0], entry[1], entry[2])
+  }
+
+  /** From now on epochs go to this store. */
+  attach(store: Store): void {
     this.#store = store
     store.onFailed((error) => this.#stop(error))
   }

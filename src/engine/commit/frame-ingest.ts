@@ -88,7 +88,7 @@ export class FrameIngest {
   /** Queues a plain frame; returns false for any other, and for one that cannot be queued now. */
   #join(sender: Sender, number: number, slab: Slab, at: number, length: number): boolean {
     const { committer } = this.#deps
-    if (committer.lifecycle.isStopped || !committer.hasRoom(length)) return false
+    if (!committer.lifecycle.isWritable || !committer.hasRoom(length)) return false
     if (!isPlainFrame(slab, at, length, this.#pageOf)) return false
     committer.commitPlain(sender, number, slab, at, length)
     slab.used = at + length

@@ -4,21 +4,31 @@
  *
  * Invariant: the first failure stays; nothing resumes after it.
  */
-import { MmsbError } from '../../errors.js'
+import { MmsbError, readOnly } from '../../errors.js'
 
 export class Lifecycle {
   readonly #listeners = new Set<(reason: string) => void>()
   #failure: string | undefined
   #isClosing = false
+  #isReadOnly = false
 
   /** Why the bus has stopped; undefined while it runs. */
   get failure(): string | undefined {
     return this.#failure
   }
 
-  /** The bus takes no more writes. */
-  get isStopped(): boolean {
-    return this.#failure !== undefined || this.#isClosing
+  get isReadOnly(): boolean {
+    return this.#isReadOnly
+  }
+
+  /** From now on every write is refused with READ_ONLY. */
+  beReadOnly(): void {
+    this.#isReadOnly = true
+  }
+
+  /** Writes are taken. */
+  get isWritable(): boolean {
+    return this.#failure === undefined && !this.#isClosing && !this.#isReadOnly
   }
 
   /** Throws BUS_FAILED when the state can no longer be read. */
@@ -26,7 +36,13 @@ export class Lifecycle {
     if (this.#failure !== undefined) throw this.stoppedError()
   }
 
-  /** Throws BUS_FAILED when the bus takes no more writes. */
+  /** Throws when the bus takes no writes: BUS_FAILED, READ_ONLY. */
+  refuseWrites(): void {
+    this.refuseWhenStopped()
+    if (this.#isReadOnly) throw readOnly()
+  }
+
+  /** Throws BUS_FAILED when the bus is closing or has failed. */
   refuseWhenStopped(): void {
     this.refuseWhenFailed()
     if (this.#isClosing) throw new MmsbError('BUS_FAILED', 'The bus is closing.')

@@ -15,6 +15,7 @@ import { Timeline } from './timeline.js'
 export interface FailoverOptions {
   readonly dir: string
   readonly identity: FileIdentity | undefined
+  readonly isReadOnly: boolean
   readonly epoch: number
   readonly digest: Uint8Array
   readonly quotaBytes: number
@@ -23,8 +24,8 @@ export interface FailoverOptions {
 
 /** Fills `state` with the epoch. Throws INTERNAL when its digest is not the expected one. */
 export function failOverToCpu(state: EngineState, options: FailoverOptions): void {
-  const { dir, identity, epoch, digest, quotaBytes, threads } = options
-  const reader = new HistoryReader({ dir, identity, crc32c })
+  const { dir, identity, isReadOnly, epoch, digest, quotaBytes, threads } = options
+  const reader = new HistoryReader({ dir, identity, crc32c, isOffline: isReadOnly })
   const timeline = new Timeline({ reader, quotaBytes, threads, undoEpochs: 0 })
   try {
     timeline.seek(epoch)

@@ -1,7 +1,7 @@
 /**
  * A data folder that no server has open, read as of an epoch, without recovering or changing it.
  *
- * Invariant: the folder's lock is held until close. Nothing is written.
+ * Invariant: no process writes the folder until close. Nothing is written.
  */
 import path from 'node:path'
 import { MmsbError } from '../../errors.js'
@@ -10,7 +10,7 @@ import type { EpochEvent } from '../../state/event-file.js'
 import { HistoryReader } from '../../store/history.js'
 import { inspectLog } from '../../store/log/log.js'
 import { realDisk } from '../../store/os/disk.js'
-import { lockForReading } from '../../store/os/lock.js'
+import { lockForReading, type ReadingLock } from '../../store/os/lock.js'
 import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { PageShape } from '../types.js'
@@ -23,7 +23,7 @@ export class OfflineFolder {
   readonly newestEpoch: number
   readonly #timeline: Timeline
   readonly #reader: HistoryReader
-  readonly #unlock: () => void
+  readonly #lock: ReadingLock
 
   /**
    * Throws BUS_FAILED when `dir` is in use, damaged or not a data folder; EPOCH_NOT_FOUND, EPOCH_COMPACTED.
@@ -32,7 +32,7 @@ export class OfflineFolder {
     const disk = realDisk()
     const logDir = path.join(dir, 'log')
     if (!disk.exists(logDir)) throw new MmsbError('BUS_FAILED', `${dir} is not a data folder: it has no log.`)
-    this.#unlock = lockForReading(dir, lockDescriptor)
+    this.#lock = lockForReading(dir, lockDescriptor)
     this.#reader = new HistoryReader({ dir, crc32c, disk, isOffline: true })
     this.#timeline = new Timeline({ reader: this.#reader, undoEpochs: 0 })
     try {
@@ -90,6 +90,6 @@ export class OfflineFolder {
   close(): void {
     this.#timeline.close()
     this.#reader.close()
-    this.#unlock()
+    this.#lock.release()
   }
 }

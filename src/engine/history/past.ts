@@ -21,7 +21,7 @@ import type { LimitGuard } from '../../operator-limits.js'
 import { type JsonParts, jsonParts } from '../../state/json-parts.js'
 import { busFailed } from '../../store/os/errors.js'
 import type { FileIdentity } from '../../store/os/lock.js'
-import type { Store } from '../../store/store.js'
+import type { ReadableStore } from '../../store/read-only.js'
 import type { Committer } from '../commit/committer.js'
 import type { Registry } from '../pages/registry.js'
 import type {
@@ -44,7 +44,8 @@ export interface DataFolder {
   readonly dir: string
   /** What `dir` led to when it was opened. */
   readonly identity: FileIdentity | undefined
-  readonly store: Store
+  readonly store: ReadableStore
+  readonly isReadOnly: boolean
   readonly quotaBytes: number
 }
 
@@ -90,11 +91,12 @@ export class Past {
     this.#deps = deps
     const { folder, limits } = deps
     if (folder === undefined) return
-    const { dir, identity, quotaBytes } = folder
-    this.#requests = new ReplayClient({ dir, identity, quotaBytes, limits })
+    const { dir, identity, isReadOnly, quotaBytes } = folder
+    const place = { dir, identity, isReadOnly, quotaBytes }
+    this.#requests = new ReplayClient({ ...place, limits })
     // Each subscriber asks for one piece at a time, and subscribers are limited where they subscribe.
-    this.#catchUps = new ReplayClient({ dir, identity, quotaBytes, idleMs: PAST_IDLE_MS })
-    this.#verifications = new ReplayClient({ dir, identity, quotaBytes, idleMs: VERIFY_IDLE_MS })
+    this.#catchUps = new ReplayClient({ ...place, idleMs: PAST_IDLE_MS })
+    this.#verifications = new ReplayClient({ ...place, idleMs: VERIFY_IDLE_MS })
   }
 
   // ---- which epochs can be reached ------------------------------------------------------------------------

@@ -7,7 +7,7 @@
  */
 import type { LimitGuard } from '../../operator-limits.js'
 import { Slices } from '../../slices.js'
-import type { Store } from '../../store/store.js'
+import type { ReadableStore } from '../../store/read-only.js'
 import type { StartingPoint } from '../commit/committer.js'
 import type { Host } from '../host.js'
 import { IdempotencyKeys } from '../idempotency/keys.js'
@@ -29,7 +29,7 @@ export interface Recovered extends StartingPoint {
 export interface Recovery {
   /** Empty; it is filled. */
   readonly state: EngineState
-  readonly store: Store
+  readonly store: ReadableStore
   readonly limits: LimitGuard
   readonly options: BusOptions
   readonly host: Host
@@ -112,7 +112,7 @@ class Reporter {
   #noticeMs = performance.now()
 
   constructor(
-    { recovery }: Store,
+    { recovery }: ReadableStore,
     onNotice: BusOptions['onNotice'] = () => {},
     onProgress: BusOptions['onProgress'] = () => {},
   ) {

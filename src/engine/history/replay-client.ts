@@ -59,6 +59,8 @@ export interface ReplayMessage {
 export interface ReplayWorkerData {
   readonly dir: string
   readonly identity: FileIdentity | undefined
+  /** Nobody writes the folder, and nothing may appear in it. */
+  readonly isReadOnly: boolean
   readonly quotaBytes: number
   /** Requests up to this number are cancelled. */
   readonly cancelled: Int32Array
@@ -69,7 +71,7 @@ export interface ReplayWorkerData {
 }
 
 /** The data folder that is replayed. */
-export type ReplayPlace = Pick<ReplayWorkerData, 'dir' | 'identity' | 'quotaBytes'>
+export type ReplayPlace = Pick<ReplayWorkerData, 'dir' | 'identity' | 'isReadOnly' | 'quotaBytes'>
 
 export type ReplayAnswer =
   | { readonly value: unknown }
@@ -119,11 +121,12 @@ export class ReplayClient {
   #idleTimer: NodeJS.Timeout | undefined
 
   constructor(options: ReplayOptions) {
-    const { dir, identity, quotaBytes } = options
+    const { dir, identity, isReadOnly, quotaBytes } = options
     this.#options = options
     this.#data = {
       dir,
       identity,
+      isReadOnly,
       quotaBytes,
       cancelled: new Int32Array(new SharedArrayBuffer(4)),
       ended: new Int32Array(new SharedArrayBuffer(4)),

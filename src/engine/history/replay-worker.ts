@@ -21,7 +21,7 @@ import { epochPast, epochsPast, historyPast, peekPast, readPast } from './replay
 import { Interrupted } from './timeline.js'
 import { verifyPast } from './verify.js'
 
-const { dir, identity, quotaBytes, cancelled, ended, progress } = workerData as ReplayWorkerData
+const { dir, identity, isReadOnly, quotaBytes, cancelled, ended, progress } = workerData as ReplayWorkerData
 
 /** Number of the current request. */
 let current = 0
@@ -39,7 +39,7 @@ function pause(epoch: number): void {
   Atomics.store(progress, 0, BigInt(epoch))
 }
 
-const reader = new HistoryReader({ dir, identity, crc32c })
+const reader = new HistoryReader({ dir, identity, crc32c, isOffline: isReadOnly })
 const timelines = new Timelines({ reader, quotaBytes, cancelledBy: ended, onPause: pause })
 
 function answer(caller: number, request: ReplayRequest): unknown {

@@ -2,7 +2,7 @@
  * Verification of a data folder that no server has open (src/engine/history/verify.ts): log, index and
  * checkpoints.
  *
- * Invariant: the folder's lock is held meanwhile. Nothing is written.
+ * Invariant: no process writes the folder meanwhile. Nothing is written.
  *
  * Null because VerifyResult, a public type, promises it.
  */
@@ -31,7 +31,7 @@ export function verifyFolder(options: VerifyFolderOptions): VerifyResult {
   const logDir = path.join(options.dir, 'log')
   if (!disk.exists(logDir))
     throw new MmsbError('BUS_FAILED', `${options.dir} is not a data folder: it has no log.`)
-  const unlock = lockForReading(options.dir, lockDescriptor)
+  const lock = lockForReading(options.dir, lockDescriptor)
   const reader = new HistoryReader({ dir: options.dir, crc32c, disk, isOffline: true })
   try {
     const { segments, newestEpoch, damage } = inspectLog({ disk, logDir, crc32c }, () => {})
@@ -62,7 +62,7 @@ export function verifyFolder(options: VerifyFolderOptions): VerifyResult {
     return { ...past, to, ok: divergence === null && problems.length === 0, divergence, problems }
   } finally {
     reader.close()
-    unlock()
+    lock.release()
   }
 }
 

@@ -10,6 +10,7 @@ import type { RouteOptions } from 'fastify'
 import type { TSchema } from 'typebox'
 import { ERRORS, type ErrorCode } from '../../errors.js'
 import type { App } from '../context.js'
+import { writes } from '../reply/read-only.js'
 import { withNulls } from '../request/optional-nulls.js'
 import { Problem } from '../schemas/common.js'
 import { COMPONENTS, withReferences } from './components.js'
@@ -60,7 +61,7 @@ export async function registerOpenApi(app: App, version: string): Promise<void> 
     },
     transformObject: (made) => withReferences('openapiObject' in made ? made.openapiObject : {}),
     transform: ({ schema, url, route }) => ({
-      schema: documented((schema ?? {}) as RouteSchema, route.config ?? {}),
+      schema: documented((schema ?? {}) as RouteSchema, withReadOnly(route)),
       url,
     }),
   })
@@ -71,6 +72,11 @@ export async function registerOpenApi(app: App, version: string): Promise<void> 
   app.get('/openapi.json', { schema: { hide: true } }, (_request, reply) => {
     void reply.send(app.swagger())
   })
+}
+
+/** The config of a route. A route that writes can also answer READ_ONLY. */
+function withReadOnly({ method, config = {} }: RouteOptions): Config {
+  return writes(method, config) ? { ...config, problems: [...(config.problems ?? []), 'READ_ONLY'] } : config
 }
 
 interface RouteSchema {

@@ -31,7 +31,7 @@ export function healthRoutes(app: App, context: AppContext, metrics: Registry): 
     {
       schema: {
         operationId: 'getReadiness',
-        summary: 'Check that the bus accepts writes and reads',
+        summary: 'Check that the bus accepts reads, and writes unless it is read-only',
         tags: ['health'],
         querystring: NoQuery,
         response: { 200: Ready },
@@ -41,7 +41,7 @@ export function healthRoutes(app: App, context: AppContext, metrics: Registry): 
     (_request, reply) => {
       // Why stands in /v1/status and on the admin listener: this route is open to everybody.
       if (healthOf(context).state !== 'ready') throw new MmsbError('BUS_FAILED', 'the server is not ready')
-      void reply.send({ ready: true, epoch: bus.epoch })
+      void reply.send({ ready: true, epoch: bus.epoch, readOnly: bus.isReadOnly })
     },
   )
 

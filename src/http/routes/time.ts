@@ -135,6 +135,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         body: VerifyBody,
       },
       config: {
+        onlyAsks: true,
         produces: { [JSON_TYPE]: VerifyAnswer },
         statuses: { 200: 'The findings; `ok` is true if there are none' },
         problems: PAST_PROBLEMS,
@@ -156,6 +157,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         body: WhatIfBody,
       },
       config: {
+        onlyAsks: true,
         produces: { [JSON_TYPE]: ReadAnswer },
         statuses: { 200: 'The pages as they would be' },
         problems: ['INVALID_DELTA', 'PAGE_NOT_FOUND', 'PAGE_READ_ONLY', 'PAYLOAD_TOO_LARGE', 'COST_EXCEEDED'],

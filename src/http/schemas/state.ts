@@ -36,6 +36,7 @@ export const StatusAnswer = Type.Object(
     deviceLoss: Type.Optional(DeviceLoss),
     pages: Type.Integer(),
     fsync: Type.Enum([...FSYNC_MODES]),
+    readOnly: Type.Boolean({ description: 'Every write is refused with READ_ONLY.' }),
     uptimeMs: Type.Integer(),
     minEpoch: Epoch,
     state: Type.Enum(['ready', 'stopping', 'failed']),
@@ -104,4 +105,4 @@ export const Started = Type.Object(
   },
   CLOSED,
 )
-export const Ready = Type.Object({ ready: Type.Boolean(), epoch: Epoch }, CLOSED)
+export const Ready = Type.Object({ ready: Type.Boolean(), epoch: Epoch, readOnly: Type.Boolean() }, CLOSED)

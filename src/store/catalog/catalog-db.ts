@@ -92,6 +92,32 @@ export function checkpointOfRow(row: CheckpointRow): CheckpointInfo {
   return { ...info, newBytes: Math.min(newBytes, bytes) }
 }
 
+/** The schema version of an open catalog. Throws when it cannot be trusted. */
+export function checkCatalog(db: Database.Database): number {
+  if (db.pragma('application_id', { simple: true }) !== APPLICATION_ID) throw new Error('it is not a catalog')
+  const version = Number(db.pragma('user_version', { simple: true }))
+  if (version > CATALOG_SCHEMA_VERSION) throw new Error(`its version ${version} is of a later release`)
+  const check = db.pragma('quick_check(1)', { simple: true })
+  if (check !== 'ok') throw new Error(String(check))
+  return version
+}
+
+/** What an open catalog holds. Throws when a row that counts is damaged. */
+export function findingsOf(db: Database.Database): CatalogFindings {
+  const bus = db.prepare("SELECT value FROM meta WHERE key = 'bus_id'").get() as { value: string } | undefined
+  if (bus === undefined) throw new Error('it names no bus')
+  const last = db.prepare('SELECT * FROM block ORDER BY first_epoch DESC LIMIT 1').get() as
+    | BlockRow
+    | undefined
+  const rows = db.prepare('SELECT * FROM checkpoint ORDER BY epoch').all() as CheckpointRow[]
+  return {
+    state: 'read',
+    busId: bus.value,
+    lastEpoch: last === undefined ? 0 : blockOfRow(last).lastEpoch,
+    checkpoints: rows.map(checkpointOfRow),
+  }
+}
+
 export class CatalogDb {
   readonly #file: string
   #open: Database.Database | undefined
@@ -108,7 +134,7 @@ export class CatalogDb {
     }
     try {
       this.#open = this.#openExisting()
-      return this.#read()
+      return findingsOf(this.#db)
     } catch (error) {
       if (isDiskTrouble(error)) throw error
       const why = textOf(error)
@@ -141,34 +167,11 @@ export class CatalogDb {
   #openExisting(): Database.Database {
     const db = this.#connect()
     try {
-      if (db.pragma('application_id', { simple: true }) !== APPLICATION_ID)
-        throw new Error('it is not a catalog')
-      const version = Number(db.pragma('user_version', { simple: true }))
-      if (version > CATALOG_SCHEMA_VERSION) throw new Error(`its version ${version} is of a later release`)
-      const check = db.pragma('quick_check(1)', { simple: true })
-      if (check !== 'ok') throw new Error(String(check))
-      migrate(db, version)
+      migrate(db, checkCatalog(db))
       return db
     } catch (error) {
       db.close()
       throw error
-    }
-  }
-
-  #read(): CatalogFindings {
-    const bus = this.#db.prepare("SELECT value FROM meta WHERE key = 'bus_id'").get() as
-      | { value: string }
-      | undefined
-    if (bus === undefined) throw new Error('it names no bus')
-    const last = this.#db.prepare('SELECT * FROM block ORDER BY first_epoch DESC LIMIT 1').get() as
-      | BlockRow
-      | undefined
-    const rows = this.#db.prepare('SELECT * FROM checkpoint ORDER BY epoch').all() as CheckpointRow[]
-    return {
-      state: 'read',
-      busId: bus.value,
-      lastEpoch: last === undefined ? 0 : blockOfRow(last).lastEpoch,
-      checkpoints: rows.map(checkpointOfRow),
     }
   }
 

@@ -10,8 +10,16 @@ import path from 'node:path'
 import Database from 'better-sqlite3'
 import { openCopy } from '../os/database-copy.js'
 import { textOf } from '../os/errors.js'
-import type { IndexBlock } from '../types.js'
-import { type BlockRow, blockOfRow, CATALOG_NAME, type CheckpointRow, checkpointOfRow } from './catalog-db.js'
+import type { CatalogFindings, IndexBlock } from '../types.js'
+import {
+  type BlockRow,
+  blockOfRow,
+  CATALOG_NAME,
+  type CheckpointRow,
+  checkCatalog,
+  checkpointOfRow,
+  findingsOf,
+} from './catalog-db.js'
 
 export class CatalogReader {
   readonly #dir: string
@@ -50,6 +58,22 @@ export class CatalogReader {
   #open(): Database.Database {
     if (this.#isOffline) return openCopy(this.#dir, CATALOG_NAME)
     return new Database(this.#file, { readonly: true, timeout: 100 })
+  }
+
+  /** What the catalog holds. Changes nothing, unlike CatalogDb.open. */
+  findings(): CatalogFindings {
+    if (!fs.existsSync(this.#file)) return { state: 'lost', why: 'it is missing' }
+    try {
+      const db = this.#open()
+      try {
+        checkCatalog(db)
+        return findingsOf(db)
+      } finally {
+        db.close()
+      }
+    } catch (error) {
+      return { state: 'lost', why: textOf(error) }
+    }
   }
 
   /** The faults of the catalog, row by row. A missing catalog is no fault: it can be rebuilt. */

@@ -11,7 +11,7 @@ import { CHECKPOINT_CHUNK_BYTES } from '../../limits.js'
 import { atOnce, type Sliced } from '../../slices.js'
 import { textOf } from '../os/errors.js'
 import type { CheckpointHeader, CheckpointInfo, CheckpointPage, CheckpointReader, OnChunk } from '../types.js'
-import { type CheckpointFolder, fileOf } from './folder.js'
+import { type CheckpointFolder, checkpointEpochs, fileOf } from './folder.js'
 import {
   CHECKPOINT_APPLICATION_ID,
   CHECKPOINT_SCHEMA_VERSION,
@@ -358,6 +358,15 @@ export function isSoundCheckpoint(
   if (typeof opened === 'string') return false
   opened.close()
   return true
+}
+
+/** Epochs of the sound checkpoints at or after an epoch, newest first. */
+export function soundCheckpointsFrom(
+  folder: CheckpointFolder,
+  epoch: number,
+  busId: string | undefined,
+): number[] {
+  return checkpointEpochs(folder).filter((at) => at >= epoch && isSoundCheckpoint(folder, at, busId))
 }
 
 /** The same as openCheckpointFile, in slices. */

@@ -147,18 +147,25 @@ function rowsOf(db: Database.Database): CursorFindings {
   return { rows, problems }
 }
 
+/** The cursors of a folder that nobody writes. Changes nothing. Throws when the file cannot be trusted. */
+export function readCursors(
+  dir: string,
+  how: 'quick_check' | 'integrity_check' = 'quick_check',
+): CursorFindings {
+  if (!fs.existsSync(path.join(dir, CURSORS_NAME))) return { rows: [], problems: [] }
+  const db = openCopy(dir, CURSORS_NAME)
+  try {
+    checkWhole(db, how)
+    return rowsOf(db)
+  } finally {
+    db.close()
+  }
+}
+
 /** The faults of the cursors of a folder that no process has open. No file is no fault. Changes nothing. */
 export function cursorProblems(dir: string): string[] {
-  const file = path.join(dir, CURSORS_NAME)
-  if (!fs.existsSync(file)) return []
   try {
-    const db = openCopy(dir, CURSORS_NAME)
-    try {
-      checkWhole(db, 'integrity_check')
-      return rowsOf(db).problems.map((problem) => `${CURSORS_NAME}: ${problem}`)
-    } finally {
-      db.close()
-    }
+    return readCursors(dir, 'integrity_check').problems.map((problem) => `${CURSORS_NAME}: ${problem}`)
   } catch (error) {
     return [`${CURSORS_NAME}: ${textOf(error)}`]
   }

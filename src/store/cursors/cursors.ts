@@ -7,10 +7,10 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import type { MmsbError } from '../../errors.js'
+import { type MmsbError, readOnly } from '../../errors.js'
 import { busFailed, isNoRoom, logFull, textOf } from '../os/errors.js'
 import { startWorker, WorkerClient } from '../os/worker.js'
-import { CURSORS_NAME, type CursorFindings, type CursorRow } from './cursor-db.js'
+import { CURSORS_NAME, type CursorFindings, type CursorRow, readCursors } from './cursor-db.js'
 import type { CursorRequest } from './cursor-worker.js'
 
 export type { CursorFindings, CursorRow } from './cursor-db.js'
@@ -104,3 +104,20 @@ function cursorsFailed(what: 'opened' | 'written', error: unknown): MmsbError {
 }
 
 const NOTHING: CursorFindings = { rows: [], problems: [] }
+
+/** The cursors of a folder that is only read: they can be listed, and nothing moves. */
+export function cursorsOfReader(dir: string): CursorStore {
+  const refuse = (): Promise<never> => Promise.reject(readOnly())
+  return {
+    load: async () => {
+      try {
+        return readCursors(dir)
+      } catch (error) {
+        return { rows: [], problems: [`${CURSORS_NAME} cannot be read: ${textOf(error)}`] }
+      }
+    },
+    put: refuse,
+    remove: refuse,
+    close: () => Promise.resolve(),
+  }
+}

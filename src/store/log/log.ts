@@ -224,7 +224,10 @@ export function segmentOf(segments: readonly SegmentEntry[], epoch: number): num
   return low
 }
 
-/** Every record after `fromEpoch`, synchronously. A record is valid until the next one is requested. */
+/**
+ * Every record after `fromEpoch` up to `newestEpoch`, synchronously. A record is valid until the next one
+ * is requested.
+ */
 export function* recordsAfter(
   { disk, crc32c }: LogFolder,
   segments: readonly SegmentEntry[],
@@ -234,7 +237,7 @@ export function* recordsAfter(
   for (let i = segmentOf(segments, fromEpoch + 1); i < segments.length; i++) {
     const entry = segments[i]
     if (entry === undefined || entry.header.firstEpoch > newestEpoch) return
-    const last = (segments[i + 1]?.header.firstEpoch ?? newestEpoch + 1) - 1
+    const last = Math.min(newestEpoch, (segments[i + 1]?.header.firstEpoch ?? newestEpoch + 1) - 1)
     const fd = disk.open(entry.file, {})
     try {
       const sizeBytes = Math.min(entry.end, disk.sizeBytes(fd))

@@ -10,7 +10,7 @@ import path from 'node:path'
 import { MmsbError } from '../../errors.js'
 import { SEGMENT_HEADER_BYTES } from '../../limits.js'
 import { CATALOG_NAME } from '../catalog/catalog-db.js'
-import { isSoundCheckpoint } from '../checkpoint/file-reader.js'
+import { soundCheckpointsFrom } from '../checkpoint/file-reader.js'
 import { checkpointEpochs, checkpointFolder, epochOfStem, stemOf } from '../checkpoint/folder.js'
 import { CHECKPOINT_FILE } from '../checkpoint/format.js'
 import { forgetHistory } from '../history-file.js'
@@ -61,7 +61,7 @@ export function planCut(folder: CheckedFolder, epoch: number): CutPlan {
   const checkpoints = checkpointFolder(path.join(dir, 'checkpoints'))
   const epochs = checkpointEpochs(checkpoints)
   if (first > 1) {
-    const reachable = epochs.filter((at) => at >= first - 1 && isSoundCheckpoint(checkpoints, at, log.busId))
+    const reachable = soundCheckpointsFrom(checkpoints, first - 1, log.busId)
     if (!reachable.some((at) => at <= epoch)) {
       const minEpoch = reachable.at(-1) ?? log.newestEpoch
       const detail = `Epoch ${epoch} is no longer kept; the oldest is ${minEpoch}.`

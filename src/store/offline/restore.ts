@@ -10,15 +10,19 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { inspectLog } from '../log/log.js'
-import { makeDurableDir } from '../os/disk.js'
+import { type Disk, makeDurableDir } from '../os/disk.js'
 import { busFailed } from '../os/errors.js'
 import { PRIVATE_FOLDER } from '../os/private-files.js'
 import type { BackupAccess } from './backup.js'
 import { copyFile } from './copy-file.js'
 import { type BackupFile, type BackupInfo, isBackupPath, readManifest, requirePlain } from './manifest.js'
 
-export const RESTORE_DRAFT_NAME = 'restore.tmp'
+const RESTORE_DRAFT_NAME = 'restore.tmp'
 const PARTS = ['checkpoints', 'log']
+
+/** Whether the folder holds a restore that did not end. */
+export const interruptedRestore = (disk: Disk, dir: string): boolean =>
+  disk.exists(path.join(dir, RESTORE_DRAFT_NAME)) && !disk.exists(path.join(dir, 'log'))
 
 /** `to` must be empty or missing, or hold an interrupted restore. Throws BUS_FAILED. */
 export async function restoreFolder(access: BackupAccess, from: string, to: string): Promise<BackupInfo> {

@@ -8,6 +8,7 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import Database from 'better-sqlite3'
+import { PRIVATE_FILE } from './private-files.js'
 
 /** Opens a copy of a database and its write-ahead log. Throws what copying and opening throw. */
 export function openCopy(dir: string, name: string): Database.Database {
@@ -15,7 +16,10 @@ export function openCopy(dir: string, name: string): Database.Database {
   try {
     for (const ending of ['', '-wal']) {
       const file = path.join(dir, name + ending)
-      if (fs.existsSync(file)) fs.copyFileSync(file, path.join(place, name + ending))
+      if (!fs.existsSync(file)) continue
+      fs.copyFileSync(file, path.join(place, name + ending))
+      // A copy has the mode of its file, and SQLite must be able to write the copy.
+      fs.chmodSync(path.join(place, name + ending), PRIVATE_FILE)
     }
     const db = new Database(path.join(place, name), { timeout: 100 })
     // Reads the write-ahead log, which is not found once the copy is removed.

@@ -23,10 +23,10 @@ const HOLDER_NAME = 'holder.txt'
 const PARTS = ['log', 'checkpoints']
 
 /**
- * Locks an open folder for this descriptor alone, until it is closed (flock). Returns 0 or an errno; a lock
- * that another descriptor holds is EWOULDBLOCK.
+ * Locks an open folder until this descriptor is closed, for it alone or `shared` with other readers (flock).
+ * Returns 0 or an errno; EWOULDBLOCK when the lock of another descriptor is in the way.
  */
-export type LockDescriptor = (fd: number) => number
+export type LockDescriptor = (fd: number, shared?: boolean) => number
 
 const EWOULDBLOCK = 11
 
@@ -101,18 +101,19 @@ function refusal(dir: string, error: unknown): MmsbError {
 function lockItself(
   dir: string,
   lockDescriptor: LockDescriptor | undefined,
+  shared = false,
 ): { fd: number; isHeld: boolean } {
   const fd = fs.openSync(dir, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY)
-  const errno = lockDescriptor?.(fd)
+  const errno = lockDescriptor?.(fd, shared)
   if (errno !== EWOULDBLOCK) return { fd, isHeld: errno === 0 }
   fs.closeSync(fd)
   throw inUse(dir)
 }
 
-function lockDatabase(dir: string): Database.Database {
+function lockDatabase(dir: string, timeoutMs = 0): Database.Database {
   const file = path.join(dir, LOCK_NAME)
   createPrivate(file)
-  const db = new Database(file, { timeout: 0 })
+  const db = new Database(file, { timeout: timeoutMs })
   try {
     // The disk may be full, so the write lock is taken without writing: a journal on disk would be begun at
     // once.
@@ -216,18 +217,30 @@ export function lockFolder(dir: string, lockDescriptor?: LockDescriptor): Folder
   }
 }
 
+/** A folder that is only read, by this process and perhaps by others. */
+export interface ReadingLock {
+  readonly identity: FileIdentity
+  release(): void
+}
+
 /**
- * Keeps writers out while a folder is only read; the function returned ends this. Writes nothing, so it works
- * on a read-only file system. Throws FOLDER_LOCKED with the holder's name.
+ * Keeps writers out while a folder is only read; other readers may come. Writes nothing, so it works on a
+ * read-only file system. Where the file system cannot lock a folder, lock.db is held, so that there is one
+ * reader at a time. Throws FOLDER_LOCKED with the holder's name.
  */
-export function lockForReading(dir: string, lockDescriptor?: LockDescriptor): () => void {
-  const { fd } = lockItself(dir, lockDescriptor)
-  const file = path.join(dir, LOCK_NAME)
+export function lockForReading(dir: string, lockDescriptor?: LockDescriptor): ReadingLock {
+  const { fd, isHeld } = lockItself(dir, lockDescriptor, true)
   try {
-    const db = fs.existsSync(file) ? lockUnlessReadOnly(dir) : undefined
-    return () => {
-      db?.close()
-      fs.closeSync(fd)
+    const db = lockUnlessReadOnly(dir)
+    // A writer of this release locks the folder first.
+    if (isHeld) db?.close()
+    const { dev, ino } = fs.fstatSync(fd, { bigint: true })
+    return {
+      identity: { dev, ino },
+      release: () => {
+        if (!isHeld) db?.close()
+        fs.closeSync(fd)
+      },
     }
   } catch (error) {
     fs.closeSync(fd)
@@ -235,12 +248,18 @@ export function lockForReading(dir: string, lockDescriptor?: LockDescriptor): ()
   }
 }
 
-/** Undefined where nobody can write lock.db: no process has the folder open for writing there. */
+/**
+ * Undefined where no process can have the folder open for writing: lock.db is missing or nobody can write it.
+ */
 function lockUnlessReadOnly(dir: string): Database.Database | undefined {
+  if (!fs.existsSync(path.join(dir, LOCK_NAME))) return undefined
   try {
-    return lockDatabase(dir)
+    return lockDatabase(dir, READER_WAIT_MS)
   } catch (error) {
     if (systemCode(error).startsWith('SQLITE_READONLY')) return undefined
     throw error
   }
 }
+
+/** Another reader that looks at the same moment has lock.db for no longer. */
+const READER_WAIT_MS = 1000

@@ -5,6 +5,7 @@
  * Invariants: changes neither the log nor a checkpoint. Each finding comes with a sentence for people.
  */
 
+import { MmsbError } from '../../errors.js'
 import type { Sliced, Slices } from '../../slices.js'
 import { type CheckpointFile, openingCheckpointFile, readInfo } from '../checkpoint/file-reader.js'
 import { type CheckpointFolder, checkpointEpochs } from '../checkpoint/folder.js'
@@ -34,25 +35,33 @@ export interface FolderFindings {
 export interface FolderParts {
   readonly log: LogFolder
   readonly checkpoints: CheckpointFolder
-  readonly catalog: Catalog
+  readonly catalog: Pick<Catalog, 'open'>
 }
 
-/** Inspects the folder. Calls back for each record of the last segment that the index does not cover. */
+/**
+ * Inspects the folder. Calls back for each record of the last segment that the index does not cover. With
+ * `untilEpoch`, what comes after that epoch counts as not there. Throws EPOCH_NOT_FOUND when that epoch is
+ * not in the log.
+ */
 export async function inspectFolder(
   parts: FolderParts,
   onPlaced: (placed: PlacedRecord) => void,
   slices: Slices,
+  untilEpoch?: number,
 ): Promise<FolderFindings> {
   const catalog = await openCatalog(parts.catalog)
   const covered = catalog.state === 'read' ? catalog.lastEpoch : 0
-  const log = await slices.run(
+  const whole = await slices.run(
     inspectingLog(parts.log, (segment, { record, offset, byteLength }) => {
       if (record.epoch > covered) onPlaced({ segment: segment.firstEpoch, offset, byteLength, record })
     }),
   )
-  const index = judgeIndex(log, catalog)
+  const log = untilEpoch === undefined ? whole : logUntil(whole, untilEpoch)
+  const index = judgeIndex(log, catalog, untilEpoch)
   const known = index.state === 'lost' || catalog.state === 'lost' ? [] : catalog.checkpoints
-  const checkpoint = await slices.run(judgeCheckpoints(parts.checkpoints, log, known))
+  const checkpoint = await slices.run(
+    judgeCheckpoints(parts.checkpoints, log, known, untilEpoch ?? Number.POSITIVE_INFINITY),
+  )
   const findings: Findings = {
     tail: log.tornBytes > 0 ? 'torn' : 'whole',
     body: log.damage === undefined ? 'sound' : 'bad',
@@ -73,8 +82,19 @@ export async function inspectFolder(
   }
 }
 
+/** The log as if it ended with the epoch. */
+function logUntil(log: LogFindings, epoch: number): LogFindings {
+  if (epoch > log.newestEpoch) {
+    if (log.damage !== undefined) return log
+    const detail = `Epoch ${epoch} is not in the log; the newest is ${log.newestEpoch}.`
+    throw new MmsbError('EPOCH_NOT_FOUND', detail)
+  }
+  const isReadable = log.damage === undefined || log.newestEpoch > 0
+  return isReadable ? { ...log, newestEpoch: epoch, tornBytes: 0, damage: undefined } : log
+}
+
 /** A catalog that cannot be created (on a full disk, say) counts as lost. */
-async function openCatalog(catalog: Catalog): Promise<CatalogFindings> {
+async function openCatalog(catalog: Pick<Catalog, 'open'>): Promise<CatalogFindings> {
   try {
     return await catalog.open()
   } catch (error) {
@@ -87,7 +107,11 @@ interface IndexVerdict {
   readonly why: string | undefined
 }
 
-function judgeIndex(log: LogFindings, catalog: CatalogFindings): IndexVerdict {
+function judgeIndex(
+  log: LogFindings,
+  catalog: CatalogFindings,
+  untilEpoch: number | undefined,
+): IndexVerdict {
   const fresh = log.segments.length === 0
   if (catalog.state === 'lost') {
     return fresh && catalog.why === 'it is missing'
@@ -98,6 +122,7 @@ function judgeIndex(log: LogFindings, catalog: CatalogFindings): IndexVerdict {
     return { state: 'lost', why: 'the log index cannot be used (it belongs to another bus)' }
   }
   if (catalog.lastEpoch > log.newestEpoch) {
+    if (untilEpoch !== undefined) return { state: 'current', why: undefined }
     const why = `the log ends at epoch ${log.newestEpoch}, but the index shows that epoch ${catalog.lastEpoch} was durable`
     return { state: 'ahead', why }
   }
@@ -115,9 +140,12 @@ function* judgeCheckpoints(
   folder: CheckpointFolder,
   log: LogFindings,
   known: readonly CheckpointInfo[],
+  lastEpoch: number,
 ): Sliced<CheckpointVerdict> {
   const rows = new Map(known.map((info) => [info.epoch, info]))
-  const epochs = [...new Set([...checkpointEpochs(folder), ...rows.keys()])].sort((a, b) => b - a)
+  const epochs = [...new Set([...checkpointEpochs(folder), ...rows.keys()])]
+    .filter((epoch) => epoch <= lastEpoch)
+    .sort((a, b) => b - a)
   const minEpoch = log.segments[0]?.header.firstEpoch ?? 1
   const newest = epochs[0]
   if (log.damage !== undefined) return withoutCheckpoint('none', undefined)

@@ -18,6 +18,7 @@ const NOT_YET: Partial<Record<ErrorCode, string>> = {
   UNAUTHORIZED: 'there are no credentials before there is authentication',
   IDEMPOTENCY_MISMATCH: 'the first write under the key is committed; test/http/routes/data.test.ts',
   FOLDER_LOCKED: 'a server that cannot lock its folder does not start',
+  READ_ONLY: 'the bus takes writes here; test/http/reply/read-only.test.ts',
 }
 
 const map = (input: string, expr: string): object => ({ derive: { op: 'map', inputs: { x: input }, expr } })

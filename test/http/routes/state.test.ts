@@ -36,6 +36,7 @@ t.test('status', async (t) => {
     'history',
     'minEpoch',
     'pages',
+    'readOnly',
     'state',
     'uptimeMs',
     'version',
@@ -105,7 +106,7 @@ t.test('checkpoints of a bus without one', async (t) => {
 t.test('alive and ready', async (t) => {
   const { call, bus } = await serve(t)
   t.same((await call('GET', '/livez')).body, { alive: true })
-  t.same((await call('GET', '/readyz')).body, { ready: true, epoch: 0 })
+  t.same((await call('GET', '/readyz')).body, { ready: true, epoch: 0, readOnly: false })
   await bus.close()
   const down = await call('GET', '/readyz')
   isProblem(t, down, 'BUS_FAILED')
