@@ -215,7 +215,6 @@ async function assemble({
   const { store } = folder
   try {
     const recovered = await recover({ state, store, limits, options, host })
-    pricePages(state)
     reportClockBehind(host, recovered.timestampMs, callbacks.notify)
     committer.startFrom(recovered)
     if (folder.writable === undefined) committer.lifecycle.beReadOnly()

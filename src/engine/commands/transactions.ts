@@ -17,9 +17,10 @@
  *   expected versions and functions?         that are staged before this one
  */
 import { MmsbError } from '../../errors.js'
+import type { Sliced } from '../../slices.js'
 import { validateDelta } from '../../state/delta.js'
 import {
-  type CommandCursor,
+  CommandCursor,
   type CreatePageCommand,
   commandAt,
   type DefineFunctionCommand,
@@ -200,21 +201,29 @@ export interface LoggedFrameDeps {
   readonly worldAge: number
 }
 
-/** A frame from our own log. Its pages exist and its values fit: that was checked before it was logged. */
-export function pendingOfLoggedFrame(frame: Frame, deps: LoggedFrameDeps): Pending {
+/** Commands between two places where reading a frame may be interrupted. */
+const COMMANDS_PER_CHECK = 128
+
+/**
+ * A frame from our own log, read in slices. Its pages exist and its values fit: that was checked before
+ * it was logged.
+ */
+export function* readingLoggedFrame(frame: Frame, deps: LoggedFrameDeps): Sliced<Pending> {
   const touched = new Touched()
   const creates: PageRecord[] = []
   const createdNames = new Map<number, string>()
   const redefines: Redefinition[] = []
   let change: FunctionChange | undefined
   // A page may read the past of a page that comes after it, so the names are gathered first.
-  eachCommand(frame, (cursor) => {
-    if (cursor.type !== COMMAND_CREATE_PAGE) return
+  for (const cursor = new CommandCursor(frame); cursor.next(); ) {
+    if (cursor.type !== COMMAND_CREATE_PAGE) continue
     const { id, name } = commandAt(frame, cursor) as CreatePageCommand
     createdNames.set(id, name)
-  })
+    if (createdNames.size % COMMANDS_PER_CHECK === 0) yield
+  }
   const nameOf = (id: number): string => createdNames.get(id) ?? deps.nameOf(id)
-  eachCommand(frame, (cursor) => {
+  for (const cursor = new CommandCursor(frame); cursor.next(); ) {
+    if (cursor.index % COMMANDS_PER_CHECK === COMMANDS_PER_CHECK - 1) yield
     if (cursor.type === COMMAND_DELTA) {
       touched.delta(cursor)
     } else if (cursor.type === COMMAND_CREATE_PAGE) {
@@ -229,7 +238,7 @@ export function pendingOfLoggedFrame(frame: Frame, deps: LoggedFrameDeps): Pendi
     } else if (cursor.type === COMMAND_DELETE_PAGE) {
       touched.deletes.push(cursor.pageId)
     }
-  })
+  }
   return {
     frame: frame.bytes,
     key: frame.key,

@@ -16,14 +16,18 @@ import { MmsbError } from '../../errors.js'
 import { fullStep } from '../../ffi/context.js'
 import type { Plan } from '../../graph/graph.js'
 import { BATCH_MAX_BYTES, BATCH_MAX_TRANSACTIONS } from '../../limits.js'
+import { atOnce, type Sliced } from '../../slices.js'
 import { callsOf, pagesUsing, refuseWhileUsed, StaleFunctions } from '../commands/functions.js'
-import type { Pending } from '../commands/pending.js'
+import type { Pending, Redefinition } from '../commands/pending.js'
 import type { CostLimits } from '../pages/cost-limits.js'
 import type { EngineState } from '../pages/engine-state.js'
 import { type FunctionTable, functionBytes } from '../pages/function-table.js'
-import { addToGraph, createStep, destroy, install, missingPasts, unreadPasts } from '../pages/install.js'
+import { addToGraph, createStep, destroy, installing, missingPasts, unreadPasts } from '../pages/install.js'
 import type { Growth, Quotas } from '../pages/quotas.js'
 import { type DerivedRecord, definitionBytes, ownBytes, type PageRecord } from '../pages/registry.js'
+
+/** Pages between two places where staging may be interrupted. */
+const PAGES_PER_CHECK = 256
 
 export class Batch {
   readonly epoch: number
@@ -52,6 +56,8 @@ export class Batch {
   readonly #quotas: Quotas | undefined
   /** What the new pages, definitions and functions hold beside elements. */
   #ownBytes = 0
+  /** The same of the transaction that is being staged. */
+  #addedOwnBytes = 0
 
   /**
    * Without `costs` and `quotas` every transaction is taken, whatever it costs and makes: the log was
@@ -86,31 +92,58 @@ export class Batch {
    * it.
    */
   stage(pending: Pending): 'staged' | 'later' {
+    const doomed = this.#check(pending)
+    if (doomed === undefined) return 'later'
+    if (pending.redefines !== undefined) atOnce(this.#redefining(pending.redefines))
+    if (pending.creates.length > 0) atOnce(this.#creating(pending.creates))
+    this.#add(pending, doomed)
+    return 'staged'
+  }
+
+  /** The same in slices. Nothing else may be staged, and the batch not be used, until it is done. */
+  *staging(pending: Pending): Sliced<'staged' | 'later'> {
+    const doomed = this.#check(pending)
+    if (doomed === undefined) return 'later'
+    if (pending.redefines !== undefined) yield* this.#redefining(pending.redefines)
+    if (pending.creates.length > 0) yield* this.#creating(pending.creates)
+    this.#add(pending, doomed)
+    return 'staged'
+  }
+
+  /**
+   * The pages that the transaction deletes; undefined when it must wait. Throws the error that refuses it.
+   */
+  #check(pending: Pending): readonly PageRecord[] | undefined {
     const isFirst = this.pendings.length === 0
     for (const { pageId, version } of pending.preconditions) {
       const page = this.#live(pageId)
       if (!isFirst && (page.kind === 'derived' || this.#dirty.has(pageId) || this.#createdById.has(pageId))) {
-        return 'later'
+        return undefined
       }
       if (page.version !== version) throw preconditionFailed(page, version)
     }
     for (const id of pending.writes) this.#live(id)
-    if (this.#mustWait(pending)) return 'later'
+    if (this.#mustWait(pending)) return undefined
     this.#checkFunctions(pending)
     const doomed = this.#checkDeletes(pending)
-    if (this.#costs !== undefined && !this.#fitsCost(this.#costs, pending)) return 'later'
+    if (this.#costs !== undefined && !this.#fitsCost(this.#costs, pending)) return undefined
     const { change } = pending
-    if (this.#quotas !== undefined && (change ?? pending.redefines ?? pending.creates[0]) !== undefined)
-      this.#ownBytes += this.#checkQuotas(this.#quotas, pending)
-    this.#redefine(pending)
+    this.#addedOwnBytes =
+      this.#quotas !== undefined && (change ?? pending.redefines ?? pending.creates[0]) !== undefined
+        ? this.#checkQuotas(this.#quotas, pending)
+        : 0
+    return doomed
+  }
+
+  #add(pending: Pending, doomed: readonly PageRecord[]): void {
+    const { change } = pending
+    this.#ownBytes += this.#addedOwnBytes
     if (change !== undefined) this.#functions = this.#state.registry.functions.after(change, this.epoch)
-    if (pending.creates.length > 0) this.#create(pending.creates)
     for (const page of doomed) this.#delete(page)
     for (const id of pending.writes) this.#dirty.add(id)
     this.pendings.push(pending)
     this.frameBytes += pending.frame.byteLength
     this.frameCount += pending.count ?? 1
-    return 'staged'
   }
 
   /** The steps of this epoch. */
@@ -294,13 +327,14 @@ export class Batch {
     return added
   }
 
-  #redefine({ redefines = [] }: Pending): void {
+  *#redefining(redefines: readonly Redefinition[]): Sliced<void> {
     const { graph, context } = this.#state
     const done: Redefined[] = []
     try {
       for (const { id, derived } of redefines) {
         const page = this.#live(id)
         done.push({ page, derived, step: createStep(context, page.id, derived) })
+        if (done.length % PAGES_PER_CHECK === 0) yield
       }
     } catch (error) {
       for (const { step } of done) context.destroyStep(step)
@@ -321,7 +355,7 @@ export class Batch {
     this.#redefined.push(...done)
   }
 
-  #create(pages: readonly PageRecord[]): void {
+  *#creating(pages: readonly PageRecord[]): Sliced<void> {
     const siblings = new Set<number>()
     const names = new Set<string>()
     const own = new Map(pages.map((page) => [page.id, page]))
@@ -336,10 +370,11 @@ export class Batch {
       }
       names.add(page.name)
       siblings.add(page.id)
+      if (siblings.size % PAGES_PER_CHECK === 0) yield
     }
     this.#noteGraph()
     const { graph } = this.#state
-    const pasts = install(this.#state, pages, pageOf)
+    const pasts = yield* installing(this.#state, pages, pageOf)
     const refusal = this.#costs?.sourceRefusal(
       graph,
       pages.map((page) => page.id),

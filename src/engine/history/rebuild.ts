@@ -20,15 +20,16 @@ import { scanFrames } from '../../state/frame/scan.js'
 import type { CheckpointPage, CheckpointReader, LogRecord } from '../../store/types.js'
 import { COMMAND_CREATE_PAGE } from '../../wire/frame.js'
 import { parseCheckpointExtra, tableOfCheckpoint } from '../checkpoints/contents.js'
-import type { Pending } from '../commands/pending.js'
-import { pendingOfLoggedFrame } from '../commands/transactions.js'
+import type { Pending, Redefinition } from '../commands/pending.js'
+import { readingLoggedFrame } from '../commands/transactions.js'
 import { Batch } from '../commit/batch.js'
 import { fingerprintOf } from '../idempotency/fingerprint.js'
 import type { IdempotencyKeys } from '../idempotency/keys.js'
 import { hex } from '../pages/describe.js'
 import type { EngineState } from '../pages/engine-state.js'
-import { installPages } from '../pages/install.js'
+import { installingBlankPages } from '../pages/install.js'
 import { recordOfLoggedCreate } from '../pages/page-records.js'
+import { priced } from '../pages/price.js'
 import type { PageRecord } from '../pages/registry.js'
 
 /** The position of a state that is being rebuilt. */
@@ -39,6 +40,8 @@ export interface Progress {
   timestampMs: number
   /** Idempotency keys and their answers; undefined when they are not needed. */
   readonly answers: IdempotencyKeys | undefined
+  /** Pages that records define get estimates (pages/price.ts); those of a checkpoint do not. */
+  isPriced: boolean
 }
 
 /** One epoch of a replay, after its execution and before its deletions become final. */
@@ -70,6 +73,7 @@ export function emptyProgress(state: EngineState, answers?: IdempotencyKeys): Pr
     nextPageId: 1,
     timestampMs: 0,
     answers,
+    isPriced: false,
   }
 }
 
@@ -108,7 +112,7 @@ export function* loadingCheckpoint(
     records.push({ ...record, version, createdEpoch })
     if (i % PAGES_PER_CHECK === 0) yield
   }
-  installPages(state, records)
+  yield* installingBlankPages(state, records)
   const extra = parseCheckpointExtra(header.extra)
   state.registry.functions = tableOfCheckpoint(extra)
   for (const entry of answers === undefined ? [] : extra.answers)
@@ -128,10 +132,11 @@ export function* loadingCheckpoint(
     nextPageId: header.nextPageId,
     timestampMs: header.timestampMs,
     answers,
+    isPriced: false,
   }
 }
 
-/** Pages of a checkpoint between two places where its loading may be interrupted. */
+/** Pages between two places where loading and staging may be interrupted. */
 const PAGES_PER_CHECK = 64
 
 function definitionOf(page: CheckpointPage): CreatePageCommand {
@@ -152,7 +157,7 @@ export function replayRecord(
   watcher: ReplayWatcher = {},
   cone?: Cone,
 ): 'replayed' | 'untouched' {
-  const staged = stagePart(state, record, progress, watcher, cone)
+  const staged = atOnce(stagingPart(state, record, progress, watcher, cone))
   if (staged === undefined) return 'untouched'
   staged.finish(state.context.execute(staged.plan.steps, staged.frames))
   return 'replayed'
@@ -162,22 +167,28 @@ export function replayRecord(
 export interface StagedRecord {
   readonly plan: Plan
   readonly frames: Uint8Array
+  /** Bytes of the pages that the record creates: executing it fills them. */
+  readonly createdBytes: number
   readonly finish: (result: ExecuteResult) => void
 }
 
-/** Prepares the step from one epoch to the next; the caller executes it, then calls `finish`. */
-export function stageRecord(state: EngineState, record: LogRecord, progress: Progress): StagedRecord {
-  return stagePart(state, record, progress, {}, undefined) as StagedRecord
+/** Prepares, in slices, the step from one epoch to the next; the caller executes it, then calls `finish`. */
+export function* stagingRecord(
+  state: EngineState,
+  record: LogRecord,
+  progress: Progress,
+): Sliced<StagedRecord> {
+  return (yield* stagingPart(state, record, progress, {}, undefined)) as StagedRecord
 }
 
 /** Undefined when the record does nothing to the cone. */
-function stagePart(
+function* stagingPart(
   state: EngineState,
   record: LogRecord,
   progress: Progress,
   watcher: ReplayWatcher,
   cone: Cone | undefined,
-): StagedRecord | undefined {
+): Sliced<StagedRecord | undefined> {
   if (record.epoch !== progress.epoch + 1) {
     throw new MmsbError(
       'INTERNAL',
@@ -195,7 +206,9 @@ function stagePart(
   if (onlyDeltas && part.touched.length === 0 && cone !== undefined && state.graph.pasts.length === 0)
     return undefined
   const isPlain = onlyDeltas && !(keyed && progress.answers !== undefined)
-  return (isPlain ? stageDeltas : stageCommands)(state, record, part, progress, watcher)
+  return isPlain
+    ? stageDeltas(state, record, part, progress, watcher)
+    : yield* stagingCommands(state, record, part, progress, watcher)
 }
 
 const NO_PAGES: readonly PageRecord[] = []
@@ -205,6 +218,7 @@ function stageVoid(record: LogRecord, watcher: ReplayWatcher): StagedRecord {
   return {
     plan: EMPTY_PLAN,
     frames: record.frames,
+    createdBytes: 0,
     finish: (result) =>
       watcher.executed?.({ record, result, created: NO_PAGES, deleted: NO_PAGES, isOneWay: false }),
   }
@@ -253,6 +267,7 @@ function stageDeltas(
   return {
     plan,
     frames,
+    createdBytes: 0,
     finish: (result) => {
       watcher.executed?.({ record, result, created: NO_PAGES, deleted: NO_PAGES, isOneWay: false })
       moveVersions(state, result, record.epoch, watcher)
@@ -261,13 +276,13 @@ function stageDeltas(
   }
 }
 
-function stageCommands(
+function* stagingCommands(
   state: EngineState,
   record: LogRecord,
   { cone, frames }: Part,
   progress: Progress,
   watcher: ReplayWatcher,
-): StagedRecord {
+): Sliced<StagedRecord> {
   const batch = new Batch(record.epoch, state)
   const { registry } = state
   const created = new Map<number, PageRecord>()
@@ -277,20 +292,23 @@ function stageCommands(
     elementsOf: (id: number) => pageOf(id)?.elements ?? 0,
     worldAge: registry.functions.worldAge,
   }
-  const pendings = splitFrames(record.frames).map((bytes) => {
-    const pending = pendingWithin(pendingOfLoggedFrame(decodeFrame(bytes), frameDeps), cone)
+  const pendings: Pending[] = []
+  for (const bytes of splitFrames(record.frames)) {
+    const read = pendingWithin(yield* readingLoggedFrame(decodeFrame(bytes), frameDeps), cone)
+    for (const page of read.creates) created.set(page.id, page)
+    const pending = progress.isPriced ? yield* pricing(read, pageOf) : read
     for (const page of pending.creates) {
-      created.set(page.id, page)
       const ids = [page.id, ...(page.derived?.inputs ?? []).map(({ id }) => id)]
       progress.nextPageId = Math.max(progress.nextPageId, ...ids.map((id) => id + 1))
     }
-    if (batch.stage(pending) !== 'staged')
+    if ((yield* batch.staging(pending)) !== 'staged')
       throw new MmsbError('INTERNAL', `Epoch ${record.epoch} cannot be staged as it was.`)
-    return pending
-  })
+    pendings.push(pending)
+  }
   return {
     plan: batch.plan(),
     frames,
+    createdBytes: batch.createdBytes,
     finish: (result) => {
       const { created: createdPages, deleted, isOneWay } = batch
       watcher.executed?.({ record, result, created: createdPages, deleted, isOneWay })
@@ -301,6 +319,21 @@ function stageCommands(
       if (progress.answers !== undefined) rememberAnswers(state, batch, pendings, progress.answers)
     },
   }
+}
+
+/** The same transaction with the estimates of what it defines. */
+function* pricing(pending: Pending, pageOf: (id: number) => PageRecord | undefined): Sliced<Pending> {
+  for (const [i, page] of pending.creates.entries()) {
+    if (page.derived !== undefined) page.derived = priced(page.derived, page.elements, pageOf)
+    if (i % PAGES_PER_CHECK === PAGES_PER_CHECK - 1) yield
+  }
+  if (pending.redefines === undefined) return pending
+  const redefines: Redefinition[] = []
+  for (const { id, derived } of pending.redefines) {
+    redefines.push({ id, derived: priced(derived, pageOf(id)?.elements ?? 0, pageOf) })
+    if (redefines.length % PAGES_PER_CHECK === 0) yield
+  }
+  return { ...pending, redefines }
 }
 
 /** What the writers of an epoch were answered, by idempotency key. */

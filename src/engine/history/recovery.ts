@@ -12,8 +12,9 @@ import type { StartingPoint } from '../commit/committer.js'
 import type { Host } from '../host.js'
 import { IdempotencyKeys } from '../idempotency/keys.js'
 import type { EngineState } from '../pages/engine-state.js'
+import { pricingPages } from '../pages/price.js'
 import type { BusOptions, RecoveryProgress } from '../types.js'
-import { emptyProgress, loadingCheckpoint, type Progress, stageRecord } from './rebuild.js'
+import { emptyProgress, loadingCheckpoint, type Progress, stagingRecord } from './rebuild.js'
 
 const NOTICE_INTERVAL_MS = 1_000
 const PROGRESS_INTERVAL_MS = 100
@@ -54,8 +55,12 @@ export async function recover(recovery: Recovery): Promise<Recovered> {
   let replayed = 0
   let replayedBytes = 0
   for (const record of store.records(progress.epoch)) {
-    const { plan, frames, finish } = stageRecord(state, record, progress)
-    const isLong = host.hasThreads && plan.costNs + frames.byteLength / 2 > LONG_PLAN_NS
+    const staging = stagingRecord(state, record, progress)
+    const step = staging.next()
+    const staged = step.done === true ? step.value : await slices.run(staging)
+    const { plan, frames, finish } = staged
+    const isLong =
+      host.hasThreads && plan.costNs + (frames.byteLength + staged.createdBytes) / 2 > LONG_PLAN_NS
     if (isLong) reporter.replayed(progress.epoch)
     finish(
       isLong
@@ -86,7 +91,7 @@ async function startingPoint(
   reporter: Reporter,
 ): Promise<Progress> {
   const reader = store.openCheckpoint()
-  if (reader === undefined) return emptyProgress(state, answers)
+  if (reader === undefined) return { ...emptyProgress(state, answers), isPriced: true }
   const totalBytes = reader.pages.reduce((sum, { bytes }) => sum + bytes, 0)
   let loadedBytes = 0
   const onBytes = (count: number): void => {
@@ -94,7 +99,10 @@ async function startingPoint(
     reporter.loaded(loadedBytes / totalBytes)
   }
   try {
-    return await slices.run(loadingCheckpoint(state, reader, answers, { onBytes }))
+    const progress = await slices.run(loadingCheckpoint(state, reader, answers, { onBytes }))
+    // Whether a replayed plan may hold the event loop follows from its estimate.
+    await slices.run(pricingPages(state))
+    return { ...progress, isPriced: true }
   } finally {
     reader.close()
   }

@@ -6,19 +6,34 @@
  * that keeps that past; it is made with the first reader and destroyed with the last. Steps are destroyed
  * before the pages they use. Knows nothing of epochs and transactions.
  */
+
 import { beforeStep, type NativeContext, stepNumber } from '../../ffi/context.js'
 import type { Graph } from '../../graph/graph.js'
 import { OPS } from '../../kernels/op-catalogue.js'
 import type { Op } from '../../kernels/ops/op.js'
+import { atOnce, type Sliced } from '../../slices.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
 import { LOCATIONS } from '../../wire/page.js'
 import type { EngineState } from './engine-state.js'
 import type { DerivedRecord, PageRecord } from './registry.js'
 
-/** Installs pages and registers them at once, without an epoch: for loading checkpoints. */
+/**
+ * Installs pages and registers them at once, without an epoch, in slices. They hold zeros, whatever they were
+ * created with: a checkpoint has no chunks of zeros.
+ */
+export function* installingBlankPages(state: EngineState, pages: readonly PageRecord[]): Sliced<void> {
+  const own = new Map(pages.map((page) => [page.id, { ...page, fill: 0n }]))
+  yield* installing(state, [...own.values()], (id) => own.get(id) as PageRecord)
+  for (const page of pages) {
+    const { step, level } = own.get(page.id) as PageRecord
+    state.registry.add(Object.assign(page, { step, level }))
+  }
+}
+
+/** Installs pages and registers them at once, without an epoch. */
 export function installPages(state: EngineState, pages: readonly PageRecord[]): void {
   const own = new Map(pages.map((page) => [page.id, page]))
-  install(state, pages, (id) => own.get(id) ?? (state.registry.byId(id) as PageRecord))
+  atOnce(installing(state, pages, (id) => own.get(id) ?? (state.registry.byId(id) as PageRecord)))
   for (const page of pages) state.registry.add(page)
 }
 
@@ -31,15 +46,19 @@ export function uninstallPages(state: EngineState, pages: readonly PageRecord[])
   destroy(state, pages, unreadPasts(state.graph, pages))
 }
 
+/** Pages between two places where installing may be interrupted. */
+const PAGES_PER_CHECK = 256
+
 /**
- * Gives pages, each listed after those it derives from, native memory, steps and places in the graph. Makes
- * the pasts they read where these do not exist yet, and returns the ids of those it made. All or nothing.
+ * In slices: gives pages, each listed after those it derives from, native memory, steps and places in the
+ * graph. Makes the pasts they read where these do not exist yet, and returns the ids of those it made.
+ * All or nothing.
  */
-export function install(
+export function* installing(
   state: EngineState,
   pages: readonly PageRecord[],
   pageOf: (id: number) => PageRecord,
-): number[] {
+): Sliced<number[]> {
   const { context, graph } = state
   const pasts = missingPasts(graph, pages)
   context.createPages([
@@ -59,6 +78,7 @@ export function install(
       if (page.derived !== undefined) page.step = createStep(context, page.id, page.derived)
       done.push(page)
       addToGraph(graph, page)
+      if (done.length % PAGES_PER_CHECK === 0) yield
     }
   } catch (error) {
     for (const page of done.toReversed()) if (graph.node(page.id) !== undefined) graph.remove(page.id)

@@ -140,7 +140,7 @@ export function derivedOfLogged(
     params: definition.params.slice(),
     derive: derivationOf(definition, nameOf),
     definition: bytes.slice(),
-    // A guess: the bus estimates its pages when it has recovered (price.ts).
+    // A guess, until price.ts estimates it.
     costNs: elements,
     ...(asks === undefined ? {} : { asks }),
   }

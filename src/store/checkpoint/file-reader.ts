@@ -32,6 +32,10 @@ import {
 
 class Damage extends Error {}
 
+/** Chunks, and rows of tables, between two places where reading may be interrupted. */
+const CHUNKS_PER_CHECK = 16
+const ROWS_PER_CHECK = 256
+
 /** The tables of one file, checked against its root hash, without the bytes of the chunks. */
 export interface FileTables {
   readonly stem: string
@@ -46,19 +50,20 @@ export interface FileTables {
 }
 
 /** Opens a file and checks its tables. Throws when it is missing or not sound. The caller closes `db`. */
-export function openTables(folder: CheckpointFolder, stem: string): FileTables {
+function* openingTables(folder: CheckpointFolder, stem: string): Sliced<FileTables> {
   const name = fileOf(folder, stem)
   if (name === undefined) throw new Damage('the file is missing')
   const db = folder.open(name)
+  let opened: FileTables | undefined
   try {
-    return { stem, name, db, ...readTables(db) }
-  } catch (error) {
-    db.close()
-    throw error
+    opened = { stem, name, db, ...(yield* readingTables(db)) }
+    return opened
+  } finally {
+    if (opened === undefined) db.close()
   }
 }
 
-function readTables(db: Database.Database): Omit<FileTables, 'stem' | 'name' | 'db'> {
+function* readingTables(db: Database.Database): Sliced<Omit<FileTables, 'stem' | 'name' | 'db'>> {
   if (db.pragma('application_id', { simple: true }) !== CHECKPOINT_APPLICATION_ID) {
     throw new Damage('it is not a checkpoint')
   }
@@ -69,13 +74,21 @@ function readTables(db: Database.Database): Omit<FileTables, 'stem' | 'name' | '
   const meta = readMeta(db, root)
   const files = version === 1 ? [] : (db.prepare('SELECT * FROM file ORDER BY idx').all() as FileRow[])
   for (const row of files) root.file(row)
-  const rows = db.prepare('SELECT * FROM page ORDER BY id').all() as PageRow[]
-  for (const row of rows) root.page(row)
+  const rows: PageRow[] = []
+  for (;;) {
+    const after = rows.at(-1)?.id ?? -1
+    const more = db.prepare(SELECT_PAGES).all(after, ROWS_PER_CHECK) as PageRow[]
+    for (const row of more) root.page(row)
+    rows.push(...more)
+    if (more.length < ROWS_PER_CHECK) break
+    yield
+  }
   const packs = new Map<number, Buffer>()
   const select = db.prepare('SELECT id, chunks, length(data) AS bytes FROM pack ORDER BY id')
   for (const pack of select.iterate() as IterableIterator<{ id: number; chunks: Buffer; bytes: number }>) {
     root.pack(pack.id, pack.chunks, pack.bytes)
     packs.set(pack.id, pack.chunks)
+    if (packs.size % ROWS_PER_CHECK === 0) yield
   }
   const stored = db.prepare("SELECT value FROM meta WHERE key = 'root'").get() as
     | { value: Buffer }
@@ -98,33 +111,44 @@ function readMeta(db: Database.Database, root: RootHash): Map<MetaKey, Buffer> {
   return meta
 }
 
+const SELECT_PAGES = 'SELECT * FROM page WHERE id > ? ORDER BY id LIMIT ?'
+
 /**
  * The tables of a checkpoint (number 0) and of the files it refers to, in the order of its references'
  * numbers.
  */
 export function openFamily(folder: CheckpointFolder, epoch: number, busId: string | undefined): FileTables[] {
+  return atOnce(openingFamily(folder, epoch, busId))
+}
+
+function* openingFamily(
+  folder: CheckpointFolder,
+  epoch: number,
+  busId: string | undefined,
+): Sliced<FileTables[]> {
   const family: FileTables[] = []
+  let isWhole = false
   try {
-    const own = openTables(folder, checkpointStem(epoch))
+    const own = yield* openingTables(folder, checkpointStem(epoch))
     family.push(own)
     const text = (key: MetaKey): string => own.meta.get(key)?.toString('utf8') ?? ''
     if (busId !== undefined && text('bus_id') !== busId) throw new Damage('it belongs to another bus')
     if (Number(text('epoch')) !== epoch) throw new Damage('its name and its epoch differ')
     for (const { idx, name, root } of own.files) {
       if (idx !== family.length) throw new Damage('its list of files has a gap')
-      family.push(openReferred(folder, name, root))
+      family.push(yield* openingReferred(folder, name, root))
     }
+    isWhole = true
     return family
-  } catch (error) {
-    closeFamily(family)
-    throw error
+  } finally {
+    if (!isWhole) closeFamily(family)
   }
 }
 
-function openReferred(folder: CheckpointFolder, stem: string, root: Buffer): FileTables {
+function* openingReferred(folder: CheckpointFolder, stem: string, root: Buffer): Sliced<FileTables> {
   let tables: FileTables | undefined
   try {
-    tables = openTables(folder, stem)
+    tables = yield* openingTables(folder, stem)
   } catch (error) {
     throw new Damage(`the file ${stem}, whose chunks it needs: ${textOf(error)}`)
   }
@@ -183,12 +207,13 @@ export class CheckpointFile implements CheckpointReader {
         tables,
         wants === undefined ? packs : usesFor(packs, wants),
       )) {
-        for (const { slot, pageId, offset } of used) {
+        // A chunk that is stored once may be used by a whole page.
+        for (const [i, { slot, pageId, offset }] of used.entries()) {
           const entry = chunkEntry(chunks, slot)
           if (entry !== undefined)
             onChunk(pageId, offset, data.subarray(entry.offset, entry.offset + entry.length))
+          if (i % CHUNKS_PER_CHECK === 0) yield
         }
-        yield
       }
     }
   }
@@ -223,15 +248,15 @@ function infoOf({ db, meta, name }: FileTables): CheckpointInfo {
 
 /**
  * The list entry of a checkpoint, with its tables checked but not its chunks; undefined when it cannot be
- * read.
+ * read. In slices.
  */
-export function readInfo(
+export function* readingInfo(
   folder: CheckpointFolder,
   epoch: number,
   busId: string | undefined,
-): CheckpointInfo | undefined {
+): Sliced<CheckpointInfo | undefined> {
   try {
-    const family = openFamily(folder, epoch, busId)
+    const family = yield* openingFamily(folder, epoch, busId)
     const info = infoOf(family[0] as FileTables)
     closeFamily(family)
     return info
@@ -249,7 +274,9 @@ const pagesOf = ({ rows }: FileTables): CheckpointPage[] =>
     meta,
   }))
 
-/** The list of pages of a checkpoint, with its tables checked but not its chunks; undefined like readInfo. */
+/**
+ * The list of pages of a checkpoint, with its tables checked but not its chunks; undefined like readingInfo.
+ */
 export function readPages(
   folder: CheckpointFolder,
   epoch: number,
@@ -274,13 +301,15 @@ interface ChunkUse {
 type PackUses = Map<number, ChunkUse[]>
 
 /** Finds the uses of every chunk, by file. Throws when a reference names no chunk of the right length. */
-function usesOf(family: readonly FileTables[]): PackUses[] {
+function* findingUses(family: readonly FileTables[]): Sliced<PackUses[]> {
   const uses: PackUses[] = family.map(() => new Map())
+  let seen = 0
   for (const row of (family[0] as FileTables).rows) {
     const count = chunkCount(row.bytes)
     if (row.refs.length !== count * REF_BYTES)
       throw new Damage(`page ${row.id} has ${row.refs.length} bytes of references`)
     for (let i = 0; i < count; i++) {
+      if (++seen % ROWS_PER_CHECK === 0) yield
       const { pack, slot, file } = readRef(row.refs, i)
       if (pack === 0) continue
       const offset = i * CHECKPOINT_CHUNK_BYTES
@@ -379,8 +408,8 @@ export function* openingCheckpointFile(
   let opened: CheckpointFile | undefined
   try {
     if (!folder.list().includes(checkpointName(epoch))) return 'the file is missing'
-    family = openFamily(folder, epoch, busId)
-    const uses = usesOf(family)
+    family = yield* openingFamily(folder, epoch, busId)
+    const uses = yield* findingUses(family)
     for (const [i, tables] of family.entries()) yield* verifyChunks(tables, uses[i] as PackUses, i === 0)
     opened = new CheckpointFile(family, uses)
     return opened

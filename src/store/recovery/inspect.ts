@@ -7,7 +7,7 @@
 
 import { MmsbError } from '../../errors.js'
 import type { Sliced, Slices } from '../../slices.js'
-import { type CheckpointFile, openingCheckpointFile, readInfo } from '../checkpoint/file-reader.js'
+import { type CheckpointFile, openingCheckpointFile, readingInfo } from '../checkpoint/file-reader.js'
 import { type CheckpointFolder, checkpointEpochs } from '../checkpoint/folder.js'
 import { inspectingLog, type LogFindings, type LogFolder } from '../log/log.js'
 import type { PlacedRecord } from '../log/log-index.js'
@@ -159,11 +159,12 @@ function* judgeCheckpoints(
     return withoutCheckpoint('ahead', why)
   }
   const { file, faults, isNewestMissing } = yield* newestSound(folder, epochs, log.busId)
-  const list = epochs.slice(faults.length).flatMap((epoch) => {
-    if (file?.info.epoch === epoch) return rows.get(epoch) ?? file.info
-    const info = readInfo(folder, epoch, log.busId)
-    return info === undefined ? [] : (rows.get(epoch) ?? info)
-  })
+  const list: CheckpointInfo[] = []
+  for (const epoch of epochs.slice(faults.length)) {
+    const isOpen = file?.info.epoch === epoch
+    const info = isOpen ? file.info : yield* readingInfo(folder, epoch, log.busId)
+    if (info !== undefined) list.push(rows.get(epoch) ?? info)
+  }
   if ((file?.header.epoch ?? 0) + 1 < minEpoch) {
     file?.close()
     const why = `no usable checkpoint, and the log begins at epoch ${minEpoch}: ${faults.join('; ')}`

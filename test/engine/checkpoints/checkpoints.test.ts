@@ -150,6 +150,28 @@ t.test('only chunks that changed are written, and files that nobody needs go', a
   await rebuilt.close()
 })
 
+t.test('zeros written over a page that was created with a fill', async (t) => {
+  const dataDir = folder(t)
+  const bus = await open(dataDir)
+  await bus.create('page', { dtype: 'f32', shape: [40_000], fill: 1 })
+  await bus.create('same', { dtype: 'f32', shape: [40_000], fill: 1 })
+  await bus.derive('sum', { op: 'map', inputs: { a: 'page', b: 'same' }, expr: 'a + b' })
+  await bus.patch('page', { values: new Float32Array(40_000) })
+  await bus.checkpoint()
+  const { digest } = bus.status()
+  await bus.close()
+  const again = await open(dataDir)
+  t.equal(again.status().digest, digest)
+  t.same([...again.read('page')].slice(-1), [0])
+  t.same([...again.read('sum')].slice(-1), [1])
+  t.match(
+    await again.create('page', { dtype: 'f32', shape: [40_000], fill: 1 }),
+    { created: false },
+    'the definition is the same',
+  )
+  await again.close()
+})
+
 t.test('checkpoints are made by themselves, after epochs, after bytes, and at close', async (t) => {
   const dir = folder(t)
   const bus = await open(dir, { checkpoints: { everyEpochs: 20, everyBytes: 0 } })
