@@ -10,6 +10,8 @@ export const LIST_PART = 1_000
 /** Default time for one attempt to be answered: this share of the time for all of them, but not less. */
 export const TRY_TIMEOUT_SHARE = 1 / 3
 export const TRY_TIMEOUT_LEAST_MS = 2_000
+/** An answer of at most so many bytes is expected as a whole within the time for an attempt. */
+export const ANSWER_SMALL_BYTES = 64 * 1024
 /** The longest delay that a timer takes; longer ones are cut to it. */
 export const TIMER_MAX_MS = 2 ** 31 - 1
 /**

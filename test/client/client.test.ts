@@ -8,6 +8,7 @@ import { emptyArray } from '../../src/client/codec/values.js'
 import { type Client, connect, MmsbError } from '../../src/client/node.js'
 import { DTYPES } from '../../src/wire/dtype.js'
 import { listen, type Served, serve } from '../http/helpers.js'
+import { sleep } from '../lib/wait.js'
 import { startProxy } from './proxy.js'
 
 async function started(t: Test): Promise<{ served: Served; bus: Client; url: string; port: number }> {
@@ -210,6 +211,39 @@ t.test('a connection that is dead costs one try, and the write happens once', as
   const once = connect(proxy.url, { tryTimeoutMs: 100, timeoutMs: 20_000, retries: 0 })
   t.teardown(() => once.close())
   await t.rejects(once.status(), { code: 'NETWORK', detail: /none within 100 ms/ })
+})
+
+t.test('an answer that stops in its middle costs one try; a slow one does not', async (t) => {
+  const { bus: direct, port } = await started(t)
+  const values = Float64Array.from({ length: 2 ** 20 }, (_, i) => i)
+  await direct.create('large', { dtype: 'f64', shape: [values.length] })
+  await direct.write('large', values)
+  const proxy = await startProxy(t, port)
+  for (const protocol of ['binary', 'json'] as const) {
+    const bus = connect(proxy.url, { protocol, tryTimeoutMs: 1_000, timeoutMs: 60_000 })
+    t.teardown(() => bus.close())
+    proxy.freezeOneAfter(2 ** 20)
+    const { accepted } = proxy
+    t.same((await bus.read('large')).values, values)
+    t.ok(proxy.accepted >= accepted + 2, 'another connection was needed')
+  }
+  // Each part comes in time, all of them together take longer than a try.
+  const slow: typeof fetch = async () => {
+    const parts = new ReadableStream({
+      async start(out) {
+        for (let i = 0; i < 6; i++) {
+          await sleep(100)
+          out.enqueue(new Uint8Array(8).fill(i))
+        }
+        out.close()
+      },
+    })
+    const headers = { 'content-type': 'application/octet-stream', 'mmsb-epoch': '2', etag: '"0.v2"' }
+    return new Response(parts, { headers: { ...headers, 'mmsb-dtype': 'u8', 'mmsb-shape': '48' } })
+  }
+  const patient = connect(proxy.url, { fetch: slow, tryTimeoutMs: 300, retries: 0 })
+  t.teardown(() => patient.close())
+  t.equal((await patient.read('large')).values.length, 48)
 })
 
 t.test('without a server: NETWORK; a silent one: TIMEOUT; given up: the reason', async (t) => {

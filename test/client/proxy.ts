@@ -11,17 +11,23 @@ export interface CuttingProxy {
   freeze(): void
   /** Passes data again; cuts the connections that were frozen. */
   thaw(): void
+  /** The next connection over which the server sends so many bytes passes nothing on from then on. */
+  freezeOneAfter(bytes: number): void
   /** Refuses new connections, as a server that is down does. */
   isDown: boolean
   /** The port that new connections are passed to. */
   target: number
   readonly accepted: number
+  /** New connections that were refused. */
+  readonly refused: number
 }
 
 export async function startProxy(t: Test, port: number): Promise<CuttingProxy> {
   const pairs = new Set<readonly [Socket, Socket]>()
   let isFrozen = false
   let accepted = 0
+  let refused = 0
+  let bytesLeft = Number.POSITIVE_INFINITY
   let isDown = false
   let target = port
   const cut = (): number => {
@@ -31,6 +37,7 @@ export async function startProxy(t: Test, port: number): Promise<CuttingProxy> {
   }
   const server = createServer((near) => {
     if (isDown) {
+      refused++
       near.destroy()
       return
     }
@@ -38,10 +45,17 @@ export async function startProxy(t: Test, port: number): Promise<CuttingProxy> {
     const far = connect(target, '127.0.0.1')
     const pair = [near, far] as const
     pairs.add(pair)
+    let isDead = false
+    far.on('data', (chunk) => {
+      bytesLeft -= chunk.length
+      if (bytesLeft > 0) return
+      bytesLeft = Number.POSITIVE_INFINITY
+      isDead = true
+    })
     for (const [from, to] of [pair, [far, near] as const]) {
       from.setNoDelay(true)
       from.on('data', (chunk) => {
-        if (!isFrozen) to.write(chunk)
+        if (!isFrozen && !isDead) to.write(chunk)
       })
       from.on('end', () => to.end())
       from.on('error', () => to.destroy())
@@ -67,8 +81,14 @@ export async function startProxy(t: Test, port: number): Promise<CuttingProxy> {
       isFrozen = false
       cut()
     },
+    freezeOneAfter: (bytes) => {
+      bytesLeft = bytes
+    },
     get accepted() {
       return accepted
+    },
+    get refused() {
+      return refused
     },
     get target() {
       return target

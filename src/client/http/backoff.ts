@@ -32,8 +32,8 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
 export interface Deadline {
   readonly signal: AbortSignal
   readonly leftMs: () => number
-  /** From now on only the signals count. */
-  stopTimer(): void
+  /** The time begins again. */
+  restart(): void
   /** Stops the timer and the listeners. */
   end(): void
 }
@@ -55,13 +55,18 @@ export function deadline(timeoutMs: number, signals: readonly (AbortSignal | und
   }
   const late = new MmsbError({ code: 'TIMEOUT', detail: `no answer within ${timeoutMs} ms` })
   if (timeoutMs <= 0) controller.abort(late)
-  else if (timeoutMs !== Infinity) {
-    timer = setTimeout(() => controller.abort(late), Math.min(timeoutMs, TIMER_MAX_MS))
+  const start = (): void => {
+    if (timeoutMs > 0 && timeoutMs !== Infinity)
+      timer = setTimeout(() => controller.abort(late), Math.min(timeoutMs, TIMER_MAX_MS))
   }
+  start()
   return {
     signal: controller.signal,
     leftMs: () => endMs - performance.now(),
-    stopTimer: () => clearTimeout(timer),
+    restart: () => {
+      clearTimeout(timer)
+      start()
+    },
     end: () => {
       clearTimeout(timer)
       for (const step of undo) step()

@@ -4,13 +4,14 @@
  * Invariants: a call that may have taken effect is retried only if that is harmless (`isRepeatable`: reads,
  * and writes with an idempotency key). A call that the server put off (503 with Retry-After) is always
  * retried, because it took no effect. All attempts of a call share one deadline, and retries go on until
- * then. An attempt that may be retried is given up when no answer begins in time: its connection may be dead.
+ * then. An attempt that may be retried is given up when no answer begins in time, or no part of it comes: its
+ * connection may be dead.
  */
 import { HTTP_BODY_MAX_BYTES } from '../../wire/limits.js'
 import { HISTORY_HEADER } from '../../wire/messages.js'
 import { isText, objectOf, showValue } from '../arguments.js'
 import { closedError, invalidRequest, MmsbError, problemError, protocolError } from '../errors.js'
-import { CALL_TIMEOUT_MS, TRY_TIMEOUT_LEAST_MS, TRY_TIMEOUT_SHARE } from '../limits.js'
+import { ANSWER_SMALL_BYTES, CALL_TIMEOUT_MS, TRY_TIMEOUT_LEAST_MS, TRY_TIMEOUT_SHARE } from '../limits.js'
 import type { CallOptions } from '../types.js'
 import { backoffMs, deadline, sleep } from './backoff.js'
 
@@ -80,7 +81,7 @@ export function restOf(
         ...(body === undefined ? {} : { body: body as NonNullable<RequestInit['body']> }),
         signal: limit.signal,
       })
-      limit.stopTimer()
+      response = watched(response, () => limit.restart())
       const history = response.headers.get(HISTORY_HEADER)
       if (history) onHistory(history)
       if (response.ok) return await call.read(response, where)
@@ -117,6 +118,22 @@ export function restOf(
   }
 
   return { call, close: () => ended.abort(closedError()) }
+}
+
+/** The answer, whose body calls back with each part that comes. */
+function watched(response: Response, onPart: () => void): Response {
+  onPart()
+  const { body, headers, status } = response
+  // A small one comes as a whole.
+  if (body === null || Number(headers.get('content-length') ?? Infinity) <= ANSWER_SMALL_BYTES)
+    return response
+  const parts = new TransformStream<Uint8Array, Uint8Array>({
+    transform: (part, out) => {
+      onPart()
+      out.enqueue(part)
+    },
+  })
+  return new Response(body.pipeThrough(parts), { headers, status })
 }
 
 function urlOf(base: string, { path, query = {} }: Call<unknown>): string {
