@@ -25,7 +25,7 @@
   /* params: u32 semiring, u32 0. in: a, b. NumPy matmul shapes, 1-D and batched included */ \
   OP(matmul, Matmul, MATMUL, 5, 1, launchMatmulStep) \
   /* params: f64 q, i32 axis (-1: all elements), u32 0. in: x */ \
-  OP(quantile, Quantile, QUANTILE, 6, 1, launchQuantile) \
+  OP(quantile, Quantile, QUANTILE, 6, 2, launchQuantile) \
   /* params: u32 k, u32 axis, u32 output (0 indices, 1 values), u32 largest. in: x */ \
   OP(topk, Topk, TOPK, 7, 1, launchTopk) \
   /* params: u32 fn (sum prod min max of mmsb_reduce_fn), u32 axis. in: x */ \
@@ -60,6 +60,8 @@
 // Released versions that are not the newest. `Name` is that of the entry, kOp<Name>; the block is the same
 // unless a comment says otherwise. A row stays for ever: a step descriptor names the version it runs.
 #define MMSB_OLD_OPS(OP) \
+  /* NaN or the wrong infinity between neighbours that lie further apart than the largest number */ \
+  OP(quantile, Quantile1, QUANTILE, 6, 1, launchQuantile) \
   /* everything in the dtype of the result: l2 and cosine overflow and underflow in their squares */ \
   OP(distance, Distance1, DISTANCE, 20, 1, launchDistance1)
 // clang-format on

@@ -129,11 +129,13 @@ interface HistogramParams {
   readonly range: readonly [number, number]
 }
 
-/** Both ends, the width of a bin and its inverse are finite. */
-function isRange(low: unknown, high: unknown, bins: number): boolean {
-  if (typeof low !== 'number' || typeof high !== 'number' || !(low < high)) return false
-  const width = (high - low) / bins
-  return Number.isFinite(bins / (high - low)) && Number.isFinite(high - low) && width > 0
+const isRange = (low: unknown, high: unknown): boolean =>
+  Number.isFinite(low) && Number.isFinite(high) && (low as number) < (high as number)
+
+/** Whether a bin has a width above 0 with a finite inverse. The range itself may be wider than any number. */
+function hasWidth(low: number, high: number, bins: number): boolean {
+  const range = Number.isFinite(high - low) ? high - low : high / 2 - low / 2
+  return Number.isFinite(bins / range) && range / bins > 0
 }
 
 const histogramOp = defineOp<HistogramParams>({
@@ -147,10 +149,12 @@ const histogramOp = defineOp<HistogramParams>({
   read: (fields) => {
     const bins = readInteger(fields, 'bins', 1, PAGE_MAX_ELEMENTS)
     const { range } = fields
-    if (!Array.isArray(range) || range.length !== 2 || !isRange(range[0], range[1], bins)) {
+    if (!Array.isArray(range) || range.length !== 2 || !isRange(range[0], range[1])) {
       throw invalidRequest('range must be two finite numbers, the lower one first')
     }
-    return { bins, range: [range[0] as number, range[1] as number] }
+    const [low, high] = range as [number, number]
+    if (!hasWidth(low, high, bins)) throw invalidRequest(`range is too narrow for ${bins} bins`)
+    return { bins, range: [low, high] }
   },
   infer: ({ bins }) => ({ dtype: 'u32', shape: [bins] }),
   show: ({ bins, range }) => ({ bins, range }),
@@ -164,7 +168,8 @@ const histogramOp = defineOp<HistogramParams>({
   decode: (block) => {
     const [bins, reserved] = readWords(block, 6)
     const [low, high] = [block.getFloat64(8, true), block.getFloat64(16, true)]
-    if (reserved !== 0 || bins! < 1 || bins! > PAGE_MAX_ELEMENTS || !isRange(low, high, bins!)) {
+    const isSound = isRange(low, high) && hasWidth(low, high, bins!)
+    if (reserved !== 0 || bins! < 1 || bins! > PAGE_MAX_ELEMENTS || !isSound) {
       throw invalidRequest('the parameter block of histogram is malformed')
     }
     return { bins: bins!, range: [low, high] }

@@ -28,7 +28,7 @@ const ALL_ELEMENTS = 0xffff_ffff // -1 as i32
 const quantileOp = defineOp<QuantileParams>({
   name: 'quantile',
   code: 6,
-  version: 1,
+  version: 2,
   roles: ['x'],
   parameters: ['axis?', 'q'],
   dirtyRule: 'rows',
@@ -84,7 +84,7 @@ const topkOp = defineOp<TopkParams>({
   dirtyRule: 'rows',
   example: { op: 'topk', inputs: { x: 'P' }, k: 10, axis: 0, output: 'indices', largest: true },
   read: (fields, [x]) => ({
-    k: readInteger(fields, 'k', 1, 0xffff_ffff),
+    k: readInteger(fields, 'k', 0, 0xffff_ffff),
     axis: normalizeAxis(fields.axis === undefined ? -1 : fields.axis, x!),
     output: readChoice(fields, 'output', OUTPUTS),
     largest: readBoolean(fields, 'largest', true),
@@ -105,7 +105,6 @@ const topkOp = defineOp<TopkParams>({
   encode: ({ k, axis, output, largest }) => wordBlock(k, axis, OUTPUTS.indexOf(output), largest ? 1 : 0),
   decode: (block) => {
     const [k, axis, output, largest] = readWords(block, 4)
-    if (k === 0) throw invalidRequest('the parameter block has k 0')
     return {
       k: k!,
       axis: axis!,

@@ -81,8 +81,12 @@ const computeBincount: ReferenceOp = ({ x }, { length }) => {
 const computeHistogram: ReferenceOp = ({ x }, derive) => {
   const bins = derive.bins as number
   const [low, high] = derive.range as [number, number]
-  const width = (high - low) / bins
-  const edges = Array.from({ length: bins + 1 }, (_, i) => (i === bins ? high : low + i * width))
+  // A range wider than the largest number is halved.
+  const half = Number.isFinite(high - low) ? 1 : 0.5
+  const width = (high * half - low * half) / bins
+  const edges = Array.from({ length: bins + 1 }, (_, i) =>
+    i === bins ? high : (low * half + i * width) / half,
+  )
   const counts = new Array<bigint>(bins).fill(0n)
   for (const value of x!.values) {
     const v = Number(value)
@@ -289,6 +293,8 @@ const bincount: OpRecord = {
   conformance: () => [['tally', { op: 'bincount', inputs: { x: 'places' }, length: 50 }]],
 }
 
+const WIDEST = [-Number.MAX_VALUE, Number.MAX_VALUE]
+
 const histogram: OpRecord = {
   compute: computeHistogram,
   overPages: (draw, pages) => ({
@@ -299,10 +305,14 @@ const histogram: OpRecord = {
   }),
   withPages: (draw) => {
     const low = draw.pick([-100, 0, -0.3, 7])
-    const range = [low, low + draw.pick([1e-3, 1, 50, 1 / 3])]
+    const near = [low, low + draw.pick([1e-3, 1, 50, 1 / 3])]
+    const isWide = draw.chance(0.2)
+    const range = isWide ? draw.pick([WIDEST, [-1e308, 1e308], [-1.7e308, 3e307]]) : near
+    const x = drawPage(draw, isWide ? 'f64' : draw.pick(DTYPES), drawShape(draw, 0, 3))
+    if (isWide) for (const i of x.values.keys()) x.values[i] = draw.pick([-1, 1]) * draw.int(0, 17) * 1e307
     return {
       derive: { op: 'histogram', inputs: ONE_INPUT, bins: draw.pick([1, 2, 3, 10, 100]), range },
-      pages: { x: drawPage(draw, draw.pick(DTYPES), drawShape(draw, 0, 3)) },
+      pages: { x },
     }
   },
   numpy: (draw, dtype) => {
@@ -338,6 +348,10 @@ const histogram: OpRecord = {
     [
       { op: 'histogram', inputs: { x: 'prices' }, bins: 2, range: [1, 1] },
       /^INVALID_REQUEST range must be two finite numbers/,
+    ],
+    [
+      { op: 'histogram', inputs: { x: 'prices' }, bins: 10, range: [0, 5e-324] },
+      /^INVALID_REQUEST range is too narrow for 10 bins/,
     ],
   ],
   long: [7, 5000].map((bins) => ({ op: 'histogram', inputs: ONE_INPUT, bins, range: [-500, 500] })),

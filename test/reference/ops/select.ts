@@ -6,20 +6,36 @@ import { broadcastIndexExact, coordinatesOf, lanes, type ReferenceOp, sizeOf, wh
 import { drawPage, drawShape, ONE_INPUT, pickAxis, tameAxis, tamePage } from './drawing.js'
 import type { OpRecord, OpRecords, TestPage } from './record.js'
 
+type Quantile = (lane: readonly number[], q: number) => number
+
 /** NumPy's default method (linear), over doubles; a NaN anywhere gives NaN. */
-const computeQuantile: ReferenceOp = ({ x }, derive) => {
-  const axes =
-    derive.axis === undefined ? x!.shape.map((_, i) => i) : [wholeAxis(derive.axis, x!.shape.length)]
-  const { kept, lanes: all } = lanes(x!, axes)
-  const dtype = x!.dtype === 'f32' ? 'f32' : 'f64'
-  return {
-    dtype,
-    shape: kept,
-    values: all.map((lane) => fit(dtype, quantileOf(lane.map(Number), derive.q as number))),
+const computeQuantile =
+  (quantileOf: Quantile): ReferenceOp =>
+  ({ x }, derive) => {
+    const axes =
+      derive.axis === undefined ? x!.shape.map((_, i) => i) : [wholeAxis(derive.axis, x!.shape.length)]
+    const { kept, lanes: all } = lanes(x!, axes)
+    const dtype = x!.dtype === 'f32' ? 'f32' : 'f64'
+    return {
+      dtype,
+      shape: kept,
+      values: all.map((lane) => fit(dtype, quantileOf(lane.map(Number), derive.q as number))),
+    }
   }
+
+const quantile2: Quantile = (lane, q) => quantileOf(lane, q, between)
+/** Version 1: wrong where the neighbours lie further apart than the largest number. */
+const quantile1: Quantile = (lane, q) => quantileOf(lane, q, step)
+
+const step = (a: number, b: number, rest: number): number =>
+  rest >= 0.5 ? b - (b - a) * (1 - rest) : a + (b - a) * rest
+
+function between(a: number, b: number, rest: number): number {
+  if (Math.abs(a) === Infinity || Math.abs(b) === Infinity) return a + b
+  return Number.isFinite(b - a) ? step(a, b, rest) : 2 * step(a / 2, b / 2, rest)
 }
 
-function quantileOf(lane: readonly number[], q: number): number {
+function quantileOf(lane: readonly number[], q: number, interpolate: typeof step): number {
   if (lane.some(Number.isNaN)) return Number.NaN
   const sorted = [...lane].sort((a, b) =>
     a < b || (a === b && Object.is(a, -0) && !Object.is(b, -0)) ? -1 : 1,
@@ -31,7 +47,7 @@ function quantileOf(lane: readonly number[], q: number): number {
   const b = sorted[Math.min(low + 1, sorted.length - 1)]!
   // At a whole place, and between equals, there is nothing to interpolate, so that infinities stay.
   if (rest === 0 || a === b) return a
-  return rest >= 0.5 ? b - (b - a) * (1 - rest) : a + (b - a) * rest
+  return interpolate(a, b, rest)
 }
 
 const computeTopk: ReferenceOp = ({ x }, derive) => {
@@ -68,7 +84,8 @@ function drawLanes(draw: Draw): { pages: { x: TestPage }; axis: number; size: nu
 }
 
 const quantile: OpRecord = {
-  compute: computeQuantile,
+  compute: computeQuantile(quantile2),
+  old: [computeQuantile(quantile1)],
   overPages: (draw, pages) => {
     const { inputs, axis } = pickAxis(draw, pages)
     const q = draw.pick([0, 0.05, 0.5, 0.77, 1])
@@ -144,13 +161,13 @@ const topk: OpRecord = {
   overPages: (draw, pages) => {
     const { page, inputs, axis } = pickAxis(draw, pages)
     if (axis === undefined) return undefined
-    const k = draw.int(1, page.shape.at(axis)!)
+    const k = draw.int(0, page.shape.at(axis)!)
     const output = draw.pick(['indices', 'values'])
     return { op: 'topk', inputs, k, axis, output, largest: draw.chance(0.5) }
   },
   withPages: (draw) => {
     const { pages, axis, size } = drawLanes(draw)
-    const k = draw.chance(1 / 3) ? Math.max(1, size) : draw.int(1, Math.max(1, Math.min(size, 9)))
+    const k = draw.chance(1 / 3) ? size : draw.int(0, Math.min(size, 9))
     const largest = draw.chance(0.5)
     const output = draw.pick(['indices', 'values'])
     return { derive: { op: 'topk', inputs: ONE_INPUT, k, axis, output, largest }, pages }
@@ -159,7 +176,7 @@ const topk: OpRecord = {
   numpy: (draw, dtype) =>
     ['indices', 'values'].map((output) => {
       const { shape, axis, own } = tameAxis(draw)
-      const k = draw.int(1, shape[own]!)
+      const k = draw.int(0, shape[own]!)
       return {
         derive: { op: 'topk', inputs: ONE_INPUT, k, axis, output, largest: draw.chance(0.5) },
         pages: { x: tamePage(draw, dtype, shape, true) },
@@ -181,8 +198,8 @@ const topk: OpRecord = {
       /^SHAPE_MISMATCH k is 4 but x \(prices\) \[4, 3\] has size 3 on axis 1/,
     ],
     [
-      { op: 'topk', inputs: { x: 'prices' }, k: 0, output: 'values' },
-      /^INVALID_REQUEST k is 0; it must be an integer from 1/,
+      { op: 'topk', inputs: { x: 'prices' }, k: -1, output: 'values' },
+      /^INVALID_REQUEST k is -1; it must be an integer from 0/,
     ],
     [{ op: 'topk', inputs: { x: 'prices' }, k: 1 }, /^INVALID_REQUEST topk needs output/],
     [{ op: 'topk', inputs: { x: 'prices' }, k: 1, output: 'both' }, /^INVALID_REQUEST output is "both"/],

@@ -67,7 +67,8 @@ static __global__ void quantileKernel(Quantile state, const u8* input, u32 dtype
     __syncthreads();
     if (threadIdx.x == 0) {
       const u64 next = rank + 1 < left ? found : beyond;
-      const f64 value = nan != 0 ? f64Of(0x7ff8000000000000ull) : interpolate(valueOf(found), valueOf(next), t);
+      const f64 value =
+          nan != 0 ? f64Of(0x7ff8000000000000ull) : interpolate(valueOf(found), valueOf(next), t, state.isVersion1);
       sink(lane, castLane(sink.natural, F64, bitsOf(value)));
     }
     __syncthreads();

@@ -1,7 +1,7 @@
 // quantile and topk: selection by order from each lane (the elements along an axis, or all elements).
 //
 // quantile: NumPy's default method, linear interpolation at q * (n - 1) in f64. A lane with a NaN gives NaN.
-// An exact position, or two equal neighbours, give that value, so infinities do not turn into NaN.
+// An exact position, or two equal neighbours, give that value.
 // topk: best first, equal values by lower index, NaN last; -0 and 0 are equal.
 // Results depend only on the values of the lane, never on the algorithm.
 #pragma once
@@ -218,7 +218,7 @@ static f64 quantileLane(const Quantile& state, const Page& input, u32 lane, Sele
   const u32 k = quantilePlace(state.q, state.lanes.n, &t);
   const Neighbours at = state.lanes.n <= kSelectBuffer ? selectShort(input, state.lanes, lane, k, s)
                                                        : selectLong(input, state.lanes, lane, k, s);
-  return at.nan ? wordAs<f64>(0x7ff8000000000000ull) : interpolate(at.low, at.high, t);
+  return at.nan ? wordAs<f64>(0x7ff8000000000000ull) : interpolate(at.low, at.high, t, state.isVersion1);
 }
 
 static void computeQuantile(const Step& step, u32 start, u32 count, void* out, void* scratch) {
@@ -262,7 +262,15 @@ static int32_t prepareQuantile(Step& step) {
   return MMSB_OK;
 }
 
+static int32_t prepareQuantile1(Step& step) {
+  const int32_t status = prepareQuantile(step);
+  if (status == MMSB_OK) static_cast<Quantile*>(step.state)->isVersion1 = true;
+  return status;
+}
+
 static const Op kOpQuantile = {kHeadQuantile, prepareQuantile, releaseState, dirtyQuantile, computeQuantile, nullptr};
+static const Op kOpQuantile1 = {kHeadQuantile1, prepareQuantile1, releaseState,
+                                dirtyQuantile,  computeQuantile,  nullptr};
 
 // ---- topk -------------------------------------------------------------------------------------------------
 
@@ -418,7 +426,7 @@ static int32_t prepareTopk(Step& step) {
     return fail(MMSB_ERR_ARGUMENT, "axis %u of a page of rank %u: the limit is 8", params[1], input.rank);
   }
   const u64 lanes = u64(state->lanes.outer) * state->lanes.inner;
-  if (state->k == 0 || state->k > state->lanes.n) {
+  if (state->k > state->lanes.n) {
     return fail(MMSB_ERR_ARGUMENT, "topk: k = %u, but a lane has %u elements", state->k, state->lanes.n);
   }
   if (lanes * state->k != step.out->elements) {
@@ -429,7 +437,7 @@ static int32_t prepareTopk(Step& step) {
   step.natural = state->values ? input.dtype : u8(U32);
   const u64 heapBytes = (u64(state->k) * sizeof(Candidate) + 63) & ~63ull;
   step.scratchBytes = u32(heapBytes + u64(state->k) * state->width * 8 + 64);
-  step.costNs = f32((20.0 + 2.0 * state->lanes.n) / state->k + 10.0);
+  if (state->k != 0) step.costNs = f32((20.0 + 2.0 * state->lanes.n) / state->k + 10.0);
   return MMSB_OK;
 }
 

@@ -9,6 +9,7 @@ namespace mmsb {
 struct Quantile {
   Lanes lanes;
   f64 q;
+  bool isVersion1;
 };
 
 struct Topk {
@@ -38,10 +39,17 @@ static MMSB_HD inline u32 quantilePlace(f64 q, u32 n, f64* t) {
   return u32(whole);
 }
 
-static MMSB_HD inline f64 interpolate(f64 low, f64 high, f64 t) {
+// The value t of the way between two neighbours. If they lie further apart than the largest number, version 1
+// went wrong. Next to one infinity everything in between is that infinity; between both it is NaN.
+static MMSB_HD inline f64 interpolate(f64 low, f64 high, f64 t, bool isVersion1) {
   if (t == 0 || low == high) return low;
+  const f64 largest = 1.7976931348623157e308;
   const f64 distance = high - low;
-  return t < 0.5 ? low + distance * t : high - distance * (1 - t);
+  if (isVersion1 || distance <= largest) return t < 0.5 ? low + distance * t : high - distance * (1 - t);
+  if (low < -largest) return high > largest ? wordAs<f64>(0x7ff8000000000000ull) : low;
+  if (high > largest) return high;
+  const f64 half = high * 0.5 - low * 0.5;
+  return (t < 0.5 ? low * 0.5 + half * t : high * 0.5 - half * (1 - t)) * 2;
 }
 
 // An element of a lane. A higher key is better; for equal keys a lower index is better.

@@ -18,7 +18,9 @@ struct Indexed {
 
 struct Counting {
   u32 bins;
-  f64 low, high, width, perUnit;
+  f64 low, high;
+  // scale is 1, or 0.5 where high - low overflows, and unscale undoes it; the others are scaled.
+  f64 scale, unscale, first, width, perUnit;
   bool isHistogram;
   u32* counts;  // valid during a call
 };
@@ -26,12 +28,12 @@ struct Counting {
 namespace MMSB_NS {
 
 static MMSB_HD inline f64 edgeOf(const Counting& c, u32 bin) {
-  return bin == c.bins ? c.high : c.low + f64(bin) * c.width;
+  return bin == c.bins ? c.high : (c.first + f64(bin) * c.width) * c.unscale;
 }
 
 static MMSB_HD inline u32 binOf(const Counting& c, f64 x) {
   if (!(x >= c.low && x <= c.high)) return kNowhere;
-  const f64 guess = (x - c.low) * c.perUnit;
+  const f64 guess = (x * c.scale - c.first) * c.perUnit;
   u32 bin = guess < f64(c.bins) ? u32(guess) : c.bins - 1;
   while (bin != 0 && x < edgeOf(c, bin)) bin--;
   while (bin + 1 < c.bins && x >= edgeOf(c, bin + 1)) bin++;

@@ -473,8 +473,12 @@ static int32_t prepareCounting(Step& step, bool isHistogram) {
     if (!(c->low < c->high) || c->bins == 0) {
       return fail(MMSB_ERR_ARGUMENT, "histogram: low must be below high, and there must be a bin");
     }
-    c->width = (c->high - c->low) / f64(c->bins);
-    c->perUnit = f64(c->bins) / (c->high - c->low);
+    const bool isWide = c->high - c->low > 1.7976931348623157e308;
+    c->scale = isWide ? 0.5 : 1;
+    c->unscale = isWide ? 2 : 1;
+    c->first = c->low * c->scale;
+    c->width = (c->high * c->scale - c->first) / f64(c->bins);
+    c->perUnit = f64(c->bins) / (c->high * c->scale - c->first);
   }
   step.natural = U32;
   step.costNs = 0.5f;
