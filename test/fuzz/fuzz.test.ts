@@ -1,6 +1,8 @@
 /**
  * Damaged files of every kind through check, open, restore and import: typed errors only, and nothing that a
- * checksum covers is accepted changed. MMSB_FUZZ_MUTANTS sets how many, MMSB_FUZZ_SEED where to begin.
+ * checksum covers is accepted changed. Forged ones, whose checksums are right, get further: they end in an
+ * error of the table or in a bus that works, and `log check` finds values that are not those of the digests.
+ * MMSB_FUZZ_MUTANTS sets how many, MMSB_FUZZ_SEED where to begin.
  */
 import fs from 'node:fs'
 import path from 'node:path'
@@ -8,7 +10,7 @@ import t, { type Test } from 'tap'
 import { events, eventsIn } from '../../src/cli/commands/events.js'
 import { StartError } from '../../src/cli/flags.js'
 import { withNpy, writeNpy } from '../../src/cli/npy-files.js'
-import { frameProblem } from '../../src/engine/history/check-replay.js'
+import { frameProblem, replayFolder } from '../../src/engine/history/check-replay.js'
 import { MmsbError } from '../../src/errors.js'
 import { crc32c } from '../../src/ffi/library.js'
 import { Bus } from '../../src/index.js'
@@ -18,6 +20,7 @@ import { restoreFolder } from '../../src/store/offline/restore.js'
 import { realDisk } from '../../src/store/os/disk.js'
 import { Draw } from '../lib/draw.js'
 import { folder } from '../lib/folder.js'
+import { forgeCatalog, forgeCheckpoint, forgeEvents, forgeManifest, forgeNpy, forgeSegment } from './forge.js'
 import { mutate } from './mutate.js'
 
 const MUTANTS = Number(process.env.MMSB_FUZZ_MUTANTS ?? 60)
@@ -126,6 +129,99 @@ async function importDamaged(draw: Draw, { dir }: Sample): Promise<undefined> {
   fs.rmSync(copy)
 }
 
+/** Checks and opens a forged folder, and uses what opens. */
+async function useForged(copy: string): Promise<readonly string[]> {
+  let problems: readonly string[] = []
+  await refusal(() => {
+    const report = checkFolder({ ...access, dir: copy, frameProblem, replay: replayFolder(copy, () => {}) })
+    problems = report.problems
+  })
+  await refusal(async () => {
+    const bus = await open(copy)
+    try {
+      await bus.write('a', new Float64Array(1_000).fill(0.5))
+      await bus.read('b')
+      await bus.checkpoint()
+    } finally {
+      await bus.close()
+    }
+  })
+  return problems
+}
+
+async function forged(
+  { dir }: Sample,
+  edit: (copy: string) => boolean | undefined,
+): Promise<string | undefined> {
+  const copy = path.join(dir, 'mutant')
+  fs.cpSync(path.join(dir, 'data'), copy, { recursive: true })
+  try {
+    const mustDiverge = edit(copy) ?? false
+    const problems = await useForged(copy)
+    return mustDiverge && problems.length === 0 ? 'other values than those of the digests passed' : undefined
+  } finally {
+    fs.rmSync(copy, { recursive: true, force: true })
+  }
+}
+
+const forgedLog = (draw: Draw, from: Sample): Promise<string | undefined> =>
+  forged(from, (copy) => {
+    const file = pickFile(draw, path.join(copy, 'log'))
+    const made = forgeSegment(draw, new Uint8Array(fs.readFileSync(file)))
+    if (made === undefined) return false
+    fs.writeFileSync(file, made.bytes)
+    // Without the checkpoint of a later epoch the start replays the forged one too.
+    if (draw.chance(0.5)) fs.rmSync(path.join(copy, 'checkpoints'), { recursive: true })
+    return made.mustDiverge
+  })
+
+const forgedCheckpoint = (draw: Draw, from: Sample): Promise<string | undefined> =>
+  forged(from, (copy) => {
+    forgeCheckpoint(draw, pickFile(draw, path.join(copy, 'checkpoints')))
+    return false
+  })
+
+const forgedCatalog = (draw: Draw, from: Sample): Promise<string | undefined> =>
+  forged(from, (copy) => {
+    forgeCatalog(draw, path.join(copy, 'catalog.db'))
+    return false
+  })
+
+async function forgedManifest(draw: Draw, { dir }: Sample): Promise<string | undefined> {
+  const copy = path.join(dir, 'mutant')
+  const to = path.join(dir, 'restored')
+  fs.cpSync(path.join(dir, 'backup'), copy, { recursive: true })
+  const file = path.join(copy, 'backup.json')
+  const before = fs.readFileSync(file)
+  const isForged = draw.chance(0.7)
+  fs.writeFileSync(file, isForged ? forgeManifest(draw, before.toString()) : mutate(draw, before))
+  try {
+    const known = fs.readdirSync(dir)
+    const error = await refusal(() => restoreFolder(access, copy, to))
+    const written = fs.readdirSync(dir).filter((name) => name !== 'restored' && !known.includes(name))
+    if (written.length > 0) return `wrote ${written.join()}`
+    if (error !== undefined) return undefined
+    await refusal(async () => (await open(to)).close())
+    return undefined
+  } finally {
+    for (const name of [copy, to]) fs.rmSync(name, { recursive: true, force: true })
+  }
+}
+
+async function forgedEvents(draw: Draw, { dir }: Sample): Promise<undefined> {
+  const copy = path.join(dir, 'mutant')
+  fs.writeFileSync(copy, forgeEvents(draw, fs.readFileSync(path.join(dir, 'events'))))
+  await refusal(() => [...eventsIn(copy)])
+  fs.rmSync(copy)
+}
+
+async function forgedNpy(draw: Draw, { dir }: Sample): Promise<undefined> {
+  const copy = path.join(dir, 'mutant')
+  fs.writeFileSync(copy, forgeNpy(draw, fs.readFileSync(path.join(dir, 'page.npy'))))
+  await refusal(() => withNpy(copy, (npy) => npy.eachPiece(async () => {})))
+  fs.rmSync(copy)
+}
+
 const TARGETS: readonly ((draw: Draw, sample: Sample) => Promise<string | undefined>)[] = [
   (draw, from) => openDamaged(draw, from, 'log'),
   (draw, from) => openDamaged(draw, from, 'checkpoints'),
@@ -133,6 +229,13 @@ const TARGETS: readonly ((draw: Draw, sample: Sample) => Promise<string | undefi
   restoreDamaged,
   replayDamaged,
   importDamaged,
+  forgedLog,
+  forgedLog,
+  forgedCheckpoint,
+  forgedCatalog,
+  forgedManifest,
+  forgedEvents,
+  forgedNpy,
 ]
 
 t.test('damaged files', { timeout: 3_600_000 }, async (t) => {

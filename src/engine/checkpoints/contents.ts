@@ -85,10 +85,30 @@ export function tableOfCheckpoint({ worldAge = 0, functions = [] }: CheckpointEx
   return new FunctionTable(worldAge, new Map(functions.map((record) => [record.name, record])))
 }
 
-/** Parses the engine's part of a checkpoint. Throws INTERNAL for a format of a newer version. */
+/**
+ * Parses the engine's part of a checkpoint. Throws INTERNAL for a format of a newer version, and for a text
+ * that no version writes.
+ */
 export function parseCheckpointExtra(text: string): CheckpointExtra {
-  const extra = JSON.parse(text) as { format: number }
-  if (extra.format !== 1)
-    throw new MmsbError('INTERNAL', `The checkpoint has an unknown format: ${extra.format}.`)
-  return extra as CheckpointExtra
+  let extra: unknown
+  try {
+    extra = JSON.parse(text)
+  } catch (error) {
+    throw new MmsbError('INTERNAL', `The checkpoint is damaged: ${(error as Error).message}.`)
+  }
+  const { format, answers, worldAge = 0, functions = [] } = (extra ?? {}) as Partial<CheckpointExtra>
+  if (format !== 1) throw new MmsbError('INTERNAL', `The checkpoint has an unknown format: ${format}.`)
+  if (isListOf(answers, isAnswer) && Number.isInteger(worldAge) && isListOf(functions, isObject))
+    return extra as CheckpointExtra
+  throw new MmsbError(
+    'INTERNAL',
+    'The checkpoint is damaged: its answers or functions are not as they are written.',
+  )
 }
+
+const isListOf = (list: unknown, isItem: (item: unknown) => boolean): boolean =>
+  Array.isArray(list) && list.every(isItem)
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null
+const isAnswer = (entry: unknown): boolean =>
+  Array.isArray(entry) && typeof entry[0] === 'string' && isObject(entry[1]) && isObject(entry[1].pages)
