@@ -33,7 +33,7 @@ import {
 } from './record.js'
 
 /** Why a scan ended. `seal` and `empty` are regular ends. */
-export type EndReason = 'seal' | 'empty' | 'header' | 'length' | 'body' | 'epoch'
+export type EndReason = 'seal' | 'empty' | 'header' | 'length' | 'body' | 'epoch' | 'void'
 
 /** The reasons in words. */
 export const REASONS: Readonly<Record<EndReason, string>> = {
@@ -43,6 +43,7 @@ export const REASONS: Readonly<Record<EndReason, string>> = {
   length: 'it goes past the end of the file',
   body: 'its checksum is wrong',
   epoch: 'a record of another epoch is in its place',
+  void: 'the void record behind it is damaged',
 }
 
 export interface ScannedRecord {
@@ -114,6 +115,8 @@ export class SegmentScanner {
   readonly segment: SegmentHeader
   readonly #crc32c: Crc32c
   readonly #window: Window
+  /** Of the record that was handed out last; undefined before the first, and when that one was void. */
+  #lastOffset: number | undefined
   /** Records from `offset` on that are in the window and known to be sound. */
   #soundAhead = 0
 
@@ -191,6 +194,7 @@ export class SegmentScanner {
     const isVoid = isVoidAt(bytes, view, from + byteLength, this.nextEpoch, this.segment, this.#crc32c)
     if (isVoid) byteLength += RECORD_HEADER_BYTES
     if (eachSyncedAt(view, from)) this.unsureFrom = offset
+    this.#lastOffset = isVoid ? undefined : offset
     this.offset += byteLength
     this.nextEpoch++
     return { record: recordAt(bytes, view, from, isVoid), offset, byteLength }
@@ -214,19 +218,45 @@ export class SegmentScanner {
 
   /**
    * Judges the bytes behind the end. `tornBytes`: bytes of writes that were never durable, to be cut.
-   * `damage`: why the record of `nextEpoch` must have been durable though it is not sound now.
+   * `damage`: why the record of `nextEpoch` must have been durable though it is not sound now. `isFollowed`:
+   * there are later segments, so everything in this one was durable.
    */
-  judgeEnd(): EndVerdict {
+  judgeEnd(isFollowed = false): EndVerdict {
     if (this.ended === undefined) throw new Error('judgeEnd before the end')
     if (this.ended === 'epoch') return this.#damage(REASONS.epoch)
     const tail = this.#lastNonZero()
+    if (this.#stepBackOverLostVoid(tail, isFollowed))
+      return this.#damage('a void record was written behind it')
     if (this.ended === 'seal')
       return tail > this.offset + RECORD_HEADER_BYTES
         ? this.#damage('bytes follow the seal of a clean close')
         : CLEAN
     if (tail <= this.offset) return CLEAN
+    if (isFollowed) return this.#damage('a later segment was begun')
     const later = this.#laterEvidence()
     return later ?? { tornBytes: tail - this.offset }
+  }
+
+  /**
+   * Whether a void record stood at the end: what follows one stands where it would behind it. Its epoch, the
+   * newest one, may not have happened then, and the end steps back to its record.
+   */
+  #stepBackOverLostVoid(tail: number, isFollowed: boolean): boolean {
+    const { offset, nextEpoch } = this
+    if (this.ended === 'seal' || tail <= offset || this.#lastOffset === undefined) return false
+    const behind = offset + RECORD_HEADER_BYTES
+    const window = this.#window
+    const at = window.seek(behind, RECORD_HEADER_BYTES)
+    const isWhole = window.available(at) >= RECORD_HEADER_BYTES
+    const next = isWhole
+      ? decodeRecordHeader(window.bytes, window.view, at, this.segment, this.#crc32c)
+      : undefined
+    const isNext = next !== undefined && next.epoch === nextEpoch && !next.isVoid
+    if (!isNext && !(isFollowed && tail <= behind)) return false
+    this.ended = 'void'
+    this.offset = this.#lastOffset
+    this.nextEpoch--
+    return true
   }
 
   #damage(why: string): Damage {

@@ -168,13 +168,14 @@ function walkFrom(folder: CheckedFolder, segments: readonly CheckedSegment[], st
     if (begin.offset === SEGMENT_HEADER_BYTES && segment.header.firstEpoch !== epoch)
       return damaged(begin, `it begins with epoch ${segment.header.firstEpoch}, not with ${epoch}`)
     const isLast = index === segments.length - 1
-    const found = scan(folder, segment, segment.header, begin)
+    const found = scan(folder, segment, segment.header, begin, isLast)
     epoch = found.nextEpoch
     const end = { index, offset: found.offset, epoch }
     if (found.malformed !== undefined) return damaged(end, `the record of epoch ${epoch}: ${found.malformed}`)
     const why = `the record of epoch ${epoch} is not sound (${REASONS[found.ended]})`
-    if (!isLast && segments[index + 1]?.firstEpoch !== epoch) return damaged(end, why)
-    if (isLast && found.damage !== undefined)
+    if (!isLast && found.damage === undefined && segments[index + 1]?.firstEpoch !== epoch)
+      return damaged(end, why)
+    if (found.damage !== undefined)
       return damaged(end, `${why}; ${found.damage.damage}`, Math.max(newest, found.damage.newestEpoch))
     if (isLast)
       return { end, isDamaged: false, tornBytes: found.tornBytes, problems: [], newestEpoch: epoch - 1 }
@@ -182,7 +183,13 @@ function walkFrom(folder: CheckedFolder, segments: readonly CheckedSegment[], st
   return { end: start, isDamaged: false, tornBytes: 0, problems: [], newestEpoch: epoch - 1 }
 }
 
-function scan(folder: CheckedFolder, { name }: CheckedSegment, header: SegmentHeader, from: LogPoint) {
+function scan(
+  folder: CheckedFolder,
+  { name }: CheckedSegment,
+  header: SegmentHeader,
+  from: LogPoint,
+  isLast: boolean,
+) {
   const { disk, dir, crc32c } = folder
   const fd = disk.open(path.join(dir, 'log', name), {})
   try {
@@ -200,7 +207,7 @@ function scan(folder: CheckedFolder, { name }: CheckedSegment, header: SegmentHe
           tornBytes: 0,
         }
     }
-    const verdict = scanner.judgeEnd()
+    const verdict = scanner.judgeEnd(!isLast)
     return {
       nextEpoch: scanner.nextEpoch,
       offset: scanner.offset,
