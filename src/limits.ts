@@ -186,6 +186,22 @@ export const HTTP_PARAM_MAX_LENGTH = 1_024
 /** Binary messages up to this size are processed together with others that arrive at the same time. */
 export const STREAM_SMALL_MESSAGE_MAX_BYTES = 64 * 1024
 export const STREAM_QUEUE_MAX_BYTES = 16 * 1024 ** 2
+/**
+ * A queue of up to so many bytes, and a message that fits into it, do not count against the budget of queues;
+ * larger pieces are counted one by one.
+ */
+export const STREAM_FREE_BYTES = 64 * 1024
+/** How often readers with more than that queued are looked at. */
+export const STREAM_LOOK_INTERVAL_MS = 1_000
+/**
+ * A reader that takes nothing is cut off after the idle timeout and the time that what is queued for it takes
+ * at this rate; while the budget is used up, after less.
+ */
+export const STREAM_SLOWEST_BYTES_PER_S = 128 * 1024
+export const STREAM_PRESSED_PATIENCE_MS = 10_000
+export const STREAM_PRESSED_BYTES_PER_S = 1024 ** 2
+/** Bytes of snapshots that are kept to be shared by readers that ask before the next change. */
+export const STREAM_SNAPSHOTS_KEPT_BYTES = 64 * 1024 ** 2
 export const STREAM_PATTERNS_MAX = 256
 /** Windows of one subscription, and separate runs of elements that one window may consist of. */
 export const STREAM_VIEWPORTS_MAX = 256

@@ -174,6 +174,27 @@ export const OPERATOR_LIMITS = {
     'OVERLOADED',
     'bytes of request bodies being read on one connection',
   ),
+  streamBudgetBytes: row(
+    'stream-budget',
+    'bytes',
+    [256 * M, M, 64 * G],
+    'OVERLOADED',
+    'bytes queued for all readers of the stream; what readers share counts once',
+  ),
+  messageBudgetBytes: row(
+    'message-budget',
+    'bytes',
+    [128 * M, M, 64 * G],
+    'OVERLOADED',
+    'bytes of WebSocket messages being received or parsed; a larger message is read when it is alone',
+  ),
+  messageBudgetPerConnectionBytes: row(
+    'message-budget-per-connection',
+    'bytes',
+    [64 * M, 64 * K, 64 * G],
+    'OVERLOADED',
+    'bytes of WebSocket messages being received or parsed on one connection',
+  ),
   maxBodyBytes: row(
     'max-body-bytes',
     'bytes',

@@ -2,12 +2,13 @@
  * The subscriptions of one reader, which share one outgoing queue.
  *
  * Invariants: the queue holds at most STREAM_QUEUE_MAX_BYTES and one more message, or one snapshot and as
- * much again. A snapshot waits until the queue has drained, and is taken between epochs.
+ * much again. A snapshot waits until the queue has drained and the budget of all queues has room, and is
+ * taken between epochs.
  *
  * Null because the store has it for a reader that has not committed its snapshot yet.
  */
 import { historyChanged, MmsbError, readOnly } from '../errors.js'
-import { STREAM_QUEUE_MAX_BYTES } from '../limits.js'
+import { STREAM_FREE_BYTES, STREAM_QUEUE_MAX_BYTES } from '../limits.js'
 import type { PatternSet } from '../state/pattern.js'
 import type { StreamMessage } from './messages.js'
 import type { DurableReaders } from './resume/durable-readers.js'
@@ -33,6 +34,7 @@ export class Connection implements SubscriptionOwner {
   /** What the queue may hold beyond its limit: the snapshot that is in it. */
   #allowanceBytes = 0
   #isClosed = false
+  #isWaitingForRoom = false
   /** Patterns of its subscriptions. */
   #patterns = 0
 
@@ -46,13 +48,25 @@ export class Connection implements SubscriptionOwner {
     return this.#isClosed
   }
 
-  get hasRoom(): boolean {
+  hasRoom(valueBytes: number): boolean {
     const { queuedBytes } = this.sink
-    if (queuedBytes < STREAM_QUEUE_MAX_BYTES) {
-      this.#allowanceBytes = 0
-      return true
-    }
-    return queuedBytes < STREAM_QUEUE_MAX_BYTES + this.#allowanceBytes
+    if (queuedBytes < STREAM_QUEUE_MAX_BYTES) this.#allowanceBytes = 0
+    // A reader that keeps up.
+    if (queuedBytes + valueBytes <= STREAM_FREE_BYTES) return true
+    if (queuedBytes >= STREAM_QUEUE_MAX_BYTES + this.#allowanceBytes) return false
+    const { queues } = this.hub
+    if (queues.hasRoom(this.sink, valueBytes)) return true
+    queues.countRefusal()
+    return false
+  }
+
+  waitForRoom(): void {
+    if (this.#isWaitingForRoom) return
+    this.#isWaitingForRoom = true
+    this.hub.queues.whenRoom(() => {
+      this.#isWaitingForRoom = false
+      this.drained()
+    })
   }
 
   /**
@@ -243,6 +257,10 @@ export class Connection implements SubscriptionOwner {
     if (this.#waiting.length === 0 || this.sink.isCongested) return
     this.hub.bus.between(() => {
       while (this.#waiting.length > 0 && !this.sink.isCongested) {
+        if (this.hub.queues.isFull) {
+          this.waitForRoom()
+          return
+        }
         const subscription = this.#waiting.shift()!
         this.#startWithSnapshot(subscription)
       }

@@ -22,6 +22,7 @@ import {
   STREAM_LINGERING_MAX,
   STREAM_RECENT_CUT_MAX_BYTES,
   STREAM_RECENT_MAX_BYTES,
+  STREAM_SNAPSHOTS_KEPT_BYTES,
 } from '../limits.js'
 import type { PatternSet } from '../state/pattern.js'
 import type { TypedArray } from '../wire/dtype.js'
@@ -29,6 +30,7 @@ import { STREAM_PROGRESS_INTERVAL_MS } from '../wire/limits.js'
 import { type StreamClock, systemClock } from './clock.js'
 import { Connection, type ConnectionHub } from './connection.js'
 import { type ChangeMessage, PagePart } from './messages.js'
+import { StreamQueues } from './queues.js'
 import { DurableReaders, type DurableView } from './resume/durable-readers.js'
 import { inOrder, RecentEpochs, type RecentPart } from './resume/recent-epochs.js'
 import { ReplayedEpochs } from './resume/replayed-epochs.js'
@@ -69,6 +71,7 @@ export class StreamHub implements ConnectionHub {
   readonly recent = new RecentEpochs()
   readonly replayed: ReplayedEpochs
   readonly durables: DurableReaders
+  readonly queues: StreamQueues
   readonly counters = { delivered: 0, conflated: 0, overflows: 0 }
   readonly held = { connections: 0, subscriptions: 0, patterns: 0 }
   readonly #views = new Map<string, SharedView>()
@@ -77,6 +80,8 @@ export class StreamHub implements ConnectionHub {
   /** Page id -> the views that match it. Filled as pages change; updated as views come and go. */
   readonly #viewsOfPage = new Map<number, { readonly name: string; views: readonly SharedView[] }>()
   readonly #connections = new Set<Connection>()
+  /** Views that keep a snapshot, the newest last. */
+  #snapshots: SharedView[] = []
   /** The epoch that is being written to disk, prepared ahead; dropped when a view comes or goes meanwhile. */
   #ahead: Split | undefined
   /**
@@ -90,6 +95,7 @@ export class StreamHub implements ConnectionHub {
     this.clock = clock
     this.replayed = new ReplayedEpochs(bus)
     this.durables = new DurableReaders(bus)
+    this.queues = new StreamQueues(bus.limits, clock)
     // The limits must not hold the hub, which holds the bus: a bus that is dropped is freed.
     const { held } = this
     bus.limits.measure('maxConnections', () => held.connections)
@@ -172,6 +178,23 @@ export class StreamHub implements ConnectionHub {
     if (after >= this.bus.minEpoch) return true
     const isListening = this.#views.size > 0
     return isListening && this.recent.reaches((name) => patterns.matches(name), after, needsValues)
+  }
+
+  /** Bytes of the snapshots that views keep. */
+  get keptSnapshotBytes(): number {
+    return this.#snapshots.reduce((sum, { snapshotBytes }) => sum + snapshotBytes, 0)
+  }
+
+  /** Of the snapshots that views keep, the oldest are forgotten when they are too many bytes together. */
+  keepSnapshot(view: SharedView): void {
+    this.#snapshots = this.#snapshots.filter((other) => other !== view && other.snapshotBytes > 0)
+    this.#snapshots.push(view)
+    let bytes = this.keptSnapshotBytes
+    for (const oldest of this.#snapshots) {
+      if (bytes <= STREAM_SNAPSHOTS_KEPT_BYTES || oldest === view) break
+      bytes -= oldest.snapshotBytes
+      oldest.forgetSnapshot()
+    }
   }
 
   leave(view: SharedView, subscriber: Subscriber): void {

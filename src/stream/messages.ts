@@ -144,6 +144,10 @@ export class SnapshotMessage extends Encodable {
     this.history = history
     this.pages = pages
   }
+
+  get valueBytes(): number {
+    return this.pages.reduce((sum, { values }) => sum + values.byteLength, 0)
+  }
 }
 
 export type StreamMessage =

@@ -94,6 +94,11 @@ export class SharedView implements View {
     return this.#snapshot
   }
 
+  /** Bytes of the values of the snapshot kept for sharing. */
+  get snapshotBytes(): number {
+    return this.#snapshot?.valueBytes ?? 0
+  }
+
   /** Releases the snapshot kept for sharing. */
   forgetSnapshot(): void {
     this.#snapshot = undefined

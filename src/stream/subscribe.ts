@@ -189,8 +189,7 @@ class IteratorSink implements Sink {
       first: message.epoch,
       changes: message.pages.map(wholePage),
     }))
-    const bytes = message.pages.reduce((sum, page) => sum + page.values.byteLength, 0)
-    this.#push(change, bytes, message.pages.length)
+    this.#push(change, message.valueBytes, message.pages.length)
   }
 
   #push(change: Change, valueBytes: number, partCount: number): void {

@@ -12,6 +12,7 @@ import { type PatternSet, patternSet } from '../state/pattern.js'
 import { STREAM_PROGRESS_INTERVAL_MS } from '../wire/limits.js'
 import { Conflation } from './conflation.js'
 import type { ChangeMessage, Gather, SnapshotMessage, StreamMessage } from './messages.js'
+import type { StreamQueues } from './queues.js'
 import { CatchUp, type CatchUpDeps } from './resume/catch-up.js'
 import type { NamedSubscription } from './resume/durable-readers.js'
 import type { SharedView, Subscriber, View } from './shared-view.js'
@@ -26,6 +27,9 @@ export interface SubscriptionHub extends CatchUpDeps {
   peek(name: string): PageShape | undefined
   /** The shared view equal to `view`, now with this subscriber. */
   enter(view: View, subscriber: Subscriber): SharedView
+  /** The view has made a snapshot. */
+  keepSnapshot(view: SharedView): void
+  readonly queues: StreamQueues
   leave(view: SharedView, subscriber: Subscriber): void
 }
 
@@ -33,8 +37,10 @@ export interface SubscriptionHub extends CatchUpDeps {
 export interface SubscriptionOwner {
   readonly hub: SubscriptionHub
   readonly sink: Sink
-  /** Whether the queue has room for one more message. */
-  readonly hasRoom: boolean
+  /** Whether a message with so many bytes of values can be queued. */
+  hasRoom(valueBytes: number): boolean
+  /** Calls `drained` of its subscriptions, and serves snapshots, once the budget of all queues has room. */
+  waitForRoom(): void
   /** Ends the subscription with a last message. */
   end(subscription: Subscription, message: StreamMessage): void
 }
@@ -90,6 +96,7 @@ export class Subscription implements Subscriber, NamedSubscription {
     const { hub, sink } = this.#connection
     this.#shared = hub.enter(this.#view, this)
     const snapshot = withSnapshot ? this.#shared.snapshot(hub.bus) : undefined
+    if (snapshot !== undefined) hub.keepSnapshot(this.#shared)
     this.#lastSentMs = hub.clock.nowMs()
     this.#cursor = hub.bus.epoch
     this.told = hub.bus.epoch
@@ -112,7 +119,7 @@ export class Subscription implements Subscriber, NamedSubscription {
       hub,
       { view, after, needsValues: this.needsValues },
       {
-        hasRoom: () => this.#isLatest || sink.queuedBytes < STREAM_CATCH_UP_QUEUE_BYTES,
+        hasRoom: () => this.#isLatest || this.#hasRoomToCatchUp,
         take: (message) => this.#takeMissed(message),
         live: () => this.#goLive(),
         fail: (error) => this.fail(error),
@@ -137,6 +144,14 @@ export class Subscription implements Subscriber, NamedSubscription {
   get position(): number {
     if (this.#folded !== undefined) return this.#folded.first - 1
     return this.#catchUp?.at ?? this.#connection.hub.bus.epoch
+  }
+
+  get #hasRoomToCatchUp(): boolean {
+    const { hub, sink } = this.#connection
+    if (sink.queuedBytes >= STREAM_CATCH_UP_QUEUE_BYTES) return false
+    if (!hub.queues.isFull) return true
+    this.#connection.waitForRoom()
+    return false
   }
 
   #takeMissed(message: ChangeMessage): void {
@@ -211,7 +226,7 @@ export class Subscription implements Subscriber, NamedSubscription {
   }
 
   #offerLossless(message: ChangeMessage, nowMs: number): void {
-    if (!this.#connection.hasRoom) {
+    if (!this.#connection.hasRoom(message.valueBytes)) {
       this.#connection.hub.counters.overflows++
       this.#connection.end(this, { type: 'overflow', resumeFrom: message.epoch - 1 })
       return
@@ -222,12 +237,14 @@ export class Subscription implements Subscriber, NamedSubscription {
   #offerLatest(message: ChangeMessage, nowMs: number): void {
     const mustWait =
       this.#folded !== undefined || nowMs < this.#notBeforeMs || this.#connection.sink.isCongested
-    if (!mustWait) {
+    const hasRoom = mustWait || this.#connection.hasRoom(message.valueBytes)
+    if (!mustWait && hasRoom) {
       this.#send(message, nowMs)
       return
     }
     this.#fold(message)
     if (nowMs < this.#notBeforeMs) this.#flushAfter(this.#notBeforeMs - nowMs)
+    else if (!hasRoom) this.#connection.waitForRoom()
   }
 
   #fold(message: ChangeMessage): void {
@@ -266,6 +283,10 @@ export class Subscription implements Subscriber, NamedSubscription {
     if (folded === undefined || this.#connection.sink.isCongested) return
     const { bus, clock } = this.#connection.hub
     if (bus.failure !== null) return
+    if (this.#connection.hub.queues.isFull) {
+      this.#connection.waitForRoom()
+      return
+    }
     this.#folded = undefined
     try {
       const gather: Gather = (pageId, ranges) => bus.gather(pageId, ranges)

@@ -78,6 +78,12 @@ export interface Sink {
   prepare?(id: string, message: StreamMessage): void
   /** Bytes that were sent and that the reader or its network has not taken yet. */
   readonly queuedBytes: number
+  /** Of these, bytes in pieces that other readers may share. Default: none. */
+  readonly sharedBytes?: number
+  /** Grows while the reader takes what is queued. */
+  readonly takenBytes?: number
+  /** Ends the connection at once, because its reader takes too little. */
+  cut?(): void
   /**
    * True while `latest` subscriptions should wait. When it becomes false, the sink calls Connection.drained.
    */

@@ -94,7 +94,7 @@ const FLOORS: Floors = {
     ['conflation', 'viewport'],
     ['types'],
     ['options', 'shared-view'],
-    ['resume'],
+    ['queues', 'resume'],
     ['subscription'],
     ['connection'],
     ['hub'],

@@ -3,11 +3,13 @@
  * is the epoch, so that a browser resumes by itself (Last-Event-ID).
  */
 import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import Type from 'typebox'
 import { MmsbError } from '../../errors.js'
 import type { LimitGuard } from '../../operator-limits.js'
 import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js'
-import type { Sink, SubscribeOptions } from '../../stream/types.js'
+import type { StreamQueues } from '../../stream/queues.js'
+import type { SubscribeOptions } from '../../stream/types.js'
 import { HISTORY_HEADER } from '../../wire/messages.js'
 import type { App, AppContext } from '../context.js'
 import { parseSmallJson } from '../request/json.js'
@@ -59,6 +61,7 @@ export function eventRoutes(app: App, context: AppContext): () => void {
       // problem document.
       const sink = new EventSink(
         raw,
+        context.hub.queues,
         () => {
           reply.hijack()
           context.openRequests.exclude(raw)
@@ -69,6 +72,7 @@ export function eventRoutes(app: App, context: AppContext): () => void {
       const connection = context.hub.connect(sink)
       open.add(end)
       raw.on('close', end)
+      raw.on('close', () => sink.gone())
       raw.on('drain', () => connection.drained())
       try {
         connection.subscribe(ID, options)
@@ -86,42 +90,25 @@ export function eventRoutes(app: App, context: AppContext): () => void {
   }
 }
 
-class EventSink implements Sink {
-  readonly #out: SocketSink
+class EventSink extends SocketSink {
   readonly #begin: () => void
   readonly #end: () => void
   #hasBegun = false
 
-  constructor(raw: ServerResponse, begin: () => void, end: () => void) {
-    this.#out = new SocketSink(raw, encodeEvent)
+  constructor(raw: ServerResponse, queues: StreamQueues, begin: () => void, end: () => void) {
+    super(raw, { queues, link: raw.socket as Socket, encode: encodeEvent })
     this.#begin = begin
     this.#end = end
   }
 
-  get queuedBytes(): number {
-    return this.#out.queuedBytes
-  }
-
-  get isCongested(): boolean {
-    return this.#out.isCongested
-  }
-
-  send(id: string, message: StreamMessage): void {
+  override send(id: string, message: StreamMessage): void {
     if (!this.#hasBegun) {
       this.#hasBegun = true
       this.#begin()
     }
-    this.#out.send(id, message)
+    super.send(id, message)
     const isLast = message.type === 'overflow' || message.type === 'compacted' || message.type === 'error'
     if (isLast) queueMicrotask(this.#end)
-  }
-
-  prepare(id: string, message: StreamMessage): void {
-    this.#out.prepare(id, message)
-  }
-
-  closed(): void {
-    this.#out.closed()
   }
 }
 

@@ -7,10 +7,12 @@
  * Messages are handled in their order: those behind a large one wait until it is parsed.
  */
 import type { RawData, WebSocket } from 'ws'
+import type { Lease } from '../../byte-budget.js'
 import type { Sender, TransactionInput } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
 import {
   STREAM_BYTES_IN_FLIGHT_MAX,
+  STREAM_FREE_BYTES,
   STREAM_QUEUE_MAX_BYTES,
   STREAM_TRANSACTIONS_IN_FLIGHT_MAX,
 } from '../../limits.js'
@@ -23,6 +25,7 @@ import { isSmallJson, parseJson, parseSmallJson } from '../request/json.js'
 import { compileCheck } from '../request/validation.js'
 import { CommitMessage, SubscribeMessage, TransactionMessage, UnsubscribeMessage } from '../schemas/stream.js'
 import { ackMessage, type FrameRange, refusalMessage } from './binary-messages.js'
+import type { Receiving } from './receiving.js'
 import type { SocketSink } from './socket-sink.js'
 import { binaryFrame, textFrame } from './ws-frames.js'
 
@@ -42,6 +45,7 @@ export interface SessionDeps {
   readonly onInternal: (cause: unknown) => void
   /** How many of the bytes written to the client have reached the network. */
   readonly takenBytes: () => number
+  readonly receiving: Receiving
 }
 
 export class StreamSession {
@@ -94,11 +98,25 @@ export class StreamSession {
 
   #onMessage(data: RawData, isBinary: boolean): void {
     this.isAlive = true
-    if (this.#isStopping) return
+    if (this.#isStopping) {
+      this.#deps.receiving.onMessage()?.release()
+      return
+    }
     // With the default binaryType every message is one Buffer.
     const message = data as Buffer
-    this.#inOrder(() => (isBinary ? this.#onBinary(message) : this.#onText(message)))
+    const lease = this.#deps.receiving.onMessage()
+    this.#inOrder(() => {
+      if (isBinary) this.#onBinary(message)
+      else this.#onText(message)
+    })
+    if (lease !== undefined) this.#releaseWhenDone(lease)
     this.#holdBack()
+  }
+
+  /** A large message is in memory until it has been parsed. */
+  #releaseWhenDone(lease: Lease): void {
+    if (this.#behind === undefined) lease.release()
+    else this.#behind.push(() => lease.release())
   }
 
   #inOrder(handle: () => void): void {
@@ -109,6 +127,7 @@ export class StreamSession {
   /** Frames from the fast receiver. */
   onFrames(frames: Uint8Array): void {
     this.isAlive = true
+    this.#deps.receiving.onMessage()
     if (this.#isStopping) return
     if (this.#behind === undefined) this.#submit(frames)
     else {
@@ -137,8 +156,17 @@ export class StreamSession {
       this.#behind !== undefined ||
       this.#inFlight >= part * STREAM_TRANSACTIONS_IN_FLIGHT_MAX ||
       this.#bytesInFlight >= part * STREAM_BYTES_IN_FLIGHT_MAX ||
-      this.#deps.sink.queuedBytes >= part * STREAM_QUEUE_MAX_BYTES
+      this.#hasMuchQueued(part)
     )
+  }
+
+  /** Whether the client leaves so many answers that it must read some first. */
+  #hasMuchQueued(part: number): boolean {
+    const { sink, context } = this.#deps
+    const { queuedBytes } = sink
+    if (queuedBytes <= STREAM_FREE_BYTES) return false
+    sink.observe()
+    return queuedBytes >= part * STREAM_QUEUE_MAX_BYTES || context.hub.queues.isFull
   }
 
   #onText(bytes: Buffer): void {

@@ -9,13 +9,15 @@ import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyBaseLogger } from 'fastify'
 import { type ServerOptions, WebSocket } from 'ws'
+import { ByteBudget } from '../../byte-budget.js'
 import { MmsbError } from '../../errors.js'
-import { STREAM_GOODBYE_MS, STREAM_PING_INTERVAL_MS } from '../../limits.js'
+import { HTTP_ERROR_LINGER_MS, STREAM_GOODBYE_MS, STREAM_PING_INTERVAL_MS } from '../../limits.js'
 import type { Connection } from '../../stream/connection.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../wire/limits.js'
 import { BINARY_PROTOCOL, JSON_PROTOCOL } from '../../wire/messages.js'
 import type { AppContext } from '../context.js'
 import { attachFastReceiver, type FastReceiver } from './fast-receiver.js'
+import { Receiving } from './receiving.js'
 import { StreamSession } from './session.js'
 import { SocketSink } from './socket-sink.js'
 import { jsonFrame, streamFrame } from './ws-frames.js'
@@ -26,6 +28,7 @@ const TRY_AGAIN_LATER = 1013
 
 const REASONS: Readonly<Record<number, string>> = {
   1002: 'the client broke the WebSocket protocol',
+  1008: 'a message comes in too many fragments',
   1007: 'a text message is not UTF-8',
   1009: `a message is larger than ${STREAM_MESSAGE_MAX_BYTES} bytes`,
 }
@@ -58,6 +61,8 @@ export class StreamServer {
   readonly #log: FastifyBaseLogger
   readonly #open = new Map<WebSocket, OpenWebSocket>()
   readonly #heartbeat: NodeJS.Timeout
+  /** Messages being received or parsed. */
+  readonly #messages: ByteBudget
   /** Messages that took the fast path on connections that have closed. */
   #pastFastMessages = 0
   #hasWarned = false
@@ -65,6 +70,11 @@ export class StreamServer {
   constructor(context: AppContext, log: FastifyBaseLogger, pingIntervalMs = STREAM_PING_INTERVAL_MS) {
     this.#context = context
     this.#log = log
+    this.#messages = new ByteBudget(context.bus.limits, {
+      all: 'messageBudgetBytes',
+      each: 'messageBudgetPerConnectionBytes',
+      what: 'messages',
+    })
     this.#heartbeat = setInterval(() => this.#checkLife(), pingIntervalMs)
     this.#heartbeat.unref()
   }
@@ -93,9 +103,14 @@ export class StreamServer {
   /** Serves a WebSocket whose handshake is done. */
   serve(webSocket: WebSocket, socket: Socket): void {
     const isBinary = webSocket.protocol === BINARY_PROTOCOL
-    const sink = new SocketSink(socket, isBinary ? streamFrame : jsonFrame)
+    const { queues } = this.#context.hub
+    const encode = isBinary ? streamFrame : jsonFrame
+    const sink = new SocketSink(socket, { queues, link: socket, encode })
     const connection = this.#connect(webSocket, sink)
     if (connection === undefined) return
+    const receiving = new Receiving(this.#messages, (error) => endReceiving(webSocket, socket, error))
+    // Before the library's listener, so that a message that ends in this piece is counted from here on.
+    socket.prependListener('data', (piece: Buffer) => receiving.onPiece(piece.length))
     const session = new StreamSession({
       context: this.#context,
       socket: webSocket,
@@ -104,6 +119,7 @@ export class StreamServer {
       isBinary,
       onInternal: (cause) => this.#log.error({ err: cause }, 'internal error'),
       takenBytes: () => socket.bytesWritten - socket.writableLength,
+      receiving,
     })
     const receiver = isBinary ? this.#attach(webSocket, session) : undefined
     this.#open.set(webSocket, { session, receiver })
@@ -111,13 +127,17 @@ export class StreamServer {
       connection.drained()
       session.drained()
     })
-    webSocket.on('pong', () => {
+    webSocket.on('pong', (data) => {
       session.isAlive = true
+      receiving.onControl(data.length)
     })
+    webSocket.on('ping', (data) => receiving.onControl(data.length))
     webSocket.on('close', () => {
       this.#open.delete(webSocket)
       this.#pastFastMessages += receiver?.messages ?? 0
       connection.close()
+      sink.gone()
+      receiving.end()
     })
   }
 
@@ -157,6 +177,15 @@ export class StreamServer {
     clearInterval(this.#heartbeat)
     await Promise.all([...this.#open].map(([webSocket, { session }]) => sayGoodbye(webSocket, session)))
   }
+}
+
+/** Closes a WebSocket whose message has no room. Nothing more of it is kept. */
+function endReceiving(webSocket: WebSocket, socket: Socket, error: unknown): void {
+  webSocket.close(TRY_AGAIN_LATER, (error as MmsbError).message)
+  // The library would go on to gather the message until the client has answered.
+  socket.removeAllListeners('data')
+  socket.resume()
+  setTimeout(() => webSocket.terminate(), HTTP_ERROR_LINGER_MS).unref()
 }
 
 /**
