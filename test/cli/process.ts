@@ -9,7 +9,7 @@ export const ENTRY = fileURLToPath(new URL('../../bin/mmsb.js', import.meta.url)
 const READY = /^mmsb listening on (http:\/\/\S+)$/m
 /** Runs a command of root without its power over the permissions of files. */
 const UNPRIVILEGED = 'setpriv --bounding-set=-dac_override,-dac_read_search,-fowner'
-const WAIT_MS = 30_000
+const WAIT_MS = 60_000
 
 export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>

@@ -1,7 +1,7 @@
 /** Signals and restarts of the real server. */
 import { once } from 'node:events'
 import t from 'tap'
-import { sleep } from '../lib/wait.js'
+import { until } from '../lib/wait.js'
 import { Client } from '../stream/helpers.js'
 import { call, serve } from './process.js'
 
@@ -47,7 +47,7 @@ t.test('a second signal ends the server at once', async (t) => {
   const client = await Client.open(Number(new URL(url).port))
   client.socket.pause()
   server.child.kill('SIGTERM')
-  await sleep(300)
+  await until(() => server.stderr.includes('"stopping"'), 'the first signal')
   t.equal(await server.end('SIGINT'), 130)
   client.socket.terminate()
 })

@@ -6,7 +6,7 @@ import t from 'tap'
 import { ERRORS } from '../../src/errors.js'
 import { Bus } from '../../src/index.js'
 import { STOP_ARRIVAL_GRACE_MS, STOP_GRACE_MS } from '../../src/limits.js'
-import { sleep } from '../lib/wait.js'
+import { sleep, until } from '../lib/wait.js'
 import { call, type Process, serve } from './process.js'
 
 type Test = Parameters<typeof serve>[0]
@@ -35,6 +35,20 @@ async function started(
     return sum!
   }
   return { server, url, port: Number(new URL(url).port), stored }
+}
+
+/**
+ * Resolves when the server has seen what was sent before: it reads its connections in the order in which
+ * bytes arrive, and this asks twice.
+ */
+async function seen(url: string): Promise<void> {
+  for (let i = 0; i < 2; i++) await (await fetch(`${url}/livez`, { headers: { connection: 'close' } })).text()
+}
+
+/** Signals the server to stop; `stopping` resolves when it has noticed. */
+function stop(server: Process): { exited: Promise<number | string>; stopping: Promise<void> } {
+  const exited = server.end('SIGTERM')
+  return { exited, stopping: until(() => server.stderr.includes('"stopping"'), 'the signal') }
 }
 
 /** A connection, and everything it received until its end. */
@@ -101,7 +115,7 @@ function acknowledged(t: Test, outcomes: readonly Outcome[]): number {
 }
 
 t.test('a client that sends nothing, or half a request, does not delay the exit', async (t) => {
-  const { server, port } = await started(t)
+  const { server, port, url } = await started(t)
   const silent = await opened(port)
   const halfHead = await opened(port)
   halfHead.socket.write(PATCH_HEAD)
@@ -110,7 +124,7 @@ t.test('a client that sends nothing, or half a request, does not delay the exit'
   const idle = await opened(port)
   idle.socket.write('GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n')
   await once(idle.socket, 'data')
-  await sleep(50)
+  await seen(url)
   const startMs = performance.now()
   t.equal(await server.end('SIGTERM'), 0)
   t.ok(performance.now() - startMs < PROMPT_MS, `it took ${performance.now() - startMs} ms`)
@@ -122,19 +136,18 @@ t.test('a client that sends nothing, or half a request, does not delay the exit'
 t.test(
   'the server waits for a body that keeps arriving, and for a request that arrives just now',
   async (t) => {
-    const { server, port, stored } = await started(t)
+    const { server, port, url, stored } = await started(t)
     const slow = await opened(port)
     slow.socket.write(`${PATCH_HEAD}\r\n\r\n`)
     const late = await opened(port)
-    await sleep(50)
-    const exited = server.end('SIGTERM')
-    await sleep(STOP_ARRIVAL_GRACE_MS / 5)
+    await seen(url)
+    const { exited, stopping } = stop(server)
+    await stopping
     late.socket.write(`${PATCH_HEAD}\r\n\r\n${PATCH_BODY}${PATCH_HEAD}\r\n\r\n${PATCH_BODY}`)
     // Altogether this takes much longer than the grace period.
-    const pieces = PATCH_BODY.match(/.{1,5}/g)!
-    for (const piece of pieces) {
+    for (const piece of PATCH_BODY) {
       slow.socket.write(piece)
-      await sleep(STOP_ARRIVAL_GRACE_MS / 3)
+      await sleep(STOP_ARRIVAL_GRACE_MS / 10)
     }
     t.match((await slow.ended).text, /^HTTP\/1\.1 200 [\s\S]*connection: close/i)
     const answers = (await late.ended).text.split(/(?=HTTP\/1\.1 )/)
@@ -170,7 +183,7 @@ t.test('busy connections that are kept alive: none is reset', async (t) => {
     agent.destroy()
   }
   const writers = Array.from({ length: 8 }, write)
-  await sleep(100)
+  await until(() => outcomes.length > 16, 'each is busy')
   const exited = server.end('SIGTERM')
   await Promise.all(writers)
   t.equal(await exited, 0)
@@ -182,13 +195,13 @@ t.test('busy connections that are kept alive: none is reset', async (t) => {
 })
 
 t.test('/readyz reports the stop while requests in flight continue', async (t) => {
-  const { server, port } = await started(t)
+  const { server, port, url } = await started(t)
   const probe = await opened(port)
   const slow = await opened(port)
   slow.socket.write(`${PATCH_HEAD}\r\n\r\n`)
-  await sleep(50)
-  const exited = server.end('SIGTERM')
-  await sleep(STOP_ARRIVAL_GRACE_MS / 5)
+  await seen(url)
+  const { exited, stopping } = stop(server)
+  await stopping
   probe.socket.write('GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n')
   const { text } = await probe.ended
   t.match(text, /^HTTP\/1\.1 503 /)

@@ -232,7 +232,7 @@ t.test('an answer that stops in its middle costs one try; a slow one does not', 
     const parts = new ReadableStream({
       async start(out) {
         for (let i = 0; i < 6; i++) {
-          await sleep(100)
+          await sleep(250)
           out.enqueue(new Uint8Array(8).fill(i))
         }
         out.close()
@@ -241,7 +241,7 @@ t.test('an answer that stops in its middle costs one try; a slow one does not', 
     const headers = { 'content-type': 'application/octet-stream', 'mmsb-epoch': '2', etag: '"0.v2"' }
     return new Response(parts, { headers: { ...headers, 'mmsb-dtype': 'u8', 'mmsb-shape': '48' } })
   }
-  const patient = connect(proxy.url, { fetch: slow, tryTimeoutMs: 300, retries: 0 })
+  const patient = connect(proxy.url, { fetch: slow, tryTimeoutMs: 1_000, retries: 0 })
   t.teardown(() => patient.close())
   t.equal((await patient.read('large')).values.length, 48)
 })

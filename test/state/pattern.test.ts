@@ -37,10 +37,10 @@ t.test('matches what the definition matches', async (t) => {
 })
 
 t.test('a hostile pattern takes no time', async (t) => {
-  const started = performance.now()
+  const { user } = process.cpuUsage()
   const set = patternSet([`${'*a'.repeat(90)}*b`])
   for (let i = 0; i < 1000; i++) set.matches('a'.repeat(200))
-  t.ok(performance.now() - started < 2000)
+  t.ok(process.cpuUsage().user - user < 2_000_000, 'two seconds of the processor')
 })
 
 t.test('equal sets have equal keys, in whatever order', async (t) => {

@@ -28,7 +28,7 @@ export interface Changed {
   readonly values?: unknown[]
 }
 
-const WAIT_MS = 10_000
+const WAIT_MS = 60_000
 
 export class Client {
   readonly socket: WebSocket

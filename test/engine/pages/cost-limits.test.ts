@@ -33,7 +33,7 @@ t.test('a step that would take minutes is refused at once', async (t) => {
   await bus.create('x', { dtype: 'f64', shape: [700, 700] })
   const startedMs = performance.now()
   const estimateMs = await refused(t, bus.derive('y', conv), '--max-step-cost')
-  t.ok(performance.now() - startedMs < 500)
+  t.ok(performance.now() - startedMs < 10_000)
   t.ok(estimateMs > 30_000 && estimateMs < 700_000, `${estimateMs} ms`)
   t.notOk(bus.hasPage('y'))
   await refused(t, bus.createMany([{ name: 'y', definition: { derive: conv } }]), '--max-step-cost')

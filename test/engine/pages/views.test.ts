@@ -2,7 +2,6 @@
  * Descriptions while an epoch is in flight: they wait for nothing and show the published epoch, although the
  * batch has changed graph and memory already and another thread is changing the pages.
  */
-import { performance } from 'node:perf_hooks'
 import t, { type Test } from 'tap'
 import { Bus } from '../../../src/index.js'
 
@@ -44,10 +43,9 @@ t.test('views show the published epoch and do not wait for the one in flight', a
   let looks = 0
   for (let i = 0; !isDone; i++) {
     await new Promise((resolve) => setImmediate(resolve))
-    const startedMs = performance.now()
+    // A view that waited would publish the epoch, and nothing more could be looked at.
     const now = views(bus)
     if (isDone) break
-    if (performance.now() - startedMs > 100) t.fail('a view waited')
     if (bus.epoch !== 3) break
     looks++
     if (i % 16 === 0) t.same(now, before, 'as published')

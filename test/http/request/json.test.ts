@@ -147,14 +147,16 @@ t.test('no text holds the event loop', async (t) => {
   texts.push('['.repeat(5_000_000), `{"values":[${'{},'.repeat(2_000_000)}{}]}`)
   for (const text of texts) {
     const bytes = Buffer.from(text)
+    // Of the processor's time: what else the machine does is not counted.
+    const cpuMs = (): number => process.cpuUsage().user / 1e3
     let worstMs = 0
-    let lastMs = performance.now()
+    let lastMs = cpuMs()
     const timer = setInterval(() => {
-      worstMs = Math.max(worstMs, performance.now() - lastMs)
-      lastMs = performance.now()
+      worstMs = Math.max(worstMs, cpuMs() - lastMs)
+      lastMs = cpuMs()
     }, 1)
     await parseJson(bytes, 'body', new LimitGuard()).catch(() => {})
-    worstMs = Math.max(worstMs, performance.now() - lastMs)
+    worstMs = Math.max(worstMs, cpuMs() - lastMs)
     clearInterval(timer)
     t.comment(`${text.slice(0, 12)}: ${worstMs.toFixed(0)} ms`)
     t.ok(worstMs < 250, `${text.slice(0, 12)}: ${worstMs.toFixed(0)} ms`)

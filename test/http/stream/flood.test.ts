@@ -4,7 +4,6 @@
  */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { WebSocket } from 'ws'
 import { REAL_HOST } from '../../../src/engine/host.js'
@@ -14,6 +13,7 @@ import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { type Disk, realDisk } from '../../../src/store/os/disk.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../../src/wire/limits.js'
 import { folder } from '../../lib/folder.js'
+import { sleep, until } from '../../lib/wait.js'
 import { decodeMessages } from '../../stream/binary.js'
 import { Client } from '../../stream/helpers.js'
 import { listen, serve } from '../helpers.js'
@@ -87,6 +87,7 @@ t.test('a writer ahead of the commits is not read from until they have caught up
   const count = 100
   disk.shut()
   for (let i = 0; i < count; i++) client.send(frame)
+  await until(() => bus.stats().queue.bytes > STREAM_BYTES_IN_FLIGHT_MAX / 2, 'half of what may be in flight')
   let taken = 0
   for (let calmMs = 0; calmMs < 500; calmMs += 20) {
     await sleep(20)
@@ -146,7 +147,7 @@ t.test('a client that never reads its answers is not read from either', async (t
 })
 
 t.test('a client that falls silent is dropped, one that answers stays', async (t) => {
-  const served = await serve(t, {}, { pingIntervalMs: 200 })
+  const served = await serve(t, {}, { pingIntervalMs: 600 })
   const { port } = await listen(served)
   const good = await Client.open(port)
   t.teardown(() => good.socket.terminate())
@@ -157,7 +158,7 @@ t.test('a client that falls silent is dropped, one that answers stays', async (t
   const half = await rawSocket(port, 'mmsb.v1.bin')
   half.resume()
   await once(half, 'close')
-  await sleep(500)
+  await sleep(1_300)
   t.equal(good.socket.readyState, WebSocket.OPEN)
   t.match(await good.ask({ type: 'subscribe', id: 's', pages: ['*'] }), { type: 'subscribed' })
   const { subscriptions } = (await served.call('GET', '/v1/stats')).body as {

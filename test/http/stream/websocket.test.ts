@@ -353,7 +353,7 @@ t.test('snapshot and changes meet without gap or double, whatever is written mea
     const policy = i % 2 === 0 ? { policy: 'lossless' } : { policy: 'latest', maxRate: 50 }
     client.send({ type: 'subscribe', id: 'm', pages: ['*'], from: 'snapshot', data: 'values', ...policy })
   }
-  await sleep(300)
+  await Promise.all(clients.map((client) => client.until(() => client.changes('m').length > 3, 'changes')))
   isWriting = false
   await writer
   await bus.patch('prices', { values: [1e6] })
