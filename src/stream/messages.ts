@@ -103,6 +103,7 @@ export class ChangeMessage extends Encodable {
   readonly first: number
   readonly parts: readonly PagePart[]
   readonly mode: DataMode
+  #valueBytes: number | undefined
 
   constructor(first: number, epoch: number, parts: readonly PagePart[], mode: DataMode) {
     super()
@@ -112,11 +113,11 @@ export class ChangeMessage extends Encodable {
     this.mode = mode
   }
 
+  /** Every subscriber asks for it. */
   get valueBytes(): number {
-    if (this.mode !== 'values') return 0
-    let sum = 0
-    for (const part of this.parts) sum += part.valueBytes
-    return sum
+    this.#valueBytes ??=
+      this.mode === 'values' ? this.parts.reduce((sum, part) => sum + part.valueBytes, 0) : 0
+    return this.#valueBytes
   }
 }
 
