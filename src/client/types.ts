@@ -83,6 +83,8 @@ export interface Page {
   readonly version: number
   readonly createdEpoch: number
   readonly derive?: Derivation
+  /** The version of its op that a derived page keeps until it is redefined or migrated. */
+  readonly opVersion?: number
   readonly inputs: readonly string[]
   readonly dependents: readonly string[]
   readonly digest: string

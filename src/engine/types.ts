@@ -117,6 +117,8 @@ export interface PageInfo {
   readonly version: number
   readonly createdEpoch: number
   readonly derive?: Derivation
+  /** The version of its op that a derived page keeps until it is redefined or migrated. */
+  readonly opVersion?: number
   /** Names of the pages this one derives from, in the order of the definition's roles. */
   readonly inputs: readonly string[]
   readonly dependents: readonly string[]

@@ -6,7 +6,7 @@
  * "-Infinity"; bool takes true, false, 0 and 1. A finite number that f32 would round to infinity is refused.
  * Out: u64 and i64 become decimal strings, non-finite floats the three strings, bool true or false, the rest
  * numbers (an f32 the double it equals; -0 as -0.0). Every output is accepted as input and gives the same
- * bits, except for NaN payloads.
+ * bits, but that a NaN of a list or of JSON is always the same one; typed arrays keep the bits of theirs.
  *
  * Invariant: a refused value is INVALID_DELTA, with its position in the message. Little-endian hosts only.
  */
@@ -44,6 +44,8 @@ function parseBool(value: unknown, index: number | undefined): number {
 
 function parseFloatValue(dtype: 'f32' | 'f64', value: unknown, index: number | undefined): number {
   if (typeof value === 'number') {
+    // A number may carry the bits of the array it was read from.
+    if (Number.isNaN(value)) return Number.NaN
     if (dtype === 'f64') return value
     if (Math.abs(value) >= F32_OVERFLOW && Number.isFinite(value)) {
       throw refused(dtype, value, index, 'is out of range')
@@ -241,7 +243,7 @@ function writeF32(values: PlainValues, out: Float32Array): void {
 function writeF64(values: PlainValues, out: Float64Array): void {
   for (let i = 0; i < values.length; i++) {
     const v = values[i]
-    out[i] = typeof v === 'number' ? v : parseFloatValue('f64', v, i)
+    out[i] = typeof v === 'number' && !Number.isNaN(v) ? v : parseFloatValue('f64', v, i)
   }
 }
 

@@ -23,6 +23,7 @@ t.test('a write moves source and derived pages in one epoch', async (t) => {
     kind: 'derived',
     version: 3,
     createdEpoch: 2,
+    opVersion: 1,
     inputs: ['prices'],
     dependents: [],
   })

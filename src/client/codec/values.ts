@@ -78,6 +78,8 @@ function parseValue(dtype: Dtype, value: unknown, index: number): number | bigin
 
 function parseFloatValue(dtype: Dtype, value: unknown, index: number): number {
   if (typeof value === 'number') {
+    // A number may carry the bits of the array it was read from.
+    if (Number.isNaN(value)) return Number.NaN
     if (dtype === 'f32' && Number.isFinite(value) && Math.abs(value) >= F32_OVERFLOW)
       throw refused(dtype, value, index)
     return value

@@ -53,7 +53,7 @@ export function pageInfo(
     location,
     version: page.version,
     createdEpoch: page.createdEpoch,
-    ...(page.derived === undefined ? {} : { derive: page.derived.derive }),
+    ...(page.derived === undefined ? {} : { derive: page.derived.derive, opVersion: page.derived.opVersion }),
     inputs: [...inputs],
     dependents,
     digest,

@@ -84,6 +84,12 @@ export const Page = Type.Object(
     version: Epoch,
     createdEpoch: Epoch,
     derive: Type.Optional(Derive),
+    opVersion: Type.Optional(
+      Type.Integer({
+        minimum: 1,
+        description: 'The version of its op that a derived page keeps until it is redefined or migrated.',
+      }),
+    ),
     inputs: Type.Array(Name),
     dependents: Type.Array(Name),
     digest: Digest,

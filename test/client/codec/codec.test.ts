@@ -31,6 +31,8 @@ import { MERGES } from '../../../src/wire/page.js'
 // --- frames ---
 
 const dtype = fc.constantFrom(...DTYPES)
+/** Its bits are not those of the NaN that pages have. */
+const ODD_NAN = new Float64Array(BigUint64Array.of(0xfff8_0000_0001_2345n).buffer)[0]!
 /** Mostly valid values, and many kinds of invalid ones. */
 const value = fc.oneof(
   { weight: 6, arbitrary: fc.integer({ min: 0, max: 100 }) },
@@ -38,7 +40,18 @@ const value = fc.oneof(
   fc.double(),
   fc.bigInt({ min: -(2n ** 65n), max: 2n ** 65n }),
   fc.boolean(),
-  fc.constantFrom('NaN', 'Infinity', '-Infinity', '18446744073709551615', '-1', 'x', '', 2 ** 128, 3.5e38),
+  fc.constantFrom(
+    'NaN',
+    'Infinity',
+    '-Infinity',
+    '18446744073709551615',
+    '-1',
+    'x',
+    '',
+    2 ** 128,
+    3.5e38,
+    ODD_NAN,
+  ),
 )
 const elements = fc.integer({ min: 0, max: 130 })
 const values = fc.oneof(
