@@ -63,7 +63,7 @@ export const OPERATOR_LIMITS = {
   maxCompileTimeMs: row(
     'max-compile-time',
     'ms',
-    [2 * S, 1, 3_600 * S],
+    [10 * S, 1, 3_600 * S],
     'COST_EXCEEDED',
     'time to compile the definitions of one transaction',
   ),

@@ -27,7 +27,7 @@ export class CompileBudget {
     this.#sliceMs += ms
     const { maxCompileTimeMs } = this.#limits.values
     if (this.#spentMs > maxCompileTimeMs) {
-      const detail = `To compile these definitions takes more than ${maxCompileTimeMs} ms; divide them.`
+      const detail = `Compiling these definitions takes more than ${maxCompileTimeMs} ms; use fewer or shorter expressions.`
       const estimateMs = Math.ceil(this.#spentMs)
       throw this.#limits.refusal('maxCompileTimeMs', detail, { estimateMs, limitMs: maxCompileTimeMs })
     }

@@ -452,7 +452,10 @@ export class Committer {
   cancelCommit(): boolean {
     const flight = this.#inFlight
     if (flight === undefined || !flight.isKept) return false
-    return this.#cancel(flight, this.#limits.refusal('maxCommitTimeMs', 'The commit was cancelled.'))
+    return this.#cancel(
+      flight,
+      new MmsbError('COST_EXCEEDED', 'The commit was cancelled; nothing has changed.'),
+    )
   }
 
   /** Refuses what is queued and cancels what runs, whether it can be taken back or not: the bus stops. */
@@ -467,7 +470,7 @@ export class Committer {
   #tookTooLong(): MmsbError {
     const { maxCommitTimeMs } = this.#limits.values
     const detail = `The commit was cancelled after ${maxCommitTimeMs} ms; nothing has changed.`
-    return this.#limits.refusal('maxCommitTimeMs', detail)
+    return this.#limits.refusal('maxCommitTimeMs', detail, { limitMs: maxCommitTimeMs })
   }
 
   #cancel(flight: EpochInFlight, reason: MmsbError): boolean {
