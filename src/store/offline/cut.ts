@@ -71,12 +71,17 @@ export function planCut(folder: CheckedFolder, epoch: number): CutPlan {
   return { epoch, newestEpoch: log.newestEpoch, checkpoints: epochs.filter((at) => at > epoch).reverse() }
 }
 
+/** The name of a folder for what is removed from the log, which no earlier cut or repair has used. */
+export function freeAsideName(disk: Disk, dir: string): string {
+  let n = 1
+  while (disk.exists(path.join(dir, `cut-${n}`))) n++
+  return `cut-${n}`
+}
+
 /** Cuts as planned. Returns the folder with what was cut. */
 export async function cutFolder(folder: CheckedFolder, { epoch }: CutPlan): Promise<string> {
   const { dir, disk } = folder
-  let n = 1
-  while (disk.exists(path.join(dir, `cut-${n}`))) n++
-  const aside = `cut-${n}`
+  const aside = freeAsideName(disk, dir)
   const decision: Decision = { format: FORMAT, epoch, aside }
   const names = { name: CUT_NAME, draft: DRAFT_NAME }
   await replaceFile(disk, dir, names, () => Buffer.from(`${JSON.stringify(decision)}\n`))

@@ -14,8 +14,9 @@ import { forgetHistory } from '../history-file.js'
 import { encodeSegmentHeader } from '../log/record.js'
 import { NEXT_SEGMENT_NAME, segmentName } from '../log/segment-file.js'
 import { busFailed } from '../os/errors.js'
-import { PRIVATE_FILE, PRIVATE_FOLDER } from '../os/private-files.js'
+import { PRIVATE_FILE } from '../os/private-files.js'
 import type { CheckedFolder, CheckedSegment, CheckReport, LogPoint } from './check.js'
+import { freeAsideName } from './cut.js'
 
 /**
  * Makes the repair of the report. Returns the folder with what was cut; undefined when there is nothing to
@@ -26,7 +27,8 @@ export async function repairLog(folder: CheckedFolder, report: CheckReport): Pro
   if (repair === undefined) return undefined
   const { dir, disk } = folder
   const logDir = path.join(dir, 'log')
-  const aside = asideFolder(dir)
+  const aside = path.join(dir, freeAsideName(disk, dir))
+  disk.makeDir(aside)
   const { from, to } = repair
   // Epochs that were published may be lost, and their numbers used again.
   await forgetHistory(folder)
@@ -45,15 +47,6 @@ export async function repairLog(folder: CheckedFolder, report: CheckReport): Pro
 
 const isInside = (segments: readonly CheckedSegment[], from: LogPoint, index: number): boolean =>
   index === from.index && from.epoch !== segments[index]?.firstEpoch
-
-function asideFolder(dir: string): string {
-  for (let i = 1; ; i++) {
-    const aside = path.join(dir, `cut-${i}`)
-    if (fs.existsSync(aside)) continue
-    fs.mkdirSync(aside, { mode: PRIVATE_FOLDER })
-    return aside
-  }
-}
 
 /** Sets the catalog aside, which lists epochs that are gone, and the checkpoints of such epochs. */
 function moveNewer(dir: string, aside: string, newestEpoch: number): void {
