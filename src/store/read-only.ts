@@ -126,7 +126,7 @@ export class ReadOnlyStore implements ReadableStore {
           if (untilEpoch === undefined || record.epoch <= untilEpoch) unindexedOffset = offset
         },
         new Slices(signal, ticksMs),
-        untilEpoch,
+        { untilEpoch },
       )
       refuseUnsafe(dir, checkpoints, found, untilEpoch)
       for (const note of found.notes) onNotice?.({ level: 'warn', message: note })

@@ -38,17 +38,23 @@ export interface FolderParts {
   readonly catalog: Pick<Catalog, 'open'>
 }
 
+/** The folder is only read: nothing of what is found will be mended. */
+export interface Reading {
+  /** What comes after this epoch counts as not there. Default: nothing does. */
+  readonly untilEpoch?: number | undefined
+}
+
 /**
- * Inspects the folder. Calls back for each record of the last segment that the index does not cover. With
- * `untilEpoch`, what comes after that epoch counts as not there. Throws EPOCH_NOT_FOUND when that epoch is
- * not in the log.
+ * Inspects the folder. Calls back for each record of the last segment that the index does not cover. Throws
+ * EPOCH_NOT_FOUND when the epoch to read until is not in the log.
  */
 export async function inspectFolder(
   parts: FolderParts,
   onPlaced: (placed: PlacedRecord) => void,
   slices: Slices,
-  untilEpoch?: number,
+  reading?: Reading,
 ): Promise<FolderFindings> {
+  const untilEpoch = reading?.untilEpoch
   const catalog = await openCatalog(parts.catalog)
   const covered = catalog.state === 'read' ? catalog.lastEpoch : 0
   const whole = await slices.run(
@@ -77,7 +83,7 @@ export async function inspectFolder(
     isIndexLost: index.state === 'lost',
     checkpoint: checkpoint.file,
     checkpoints: checkpoint.list,
-    notes: notesOf(log, index, checkpoint),
+    notes: notesOf(log, index, checkpoint, reading !== undefined),
     refusal: `${reason} (recovery row ${row.row})`,
   }
 }
@@ -207,14 +213,20 @@ function* newestSound(
   return { file: undefined, faults, isNewestMissing }
 }
 
-function notesOf(log: LogFindings, index: IndexVerdict, checkpoint: CheckpointVerdict): string[] {
+function notesOf(
+  log: LogFindings,
+  index: IndexVerdict,
+  checkpoint: CheckpointVerdict,
+  isOnlyRead: boolean,
+): string[] {
   const notes: string[] = []
   if (log.tornBytes > 0) {
+    const done = isOnlyRead ? 'ignored' : 'cut'
     notes.push(
-      `cut ${log.tornBytes} bytes of a write that was never durable, behind epoch ${log.newestEpoch}`,
+      `${done} ${log.tornBytes} bytes of a write that was never durable, behind epoch ${log.newestEpoch}`,
     )
   }
-  if (index.why !== undefined) notes.push(`${index.why}; it is rebuilt from the log`)
+  if (index.why !== undefined) notes.push(isOnlyRead ? index.why : `${index.why}; it is rebuilt from the log`)
   if (checkpoint.why !== undefined) notes.push(checkpoint.why)
   return notes
 }
