@@ -206,6 +206,8 @@ export const STREAM_PATTERNS_MAX = 256
 /** Windows of one subscription, and separate runs of elements that one window may consist of. */
 export const STREAM_VIEWPORTS_MAX = 256
 export const STREAM_VIEWPORT_RUNS_MAX = 65_536
+/** So many of these runs count as one pattern against the limits of patterns: they take as much memory. */
+export const STREAM_RUNS_OF_PATTERN = 64
 /**
  * A change that only window subscriptions need is kept for resuming readers when its values are no larger
  * than this.

@@ -116,14 +116,14 @@ export const OPERATOR_LIMITS = {
     'count',
     [1_000_000, 1, 100_000_000],
     'OVERLOADED',
-    'page names and patterns of all subscriptions',
+    'page names and patterns of all subscriptions; 64 rows of windows count as one',
   ),
   maxPatternsPerConnection: row(
     'max-patterns-per-connection',
     'count',
     [10_000, 1, 10_000_000],
     'QUOTA_EXCEEDED',
-    'page names and patterns of the subscriptions of one connection',
+    'page names and patterns of the subscriptions of one connection, with rows of windows',
   ),
   maxOpenRequests: row(
     'max-open-requests',

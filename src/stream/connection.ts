@@ -80,7 +80,6 @@ export class Connection implements SubscriptionOwner {
         `id: this connection already has a subscription ${JSON.stringify(id)}`,
       )
     }
-    this.#refuseOverLimits(options.pages.length)
     const subscription = new Subscription(this, id, options)
     const { bus } = this.hub
     const { from = 'now', durable, history } = options
@@ -95,8 +94,7 @@ export class Connection implements SubscriptionOwner {
     else this.#begin(subscription, from)
   }
 
-  /** @throws MmsbError OVERLOADED, QUOTA_EXCEEDED */
-  #refuseOverLimits(patterns: number): void {
+  refuseOverLimits(patterns: number): void {
     const { bus, held } = this.hub
     const { limits } = bus
     const { values } = limits
@@ -120,10 +118,10 @@ export class Connection implements SubscriptionOwner {
   }
 
   #add(subscription: Subscription): void {
-    const { id, patterns } = subscription
+    const { id, weight } = subscription
     if (this.#subscriptions.get(id) === subscription) return
     this.#subscriptions.set(id, subscription)
-    this.#count(1, patterns.patterns.length)
+    this.#count(1, weight)
   }
 
   #count(subscriptions: number, patterns: number): void {
@@ -215,7 +213,7 @@ export class Connection implements SubscriptionOwner {
   end(subscription: Subscription, message: StreamMessage): void {
     if (this.#subscriptions.get(subscription.id) === subscription) {
       this.#subscriptions.delete(subscription.id)
-      this.#count(-1, -subscription.patterns.patterns.length)
+      this.#count(-1, -subscription.weight)
     }
     this.hub.durables.detach(subscription)
     this.#waiting = this.#waiting.filter((other) => other !== subscription)

@@ -39,6 +39,8 @@ export interface SubscriptionOwner {
   readonly sink: Sink
   /** Whether a message with so many bytes of values can be queued. */
   hasRoom(valueBytes: number): boolean
+  /** Throws OVERLOADED or QUOTA_EXCEEDED when one more subscription with so many patterns is too many. */
+  refuseOverLimits(patterns: number): void
   /** Calls `drained` of its subscriptions, and serves snapshots, once the budget of all queues has room. */
   waitForRoom(): void
   /** Ends the subscription with a last message. */
@@ -50,6 +52,8 @@ export class Subscription implements Subscriber, NamedSubscription {
   readonly id: string
   /** The name that a durable subscription reads under. */
   readonly durable: string | undefined
+  /** Its patterns and windows, as the limits of patterns count them. */
+  readonly weight: number
   /** The last epoch that a message to it named; -1 before the first. */
   told = -1
   /** The last epoch that changed something for it; -1 before the first. */
@@ -68,7 +72,7 @@ export class Subscription implements Subscriber, NamedSubscription {
   #catchUp: CatchUp | undefined
   #cancelTimer: (() => void) | undefined
 
-  /** @throws MmsbError INVALID_REQUEST, SHAPE_MISMATCH */
+  /** @throws MmsbError INVALID_REQUEST, SHAPE_MISMATCH, OVERLOADED, QUOTA_EXCEEDED */
   constructor(connection: SubscriptionOwner, id: string, options: SubscribeOptions) {
     const { pages, data = 'values', policy, maxRate, durable } = options
     if (maxRate !== undefined && !(maxRate > 0 && maxRate <= STREAM_RATE_MAX_HZ)) {
@@ -85,6 +89,8 @@ export class Subscription implements Subscriber, NamedSubscription {
     this.#connection = connection
     const patterns = patternSet(pages)
     const viewports = viewportsOf(options.slice, patterns)
+    this.weight = patterns.patterns.length + viewports.weight
+    connection.refuseOverLimits(this.weight)
     checkViewports(options.slice, viewports, (page) => connection.hub.peek(page))
     this.#view = { patterns, viewports, mode: data }
     this.#isLatest = policy === 'latest' || maxRate !== undefined

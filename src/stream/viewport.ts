@@ -8,7 +8,7 @@
  */
 import type { PageChange, PageShape } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
-import { STREAM_VIEWPORT_RUNS_MAX, STREAM_VIEWPORTS_MAX } from '../limits.js'
+import { STREAM_RUNS_OF_PATTERN, STREAM_VIEWPORT_RUNS_MAX, STREAM_VIEWPORTS_MAX } from '../limits.js'
 import type { PatternSet } from '../state/pattern.js'
 import { NAME_MAX_LENGTH, PAGE_MAX_RANK } from '../wire/page.js'
 import { PagePart } from './messages.js'
@@ -19,6 +19,8 @@ export type Slices = Readonly<Record<string, readonly (readonly [start: number, 
 /** The windows of a subscription. Two with the same key show the same. */
 export interface Viewports {
   readonly key: string
+  /** What the windows take in memory, in patterns. */
+  readonly weight: number
   /** The window on a page of this shape; undefined: the whole page. @throws MmsbError SHAPE_MISMATCH */
   windowOf(page: string, shape: readonly number[]): Window | undefined
   has(page: string): boolean
@@ -35,7 +37,7 @@ export interface Window {
   readonly runLength: number
 }
 
-const EVERYTHING: Viewports = { key: '', windowOf: () => undefined, has: () => false }
+const EVERYTHING: Viewports = { key: '', weight: 0, windowOf: () => undefined, has: () => false }
 
 /** @throws MmsbError INVALID_REQUEST */
 export function viewportsOf(slices: Slices | undefined, patterns: PatternSet): Viewports {
@@ -50,6 +52,7 @@ export function viewportsOf(slices: Slices | undefined, patterns: PatternSet): V
   const has = (page: string): boolean => Object.hasOwn(slices, page)
   return {
     key: names.map((name) => `${name}=${slices[name]!.map((axis) => axis.join('-')).join('/')}`).join(','),
+    weight: names.reduce((sum, name) => sum + weightOf(slices[name]!), 0),
     has,
     windowOf: (page, shape) => {
       if (!has(page)) return undefined
@@ -61,6 +64,12 @@ export function viewportsOf(slices: Slices | undefined, patterns: PatternSet): V
       return window
     },
   }
+}
+
+/** A window that fits has no more rows than this estimate, and needs memory for each. */
+function weightOf(bounds: Slices[string]): number {
+  const rows = bounds.slice(0, -1).reduce((product, [start, stop]) => product * (stop - start), 1)
+  return Math.ceil(Math.min(rows, STREAM_VIEWPORT_RUNS_MAX) / STREAM_RUNS_OF_PATTERN)
 }
 
 const invalid = (detail: string): MmsbError => new MmsbError('INVALID_REQUEST', `slice: ${detail}`)

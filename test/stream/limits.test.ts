@@ -53,6 +53,22 @@ t.test('patterns of one connection and of all', async (t) => {
   t.equal(new Map(bus.limits.uses()).get('maxPatterns'), 0)
 })
 
+t.test('windows count by their rows, before they are made', async (t) => {
+  const { bus, connect } = setup({ maxPatternsPerConnection: 100 })
+  const { connection, sink } = connect()
+  const window = (rows: number) => ({ pages: ['new'], slice: { new: [[0, rows] as const, [0, 1] as const] } })
+  connection.subscribe('1', window(64 * 50))
+  t.equal(new Map(bus.limits.uses()).get('maxPatterns'), 51)
+  t.throws(
+    () => connection.subscribe('2', window(64 * 50)),
+    refused('QUOTA_EXCEEDED', '--max-patterns-per-connection'),
+  )
+  connection.subscribe('3', window(64 * 47))
+  t.equal(sink.types.length, 2)
+  connection.close()
+  t.equal(new Map(bus.limits.uses()).get('maxPatterns'), 0)
+})
+
 t.test('iterators of the library are connections too', async (t) => {
   const bus = await Bus.open({ backend: 'cpu', threads: 1, limits: { maxConnections: 1 } })
   t.teardown(() => bus.close())

@@ -129,7 +129,7 @@ export class Batch {
     if (this.#costs !== undefined && !this.#fitsCost(this.#costs, pending)) return undefined
     const { change } = pending
     this.#addedOwnBytes =
-      this.#quotas !== undefined && (change ?? pending.redefines ?? pending.creates[0]) !== undefined
+      this.#quotas !== undefined && (change ?? pending.creates[0]) !== undefined
         ? this.#checkQuotas(this.#quotas, pending)
         : 0
     return doomed

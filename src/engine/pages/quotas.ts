@@ -3,8 +3,8 @@
  * operator allows.
  *
  * Invariants: only what grows is refused, and only for callers. What the log holds was accepted once:
- * recovery, replay and verification take it whatever the limits are. An empty page counts too. Knows nothing
- * of queues.
+ * recovery, replay, verification and a migration take it whatever the limits are. An empty page counts too.
+ * Knows nothing of queues.
  */
 import type { LimitGuard } from '../../operator-limits.js'
 import type { EngineState } from './engine-state.js'

@@ -20,7 +20,9 @@ export function functionRoutes(app: App, { bus }: AppContext): void {
         body: FunctionBody,
         response: { 200: FunctionAnswer },
       },
-      config: { problems: ['INVALID_EXPRESSION', 'SHAPE_MISMATCH', 'COST_EXCEEDED', 'LOG_FULL'] },
+      config: {
+        problems: ['INVALID_EXPRESSION', 'SHAPE_MISMATCH', 'COST_EXCEEDED', 'QUOTA_EXCEEDED', 'LOG_FULL'],
+      },
     },
     (request) => bus.defineFunction(request.params.name, request.body),
   )

@@ -27,6 +27,7 @@ const CREATE_PROBLEMS: readonly ErrorCode[] = [
   'UNSUPPORTED_LOCATION',
   'COST_EXCEEDED',
   'OUT_OF_MEMORY',
+  'QUOTA_EXCEEDED',
   'LOG_FULL',
 ]
 

@@ -128,6 +128,7 @@ t.test('a folder that holds more than the limits opens, replays and verifies', a
   await bus.patch('a', { offset: 0, values: [1] })
   await t.rejects(bus.create('d', bytes(1)), { code: 'QUOTA_EXCEEDED' })
   await t.rejects(bus.defineFunction('h', { params: ['x'], expr: 'x' }), { code: 'QUOTA_EXCEEDED' })
+  t.match(await bus.migrate(), { pages: [] })
   await bus.delete('b')
   await bus.deleteFunction('g')
 })
