@@ -30,6 +30,17 @@ export function report(line: string): void {
   process.stderr.write(`mmsb: ${escaped(line)}\n`)
 }
 
+/** Reports how far copying files is, at most once a second: for each file its bytes so far. */
+export function copyProgress(): (bytes: number, file: string) => void {
+  const say = progress()
+  let [before, last, current] = [0, 0, '']
+  return (bytes, file) => {
+    if (file !== current) [before, current] = [before + last, file]
+    last = bytes
+    say(() => `copied ${((before + last) / 1024 ** 2).toFixed(0)} MiB, now ${file}`)
+  }
+}
+
 /** A function that reports how far long work is, at most once a second. */
 export function progress(): (line: () => string) => void {
   let saidMs = performance.now()

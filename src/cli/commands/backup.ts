@@ -6,11 +6,12 @@ import { crc32c } from '../../ffi/library.js'
 import { backupFolder } from '../../store/offline/backup.js'
 import { realDisk } from '../../store/os/disk.js'
 import { copyArguments } from '../folder-argument.js'
-import { print } from '../output.js'
+import { copyProgress, print } from '../output.js'
 
 export async function backup(args: readonly string[]): Promise<void> {
   const given = copyArguments('backup', 'folder to copy', args)
   if (given === undefined) return
-  const { epoch, bytes } = await backupFolder({ disk: realDisk(), crc32c }, given.dataDir, given.folder)
+  const access = { disk: realDisk(), crc32c, onCopied: copyProgress() }
+  const { epoch, bytes } = await backupFolder(access, given.dataDir, given.folder)
   print(`${given.folder}: epochs up to ${epoch}, ${bytes} bytes`)
 }

@@ -35,6 +35,7 @@ export async function migrate(args: readonly string[]): Promise<void> {
       print('every page has the newest version of its op')
       return
     }
+    report('writing a checkpoint')
     await bus.checkpoint()
     print(`${pages.length} pages moved in epoch ${epoch}; checkpoint written`)
   } finally {

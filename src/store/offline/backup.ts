@@ -17,7 +17,7 @@ import type { Disk } from '../os/disk.js'
 import { busFailed } from '../os/errors.js'
 import { PRIVATE_FILE, PRIVATE_FOLDER } from '../os/private-files.js'
 import type { Crc32c } from '../types.js'
-import { copyFile } from './copy-file.js'
+import { copyFile, type OnCopied } from './copy-file.js'
 import { type BackupFile, type BackupInfo, MANIFEST_NAME } from './manifest.js'
 
 /** How often a folder that changes meanwhile is listed again. */
@@ -26,6 +26,7 @@ const TRIES = 5
 export interface BackupAccess {
   readonly disk: Disk
   readonly crc32c: Crc32c
+  readonly onCopied?: OnCopied
 }
 
 /** Copies the data folder `from` into the folder `to`, which must be empty or missing. Throws BUS_FAILED. */
@@ -33,10 +34,10 @@ export async function backupFolder(access: BackupAccess, from: string, to: strin
   const log = inspectWritten(access, from)
   const first = log.segments[0]?.header.firstEpoch ?? 1
   begin(to)
-  const files = copyCheckpoints(from, to, log.newestEpoch)
+  const files = copyCheckpoints(access, from, to, log.newestEpoch)
   for (const { file, end } of log.segments) {
     const name = `log/${path.basename(file)}`
-    files.push({ path: name, ...copyFile(file, path.join(to, name), end) })
+    files.push({ path: name, ...copyFile(file, path.join(to, name), end, access.onCopied) })
   }
   const copies = checkpointFolder(path.join(to, 'checkpoints'))
   const checkpoints = checkpointEpochs(copies).reverse()
@@ -66,7 +67,12 @@ export async function backupFolder(access: BackupAccess, from: string, to: strin
  * Copies the files of checkpoints up to `newestEpoch` and those they refer to. The server may retire or
  * remove files meanwhile, so the folder is listed again until nothing new appears.
  */
-function copyCheckpoints(from: string, to: string, newestEpoch: number): BackupFile[] {
+function copyCheckpoints(
+  { onCopied }: BackupAccess,
+  from: string,
+  to: string,
+  newestEpoch: number,
+): BackupFile[] {
   const dir = path.join(from, 'checkpoints')
   const done = new Set<string>()
   const files: BackupFile[] = []
@@ -79,7 +85,7 @@ function copyCheckpoints(from: string, to: string, newestEpoch: number): BackupF
     for (const name of missing) {
       if (!fs.existsSync(path.join(dir, name))) continue
       const file = `checkpoints/${name}`
-      files.push({ path: file, ...copyFile(path.join(dir, name), path.join(to, file)) })
+      files.push({ path: file, ...copyFile(path.join(dir, name), path.join(to, file), undefined, onCopied) })
       done.add(stemOf(name))
     }
   }

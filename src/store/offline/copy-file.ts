@@ -16,13 +16,21 @@ export interface Copied {
   readonly sha256: string
 }
 
+/** Gets the bytes of a file that are copied, and its path, after each piece. */
+export type OnCopied = (bytes: number, file: string) => void
+
 /** Copies a file, or its first `length` bytes. Throws BUS_FAILED. */
-export function copyFile(from: string, to: string, length = Number.POSITIVE_INFINITY): Copied {
+export function copyFile(
+  from: string,
+  to: string,
+  length = Number.POSITIVE_INFINITY,
+  onCopied: OnCopied = () => {},
+): Copied {
   try {
     const source = fs.openSync(from, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW)
     try {
       if (!fs.fstatSync(source).isFile()) throw new Error('it is not a plain file')
-      return copyOpen(source, to, length)
+      return copyOpen(source, to, length, (bytes) => onCopied(bytes, from))
     } finally {
       fs.closeSync(source)
     }
@@ -31,7 +39,7 @@ export function copyFile(from: string, to: string, length = Number.POSITIVE_INFI
   }
 }
 
-function copyOpen(source: number, to: string, length: number): Copied {
+function copyOpen(source: number, to: string, length: number, onPiece: (bytes: number) => void): Copied {
   const target = fs.openSync(to, 'wx', PRIVATE_FILE)
   try {
     const hash = createHash('sha256')
@@ -43,6 +51,7 @@ function copyOpen(source: number, to: string, length: number): Copied {
       hash.update(piece.subarray(0, got))
       for (let done = 0; done < got; ) done += fs.writeSync(target, piece, done, got - done)
       bytes += got
+      onPiece(bytes)
     }
     fs.fsyncSync(target)
     return { bytes, sha256: hash.digest('hex') }

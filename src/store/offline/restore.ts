@@ -38,7 +38,7 @@ export async function restoreFolder(access: BackupAccess, from: string, to: stri
   const draft = path.join(to, RESTORE_DRAFT_NAME)
   try {
     for (const part of PARTS) await makeDurableDir(access.disk, path.join(draft, part))
-    for (const file of files) copyChecked(from, draft, file)
+    for (const file of files) copyChecked(access, from, draft, file)
     refuseUnsound(access, from, draft, info)
     for (const part of PARTS) await access.disk.syncDir(path.join(draft, part))
   } catch (error) {
@@ -71,11 +71,12 @@ function refuseOtherSize(from: string, { path: name = '', bytes }: Partial<Backu
 }
 
 function copyChecked(
+  { onCopied }: BackupAccess,
   from: string,
   draft: string,
   { path: name = '', bytes, sha256 }: Partial<BackupFile>,
 ): void {
-  const copied = copyFile(path.join(from, name), path.join(draft, name))
+  const copied = copyFile(path.join(from, name), path.join(draft, name), undefined, onCopied)
   if (sha256 === undefined || (copied.sha256 === sha256 && copied.bytes === bytes)) return
   throw busFailed(`${path.join(from, name)} is damaged: its hash is not the one in backup.json`)
 }
