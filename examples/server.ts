@@ -25,6 +25,8 @@ export interface ServerOptions {
 
 export interface Server {
   readonly url: string
+  /** Where the admin listener is, if `--admin-listen` asks for one. */
+  readonly adminUrl: string | undefined
   readonly pid: number
   /** Time from start to listening. */
   readonly startMs: number
@@ -95,7 +97,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   child.stderr.on('data', (chunk: Buffer) => {
     stderr = (stderr + chunk.toString()).slice(-STDERR_KEPT_CHARS)
   })
-  const url = await listening(child, gone, () => stderr)
+  const { url, adminUrl } = await listening(child, gone, () => stderr)
   let isEnding = false
   child.on('exit', (code, signal) => {
     if (!isEnding && !isQuitting)
@@ -103,6 +105,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   })
   return {
     url,
+    adminUrl,
     pid: child.pid!,
     startMs: performance.now() - started,
     stop: () => {
@@ -119,17 +122,19 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   }
 }
 
-/** Resolves to the address in the line the server prints when it is ready. */
+/** Resolves to the addresses in the lines the server prints until it is ready. */
 async function listening(
   child: ChildProcess,
   gone: Promise<number | null>,
   stderr: () => string,
-): Promise<string> {
+): Promise<Pick<Server, 'url' | 'adminUrl'>> {
   const lines = createInterface({ input: child.stdout! })
-  const ready = new Promise<string>((resolve) => {
+  const ready = new Promise<Pick<Server, 'url' | 'adminUrl'>>((resolve) => {
+    let adminUrl: string | undefined
     lines.on('line', (line) => {
-      const address = /^mmsb listening on (http:\/\/\S+)$/.exec(line)?.[1]
-      if (address !== undefined) resolve(address)
+      const [, admin, url] = /^mmsb (admin )?listening on (http:\/\/\S+)$/.exec(line) ?? []
+      if (admin !== undefined) adminUrl = url
+      else if (url !== undefined) resolve({ url, adminUrl })
     })
   })
   let timer: NodeJS.Timeout | undefined

@@ -38,12 +38,16 @@ export class Crowd {
     await Promise.all(this.#processes.map((child) => once(child, 'message')))
   }
 
-  /** Resolves when each abuser has got an answer that it expects, or after a time. */
-  async met(withinMs: number): Promise<void> {
+  /** Resolves to the names of abusers that have not got an answer they expect: none, or after a time. */
+  async unmet(withinMs: number): Promise<string[]> {
     const latestMs = performance.now() + withinMs
     const isMet = ([name, tally]: readonly [string, Tally]): boolean =>
       ABUSERS.some((abuser) => abuser.name === name && abuser.expects.some((code) => (tally[code] ?? 0) > 0))
-    while (performance.now() < latestMs && ![...this.tallies()].every(isMet)) await sleep(POLL_MS)
+    for (;;) {
+      const unmet = [...this.tallies()].filter((entry) => !isMet(entry)).map(([name]) => name)
+      if (unmet.length === 0 || performance.now() > latestMs) return unmet
+      await sleep(POLL_MS)
+    }
   }
 
   async end(): Promise<void> {

@@ -42,10 +42,17 @@ export function verdicts(findings: Findings, names: readonly string[]): Verdict[
         expects.some((code) => (tallies.get(name)?.[code] ?? 0) > 0),
       ),
     ),
-    ...kinds.map(([of, { livezMs, bareMs }]) =>
-      figure(
-        `worst /livez beside ${of} ${ms(p(livezMs, 1))}, of a bare Fastify ${ms(p(bareMs, 1))}: at most ${LIVEZ_ABOVE_BARE_MAX_MS} ms apart`,
-        p(livezMs, 1) - p(bareMs, 1) <= LIVEZ_ABOVE_BARE_MAX_MS,
+    ...kinds.flatMap(([of, { livezMs, adminMs, bareMs }]) =>
+      (
+        [
+          ['/livez', livezMs],
+          ['/livez of the admin listener', adminMs],
+        ] as const
+      ).map(([what, values]) =>
+        figure(
+          `worst ${what} beside ${of} ${ms(p(values, 1))}, of a bare Fastify ${ms(p(bareMs, 1))}: at most ${LIVEZ_ABOVE_BARE_MAX_MS} ms apart`,
+          p(values, 1) - p(bareMs, 1) <= LIVEZ_ABOVE_BARE_MAX_MS,
+        ),
       ),
     ),
     ...kinds.flatMap(([of, { polite }]) =>
@@ -101,6 +108,7 @@ export function report(findings: Findings, found: readonly Verdict[]): string {
     if (of.livezMs.length === 0) continue
     for (const way of ['rest', 'stream', 'delivery'] as const) row(`${way}, ${when}`, of.polite[way])
     row(`/livez, ${when}`, of.livezMs)
+    row(`admin, ${when}`, of.adminMs)
     row(`bare Fastify, ${when}`, of.bareMs)
   }
   lines.push(

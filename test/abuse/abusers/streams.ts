@@ -176,7 +176,7 @@ export const STREAMS: readonly Abuser[] = [
   {
     name: 'crowds',
     does: 'opens 200 WebSockets and streams of events at once',
-    expects: ['101'],
+    expects: ['101', '200', 'OVERLOADED'],
     lanes: 200,
     act: crowds,
   },
