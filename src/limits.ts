@@ -218,6 +218,11 @@ export const STREAM_RATE_MAX_HZ = 1_000
 /** Bytes of pages in one snapshot, and bytes of values in one change message. */
 export const STREAM_SNAPSHOT_MAX_BYTES = 64 * 1024 ** 2
 export const STREAM_CHANGE_MAX_BYTES = 64 * 1024 ** 2
+/** A message with more bytes of values, or more pages, than this is encoded in slices. */
+export const STREAM_LARGE_BYTES = 256 * 1024
+export const STREAM_LARGE_PAGES = 1_024
+/** Bytes of snapshots that one turn of the event loop gathers; further snapshots wait for the next turn. */
+export const STREAM_GATHER_TURN_BYTES = 8 * 1024 ** 2
 /** Epochs, and bytes of them, kept in memory for resuming readers. */
 export const STREAM_RECENT_EPOCHS = 16_384
 export const STREAM_RECENT_MAX_BYTES = 32 * 1024 ** 2

@@ -11,6 +11,7 @@
  * Invariant: a refused value is INVALID_DELTA, with its position in the message. Little-endian hosts only.
  */
 import { MmsbError } from '../errors.js'
+import { JSON_PIECE_ELEMENTS } from '../limits.js'
 import { DTYPE_INFO, type Dtype, F32_OVERFLOW, type TypedArray } from '../wire/dtype.js'
 import type { DeltaValues } from './types.js'
 
@@ -281,6 +282,16 @@ export function valuesToJsonText(dtype: Dtype, values: TypedArray): string {
     default:
       return `[${values.join(',')}]`
   }
+}
+
+/** The same, a bounded part at a time. */
+export function* valuesToJsonTexts(dtype: Dtype, values: TypedArray): Generator<string> {
+  yield '['
+  for (let at = 0; at < values.length; at += JSON_PIECE_ELEMENTS) {
+    const text = valuesToJsonText(dtype, values.subarray(at, at + JSON_PIECE_ELEMENTS))
+    yield at === 0 ? text.slice(1, -1) : `,${text.slice(1, -1)}`
+  }
+  yield ']'
 }
 
 /** Whether String() of every element is its JSON: all are finite, and none is -0. */

@@ -13,6 +13,7 @@ import type { PatternSet } from '../state/pattern.js'
 import type { StreamMessage } from './messages.js'
 import type { DurableReaders } from './resume/durable-readers.js'
 import { endOf, Subscription, type SubscriptionHub, type SubscriptionOwner } from './subscription.js'
+import type { TurnBudget } from './turn-budget.js'
 import type { Sink, SubscribeOptions } from './types.js'
 
 /** What a connection needs from the hub. */
@@ -20,6 +21,7 @@ export interface ConnectionHub extends SubscriptionHub {
   /** Subscriptions of all connections, and their patterns. */
   readonly held: { subscriptions: number; patterns: number }
   readonly durables: DurableReaders
+  readonly gathering: TurnBudget
   /** Whether a reader of these pages can resume after epoch `after`. */
   reaches(patterns: PatternSet, needsValues: boolean, after: number): boolean
 }
@@ -225,6 +227,11 @@ export class Connection implements SubscriptionOwner {
     for (const subscription of [...this.#subscriptions.values()]) this.end(subscription, message)
   }
 
+  /** The sink has encoded what it holds, which may be larger than it seemed. */
+  grew(): void {
+    if (this.#allowanceBytes > 0) this.#allowanceBytes = Math.max(this.#allowanceBytes, this.sink.queuedBytes)
+  }
+
   /** The sink is no longer congested. */
   drained(): void {
     if (this.#isClosed) return
@@ -253,10 +260,15 @@ export class Connection implements SubscriptionOwner {
 
   #serveWaiting(): void {
     if (this.#waiting.length === 0 || this.sink.isCongested) return
+    const { gathering } = this.hub
     this.hub.bus.between(() => {
       while (this.#waiting.length > 0 && !this.sink.isCongested) {
         if (this.hub.queues.isFull) {
           this.waitForRoom()
+          return
+        }
+        if (gathering.isSpent) {
+          gathering.nextTurn(() => this.#serveWaiting())
           return
         }
         const subscription = this.#waiting.shift()!
@@ -268,7 +280,9 @@ export class Connection implements SubscriptionOwner {
   #startWithSnapshot(subscription: Subscription): void {
     try {
       const snapshot = subscription.start(true)
-      if (snapshot !== undefined) this.#allowanceBytes = Math.max(0, this.sink.queuedBytes)
+      if (snapshot === undefined) return
+      this.hub.gathering.spend(snapshot.valueBytes)
+      this.#allowanceBytes = Math.max(0, this.sink.queuedBytes)
     } catch (error) {
       this.end(subscription, endOf(error))
     }

@@ -18,6 +18,7 @@
 import type { CommitEvent, PageChange, PageShape } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
 import {
+  STREAM_GATHER_TURN_BYTES,
   STREAM_LINGER_MS,
   STREAM_LINGERING_MAX,
   STREAM_RECENT_CUT_MAX_BYTES,
@@ -35,6 +36,7 @@ import { DurableReaders, type DurableView } from './resume/durable-readers.js'
 import { inOrder, RecentEpochs, type RecentPart } from './resume/recent-epochs.js'
 import { ReplayedEpochs } from './resume/replayed-epochs.js'
 import { SharedView, type Subscriber, type View } from './shared-view.js'
+import { TurnBudget } from './turn-budget.js'
 import type { Sink, StreamBus } from './types.js'
 
 export interface HubStats {
@@ -72,6 +74,7 @@ export class StreamHub implements ConnectionHub {
   readonly replayed: ReplayedEpochs
   readonly durables: DurableReaders
   readonly queues: StreamQueues
+  readonly gathering: TurnBudget
   readonly counters = { delivered: 0, conflated: 0, overflows: 0 }
   readonly held = { connections: 0, subscriptions: 0, patterns: 0 }
   readonly #views = new Map<string, SharedView>()
@@ -93,6 +96,7 @@ export class StreamHub implements ConnectionHub {
   constructor(bus: StreamBus, clock: StreamClock = systemClock) {
     this.bus = bus
     this.clock = clock
+    this.gathering = new TurnBudget(STREAM_GATHER_TURN_BYTES, clock)
     this.replayed = new ReplayedEpochs(bus)
     this.durables = new DurableReaders(bus)
     this.queues = new StreamQueues(bus.limits, clock)

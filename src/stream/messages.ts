@@ -9,8 +9,9 @@
 
 import type { PageChange } from '../engine/types.js'
 import type { MmsbError } from '../errors.js'
+import { STREAM_LARGE_BYTES, STREAM_LARGE_PAGES } from '../limits.js'
 import { totalElements } from '../state/ranges.js'
-import { valuesToJsonText } from '../state/value.js'
+import { valuesToJsonText, valuesToJsonTexts } from '../state/value.js'
 import type { Dtype, TypedArray } from '../wire/dtype.js'
 import { DTYPE_INFO } from '../wire/dtype.js'
 import type { DataMode, Marker } from '../wire/messages.js'
@@ -29,6 +30,7 @@ export class PagePart {
   readonly #gather: Gather
   #values: TypedArray | undefined
   #json: Record<DataMode, string> = NOTHING
+  #jsonTexts: readonly string[] | undefined
 
   constructor(change: PageChange, gather: Gather, uncut: PageChange = change) {
     this.change = change
@@ -61,13 +63,39 @@ export class PagePart {
     return this.#json[mode]
   }
 
-  #toJson(mode: DataMode): string {
+  /** The same, a bounded part at a time. */
+  *jsonTexts(mode: DataMode): Generator<string> {
+    if (mode !== 'values' || this.valueBytes <= STREAM_LARGE_BYTES) {
+      yield this.json(mode)
+      return
+    }
+    if (this.#jsonTexts !== undefined) {
+      yield* this.#jsonTexts
+      return
+    }
+    const texts: string[] = [`${this.#jsonHead(mode)},"values":`]
+    yield texts[0]!
+    for (const text of valuesToJsonTexts(this.change.dtype, this.values())) {
+      texts.push(text)
+      yield text
+    }
+    texts.push('}')
+    yield '}'
+    this.#jsonTexts = texts
+  }
+
+  #jsonHead(mode: DataMode): string {
     const { page, kind, dtype, shape, ranges } = this.change
     let text = `{"page":"${page}","kind":"${kind}"`
     if (kind === 'created') text += `,"dtype":"${dtype}","shape":${JSON.stringify(shape)}`
     if (mode !== 'none') text += `,"ranges":${rangesToJson(ranges)}`
-    if (mode === 'values') text += `,"values":${valuesToJsonText(dtype, this.values())}`
-    return `${text}}`
+    return text
+  }
+
+  #toJson(mode: DataMode): string {
+    const head = this.#jsonHead(mode)
+    if (mode !== 'values') return `${head}}`
+    return `${head},"values":${valuesToJsonText(this.change.dtype, this.values())}}`
   }
 }
 
@@ -94,6 +122,16 @@ abstract class Encodable {
     }
     return made
   }
+
+  isEncoded(key: string): boolean {
+    return this.#encodings?.has(key) === true
+  }
+
+  /** Encoding it takes so long that it is done in slices. */
+  abstract readonly isLarge: boolean
+
+  /** Takes what it is encoded from, which is the bus as it is now. */
+  abstract gather(): void
 }
 
 /** One epoch, or several conflated, as the subscribers of one view see it. */
@@ -119,6 +157,14 @@ export class ChangeMessage extends Encodable {
       this.mode === 'values' ? this.parts.reduce((sum, part) => sum + part.valueBytes, 0) : 0
     return this.#valueBytes
   }
+
+  get isLarge(): boolean {
+    return this.valueBytes > STREAM_LARGE_BYTES || this.parts.length > STREAM_LARGE_PAGES
+  }
+
+  gather(): void {
+    if (this.mode === 'values') for (const part of this.parts) part.values()
+  }
 }
 
 export interface SnapshotPage {
@@ -138,18 +184,25 @@ export class SnapshotMessage extends Encodable {
   /** The history that the epoch belongs to. */
   readonly history: string
   readonly pages: readonly SnapshotPage[]
+  readonly valueBytes: number
 
   constructor(epoch: number, history: string, pages: readonly SnapshotPage[]) {
     super()
     this.epoch = epoch
     this.history = history
     this.pages = pages
+    this.valueBytes = pages.reduce((sum, { values }) => sum + values.byteLength, 0)
   }
 
-  get valueBytes(): number {
-    return this.pages.reduce((sum, { values }) => sum + values.byteLength, 0)
+  get isLarge(): boolean {
+    return this.valueBytes > STREAM_LARGE_BYTES || this.pages.length > STREAM_LARGE_PAGES
   }
+
+  gather(): void {}
 }
+
+/** The messages that carry pages. */
+export type DataMessage = ChangeMessage | SnapshotMessage
 
 export type StreamMessage =
   | ChangeMessage
@@ -188,5 +241,28 @@ export function jsonTail(message: StreamMessage): string {
   }
 }
 
-const snapshotPageJson = ({ name, dtype, shape, version, values }: SnapshotPage): string =>
-  `"${name}":{"dtype":"${dtype}","shape":${JSON.stringify(shape)},"version":${version},"values":${valuesToJsonText(dtype, values)}}`
+/** The same for a message with pages, a bounded part at a time. */
+export function* jsonTailTexts(message: DataMessage): Generator<string> {
+  if (message.type === 'change') {
+    yield `,"epoch":${message.epoch},"first":${message.first},"changes":[`
+    for (const [i, part] of message.parts.entries()) {
+      if (i > 0) yield ','
+      yield* part.jsonTexts(message.mode)
+    }
+    yield ']}'
+    return
+  }
+  yield `,"epoch":${message.epoch},"history":"${message.history}","pages":{`
+  for (const [i, page] of message.pages.entries()) {
+    yield `${i > 0 ? ',' : ''}${snapshotPageHead(page)}`
+    yield* valuesToJsonTexts(page.dtype, page.values)
+    yield '}'
+  }
+  yield '}}'
+}
+
+const snapshotPageHead = ({ name, dtype, shape, version }: SnapshotPage): string =>
+  `"${name}":{"dtype":"${dtype}","shape":${JSON.stringify(shape)},"version":${version},"values":`
+
+const snapshotPageJson = (page: SnapshotPage): string =>
+  `${snapshotPageHead(page)}${valuesToJsonText(page.dtype, page.values)}}`

@@ -21,8 +21,13 @@ import type { LimitGuard } from '../operator-limits.js'
 import type { StreamClock } from './clock.js'
 import type { Sink } from './types.js'
 
+/** Bytes that several readers may share. */
+interface Piece {
+  readonly byteLength: number
+}
+
 interface Hold {
-  readonly piece: Uint8Array
+  readonly piece: Piece
 }
 
 /** A sink with much queued. */
@@ -40,7 +45,7 @@ export class StreamQueues {
   readonly #clock: StreamClock
   readonly #watched = new Map<Sink, Watched>()
   /** Large pieces, and for how many sinks each is queued. */
-  readonly #shared = new Map<Uint8Array, number>()
+  readonly #shared = new Map<Piece, number>()
   /** In an object of its own, because the limits must not hold the hub. */
   readonly #used = { bytes: 0 }
   #waiting: (() => void)[] = []
@@ -85,7 +90,7 @@ export class StreamQueues {
   }
 
   /** A large piece is queued for a sink, until the returned function is called. */
-  hold(sink: Sink, piece: Uint8Array): () => void {
+  hold(sink: Sink, piece: Piece): () => void {
     const entry = this.#watch(sink)
     const hold = { piece }
     entry.holds.add(hold)

@@ -94,7 +94,7 @@ const FLOORS: Floors = {
     ['conflation', 'viewport'],
     ['types'],
     ['options', 'shared-view'],
-    ['queues', 'resume'],
+    ['queues', 'resume', 'turn-budget'],
     ['subscription'],
     ['connection'],
     ['hub'],

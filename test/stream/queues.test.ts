@@ -144,13 +144,28 @@ t.test('snapshots and readers that catch up wait for room', async (t) => {
   t.ok(late.sink.types.includes('change'))
 })
 
+t.test('one turn of the event loop gathers one large snapshot', async (t) => {
+  const { bus, clock, connect } = setup()
+  bus.commit(create('big', (8 * M) / 4))
+  const readers = [0, 1, 2].map(() => connect())
+  for (const [i, { connection }] of readers.entries())
+    connection.subscribe('s', { pages: ['big', `other${i}`], from: 'snapshot' })
+  t.same(
+    readers.map(({ sink }) => sink.types.length),
+    [2, 0, 0],
+  )
+  clock.advance(10)
+  for (const { sink } of readers) t.same(sink.types, ['subscribed', 'snapshot'])
+})
+
 t.test('snapshots that are kept to be shared are bounded', async (t) => {
-  const { bus, hub, connect } = setup()
+  const { bus, hub, clock, connect } = setup()
   const elements = (8 * M) / 4
   bus.commit(create('big', elements))
   for (let i = 0; i < 12; i++) {
     const { sink, connection } = connect()
     connection.subscribe('s', { pages: ['big', `other${i}`], from: 'snapshot', data: 'values' })
+    clock.advance(1)
     t.equal(sink.types.at(-1), 'snapshot')
     sink.got.length = 0
     sink.raw.length = 0

@@ -8,7 +8,7 @@ import type { Readable } from 'node:stream'
 import type { PageData } from '../../engine/types.js'
 import { ANSWER_FREE_BYTES, JSON_PIECE_ELEMENTS } from '../../limits.js'
 import type { JsonPart } from '../../state/json-parts.js'
-import { valuesToJsonText } from '../../state/value.js'
+import { valuesToJsonText, valuesToJsonTexts } from '../../state/value.js'
 import { joined, partsOf, slicedBody } from './sliced-body.js'
 
 /** The parts of a JSON text: strings are sent as they are, a page as the list of its values. */
@@ -50,12 +50,6 @@ export function* jsonTexts(pieces: Iterable<JsonPieces[number]>): Generator<stri
       yield piece
       continue
     }
-    const { dtype, values } = piece
-    yield '['
-    for (let at = 0; at < values.length; at += JSON_PIECE_ELEMENTS) {
-      const text = valuesToJsonText(dtype, values.subarray(at, at + JSON_PIECE_ELEMENTS))
-      yield at === 0 ? text.slice(1, -1) : `,${text.slice(1, -1)}`
-    }
-    yield ']'
+    yield* valuesToJsonTexts(piece.dtype, piece.values)
   }
 }

@@ -15,7 +15,8 @@ import type { App, AppContext } from '../context.js'
 import { parseSmallJson } from '../request/json.js'
 import { compileCheck } from '../request/validation.js'
 import { EventsQuery, Slice } from '../schemas/stream.js'
-import { SocketSink } from '../stream/socket-sink.js'
+import { encodingOf } from '../stream/large-messages.js'
+import { type MessageEncoder, SocketSink } from '../stream/socket-sink.js'
 
 /** The id of the only subscription of a response. */
 const ID = 'events'
@@ -74,6 +75,10 @@ export function eventRoutes(app: App, context: AppContext): () => void {
       raw.on('close', end)
       raw.on('close', () => sink.gone())
       raw.on('drain', () => connection.drained())
+      sink.onWritten = () => {
+        connection.grew()
+        connection.drained()
+      }
       try {
         connection.subscribe(ID, options)
       } catch (error) {
@@ -96,7 +101,7 @@ class EventSink extends SocketSink {
   #hasBegun = false
 
   constructor(raw: ServerResponse, queues: StreamQueues, begin: () => void, end: () => void) {
-    super(raw, { queues, link: raw.socket as Socket, encode: encodeEvent })
+    super(raw, { queues, link: raw.socket as Socket, encoder: EVENT_ENCODER })
     this.#begin = begin
     this.#end = end
   }
@@ -108,19 +113,28 @@ class EventSink extends SocketSink {
     }
     super.send(id, message)
     const isLast = message.type === 'overflow' || message.type === 'compacted' || message.type === 'error'
-    if (isLast) queueMicrotask(this.#end)
+    if (isLast) this.whenWritten(this.#end)
   }
 }
 
-function encodeEvent(id: string, message: StreamMessage): readonly Buffer[] {
-  if (!('encoded' in message)) return [eventOf(id, message)]
-  return message.encoded(`sse ${id}`, () => [eventOf(id, message)])
+const EVENT_ENCODER: MessageEncoder = {
+  encode: encodeEvent,
+  later: (message) => encodingOf('json', message),
 }
 
-function eventOf(id: string, message: StreamMessage): Buffer {
+function encodeEvent(id: string, message: StreamMessage): readonly Buffer[] {
+  if (!('encoded' in message)) return [Buffer.from(`${headOf(id, message)}${jsonTail(message)}\n\n`)]
+  return message.encoded(`sse ${id}`, () => {
+    if (!message.isLarge) return [Buffer.from(`${headOf(id, message)}${jsonTail(message)}\n\n`)]
+    const tail = message.encoded('json', () => [Buffer.from(jsonTail(message))])
+    return [Buffer.from(headOf(id, message)), ...tail, Buffer.from('\n\n')]
+  })
+}
+
+function headOf(id: string, message: StreamMessage): string {
   const epoch = cursorOf(message)
   const line = epoch === undefined ? '' : `id: ${epoch}\n`
-  return Buffer.from(`${line}data: ${jsonHead(message.type, id)}${jsonTail(message)}\n\n`)
+  return `${line}data: ${jsonHead(message.type, id)}`
 }
 
 /** The epoch from which a reader that has seen this message resumes. */

@@ -20,7 +20,7 @@ import { attachFastReceiver, type FastReceiver } from './fast-receiver.js'
 import { Receiving } from './receiving.js'
 import { StreamSession } from './session.js'
 import { SocketSink } from './socket-sink.js'
-import { jsonFrame, streamFrame } from './ws-frames.js'
+import { BINARY_ENCODER, JSON_ENCODER } from './ws-frames.js'
 
 const PROTOCOLS: readonly string[] = [JSON_PROTOCOL, BINARY_PROTOCOL]
 const GOING_AWAY = 1001
@@ -104,8 +104,8 @@ export class StreamServer {
   serve(webSocket: WebSocket, socket: Socket): void {
     const isBinary = webSocket.protocol === BINARY_PROTOCOL
     const { queues } = this.#context.hub
-    const encode = isBinary ? streamFrame : jsonFrame
-    const sink = new SocketSink(socket, { queues, link: socket, encode })
+    const encoder = isBinary ? BINARY_ENCODER : JSON_ENCODER
+    const sink = new SocketSink(socket, { queues, link: socket, encoder })
     const connection = this.#connect(webSocket, sink)
     if (connection === undefined) return
     const receiving = new Receiving(this.#messages, (error) => endReceiving(webSocket, socket, error))
@@ -123,10 +123,15 @@ export class StreamServer {
     })
     const receiver = isBinary ? this.#attach(webSocket, session) : undefined
     this.#open.set(webSocket, { session, receiver })
-    socket.on('drain', () => {
+    const onDrain = (): void => {
       connection.drained()
       session.drained()
-    })
+    }
+    socket.on('drain', onDrain)
+    sink.onWritten = () => {
+      connection.grew()
+      onDrain()
+    }
     webSocket.on('pong', (data) => {
       session.isAlive = true
       receiving.onControl(data.length)

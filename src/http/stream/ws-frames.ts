@@ -6,6 +6,8 @@
  */
 import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js'
 import { messageBody, messageHead } from './binary-messages.js'
+import { encodingOf } from './large-messages.js'
+import type { MessageEncoder } from './socket-sink.js'
 
 const FIN_TEXT = 0x81
 const FIN_BINARY = 0x82
@@ -39,34 +41,49 @@ export function textFrame(text: string): WsFrame {
 /** A binary message. */
 export const binaryFrame = (payload: Buffer): WsFrame => [headerOf(FIN_BINARY, payload.length), payload]
 
-/** A message in two parts, which are copied together unless the second one is large. */
-function framed(first: number, head: Buffer, tail: Buffer): WsFrame {
-  const header = headerOf(first, head.length + tail.length)
-  return tail.length > COPY_MAX_BYTES
-    ? [Buffer.concat([header, head]), tail]
-    : [Buffer.concat([header, head, tail])]
+/** A message of a head and a tail, which are copied together unless the tail is large. */
+function framed(first: number, head: Buffer, tail: readonly Buffer[]): WsFrame {
+  const header = headerOf(first, head.length + lengthOf(tail))
+  return tail.length > 1 || lengthOf(tail) > COPY_MAX_BYTES
+    ? [Buffer.concat([header, head]), ...tail]
+    : [Buffer.concat([header, head, ...tail])]
 }
 
-/** A stream message in JSON to subscription `id`. It is encoded once for all readers with this id. */
-export function jsonFrame(id: string, message: StreamMessage): WsFrame {
+function lengthOf(pieces: readonly Buffer[]): number {
+  let sum = 0
+  for (const { length } of pieces) sum += length
+  return sum
+}
+
+/** Stream messages in JSON. */
+export const JSON_ENCODER: MessageEncoder = {
+  encode: jsonFrame,
+  later: (message) => encodingOf('json', message),
+}
+
+/** Stream messages in the layout of mmsb.v1.bin. */
+export const BINARY_ENCODER: MessageEncoder = {
+  encode: streamFrame,
+  later: (message) => encodingOf('bin', message),
+}
+
+/** A message to subscription `id`. It is encoded once for all readers with this id. */
+function jsonFrame(id: string, message: StreamMessage): WsFrame {
   if (!('encoded' in message)) return textFrame(jsonHead(message.type, id) + jsonTail(message))
   return message.encoded(`ws ${id}`, () => {
-    const tail = message.encoded('json', () => Buffer.from(jsonTail(message)))
+    const tail = message.encoded('json', () => [Buffer.from(jsonTail(message))])
     return framed(FIN_TEXT, Buffer.from(jsonHead(message.type, id)), tail)
   })
 }
 
-/**
- * A stream message in the layout of mmsb.v1.bin to subscription `id`. It is encoded once for all readers with
- * this id.
- */
-export function streamFrame(id: string, message: StreamMessage): WsFrame {
+/** The same in binary. */
+function streamFrame(id: string, message: StreamMessage): WsFrame {
   if (!('encoded' in message)) {
     const body = messageBody(message)
-    return framed(FIN_BINARY, messageHead(id, message, body.length), body)
+    return framed(FIN_BINARY, messageHead(id, message, body.length), [body])
   }
   return message.encoded(`bin ${id}`, () => {
-    const body = message.encoded('bin', () => messageBody(message))
-    return framed(FIN_BINARY, messageHead(id, message, body.length), body)
+    const body = message.encoded('bin', () => [messageBody(message)])
+    return framed(FIN_BINARY, messageHead(id, message, lengthOf(body)), body)
   })
 }

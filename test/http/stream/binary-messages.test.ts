@@ -9,7 +9,7 @@ import { WebSocket } from 'ws'
 import type { PageChange } from '../../../src/engine/types.js'
 import { MmsbError } from '../../../src/errors.js'
 import { ackMessage } from '../../../src/http/stream/binary-messages.js'
-import { jsonFrame, streamFrame } from '../../../src/http/stream/ws-frames.js'
+import { BINARY_ENCODER, JSON_ENCODER } from '../../../src/http/stream/ws-frames.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { valuesToJson } from '../../../src/state/value.js'
 import { ChangeMessage, PagePart } from '../../../src/stream/messages.js'
@@ -73,7 +73,7 @@ t.test('the examples of docs/internals/FORMAT.md', async (t) => {
   ])
   const change = example('receives that epoch 7 set elements')
   const part = partOf({}, Int32Array.of(42, -1))
-  t.same(payloadOf(streamFrame('s', new ChangeMessage(7, 7, [part], 'values'))), change)
+  t.same(payloadOf(BINARY_ENCODER.encode('s', new ChangeMessage(7, 7, [part], 'values'))), change)
   t.match(decodeMessages(change), [
     {
       type: 'change',
@@ -95,7 +95,7 @@ function payloadOf(frame: readonly Buffer[]): Buffer {
 }
 
 t.test('a message is encoded once, down to the WebSocket frame', async (t) => {
-  for (const encode of [streamFrame, jsonFrame]) {
+  for (const { encode } of [BINARY_ENCODER, JSON_ENCODER]) {
     let gathered = 0
     const change = { pageId: 1, page: 'p', kind: 'source', dtype: 'i32', shape: [40_000] } as const
     const part = new PagePart({ ...change, ranges: Uint32Array.of(0, 40_000) }, () => {
@@ -259,8 +259,10 @@ t.test('compacted, progress, overflow and error have their binary forms', async 
     ],
   ] as const
   for (const [message, decoded] of messages) {
-    t.match(decodeMessages(payloadOf(streamFrame('s', message))), [decoded])
-    t.match(decodeMessages(payloadOf(streamFrame('a long id', message))), [{ ...decoded, id: 'a long id' }])
+    t.match(decodeMessages(payloadOf(BINARY_ENCODER.encode('s', message))), [decoded])
+    t.match(decodeMessages(payloadOf(BINARY_ENCODER.encode('a long id', message))), [
+      { ...decoded, id: 'a long id' },
+    ])
   }
 })
 
