@@ -2,6 +2,7 @@
 // ABI only.
 #pragma once
 #include <math.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -30,6 +30,82 @@ static void testSteps() {
   CHECK(strlen(mmsb_context_error(c.ctx)) > 0);
 }
 
+struct Canceller {
+  Context* context;
+  u64 afterNs;
+};
+
+static void* cancelLater(void* argument) {
+  const Canceller& job = *static_cast<Canceller*>(argument);
+  const u64 untilNs = nowNs() + job.afterNs;
+  while (nowNs() < untilNs) {
+  }
+  mmsb_cancel(job.context->ctx, 1);
+  return nullptr;
+}
+
+// Calls that are cancelled at any moment can be taken back; what follows is as if they had not been.
+static void testCancel() {
+  const bool kept = testBackend == MMSB_BACKEND_CPU;
+  const u32 side = kept ? 120 : 48, bytes = side * side * 8;
+  for (u32 threads = 1; threads <= 3; threads++) {
+    Context c(threads), fresh(1);
+    std::vector<u32> steps, freshSteps;
+    for (Context* context : {&c, &fresh}) {
+      context->create(1, F64, {side, side});
+      context->create(2, F64, {side, side});
+      context->create(3, F64, {side, side});
+      auto& list = context == &c ? steps : freshSteps;
+      list.push_back(context->step(MMSB_OP_MATMUL, 2, {1, 1}, words({0, 0})));
+      list.push_back(context->step(MMSB_OP_MATMUL, 3, {2, 1}, words({0, 0})));
+    }
+    Bytes old(bytes);
+    c.write(1, F64, old);
+    CHECK(c.execute({steps[0] | MMSB_STEP_FULL, steps[1] | MMSB_STEP_FULL}, {}).status == MMSB_OK);
+    u32 cancelled = 0;
+    for (u32 round = 0; round < rounds(40); round++) {
+      seed(round);
+      std::vector<double> values(side * side);
+      for (double& value : values) value = double(below(16));
+      Bytes fill(bytes);
+      memcpy(fill.data(), values.data(), bytes);
+      Frame frame;
+      frame.dense(1, 0, F64, 0, side * side, fill.data());
+      const Bytes done = frame.done();
+      const std::string before = c.state();
+      if (kept) CHECK(mmsb_keep(c.ctx, 1) == MMSB_OK);
+      Canceller job = {&c, u64(below(3000)) * 1000};
+      pthread_t thread;
+      CHECK(pthread_create(&thread, nullptr, cancelLater, &job) == 0);
+      const int status = c.execute(steps, done).status;
+      pthread_join(thread, nullptr);
+      mmsb_cancel(c.ctx, 0);
+      CHECK(status == MMSB_OK || status == MMSB_ERR_CANCELLED);
+      if (status == MMSB_ERR_CANCELLED) {
+        cancelled++;
+        if (kept) {
+          CHECK(mmsb_undo(c.ctx, steps.data(), u32(steps.size())) == MMSB_OK);
+        } else {
+          Frame back;
+          back.dense(1, 0, F64, 0, side * side, old.data());
+          CHECK(c.execute(steps, back.done()).status == MMSB_OK);
+        }
+        CHECK(c.state() == before);
+      } else {
+        old = fill;
+      }
+      if (kept) CHECK(mmsb_keep(c.ctx, 0) == MMSB_OK);
+    }
+    CHECK(cancelled > 0);
+    fresh.write(1, F64, old);
+    CHECK(fresh.execute({freshSteps[0] | MMSB_STEP_FULL, freshSteps[1] | MMSB_STEP_FULL}, {}).status == MMSB_OK);
+    CHECK(c.state() == fresh.state());
+    const u32 word = 1;
+    mmsb_cancel_by(fresh.ctx, &word);
+    CHECK(fresh.execute(freshSteps, {}).status == MMSB_ERR_CANCELLED);
+  }
+}
+
 // A random graph of steps, computed incrementally in one context; at each epoch another context computes
 // everything from scratch.
 static void testGraphs() {
@@ -201,6 +277,7 @@ static const Test kTests[] = {
     {"quantile", testQuantile},
     {"topk", testTopk},
     {"steps", testSteps},
+    {"cancel", testCancel},
     {"graphs", testGraphs},
     {"backends", testUnknownBackend},
     {"crc32c", testCrc},
