@@ -10,6 +10,7 @@ import { Bus, type BusOptions } from '../../src/index.js'
 import { FrameWriter } from '../../src/state/frame/writer.js'
 import { folder } from '../lib/folder.js'
 import { refusal } from '../lib/refusal.js'
+import { fillWithVoids } from '../lib/void-epochs.js'
 import { until } from '../lib/wait.js'
 
 const EPOCHS = 60
@@ -170,6 +171,16 @@ t.test('it opens at any epoch exactly', async (t) => {
   fs.rmSync(path.join(log, fs.readdirSync(log).sort()[0]!))
   await t.rejects(reading(t, dir, { untilEpoch: 3 }), { code: 'EPOCH_COMPACTED', extra: { minEpoch: 20 } })
   t.equal((await reading(t, dir, { untilEpoch: 25 })).read('a')[0], 25)
+})
+
+t.test('it opens at epochs that were cancelled, and beside them', async (t) => {
+  const dir = folder(t)
+  const { states, newest } = await fillWithVoids(dir, 1)
+  for (let epoch = 0; epoch <= newest; epoch++) {
+    const bus = await reading(t, dir, { untilEpoch: epoch })
+    t.match(bus.status(), { epoch, digest: states[epoch]!.digest })
+    await bus.close()
+  }
 })
 
 t.test('a log that is damaged later can be read before the damage', async (t) => {
