@@ -1,7 +1,9 @@
 /** The AsyncAPI document is complete and describes what the stream accepts and sends. */
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import type { TSchema } from 'typebox'
 import { compileCheck } from '../../../src/http/request/validation.js'
+import { SERVER_MESSAGES } from '../../../src/http/schemas/stream-messages.js'
 import { jsonHead, jsonTail } from '../../../src/stream/messages.js'
 import { Client } from '../../stream/helpers.js'
 import { isProblem, listen, serve } from '../helpers.js'
@@ -98,4 +100,10 @@ t.test('what the server sends fits what the document says of it', async (t) => {
   }
   t.same([...seen].sort(), [...sent.keys()].sort())
   t.throws(() => sent.get('change')!({ type: 'change', id: 's', epoch: 1, first: 1, changes: [{}] }))
+})
+
+t.test('docs/guide/STREAM.md says what each message means, in the words of the document', async (t) => {
+  const text = readFileSync(new URL('../../../docs/guide/STREAM.md', import.meta.url), 'utf8')
+  for (const [name, schema] of Object.entries<TSchema & { description?: string }>(SERVER_MESSAGES))
+    t.ok(text.includes(`\n| \`${name}\` | ${schema.description} |\n`), name)
 })
