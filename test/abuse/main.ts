@@ -4,6 +4,7 @@
  */
 import { randomInt } from 'node:crypto'
 import { parseArgs } from 'node:util'
+import { killServers } from '../../examples/server.js'
 import { ABUSERS } from './abusers/all.js'
 import { report, verdicts } from './report.js'
 import { runSuite } from './suite.js'
@@ -22,6 +23,13 @@ const seed = Number(values.seed ?? randomInt(2 ** 31))
 const only = values.only?.split(',')
 const names = ABUSERS.map(({ name }) => name).filter((name) => only?.includes(name) ?? true)
 const say = (line: string): void => void process.stdout.write(`${line}\n`)
+
+// A server must not outlive a run that is broken off.
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => {
+    killServers()
+    process.exit(1)
+  })
 
 say(`seed ${seed}, ${seconds} s, ${names.length} abusers`)
 const share = (seconds * 1_000) / (2 * SHARES * ROUND_MS)
