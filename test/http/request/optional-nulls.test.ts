@@ -132,11 +132,20 @@ t.test('what an epoch shows of a transaction can be posted again, and does the s
 t.test('the documents say so', async (t) => {
   const served = await withPages(t)
   const { port } = await listen(served)
-  const { paths } = (await served.call('GET', '/openapi.json')).body as {
+  const { paths, components } = (await served.call('GET', '/openapi.json')).body as {
     paths: Record<string, Record<string, { requestBody: { content: Record<string, { schema: TSchema }> } }>>
+    components: { schemas: Record<string, TSchema> }
   }
+  /** The schema with the components that it names in their places. */
+  const whole = (schema: TSchema): TSchema =>
+    JSON.parse(JSON.stringify(schema), (_, value: unknown) => {
+      const name = /^#\/components\/schemas\/(.+)$/.exec(
+        String((value as { $ref?: string } | null)?.$ref),
+      )?.[1]
+      return name === undefined ? value : whole(components.schemas[name]!)
+    })
   const takes = (method: string, path: string, body: unknown): boolean =>
-    Compile(paths[path]![method]!.requestBody.content['application/json']!.schema).Check(body)
+    Compile(whole(paths[path]![method]!.requestBody.content['application/json']!.schema)).Check(body)
   const values = { offset: null, indices: null, mask: null, merge: null, values: [1] }
   const ops = [{ page: 'a', ...values }]
   t.ok(takes('put', '/v1/pages/{name}', { ...SOURCE, location: null, fill: null }))
