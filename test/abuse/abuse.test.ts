@@ -1,8 +1,8 @@
 /**
  * The abuse suite at a small size: every abuser has its turn, for half a minute. What depends on the code
  * alone must hold: nothing acknowledged is lost, the polite subscriber misses nothing, nobody is told
- * INTERNAL, and every abuser meets what it should. Latencies and memory depend on the load of the machine
- * too: they are printed here and judged by `make abuse`. MMSB_ABUSE_SEED repeats a run.
+ * INTERNAL, and nearly every abuser meets what it should. Latencies and memory depend on the load of the
+ * machine too: they are printed here and judged by `make abuse`. MMSB_ABUSE_SEED repeats a run.
  */
 import { randomInt } from 'node:crypto'
 import t from 'tap'

