@@ -145,6 +145,26 @@ function sealHeader(
   view.setUint32(4, crc, true)
 }
 
+/** A record that is its header alone. */
+function encodeBare(
+  magic: number,
+  epoch: number,
+  timestampMs: number,
+  bits: number,
+  segment: SegmentHeader,
+  crc32c: Crc32c,
+): Uint8Array {
+  const head = new Uint8Array(RECORD_HEADER_BYTES)
+  const view = viewOf(head)
+  view.setUint32(0, magic, true)
+  view.setUint32(12, RECORD_HEADER_BYTES, true)
+  putU64(view, 16, epoch)
+  putU64(view, 24, timestampMs)
+  view.setUint32(60, bits, true)
+  sealHeader(head, view, [], segment, crc32c)
+  return head
+}
+
 /** Follows the record of `epoch` when the epoch was cancelled: it exists and changes nothing. */
 export function encodeVoid(
   epoch: number,
@@ -153,15 +173,7 @@ export function encodeVoid(
   mark: SyncMark,
   crc32c: Crc32c,
 ): Uint8Array {
-  const head = new Uint8Array(RECORD_HEADER_BYTES)
-  const view = viewOf(head)
-  view.setUint32(0, VOID_MAGIC, true)
-  view.setUint32(12, RECORD_HEADER_BYTES, true)
-  putU64(view, 16, epoch)
-  putU64(view, 24, timestampMs)
-  view.setUint32(60, markBits(mark), true)
-  sealHeader(head, view, [], segment, crc32c)
-  return head
+  return encodeBare(VOID_MAGIC, epoch, timestampMs, markBits(mark), segment, crc32c)
 }
 
 /** Whether a sound void record of the epoch lies at `at`. */
@@ -185,15 +197,7 @@ export function encodeSeal(
   segment: SegmentHeader,
   crc32c: Crc32c,
 ): Uint8Array {
-  const head = new Uint8Array(RECORD_HEADER_BYTES)
-  const view = viewOf(head)
-  view.setUint32(0, SEAL_MAGIC, true)
-  view.setUint32(12, RECORD_HEADER_BYTES, true)
-  putU64(view, 16, nextEpoch)
-  putU64(view, 24, timestampMs)
-  view.setUint32(60, EACH_SYNCED, true)
-  sealHeader(head, view, [], segment, crc32c)
-  return head
+  return encodeBare(SEAL_MAGIC, nextEpoch, timestampMs, EACH_SYNCED, segment, crc32c)
 }
 
 /** A header whose own checksum is right. */
