@@ -17,6 +17,7 @@ const OF_THE_WHOLE = [
   'fuzz',
   'house',
   'lib',
+  'mutants',
   'native',
   'numpy',
   'property',

@@ -1,0 +1,188 @@
+/**
+ * Mutation tests of the native sources: `make mutants-native`. Copies the tree, builds every fault of
+ * faults.ts into one library, and runs the tests with one fault after the other, the quickest test first,
+ * until one of them fails. Prints what was caught, what survived and what is equivalent, and writes it into
+ * results.json. Exits with 1 if fewer are caught than asked.
+ *
+ * Arguments: numbers of faults, or `--sample N [--seed S]`; absent: all. `--folder DIR` keeps the built
+ * library there, for the next run. `--fresh` leaves out the faults that results.json knows as caught.
+ * Needs a built tree. Must not change it, but for results.json.
+ */
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { Draw } from '../../lib/draw.js'
+import { runProgram } from '../program.js'
+import { copyTree, ROOT } from '../tree.js'
+import { FAULTS, type Fault } from './faults.js'
+
+const RESULTS = join(ROOT, 'test/mutants/native/results.json')
+const CAUGHT_MIN = 0.9
+/** A test that takes so much longer than without a fault hangs; that counts as noticed, and is named. */
+const HANGS_FACTOR = 12
+const HANGS_MIN_MS = 30_000
+
+/** Tests that run against the library. Beside them, every test of core_test.cpp by itself. */
+const TESTS: readonly string[] = [
+  'kernels/partial',
+  'kernels/ops-values',
+  'kernels/ops-values-plain',
+  'ffi/context',
+  'engine/commit/what-if',
+  'engine/commit/cancel',
+  'property/property',
+  'property/fused',
+  'examples/prev',
+].map((name) => `test/${name}.test.ts`)
+
+/** The parts of `right` before, inside and after the double braces. */
+function partsOf(right: string): [string, string, string] {
+  const parts = /^(.*)\{\{(.*)\}\}(.*)$/s.exec(right)
+  return parts === null ? ['', right, ''] : [parts[1]!, parts[2]!, parts[3]!]
+}
+
+/** The text with a switch between the right and the wrong code of fault `number`. */
+function plant(source: string, fault: Fault, number: number): string {
+  const [before, right, after] = partsOf(fault.right)
+  const whole = before + right + after
+  const at = source.indexOf(whole)
+  if (at < 0 || source.indexOf(whole, at + 1) >= 0) {
+    throw new Error(`fault ${number}: ${fault.file} must contain once: ${whole}`)
+  }
+  const both =
+    fault.isStatement === true
+      ? `if (mmsbFault == ${number}) { ${fault.wrong} } else { ${right} }`
+      : `(mmsbFault == ${number} ? (${fault.wrong}) : (${right}))`
+  return source.slice(0, at) + before + both + after + source.slice(at + whole.length)
+}
+
+const CHOICE = `#pragma once
+#include <stdlib.h>
+static const int mmsbFault = getenv("MMSB_FAULT") ? atoi(getenv("MMSB_FAULT")) : 0;
+`
+
+/**
+ * Builds the library and the driver of the core's tests, with all faults in them, into the folder.
+ */
+function build(folder: string): void {
+  copyTree(folder)
+  for (const [i, fault] of FAULTS.entries()) {
+    const path = join(folder, 'src/kernels/native', fault.file)
+    writeFileSync(path, plant(readFileSync(path, 'utf8'), fault, i + 1))
+  }
+  const header = join(folder, 'fault.h')
+  writeFileSync(header, CHOICE)
+  const make = ['-s', 'NVCC=', `CXX=g++ -include ${header}`, 'native-parts', 'build/native/core_test']
+  execFileSync('make', make, { cwd: folder, stdio: ['ignore', 'inherit', 'inherit'] })
+}
+
+/** The tests of the core, as core_test.cpp lists them, then those of `TESTS`. */
+function testNames(): string[] {
+  const source = readFileSync(join(ROOT, 'test/native/core/core_test.cpp'), 'utf8')
+  const names = [...source.matchAll(/^ +\{"([a-z0-9-]+)", test\w+\},$/gm)].map(([, name]) => `core ${name}`)
+  if (names.length === 0) throw new Error('no test is found in core_test.cpp')
+  return [...names, ...TESTS]
+}
+
+function runTest(folder: string, test: string, number: number, limitMs: number) {
+  const core = /^core (.*)$/.exec(test)?.[1]
+  const command =
+    core === undefined
+      ? ([process.execPath, '--import', 'tsx', test] as const)
+      : ([join(folder, 'build/native/core_test'), core] as const)
+  return runProgram(command, folder, { MMSB_FAULT: String(number) }, limitMs)
+}
+
+/** How long each test takes without a fault, in ms, the quickest first. */
+async function usualTimes(folder: string): Promise<[string, number][]> {
+  const path = join(folder, 'times.json')
+  if (existsSync(path)) return JSON.parse(readFileSync(path, 'utf8')) as [string, number][]
+  const times: [string, number][] = []
+  for (const test of testNames()) {
+    const { passed, ms } = await runTest(folder, test, 0, 600_000)
+    if (!passed) throw new Error(`${test} fails without a fault`)
+    times.push([test, Math.round(ms)])
+  }
+  times.sort(([, a], [, b]) => a - b)
+  writeFileSync(path, JSON.stringify(times))
+  return times
+}
+
+interface Options {
+  readonly numbers: readonly string[]
+  readonly sample: string | undefined
+  readonly seed: string | undefined
+  readonly isFresh: boolean
+}
+
+type Results = Record<string, string>
+
+function readResults(): Results {
+  return existsSync(RESULTS) ? (JSON.parse(readFileSync(RESULTS, 'utf8')) as Results) : {}
+}
+
+/** A fault by what it does: numbers change when the list does. */
+function nameOf({ file, right, wrong }: Fault): string {
+  return `${file}: ${right} -> ${wrong === '' ? 'nothing' : wrong}`
+}
+
+/** Results of faults that are still in the list, in its order. */
+function writeResults(results: Results): void {
+  const known = FAULTS.map(nameOf).filter((name) => results[name] !== undefined)
+  const kept = Object.fromEntries(known.map((name) => [name, results[name]]))
+  writeFileSync(RESULTS, `${JSON.stringify(kept, undefined, 2)}\n`)
+}
+
+function chosen({ numbers, sample, seed, isFresh }: Options): number[] {
+  if (numbers.length > 0) return numbers.map(Number)
+  const results = readResults()
+  const all = FAULTS.map((_, i) => i + 1).filter((number) => {
+    return !isFresh || !results[nameOf(FAULTS[number - 1]!)]?.startsWith('caught')
+  })
+  if (sample === undefined) return all
+  const draw = new Draw(Number(seed ?? Date.now() % 1_000_000))
+  return Array.from({ length: Math.min(Number(sample), all.length) }, () => {
+    return all.splice(draw.int(0, all.length - 1), 1)[0]!
+  })
+}
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    sample: { type: 'string' },
+    seed: { type: 'string' },
+    folder: { type: 'string' },
+    fresh: { type: 'boolean' },
+  },
+})
+const seed = values.seed ?? String(Date.now() % 1_000_000)
+if (values.sample !== undefined) console.log(`seed ${seed}`)
+const numbers = chosen({ numbers: positionals, sample: values.sample, seed, isFresh: values.fresh === true })
+const folder = values.folder ?? mkdtempSync(join(tmpdir(), 'mmsb-faults-'))
+if (values.folder === undefined) process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
+if (!existsSync(join(folder, 'build/native/core_test'))) {
+  console.log(`building ${FAULTS.length} faults`)
+  build(folder)
+}
+const usual = await usualTimes(folder)
+const results = readResults()
+let [caught, counted] = [0, 0]
+for (const number of numbers) {
+  const fault = FAULTS[number - 1]!
+  let result = fault.equivalent === undefined ? 'survived' : `equivalent: ${fault.equivalent}`
+  for (const [test, ms] of usual) {
+    const outcome = await runTest(folder, test, number, Math.max(HANGS_MIN_MS, HANGS_FACTOR * ms))
+    if (outcome.passed) continue
+    result = `caught by ${test}${outcome.late ? ' (hangs)' : ''}`
+    break
+  }
+  if (!result.startsWith('equivalent')) counted++
+  if (result.startsWith('caught')) caught++
+  results[nameOf(fault)] = result
+  writeResults(results)
+  console.log(`${number} ${result}: ${nameOf(fault)}`)
+}
+console.log(`${caught} of ${counted} faults were caught`)
+process.exitCode = caught >= CAUGHT_MIN * counted ? 0 : 1
