@@ -228,6 +228,13 @@ export class EngineBus {
   /** All functions, by name. */
   functions(): { worldAge: number; functions: FunctionInfo[] } {
     this.#parts.committer.lifecycle.refuseWhenFailed()
+    const { worldAge, functions } = this.functionList()
+    return { worldAge, functions: [...functions] }
+  }
+
+  /** The same, each made while it is read; they show the epoch of this call. */
+  functionList(): { worldAge: number; functions: Iterable<FunctionInfo> } {
+    this.#parts.committer.lifecycle.refuseWhenFailed()
     return this.#parts.definitions.functions()
   }
 

@@ -79,6 +79,7 @@ const CALLS: Readonly<Record<Method, Call>> = {
   migrate: rejects(),
   function: throws(name),
   functions: throws(),
+  functionList: throws(),
   patch: rejects(checkedByMethod, checkedByMethod, checkedByMethod),
   write: rejects(checkedByMethod, checkedByMethod, checkedByMethod),
   writeOnce: rejects(name, optional(one('key', isString)), one('make', isCallable)),

@@ -149,6 +149,38 @@ t.test('many pages: created, derived, redefined, listed', async (t) => {
   await held('checkpoint', () => send('POST', `${url}/v1/checkpoints`))
 })
 
+t.test('many functions that call each other', async (t) => {
+  const { server, url } = await started(t)
+  const held = (what: string, work: () => Promise<unknown>): Promise<void> => neverHeld(t, server, what, work)
+  await send(
+    'POST',
+    `${url}/v1/pages`,
+    many(1_000, 's', () => SMALL),
+  )
+  const expr = 'x * 1.5 + x * 2.5 + x * 3.5 + x * 4.5'
+  for (let i = 0; i < 1_500; i++) {
+    const calls = i === 0 ? '' : ` + fn${i < 8 ? i - 1 : i % 8}(x)`
+    await send('PUT', `${url}/v1/functions/fn${i}`, { params: ['x'], expr: expr + calls })
+  }
+  const user = (i: number): object => ({
+    derive: { op: 'map', inputs: { x: `s${i}` }, expr: `fn${i}(x)` },
+  })
+  await send('POST', `${url}/v1/pages`, many(1_000, 'd', user))
+  let list = ''
+  await held('functions', async () => {
+    list = await send('GET', `${url}/v1/functions`)
+  })
+  const { functions } = JSON.parse(list) as { functions: { name: string; pages: string[] }[] }
+  t.equal(functions.length, 1_500)
+  t.equal(functions.find(({ name }) => name === 'fn7')?.pages.length, 125)
+  t.equal(functions.find(({ name }) => name === 'fn0')?.pages.length, 1_000)
+  t.same(functions.find(({ name }) => name === 'fn999')?.pages, ['d999'])
+  await held('function', () => send('GET', `${url}/v1/functions/fn0`))
+  await held('redefine one that hundreds call', () =>
+    send('PUT', `${url}/v1/functions/fn7`, { params: ['x'], expr: `${expr} + fn6(x)` }),
+  )
+})
+
 const ELEMENTS = 2_000_000
 
 /** A subscriber of a page, from its snapshot on. */

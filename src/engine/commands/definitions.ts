@@ -12,7 +12,7 @@ import { PAGE_ID_MAX } from '../../limits.js'
 import type { LimitGuard } from '../../operator-limits.js'
 import type { PageDefinition } from '../../state/types.js'
 import type { EngineState } from '../pages/engine-state.js'
-import type { FunctionChange, FunctionRecord } from '../pages/function-table.js'
+import type { FunctionChange } from '../pages/function-table.js'
 import type { PageReader } from '../pages/page-reader.js'
 import { differenceOf } from '../pages/page-records.js'
 import type { PageRecord } from '../pages/registry.js'
@@ -21,6 +21,8 @@ import { CompileBudget } from './compile-budget.js'
 import { definePages, type NamedDefinition } from './define-pages.js'
 import {
   definitionChange,
+  functionInfo,
+  functionInfos,
   type Migration,
   migrations,
   pagesUsing,
@@ -241,22 +243,15 @@ export class Definitions {
 
   /** A function and its users. Throws NOT_FOUND. */
   function(name: string): FunctionInfo {
-    return this.#functionInfo(this.#deps.state.registry.functions.require(name))
-  }
-
-  /** All functions, by name. */
-  functions(): { worldAge: number; functions: FunctionInfo[] } {
-    const { functions } = this.#deps.state.registry
-    return {
-      worldAge: functions.worldAge,
-      functions: functions.all().map((record) => this.#functionInfo(record)),
-    }
-  }
-
-  #functionInfo({ name, params, expr, worldAge, epoch }: FunctionRecord): FunctionInfo {
     const { registry } = this.#deps.state
-    const pages = pagesUsing(registry, registry.functions, name).map((page) => page.name)
-    return { name, params, expr, worldAge, epoch, pages: pages.sort() }
+    const { functions } = registry
+    return functionInfo(functions.require(name), pagesUsing(registry, functions, name))
+  }
+
+  /** All functions, by name, each made when it is asked for. */
+  functions(): { worldAge: number; functions: Iterable<FunctionInfo> } {
+    const { registry } = this.#deps.state
+    return { worldAge: registry.functions.worldAge, functions: functionInfos(registry) }
   }
 
   /** Does the work, and does it again whenever functions changed between compiling and staging. */

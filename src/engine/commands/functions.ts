@@ -12,8 +12,9 @@ import { compileDerivation, encodeDefinition, OPS } from '../../kernels/op-catal
 import type { LimitGuard } from '../../operator-limits.js'
 import { sameShape } from '../../state/shape.js'
 import type { Dtype } from '../../wire/dtype.js'
-import type { FunctionChange, FunctionTable } from '../pages/function-table.js'
+import type { FunctionChange, FunctionRecord, FunctionTable } from '../pages/function-table.js'
 import type { DerivedRecord, PageRecord, Registry } from '../pages/registry.js'
+import type { FunctionInfo } from '../types.js'
 import type { CompileBudget } from './compile-budget.js'
 import type { Redefinition } from './pending.js'
 
@@ -54,6 +55,35 @@ export function pagesUsing(registry: Registry, table: FunctionTable, name: strin
   return [...registry.all()]
     .filter((page) => callsOf(page).some((called) => names.has(called)))
     .sort((a, b) => a.id - b.id)
+}
+
+/** Every function with its users, by name: as of this call, but each made when it is asked for. */
+export function functionInfos(registry: Registry): Iterable<FunctionInfo> {
+  const users = new Map<string, PageRecord[]>()
+  for (const page of registry.all()) {
+    for (const called of callsOf(page)) {
+      const pages = users.get(called)
+      if (pages === undefined) users.set(called, [page])
+      else pages.push(page)
+    }
+  }
+  return infosOf(registry.functions, users)
+}
+
+function* infosOf(
+  table: FunctionTable,
+  users: ReadonlyMap<string, readonly PageRecord[]>,
+): Generator<FunctionInfo> {
+  for (const record of table.all()) {
+    const names = table.callersOf(record.name).add(record.name)
+    yield functionInfo(record, [...new Set([...names].flatMap((name) => users.get(name) ?? []))])
+  }
+}
+
+/** A function and the pages that use it. */
+export function functionInfo(record: FunctionRecord, users: readonly PageRecord[]): FunctionInfo {
+  const { name, params, expr, worldAge, epoch } = record
+  return { name, params, expr, worldAge, epoch, pages: users.map((page) => page.name).sort() }
 }
 
 /**
@@ -164,10 +194,10 @@ function namingPage<T>(page: PageRecord, compile: () => T): T {
 /** Throws PAGE_IN_USE while pages or other functions call the function. */
 export function refuseWhileUsed(registry: Registry, name: string): void {
   const pages = [...registry.all()].filter((page) => callsOf(page).includes(name)).map((page) => page.name)
-  const functions = registry.functions.all().filter(({ expr }) => calledFunctions(expr).includes(name))
+  const functions = registry.functions.directCallersOf(name)
   if (pages.length === 0 && functions.length === 0) return
   const users = [
-    ...functions.map((caller) => `function "${caller.name}"`),
+    ...functions.map((caller) => `function "${caller}"`),
     ...pages.sort().map((page) => `page "${page}"`),
   ]
   const more = users.length > 5 ? ` and ${users.length - 5} more` : ''
@@ -176,7 +206,7 @@ export function refuseWhileUsed(registry: Registry, name: string): void {
     `Function "${name}" is used by ${users.slice(0, 5).join(', ')}${more}.`,
     {
       pages,
-      functions: functions.map((caller) => caller.name),
+      functions,
     },
   )
 }

@@ -30,10 +30,23 @@ export interface FunctionChange {
 export const functionBytes = ({ params, expr }: FunctionBody): number =>
   FUNCTION_OWN_BYTES + expr.length + params.reduce((sum, param) => sum + param.length, 0)
 
+const CALLS = new WeakMap<FunctionRecord, readonly string[]>()
+
+/** The functions that a function calls directly. */
+export function callsOfFunction(record: FunctionRecord): readonly string[] {
+  let calls = CALLS.get(record)
+  if (calls === undefined) {
+    calls = calledFunctions(record.expr)
+    CALLS.set(record, calls)
+  }
+  return calls
+}
+
 export class FunctionTable {
   readonly worldAge: number
   readonly #functions: ReadonlyMap<string, FunctionRecord>
   #bytes: number | undefined
+  #callers: ReadonlyMap<string, readonly string[]> | undefined
 
   constructor(worldAge = 0, functions: ReadonlyMap<string, FunctionRecord> = new Map()) {
     this.worldAge = worldAge
@@ -84,15 +97,33 @@ export class FunctionTable {
     return table
   }
 
+  /** The functions that call `name` directly, by name. */
+  directCallersOf(name: string): readonly string[] {
+    this.#callers ??= this.#listCallers()
+    return this.#callers.get(name) ?? []
+  }
+
   /** The functions that call `name`, directly or through others. */
   callersOf(name: string): Set<string> {
     const callers = new Set<string>()
     const queue = [name]
     for (let called = queue.pop(); called !== undefined; called = queue.pop()) {
-      for (const { name: caller, expr } of this.#functions.values()) {
-        if (callers.has(caller) || !calledFunctions(expr).includes(called)) continue
+      for (const caller of this.directCallersOf(called)) {
+        if (callers.has(caller)) continue
         callers.add(caller)
         queue.push(caller)
+      }
+    }
+    return callers
+  }
+
+  #listCallers(): Map<string, string[]> {
+    const callers = new Map<string, string[]>()
+    for (const record of this.all()) {
+      for (const called of callsOfFunction(record)) {
+        const list = callers.get(called)
+        if (list === undefined) callers.set(called, [record.name])
+        else list.push(record.name)
       }
     }
     return callers
@@ -110,7 +141,7 @@ export class FunctionTable {
       seen.add(name)
       const record = this.#functions.get(name)
       if (record === undefined || record.worldAge > worldAge) return false
-      queue.push(...calledFunctions(record.expr))
+      queue.push(...callsOfFunction(record))
     }
     return true
   }

@@ -3,6 +3,7 @@
  * pages rounded boxes, edges name the input's role.
  */
 import type { GraphEdge, GraphNode } from '../../engine/types.js'
+import { listed } from './sliced-body.js'
 
 interface GraphView {
   readonly nodes: Iterable<GraphNode>
@@ -16,14 +17,6 @@ export function* toJson({ nodes, edges }: GraphView): Generator<string> {
   yield '],"edges":['
   yield* listed(edges)
   yield ']}'
-}
-
-function* listed(entries: Iterable<object>): Generator<string> {
-  let separator = ''
-  for (const entry of entries) {
-    yield separator + JSON.stringify(entry)
-    separator = ','
-  }
 }
 
 const labelOf = ({ name, op }: GraphNode, newline: string): string =>

@@ -51,6 +51,15 @@ export function slicedBody(pieces: Iterable<string | Uint8Array>): Readable {
   return new SlicedBody(pieces[Symbol.iterator]())
 }
 
+/** The entries of a JSON list, each made when it is asked for. */
+export function* listed(entries: Iterable<object>): Generator<string> {
+  let separator = ''
+  for (const entry of entries) {
+    yield separator + JSON.stringify(entry)
+    separator = ','
+  }
+}
+
 /** Joins many short texts into pieces that are worth a write of their own. */
 export function* joined(texts: Iterable<string>): Generator<string> {
   let piece = ''

@@ -24,6 +24,7 @@ interface PartSchema extends TSchema {
   readonly patternProperties?: Readonly<Record<string, PartSchema>>
   readonly items?: PartSchema | readonly PartSchema[]
   readonly maxItems?: number
+  readonly additionalProperties?: unknown
   readonly anyOf?: readonly PartSchema[]
 }
 
@@ -35,14 +36,17 @@ const KEPT_FIELDS_MAX = 4
 /** Returns a function that explains why a value does not fit. */
 export function faultFinder(schema: TSchema): (value: unknown) => readonly SchemaFault[] {
   const compiled = Compile(schema)
-  return (value) => {
-    const cut = new Cut()
+  const faultsOf = (value: unknown, cut: Cut): readonly SchemaFault[] => {
     const small = cut.value(value, branches([schema as PartSchema]), '')
     const faults = compiled.Errors(small) as readonly SchemaFault[]
     return [...faults, ...cut.tooLong].map((fault) => ({
       ...fault,
       instancePath: cut.originalPath(fault.instancePath),
     }))
+  }
+  return (value) => {
+    const first = faultsOf(value, new Cut(true))
+    return first.length > 0 ? first : faultsOf(value, new Cut(false))
   }
 }
 
@@ -57,6 +61,13 @@ class Cut {
   readonly tooLong: SchemaFault[] = []
   /** Path of a list in the copy -> the original indices of its items. */
   readonly #kept = new Map<string, readonly number[]>()
+  readonly #oneIsEnough: boolean
+  #hasFault = false
+
+  /** `oneIsEnough`: beside an unknown field no list is searched. */
+  constructor(oneIsEnough: boolean) {
+    this.#oneIsEnough = oneIsEnough
+  }
 
   value(value: unknown, schemas: readonly PartSchema[], path: string): unknown {
     if (typeof value !== 'object' || value === null) return value
@@ -68,7 +79,7 @@ class Cut {
     const parts = branches(items)
     if (list.length <= KEPT_ITEMS_MAX) return list.map((item, i) => this.value(item, parts, `${path}/${i}`))
     this.#noteLength(list.length, schemas, path)
-    const firstWrong = items.map((item) => {
+    const firstWrong = (this.#hasFault ? [] : items).map((item) => {
       const check = checkOf(item)
       return list.findIndex((value) => !check.Check(value))
     })
@@ -89,23 +100,29 @@ class Cut {
 
   #object(value: object, schemas: readonly PartSchema[], path: string): object {
     const kept: [string, unknown][] = []
-    let others = 0
+    const named: [string, unknown, readonly PartSchema[]][] = []
     for (const [name, field] of Object.entries(value)) {
-      const named = schemas.flatMap(({ properties = {} }) =>
+      const parts = schemas.flatMap(({ properties = {} }) =>
         Object.hasOwn(properties, name) ? (properties[name] as PartSchema) : [],
       )
-      const matching =
-        named.length > 0
-          ? named
-          : schemas.flatMap(({ patternProperties = {} }) => Object.values(patternProperties))
       // A field that is right is left out, but for those the schema names: they may be required.
-      if (named.length === 0) {
-        if (others >= KEPT_FIELDS_MAX || (matching.length > 0 && matching.every((part) => fits(part, field))))
-          continue
-        others++
+      if (parts.length > 0) {
+        named.push([name, field, branches(parts)])
+        continue
       }
+      const matching = schemas.flatMap(({ patternProperties = {} }) => Object.values(patternProperties))
+      if (
+        kept.length >= KEPT_FIELDS_MAX ||
+        (matching.length > 0 && matching.every((part) => fits(part, field)))
+      )
+        continue
       kept.push([name, this.value(field, branches(matching), `${path}/${name}`)])
     }
+    const isClosed = schemas.every(({ properties, additionalProperties }) =>
+      properties === undefined ? true : additionalProperties === false,
+    )
+    if (kept.length > 0 && isClosed && this.#oneIsEnough) this.#hasFault = true
+    for (const [name, field, parts] of named) kept.push([name, this.value(field, parts, `${path}/${name}`)])
     return Object.fromEntries(kept)
   }
 

@@ -1,11 +1,13 @@
 /** Functions that expressions can call: define, list, describe, delete. */
 import type Type from 'typebox'
+import type { EngineBus } from '../../engine/bus.js'
 import type { App, AppContext } from '../context.js'
+import { joined, listed, slicedBody } from '../reply/sliced-body.js'
 import { NameParams } from '../schemas/common.js'
 import { NoQuery } from '../schemas/data.js'
 import { FunctionAnswer, FunctionBody, FunctionList, FunctionView } from '../schemas/functions.js'
 
-export function functionRoutes(app: App, { bus }: AppContext): void {
+export function functionRoutes(app: App, { bus, answers }: AppContext): void {
   app.put(
     '/v1/functions/:name',
     {
@@ -35,11 +37,16 @@ export function functionRoutes(app: App, { bus }: AppContext): void {
         summary: 'List the functions',
         tags: ['functions'],
         querystring: NoQuery,
-        response: { 200: FunctionList },
+      },
+      config: {
+        produces: { 'application/json': FunctionList },
+        statuses: { 200: 'The functions' },
       },
     },
     (_request, reply) => {
-      void reply.send(bus.functions() as Type.Static<typeof FunctionList>)
+      const list = bus.functionList()
+      answers.watch(reply)
+      void reply.type('application/json; charset=utf-8').send(slicedBody(joined(listText(list))))
     },
   )
 
@@ -77,4 +84,11 @@ export function functionRoutes(app: App, { bus }: AppContext): void {
     },
     (request) => bus.deleteFunction(request.params.name),
   )
+}
+
+/** `{"worldAge":1,"functions":[...]}`, a function at a time. */
+function* listText({ worldAge, functions }: ReturnType<EngineBus['functionList']>): Generator<string> {
+  yield `{"worldAge":${worldAge},"functions":[`
+  yield* listed(functions)
+  yield ']}'
 }
