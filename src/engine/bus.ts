@@ -320,12 +320,11 @@ export class EngineBus {
     if (!committer.hasRoom(bytes)) throw queueFull(committer.queued.transactions)
   }
 
-  /** Commits a write to one page, or gives the answer of the write that it repeats. */
-  async #once(
-    name: string,
-    key: string | undefined,
-    make: (isRepeat: boolean) => Pending,
-  ): Promise<CommitResult> {
+  /**
+   * Commits a write to one page, or gives the answer of the write that it repeats. Throws at once what can be
+   * refused at once: its callers are asynchronous, and a promise of its own would be one more for each write.
+   */
+  #once(name: string, key: string | undefined, make: (isRepeat: boolean) => Pending): Promise<CommitResult> {
     const { committer, state } = this.#parts
     const first = committer.firstUse(key)
     if (first === undefined) return committer.commit(make(false))

@@ -31,8 +31,10 @@ export const STAGE_BOUNDS_SECONDS: readonly number[] = [
 ]
 const BOUNDS_MS = STAGE_BOUNDS_SECONDS.map((seconds) => seconds * 1e3)
 
-/** Durations of a stage by bucket, not cumulative; the last bucket has no bound. */
-interface Buckets {
+/** Durations of a stage. */
+interface Durations {
+  readonly histogram: RecordableHistogram
+  /** By bucket, not cumulative; the last bucket has no bound. */
   readonly counts: Float64Array
   sumMs: number
 }
@@ -41,21 +43,24 @@ interface Buckets {
 const RANGE = { lowest: 1, highest: 3_600_000_000_000, figures: 1 }
 
 export class StageTimings {
-  readonly #histograms = byStage<RecordableHistogram>(() => createHistogram(RANGE))
-  readonly #buckets = byStage<Buckets>(() => ({ counts: new Float64Array(BOUNDS_MS.length + 1), sumMs: 0 }))
+  readonly #stages = byStage<Durations>(() => ({
+    histogram: createHistogram(RANGE),
+    counts: new Float64Array(BOUNDS_MS.length + 1),
+    sumMs: 0,
+  }))
 
   record(stage: Stage, elapsedMs: number): void {
-    const buckets = this.#buckets[stage]
+    const durations = this.#stages[stage]
     let at = 0
     while (at < BOUNDS_MS.length && elapsedMs > (BOUNDS_MS[at] as number)) at++
-    buckets.counts[at]!++
-    if (elapsedMs > 0) buckets.sumMs += elapsedMs
-    this.#histograms[stage].record(Math.min(RANGE.highest, Math.max(1, Math.round(elapsedMs * 1e6))))
+    durations.counts[at]!++
+    if (elapsedMs > 0) durations.sumMs += elapsedMs
+    durations.histogram.record(Math.min(RANGE.highest, Math.max(1, Math.round(elapsedMs * 1e6))))
   }
 
   summary(): Record<Stage, StageSummary> {
     return byStage((stage) => {
-      const histogram = this.#histograms[stage]
+      const { histogram } = this.#stages[stage]
       const us = (ns: number): number => (histogram.count === 0 ? 0 : Math.round(ns / 100) / 10)
       return {
         count: histogram.count,
@@ -68,7 +73,7 @@ export class StageTimings {
 
   histograms(): Record<Stage, StageHistogram> {
     return byStage((stage) => {
-      const { counts, sumMs } = this.#buckets[stage]
+      const { counts, sumMs } = this.#stages[stage]
       let count = 0
       const cumulative = Array.from(counts, (inBucket) => {
         count += inBucket

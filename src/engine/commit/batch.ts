@@ -28,6 +28,9 @@ import { type DerivedRecord, definitionBytes, ownBytes, type PageRecord } from '
 
 /** Pages between two places where staging may be interrupted. */
 const PAGES_PER_CHECK = 256
+/** Most transactions delete and redefine nothing; these make nothing for them. */
+const NO_PAGES: readonly PageRecord[] = []
+const NO_REDEFINITIONS: readonly Redefinition[] = []
 
 export class Batch {
   readonly epoch: number
@@ -127,11 +130,9 @@ export class Batch {
     this.#checkFunctions(pending)
     const doomed = this.#checkDeletes(pending)
     if (this.#costs !== undefined && !this.#fitsCost(this.#costs, pending)) return undefined
-    const { change } = pending
+    const isDefining = pending.change !== undefined || pending.creates.length > 0
     this.#addedOwnBytes =
-      this.#quotas !== undefined && (change ?? pending.creates[0]) !== undefined
-        ? this.#checkQuotas(this.#quotas, pending)
-        : 0
+      isDefining && this.#quotas !== undefined ? this.#checkQuotas(this.#quotas, pending) : 0
     return doomed
   }
 
@@ -245,8 +246,8 @@ export class Batch {
     return this.#names.get(name) ?? this.#state.registry.byName(name) !== undefined
   }
 
-  #mustWait({ change, redefines = [], creates, deletes }: Pending): boolean {
-    const isMigration = change === undefined && redefines.length > 0
+  #mustWait({ change, redefines, creates, deletes }: Pending): boolean {
+    const isMigration = change === undefined && redefines !== undefined && redefines.length > 0
     if (isMigration && this.pendings.length > 0) return true
     const isRedefining = this.#functions !== undefined || this.#redefined.length > 0
     if (change !== undefined && (this.isStructural || isRedefining)) return true
@@ -257,7 +258,7 @@ export class Batch {
    * Throws StaleFunctions when the transaction was compiled against functions that changed in a way that
    * matters.
    */
-  #checkFunctions({ change, redefines = [], creates, functionsAge }: Pending): void {
+  #checkFunctions({ change, redefines = NO_REDEFINITIONS, creates, functionsAge }: Pending): void {
     const { registry } = this.#state
     const { functions } = registry
     if (functionsAge === undefined) return
@@ -278,7 +279,7 @@ export class Batch {
   }
 
   /** Whether the epoch has room for what this transaction costs. Throws when no epoch has. */
-  #fitsCost(costs: CostLimits, { creates, redefines = [], writes }: Pending): boolean {
+  #fitsCost(costs: CostLimits, { creates, redefines = NO_REDEFINITIONS, writes }: Pending): boolean {
     const { graph } = this.#state
     let freshNs = 0
     for (const { derived } of creates) freshNs += derived?.costNs ?? 0
@@ -287,8 +288,8 @@ export class Batch {
     const fresh = new Map<number, number>()
     for (const { id, derived } of creates) if (derived !== undefined) fresh.set(id, derived.costNs)
     for (const { id, derived } of redefines) fresh.set(id, derived.costNs)
-    const isPlain = fresh.size === 0 && writes.length === 1
-    const cost = isPlain ? graph.plan(writes) : graph.costOf(writes, fresh)
+    // Plans are kept from one epoch to the next, and the epoch needs this one unless others join it.
+    const cost = fresh.size === 0 ? graph.plan(writes.toSorted((a, b) => a - b)) : graph.costOf(writes, fresh)
     const refusal = costs.refusal(cost, creates)
     if (refusal !== undefined) throw refusal
     if (this.pendings.length > 0 && this.#costNs + cost.costNs > costs.commitNs) return false
@@ -297,7 +298,7 @@ export class Batch {
   }
 
   /** What the transaction adds beside elements. Throws QUOTA_EXCEEDED. */
-  #checkQuotas(quotas: Quotas, { change, creates, deletes, redefines = [] }: Pending): number {
+  #checkQuotas(quotas: Quotas, { change, creates, deletes, redefines = NO_REDEFINITIONS }: Pending): number {
     const { registry, graph } = this.#state
     const own = new Map(creates.map((page) => [page.id, page]))
     const pageOf = (id: number): PageRecord => own.get(id) ?? this.#live(id)
@@ -397,7 +398,8 @@ export class Batch {
   }
 
   /** The pages that a transaction deletes; throws when it cannot. Changes nothing. */
-  #checkDeletes({ deletes, writes }: Pending): PageRecord[] {
+  #checkDeletes({ deletes, writes }: Pending): readonly PageRecord[] {
+    if (deletes.length === 0) return NO_PAGES
     const doomed = new Set(deletes)
     const pages = deletes.map((id) => this.#live(id))
     for (const page of pages) {

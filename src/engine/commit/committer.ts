@@ -427,7 +427,8 @@ export class Committer {
     const answers = this.#publisher.tell(flight, startedMs)
     this.#onPublished?.()
     startNext?.()
-    for (const [i, { resolve }] of flight.submissions.entries()) resolve(answers[i] as CommitResult)
+    const { submissions } = flight
+    for (let i = 0; i < submissions.length; i++) submissions[i]?.resolve(answers[i] as CommitResult)
     this.#gate.wake()
     this.timings.record('publish', performance.now() - startedMs)
   }

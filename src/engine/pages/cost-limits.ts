@@ -17,6 +17,7 @@ const VISITS_MAX = 2_000_000
 export class CostLimits {
   readonly stepNs: number
   readonly commitNs: number
+  readonly #leastNs: number
   readonly #limits: LimitGuard
   readonly #nameOf: (pageId: number) => string
 
@@ -26,11 +27,12 @@ export class CostLimits {
     this.#nameOf = nameOf
     this.stepNs = limits.values.maxStepCostMs * NS
     this.commitNs = limits.values.maxCommitCostMs * NS
+    this.#leastNs = Math.min(this.stepNs, this.commitNs)
   }
 
   /** Whether no commit can cost too much, even with `moreNs` of steps that are not in the graph yet. */
   allow(graph: Graph, moreNs = 0): boolean {
-    return graph.totalCostNs + moreNs <= Math.min(this.stepNs, this.commitNs)
+    return graph.totalCostNs + moreNs <= this.#leastNs
   }
 
   /**

@@ -80,21 +80,23 @@ static bool grow(void** data, u32* capacity, u64 count, u64 size) {
 // ---- pages ------------------------------------------------------------------------------------------------
 
 // Brings the page's share of the state digest up to date, and keeps its digest for readers on other threads:
-// they see the old one or the new one, never half of each.
+// they see the old one or the new one, never half of each. Whoever sees a word of the new digest sees
+// `settledCall` too, and whoever sees that sees `before`: each store releases what came before it. Stronger
+// ones would take longer than all the rest, for every page of every call.
 static void settlePage(mmsb_ctx& ctx, PageSlot& slot) {
   ctx.cpu->updateShare(slot, ctx.state);
   if (slot.settledCall != ctx.calls) {
     for (u32 i = 0; i < 2; i++) __atomic_store_n(&slot.before[i], slot.settled[i], __ATOMIC_RELAXED);
-    __atomic_store_n(&slot.settledCall, ctx.calls, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&slot.settledCall, ctx.calls, __ATOMIC_RELEASE);
   }
-  for (u32 i = 0; i < 2; i++) __atomic_store_n(&slot.settled[i], slot.digest[i], __ATOMIC_SEQ_CST);
+  for (u32 i = 0; i < 2; i++) __atomic_store_n(&slot.settled[i], slot.digest[i], __ATOMIC_RELEASE);
 }
 
 // The digest of a page as it was before the call with this number, which is the newest one and may be
 // running; 0 stands for a call that is still to come.
 static void readDigest(const PageSlot& slot, u64 call, u64 out[2]) {
-  for (u32 i = 0; i < 2; i++) out[i] = __atomic_load_n(&slot.settled[i], __ATOMIC_SEQ_CST);
-  if (call == 0 || __atomic_load_n(&slot.settledCall, __ATOMIC_SEQ_CST) != call) return;
+  for (u32 i = 0; i < 2; i++) out[i] = __atomic_load_n(&slot.settled[i], __ATOMIC_ACQUIRE);
+  if (call == 0 || __atomic_load_n(&slot.settledCall, __ATOMIC_ACQUIRE) != call) return;
   for (u32 i = 0; i < 2; i++) out[i] = __atomic_load_n(&slot.before[i], __ATOMIC_RELAXED);
 }
 

@@ -26,8 +26,6 @@ struct PageSlot {
   u64 share[2];
   u64 settled[2], before[2];
   u64 settledCall;  // number of the call that set `settled`
-  u64 fill;         // bits of the element that the page is still to be filled with, or 0
-  PageSlot* nextUnfilled;
   RangeSet dirty;  // elements changed in this call; valid if mark is the call's
   Undo* undo;      // valid if mark is the call's
   u8* snapshot;    // the page's bytes before the call, or null; valid if mark is the call's
@@ -40,6 +38,8 @@ struct PageSlot {
   void* device;    // the CUDA backend's own
   Step* pasts;     // steps that keep the past of this page, linked by past->next
   Step* pastStep;  // the step whose output, a past, this page is; else null
+  u64 fill;        // bits of the element that the page is still to be filled with, or 0
+  PageSlot* nextUnfilled;
 };
 
 static inline PageSlot* slotOf(Page* page) { return reinterpret_cast<PageSlot*>(page); }
