@@ -138,6 +138,8 @@ export const REPLAY_UNDO_EPOCHS = 4_096
 export const REPLAY_UNDO_BYTES = 128 * 1024 ** 2
 /** A replay that must advance farther than this looks for a checkpoint on the way first. */
 export const REPLAY_JUMP_EPOCHS = 10_000
+/** Niceness of the threads that replay: they get a tenth of a processor that the server needs otherwise. */
+export const REPLAY_NICE = 10
 /** Records, and milliseconds, between two checks for a cancelled request. */
 export const REPLAY_CANCEL_EPOCHS = 64
 export const REPLAY_CANCEL_MS = 10
@@ -282,6 +284,10 @@ export const STOP_GRACE_MS = 8_000
 export const STOP_REQUESTS_MS = 7_000
 /** How long it waits for a request, or the rest of one, on a connection without a request in flight. */
 export const STOP_ARRIVAL_GRACE_MS = 250
+/** Clients whose connections the kernel has made and the server has not accepted yet, at most. */
+export const LISTEN_BACKLOG = 1024
+/** Clients that are accepted in one turn of the event loop, at most. */
+export const ACCEPTS_PER_TURN = 16
 
 /** Admin listener: how often the main thread shows that its event loop runs. */
 export const ADMIN_BEAT_MS = 50

@@ -9,6 +9,49 @@ import { performance } from 'node:perf_hooks'
 /** The longest time that a slice takes before it gives way, where the caller does not say. */
 const SLICE_MS = 20
 
+/** All slices of one turn of the event loop begin within this time; the rest have theirs in later turns. */
+const TURN_MS = 10
+
+/**
+ * Whoever waits for its next slice, first come, first served. However much long work there is, a turn of the
+ * event loop does little more than one slice of it, so that short requests never wait for many.
+ */
+class Turns {
+  readonly #waiting: (() => void)[] = []
+  #isBegun = false
+  #endMs = 0
+
+  next(run: () => void): void {
+    this.#waiting.push(run)
+    setImmediate(this.#step)
+  }
+
+  readonly #step = (): void => {
+    if (!this.#isBegun) {
+      this.#isBegun = true
+      this.#endMs = performance.now() + TURN_MS
+      // Runs before every step of the next turn.
+      setImmediate(this.#end)
+    } else if (performance.now() > this.#endMs) {
+      setImmediate(this.#step)
+      return
+    }
+    this.#waiting.shift()?.()
+  }
+
+  readonly #end = (): void => {
+    this.#isBegun = false
+  }
+}
+
+const turns = new Turns()
+
+/** Calls back when the next slice of a long work may begin, in a later turn of the event loop. */
+export const atNextSlice = (run: () => void): void => turns.next(run)
+
+/** Resolves when the next slice of a long work may begin, in a later turn of the event loop. */
+export const nextSlice = (): Promise<void> => new Promise(atNextSlice)
+
 /** Work that may be interrupted at each `yield`. */
 export type Sliced<T> = Generator<undefined, T>
 
@@ -37,7 +80,7 @@ export class Slices {
   }
 
   async #pause(): Promise<void> {
-    await new Promise((resolve) => setImmediate(resolve))
+    await nextSlice()
     this.#signal?.throwIfAborted()
     this.#endMs = this.#ticksMs() + this.#sliceMs
   }

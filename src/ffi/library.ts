@@ -242,6 +242,17 @@ export function lockDescriptor(fd: number, shared = false): number {
   return flock(fd, (shared ? LOCK_SHARED : LOCK_EXCLUSIVE) | LOCK_NOW) === 0 ? 0 : koffi.errno()
 }
 
+let dup: ((fd: number, command: number, least: number) => number) | undefined
+const DUPLICATE_CLOSED_ON_EXEC = 1030
+
+/**
+ * Another descriptor of the same open file or socket (fcntl F_DUPFD_CLOEXEC). Returns -1 if there is no room.
+ */
+export function duplicateDescriptor(fd: number): number {
+  dup ??= koffi.load(null).func('int fcntl(int fd, int command, int least)') as NonNullable<typeof dup>
+  return dup(fd, DUPLICATE_CLOSED_ON_EXEC, 0)
+}
+
 /** Number of usable CUDA devices: 0 without a driver, a device or a CUDA build. */
 export function deviceCount(): number {
   return native().mmsb_device_count()

@@ -13,7 +13,7 @@ import type { Duplex } from 'node:stream'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyBaseLogger, type FastifyRequest, LogController } from 'fastify'
 import { MmsbError } from '../errors.js'
-import { HTTP_HEADERS_MAX_BYTES, HTTP_PARAM_MAX_LENGTH, TIMEOUT_CHECK_MS } from '../limits.js'
+import { HTTP_HEADERS_MAX_BYTES, HTTP_PARAM_MAX_LENGTH, LISTEN_BACKLOG, TIMEOUT_CHECK_MS } from '../limits.js'
 import type { LimitGuard } from '../operator-limits.js'
 import { STREAM_PATH } from '../wire/messages.js'
 import type { App, OpenRequests } from './context.js'
@@ -160,9 +160,10 @@ export async function listenOn(
   addressesOf = addressesFor,
 ): Promise<void> {
   const [first = host, ...others] = await addressesOf(host)
-  await app.listen({ host: first, port })
+  await app.listen({ host: first, port, backlog: LISTEN_BACKLOG })
   // One address of a name is enough.
   for (const other of others) await connections.listenAlso(other, boundPort(app)!).catch(() => {})
+  await connections.acceptMore()
 }
 
 /** The addresses to listen on for a host. */

@@ -59,3 +59,31 @@ t.test('the first address cannot be had', async (t) => {
   await server.listen('localhost', 0)
   t.equal((await fetch(`http://localhost:${boundPort(server.app)}/livez`)).status, 200)
 })
+
+t.test('a turn of the event loop accepts several clients', async (t) => {
+  const { server } = await serve(t)
+  await server.listen('127.0.0.1', 0)
+  const port = boundPort(server.app)!
+  const clients = 60
+  const sockets = Array.from({ length: clients }, () => connect(port, '127.0.0.1'))
+  t.teardown(() => sockets.forEach((socket) => void socket.destroy()))
+  let accepted = 0
+  let inTurn = 0
+  let most = 0
+  server.app.server.on('connection', () => {
+    accepted++
+    inTurn++
+  })
+  for (let turns = 0; accepted < clients && turns < 10_000; turns++) {
+    await new Promise((resolve) => setImmediate(resolve))
+    most = Math.max(most, inTurn)
+    inTurn = 0
+    // The kernel has the time to connect the others.
+    await sleep(accepted === 0 ? 0 : 1)
+  }
+  t.equal(accepted, clients)
+  t.ok(most >= 8, `${most} in one turn`)
+  await server.close()
+  const [error] = (await once(connect(port, '127.0.0.1'), 'error')) as [NodeJS.ErrnoException]
+  t.equal(error.code, 'ECONNREFUSED')
+})

@@ -1,5 +1,6 @@
 /** The state of a bus as the store writes it into a checkpoint, and what the engine keeps beside it. */
 import { MmsbError } from '../../errors.js'
+import { nextSlice } from '../../slices.js'
 import type { CheckpointPage, CheckpointSource } from '../../store/types.js'
 import type { AnsweredKey } from '../idempotency/keys.js'
 import type { EngineState } from '../pages/engine-state.js'
@@ -54,7 +55,7 @@ async function extraOf(answers: CheckpointExtra['answers'], functions: FunctionT
   const slices: string[] = []
   for (let at = 0; at < answers.length; at += ANSWERS_SLICE) {
     slices.push(JSON.stringify(answers.slice(at, at + ANSWERS_SLICE)).slice(1, -1))
-    await new Promise((resolve) => setImmediate(resolve))
+    await nextSlice()
   }
   const { worldAge } = functions
   const rest = worldAge === 0 ? '' : `,"worldAge":${worldAge},"functions":${JSON.stringify(functions.all())}`

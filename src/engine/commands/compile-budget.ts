@@ -8,6 +8,7 @@
 import { performance } from 'node:perf_hooks'
 import { COMPILE_SLICE_MS } from '../../limits.js'
 import type { LimitGuard } from '../../operator-limits.js'
+import { nextSlice } from '../../slices.js'
 
 export class CompileBudget {
   readonly #limits: LimitGuard
@@ -41,6 +42,6 @@ export class CompileBudget {
   /** Lets the event loop run. */
   async pause(): Promise<void> {
     this.#sliceMs = 0
-    await new Promise((resolve) => setImmediate(resolve))
+    await nextSlice()
   }
 }

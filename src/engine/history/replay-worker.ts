@@ -6,9 +6,11 @@
  * knows to be written. Every request is answered, with a value or with an error from the table. A cancelled
  * request ends soon.
  */
+import { setPriority } from 'node:os'
 import { parentPort, workerData } from 'node:worker_threads'
 import { MmsbError } from '../../errors.js'
 import { crc32c, ExecutionCancelled } from '../../ffi/library.js'
+import { REPLAY_NICE } from '../../limits.js'
 import { BinaryList, type JsonParts, jsonParts } from '../../state/json-parts.js'
 import { valuesToJson } from '../../state/value.js'
 import { HistoryReader } from '../../store/history.js'
@@ -22,6 +24,12 @@ import { Interrupted } from './timeline.js'
 import { verifyPast } from './verify.js'
 
 const { dir, identity, isReadOnly, quotaBytes, cancelled, ended, progress } = workerData as ReplayWorkerData
+
+/**
+ * Whoever reads the past waits for those who write the present: on Linux this is the priority of this thread
+ * alone, and of those that it starts.
+ */
+if (process.platform === 'linux') setPriority(REPLAY_NICE)
 
 /** Number of the current request. */
 let current = 0

@@ -7,10 +7,10 @@
  *
  * Invariant: the result is of one whole epoch. A page that is deleted meanwhile is PAGE_NOT_FOUND.
  */
-import { setImmediate as turn } from 'node:timers/promises'
 import { MmsbError } from '../../errors.js'
 import type { NativeContext } from '../../ffi/context.js'
 import { READ_SLICE_BYTES } from '../../limits.js'
+import { nextSlice } from '../../slices.js'
 import { clipRanges, normalizeRanges, rangeOf } from '../../state/ranges.js'
 import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import type { CommitEvent } from '../types.js'
@@ -82,13 +82,13 @@ export async function steadyCopy<T>(
   try {
     let copied = slice()
     while (copies.some(isMissing) && copied < COPIED_MAX * total) {
-      await turn()
+      await nextSlice()
       await commits.idle()
       copied += slice()
     }
     if (!copies.some(isMissing)) return finish(copies.map(({ values }) => values))
     return await commits.hold(async () => {
-      for (slice(); copies.some(isMissing); slice()) await turn()
+      for (slice(); copies.some(isMissing); slice()) await nextSlice()
       return finish(copies.map(({ values }) => values))
     })
   } finally {

@@ -8,6 +8,7 @@
  */
 import { Readable } from 'node:stream'
 import { ANSWER_SLICE_MS, OCTETS_PIECE_BYTES } from '../../limits.js'
+import { atNextSlice } from '../../slices.js'
 
 class SlicedBody extends Readable {
   readonly #pieces: Iterator<string | Uint8Array>
@@ -21,7 +22,7 @@ class SlicedBody extends Readable {
   override _read(): void {
     if (this.#isScheduled) return
     this.#isScheduled = true
-    setImmediate(this.#make)
+    atNextSlice(this.#make)
   }
 
   readonly #make = (): void => {

@@ -9,10 +9,11 @@
  * stream/websocket.ts closes WebSockets.
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import { createServer, Server as Listener, type Socket } from 'node:net'
+import { createServer, Server as Listener, type ListenOptions, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
-import { STOP_ARRIVAL_GRACE_MS } from '../../limits.js'
+import { duplicateDescriptor } from '../../ffi/library.js'
+import { ACCEPTS_PER_TURN, LISTEN_BACKLOG, STOP_ARRIVAL_GRACE_MS } from '../../limits.js'
 import type { OpenRequests } from '../context.js'
 
 /** How often a stopping server checks its connections. */
@@ -64,15 +65,22 @@ export class Connections implements OpenRequests {
   }
 
   /** Accepts connections at another address too. Rejects if it cannot listen there. */
-  listenAlso(host: string, port: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const listener = this.#listenerToo()
-      listener.once('error', reject)
-      listener.listen({ host, port }, () => {
-        this.#listeners.push(listener)
-        resolve()
-      })
-    })
+  async listenAlso(host: string, port: number): Promise<void> {
+    await this.#listen(this.#listenerToo(), { host, port, backlog: LISTEN_BACKLOG })
+  }
+
+  /**
+   * Accepts several clients in a turn of the event loop. A listener accepts one: behind a busy event loop a
+   * few hundred clients that connect and hang up would keep all others out for a minute.
+   */
+  async acceptMore(): Promise<void> {
+    for (const listener of [...this.#listeners]) {
+      for (let i = 1; i < ACCEPTS_PER_TURN; i++) {
+        const fd = duplicateDescriptor(descriptorOf(listener))
+        if (fd < 0) throw new Error('too many open files to listen')
+        await this.#listen(this.#listenerToo(), { fd, backlog: LISTEN_BACKLOG })
+      }
+    }
   }
 
   /**
@@ -82,12 +90,8 @@ export class Connections implements OpenRequests {
   async takeOver(other: Connections): Promise<void> {
     const [first, ...rest] = other.#listeners
     // Each listener here gets the open socket of one there, so that no client is refused in between.
-    await listenOn(this.#server, first as Listener)
-    for (const there of rest) {
-      const listener = this.#listenerToo()
-      await listenOn(listener, there)
-      this.#listeners.push(listener)
-    }
+    await listening(this.#server, first as Listener)
+    for (const there of rest) await this.#listen(this.#listenerToo(), there)
     other.#listeners.length = 0
     for (const event of ['request', 'checkContinue', 'upgrade']) {
       other.#server.removeAllListeners(event)
@@ -147,6 +151,11 @@ export class Connections implements OpenRequests {
     return createServer(options, (socket) => this.#server.emit('connection', socket))
   }
 
+  async #listen(listener: Listener, where: Where): Promise<void> {
+    await listening(listener, where)
+    this.#listeners.push(listener)
+  }
+
   #onConnection(socket: Socket): void {
     this.#acceptedCount++
     this.#track(socket)
@@ -177,15 +186,21 @@ export class Connections implements OpenRequests {
   }
 }
 
-/** Listens on the socket of a listener, which must not be used any more. */
-const listenOn = (server: Listener, listener: Listener): Promise<void> =>
+type Where = ListenOptions | { readonly fd: number; readonly backlog: number } | Listener
+
+/** Listens at an address, or on the socket of a listener, which must not be used any more. */
+const listening = (server: Listener, where: Where): Promise<void> =>
   new Promise((resolve, reject) => {
     server.once('error', reject)
-    server.listen(listener, () => {
+    server.listen(where as ListenOptions, () => {
       server.off('error', reject)
       resolve()
     })
   })
+
+/** The descriptor that a listener listens on. Node has no public name for it. */
+const descriptorOf = (listener: Listener): number =>
+  (listener as unknown as { readonly _handle: { readonly fd: number } })._handle.fd
 
 /** Whether a stopping server need not wait for this connection any longer. */
 function isOver(socket: Socket, connection: TrackedConnection): boolean {

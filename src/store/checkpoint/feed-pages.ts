@@ -13,6 +13,7 @@ import {
   CHECKPOINT_PIECE_PAGES_MAX,
   CHECKPOINT_PIECES_IN_FLIGHT,
 } from '../../limits.js'
+import { nextSlice } from '../../slices.js'
 import { isNoRoom, logFull, textOf } from '../os/errors.js'
 import type { CheckpointInfo, CheckpointPage, CheckpointSource } from '../types.js'
 import type { PagePiece } from './file-writer.js'
@@ -103,7 +104,7 @@ async function feedPages(
     // A failure is seen when the buffer is needed again, or at the end.
     answered.catch(() => {})
     away.push(answered)
-    await new Promise((resolve) => setImmediate(resolve))
+    await nextSlice()
   }
   await Promise.all(away)
 }
