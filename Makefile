@@ -10,7 +10,7 @@ NATIVE_SOURCES := kernels.cu $(shell find src/kernels/native -name '*.cuh' -o -n
 LIB := $(BUILD)/libmmsb.so
 TAP := npx tap run
 
-.PHONY: help install build native native-all gpu-bundle run test abuse mutants-native demo demo-flights docs bench bench-compare lint format clean
+.PHONY: help install build native native-all gpu-bundle run test abuse mutants mutants-record mutants-native demo demo-flights docs bench bench-compare lint format clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,12 @@ test: build $(EMULATED_PROGRAMS) ## run every test
 
 abuse: build ## ten minutes of abusers beside a polite writer and subscriber (see test/abuse/README.md)
 	npx tsx test/abuse/main.ts $(ABUSE_ARGS)
+
+mutants: build ## change src/ in one place at a time: do the tests notice? (see test/mutants/README.md)
+	npx tsx test/mutants/typescript/run.ts $(MUTANT_ARGS)
+
+mutants-record: build ## which tests reach which function, for make mutants; an hour
+	npx tsx test/mutants/typescript/record.ts $(MUTANT_ARGS)
 
 mutants-native: build ## plant faults in the native sources, one at a time: do the tests notice? (see test/mutants/README.md)
 	npx tsx test/mutants/native/run.ts $(MUTANT_ARGS)

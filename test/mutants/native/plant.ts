@@ -1,0 +1,28 @@
+/** Writes a fault into a source, beside what is right there. */
+import type { Fault } from './faults.js'
+
+/** A fault by what it does: numbers change when the list does. */
+export function nameOf({ file, right, wrong }: Fault): string {
+  return `${file}: ${right} -> ${wrong === '' ? 'nothing' : wrong}`
+}
+
+/** The parts of `right` before, inside and after the double braces. */
+function partsOf(right: string): [string, string, string] {
+  const parts = /^(.*)\{\{(.*)\}\}(.*)$/s.exec(right)
+  return parts === null ? ['', right, ''] : [parts[1]!, parts[2]!, parts[3]!]
+}
+
+/** The text with a switch between the right and the wrong code of fault `number`. */
+export function plant(source: string, fault: Fault, number: number): string {
+  const [before, right, after] = partsOf(fault.right)
+  const whole = before + right + after
+  const at = source.indexOf(whole)
+  if (at < 0 || source.indexOf(whole, at + 1) >= 0) {
+    throw new Error(`fault ${number}: ${fault.file} must contain once: ${whole}`)
+  }
+  const both =
+    fault.isStatement === true
+      ? `if (mmsbFault == ${number}) { ${fault.wrong} } else { ${right} }`
+      : `(mmsbFault == ${number} ? (${fault.wrong}) : (${right}))`
+  return source.slice(0, at) + before + both + after + source.slice(at + whole.length)
+}
