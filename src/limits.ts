@@ -46,6 +46,8 @@ export const QUEUE_MAX_BYTES = 256 * 1024 ** 2
 /** Transactions and bytes that share one epoch at most. */
 export const BATCH_MAX_TRANSACTIONS = 4096
 export const BATCH_MAX_BYTES = 32 * 1024 ** 2
+/** Pages that one epoch creates, deletes and redefines at once. A larger transaction is staged in slices. */
+export const STAGED_AT_ONCE_MAX = 1024
 /** Plain frames of one sender that are queued and answered together: how many, and how long each may be. */
 export const RUN_MAX_FRAMES = 1024
 export const RUN_FRAME_MAX_BYTES = 64 * 1024

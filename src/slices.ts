@@ -85,11 +85,15 @@ export class Slices {
     this.#endMs = this.#ticksMs() + this.#sliceMs
   }
 
-  /** Runs the work to its end. */
-  async run<T>(work: Sliced<T>): Promise<T> {
+  /**
+   * Runs the work to its end. Where `refusal` gives an error between two pieces, the work is told at the
+   * place where it is, so that it can take back what it did.
+   */
+  async run<T>(work: Sliced<T>, refusal?: () => Error | undefined): Promise<T> {
     try {
       for (;;) {
-        const step = work.next()
+        const error = refusal?.()
+        const step = error === undefined ? work.next() : work.throw(error)
         if (step.done === true) return step.value
         const pause = this.giveWay()
         if (pause !== undefined) await pause

@@ -202,7 +202,11 @@ async function assemble({
         state,
         limits,
         pages,
-        commit: (pending) => committer.commit(pending),
+        // Compiling and writing may have paused since the last question.
+        commit: (pending) => {
+          committer.lifecycle.refuseWrites()
+          return committer.commit(pending)
+        },
         refuseWrites: () => committer.lifecycle.refuseWrites(),
         hasDevice,
       },

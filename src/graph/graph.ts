@@ -252,11 +252,10 @@ export class Graph {
     unborn: ReadonlySet<number> = fresh,
   ): Plan {
     const pasts = this.#pasts.filter((past) => !unborn.has(this.#require(past).pastOf as number))
-    const nodes = new Set(this.#cone([...dirty, ...pasts]))
+    const nodes = new Set(this.#cone([...dirty, ...pasts, ...fresh]))
     for (const id of fresh) {
       const node = this.#require(id)
       if (node.step !== undefined) nodes.add(node)
-      for (const dependent of this.#cone([id])) nodes.add(dependent)
     }
     const plan = this.#build(pasts, [...nodes].sort(byLevel))
     for (const [i, id] of plan.pages.entries()) {

@@ -128,11 +128,17 @@ t.test('many pages: created, derived, redefined, listed', async (t) => {
       many(3_000, 's', () => SMALL),
     ),
   )
-  await send('PUT', `${url}/v1/functions/scale`, { params: ['x'], expr: 'x * 2' })
+  const functions = ['scale', ...Array.from({ length: 31 }, (_, i) => `f${i}`)]
+  for (const name of functions)
+    await send('PUT', `${url}/v1/functions/${name}`, { params: ['x'], expr: 'x * 2' })
   await held('derive 3,000', () => send('POST', `${url}/v1/pages`, many(3_000, 'd', called)))
   await held('redefine a function that 3,000 use', () =>
     send('PUT', `${url}/v1/functions/scale`, { params: ['x'], expr: 'x * 3' }),
   )
+  const calling = (i: number): object => ({
+    derive: { op: 'map', inputs: { x: 's0' }, expr: `f${i % 31}(x) + ${i}` },
+  })
+  await held('derive 25,000', () => send('POST', `${url}/v1/pages`, many(25_000, 'e', calling)))
   await held('create 14,000', () =>
     send(
       'POST',
@@ -141,12 +147,14 @@ t.test('many pages: created, derived, redefined, listed', async (t) => {
     ),
   )
   await held('functions', () => send('GET', `${url}/v1/functions`))
+  await held('one function', () => send('GET', `${url}/v1/functions/f0`))
   await held('pages', () => send('GET', `${url}/v1/pages`))
   await held('graph', () => send('GET', `${url}/v1/graph`))
   await held('graph as text', () => send('GET', `${url}/v1/graph?format=dot`))
   await held('statistics', () => send('GET', `${url}/v1/stats`))
   await held('metrics', () => send('GET', `${url}/metrics`))
   await held('checkpoint', () => send('POST', `${url}/v1/checkpoints`))
+  await held('delete 25,000', () => send('DELETE', `${url}/v1/pages/s0?cascade=true`))
 })
 
 t.test('many functions that call each other', async (t) => {

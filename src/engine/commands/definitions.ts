@@ -8,8 +8,9 @@
  */
 import { MmsbError } from '../../errors.js'
 import type { FunctionBody } from '../../kernels/expression/names.js'
-import { PAGE_ID_MAX } from '../../limits.js'
+import { PAGE_ID_MAX, STAGED_AT_ONCE_MAX } from '../../limits.js'
 import type { LimitGuard } from '../../operator-limits.js'
+import { atOnce, type Sliced, Slices } from '../../slices.js'
 import type { PageDefinition } from '../../state/types.js'
 import type { EngineState } from '../pages/engine-state.js'
 import type { FunctionChange } from '../pages/function-table.js'
@@ -21,21 +22,19 @@ import { CompileBudget } from './compile-budget.js'
 import { definePages, type NamedDefinition } from './define-pages.js'
 import {
   definitionChange,
+  findingMigrations,
   functionInfo,
   functionInfos,
   type Migration,
-  migrations,
   pagesUsing,
+  readingCalls,
   redefinitions,
   StaleFunctions,
 } from './functions.js'
 import type { Pending, Redefinition } from './pending.js'
-import {
-  pendingOfCreates,
-  pendingOfDeletes,
-  pendingOfFunction,
-  pendingOfRedefinitions,
-} from './transactions.js'
+import { pendingOfDeletes, pendingOfRedefinitions, writingCreates, writingFunction } from './transactions.js'
+
+const DELETE_RETRIES: ReadonlySet<string> = new Set(['PAGE_IN_USE', 'PAGE_NOT_FOUND'])
 
 export interface DefinitionsDeps {
   readonly state: EngineState
@@ -87,7 +86,7 @@ export class Definitions {
     const existing = registry.byName(record.name)
     if (existing !== undefined) return this.#existing(existing, record)
     try {
-      const pending = pendingOfCreates([record], functionsAge)
+      const pending = atOnce(writingCreates([record], functionsAge))
       const { epoch } = await this.#deps.commit(pending)
       return { epoch, created: true, page: this.#deps.pages.info(record) }
     } catch (error) {
@@ -105,8 +104,10 @@ export class Definitions {
     const made = await this.#untilFresh(() =>
       this.#withRecords(pages, async (records, functionsAge) => {
         for (const record of records) this.refuseWithoutDevice(record)
-        const { epoch } = await commit(pendingOfCreates(records, functionsAge))
-        return { created: true, epoch, pages: records.map((record) => reader.info(record)) }
+        const pending = await inSlices(records.length, writingCreates(records, functionsAge))
+        const { epoch } = await commit(pending)
+        const infos = await inSlices(records.length, reader.describing(records))
+        return { created: true, epoch, pages: infos }
       }),
     )
     return { epoch: made.epoch, pages: made.pages }
@@ -123,9 +124,9 @@ export class Definitions {
         const { epoch } = await commit(pendingOfDeletes(ids))
         return { epoch }
       } catch (error) {
-        // A page derived from this one may have been committed since the list was made: make it again.
-        const retry = cascade && error instanceof MmsbError && error.code === 'PAGE_IN_USE'
-        if (!retry) throw error
+        // A page derived from this one may have been committed or deleted since the list was made: make it
+        // again.
+        if (!cascade || !(error instanceof MmsbError) || !DELETE_RETRIES.has(error.code)) throw error
       }
     }
   }
@@ -205,6 +206,7 @@ export class Definitions {
       const known = registry.functions.get(name)
       const isSame = known?.expr === body.expr && JSON.stringify(known.params) === JSON.stringify(body.params)
       if (known !== undefined && isSame) return { epoch: known.epoch, worldAge: known.worldAge }
+      await this.#readCalls()
       const change = definitionChange(registry.functions, name, body, this.#deps.limits)
       const budget = new CompileBudget(this.#deps.limits)
       return this.#commitChange(change, await redefinitions(registry, change, budget))
@@ -214,8 +216,9 @@ export class Definitions {
   /** Throws NOT_FOUND, and PAGE_IN_USE while pages or other functions use it. */
   deleteFunction(name: string): Promise<{ epoch: number; worldAge: number }> {
     return this.#untilFresh(async () => {
+      this.#deps.state.registry.functions.require(name)
+      await this.#readCalls()
       const { functions } = this.#deps.state.registry
-      functions.require(name)
       return this.#commitChange({ name, body: undefined, worldAge: functions.worldAge + 1 }, [])
     })
   }
@@ -224,7 +227,8 @@ export class Definitions {
     change: FunctionChange,
     redefines: readonly Redefinition[],
   ): Promise<{ epoch: number; worldAge: number }> {
-    const { epoch } = await this.#deps.commit(pendingOfFunction(change, redefines))
+    const pending = await inSlices(redefines.length, writingFunction(change, redefines))
+    const { epoch } = await this.#deps.commit(pending)
     return { epoch, worldAge: change.worldAge }
   }
 
@@ -232,11 +236,10 @@ export class Definitions {
   migrate(): Promise<Migration> {
     return this.#untilFresh(async () => {
       const { registry } = this.#deps.state
-      const { redefines, migrated } = migrations(registry)
+      const { worldAge } = registry.functions
+      const { redefines, migrated } = await inSlices(registry.size, findingMigrations(registry))
       if (redefines.length === 0) return { epoch: undefined, pages: [] }
-      const { epoch } = await this.#deps.commit(
-        pendingOfRedefinitions(redefines, registry.functions.worldAge),
-      )
+      const { epoch } = await this.#deps.commit(pendingOfRedefinitions(redefines, worldAge))
       return { epoch, pages: migrated }
     })
   }
@@ -254,6 +257,11 @@ export class Definitions {
     return { worldAge: registry.functions.worldAge, functions: functionInfos(registry) }
   }
 
+  #readCalls(): Promise<void> {
+    const { registry } = this.#deps.state
+    return inSlices(registry.size, readingCalls(registry))
+  }
+
   /** Does the work, and does it again whenever functions changed between compiling and staging. */
   async #untilFresh<T>(work: () => Promise<T>): Promise<T> {
     for (;;) {
@@ -265,4 +273,9 @@ export class Definitions {
       }
     }
   }
+}
+
+/** Does work on so many pages: on few at once, on many in slices. */
+async function inSlices<T>(pages: number, work: Sliced<T>): Promise<T> {
+  return pages <= STAGED_AT_ONCE_MAX ? atOnce(work) : new Slices().run(work)
 }

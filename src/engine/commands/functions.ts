@@ -10,6 +10,7 @@ import type { FunctionBody, FunctionLookup } from '../../kernels/expression/name
 import { calledFunctions, checkFunction } from '../../kernels/expression/user-functions.js'
 import { compileDerivation, encodeDefinition, OPS } from '../../kernels/op-catalogue.js'
 import type { LimitGuard } from '../../operator-limits.js'
+import type { Sliced } from '../../slices.js'
 import { sameShape } from '../../state/shape.js'
 import type { Dtype } from '../../wire/dtype.js'
 import type { FunctionChange, FunctionRecord, FunctionTable } from '../pages/function-table.js'
@@ -48,6 +49,18 @@ export function callsOf({ derived }: PageRecord): readonly string[] {
   }
   return calls
 }
+
+/** Parses every expression that was not parsed yet, in slices: afterwards `callsOf` costs nothing. */
+export function* readingCalls(registry: Registry): Sliced<void> {
+  let count = 0
+  for (const page of registry.all()) {
+    callsOf(page)
+    if (++count % PAGES_PER_CHECK === 0) yield
+  }
+}
+
+/** Pages between two places where reading their calls may be interrupted. */
+const PAGES_PER_CHECK = 128
 
 /** The pages that use a function, directly or through others, by id. */
 export function pagesUsing(registry: Registry, table: FunctionTable, name: string): PageRecord[] {
@@ -124,12 +137,17 @@ export interface Migration {
 
 /**
  * New definitions for all pages of an earlier version of their op, and for expressions whose program a newer
- * build compiles differently; by id.
+ * build compiles differently; by id, in slices. Throws StaleFunctions when it was overtaken.
  */
-export function migrations(registry: Registry): { redefines: Redefinition[]; migrated: Migrated[] } {
+export function* findingMigrations(
+  registry: Registry,
+): Sliced<{ redefines: Redefinition[]; migrated: Migrated[] }> {
   const redefines: Redefinition[] = []
   const migrated: Migrated[] = []
   for (const page of [...registry.all()].sort((a, b) => a.id - b.id)) {
+    yield
+    // It may have been deleted during a pause.
+    if (registry.byId(page.id) !== page) throw new StaleFunctions()
     const old = page.derived
     const op = old === undefined ? undefined : OPS.get(old.derive.op)
     if (old === undefined || op === undefined) continue

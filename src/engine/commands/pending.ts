@@ -52,6 +52,10 @@ export interface Pending {
   readonly functionsAge?: number
 }
 
+/** Pages that a transaction creates, deletes and redefines. */
+export const structureOf = ({ creates, deletes, redefines }: Pending): number =>
+  creates.length + deletes.length + (redefines?.length ?? 0)
+
 /** A pending transaction and its caller's promise. */
 export interface Submission {
   readonly pending: Pending

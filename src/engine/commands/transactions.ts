@@ -45,38 +45,44 @@ import type { FunctionChange } from '../pages/function-table.js'
 import { createCommand, derivedOfLogged, recordOfLoggedCreate, sourceRecord } from '../pages/page-records.js'
 import type { PageRecord, Registry } from '../pages/registry.js'
 import type { TransactionInput, WriteOptions } from '../types.js'
-import { decodeFunction, encodeFunction } from './functions.js'
+import { callsOf, decodeFunction, encodeFunction } from './functions.js'
 import type { DeltaCounts, Pending, Precondition, Redefinition } from './pending.js'
 
 const NO_DELTAS: DeltaCounts = { dense: 0, sparse: 0, masked: 0 }
 const NO_PRECONDITIONS: readonly Precondition[] = []
 const EMPTY = { preconditions: NO_PRECONDITIONS, writes: [], creates: [], deletes: [], deltas: NO_DELTAS }
 
+/** Commands between two places where writing or reading a frame may be interrupted. */
+const COMMANDS_PER_CHECK = 128
+
 /** The header fields of a transaction. */
 export type TransactionMeta = Omit<WriteOptions, 'expectVersion'>
 
-/** Pages to create together, compiled at a world age. */
-export function pendingOfCreates(
-  pages: readonly PageRecord[],
-  functionsAge: number,
-  meta: TransactionMeta = {},
-): Pending {
-  const writer = new FrameWriter(frameMeta(meta))
-  for (const page of pages) writer.createPage(createCommand(page))
-  return { ...EMPTY, frame: writer.finish(), key: meta.key, creates: pages, functionsAge }
+/** Pages to create together, compiled at a world age; in slices. */
+export function* writingCreates(pages: readonly PageRecord[], functionsAge: number): Sliced<Pending> {
+  const writer = new FrameWriter({})
+  for (const [i, page] of pages.entries()) {
+    writer.createPage(createCommand(page))
+    // Staging asks for them.
+    callsOf(page)
+    if (i % COMMANDS_PER_CHECK === COMMANDS_PER_CHECK - 1) yield
+  }
+  return { ...EMPTY, frame: writer.finish(), key: undefined, creates: pages, functionsAge }
 }
 
-/** A function to define or delete, with the pages it redefines. */
-export function pendingOfFunction(
+/** A function to define or delete, with the pages it redefines; in slices. */
+export function* writingFunction(
   change: FunctionChange,
   redefines: readonly Redefinition[],
-  meta: TransactionMeta = {},
-): Pending {
-  const writer = new FrameWriter(frameMeta(meta))
+): Sliced<Pending> {
+  const writer = new FrameWriter({})
   writer.defineFunction(change.name, encodeFunction(change))
-  for (const { id, derived } of redefines) writer.redefinePage(id, derived.definition)
+  for (const [i, { id, derived }] of redefines.entries()) {
+    writer.redefinePage(id, derived.definition)
+    if (i % COMMANDS_PER_CHECK === COMMANDS_PER_CHECK - 1) yield
+  }
   const functionsAge = change.worldAge - 1
-  return { ...EMPTY, frame: writer.finish(), key: meta.key, change, redefines, functionsAge }
+  return { ...EMPTY, frame: writer.finish(), key: undefined, change, redefines, functionsAge }
 }
 
 /** Pages that get another definition of the same inputs, dtype and shape. */
@@ -87,10 +93,10 @@ export function pendingOfRedefinitions(redefines: readonly Redefinition[], funct
 }
 
 /** Pages to delete together, each before what it derives from. */
-export function pendingOfDeletes(ids: readonly number[], meta: TransactionMeta = {}): Pending {
-  const writer = new FrameWriter(frameMeta(meta))
+export function pendingOfDeletes(ids: readonly number[]): Pending {
+  const writer = new FrameWriter({})
   for (const id of ids) writer.deletePage(id)
-  return { ...EMPTY, frame: writer.finish(), key: meta.key, deletes: ids }
+  return { ...EMPTY, frame: writer.finish(), key: undefined, deletes: ids }
 }
 
 /** One delta to one page, which can be written: the hot path of PATCH. */
@@ -200,9 +206,6 @@ export interface LoggedFrameDeps {
   readonly elementsOf: (id: number) => number
   readonly worldAge: number
 }
-
-/** Commands between two places where reading a frame may be interrupted. */
-const COMMANDS_PER_CHECK = 128
 
 /**
  * A frame from our own log, read in slices. Its pages exist and its values fit: that was checked before

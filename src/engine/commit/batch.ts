@@ -15,14 +15,14 @@
 import { MmsbError } from '../../errors.js'
 import { fullStep } from '../../ffi/context.js'
 import type { Plan } from '../../graph/graph.js'
-import { BATCH_MAX_BYTES, BATCH_MAX_TRANSACTIONS } from '../../limits.js'
+import { BATCH_MAX_BYTES, BATCH_MAX_TRANSACTIONS, STAGED_AT_ONCE_MAX } from '../../limits.js'
 import { atOnce, type Sliced } from '../../slices.js'
 import { callsOf, pagesUsing, refuseWhileUsed, StaleFunctions } from '../commands/functions.js'
-import type { Pending, Redefinition } from '../commands/pending.js'
+import { type Pending, type Redefinition, structureOf } from '../commands/pending.js'
 import type { CostLimits } from '../pages/cost-limits.js'
 import type { EngineState } from '../pages/engine-state.js'
 import { type FunctionTable, functionBytes } from '../pages/function-table.js'
-import { addToGraph, createStep, destroy, installing, missingPasts, unreadPasts } from '../pages/install.js'
+import { addToGraph, bytesToCreate, createStep, destroy, installing, unreadPasts } from '../pages/install.js'
 import type { Growth, Quotas } from '../pages/quotas.js'
 import { type DerivedRecord, definitionBytes, ownBytes, type PageRecord } from '../pages/registry.js'
 
@@ -57,6 +57,8 @@ export class Batch {
   /** The estimates of the transactions so far; an epoch in which they share pages costs less. */
   #costNs = 0
   readonly #quotas: Quotas | undefined
+  #structureCount = 0
+  #prepared: { readonly plan: Plan; readonly touched: Uint32Array } | undefined
   /** What the new pages, definitions and functions hold beside elements. */
   #ownBytes = 0
   /** The same of the transaction that is being staged. */
@@ -73,9 +75,16 @@ export class Batch {
     this.#quotas = quotas
   }
 
-  /** Whether this many more frames, of this many bytes together, fit into the epoch. */
-  hasRoom(frames: number, bytes: number): boolean {
-    return this.frameCount + frames <= BATCH_MAX_TRANSACTIONS && this.frameBytes + bytes <= BATCH_MAX_BYTES
+  /**
+   * Whether this many more frames, of this many bytes together, that create, delete and redefine so many
+   * pages, fit into the epoch.
+   */
+  hasRoom(frames: number, bytes: number, structure = 0): boolean {
+    return (
+      this.frameCount + frames <= BATCH_MAX_TRANSACTIONS &&
+      this.frameBytes + bytes <= BATCH_MAX_BYTES &&
+      this.#structureCount + structure <= STAGED_AT_ONCE_MAX
+    )
   }
 
   get isStructural(): boolean {
@@ -145,10 +154,20 @@ export class Batch {
     this.pendings.push(pending)
     this.frameBytes += pending.frame.byteLength
     this.frameCount += pending.count ?? 1
+    this.#structureCount += structureOf(pending)
+  }
+
+  /** Makes the plan and the list of touched pages, in slices. Nothing may be staged afterwards. */
+  *preparing(): Sliced<void> {
+    yield
+    const plan = this.plan()
+    yield
+    this.#prepared = { plan, touched: this.touchedPages() }
   }
 
   /** The steps of this epoch. */
   plan(): Plan {
+    if (this.#prepared !== undefined) return this.#prepared.plan
     const dirty = [...this.#dirty].filter((id) => !this.#deletedIds.has(id)).sort((a, b) => a - b)
     if (!this.isStructural && this.#redefined.length === 0) return this.#state.graph.plan(dirty)
     const unborn = new Set(
@@ -160,6 +179,7 @@ export class Batch {
 
   /** Ids of all pages that this batch writes, creates, deletes or redefines, ascending. */
   touchedPages(): Uint32Array {
+    if (this.#prepared !== undefined) return this.#prepared.touched
     const ids = new Set(this.#dirty)
     for (const page of this.created) ids.add(page.id)
     for (const page of this.deleted) ids.add(page.id)
@@ -303,12 +323,8 @@ export class Batch {
     const own = new Map(creates.map((page) => [page.id, page]))
     const pageOf = (id: number): PageRecord => own.get(id) ?? this.#live(id)
     let added = 0
-    let elementBytes = 0
-    for (const page of creates) {
-      added += ownBytes(page)
-      elementBytes += page.bytes
-    }
-    for (const [, prev] of missingPasts(graph, creates)) elementBytes += pageOf(prev).bytes
+    for (const page of creates) added += ownBytes(page)
+    const elementBytes = bytesToCreate(graph, creates, pageOf)
     for (const { id, derived } of redefines) {
       const old = this.#live(id).derived
       added += definitionBytes(derived) - (old === undefined ? 0 : definitionBytes(old))
@@ -375,7 +391,16 @@ export class Batch {
     }
     this.#noteGraph()
     const { graph } = this.#state
-    const pasts = yield* installing(this.#state, pages, pageOf)
+    const bytes = bytesToCreate(graph, pages, pageOf)
+    // From the first piece on: statistics leave out what is not published.
+    this.createdBytes += bytes
+    let pasts: number[]
+    try {
+      pasts = yield* installing(this.#state, pages, pageOf)
+    } catch (error) {
+      this.createdBytes -= bytes
+      throw error
+    }
     const refusal = this.#costs?.sourceRefusal(
       graph,
       pages.map((page) => page.id),
@@ -383,12 +408,11 @@ export class Batch {
     if (refusal !== undefined) {
       for (const page of pages.toReversed()) graph.remove(page.id)
       destroy(this.#state, pages, pasts)
+      this.createdBytes -= bytes
       throw refusal
     }
     this.#pasts.push(...pasts)
-    for (const past of pasts) this.createdBytes += pageOf(graph.node(past)?.pastOf as number).bytes
     for (const page of pages) {
-      this.createdBytes += page.bytes
       page.version = this.epoch
       page.createdEpoch = this.epoch
       this.created.push(page)

@@ -8,9 +8,9 @@
 import { performance } from 'node:perf_hooks'
 import { MmsbError } from '../../errors.js'
 import { DeviceLost } from '../../ffi/library.js'
-import { QUEUE_MAX_BYTES, QUEUE_MAX_TRANSACTIONS, RUN_MAX_FRAMES } from '../../limits.js'
+import { QUEUE_MAX_BYTES, QUEUE_MAX_TRANSACTIONS, RUN_MAX_FRAMES, STAGED_AT_ONCE_MAX } from '../../limits.js'
 import type { Slab } from '../../state/slab.js'
-import type { Pending, Submission } from '../commands/pending.js'
+import { type Pending, type Submission, structureOf } from '../commands/pending.js'
 import type { CommitResult, Sender } from '../types.js'
 import type { Batch } from './batch.js'
 import { FrameRun } from './frame-run.js'
@@ -69,9 +69,26 @@ export class CommitQueue {
     return !joins
   }
 
+  /** Takes the transaction in front if it changes too many pages to be staged at once. */
+  takeLarge(): Submission | undefined {
+    const [first] = this.#submissions
+    if (first === undefined || structureOf(first.pending) <= STAGED_AT_ONCE_MAX) return undefined
+    this.#submissions.shift()
+    this.#bytes -= first.pending.frame.byteLength
+    this.#count--
+    return first
+  }
+
+  /** Puts it back, where nothing of it was staged. */
+  putBack(submission: Submission): void {
+    this.#submissions.unshift(submission)
+    this.#bytes += submission.pending.frame.byteLength
+    this.#count++
+  }
+
   /**
-   * Stages transactions from the front of the queue until the batch is full or one must wait, and refuses
-   * those that staging refuses. Throws DeviceLost, and then keeps all that it did not refuse.
+   * Stages transactions from the front of the queue until the batch is full, one must wait or is large, and
+   * refuses those that staging refuses. Throws DeviceLost, and then keeps all that it did not refuse.
    */
   fill(batch: Batch): Submission[] {
     const taken: Submission[] = []
@@ -82,7 +99,9 @@ export class CommitQueue {
       const { pending } = submission
       const bytes = pending.frame.byteLength
       const { count = 1 } = pending
-      if (taken.length > 0 && !batch.hasRoom(count, bytes)) break
+      const structure = structureOf(pending)
+      if (structure > STAGED_AT_ONCE_MAX) break
+      if (taken.length > 0 && !batch.hasRoom(count, bytes, structure)) break
       try {
         if (batch.stage(pending) === 'later') break
         taken.push(submission)

@@ -16,7 +16,7 @@
 import { performance } from 'node:perf_hooks'
 import { MmsbError } from '../../errors.js'
 import type { ExecuteResult } from '../../ffi/context.js'
-import { ExecutionCancelled } from '../../ffi/library.js'
+import { DeviceLost, ExecutionCancelled } from '../../ffi/library.js'
 import type { Plan } from '../../graph/graph.js'
 import { START_AT_BYTES } from '../../limits.js'
 import type { LimitGuard } from '../../operator-limits.js'
@@ -40,6 +40,7 @@ import { GroupCommit } from './group-commit.js'
 import { IdleGate } from './idle-gate.js'
 import { Lifecycle } from './lifecycle.js'
 import { type EpochInFlight, Publisher } from './publish.js'
+import { stageInSlices } from './stage-in-slices.js'
 
 /** The published state of an opened store. */
 export interface StartingPoint {
@@ -260,6 +261,11 @@ export class Committer {
   #startEpoch(): void {
     if (this.lifecycle.failure !== undefined) return
     const batch = new Batch(this.epoch + 1, this.#state, this.#costs, this.#quotas)
+    const large = this.#queue.takeLarge()
+    if (large !== undefined) {
+      void this.#startLarge(this.#takeOff(batch, [large]), large)
+      return
+    }
     let submissions: Submission[]
     try {
       submissions = this.#queue.fill(batch)
@@ -272,10 +278,15 @@ export class Committer {
       this.#schedule()
       return
     }
+    this.#run(this.#takeOff(batch, submissions))
+  }
+
+  #takeOff(batch: Batch, submissions: readonly Submission[]): EpochInFlight {
     const flight: EpochInFlight = {
       batch,
       submissions,
       timestampMs: Math.max(this.#host.nowMs(), this.timestampMs),
+      isStaging: false,
       isExecuting: false,
       isAppending: false,
       appended: undefined,
@@ -287,6 +298,37 @@ export class Committer {
       cancelled: undefined,
     }
     this.#inFlight = flight
+    return flight
+  }
+
+  /** Stages a transaction of many pages in slices; its epoch is its own. */
+  async #startLarge(flight: EpochInFlight, submission: Submission): Promise<void> {
+    const { batch } = flight
+    flight.isStaging = true
+    try {
+      await stageInSlices(batch, submission.pending, this.#host, () => this.#reasonToStop)
+    } catch (error) {
+      this.#inFlight = undefined
+      if (error instanceof DeviceLost) {
+        this.#queue.putBack(submission)
+        void this.#failOverAtRest(error)
+        return
+      }
+      submission.reject(error)
+      this.#gate.wake()
+      this.#schedule()
+      return
+    }
+    flight.isStaging = false
+    this.#run(flight)
+  }
+
+  get #reasonToStop(): MmsbError | undefined {
+    if (this.lifecycle.failure !== undefined) return this.lifecycle.stoppedError()
+    return this.#isHurried ? stopping() : undefined
+  }
+
+  #run(flight: EpochInFlight): void {
     if (this.#store === undefined) this.#runInMemory(flight)
     else this.#runDurably(flight, this.#store).catch((error: unknown) => this.#onError(flight, error))
   }
@@ -397,7 +439,7 @@ export class Committer {
     this.#dryRuns.settle()
     const flight = this.#inFlight
     if (flight?.isFailingOver === true) throw failingOverError()
-    if (flight === undefined || (!flight.isAppending && this.#store !== undefined)) return
+    if (flight === undefined || flight.isStaging || (!flight.isAppending && this.#store !== undefined)) return
     try {
       if (flight.result === undefined && flight.isExecuting) {
         this.#endExecution(flight, this.#executor.waitSync(flight.isKept))
@@ -598,7 +640,9 @@ export class Committer {
   /** Takes nothing more, finishes what is queued, runs `beforeEnd` and closes the log. */
   async close(beforeEnd?: () => Promise<void>): Promise<void> {
     this.lifecycle.beginClose()
-    while (this.lifecycle.failure === undefined && !(this.#queue.isEmpty && this.#isIdle)) {
+    const isAtWork = (): boolean => !(this.#queue.isEmpty && this.#isIdle)
+    // Staging in slices uses the context until it ends, even when the bus has failed.
+    while (this.#inFlight?.isStaging === true || (this.lifecycle.failure === undefined && isAtWork())) {
       await this.#gate.next()
     }
     await this.#trailingAppend

@@ -24,6 +24,8 @@ export interface EpochInFlight {
   batch: Batch
   readonly submissions: readonly Submission[]
   readonly timestampMs: number
+  /** It is being staged in slices; nothing of it was logged or executed. */
+  isStaging: boolean
   /** An execution runs on another thread. */
   isExecuting: boolean
   /** The log was asked to append the epoch. */

@@ -27,13 +27,14 @@ export interface PageInfoDeps {
   readonly registry: Registry
   readonly graph: Graph
   readonly staged: Staged | undefined
+  readonly version: number
   readonly location: PageInfo['location']
   readonly digest: string
 }
 
 export function pageInfo(
   page: PageRecord,
-  { registry, graph, staged, location, digest }: PageInfoDeps,
+  { registry, graph, staged, version, location, digest }: PageInfoDeps,
 ): PageInfo {
   const inputs = new Set(
     (page.derived?.inputs ?? []).map(({ id, prev }) => registry.byId(prev ?? id)?.name ?? `#${prev ?? id}`),
@@ -51,7 +52,7 @@ export function pageInfo(
     shape: page.shape,
     bytes: page.bytes,
     location,
-    version: page.version,
+    version,
     createdEpoch: page.createdEpoch,
     ...(page.derived === undefined ? {} : { derive: page.derived.derive, opVersion: page.derived.opVersion }),
     inputs: [...inputs],

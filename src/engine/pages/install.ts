@@ -120,6 +120,18 @@ function pastsOf(pages: readonly PageRecord[]): Map<number, number> {
 export const missingPasts = (graph: Graph, pages: readonly PageRecord[]): [number, number][] =>
   [...pastsOf(pages)].filter(([id]) => graph.node(id) === undefined)
 
+/** Bytes of elements of these pages, and of the pasts that come into being with them. */
+export function bytesToCreate(
+  graph: Graph,
+  pages: readonly PageRecord[],
+  pageOf: (id: number) => PageRecord,
+): number {
+  let bytes = 0
+  for (const page of pages) bytes += page.bytes
+  for (const [, prev] of missingPasts(graph, pages)) bytes += pageOf(prev).bytes
+  return bytes
+}
+
 /** Ids of the pasts that `pages` read and that no page in the graph reads any more. */
 export function unreadPasts(graph: Graph, pages: readonly PageRecord[]): number[] {
   return [...pastsOf(pages).keys()].filter((id) => graph.node(id)?.dependents.size === 0)

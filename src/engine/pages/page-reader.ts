@@ -7,6 +7,7 @@
  */
 import { MmsbError } from '../../errors.js'
 import { READ_SLICE_BYTES } from '../../limits.js'
+import type { Sliced } from '../../slices.js'
 import { totalElements } from '../../state/ranges.js'
 import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import type { Location } from '../../wire/page.js'
@@ -15,6 +16,9 @@ import { graphView, hex, pageInfo, type Staged } from './describe.js'
 import type { EngineState } from './engine-state.js'
 import type { PageRecord } from './registry.js'
 import { type CopyTarget, type SteadyCommits, steadyCopy } from './steady-copy.js'
+
+/** Pages between two places where describing them may be interrupted. */
+const PAGES_PER_CHECK = 128
 
 export interface PageReaderDeps {
   readonly state: EngineState
@@ -113,16 +117,37 @@ export class PageReader {
   }
 
   info(page: PageRecord): PageInfo {
+    return this.#infoOf(page, page.version, this.#digestOf(page), this.locationOf(page))
+  }
+
+  /**
+   * Descriptions of pages in slices: versions and digests are those of the moment at which it begins, even of
+   * pages that are deleted meanwhile.
+   */
+  *describing(pages: readonly PageRecord[]): Sliced<PageInfo[]> {
+    const now = pages.map((page) => [page.version, this.#digestOf(page), this.locationOf(page)] as const)
+    const infos: PageInfo[] = []
+    for (const [i, page] of pages.entries()) {
+      infos.push(this.#infoOf(page, ...(now[i] as (typeof now)[number])))
+      if (i % PAGES_PER_CHECK === PAGES_PER_CHECK - 1) yield
+    }
+    return infos
+  }
+
+  #digestOf(page: PageRecord): Uint8Array {
     const { state, committer } = this.#deps
-    const { registry, graph, context } = state
-    const digest = hex(context.settledDigest(page.id, committer.isExecutionOpen))
-    return pageInfo(page, {
-      registry,
-      graph,
-      staged: committer.staged,
-      location: this.locationOf(page),
-      digest,
-    })
+    return state.context.settledDigest(page.id, committer.isExecutionOpen)
+  }
+
+  #infoOf(
+    page: PageRecord,
+    version: number,
+    digest: Uint8Array,
+    location: Exclude<Location, 'auto'>,
+  ): PageInfo {
+    const { registry, graph } = this.#deps.state
+    const { staged } = this.#deps.committer
+    return pageInfo(page, { registry, graph, staged, version, location, digest: hex(digest) })
   }
 
   graph(): { nodes: Iterable<GraphNode>; edges: Iterable<GraphEdge> } {
