@@ -227,6 +227,12 @@ export const STREAM_LARGE_BYTES = 256 * 1024
 export const STREAM_LARGE_PAGES = 1_024
 /** Bytes of snapshots that one turn of the event loop gathers; further snapshots wait for the next turn. */
 export const STREAM_GATHER_TURN_BYTES = 8 * 1024 ** 2
+/**
+ * Bytes of one snapshot that are gathered without a pause. A page and a name cost time as so many bytes do.
+ */
+export const STREAM_GATHER_SLICE_BYTES = 4 * 1024 ** 2
+export const STREAM_GATHER_PAGE_BYTES = 4 * 1024
+export const STREAM_GATHER_NAME_BYTES = 512
 /** Epochs, and bytes of them, kept in memory for resuming readers. */
 export const STREAM_RECENT_EPOCHS = 16_384
 export const STREAM_RECENT_MAX_BYTES = 32 * 1024 ** 2

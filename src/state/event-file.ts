@@ -106,7 +106,14 @@ export function encodeEpochEvent(event: EpochEvent): Uint8Array {
 
 /** Writes a change of `size` bytes into zeroed bytes. */
 export function encodeChange(bytes: Buffer, start: number, change: EventChange, size: number): void {
-  const { page, kind, dtype, shape, ranges, values } = change
+  const { values } = change
+  const at = encodeChangeHead(bytes, start, change, size)
+  bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at)
+}
+
+/** Writes all of a change but its values; returns where they belong. */
+export function encodeChangeHead(bytes: Buffer, start: number, change: EventChange, size: number): number {
+  const { page, kind, dtype, shape, ranges } = change
   bytes.writeUInt32LE(size, start)
   bytes.writeUInt8(CHANGE_KINDS.indexOf(kind), start + 4)
   bytes.writeUInt8(DTYPE_INFO[dtype].code, start + 5)
@@ -119,8 +126,7 @@ export function encodeChange(bytes: Buffer, start: number, change: EventChange, 
   bytes.write(page, at, 'utf8')
   at += align8(Buffer.byteLength(page))
   bytes.set(new Uint8Array(ranges.buffer, ranges.byteOffset, ranges.byteLength), at)
-  at += ranges.byteLength
-  bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at)
+  return at + ranges.byteLength
 }
 
 /** Size of the entry that begins with `head`, at least 8 bytes. Throws INVALID_REQUEST. */

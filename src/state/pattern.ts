@@ -15,6 +15,8 @@ export interface PatternSet {
   readonly key: string
   /** Sorted, none twice. */
   readonly patterns: readonly string[]
+  /** The names that match, sorted, where no pattern has a `*`. */
+  readonly names?: readonly string[]
   matches(name: string): boolean
 }
 
@@ -31,6 +33,7 @@ export function patternSet(patterns: readonly string[]): PatternSet {
   return {
     key: unique.join(','),
     patterns: unique,
+    ...(wild.length === 0 ? { names: unique } : {}),
     matches: (name) => exact.has(name) || wild.some((pattern) => matchesWild(pattern, name)),
   }
 }

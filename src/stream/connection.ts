@@ -12,6 +12,7 @@ import { STREAM_FREE_BYTES, STREAM_QUEUE_MAX_BYTES } from '../limits.js'
 import type { PatternSet } from '../state/pattern.js'
 import type { StreamMessage } from './messages.js'
 import type { DurableReaders } from './resume/durable-readers.js'
+import type { Snapshots } from './snapshots.js'
 import { endOf, Subscription, type SubscriptionHub, type SubscriptionOwner } from './subscription.js'
 import type { TurnBudget } from './turn-budget.js'
 import type { Sink, SubscribeOptions } from './types.js'
@@ -22,6 +23,7 @@ export interface ConnectionHub extends SubscriptionHub {
   readonly held: { subscriptions: number; patterns: number }
   readonly durables: DurableReaders
   readonly gathering: TurnBudget
+  readonly snapshots: Snapshots
   /** Whether a reader of these pages can resume after epoch `after`. */
   reaches(patterns: PatternSet, needsValues: boolean, after: number): boolean
 }
@@ -33,6 +35,8 @@ export class Connection implements SubscriptionOwner {
   readonly #onClose: () => void
   /** Subscriptions whose snapshot waits for room in the queue, oldest first. */
   #waiting: Subscription[] = []
+  /** The subscription whose snapshot is being gathered, and how to give it up. */
+  #taken: { readonly subscription: Subscription; readonly cancel: () => void } | undefined
   /** What the queue may hold beyond its limit: the snapshot that is in it. */
   #allowanceBytes = 0
   #isClosed = false
@@ -219,6 +223,7 @@ export class Connection implements SubscriptionOwner {
     }
     this.hub.durables.detach(subscription)
     this.#waiting = this.#waiting.filter((other) => other !== subscription)
+    this.#untake(subscription)
     subscription.stop()
     this.sink.send(subscription.id, message)
   }
@@ -254,15 +259,16 @@ export class Connection implements SubscriptionOwner {
     this.#count(-this.#subscriptions.size, -this.#patterns)
     this.#subscriptions.clear()
     this.#waiting = []
+    this.#untake()
     this.#onClose()
     this.sink.closed()
   }
 
   #serveWaiting(): void {
-    if (this.#waiting.length === 0 || this.sink.isCongested) return
+    if (this.#waiting.length === 0 || this.#taken !== undefined || this.sink.isCongested) return
     const { gathering } = this.hub
     this.hub.bus.between(() => {
-      while (this.#waiting.length > 0 && !this.sink.isCongested) {
+      while (this.#waiting.length > 0 && this.#taken === undefined && !this.sink.isCongested) {
         if (this.hub.queues.isFull) {
           this.waitForRoom()
           return
@@ -271,20 +277,38 @@ export class Connection implements SubscriptionOwner {
           gathering.nextTurn(() => this.#serveWaiting())
           return
         }
-        const subscription = this.#waiting.shift()!
-        this.#startWithSnapshot(subscription)
+        this.#takeSnapshot(this.#waiting.shift()!)
       }
     })
   }
 
-  #startWithSnapshot(subscription: Subscription): void {
-    try {
-      const snapshot = subscription.start(true)
-      if (snapshot === undefined) return
-      this.hub.gathering.spend(snapshot.valueBytes)
-      this.#allowanceBytes = Math.max(0, this.sink.queuedBytes)
-    } catch (error) {
-      this.end(subscription, endOf(error))
-    }
+  /** Begins a subscription with a snapshot. If that takes time, the next one waits for it. */
+  #takeSnapshot(subscription: Subscription): void {
+    const cancel = this.hub.snapshots.take(subscription.view, {
+      ready: () => {
+        subscription.start(true)
+        this.#allowanceBytes = Math.max(0, this.sink.queuedBytes)
+        this.#served()
+      },
+      fail: (error) => {
+        this.end(subscription, endOf(error))
+        this.#served()
+      },
+    })
+    if (cancel !== undefined) this.#taken = { subscription, cancel }
+  }
+
+  #served(): void {
+    if (this.#taken === undefined) return
+    this.#taken = undefined
+    this.hub.gathering.nextTurn(() => this.#serveWaiting())
+  }
+
+  /** Forgets the snapshot that is being gathered, for this subscription or for any. */
+  #untake(subscription?: Subscription): void {
+    if (this.#taken === undefined) return
+    if (subscription !== undefined && this.#taken.subscription !== subscription) return
+    this.#taken.cancel()
+    this.#served()
   }
 }

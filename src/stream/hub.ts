@@ -36,6 +36,7 @@ import { DurableReaders, type DurableView } from './resume/durable-readers.js'
 import { inOrder, RecentEpochs, type RecentPart } from './resume/recent-epochs.js'
 import { ReplayedEpochs } from './resume/replayed-epochs.js'
 import { SharedView, type Subscriber, type View } from './shared-view.js'
+import { Snapshots } from './snapshots.js'
 import { TurnBudget } from './turn-budget.js'
 import type { Sink, StreamBus } from './types.js'
 
@@ -75,6 +76,7 @@ export class StreamHub implements ConnectionHub {
   readonly durables: DurableReaders
   readonly queues: StreamQueues
   readonly gathering: TurnBudget
+  readonly snapshots: Snapshots
   readonly counters = { delivered: 0, conflated: 0, overflows: 0 }
   readonly held = { connections: 0, subscriptions: 0, patterns: 0 }
   readonly #views = new Map<string, SharedView>()
@@ -97,6 +99,7 @@ export class StreamHub implements ConnectionHub {
     this.bus = bus
     this.clock = clock
     this.gathering = new TurnBudget(STREAM_GATHER_TURN_BYTES, clock)
+    this.snapshots = new Snapshots(this)
     this.replayed = new ReplayedEpochs(bus)
     this.durables = new DurableReaders(bus)
     this.queues = new StreamQueues(bus.limits, clock)

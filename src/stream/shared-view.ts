@@ -2,14 +2,10 @@
  * A view is what a subscription shows: pages, windows on them, and how much data. Subscriptions with the same
  * view share one SharedView, which makes each message and each snapshot once for all of them.
  */
-import { MmsbError } from '../errors.js'
-import { STREAM_SNAPSHOT_MAX_BYTES } from '../limits.js'
 import type { PatternSet } from '../state/pattern.js'
-import { DTYPE_INFO } from '../wire/dtype.js'
 import type { DataMode } from '../wire/messages.js'
-import { ChangeMessage, type PagePart, SnapshotMessage } from './messages.js'
-import type { StreamBus } from './types.js'
-import { cutPart, rangesOf, type Viewports } from './viewport.js'
+import { ChangeMessage, type PagePart, type SnapshotMessage } from './messages.js'
+import { cutPart, type Viewports } from './viewport.js'
 
 export interface View {
   readonly patterns: PatternSet
@@ -53,45 +49,14 @@ export class SharedView implements View {
     return seen.length === 0 ? undefined : new ChangeMessage(epoch, epoch, seen, this.mode)
   }
 
-  /**
-   * The matching pages as they are now; shared by subscribers that ask before the next change. Only
-   * between epochs.
-   * @throws MmsbError BUS_FAILED, PAYLOAD_TOO_LARGE, SHAPE_MISMATCH
-   */
-  snapshot(bus: StreamBus): SnapshotMessage {
-    if (bus.failure !== null) throw new MmsbError('BUS_FAILED', `The bus has stopped: ${bus.failure}`)
-    if (this.#snapshot?.epoch === bus.epoch) return this.#snapshot
-    const pages = bus
-      .pageNames()
-      .filter((name) => this.patterns.matches(name))
-      .map((name) => bus.peek(name))
-      .map((page) => ({ page, window: this.viewports.windowOf(page.name, page.shape) }))
-    const bytes = pages.reduce(
-      (sum, { page, window }) =>
-        sum + (window === undefined ? page.bytes : window.elements * DTYPE_INFO[page.dtype].sizeBytes),
-      0,
-    )
-    if (bytes > STREAM_SNAPSHOT_MAX_BYTES) {
-      throw new MmsbError(
-        'PAYLOAD_TOO_LARGE',
-        `a snapshot of ${pages.length} pages has ${bytes} bytes, more than ${STREAM_SNAPSHOT_MAX_BYTES}; read them over HTTP`,
-      )
-    }
-    const seen = pages.map(({ page, window }) => {
-      const { name, id, kind, dtype, version, elements } = page
-      const ranges = window === undefined ? Uint32Array.of(0, elements) : rangesOf(window)
-      return {
-        name,
-        id,
-        kind,
-        dtype,
-        shape: window?.shape ?? page.shape,
-        version,
-        values: bus.gather(id, ranges),
-      }
-    })
-    this.#snapshot = new SnapshotMessage(bus.epoch, bus.historyId, seen)
-    return this.#snapshot
+  /** The snapshot of this epoch, if one is kept: shared by subscribers that ask before the next change. */
+  snapshotOf(epoch: number): SnapshotMessage | undefined {
+    return this.#snapshot?.epoch === epoch ? this.#snapshot : undefined
+  }
+
+  /** Keeps a snapshot for sharing. */
+  keepSnapshot(snapshot: SnapshotMessage): void {
+    this.#snapshot = snapshot
   }
 
   /** Bytes of the values of the snapshot kept for sharing. */

@@ -11,7 +11,7 @@ import { STREAM_CATCH_UP_QUEUE_BYTES, STREAM_CHANGE_MAX_BYTES, STREAM_RATE_MAX_H
 import { type PatternSet, patternSet } from '../state/pattern.js'
 import { STREAM_PROGRESS_INTERVAL_MS } from '../wire/limits.js'
 import { Conflation } from './conflation.js'
-import type { ChangeMessage, Gather, SnapshotMessage, StreamMessage } from './messages.js'
+import type { ChangeMessage, Gather, StreamMessage } from './messages.js'
 import type { StreamQueues } from './queues.js'
 import { CatchUp, type CatchUpDeps } from './resume/catch-up.js'
 import type { NamedSubscription } from './resume/durable-readers.js'
@@ -27,8 +27,6 @@ export interface SubscriptionHub extends CatchUpDeps {
   peek(name: string): PageShape | undefined
   /** The shared view equal to `view`, now with this subscriber. */
   enter(view: View, subscriber: Subscriber): SharedView
-  /** The view has made a snapshot. */
-  keepSnapshot(view: SharedView): void
   readonly queues: StreamQueues
   leave(view: SharedView, subscriber: Subscriber): void
 }
@@ -97,19 +95,19 @@ export class Subscription implements Subscriber, NamedSubscription {
     this.#periodMs = maxRate === undefined ? 0 : 1000 / maxRate
   }
 
-  /** Goes live, after a snapshot if one is wanted. With a snapshot: only between epochs. */
-  start(withSnapshot = false): SnapshotMessage | undefined {
+  /** Goes live, after a snapshot if one is wanted: `Snapshots` must have made it, and no epoch since. */
+  start(withSnapshot = false): void {
     const { hub, sink } = this.#connection
     this.#shared = hub.enter(this.#view, this)
-    const snapshot = withSnapshot ? this.#shared.snapshot(hub.bus) : undefined
-    if (snapshot !== undefined) hub.keepSnapshot(this.#shared)
+    const snapshot = withSnapshot ? this.#shared.snapshotOf(hub.bus.epoch) : undefined
+    if (withSnapshot && snapshot === undefined)
+      throw new MmsbError('INTERNAL', 'A subscription began without its snapshot.')
     this.#lastSentMs = hub.clock.nowMs()
     this.#cursor = hub.bus.epoch
     this.told = hub.bus.epoch
     if (withSnapshot) this.toldOfChange = hub.bus.epoch
     sink.send(this.id, { type: 'subscribed', epoch: hub.bus.epoch, history: hub.bus.historyId })
     if (snapshot !== undefined) sink.send(this.id, snapshot)
-    return snapshot
   }
 
   /** Resumes after an old epoch: first the epochs it missed, as fast as it takes them, then live. */
@@ -136,6 +134,10 @@ export class Subscription implements Subscriber, NamedSubscription {
 
   get patterns(): PatternSet {
     return this.#view.patterns
+  }
+
+  get view(): View {
+    return this.#view
   }
 
   /**

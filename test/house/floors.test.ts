@@ -95,7 +95,7 @@ const FLOORS: Floors = {
     ['types'],
     ['options', 'shared-view'],
     ['queues', 'resume', 'turn-budget'],
-    ['subscription'],
+    ['snapshots', 'subscription'],
     ['connection'],
     ['hub'],
     ['subscribe'],

@@ -47,6 +47,15 @@ export class FakeClock implements StreamClock {
     return this.#timers.length
   }
 
+  /** Runs one callback that is due now. Returns false if none is. */
+  step(): boolean {
+    const due = this.#timers.find(({ atMs, periodMs }) => periodMs === 0 && atMs <= this.#nowMs)
+    if (due === undefined) return false
+    this.#timers = this.#timers.filter((other) => other !== due)
+    due.run()
+    return true
+  }
+
   advance(ms: number): void {
     const endMs = this.#nowMs + ms
     for (;;) {

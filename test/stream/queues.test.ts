@@ -144,17 +144,16 @@ t.test('snapshots and readers that catch up wait for room', async (t) => {
   t.ok(late.sink.types.includes('change'))
 })
 
-t.test('one turn of the event loop gathers one large snapshot', async (t) => {
+t.test('large snapshots are gathered one after another', async (t) => {
   const { bus, clock, connect } = setup()
   bus.commit(create('big', (8 * M) / 4))
   const readers = [0, 1, 2].map(() => connect())
   for (const [i, { connection }] of readers.entries())
     connection.subscribe('s', { pages: ['big', `other${i}`], from: 'snapshot' })
-  t.same(
-    readers.map(({ sink }) => sink.types.length),
-    [2, 0, 0],
-  )
-  clock.advance(10)
+  const begun = (): number[] => readers.map(({ sink }) => sink.types.length)
+  const seen = new Set([begun().join()])
+  while (clock.step()) seen.add(begun().join())
+  t.same([...seen], ['0,0,0', '2,0,0', '2,2,0', '2,2,2'])
   for (const { sink } of readers) t.same(sink.types, ['subscribed', 'snapshot'])
 })
 

@@ -6,9 +6,11 @@
  * size, and values lie at a multiple of 8.
  */
 import { type MmsbError, problemOf } from '../../errors.js'
-import { changeBytes, type EventChange, encodeChange } from '../../state/event-file.js'
+import type { Sliced } from '../../slices.js'
+import { changeBytes, type EventChange, encodeChange, encodeChangeHead } from '../../state/event-file.js'
 import type {
   ChangeMessage,
+  DataMessage,
   PagePart,
   SnapshotMessage,
   SnapshotPage,
@@ -105,6 +107,82 @@ export function messageBody(message: StreamMessage): Buffer {
   }
 }
 
+/** The same for a message with large or many values, which are not copied: pieces, made in slices. */
+export function* bodyPieces(message: DataMessage): Sliced<readonly Buffer[]> {
+  const head = Buffer.alloc(BODY_HEAD_BYTES)
+  const pieces: Buffer[] = [head]
+  let small: Entry[] = []
+  let smallBytes = 0
+  const flush = (): void => {
+    pieces.push(entriesOf(small, smallBytes))
+    small = []
+    smallBytes = 0
+  }
+  const entries = message.type === 'change' ? changeEntries(message) : pageEntries(message)
+  for (const entry of entries) {
+    const { values } = entry.change
+    const isLarge = values.byteLength > UNCOPIED_MIN_BYTES
+    small.push(isLarge ? { ...entry, isWithoutValues: true } : entry)
+    smallBytes += entry.bytes - (isLarge ? align8(values.byteLength) : 0)
+    if (!isLarge && smallBytes < SMALL_ENTRIES_BYTES) continue
+    flush()
+    if (isLarge) {
+      pieces.push(Buffer.from(values.buffer, values.byteOffset, values.byteLength))
+      pieces.push(Buffer.alloc(align8(values.byteLength) - values.byteLength))
+    }
+    yield
+  }
+  flush()
+  if (message.type === 'change') writeBodyHead(head, message.first, message.parts.length, message.mode)
+  else {
+    writeBodyHead(head, 0, message.pages.length, 'values')
+    pieces.push(historyBytes(message.history))
+  }
+  return pieces.filter(({ length }) => length > 0)
+}
+
+/** Values of more bytes are written as they are. */
+const UNCOPIED_MIN_BYTES = 16 * 1024
+const SMALL_ENTRIES_BYTES = 256 * 1024
+
+/** A change of a message, or a page of a snapshot with its version. */
+interface Entry {
+  readonly change: EventChange
+  readonly bytes: number
+  readonly version?: number
+  readonly isWithoutValues?: boolean
+}
+
+function* changeEntries({ parts, mode }: ChangeMessage): Generator<Entry> {
+  for (const part of parts) {
+    const change = changeOf(part, mode)
+    yield { change, bytes: changeBytes(change) }
+  }
+}
+
+function* pageEntries({ pages }: SnapshotMessage): Generator<Entry> {
+  for (const page of pages) {
+    const change = wholePage(page)
+    yield { change, version: page.version, bytes: VERSION_BYTES + changeBytes(change) }
+  }
+}
+
+function entriesOf(entries: readonly Entry[], bytes: number): Buffer {
+  const out = Buffer.alloc(bytes)
+  let at = 0
+  for (const { change, version, bytes, isWithoutValues } of entries) {
+    const start = version === undefined ? at : at + VERSION_BYTES
+    if (version !== undefined) writeU64(out, version, at)
+    const size = bytes - (start - at)
+    if (isWithoutValues === true) at = encodeChangeHead(out, start, change, size)
+    else {
+      encodeChange(out, start, change, size)
+      at += bytes
+    }
+  }
+  return out
+}
+
 function epochOf(message: StreamMessage): number {
   if (message.type === 'error') return 0
   if (message.type === 'compacted') return message.minEpoch
@@ -115,15 +193,19 @@ function changeBody({ first, parts, mode }: ChangeMessage): Buffer {
   const changes = parts.map((part) => changeOf(part, mode))
   const sizes = changes.map(changeBytes)
   const out = Buffer.alloc(sizes.reduce((sum, size) => sum + size, BODY_HEAD_BYTES))
-  writeU64(out, first, 0)
-  out.writeUInt32LE(changes.length, 8)
-  out.writeUInt32LE(DATA_MODES.indexOf(mode), 12)
+  writeBodyHead(out, first, changes.length, mode)
   let at = BODY_HEAD_BYTES
   for (const [i, change] of changes.entries()) {
     encodeChange(out, at, change, sizes[i]!)
     at += sizes[i]!
   }
   return out
+}
+
+function writeBodyHead(out: Buffer, first: number, entries: number, mode: DataMode): void {
+  writeU64(out, first, 0)
+  out.writeUInt32LE(entries, 8)
+  out.writeUInt32LE(DATA_MODES.indexOf(mode), 12)
 }
 
 function changeOf(part: PagePart, mode: DataMode): EventChange {
@@ -147,8 +229,7 @@ function snapshotBody({ pages, history }: SnapshotMessage): Buffer {
   const out = Buffer.alloc(
     sizes.reduce((sum, size) => sum + VERSION_BYTES + size, BODY_HEAD_BYTES + HISTORY_BYTES),
   )
-  out.writeUInt32LE(pages.length, 8)
-  out.writeUInt32LE(DATA_MODES.indexOf('values'), 12)
+  writeBodyHead(out, 0, pages.length, 'values')
   let at = BODY_HEAD_BYTES
   for (const [i, change] of changes.entries()) {
     writeU64(out, pages[i]!.version, at)

@@ -7,7 +7,7 @@
 import { OCTETS_PIECE_BYTES } from '../../limits.js'
 import { type Sliced, Slices } from '../../slices.js'
 import { type DataMessage, jsonTailTexts, type StreamMessage } from '../../stream/messages.js'
-import { messageBody } from './binary-messages.js'
+import { bodyPieces } from './binary-messages.js'
 
 /** What an encoding calls the part of a message that is the same for every receiver. */
 export type Encoding = 'json' | 'bin'
@@ -43,8 +43,7 @@ function* encodingJson(message: DataMessage): Sliced<void> {
   message.encoded('json', () => pieces)
 }
 
-/** Copying is quick, but not so quick that several messages may be copied at once. */
 function* encodingBody(message: DataMessage): Sliced<void> {
-  yield
-  message.encoded('bin', () => [messageBody(message)])
+  const pieces = yield* bodyPieces(message)
+  message.encoded('bin', () => pieces)
 }

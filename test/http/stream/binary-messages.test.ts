@@ -8,11 +8,12 @@ import t from 'tap'
 import { WebSocket } from 'ws'
 import type { PageChange } from '../../../src/engine/types.js'
 import { MmsbError } from '../../../src/errors.js'
-import { ackMessage } from '../../../src/http/stream/binary-messages.js'
+import { ackMessage, bodyPieces, messageBody } from '../../../src/http/stream/binary-messages.js'
 import { BINARY_ENCODER, JSON_ENCODER } from '../../../src/http/stream/ws-frames.js'
+import { atOnce } from '../../../src/slices.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { valuesToJson } from '../../../src/state/value.js'
-import { ChangeMessage, PagePart } from '../../../src/stream/messages.js'
+import { ChangeMessage, PagePart, SnapshotMessage } from '../../../src/stream/messages.js'
 import { Draw } from '../../lib/draw.js'
 import { type BinaryMessage, decodeMessages } from '../../stream/binary.js'
 import { Client, type Message } from '../../stream/helpers.js'
@@ -308,4 +309,45 @@ t.test('a frame that is damaged or cut at any byte is answered, and the connecti
   client.send(frameOf(id, [7]))
   await untilMessage(client, ({ type }) => type === 'ack')
   t.equal(bus.read('prices')[0], 7)
+})
+
+t.test('a large message in pieces is the same message', async (t) => {
+  const draw = new Draw(5)
+  for (let round = 0; round < 12; round++) {
+    const pages = Array.from({ length: draw.int(1, 400) }, (_, i) => {
+      const count = draw.chance(0.05) ? draw.int(10_000, 90_000) : draw.int(0, 40)
+      const dtype = draw.pick(['u8', 'f32', 'i64'] as const)
+      return { name: `p${i}`, id: i, dtype, version: draw.int(0, 1e9), values: draw.values(dtype, count) }
+    })
+    const history = `${'ab'.repeat(16)}.${'cd'.repeat(8)}`
+    const snapshot = new SnapshotMessage(
+      9,
+      history,
+      pages.map((page) => ({ ...page, kind: 'source' as const, shape: [page.values.length] })),
+    )
+    const parts = pages.map(({ name, id, dtype, values }) => {
+      const ranges = Uint32Array.of(0, values.length)
+      const change = {
+        pageId: id,
+        page: name,
+        kind: 'source' as const,
+        dtype,
+        shape: [values.length],
+        ranges,
+      }
+      return new PagePart(change, () => values)
+    })
+    const messages = [
+      snapshot,
+      ...(['values', 'ranges', 'none'] as const).map((mode) => new ChangeMessage(3, 9, parts, mode)),
+    ]
+    for (const message of messages) {
+      const pieces = atOnce(bodyPieces(message))
+      t.ok(Buffer.concat(pieces).equals(messageBody(message)), `round ${round}, ${message.type}`)
+      const large = pages.filter(({ values }) => values.byteLength > 16 * 1024)
+      const uncopied = pieces.filter(({ buffer }) => large.some(({ values }) => values.buffer === buffer))
+      const isWhole = message.type === 'snapshot' || message.mode === 'values'
+      t.equal(uncopied.length, isWhole ? large.length : 0)
+    }
+  }
 })
