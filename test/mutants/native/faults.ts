@@ -61,8 +61,14 @@ const core: readonly Fault[] = [
 ]
 
 const exec: readonly Fault[] = [
-  fault('exec/deltas.cuh', 'next != index + run', 'next != index + run || run == 63'),
-  fault('exec/deltas.cuh', '(at & 7) == 0 && delta.where[at >> 3] == 0', 'delta.where[at >> 3] == 0'),
+  {
+    ...fault('exec/deltas.cuh', 'next != index + run', 'next != index + run || run == 63'),
+    equivalent: 'a run written in two parts writes the same bytes, and ranges that touch become one',
+  },
+  {
+    ...fault('exec/deltas.cuh', '(at & 7) == 0 && delta.where[at >> 3] == 0', 'delta.where[at >> 3] == 0'),
+    equivalent: 'a byte is entered at its first bit; further inside it is known not to be zero',
+  },
   fault(
     'exec/deltas.cuh',
     'at + run < delta.count && maskBit(delta, u32(at + run))',

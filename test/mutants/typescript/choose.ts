@@ -1,7 +1,7 @@
 /**
- * Which tests may notice a mutant, the best first. reach.txt knows the quickest tests that reach a function.
- * Behind them come tests whose imports lead to the file, the nearest first: tests that are not recorded yet,
- * and all of them where no recorded test reaches the function.
+ * Which tests may notice a mutant, the best first: quick ones, of the same room, whose names are alike.
+ * reach.txt knows the quickest tests that reach a function. A test that is not recorded may notice if its
+ * imports lead to the file; so may every test where no recorded one reaches the function.
  */
 import { dirname, join, normalize } from 'node:path'
 import ts from 'typescript'
@@ -11,6 +11,10 @@ import { isUsable, type Reach } from './reach.js'
 
 /** What a test that is not recorded is taken to need, in ms. */
 const UNKNOWN_MS = 8_000
+/** Imports between a test and a file that only a server or a thread of the test loads. */
+const FAR = 6
+/** How much likelier a test that reaches the function notices than one that may not. */
+const DOUBT = 2
 
 /** The files of the house that a file loads: not types, but workers that it starts by name. */
 function loadedBy({ path, tree, text }: Source): string[] {
@@ -45,8 +49,23 @@ export function distancesOf(sources: readonly Source[]): Map<string, Map<string,
   return all
 }
 
-/** The room that a test is of: `store` for test/store/log/log.test.ts. */
-const roomOf = (path: string): string => path.split('/')[1]!
+/** How much likelier a test is to be about a file than one of another room. */
+function nearness(test: string, path: string): number {
+  const [mine, others] = [test, path].map((name) =>
+    name
+      .replace(/(\.test)?\.ts$/, '')
+      .split('/')
+      .slice(1),
+  )
+  const folders = mine!
+    .slice(0, -1)
+    .filter((folder, i) => others![i] === folder && i < others!.length - 1).length
+  const words = mine!
+    .at(-1)!
+    .split('-')
+    .filter((word) => others!.at(-1)!.split('-').includes(word)).length
+  return (1 + folders) * (1 + 3 * words)
+}
 
 export function testsFor(
   { path, functions }: Mutant,
@@ -56,17 +75,17 @@ export function testsFor(
   const names = Object.keys(ms)
   const reaching = [...functions.map((name) => `${path}#${name}`), path].map((key) => tests[key])
   const innermost = reaching.find((list) => list !== undefined) ?? []
-  const recorded = innermost.map((i) => names[i]!).filter((test) => distances.has(test))
-  const others = [...distances.keys()]
-    .filter((test) => distances.get(test)!.has(path) && !recorded.includes(test))
-    // What was recorded and does not reach the function cannot notice; a change at load time can.
-    .filter((test) => ms[test] === undefined || innermost.length === 0 || functions.length === 0)
+  const reached = new Set(innermost.map((i) => names[i]!))
+  const loads = (test: string): boolean => distances.get(test)!.has(path)
+  // What was recorded and does not reach the function cannot notice; a change at load time can be noticed.
+  const isOpen = (test: string): boolean =>
+    ms[test] === undefined || innermost.length === 0 || functions.length === 0
   const cost = (test: string): number => {
-    const isMirror = test === path.replace(/^src/, 'test').replace(/\.ts$/, '.test.ts')
-    const isNear = roomOf(test) === roomOf(path)
-    return (
-      ((distances.get(test)!.get(path)! + 1) * (ms[test] ?? UNKNOWN_MS)) / (isMirror ? 8 : isNear ? 2 : 1)
-    )
+    const away = distances.get(test)!.get(path) ?? FAR
+    const doubt = reached.has(test) ? 1 : DOUBT
+    return (doubt * (away + 1) * (ms[test] ?? UNKNOWN_MS)) / nearness(test, path)
   }
-  return [...recorded, ...others.sort((a, b) => cost(a) - cost(b))]
+  return [...distances.keys()]
+    .filter((test) => reached.has(test) || (loads(test) && isOpen(test)))
+    .sort((a, b) => cost(a) - cost(b))
 }

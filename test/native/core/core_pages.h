@@ -236,6 +236,32 @@ static void testDeltas() {
   }
 }
 
+// Places in no order, on both sides of 2^11 and 2^22: digits of the sort of ranges. At 32 ranges another sort begins.
+static void testFarApart() {
+  const u32 count = (1u << 23) + 7;
+  for (const u32 n : {31u, 32u, 33u, 40u, 300u}) {
+    seed(n);
+    Context c;
+    c.create(1, U8, {count});
+    c.create(2, U8, {count});
+    const u32 copy = c.step(MMSB_OP_COPY, 2, {1});
+    std::vector<u32> indices = {count - 1, 0, 1u << 22, (1u << 22) - 1, 1u << 11, (1u << 11) - 1};
+    while (indices.size() < n) indices.push_back(indices.size() % 2 ? below(count) : below(1 << 13));
+    Bytes model(count);
+    Bytes payload = words(indices);
+    pad(payload);
+    const Bytes ones(n, 1);
+    put(payload, ones.data(), n);
+    for (const u32 index : indices) model[index] = 1;
+    Frame frame;
+    frame.delta(1, 1, 0, U8, 4, 0, n, n, payload);
+    const Result result = c.execute({copy}, frame.done());
+    const Ranges expected = modelChanges(U8, Bytes(count), model);
+    CHECK(result.changes.size() == 2 && result.changes[0].ranges == expected && result.changes[1].ranges == expected);
+    CHECK(c.read(1, count) == model && c.read(2, count) == model && c.digest(2) == modelPageDigest(model));
+  }
+}
+
 // A value is set and set back in one call: nothing changed, so nothing runs.
 static void testRestoredIsUnchanged() {
   Context c;

@@ -269,6 +269,7 @@ static const Test kTests[] = {
     {"load-gather", testLoadAndGather},
     {"digest-example", testDigestExample},
     {"deltas", testDeltas},
+    {"far-apart", testFarApart},
     {"restored-is-unchanged", testRestoredIsUnchanged},
     {"coarsening", testCoarsening},
     {"many-pages", testManyPages},
