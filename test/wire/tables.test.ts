@@ -4,6 +4,7 @@ import { ERRORS } from '../../src/errors.js'
 import { align8 } from '../../src/wire/align.js'
 import { ERROR_STATUS } from '../../src/wire/errors.js'
 import * as frame from '../../src/wire/frame.js'
+import * as limits from '../../src/wire/limits.js'
 import { DATA_MODES, MARKERS, MESSAGE_CODES } from '../../src/wire/messages.js'
 import { CHANGE_KINDS, FIRST_BITWISE_MERGE, LOCATIONS, MERGES, PAGE_KINDS } from '../../src/wire/page.js'
 
@@ -49,4 +50,23 @@ t.test('the server has a title and a hint for every code, and the same status', 
 
 t.test('align8 rounds up to 8, beyond 2^32 as well', async (t) => {
   t.same([0, 1, 8, 9, 2 ** 40 + 1].map(align8), [0, 8, 8, 16, 2 ** 40 + 8])
+})
+
+t.test('limits that clients know', async (t) => {
+  t.same(
+    { ...limits },
+    {
+      HTTP_BODY_MAX_BYTES: 67_108_864,
+      STREAM_MESSAGE_MAX_BYTES: 16_777_216,
+      STREAM_PROGRESS_INTERVAL_MS: 5000,
+    },
+  )
+  t.match(frame, {
+    FRAME_MAX_BYTES: 67_108_864,
+    FRAME_MAX_COMMANDS: 1_000_000,
+    FRAME_MAX_PRECONDITIONS: 65_536,
+    FRAME_KEY_MAX_BYTES: 256,
+    FRAME_SOURCE_MAX_BYTES: 256,
+    FRAME_INTENT_MAX_BYTES: 16_384,
+  })
 })

@@ -69,11 +69,14 @@ const exec: readonly Fault[] = [
     ...fault('exec/deltas.cuh', '(at & 7) == 0 && delta.where[at >> 3] == 0', 'delta.where[at >> 3] == 0'),
     equivalent: 'a byte is entered at its first bit; further inside it is known not to be zero',
   },
-  fault(
-    'exec/deltas.cuh',
-    'at + run < delta.count && maskBit(delta, u32(at + run))',
-    'at + run + 1 < delta.count && maskBit(delta, u32(at + run))',
-  ),
+  {
+    ...fault(
+      'exec/deltas.cuh',
+      'at + run < delta.count && maskBit(delta, u32(at + run))',
+      'at + run + 1 < delta.count && maskBit(delta, u32(at + run))',
+    ),
+    equivalent: 'the last element is written as a run of its own, and ranges that touch become one',
+  },
   fault('exec/deltas.cuh', 'taskElements - delta.offset % taskElements', 'taskElements'),
   fault('exec/deltas.cuh', 'slot.deltaCount > 1 || !delta.ascending', 'slot.deltaCount > 1'),
   fault('exec/deltas.cuh', 'u32 i = undo.spans.count; i-- > {{0}};', '1'),
