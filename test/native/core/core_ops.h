@@ -224,6 +224,37 @@ static void testReduce() {
   }
 }
 
+// A small change of a long lane computes the blocks of 1024 that it meets, all of them and also the last.
+static void testReduceBlocks() {
+  const u32 n = 10007, rows = 2;
+  const u32 changes[][2] = {{1000, 100}, {500, 3000}, {1023, 2}, {1024, 1}, {n - 1, 1}, {n - 1, 2}, {n + 1000, 2100}};
+  for (u32 fn = 0; fn < REDUCE_FNS; fn++) {
+    for (const u32 dtype : {u32(I32), u32(F64)}) {
+      seed(fn);
+      Context c;
+      const u32 natural = reduceNatural(fn, dtype), size = kSize[dtype];
+      c.create(1, dtype, {rows, n});
+      c.create(2, natural, {rows});
+      Bytes model(u64(rows) * n * size);
+      const u32 step = c.step(MMSB_OP_REDUCE, 2, {1}, words({fn, 2, 0, 0}));
+      for (const auto& change : changes) {
+        const Bytes values = randomElements(dtype, change[1]);
+        memcpy(model.data() + u64(change[0]) * size, values.data(), values.size());
+        Frame frame;
+        frame.dense(1, 0, u8(dtype), change[0], change[1], values.data());
+        CHECK(c.execute({step}, frame.done()).status == MMSB_OK);
+        Bytes expected(rows * kSize[natural]);
+        for (u32 r = 0; r < rows; r++) {
+          std::vector<const u8*> lane;
+          for (u32 i = 0; i < n; i++) lane.push_back(model.data() + (u64(r) * n + i) * size);
+          modelReduce(fn, dtype, lane, expected.data() + r * kSize[natural]);
+        }
+        CHECK(c.read(2, expected.size()) == expected);
+      }
+    }
+  }
+}
+
 // Long lanes keep a tree of partials; threads share the work.
 static void testReduceLong() {
   for (u32 round = 0; round < rounds(30); round++) {

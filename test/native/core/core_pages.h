@@ -236,7 +236,8 @@ static void testDeltas() {
   }
 }
 
-// Places in no order, on both sides of 2^11 and 2^22: digits of the sort of ranges. At 32 ranges another sort begins.
+// Places in no order, on both sides of 2^11 and 2^22, the digits of the sort of ranges. At 32 ranges another
+// sort begins.
 static void testFarApart() {
   const u32 count = (1u << 23) + 7;
   for (const u32 n : {31u, 32u, 33u, 40u, 300u}) {
@@ -260,6 +261,21 @@ static void testFarApart() {
     CHECK(result.changes.size() == 2 && result.changes[0].ranges == expected && result.changes[1].ranges == expected);
     CHECK(c.read(1, count) == model && c.read(2, count) == model && c.digest(2) == modelPageDigest(model));
   }
+}
+
+// Two deltas over the same places, longer than the 1 MiB that is compared at once.
+static void testLongOverlap() {
+  const u32 count = (3u << 20) + 5;
+  Context c;
+  c.create(1, U8, {count});
+  const Bytes ones(count, 1);
+  Bytes twos(count, 2);
+  Frame frame;
+  frame.dense(1, 0, U8, 0, count, ones.data());
+  frame.dense(1, 0, U8, 0, count, twos.data());
+  const Result result = c.execute({}, frame.done());
+  CHECK(result.changes.size() == 1 && result.changes[0].ranges == (Ranges{{0, count}}));
+  CHECK(c.read(1, count) == twos && c.digest(1) == modelPageDigest(twos));
 }
 
 // A value is set and set back in one call: nothing changed, so nothing runs.
