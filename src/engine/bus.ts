@@ -55,7 +55,7 @@ import {
 } from './commands/transactions.js'
 import { queueFull } from './commit/commit-queue.js'
 import { FrameIngest, type IngestResult } from './commit/frame-ingest.js'
-import { prepareWhatIf, readDuringDryRun } from './commit/what-if.js'
+import { prepareWhatIf, readingDuringDryRun } from './commit/what-if.js'
 import type { Cursors } from './durable-cursors.js'
 import { noFolder, type PastQuestion } from './history/past.js'
 import type { Host } from './host.js'
@@ -386,15 +386,13 @@ export class EngineBus {
     checkWhatIf(input)
     const { committer, state } = this.#parts
     return committer.dryRun(() => {
-      const { plan, frames, pages, roots } = prepareWhatIf(state, input)
+      const { pages, ...prepared } = prepareWhatIf(state, input)
       return {
-        plan,
-        frames,
-        roots,
+        ...prepared,
         collect: (result) => {
           const changed = new Set<number>()
           result.eachChangedId((id) => changed.add(id))
-          return readDuringDryRun(state, pages, changed, committer.epoch + 1)
+          return readingDuringDryRun(state, pages, changed, committer.epoch + 1)
         },
       }
     }, options.signal)

@@ -11,6 +11,7 @@ import { MmsbError } from '../../errors.js'
 import { type ExecuteResult, isBeforeStep, type NativeContext } from '../../ffi/context.js'
 import { ExecutionCancelled } from '../../ffi/library.js'
 import type { Plan } from '../../graph/graph.js'
+import { atOnce, type Sliced, Slices } from '../../slices.js'
 import { FrameWriter } from '../../state/frame/writer.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
 import type { CostLimits } from '../pages/cost-limits.js'
@@ -28,8 +29,10 @@ export interface DryRun<T> {
   readonly frames: Uint8Array
   /** The source pages that the frames write. */
   readonly roots: readonly PageRecord[]
-  /** Reads the state as it would be. */
-  readonly collect: (result: ExecuteResult) => T
+  /** Reads the state as it would be, in slices. */
+  readonly collect: (result: ExecuteResult) => Sliced<T>
+  /** It reads so much that the event loop needs its turns meanwhile. */
+  readonly isLarge: boolean
 }
 
 export interface DryRunsDeps {
@@ -45,8 +48,10 @@ export interface DryRunsDeps {
 /** The dry runs of a bus, one at a time. */
 export class DryRuns {
   readonly #deps: DryRunsDeps
-  /** The one on another thread; it has the context to itself until it ends. */
-  #running: Pick<StartedDryRun<unknown>, 'settle'> | undefined
+  /**
+   * The one on another thread, or that is being read in slices; it has the context to itself until it ends.
+   */
+  #running: Pick<StartedDryRun<unknown>, 'settle' | 'cancel'> | undefined
 
   constructor(deps: DryRunsDeps) {
     this.#deps = deps
@@ -56,14 +61,14 @@ export class DryRuns {
     return this.#running !== undefined
   }
 
-  /** Ends the dry run on the other thread now: waits for it and undoes it. */
+  /** Ends the dry run that goes on now: waits for it, reads it and undoes it. */
   settle(): void {
     this.#running?.settle()
   }
 
-  /** Cancels the dry run on the other thread; it undoes itself soon. */
+  /** Cancels the dry run that goes on; it undoes itself soon. */
   cancel(): void {
-    if (this.#running !== undefined) this.#deps.context.cancel(true)
+    this.#running?.cancel()
   }
 
   /** See Committer.dryRun. */
@@ -75,7 +80,7 @@ export class DryRuns {
     const refusal = costs.refusal(dryRun.plan)
     if (refusal !== undefined) throw refusal
     try {
-      if (!executor.needsThread(dryRun.plan, dryRun.frames)) return runDry(dryRun)
+      if (!dryRun.isLarge && !executor.needsThread(dryRun.plan, dryRun.frames)) return runDry(dryRun)
       return await gate.hold(async () => {
         // Reads that waited for the same epoch run before the dry run takes the context.
         await new Promise((resolve) => setImmediate(resolve))
@@ -91,7 +96,7 @@ export class DryRuns {
   }
 
   async #start<T>(dryRun: DryRun<T>, signal: AbortSignal | undefined): Promise<T> {
-    const started = startDry(dryRun, () => {
+    const started = new StartedDryRun(dryRun, () => {
       this.#running = undefined
       this.#deps.gate.wake()
     })
@@ -124,59 +129,122 @@ function runDry<T>(dryRun: DryRun<T>): T {
   }
 }
 
-/** A dry run whose execution is on another thread. */
-interface StartedDryRun<T> {
-  readonly done: Promise<T>
-  /** Ends it now, on this thread: waits for the execution, collects, and undoes everything. */
-  settle(): void
-}
-
-/** Starts a dry run on another thread; `onEnd` is called when the context is free again. */
-function startDry<T>(dryRun: DryRun<T>, onEnd: () => void): StartedDryRun<T> {
-  const { context, plan, frames } = dryRun
-  let outcome: { value: T } | { error: unknown } | undefined
-  const undo = begin(dryRun)
-  const finish = (take: () => ExecuteResult): void => {
-    if (outcome !== undefined) return
-    try {
-      outcome = { value: collectAndUndo(dryRun, undo, take) }
-    } catch (error) {
-      outcome = { error }
-    }
-    // It may have ended before it saw that it was cancelled.
-    context.cancel(false)
-    end(context)
-    onEnd()
-  }
-  const execution = context.executeAsync(plan.steps, frames).then(
-    (result) => finish(() => result),
-    (error: unknown) =>
-      finish(() => {
-        throw error
-      }),
-  )
-  const done = execution.then(() => {
-    if (outcome !== undefined && 'value' in outcome) return outcome.value
-    throw outcome?.error
-  })
-  return { done, settle: () => finish(() => context.waitSync()) }
-}
-
 function collectAndUndo<T>(dryRun: DryRun<T>, undo: Undo, execute: () => ExecuteResult): T {
-  let result: ExecuteResult
+  const result = executeOrUndo(dryRun, undo, execute)
   try {
-    result = execute()
+    return atOnce(dryRun.collect(result))
+  } finally {
+    undoOrLose(undo)
+  }
+}
+
+function executeOrUndo(
+  { context }: DryRun<unknown>,
+  undo: Undo,
+  execute: () => ExecuteResult,
+): ExecuteResult {
+  try {
+    return execute()
   } catch (error) {
     if (error instanceof ExecutionCancelled) {
-      dryRun.context.cancel(false)
+      context.cancel(false)
       undoOrLose(undo)
     }
     throw error
   }
-  try {
-    return dryRun.collect(result)
-  } finally {
-    undoOrLose(undo)
+}
+
+/**
+ * A dry run whose execution is on another thread. What it changed is read in slices; `onEnd` is called when
+ * the context is free again.
+ */
+class StartedDryRun<T> {
+  readonly done: Promise<T>
+  readonly #dryRun: DryRun<T>
+  readonly #onEnd: () => void
+  readonly #undo: Undo
+  #outcome: { value: T } | { error: unknown } | undefined
+  /** Set once the execution has ended. */
+  #reading: Sliced<T> | undefined
+  #isCancelled = false
+
+  constructor(dryRun: DryRun<T>, onEnd: () => void) {
+    const { context, plan, frames } = dryRun
+    this.#dryRun = dryRun
+    this.#onEnd = onEnd
+    this.#undo = begin(dryRun)
+    this.done = this.#complete(context.executeAsync(plan.steps, frames))
+  }
+
+  async #complete(execution: Promise<ExecuteResult>): Promise<T> {
+    try {
+      const result = await execution
+      this.#executed(() => result)
+    } catch (error) {
+      this.#executed(() => {
+        throw error
+      })
+    }
+    const slices = new Slices()
+    while (this.#outcome === undefined) {
+      this.#read()
+      const pause = this.#outcome === undefined ? slices.giveWay() : undefined
+      if (pause !== undefined) await pause
+    }
+    if ('value' in this.#outcome) return this.#outcome.value
+    throw this.#outcome.error
+  }
+
+  /** Ends it soon, with an error. */
+  cancel(): void {
+    this.#isCancelled = true
+    this.#dryRun.context.cancel(true)
+  }
+
+  /** Ends it now, on this thread: waits for the execution, reads, and undoes everything. */
+  settle(): void {
+    this.#executed(() => this.#dryRun.context.waitSync())
+    while (this.#outcome === undefined) this.#read()
+  }
+
+  #executed(take: () => ExecuteResult): void {
+    if (this.#outcome !== undefined || this.#reading !== undefined) return
+    try {
+      const result = executeOrUndo(this.#dryRun, this.#undo, take)
+      this.#reading = this.#dryRun.collect(result)
+    } catch (error) {
+      this.#end({ error })
+    }
+  }
+
+  /** Reads a piece; undoes everything after the last one. */
+  #read(): void {
+    const reading = this.#reading as Sliced<T>
+    let outcome: { value: T } | { error: unknown }
+    try {
+      if (this.#isCancelled) throw callerLeft()
+      const step = reading.next()
+      if (step.done !== true) return
+      outcome = { value: step.value }
+    } catch (error) {
+      outcome = { error }
+    }
+    // It may have been read before it saw that it was cancelled.
+    this.#dryRun.context.cancel(false)
+    try {
+      undoOrLose(this.#undo)
+    } catch (error) {
+      outcome = { error }
+    }
+    this.#end(outcome)
+  }
+
+  #end(outcome: { value: T } | { error: unknown }): void {
+    const { context } = this.#dryRun
+    this.#outcome = outcome
+    context.cancel(false)
+    end(context)
+    this.#onEnd()
   }
 }
 

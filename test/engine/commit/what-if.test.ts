@@ -189,3 +189,51 @@ t.test('what is not right is refused and changes nothing', async (t) => {
   await bus.close()
   await t.rejects(bus.whatIf({ ops: [set], read: ['a'] }), { code: 'BUS_FAILED' })
 })
+
+t.test('a what-if that reads much leaves the event loop its turns', async (t) => {
+  const bus = await open()
+  t.teardown(() => bus.close())
+  const count = 2_000
+  await bus.createMany(
+    Array.from({ length: count }, (_, i) => ({ name: `s${i}`, definition: { dtype: 'f32', shape: [4] } })),
+  )
+  await bus.create('big', { dtype: 'u8', shape: [64 * 1024 ** 2] })
+  const { digest } = bus.status()
+  const small = Array.from({ length: count }, (_, i) => `s${i}`)
+  for (const read of [small, ['big', 's1']]) {
+    const input = { ops: [{ page: 's1', offset: 0, values: [5] }], read }
+    let turns = 0
+    let isDone = false
+    const tried = bus.whatIf(input).finally(() => {
+      isDone = true
+    })
+    // While it reads, a synchronous read ends it, and others wait.
+    const other = bus.patch('s1', { offset: 1, values: [turns] })
+    while (!isDone) {
+      turns++
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    t.same([...((await tried).pages.s1?.values ?? [])], [5, 0, 0, 0])
+    t.ok(turns >= 6, `${turns} turns`)
+    await other
+  }
+  t.equal(bus.status().digest, digest)
+})
+
+t.test('a synchronous read ends a what-if that is being read; a stop too', async (t) => {
+  const bus = await open()
+  await bus.create('big', { dtype: 'u8', shape: [64 * 1024 ** 2], fill: 3 })
+  const input = { ops: [{ page: 'big', offset: 0, values: [5] }], read: ['big'] }
+  const tried = bus.whatIf(input)
+  for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve))
+  t.equal(bus.read('big', { count: 1 })[0], 3)
+  t.equal((await tried).pages.big?.values[0], 5)
+  const left = new AbortController()
+  const cancelled = bus.whatIf(input, { signal: left.signal })
+  const refused = t.rejects(cancelled, { code: 'COST_EXCEEDED' })
+  for (let i = 0; i < 3; i++) await new Promise((resolve) => setImmediate(resolve))
+  left.abort()
+  await refused
+  t.equal(bus.read('big', { count: 1 })[0], 3)
+  await bus.close()
+})
