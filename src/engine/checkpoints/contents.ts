@@ -45,7 +45,7 @@ export function checkpointSource(
   return {
     ...hooks,
     header: { epoch, timestampMs, digest, nextPageId, extra: '' },
-    pages: [...[...registry.all()].map(checkpointPage), ...pasts].sort((a, b) => a.id - b.id),
+    pages: [...Array.from(registry.all(), (page) => new PageNow(page)), ...pasts].sort(byId),
     lateExtra: () => extraOf(answers, functions),
   }
 }
@@ -64,20 +64,30 @@ async function extraOf(answers: CheckpointExtra['answers'], functions: FunctionT
 
 const ANSWERS_SLICE = 1_000
 
-function checkpointPage(page: PageRecord): CheckpointPage {
-  const { id, version, createdEpoch, bytes } = page
-  // Changing a function may redefine the page while the checkpoint is written.
-  const now = { ...page }
-  return {
-    id,
-    version,
-    createdEpoch,
-    bytes,
-    get meta() {
-      return definitionFrame(now)
-    },
+/** A page as it is now. Changing a function may redefine it while the checkpoint is written. */
+class PageNow implements CheckpointPage {
+  readonly id: number
+  readonly version: number
+  readonly createdEpoch: number
+  readonly bytes: number
+  readonly #page: PageRecord
+  readonly #derived: PageRecord['derived']
+
+  constructor(page: PageRecord) {
+    this.id = page.id
+    this.version = page.version
+    this.createdEpoch = page.createdEpoch
+    this.bytes = page.bytes
+    this.#page = page
+    this.#derived = page.derived
+  }
+
+  get meta(): Uint8Array {
+    return definitionFrame({ ...this.#page, derived: this.#derived })
   }
 }
+
+const byId = (a: CheckpointPage, b: CheckpointPage): number => a.id - b.id
 
 const NO_BYTES = new Uint8Array(0)
 

@@ -36,10 +36,10 @@ export class Snapshot implements OverwriteObserver {
   #savedBytes = 0
   #failure: unknown
 
-  /** Throws UNSUPPORTED_LOCATION where the backend cannot tell what it overwrites. */
-  constructor(context: NativeContext, pages: ReadonlyMap<number, number>) {
+  /** `pages` is taken over. Throws UNSUPPORTED_LOCATION where the backend cannot tell what it overwrites. */
+  constructor(context: NativeContext, pages: Map<number, number>) {
     this.#context = context
-    this.#pages = new Map(pages)
+    this.#pages = pages
     context.watchOverwrites(true)
   }
 
