@@ -11,6 +11,11 @@ export interface Outcome {
   readonly ms: number
 }
 
+/** The programs that run now. They are stopped when this process is. */
+const running = new Set<number>()
+process.on('exit', () => running.forEach(killGroup))
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(130))
+
 export async function runProgram(
   [program, ...args]: readonly [string, ...string[]],
   cwd: string,
@@ -25,22 +30,26 @@ export async function runProgram(
     stdio: 'ignore',
     env: { ...process.env, CI: 'true', TAP_BAIL: '1', TAP_TIMEOUT: '600', ...env },
   })
+  const { pid } = child
+  if (pid !== undefined) running.add(pid)
   let late = false
   const timer = setTimeout(() => {
     late = true
-    killGroup(child.pid)
+    if (pid !== undefined) killGroup(pid)
   }, limitMs)
   const code = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject)
     child.once('exit', resolve)
   })
   clearTimeout(timer)
-  killGroup(child.pid)
+  if (pid !== undefined) {
+    killGroup(pid)
+    running.delete(pid)
+  }
   return { passed: code === 0, late, ms: performance.now() - startMs }
 }
 
-function killGroup(pid: number | undefined): void {
-  if (pid === undefined) return
+function killGroup(pid: number): void {
   try {
     process.kill(-pid, 'SIGKILL')
   } catch {

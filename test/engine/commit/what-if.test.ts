@@ -33,6 +33,21 @@ async function randomBus(draw: Draw): Promise<{ bus: Bus; pages: PageSketch[]; s
   return { bus, pages, sources }
 }
 
+t.test('a past that only a what-if brought up to date is behind again', async (t) => {
+  const bus = await open()
+  t.teardown(() => bus.close())
+  await bus.create('x', { dtype: 'i32', shape: [2000] })
+  await bus.create('y', { dtype: 'i32', shape: [1] })
+  await bus.derive('was', { op: 'copy', inputs: { x: { prev: 'x' } } })
+  await bus.patch('x', { offset: 3, values: [7] })
+  const ops = [{ page: 'y', values: [1] }]
+  const { pages } = await bus.whatIf({ ops, read: ['was'] })
+  t.equal(pages.was?.values[3], 7)
+  t.equal(bus.read('was')[3], 0)
+  await bus.transact({ ops })
+  t.equal(bus.read('was')[3], 7)
+})
+
 t.test('over random graphs a what-if equals the commit, and leaves no trace', async (t) => {
   for (let seed = 1; seed <= 20; seed++) {
     const draw = new Draw(seed)

@@ -96,7 +96,10 @@ const exec: readonly Fault[] = [
     'if ({{delta.merge != MERGE_SET || dtype == BOOL}}) return mergeBlock',
     'delta.merge != MERGE_SET',
   ),
-  fault('exec/past.cuh', 'count > kBehindMax', 'false'),
+  {
+    ...fault('exec/past.cuh', 'count > kBehindMax', 'false'),
+    equivalent: 'the list only takes more memory; what is copied is the same',
+  },
   statement('exec/past.cuh', 'if (slot.pastStep != nullptr) fallBehindWholly(*slot.pastStep->past);'),
   statement(
     'exec/past.cuh',

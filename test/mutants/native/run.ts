@@ -33,6 +33,7 @@ const TESTS: readonly string[] = [
   'kernels/ops-values',
   'kernels/ops-values-plain',
   'ffi/context',
+  'engine/commands/prev',
   'engine/commit/what-if',
   'engine/commit/cancel',
   'property/property',

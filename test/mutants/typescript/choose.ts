@@ -69,7 +69,7 @@ function nearness(test: string, path: string): number {
 
 export function testsFor(
   { path, functions }: Mutant,
-  { ms, tests }: Reach,
+  { ms, slow, tests }: Reach,
   distances: ReadonlyMap<string, ReadonlyMap<string, number>>,
 ): string[] {
   const names = Object.keys(ms)
@@ -79,7 +79,7 @@ export function testsFor(
   const loads = (test: string): boolean => distances.get(test)!.has(path)
   // What was recorded and does not reach the function cannot notice; a change at load time can be noticed.
   const isOpen = (test: string): boolean =>
-    ms[test] === undefined || innermost.length === 0 || functions.length === 0
+    ms[test] === undefined || slow.has(test) || innermost.length === 0 || functions.length === 0
   const cost = (test: string): number => {
     const away = distances.get(test)!.get(path) ?? FAR
     const doubt = reached.has(test) ? 1 : DOUBT

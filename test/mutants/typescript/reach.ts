@@ -15,13 +15,15 @@ const KEPT = 8
 
 export interface Recorded {
   readonly ms: number
-  /** See record.ts. */
-  readonly reached: ReadonlySet<string>
+  /** See record.ts. Undefined if the test took too long to tell. */
+  readonly reached: ReadonlySet<string> | undefined
 }
 
 export interface Reach {
   /** The time of every test, in ms. */
   readonly ms: Readonly<Record<string, number>>
+  /** Tests that took too long to tell what they reach. */
+  readonly slow: ReadonlySet<string>
   /** For each function, the indices of tests in `ms`, quickest first. */
   readonly tests: Readonly<Record<string, readonly number[]>>
 }
@@ -35,24 +37,36 @@ export function isUsable(path: string): boolean {
 
 export function readRecords(): Map<string, Recorded> {
   if (!existsSync(RECORDS)) return new Map()
-  const list = JSON.parse(readFileSync(RECORDS, 'utf8')) as [string, number, string[]][]
-  return new Map(list.map(([test, ms, reached]) => [test, { ms, reached: new Set(reached) }]))
+  const list = JSON.parse(readFileSync(RECORDS, 'utf8')) as [string, number, string[]?][]
+  return new Map(
+    list.map(([test, ms, reached]) => [
+      test,
+      { ms, reached: reached === undefined ? reached : new Set(reached) },
+    ]),
+  )
 }
 
 export function writeRecords(records: ReadonlyMap<string, Recorded>): void {
   mkdirSync(join(ROOT, 'build/mutants'), { recursive: true })
-  const list = [...records].map(([test, { ms, reached }]) => [test, ms, [...reached]])
+  const list = [...records].map(([test, { ms, reached }]) => [
+    test,
+    ms,
+    ...(reached === undefined ? [] : [[...reached]]),
+  ])
   writeFileSync(RECORDS, JSON.stringify(list))
 }
 
-/** Lines: `ms test` for every test, the quickest first; then a file; then ` function`, and which tests. */
+/**
+ * Lines: `ms test` for every test, the quickest first, `ms? test` if it is slow; then a file; then `
+ * function`, and which tests.
+ */
 export function writeReach(records: ReadonlyMap<string, Recorded>): void {
   const quickest = [...records].sort(([, a], [, b]) => a.ms - b.ms)
   const tests = new Map<string, number[]>()
   for (const [i, [, { reached }]] of quickest.entries()) {
-    for (const name of reached) tests.set(name, [...(tests.get(name) ?? []), i].slice(0, KEPT))
+    for (const name of reached ?? []) tests.set(name, [...(tests.get(name) ?? []), i].slice(0, KEPT))
   }
-  const lines = quickest.map(([test, { ms }]) => `${ms} ${test}`)
+  const lines = quickest.map(([test, { ms, reached }]) => `${ms}${reached === undefined ? '?' : ''} ${test}`)
   for (const name of [...tests.keys()].sort()) {
     const [path, functionName] = name.includes('#') ? cut(name) : [name, undefined]
     lines.push(`${functionName === undefined ? path : ` ${functionName}`}\t${tests.get(name)!.join(' ')}`)
@@ -69,17 +83,19 @@ function cut(name: string): [string, string] {
 export function readReach(): Reach {
   const ms: Record<string, number> = {}
   const tests: Record<string, number[]> = {}
-  if (!existsSync(REACH)) return { ms, tests }
+  const slow = new Set<string>()
+  if (!existsSync(REACH)) return { ms, slow, tests }
   let path = ''
   for (const line of readFileSync(REACH, 'utf8').trimEnd().split('\n')) {
     const [name, numbers] = line.split('\t') as [string, string | undefined]
     if (numbers === undefined) {
       const [time, test] = line.split(' ') as [string, string]
-      ms[test] = Number(time)
+      ms[test] = Number.parseInt(time, 10)
+      if (time.endsWith('?')) slow.add(test)
       continue
     }
     if (!name.startsWith(' ')) path = name
     tests[name.startsWith(' ') ? `${path}#${name.slice(1)}` : name] = numbers.split(' ').map(Number)
   }
-  return { ms, tests }
+  return { ms, slow, tests }
 }

@@ -59,10 +59,11 @@ for (const [i, test] of tests.entries()) {
   if (values.only !== undefined && !new RegExp(values.only).test(test)) continue
   if (values.missing === true && records.has(test)) continue
   const folder = mkdtempSync(join(tmpdir(), 'mmsb-reach-'))
-  const { passed, ms } = await tree.run(test, LIMIT_MS, { NODE_V8_COVERAGE: folder })
+  const { passed, late, ms } = await tree.run(test, LIMIT_MS, { NODE_V8_COVERAGE: folder })
   console.log(`${i + 1} of ${tests.length}: ${test} ${passed ? '' : 'FAILED '}${Math.round(ms)} ms`)
-  if (passed) records.set(test, { ms: Math.round(ms), reached: reachedIn(folder, tree.folder) })
-  else records.delete(test)
+  if (passed || late) {
+    records.set(test, { ms: Math.round(ms), reached: late ? undefined : reachedIn(folder, tree.folder) })
+  } else records.delete(test)
   rmSync(folder, { recursive: true, force: true })
   writeRecords(records)
 }
