@@ -108,7 +108,10 @@ const exec: readonly Fault[] = [
   ),
   statement('exec/past.cuh', 'past.whole = 0;'),
   fault('exec/compute.cuh', 'start / perChunk != (open.end - 1) / perChunk', 'true'),
-  fault('exec/compute.cuh', 'r == task.last ? task.end : range.start + range.count', 'task.end'),
+  {
+    ...fault('exec/compute.cuh', 'r == task.last ? task.end : range.start + range.count', 'task.end'),
+    equivalent: 'elements between the ranges are computed again, to the same bytes',
+  },
   fault('exec/compute.cuh', 'step.natural != dtype', 'step.natural != dtype && count > 1'),
   statement('exec/compute.cuh', 'rehashRanges(slot, all, digest);'),
   fault('exec/compute.cuh', 'outs[i].changed.gap > gap ? outs[i].changed.gap : gap', 'gap'),

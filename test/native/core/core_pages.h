@@ -310,7 +310,12 @@ static void testCoarsening() {
     const u32 copy = c.step(MMSB_OP_COPY, 2, {1});
     Bytes model(count);
     const u32 spread = 2 + below(200);
-    for (u32 i = below(spread); i < count; i += 1 + below(spread)) model[i] = 1;
+    if (round % 4 < 2) {
+      for (u32 i = below(spread); i < count; i += 1 + below(spread)) model[i] = 1;
+    } else {  // one thread has as many ranges as it may keep, the others have a few pairs
+      for (u32 i = 0; i < 1u << 18; i += 2) model[i] = 1;
+      for (u32 i = 1u << 18; i + 2 < count; i += 9001) model[i] = model[i + 2] = 1;
+    }
     Frame frame;
     frame.dense(1, 0, U8, 0, count, model.data());
     const Result result = c.execute({copy}, frame.done());
