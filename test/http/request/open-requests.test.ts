@@ -1,5 +1,6 @@
 /** Limits on HTTP requests in flight, and on WebSockets and event streams together. */
 import { once } from 'node:events'
+import { Agent, get, type IncomingMessage } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -68,4 +69,19 @@ t.test('an event stream is a connection, and no request in flight', async (t) =>
   )
   const later = await Client.open(port)
   later.socket.terminate()
+})
+
+t.test('one connection serves one request after the other, until the server stops', async (t) => {
+  const { port } = await listen(await serve(t))
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  t.teardown(() => agent.destroy())
+  const ports: (number | undefined)[] = []
+  for (let i = 0; i < 3; i++) {
+    const asked = get({ port, host: '127.0.0.1', path: '/livez', agent })
+    const [response] = (await once(asked, 'response')) as [IncomingMessage]
+    t.equal(response.headers.connection, 'keep-alive')
+    ports.push(asked.socket?.localPort)
+    await once(response.resume(), 'end')
+  }
+  t.equal(new Set(ports).size, 1)
 })
