@@ -138,6 +138,10 @@ export const RETENTION_INTERVAL_MS = 60_000
 /** Replay: how many epochs, and bytes of undo data, a rebuilt state can step back without another rebuild. */
 export const REPLAY_UNDO_EPOCHS = 4_096
 export const REPLAY_UNDO_BYTES = 128 * 1024 ** 2
+/** Between requests, replayed states and what undoes them keep at most such a part of the memory limit. */
+export const REPLAY_KEPT_SHARE = 4
+/** After so long without a request, even the state used last is dropped if it is larger than that. */
+export const REPLAY_IDLE_MS = 1_000
 /** A replay that must advance farther than this looks for a checkpoint on the way first. */
 export const REPLAY_JUMP_EPOCHS = 10_000
 /** Niceness of the threads that replay: they get a tenth of a processor that the server needs otherwise. */
@@ -295,7 +299,7 @@ export const STOP_ARRIVAL_GRACE_MS = 250
 /** Clients whose connections the kernel has made and the server has not accepted yet, at most. */
 export const LISTEN_BACKLOG = 1024
 /** Clients that are accepted in one turn of the event loop, at most. */
-export const ACCEPTS_PER_TURN = 16
+export const ACCEPTS_PER_TURN = 32
 
 /** Admin listener: how often the main thread shows that its event loop runs. */
 export const ADMIN_BEAT_MS = 50

@@ -9,6 +9,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { type LevelWithSilent, type Logger, pino } from 'pino'
 import { VERSION } from '../engine/version.js'
+import { releaseMemorySoon } from '../ffi/library.js'
 import { type AdminListener, startAdmin } from '../http/admin/listener.js'
 import { buildApp, type MmsbApp } from '../http/app.js'
 import type { Health, Report } from '../http/health.js'
@@ -33,6 +34,7 @@ export interface ServeOptions {
 
 /** Starts the server, which then runs until a signal. @throws StartError */
 export async function startServer(options: ServeOptions): Promise<void> {
+  releaseMemorySoon()
   const logger = pino({ level: options.logLevel }, pino.destination({ dest: 2, sync: true }))
   const opening = new Opening(options, logger)
   const starting = await listen(options, opening, logger)

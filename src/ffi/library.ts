@@ -253,6 +253,31 @@ export function duplicateDescriptor(fd: number): number {
   return dup(fd, DUPLICATE_CLOSED_ON_EXEC, 0)
 }
 
+/** Parameters of mallopt, and what a server sets them to. */
+const MALLOC_SETTINGS: readonly (readonly [parameter: number, value: number])[] = [
+  // M_MMAP_THRESHOLD: a larger buffer is given back to the system when it is freed. Left alone, the threshold
+  // rises with the buffers that are freed, and large ones stay in the heap.
+  [-3, 4 * 1024 ** 2],
+  // M_TRIM_THRESHOLD
+  [-1, 16 * 1024 ** 2],
+  // M_ARENA_MAX: each arena keeps what its threads freed.
+  [-8, 4],
+]
+
+/**
+ * Lets the C library's allocator give memory back soon. For a process of our own, not for a library in one.
+ */
+export function releaseMemorySoon(): void {
+  let mallopt: (parameter: number, value: number) => number
+  try {
+    mallopt = koffi.load(null).func('int mallopt(int parameter, int value)') as typeof mallopt
+  } catch {
+    // Only the C library of GNU has it; others give memory back anyway.
+    return
+  }
+  for (const [parameter, value] of MALLOC_SETTINGS) mallopt(parameter, value)
+}
+
 /** Number of usable CUDA devices: 0 without a driver, a device or a CUDA build. */
 export function deviceCount(): number {
   return native().mmsb_device_count()

@@ -191,7 +191,9 @@ class Gathering implements Subscriber {
     while (this.#namesSeen < this.#names.length && left > 0) {
       const name = this.#names[this.#namesSeen++]!
       left -= STREAM_GATHER_NAME_BYTES
-      if (patterns.matches(name)) this.#miss(name, true)
+      if (!patterns.matches(name)) continue
+      left -= STREAM_GATHER_PAGE_BYTES
+      this.#miss(name, true)
     }
     if (this.#namesSeen < this.#names.length) return left
     this.#isSelected = true

@@ -26,6 +26,8 @@ export const SERVER_ARGS = [
   ...['--max-step-cost', '20ms', '--max-commit-cost', '40ms', '--max-replay-time', '2s'],
   ...['--max-connections', '100', '--max-subscriptions', '3000', '--max-pages', '40000'],
   ...['--max-functions', '2000', '--admin-listen', '127.0.0.1:0'],
+  ...['--answer-budget', '32m', '--answer-budget-per-connection', '32m', '--stream-budget', '64m'],
+  ...['--request-budget', '64m', '--message-budget', '32m', '--message-budget-per-connection', '16m'],
   // Shorter than a window, so that the suite sees them at work.
   ...['--headers-timeout', '2s', '--body-timeout', '5s', '--idle-timeout', '5s'],
 ]

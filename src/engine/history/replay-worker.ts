@@ -10,7 +10,7 @@ import { setPriority } from 'node:os'
 import { parentPort, workerData } from 'node:worker_threads'
 import { MmsbError } from '../../errors.js'
 import { crc32c, ExecutionCancelled } from '../../ffi/library.js'
-import { REPLAY_NICE } from '../../limits.js'
+import { REPLAY_IDLE_MS, REPLAY_NICE } from '../../limits.js'
 import { BinaryList, type JsonParts, jsonParts } from '../../state/json-parts.js'
 import { valuesToJson } from '../../state/value.js'
 import { HistoryReader } from '../../store/history.js'
@@ -35,6 +35,8 @@ if (process.platform === 'linux') setPriority(REPLAY_NICE)
 let current = 0
 /** When the current request is given up. */
 let untilMs = Number.POSITIVE_INFINITY
+
+let idle: NodeJS.Timeout | undefined
 
 class Cancelled extends Interrupted {}
 
@@ -132,4 +134,7 @@ parentPort?.on('message', ({ id, number, caller, limitMs, request }: ReplayMessa
   } catch (error) {
     parentPort?.postMessage({ id, value: failureOf(error) })
   }
+  timelines.trim(false)
+  clearTimeout(idle)
+  idle = setTimeout(() => timelines.trim(true), REPLAY_IDLE_MS)
 })

@@ -4,11 +4,13 @@
  *
  * Invariants: a state that is handed out holds every page that was asked for, in every epoch that was asked
  * for. A caller moves its own states, so two callers at different epochs do not move one state back and
- * forth. The states together hold no more bytes than the quota, unless one alone does. A caller that reads
+ * forth. The states together hold no more bytes than the quota, unless one alone does, and between
+ * requests a part of it. A caller that reads
  * many cones gets a state that holds several, so it cannot drive out the states of all others.
  */
 import {
   MEMORY_QUOTA_DEFAULT_BYTES,
+  REPLAY_KEPT_SHARE,
   REPLAY_NEAR_EPOCHS,
   REPLAY_STATES_MAX,
   REPLAY_STATES_OF_CALLER,
@@ -135,7 +137,7 @@ export class Timelines {
     while (this.#held.length > 0 && !this.#hasRoomFor(cone)) this.#drop(this.#held[0] as Held)
     const timeline = new Timeline({
       ...this.#options,
-      undoBytes: REPLAY_UNDO_BYTES / REPLAY_STATES_MAX,
+      undoBytes: Math.min(REPLAY_UNDO_BYTES, this.#quotaBytes / REPLAY_KEPT_SHARE) / REPLAY_STATES_MAX,
       ...(cone === undefined ? {} : { cone }),
     })
     const held: Held = { timeline, cone, caller, key: undefined, version: -1 }
@@ -145,13 +147,31 @@ export class Timelines {
 
   #hasRoomFor(cone: ReadonlySet<number> | undefined): boolean {
     if (this.#held.length >= REPLAY_STATES_MAX) return false
-    const { quotaBytes = MEMORY_QUOTA_DEFAULT_BYTES } = this.#options
     const whole = this.#held.filter((held) => held.cone === undefined)
     const bytes =
       cone === undefined
         ? Math.max(0, ...whole.map(({ timeline }) => timeline.pageBytes))
         : this.#lives.bytesOf(cone)
-    return bytes + this.#held.reduce((sum, { timeline }) => sum + timeline.pageBytes, 0) <= quotaBytes
+    return bytes + this.#bytes <= this.#quotaBytes
+  }
+
+  get #quotaBytes(): number {
+    return this.#options.quotaBytes ?? MEMORY_QUOTA_DEFAULT_BYTES
+  }
+
+  /** What the pages of all states take. */
+  get #bytes(): number {
+    return this.#held.reduce((sum, { timeline }) => sum + timeline.pageBytes, 0)
+  }
+
+  /**
+   * Between requests: keeps only states that take little beside the bus itself. The one used last stays,
+   * because its caller may go on, unless nobody has asked for a while.
+   */
+  trim(isIdle: boolean): void {
+    const kept = isIdle ? 0 : 1
+    while (this.#held.length > kept && this.#bytes > this.#quotaBytes / REPLAY_KEPT_SHARE)
+      this.#drop(this.#held[0] as Held)
   }
 
   #drop(held: Held): void {
