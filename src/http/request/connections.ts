@@ -37,7 +37,8 @@ export class Connections implements OpenRequests {
   readonly #open = new Map<Duplex, TrackedConnection>()
   #acceptedCount = 0
   #openRequests = 0
-  readonly #excluded = new WeakSet<ServerResponse>()
+  /** Empty most of the time. */
+  readonly #excluded = new Set<ServerResponse>()
   #isClosed = false
 
   constructor(server: Server) {
@@ -178,7 +179,7 @@ export class Connections implements OpenRequests {
     }
     connection.response = response
     response.once('close', () => {
-      if (!this.#excluded.delete(response)) this.#openRequests--
+      if (this.#excluded.size === 0 || !this.#excluded.delete(response)) this.#openRequests--
       if (connection.response !== response) return
       connection.response = undefined
       if (this.#isClosed) connection.graceEndsMs = performance.now() + STOP_ARRIVAL_GRACE_MS

@@ -31,29 +31,43 @@ export async function parseJson(given: Buffer, where: string, limits: LimitGuard
   return new Pieces(bytes, where, scan.large, slices).parse()
 }
 
-/** Parses a small text. @throws MmsbError INVALID_REQUEST, PAYLOAD_TOO_LARGE */
+/**
+ * Parses a small text. Part of most requests, so it looks at the bytes again only where the text gives a
+ * reason to. @throws MmsbError INVALID_REQUEST, PAYLOAD_TOO_LARGE
+ */
 export function parseSmallJson(given: Buffer, where: string, limits: LimitGuard): unknown {
-  const bytes = checkedText(given, where, limits)
-  if (hasOpeners(bytes, limits.values.maxJsonDepth)) new Scan(bytes, where, limits).advance(bytes.length)
-  return parseText(bytes.toString(), where)
+  const { maxJsonBytes, maxJsonDepth } = limits.values
+  if (given.length > maxJsonBytes) throw tooLargeJson(where, limits)
+  const text = given.toString()
+  if (text.includes(REPLACED) && !isUtf8(given)) throw notUtf8(where)
+  const hasMark = text.charCodeAt(0) === BYTE_ORDER_MARK
+  // Each level has two brackets.
+  if (text.length > 2 * maxJsonDepth && hasOpeners(text, maxJsonDepth)) {
+    const bytes = checkedText(given, where, limits)
+    new Scan(bytes, where, limits).advance(bytes.length)
+  }
+  return parseText(hasMark ? text.slice(1) : text, where)
 }
+
+/** Stands in a decoded text for what was not UTF-8, or for itself. */
+const REPLACED = '\ufffd'
+const BYTE_ORDER_MARK = 0xfeff
+
+const notUtf8 = (where: string): MmsbError => new MmsbError('INVALID_REQUEST', `${where}: is not UTF-8`)
 
 /** Checks size and encoding; returns the bytes without a byte order mark. */
 function checkedText(bytes: Buffer, where: string, limits: LimitGuard): Buffer {
   if (bytes.length > limits.values.maxJsonBytes) throw tooLargeJson(where, limits)
-  if (!isUtf8(bytes)) throw new MmsbError('INVALID_REQUEST', `${where}: is not UTF-8`)
+  if (!isUtf8(bytes)) throw notUtf8(where)
   const hasMark = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf
   return hasMark ? bytes.subarray(3) : bytes
 }
 
 /** Whether a text has more than so many opening brackets, in strings too: fewer cannot be nested deeper. */
-function hasOpeners(bytes: Buffer, most: number): boolean {
+function hasOpeners(text: string, most: number): boolean {
   let count = 0
-  for (const opener of [ARRAY, OBJECT]) {
-    for (let at = bytes.indexOf(opener); at >= 0; at = bytes.indexOf(opener, at + 1)) {
-      if (++count > most) return true
-    }
-  }
+  for (let at = text.indexOf('['); at >= 0; at = text.indexOf('[', at + 1)) if (++count > most) return true
+  for (let at = text.indexOf('{'); at >= 0; at = text.indexOf('{', at + 1)) if (++count > most) return true
   return false
 }
 

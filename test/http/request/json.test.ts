@@ -39,6 +39,7 @@ t.test('a large text parses as JSON.parse does', async (t) => {
     t.strictSame(await parse(text), JSON.parse(text))
   }
   t.strictSame(await parse('\ufeff[1]'), [1], 'a byte order mark is skipped')
+  t.strictSame(await parse('["\ufffd"]'), ['\ufffd'], 'what stands for a fault elsewhere is no fault itself')
 })
 
 t.test('any value parses as JSON.parse does, whatever lies between its tokens', async (t) => {
