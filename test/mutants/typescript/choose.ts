@@ -60,10 +60,14 @@ function nearness(test: string, path: string): number {
   const folders = mine!
     .slice(0, -1)
     .filter((folder, i) => others![i] === folder && i < others!.length - 1).length
-  const words = mine!
-    .at(-1)!
-    .split('-')
-    .filter((word) => others!.at(-1)!.split('-').includes(word)).length
+  // Of `writer` and `writers` alike.
+  const [about, named] = [mine, others].map((parts) =>
+    parts!
+      .at(-1)!
+      .split('-')
+      .map((word) => word.replace(/s$/, '')),
+  )
+  const words = about!.filter((word) => named!.includes(word)).length
   return (1 + folders) * (1 + 3 * words)
 }
 
