@@ -8,25 +8,29 @@ import { readFileSync } from 'node:fs'
 import http from 'node:http'
 import { fileURLToPath } from 'node:url'
 
-const BARE = fileURLToPath(new URL('bare.ts', import.meta.url))
 const EVERY_MS = 50
 const TIMEOUT_MS = 30_000
 
-/** A bare Fastify in a process of its own. */
+/** A bare Fastify in a process of its own: `bare.ts`, or `target.ts` for abusers to attack. */
 export class Bare {
-  readonly url: string
+  readonly port: number
   readonly #stop: () => void
 
   private constructor(port: number, stop: () => void) {
-    this.url = `http://127.0.0.1:${port}`
+    this.port = port
     this.#stop = stop
   }
 
-  static async start(): Promise<Bare> {
+  static async start(name: 'bare' | 'target'): Promise<Bare> {
     const { NODE_OPTIONS: _, ...env } = process.env
-    const child = fork(BARE, { execArgv: ['--import', 'tsx'], env })
+    const file = fileURLToPath(new URL(`${name}.ts`, import.meta.url))
+    const child = fork(file, { execArgv: ['--import', 'tsx'], env })
     const [port] = (await once(child, 'message')) as [number]
     return new Bare(port, () => child.kill('SIGKILL'))
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`
   }
 
   stop(): void {

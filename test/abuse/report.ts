@@ -120,6 +120,7 @@ export function report(findings: Findings, found: readonly Verdict[]): string {
     row(`admin, ${when}`, of.adminMs)
     row(`bare Fastify, ${when}`, of.bareMs)
   }
+  if (findings.targetMs.length > 0) row('bare, attacked', findings.targetMs)
   lines.push(
     '',
     `memory: most ${mib(findings.peakBytes)}, in the end ${mib(findings.lastBytes)}; opened again in ${ms(findings.reopenMs)}`,

@@ -68,6 +68,8 @@ export interface Findings {
   /** Beside a share of the abusers, and beside all of them. */
   readonly share: Measured
   readonly all: Measured
+  /** /livez of a bare Fastify that all abusers attack. */
+  readonly targetMs: readonly number[]
   /** The most memory that the server held, and what it held at the end of the last window. */
   readonly peakBytes: number
   readonly lastBytes: number
@@ -82,12 +84,13 @@ export async function runSuite(plan: Plan): Promise<Findings> {
   const dir = mkdtempSync(join(tmpdir(), 'mmsb-abuse-'))
   const dataDir = join(dir, 'data')
   let server: Server | undefined
-  const bare = await Bare.start()
+  const bare = await Bare.start('bare')
   try {
     server = await startServer({ dataDir, args: SERVER_ARGS })
     const run = new Run(plan, server, bare)
     await run.windows()
     await run.kill()
+    await run.attackTarget()
     const startedMs = performance.now()
     server = await startServer({ dataDir, args: SERVER_ARGS })
     const reopenMs = performance.now() - startedMs
@@ -116,6 +119,7 @@ class Run {
   #peakBytes = 0
   #lastBytes = 0
   #lostProbes = 0
+  readonly #targetMs: number[] = []
 
   constructor(plan: Plan, server: Server, bare: Bare) {
     this.#plan = plan
@@ -177,6 +181,27 @@ class Run {
     await polite.giveUp()
   }
 
+  /** What all abusers do to a bare Fastify, for as long as one window. */
+  async attackTarget(): Promise<void> {
+    const { rounds, abuseMs } = this.#plan
+    const round = rounds.indexOf('all')
+    if (round < 0) return
+    const target = await Bare.start('target')
+    const probe = new Probe(target.url)
+    try {
+      const crowd = this.#crowd(round, undefined, target.port)
+      await crowd.begun()
+      probe.latenciesMs = this.#targetMs
+      probe.start()
+      await sleep(abuseMs)
+      probe.stop()
+      await crowd.end()
+    } finally {
+      probe.close()
+      target.stop()
+    }
+  }
+
   async findings(reopened: Server, reopenMs: number): Promise<Findings> {
     const polite = this.#polite!
     const missing = await polite.missingOn(reopened.url)
@@ -185,6 +210,7 @@ class Run {
       tallies: this.#tallies,
       quiet: this.#quiet,
       ...this.#abused,
+      targetMs: this.#targetMs,
       peakBytes: this.#peakBytes,
       lastBytes: this.#lastBytes,
       lostProbes: this.#lostProbes,
@@ -195,13 +221,12 @@ class Run {
   }
 
   /** All abusers, or one share of them, dealt to their processes. */
-  #crowd(round: number, turn: number | undefined): Crowd {
+  #crowd(round: number, turn: number | undefined, port = Number(new URL(this.#server.url).port)): Crowd {
     const { seed, shares, only } = this.#plan
     const names = ABUSERS.map(({ name }) => name).filter((name) => only?.includes(name) ?? true)
     // The shares stay the same for one seed, so that each abuser has its turn.
     const dealt = deal(names, turn === undefined ? 1 : shares, new Draw(seed))[(turn ?? 0) % shares]!
     const groups = deal(dealt, PROCESSES, new Draw(seed + round))
-    const port = Number(new URL(this.#server.url).port)
     const own = seed + round * PROCESSES
     return new Crowd(
       port,
