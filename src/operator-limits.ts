@@ -74,6 +74,13 @@ export const OPERATOR_LIMITS = {
     'COST_EXCEEDED',
     'time that a read of the past may replay',
   ),
+  maxReplayBytes: row(
+    'max-replay-bytes',
+    'bytes',
+    [8 * G, M, 1024 * G],
+    'OUT_OF_MEMORY',
+    'bytes of pages that a replay of the past may hold, beside the memory limit; three may run at once',
+  ),
   maxPages: row('max-pages', 'count', [1_000_000, 1, 100_000_000], 'QUOTA_EXCEEDED', 'number of pages'),
   maxPageBytes: row(
     'max-page-bytes',

@@ -104,7 +104,13 @@ export async function openParts(given: BusOptions, host: Host = REAL_HOST): Prom
   )
   try {
     const { dataDir } = options
-    if (dataDir !== undefined) folder = await openFolder(dataDir, options, host, memory.quotaBytes)
+    if (dataDir !== undefined)
+      folder = await openFolder(
+        dataDir,
+        options,
+        host,
+        Math.min(memory.quotaBytes, limits.values.maxReplayBytes),
+      )
     return await assemble({ host, options, callbacks, limits, state, device, committer, folder })
   } catch (error) {
     context.close()
@@ -112,10 +118,17 @@ export async function openParts(given: BusOptions, host: Host = REAL_HOST): Prom
   }
 }
 
-/** More memory for pages alone raises the limit of all their bytes too, unless that is given. */
+/**
+ * More memory for pages alone raises the limits of all their bytes and of replays too, unless
+ * those are given.
+ */
 function limitsFor({ limits = {}, memoryLimitBytes = 0 }: BusOptions): Partial<Limits> {
-  const standard = Math.max(OPERATOR_LIMITS.maxPageBytes.standard, memoryLimitBytes)
-  return { ...limits, maxPageBytes: limits.maxPageBytes ?? standard }
+  const { maxPageBytes, maxReplayBytes } = OPERATOR_LIMITS
+  return {
+    ...limits,
+    maxPageBytes: limits.maxPageBytes ?? Math.max(maxPageBytes.standard, memoryLimitBytes),
+    maxReplayBytes: limits.maxReplayBytes ?? Math.max(maxReplayBytes.standard, memoryLimitBytes),
+  }
 }
 
 async function openFolder(

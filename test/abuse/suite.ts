@@ -16,18 +16,37 @@ import { type Latencies, noLatencies, Polite } from './polite.js'
 import { Bare, memoryOf, Probe } from './probe.js'
 import { setStage } from './stage.js'
 
-export const MEMORY_LIMIT_BYTES = 256 * 1024 ** 2
+const MIB = 1024 ** 2
+
 /**
- * The server of the suite. What one caller may compute at a time is what all others wait for, so an operator
- * who has to do with strangers sets it low.
+ * What the server may hold of each kind, in MiB: an operator who has to do with strangers sets budgets low.
  */
-export const SERVER_ARGS = [
-  ...['--memory-limit', String(MEMORY_LIMIT_BYTES), '--backend', 'cpu', '--log-level', 'error'],
+const BUDGETS_MIB = {
+  'answer-budget': 32,
+  'request-budget': 64,
+  'message-budget': 32,
+  'stream-budget': 64,
+  'max-idempotency-bytes': 16,
+} as const
+const MEMORY_LIMIT_MIB = 256
+const REPLAY_MIB = 48
+/** Reads, catching up and verification, each with what takes its state back: a quarter more. */
+const REPLAYS = 3 * 1.25
+
+/** All that the operator lets the server hold. */
+export const ALLOWED_BYTES =
+  MIB *
+  (MEMORY_LIMIT_MIB + REPLAYS * REPLAY_MIB + Object.values(BUDGETS_MIB).reduce((sum, mib) => sum + mib, 0))
+
+/** What one caller may compute at a time is what all others wait for, so that is low too. */
+const SERVER_ARGS = [
+  ...['--memory-limit', `${MEMORY_LIMIT_MIB}m`, '--max-replay-bytes', `${REPLAY_MIB}m`],
+  ...Object.entries(BUDGETS_MIB).flatMap(([flag, mib]) => [`--${flag}`, `${mib}m`]),
+  ...['--answer-budget-per-connection', '32m', '--message-budget-per-connection', '16m'],
+  ...['--backend', 'cpu', '--log-level', 'error'],
   ...['--max-step-cost', '20ms', '--max-commit-cost', '40ms', '--max-replay-time', '2s'],
   ...['--max-connections', '100', '--max-subscriptions', '3000', '--max-pages', '40000'],
   ...['--max-functions', '2000', '--admin-listen', '127.0.0.1:0'],
-  ...['--answer-budget', '32m', '--answer-budget-per-connection', '32m', '--stream-budget', '64m'],
-  ...['--request-budget', '64m', '--message-budget', '32m', '--message-budget-per-connection', '16m'],
   // Shorter than a window, so that the suite sees them at work.
   ...['--headers-timeout', '2s', '--body-timeout', '5s', '--idle-timeout', '5s'],
 ]

@@ -92,7 +92,7 @@ export class Past {
     const { folder, limits } = deps
     if (folder === undefined) return
     const { dir, identity, isReadOnly, quotaBytes } = folder
-    const place = { dir, identity, isReadOnly, quotaBytes }
+    const place = { dir, identity, isReadOnly, quotaBytes, guard: limits }
     this.#requests = new ReplayClient({ ...place, limits })
     // Each subscriber asks for one piece at a time, and subscribers are limited where they subscribe.
     this.#catchUps = new ReplayClient({ ...place, idleMs: PAST_IDLE_MS })

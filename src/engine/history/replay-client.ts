@@ -96,6 +96,8 @@ export interface ReplayOptions extends ReplayPlace {
   readonly idleMs?: number
   /** Bounds how many requests wait and how long one replays. */
   readonly limits?: LimitGuard
+  /** Counts what is refused for the memory it takes. */
+  readonly guard?: LimitGuard
 }
 
 /**
@@ -214,6 +216,7 @@ export class ReplayClient {
       if ('value' in answer) resolve(answer.value)
       else if (isAborted(signal)) reject(cancelled())
       else if (answer.failure.code === 'COST_EXCEEDED') reject(this.#tooLong(answer.failure.detail))
+      else if (answer.failure.code === 'OUT_OF_MEMORY') reject(this.#tooLarge())
       else reject(new MmsbError(answer.failure.code, answer.failure.detail, { ...answer.failure.extra }))
     } catch (error) {
       // The thread has died, or the request was cancelled before it was sent.
@@ -233,6 +236,15 @@ export class ReplayClient {
     const { limits } = this.#options
     if (limits === undefined) return new MmsbError('COST_EXCEEDED', detail)
     return limits.refusal('maxReplayTimeMs', detail, { limitMs: limits.values.maxReplayTimeMs })
+  }
+
+  #tooLarge(): MmsbError {
+    const { quotaBytes, guard } = this.#options
+    const detail = `The pages of that epoch that are needed take more than the ${quotaBytes} bytes that a replay may hold.`
+    // Replays never get more than the memory limit either.
+    if (guard === undefined || guard.values.maxReplayBytes > quotaBytes)
+      return new MmsbError('OUT_OF_MEMORY', detail)
+    return guard.refusal('maxReplayBytes', detail)
   }
 
   #lost(error: unknown): MmsbError {
