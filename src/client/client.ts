@@ -45,8 +45,8 @@ import { octetsOf } from './codec/values.js'
 import { closedError, invalidRequest, MmsbError } from './errors.js'
 import { pageDataOf, readAnswerOf } from './http/answers.js'
 import { newKey, Requests } from './http/requests.js'
-import { baseOf, type Rest, type RestOptions, restOf } from './http/rest.js'
-import { SILENCE_MAX_MS, TIMER_MAX_MS } from './limits.js'
+import { baseOf, type Rest, type RestOptions, readJson, restOf } from './http/rest.js'
+import { PROBE_TIMEOUT_MS, SILENCE_MAX_MS, TIMER_MAX_MS } from './limits.js'
 import { Connection, type OpenSocket } from './stream/connection.js'
 import { KnownPages } from './stream/known-pages.js'
 import { readWhole } from './stream/large-snapshot.js'
@@ -137,7 +137,12 @@ export class Client {
     checkFields('options', options, OPTIONS, 'options.')
     this.url = baseOf(url)
     this.#options = options
-    this.#rest = restOf(this.url, options, (history) => this.#connection.learn(history))
+    this.#rest = restOf(
+      this.url,
+      options,
+      (history) => this.#connection.learn(history),
+      () => this.#connection.whenBack(),
+    )
     this.#requests = new Requests(this.#rest)
     this.#connection = new Connection({
       url: `${this.url.replace(/^http/, 'ws')}${STREAM_PATH}`,
@@ -495,10 +500,18 @@ export class Client {
 
   async #findRefusal(): Promise<MmsbError | undefined> {
     try {
-      await this.status({ timeoutMs: 5_000 })
+      await this.#rest.call({
+        method: 'GET',
+        path: '/v1/status',
+        timeoutMs: PROBE_TIMEOUT_MS,
+        isRepeatable: true,
+        isProbe: true,
+        read: readJson,
+      })
       return undefined
     } catch (error) {
-      return error instanceof MmsbError && error.status >= 400 && error.status < 500 ? error : undefined
+      if (error instanceof MmsbError && error.status >= 400 && error.status < 500) return error
+      throw error
     }
   }
 }

@@ -20,6 +20,8 @@ export const TIMER_MAX_MS = 2 ** 31 - 1
  */
 export const BACKOFF_FIRST_MS = 50
 export const BACKOFF_LAST_MS = 2_000
+/** For the request that finds out why a WebSocket could not be opened. */
+export const PROBE_TIMEOUT_MS = 5_000
 /** A WebSocket that is not open after this time is dropped and tried again. */
 export const CONNECT_TIMEOUT_MS = 10_000
 /** A WebSocket whose close is not answered after this time is dropped. */

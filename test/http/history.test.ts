@@ -160,6 +160,9 @@ async function isTold(
   ]) {
     t.match((await ask('GET', path)).body, changed, path)
   }
+  // A browser resumes under the address it was given, and says the last epoch it saw.
+  const seen = { 'last-event-id': String(EPOCHS) }
+  t.match((await ask('GET', `/v1/events?pages=a&history=${history}`, seen)).body, changed, 'events resume')
   const again = { 'mmsb-history': history }
   t.match(
     (await ask('PATCH', '/v1/pages/a/data', again, [7])).body,

@@ -11,7 +11,13 @@ import { HTTP_BODY_MAX_BYTES } from '../../wire/limits.js'
 import { HISTORY_HEADER } from '../../wire/messages.js'
 import { isText, objectOf, showValue } from '../arguments.js'
 import { closedError, invalidRequest, MmsbError, problemError, protocolError } from '../errors.js'
-import { ANSWER_SMALL_BYTES, CALL_TIMEOUT_MS, TRY_TIMEOUT_LEAST_MS, TRY_TIMEOUT_SHARE } from '../limits.js'
+import {
+  ANSWER_SMALL_BYTES,
+  CALL_TIMEOUT_MS,
+  TIMER_MAX_MS,
+  TRY_TIMEOUT_LEAST_MS,
+  TRY_TIMEOUT_SHARE,
+} from '../limits.js'
 import type { CallOptions } from '../types.js'
 import { backoffMs, deadline, sleep } from './backoff.js'
 
@@ -39,6 +45,8 @@ export interface Call<T> extends CallOptions {
   /** JSON text, or bytes. */
   readonly body?: string | Uint8Array
   readonly isRepeatable: boolean
+  /** It finds out whether the server is back, so it does not wait for that. */
+  readonly isProbe?: boolean
   /**
    * Reads the answer. An error other than MmsbError counts as a lost connection. `where` names the call
    * in messages.
@@ -52,11 +60,15 @@ export interface Rest {
   close(): void
 }
 
-/** `onHistory` gets the history that an answer belongs to. */
+/**
+ * `onHistory` gets the history that an answer belongs to. `whenBack` gives a promise while somebody else
+ * looks for a server that is away: then calls wait for that instead of trying by themselves.
+ */
 export function restOf(
   base: string,
   options: RestOptions,
   onHistory: (history: string) => void = () => {},
+  whenBack: () => Promise<void> | undefined = () => undefined,
 ): Rest {
   const ended = new AbortController()
   const retries = options.retries ?? Infinity
@@ -109,6 +121,8 @@ export function restOf(
         } catch (error) {
           const waitMs = retry < retries ? retryDelayMs(error, retry, call.isRepeatable) : undefined
           if (waitMs === undefined || waitMs >= limit.leftMs()) throw error
+          const back = call.isProbe !== true && isAway(error) ? whenBack() : undefined
+          if (back !== undefined) await settledBefore(back, limit.leftMs() - waitMs, limit.signal, error)
           await sleep(waitMs, limit.signal)
         }
       }
@@ -118,6 +132,30 @@ export function restOf(
   }
 
   return { call, close: () => ended.abort(closedError()) }
+}
+
+const isAway = (error: unknown): boolean => error instanceof MmsbError && error.code === 'NETWORK'
+
+/** Resolves with the promise. Throws `error` when no time is left. */
+async function settledBefore(
+  promise: Promise<void>,
+  leftMs: number,
+  ended: AbortSignal,
+  error: unknown,
+): Promise<void> {
+  const settled = new AbortController()
+  const { signal, end } = deadline(Infinity, [ended, settled.signal])
+  const late = sleep(Math.min(leftMs, TIMER_MAX_MS), signal).then(() => {
+    throw error
+  })
+  try {
+    await Promise.race([promise, late])
+  } finally {
+    // The timer ends, and nobody listens to it any more.
+    late.catch(() => {})
+    settled.abort()
+    end()
+  }
 }
 
 /** The answer, whose body calls back with each part that comes. */

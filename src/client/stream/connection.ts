@@ -62,7 +62,10 @@ export interface ConnectionOptions {
   readonly url: string
   readonly protocol: 'binary' | 'json'
   readonly open: OpenSocket
-  /** After a failed attempt: the error if every attempt will fail, undefined if a later one may succeed. */
+  /**
+   * After a failed attempt: the error if every attempt will fail, undefined if the server answers; rejects
+   * when it does not.
+   */
   readonly probe: () => Promise<MmsbError | undefined>
   readonly formOf: FormOf
   /** The server has another history: what is known of its pages is void. */
@@ -87,6 +90,8 @@ export class Connection {
   /** The history that the present socket was asked for under. */
   #socketHistory: string | undefined
   #isUp = false
+  /** Requests that wait until the server is back, instead of trying by themselves. */
+  readonly #waiting: (() => void)[] = []
   #attempts = 0
   #lastId = 0
   /** Number of the last frame sent on this connection. */
@@ -129,6 +134,19 @@ export class Connection {
     this.renew()
     const error = historyChanged(history)
     for (const user of [...this.#users]) user.historyChanged?.(error)
+  }
+
+  /**
+   * Resolves when the server may answer again, while this connection tries to reach it; undefined while it
+   * does not.
+   */
+  whenBack(): Promise<void> | undefined {
+    if (this.#isUp || this.#users.size === 0) return undefined
+    return new Promise((resolve) => this.#waiting.push(resolve))
+  }
+
+  #tellBack(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve()
   }
 
   attach(user: ConnectionUser): void {
@@ -206,6 +224,7 @@ export class Connection {
     this.#receivedMs = performance.now()
     this.#silenceTimer = setInterval(() => this.#checkSilence(), this.#silenceMaxMs / 4)
     for (const user of [...this.#users]) user.up()
+    this.#tellBack()
   }
 
   /** A half-dead connection sends nothing, not even a close. */
@@ -341,6 +360,7 @@ export class Connection {
     this.#options.probe().then(
       (error) => {
         if (error !== undefined && !this.#isUp) this.failAll(error)
+        this.#tellBack()
       },
       () => {},
     )
@@ -349,6 +369,8 @@ export class Connection {
   #end(): void {
     clearTimeout(this.#retryTimer)
     this.#retryTimer = undefined
+    // Nobody looks for the server any more.
+    this.#tellBack()
     const socket = this.#socket
     if (socket === undefined) return
     this.#detachFrom(socket)

@@ -21,7 +21,7 @@ import { closedError, invalidRequest, MmsbError } from '../errors.js'
 import { onAbort } from '../http/abort.js'
 import { backoffMs, sleep } from '../http/backoff.js'
 import type { Change } from '../types.js'
-import type { Connection } from './connection.js'
+import type { Connection, ConnectionUser } from './connection.js'
 import { LargeSnapshot, type WholePages } from './large-snapshot.js'
 import { applyChange, applySnapshot, type MirroredPage } from './mirrored-page.js'
 import { ResumingSubscription, type SubscriptionOwner } from './resuming-subscription.js'
@@ -277,12 +277,26 @@ class MirrorState implements SubscriptionOwner {
   async #reload(): Promise<void> {
     this.isConnected = false
     if (this.#reloads++ > 0) await sleep(backoffMs(this.#reloads), this.#ended.signal)
-    const whole = await this.#deps.readWhole(this.#patterns, this.#ended.signal)
-    if (this.#end !== undefined) return
-    this.#largeSnapshot = new LargeSnapshot(whole)
-    this.#subscription = this.#subscribe(whole.from)
-    this.#completeLargeSnapshot(whole.from)
-    this.#subscription.start()
+    const { connection, readWhole } = this.#deps
+    // While it is attached, the connection looks for a server that is away, and the reads wait for that.
+    const keeper: ConnectionUser = {
+      isListening: false,
+      up: () => {},
+      down: () => {},
+      receive: () => {},
+      fail: (error) => this.finish(error),
+    }
+    connection.attach(keeper)
+    try {
+      const whole = await readWhole(this.#patterns, this.#ended.signal)
+      if (this.#end !== undefined) return
+      this.#largeSnapshot = new LargeSnapshot(whole)
+      this.#subscription = this.#subscribe(whole.from)
+      this.#completeLargeSnapshot(whole.from)
+      this.#subscription.start()
+    } finally {
+      connection.detach(keeper)
+    }
   }
 
   #completeLargeSnapshot(epoch: number): void {

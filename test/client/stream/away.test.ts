@@ -36,3 +36,34 @@ for (const protocol of ['binary', 'json'] as const) {
     t.ok(proxy.accepted - before <= 5, 'one connection, and those of requests')
   })
 }
+
+t.test('requests wait for the connection that looks for the server, and go on with it', async (t) => {
+  const { bus, proxy, client } = await started(t)
+  const names = Array.from({ length: MIRRORS }, (_, i) => `p${i}`)
+  await bus.createMany(names.map((name) => ({ name, definition: { dtype: 'f32', shape: [4], fill: 7 } })))
+  const made = client()
+  const mirror = await made.mirror('p0')
+  proxy.isDown = true
+  proxy.cut()
+  await until(() => !mirror.isConnected, 'the server is away')
+  const refused = proxy.refused
+  const reads = names.map((name) => made.read(name))
+  const late = made.read('p1', { timeoutMs: 500 })
+  await t.rejects(late, { code: 'NETWORK' })
+  await sleep(AWAY_MS)
+  const tried = proxy.refused - refused
+  t.ok(tried >= MIRRORS && tried <= MIRRORS + ATTEMPTS_MAX, `${tried} attempts while it was away`)
+  proxy.isDown = false
+  for (const { values } of await Promise.all(reads)) t.equal(values[0], 7)
+  await mirror.until(bus.epoch)
+  // Nobody looks for the server once the mirror has ended: requests try by themselves.
+  proxy.isDown = true
+  proxy.cut()
+  await until(() => !mirror.isConnected, 'the server is away again')
+  const alone = made.read('p2')
+  await sleep(50)
+  mirror.close()
+  await sleep(200)
+  proxy.isDown = false
+  t.equal((await alone).values[0], 7)
+})
