@@ -65,7 +65,8 @@ export class Snapshots {
     if (known !== undefined) return known.add(taker)
     const gathering = new Gathering(this.#hub, view)
     const cancel = gathering.add(taker)
-    if (this.#queue.length === 0 && gathering.work()) return undefined
+    // One that takes a slice at most need not wait behind large ones.
+    if ((this.#queue.length === 0 || gathering.isSmall) && gathering.work()) return undefined
     this.#queue.push(gathering)
     if (this.#queue.length === 1) this.#goOn()
     return cancel
@@ -127,6 +128,17 @@ class Gathering implements Subscriber {
   add(taker: SnapshotTaker): () => void {
     this.#takers.add(taker)
     return () => this.#takers.delete(taker)
+  }
+
+  /** Whether one slice is enough, as far as that is known without looking at many names. */
+  get isSmall(): boolean {
+    const { bus } = this.#hub
+    const { patterns } = this.#view
+    const names = patterns.names ?? bus.pageNames()
+    if (names.length * STREAM_GATHER_PAGE_BYTES > STREAM_GATHER_SLICE_BYTES / 2) return false
+    let bytes = 0
+    for (const name of names) if (patterns.matches(name)) bytes += this.#hub.peek(name)?.bytes ?? 0
+    return bytes <= STREAM_GATHER_SLICE_BYTES / 4
   }
 
   /** A slice of the work. Returns true when it is over, one way or another. */

@@ -117,7 +117,7 @@ export const READS: readonly Abuser[] = [
   {
     name: 'verify',
     does: 'verifies the whole log, again and again',
-    expects: ['200'],
+    expects: ['200', 'OUT_OF_MEMORY'],
     lanes: 2,
     act: verify,
   },
