@@ -706,13 +706,17 @@ export class EngineBus {
 
   /**
    * Writes a checkpoint of the newest epoch while commits continue. If that epoch has a checkpoint already,
-   * it is not written again. Throws INVALID_REQUEST without a data folder.
+   * it is not written again. `onProgress` hears again and again how many percent of the bytes are read.
+   * Throws INVALID_REQUEST without a data folder.
    */
-  async checkpoint(): Promise<CheckpointInfo> {
+  async checkpoint(options: { onProgress?: (percent: number) => void } = {}): Promise<CheckpointInfo> {
     this.#parts.committer.lifecycle.refuseWrites()
-    const { durable } = this.#parts
+    const { callbacks, durable } = this.#parts
     if (durable?.scheduler === undefined) throw noFolder()
-    return durable.scheduler.checkpoint()
+    const { onProgress } = options
+    return durable.scheduler.checkpoint(
+      onProgress && callbacks.guard('onProgress of checkpoint', onProgress, undefined),
+    )
   }
 
   /**

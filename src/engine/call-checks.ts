@@ -121,7 +121,7 @@ const CALLS: Readonly<Record<Method, Call>> = {
   onCommit: throws(one('listener', isCallable), optional(one('ahead', isCallable))),
   onFailure: throws(one('listener', isCallable)),
   between: throws(one('run', isCallable)),
-  checkpoint: rejects(),
+  checkpoint: rejects(optional(fields('options', { onProgress: isCallable }))),
   holdHistory: throws(one('lowestNeeded', isCallable)),
   checkpoints: throws(),
   cancelCommit: throws(),

@@ -73,6 +73,8 @@ export interface CheckpointSource {
   begin?(pageIds: ReadonlySet<number>): void
   /** Awaited before each turn of reading. */
   ready?(): Promise<void> | undefined
+  /** Called after each turn of reading: how many bytes of how many to be written were read. */
+  wasRead?(bytes: number, of: number): void
   /** Called once after the last read. The file is not complete yet. */
   onRead?(): void
   /** Replaces `header.extra` where that takes time to make. */

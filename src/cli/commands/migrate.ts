@@ -6,7 +6,7 @@ import { Bus } from '../../index.js'
 import { OPERATOR_LIMITS } from '../../operator-limits.js'
 import { existingDataDirOf } from '../data-folder.js'
 import { DATA_DIR_FLAG, type FlagTable, flagsOrHelp, HELP_FLAG } from '../flags.js'
-import { print, report } from '../output.js'
+import { print, progress, report } from '../output.js'
 
 const FLAGS: FlagTable = { 'data-dir': DATA_DIR_FLAG, help: HELP_FLAG }
 
@@ -36,7 +36,8 @@ export async function migrate(args: readonly string[]): Promise<void> {
       return
     }
     report('writing a checkpoint')
-    await bus.checkpoint()
+    const say = progress()
+    await bus.checkpoint({ onProgress: (percent) => say(() => `writing a checkpoint: ${percent} %`) })
     print(`${pages.length} pages moved in epoch ${epoch}; checkpoint written`)
   } finally {
     await bus.close()

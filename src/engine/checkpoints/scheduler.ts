@@ -67,8 +67,8 @@ export class CheckpointScheduler {
   }
 
   /** Makes a checkpoint of the newest epoch, after those requested before. */
-  checkpoint(): Promise<CheckpointInfo> {
-    const made = this.#making.then(() => this.#make())
+  checkpoint(onProgress?: (percent: number) => void): Promise<CheckpointInfo> {
+    const made = this.#making.then(() => this.#make(onProgress))
     this.#making = made.catch(() => {})
     return made
   }
@@ -125,13 +125,13 @@ export class CheckpointScheduler {
     this.#lastMs = Date.now()
   }
 
-  async #make(): Promise<CheckpointInfo> {
+  async #make(onProgress?: (percent: number) => void): Promise<CheckpointInfo> {
     const { committer, store } = this.#deps
     await committer.idle()
     committer.lifecycle.refuseWhenFailed()
     const { epoch } = committer
     const bytes = store.appendedBytes
-    const info = await this.#write()
+    const info = await this.#write(onProgress)
     this.#lastEpoch = epoch
     this.#lastBytes = bytes
     this.#lastMs = Date.now()
@@ -157,7 +157,7 @@ export class CheckpointScheduler {
   }
 
   /** The state must be at rest. */
-  #write(): Promise<CheckpointInfo> {
+  #write(onProgress?: (percent: number) => void): Promise<CheckpointInfo> {
     const { state, committer, store, nextPageId } = this.#deps
     const { epoch, digest, timestampMs, answers } = committer
     const reading = new CheckpointReading(state.context, committer)
@@ -166,6 +166,8 @@ export class CheckpointScheduler {
       reading,
     )
     reading.open(source.pages)
-    return store.checkpoint(source).finally(() => reading.onRead())
+    const percentOf = (bytes: number, of: number): number => (of === 0 ? 100 : Math.floor((100 * bytes) / of))
+    const wasRead = (bytes: number, of: number): void => onProgress?.(percentOf(bytes, of))
+    return store.checkpoint({ ...source, wasRead }).finally(() => reading.onRead())
   }
 }

@@ -91,12 +91,15 @@ async function feedPages(
   source.begin?.(cursor.changed)
   const pieceBytes = Math.min(PIECE_BYTES, cursor.changedBytes)
   const away: Promise<Uint8Array>[] = []
+  let readBytes = 0
   while (!cursor.ended) {
     const isFull = away.length === CHECKPOINT_PIECES_IN_FLIGHT
     const bytes = (isFull ? await away.shift() : undefined) ?? new Uint8Array(pieceBytes)
     const ready = source.ready?.()
     if (ready !== undefined) await ready
     const piece = cursor.fill(bytes)
+    readBytes += piece.length
+    source.wasRead?.(readBytes, cursor.changedBytes)
     const request = { type: 'piece', pages: piece.pages, bytes: bytes.subarray(0, piece.length) } as const
     const answered = thread
       .ask(request, [bytes.buffer as ArrayBuffer])

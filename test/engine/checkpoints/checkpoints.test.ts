@@ -285,3 +285,28 @@ t.test('canary: without copies of what is overwritten, a checkpoint is noticed t
   t.match(noticed, { ok: false, divergence: { detail: /diverges/ } })
   await bus.close()
 })
+
+t.test('how far a checkpoint is', async (t) => {
+  const notices: string[] = []
+  const bus = await open(folder(t), { onNotice: ({ message }) => notices.push(message) })
+  t.teardown(() => bus.close())
+  await fill(bus)
+  const percents: number[] = []
+  await bus.checkpoint({ onProgress: (percent) => percents.push(percent) })
+  t.ok(percents.length >= 3, `${percents.length} times`)
+  t.ok(percents.some((percent) => percent > 0 && percent < 100))
+  t.equal(percents.at(-1), 100)
+  t.same(
+    percents,
+    [...percents].sort((a, b) => a - b),
+  )
+  await bus.delete('small')
+  await bus.checkpoint({
+    onProgress: () => {
+      throw new Error('boom')
+    },
+  })
+  t.equal(bus.checkpoints().length, 2, 'a listener that throws does no harm')
+  t.match(notices[0], /^onProgress of checkpoint has thrown: Error: boom/)
+  await t.rejects(bus.checkpoint({ onProgress: 5 } as never), { code: 'INVALID_REQUEST' })
+})
