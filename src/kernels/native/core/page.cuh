@@ -26,9 +26,9 @@ struct PageSlot {
   u64 share[2];
   u64 settled[2], before[2];
   u64 settledCall;  // number of the call that set `settled`
-  RangeSet dirty;  // elements changed in this call; valid if mark is the call's
-  Undo* undo;      // valid if mark is the call's
-  u8* snapshot;    // the page's bytes before the call, or null; valid if mark is the call's
+  RangeSet dirty;   // elements changed in this call; valid if mark is the call's
+  Undo* undo;       // valid if mark is the call's
+  u8* snapshot;     // the page's bytes before the call, or null; valid if mark is the call's
   u64 mark;
   u64 allocated;   // bytes allocated at page.data
   u64 loads;       // counts writes by mmsb_page_load; when it changes, state that ops derived from the page is stale
