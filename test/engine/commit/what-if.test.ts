@@ -208,11 +208,11 @@ t.test('what is not right is refused and changes nothing', async (t) => {
 t.test('a what-if that reads much leaves the event loop its turns', async (t) => {
   const bus = await open()
   t.teardown(() => bus.close())
-  const count = 2_000
+  const count = 20_000
   await bus.createMany(
     Array.from({ length: count }, (_, i) => ({ name: `s${i}`, definition: { dtype: 'f32', shape: [4] } })),
   )
-  await bus.create('big', { dtype: 'u8', shape: [64 * 1024 ** 2] })
+  await bus.create('big', { dtype: 'u8', shape: [192 * 1024 ** 2] })
   const { digest } = bus.status()
   const small = Array.from({ length: count }, (_, i) => `s${i}`)
   for (const read of [small, ['big', 's1']]) {
