@@ -227,7 +227,6 @@ export class EngineBus {
 
   /** All functions, by name. */
   functions(): { worldAge: number; functions: FunctionInfo[] } {
-    this.#parts.committer.lifecycle.refuseWhenFailed()
     const { worldAge, functions } = this.functionList()
     return { worldAge, functions: [...functions] }
   }
