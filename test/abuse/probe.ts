@@ -8,10 +8,11 @@ import { readFileSync } from 'node:fs'
 import http from 'node:http'
 import { fileURLToPath } from 'node:url'
 
+const BARE = fileURLToPath(new URL('bare.ts', import.meta.url))
 const EVERY_MS = 50
 const TIMEOUT_MS = 30_000
 
-/** A bare Fastify in a process of its own: `bare.ts`, or `target.ts` for abusers to attack. */
+/** A bare Fastify in a process of its own, left alone or a target for abusers. */
 export class Bare {
   readonly port: number
   readonly #stop: () => void
@@ -21,10 +22,9 @@ export class Bare {
     this.#stop = stop
   }
 
-  static async start(name: 'bare' | 'target'): Promise<Bare> {
+  static async start(role: 'alone' | 'target'): Promise<Bare> {
     const { NODE_OPTIONS: _, ...env } = process.env
-    const file = fileURLToPath(new URL(`${name}.ts`, import.meta.url))
-    const child = fork(file, { execArgv: ['--import', 'tsx'], env })
+    const child = fork(BARE, [role], { execArgv: ['--import', 'tsx'], env })
     const [port] = (await once(child, 'message')) as [number]
     return new Bare(port, () => child.kill('SIGKILL'))
   }

@@ -103,7 +103,7 @@ export async function runSuite(plan: Plan): Promise<Findings> {
   const dir = mkdtempSync(join(tmpdir(), 'mmsb-abuse-'))
   const dataDir = join(dir, 'data')
   let server: Server | undefined
-  const bare = await Bare.start('bare')
+  const bare = await Bare.start('alone')
   try {
     server = await startServer({ dataDir, args: SERVER_ARGS })
     const run = new Run(plan, server, bare)
