@@ -11,7 +11,10 @@ export interface CuttingProxy {
   freeze(): void
   /** Passes data again; cuts the connections that were frozen. */
   thaw(): void
-  /** The next connection over which the server sends so many bytes passes nothing on from then on. */
+  /**
+   * Of the connections made from now on, the first over which the server sends so many bytes passes
+   * nothing more on.
+   */
   freezeOneAfter(bytes: number): void
   /** Refuses new connections, as a server that is down does. */
   isDown: boolean
@@ -27,7 +30,8 @@ export async function startProxy(t: Test, port: number): Promise<CuttingProxy> {
   let isFrozen = false
   let accepted = 0
   let refused = 0
-  let bytesLeft = Number.POSITIVE_INFINITY
+  /** What freezeOneAfter asked for: how many connections there had been by then, and the bytes. */
+  let freezing: { readonly accepted: number; readonly bytes: number } | undefined
   let isDown = false
   let target = port
   const cut = (): number => {
@@ -45,11 +49,14 @@ export async function startProxy(t: Test, port: number): Promise<CuttingProxy> {
     const far = connect(target, '127.0.0.1')
     const pair = [near, far] as const
     pairs.add(pair)
+    const number = accepted
+    let bytes = 0
     let isDead = false
     far.on('data', (chunk) => {
-      bytesLeft -= chunk.length
-      if (bytesLeft > 0) return
-      bytesLeft = Number.POSITIVE_INFINITY
+      bytes += chunk.length
+      if (freezing === undefined || number <= freezing.accepted || near.destroyed || bytes < freezing.bytes)
+        return
+      freezing = undefined
       isDead = true
     })
     for (const [from, to] of [pair, [far, near] as const]) {
@@ -82,7 +89,7 @@ export async function startProxy(t: Test, port: number): Promise<CuttingProxy> {
       cut()
     },
     freezeOneAfter: (bytes) => {
-      bytesLeft = bytes
+      freezing = { accepted, bytes }
     },
     get accepted() {
       return accepted

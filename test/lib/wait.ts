@@ -14,6 +14,16 @@ export function turn(): Promise<void> {
   return setImmediate()
 }
 
+/**
+ * The shortest of at most five times, in ms, of the same thing: it is done again until it took less than the
+ * bound. Any one try may be slow because the machine has other work; a fault makes every try slow.
+ */
+export async function shortestMs(boundMs: number, timed: () => Promise<number>): Promise<number> {
+  let shortest = Number.POSITIVE_INFINITY
+  for (let tries = 0; tries < 5 && shortest >= boundMs; tries++) shortest = Math.min(shortest, await timed())
+  return shortest
+}
+
 /** Polls until the condition holds; throws with `what` after a minute. */
 export async function until(isMet: () => boolean | Promise<boolean>, what: string): Promise<void> {
   for (const startMs = Date.now(); !(await isMet()); await sleep(POLL_MS)) {

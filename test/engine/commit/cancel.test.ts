@@ -20,6 +20,11 @@ async function open(test: Test, options: BusOptions = {}): Promise<EngineBus> {
   return bus
 }
 
+/**
+ * Far below the minutes that the steps of 700 x 700 elements take, and enough for a machine with other work.
+ */
+const SOON_MS = 10_000
+
 const limits = (maxCommitTimeMs: number): BusOptions => ({ limits: { ...NO_COST_LIMITS, maxCommitTimeMs } })
 
 /** Pages whose steps keep state and read the past, below a costly one. */
@@ -53,7 +58,7 @@ t.test('a definition of minutes is cancelled at its deadline', async (t) => {
   const { digest } = bus.status()
   const startedMs = performance.now()
   t.equal(await codeOf(bus.derive('y', conv)), 'COST_EXCEEDED')
-  t.ok(performance.now() - startedMs < 1_300, 'within a second of the deadline')
+  t.ok(performance.now() - startedMs < 300 + SOON_MS, 'soon after the deadline')
   t.equal(bus.epoch, 2)
   t.equal(bus.status().digest, digest)
   t.notOk(bus.hasPage('y'))
@@ -173,7 +178,7 @@ t.test('a stop does not wait for what takes minutes', async (t) => {
   const queued = codeOf(bus.patch('x', { offset: 0, values: [1] }))
   const startedMs = performance.now()
   await bus.close({ graceMs: 100 })
-  t.ok(performance.now() - startedMs < 1_100, 'within a second after the grace')
+  t.ok(performance.now() - startedMs < 100 + SOON_MS, 'soon after the grace')
   t.equal(await running, 'BUS_FAILED')
   t.equal(await queued, 'BUS_FAILED')
   const again = await open(t, { dataDir })
