@@ -2,6 +2,7 @@
 import t, { type Test } from 'tap'
 import { EngineBus } from '../../src/engine/bus.js'
 import { REAL_HOST } from '../../src/engine/host.js'
+import { CLOCK_JUMP_MS } from '../../src/limits.js'
 import { folder } from '../lib/folder.js'
 
 /** A bus whose clock the test sets. */
@@ -54,4 +55,17 @@ t.test('a jump is reported once with both times; epochs ascend', async (t) => {
   await again.bus.patch('a', { values: [9] })
   const later = await timesOf(again.bus)
   t.same(later, [...later].sort(), 'ascending across a restart')
+})
+
+t.test('how far the clock may go from what passed', async (t) => {
+  for (const way of [1, -1]) {
+    const { bus, warnings, pass } = await withClock(t, folder(t), Date.parse('2026-01-01T12:00:00.000Z'))
+    await bus.create('a', { dtype: 'u8', shape: [1] })
+    pass(100_000 + way * CLOCK_JUMP_MS, 100_000)
+    await bus.patch('a', { values: [1] })
+    t.same(warnings, [])
+    pass(100_000 + way * (CLOCK_JUMP_MS + 1), 100_000)
+    await bus.patch('a', { values: [2] })
+    t.equal(warnings.length, 1)
+  }
 })

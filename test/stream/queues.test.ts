@@ -1,6 +1,12 @@
 /** The budget of all stream queues: shared pieces count once, slow readers are put aside, then cut off. */
 import t from 'tap'
-import { STREAM_FREE_BYTES, STREAM_LOOK_INTERVAL_MS } from '../../src/limits.js'
+import {
+  STREAM_FREE_BYTES,
+  STREAM_LOOK_INTERVAL_MS,
+  STREAM_PRESSED_BYTES_PER_S,
+  STREAM_PRESSED_PATIENCE_MS,
+  STREAM_SLOWEST_BYTES_PER_S,
+} from '../../src/limits.js'
 import { LimitGuard } from '../../src/operator-limits.js'
 import { StreamQueues } from '../../src/stream/queues.js'
 import { create, FakeClock, FakeSink, set, setup } from './fakes.js'
@@ -102,6 +108,32 @@ t.test('a reader that takes nothing is cut off, sooner while the budget is used 
   clock.advance(3 * STREAM_LOOK_INTERVAL_MS)
   t.equal(clock.timerCount, 0, 'nobody is looked at any more')
 })
+
+t.test(
+  'how long a reader may take nothing: by what is queued, and less while the budget is used up',
+  async (t) => {
+    const cutAfterMs = (queuedBytes: number, isPressed: boolean): number => {
+      const limits = new LimitGuard({ streamBudgetBytes: 64 * M, idleTimeoutMs: 60_000 })
+      const clock = new FakeClock()
+      const all = new StreamQueues(limits, clock)
+      const sink = new SlowSink()
+      sink.queuedBytes = queuedBytes
+      all.observe(sink)
+      if (isPressed) all.hold(new SlowSink(), new Uint8Array(64 * M))
+      let ms = 0
+      for (; sink.cuts === 0 && ms < 1_000_000; ms += 100) clock.advance(100)
+      return ms
+    }
+    const bytes = 8 * M
+    for (const [isPressed, patienceMs] of [
+      [false, 60_000 + (bytes / STREAM_SLOWEST_BYTES_PER_S) * 1e3],
+      [true, STREAM_PRESSED_PATIENCE_MS + (bytes / STREAM_PRESSED_BYTES_PER_S) * 1e3],
+    ] as const) {
+      const ms = cutAfterMs(bytes, isPressed)
+      t.ok(ms > patienceMs && ms <= patienceMs + 2 * STREAM_LOOK_INTERVAL_MS, `${ms} ms for ${patienceMs} ms`)
+    }
+  },
+)
 
 t.test('a full budget ends lossless readers of large changes, folds others, keeps small ones', async (t) => {
   const { bus, hub, clock, connect } = setup({ streamBudgetBytes: M })

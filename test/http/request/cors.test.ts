@@ -1,6 +1,7 @@
 /** Web pages of other origins: those named at start get every header a browser asks for, others get none. */
 import t from 'tap'
 import { originsOf } from '../../../src/cli/flags.js'
+import { CORS_MAX_AGE_SECONDS } from '../../../src/limits.js'
 import { type Answer, isProblem, SOURCE, serve } from '../helpers.js'
 
 const PAGE = 'http://localhost:5173'
@@ -23,6 +24,7 @@ t.test('a named origin may ask, write, and read answers and refusals', async (t)
   t.equal(asked.statusCode, 204)
   t.equal(asked.headers['access-control-allow-origin'], PAGE)
   t.equal(asked.headers.vary, 'origin')
+  t.equal(Number(asked.headers['access-control-max-age']), CORS_MAX_AGE_SECONDS)
   const answer = { status: 204, headers: asked.headers, body: {}, raw: asked.rawPayload }
   for (const method of ['PATCH', 'PUT', 'DELETE'])
     t.ok(lists(answer, 'access-control-allow-methods').includes(method))

@@ -4,6 +4,7 @@ import { Agent, get, type IncomingMessage } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
+import { RETRY_AFTER_SECONDS } from '../../../src/limits.js'
 import { Client } from '../../stream/helpers.js'
 import { listen, type Served, serve } from '../helpers.js'
 
@@ -31,7 +32,7 @@ t.test('requests in flight: more are refused, health is not, and they end', asyn
   await until(() => used(served) === 3)
   const refused = await fetch(`${url}/v1/status`)
   t.equal(refused.status, 503)
-  t.equal(refused.headers.get('retry-after'), '1')
+  t.equal(Number(refused.headers.get('retry-after')), RETRY_AFTER_SECONDS)
   t.match(await refused.json(), { code: 'OVERLOADED', limit: '--max-open-requests', max: 3 })
   for (const path of ['/livez', '/readyz', '/startupz'])
     t.equal((await fetch(`${url}${path}`)).status, 200, path)

@@ -9,6 +9,7 @@ import t, { type Test } from 'tap'
 import { WebSocket } from 'ws'
 import type { AppOptions } from '../../../src/http/app.js'
 import { FastReceiver } from '../../../src/http/stream/fast-receiver.js'
+import { STREAM_SMALL_MESSAGE_MAX_BYTES } from '../../../src/limits.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { sleep, turn } from '../../lib/wait.js'
 import { decodeMessages } from '../../stream/binary.js'
@@ -91,7 +92,9 @@ const small = fc
 const garbage = fc.uint8Array({ minLength: 1, maxLength: 20 }).map((bytes) => taking(bytes))
 const text = fc.uint8Array({ maxLength: 200 }).map((bytes) => [passing(clientFrame(FIN | TEXT, bytes))])
 const ping = fc.uint8Array({ maxLength: 9 }).map((bytes) => [passing(clientFrame(FIN | PING, bytes))])
-const large = fc.nat(20).map((n) => [passing(clientFrame(FIN | BINARY, new Uint8Array(65_537 + n)))])
+const large = fc
+  .nat(20)
+  .map((n) => [passing(clientFrame(FIN | BINARY, new Uint8Array(STREAM_SMALL_MESSAGE_MAX_BYTES + 1 + n)))])
 const inParts = fc
   .tuple(fc.constantFrom(TEXT, BINARY), fc.array(fc.nat(9), { maxLength: 3 }))
   .map(([opcode, middle]) => [
@@ -148,6 +151,27 @@ t.test('every byte is taken or goes to the library, in order, wherever it is cut
     },
   )
   fc.assert(property, { numRuns: 300 })
+})
+
+t.test('the largest message that is taken, and one byte more', async (t) => {
+  for (const [length, isTaken] of [
+    [STREAM_SMALL_MESSAGE_MAX_BYTES, true],
+    [STREAM_SMALL_MESSAGE_MAX_BYTES + 1, false],
+  ] as const) {
+    let takenBytes = 0
+    let fedBytes = 0
+    const receiver = new FastReceiver((taken) => {
+      takenBytes += taken.length
+    })
+    const message = clientFrame(FIN | BINARY, new Uint8Array(length))
+    const feed = (rest: Buffer, done: () => void): void => {
+      fedBytes += rest.length
+      done()
+    }
+    receiver.read(message, feed, () => {})
+    t.equal(takenBytes > 0, isTaken)
+    t.equal(fedBytes, isTaken ? 0 : message.length)
+  }
 })
 
 t.test(

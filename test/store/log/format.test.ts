@@ -1,12 +1,14 @@
 /** The record that docs/internals/FORMAT.md prints under "Log" is the one that this code writes and reads. */
 import fs from 'node:fs'
 import t from 'tap'
+import { RECORD_MAX_BYTES } from '../../../src/limits.js'
 import {
   decodeRecordHeader,
   decodeSegmentHeader,
   encodeRecordHeader,
   encodeSeal,
   encodeSegmentHeader,
+  peekRecordHeader,
   recordAt,
   recordBytes,
   recordSound,
@@ -80,6 +82,20 @@ t.test('a segment header is read as written; each field is in its place', async 
   viewOf(later).setUint32(8, 3, true)
   viewOf(later).setUint32(4092, crc32c(later.subarray(0, 4092)), true)
   t.match(decodeSegmentHeader(later, crc32c), /version 3 is not known/)
+})
+
+t.test('a header that tells of more bytes than a record has is no header', async (t) => {
+  const peek = (framesLength: number) => {
+    const bytes = documented()
+    const view = viewOf(bytes)
+    view.setUint32(12, recordBytes(framesLength, 0), true)
+    view.setUint32(52, framesLength, true)
+    view.setUint32(56, 0, true)
+    return peekRecordHeader(bytes, view, 0)
+  }
+  const most = RECORD_MAX_BYTES - recordBytes(0, 0)
+  t.equal(peek(most)?.byteLength, RECORD_MAX_BYTES)
+  t.equal(peek(most + 8), undefined)
 })
 
 t.test('a seal is a record of 64 bytes and carries the next epoch', async (t) => {
