@@ -96,9 +96,14 @@ $(NATIVE_DIR)/core_test: $(CORE_TEST_SOURCES) $(LIB) native.mk
 $(NATIVE_DIR)/core_bench: $(CORE_TEST_SOURCES) $(LIB) native.mk
 	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -O2 -Wall -Wextra test/native/core/core_bench.cpp -o $@ -L$(BUILD) -lmmsb -Wl,-rpath,'$$ORIGIN/..'
 
-# The CPU parts and the test driver in one program, with address and undefined-behaviour checks.
-SANITIZE := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+# ---- under sanitizers ----------------------------------------------------------------------------------------------
+
+# Names that end with _debug: address and undefined-behaviour checks. With _race: the thread sanitizer.
+SANITIZE := -g1 -O1 -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all -fno-omit-frame-pointer
+RACE := -g1 -O1 -fsanitize=thread -fno-omit-frame-pointer
+
 DEBUG_OBJECTS := $(NATIVE_DIR)/debug_host.o $(NATIVE_DIR)/debug_cpu_base.o $(NATIVE_DIR)/debug_cpu_v3.o
+RACE_OBJECTS := $(NATIVE_DIR)/race_host.o $(NATIVE_DIR)/race_cpu_base.o
 
 $(NATIVE_DIR)/debug_host.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 	$(CXX) $(NATIVE_FLAGS) $(SANITIZE) -march=x86-64 -DMMSB_PART=1 -c kernels.cu -o $@
@@ -109,16 +114,46 @@ $(NATIVE_DIR)/debug_cpu_base.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 $(NATIVE_DIR)/debug_cpu_v3.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 	$(CXX) $(NATIVE_FLAGS) $(SANITIZE) -march=x86-64-v3 -DMMSB_PART=2 -c kernels.cu -o $@
 
+$(NATIVE_DIR)/race_host.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
+	$(CXX) $(NATIVE_FLAGS) $(RACE) -march=x86-64 -DMMSB_PART=1 -c kernels.cu -o $@
+
+$(NATIVE_DIR)/race_cpu_base.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
+	$(CXX) $(NATIVE_FLAGS) $(RACE) -march=x86-64 -DMMSB_PART=2 -c kernels.cu -o $@
+
 $(NATIVE_DIR)/core_debug: $(CORE_TEST_SOURCES) $(DEBUG_OBJECTS) native.mk
 	$(CXX) $(NATIVE_INCLUDE) -std=c++17 $(SANITIZE) -ffp-contract=off test/native/core/core_test.cpp $(DEBUG_OBJECTS) -o $@ -lpthread
+
+# How work is cut does not depend on the instruction set, so one build of the kernels stands for both.
+$(NATIVE_DIR)/core_race: $(CORE_TEST_SOURCES) $(RACE_OBJECTS) native.mk
+	$(CXX) $(NATIVE_INCLUDE) -std=c++17 $(RACE) -ffp-contract=off test/native/core/core_test.cpp $(RACE_OBJECTS) -o $@ -lpthread \
+	  -Wl,--defsym=_ZN4mmsb6kCpuV3E=_ZN4mmsb8kCpuBaseE
 
 .PHONY: native-debug
 native-debug: $(NATIVE_DIR)/core_debug ## run the native core's tests under the address and undefined-behaviour sanitizers
 	$(NATIVE_DIR)/core_debug
 
+# The drivers that include the code they test.
+DRIVER_FLAGS := $(NATIVE_INCLUDE) -x c++ -std=gnu++17 -w -ffp-contract=off -fno-math-errno -fno-trapping-math
+DRIVER_SOURCES := test/native/vm_cases.h $(NATIVE_SOURCES) native.mk
+DRIVER_ISA := $(if $(shell grep -m 1 ' avx2 ' /proc/cpuinfo),x86-64-v3,x86-64)
+
+$(NATIVE_DIR)/%_debug: test/native/%.cpp $(DRIVER_SOURCES) | $(NATIVE_DIR)
+	$(CXX) $(DRIVER_FLAGS) $(SANITIZE) -march=$(DRIVER_ISA) $< -o $@ -lpthread -lquadmath
+
+$(NATIVE_DIR)/%_race: test/native/%.cpp $(DRIVER_SOURCES) | $(NATIVE_DIR)
+	$(CXX) $(DRIVER_FLAGS) $(RACE) -march=$(DRIVER_ISA) $< -o $@ -lpthread
+
 # The same objects as a library, for Node with the sanitizers loaded before it.
 $(NATIVE_DIR)/libmmsb_debug.so: $(DEBUG_OBJECTS)
 	$(CXX) -shared $(SANITIZE) -o $@ $(DEBUG_OBJECTS) -lpthread -lm
+
+SANITIZED := $(addprefix $(NATIVE_DIR)/,core_debug core_race vm_debug math_debug pool_debug pool_race libmmsb_debug.so)
+SANITIZE_SIZE ?= full
+.PHONY: sanitize sanitized
+sanitized: $(SANITIZED)
+sanitize: build ## the native tests and a fuzz under the address, undefined-behaviour and thread sanitizers (SANITIZE_SIZE=small)
+	@$(MAKE) --no-print-directory -j2 sanitized
+	MMSB_SANITIZE=$(SANITIZE_SIZE) npx tsx test/native/sanitizers.ts
 
 MUTANTS ?= 2000
 .PHONY: fuzz

@@ -282,6 +282,58 @@ const host: readonly Fault[] = [
   fault('abi/epoch.cuh', 'order.data[order.count - 1].start > id', 'false'),
 ]
 
+/** Signed zeros, infinities and NaN. */
+const numbers: readonly Fault[] = [
+  fault('ops/reduce/reduce_fold.cuh', 'eitherOf(unordered(a, b), unordered(c, d))', 'unordered(a, b)'),
+  fault(
+    'ops/reduce/reduce_fold.cuh',
+    'eitherOf(nan, eitherOf(unordered(e, f), unordered(g, h)))',
+    'eitherOf(nan, unordered(e, f))',
+  ),
+  fault(
+    'ops/reduce/reduce_fold.cuh',
+    'i = step;\n  for (; {{i + step <= count}}; i += step)',
+    'i + step < count + step',
+  ),
+  fault('core/cast.cuh', 'x >= above ? Bounds<T>::high : T(0)', 'Bounds<T>::high'),
+  fault(
+    'core/cast.cuh',
+    'x < below ? Bounds<T>::low : T(x)',
+    'x < 0 ? T(i64(x) - (f64(i64(x)) != x)) : T(x)',
+  ),
+  fault('core/cast.cuh', 'target[i] = {{source[i] != 0}}', 'source[i] > 0'),
+  fault('core/cast.cuh', 'nans |= {{values[i] != values[i] ? 1u : 0u}};', '0u'),
+  fault('portable/scalar.cuh', 'f32Of(bitsOf(a < b ? a : b) | bitsOf(b < a ? b : a))', 'a < b ? a : b'),
+  fault('portable/scalar.cuh', 'f64Of(bitsOf(a < b ? a : b) | bitsOf(b < a ? b : a))', 'b < a ? b : a'),
+  fault(
+    'portable/scalar.cuh',
+    'const f32 r = f32Of(bitsOf(a > b ? a : b) & bitsOf(b > a ? b : a));\n  return {{a != a || b != b ? a + b : r}}',
+    'a != a ? a : r',
+  ),
+  fault(
+    'portable/scalar.cuh',
+    'const f64 r = {{f64Of(bitsOf(a > b ? a : b) & bitsOf(b > a ? b : a))}}',
+    'a > b ? a : b',
+  ),
+  fault('portable/scalar.cuh', 'Lane<T>::isFloat && a != a ? a : sign', 'sign'),
+  fault('portable/scalar.cuh', 'q == 0 ? T(mCopySign(0.0, f64(a / b))) : nearest', 'nearest'),
+  fault('portable/scalar.cuh', 'r == 0 ? T(mCopySign(0.0, f64(b))) : moved', 'moved'),
+  fault('ops/order/select_state.cuh', 'wordAs<f64>(word) + 0.0', 'wordAs<f64>(word)'),
+  statement('ops/order/select_state.cuh', 'if (value != value) return 0;'),
+  fault('ops/order/select_state.cuh', 't == 0 || low == high', 't == 0'),
+  fault(
+    'ops/order/op_select.cuh',
+    'at.nan ? wordAs<f64>(0x7ff8000000000000ull) : interpolate(at.low, at.high, t, state.isVersion1)',
+    'interpolate(at.low, at.high, t, state.isVersion1)',
+  ),
+  fault('ops/order/op_lanes.cuh', 'signs |= {{old == top}}', 'false'),
+  fault(
+    'ops/order/op_lanes.cuh',
+    'at + i == 0 ? values[0] : F::go(running, values[i])',
+    'F::go(running, values[i])',
+  ),
+]
+
 /** Number N of this list, from 1 on, is the fault that MMSB_FAULT=N chooses. */
 export const FAULTS: readonly Fault[] = [
   ...core,
@@ -291,4 +343,5 @@ export const FAULTS: readonly Fault[] = [
   ...places,
   ...products,
   ...host,
+  ...numbers,
 ]

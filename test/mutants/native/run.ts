@@ -14,6 +14,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { Draw } from '../../lib/draw.js'
+import { RACE_STARTER } from '../../native/driver.js'
 import { runProgram } from '../program.js'
 import { copyTree, ROOT } from '../tree.js'
 import { FAULTS } from './faults.js'
@@ -27,11 +28,16 @@ const HANGS_MIN_MS = 30_000
 /** A quicker test is believed when it fails; a slower one only if it then passes without the fault. */
 const SURE_MS = 10_000
 
-/** Tests that run against the library. Beside them, every test of core_test.cpp by itself. */
+/**
+ * Tests that run against the library. Beside them, every test of core_test.cpp by itself, and those of RACES.
+ */
 const TESTS: readonly string[] = [
   'kernels/partial',
   'kernels/ops-values',
   'kernels/ops-values-plain',
+  'kernels/odd-numbers',
+  'kernels/odd-numbers-plain',
+  'engine/commands/odd-merges',
   'ffi/context',
   'engine/commands/prev',
   'engine/commit/what-if',
@@ -40,6 +46,16 @@ const TESTS: readonly string[] = [
   'property/fused',
   'examples/prev',
 ].map((name) => `test/${name}.test.ts`)
+
+/** What runs under the thread sanitizer. */
+const RACES = ['race threads-meet', 'pool 1 25']
+
+/** Programs of native.mk by the first word of a test. */
+const PROGRAMS: Readonly<Record<string, string>> = {
+  core: 'core_test',
+  race: 'core_race',
+  pool: 'pool_race',
+}
 
 const CHOICE = `#pragma once
 #include <stdlib.h>
@@ -57,7 +73,8 @@ function build(folder: string): void {
   }
   const header = join(folder, 'fault.h')
   writeFileSync(header, CHOICE)
-  const make = ['-s', 'NVCC=', `CXX=g++ -include ${header}`, 'native-parts', 'build/native/core_test']
+  const programs = Object.values(PROGRAMS).map((program) => `build/native/${program}`)
+  const make = ['-s', 'NVCC=', `CXX=g++ -include ${header}`, 'native-parts', ...programs]
   execFileSync('make', make, { cwd: folder, stdio: ['ignore', 'inherit', 'inherit'] })
 }
 
@@ -66,16 +83,18 @@ function testNames(): string[] {
   const source = readFileSync(join(ROOT, 'test/native/core/core_test.cpp'), 'utf8')
   const names = [...source.matchAll(/^ +\{"([a-z0-9-]+)", test\w+\},$/gm)].map(([, name]) => `core ${name}`)
   if (names.length === 0) throw new Error('no test is found in core_test.cpp')
-  return [...names, ...TESTS]
+  return [...names, ...RACES, ...TESTS]
 }
 
 function runTest(folder: string, test: string, number: number, limitMs: number) {
-  const core = /^core (.*)$/.exec(test)?.[1]
+  const [kind, ...args] = test.split(' ')
+  const program = PROGRAMS[kind!]
+  const starter = program?.endsWith('_race') ? RACE_STARTER : []
   const command =
-    core === undefined
-      ? ([process.execPath, '--import', 'tsx', test] as const)
-      : ([join(folder, 'build/native/core_test'), core] as const)
-  return runProgram(command, folder, { MMSB_FAULT: String(number) }, limitMs)
+    program === undefined
+      ? [process.execPath, '--import', 'tsx', test]
+      : [...starter, join(folder, 'build/native', program), ...args]
+  return runProgram(command as [string, ...string[]], folder, { MMSB_FAULT: String(number) }, limitMs)
 }
 
 /** How long each test takes without a fault, in ms, the quickest first. */

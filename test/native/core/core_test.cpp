@@ -271,6 +271,7 @@ static const Test kTests[] = {
     {"deltas", testDeltas},
     {"far-apart", testFarApart},
     {"long-overlap", testLongOverlap},
+    {"threads-meet", testThreadsMeet},
     {"restored-is-unchanged", testRestoredIsUnchanged},
     {"coarsening", testCoarsening},
     {"many-pages", testManyPages},
