@@ -10,12 +10,16 @@ import { MmsbError } from '../../src/errors.js'
 import { Bus } from '../../src/index.js'
 import { DTYPE_INFO, DTYPES, type Dtype } from '../../src/wire/dtype.js'
 import { Draw, type PageSketch } from '../lib/draw.js'
+import { type FloatDtype, placed, placements } from '../lib/odd-numbers.js'
 import { drawDelta, drawDerivation, drawSources } from '../property/random.js'
 import { OP_RECORDS } from '../reference/records.js'
 
 /** Lengths around every block size that kernels use, and one that fills a device. */
 export const LENGTHS = [0, 1, 2, 31, 32, 33, 255, 256, 257, 1023, 1024, 1025, 4097, 65_537]
 export const LARGE_LENGTH = 1_000_003
+/** Odd numbers are placed in pages up to this length, in so many ways. */
+const ODD_LENGTH_MAX = 2_000
+const ODD_PLACEMENTS = 12
 
 export interface Outcome {
   readonly name: string
@@ -96,6 +100,17 @@ async function compareTrial(
   compare(pair, 'after what-if', problems)
 }
 
+/** Zeros of both signs, infinities and NaN in x and grid: some of the placements of this length. */
+async function compareOdd(pair: Pair, dtype: FloatDtype, length: number, problems: string[]): Promise<void> {
+  if (length < 2 || length > ODD_LENGTH_MAX) return
+  const list = placements(length)
+  for (let i = 0; i < list.length; i += Math.ceil(list.length / ODD_PLACEMENTS)) {
+    await both(pair, (bus) => bus.write('x', placed(dtype, length, list[i]!)))
+    await both(pair, (bus) => bus.write('grid', placed(dtype, length * 3, list[i]!)))
+    compare(pair, JSON.stringify(list[i]), problems)
+  }
+}
+
 /** Each op over every dtype and length: a full compute, then small changes. */
 export async function* opCases(
   left: BusOptions,
@@ -141,6 +156,7 @@ async function opCase(left: BusOptions, right: BusOptions, dtype: Dtype, length:
       await both(pair, (bus) => bus.patch(page.name, delta))
       compare(pair, `change ${i}`, problems)
     }
+    if (dtype === 'f32' || dtype === 'f64') await compareOdd(pair, dtype, length, problems)
   } finally {
     await closePair(pair)
   }

@@ -58,7 +58,8 @@ const cast: OpRecord = {
     [{ op: 'cast', inputs: { x: 'prices' }, dtype: 'float' }, /^INVALID_REQUEST dtype is "float"/],
   ],
   long: DTYPES.map((dtype) => ({ op: 'cast', inputs: ONE_INPUT, dtype })),
-  conformance: () => [],
+  conformance: () =>
+    DTYPES.map((dtype) => [`as.${dtype}`, { op: 'cast', inputs: ONE_INPUT, dtype }] as const),
 }
 
 export const copyRecords: OpRecords = { copy, cast }

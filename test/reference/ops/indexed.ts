@@ -250,6 +250,8 @@ const scatter: OpRecord = {
   long: [{ op: 'scatter', inputs: { ...INDEXED, values: 'x' }, merge: 'add' }],
   conformance: () => [
     ['placed', { op: 'scatter', inputs: { x: 'x', indices: 'places', values: 'x' }, merge: 'add' }],
+    ['lowest', { op: 'scatter', inputs: { x: 'x', indices: 'places', values: 'x' }, merge: 'min' }],
+    ['topmost', { op: 'scatter', inputs: { x: 'x', indices: 'places', values: 'x' }, merge: 'max' }],
     ['rowsSet', { op: 'scatter', inputs: { x: 'grid', indices: 'places', values: 'grid' }, merge: 'set' }],
   ],
 }

@@ -155,6 +155,15 @@ function numpyCases(draw: Draw, dtype: Dtype): NumpyCase[] {
   })
 }
 
+/** Of floats, where the sign of a zero, an infinity or a NaN decides. */
+const ODD_EXPRESSIONS = [
+  'min(a, 0)',
+  'max(a, -0.0)',
+  'where(a < 0, 1, where(a == a, 2, 3))',
+  'a % 3 + a // 2',
+  'sign(a) * clamp(a, -1, 1)',
+]
+
 const map: OpRecord = {
   compute,
   weight: 4,
@@ -205,6 +214,9 @@ const map: OpRecord = {
       },
     ],
     ['maths', { op: 'map', inputs: { a: 'x' }, expr: 'sin(f64(a)) + log(abs(f64(a)) + 1) * tanh(f32(a))' }],
+    ...(isFloat(dtype) ? ODD_EXPRESSIONS : []).map(
+      (expr, i) => [`odd.${i}`, { op: 'map', inputs: { a: 'x' }, expr }] as const,
+    ),
   ],
 }
 

@@ -233,7 +233,14 @@ const reduce: OpRecord = {
     ['total', { op: 'reduce', inputs: ONE_INPUT, fn: 'sum' }],
     ['rows', { op: 'reduce', inputs: { x: 'grid' }, fn: 'mean', axes: [1] }],
     ['columns', { op: 'reduce', inputs: { x: 'grid' }, fn: 'var', axes: [0] }],
-    ...(length > 0 ? [['highest', { op: 'reduce', inputs: ONE_INPUT, fn: 'argmax' }] as const] : []),
+    ...['prod', 'any', 'all', 'count'].map(
+      (fn) => [`x.${fn}`, { op: 'reduce', inputs: ONE_INPUT, fn }] as const,
+    ),
+    ...(length === 0 ? [] : ['min', 'max', 'argmin', 'argmax']).flatMap((fn) => [
+      [`x.${fn}`, { op: 'reduce', inputs: ONE_INPUT, fn }] as const,
+      [`columns.${fn}`, { op: 'reduce', inputs: { x: 'grid' }, fn, axes: [0] }] as const,
+      [`rows.${fn}`, { op: 'reduce', inputs: { x: 'grid' }, fn, axes: [1] }] as const,
+    ]),
   ],
 }
 
