@@ -15,8 +15,11 @@ import { Bus } from '../../src/index.js'
 import { BINARY_PROTOCOL, JSON_PROTOCOL, MESSAGE_CODES } from '../../src/wire/messages.js'
 import { ENTRY } from '../cli/process.js'
 
-/** In ms of processor time: what an answer of /livez waits for on an idle machine, at most. */
-const HELD_MAX_MS = 250
+/**
+ * In ms of processor time: what an answer of /livez waits for, at most. On an idle machine 150 are not
+ * reached; a machine that shares its caches and cores with other work needs up to twice the time for the same.
+ */
+const HELD_MAX_MS = 400
 
 /** Loaded into the server: the longest processor time between two turns, since it was last asked for. */
 const METER = `
