@@ -10,7 +10,7 @@ NATIVE_SOURCES := kernels.cu $(shell find src/kernels/native -name '*.cuh' -o -n
 LIB := $(BUILD)/libmmsb.so
 TAP := npx tap run
 
-.PHONY: help install build native native-all gpu-bundle run test abuse mutants mutants-record mutants-native demo demo-flights docs bench bench-compare lint format clean
+.PHONY: help install build native native-all gpu-bundle run test test-quick abuse mutants mutants-record mutants-native demo demo-flights docs bench bench-compare lint format clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ run: build ## serve on http://127.0.0.1:7411
 
 test: build $(EMULATED_PROGRAMS) ## run every test
 	$(TAP) $(TAP_ARGS)
+
+test-quick: build ## run what is likeliest to notice your changes, in a minute; since a commit: BASE=main
+	npx tsx scripts/test-quick.ts $(if $(BASE),--base '$(BASE)')
 
 abuse: build ## ten minutes of abusers beside a polite writer and subscriber (see test/abuse/README.md)
 	npx tsx test/abuse/main.ts $(ABUSE_ARGS)

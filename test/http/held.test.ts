@@ -16,8 +16,9 @@ import { BINARY_PROTOCOL, JSON_PROTOCOL, MESSAGE_CODES } from '../../src/wire/me
 import { ENTRY } from '../cli/process.js'
 
 /**
- * In ms of processor time: what an answer of /livez waits for, at most. On an idle machine 150 are not
- * reached; a machine that shares its caches and cores with other work needs up to twice the time for the same.
+ * In ms of processor time: what an answer of /livez waits for, at most. On an idle machine 150 are
+ * not reached; a machine that shares its caches and cores with other work needs up to twice the time
+ * for the same.
  */
 const HELD_MAX_MS = 400
 

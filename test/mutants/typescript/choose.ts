@@ -72,7 +72,7 @@ function nearness(test: string, path: string): number {
 }
 
 export function testsFor(
-  { path, functions }: Mutant,
+  { path, functions }: Pick<Mutant, 'path' | 'functions'>,
   { ms, slow, tests }: Reach,
   distances: ReadonlyMap<string, ReadonlyMap<string, number>>,
 ): string[] {

@@ -10,6 +10,13 @@ import { mutantsOf } from './mutations.js'
 const changes = (text: string): string[] =>
   mutantsOf('src/a.ts', text).map(({ id }) => id.slice('src/a.ts#'.length))
 
+/** Is this no program? To parse is enough, and far quicker than to compile. */
+function isBroken(text: string): boolean {
+  const tree = ts.createSourceFile('changed.ts', text, ts.ScriptTarget.ES2023)
+  const { parseDiagnostics } = tree as unknown as { parseDiagnostics: readonly unknown[] }
+  return parseDiagnostics.length > 0
+}
+
 t.test('a comparison, a condition, a call and an await are changed', async (t) => {
   t.same(changes('function f(a: number) {\n  if (a < 1) g(a)\n}'), [
     'f: a < 1 -> true',
@@ -31,13 +38,12 @@ t.test('two changes with one text have two names', async (t) => {
 })
 
 t.test('what is changed is still a program', async (t) => {
+  t.ok(isBroken('f('), 'what is none is found')
   for (const path of filesUnder('src/stream').filter((name) => name.endsWith('.ts'))) {
     const text = readFileSync(join(ROOT, path), 'utf8')
-    const faults = mutantsOf(path, text).filter(({ start, end, replacement }) => {
-      const changed = text.slice(0, start) + replacement + text.slice(end)
-      const { diagnostics } = ts.transpileModule(changed, { reportDiagnostics: true })
-      return diagnostics !== undefined && diagnostics.length > 0
-    })
+    const faults = mutantsOf(path, text).filter(({ start, end, replacement }) =>
+      isBroken(text.slice(0, start) + replacement + text.slice(end)),
+    )
     t.same(faults, [], path)
   }
 })
