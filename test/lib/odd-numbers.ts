@@ -27,7 +27,7 @@ export type Odd = keyof typeof ODD
 export const ONE_NAN = { f32: ODD.nan[0], f64: ODD.nan[1] } as const
 
 export interface Placement {
-  /** All other elements: 5, -5 or 0; with `isVaried`, near it. */
+  /** All other elements: 5, -5, 0 or -0; with `isVaried`, near it. */
   readonly background: number
   readonly isVaried?: boolean
   readonly odd: readonly (readonly [place: number, odd: Odd])[]
@@ -49,6 +49,8 @@ export function placements(length: number): Placement[] {
   const list: Placement[] = [
     { background: 0, odd: [] },
     { background: 0, odd: [[last, '-0']] },
+    { background: -0, odd: [] },
+    { background: -0, odd: [[last, '+0']] },
   ]
   for (const [i, odd] of (Object.keys(ODD) as Odd[]).entries()) {
     for (const place of new Set([0, (i * 11 + 3) % length, last])) {
