@@ -37,6 +37,7 @@ const findings = await runSuite({
   seed,
   rounds: [...Array(SHARES).fill('share'), ...Array(SHARES).fill('all')],
   shares: SHARES,
+  processes: 4,
   quietMs: QUIET_MS * share,
   abuseMs: ABUSE_MS * share,
   ...(only === undefined ? {} : { only }),

@@ -54,15 +54,14 @@ const SERVER_ARGS = [
 const SETTLE_MS = 1_000
 /** A window lasts until each of its abusers has met what it expects, at most so much longer. */
 const MEET_MS = 45_000
-/** Processes that the abusers share. */
-const PROCESSES = 4
-
 export interface Plan {
   readonly seed: number
   /** Each round is a quiet window and one with abusers: a share of them in turn, or all at once. */
   readonly rounds: readonly ('share' | 'all')[]
   /** Into how many shares the abusers are dealt. */
   readonly shares: number
+  /** Processes that the abusers of a window share. */
+  readonly processes: number
   readonly quietMs: number
   readonly abuseMs: number
   /** Only these abusers; default: all. */
@@ -241,12 +240,12 @@ class Run {
 
   /** All abusers, or one share of them, dealt to their processes. */
   #crowd(round: number, turn: number | undefined, port = Number(new URL(this.#server.url).port)): Crowd {
-    const { seed, shares, only } = this.#plan
+    const { seed, shares, processes, only } = this.#plan
     const names = ABUSERS.map(({ name }) => name).filter((name) => only?.includes(name) ?? true)
     // The shares stay the same for one seed, so that each abuser has its turn.
     const dealt = deal(names, turn === undefined ? 1 : shares, new Draw(seed))[(turn ?? 0) % shares]!
-    const groups = deal(dealt, PROCESSES, new Draw(seed + round))
-    const own = seed + round * PROCESSES
+    const groups = deal(dealt, processes, new Draw(seed + round))
+    const own = seed + round * processes
     return new Crowd(
       port,
       own,
