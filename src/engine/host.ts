@@ -2,6 +2,7 @@
  * What the engine needs from its host: clocks, the event loop and the store's options. Handed in, so that a
  * test can run the whole engine in a simulation under one seed.
  */
+import type { ExecuteResult } from '../ffi/context.js'
 import type { StoreOptions } from '../store/options.js'
 
 export interface Host {
@@ -13,8 +14,17 @@ export interface Host {
   soon(callback: () => void): void
   /** Long executions may run on another thread. */
   readonly hasThreads: boolean
+  /** Decides about executions on another thread. Absent: their estimates do, and they end when they end. */
+  readonly executions?: ExecutionHost
   /** Disk, randomness, timers, lock, catalog and checkpoints, where they are not the real ones. */
   readonly store: Partial<StoreOptions>
+}
+
+export interface ExecutionHost {
+  /** Whether the next execution goes to another thread, however short it is. */
+  goesToThread(): boolean
+  /** Resolves when the end of an execution is noticed, which is at or after its end. */
+  ended(execution: Promise<ExecuteResult>): Promise<ExecuteResult>
 }
 
 export const REAL_HOST: Host = {

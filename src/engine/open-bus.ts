@@ -15,6 +15,7 @@ import { DURABLE_HOLD_BYTES, DURABLE_HOLD_MS, MEMORY_QUOTA_DEFAULT_BYTES } from 
 import { LimitGuard, type Limits, OPERATOR_LIMITS } from '../operator-limits.js'
 import { cursorsIn, cursorsOfReader } from '../store/cursors/cursors.js'
 import { historyName, newGeneration } from '../store/history-file.js'
+import { busFailed, textOf } from '../store/os/errors.js'
 import { type ReadableStore, ReadOnlyStore } from '../store/read-only.js'
 import { Store } from '../store/store.js'
 import { checkBusOptions } from './arguments.js'
@@ -237,10 +238,12 @@ async function assemble({
     if (folder.writable === undefined) committer.lifecycle.beReadOnly()
     else committer.attach(folder.writable)
     const base = parts(recovered.nextPageId)
-    return { ...base, durable: await openDurableParts(base, folder, options, recovered) }
+    return { ...base, durable: await openDurableParts(base, folder, options, { ...recovered, host }) }
   } catch (error) {
     await store.close()
-    throw error
+    options.signal?.throwIfAborted()
+    if (error instanceof MmsbError) throw error
+    throw busFailed(`the data folder ${store.dir} cannot be recovered: ${textOf(error)}`, error)
   }
 }
 
@@ -248,7 +251,7 @@ async function openDurableParts(
   { historyId, state, committer, definitions, needs }: Omit<BusParts, 'durable'>,
   { store, writable }: OpenedFolder,
   options: BusOptions,
-  { replayedBytes }: Recovered,
+  { replayedBytes, host }: Recovered & { readonly host: Host },
 ): Promise<DurableParts> {
   const cursors = await Cursors.open({
     store:
@@ -273,6 +276,7 @@ async function openDurableParts(
     needs,
     nextPageId: () => definitions.nextPageId,
     replayedBytes,
+    ticksMs: () => host.ticksMs(),
   })
   return { store, cursors, scheduler }
 }

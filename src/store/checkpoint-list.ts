@@ -16,6 +16,8 @@ export interface CheckpointListOptions {
   readonly startThread: () => CheckpointThread
   /** Checkpoints kept at most. */
   readonly keptMax: number
+  /** Bytes of pages that are read at once. */
+  readonly pieceBytes: number
   readonly notify: (level: Notice['level'], message: string) => void
 }
 
@@ -66,13 +68,14 @@ export class CheckpointList {
       source.onRead?.()
       return { ...known, pages: source.pages.length, bytes: bytesOf(source.pages), newBytes: 0, ms: 0 }
     }
-    const { busId, catalog, keptMax, notify } = this.#options
+    const { busId, catalog, keptMax, pieceBytes, notify } = this.#options
     return this.#withThread(async (thread) => {
       const info = await writeCheckpoint({
         thread,
         busId,
         base: this.#infos.at(-1)?.epoch,
         source,
+        pieceBytes,
         syncLog,
         onNotice: (message) => notify('warn', message),
       })

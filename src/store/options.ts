@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import path from 'node:path'
-import { CHECKPOINTS_KEPT, SEGMENT_BYTES } from '../limits.js'
+import { CHECKPOINT_PACK_BYTES, CHECKPOINTS_KEPT, SEGMENT_BYTES } from '../limits.js'
 import { catalogIn } from './catalog/catalog.js'
 import { type CheckpointFolder, checkpointFolder } from './checkpoint/folder.js'
 import { type CheckpointThread, startCheckpointThread } from './checkpoint/thread.js'
@@ -41,6 +41,8 @@ export interface StoreOptions {
   readonly checkpointThread?: () => CheckpointThread
   /** Checkpoints kept at most; default CHECKPOINTS_KEPT. */
   readonly checkpointsKept?: number
+  /** Bytes of pages that are read at once for a checkpoint, whole chunks; default CHECKPOINT_PACK_BYTES. */
+  readonly checkpointPieceBytes?: number
   /** Size of a log segment; default SEGMENT_BYTES. */
   readonly segmentBytes?: number
   /** Ends opening, which then rejects with the signal's reason. */
@@ -66,6 +68,7 @@ export interface StoreDeps {
   readonly checkpointFolder: CheckpointFolder
   readonly startCheckpointThread: () => CheckpointThread
   readonly checkpointsKept: number
+  readonly checkpointPieceBytes: number
   readonly segmentBytes: number
 }
 
@@ -90,6 +93,7 @@ export function withDefaults(options: StoreOptions): StoreDeps {
     checkpointFolder: options.checkpointFolder ?? checkpointFolder(checkpointDir),
     startCheckpointThread: options.checkpointThread ?? (() => startCheckpointThread(checkpointDir)),
     checkpointsKept: options.checkpointsKept ?? CHECKPOINTS_KEPT,
+    checkpointPieceBytes: options.checkpointPieceBytes ?? CHECKPOINT_PACK_BYTES,
     segmentBytes: options.segmentBytes ?? SEGMENT_BYTES,
   }
 }

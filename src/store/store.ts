@@ -27,7 +27,7 @@ import type { SegmentWriter, SegmentWriterOptions } from './log/segment-writer.j
 import { finishCut } from './offline/cut.js'
 import { interruptedRestore } from './offline/restore.js'
 import { type StoreDeps, type StoreOptions, withDefaults } from './options.js'
-import { makeDurableDir } from './os/disk.js'
+import { makeDurableDirs } from './os/disk.js'
 import { busFailed, textOf } from './os/errors.js'
 import type { FileIdentity, FolderLock } from './os/lock.js'
 import { opennessOf } from './os/private-files.js'
@@ -91,6 +91,7 @@ export class Store implements ReadableStore {
         catalog,
         startThread: deps.startCheckpointThread,
         keptMax: deps.checkpointsKept,
+        pieceBytes: deps.checkpointPieceBytes,
         notify: deps.notify,
       },
       found.checkpoints,
@@ -117,8 +118,9 @@ export class Store implements ReadableStore {
     if (interruptedRestore(deps.disk, deps.dir))
       throw busFailed(`${deps.dir} holds an interrupted restore; restore it again`)
     try {
-      await makeDurableDir(deps.disk, deps.logDir)
-      await makeDurableDir(deps.disk, deps.checkpointDir)
+      await makeDurableDirs(deps.disk, deps.dir, ['log', 'checkpoints'])
+      // An earlier process may have named a file and not synced its name. openLog does the same for the log.
+      await deps.disk.syncDir(deps.checkpointDir)
     } catch (error) {
       throw busFailed(`the data folder ${deps.dir} cannot be used: ${textOf(error)}`, error)
     }

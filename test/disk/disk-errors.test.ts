@@ -31,7 +31,7 @@ interface Failing {
 }
 
 /** A server whose calls on files with `path` in their names can be made to fail. */
-function serveFailing(t: Test, kind: 'write' | 'sync', path: string, flags: readonly string[] = []): Failing {
+function serveFailing(t: Test, kind: 'write' | 'sync' | 'syncdir', path: string, flags: readonly string[] = []): Failing {
   const dir = t.testdir({ data: {} })
   const when = join(dir, 'failing')
   const dataDir = join(dir, 'data')
@@ -92,9 +92,41 @@ t.test('a sync of the log fails, under interval', async (t) => {
   await stopped(t, failing, 5)
 })
 
-for (const kind of ['write', 'sync'] as const) {
+t.test('the sync of the log\'s folder fails when a segment is begun', async (t) => {
+  const failing = serveFailing(t, 'syncdir', '/log', ['--segment-bytes', '64k'])
+  const url = await failing.server.ready()
+  await define(url)
+  failing.begin()
+  let acknowledged = 0
+  let last: Record<string, unknown> = {}
+  for (let i = 1; i < 200 && last.code === undefined; i++) {
+    const ops = [{ page: 'a', offset: 0, values: [i] }]
+    last = await call(url, 'POST', '/v1/transactions', { ops, intent: 'x'.repeat(3000) })
+    if (last.code === undefined) acknowledged = i
+  }
+  t.match(last, { status: 503, code: 'BUS_FAILED', detail: /EIO/ })
+  t.ok(acknowledged > 5, `after ${acknowledged}`)
+  await stopped(t, failing, acknowledged)
+})
+
+t.test('the sync of the data folder fails at the start: it is not opened', async (t) => {
+  const { server, dataDir, begin, end } = serveFailing(t, 'syncdir', '/data')
+  begin()
+  t.equal(await server.exited, 1)
+  t.match(server.stderr, /data folder .* cannot be used: EIO/)
+  end()
+  const again = serve(t, ['--data-dir', dataDir])
+  t.match(await call(await again.ready(), 'GET', '/readyz'), { ready: true })
+  t.equal(await again.end(), 0)
+})
+
+for (const [kind, path] of [
+  ['write', '/checkpoints/'],
+  ['sync', '/checkpoints/'],
+  ['syncdir', '/checkpoints'],
+] as const) {
   t.test(`a ${kind} of a checkpoint fails: that checkpoint does, and nothing else`, async (t) => {
-    const { server, dataDir, begin, end } = serveFailing(t, kind, '/checkpoints/')
+    const { server, dataDir, begin, end } = serveFailing(t, kind, path)
     const url = await server.ready()
     await define(url)
     t.match(await patch(url, 1), { epoch: 3 })

@@ -1,10 +1,11 @@
 // A disk that begins to fail. Loaded into a process (LD_PRELOAD), it fails calls on files whose path contains
-// FAIL_PATH with EIO while the file FAIL_WHEN exists. FAIL_CALL says which: write or sync. All other calls go
-// to the system.
+// FAIL_PATH with EIO while the file FAIL_WHEN exists. FAIL_CALL says which: write, sync, or syncdir, which is
+// the sync of a folder whose path ends with FAIL_PATH. All other calls go to the system.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -19,6 +20,11 @@ static bool fails(const char *call, int fd) {
   if (length <= 0) return false;
   target[length] = 0;
   if (strstr(target, path) == nullptr) return false;
+  if (strcmp(call, "syncdir") == 0) {
+    struct stat stat;
+    const bool isEnd = size_t(length) >= strlen(path) && strcmp(target + length - strlen(path), path) == 0;
+    if (!isEnd || fstat(fd, &stat) != 0 || !S_ISDIR(stat.st_mode)) return false;
+  }
   errno = EIO;
   return true;
 }
@@ -38,5 +44,5 @@ ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t at) { return
 
 int fdatasync(int fd) { return fails("sync", fd) ? -1 : int(syscall(SYS_fdatasync, fd)); }
 
-int fsync(int fd) { return fails("sync", fd) ? -1 : int(syscall(SYS_fsync, fd)); }
+int fsync(int fd) { return fails("sync", fd) || fails("syncdir", fd) ? -1 : int(syscall(SYS_fsync, fd)); }
 }

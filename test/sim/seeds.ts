@@ -12,22 +12,29 @@ export interface SeedsReport {
   crashes: number
   epochs: number
   checkpoints: number
+  full: number
+  faults: number
+  kills: number
   /** For each seed that failed: how to run it again, and what was wrong. */
   failures: string[]
 }
+
+const COUNTED = ['crashes', 'epochs', 'checkpoints', 'full', 'faults', 'kills'] as const
+const nothing = (): SeedsReport => ({
+  ...{ crashes: 0, epochs: 0, checkpoints: 0, full: 0, faults: 0, kills: 0 },
+  failures: [],
+})
 
 /** Fewer seeds are not worth a process. */
 const SEEDS_PER_PROCESS_MIN = 100
 const LOADER = new URL('../../node_modules/tsx/dist/loader.mjs', import.meta.url).href
 
 async function runSeeds(first: number, count: number): Promise<SeedsReport> {
-  const sum: SeedsReport = { crashes: 0, epochs: 0, checkpoints: 0, failures: [] }
+  const sum = nothing()
   for (let seed = first; seed < first + count; seed++) {
     try {
-      const { crashes, epochs, checkpoints } = await simulate(seed)
-      sum.crashes += crashes
-      sum.epochs += epochs
-      sum.checkpoints += checkpoints
+      const report = await simulate(seed)
+      for (const what of COUNTED) sum[what] += report[what]
     } catch (error) {
       sum.failures.push(`MMSB_SIM_SEED=${seed} MMSB_SIM_SEEDS=1: ${(error as Error).stack}`)
     }
@@ -46,7 +53,7 @@ async function runElsewhere(first: number, count: number): Promise<SeedsReport> 
   })
   const [code, signal] = await once(child, 'exit')
   const failure = `seeds ${first} to ${first + count - 1}: the process ended with ${code ?? signal}`
-  return report ?? { crashes: 0, epochs: 0, checkpoints: 0, failures: [failure] }
+  return report ?? { ...nothing(), failures: [failure] }
 }
 
 /** Seeds from `first` on. */
@@ -57,12 +64,12 @@ export async function simulateAll(first: number, count: number): Promise<SeedsRe
   const reports = await Promise.all(
     bounds.slice(0, -1).map((from, i) => runElsewhere(from, (bounds[i + 1] as number) - from)),
   )
-  return reports.reduce((sum, report) => ({
-    crashes: sum.crashes + report.crashes,
-    epochs: sum.epochs + report.epochs,
-    checkpoints: sum.checkpoints + report.checkpoints,
-    failures: [...sum.failures, ...report.failures],
-  }))
+  const sum = nothing()
+  for (const report of reports) {
+    for (const what of COUNTED) sum[what] += report[what]
+    sum.failures.push(...report.failures)
+  }
+  return sum
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url) && process.send !== undefined) {

@@ -17,8 +17,12 @@ const FIRST = Number(process.env.MMSB_SIM_SEED ?? 1)
 t.test(`${SEEDS} seeds`, { timeout: 3_600_000 }, async (t) => {
   const sum = await simulateAll(FIRST, SEEDS)
   for (const failure of sum.failures) t.fail(failure)
-  t.comment(`${sum.crashes} crashes, ${sum.epochs} epochs, ${sum.checkpoints} checkpoints`)
-  t.ok(sum.crashes >= SEEDS / 2 && sum.checkpoints >= SEEDS / 2, 'things happened')
+  const { failures: _, ...counts } = sum
+  t.comment(JSON.stringify(counts))
+  t.ok(
+    Object.values(counts).every((count) => count >= SEEDS / 4),
+    'things of every kind happened',
+  )
 })
 
 t.test('the same seed gives the same run', async (t) => {

@@ -1,10 +1,12 @@
 /**
- * A simulated world for one seed: scheduler, clock, randomness, disk, catalog and checkpoints. The next event
- * is drawn from all that are ready, so each seed gives another order of events, and the same seed always
- * gives the same order.
+ * A simulated world for one seed: scheduler, clocks, randomness, disk, catalog, checkpoints, and executions
+ * on another thread. The next event is drawn from all that are ready, so each seed gives another order of
+ * events, and the same seed always gives the same order. What real threads compute meanwhile is awaited in
+ * the event that notices its end, so it does not matter how long it takes.
  */
 import Database from 'better-sqlite3'
-import type { Host } from '../../src/engine/host.js'
+import type { ExecutionHost, Host } from '../../src/engine/host.js'
+import { CHECKPOINT_CHUNK_BYTES } from '../../src/limits.js'
 import type { CheckpointFolder } from '../../src/store/checkpoint/folder.js'
 import { CheckpointTasks } from '../../src/store/checkpoint/tasks.js'
 import type { CheckpointThread } from '../../src/store/checkpoint/thread.js'
@@ -18,8 +20,11 @@ const CHECKPOINT_DIR = `${SIM_DIR}/checkpoints`
 
 /** The events that are ready. */
 export class Scheduler {
-  #tasks: (() => void)[] = []
+  #tasks: (() => unknown)[] = []
+  /** The clock of the machine, which may jump. */
   nowMs = 1_700_000_000_000
+  /** A clock that never goes back. */
+  ticksMs = 0
 
   readonly #draw: Draw
 
@@ -27,17 +32,35 @@ export class Scheduler {
     this.#draw = draw
   }
 
-  readonly add = (task: () => void): void => {
+  /** Where a task returns a promise, no other event happens until it settles. */
+  readonly add = (task: () => unknown): void => {
     this.#tasks.push(task)
+  }
+
+  /** Runs tasks in the order in which they are added, each as an event of its own. */
+  inOrder(): <T>(task: () => Promise<T>) => Promise<T> {
+    let last: Promise<unknown> = Promise.resolve()
+    return (task) => {
+      const next = (): ReturnType<typeof task> =>
+        new Promise((resolve, reject) => {
+          this.add(() => void task().then(resolve, reject))
+        })
+      const done = last.then(next)
+      last = done.catch(() => {})
+      return done
+    }
   }
 
   /** Lets the event loop run, then runs one event drawn at random. */
   async step(): Promise<void> {
     await turn()
-    this.nowMs += this.#draw.int(0, 20)
+    const passed = this.#draw.int(0, 20)
+    this.ticksMs += passed
+    this.nowMs += this.#draw.chance(0.003) ? this.#draw.int(-1e8, 1e8) : passed
     if (this.#tasks.length === 0) return
     const [task] = this.#tasks.splice(this.#draw.int(0, this.#tasks.length - 1), 1)
-    task?.()
+    const running = task?.()
+    if (running instanceof Promise) await running
   }
 
   /** Steps until the promise settles. Throws when it does not. */
@@ -48,7 +71,7 @@ export class Scheduler {
     }
     promise.then(settle, settle)
     for (let steps = 0; !isSettled; steps++) {
-      if (steps > 20_000) throw new Error('the promise does not settle')
+      if (steps > 20_000) throw new Error('the promise does not settle: ' + this.#tasks.map(String).join(' ; ').slice(0,600))
       await this.step()
     }
     return promise
@@ -146,6 +169,7 @@ export function simFolder(disk: SimDisk): CheckpointFolder {
       // half a megabyte.
       db.pragma('page_size = 1024')
       db.pragma('application_id = 1')
+      let named = at('next.tmp')
       return {
         db,
         startSync() {},
@@ -158,11 +182,12 @@ export function simFolder(disk: SimDisk): CheckpointFolder {
           disk.syncSync(fd)
           disk.close(fd)
           disk.rename(at('next.tmp'), at(name))
+          named = at(name)
           await disk.syncDir(CHECKPOINT_DIR)
         },
         abandon() {
           db.close()
-          if (!disk.dead) disk.remove(at('next.tmp'))
+          if (!disk.dead) disk.remove(named)
         },
       }
     },
@@ -175,12 +200,35 @@ export function simFolder(disk: SimDisk): CheckpointFolder {
 /** The work of the checkpoint's thread, as events of the scheduler. */
 function simThread(folder: CheckpointFolder, scheduler: Scheduler): CheckpointThread {
   const tasks = new CheckpointTasks(folder)
+  const inOrder = scheduler.inOrder()
+  return { ask: (request) => inOrder(() => tasks.handle(request)), end: async () => {} }
+}
+
+/** The catalog as if it had a thread of its own. */
+function lateCatalog(catalog: SimCatalog, scheduler: Scheduler): Catalog {
+  const inOrder = scheduler.inOrder()
   return {
-    ask: (request) =>
+    open: () => inOrder(() => catalog.open()),
+    begin: (busId, anew) => inOrder(() => catalog.begin(busId, anew)),
+    addBlocks: (blocks) => inOrder(() => catalog.addBlocks(blocks)),
+    clearBlocks: () => inOrder(() => catalog.clearBlocks()),
+    dropBlocksBefore: (epoch) => inOrder(() => catalog.dropBlocksBefore(epoch)),
+    blockOf: (epoch) => inOrder(() => catalog.blockOf(epoch)),
+    blocksBetween: (from, to) => inOrder(() => catalog.blocksBetween(from, to)),
+    addCheckpoint: (info) => inOrder(() => catalog.addCheckpoint(info)),
+    removeCheckpoint: (epoch) => inOrder(() => catalog.removeCheckpoint(epoch)),
+    close: () => inOrder(() => catalog.close()),
+  }
+}
+
+/** Executions of which chance decides whether they go to another thread, and when their end is noticed. */
+function simExecutions(scheduler: Scheduler, draw: Draw): ExecutionHost {
+  return {
+    goesToThread: () => draw.chance(0.4),
+    ended: (execution) =>
       new Promise((resolve, reject) => {
-        scheduler.add(() => void tasks.handle(request).then(resolve, reject))
+        scheduler.add(() => execution.then(resolve, reject))
       }),
-    end: async () => {},
   }
 }
 
@@ -188,12 +236,14 @@ export function simWorld(disk: SimDisk, catalog: SimCatalog, scheduler: Schedule
   const folder = simFolder(disk)
   return {
     nowMs: () => scheduler.nowMs,
-    ticksMs: () => scheduler.nowMs,
+    ticksMs: () => scheduler.ticksMs,
     soon: scheduler.add,
-    hasThreads: false,
+    hasThreads: true,
+    executions: simExecutions(scheduler, draw),
     store: {
       disk,
-      catalog,
+      catalog: lateCatalog(catalog, scheduler),
+      checkpointPieceBytes: CHECKPOINT_CHUNK_BYTES,
       checkpointFolder: folder,
       checkpointThread: () => simThread(folder, scheduler),
       clock: () => scheduler.nowMs,

@@ -1,73 +1,18 @@
 /**
  * A disk in memory that can lose what was not synced. In a crash it keeps, drops or tears into sectors the
- * writes, truncations and names that no sync covered. It can also die at the n-th sync, run full, or fail a
- * call.
+ * writes and truncations that no sync covered, and any of the names that changed since their folder was
+ * synced, folders included. It can also die at the n-th sync, run full, or fail a call. It takes the bytes
+ * of an asynchronous write late, and notes when somebody has changed them meanwhile.
  */
 import path from 'node:path'
 import type { Disk, DiskCallback } from '../../src/store/os/disk.js'
 import type { FolderLock } from '../../src/store/os/lock.js'
-
-const SECTOR_BYTES = 512
+import { afterCrash, Inode } from './sim-inode.js'
 
 /** What a crash does to unsynced changes: keeps all, drops all, or decides for each sector under a seed. */
 export type CrashPolicy = 'keep' | 'drop' | { readonly seed: number }
 
 export class SimCrash extends Error {}
-
-type Change = { readonly at: number; readonly bytes: Uint8Array } | { readonly size: number }
-
-class Inode {
-  durable = new Uint8Array(0)
-  durableSize = 0
-  current = new Uint8Array(0)
-  size = 0
-  pending: Change[] = []
-  /** Cached result of SimDisk.memo for the current bytes. */
-  memo: unknown
-  /** The bytes that the system shows are durable, apart from pending changes. */
-  isTrue = true
-
-  apply(change: Change): void {
-    this.memo = undefined
-    this.pending.push(change)
-    const grown = applyTo(this.current, this.size, change)
-    this.current = grown.bytes
-    this.size = grown.size
-  }
-
-  sync(): void {
-    let state = { bytes: this.durable, size: this.durableSize }
-    for (const change of this.pending) state = applyTo(state.bytes, state.size, change)
-    this.durable = state.bytes
-    this.durableSize = state.size
-    this.pending = []
-  }
-
-  /** A failed sync: the system still shows the bytes and considers them clean. */
-  failSync(): void {
-    this.pending = []
-    this.isTrue = false
-  }
-}
-
-function applyTo(
-  bytes: Uint8Array<ArrayBuffer>,
-  size: number,
-  change: Change,
-): { bytes: Uint8Array<ArrayBuffer>; size: number } {
-  const end = 'size' in change ? change.size : change.at + change.bytes.length
-  if (end > bytes.length) {
-    const grown = new Uint8Array(Math.max(end, bytes.length * 2))
-    grown.set(bytes.subarray(0, size))
-    bytes = grown
-  }
-  if ('size' in change) {
-    if (change.size < size) bytes.fill(0, change.size, size)
-    return { bytes, size: change.size }
-  }
-  bytes.set(change.bytes, change.at)
-  return { bytes, size: Math.max(size, end) }
-}
 
 /** mulberry32. */
 export function randomOf(seed: number): () => number {
@@ -88,7 +33,7 @@ interface Handle {
 export interface SimDiskOptions {
   /** The disk dies at the n-th sync, which does not happen. */
   readonly dieAtSync?: number
-  /** Bytes that can be allocated in total. */
+  /** Bytes that files can take up in total. */
   readonly roomBytes?: number
   readonly zeroAhead?: boolean
   /** Asynchronous writes take effect some time after the call, not at once. */
@@ -116,6 +61,21 @@ export interface Sabotage {
 
 type Names = Map<string, Inode>
 
+interface NameChange {
+  readonly dir: string
+  readonly apply: (names: Names) => void
+}
+
+/** What a disk begins with. */
+interface Contents {
+  readonly names: Names
+  /** Names as they were at the last sync of their folder, and the changes since. */
+  readonly durable: Names
+  readonly changes: NameChange[]
+}
+
+const NOTHING = (): Contents => ({ names: new Map(), durable: new Map(), changes: [] })
+
 export class SimDisk implements Disk {
   syncs = 0
   dead = false
@@ -124,23 +84,23 @@ export class SimDisk implements Disk {
   /** Called before every operation; throws the error that the operation shall fail with. */
   fault: ((call: 'write' | 'sync' | 'allocate' | 'open' | 'syncDir', file: string) => void) | undefined
   roomBytes: number
+  /** Writes whose bytes were changed before they were answered. */
+  readonly spoilt: string[] = []
   readonly #options: SimDiskOptions
-  #names: Names
-  /** Names as they were at the last sync of their folder, and the changes since. */
+  readonly #names: Names
   readonly #durableNames: Names
-  #nameChanges: { readonly dir: string; readonly apply: (names: Names) => void }[] = []
-  readonly #dirs = new Set<string>()
+  readonly #nameChanges: NameChange[]
   readonly #handles = new Map<number, Handle & { file: string }>()
   #nextFd = 3
   #die!: () => void
   #isBurnt = false
   readonly #unanswered: ((error: Error) => void)[] = []
 
-  /** `names`: the files that the disk begins with. */
-  constructor(options: SimDiskOptions = {}, names: Names = new Map()) {
+  constructor(options: SimDiskOptions = {}, contents: Contents = NOTHING()) {
     this.#options = options
-    this.#names = names
-    this.#durableNames = new Map(names)
+    this.#names = contents.names
+    this.#durableNames = contents.durable
+    this.#nameChanges = contents.changes
     this.died = new Promise((resolve) => {
       this.#die = resolve
     })
@@ -151,14 +111,25 @@ export class SimDisk implements Disk {
   crash(policy: CrashPolicy, options: SimDiskOptions = {}): SimDisk {
     const random = policy === 'keep' ? () => 0 : policy === 'drop' ? () => 1 : randomOf(policy.seed)
     const names = new Map(this.#durableNames)
-    const kept =
-      policy === 'keep'
-        ? this.#nameChanges.length
-        : Math.floor((1 - random()) * (this.#nameChanges.length + 1))
-    for (const change of this.#nameChanges.slice(0, policy === 'drop' ? 0 : kept)) change.apply(names)
+    for (const change of this.#nameChanges) if (random() < 0.5) change.apply(names)
     const after: Names = new Map()
-    for (const [file, inode] of names) after.set(file, afterCrash(inode, random))
-    return new SimDisk(options, after)
+    const inodes = new Map<Inode, Inode>()
+    for (const [file, inode] of names) {
+      if (!isReachable(names, file)) continue
+      const left = inodes.get(inode) ?? afterCrash(inode, random)
+      inodes.set(inode, left)
+      after.set(file, left)
+    }
+    return new SimDisk(options, { names: after, durable: new Map(after), changes: [] })
+  }
+
+  /**
+   * The disk as the next process finds it when this one was killed and the machine goes on: all that reached
+   * the system is shown, and what was not synced still is not.
+   */
+  nextProcess(options: SimDiskOptions = {}): SimDisk {
+    const [names, durable, changes] = [this.#names, this.#durableNames, this.#nameChanges]
+    return new SimDisk(options, { names, durable, changes })
   }
 
   #requireAlive(): void {
@@ -182,7 +153,11 @@ export class SimDisk implements Disk {
   }
 
   makeDir(dir: string): void {
-    this.#dirs.add(dir)
+    this.#requireAlive()
+    if (this.#names.has(dir) || path.dirname(dir) === dir) return
+    this.makeDir(path.dirname(dir))
+    const made = new Inode(true)
+    this.#changeNames(path.dirname(dir), (names) => names.set(dir, made))
   }
 
   list(dir: string): string[] {
@@ -193,7 +168,7 @@ export class SimDisk implements Disk {
   }
 
   exists(file: string): boolean {
-    return this.#names.has(file) || this.#dirs.has(file)
+    return this.#names.has(file)
   }
 
   open(file: string, { create, dsync }: { create?: boolean; dsync?: boolean }): number {
@@ -247,11 +222,29 @@ export class SimDisk implements Disk {
   writeSync(fd: number, parts: readonly Uint8Array[], position: number): void {
     const { inode, dsync, file } = this.#handle(fd)
     this.fault?.('write', file)
-    const given = Uint8Array.from(Buffer.concat(parts))
+    const given = joined(parts)
+    const fits = this.#reserve(inode, position + given.length)
+    const taken = fits ? given : given.subarray(0, Math.max(0, inode.reserved - position))
     const bytes =
-      this.#options.sabotage?.write === undefined ? given : this.#options.sabotage.write(given, file)
-    if (bytes !== undefined) inode.apply({ at: position, bytes })
+      this.#options.sabotage?.write === undefined ? taken : this.#options.sabotage.write(taken, file)
+    if (bytes !== undefined && bytes.length > 0) inode.apply({ at: position, bytes })
+    if (!fits) throw noRoom()
     if (dsync) this.#syncInode(inode, file)
+  }
+
+  /** Takes room for the file up to `end`: as much as there is. False when that is not enough. */
+  #reserve(inode: Inode, end: number): boolean {
+    const need = Math.max(0, end - inode.reserved)
+    const got = Math.min(need, Math.max(0, this.roomBytes))
+    inode.reserved += got
+    this.roomBytes -= got
+    return got === need
+  }
+
+  #free(inode: Inode | undefined, length = 0): void {
+    if (inode === undefined || inode.reserved <= length) return
+    this.roomBytes += inode.reserved - length
+    inode.reserved = length
   }
 
   #syncInode(inode: Inode, file: string): void {
@@ -267,7 +260,20 @@ export class SimDisk implements Disk {
   }
 
   write(fd: number, parts: readonly Uint8Array[], position: number, done: DiskCallback): void {
-    this.#later(done, () => this.writeSync(fd, parts, position))
+    const given = joined(parts)
+    const file = this.#handles.get(fd)?.file
+    const look = (when: string): void => {
+      if (Buffer.compare(joined(parts), given) === 0) return
+      this.spoilt.push(`${given.length} bytes at ${position} of ${file} were changed before ${when}`)
+    }
+    const answered: DiskCallback = (error) => {
+      look('their write was answered')
+      done(error)
+    }
+    this.#later(answered, () => {
+      look('they were written')
+      this.writeSync(fd, parts, position)
+    })
   }
 
   /** Runs the call now or later and answers it later. A dead machine never answers. */
@@ -313,14 +319,16 @@ export class SimDisk implements Disk {
   }
 
   truncate(fd: number, length: number): void {
-    this.#handle(fd).inode.apply({ size: length })
+    const { inode } = this.#handle(fd)
+    inode.apply({ size: length })
+    this.#free(inode, length)
   }
 
   allocate(fd: number, offset: number, length: number): boolean {
     const { inode, file } = this.#handle(fd)
     this.fault?.('allocate', file)
-    if (length > this.roomBytes) throw Object.assign(new Error('ENOSPC: no room'), { code: 'ENOSPC' })
-    this.roomBytes -= length
+    if (offset + length - inode.reserved > this.roomBytes) throw noRoom()
+    this.#reserve(inode, offset + length)
     inode.apply({ size: Math.max(inode.size, offset + length) })
     return this.#options.zeroAhead ?? false
   }
@@ -332,6 +340,7 @@ export class SimDisk implements Disk {
 
   rename(from: string, to: string): void {
     this.#requireAlive()
+    if (this.#names.has(from)) this.#free(this.#names.get(to))
     this.#changeNames(path.dirname(to), (names) => {
       const inode = names.get(from)
       if (inode === undefined) return
@@ -343,6 +352,7 @@ export class SimDisk implements Disk {
   remove(file: string): void {
     this.#requireAlive()
     if (!this.#names.has(file)) return
+    this.#free(this.#names.get(file))
     this.#changeNames(path.dirname(file), (names) => names.delete(file))
   }
 
@@ -354,7 +364,8 @@ export class SimDisk implements Disk {
     }
     if (this.#options.sabotage?.sync?.(dir) === false) return
     for (const change of this.#nameChanges) if (change.dir === dir) change.apply(this.#durableNames)
-    this.#nameChanges = this.#nameChanges.filter((change) => change.dir !== dir)
+    const rest = this.#nameChanges.filter((change) => change.dir !== dir)
+    this.#nameChanges.splice(0, this.#nameChanges.length, ...rest)
   }
 
   /** The bytes of a file, for tests that break them. */
@@ -372,8 +383,13 @@ export class SimDisk implements Disk {
     return inode.memo as T
   }
 
-  /** Puts a file in place as if it had always been there. */
+  /** Puts a file in place as if it had always been there, and its folders too. */
   put(file: string, bytes: Uint8Array): void {
+    for (let dir = path.dirname(file); path.dirname(dir) !== dir; dir = path.dirname(dir)) {
+      const folder = this.#names.get(dir) ?? new Inode(true)
+      this.#names.set(dir, folder)
+      this.#durableNames.set(dir, folder)
+    }
     const inode = new Inode()
     inode.apply({ at: 0, bytes: Uint8Array.from(bytes) })
     inode.sync()
@@ -382,33 +398,17 @@ export class SimDisk implements Disk {
   }
 
   get files(): string[] {
-    return [...this.#names.keys()].sort()
+    return [...this.#names].flatMap(([file, { isFolder }]) => (isFolder ? [] : [file])).sort()
   }
 }
 
-/** The file after a crash: its synced bytes, and of the changes since those sectors that chance keeps. */
-function afterCrash(inode: Inode, random: () => number): Inode {
-  const left = new Inode()
-  let state = { bytes: inode.durable.slice(), size: inode.durableSize }
-  for (const change of inode.pending) {
-    for (const part of partsOf(change)) {
-      if (random() < 0.5) state = applyTo(state.bytes, state.size, part)
-    }
-  }
-  left.current = state.bytes
-  left.durable = state.bytes.slice()
-  left.size = left.durableSize = state.size
-  if (inode.pending.length === 0 && inode.isTrue) left.memo = inode.memo
-  return left
+const joined = (parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> =>
+  Uint8Array.from(Buffer.concat(parts))
+const noRoom = (): Error => Object.assign(new Error('ENOSPC: no room'), { code: 'ENOSPC' })
+
+/** Whether all the folders above it are there. */
+function isReachable(names: Names, file: string): boolean {
+  const dir = path.dirname(file)
+  return dir === path.dirname(dir) || (names.get(dir)?.isFolder === true && isReachable(names, dir))
 }
 
-function partsOf(change: Change): Change[] {
-  if ('size' in change) return [change]
-  const parts: Change[] = []
-  for (let at = 0; at < change.bytes.length; ) {
-    const length = Math.min(SECTOR_BYTES - ((change.at + at) % SECTOR_BYTES), change.bytes.length - at)
-    parts.push({ at: change.at + at, bytes: change.bytes.subarray(at, at + length) })
-    at += length
-  }
-  return parts
-}

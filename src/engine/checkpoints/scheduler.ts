@@ -32,6 +32,8 @@ export interface CheckpointSchedulerDeps {
   readonly nextPageId: () => number
   /** Bytes of log after the checkpoint that recovery started from. */
   readonly replayedBytes: number
+  /** Milliseconds of a clock that never goes back. */
+  readonly ticksMs: () => number
 }
 
 export class CheckpointScheduler {
@@ -45,7 +47,7 @@ export class CheckpointScheduler {
   /** Epoch, bytes of log and time at the last checkpoint or attempt. */
   #lastEpoch: number
   #lastBytes: number
-  #lastMs = Date.now()
+  #lastMs: number
   readonly #timer: NodeJS.Timeout | undefined
 
   constructor(deps: CheckpointSchedulerDeps) {
@@ -58,6 +60,7 @@ export class CheckpointScheduler {
     this.#everyMs = every(0, retention.maxAgeMs)
     this.#lastEpoch = deps.store.checkpoints().at(-1)?.epoch ?? 0
     this.#lastBytes = deps.store.appendedBytes - deps.replayedBytes
+    this.#lastMs = deps.ticksMs()
     deps.committer.onPublished = () => this.#look()
     if (retention.maxAgeMs !== undefined) {
       this.#timer = setInterval(() => this.#onTime(), RETENTION_INTERVAL_MS)
@@ -89,8 +92,8 @@ export class CheckpointScheduler {
   }
 
   #onTime(): void {
-    const { committer } = this.#deps
-    if (committer.epoch > this.#lastEpoch && Date.now() - this.#lastMs >= this.#everyMs) this.#start()
+    const { committer, ticksMs } = this.#deps
+    if (committer.epoch > this.#lastEpoch && ticksMs() - this.#lastMs >= this.#everyMs) this.#start()
     else this.#making = this.#making.then(() => this.#retain())
   }
 
@@ -122,7 +125,7 @@ export class CheckpointScheduler {
     const share = (every: number): number => (Number.isFinite(every) ? every - every / STEPS : 0)
     this.#lastEpoch = committer.epoch - share(this.#everyEpochs)
     this.#lastBytes = store.appendedBytes - share(this.#everyBytes)
-    this.#lastMs = Date.now()
+    this.#lastMs = this.#deps.ticksMs()
   }
 
   async #make(onProgress?: (percent: number) => void): Promise<CheckpointInfo> {
@@ -134,7 +137,7 @@ export class CheckpointScheduler {
     const info = await this.#write(onProgress)
     this.#lastEpoch = epoch
     this.#lastBytes = bytes
-    this.#lastMs = Date.now()
+    this.#lastMs = this.#deps.ticksMs()
     await this.#retain()
     return info
   }

@@ -83,7 +83,7 @@ export class Committer {
     this.#costs = new CostLimits(limits, (id) => state.registry.byId(id)?.name ?? `#${id}`)
     this.#quotas = new Quotas(limits, state)
     this.#host = host
-    this.#executor = new Executor(state.context, this.timings, host.hasThreads)
+    this.#executor = new Executor(state.context, this.timings, host)
     this.#keys = new IdempotencyKeys(limits)
     this.#publisher = new Publisher(state, this.#keys, this.timings)
     this.#failover = new DeviceFailover(state, this.#executor, failOver)
@@ -94,6 +94,7 @@ export class Committer {
       gate: this.#gate,
       lifecycle: this.lifecycle,
       costs: this.#costs,
+      ticksMs: () => host.ticksMs(),
       stop: (error) => this.#stop(error),
     })
   }

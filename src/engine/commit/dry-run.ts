@@ -41,6 +41,8 @@ export interface DryRunsDeps {
   readonly gate: IdleGate
   readonly lifecycle: Lifecycle
   readonly costs: CostLimits
+  /** Milliseconds of a clock that never goes back. */
+  readonly ticksMs: () => number
   /** The context is lost. */
   readonly stop: (error: unknown) => void
 }
@@ -96,9 +98,13 @@ export class DryRuns {
   }
 
   async #start<T>(dryRun: DryRun<T>, signal: AbortSignal | undefined): Promise<T> {
-    const started = new StartedDryRun(dryRun, () => {
-      this.#running = undefined
-      this.#deps.gate.wake()
+    const started = new StartedDryRun(dryRun, {
+      execute: () => this.#deps.executor.start(dryRun.plan, dryRun.frames),
+      ticksMs: this.#deps.ticksMs,
+      onEnd: () => {
+        this.#running = undefined
+        this.#deps.gate.wake()
+      },
     })
     this.#running = started
     const onAbort = (): void => {
@@ -154,26 +160,30 @@ function executeOrUndo(
   }
 }
 
-/**
- * A dry run whose execution is on another thread. What it changed is read in slices; `onEnd` is called when
- * the context is free again.
- */
+interface DryRunDeps {
+  /** Starts its execution. */
+  readonly execute: () => Promise<ExecuteResult>
+  readonly ticksMs: () => number
+  /** The context is free again. */
+  readonly onEnd: () => void
+}
+
+/** A dry run whose execution is on another thread. What it changed is read in slices. */
 class StartedDryRun<T> {
   readonly done: Promise<T>
   readonly #dryRun: DryRun<T>
-  readonly #onEnd: () => void
+  readonly #deps: DryRunDeps
   readonly #undo: Undo
   #outcome: { value: T } | { error: unknown } | undefined
   /** Set once the execution has ended. */
   #reading: Sliced<T> | undefined
   #isCancelled = false
 
-  constructor(dryRun: DryRun<T>, onEnd: () => void) {
-    const { context, plan, frames } = dryRun
+  constructor(dryRun: DryRun<T>, deps: DryRunDeps) {
     this.#dryRun = dryRun
-    this.#onEnd = onEnd
+    this.#deps = deps
     this.#undo = begin(dryRun)
-    this.done = this.#complete(context.executeAsync(plan.steps, frames))
+    this.done = this.#complete(deps.execute())
   }
 
   async #complete(execution: Promise<ExecuteResult>): Promise<T> {
@@ -185,7 +195,7 @@ class StartedDryRun<T> {
         throw error
       })
     }
-    const slices = new Slices()
+    const slices = new Slices(undefined, this.#deps.ticksMs)
     while (this.#outcome === undefined) {
       this.#read()
       const pause = this.#outcome === undefined ? slices.giveWay() : undefined
@@ -244,7 +254,7 @@ class StartedDryRun<T> {
     this.#outcome = outcome
     context.cancel(false)
     end(context)
-    this.#onEnd()
+    this.#deps.onEnd()
   }
 }
 

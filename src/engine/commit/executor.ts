@@ -7,6 +7,7 @@
 import type { ExecuteResult, NativeContext } from '../../ffi/context.js'
 import type { Plan } from '../../graph/graph.js'
 import { PLAN_ASYNC_THRESHOLD_NS } from '../../limits.js'
+import type { ExecutionHost, Host } from '../host.js'
 import type { StageTimings } from '../stage-timings.js'
 
 /** Follows what executions overwrite (src/engine/checkpoints/snapshot.ts). */
@@ -31,15 +32,22 @@ export class Executor {
   readonly #context: NativeContext
   readonly #timings: StageTimings
   readonly #hasThreads: boolean
+  readonly #host: ExecutionHost | undefined
 
-  constructor(context: NativeContext, timings: StageTimings, hasThreads: boolean) {
+  constructor(
+    context: NativeContext,
+    timings: StageTimings,
+    { hasThreads, executions }: Pick<Host, 'hasThreads' | 'executions'>,
+  ) {
     this.#context = context
     this.#timings = timings
     this.#hasThreads = hasThreads
+    this.#host = executions
   }
 
   /** Whether an execution may take too long for the event loop and belongs on another thread. */
   needsThread(plan: Plan, frames: Uint8Array, createdBytes = 0): boolean {
+    if (this.#host !== undefined) return this.#host.goesToThread()
     // Filling a new page touches fresh memory, which costs about as much per byte as a delta.
     const payloadNs = (frames.byteLength + createdBytes) / 2
     return this.#hasThreads && (plan.observedNs || plan.costNs) + payloadNs > PLAN_ASYNC_THRESHOLD_NS
@@ -57,7 +65,8 @@ export class Executor {
    */
   start(plan: Plan, frames: Uint8Array, isKept = false): Promise<ExecuteResult> {
     if (isKept) this.#context.keep(true)
-    return this.#context.executeAsync(plan.steps, frames)
+    const execution = this.#context.executeAsync(plan.steps, frames)
+    return this.#host === undefined ? execution : this.#host.ended(execution)
   }
 
   /** Blocks until the execution on the other thread has ended. */

@@ -9,7 +9,6 @@
 import { MmsbError } from '../../errors.js'
 import {
   CHECKPOINT_CHUNK_BYTES,
-  CHECKPOINT_PACK_BYTES,
   CHECKPOINT_PIECE_PAGES_MAX,
   CHECKPOINT_PIECES_IN_FLIGHT,
 } from '../../limits.js'
@@ -20,14 +19,14 @@ import type { PagePiece } from './file-writer.js'
 import { checkpointName, type MetaKey } from './format.js'
 import type { CheckpointThread } from './thread.js'
 
-const PIECE_BYTES = CHECKPOINT_PACK_BYTES
-
 export interface CheckpointJob {
   readonly thread: CheckpointThread
   readonly busId: string
   /** The epoch of a sound checkpoint to build on, if there is one. */
   readonly base: number | undefined
   readonly source: CheckpointSource
+  /** Bytes of pages that are read at once. */
+  readonly pieceBytes: number
   /** Makes the log durable up to the checkpoint's epoch. */
   readonly syncLog: () => Promise<void>
   readonly onNotice: (message: string) => void
@@ -43,7 +42,7 @@ export async function writeCheckpoint(job: CheckpointJob): Promise<CheckpointInf
     if (typeof base === 'string') {
       job.onNotice(`checkpoint ${job.base} cannot be built on (${base}); all pages are written again`)
     }
-    await feedPages(source, thread, typeof base === 'number' ? base : undefined)
+    await feedPages(job, typeof base === 'number' ? base : undefined)
     source.onRead?.()
     const extra = (await source.lateExtra?.()) ?? source.header.extra
     await job.syncLog()
@@ -83,13 +82,12 @@ function metaOf({ source, busId }: CheckpointJob, extra: string): Record<MetaKey
 
 /** Fills pieces and sends them. The buffer of a piece comes back with its answer and is filled again. */
 async function feedPages(
-  source: CheckpointSource,
-  thread: CheckpointThread,
+  { source, thread, pieceBytes: mostBytes }: CheckpointJob,
   base: number | undefined,
 ): Promise<void> {
   const cursor = new PageCursor(source, base)
   source.begin?.(cursor.changed)
-  const pieceBytes = Math.min(PIECE_BYTES, cursor.changedBytes)
+  const pieceBytes = Math.min(mostBytes, cursor.changedBytes)
   const away: Promise<Uint8Array>[] = []
   let readBytes = 0
   while (!cursor.ended) {

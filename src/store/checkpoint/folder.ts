@@ -19,7 +19,7 @@ export interface CheckpointDraft {
    * Closes the file, makes it durable and gives it its name, which is durable too when the promise resolves.
    */
   finish(name: string): void | Promise<void>
-  /** Removes the file. */
+  /** Removes the file, which may have its name already. */
   abandon(): void
 }
 
@@ -88,6 +88,7 @@ function draftIn(file: string, at: (name: string) => string, syncDir: () => void
   fs.rmSync(file, { force: true })
   createPrivate(file)
   const db = new Database(file)
+  let named = file
   let fd = -1
   let syncing = false
   const open = (): number => {
@@ -112,12 +113,13 @@ function draftIn(file: string, at: (name: string) => string, syncDir: () => void
       fs.fsyncSync(open())
       close()
       fs.renameSync(file, at(name))
+      named = at(name)
       syncDir()
     },
     abandon() {
       db.close()
       close()
-      fs.rmSync(file, { force: true })
+      fs.rmSync(named, { force: true })
     },
   }
 }

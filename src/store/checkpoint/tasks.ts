@@ -55,7 +55,7 @@ export class CheckpointTasks {
         this.#writer.piece(request.pages, request.bytes)
         return request.bytes
       case 'end':
-        return this.#writer?.end(checkpointName(request.epoch), request.meta)
+        return this.#end(request.epoch, request.meta)
       case 'abandon':
         throw new Error('the checkpoint was given up')
       case 'verify': {
@@ -67,6 +67,13 @@ export class CheckpointTasks {
       case 'collect':
         return collectFiles(this.#folder, request.epochs, this.#references)
     }
+  }
+
+  async #end(epoch: number, meta: CheckpointMeta): Promise<number | undefined> {
+    const bytes = await this.#writer?.end(checkpointName(epoch), meta)
+    // From now on there is nothing to abandon.
+    this.#writer = undefined
+    return bytes
   }
 
   #begin(epoch: number | undefined, busId: string): number | string | undefined {

@@ -187,8 +187,8 @@ export async function openLog(
   const last = segments.at(-1)
   disk.remove(path.join(logDir, NEXT_SEGMENT_NAME))
   if (last === undefined) return beginLog(options, segments)
-  const segment = reopenSegment(options, last, findings.unsureFrom)
   await disk.syncDir(logDir)
+  const segment = reopenSegment(options, last, findings.unsureFrom)
   return new SegmentWriter(options, segment, last.end, findings.newestEpoch)
 }
 

@@ -125,7 +125,11 @@ export class SegmentWriter {
   }
 
   #missing({ fd, file }: OpenSegment): string | undefined {
-    if (this.#options.disk.isAt(fd, file)) return undefined
+    try {
+      if (this.#options.disk.isAt(fd, file)) return undefined
+    } catch (error) {
+      return `the log segment ${file} cannot be reached any more: ${textOf(error)}`
+    }
     return `the log segment ${file} was removed or replaced while it was open`
   }
 

@@ -13,13 +13,14 @@ import { isSoundCheckpoint } from '../checkpoint/file-reader.js'
 import { checkpointEpochs, checkpointFolder, epochOfStem, stemOf } from '../checkpoint/folder.js'
 import { CHECKPOINT_FILE } from '../checkpoint/format.js'
 import { inspectLog, type LogFindings } from '../log/log.js'
-import type { Disk } from '../os/disk.js'
+import { type Disk, makeDurableDirs } from '../os/disk.js'
 import { busFailed } from '../os/errors.js'
-import { PRIVATE_FILE, PRIVATE_FOLDER } from '../os/private-files.js'
+import { PRIVATE_FILE } from '../os/private-files.js'
 import type { Crc32c } from '../types.js'
 import { copyFile, type OnCopied } from './copy-file.js'
 import { type BackupFile, type BackupInfo, MANIFEST_NAME } from './manifest.js'
 
+const PARTS = ['log', 'checkpoints']
 /** How often a folder that changes meanwhile is listed again. */
 const TRIES = 5
 
@@ -33,7 +34,7 @@ export interface BackupAccess {
 export async function backupFolder(access: BackupAccess, from: string, to: string): Promise<BackupInfo> {
   const log = inspectWritten(access, from)
   const first = log.segments[0]?.header.firstEpoch ?? 1
-  begin(to)
+  await begin(access, to)
   const files = copyCheckpoints(access, from, to, log.newestEpoch)
   for (const { file, end } of log.segments) {
     const name = `log/${path.basename(file)}`
@@ -107,14 +108,14 @@ function inspectWritten({ disk, crc32c }: BackupAccess, dir: string): LogFinding
   throw busFailed(`${dir} cannot be copied: ${damage}`)
 }
 
-function begin(to: string): void {
+async function begin({ disk }: BackupAccess, to: string): Promise<void> {
   if (fs.existsSync(to) && fs.readdirSync(to).length > 0) throw busFailed(`${to} is not empty`)
-  for (const part of ['log', 'checkpoints'])
-    fs.mkdirSync(path.join(to, part), { recursive: true, mode: PRIVATE_FOLDER })
+  await makeDurableDirs(disk, to, PARTS)
 }
 
 async function complete({ disk }: BackupAccess, to: string, info: BackupInfo): Promise<void> {
+  for (const part of PARTS) await disk.syncDir(path.join(to, part))
   const file = path.join(to, MANIFEST_NAME)
   fs.writeFileSync(file, `${JSON.stringify(info)}\n`, { flag: 'wx', flush: true, mode: PRIVATE_FILE })
-  for (const dir of ['log', 'checkpoints', '.']) await disk.syncDir(path.join(to, dir))
+  await disk.syncDir(to)
 }

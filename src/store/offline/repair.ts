@@ -14,8 +14,8 @@ import { forgetHistory } from '../history-file.js'
 import { encodeSegmentHeader } from '../log/record.js'
 import { NEXT_SEGMENT_NAME, segmentName } from '../log/segment-file.js'
 import { busFailed } from '../os/errors.js'
-import { PRIVATE_FILE } from '../os/private-files.js'
 import type { CheckedFolder, CheckedSegment, CheckReport, LogPoint } from './check.js'
+import { copyFile } from './copy-file.js'
 import { freeAsideName } from './cut.js'
 
 /**
@@ -28,18 +28,18 @@ export async function repairLog(folder: CheckedFolder, report: CheckReport): Pro
   const { dir, disk } = folder
   const logDir = path.join(dir, 'log')
   const aside = path.join(dir, freeAsideName(disk, dir))
-  disk.makeDir(aside)
   const { from, to } = repair
   // Epochs that were published may be lost, and their numbers used again.
   await forgetHistory(folder)
+  disk.makeDir(aside)
   const changed = segments.filter((_, i) => i < from.index || i >= to.index || isInside(segments, from, i))
   for (const { name } of changed) {
-    const copy = path.join(aside, name)
-    fs.copyFileSync(path.join(logDir, name), copy)
-    fs.chmodSync(copy, PRIVATE_FILE)
+    copyFile(path.join(logDir, name), path.join(aside, name))
   }
   moveNewer(dir, aside, to.epoch - 1)
-  for (const folder of [aside, dir]) await disk.syncDir(folder)
+  const checkpoints = path.join(dir, 'checkpoints')
+  const moved = disk.exists(checkpoints) ? [aside, checkpoints, dir] : [aside, dir]
+  for (const folder of moved) await disk.syncDir(folder)
   await endAt(folder, segments, to)
   await beginAt(folder, segments, from)
   return aside

@@ -10,7 +10,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { inspectLog } from '../log/log.js'
-import { type Disk, makeDurableDir } from '../os/disk.js'
+import { type Disk, makeDurableDirs } from '../os/disk.js'
 import { busFailed } from '../os/errors.js'
 import { PRIVATE_FOLDER } from '../os/private-files.js'
 import type { BackupAccess } from './backup.js'
@@ -37,7 +37,7 @@ export async function restoreFolder(access: BackupAccess, from: string, to: stri
   clearDraft(to)
   const draft = path.join(to, RESTORE_DRAFT_NAME)
   try {
-    for (const part of PARTS) await makeDurableDir(access.disk, path.join(draft, part))
+    await makeDurableDirs(access.disk, draft, PARTS)
     for (const file of files) copyChecked(access, from, draft, file)
     refuseUnsound(access, from, draft, info)
     for (const part of PARTS) await access.disk.syncDir(path.join(draft, part))

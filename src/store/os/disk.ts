@@ -159,13 +159,24 @@ function isAt(fd: number, file: string): boolean {
   return named?.ino === open.ino && named.dev === open.dev
 }
 
-/** Makes a folder and its missing parents. Their names are durable when the promise resolves. */
-export async function makeDurableDir(disk: Disk, dir: string): Promise<void> {
+/**
+ * Makes a folder with these folders in it, and its missing parents. All their names are durable when the
+ * promise resolves, and so are those that an earlier attempt has made.
+ */
+export async function makeDurableDirs(disk: Disk, dir: string, parts: readonly string[]): Promise<void> {
   const missing: string[] = []
-  for (let at = path.resolve(dir); !disk.exists(at) && path.dirname(at) !== at; at = path.dirname(at))
-    missing.push(at)
-  disk.makeDir(dir)
-  for (const made of missing.reverse()) await disk.syncDir(path.dirname(made))
+  let there = path.resolve(dir)
+  for (; !disk.exists(there) && path.dirname(there) !== there; there = path.dirname(there))
+    missing.push(there)
+  // An earlier attempt may have made this one and not synced its name. Usually it is older, and then the
+  // folder that it lies in need not let us open it.
+  await disk.syncDir(path.dirname(there)).catch(() => {})
+  for (const folder of missing.reverse()) {
+    disk.makeDir(folder)
+    await disk.syncDir(path.dirname(folder))
+  }
+  for (const part of parts) disk.makeDir(path.join(dir, part))
+  await disk.syncDir(dir)
 }
 
 /**

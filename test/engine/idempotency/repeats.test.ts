@@ -1,8 +1,12 @@
 /** Idempotency keys: a repeat gets the first answer, anything else under the key is refused. */
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { parseCheckpointExtra } from '../../../src/engine/checkpoints/contents.js'
 import type { BusOptions } from '../../../src/engine/types.js'
 import { Bus } from '../../../src/index.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { openCheckpointFile } from '../../../src/store/checkpoint/file-reader.js'
+import { checkpointFolder } from '../../../src/store/checkpoint/folder.js'
 import { PAGE_ID_UNASSIGNED } from '../../../src/wire/frame.js'
 import { folder } from '../../lib/folder.js'
 
@@ -158,4 +162,76 @@ t.test('answers are remembered within a limit of bytes', async (t) => {
   t.equal(bus.read('a')[0], 11, 'the oldest is forgotten')
   const forgotten = new Map(bus.limits.refusals()).get('maxIdempotencyBytes') ?? 0
   t.ok(forgotten >= 6, `${forgotten}`)
+})
+
+// ---- through checkpoints -------------------------------------------------------------------------
+
+/** The keys in a checkpoint, oldest first. */
+function keysIn(dataDir: string, epoch: number): string[] {
+  const file = openCheckpointFile(checkpointFolder(join(dataDir, 'checkpoints')), epoch, undefined)
+  if (typeof file === 'string') throw new Error(file)
+  const { answers } = parseCheckpointExtra(file.header.extra)
+  file.close()
+  return answers.map(([key]) => key)
+}
+
+t.test('any number of answers, in their order, through two checkpoints and no log', async (t) => {
+  for (const count of [0, 1, 999, 1_000, 1_001, 2_050]) {
+    const dataDir = folder(t)
+    const options = { dataDir, backend: 'cpu', threads: 1, fsync: 'off' } as const
+    const keys = Array.from({ length: count }, (_, i) => `key ${i}`)
+    const add = (bus: Bus, key: string) => bus.patch('a', { values: [1], merge: 'add' }, { key })
+    const before = await Bus.open(options)
+    await before.create('a', SOURCE)
+    const answers = await Promise.all(keys.map((key) => add(before, key)))
+    const { epoch } = await before.checkpoint()
+    await before.close()
+    t.same(keysIn(dataDir, epoch), keys, `${count} answers`)
+    const between = await Bus.open(options)
+    await between.transact({ ops: [] })
+    t.same(keysIn(dataDir, (await between.checkpoint()).epoch), keys)
+    await between.close()
+    const bus = await open(t, options)
+    for (const i of [0, 1, 998, 999, 1_000, 1_001, count - 1]) {
+      if (i < 0 || i >= count) continue
+      t.same(await add(bus, keys[i] as string), answers[i])
+      t.match(await refusal(() => bus.patch('a', { values: [2] }, { key: keys[i] as string })), mismatch)
+    }
+    t.equal(bus.read('a')[0], count, 'each was done once')
+  }
+})
+
+t.test('a checkpoint has the answers of its epoch, and none that are given while it is written', async (t) => {
+  const dataDir = folder(t)
+  const bus = await open(t, { dataDir, fsync: 'off' })
+  await bus.create('large', { dtype: 'u8', shape: [8 * 1024 ** 2] })
+  await bus.create('a', SOURCE)
+  await bus.patch('a', one, { key: 'first' })
+  await bus.patch('a', one, { key: 'second' })
+  const late: Promise<unknown>[] = []
+  const { epoch } = await bus.checkpoint({
+    onProgress: () => void late.push(bus.patch('a', one, { key: `late ${late.length}` })),
+  })
+  await Promise.all(late)
+  t.ok(late.length >= 4 && bus.epoch > epoch, `${late.length} answers meanwhile`)
+  t.same(keysIn(dataDir, epoch), ['first', 'second'])
+})
+
+t.test('after a restart the oldest answers are still the first to be forgotten', async (t) => {
+  const dataDir = folder(t)
+  const limits = { maxIdempotencyBytes: 5_000 }
+  const before = await Bus.open({ dataDir, backend: 'cpu', threads: 1, limits })
+  await before.create('a', SOURCE)
+  const add = (bus: Bus, key: string) => bus.patch('a', { values: [1], merge: 'add' }, { key })
+  for (let i = 0; i < 10; i++) await add(before, `k${i}`)
+  await before.checkpoint()
+  for (let i = 10; i < 13; i++) await add(before, `k${i}`)
+  await before.close()
+  const bus = await open(t, { dataDir, limits })
+  for (let i = 13; i < 20; i++) await add(bus, `k${i}`)
+  t.equal(bus.read('a')[0], 20)
+  for (let i = 19; i >= 8; i--) await add(bus, `k${i}`)
+  t.equal(bus.read('a')[0], 20, 'the newest are known, whichever of them were in the checkpoint')
+  await add(bus, 'k0')
+  t.equal(bus.read('a')[0], 21, 'the oldest is not')
 })

@@ -98,7 +98,8 @@ t.test(
   'a full disk is told before anything is written, and writing goes on when there is room',
   async (t) => {
     const segmentBytes = 8192
-    const disk = new SimDisk({ roomBytes: 2 * segmentBytes })
+    // Two segments and the small files.
+    const disk = new SimDisk({ roomBytes: 2 * segmentBytes + 2048 })
     const store = await openStore(DIR, { disk, segmentBytes })
     let epoch = 0
     const fill = async (): Promise<unknown> => {

@@ -1,0 +1,131 @@
+/**
+ * When checkpoints are made by themselves: after one that failed, at close, and by age while the clock jumps.
+ * The disk is simulated.
+ */
+import { mock } from 'node:test'
+import t from 'tap'
+import type { EngineBus } from '../../../src/engine/bus.js'
+import type { BusOptions } from '../../../src/engine/types.js'
+import { RETENTION_INTERVAL_MS } from '../../../src/limits.js'
+import { turn } from '../../lib/wait.js'
+import { openOnSim } from '../../support/sim-bus.js'
+import { SimDisk } from '../../support/simdisk.js'
+
+/** Commits epochs one by one; after each, what is under way is awaited. */
+async function commits(bus: EngineBus, count: number): Promise<void> {
+  for (let i = 0; i < count; i++) {
+    await bus.patch('x', { offset: 0, values: [bus.epoch + 1] })
+    for (let turns = 0; turns < 12; turns++) await turn()
+  }
+}
+
+const noRoom = (): Error => Object.assign(new Error('ENOSPC: no space left'), { code: 'ENOSPC' })
+
+for (const by of ['epochs', 'bytes'] as const) {
+  t.test(`an automatic checkpoint by ${by} that fails is tried again after a quarter, and no sooner`, async (t) => {
+    const attempts: number[] = []
+    const warnings: string[] = []
+    let failures = 2
+    const every = 40
+    let bytesPerEpoch = 0
+    const openWith = (checkpoints: BusOptions['checkpoints'], disk = new SimDisk()): Promise<EngineBus> =>
+      openOnSim(t, {
+        disk,
+        options: {
+          ...(checkpoints === undefined ? {} : { checkpoints }),
+          segmentBytes: 1024 ** 2,
+          onNotice: ({ message }) => warnings.push(message),
+        },
+        ask: async (request, handle) => {
+          if (request.type === 'begin') attempts.push(bus.epoch)
+          if (request.type === 'end' && failures-- > 0) throw noRoom()
+          return handle(request)
+        },
+      })
+    let bus = await openWith({ everyEpochs: 0, everyBytes: 0 })
+    await bus.create('x', { dtype: 'u32', shape: [2] })
+    const sizeOf = (): number => bus.stats().log?.bytes as number
+    const before = sizeOf()
+    await commits(bus, 1)
+    bytesPerEpoch = sizeOf() - before
+    await bus.close()
+    bus = await openWith(
+      by === 'epochs' ? { everyEpochs: every, everyBytes: 0 } : { everyEpochs: 0, everyBytes: every * bytesPerEpoch },
+    )
+    await bus.create('x', { dtype: 'u32', shape: [2] })
+    await commits(bus, 3 * every)
+    // The first record, of a page that is created, has another size than the others.
+    const [first = 0, second = 0, third = 0, fourth = 0, ...rest] = attempts
+    t.ok(Math.abs(first - every) <= 1, `the first at epoch ${first}`)
+    t.same([second - first, third - second], [every / 4, every / 4], 'two tries after a failure')
+    t.equal(fourth - third, every, 'then one that succeeds, and the usual distance')
+    t.same(rest, [])
+    const made = bus.checkpoints().map(({ epoch }) => epoch)
+    t.same(made, [third, fourth])
+    const failed = warnings.filter((text) => /a checkpoint could not be made: .*no space left/.test(text))
+    t.equal(failed.length, 2)
+  })
+}
+
+t.test('a checkpoint on request after one that failed, and closing while one fails', async (t) => {
+  let failing: 'begin' | 'piece' | 'end' | undefined
+  const disk = new SimDisk()
+  const bus = await openOnSim(t, {
+    disk,
+    options: { checkpoints: { everyEpochs: 0, everyBytes: 0, atClose: true } },
+    ask: async (request, handle) => {
+      if (request.type === failing) throw noRoom()
+      return handle(request)
+    },
+  })
+  await bus.create('x', { dtype: 'u32', shape: [2] })
+  for (failing of ['begin', 'piece', 'end'] as const) {
+    await t.rejects(bus.checkpoint(), { code: 'LOG_FULL' }, failing)
+    await bus.patch('x', { offset: 0, values: [bus.epoch] })
+    t.same(
+      disk.files.filter((file) => file.includes('checkpoints/')),
+      [],
+      'no file is left',
+    )
+  }
+  failing = undefined
+  t.match(await bus.checkpoint(), { epoch: bus.epoch })
+  const { epoch, digest } = bus.status()
+  failing = 'end'
+  await bus.patch('x', { offset: 0, values: [5] })
+  await bus.close()
+  failing = undefined
+  const again = await openOnSim(t, { disk })
+  t.match(
+    again.checkpoints().map((made) => made.epoch),
+    [epoch],
+  )
+  t.equal(again.epoch, epoch + 1)
+  t.not(again.status().digest, digest)
+})
+
+t.test('by age: elapsed time counts, not what the clock shows', async (t) => {
+  mock.timers.enable({ apis: ['setInterval'] })
+  t.teardown(() => mock.timers.reset())
+  let [ticksMs, clockMs] = [1_000, 1_700_000_000_000]
+  const bus = await openOnSim(t, {
+    disk: new SimDisk(),
+    options: { retention: { maxAgeMs: 400_000 }, checkpoints: { everyEpochs: 0, everyBytes: 0 } },
+    host: { nowMs: () => clockMs, ticksMs: () => ticksMs },
+  })
+  const made = async (): Promise<number> => {
+    mock.timers.tick(RETENTION_INTERVAL_MS)
+    for (let turns = 0; turns < 20; turns++) await turn()
+    return bus.checkpoints().length
+  }
+  await bus.create('x', { dtype: 'u32', shape: [2] })
+  clockMs += 86_400_000
+  t.equal(await made(), 0, 'the clock went forward')
+  ticksMs += 100_000
+  clockMs -= 2 * 86_400_000
+  t.equal(await made(), 1, 'a quarter of the age went by')
+  ticksMs += 100_000
+  t.equal(await made(), 1, 'no epoch since then')
+  await commits(bus, 1)
+  t.equal(await made(), 2)
+})
