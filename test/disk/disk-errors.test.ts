@@ -31,7 +31,12 @@ interface Failing {
 }
 
 /** A server whose calls on files with `path` in their names can be made to fail. */
-function serveFailing(t: Test, kind: 'write' | 'sync' | 'syncdir', path: string, flags: readonly string[] = []): Failing {
+function serveFailing(
+  t: Test,
+  kind: 'write' | 'sync' | 'syncdir',
+  path: string,
+  flags: readonly string[] = [],
+): Failing {
   const dir = t.testdir({ data: {} })
   const when = join(dir, 'failing')
   const dataDir = join(dir, 'data')
@@ -92,7 +97,7 @@ t.test('a sync of the log fails, under interval', async (t) => {
   await stopped(t, failing, 5)
 })
 
-t.test('the sync of the log\'s folder fails when a segment is begun', async (t) => {
+t.test("the sync of the log's folder fails when a segment is begun", async (t) => {
   const failing = serveFailing(t, 'syncdir', '/log', ['--segment-bytes', '64k'])
   const url = await failing.server.ready()
   await define(url)

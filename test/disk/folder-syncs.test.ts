@@ -26,7 +26,13 @@ function build(): void {
 function traced(dir: string, file: string): Step[] {
   const loader = pathOf('../../node_modules/tsx/dist/loader.mjs')
   execFileSync(process.execPath, ['--import', loader, pathOf('./durable-steps.ts'), dir], {
-    env: { PATH: process.env.PATH, LD_PRELOAD: LIBRARY, TRACE_FILE: file, TRACE_DIR: dir, UV_USE_IO_URING: '0' },
+    env: {
+      PATH: process.env.PATH,
+      LD_PRELOAD: LIBRARY,
+      TRACE_FILE: file,
+      TRACE_DIR: dir,
+      UV_USE_IO_URING: '0',
+    },
   })
   return parseTrace(readFileSync(file, 'utf8'))
 }
@@ -37,7 +43,8 @@ t.test('whatever a step promises is durable when it ends', async (t) => {
   const steps = traced(dir, join(folder(t), 'trace'))
   const say = (text: string): string => text.replaceAll(dir, '')
   t.same(lostChanges(steps).map(say), [])
-  const removed = (ending: string): boolean => steps.some(({ what, path }) => what === 'unlink' && path.endsWith(ending))
+  const removed = (ending: string): boolean =>
+    steps.some(({ what, path }) => what === 'unlink' && path.endsWith(ending))
   for (const ending of ['.seg', '.db', '.old']) t.ok(removed(ending), `files ${ending} were removed`)
 
   const syncs = neededFolderSyncs(steps)
@@ -54,8 +61,17 @@ t.test('whatever a step promises is durable when it ends', async (t) => {
   for (const wanted of ['', '/above', '/above/data', '/above/data/log', '/above/data/checkpoints'])
     t.ok(folders.has(wanted), `the names in ${wanted} are synced`)
   const files = steps.flatMap(({ what }, i) => (what === 'sync' ? [i] : []))
-  const missed = new Set(files.filter(isMissed).map((i) => say(steps[i]?.path as string).replaceAll(/\d{20}/g, 'N')))
+  const missed = new Set(
+    files.filter(isMissed).map((i) => say(steps[i]?.path as string).replaceAll(/\d{20}/g, 'N')),
+  )
   t.comment(`syncs that are missed when they are left out: ${[...missed].join(' ')}`)
-  for (const wanted of ['history.tmp', 'cut.tmp', 'checkpoints/next.tmp', 'cut-1/N.seg', 'cut-2/N.seg', 'log/N.seg'])
+  for (const wanted of [
+    'history.tmp',
+    'cut.tmp',
+    'checkpoints/next.tmp',
+    'cut-1/N.seg',
+    'cut-2/N.seg',
+    'log/N.seg',
+  ])
     t.ok(missed.has(`/above/data/${wanted}`), `the bytes of ${wanted}`)
 })

@@ -1,5 +1,5 @@
-// Writes down what a process does to its disk. Loaded into it (LD_PRELOAD), it appends a line to the file TRACE_FILE
-// for each change below the folder TRACE_DIR, and for each sync there:
+// Writes down what a process does to its disk. Loaded into it (LD_PRELOAD), it appends a line to the file
+// TRACE_FILE for each change below the folder TRACE_DIR, and for each sync there:
 //
 //   write, sync                     the content of a file; a write to a file opened with O_DSYNC is no line
 //   create, mkdir, unlink, rmdir    a name; rename has two

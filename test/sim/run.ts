@@ -286,7 +286,9 @@ class Simulation {
     const isThere = client.own.at(-1)?.isThere === true
     client.isOwnUnsure = true
     const change = async (): Promise<{ epoch: number }> =>
-      isThere ? bus.delete(name) : bus.create(name, { dtype: 'u16', shape: [this.#draw.int(1, 200)], fill: 7 })
+      isThere
+        ? bus.delete(name)
+        : bus.create(name, { dtype: 'u16', shape: [this.#draw.int(1, 200)], fill: 7 })
     const { epoch } = await this.#whenThereIsRoom(disk, change)
     client.own.push({ isThere: !isThere, epoch })
     client.isOwnUnsure = false
@@ -379,7 +381,10 @@ class Simulation {
     client.own = client.own.filter((change) => change.epoch <= bus.epoch)
     const wanted = client.own.at(-1)?.isThere === true
     const isThere = bus.hasPage(`own${client.id}`)
-    assert.ok(isThere === wanted || client.isOwnUnsure, `client ${client.id}: its page is ${isThere ? '' : 'not '}there`)
+    assert.ok(
+      isThere === wanted || client.isOwnUnsure,
+      `client ${client.id}: its page is ${isThere ? '' : 'not '}there`,
+    )
     if (isThere !== wanted) client.own.push({ isThere, epoch: bus.epoch })
     client.isOwnUnsure = false
   }

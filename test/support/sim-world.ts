@@ -71,7 +71,8 @@ export class Scheduler {
     }
     promise.then(settle, settle)
     for (let steps = 0; !isSettled; steps++) {
-      if (steps > 20_000) throw new Error('the promise does not settle: ' + this.#tasks.map(String).join(' ; ').slice(0,600))
+      if (steps > 20_000)
+        throw new Error(`the promise does not settle, with ${this.#tasks.length} events ready`)
       await this.step()
     }
     return promise

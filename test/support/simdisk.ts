@@ -411,4 +411,3 @@ function isReachable(names: Names, file: string): boolean {
   const dir = path.dirname(file)
   return dir === path.dirname(dir) || (names.get(dir)?.isFolder === true && isReachable(names, dir))
 }
-

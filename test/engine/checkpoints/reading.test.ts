@@ -73,17 +73,18 @@ async function checkOne(t: Test, seed: number): Promise<void> {
   const draw = new Draw(seed)
   const dataDir = folder(t)
   const place = join(dataDir, 'checkpoints')
-  let bus: EngineBus | undefined
-  const thread = watchedThread(place, (readBytes) => disturb(bus as EngineBus, draw, readBytes))
+  let opened: EngineBus | undefined
+  const thread = watchedThread(place, (readBytes) => disturb(opened as EngineBus, draw, readBytes))
   const store = { checkpointThread: () => thread, checkpointPieceBytes: CHUNK }
-  bus = await EngineBus.open(
+  const bus = await EngineBus.open(
     { dataDir, backend: 'cpu', threads: 1 + (seed % 2), fsync: 'off' },
     { ...REAL_HOST, store },
   )
+  opened = bus
   await define(bus)
   for (let i = 0; i < 2; i++) {
-    const then = new Map(bus.pageNames().map((name) => [bus?.page(name).id, Buffer.from(bytesOf(bus, name))]))
-    const { epoch, digest }: { epoch: number; digest: string } = bus.status()
+    const then = new Map(bus.pageNames().map((name) => [bus.page(name).id, Buffer.from(bytesOf(bus, name))]))
+    const { epoch, digest } = bus.status()
     t.equal((await bus.checkpoint()).epoch, epoch)
     t.ok(bus.epoch > epoch + 5, `seed ${seed}: ${bus.epoch - epoch} commits meanwhile`)
     const file = openCheckpointFile(checkpointFolder(place), epoch, undefined)
@@ -106,8 +107,8 @@ async function checkOne(t: Test, seed: number): Promise<void> {
   await again.close()
 }
 
-function bytesOf(bus: EngineBus | undefined, name: string): Uint8Array {
-  const values = (bus as EngineBus).read(name)
+function bytesOf(bus: EngineBus, name: string): Uint8Array {
+  const values = bus.read(name)
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
 }
 

@@ -22,49 +22,54 @@ async function commits(bus: EngineBus, count: number): Promise<void> {
 const noRoom = (): Error => Object.assign(new Error('ENOSPC: no space left'), { code: 'ENOSPC' })
 
 for (const by of ['epochs', 'bytes'] as const) {
-  t.test(`an automatic checkpoint by ${by} that fails is tried again after a quarter, and no sooner`, async (t) => {
-    const attempts: number[] = []
-    const warnings: string[] = []
-    let failures = 2
-    const every = 40
-    let bytesPerEpoch = 0
-    const openWith = (checkpoints: BusOptions['checkpoints'], disk = new SimDisk()): Promise<EngineBus> =>
-      openOnSim(t, {
-        disk,
-        options: {
-          ...(checkpoints === undefined ? {} : { checkpoints }),
-          segmentBytes: 1024 ** 2,
-          onNotice: ({ message }) => warnings.push(message),
-        },
-        ask: async (request, handle) => {
-          if (request.type === 'begin') attempts.push(bus.epoch)
-          if (request.type === 'end' && failures-- > 0) throw noRoom()
-          return handle(request)
-        },
-      })
-    let bus = await openWith({ everyEpochs: 0, everyBytes: 0 })
-    await bus.create('x', { dtype: 'u32', shape: [2] })
-    const sizeOf = (): number => bus.stats().log?.bytes as number
-    const before = sizeOf()
-    await commits(bus, 1)
-    bytesPerEpoch = sizeOf() - before
-    await bus.close()
-    bus = await openWith(
-      by === 'epochs' ? { everyEpochs: every, everyBytes: 0 } : { everyEpochs: 0, everyBytes: every * bytesPerEpoch },
-    )
-    await bus.create('x', { dtype: 'u32', shape: [2] })
-    await commits(bus, 3 * every)
-    // The first record, of a page that is created, has another size than the others.
-    const [first = 0, second = 0, third = 0, fourth = 0, ...rest] = attempts
-    t.ok(Math.abs(first - every) <= 1, `the first at epoch ${first}`)
-    t.same([second - first, third - second], [every / 4, every / 4], 'two tries after a failure')
-    t.equal(fourth - third, every, 'then one that succeeds, and the usual distance')
-    t.same(rest, [])
-    const made = bus.checkpoints().map(({ epoch }) => epoch)
-    t.same(made, [third, fourth])
-    const failed = warnings.filter((text) => /a checkpoint could not be made: .*no space left/.test(text))
-    t.equal(failed.length, 2)
-  })
+  t.test(
+    `an automatic checkpoint by ${by} that fails is tried again after a quarter, and no sooner`,
+    async (t) => {
+      const attempts: number[] = []
+      const warnings: string[] = []
+      let failures = 2
+      const every = 40
+      let bytesPerEpoch = 0
+      const openWith = (checkpoints: BusOptions['checkpoints'], disk = new SimDisk()): Promise<EngineBus> =>
+        openOnSim(t, {
+          disk,
+          options: {
+            ...(checkpoints === undefined ? {} : { checkpoints }),
+            segmentBytes: 1024 ** 2,
+            onNotice: ({ message }) => warnings.push(message),
+          },
+          ask: async (request, handle) => {
+            if (request.type === 'begin') attempts.push(bus.epoch)
+            if (request.type === 'end' && failures-- > 0) throw noRoom()
+            return handle(request)
+          },
+        })
+      let bus = await openWith({ everyEpochs: 0, everyBytes: 0 })
+      await bus.create('x', { dtype: 'u32', shape: [2] })
+      const sizeOf = (): number => bus.stats().log?.bytes as number
+      const before = sizeOf()
+      await commits(bus, 1)
+      bytesPerEpoch = sizeOf() - before
+      await bus.close()
+      bus = await openWith(
+        by === 'epochs'
+          ? { everyEpochs: every, everyBytes: 0 }
+          : { everyEpochs: 0, everyBytes: every * bytesPerEpoch },
+      )
+      await bus.create('x', { dtype: 'u32', shape: [2] })
+      await commits(bus, 3 * every)
+      // The first record, of a page that is created, has another size than the others.
+      const [first = 0, second = 0, third = 0, fourth = 0, ...rest] = attempts
+      t.ok(Math.abs(first - every) <= 1, `the first at epoch ${first}`)
+      t.same([second - first, third - second], [every / 4, every / 4], 'two tries after a failure')
+      t.equal(fourth - third, every, 'then one that succeeds, and the usual distance')
+      t.same(rest, [])
+      const made = bus.checkpoints().map(({ epoch }) => epoch)
+      t.same(made, [third, fourth])
+      const failed = warnings.filter((text) => /a checkpoint could not be made: .*no space left/.test(text))
+      t.equal(failed.length, 2)
+    },
+  )
 }
 
 t.test('a checkpoint on request after one that failed, and closing while one fails', async (t) => {

@@ -40,7 +40,7 @@ class World {
   readonly context: NativeContext
   snapshot: Snapshot
   /** The pages as they were when the snapshot was made. */
-  readonly then = new Map<number, Uint8Array>()
+  readonly before = new Map<number, Uint8Array>()
   readonly there = new Set(PAGES.map(({ id }) => id))
   readonly #draw: Draw
   readonly #step: number
@@ -59,9 +59,15 @@ class World {
       })),
     )
     const params = new Uint8Array(0)
-    this.#step = this.context.createStep({ opCode: COPY_OP, opVersion: 1, outPage: 7, inputPages: [2], params })
+    this.#step = this.context.createStep({
+      opCode: COPY_OP,
+      opVersion: 1,
+      outPage: 7,
+      inputPages: [2],
+      params,
+    })
     for (const page of SOURCES) this.#execute([[page, 0, page.elements]])
-    for (const page of PAGES) this.then.set(page.id, this.now(page))
+    for (const page of PAGES) this.before.set(page.id, this.now(page))
     this.snapshot = new Snapshot(this.context, new Map(PAGES.map((page) => [page.id, sizeOf(page)])))
   }
 
@@ -100,7 +106,7 @@ class World {
   reads({ id }: Page, offset: number, length: number): boolean {
     const into = new Uint8Array(length).fill(0xee)
     this.snapshot.read(id, offset, into)
-    const wanted = this.then.get(id)?.subarray(offset, offset + length)
+    const wanted = this.before.get(id)?.subarray(offset, offset + length)
     return Buffer.compare(into, wanted as Uint8Array) === 0
   }
 }
@@ -177,7 +183,7 @@ t.test('every element of a small store, at every place in a word', async (t) => 
     for (let first = 0; first <= 8 && first < page.elements; first++) {
       for (let count = 1; count * sizeBytes <= 16 && first + count <= page.elements; count++) {
         world.snapshot = new Snapshot(world.context, new Map([[page.id, sizeOf(page)]]))
-        world.then.set(page.id, world.now(page))
+        world.before.set(page.id, world.now(page))
         world.write([page, first, count])
         if (!world.reads(page, 0, length)) wrong.push(`page ${page.id}: ${count} from ${first}`)
         world.snapshot.end()

@@ -201,21 +201,24 @@ t.test('any number of answers, in their order, through two checkpoints and no lo
   }
 })
 
-t.test('a checkpoint has the answers of its epoch, and none that are given while it is written', async (t) => {
-  const dataDir = folder(t)
-  const bus = await open(t, { dataDir, fsync: 'off' })
-  await bus.create('large', { dtype: 'u8', shape: [8 * 1024 ** 2] })
-  await bus.create('a', SOURCE)
-  await bus.patch('a', one, { key: 'first' })
-  await bus.patch('a', one, { key: 'second' })
-  const late: Promise<unknown>[] = []
-  const { epoch } = await bus.checkpoint({
-    onProgress: () => void late.push(bus.patch('a', one, { key: `late ${late.length}` })),
-  })
-  await Promise.all(late)
-  t.ok(late.length >= 4 && bus.epoch > epoch, `${late.length} answers meanwhile`)
-  t.same(keysIn(dataDir, epoch), ['first', 'second'])
-})
+t.test(
+  'a checkpoint has the answers of its epoch, and none that are given while it is written',
+  async (t) => {
+    const dataDir = folder(t)
+    const bus = await open(t, { dataDir, fsync: 'off' })
+    await bus.create('large', { dtype: 'u8', shape: [8 * 1024 ** 2] })
+    await bus.create('a', SOURCE)
+    await bus.patch('a', one, { key: 'first' })
+    await bus.patch('a', one, { key: 'second' })
+    const late: Promise<unknown>[] = []
+    const { epoch } = await bus.checkpoint({
+      onProgress: () => void late.push(bus.patch('a', one, { key: `late ${late.length}` })),
+    })
+    await Promise.all(late)
+    t.ok(late.length >= 4 && bus.epoch > epoch, `${late.length} answers meanwhile`)
+    t.same(keysIn(dataDir, epoch), ['first', 'second'])
+  },
+)
 
 t.test('after a restart the oldest answers are still the first to be forgotten', async (t) => {
   const dataDir = folder(t)

@@ -3,13 +3,13 @@
  * nothing behind, and goes through once there is room. The disk is simulated.
  */
 import t from 'tap'
-import type { EngineBus } from '../../src/engine/bus.js'
-import { FrameWriter } from '../../src/state/frame/writer.js'
-import { PAGE_ID_UNASSIGNED } from '../../src/wire/frame.js'
-import { turn } from '../lib/wait.js'
-import { openOnSim } from '../support/sim-bus.js'
-import { SimCatalog } from '../support/sim-world.js'
-import { SimDisk } from '../support/simdisk.js'
+import type { EngineBus } from '../../../src/engine/bus.js'
+import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { PAGE_ID_UNASSIGNED } from '../../../src/wire/frame.js'
+import { turn } from '../../lib/wait.js'
+import { openOnSim } from '../../support/sim-bus.js'
+import { SimCatalog } from '../../support/sim-world.js'
+import { SimDisk } from '../../support/simdisk.js'
 
 async function define(bus: EngineBus): Promise<void> {
   await bus.create('x', { dtype: 'f64', shape: [4], fill: 1 })
@@ -64,19 +64,31 @@ function createFrame(): Uint8Array {
 /** In an order in which each can be done after those before it. */
 const CHANGES: readonly (readonly [what: string, run: (bus: EngineBus) => Promise<unknown>])[] = [
   ['a page is created', (bus) => bus.create('new', { dtype: 'u8', shape: [100], fill: 9 })],
-  ['a page is derived', (bus) => bus.derive('more', { op: 'map', inputs: { s: 'sum' }, expr: 'scale(s) + 1' })],
-  ['a page that reads the past', (bus) => bus.derive('was', { op: 'map', inputs: { s: 'sum' }, expr: 'prev(s)' })],
+  [
+    'a page is derived',
+    (bus) => bus.derive('more', { op: 'map', inputs: { s: 'sum' }, expr: 'scale(s) + 1' }),
+  ],
+  [
+    'a page that reads the past',
+    (bus) => bus.derive('was', { op: 'map', inputs: { s: 'sum' }, expr: 'prev(s)' }),
+  ],
   ['a frame creates a page', (bus) => bus.submit(createFrame())],
   [
     'several pages are created',
     (bus) =>
       bus.createMany([
         { name: 'm1', definition: { dtype: 'f64', shape: [4] } },
-        { name: 'm2', definition: { derive: { op: 'map', inputs: { a: 'm1', b: 'x' }, expr: 'a + prev(b)' } } },
+        {
+          name: 'm2',
+          definition: { derive: { op: 'map', inputs: { a: 'm1', b: 'x' }, expr: 'a + prev(b)' } },
+        },
       ]),
   ],
   ['a function is defined', (bus) => bus.defineFunction('extra', { params: ['a'], expr: 'a + 5' })],
-  ['a function that pages use changes', (bus) => bus.defineFunction('scale', { params: ['a'], expr: 'a * 3' })],
+  [
+    'a function that pages use changes',
+    (bus) => bus.defineFunction('scale', { params: ['a'], expr: 'a * 3' }),
+  ],
   ['a function is deleted', (bus) => bus.deleteFunction('unused')],
   ['a page is written', (bus) => bus.patch('x', { offset: 1, values: [7] }, { key: 'written' })],
   ['a page whose past was read is deleted', (bus) => bus.delete('step')],
@@ -84,7 +96,8 @@ const CHANGES: readonly (readonly [what: string, run: (bus: EngineBus) => Promis
   ['pages are deleted with what derives from them', (bus) => bus.delete('twice', { cascade: true })],
   [
     'a page is deleted and made anew in one epoch',
-    (bus) => Promise.all([bus.delete('x', { cascade: true }), bus.create('fresh', { dtype: 'i8', shape: [2] })]),
+    (bus) =>
+      Promise.all([bus.delete('x', { cascade: true }), bus.create('fresh', { dtype: 'i8', shape: [2] })]),
   ],
 ]
 
