@@ -7,6 +7,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { checkpointFolder } from '../../src/store/checkpoint/folder.js'
+import { checkpointName } from '../../src/store/checkpoint/format.js'
 import { CheckpointTasks } from '../../src/store/checkpoint/tasks.js'
 import { CursorDb } from '../../src/store/cursors/cursor-db.js'
 import { backupFolder } from '../../src/store/offline/backup.js'
@@ -25,6 +26,9 @@ const CHUNKS = 12
 const LENGTH = 900
 /** Nothing has changed since the checkpoint before, so no other one needs the file of this one. */
 const IDLE_EPOCH = 15
+const NEWEST_EPOCH = 37
+/** A place in the second record of a segment. */
+const SECOND_RECORD = 4096 + 1100
 
 const root = process.argv[2] as string
 const dir = path.join(root, 'above', 'data')
@@ -117,16 +121,30 @@ async function offline(): Promise<void> {
   const folder = { dir, disk, crc32c }
   await cutFolder(folder, planCut(folder, 34))
   mark('the log is cut')
-  const names = fs.readdirSync(path.join(dir, 'log')).filter((name) => name.endsWith('.seg'))
-  damage(path.join(dir, 'log', names.at(-1) as string))
+  damage(newestSegment(), SECOND_RECORD)
   await repairLog(folder, checkFolder(folder))
   mark('the log is repaired')
+  const store = await open()
+  await append(store, NEWEST_EPOCH)
+  await store.checkpoint(sourceAt(NEWEST_EPOCH))
+  await store.close()
+  mark('the store is closed after a repair')
+  const checkpoint = path.join(dir, 'checkpoints', checkpointName(NEWEST_EPOCH))
+  damage(newestSegment(), SECOND_RECORD)
+  damage(checkpoint, fs.statSync(checkpoint).size / 2)
+  await repairLog(folder, checkFolder(folder))
+  mark('the log is repaired before its newest checkpoint')
 }
 
-/** Breaks the second record of a segment, durably. */
-function damage(file: string): void {
+const newestSegment = (): string => {
+  const names = fs.readdirSync(path.join(dir, 'log')).filter((name) => name.endsWith('.seg'))
+  return path.join(dir, 'log', names.at(-1) as string)
+}
+
+/** Breaks some bytes of a file, durably. */
+function damage(file: string, at: number): void {
   const fd = fs.openSync(file, 'r+')
-  fs.writeSync(fd, framesOf(1, 64), 0, 64, 4096 + 1100)
+  fs.writeSync(fd, framesOf(1, 64), 0, 64, at)
   fs.fsyncSync(fd)
   fs.closeSync(fd)
 }

@@ -69,9 +69,7 @@ class Tracker {
 
   #appears(file: string, how: string): void {
     const dir = path.dirname(file)
-    // Copies are made in a folder aside while it is new; what is moved into it has no other name any more.
-    if (this.#changed.has(dir) && (how === 'renamed' || !isAside(dir)))
-      this.lost.push(`${dir} (${this.#changed.get(dir)}), before ${file} is in it`)
+    if (this.#changed.has(dir)) this.lost.push(`${dir} (${this.#changed.get(dir)}), before ${file} is in it`)
     if (how === 'mkdir' && isAside(file)) this.#wants(`before ${file} is made`, () => true)
     this.#names.add(file)
     this.#changed.set(file, how)

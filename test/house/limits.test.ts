@@ -68,7 +68,6 @@ const NOT_CROSSED: Readonly<Record<string, keyof typeof REASONS>> = {
   REPLAY_STATES_OF_CALLER: 'place',
   REPLAY_UNDO_BYTES: 'place',
   REPLAY_UNDO_EPOCHS: 'place',
-  RETENTION_INTERVAL_MS: 'pause',
   SEGMENT_FORMAT_VERSION: 'format',
   START_AT_BYTES: 'slice',
   STOP_REQUESTS_MS: 'pause',

@@ -32,6 +32,7 @@ export async function repairLog(folder: CheckedFolder, report: CheckReport): Pro
   // Epochs that were published may be lost, and their numbers used again.
   await forgetHistory(folder)
   disk.makeDir(aside)
+  await disk.syncDir(dir)
   const changed = segments.filter((_, i) => i < from.index || i >= to.index || isInside(segments, from, i))
   for (const { name } of changed) {
     copyFile(path.join(logDir, name), path.join(aside, name))

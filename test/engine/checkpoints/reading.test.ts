@@ -5,7 +5,7 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { EngineBus } from '../../../src/engine/bus.js'
-import { REAL_HOST } from '../../../src/engine/host.js'
+import { type ExecutionHost, REAL_HOST } from '../../../src/engine/host.js'
 import { CHECKPOINT_CHUNK_BYTES } from '../../../src/limits.js'
 import { openCheckpointFile } from '../../../src/store/checkpoint/file-reader.js'
 import { checkpointFolder } from '../../../src/store/checkpoint/folder.js'
@@ -13,6 +13,7 @@ import { CheckpointTasks } from '../../../src/store/checkpoint/tasks.js'
 import type { CheckpointThread } from '../../../src/store/checkpoint/thread.js'
 import { Draw } from '../../lib/draw.js'
 import { folder } from '../../lib/folder.js'
+import { turn } from '../../lib/wait.js'
 
 const CHUNK = CHECKPOINT_CHUNK_BYTES
 const ELEMENTS = (6 * CHUNK) / 4 + 3
@@ -51,7 +52,12 @@ async function define(bus: EngineBus): Promise<void> {
 }
 
 /** A few commits, most of them about the place that is read next. */
-async function disturb(bus: EngineBus, draw: Draw, readBytes: number): Promise<void> {
+async function disturb(
+  bus: EngineBus,
+  draw: Draw,
+  readBytes: number,
+  going: Promise<unknown>[],
+): Promise<void> {
   for (let commits = draw.int(0, 3); commits > 0; commits--) {
     const position = Math.floor((readBytes % (ELEMENTS * 4)) / 4)
     const ops = Array.from({ length: draw.int(1, 3) }, () => {
@@ -62,7 +68,15 @@ async function disturb(bus: EngineBus, draw: Draw, readBytes: number): Promise<v
     })
     const first = draw.int(0, 8)
     const few = { page: 'small', offset: first, values: [draw.int(1, 1e6), draw.int(1, 1e6)] }
-    await bus.transact({ ops: [...ops, few] })
+    const committed = bus.transact({ ops: [...ops, few] })
+    if (draw.chance(0.4)) {
+      // Ends what executes on another thread, and publishes it.
+      for (let turns = draw.int(1, 3); turns > 0; turns--) await turn()
+      bus.read('sum')
+    }
+    // Else it goes on while the next piece is read.
+    if (draw.chance(0.5)) await committed
+    else going.push(committed)
     if (draw.chance(0.1)) await bus.whatIf({ ops: [few], read: ['sum'] })
     if (draw.chance(0.05) && bus.hasPage('was')) await bus.delete('was')
     if (draw.chance(0.1)) await bus.create(`extra${bus.epoch}`, { dtype: 'u8', shape: [draw.int(1, 90_000)] })
@@ -74,11 +88,21 @@ async function checkOne(t: Test, seed: number): Promise<void> {
   const dataDir = folder(t)
   const place = join(dataDir, 'checkpoints')
   let opened: EngineBus | undefined
-  const thread = watchedThread(place, (readBytes) => disturb(opened as EngineBus, draw, readBytes))
+  const going: Promise<unknown>[] = []
+  const thread = watchedThread(place, (readBytes) => disturb(opened as EngineBus, draw, readBytes, going))
   const store = { checkpointThread: () => thread, checkpointPieceBytes: CHUNK }
+  const executions: ExecutionHost = {
+    goesToThread: () => draw.chance(0.4),
+    async ended(execution) {
+      const result = await execution
+      // Until its end is noticed, nobody knows what it has overwritten.
+      for (let turns = draw.int(0, 4); turns > 0; turns--) await turn()
+      return result
+    },
+  }
   const bus = await EngineBus.open(
     { dataDir, backend: 'cpu', threads: 1 + (seed % 2), fsync: 'off' },
-    { ...REAL_HOST, store },
+    { ...REAL_HOST, store, executions },
   )
   opened = bus
   await define(bus)
@@ -86,6 +110,7 @@ async function checkOne(t: Test, seed: number): Promise<void> {
     const then = new Map(bus.pageNames().map((name) => [bus.page(name).id, Buffer.from(bytesOf(bus, name))]))
     const { epoch, digest } = bus.status()
     t.equal((await bus.checkpoint()).epoch, epoch)
+    await Promise.all(going.splice(0))
     t.ok(bus.epoch > epoch + 5, `seed ${seed}: ${bus.epoch - epoch} commits meanwhile`)
     const file = openCheckpointFile(checkpointFolder(place), epoch, undefined)
     if (typeof file === 'string') throw new Error(file)

@@ -137,6 +137,20 @@ t.test('off at every sync', async (t) => {
   t.ok(runs > 100)
 })
 
+t.test('a checkpoint that is complete stays, whatever fails after it', async (t) => {
+  const place = simFolder(new SimDisk())
+  const tasks = new CheckpointTasks(place)
+  const meta = { bus_id: 'b', bytes: '0', digest: framesOf(1, 16), epoch: '5', extra: '{}' }
+  await tasks.handle({ type: 'begin', base: undefined, busId: 'b' })
+  await tasks.handle({
+    type: 'end',
+    epoch: 5,
+    meta: { ...meta, next_page_id: '1', pages: '0', timestamp_ms: '1' },
+  })
+  await t.rejects(tasks.handle({ type: 'abandon' }))
+  t.same(place.list(), [checkpointName(5)])
+})
+
 t.test('files that a kept checkpoint refers to stay, and their loss is noticed', async (t) => {
   const { disk } = await run({})
   const place = simFolder(disk)
