@@ -219,6 +219,13 @@ export class FakeBus implements StreamBus {
     return this.#change(name, 'source', Uint32Array.from(writes.flatMap(([index]) => [index, 1])))
   }
 
+  /** Changes every element. */
+  fill(name: string, valueAt: (index: number) => number): PageChange {
+    const { values } = this.#pages.get(name)!
+    for (let i = 0; i < values.length; i++) values[i] = valueAt(i)
+    return this.#change(name, 'source', Uint32Array.of(0, values.length))
+  }
+
   delete(name: string): PageChange {
     const change = this.#change(name, 'deleted', new Uint32Array(0))
     this.#pages.delete(name)
