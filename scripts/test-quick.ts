@@ -71,7 +71,7 @@ function chosenFrom(lists: readonly (readonly string[])[], ms: (test: string) =>
 
 const { values } = parseArgs({ options: { base: { type: 'string' } } })
 const reach = readReach()
-const ms = (test: string): number => (reach.ms[test] ?? UNKNOWN_MS) + START_MS
+const ms = (test: string): number => (reach.get(test)?.ms ?? UNKNOWN_MS) + START_MS
 const changed = changedSince(values.base)
 const lists = testsOf(changed, ms)
 const chosen = chosenFrom(lists, ms)

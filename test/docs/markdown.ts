@@ -35,7 +35,7 @@ function withoutBlocks(markdown: string): string {
   return markdown.replace(/^```[\s\S]*?^```$/gm, '')
 }
 
-/** Rows of all tables, header and rule left out; cells trimmed. */
+/** Rows of all tables, header and rule left out; cells trimmed. A bar inside a cell is written `\|`. */
 export function tableRowsOf(markdown: string): string[][] {
   const rows: string[][] = []
   const lines = markdown.split('\n')
@@ -47,8 +47,8 @@ export function tableRowsOf(markdown: string): string[][] {
       rows.push(
         line
           .slice(1, line.lastIndexOf('|'))
-          .split('|')
-          .map((cell) => cell.trim()),
+          .split(/(?<!\\)\|/)
+          .map((cell) => cell.trim().replaceAll('\\|', '|')),
       )
     }
   }

@@ -1,14 +1,24 @@
 /**
- * A copy of the working tree in which one file at a time is changed and tests run. Tests import src/ through
- * tsx; worker threads and bin/mmsb.js run dist/. So a change is made in both: in src/ as it is, in dist/ as
- * the compiler translates it, without a check of its types.
+ * A copy of the working tree in which one file at a time is changed and tests run. In the copy the tests and
+ * src/ are compiled once, each beside its source, so that a test and every thread that it starts begin at
+ * once, without tsx. A change is made in src/ as it is and as compiled, and in dist/, which bin/mmsb.js runs.
+ * Types are not checked.
  *
  * Invariants: the working tree itself is never written. After `restore` the copy equals what it
  * was made from.
  */
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
 import ts from 'typescript'
 import { type Outcome, runProgram } from './program.js'
 
@@ -32,7 +42,11 @@ const PARTS = [
   'tsconfig.json',
 ]
 
-/** What a source of src/ becomes in dist/. */
+const isSource = (path: string): boolean => path.endsWith('.ts') && !path.endsWith('.d.ts')
+const builtOf = (path: string): string => path.replace(/^src/, 'dist').replace(/\.ts$/, '.js')
+const besideOf = (path: string): string => path.replace(/\.ts$/, '.js')
+
+/** What a TypeScript source becomes. */
 function compiled(source: string): string {
   const compilerOptions = {
     target: ts.ScriptTarget.ES2023,
@@ -45,42 +59,91 @@ function compiled(source: string): string {
 /** Copies the working tree, which must be built, into a folder. Nothing that is later changed is shared. */
 export function copyTree(folder: string): void {
   for (const part of PARTS) cpSync(join(ROOT, part), join(folder, part), { recursive: true })
-  symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'))
+  linkModules(folder)
+}
+
+function linkModules(folder: string): void {
+  const link = join(folder, 'node_modules')
+  if (!existsSync(link)) symlinkSync(join(ROOT, 'node_modules'), link)
+}
+
+/** The files of the working tree that a copy has. */
+function filesToCopy(): string[] {
+  return PARTS.flatMap((part) => {
+    if (!statSync(join(ROOT, part)).isDirectory()) return [part]
+    const entries = readdirSync(join(ROOT, part), { recursive: true, withFileTypes: true })
+    return entries
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name).slice(ROOT.length))
+  })
 }
 
 export class Tree {
   readonly folder: string
   readonly #changed = new Map<string, string>()
 
-  constructor() {
-    this.folder = mkdtempSync(join(tmpdir(), 'mmsb-mutants-'))
-    copyTree(this.folder)
+  /** The copy with this number. It stays, and the next one with the number takes over only what differs. */
+  constructor(number: number) {
+    this.folder = join(ROOT, `build/mutants/tree-${number}`)
+    const copied = filesToCopy()
+    const wanted = new Set(copied.flatMap((path) => (isSource(path) ? [path, besideOf(path)] : [path])))
+    mkdirSync(this.folder, { recursive: true })
+    for (const entry of readdirSync(this.folder, { recursive: true, withFileTypes: true })) {
+      const path = join(entry.parentPath, entry.name).slice(this.folder.length + 1)
+      if (entry.isFile() && !path.startsWith('build/') && !wanted.has(path)) rmSync(join(this.folder, path))
+    }
+    for (const path of copied) this.#takeOver(path)
+    linkModules(this.folder)
   }
 
-  /** Writes `text` as the source `path`, such as src/wire/dtype.ts. */
+  #takeOver(path: string): void {
+    const bytes = readFileSync(join(ROOT, path))
+    const file = join(this.folder, path)
+    const isSame = existsSync(file) && bytes.equals(readFileSync(file))
+    if (!isSame) {
+      mkdirSync(dirname(file), { recursive: true })
+      cpSync(join(ROOT, path), file)
+    }
+    if (!isSource(path)) return
+    // A mutant may have been left in what the compiler made of the same source.
+    if (path.startsWith('src/')) cpSync(join(ROOT, builtOf(path)), join(this.folder, besideOf(path)))
+    else if (!isSame || !existsSync(join(this.folder, besideOf(path))))
+      this.#write(besideOf(path), compiled(bytes.toString('utf8')))
+  }
+
+  #write(path: string, text: string): void {
+    writeFileSync(join(this.folder, path), text)
+  }
+
+  /** Writes `text` as the source `path`, such as src/wire/dtype.ts; of another kind of file, only that. */
   change(path: string, text: string): void {
-    const built = path.replace(/^src/, 'dist').replace(/\.ts$/, '.js')
-    for (const [at, content] of [
-      [path, text],
-      [built, compiled(text)],
-    ] as const) {
-      const file = join(this.folder, at)
-      if (!this.#changed.has(file)) this.#changed.set(file, readFileSync(file, 'utf8'))
-      writeFileSync(file, content)
+    const places: [string, string][] = [[path, text]]
+    if (isSource(path)) {
+      const built = compiled(text)
+      places.push([besideOf(path), built], [builtOf(path), built])
+    }
+    for (const [at, content] of places) {
+      if (!this.#changed.has(at)) this.#changed.set(at, readFileSync(join(this.folder, at), 'utf8'))
+      this.#write(at, content)
     }
   }
 
   restore(): void {
-    for (const [file, content] of this.#changed) writeFileSync(file, content)
+    for (const [path, content] of this.#changed) this.#write(path, content)
     this.#changed.clear()
   }
 
-  /** Runs one test file in the copy, for at most `limitMs`. */
-  run(test: string, limitMs: number, env: Readonly<Record<string, string>> = {}): Promise<Outcome> {
-    return runProgram([process.execPath, '--import', 'tsx', test], this.folder, env, limitMs)
-  }
-
-  remove(): void {
-    rmSync(this.folder, { recursive: true, force: true })
+  /**
+   * Runs one test file in the copy, for at most `limitMs`; only the test with this title, if there is one.
+   */
+  run(
+    test: string,
+    limitMs: number,
+    env: Readonly<Record<string, string>> = {},
+    title?: string,
+  ): Promise<Outcome> {
+    const only: Record<string, string> =
+      title === undefined ? {} : { TAP_GREP: title.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&') }
+    return runProgram([process.execPath, besideOf(test)], this.folder, { ...only, ...env }, limitMs)
   }
 }

@@ -116,6 +116,7 @@ const exec: readonly Fault[] = [
   statement('exec/compute.cuh', 'rehashRanges(slot, all, digest);'),
   fault('exec/compute.cuh', 'outs[i].changed.gap > gap ? outs[i].changed.gap : gap', 'gap'),
   fault('exec/store.cuh', 'chunk > next ? chunk : next', 'chunk'),
+  fault('exec/store.cuh', 'return ~{{mask}};', '0'),
   fault('exec/store.cuh', '{{(last + 1 - first) * size}}, *out.arena', '(last - first) * size'),
   fault('exec/store.cuh', 'end - at <= kSmallBytes', 'end - at <= kSmallBytes + 8'),
   fault('exec/store.cuh', 'slot.page.bytes <= kChunkBytes', 'slot.page.bytes < kChunkBytes'),
@@ -272,6 +273,7 @@ const products: readonly Fault[] = [
 ]
 
 const host: readonly Fault[] = [
+  fault('abi/threads_host.cuh', 'if ({{task >= job.tasks}}) return;', 'task + 1 >= job.tasks'),
   fault('abi/threads_host.cuh', '{{pool.inside != 0}}) pthread_cond_wait', 'false'),
   statement('abi/threads_host.cuh', 'if (pool.fn == nullptr) continue;'),
   fault(
@@ -332,6 +334,14 @@ const numbers: readonly Fault[] = [
     'at + i == 0 ? values[0] : F::go(running, values[i])',
     'F::go(running, values[i])',
   ),
+]
+
+/**
+ * Faults that show only in one of the two builds of a test that compiles its own program. They are not built
+ * into the library, and are made for the tests of docs/guide/GUARANTEES.md.
+ */
+export const FAULTS_OF_ONE_BUILD: readonly Fault[] = [
+  fault('portable/math.cuh', '+ al * bh) + {{al * bl}};', '0.0'),
 ]
 
 /** Number N of this list, from 1 on, is the fault that MMSB_FAULT=N chooses. */

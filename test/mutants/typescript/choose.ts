@@ -13,6 +13,8 @@ import { isUsable, type Reach } from './reach.js'
 const UNKNOWN_MS = 8_000
 /** Imports between a test and a file that only a server or a thread of the test loads. */
 const FAR = 6
+/** How much likelier a test notices a mutant of a file for each one that it has noticed already. */
+const KILLED = 3
 /** How much likelier a test that reaches the function notices than one that may not. */
 const DOUBT = 2
 
@@ -71,25 +73,39 @@ function nearness(test: string, path: string): number {
   return (1 + folders) * (1 + 3 * words)
 }
 
+/** How often each test has noticed a mutant of a file: what noticed one probably notices the next. */
+export class Kills {
+  readonly #counts = new Map<string, number>()
+
+  add(path: string, test: string): void {
+    this.#counts.set(`${path} ${test}`, this.count(path, test) + 1)
+  }
+
+  count(path: string, test: string): number {
+    return this.#counts.get(`${path} ${test}`) ?? 0
+  }
+}
+
 export function testsFor(
   { path, functions }: Pick<Mutant, 'path' | 'functions'>,
-  { ms, slow, tests }: Reach,
+  reach: Reach,
   distances: ReadonlyMap<string, ReadonlyMap<string, number>>,
+  kills = new Kills(),
 ): string[] {
-  const names = Object.keys(ms)
-  const reaching = [...functions.map((name) => `${path}#${name}`), path].map((key) => tests[key])
-  const innermost = reaching.find((list) => list !== undefined) ?? []
-  const reached = new Set(innermost.map((i) => names[i]!))
-  const loads = (test: string): boolean => distances.get(test)!.has(path)
+  const keys = [...functions.map((name) => `${path}#${name}`), path]
+  const innermost = keys.find((key) => [...reach.values()].some(({ reached }) => reached?.has(key) === true))
+  const isReached = (test: string): boolean =>
+    innermost !== undefined && reach.get(test)?.reached?.has(innermost) === true
   // What was recorded and does not reach the function cannot notice; a change at load time can be noticed.
   const isOpen = (test: string): boolean =>
-    ms[test] === undefined || slow.has(test) || innermost.length === 0 || functions.length === 0
+    reach.get(test)?.reached === undefined || innermost === undefined || functions.length === 0
   const cost = (test: string): number => {
     const away = distances.get(test)!.get(path) ?? FAR
-    const doubt = reached.has(test) ? 1 : DOUBT
-    return (doubt * (away + 1) * (ms[test] ?? UNKNOWN_MS)) / nearness(test, path)
+    const doubt = isReached(test) ? 1 : DOUBT
+    const likely = nearness(test, path) * (1 + KILLED * kills.count(path, test))
+    return (doubt * (away + 1) * (reach.get(test)?.ms ?? UNKNOWN_MS)) / likely
   }
   return [...distances.keys()]
-    .filter((test) => reached.has(test) || (loads(test) && isOpen(test)))
+    .filter((test) => isReached(test) || (distances.get(test)!.has(path) && isOpen(test)))
     .sort((a, b) => cost(a) - cost(b))
 }

@@ -1,32 +1,25 @@
 /**
- * What record.ts found out about the tests. build/mutants/ keeps all of it; reach.txt, which is committed,
- * keeps for each function the tests that reach it and cost the least.
+ * What record.ts found out about the tests: how long each takes, and which functions of src/ it reaches.
+ * Kept in reach.txt, which is committed. Must not know how tests are run or chosen.
  */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { ROOT } from '../../house/source.js'
 
-const RECORDS = join(ROOT, 'build/mutants/records.json')
 const REACH = join(ROOT, 'test/mutants/typescript/reach.txt')
 const OTHERS =
   /^test\/((house|native|mutants|abuse|numpy|docs)\/|conformance\/emulated|engine\/history\/cpu-failover)/
-/** Tests that reach.txt keeps for a function. */
-const KEPT = 8
 
 export interface Recorded {
   readonly ms: number
-  /** See record.ts. Undefined if the test took too long to tell. */
+  /**
+   * Functions as `src/wire/dtype.ts#name`, files as `src/wire/dtype.ts`. Undefined if the test took too
+   * long to tell.
+   */
   readonly reached: ReadonlySet<string> | undefined
 }
 
-export interface Reach {
-  /** The time of every test, in ms. */
-  readonly ms: Readonly<Record<string, number>>
-  /** Tests that took too long to tell what they reach. */
-  readonly slow: ReadonlySet<string>
-  /** For each function, the indices of tests in `ms`, quickest first. */
-  readonly tests: Readonly<Record<string, readonly number[]>>
-}
+export type Reach = ReadonlyMap<string, Recorded>
 
 /**
  * Not tests of other things than src/ (native code, documents, the rules of the house), nor what compiles.
@@ -35,67 +28,53 @@ export function isUsable(path: string): boolean {
   return path.endsWith('.test.ts') && !OTHERS.test(path)
 }
 
-export function readRecords(): Map<string, Recorded> {
-  if (!existsSync(RECORDS)) return new Map()
-  const list = JSON.parse(readFileSync(RECORDS, 'utf8')) as [string, number, string[]?][]
-  return new Map(
-    list.map(([test, ms, reached]) => [
-      test,
-      { ms, reached: reached === undefined ? reached : new Set(reached) },
-    ]),
-  )
+/** Which of the tests, one bit for each, the first one lowest. */
+function bitsOf(numbers: readonly number[]): string {
+  const bytes = new Uint8Array(Math.ceil((Math.max(...numbers) + 1) / 8))
+  for (const number of numbers) bytes[number >> 3]! |= 1 << (number & 7)
+  return Buffer.from(bytes).toString('base64url')
 }
 
-export function writeRecords(records: ReadonlyMap<string, Recorded>): void {
-  mkdirSync(join(ROOT, 'build/mutants'), { recursive: true })
-  const list = [...records].map(([test, { ms, reached }]) => [
-    test,
-    ms,
-    ...(reached === undefined ? [] : [[...reached]]),
-  ])
-  writeFileSync(RECORDS, JSON.stringify(list))
+function numbersOf(bits: string): number[] {
+  const bytes = Buffer.from(bits, 'base64url')
+  return Array.from({ length: 8 * bytes.length }, (_, i) => i).filter((i) => (bytes[i >> 3]! >> (i & 7)) & 1)
 }
 
 /**
- * Lines: `ms test` for every test, the quickest first, `ms? test` if it is slow; then a file; then `
- * function`, and which tests.
+ * Lines: `ms test` for every test, `ms? test` if it is slow; then a file; then ` function`, and the tests
+ * that reach it as bits in base64.
  */
-export function writeReach(records: ReadonlyMap<string, Recorded>): void {
-  const quickest = [...records].sort(([, a], [, b]) => a.ms - b.ms)
+export function writeReach(reach: Reach): void {
+  const sorted = [...reach].sort(([a], [b]) => (a < b ? -1 : 1))
   const tests = new Map<string, number[]>()
-  for (const [i, [, { reached }]] of quickest.entries()) {
-    for (const name of reached ?? []) tests.set(name, [...(tests.get(name) ?? []), i].slice(0, KEPT))
+  for (const [i, [, { reached }]] of sorted.entries()) {
+    for (const name of reached ?? []) tests.set(name, [...(tests.get(name) ?? []), i])
   }
-  const lines = quickest.map(([test, { ms, reached }]) => `${ms}${reached === undefined ? '?' : ''} ${test}`)
+  const lines = sorted.map(([test, { ms, reached }]) => `${ms}${reached === undefined ? '?' : ''} ${test}`)
   for (const name of [...tests.keys()].sort()) {
-    const [path, functionName] = name.includes('#') ? cut(name) : [name, undefined]
-    lines.push(`${functionName === undefined ? path : ` ${functionName}`}\t${tests.get(name)!.join(' ')}`)
+    const at = name.indexOf('#')
+    lines.push(`${at < 0 ? name : ` ${name.slice(at + 1)}`}\t${bitsOf(tests.get(name)!)}`)
   }
   writeFileSync(REACH, `${lines.join('\n')}\n`)
 }
 
-/** Before and behind the first #; names of private functions have another. */
-function cut(name: string): [string, string] {
-  const at = name.indexOf('#')
-  return [name.slice(0, at), name.slice(at + 1)]
-}
-
-export function readReach(): Reach {
-  const ms: Record<string, number> = {}
-  const tests: Record<string, number[]> = {}
-  const slow = new Set<string>()
-  if (!existsSync(REACH)) return { ms, slow, tests }
+export function readReach(): Map<string, Recorded> {
+  const reach = new Map<string, { ms: number; reached: Set<string> | undefined }>()
+  if (!existsSync(REACH)) return reach
+  const tests: string[] = []
   let path = ''
   for (const line of readFileSync(REACH, 'utf8').trimEnd().split('\n')) {
-    const [name, numbers] = line.split('\t') as [string, string | undefined]
-    if (numbers === undefined) {
+    const [name, bits] = line.split('\t') as [string, string | undefined]
+    if (bits === undefined) {
       const [time, test] = line.split(' ') as [string, string]
-      ms[test] = Number.parseInt(time, 10)
-      if (time.endsWith('?')) slow.add(test)
+      const reached = time.endsWith('?') ? undefined : new Set<string>()
+      reach.set(test, { ms: Number.parseInt(time, 10), reached })
+      tests.push(test)
       continue
     }
     if (!name.startsWith(' ')) path = name
-    tests[name.startsWith(' ') ? `${path}#${name.slice(1)}` : name] = numbers.split(' ').map(Number)
+    const key = name.startsWith(' ') ? `${path}#${name.slice(1)}` : name
+    for (const number of numbersOf(bits)) reach.get(tests[number]!)!.reached!.add(key)
   }
-  return { ms, slow, tests }
+  return reach
 }

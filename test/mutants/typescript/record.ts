@@ -1,7 +1,7 @@
 /**
  * Which tests reach which function, and how long each takes: `make mutants-record`. Runs every test file by
  * itself with the coverage of V8 on, in all processes and threads that it starts, and writes reach.txt, from
- * which run.ts chooses the tests for a mutant. Takes as long as all tests one after the other.
+ * which run.ts chooses the tests for a mutant. Takes somewhat longer than all tests.
  *
  * Arguments: `--only PATTERN` records the tests whose path matches and keeps what is known of the others;
  * `--missing` leaves out what is recorded already.
@@ -11,11 +11,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { filesUnder } from '../../house/source.js'
-import { Tree } from '../tree.js'
-import { isUsable, type Recorded, readRecords, writeReach, writeRecords } from './reach.js'
+import type { Tree } from '../tree.js'
+import { eachInParallel } from './parallel.js'
+import { isUsable, readReach, writeReach } from './reach.js'
 
 /** A test that takes longer is of no use for one mutant among hundreds. */
-const LIMIT_MS = 60_000
+const LIMIT_MS = 90_000
 
 interface CoverageFile {
   readonly result: readonly {
@@ -52,19 +53,22 @@ function reachedIn(folder: string, root: string): Set<string> {
 
 const { values } = parseArgs({ options: { only: { type: 'string' }, missing: { type: 'boolean' } } })
 const tests = filesUnder('test').filter(isUsable)
-const records = new Map<string, Recorded>([...readRecords()].filter(([test]) => tests.includes(test)))
-const tree = new Tree()
-process.on('exit', () => tree.remove())
-for (const [i, test] of tests.entries()) {
-  if (values.only !== undefined && !new RegExp(values.only).test(test)) continue
-  if (values.missing === true && records.has(test)) continue
+const reach = new Map([...readReach()].filter(([test]) => tests.includes(test)))
+const wanted = tests.filter((test) => {
+  if (values.only !== undefined && !new RegExp(values.only).test(test)) return false
+  return values.missing !== true || !reach.has(test)
+})
+
+async function record(tree: Tree, test: string): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'mmsb-reach-'))
   const { passed, late, ms } = await tree.run(test, LIMIT_MS, { NODE_V8_COVERAGE: folder })
-  console.log(`${i + 1} of ${tests.length}: ${test} ${passed ? '' : 'FAILED '}${Math.round(ms)} ms`)
+  const rounded = Math.round(ms)
+  console.log(`${test} ${passed ? '' : 'FAILED '}${rounded} ms`)
   if (passed || late) {
-    records.set(test, { ms: Math.round(ms), reached: late ? undefined : reachedIn(folder, tree.folder) })
-  } else records.delete(test)
+    reach.set(test, { ms: rounded, reached: late ? undefined : reachedIn(folder, tree.folder) })
+  } else reach.delete(test)
   rmSync(folder, { recursive: true, force: true })
-  writeRecords(records)
+  writeReach(reach)
 }
-writeReach(records)
+
+await eachInParallel(wanted, record)

@@ -1,36 +1,33 @@
 /**
- * Mutation tests of src/: `make mutants`. Draws mutants from the rooms by their size, makes one after the
- * other in a copy of the tree, and runs the tests that may notice it, the best first, until one fails.
+ * Mutation tests of src/: `make mutants`. Draws mutants from the rooms by their size, makes each one in
+ * a copy of the tree, one copy for each core, and runs the tests that may notice it, the best first,
+ * until one fails.
  *
  * Arguments: `--sample N` (100) and `--seed S`; `--rooms a,b`; `--only TEXT`: all mutants whose name contains
- * it; `--open`: the survivors without a reason. `--seconds S` (120) bounds one mutant, `--minutes M` the
- * whole run; `--min SHARE` (0.85): exit with 1 if fewer are
- * caught; `--decided` leaves out mutants whose time ran out. `--keep` writes survivors.json and runs.json.
- * Needs a built tree; does not change it otherwise.
+ * it; `--open`: the survivors without a reason; `--guarantees`: those that docs/guide/GUARANTEES.md names,
+ * against the tests named beside them. `--seconds S` (90) bounds one mutant, `--minutes M` the whole run;
+ * `--min SHARE` (0.85): exit with 1 if fewer are caught; `--decided` leaves out mutants whose time ran out.
+ * `--keep` writes survivors.json, and what has happened to a sample into build/mutants/, so that the same
+ * seed goes on where it was interrupted; runs.json, when the sample is done. Needs a built tree; does not
+ * change it otherwise.
  */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { filesUnder, sourcesUnder } from '../../house/source.js'
-import { Draw } from '../../lib/draw.js'
-import { ROOT, Tree } from '../tree.js'
-import { distancesOf, testsFor } from './choose.js'
-import { type Mutant, mutantsOf } from './mutations.js'
-import { readReach } from './reach.js'
+import { checkGuarantees } from '../guarantees/run.js'
+import { ROOT } from '../tree.js'
+import { Judge, type Verdict } from './judge.js'
+import type { Mutant } from './mutations.js'
+import { eachInParallel } from './parallel.js'
+import { mutantsIn, ROOMS, roomOf, sampleOf } from './sample.js'
 
-const ROOMS = ['engine', 'store', 'stream', 'state', 'wire', 'client', 'http']
 const SURVIVORS = join(ROOT, 'test/mutants/typescript/survivors.json')
 const RUNS = join(ROOT, 'test/mutants/typescript/runs.json')
-const HANGS_MIN_MS = 30_000
-const HANGS_FACTOR = 8
-/** A recorded test that is quicker is believed when it fails. */
-const SURE_MS = 10_000
 
 /** What a reason starts with, if no test can notice the mutant. */
 const EQUIVALENT = 'equivalent'
 
-type Verdict = 'caught' | 'survived' | 'undecided' | 'equivalent'
-type Counts = Record<Verdict, number>
+type Counts = Record<Verdict['verdict'], number>
 
 interface Run {
   readonly seed: number
@@ -45,31 +42,6 @@ function writeJson(path: string, value: unknown): void {
   writeFileSync(path, `${JSON.stringify(value, undefined, 2)}\n`)
 }
 
-const sourceOf = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
-const roomOf = ({ path }: Mutant): string => path.split('/')[1]!
-
-function mutantsIn(room: string): Mutant[] {
-  const files = filesUnder(`src/${room}`).filter((path) => path.endsWith('.ts'))
-  return files.flatMap((path) => mutantsOf(path, sourceOf(path)))
-}
-
-/** `count` of all mutants, from every room as many as its share. In an order that mixes the rooms. */
-function sampleOf(all: readonly Mutant[], count: number, draw: Draw): Mutant[] {
-  const drawn: { mutant: Mutant; place: number }[] = []
-  let before = 0
-  for (const room of ROOMS) {
-    const left = all.filter((mutant) => roomOf(mutant) === room)
-    const share = (before + left.length) / all.length
-    const wanted = Math.round(share * count) - Math.round((before / all.length) * count)
-    before += left.length
-    for (let i = 0; i < wanted; i++) {
-      const [mutant] = left.splice(draw.int(0, left.length - 1), 1)
-      drawn.push({ mutant: mutant!, place: (i + 0.5) / wanted })
-    }
-  }
-  return drawn.sort((a, b) => a.place - b.place).map(({ mutant }) => mutant)
-}
-
 const { values } = parseArgs({
   options: {
     sample: { type: 'string', default: '100' },
@@ -77,7 +49,8 @@ const { values } = parseArgs({
     rooms: { type: 'string', default: ROOMS.join(',') },
     only: { type: 'string' },
     open: { type: 'boolean', default: false },
-    seconds: { type: 'string', default: '120' },
+    guarantees: { type: 'boolean', default: false },
+    seconds: { type: 'string', default: '90' },
     minutes: { type: 'string', default: '100000' },
     min: { type: 'string', default: '0.85' },
     decided: { type: 'boolean', default: false },
@@ -85,85 +58,80 @@ const { values } = parseArgs({
   },
 })
 const seed = Number(values.seed)
+const isSample = values.only === undefined && !values.open
+const all = mutantsIn(values.rooms.split(','))
 const survivors = readJson<Record<string, string>>(SURVIVORS, {})
+const reasonOf = ({ id }: Mutant): string | undefined => survivors[id]
+const isEquivalent = (mutant: Mutant): boolean => reasonOf(mutant)?.startsWith(EQUIVALENT) === true
 
 function chosen(): Mutant[] {
-  const all = values.rooms.split(',').flatMap(mutantsIn)
   const { only } = values
   if (only !== undefined) return all.filter(({ id }) => id.includes(only))
-  if (values.open) return all.filter(({ id }) => survivors[id]?.startsWith(EQUIVALENT) === false)
+  if (values.open) return all.filter((mutant) => reasonOf(mutant) !== undefined && !isEquivalent(mutant))
   console.log(`seed ${seed}: ${values.sample} of ${all.length} mutants`)
-  return sampleOf(all, Number(values.sample), new Draw(seed))
+  return sampleOf(all, Number(values.sample), seed)
 }
 
-const reach = readReach()
-const distances = distancesOf(sourcesUnder('src', 'test'))
-const tree = new Tree()
-process.on('exit', () => tree.remove())
+/** What happened to the mutants of this sample. */
+const progress = join(ROOT, `build/mutants/seed-${seed}.json`)
+const known = isSample && values.keep ? readJson<Record<string, Verdict>>(progress, {}) : {}
 
-/** Tests that pass without a mutant, and those that do not: slow ones may fail on a busy machine. */
-const sound = new Map(Object.entries(reach.ms).map(([test, ms]) => [test, ms < SURE_MS]))
+function keep(): void {
+  mkdirSync(join(ROOT, 'build/mutants'), { recursive: true })
+  if (isSample) writeJson(progress, known)
+  writeJson(SURVIVORS, Object.fromEntries(Object.entries(survivors).sort(([a], [b]) => (a < b ? -1 : 1))))
+}
 
-/** Whether it is the mutant that made a test fail. */
-async function isSound(test: string, limitMs: number, late: boolean): Promise<boolean> {
-  if (sound.get(test) !== true || late) {
-    tree.restore()
-    sound.set(test, (await tree.run(test, limitMs)).passed)
+function note(mutant: Mutant, verdict: Verdict): void {
+  known[mutant.id] = verdict
+  if (verdict.verdict === 'caught') delete survivors[mutant.id]
+  if (verdict.verdict === 'survived' || verdict.verdict === 'undecided')
+    survivors[mutant.id] = `${verdict.verdict}: ${verdict.by}`
+  if (values.keep) keep()
+}
+
+function countRooms(mutants: readonly Mutant[]): Record<string, Counts> {
+  const rooms: Record<string, Counts> = {}
+  for (const mutant of mutants) {
+    const verdict = known[mutant.id]?.verdict
+    if (verdict === undefined) continue
+    rooms[roomOf(mutant)] ??= { caught: 0, survived: 0, undecided: 0, equivalent: 0 }
+    rooms[roomOf(mutant)]![verdict]++
   }
-  return sound.get(test)!
+  return rooms
 }
 
-async function judge(mutant: Mutant): Promise<{ verdict: Verdict; by: string }> {
-  if (survivors[mutant.id]?.startsWith(EQUIVALENT))
-    return { verdict: 'equivalent', by: survivors[mutant.id]! }
-  const untilMs = performance.now() + Number(values.seconds) * 1000
-  const text = sourceOf(mutant.path)
-  const tests = testsFor(mutant, reach, distances)
-  const changed = text.slice(0, mutant.start) + mutant.replacement + text.slice(mutant.end)
-  const undecided = (ran: number) =>
-    ({ verdict: 'undecided', by: `${ran} of ${tests.length} tests` }) as const
-  try {
-    for (const [i, test] of tests.entries()) {
-      const limitMs = Math.max(HANGS_MIN_MS, HANGS_FACTOR * (reach.ms[test] ?? 0))
-      const leftMs = untilMs - performance.now()
-      if (leftMs <= 0) return undecided(i)
-      tree.change(mutant.path, changed)
-      const { passed, late } = await tree.run(test, Math.min(limitMs, leftMs))
-      if (passed) continue
-      if (late && leftMs < limitMs) return undecided(i)
-      if (await isSound(test, limitMs, late)) {
-        return { verdict: 'caught', by: late ? `${test} (hangs)` : test }
-      }
-    }
-    return { verdict: 'survived', by: `${tests.length} tests` }
-  } finally {
-    tree.restore()
+async function runMutants(): Promise<boolean> {
+  const mutants = chosen()
+  for (const mutant of mutants)
+    if (isEquivalent(mutant)) known[mutant.id] = { verdict: 'equivalent', by: reasonOf(mutant)! }
+  const judge = new Judge(Number(values.seconds) * 1000)
+  const endMs = performance.now() + Number(values.minutes) * 60_000
+  const open = mutants.filter(({ id }) => known[id] === undefined)
+  let done = mutants.length - open.length
+  await eachInParallel(open, async (tree, mutant) => {
+    if (performance.now() > endMs) return
+    const startMs = performance.now()
+    const verdict = await judge.judge(tree, mutant)
+    note(mutant, verdict)
+    const seconds = Math.round((performance.now() - startMs) / 1000)
+    const what = `${verdict.verdict} by ${verdict.by} (${seconds} s)`
+    console.log(`${++done}/${mutants.length} ${what}, line ${mutant.line}: ${mutant.id}`)
+  })
+  const rooms = countRooms(mutants)
+  if (values.keep && isSample && done === mutants.length) {
+    const others = readJson<Run[]>(RUNS, []).filter((run) => run.seed !== seed)
+    writeJson(RUNS, [...others, { seed, rooms }])
   }
+  console.table(rooms)
+  const total = (verdict: keyof Counts): number =>
+    Object.values(rooms).reduce((sum, counts) => sum + counts[verdict], 0)
+  const counted = total('caught') + total('survived') + (values.decided ? 0 : total('undecided'))
+  console.log(`${total('caught')} of ${counted} mutants were caught; equivalent: ${total('equivalent')}`)
+  return total('caught') >= Number(values.min) * counted
 }
 
-const run: Run = { seed, rooms: {} }
-const total: Counts = { caught: 0, survived: 0, undecided: 0, equivalent: 0 }
-const mutants = chosen()
-const endMs = performance.now() + Number(values.minutes) * 60_000
-for (const [i, mutant] of mutants.entries()) {
-  if (performance.now() > endMs) break
-  const startMs = performance.now()
-  const { verdict, by } = await judge(mutant)
-  run.rooms[roomOf(mutant)] ??= { caught: 0, survived: 0, undecided: 0, equivalent: 0 }
-  run.rooms[roomOf(mutant)]![verdict]++
-  total[verdict]++
-  const seconds = Math.round((performance.now() - startMs) / 1000)
-  console.log(
-    `${i + 1}/${mutants.length} ${verdict} by ${by} (${seconds} s), line ${mutant.line}: ${mutant.id}`,
-  )
-  if (verdict === 'caught') delete survivors[mutant.id]
-  if (verdict === 'survived' || verdict === 'undecided') survivors[mutant.id] = `${verdict}: ${by}`
-  if (values.keep) writeJson(SURVIVORS, survivors)
-}
-if (values.keep && values.only === undefined && !values.open) {
-  writeJson(RUNS, [...readJson<Run[]>(RUNS, []), run])
-}
-console.table(run.rooms)
-const counted = total.caught + total.survived + (values.decided ? 0 : total.undecided)
-console.log(`${total.caught} of ${counted} mutants were caught; equivalent: ${total.equivalent}`)
-process.exitCode = total.caught >= Number(values.min) * counted ? 0 : 1
+const isGood = values.guarantees
+  ? await checkGuarantees({ only: values.only, isOpen: values.open })
+  : await runMutants()
+process.exitCode = isGood ? 0 : 1
