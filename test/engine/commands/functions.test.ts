@@ -35,6 +35,8 @@ t.test('a redefinition recomputes exactly the pages that use it, in one epoch', 
   await example(bus)
   t.same([...bus.read('direct')], [2, 4, 6, 8])
   t.same([...bus.read('through')], [11, 21, 31, 41])
+  // The plan of this write is kept. It must not be the plan of the one behind the redefinition.
+  await bus.patch('x', { offset: 3, values: [4] })
   const before = bus.epoch
   const answer = await bus.defineFunction('f', { params: ['a', 'k'], expr: 'a + k' })
   t.same(answer, { epoch: before + 1, worldAge: 3 })
