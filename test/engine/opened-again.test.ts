@@ -4,6 +4,7 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
+import Database from 'better-sqlite3'
 import t, { type Test } from 'tap'
 import { EngineBus } from '../../src/engine/bus.js'
 import { REAL_HOST } from '../../src/engine/host.js'
@@ -20,9 +21,11 @@ interface Held {
   readonly digest: string
 }
 
-/** What the process has open in the folder. */
+/**
+ * What the process has open in the folder, each file once: SQLite keeps some until all their locks are free.
+ */
 function openFiles(dir: string): string[] {
-  return fs.readdirSync('/proc/self/fd').flatMap((fd) => {
+  const files = fs.readdirSync('/proc/self/fd').flatMap((fd) => {
     try {
       const file = fs.readlinkSync(`/proc/self/fd/${fd}`)
       return file.startsWith(dir) ? [file] : []
@@ -31,6 +34,7 @@ function openFiles(dir: string): string[] {
       return []
     }
   })
+  return [...new Set(files)].sort()
 }
 
 /** A folder with several segments, a checkpoint and some epochs behind it. */
@@ -162,6 +166,15 @@ const REFUSALS: readonly Refusal[] = [
     },
   },
   {
+    what: 'a lock that another program holds',
+    error: { code: 'FOLDER_LOCKED' },
+    make(dataDir) {
+      const db = new Database(path.join(dataDir, 'lock.db'))
+      db.exec('BEGIN IMMEDIATE')
+      return () => db.close()
+    },
+  },
+  {
     what: 'a signal that ends the opening',
     error: { message: /no longer wanted/ },
     options: { signal: AbortSignal.abort(new Error('no longer wanted')) },
@@ -181,13 +194,14 @@ t.test('refused, then opened', async (t) => {
   for (const { what, error, options = {}, make } of REFUSALS) {
     await t.test(what, async (t) => {
       const unmake = make(dataDir)
+      const before = openFiles(dataDir)
       const opening = EngineBus.open({ ...OPTIONS, dataDir, ...options })
       const refused = await opening.then(
         () => 'opened',
         (reason: unknown) => reason,
       )
       t.match(refused, error)
-      t.same(openFiles(dataDir), [], 'nothing stays open')
+      t.same(openFiles(dataDir), before, 'nothing stays open')
       unmake()
       await opens(t, dataDir, held)
     })

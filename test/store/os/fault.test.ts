@@ -271,7 +271,7 @@ t.test('misuse is refused and harms nothing', async (t) => {
 })
 
 t.test('a completed append need not have settled before the next one', async (t) => {
-  const disk = new SimDisk()
+  const disk = new SimDisk({ lateWrites: true })
   const store = await openStore(DIR, { disk, segmentBytes: 8192 })
   const appends: Promise<void>[] = []
   for (let epoch = 1; epoch <= 12; epoch++) {
@@ -282,6 +282,7 @@ t.test('a completed append need not have settled before the next one', async (t)
   await Promise.all(appends)
   await appendAll(store, 13, 40)
   t.same(epochsIn(store), epochsTo(40))
+  t.same(disk.spoilt, [], 'a buffer is used again only when its write has come back')
   await store.close()
 })
 
