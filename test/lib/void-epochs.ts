@@ -49,7 +49,10 @@ export const stateOf = (bus: Bus, isVoid: boolean): EpochState => ({
 })
 
 /** Pages of every kind: sources, the costly one, one that keeps state, and one that reads the past. */
-export async function createPages(bus: Bus, note: (isVoid: boolean) => void): Promise<void> {
+export async function createPages(
+  bus: Pick<Bus, 'create' | 'derive'>,
+  note: (isVoid: boolean) => void,
+): Promise<void> {
   const make = async (work: Promise<unknown>): Promise<void> => {
     await work
     note(false)

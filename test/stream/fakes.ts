@@ -14,6 +14,7 @@ import type { StreamClock } from '../../src/stream/clock.js'
 import { StreamHub } from '../../src/stream/hub.js'
 import { jsonHead, jsonTail, type StreamMessage } from '../../src/stream/messages.js'
 import type { Sink, StreamBus } from '../../src/stream/types.js'
+import { turn } from '../lib/wait.js'
 import type { Message } from './helpers.js'
 
 export class FakeClock implements StreamClock {
@@ -85,6 +86,8 @@ export class FakeBus implements StreamBus {
   readonly cursors = undefined
   /** Epochs in one answer about the past. */
   pieceEpochs = 3
+  /** Turns of the event loop that such an answer takes. */
+  pieceTurns = 0
   asked = 0
   gathers = 0
   listeners = new Set<(event: CommitEvent) => void>()
@@ -196,6 +199,7 @@ export class FakeBus implements StreamBus {
   async pastChanges({ after, to, pages, values }: PastEpochsQuery): Promise<PastEpochs> {
     this.asked++
     await Promise.resolve()
+    for (let i = 0; i < this.pieceTurns; i++) await turn()
     if (after < this.minEpoch) throw new MmsbError('EPOCH_COMPACTED', 'gone', { minEpoch: this.minEpoch })
     const { matches } = patternSet(pages)
     const through = Math.min(to, after + this.pieceEpochs)
