@@ -99,6 +99,16 @@ export class ResumingSubscription implements ConnectionUser {
     return this.#options.slice?.[page]?.map(([start, stop]) => stop - start)
   }
 
+  /** A durable reader that has not committed its snapshot gets it again, whatever it asks for. */
+  get #mayGetSnapshot(): boolean {
+    return this.#start === 'snapshot' || this.#options.durable !== undefined
+  }
+
+  /** Where it starts on the next connection. */
+  get #start(): SubscribeOptions['from'] {
+    return this.#cursor ?? (this.#hasRestarted ? 'snapshot' : this.#options.from)
+  }
+
   /** Tells the server that everything up to this epoch has been processed; resolves when that is durable. */
   commit(epoch: number | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
@@ -160,8 +170,8 @@ export class ResumingSubscription implements ConnectionUser {
     if (!('id' in message) || message.id !== this.#id || this.#isOver) return
     switch (message.type) {
       case 'subscribed':
-        // A subscription that starts at an epoch or with a snapshot has not seen this epoch yet.
-        if (this.#cursor === undefined && this.#options.from !== 'snapshot') this.#cursor = message.epoch
+        // Where a snapshot may follow, this epoch has not been seen yet.
+        if (this.#cursor === undefined && !this.#mayGetSnapshot) this.#cursor = message.epoch
         this.#history = message.history
         this.#toldOf(message.epoch)
         return
@@ -175,7 +185,8 @@ export class ResumingSubscription implements ConnectionUser {
         return
       case 'progress':
         this.#toldOf(message.epoch)
-        if (this.#cursor === undefined || message.epoch < this.#cursor) return
+        // It comes after the snapshot, if there is one.
+        if (this.#cursor !== undefined && message.epoch < this.#cursor) return
         this.#cursor = message.epoch
         this.#owner.progress(message.epoch)
         return
@@ -245,13 +256,12 @@ export class ResumingSubscription implements ConnectionUser {
   }
 
   #subscribe(): void {
-    const { signal: _signal, from, history: _history, ...wanted } = this.#options
+    const { signal: _signal, from: _from, history: _history, ...wanted } = this.#options
     this.#id = this.#connection.idFor(this, 's')
     this.#told = -1
     this.#sentCommit = -1
-    const start = this.#cursor ?? (this.#hasRestarted ? 'snapshot' : from)
     const history = this.#history === undefined ? {} : { history: this.#history }
-    const subscribe = { type: 'subscribe', id: this.#id, ...wanted, ...history, from: start }
+    const subscribe = { type: 'subscribe', id: this.#id, ...wanted, ...history, from: this.#start }
     this.#connection.send(JSON.stringify(subscribe))
   }
 
