@@ -425,21 +425,47 @@ t.test('any JSON at any route: an answer of the table, never a failure of the se
     ['POST', '/v1/transactions'],
     ['PATCH', '/v1/pages/sum/data'],
   )
+  // Bodies that are nearly right reach further than trees of anything.
+  const delta = fc.record(
+    {
+      values: fc.array(leaf, { maxLength: 4 }),
+      offset: leaf,
+      indices: fc.array(fc.nat(5), { maxLength: 3 }),
+      merge: leaf,
+    },
+    { requiredKeys: ['values'] },
+  )
+  const sound = fc.record({ values: fc.array(fc.nat(9), { minLength: 1, maxLength: 4 }) })
+  const ops = fc.record({
+    ops: fc.array(
+      fc.tuple(delta, leaf).map(([delta, page]) => ({ page, ...delta })),
+      { maxLength: 2 },
+    ),
+  })
+  const made = fc.record(
+    { dtype: leaf, shape: fc.array(fc.nat(4), { maxLength: 2 }), fill: leaf },
+    { requiredKeys: ['dtype'] },
+  )
+  const bodies = fc.oneof({ weight: 3, arbitrary: tree }, delta, sound, ops, made)
+  let taken = 0
   await fc.assert(
-    fc.asyncProperty(route, tree, async ([method, url], body) => {
+    fc.asyncProperty(route, bodies, async ([method, url], body) => {
       const { epoch } = bus
       const { status, body: answer } = await call(method, url, body)
+      if (status < 300) taken++
       if (status >= 500 && answer.code !== 'OUT_OF_MEMORY') return false
       return status < 300 ? 'epoch' in answer || 'createdEpoch' in answer : bus.epoch === epoch
     }),
     { numRuns: 1500 },
   )
+  t.ok(taken > 30, `${taken} of 1500 were taken`)
   t.equal((await call('GET', '/livez')).status, 200)
 })
 
 t.test('any bytes at any route that takes them', async (t) => {
   const { bus, call } = await live(t)
   const page = fc.constantFrom('u8', 'i32', 'u64', 'f32', 'bool', 'sum', 'none')
+  let [taken, refused] = [0, 0]
   await fc.assert(
     fc.asyncProperty(
       page,
@@ -452,48 +478,12 @@ t.test('any bytes at any route that takes them', async (t) => {
           `/v1/pages/${name}/data?offset=${offset}`,
           Buffer.from(bytes),
         )
+        if (status === 200) taken++
+        else refused++
         return status === 200 ? body.epoch === epoch + 1 : status < 500 && bus.epoch === epoch
       },
     ),
     { numRuns: 500 },
   )
-  t.pass('a typed error or an epoch, always')
-})
-
-t.test('any query and headers on a read', async (t) => {
-  const { call } = await live(t)
-  const text = fc.string({ unit: 'grapheme-ascii', maxLength: 12 })
-  const headers = fc.record(
-    {
-      range: fc.oneof(
-        text,
-        text.map((s) => `bytes=${s}`),
-      ),
-      accept: text,
-      'if-none-match': fc.oneof(
-        text,
-        text.map((s) => `"${s}"`),
-      ),
-      'if-range': text,
-    },
-    { requiredKeys: [] },
-  )
-  const query = fc.record(
-    { offset: fc.oneof(text, fc.nat().map(String)), count: text, epoch: text },
-    { requiredKeys: [] },
-  )
-  await fc.assert(
-    fc.asyncProperty(headers, query, async (given, q) => {
-      const search = new URLSearchParams(Object.entries(q) as [string, string][])
-      const { status } = await call(
-        'GET',
-        `/v1/pages/u8/data?${search}`,
-        undefined,
-        given as Record<string, string>,
-      )
-      return [200, 206, 304, 400, 404, 406, 410, 416].includes(status)
-    }),
-    { numRuns: 1000 },
-  )
-  t.pass('an answer that HTTP has')
+  t.ok(taken > 20 && refused > 100, `${taken} taken, ${refused} refused`)
 })

@@ -86,14 +86,41 @@ t.test('a byte range lies inside the bytes, or is refused, or ignored', async (t
   for (const odd of ['bytes=3-1', 'bytes=0-1,3-4', 'items=0-1', 'bytes=', 'bytes=-', 'bytes=a-b', '']) {
     t.equal(byteRangeOf(odd, 16), undefined, odd)
   }
-  const place = fc.integer({ min: 0, max: 40 })
+})
+
+t.test('a byte range is what slicing the bytes gives', async (t) => {
+  const seen = { bytes: 0, unsatisfiable: 0, ignored: 0 }
+  const size = fc.integer({ min: 1, max: 40 })
+  // Where the ends lie relative to the bytes, as often inside as around their end.
+  const ends = size.chain((size) => {
+    const inside = fc.nat(size - 1)
+    const place = fc.oneof(inside, inside, fc.integer({ min: size - 1, max: size + 1 }), fc.nat(99))
+    return fc.tuple(fc.constant(size), place, place)
+  })
+  const form = fc.constantFrom('first-last', 'first-last', 'sorted', 'sorted', 'first-', '-last')
   fc.assert(
-    fc.property(place, place, fc.integer({ min: 1, max: 30 }), (first, last, size) => {
-      const range = byteRangeOf(`bytes=${first}-${last}`, size)
-      if (last < first) return range === undefined
-      if (first >= size) return range === 'unsatisfiable'
-      t.match(range, { start: first, end: Math.min(last + 1, size) })
-      return true
+    fc.property(ends, form, ([size, one, other], form) => {
+      const bytes = Array.from({ length: size }, (_, i) => i)
+      const [first, last] = form === 'sorted' ? [Math.min(one, other), Math.max(one, other)] : [one, other]
+      let wanted = bytes.slice(first, last + 1)
+      if (form === 'first-') wanted = bytes.slice(first)
+      if (form === '-last') wanted = last === 0 ? [] : bytes.slice(-last)
+      const text = `bytes=${form === '-last' ? '' : first}-${form === 'first-' ? '' : last}`
+      const range = byteRangeOf(text, size)
+      if (last < first && form === 'first-last') {
+        seen.ignored++
+        return range === undefined
+      }
+      if (wanted.length === 0) {
+        seen.unsatisfiable++
+        return range === 'unsatisfiable'
+      }
+      seen.bytes++
+      if (range === undefined || range === 'unsatisfiable') return false
+      return range.end <= size && bytes.slice(range.start, range.end).join() === wanted.join()
     }),
+    { numRuns: 1000 },
   )
+  t.ok(seen.bytes > 500, `${seen.bytes} of 1000 ranges lay in the bytes`)
+  t.ok(seen.unsatisfiable > 50 && seen.ignored > 50, JSON.stringify(seen))
 })
