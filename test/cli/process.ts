@@ -10,6 +10,8 @@ const READY = /^mmsb listening on (http:\/\/\S+)$/m
 /** Runs a command of root without its power over the permissions of files. */
 const UNPRIVILEGED = 'setpriv --bounding-set=-dac_override,-dac_read_search,-fowner'
 const WAIT_MS = 60_000
+/** Of the environment of whoever runs the tests, no more than this: the rest may change what is printed. */
+const INHERITED = ['PATH', 'HOME', 'TMPDIR', 'LD_LIBRARY_PATH', 'NODE_V8_COVERAGE'] as const
 
 export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>
@@ -33,14 +35,14 @@ export class Process {
     args: readonly string[],
     { env = {}, prelude, cwd, isBoundByPermissions = false }: RunOptions = {},
   ) {
-    // NODE_OPTIONS would load the test runner, with its signal handlers, into this process too.
     const bound = isBoundByPermissions && process.getuid?.() === 0 ? `${UNPRIVILEGED} ` : ''
-    const command = `${prelude === undefined ? '' : `${prelude}; `}unset NODE_OPTIONS; exec ${bound}"$@"`
-    // Without BASH_ENV: a start-up script of the machine may write to standard error.
-    const inherited = Object.entries(process.env).filter(
-      ([name]) => !name.startsWith('MMSB_') && name !== 'BASH_ENV',
-    )
-    this.child = spawn('bash', ['-c', command, 'mmsb', process.execPath, ENTRY, ...args], {
+    const command = `${prelude === undefined ? '' : `${prelude}; `}exec ${bound}"$@"`
+    const inherited = INHERITED.flatMap((name) => {
+      const value = process.env[name]
+      return value === undefined ? [] : [[name, value] as const]
+    })
+    // Without its start-up files, which bash reads where it believes to be at the far end of a network.
+    this.child = spawn('bash', ['--norc', '-c', command, 'mmsb', process.execPath, ENTRY, ...args], {
       env: { ...Object.fromEntries(inherited), ...env },
       ...(cwd === undefined ? {} : { cwd }),
     })
