@@ -59,8 +59,6 @@ export class Interrupted extends Error {}
 interface Undo {
   readonly epoch: number
   readonly digest: Uint8Array
-  readonly nextPageId: number
-  readonly timestampMs: number
   readonly versions: readonly (readonly [page: PageRecord, version: number])[]
   /** Pages that deltas wrote, and created pages: every other page that changed derives from one of these. */
   readonly roots: readonly number[]
@@ -94,10 +92,6 @@ export class Timeline {
 
   get digest(): Uint8Array {
     return this.#current.progress.digest
-  }
-
-  get timestampMs(): number {
-    return this.#current.progress.timestampMs
   }
 
   get registry(): Registry {
@@ -260,7 +254,7 @@ export class Timeline {
 
   #stepUndoably(record: LogRecord, watch: ((epoch: ReplayedEpoch) => void) | undefined): void {
     const { state, progress } = this.#current
-    const { epoch, digest, nextPageId, timestampMs } = progress
+    const { epoch, digest } = progress
     const versions: [PageRecord, number][] = []
     let created: readonly PageRecord[] = []
     let deleted: Undo['deleted'] = []
@@ -288,7 +282,7 @@ export class Timeline {
     }
     const deletedBytes = deleted.reduce((sum, { bytes }) => sum + bytes.length, 0)
     const roots = Array.from(record.touchedPages)
-    const undo = { epoch, since, digest, nextPageId, timestampMs, versions, roots, created, deleted }
+    const undo = { epoch, since, digest, versions, roots, created, deleted }
     this.#undos.push({ ...undo, deletedBytes })
     this.#undoBytes += deletedBytes
     this.#trim()
@@ -331,12 +325,9 @@ export class Timeline {
     this.#since = undo.since
     const digest = context.stateDigest()
     checkDigest(digest, undo.digest, `epoch ${undo.epoch}, after stepping back`)
-    Object.assign(progress, {
-      epoch: undo.epoch,
-      digest,
-      nextPageId: undo.nextPageId,
-      timestampMs: undo.timestampMs,
-    })
+    // The time of the newest epoch and the next page id are for recovery, which never steps back.
+    progress.epoch = undo.epoch
+    progress.digest = digest
   }
 
   /** Hands the state over to the caller, who must close it. The next seek starts over. */
