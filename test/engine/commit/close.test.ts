@@ -5,12 +5,12 @@
  * A new method of the bus without a line in the tables fails the comparison of names.
  */
 import t, { type Test } from 'tap'
-import { EngineBus } from '../../src/engine/bus.js'
-import type { BusOptions, Sender } from '../../src/engine/types.js'
-import { Bus, MmsbError } from '../../src/index.js'
-import { FrameWriter } from '../../src/state/frame/writer.js'
-import { folder } from '../lib/folder.js'
-import { sleep, turn } from '../lib/wait.js'
+import { EngineBus } from '../../../src/engine/bus.js'
+import type { BusOptions, Sender } from '../../../src/engine/types.js'
+import { Bus, MmsbError } from '../../../src/index.js'
+import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { folder } from '../../lib/folder.js'
+import { sleep, turn } from '../../lib/wait.js'
 
 type Call = (bus: Bus) => Promise<unknown>
 
