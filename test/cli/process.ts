@@ -36,7 +36,8 @@ export class Process {
     { env = {}, prelude, cwd, isBoundByPermissions = false }: RunOptions = {},
   ) {
     const bound = isBoundByPermissions && process.getuid?.() === 0 ? `${UNPRIVILEGED} ` : ''
-    const command = `${prelude === undefined ? '' : `${prelude}; `}exec ${bound}"$@"`
+    // The test runner loads itself into every process of Node through NODE_OPTIONS: half a second each.
+    const command = `unset NODE_OPTIONS; ${prelude === undefined ? '' : `${prelude}; `}exec ${bound}"$@"`
     const inherited = INHERITED.flatMap((name) => {
       const value = process.env[name]
       return value === undefined ? [] : [[name, value] as const]
