@@ -35,10 +35,10 @@ import { StreamQueues } from './queues.js'
 import { DurableReaders, type DurableView } from './resume/durable-readers.js'
 import { inOrder, RecentEpochs, type RecentPart } from './resume/recent-epochs.js'
 import { ReplayedEpochs } from './resume/replayed-epochs.js'
-import { SharedView, type Subscriber, type View } from './shared-view.js'
 import { Snapshots } from './snapshots.js'
 import { TurnBudget } from './turn-budget.js'
 import type { Sink, StreamBus } from './types.js'
+import { SharedView, type Subscriber, type View } from './views/shared-view.js'
 
 export interface HubStats {
   readonly connections: number

@@ -30,7 +30,7 @@ const isName: Check = (value) =>
 
 const isText: Check = (value) => (typeof value === 'string' ? undefined : 'is not a text')
 
-/** The windows themselves are checked against the pages (viewport.ts). */
+/** The windows themselves are checked against the pages (views/viewport.ts). */
 const isSlices: Check = (value) =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
     ? undefined

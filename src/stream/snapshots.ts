@@ -19,10 +19,10 @@ import {
 import { DTYPE_INFO, type TypedArray } from '../wire/dtype.js'
 import type { StreamClock } from './clock.js'
 import { type ChangeMessage, SnapshotMessage, type SnapshotPage } from './messages.js'
-import type { SharedView, Subscriber, View } from './shared-view.js'
 import type { TurnBudget } from './turn-budget.js'
 import type { StreamBus } from './types.js'
-import { rangesOf, type Window } from './viewport.js'
+import type { SharedView, Subscriber, View } from './views/shared-view.js'
+import { rangesOf, type Window } from './views/viewport.js'
 
 export interface SnapshotsHub {
   readonly bus: StreamBus

@@ -15,9 +15,9 @@ import type { ChangeMessage, Gather, StreamMessage } from './messages.js'
 import type { StreamQueues } from './queues.js'
 import { CatchUp, type CatchUpDeps } from './resume/catch-up.js'
 import type { NamedSubscription } from './resume/durable-readers.js'
-import type { SharedView, Subscriber, View } from './shared-view.js'
 import type { Sink, StreamBus, SubscribeOptions } from './types.js'
-import { checkViewports, cutPart, viewportsOf } from './viewport.js'
+import type { SharedView, Subscriber, View } from './views/shared-view.js'
+import { checkViewports, cutPart, viewportsOf } from './views/viewport.js'
 
 /** What a subscription needs from the hub. */
 export interface SubscriptionHub extends CatchUpDeps {

@@ -9,7 +9,7 @@ import type { LimitGuard } from '../operator-limits.js'
 import type { TypedArray } from '../wire/dtype.js'
 import type { DataMode, Policy } from '../wire/messages.js'
 import type { StreamMessage } from './messages.js'
-import type { Slices } from './viewport.js'
+import type { Slices } from './views/viewport.js'
 
 /** What the stream needs from a bus. */
 export interface StreamBus {

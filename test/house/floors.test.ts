@@ -91,9 +91,9 @@ const FLOORS: Floors = {
   ],
   'src/stream': [
     ['clock', 'messages'],
-    ['conflation', 'viewport'],
+    ['conflation', 'views'],
     ['types'],
-    ['options', 'shared-view'],
+    ['options'],
     ['queues', 'resume', 'turn-budget'],
     ['snapshots', 'subscription'],
     ['connection'],

@@ -24,7 +24,7 @@ import {
 import { patternSet } from '../../src/state/pattern.js'
 import { RecentEpochs } from '../../src/stream/resume/recent-epochs.js'
 import { ReplayedEpochs } from '../../src/stream/resume/replayed-epochs.js'
-import { viewportsOf } from '../../src/stream/viewport.js'
+import { viewportsOf } from '../../src/stream/views/viewport.js'
 import { refusal } from '../lib/refusal.js'
 import { create, set, setup } from './fakes.js'
 

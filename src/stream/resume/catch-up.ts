@@ -9,7 +9,7 @@
 import { STREAM_CATCH_UP_SLICE_MS } from '../../limits.js'
 import type { StreamClock } from '../clock.js'
 import type { ChangeMessage } from '../messages.js'
-import type { SharedView } from '../shared-view.js'
+import type { SharedView } from '../views/shared-view.js'
 import { type RecentEpochs, VALUES_MISSING } from './recent-epochs.js'
 import type { Piece, ReplayedEpochs } from './replayed-epochs.js'
 

@@ -9,7 +9,7 @@ import type { PageChange } from '../../engine/types.js'
 import { STREAM_RECENT_EPOCHS, STREAM_RECENT_MAX_BYTES } from '../../limits.js'
 import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import { type ChangeMessage, PagePart } from '../messages.js'
-import type { SharedView } from '../shared-view.js'
+import type { SharedView } from '../views/shared-view.js'
 
 /** Estimated memory of an epoch and of a change, without values and ranges. */
 const EPOCH_BYTES = 256

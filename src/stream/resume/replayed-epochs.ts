@@ -7,8 +7,8 @@
 import type { PastEpoch } from '../../engine/types.js'
 import { PAST_SHARED_PIECES_MAX } from '../../limits.js'
 import type { ChangeMessage } from '../messages.js'
-import type { SharedView } from '../shared-view.js'
 import type { StreamBus } from '../types.js'
+import type { SharedView } from '../views/shared-view.js'
 import { inOrder, keptPart } from './recent-epochs.js'
 
 export interface Piece {

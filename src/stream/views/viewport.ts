@@ -6,12 +6,12 @@
  * inside are read. A window that does not fit its page is SHAPE_MISMATCH, at once or when such a page is
  * created. Pure.
  */
-import type { PageChange, PageShape } from '../engine/types.js'
-import { MmsbError } from '../errors.js'
-import { STREAM_RUNS_OF_PATTERN, STREAM_VIEWPORT_RUNS_MAX, STREAM_VIEWPORTS_MAX } from '../limits.js'
-import type { PatternSet } from '../state/pattern.js'
-import { NAME_MAX_LENGTH, PAGE_MAX_RANK } from '../wire/page.js'
-import { PagePart } from './messages.js'
+import type { PageChange, PageShape } from '../../engine/types.js'
+import { MmsbError } from '../../errors.js'
+import { STREAM_RUNS_OF_PATTERN, STREAM_VIEWPORT_RUNS_MAX, STREAM_VIEWPORTS_MAX } from '../../limits.js'
+import type { PatternSet } from '../../state/pattern.js'
+import { NAME_MAX_LENGTH, PAGE_MAX_RANK } from '../../wire/page.js'
+import { PagePart } from '../messages.js'
 
 /** Page name -> for each axis where the window starts and where it stops. */
 export type Slices = Readonly<Record<string, readonly (readonly [start: number, stop: number])[]>>

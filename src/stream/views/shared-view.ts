@@ -2,9 +2,9 @@
  * A view is what a subscription shows: pages, windows on them, and how much data. Subscriptions with the same
  * view share one SharedView, which makes each message and each snapshot once for all of them.
  */
-import type { PatternSet } from '../state/pattern.js'
-import type { DataMode } from '../wire/messages.js'
-import { ChangeMessage, type PagePart, type SnapshotMessage } from './messages.js'
+import type { PatternSet } from '../../state/pattern.js'
+import type { DataMode } from '../../wire/messages.js'
+import { ChangeMessage, type PagePart, type SnapshotMessage } from '../messages.js'
 import { cutPart, type Viewports } from './viewport.js'
 
 export interface View {
