@@ -29,7 +29,7 @@ import { interruptedRestore } from './offline/restore.js'
 import { type StoreDeps, type StoreOptions, withDefaults } from './options.js'
 import { makeDurableDirs } from './os/disk.js'
 import { busFailed, textOf } from './os/errors.js'
-import type { FileIdentity, FolderLock } from './os/lock.js'
+import { type FileIdentity, type FolderLock, PARTS } from './os/lock.js'
 import { opennessOf } from './os/private-files.js'
 import type { ReadableStore } from './read-only.js'
 import { type FolderFindings, inspectFolder } from './recovery/inspect.js'
@@ -118,7 +118,7 @@ export class Store implements ReadableStore {
     if (interruptedRestore(deps.disk, deps.dir))
       throw busFailed(`${deps.dir} holds an interrupted restore; restore it again`)
     try {
-      await makeDurableDirs(deps.disk, deps.dir, ['log', 'checkpoints'])
+      await makeDurableDirs(deps.disk, deps.dir, PARTS)
       // An earlier process may have named a file and not synced its name. openLog does the same for the log.
       await deps.disk.syncDir(deps.checkpointDir)
     } catch (error) {

@@ -15,12 +15,12 @@ import { CHECKPOINT_FILE } from '../checkpoint/format.js'
 import { inspectLog, type LogFindings } from '../log/log.js'
 import { type Disk, makeDurableDirs } from '../os/disk.js'
 import { busFailed } from '../os/errors.js'
+import { PARTS } from '../os/lock.js'
 import { PRIVATE_FILE } from '../os/private-files.js'
 import type { Crc32c } from '../types.js'
 import { copyFile, type OnCopied } from './copy-file.js'
 import { type BackupFile, type BackupInfo, MANIFEST_NAME } from './manifest.js'
 
-const PARTS = ['log', 'checkpoints']
 /** How often a folder that changes meanwhile is listed again. */
 const TRIES = 5
 

@@ -12,13 +12,13 @@ import path from 'node:path'
 import { inspectLog } from '../log/log.js'
 import { type Disk, makeDurableDirs } from '../os/disk.js'
 import { busFailed } from '../os/errors.js'
+import { PARTS } from '../os/lock.js'
 import { PRIVATE_FOLDER } from '../os/private-files.js'
 import type { BackupAccess } from './backup.js'
 import { copyFile } from './copy-file.js'
 import { type BackupFile, type BackupInfo, isBackupPath, readManifest, requirePlain } from './manifest.js'
 
 const RESTORE_DRAFT_NAME = 'restore.tmp'
-const PARTS = ['checkpoints', 'log']
 
 /** Whether the folder holds a restore that did not end. */
 export const interruptedRestore = (disk: Disk, dir: string): boolean =>

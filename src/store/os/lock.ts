@@ -20,7 +20,8 @@ import { createPrivate, PRIVATE_FILE } from './private-files.js'
 
 const LOCK_NAME = 'lock.db'
 const HOLDER_NAME = 'holder.txt'
-const PARTS = ['log', 'checkpoints']
+/** The folders of a data folder and of a backup. A restore puts the log, the last, in its place last. */
+export const PARTS = ['checkpoints', 'log']
 
 /**
  * Locks an open folder until this descriptor is closed, for it alone or `shared` with other readers (flock).
