@@ -12,13 +12,12 @@ import { importPages } from '../../src/cli/commands/import.js'
 import { writeNpy } from '../../src/cli/npy-files.js'
 import { Bus } from '../../src/index.js'
 import { decodeNpyHeader, encodeNpyHeader } from '../../src/state/npy.js'
-import { DTYPES, type TypedArray } from '../../src/wire/dtype.js'
+import { DTYPES } from '../../src/wire/dtype.js'
 import { listen, serve } from '../http/helpers.js'
+import { bytesOf } from '../lib/bytes.js'
 import { Draw } from '../lib/draw.js'
 import { folder } from '../lib/folder.js'
 
-const bytesOf = (values: TypedArray): Buffer =>
-  Buffer.from(values.buffer, values.byteOffset, values.byteLength)
 const elementsOf = (file: string): Buffer => {
   const bytes = readFileSync(file)
   return bytes.subarray(decodeNpyHeader(bytes).dataOffset)

@@ -8,6 +8,7 @@ import { emptyArray } from '../../src/client/codec/values.js'
 import { type Client, connect, MmsbError } from '../../src/client/node.js'
 import { DTYPES } from '../../src/wire/dtype.js'
 import { listen, type Served, serve } from '../http/helpers.js'
+import { bytesOf } from '../lib/bytes.js'
 import { sleep } from '../lib/wait.js'
 import { startProxy } from './proxy.js'
 
@@ -213,9 +214,6 @@ t.test('a connection that is dead costs one try, and the write happens once', as
   await t.rejects(once.status(), { code: 'NETWORK', detail: /none within 100 ms/ })
 })
 
-const bytesOf = ({ buffer, byteOffset, byteLength }: ArrayBufferView): Buffer =>
-  Buffer.from(buffer, byteOffset, byteLength)
-
 t.test('an answer that stops in its middle costs one try; a slow one does not', async (t) => {
   const { bus: direct, port } = await started(t)
   const values = Float64Array.from({ length: 2 ** 20 }, (_, i) => i)
@@ -227,7 +225,6 @@ t.test('an answer that stops in its middle costs one try; a slow one does not', 
     t.teardown(() => bus.close())
     proxy.freezeOneAfter(2 ** 20)
     const { accepted } = proxy
-    // Bytes, since t.same would print both.
     t.ok(bytesOf((await bus.read('large')).values).equals(bytesOf(values)), protocol)
     t.ok(proxy.accepted >= accepted + 2, 'another connection was needed')
   }

@@ -3,24 +3,14 @@
  * docs/internals/DURABILITY.md says under "When the disk fails". failing_io.cpp, loaded before the system's
  * library, makes calls fail.
  */
-import { execFileSync } from 'node:child_process'
-import { chmodSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { call, type Process, run, serve } from '../cli/process.js'
 import { until } from '../lib/wait.js'
+import { builtLibrary } from './preload.js'
 
-const BUILD = fileURLToPath(new URL('../../build/test', import.meta.url))
-const SOURCE = fileURLToPath(new URL('./failing_io.cpp', import.meta.url))
-const LIBRARY = join(BUILD, 'failing_io.so')
-
-t.before(() => {
-  mkdirSync(BUILD, { recursive: true })
-  const building = `${LIBRARY}.${process.pid}`
-  execFileSync('g++', ['-O1', '-shared', '-fPIC', SOURCE, '-o', building])
-  renameSync(building, LIBRARY)
-})
+const LIBRARY = builtLibrary('failing_io')
 
 interface Failing {
   readonly dataDir: string

@@ -4,23 +4,16 @@
  * the disk.
  */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readFileSync, renameSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { folder } from '../lib/folder.js'
+import { builtLibrary } from './preload.js'
 import { lostChanges, neededFolderSyncs, parseTrace, type Step } from './trace.js'
 
 const pathOf = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url))
-const BUILD = pathOf('../../build/test')
-const LIBRARY = join(BUILD, 'traced_io.so')
-
-function build(): void {
-  mkdirSync(BUILD, { recursive: true })
-  const building = `${LIBRARY}.${process.pid}`
-  execFileSync('g++', ['-O1', '-shared', '-fPIC', pathOf('./traced_io.cpp'), '-o', building])
-  renameSync(building, LIBRARY)
-}
+const LIBRARY = builtLibrary('traced_io')
 
 /** What the process does to the disk. */
 function traced(dir: string, file: string): Step[] {
@@ -38,7 +31,6 @@ function traced(dir: string, file: string): Step[] {
 }
 
 t.test('whatever a step promises is durable when it ends', async (t) => {
-  build()
   const dir = folder(t)
   const steps = traced(dir, join(folder(t), 'trace'))
   const say = (text: string): string => text.replaceAll(dir, '')

@@ -95,13 +95,7 @@ int open(const char *path, int flags, ...) {
   return opened(AT_FDCWD, path, flags, mode);
 }
 
-int open64(const char *path, int flags, ...) {
-  va_list more;
-  va_start(more, flags);
-  const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(more, mode_t) : 0;
-  va_end(more);
-  return opened(AT_FDCWD, path, flags, mode);
-}
+int open64(const char *path, int flags, ...) __attribute__((alias("open")));
 
 ssize_t write(int fd, const void *bytes, size_t length) {
   wrote(fd);

@@ -15,6 +15,7 @@ import { Bus } from '../../src/index.js'
 import { OPS } from '../../src/kernels/op-catalogue.js'
 import type { Derivation } from '../../src/state/types.js'
 import { DTYPES, type TypedArray } from '../../src/wire/dtype.js'
+import { bytesOf } from '../lib/bytes.js'
 import { Draw, type PageSketch } from '../lib/draw.js'
 import { isExact, type ReferencePage } from '../reference/evaluate.js'
 import { disagreement, type FunctionSketch, pastName, withoutPrev } from './expected.js'
@@ -23,9 +24,6 @@ import { drawDelta, drawDerivation, drawSources } from './random.js'
 const SEEDS = Number(process.env.MMSB_PROPERTY_SEEDS ?? 25)
 const FIRST_SEED = Number(process.env.MMSB_PROPERTY_SEED ?? 1)
 const EPOCHS = 12
-
-const bytesOf = (values: TypedArray): Buffer =>
-  Buffer.from(values.buffer, values.byteOffset, values.byteLength)
 
 // ---- drawing ----------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import { Bus } from '../../../src/index.js'
 import { QUEUE_MAX_TRANSACTIONS, RUN_FRAME_MAX_BYTES } from '../../../src/limits.js'
 import { FrameWriter, type FrameWriterOptions } from '../../../src/state/frame/writer.js'
 import type { DeltaInput } from '../../../src/state/types.js'
+import { bytesOf } from '../../lib/bytes.js'
 import { Draw } from '../../lib/draw.js'
 import { folder } from '../../lib/folder.js'
 import { Scheduler, SIM_DIR, SimCatalog, simWorld } from '../../support/sim-world.js'
@@ -249,9 +250,6 @@ t.test('what was logged is what was sent: memory that is used again has been wri
   await bus.close()
   const again = await open(t, dir)
   t.match(again.status(), { epoch, digest })
-  const bytesOf = ({ buffer, byteOffset, byteLength }: ArrayBufferView): Buffer =>
-    Buffer.from(buffer, byteOffset, byteLength)
-  // Bytes, since t.same would print both.
   t.ok(bytesOf(again.read('p')).equals(bytesOf(values)))
   t.match(await again.verify(), { ok: true })
 })

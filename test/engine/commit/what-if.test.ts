@@ -7,11 +7,9 @@ import t from 'tap'
 import { MmsbError } from '../../../src/errors.js'
 import { Bus } from '../../../src/index.js'
 import type { TypedArray } from '../../../src/wire/dtype.js'
+import { bytesOf } from '../../lib/bytes.js'
 import { Draw, type PageSketch } from '../../lib/draw.js'
 import { drawDelta, drawDerivation, drawSources } from '../../property/random.js'
-
-const bytesOf = (values: TypedArray): Buffer =>
-  Buffer.from(values.buffer, values.byteOffset, values.byteLength)
 
 const open = (threads = 1): Promise<Bus> => Bus.open({ backend: 'cpu', threads })
 
