@@ -8,15 +8,12 @@
 import { spawnSync } from 'node:child_process'
 import { parseArgs } from 'node:util'
 import { filesUnder, ROOT, sourcesUnder } from '../test/house/source.js'
-import { distancesOf, testsFor } from '../test/mutants/typescript/choose.js'
+import { distancesOf, testsFor, UNKNOWN_MS } from '../test/mutants/typescript/choose.js'
 import { readReach } from '../test/mutants/typescript/reach.js'
 
-/** Two test files run at a time. */
-const JOBS = 2
-/** What the chosen tests may need by their recorded times, one after the other: half of it with two jobs. */
+/** What the chosen tests may need by their recorded times, one after the other: tap runs two at a time. */
 const BUDGET_MS = 60_000
-/** A test that is not recorded, and what each adds on top of its recorded time. */
-const UNKNOWN_MS = 8_000
+/** What each adds on top of its recorded time. */
 const START_MS = 1_000
 
 /** Tests of what is no TypeScript of src/, by what was changed. */
@@ -26,6 +23,9 @@ const OTHERS: readonly (readonly [RegExp, RegExp])[] = [
   [/^(examples|bench)\//, /^test\/examples\//],
   [/^(package\.json|Makefile|\.ci\/|scripts\/)/, /^test\/(docs|house)\//],
 ]
+
+const reach = readReach()
+const ms = (test: string): number => (reach.get(test)?.ms ?? UNKNOWN_MS) + START_MS
 
 function git(...args: readonly string[]): string[] {
   const { status, stdout, stderr } = spawnSync('git', args, { cwd: ROOT, encoding: 'utf8' })
@@ -41,10 +41,9 @@ function changedSince(base: string | undefined): string[] {
 }
 
 /** For each changed file its tests, the likeliest to notice first. */
-function testsOf(changed: readonly string[], ms: (test: string) => number): string[][] {
+function testsOf(changed: readonly string[]): string[][] {
   const tests = filesUnder('test').filter((path) => path.endsWith('.test.ts'))
   const distances = distancesOf(sourcesUnder('src', 'test'))
-  const reach = readReach()
   return changed.map((path) => {
     if (path.endsWith('.test.ts')) return [path]
     const other = OTHERS.find(([file]) => file.test(path))
@@ -55,7 +54,7 @@ function testsOf(changed: readonly string[], ms: (test: string) => number): stri
 }
 
 /** The first of each list, then the second of each, while there is time. */
-function chosenFrom(lists: readonly (readonly string[])[], ms: (test: string) => number): string[] {
+function chosenFrom(lists: readonly (readonly string[])[]): string[] {
   const chosen = new Set<string>()
   let leftMs = BUDGET_MS
   for (let i = 0; lists.some((list) => i < list.length); i++) {
@@ -70,16 +69,14 @@ function chosenFrom(lists: readonly (readonly string[])[], ms: (test: string) =>
 }
 
 const { values } = parseArgs({ options: { base: { type: 'string' } } })
-const reach = readReach()
-const ms = (test: string): number => (reach.get(test)?.ms ?? UNKNOWN_MS) + START_MS
 const changed = changedSince(values.base)
-const lists = testsOf(changed, ms)
-const chosen = chosenFrom(lists, ms)
+const lists = testsOf(changed)
+const chosen = chosenFrom(lists)
 const all = new Set(lists.flat())
 console.log(`${changed.length} changed files; ${chosen.length} of the ${all.size} tests that may notice`)
 if (chosen.length === 0) console.log('nothing to run')
 else {
-  const { status } = spawnSync('npx', ['tap', 'run', `--jobs=${JOBS}`, ...chosen], {
+  const { status } = spawnSync('npx', ['tap', 'run', ...chosen], {
     cwd: ROOT,
     stdio: 'inherit',
   })

@@ -20,6 +20,7 @@ import {
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import ts from 'typescript'
+import { filesUnder } from '../house/source.js'
 import { type Outcome, runProgram } from './program.js'
 
 export const ROOT = new URL('../../', import.meta.url).pathname
@@ -70,11 +71,7 @@ function linkModules(folder: string): void {
 /** The files of the working tree that a copy has. */
 function filesToCopy(): string[] {
   return PARTS.flatMap((part) => {
-    if (!statSync(join(ROOT, part)).isDirectory()) return [part]
-    const entries = readdirSync(join(ROOT, part), { recursive: true, withFileTypes: true })
-    return entries
-      .filter((entry) => entry.isFile())
-      .map((entry) => join(entry.parentPath, entry.name).slice(ROOT.length))
+    return statSync(join(ROOT, part)).isDirectory() ? filesUnder(part) : [part]
   })
 }
 

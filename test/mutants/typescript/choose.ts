@@ -10,7 +10,7 @@ import type { Mutant } from './mutations.js'
 import { isUsable, type Reach } from './reach.js'
 
 /** What a test that is not recorded is taken to need, in ms. */
-const UNKNOWN_MS = 8_000
+export const UNKNOWN_MS = 8_000
 /** Imports between a test and a file that only a server or a thread of the test loads. */
 const FAR = 6
 /** How much likelier a test notices a mutant of a file for each one that it has noticed already. */
