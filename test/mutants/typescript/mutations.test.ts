@@ -26,6 +26,7 @@ t.test('a comparison, a condition, a call and an await are changed', async (t) =
     'f: g(a) -> ;',
   ])
   t.same(changes('const b = await c(true)'), [': await c(true) -> (c(true))', ': true -> false'])
+  t.same(changes('a.toString()'), [': a.toString() -> ;'], 'not what every object has')
   t.same(changes('class A { #b() { return Math.min(...this.#c) } }'), ['#b: Math.min -> Math.max'])
 })
 

@@ -55,16 +55,16 @@ const OPERATORS: Readonly<Partial<Record<ts.SyntaxKind, readonly string[]>>> = {
   [K.QuestionQuestionEqualsToken]: ['='],
 }
 
-const METHODS: Readonly<Record<string, string>> = {
-  min: 'max',
-  max: 'min',
-  floor: 'ceil',
-  ceil: 'floor',
-  some: 'every',
-  every: 'some',
-  startsWith: 'endsWith',
-  endsWith: 'startsWith',
-}
+const METHODS: ReadonlyMap<string, string> = new Map([
+  ['min', 'max'],
+  ['max', 'min'],
+  ['floor', 'ceil'],
+  ['ceil', 'floor'],
+  ['some', 'every'],
+  ['every', 'some'],
+  ['startsWith', 'endsWith'],
+  ['endsWith', 'startsWith'],
+])
 
 /** Names of properties that only describe. */
 const DESCRIPTIONS = new Set(['description', 'title', 'summary', 'example', 'examples', 'tags', 'help'])
@@ -119,7 +119,7 @@ function changesOf(node: ts.Node): Change[] {
   }
   if (ts.isExpressionStatement(node) && isEffect(node.expression)) return [{ node, replacement: ';' }]
   if (ts.isPropertyAccessExpression(node)) {
-    const other = METHODS[node.name.text]
+    const other = METHODS.get(node.name.text)
     return other !== undefined && ts.isCallExpression(node.parent) && node.parent.expression === node
       ? [{ node: node.name, replacement: other }]
       : []
