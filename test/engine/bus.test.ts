@@ -2,6 +2,7 @@
 import t, { type Test } from 'tap'
 import type { CommitEvent } from '../../src/engine/types.js'
 import { Bus } from '../../src/index.js'
+import { turn } from '../lib/wait.js'
 
 async function open(t: Test): Promise<Bus> {
   const bus = await Bus.open({ backend: 'cpu', threads: 1 })
@@ -222,6 +223,18 @@ t.test('many pages in one epoch, with derived ones on top of each other', async 
   t.equal(bus.graph().nodes.length, 3)
 })
 
+/** Turns of the event loop that a write takes. */
+async function turnsOf(write: Promise<unknown>): Promise<number> {
+  let turns = 0
+  let isDone = false
+  const ended = write.finally(() => {
+    isDone = true
+  })
+  for (; !isDone; turns++) await turn()
+  await ended
+  return turns
+}
+
 t.test('a long execution leaves the event loop, and a synchronous read waits for it', async (t) => {
   const bus = await open(t)
   const elements = 4 * 1024 ** 2
@@ -234,6 +247,13 @@ t.test('a long execution leaves the event loop, and a synchronous read waits for
   t.match(await write, { epoch: 3, version: 3 })
   await bus.patch('big', { values: [3] })
   t.same(bus.read('sum'), new Float64Array([elements + 2]))
+  await bus.create('small', { dtype: 'u8', shape: [1] })
+  const short = await turnsOf(bus.patch('small', { values: [3] }))
+  // A busy machine may give this thread few turns, but not each time.
+  let most = 0
+  for (let i = 2; i < 7 && most <= 10 * short; i++)
+    most = Math.max(most, await turnsOf(bus.write('big', new Float64Array(elements).fill(i))))
+  t.ok(most > 10 * short, `${most} turns of the event loop meanwhile, ${short} for a short one`)
 })
 
 t.test('the memory quota refuses a page and changes nothing', async (t) => {

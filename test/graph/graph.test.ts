@@ -85,6 +85,19 @@ t.test('a diamond computes once, and its levels are longest paths', async (t) =>
   t.same(graph.withDependents(1), [4, 3, 2, 1])
 })
 
+t.test('what is derived after a plan was made is in the next one, whatever it derives from', async (t) => {
+  const graph = build({ sources: 2, derived: [[0]] })
+  t.same([...graph.plan([0]).pages], [2])
+  graph.addDerived(3, [2], 1003, 1)
+  t.same([...graph.plan([0]).pages], [2, 3], 'a page')
+  graph.addPast(4, 0, 1004)
+  t.same([...graph.plan([0]).pages], [4, 2, 3], 'a past')
+  graph.setStep(2, 77, 1)
+  t.same([...graph.plan([0]).steps], [1004, 77, 1003], 'another step')
+  graph.remove(3)
+  t.same([...graph.plan([0]).pages], [4, 2], 'one that is gone')
+})
+
 t.test('a chain of 100,000 pages plans without recursion', async (t) => {
   const graph = build({ sources: 1, derived: Array.from({ length: 100_000 }, (_, i) => [i]) })
   t.equal(graph.plan([0]).steps.length, 100_000)

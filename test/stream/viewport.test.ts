@@ -145,6 +145,10 @@ t.test(
       } else
         await commit({ offset: around(round, -left), values: new Float32Array(3 * SIDE).fill(round + 1) })
     }
+    // Up to the first element of a row of the window, and from the one after its last.
+    for (const column of [-5, WINDOW]) await commit({ offset: around(3, column), values: [1, 2, 3, 4, 5] })
+    for (const column of [-5, WINDOW - 1])
+      await commit({ offset: around(3, column), values: Array(6).fill(9) })
     await commit({ offset: 0, values: new Float32Array(SIDE * SIDE).fill(0.5) })
     await commit({ offset: 0, values: [7] })
     const { epoch } = await bus.patch('other', { values: [1] })
