@@ -1,13 +1,13 @@
 /** Windows on pages: messages carry the window of a page and nothing else of it. */
 import fc from 'fast-check'
 import t from 'tap'
-import { patternSet } from '../../src/state/pattern.js'
-import { unionRanges } from '../../src/state/ranges.js'
-import { cutRanges, rangesOf, viewportsOf } from '../../src/stream/views/viewport.js'
-import { listen, type Served, serve } from '../http/helpers.js'
-import { Draw } from '../lib/draw.js'
-import { type BinaryChange, type BinaryMessage, decodeMessages } from './binary.js'
-import { Client, type Message, Mirror } from './helpers.js'
+import { patternSet } from '../../../src/state/pattern.js'
+import { unionRanges } from '../../../src/state/ranges.js'
+import { cutRanges, rangesOf, viewportsOf } from '../../../src/stream/views/viewport.js'
+import { listen, type Served, serve } from '../../http/helpers.js'
+import { Draw } from '../../lib/draw.js'
+import { type BinaryChange, type BinaryMessage, decodeMessages } from '../binary.js'
+import { Client, type Message, Mirror } from '../helpers.js'
 
 type Test = Parameters<typeof serve>[0]
 type Bounds = [start: number, stop: number][]

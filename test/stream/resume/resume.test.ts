@@ -4,10 +4,10 @@
  */
 
 import t from 'tap'
-import { Bus } from '../../src/index.js'
-import { hubOf } from '../../src/stream/hub.js'
-import type { Change } from '../../src/stream/subscribe.js'
-import { folder } from '../lib/folder.js'
+import { Bus } from '../../../src/index.js'
+import { hubOf } from '../../../src/stream/hub.js'
+import type { Change } from '../../../src/stream/subscribe.js'
+import { folder } from '../../lib/folder.js'
 
 const openBus = (dataDir: string): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off' })
