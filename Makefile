@@ -9,8 +9,10 @@ TS_SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
 NATIVE_SOURCES := kernels.cu $(shell find src/kernels/native -name '*.cuh' -o -name '*.h')
 LIB := $(BUILD)/libmmsb.so
 TAP := npx tap run
+COMPILED := $(BUILD)/tests
+TEST_FOLDERS := test examples bench scripts
 
-.PHONY: help install build native native-all gpu-bundle run test test-quick abuse mutants mutants-record mutants-native demo demo-flights docs bench bench-compare lint format clean
+.PHONY: help install build native native-all gpu-bundle run compiled-tests test test-quick abuse mutants mutants-record mutants-native demo demo-flights docs bench bench-compare lint format clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,10 +37,18 @@ native: $(LIB) ## build the native library: with CUDA where nvcc is found, else 
 run: build ## serve on http://127.0.0.1:7411
 	node bin/mmsb.js serve
 
-test: build $(EMULATED_PROGRAMS) ## run every test
-	$(TAP) $(TAP_ARGS)
+# Tests are compiled once, not by tsx in every process and thread. They find src/ as built, and their data through
+# test/lib/place.ts.
+compiled-tests: build
+	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)
+	@ln -s ../../dist $(COMPILED)/src && ln -s ../../bin $(COMPILED)/bin
+	@npx esbuild $(shell find $(TEST_FOLDERS) -name '*.ts') --outdir=$(COMPILED) --outbase=. --format=esm --platform=node \
+	  --sourcemap --log-level=warning
 
-test-quick: build ## run what is likeliest to notice your changes, in a minute; since a commit: BASE=main
+test: compiled-tests $(EMULATED_PROGRAMS) ## run every test, or some: TESTS="test/store test/wire"
+	MMSB_TESTS='$(TESTS)' $(TAP) $(TAP_ARGS) $(COMPILED)/test/all.js
+
+test-quick: compiled-tests ## run what is likeliest to notice your changes, in a minute; since a commit: BASE=main
 	npx tsx scripts/test-quick.ts $(if $(BASE),--base '$(BASE)')
 
 abuse: build ## ten minutes of abusers beside a polite writer and subscriber (see test/abuse/README.md)

@@ -5,12 +5,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
+import { programArgs } from '../lib/place.js'
 import type { Told } from './abuser.js'
 import { ABUSERS } from './abusers/all.js'
 import type { Tally } from './field.js'
 
-const ABUSER = fileURLToPath(new URL('abuser.ts', import.meta.url))
+const ABUSER = programArgs('test/abuse/abuser.ts')
 const LOWEST_PRIORITY = '19'
 const POLL_MS = 200
 
@@ -23,7 +23,7 @@ export class Crowd {
     // The test runner loads itself into every process of Node through this.
     const { NODE_OPTIONS: _, ...env } = process.env
     this.#processes = groups.map((names, index) => {
-      const args = [process.execPath, '--import', 'tsx', ABUSER, String(port), String(seed + index), ...names]
+      const args = [process.execPath, ...ABUSER, String(port), String(seed + index), ...names]
       const child = spawn('nice', ['-n', LOWEST_PRIORITY, ...args], {
         env,
         stdio: ['ignore', 'inherit', 'inherit', 'ipc'],

@@ -6,9 +6,9 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import http from 'node:http'
-import { fileURLToPath } from 'node:url'
+import { moduleUrl, NODE_ARGS } from '../lib/place.js'
 
-const BARE = fileURLToPath(new URL('bare.ts', import.meta.url))
+const BARE = new URL(moduleUrl('test/abuse/bare.ts'))
 const EVERY_MS = 50
 const TIMEOUT_MS = 30_000
 
@@ -24,7 +24,7 @@ export class Bare {
 
   static async start(role: 'alone' | 'target'): Promise<Bare> {
     const { NODE_OPTIONS: _, ...env } = process.env
-    const child = fork(BARE, [role], { execArgv: ['--import', 'tsx'], env })
+    const child = fork(BARE, [role], { execArgv: [...NODE_ARGS], env })
     const [port] = (await once(child, 'message')) as [number]
     return new Bare(port, () => child.kill('SIGKILL'))
   }

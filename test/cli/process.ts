@@ -1,11 +1,11 @@
 /** Runs the built command line as a user does. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
+import { ROOT } from '../lib/place.js'
 import { sleep } from '../lib/wait.js'
 
-export const ENTRY = fileURLToPath(new URL('../../bin/mmsb.js', import.meta.url))
+export const ENTRY = `${ROOT}bin/mmsb.js`
 const READY = /^mmsb listening on (http:\/\/\S+)$/m
 /** Runs a command of root without its power over the permissions of files. */
 const UNPRIVILEGED = 'setpriv --bounding-set=-dac_override,-dac_read_search,-fowner'
@@ -36,8 +36,8 @@ export class Process {
     { env = {}, prelude, cwd, isBoundByPermissions = false }: RunOptions = {},
   ) {
     const bound = isBoundByPermissions && process.getuid?.() === 0 ? `${UNPRIVILEGED} ` : ''
-    // The test runner loads itself into every process of Node through NODE_OPTIONS: half a second each.
-    const command = `unset NODE_OPTIONS; ${prelude === undefined ? '' : `${prelude}; `}exec ${bound}"$@"`
+    // The test runner loads itself into every process of Node through NODE_ARGS: half a second each.
+    const command = `unset NODE_ARGS; ${prelude === undefined ? '' : `${prelude}; `}exec ${bound}"$@"`
     const inherited = INHERITED.flatMap((name) => {
       const value = process.env[name]
       return value === undefined ? [] : [[name, value] as const]

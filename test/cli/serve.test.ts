@@ -4,11 +4,10 @@ import { chmodSync, existsSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
+import { ROOT } from '../lib/place.js'
 import { call, run, serve } from './process.js'
 
-const version = (
-  JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
-).version
+const version = (JSON.parse(readFileSync(`${ROOT}package.json`, 'utf8')) as { version: string }).version
 
 async function fourAtATime<T>(items: readonly T[], run: (item: T) => Promise<void>): Promise<void> {
   const rest = [...items]

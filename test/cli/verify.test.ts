@@ -2,18 +2,18 @@
 import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { Bus } from '../../src/index.js'
 import { folder } from '../lib/folder.js'
+import { moduleUrl, NODE_ARGS } from '../lib/place.js'
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const MAIN = moduleUrl('src/cli/main.ts')
 
 function mmsb(...args: string[]): { status: number | null; stdout: string; stderr: string } {
   const script = `import { run } from ${JSON.stringify(MAIN)}\nawait run(process.argv.slice(1))`
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
-    ['--import', 'tsx', '--input-type=module', '-e', script, '--', ...args],
+    [...NODE_ARGS, '--input-type=module', '-e', script, '--', ...args],
     { encoding: 'utf8' },
   )
   return { status, stdout, stderr }

@@ -8,13 +8,13 @@ import { existsSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join, normalize } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { type Browser, chromium, type Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { type Server, startServer } from '../../examples/server.js'
 import { connect } from '../../src/client/node.js'
+import { ROOT } from '../lib/place.js'
 
-const DIST = fileURLToPath(new URL('../../dist', import.meta.url))
+const DIST = `${ROOT}dist`
 const FOUND = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
 const EXECUTABLE = [process.env.MMSB_CHROMIUM ?? '', ...FOUND].find((path) => existsSync(path))
 /** In CI this must not be skipped. */

@@ -6,8 +6,8 @@ import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { DTYPES } from '../../src/wire/dtype.js'
+import { programArgs, ROOT } from '../lib/place.js'
 
-const ROOT = new URL('../../', import.meta.url).pathname
 const EMULATED = 'build/native/libmmsb_emulated.so'
 /** Around a warp, a thread block and a reduction block; longer ones take the emulator too long. */
 const EMULATED_LENGTHS = [0, 1, 31, 32, 33, 1025]
@@ -18,7 +18,7 @@ t.setTimeout(240_000)
 t.test('device code, emulated, computes the bits of the CPU', async (t) => {
   const run = promisify(execFile)
   await run('make', ['-s', EMULATED], { cwd: ROOT, maxBuffer: 1 << 24 })
-  const args = ['--import', 'tsx', 'test/conformance/main.ts', 'cuda']
+  const args = [...programArgs('test/conformance/main.ts'), 'cuda']
   const env = { ...process.env, MMSB_LIBRARY: `${ROOT}${EMULATED}` }
   const { stdout } = await run(
     process.execPath,

@@ -6,19 +6,17 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { folder } from '../lib/folder.js'
+import { programArgs } from '../lib/place.js'
 import { builtLibrary } from './preload.js'
 import { lostChanges, neededFolderSyncs, parseTrace, type Step } from './trace.js'
 
-const pathOf = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url))
 const LIBRARY = builtLibrary('traced_io')
 
 /** What the process does to the disk. */
 function traced(dir: string, file: string): Step[] {
-  const loader = pathOf('../../node_modules/tsx/dist/loader.mjs')
-  execFileSync(process.execPath, ['--import', loader, pathOf('./durable-steps.ts'), dir], {
+  execFileSync(process.execPath, [...programArgs('test/disk/durable-steps.ts'), dir], {
     env: {
       PATH: process.env.PATH,
       LD_PRELOAD: LIBRARY,

@@ -4,17 +4,16 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { ROOT } from '../lib/place.js'
 
-const pathOf = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url))
-const BUILD = pathOf('../../build/test')
+const BUILD = join(ROOT, 'build/test')
 
 /** Builds `NAME.cpp` of this folder. Returns the path of the library. */
 export function builtLibrary(name: string): string {
   mkdirSync(BUILD, { recursive: true })
   const library = join(BUILD, `${name}.so`)
   const building = `${library}.${process.pid}`
-  execFileSync('g++', ['-O1', '-shared', '-fPIC', pathOf(`./${name}.cpp`), '-o', building])
+  execFileSync('g++', ['-O1', '-shared', '-fPIC', join(ROOT, `test/disk/${name}.cpp`), '-o', building])
   renameSync(building, library)
   return library
 }

@@ -6,7 +6,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import t from 'tap'
 import { ERRORS } from '../../src/errors.js'
-import { blocksOf, documentPaths, linksOf, ROOT, readDocument, tableRowsOf } from './markdown.js'
+import { ROOT } from '../lib/place.js'
+import { blocksOf, documentPaths, linksOf, readDocument, tableRowsOf } from './markdown.js'
 
 const INDEX = 'docs/README.md'
 const AT_ROOT = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md']

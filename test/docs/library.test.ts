@@ -6,7 +6,8 @@ import { join } from 'node:path'
 import t from 'tap'
 import { EngineBus } from '../../src/engine/bus.js'
 import { Bus } from '../../src/index.js'
-import { blocksOf, ROOT, readDocument, tableRowsOf } from './markdown.js'
+import { ROOT } from '../lib/place.js'
+import { blocksOf, readDocument, tableRowsOf } from './markdown.js'
 import { runProgram } from './program.js'
 
 const DOCUMENT = readDocument('docs/guide/LIBRARY.md')

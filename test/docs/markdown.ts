@@ -1,8 +1,6 @@
 /** Reads just enough Markdown for the tests that bind documents to code: fenced blocks, tables and links. */
 import { readdirSync, readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
-
-export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+import { ROOT } from '../lib/place.js'
 
 export function readDocument(path: string): string {
   return readFileSync(`${ROOT}/${path}`, 'utf8')

@@ -8,7 +8,8 @@ import { withLimitsTable } from '../../scripts/limits-table.js'
 import { OPS } from '../../src/kernels/op-catalogue.js'
 import { LIMIT_NAMES, OPERATOR_LIMITS } from '../../src/operator-limits.js'
 import { CATALOG_SCHEMA_VERSION } from '../../src/store/catalog/catalog-db.js'
-import { ROOT, readDocument, tableRowsOf } from './markdown.js'
+import { ROOT } from '../lib/place.js'
+import { readDocument, tableRowsOf } from './markdown.js'
 
 const OPERATIONS = readDocument('docs/guide/OPERATIONS.md')
 const help = (...args: string[]): string =>

@@ -12,8 +12,9 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t from 'tap'
 import { type Server, startServer } from '../../examples/server.js'
+import { ROOT } from '../lib/place.js'
 import { sleep } from '../lib/wait.js'
-import { type Block, blocksOf, ROOT, readDocument } from './markdown.js'
+import { type Block, blocksOf, readDocument } from './markdown.js'
 import { runProgram } from './program.js'
 
 const blocks = blocksOf(readDocument('README.md'))

@@ -3,13 +3,13 @@
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { independentPages } from '../../examples/flights/independent.js'
 import { BINS, binOf, flightOps } from '../../examples/flights/model.js'
 import { airportsOf, readDepartures, readFlights } from '../../examples/flights/records.js'
+import { programArgs } from '../lib/place.js'
 
-const DEMO = fileURLToPath(new URL('../../examples/flights/demo.ts', import.meta.url))
+const DEMO = programArgs('examples/flights/demo.ts')
 
 t.test('the records are what they are said to be', async (t) => {
   const flights = readFlights(20_000)
@@ -46,7 +46,7 @@ t.test('bins and independent figures, by hand', async (t) => {
 })
 
 t.test('the demo agrees with the independent count and survives the kill', { timeout: 90_000 }, async (t) => {
-  const args = ['--import', 'tsx', DEMO, '--flights', '3000', '--departures', '9000', '--batch', '60']
+  const args = [...DEMO, '--flights', '3000', '--departures', '9000', '--batch', '60']
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   let output = ''
   child.stdout.on('data', (chunk) => {

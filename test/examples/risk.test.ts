@@ -7,16 +7,16 @@ import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { independentRisk, quantile } from '../../examples/risk/independent.js'
 import { PLANNED_TRADES, START_POSITIONS, trim, WINDOW } from '../../examples/risk/model.js'
 import { parsePrices, readPrices, returns, STOCKS } from '../../examples/risk/prices.js'
+import { programArgs } from '../lib/place.js'
 
-const DEMO = fileURLToPath(new URL('../../examples/risk/demo.ts', import.meta.url))
+const DEMO = programArgs('examples/risk/demo.ts')
 
 function demo(...args: string[]) {
-  const child = spawn(process.execPath, ['--import', 'tsx', DEMO, ...args], {
+  const child = spawn(process.execPath, [...DEMO, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const lines: string[] = []

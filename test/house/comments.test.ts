@@ -7,7 +7,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { COLUMNS, wideCommentLines, wrapComments } from '../../scripts/wrap-comments.js'
-import { filesUnder, ROOT, type Source, sourcesOf, sourcesUnder } from './source.js'
+import { ROOT } from '../lib/place.js'
+import { filesUnder, type Source, sourcesOf, sourcesUnder } from './source.js'
 
 function wideComments(sources: readonly Source[]): string[] {
   return sources.flatMap(({ path, text }) => wideCommentLines(text).map((line) => `${path}:${line}`))

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { ROOT } from './source.js'
+import { ROOT } from '../lib/place.js'
 
 // Written in pieces, so that this file passes its own test.
 const PLACES = ['work', 'root', 'home/[a-z]', 'Users/[A-Za-z]'].join('|')

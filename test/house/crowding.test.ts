@@ -6,7 +6,8 @@
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import t from 'tap'
-import { filesUnder, headOf, ROOT } from './source.js'
+import { ROOT } from '../lib/place.js'
+import { filesUnder, headOf } from './source.js'
 
 const FILES_MAX = 14
 const LINES_MAX = 500

@@ -1,11 +1,12 @@
 /**
  * Who may load what: one room for each native package, no package in the client but `ws` (in Node alone), and
- * files, sockets, clocks and randomness handed in to the lower rooms.
+ * files, sockets, clocks and randomness handed in to the lower rooms. Tests find files through one place.
  */
 import { join } from 'node:path'
 import t from 'tap'
 import ts from 'typescript'
-import { ROOT, type Source, sourcesOf, sourcesUnder } from './source.js'
+import { ROOT } from '../lib/place.js'
+import { type Source, sourcesOf, sourcesUnder } from './source.js'
 
 /** Package to the one room that may import it. */
 const ONLY: Readonly<Record<string, string>> = { koffi: 'src/ffi/', 'better-sqlite3': 'src/store/' }
@@ -106,6 +107,14 @@ t.test('koffi is known to ffi alone, SQLite to store alone', async (t) => {
 
 t.test('files, clocks and randomness are handed to the lower rooms', async (t) => {
   t.same(impure(all), [])
+})
+
+t.test('tests find files through lib/place.ts, wherever they were compiled to', async (t) => {
+  const placed = sourcesUnder('test').filter((source) => codeOf(source).includes('import.meta'))
+  t.same(
+    placed.map(({ path }) => path),
+    ['test/lib/place.ts'],
+  )
 })
 
 t.test('the client loads no package but ws, and that in Node alone; browsers have all it uses', async (t) => {

@@ -4,10 +4,10 @@
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { ROOT } from '../lib/place.js'
 
-const NATIVE = fileURLToPath(new URL('../../src/kernels/native', import.meta.url))
+const NATIVE = `${ROOT}src/kernels/native`
 
 /** Ground first. A place is a folder without those below it, or a file of the root. */
 const FLOORS: readonly (readonly string[])[] = [

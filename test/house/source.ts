@@ -5,14 +5,12 @@
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
+import { ROOT } from '../lib/place.js'
 
 // Reading the whole house takes long on a machine that is busy, which says nothing about the house. The
 // programs in test/mutants read sources too; they are no tests, and tap would end them after its time.
-if (process.argv[1]?.endsWith('.test.ts') === true) (await import('tap')).default.setTimeout(600_000)
-
-export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+if (/\.test\.[jt]s$/.test(process.argv[1] ?? '')) (await import('tap')).default.setTimeout(600_000)
 
 export interface Import {
   /** As it is written. */

@@ -11,6 +11,7 @@ import { OPS } from '../../src/kernels/op-catalogue.js'
 import { REDUCE_FUNCTIONS } from '../../src/kernels/ops/reduce.js'
 import type { Derivation } from '../../src/state/types.js'
 import { DTYPES, type Dtype } from '../../src/wire/dtype.js'
+import { ROOT } from '../lib/place.js'
 import { refusal } from '../lib/refusal.js'
 import { OP_RECORDS } from '../reference/records.js'
 import { compile } from './pages.js'
@@ -30,7 +31,7 @@ t.test('ops have the codes and versions of the native library', async (t) => {
   )
 })
 
-const OPS_PAGE = readFileSync(new URL('../../docs/guide/OPS.md', import.meta.url), 'utf8')
+const OPS_PAGE = readFileSync(`${ROOT}docs/guide/OPS.md`, 'utf8')
 
 /** A definition as the page writes it: its pages are placeholders without quotes. */
 function shownDefinition({ op, inputs, ...parameters }: Derivation): string {
@@ -63,11 +64,11 @@ const parameterNames = (parameters: readonly string[]): string[] =>
   parameters.map((name) => name.replace('?', ''))
 
 t.test('docs/internals/ADD-AN-OP.md names at most six files, and its example is in each', async (t) => {
-  const text = readFileSync(new URL('../../docs/internals/ADD-AN-OP.md', import.meta.url), 'utf8')
+  const text = readFileSync(`${ROOT}docs/internals/ADD-AN-OP.md`, 'utf8')
   const files = [...text.matchAll(/^\| `([\w./-]+\.\w+)`.* \|$/gm)].map(([, path]) => path!)
   t.ok(files.length > 1 && files.length <= 6, `${files.length} files`)
   for (const file of files) {
-    t.match(readFileSync(new URL(`../../${file}`, import.meta.url), 'utf8'), /flip/, file)
+    t.match(readFileSync(`${ROOT}${file}`, 'utf8'), /flip/, file)
   }
 })
 

@@ -21,9 +21,8 @@ import {
 import { dirname, join } from 'node:path'
 import ts from 'typescript'
 import { filesUnder } from '../house/source.js'
+import { ROOT } from '../lib/place.js'
 import { type Outcome, runProgram } from './program.js'
-
-export const ROOT = new URL('../../', import.meta.url).pathname
 
 /** What tests read: their own sources, the built code, the documents and examples that they check. */
 const PARTS = [

@@ -6,10 +6,10 @@ import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { deviceCount } from '../../src/ffi/library.js'
+import { ROOT } from '../lib/place.js'
 
 const run = promisify(execFile)
 const NO_DEVICE = deviceCount() === 0 ? 'skipped: no CUDA device' : false
-const ROOT = new URL('../../', import.meta.url).pathname
 
 async function make(target: string): Promise<string> {
   await run('make', ['-s', target], { cwd: ROOT, maxBuffer: 1 << 24 })

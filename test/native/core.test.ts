@@ -6,10 +6,10 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { ROOT } from '../lib/place.js'
 import { ISAS } from './driver.js'
 
 const run = promisify(execFile)
-const ROOT = new URL('../../', import.meta.url).pathname
 const DRIVER = `${ROOT}build/native/core_test`
 
 await run('make', ['-s', 'build/native/core_test'], { cwd: ROOT, maxBuffer: 1 << 24 })

@@ -6,9 +6,9 @@ import { execFile } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { ROOT } from '../lib/place.js'
 
 const run = promisify(execFile)
-const ROOT = new URL('../../', import.meta.url).pathname
 const NATIVE = join(ROOT, 'src/kernels/native')
 const OUT = join(ROOT, 'build/test')
 

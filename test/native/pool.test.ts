@@ -5,10 +5,10 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { ROOT } from '../lib/place.js'
 import { runDriver } from './driver.js'
 
 const run = promisify(execFile)
-const ROOT = new URL('../../', import.meta.url).pathname
 const ROUNDS = '25'
 
 for (const [program, what] of [

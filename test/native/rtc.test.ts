@@ -6,9 +6,9 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { ROOT } from '../lib/place.js'
 import { runDriver } from './driver.js'
 
-const ROOT = new URL('../../', import.meta.url).pathname
 /** RTC_PROGRAMS of native.mk. */
 const PROGRAMS = '150'
 

@@ -8,9 +8,9 @@
 import { execFile, execFileSync } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
+import { programArgs, ROOT } from '../lib/place.js'
 import { ISAS, RACE_STARTER } from './driver.js'
 
-const ROOT = new URL('../../', import.meta.url).pathname
 const NATIVE = join(ROOT, 'build/native')
 const isSmall = process.env.MMSB_SANITIZE === 'small'
 const of = (small: number, full: number): string => String(isSmall ? small : full)
@@ -29,7 +29,7 @@ const core = { MMSB_TEST_SCALE: of(30, 1) }
 /** The longest first. */
 const RUNS: readonly Run[] = [
   {
-    command: [process.execPath, '--import', 'tsx', join(ROOT, 'test/fuzz/fuzz.test.ts')],
+    command: [process.execPath, ...programArgs('test/fuzz/fuzz.test.ts')],
     env: {
       MMSB_LIBRARY: join(NATIVE, 'libmmsb_debug.so'),
       MMSB_FUZZ_MUTANTS: of(10, 2_000),

@@ -9,12 +9,12 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { OPS } from '../../src/kernels/op-catalogue.js'
 import { DTYPE_INFO, DTYPES, type Dtype, type TypedArray } from '../../src/wire/dtype.js'
 import { NativeRunner } from '../kernels/native.js'
 import { Draw } from '../lib/draw.js'
+import { ROOT } from '../lib/place.js'
 import type { NumpyCase } from '../reference/ops/record.js'
 import { OP_RECORDS } from '../reference/records.js'
 
@@ -77,7 +77,7 @@ function askNumpy(
     })
     writeFileSync(join(folder, 'cases.json'), JSON.stringify(cases))
     writeFileSync(join(folder, 'inputs.bin'), Buffer.concat([...blobs, Buffer.alloc(8)]))
-    const script = fileURLToPath(new URL('./compute.py', import.meta.url))
+    const script = `${ROOT}test/numpy/compute.py`
     const run = spawnSync(interpreter, [script, folder], { encoding: 'utf8' })
     if (run.status !== 0) throw new Error(`${interpreter} compute.py: ${run.stderr}`)
     const { shapes, numpy } = JSON.parse(readFileSync(join(folder, 'results.json'), 'utf8'))

@@ -6,6 +6,7 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
+import { moduleUrl, NODE_ARGS } from '../lib/place.js'
 import { simulate } from './run.js'
 
 export interface SeedsReport {
@@ -27,7 +28,7 @@ const nothing = (): SeedsReport => ({
 
 /** Fewer seeds are not worth a process. */
 const SEEDS_PER_PROCESS_MIN = 100
-const LOADER = new URL('../../node_modules/tsx/dist/loader.mjs', import.meta.url).href
+const SELF = fileURLToPath(moduleUrl('test/sim/seeds.ts'))
 
 async function runSeeds(first: number, count: number): Promise<SeedsReport> {
   const sum = nothing()
@@ -43,8 +44,8 @@ async function runSeeds(first: number, count: number): Promise<SeedsReport> {
 }
 
 async function runElsewhere(first: number, count: number): Promise<SeedsReport> {
-  const child = fork(fileURLToPath(import.meta.url), [String(first), String(count)], {
-    execArgv: ['--import', LOADER],
+  const child = fork(SELF, [String(first), String(count)], {
+    execArgv: [...NODE_ARGS],
     env: { PATH: process.env.PATH },
   })
   let report: SeedsReport | undefined
@@ -72,7 +73,7 @@ export async function simulateAll(first: number, count: number): Promise<SeedsRe
   return sum
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url) && process.send !== undefined) {
+if (process.argv[1] === SELF && process.send !== undefined) {
   const [first, count] = process.argv.slice(2).map(Number)
   process.send(await runSeeds(first as number, count as number), () => process.exit(0))
 }

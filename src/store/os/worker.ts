@@ -11,6 +11,11 @@ import { textOf } from './errors.js'
  * The built code runs as .js. The source runs as .ts, under a loader that a worker does not always inherit.
  */
 const FROM_SOURCE = import.meta.url.endsWith('.ts')
+/**
+ * The program was given as text (`node --input-type=module -e`): a worker would inherit the option and be
+ * refused, because it is a file.
+ */
+const IS_FROM_TEXT = process.execArgv.some((option) => option.startsWith('--input-type'))
 
 /** Starts the worker `name` that lies beside the file with the URL `base`. */
 export function startWorker(name: string, workerData: unknown, base: string): Worker {
@@ -18,7 +23,7 @@ export function startWorker(name: string, workerData: unknown, base: string): Wo
   // What these threads make is short-lived and little; Node's own choice costs three times as much memory.
   const resourceLimits = { maxYoungGenerationSizeMb: 16 }
   const options = { name: `mmsb-${name}`, workerData, resourceLimits }
-  if (!FROM_SOURCE) return new Worker(url, options)
+  if (!FROM_SOURCE) return new Worker(url, IS_FROM_TEXT ? { ...options, execArgv: [] } : options)
   // The process may have changed its folder, from which code without a file would look for packages.
   const loader = JSON.stringify(import.meta.resolve('tsx/esm/api'))
   const begin = `import(${loader}).then((tsx) => { tsx.register(); return import(${JSON.stringify(url.href)}) })`

@@ -2,11 +2,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { Bus } from '../../../src/index.js'
 import { ADMIN_STALLED_MS, STOP_GRACE_MS } from '../../../src/limits.js'
 import { call, run, serve } from '../../cli/process.js'
+import { programArgs } from '../../lib/place.js'
 import { sleep, until } from '../../lib/wait.js'
 
 const ADMIN = /^mmsb admin listening on (http:\/\/\S+)$/m
@@ -18,9 +18,9 @@ const PROMPT_MS = 250
 async function held(
   t: Parameters<typeof serve>[0],
 ): Promise<{ child: ChildProcess; url: string; admin: string }> {
-  const script = fileURLToPath(new URL('./held-server.ts', import.meta.url))
+  const args = [...programArgs('test/http/admin/held-server.ts'), join(t.testdir(), 'data')]
   const { NODE_OPTIONS: _, ...env } = process.env
-  const child = spawn(process.execPath, ['--import', 'tsx', script, join(t.testdir(), 'data')], { env })
+  const child = spawn(process.execPath, args, { env })
   t.teardown(() => child.kill('SIGKILL'))
   let stdout = ''
   while (!stdout.includes('mmsb listening on')) stdout += (await once(child.stdout, 'data'))[0]

@@ -5,6 +5,7 @@ import type { TSchema } from 'typebox'
 import { compileCheck } from '../../../src/http/request/validation.js'
 import { SERVER_MESSAGES } from '../../../src/http/schemas/stream-messages.js'
 import { jsonHead, jsonTail } from '../../../src/stream/messages.js'
+import { ROOT } from '../../lib/place.js'
 import { Client } from '../../stream/helpers.js'
 import { isProblem, listen, serve } from '../helpers.js'
 
@@ -103,7 +104,7 @@ t.test('what the server sends fits what the document says of it', async (t) => {
 })
 
 t.test('docs/guide/STREAM.md says what each message means, in the words of the document', async (t) => {
-  const text = readFileSync(new URL('../../../docs/guide/STREAM.md', import.meta.url), 'utf8')
+  const text = readFileSync(`${ROOT}docs/guide/STREAM.md`, 'utf8')
   for (const [name, schema] of Object.entries<TSchema & { description?: string }>(SERVER_MESSAGES))
     t.ok(text.includes(`\n| \`${name}\` | ${schema.description} |\n`), name)
 })

@@ -1,5 +1,6 @@
 /** The routes, flags and bytes in the documentation match the code. */
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import {
   STREAM_BYTES_IN_FLIGHT_MAX,
@@ -10,13 +11,13 @@ import { OPERATOR_LIMITS } from '../../../src/operator-limits.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../../src/wire/limits.js'
 import { Process } from '../../cli/process.js'
 import { documentPaths } from '../../docs/markdown.js'
+import { ROOT } from '../../lib/place.js'
 import { Client } from '../../stream/helpers.js'
 import { listen, serve } from '../helpers.js'
 
 const SUBSCRIPTIONS_MAX = OPERATOR_LIMITS.maxSubscriptionsPerConnection.standard
 
-const ROOT = new URL('../../../', import.meta.url)
-const read = (path: string): string => readFileSync(new URL(path, ROOT), 'utf8')
+const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
 const DOCUMENTS = ['README.md', ...documentPaths()]
 
 t.test('every route a document names is there', async (t) => {

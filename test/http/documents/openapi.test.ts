@@ -4,10 +4,10 @@
 import { execFile } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { ERRORS } from '../../../src/errors.js'
+import { ROOT } from '../../lib/place.js'
 import { serve } from '../helpers.js'
 
 interface Operation {
@@ -210,11 +210,10 @@ t.test('its pages and their scripts come from this server alone', async (t) => {
 
 t.test('package.json and the document agree on the version', async (t) => {
   const { body } = await document(t)
-  const manifest = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'))
+  const manifest = JSON.parse(readFileSync(`${ROOT}package.json`, 'utf8'))
   t.equal((body.info as { version: string }).version, manifest.version)
 })
 
-const ROOT = fileURLToPath(new URL('../../../', import.meta.url))
 const GENERATOR = join(ROOT, 'node_modules/openapi-typescript/bin/cli.js')
 const COMPILER = join(ROOT, 'node_modules/typescript/bin/tsc')
 

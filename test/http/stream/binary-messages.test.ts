@@ -15,6 +15,7 @@ import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { valuesToJson } from '../../../src/state/value.js'
 import { ChangeMessage, PagePart, SnapshotMessage } from '../../../src/stream/messages.js'
 import { Draw } from '../../lib/draw.js'
+import { ROOT } from '../../lib/place.js'
 import { type BinaryMessage, decodeMessages } from '../../stream/binary.js'
 import { Client, type Message } from '../../stream/helpers.js'
 import { listen, type Served, serve } from '../helpers.js'
@@ -54,7 +55,7 @@ function frameOf(pageId: number, values: number[], expectVersion?: number): Buff
 
 /** The bytes of the hex example that follows `title` in docs/internals/FORMAT.md. */
 function example(title: string): Buffer {
-  const text = readFileSync(new URL('../../../docs/internals/FORMAT.md', import.meta.url), 'utf8')
+  const text = readFileSync(`${ROOT}docs/internals/FORMAT.md`, 'utf8')
   const block = text.slice(text.indexOf(title)).split('```')[1] ?? ''
   const lines = block.split('\n').flatMap((line) => /^(?:[0-9a-f]{2} +){8}/.exec(line) ?? [])
   return Buffer.from(lines.join('').replaceAll(' ', ''), 'hex')

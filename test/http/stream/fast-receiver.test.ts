@@ -11,6 +11,7 @@ import type { AppOptions } from '../../../src/http/app.js'
 import { FastReceiver } from '../../../src/http/stream/fast-receiver.js'
 import { STREAM_SMALL_MESSAGE_MAX_BYTES } from '../../../src/limits.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { ROOT } from '../../lib/place.js'
 import { sleep, turn } from '../../lib/wait.js'
 import { decodeMessages } from '../../stream/binary.js'
 import { listen, serve } from '../helpers.js'
@@ -360,11 +361,11 @@ function hideReceiver(t: Test): void {
 }
 
 t.test('the plugin of the framework loads the one pinned copy of the library', (t) => {
-  const require = createRequire(import.meta.url)
+  const require = createRequire(ROOT)
   const ofPlugin = createRequire(require.resolve('@fastify/websocket')).resolve('ws')
   t.equal(ofPlugin, require.resolve('ws'))
   const { version } = require('ws/package.json') as { version: string }
-  const { dependencies } = require('../../../package.json') as { dependencies: Record<string, string> }
+  const { dependencies } = require('./package.json') as { dependencies: Record<string, string> }
   t.equal(dependencies.ws, version, 'pinned exactly')
   t.end()
 })

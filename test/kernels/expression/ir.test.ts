@@ -19,6 +19,7 @@ import {
 } from '../../../src/kernels/expression/ir.js'
 import { IR_MAX_INSTRUCTIONS } from '../../../src/limits.js'
 import { DTYPES, type Dtype } from '../../../src/wire/dtype.js'
+import { ROOT } from '../../lib/place.js'
 import { refusal } from '../../lib/refusal.js'
 
 const codes = Object.fromEntries(Object.entries(IR_OPS).map(([name, { code }]) => [name, code]))
@@ -26,7 +27,7 @@ const codes = Object.fromEntries(Object.entries(IR_OPS).map(([name, { code }]) =
 t.test('opcodes are those of the native library and of docs/internals/FORMAT.md', async (t) => {
   const { ir } = JSON.parse(native().mmsb_catalogue()) as { ir: Record<string, number> }
   t.same(ir, codes)
-  const text = readFileSync(new URL('../../../docs/internals/FORMAT.md', import.meta.url), 'utf8')
+  const text = readFileSync(`${ROOT}docs/internals/FORMAT.md`, 'utf8')
   const table = text.slice(text.indexOf('| code | op | code | op |')).split('\n\n')[0]!
   const documented = [...table.matchAll(/\| (\d+) \| ([a-z0-9]+)/g)].map(([, code, name]) => [
     name,

@@ -2,9 +2,10 @@
 import { execFileSync } from 'node:child_process'
 import { cpSync, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { ROOT } from '../../lib/place.js'
 import { FAULTS, FAULTS_OF_ONE_BUILD } from '../native/faults.js'
 import { nameOf, replaced } from '../native/plant.js'
-import { ROOT, type Tree } from '../tree.js'
+import type { Tree } from '../tree.js'
 import { plantIn, sourceOf } from '../typescript/judge.js'
 import { mutantsOf } from '../typescript/mutations.js'
 

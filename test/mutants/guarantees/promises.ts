@@ -5,7 +5,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { tableRowsOf } from '../../docs/markdown.js'
-import { ROOT } from '../tree.js'
+import { ROOT } from '../../lib/place.js'
 
 /** Promises that name no fault yet, each with faults to try. This list must only become shorter. */
 const OPEN = join(ROOT, 'test/mutants/guarantees/open.json')

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { ROOT } from '../tree.js'
+import { ROOT } from '../../lib/place.js'
 import { FAULTS, FAULTS_OF_ONE_BUILD, type Fault } from './faults.js'
 import { nameOf, plant } from './plant.js'
 

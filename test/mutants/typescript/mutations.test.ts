@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import ts from 'typescript'
 import { filesUnder } from '../../house/source.js'
-import { ROOT } from '../tree.js'
+import { ROOT } from '../../lib/place.js'
 import { mutantsOf } from './mutations.js'
 
 const changes = (text: string): string[] =>

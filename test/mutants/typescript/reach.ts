@@ -4,7 +4,7 @@
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { ROOT } from '../../house/source.js'
+import { ROOT } from '../../lib/place.js'
 
 const REACH = join(ROOT, 'test/mutants/typescript/reach.txt')
 const OTHERS =

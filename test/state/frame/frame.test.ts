@@ -23,6 +23,7 @@ import {
   PAGE_ID_UNASSIGNED,
 } from '../../../src/wire/frame.js'
 import { MERGES } from '../../../src/wire/page.js'
+import { ROOT } from '../../lib/place.js'
 import { refusal } from '../../lib/refusal.js'
 
 const NO_BYTES = new Uint8Array(0)
@@ -51,7 +52,7 @@ function writesOf(delta: DeltaCommand): [number, unknown][] {
 }
 
 t.test('the example of docs/internals/FORMAT.md is what the writer makes and the reader reads', async (t) => {
-  const text = readFileSync(new URL('../../../docs/internals/FORMAT.md', import.meta.url), 'utf8')
+  const text = readFileSync(`${ROOT}docs/internals/FORMAT.md`, 'utf8')
   const block = /### Example\n[\s\S]*?```hex\n([\s\S]*?)```/.exec(text)?.[1] ?? ''
   const hex = block
     .split('\n')

@@ -15,6 +15,7 @@ import {
   type SegmentHeader,
   viewOf,
 } from '../../../src/store/log/record.js'
+import { ROOT } from '../../lib/place.js'
 import { crc32c, plain } from '../helpers.js'
 
 const SEGMENT: SegmentHeader = {
@@ -36,7 +37,7 @@ const RECORD = {
 }
 
 function documented(): Uint8Array {
-  const text = fs.readFileSync(new URL('../../../docs/internals/FORMAT.md', import.meta.url), 'utf8')
+  const text = fs.readFileSync(`${ROOT}docs/internals/FORMAT.md`, 'utf8')
   const section = text.slice(text.indexOf('\n## Log\n'), text.indexOf('\n## Catalog\n'))
   const hex = /```hex\n([^`]+)```/.exec(section)?.[1] ?? ''
   return Uint8Array.from(Buffer.from(hex.replaceAll(/\s/g, ''), 'hex'))

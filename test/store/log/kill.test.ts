@@ -3,13 +3,11 @@
  * continues.
  */
 import { spawn } from 'node:child_process'
-import path from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { programArgs, ROOT } from '../../lib/place.js'
 import { epochsIn, epochsTo, openStore, plain, recordOf, scratch } from '../helpers.js'
 
-const APPENDER = fileURLToPath(new URL('./appender.ts', import.meta.url))
-const ROOT = path.resolve(APPENDER, '../../../..')
+const APPENDER = programArgs('test/store/log/appender.ts')
 
 /** Runs the appender until it has acknowledged some epochs, kills it, and returns the last acknowledged. */
 function killAfter(
@@ -19,7 +17,7 @@ function killAfter(
   epochs: number,
 ): Promise<{ opened: string; last: number }> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', APPENDER, dir, fsync, sync], {
+    const child = spawn(process.execPath, [...APPENDER, dir, fsync, sync], {
       cwd: ROOT,
       env: { PATH: process.env.PATH },
       stdio: ['ignore', 'pipe', 'pipe'],

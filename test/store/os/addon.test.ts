@@ -1,10 +1,10 @@
 /** An addon that was built for another Node is named as that, by the library and by the command line. */
 import { spawnSync } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { busFailed } from '../../../src/store/os/errors.js'
+import { moduleUrl, NODE_ARGS, ROOT } from '../../lib/place.js'
 
-const url = (path: string): string => JSON.stringify(new URL(`../../../src/${path}`, import.meta.url))
+const url = (path: string): string => JSON.stringify(moduleUrl(`src/${path}`))
 
 /** The addon of better-sqlite3 cannot be loaded in a process that runs this first. */
 const BREAK = `
@@ -17,9 +17,8 @@ process.dlopen = (module, file, ...flags) => {
 `
 
 function runBroken(program: string): { stdout: string; stderr: string; status: number | null } {
-  const args = ['--import', 'tsx', '--input-type=module', '-e', `${BREAK}\n${program}`]
-  const cwd = fileURLToPath(new URL('../../../', import.meta.url))
-  return spawnSync(process.execPath, args, { encoding: 'utf8', cwd })
+  const args = [...NODE_ARGS, '--input-type=module', '-e', `${BREAK}\n${program}`]
+  return spawnSync(process.execPath, args, { encoding: 'utf8', cwd: ROOT })
 }
 
 t.test('the library', (t) => {

@@ -6,6 +6,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { lockFolder } from '../../../src/store/os/lock.js'
+import { moduleUrl, NODE_ARGS } from '../../lib/place.js'
 import { turn } from '../../lib/wait.js'
 import { SimDisk } from '../../support/simdisk.js'
 import { appendAll, epochsIn, epochsTo, noCatalog, openStore, recordOf, scratch } from '../helpers.js'
@@ -225,13 +226,13 @@ t.test('a second store in the folder is kept out, with the name of the holder', 
 t.test('another process is kept out too, and the lock of a killed one is free', async (t) => {
   const dir = scratch()
   const holder = path.join(dir, 'holder.mjs')
-  const lock = new URL('../../../src/store/os/lock.ts', import.meta.url).href
+  const lock = moduleUrl('src/store/os/lock.ts')
   fs.writeFileSync(
     holder,
     `const { lockFolder } = await import(${JSON.stringify(lock)})\nlockFolder(${JSON.stringify(dir)})\nprocess.send('held')\nsetInterval(() => {}, 1000)\n`,
   )
   const child = fork(holder, {
-    execArgv: ['--import', new URL('../../../node_modules/tsx/dist/loader.mjs', import.meta.url).href],
+    execArgv: [...NODE_ARGS],
     env: { PATH: process.env.PATH },
   })
   await new Promise((resolve, reject) => {

@@ -18,6 +18,7 @@ import {
   TAIL_STATES,
 } from '../../../src/store/recovery/table.js'
 import type { Store } from '../../../src/store/store.js'
+import { ROOT } from '../../lib/place.js'
 import { appendAll, epochsIn, epochsTo, framesOf, openStore, recordOf, scratch } from '../helpers.js'
 
 function everyCombination(): Findings[] {
@@ -47,7 +48,7 @@ t.test('every combination has exactly one row, and every row is needed', async (
 })
 
 t.test('docs/internals/DURABILITY.md prints this table', async (t) => {
-  const text = fs.readFileSync(new URL('../../../docs/internals/DURABILITY.md', import.meta.url), 'utf8')
+  const text = fs.readFileSync(`${ROOT}docs/internals/DURABILITY.md`, 'utf8')
   const cell = (states: readonly string[], all: readonly string[]): string =>
     states.length === all.length ? 'any' : states.join(', ')
   for (const r of RECOVERY_TABLE) {

@@ -1,0 +1,41 @@
+/**
+ * Runs compiled tests, a process for each, as many at a time as the runner is told: `make test`. The slowest
+ * begin, so that no core is idle at the end.
+ *
+ * The runner would load its hooks into every process and every thread of a test, which takes longer than most
+ * tests. So it runs only this file, and this one starts the tests without them.
+ */
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { programArgs, ROOT } from './lib/place.js'
+import { readReach } from './mutants/typescript/reach.js'
+
+/** Files and folders below test/; everything if there are none. */
+const WANTED = (process.env.MMSB_TESTS ?? '').split(' ').filter(Boolean)
+/** As package.json and the command line tell the runner. */
+const JOBS = Number(process.env.TAP_JOBS)
+const TIMEOUT_MS = 1000 * Number(process.env.TAP_TIMEOUT)
+
+const all = readdirSync(join(ROOT, 'test'), { recursive: true, encoding: 'utf8' })
+  .filter((path) => path.endsWith('.test.ts'))
+  .map((path) => `test/${path}`)
+const isBelow = (path: string, place: string): boolean =>
+  `${path}/`.startsWith(`${place.replace(/\/$/, '')}/`)
+for (const place of WANTED) {
+  if (!all.some((path) => isBelow(path, place))) t.fail(`${place} has no tests`)
+}
+
+const reach = readReach()
+/** By the recorded time. What is not recorded compiles or runs programs. */
+const ms = (path: string): number => reach.get(path)?.ms ?? Number.POSITIVE_INFINITY
+const tests = all
+  .filter((path) => WANTED.length === 0 || WANTED.some((place) => isBelow(path, place)))
+  .sort((a, b) => (ms(a) === ms(b) ? (a < b ? -1 : 1) : ms(b) - ms(a)))
+
+t.setTimeout(0)
+t.jobs = JOBS
+for (const path of tests) {
+  const args = ['-u', 'NODE_OPTIONS', process.execPath, '--enable-source-maps', ...programArgs(path)]
+  void t.spawn('env', args, { name: path, cwd: ROOT, buffered: true, timeout: TIMEOUT_MS })
+}
