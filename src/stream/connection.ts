@@ -239,7 +239,6 @@ export class Connection implements SubscriptionOwner {
 
   /** The sink is no longer congested. */
   drained(): void {
-    if (this.#isClosed) return
     for (const subscription of this.#subscriptions.values()) subscription.drained()
     this.#serveWaiting()
   }
@@ -290,10 +289,7 @@ export class Connection implements SubscriptionOwner {
         this.#allowanceBytes = Math.max(0, this.sink.queuedBytes)
         this.#served()
       },
-      fail: (error) => {
-        this.end(subscription, endOf(error))
-        this.#served()
-      },
+      fail: (error) => this.end(subscription, endOf(error)),
     })
     if (cancel !== undefined) this.#taken = { subscription, cancel }
   }

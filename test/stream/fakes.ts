@@ -1,4 +1,5 @@
 /** A clock, a bus and readers that a test of the hub controls step by step. */
+import { Cursors } from '../../src/engine/durable-cursors.js'
 import type {
   CommitEvent,
   PageChange,
@@ -10,6 +11,7 @@ import { MmsbError } from '../../src/errors.js'
 import { LimitGuard, type Limits } from '../../src/operator-limits.js'
 import { patternSet } from '../../src/state/pattern.js'
 import { totalElements } from '../../src/state/ranges.js'
+import type { CursorRow } from '../../src/store/cursors/cursors.js'
 import type { StreamClock } from '../../src/stream/clock.js'
 import { StreamHub } from '../../src/stream/hub.js'
 import { jsonHead, jsonTail, type StreamMessage } from '../../src/stream/messages.js'
@@ -83,7 +85,7 @@ export class FakeBus implements StreamBus {
   limits: LimitGuard
   /** Every published epoch, with values. */
   readonly history: PastEpoch[] = []
-  readonly cursors = undefined
+  cursors: Cursors | undefined
   /** Epochs in one answer about the past. */
   pieceEpochs = 3
   /** Turns of the event loop that such an answer takes. */
@@ -286,4 +288,40 @@ export function setup(limits: Partial<Limits> = {}) {
     return { sink, connection: hub.connect(sink) }
   }
   return { bus, clock, hub, connect }
+}
+
+/** A disk for the cursors of durable readers that writes when the test says so, and a clock for them. */
+export class FakeCursorStore {
+  readonly puts: CursorRow[] = []
+  nowMs = 0
+  /** What the next writes wait for. */
+  written: Promise<void> = Promise.resolve()
+  readonly #rows: readonly CursorRow[]
+
+  constructor(rows: readonly CursorRow[] = []) {
+    this.#rows = rows
+  }
+
+  load = async () => ({ rows: [...this.#rows], problems: [] })
+  put = (row: CursorRow): Promise<void> => {
+    this.puts.push(row)
+    return this.written
+  }
+  remove = (): Promise<void> => this.written
+  close = async (): Promise<void> => {}
+
+  /** Gives the bus the cursors that are on this disk. */
+  async attachTo(bus: FakeBus): Promise<Cursors> {
+    bus.cursors = await Cursors.open({
+      store: this,
+      nowMs: () => this.nowMs,
+      newestEpoch: () => bus.epoch,
+      history: bus.historyId,
+      bytesSince: () => 0,
+      holdMs: 1e9,
+      holdBytes: 1e9,
+      onNotice: () => {},
+    })
+    return bus.cursors
+  }
 }
