@@ -56,7 +56,6 @@ const NOT_CROSSED: Readonly<Record<string, keyof typeof REASONS>> = {
   PAST_SLICE_MS: 'slice',
   PLAN_ASYNC_THRESHOLD_NS: 'slice',
   REFUSED_BODY_MAX_MS: 'pause',
-  REPLAY_CANCEL_EPOCHS: 'pause',
   REPLAY_CANCEL_MS: 'pause',
   REPLAY_IDLE_MS: 'pause',
   REPLAY_JUMP_EPOCHS: 'large',

@@ -298,8 +298,14 @@ export class Timeline {
   #trim(): void {
     const maxBytes = this.#options.undoBytes ?? REPLAY_UNDO_BYTES
     const maxCalls = this.#options.undoEpochs ?? REPLAY_UNDO_EPOCHS
-    const kept = this.context.trimKept(Math.max(0, maxBytes - this.#undoBytes), maxCalls)
-    while (this.#undos.length > kept) this.#undoBytes -= this.#undos.shift()?.deletedBytes ?? 0
+    // The context knows nothing of deleted pages, and an epoch that only deletes keeps no bytes there.
+    while (this.#undoBytes > maxBytes) this.#dropOldest()
+    const kept = this.context.trimKept(maxBytes - this.#undoBytes, Math.min(maxCalls, this.#undos.length))
+    while (this.#undos.length > kept) this.#dropOldest()
+  }
+
+  #dropOldest(): void {
+    this.#undoBytes -= this.#undos.shift()?.deletedBytes ?? 0
   }
 
   #forgetUndos(): void {
