@@ -87,7 +87,7 @@ export class Connection {
   #socket: SocketLike | undefined
   /** The history of the server, as far as it is known. */
   #history: string | undefined
-  /** The history that the present socket was asked for under. */
+  /** The history that the present socket was asked for under; read when it opens. */
   #socketHistory: string | undefined
   #isUp = false
   /** Requests that wait until the server is back, instead of trying by themselves. */
@@ -125,11 +125,8 @@ export class Connection {
     const known = this.#history
     if (known === history) return
     this.#history = history
-    if (known === undefined) {
-      // An open socket leads to the process that has just answered: one that died would have closed it.
-      if (this.#isUp) this.#socketHistory = history
-      return
-    }
+    // An open socket leads to the process that has just answered: one that died would have closed it.
+    if (known === undefined) return
     this.#options.onHistoryChanged?.()
     this.renew()
     const error = historyChanged(history)
@@ -311,11 +308,7 @@ export class Connection {
       this.#takeSender(message.sequence)?.receive(message)
       return
     }
-    if ('history' in message && message.history !== undefined && this.#history === undefined) {
-      // This socket itself says so.
-      this.#socketHistory = message.history
-      this.#history = message.history
-    }
+    if ('history' in message) this.#history ??= message.history
     if (message.id !== undefined) this.#byId.get(message.id)?.receive(message)
     else if (message.type === 'error') this.failAll(message.error)
   }
@@ -339,8 +332,8 @@ export class Connection {
     return sender !== undefined && this.#users.has(sender) ? sender : undefined
   }
 
+  /** The present socket is lost. An older one is not heard any more. */
   #lost(socket: SocketLike): void {
-    if (this.#socket !== socket) return
     const wasUp = this.#isUp
     this.#drop(socket)
     for (const user of [...this.#users]) if (wasUp) user.down()
@@ -348,7 +341,7 @@ export class Connection {
     this.#retryTimer = setTimeout(
       () => {
         this.#retryTimer = undefined
-        if (this.#users.size > 0) this.#open()
+        this.#open()
       },
       backoffMs(this.#attempts++),
     )
