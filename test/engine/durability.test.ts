@@ -1,10 +1,13 @@
 /** The bus on a data folder: what a reopened bus holds, checkpoints, and the order of log and events. */
 import t from 'tap'
 import { EngineBus } from '../../src/engine/bus.js'
+import { REAL_HOST } from '../../src/engine/host.js'
 import type { TransactionInput } from '../../src/engine/types.js'
 import { Bus } from '../../src/index.js'
+import { type Disk, realDisk } from '../../src/store/os/disk.js'
 import { Draw } from '../lib/draw.js'
 import { folder } from '../lib/folder.js'
+import { turn, until } from '../lib/wait.js'
 import { Scheduler, SIM_DIR, SimCatalog, simWorld } from '../support/sim-world.js'
 import { SimDisk } from '../support/simdisk.js'
 
@@ -233,4 +236,29 @@ t.test('much that comes in one turn is written in parts, so that the rest gather
   const again = await open(dir)
   t.match(again.status(), { epoch: 3, digest })
   await again.close()
+})
+
+t.test('a sync that fails while no write waits for it stops the bus', async (t) => {
+  const real = realDisk()
+  let isBroken = false
+  let syncs = 0
+  const sync: Disk['sync'] = (fd, done) => {
+    if (!isBroken) return real.sync(fd, done)
+    syncs++
+    done(Object.assign(new Error('EIO: i/o error'), { code: 'EIO' }))
+  }
+  const options = { dataDir: folder(t), backend: 'cpu', threads: 1, fsync: 'interval' } as const
+  const bus = await EngineBus.open(options, { ...REAL_HOST, store: { disk: { ...real, sync } } })
+  t.teardown(() => bus.close())
+  await bus.create('n', { dtype: 'u32', shape: [1] })
+  const told: string[] = []
+  bus.onFailure((reason) => told.push(reason))
+  isBroken = true
+  await bus.patch('n', { values: [1] })
+  await until(() => syncs > 0, 'a sync')
+  for (let i = 0; i < 5; i++) await turn()
+  t.match(bus.failure, /EIO/)
+  t.same(told, [bus.failure])
+  await t.rejects(async () => bus.patch('n', { values: [2] }), { code: 'BUS_FAILED' })
+  t.equal(syncs, 1, 'it is not tried again')
 })

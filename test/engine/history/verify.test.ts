@@ -9,6 +9,7 @@ import Database from 'better-sqlite3'
 import t, { type Test } from 'tap'
 import { verifyFolder } from '../../../src/engine/history/verify-folder.js'
 import type { VerifyResult } from '../../../src/engine/types.js'
+import { NativeContext } from '../../../src/ffi/context.js'
 import { crc32c } from '../../../src/ffi/library.js'
 import { Bus } from '../../../src/index.js'
 import { RECORD_HEADER_BYTES } from '../../../src/limits.js'
@@ -136,6 +137,25 @@ t.test('a record that tells another story under a right checksum: its epoch and 
     }),
   )
   t.match(result, { ok: false, divergence: { epoch, page: 'alone', detail: /digest/ } })
+})
+
+t.test('bytes in memory that are not those of the digest kept for them: the page', async (t) => {
+  const { readPage } = NativeContext.prototype
+  t.teardown(() => {
+    NativeContext.prototype.readPage = readPage
+  })
+  const dir = await original
+  for (const [id, page] of [
+    [2, 'sum'],
+    [3, 'alone'],
+  ] as const) {
+    NativeContext.prototype.readPage = function (this: NativeContext, read, offset, out) {
+      readPage.call(this, read, offset, out)
+      if (read === id) flip(Buffer.from(out.buffer, out.byteOffset, out.byteLength), 5)
+    }
+    const { ok, divergence } = verifyFolder({ dir })
+    t.match({ ok, divergence }, { ok: false, divergence: { page, detail: /^The digest kept for page/ } })
+  }
 })
 
 t.test('a flipped bit in the header of a segment', async (t) => {

@@ -7,8 +7,6 @@ import { join } from 'node:path'
 import { tableRowsOf } from '../../docs/markdown.js'
 import { ROOT } from '../../lib/place.js'
 
-/** Promises that name no fault yet, each with faults to try. This list must only become shorter. */
-const OPEN = join(ROOT, 'test/mutants/guarantees/open.json')
 export const RESULTS = join(ROOT, 'test/mutants/guarantees/results.json')
 
 export interface NamedTest {
@@ -54,12 +52,6 @@ export function readNoticed(): Noticed {
   return existsSync(RESULTS) ? (JSON.parse(readFileSync(RESULTS, 'utf8')) as Noticed) : {}
 }
 
-export type Open = Readonly<Record<string, readonly string[]>>
-
-export function readOpen(): Open {
-  return JSON.parse(readFileSync(OPEN, 'utf8')) as Open
-}
-
 /**
  * What is wrong with promises: a fault is missing, is not in the sources, or has not been seen to be noticed.
  */
@@ -67,14 +59,9 @@ export function complaintsAbout(
   promises: readonly Promised[],
   isFault: (name: string) => boolean,
   noticed: Noticed,
-  open: Open,
 ): string[] {
-  const known = new Set(promises.map(({ promise }) => promise))
-  const gone = Object.keys(open).filter((promise) => !known.has(promise))
-  const ofPromises = promises.flatMap(({ promise, tests, faults }) => {
+  return promises.flatMap(({ promise, tests, faults }) => {
     if (tests.length === 0) return [`"${promise}" names no test`]
-    if (open[promise] !== undefined)
-      return faults.length === 0 ? [] : [`"${promise}" names a fault and is still in open.json`]
     if (faults.length === 0) return [`"${promise}" names no fault that its test notices`]
     const labels = tests.map(labelOf)
     return faults.flatMap((fault) => {
@@ -83,5 +70,4 @@ export function complaintsAbout(
       return [`"${promise}": its tests have not been seen to notice ${fault}`]
     })
   })
-  return [...ofPromises, ...gone.map((promise) => `open.json has "${promise}", which is not promised`)]
 }

@@ -7,15 +7,7 @@ import { writeFileSync } from 'node:fs'
 import type { Tree } from '../tree.js'
 import { eachInParallel } from '../typescript/parallel.js'
 import { buildLibrary, isNative, planterOf, restoreLibrary } from './faults.js'
-import {
-  labelOf,
-  type NamedTest,
-  type Promised,
-  RESULTS,
-  readNoticed,
-  readOpen,
-  readPromises,
-} from './promises.js'
+import { labelOf, type NamedTest, type Promised, RESULTS, readNoticed, readPromises } from './promises.js'
 
 /** A test that takes longer hangs. */
 const LIMIT_MS = 240_000
@@ -72,11 +64,7 @@ async function firstToNotice(tree: Tree, { fault, tests }: Task): Promise<NamedT
 /** Whether every fault was noticed. */
 export async function checkGuarantees(options: GuaranteeOptions): Promise<boolean> {
   const noticed = new Map<string, readonly string[]>(Object.entries(readNoticed()))
-  const open = readOpen()
-  const promises = readPromises().map((promised) => ({
-    ...promised,
-    faults: [...promised.faults, ...(open[promised.promise] ?? [])],
-  }))
+  const promises = readPromises()
   const named = new Set(promises.flatMap(({ faults }) => faults))
   for (const fault of noticed.keys()) if (!named.has(fault)) noticed.delete(fault)
   let isGood = true

@@ -81,6 +81,8 @@ t.test('a sync that fails under interval stops the store, and is not tried again
   await turn()
   t.equal(store.stats().durableEpoch, 3)
   await appendAll(store, 4, 4)
+  const told: string[] = []
+  store.onFailed(({ message }) => told.push(message))
   let syncs = 0
   disk.fault = (call) => {
     if (call !== 'sync') return
@@ -90,9 +92,11 @@ t.test('a sync that fails under interval stops the store, and is not tried again
   timers.shift()?.()
   await turn()
   t.match(store.failure, /EIO/)
+  t.same(told, [store.failure], 'the bus is told, though no append waits')
   await t.rejects(store.append(recordOf(5)), { code: 'BUS_FAILED' })
   await store.close()
   t.equal(syncs, 1)
+  t.equal(told.length, 1)
 })
 
 t.test(
