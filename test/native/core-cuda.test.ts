@@ -36,7 +36,7 @@ function check(t: Test, output: string): void {
   for (const line of output.split('\n').filter((line) => /^(not )?ok /.test(line))) {
     t.ok(line.startsWith('ok '), line)
   }
-  t.match(output, /^1\.\.2\d$/m, 'the driver came to its end')
+  t.match(output, /^1\.\.\d+$/m, 'the driver came to its end')
 }
 
 t.test('emulated device', async (t) => {

@@ -33,6 +33,10 @@ t.test('the core agrees with its models', async (t) => {
   t.match(output, /^1\.\.\d+$/m, 'the driver came to its end')
 })
 
+t.test('random graphs on the other build', { skip: ISAS.length === 1 && 'there is one' }, async (t) => {
+  t.match(await driver(['graphs'], ISAS[0] as string), /^ok 1 - graphs/)
+})
+
 t.test('digests and ranges do not depend on the instruction set or the number of threads', async (t) => {
   const expected = await driver(['digests', '1'], ISAS[0] as string)
   t.match(expected, /^([0-9a-f]{32} [0-9a-f]{16}\n){12}$/)

@@ -39,6 +39,7 @@ const core: readonly Fault[] = [
   fault('core/ranges.cuh', 'data[at - 1].start > range.start', 'data[at - 1].start > range.start + 1'),
   fault('core/ranges.cuh', 'set.data[i].start < set.data[i - 1].start + set.data[i - 1].count', 'false'),
   fault('core/ranges.cuh', 'from != set.data', 'false'),
+  fault('core/ranges.cuh', 'while ({{set.count > bound}})', 'set.count > bound + 1'),
   statement('core/memory.cuh', 'memset(at, 0, pool.size);'),
   fault(
     'core/memory.cuh',
@@ -91,6 +92,10 @@ const exec: readonly Fault[] = [
     'span.count - at <= piece ? span.count - at : piece - 1',
   ),
   statement('exec/deltas.cuh', 'rehashChunk(slot, chunk, out.digest);'),
+  statement(
+    'exec/deltas.cuh',
+    'journalKeep(*arena.journal, slot.page.id, at + lo, slot.snapshot + at + lo, hi - lo);',
+  ),
   fault(
     'exec/deltas.cuh',
     'if ({{delta.merge != MERGE_SET || dtype == BOOL}}) return mergeBlock',
@@ -115,11 +120,17 @@ const exec: readonly Fault[] = [
   fault('exec/compute.cuh', 'step.natural != dtype', 'step.natural != dtype && count > 1'),
   statement('exec/compute.cuh', 'rehashRanges(slot, all, digest);'),
   fault('exec/compute.cuh', 'outs[i].changed.gap > gap ? outs[i].changed.gap : gap', 'gap'),
-  fault('exec/store.cuh', 'chunk > next ? chunk : next', 'chunk'),
+  {
+    ...fault('exec/store.cuh', 'chunk > next ? chunk : next', 'chunk'),
+    equivalent: 'a chunk that two ranges share is hashed twice, and the second time nothing has changed',
+  },
   fault('exec/store.cuh', 'return ~{{mask}};', '0'),
   fault('exec/store.cuh', '{{(last + 1 - first) * size}}, *out.arena', '(last - first) * size'),
   fault('exec/store.cuh', 'end - at <= kSmallBytes', 'end - at <= kSmallBytes + 8'),
-  fault('exec/store.cuh', 'slot.page.bytes <= kChunkBytes', 'slot.page.bytes < kChunkBytes'),
+  {
+    ...fault('exec/store.cuh', 'slot.page.bytes <= kChunkBytes', 'slot.page.bytes < kChunkBytes'),
+    equivalent: 'the hash of the only chunk gives the same share as the digest of the page',
+  },
   fault('exec/store.cuh', '(hi + 31) / 32 * 4', 'hi / 32 * 4'),
   statement('exec/store.cuh', 'if (SIZE == 8) same = _mm_and_si128(same, _mm_shuffle_epi32(same, 0xb1));'),
   fault('exec/store.cuh', 'whole && {{!kept}} && storeDifferent', 'true'),
@@ -128,6 +139,7 @@ const exec: readonly Fault[] = [
     'if (journal != nullptr) journalKeep(*journal, slot.page.id, at + lo, slot.page.data + at + lo, hi - lo);',
     'if (journal != nullptr) journalKeep(*journal, slot.page.id, at + lo, slot.page.data + at + lo, hi - lo > 4096 ? 4096 - 64 : hi - lo > 64 ? hi - lo - 1 : hi - lo);',
   ),
+  fault('exec/store.cuh', 'slot.page.data + from, {{(last + 1 - first) * size}});', '(last - first) * size'),
   statement('exec/undo.cuh', '{{forgetPast(slot);}}\n    rangesNormalise'),
   statement('exec/undo.cuh', 'steps[i]->op->refresh(*steps[i], run);'),
   fault(
@@ -135,10 +147,16 @@ const exec: readonly Fault[] = [
     'u64 i = count; i-- > {{0}};) {\n    const JournalSpan& span = spans[i];\n    PageSlot& slot',
     '1',
   ),
-  statement('exec/undo.cuh', '{{forgetPast(slot);}}\n    slot.digest'),
+  {
+    ...statement('exec/undo.cuh', '{{forgetPast(slot);}}\n    slot.digest'),
+    equivalent: 'pasts of a touched page are among the steps of the call, which are told below',
+  },
   statement('exec/undo.cuh', 'slot.loads++;'),
   statement('exec/undo.cuh', 'if (steps[i]->past != nullptr) fallBehindWholly(*steps[i]->past);'),
-  fault('exec/fuse.cuh', '{{a.natural == b.natural}} &&', 'true'),
+  {
+    ...fault('exec/fuse.cuh', '{{a.natural == b.natural}} &&', 'true'),
+    equivalent: 'it follows from the op, the inputs and the output, which are equal',
+  },
   fault('exec/fuse.cuh', 'dirty->count == 0 && own.madeCount == 1', 'own.madeCount == 1'),
   fault(
     'exec/fuse.cuh',
@@ -156,7 +174,11 @@ const reduce: readonly Fault[] = [
     'treeClimb(r, u32(output), at - output * r.blocks, laneEnd - 1 - output * r.blocks);',
     'treeClimb(r, u32(output), at - output * r.blocks, at - output * r.blocks);',
   ),
-  fault('ops/reduce/op_reduce.cuh', '{{!r.treeValid}} || r.treeLoads', 'false'),
+  {
+    ...fault('ops/reduce/op_reduce.cuh', '{{!r.treeValid}} || r.treeLoads', 'false'),
+    equivalent: 'treeUpdate computes a tree that is not valid as a whole',
+  },
+  statement('ops/reduce/reduce_tree.cuh', 'skip = 0;'),
   fault(
     'ops/reduce/op_reduce.cuh',
     '{{run.full ? nullptr : changesOf(exec, step.inputs[0])}});\n  const',
@@ -183,12 +205,16 @@ const reduce: readonly Fault[] = [
 ]
 
 const order: readonly Fault[] = [
-  fault(
-    'ops/order/op_lanes.cuh',
-    'state.resumes && {{from != 0}}) {\n    widenBlock(step.natural, step.out->data + (base + from - 1)',
-    'from > 1',
-  ),
+  {
+    ...fault(
+      'ops/order/op_lanes.cuh',
+      'state.resumes && {{from != 0}}) {\n    widenBlock(step.natural, step.out->data + (base + from - 1)',
+      'from > 1',
+    ),
+    equivalent: 'the lane is then read from its start, with the same result',
+  },
   fault('ops/order/op_lanes.cuh', '(extreme || dtype != F32)', 'true'),
+  statement('ops/order/lanes_state.cuh', 'if (next.from < last.from) last.from = next.from;'),
   statement('ops/order/op_lanes.cuh', 'if (signs) settleZeros<T>(old, data, count);'),
   fault(
     'ops/order/op_lanes.cuh',
@@ -208,7 +234,10 @@ const order: readonly Fault[] = [
 
 const places: readonly Fault[] = [
   fault('ops/places/op_index.cuh', 'if ({{count > kGatherBoxes}}) {', 'count > kGatherBoxes + 1'),
-  fault('ops/places/op_index.cuh', 'rangesElements(changed) * 4 >= elements', 'false'),
+  {
+    ...fault('ops/places/op_index.cuh', 'rangesElements(changed) * 4 >= elements', 'false'),
+    equivalent: 'each element is followed, which takes longer and finds the elements that may change',
+  },
   fault('ops/places/op_index.cuh', '{{input == 1}} || g.valueStride[2] == 0 ||', 'false'),
   fault('ops/places/op_index.cuh', 'g.order[middle].start < index', 'g.order[middle].start <= index'),
   fault('ops/places/op_index.cuh', 'u64 t = 1; {{t < tasks}}', 't + 1 < tasks'),
@@ -225,7 +254,7 @@ const places: readonly Fault[] = [
   fault('ops/places/op_move.cuh', 'far < 0 ? 0 : far / stride + 1', 'far <= 0 ? 0 : far / stride + 1'),
   fault('ops/places/op_move.cuh', 'within < u64(state.part[p].first) * state.inner', 'false'),
   fault('ops/boxes.cuh', 'if ({{end % stride != 0}}) part', 'false'),
-  fault('ops/boxes.cuh', 'runs > sink.budget', 'runs > sink.budget || runs == 0'),
+  fault('ops/boxes.cuh', 'u32(end - first) + 1, *sink.arena', 'u32(end - first), *sink.arena'),
   fault(
     'ops/projection.cuh',
     '!dims[d].kept && {{(headWhole || tailWhole || last - from > 1)}}',
@@ -256,8 +285,13 @@ const products: readonly Fault[] = [
     'm.depth - k0 < kMatDepth ? m.depth - k0 : kMatDepth',
     'm.depth - k0 < kMatDepth ? m.depth - k0 : kMatDepth - 1',
   ),
+  statement('ops/products/matmul_state.cuh', 'rangesPush(set, 0, u32(end - columns), arena);'),
   fault('ops/products/op_distance.cuh', 'whole == depth', 'whole + 1 >= depth'),
-  fault('ops/elementwise/op_map.cuh', 'if ({{ranges > kMapRangesMax}}) {', 'false'),
+  fault('ops/products/op_distance.cuh', 'changed.data[i].count - 1) / d.depth + {{1}};', '0'),
+  {
+    ...fault('ops/elementwise/op_map.cuh', 'if ({{ranges > kMapRangesMax}}) {', 'false'),
+    equivalent: 'each copy is a range of its own, of the same elements',
+  },
   fault('ops/elementwise/op_map.cuh', '{{last - first + 1}}, arena', 'last - first'),
   fault(
     'ops/elementwise/op_map.cuh',
@@ -281,6 +315,7 @@ const host: readonly Fault[] = [
     'at += sizeof header + {{((u64(header.bytes) + 7) & ~7ull)}}',
     '((u64(header.bytes) + 15) & ~7ull)',
   ),
+  statement('abi/epoch.cuh', 'fillAll(ctx);'),
   fault('abi/epoch.cuh', 'order.data[order.count - 1].start > id', 'false'),
 ]
 

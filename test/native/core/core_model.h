@@ -389,16 +389,13 @@ static u32 modelPromote(u32 a, u32 b) {
   return u == U8 ? I16 : u == U16 ? I32 : u == U32 ? I64 : DTYPES;
 }
 
-// One output element: a chain over k.
-static void modelChain(u32 semiring, u32 dtype, const std::vector<Number>& a, const std::vector<Number>& b, u8* out) {
+// One output element: a chain over `count` values, of `dtype`. Those of b are `pitch` apart.
+static void modelChain(u32 semiring, u32 dtype, const Number* a, const Number* b, u32 pitch, u32 count, u8* out) {
   const bool isFloat = dtype >= F32;
   double f = semiring == 1 ? INFINITY : semiring == 2 ? -INFINITY : 0;
   __int128 i = semiring == 1 ? highest(dtype) : semiring == 2 ? lowest(dtype) : 0;
-  for (size_t k = 0; k < a.size(); k++) {
-    u8 cast[16] = {};
-    storeCast(dtype, cast, a[k]);
-    storeCast(dtype, cast + 8, b[k]);
-    const Number x = load(dtype, cast), y = load(dtype, cast + 8);
+  for (u32 k = 0; k < count; k++) {
+    const Number &x = a[k], &y = b[u64(k) * pitch];
     if (isFloat) {
       if (semiring == 0) f = dtype == F32 ? double(fmaf(float(x.f), float(y.f), float(f))) : fma(x.f, y.f, f);
       const double plus = dtype == F32 ? double(float(x.f) + float(y.f)) : x.f + y.f;

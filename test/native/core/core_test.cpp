@@ -1,7 +1,7 @@
 // Tests the native core through its C ABI, against the models of core_model.h. `core_test` runs all tests and
 // prints TAP; `core_test NAME` runs one. `core_test digests` prints state digests of fixed work, to compare
 // builds, thread counts and backends. With MMSB_TEST_BACKEND=cuda everything runs on the device.
-#include "core_ops.h"
+#include "core_paths.h"
 
 // ---- steps and graphs -------------------------------------------------------------------------------------
 
@@ -30,20 +30,6 @@ static void testSteps() {
   CHECK(strlen(mmsb_context_error(c.ctx)) > 0);
 }
 
-struct Canceller {
-  Context* context;
-  u64 afterNs;
-};
-
-static void* cancelLater(void* argument) {
-  const Canceller& job = *static_cast<Canceller*>(argument);
-  const u64 untilNs = nowNs() + job.afterNs;
-  while (nowNs() < untilNs) {
-  }
-  mmsb_cancel(job.context->ctx, 1);
-  return nullptr;
-}
-
 // Calls that are cancelled at any moment can be taken back; what follows is as if they had not been.
 static void testCancel() {
   const bool kept = testBackend == MMSB_BACKEND_CPU;
@@ -55,24 +41,35 @@ static void testCancel() {
       context->create(1, F64, {side, side});
       context->create(2, F64, {side, side});
       context->create(3, F64, {side, side});
+      context->create(4, F64, {});
+      context->create(5, F64, {});
       auto& list = context == &c ? steps : freshSteps;
+      // A sum keeps its blocks from call to call.
+      list.push_back(context->step(MMSB_OP_REDUCE, 4, {1}, words({SUM, 3, 0, 0})));
       list.push_back(context->step(MMSB_OP_MATMUL, 2, {1, 1}, words({0, 0})));
+      list.push_back(context->step(MMSB_OP_REDUCE, 5, {2}, words({SUM, 3, 0, 0})));
       list.push_back(context->step(MMSB_OP_MATMUL, 3, {2, 1}, words({0, 0})));
     }
     Bytes old(bytes);
     c.write(1, F64, old);
     const u64 startNs = nowNs();
-    CHECK(c.execute({steps[0] | MMSB_STEP_FULL, steps[1] | MMSB_STEP_FULL}, {}).status == MMSB_OK);
+    const auto full = [](std::vector<u32> list) {
+      for (u32& step : list) step |= MMSB_STEP_FULL;
+      return list;
+    };
+    CHECK(c.execute(full(steps), {}).status == MMSB_OK);
     const u32 tookUs = u32((nowNs() - startNs) / 1000) + 1;
     u32 cancelled = 0;
     for (u32 round = 0; round < rounds(40); round++) {
       seed(round);
-      std::vector<double> values(side * side);
-      for (double& value : values) value = double(below(16));
-      Bytes fill(bytes);
-      memcpy(fill.data(), values.data(), bytes);
+      const u32 first = below(side * side), count = 1 + below(side * side - first);
+      Bytes fill = old;
+      for (u32 i = first; i < first + count; i++) {
+        const double value = double(below(16));
+        memcpy(&fill[8ull * i], &value, 8);
+      }
       Frame frame;
-      frame.dense(1, 0, F64, 0, side * side, fill.data());
+      frame.dense(1, 0, F64, first, count, &fill[8ull * first]);
       const Bytes done = frame.done();
       const std::string before = c.state();
       if (kept) CHECK(mmsb_keep(c.ctx, 1) == MMSB_OK);
@@ -99,79 +96,19 @@ static void testCancel() {
         old = fill;
       }
       if (kept) CHECK(mmsb_keep(c.ctx, 0) == MMSB_OK);
+      if (status != MMSB_OK || !kept) continue;
+      double sum = 0, value;
+      for (u32 i = 0; i < side * side; i++) memcpy(&value, &old[8ull * i], 8), sum += value;
+      memcpy(&value, c.read(4, 8).data(), 8);
+      CHECK(value == sum);
     }
     CHECK(cancelled > 0);
     fresh.write(1, F64, old);
-    CHECK(fresh.execute({freshSteps[0] | MMSB_STEP_FULL, freshSteps[1] | MMSB_STEP_FULL}, {}).status == MMSB_OK);
+    CHECK(fresh.execute(full(freshSteps), {}).status == MMSB_OK);
     CHECK(c.state() == fresh.state());
     const u32 word = 1;
     mmsb_cancel_by(fresh.ctx, &word);
     CHECK(fresh.execute(freshSteps, {}).status == MMSB_ERR_CANCELLED);
-  }
-}
-
-// A random graph of steps, computed incrementally in one context; at each epoch another context computes
-// everything from scratch.
-static void testGraphs() {
-  for (u32 round = 0; round < rounds(60); round++) {
-    seed(round);
-    Context live(1 + below(3)), fresh(1);
-    const u32 rows = 1 + below(40), columns = 1 + below(60);
-    std::vector<u32> pages;
-    std::vector<u32> steps, freshSteps;
-    const auto page = [&](u32 id, u32 dtype, std::vector<u32> shape) {
-      CHECK(live.tryCreate(id, dtype, shape, 0, randomLocation()) == MMSB_OK);
-      fresh.create(id, dtype, shape);
-    };
-    for (u32 i = 0; i < 3; i++) page(i, F32, {rows, columns}), pages.push_back(i);
-    for (u32 i = 3; i < 12; i++) {
-      const u32 a = pages[below(u32(pages.size()))], b = pages[below(u32(pages.size()))];
-      const auto step = [&](u32 op, u32 out, std::vector<u32> inputs, Bytes params) {
-        steps.push_back(live.step(op, out, inputs, params));
-        freshSteps.push_back(fresh.step(op, out, inputs, params));
-      };
-      const u32 kind = below(5);
-      if (kind < 2) {
-        Ir ir;
-        const u16 x = ir.input(F32), y = ir.input(F32);
-        const u16 r = ir.add(u8(kind == 0 ? 3 : 26), F32, x, y);
-        page(i, F32, {rows, columns});
-        step(MMSB_OP_MAP, i, {a, b}, ir.blob(r));
-        pages.push_back(i);
-      } else if (kind == 2) {
-        page(i, F32, {rows, columns});
-        step(MMSB_OP_COPY, i, {a}, {});
-        pages.push_back(i);
-      } else if (kind == 3) {
-        page(i, F32, {rows});
-        step(MMSB_OP_REDUCE, i, {a}, words({below(6), 2, 0, 0}));
-      } else {
-        page(i, F32, {columns});
-        Bytes params;
-        const double q = 0.3;
-        put(params, &q, 8);
-        put32(params, 0);
-        put32(params, 0);
-        step(MMSB_OP_QUANTILE, i, {a}, params);
-      }
-    }
-    Bytes models[3] = {Bytes(rows * columns * 4), Bytes(rows * columns * 4), Bytes(rows * columns * 4)};
-    std::vector<u32> full;
-    for (u32 step : steps) full.push_back(step | MMSB_STEP_FULL);
-    std::vector<u32> freshFull;
-    for (u32 step : freshSteps) freshFull.push_back(step | MMSB_STEP_FULL);
-    live.execute(full, {});
-    for (u32 epoch = 0; epoch < 6; epoch++) {
-      Frame frame;
-      const u32 source = below(3);
-      randomDelta(frame, source, F32, rows * columns, models[source]);
-      const Result result = live.execute(steps, frame.done());
-      CHECK(result.status == MMSB_OK);
-      for (u32 i = 0; i < 3; i++) CHECK(mmsb_page_load(fresh.ctx, i, 0, models[i].size(), models[i].data()) == MMSB_OK);
-      CHECK(fresh.execute(freshFull, {}).status == MMSB_OK);
-      CHECK(live.state() == fresh.state());
-      for (const StepRun& run : result.steps) CHECK((run.flags & 2) == 0);
-    }
   }
 }
 
@@ -287,8 +224,21 @@ static const Test kTests[] = {
     {"steps", testSteps},
     {"cancel", testCancel},
     {"graphs", testGraphs},
+    {"every-run", testEveryRun},
     {"backends", testUnknownBackend},
     {"crc32c", testCrc},
+    {"page-sizes", testPageSizes},
+    {"reports", testReports},
+    {"past", testPast},
+    {"cancel-past", testCancelPast},
+    {"fused-sizes", testFusedSizes},
+    {"many-copies", testManyCopies},
+    {"gather-boxes", testGatherBoxes},
+    {"box-budget", testBoxBudget},
+    {"quantile-ends", testQuantileEnds},
+    {"counting", testCounting},
+    {"window-sizes", testWindowSizes},
+    {"matmul-end", testMatmulEnd},
 };
 
 int main(int argc, char** argv) {
