@@ -254,7 +254,7 @@ const places: readonly Fault[] = [
   fault('ops/places/op_move.cuh', 'far < 0 ? 0 : far / stride + 1', 'far <= 0 ? 0 : far / stride + 1'),
   fault('ops/places/op_move.cuh', 'within < u64(state.part[p].first) * state.inner', 'false'),
   fault('ops/boxes.cuh', 'if ({{end % stride != 0}}) part', 'false'),
-  fault('ops/boxes.cuh', 'u32(end - first) + 1, *sink.arena', 'u32(end - first), *sink.arena'),
+  fault('ops/boxes.cuh', '{{u32(end - first) + 1}}, *sink.arena', 'u32(end - first)'),
   fault(
     'ops/projection.cuh',
     '!dims[d].kept && {{(headWhole || tailWhole || last - from > 1)}}',

@@ -62,11 +62,15 @@ static u32 below(u32 n) { return n == 0 ? 0 : u32(rnd() % n); }
   randomState = value * 7919 + 1;
 }
 
-// Rounds of a random test: `all`, or fewer for a slow build (MMSB_TEST_SCALE).
-[[maybe_unused]] static u32 rounds(u32 all) {
+// How many fewer cases a slow build tests.
+[[maybe_unused]] static u32 testScale() {
   static const u32 scale = getenv("MMSB_TEST_SCALE") == nullptr ? 1 : u32(atoi(getenv("MMSB_TEST_SCALE")));
-  return (all + scale - 1) / scale;
+  return scale;
 }
+// Rounds of a random test: `all`, or fewer.
+[[maybe_unused]] static u32 rounds(u32 all) { return (all + testScale() - 1) / testScale(); }
+// Whether case `number` of a list is tested.
+[[maybe_unused]] static bool isSampled(u32 number) { return number % testScale() == 0; }
 
 // No NaN or infinities, which would hide what else is wrong in a sum.
 static bool plainNumbers = false;

@@ -17,6 +17,7 @@ static void sparse(Frame& frame, u32 page, u32 dtype, const std::vector<u32>& pl
 // Memory: at 64 KiB pools end, at 2 MiB huge pages begin. From 1 MiB on a page is filled when it is first
 // used.
 static void testPageSizes() {
+  if (testBackend != MMSB_BACKEND_CPU) return;
   for (const u32 edge : {1u << 16, 1u << 20, 1u << 21}) {
     for (const u32 size : {edge - 8, edge, edge + 8}) {
       Context c;
@@ -149,6 +150,7 @@ static void testCancelPast() {
 
 // Pages of 131,072 elements and more, in tiles of 16,384, at most 16 steps together.
 static void testFusedSizes() {
+  if (testBackend != MMSB_BACKEND_CPU) return;
   for (const u32 count : {131071u, 131072u, 131073u, 147456u, 150001u}) {
     seed(count);
     Context fused(count % 2 == 0 ? 3 : 1), alone(1);
@@ -239,6 +241,7 @@ static void testGatherBoxes() {
 
 // A box of more than 2^20 runs becomes one range.
 static void testBoxBudget() {
+  if (testBackend != MMSB_BACKEND_CPU) return;
   for (const u32 n : {(1u << 20), (1u << 20) + 1}) {
     Context c;
     c.create(1, U8, {3, n});
@@ -260,6 +263,7 @@ static void testBoxBudget() {
 // Lanes of more than 2^15 elements are not selected in memory. The rank lies at the end of many equal values,
 // so its neighbour is the least of all others.
 static void testQuantileEnds() {
+  u32 number = 0;
   for (const u32 equal : {32767u, 32768u, 32769u, 40000u}) {
     for (const u32 others : {1u, 3000u}) {
       seed(equal + others);
@@ -268,6 +272,7 @@ static void testQuantileEnds() {
       for (u32 i = 0; i < others; i++) lane[i] = 2 + double((i * 7919 + 1) % others) / others;
       for (u32 i = n; i-- > 1;) std::swap(lane[i], lane[below(i + 1)]);
       for (const double place : {equal - 2.0, equal - 1.5, equal - 1.0, equal - 0.5, double(equal)}) {
+        if (!isSampled(number++)) continue;
         const double q = place / (n - 1);
         Context c;
         c.create(1, F64, {n});
@@ -289,8 +294,10 @@ static void testQuantileEnds() {
 
 // Threads share the counting of more than 2^18 elements.
 static void testCounting() {
+  u32 number = 0;
   for (const u32 n : {(1u << 18) - 1, 1u << 18, (1u << 18) + 1, 600001u}) {
     for (const u32 bins : {7u, 4000u, 100000u}) {
+      if (!isSampled(number++)) continue;
       seed(n);
       Context c(3);
       c.create(1, U16, {n});
@@ -336,8 +343,10 @@ static double foldWindow(const double* x, u32 size) {
 // Windows of a block of elements, of the memory for them, and of more.
 static void testWindowSizes() {
   const u32 n = 21000, lanes = 2;
+  u32 number = 0;
   for (const u32 size : {1u, 2u, 3u, 1023u, 1024u, 1025u, 2049u, 4096u, 5000u, 12265u, 16361u, 16362u, 20000u}) {
     for (const bool inner : {false, true}) {
+      if (!isSampled(number++)) continue;
       seed(size);
       Context c;
       const std::vector<u32> shape = inner ? std::vector<u32>{n, lanes} : std::vector<u32>{lanes, n};
@@ -365,6 +374,7 @@ static void testWindowSizes() {
 
 // The memory of the right page ends with its last element: nothing behind it may be read.
 static void testMatmulEnd() {
+  if (testBackend != MMSB_BACKEND_CPU) return;
   const u32 depth = 16384, columns = 17;
   Context c;
   c.create(1, F64, {1, depth});
