@@ -61,7 +61,7 @@ export class Subscription implements Subscriber, NamedSubscription {
   readonly #isLatest: boolean
   readonly #periodMs: number
   #shared: SharedView | undefined
-  /** The last epoch that was delivered, or that an earlier snapshot or resume point covers. */
+  /** Once live: the last epoch that was delivered, or that was covered before. */
   #cursor = 0
   #lastSentMs = 0
   #notBeforeMs = 0
@@ -116,7 +116,6 @@ export class Subscription implements Subscriber, NamedSubscription {
     const view = hub.enter(this.#view, this)
     this.#shared = view
     this.#lastSentMs = hub.clock.nowMs()
-    this.#cursor = after
     this.told = after
     sink.send(this.id, { type: 'subscribed', epoch: after, history: hub.bus.historyId })
     this.#catchUp = new CatchUp(
@@ -163,7 +162,6 @@ export class Subscription implements Subscriber, NamedSubscription {
   }
 
   #takeMissed(message: ChangeMessage): void {
-    this.#cursor = message.epoch
     try {
       if (this.#isLatest) this.#fold(message)
       else this.#send(message, this.#connection.hub.clock.nowMs())
@@ -217,12 +215,10 @@ export class Subscription implements Subscriber, NamedSubscription {
     else this.#catchUp.pump()
   }
 
-  /** Sends what was folded, as soon as the rate allows. */
+  /** Sends what was folded. While the rate does not allow it, a timer waits to do so. */
   flushSoon(): void {
     if (this.#folded === undefined || this.#cancelTimer !== undefined) return
-    const waitMs = this.#notBeforeMs - this.#connection.hub.clock.nowMs()
-    if (waitMs > 0) this.#flushAfter(waitMs)
-    else this.#connection.hub.bus.between(() => this.#flush())
+    this.#connection.hub.bus.between(() => this.#flush())
   }
 
   progress(nowMs: number, epoch: number): void {
@@ -272,7 +268,7 @@ export class Subscription implements Subscriber, NamedSubscription {
       )
     }
     this.#lastSentMs = nowMs
-    if (this.#periodMs > 0) this.#notBeforeMs = nowMs + this.#periodMs
+    this.#notBeforeMs = nowMs + this.#periodMs
     this.#connection.hub.counters.delivered++
     this.told = message.epoch
     this.toldOfChange = message.epoch

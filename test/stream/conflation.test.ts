@@ -3,7 +3,9 @@
  * windows leave of a change.
  */
 import t from 'tap'
-import { STREAM_CATCH_UP_QUEUE_BYTES } from '../../src/limits.js'
+import type { PageChange } from '../../src/engine/types.js'
+import { CHANGED_RANGES_MAX, STREAM_CATCH_UP_QUEUE_BYTES } from '../../src/limits.js'
+import { Conflation, coarsen } from '../../src/stream/conflation.js'
 import type { Connection } from '../../src/stream/connection.js'
 import type { SubscribeOptions } from '../../src/stream/types.js'
 import { Draw } from '../lib/draw.js'
@@ -13,6 +15,90 @@ import { type Changed, type Message, Mirror } from './helpers.js'
 
 const changesOf = ({ got }: FakeSink): Message[] => got.filter(({ type }) => type === 'change')
 const epochsOf = (sink: FakeSink): unknown[] => changesOf(sink).map(({ first, epoch }) => [first, epoch])
+
+// ---- by itself --------------------------------------------------------------------------------------------
+
+const NOT_GATHERED = (): never => {
+  throw new Error('gathered')
+}
+const changed = (pageId: number, kind: PageChange['kind'], ...ranges: number[]): PageChange => {
+  const shape = [9_999]
+  return { pageId, page: `p${pageId}`, kind, dtype: 'u8', shape, ranges: Uint32Array.from(ranges) }
+}
+/** What the changes of epochs from 5 on become, folded: the changes that are left. */
+function folded(...epochs: PageChange[][]): readonly [string, number[]][] | undefined {
+  const conflation = new Conflation(5)
+  for (const [i, changes] of epochs.entries()) conflation.add(5 + i, changes)
+  const message = conflation.finish('ranges', NOT_GATHERED)
+  return message?.parts.map(({ change }) => [`${change.kind} ${change.page}`, [...change.ranges]])
+}
+
+t.test('what epochs become when they are folded', async (t) => {
+  const source = (...ranges: number[]): PageChange => changed(1, 'source', ...ranges)
+  const [created, deleted] = [changed(1, 'created', 0, 9), changed(1, 'deleted')]
+  const other = changed(2, 'created', 0, 4)
+  t.same(folded(), undefined)
+  t.same(folded([]), undefined)
+  t.same(folded([source(1, 2)]), [['source p1', [1, 2]]])
+  t.same(folded([source(1, 2, 8, 1)], [source(2, 3)]), [['source p1', [1, 4, 8, 1]]])
+  t.same(folded([created], [source(2, 3)]), [['created p1', [0, 9]]])
+  t.same(folded([created], [source(2, 3)], [deleted]), undefined, 'it leaves no trace')
+  t.same(folded([source(1, 2)], [deleted]), [['deleted p1', []]])
+  t.same(folded([other, source(1, 2)], [deleted]), [
+    ['deleted p1', []],
+    ['created p2', [0, 4]],
+  ])
+})
+
+t.test('the epochs that a folded change spans; what is cut away is not in it', async (t) => {
+  const conflation = new Conflation(5)
+  t.same([conflation.first, conflation.last], [5, 5])
+  conflation.add(8, [changed(1, 'source', 0, 1), changed(2, 'source', 0, 1)])
+  t.equal(conflation.last, 8)
+  const message = conflation.finish('none', NOT_GATHERED, (part) =>
+    part.change.pageId === 1 ? undefined : part,
+  )
+  t.match(message, { first: 5, epoch: 8, mode: 'none' })
+  t.same(
+    message!.parts.map(({ change }) => change.pageId),
+    [2],
+  )
+  t.equal(
+    conflation.finish('none', NOT_GATHERED, () => undefined),
+    undefined,
+  )
+})
+
+t.test('many ranges become as few as may be kept; the narrowest gaps are closed first', async (t) => {
+  /** Ranges of one element with these gaps between them. */
+  const withGaps = (gaps: readonly number[]): Uint32Array => {
+    const ranges = [3, 1]
+    let at = 4
+    for (const gap of gaps) {
+      ranges.push(at + gap, 1)
+      at += gap + 1
+    }
+    return Uint32Array.from(ranges)
+  }
+  const gaps = (count: number, gap: (i: number) => number): number[] =>
+    Array.from({ length: count }, (_, i) => gap(i))
+  const few = withGaps(gaps(CHANGED_RANGES_MAX - 1, () => 1))
+  t.equal(coarsen(few), few, 'as many as may be kept')
+  t.same([...coarsen(withGaps(gaps(CHANGED_RANGES_MAX, () => 1)))], [3, 2 * CHANGED_RANGES_MAX + 1])
+  t.same([...coarsen(withGaps(gaps(CHANGED_RANGES_MAX, () => 2)))], [3, 3 * CHANGED_RANGES_MAX + 1])
+  t.same([...coarsen(withGaps(gaps(CHANGED_RANGES_MAX, () => 9)))], [3, 10 * CHANGED_RANGES_MAX + 1])
+  // Of every three gaps one has 1 element, one 3 and one 8: to close those of 1 or of 3 is not enough each.
+  const mixed = withGaps(gaps(600, (i) => [1, 3, 8][i % 3]!))
+  const expected: number[] = []
+  for (let group = 0; group <= 200; group++) expected.push(3 + 15 * group, group < 200 ? 7 : 1)
+  t.same([...coarsen(mixed)], expected)
+  // After the gaps of 1 so many ranges are left as may be kept.
+  const enough = withGaps(gaps(300, (i) => (i < 45 ? 1 : 5)))
+  t.equal(coarsen(enough).length, 2 * CHANGED_RANGES_MAX)
+  t.same([...coarsen(enough).subarray(0, 4)], [3, 91, 99, 1])
+})
+
+// ---- with readers that leave and come back ----------------------------------------------------------------
 
 t.test('whoever leaves while epochs are folded is told the epoch before the first of them', async (t) => {
   const { bus, clock, connect } = setup()

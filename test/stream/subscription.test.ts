@@ -140,12 +140,14 @@ t.test('without room a lossless one ends with where to resume, and is counted', 
 // ---- latest -----------------------------------------------------------------------------------------------
 
 t.test('latest: folds while the queue is full, then tells it as one change', async (t) => {
-  const { bus, hub, subscription, sink } = single({ policy: 'latest' })
+  const { bus, clock, hub, subscription, sink } = single({ policy: 'latest' })
   subscription.start()
   bus.commit(write(1))
   sink.isCongested = true
+  const timers = clock.timerCount
   bus.commit(write(2))
   bus.commit(write(3))
+  t.equal(clock.timerCount, timers, 'it waits for its queue only')
   t.equal(subscription.position, 2, 'resuming would tell both again')
   subscription.drained()
   subscription.progress(1e9, 4)
@@ -169,11 +171,20 @@ t.test('latest: without room in the budget of all it folds, and waits for room',
   const fill = (value: number) => bus.commit((fake) => fake.fill('large', () => value))
   fill(1)
   clock.advance(1)
-  connection.drained()
   t.same(sink.types, ['subscribed'])
   release()
   clock.advance(1)
   t.match(sink.got.at(-1), { type: 'change', first: 3, epoch: 3 })
+  sink.isCongested = true
+  fill(2)
+  const releaseAgain = hub.queues.hold(connect().sink, new Uint8Array(2 ** 20))
+  sink.isCongested = false
+  connection.drained()
+  clock.advance(1)
+  t.equal(sink.types.length, 2)
+  releaseAgain()
+  clock.advance(1)
+  t.match(sink.got.at(-1), { type: 'change', first: 4, epoch: 4 }, 'nor when its own queue has drained')
 })
 
 t.test('a rate: at once, then as one change when its time has come, and then at once again', async (t) => {
@@ -277,7 +288,7 @@ t.test('progress after a quiet time, from the last message on', async (t) => {
   t.same(sink.got.at(-1), { type: 'progress', id: 's', epoch: 7 })
   subscription.progress(startMs + 2 * half - 1, 8)
   t.equal(sink.types.length, 2)
-  clock.advance(half)
+  clock.advance(2 * half)
   bus.commit(write(1))
   subscription.progress(clock.nowMs() + half - 1, 9)
   t.equal(sink.types.length, 3, 'a change counts too')
@@ -317,6 +328,36 @@ t.test('it catches up as far as it has room, and is live after that', async (t) 
     [3, 4, 5, 6],
   )
   t.same([subscription.position, hub.counters.delivered], [6, 5 + 5])
+})
+
+t.test('progress while it catches up, after as quiet a time', async (t) => {
+  const { clock, subscription, sink } = single()
+  sink.queuedBytes = STREAM_CATCH_UP_QUEUE_BYTES
+  subscription.resume(0)
+  subscription.progress(clock.nowMs() + STREAM_PROGRESS_INTERVAL_MS / 2 - 1, 1)
+  t.same(sink.types, ['subscribed'])
+  subscription.progress(clock.nowMs() + STREAM_PROGRESS_INTERVAL_MS / 2, 1)
+  t.same(sink.got.at(-1), { type: 'progress', id: 's', epoch: 0 })
+})
+
+t.test('the epoch in which it becomes live is delivered once', async (t) => {
+  const { bus, connect, subscription, sink } = single()
+  const other = connect()
+  other.connection.subscribe('first', { pages: ['a'] })
+  bus.commit(write(1))
+  sink.queuedBytes = STREAM_CATCH_UP_QUEUE_BYTES
+  subscription.resume(1)
+  const send = other.sink.send.bind(other.sink)
+  other.sink.send = (id, message) => {
+    send(id, message)
+    sink.queuedBytes = 0
+    subscription.drained()
+  }
+  bus.commit(write(2))
+  t.same(
+    sink.got.map(({ epoch }) => epoch),
+    [1, 2, 3],
+  )
 })
 
 t.test('it catches up no further while the budget of all is used up', async (t) => {
@@ -395,8 +436,13 @@ t.test('once stopped it catches up no further', async (t) => {
   subscription.stop()
   sink.queuedBytes = 0
   subscription.drained()
-  await turn()
-  t.same(sink.types, ['subscribed'])
+  const asks = new Subscription(connect().connection, 's', { pages: ['a'] })
+  const { asked } = bus
+  asks.resume(0)
+  asks.stop()
+  t.equal(bus.asked, asked + 1)
+  for (let i = 0; i < 3; i++) await turn()
+  t.same([sink.types, asks.told], [['subscribed'], 0])
 })
 
 t.test('the last message says why', async (t) => {
