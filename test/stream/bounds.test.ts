@@ -6,10 +6,6 @@ import {
   DURABLE_SEEN_MS,
   PAST_SHARED_PIECES_MAX,
   STREAM_CATCH_UP_QUEUE_BYTES,
-  STREAM_GATHER_SLICE_BYTES,
-  STREAM_GATHER_TURN_BYTES,
-  STREAM_LARGE_BYTES,
-  STREAM_LARGE_PAGES,
   STREAM_LINGERING_MAX,
   STREAM_PATTERNS_MAX,
   STREAM_RATE_MAX_HZ,
@@ -205,56 +201,6 @@ t.test('durable readers: how many, and how often they are seen', async (t) => {
   cursors.touch('p2')
   cursors.touch('p2')
   t.equal(puts, before + 1)
-})
-
-t.test('snapshots and changes of every size at which they are made another way', async (t) => {
-  const { bus, clock, connect } = setup()
-  const sizes = [
-    STREAM_LARGE_BYTES,
-    STREAM_GATHER_SLICE_BYTES / 4,
-    STREAM_GATHER_SLICE_BYTES,
-    STREAM_GATHER_TURN_BYTES,
-  ]
-  for (const bytes of sizes.flatMap((size) => [size - 4, size, size + 4])) {
-    const name = `p${bytes}`
-    const count = bytes / 4
-    const valueAt = (index: number): number => (index * 7 + bytes) % 10
-    bus.commit(create(name, count))
-    const { connection, sink } = connect()
-    connection.subscribe('s', { pages: [name], from: 'snapshot' })
-    clock.advance(100)
-    bus.commit((bus) => bus.fill(name, valueAt))
-    clock.advance(100)
-    connection.subscribe('t', { pages: [name], from: 'snapshot' })
-    clock.advance(100)
-    const wanted = Array.from({ length: count }, (_, i) => valueAt(i)).join()
-    const last = (type: string, id: string) =>
-      sink.got.findLast((message) => message.type === type && message.id === id)
-    const same = (got: readonly unknown[] | undefined): boolean => got?.join() === wanted
-    t.ok(same(last('change', 's')?.changes?.[0]?.values), `a change of ${bytes} bytes`)
-    t.ok(same(last('snapshot', 't')?.pages?.[name]?.values), `a snapshot of ${bytes} bytes`)
-    connection.close()
-  }
-})
-
-t.test('snapshots and changes of as many pages as are made at once, and of one more', async (t) => {
-  for (const count of [STREAM_LARGE_PAGES, STREAM_LARGE_PAGES + 1]) {
-    const { bus, clock, connect } = setup()
-    const pages = names(count)
-    bus.commit(...pages.map((name) => create(name, 1)))
-    const { connection, sink } = connect()
-    connection.subscribe('s', { pages: ['p*'], from: 'snapshot' })
-    clock.advance(100)
-    bus.commit(...pages.map((name, i) => set(name, [0, i])))
-    clock.advance(100)
-    const message = (type: string) => sink.got.find((message) => message.type === type)
-    t.equal(Object.keys(message('snapshot')?.pages ?? {}).length, count)
-    const values = new Map(message('change')?.changes?.map(({ page, values }) => [page, values?.[0]]))
-    t.ok(
-      pages.every((name, i) => values.get(name) === i),
-      `${count} pages`,
-    )
-  }
 })
 
 t.test('a change that only windows need is kept while it is small', async (t) => {

@@ -316,6 +316,114 @@ t.test('a sink that throws ends its own subscription alone', async (t) => {
   t.equal(good.sink.types.at(-1), 'change')
 })
 
+t.test('a view that came later, or came back, gets its pages and no others', async (t) => {
+  const { bus, clock, connect } = setup()
+  const first = connect()
+  first.connection.subscribe('s', { pages: ['a'] })
+  bus.commit(set('a', [0, 1]), set('b', [0, 1]))
+  const [later, other] = [connect(), connect()]
+  later.connection.subscribe('s', { pages: ['b'] })
+  other.connection.subscribe('s', { pages: ['a*'] })
+  bus.commit(set('a', [0, 2]))
+  t.same([later.sink.types.length, other.sink.types.length], [1, 2])
+  bus.commit(set('b', [0, 2]))
+  t.same([later.sink.types.length, other.sink.types.length], [2, 2])
+  for (const { connection } of [first, later]) connection.unsubscribe('s')
+  clock.advance(STREAM_LINGER_MS / 2)
+  later.connection.subscribe('s', { pages: ['b'] })
+  clock.advance(2 * STREAM_LINGER_MS)
+  const { gathers } = bus
+  bus.commit(set('a', [0, 3]), set('b', [0, 3]))
+  t.match(later.sink.got.at(-1), { type: 'change', changes: [{ values: [3] }] }, 'it is not idle any more')
+  t.equal(bus.gathers - gathers, 2, 'of each page once')
+  other.connection.unsubscribe('s')
+  clock.advance(2 * STREAM_LINGER_MS)
+  bus.commit(set('a', [0, 4]))
+  t.equal(bus.gathers - gathers, 2, 'nobody wants it any more')
+})
+
+t.test('a view stays while one of its subscribers does', async (t) => {
+  const { bus, clock, hub, connect } = setup()
+  const readers = [connect(), connect()]
+  for (const { connection } of readers) connection.subscribe('s', { pages: ['a'] })
+  readers[0]!.connection.close()
+  t.equal(hub.stats().topics, 1)
+  clock.advance(2 * STREAM_LINGER_MS)
+  bus.commit(set('a', [0, 1]))
+  t.equal(readers[1]!.sink.types.at(-1), 'change')
+})
+
+t.test('a view without subscribers lingers for a while, to the end of it', async (t) => {
+  const { bus, clock, connect } = setup()
+  const { connection } = connect()
+  connection.subscribe('s', { pages: ['a'] })
+  clock.advance(STREAM_PROGRESS_INTERVAL_MS / 8)
+  connection.unsubscribe('s')
+  clock.advance(STREAM_LINGER_MS)
+  t.equal(bus.listeners.size, 1)
+  clock.advance(STREAM_PROGRESS_INTERVAL_MS / 4)
+  t.equal(bus.listeners.size, 0)
+})
+
+t.test('a closed connection is not asked for anything; a closed hub has none', async (t) => {
+  const { bus, clock, hub, connect } = setup()
+  const [gone, one, other] = [connect(), connect(), connect()]
+  for (const { connection } of [gone, one, other]) connection.subscribe('s', { pages: ['a'] })
+  let asked = 0
+  gone.connection.progress = () => asked++
+  gone.connection.close()
+  clock.advance(STREAM_PROGRESS_INTERVAL_MS)
+  t.same([asked, hub.stats().connections, one.sink.types.at(-1)], [0, 2, 'progress'])
+  hub.close()
+  t.same(
+    [one, other].map(({ sink, connection }) => [sink.isClosed, connection.isClosed]),
+    [
+      [true, true],
+      [true, true],
+    ],
+  )
+  t.same([bus.listeners.size, clock.timerCount, hub.stats().recentBytes], [0, 0, 0])
+})
+
+t.test('snapshots that views keep, in bytes, until the next change or tick', async (t) => {
+  const { bus, clock, hub, connect } = setup()
+  const { connection } = connect()
+  const keep = (): void => {
+    for (const page of ['a', 'b']) {
+      connection.subscribe(page, { pages: [page], from: 'snapshot' })
+      connection.unsubscribe(page)
+    }
+  }
+  keep()
+  t.equal(hub.keptSnapshotBytes, 64)
+  bus.commit(set('a', [0, 1]))
+  t.equal(hub.keptSnapshotBytes, 32)
+  keep()
+  keep()
+  t.equal(hub.keptSnapshotBytes, 64)
+  clock.advance(STREAM_PROGRESS_INTERVAL_MS / 4)
+  t.equal(hub.keptSnapshotBytes, 0)
+})
+
+t.test('what was made ready ahead is dropped when a view comes meanwhile', async (t) => {
+  const { bus, connect } = setup()
+  const [first, later] = [connect(), connect()]
+  first.connection.subscribe('s', { pages: ['a'] })
+  bus.execute(set('a', [0, 1]))
+  t.equal(first.sink.prepared.length, 1)
+  later.connection.subscribe('s', { pages: ['a'], data: 'ranges' })
+  bus.commit()
+  t.same(
+    [first, later].map(({ sink }) => sink.types.at(-1)),
+    ['change', 'change'],
+  )
+  bus.execute(create('c', 1))
+  t.equal(first.sink.prepared.length, 1, 'pages that come are not made ready')
+  bus.commit()
+  bus.execute(remove('c'))
+  bus.commit()
+})
+
 t.test('any history, any reader: the mirror equals the pages', async (t) => {
   let seed = 7
   const random = (below: number): number => {
