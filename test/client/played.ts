@@ -195,8 +195,16 @@ export interface Clock {
   readonly waits: readonly number[]
 }
 
-/** Replaces the timers, and the clock, of the platform until the test ends. */
+const clocks = new WeakMap<Test, Clock>()
+
+/** Replaces the timers, and the clock, of the platform until the test ends; once for each test. */
 export function clockOf(t: Test): Clock {
+  const clock = clocks.get(t) ?? replacedClock(t)
+  clocks.set(t, clock)
+  return clock
+}
+
+function replacedClock(t: Test): Clock {
   let nowMs = 1000
   const timers = new Set<Timer>()
   const set = (run: () => void, ms: number, everyMs?: number): Timer => {
