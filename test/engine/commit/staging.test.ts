@@ -215,6 +215,7 @@ t.test('prepared in slices, it is the same', async (t) => {
   batch.stage(write(state, 'x'))
   const [plan, touched] = [batch.plan(), batch.touchedPages()]
   t.same([...touched], [idOf(state, 'x'), idOf(state, 'y')], 'ascending')
+  t.equal(plan, state.graph.plan([...touched]), 'one plan, in whatever order pages were written')
   atOnce(batch.preparing())
   t.same(batch.plan().steps, plan.steps)
   t.same(batch.touchedPages(), touched)
@@ -329,7 +330,12 @@ t.test('structure first: a change of a function waits', async (t) => {
   const batch = new Batch(4, state)
   batch.stage(write(state, 'x'))
   t.equal(staged(batch, migration), 'later', 'a migration is always first')
-  t.equal(staged(new Batch(4, state), migration), 'staged')
+  t.equal(atOnce(batch.staging(migration)), 'later', 'in slices too')
+  t.equal(batch.pendings.length, 1)
+  const alone = new Batch(4, state)
+  t.equal(atOnce(alone.staging(migration)), 'staged')
+  t.ok(alone.isOneWay)
+  alone.abandon()
 })
 
 t.test('what was compiled against other functions is stale', async (t) => {

@@ -3,8 +3,8 @@
  * the log, from a checkpoint and from one that was merged with it; at epochs in between too.
  */
 import t from 'tap'
-import type { BusOptions, EpochList } from '../../src/engine/types.js'
-import { Bus } from '../../src/index.js'
+import type { BusOptions, EpochList } from '../../../src/engine/types.js'
+import { Bus } from '../../../src/index.js'
 import {
   CHECKPOINT_CHUNK_BYTES,
   CHECKPOINT_PACK_BYTES,
@@ -19,8 +19,8 @@ import {
   RECORD_ALIGN_BYTES,
   RECORD_GATHER_MAX_BYTES,
   RECORD_HEADER_BYTES,
-} from '../../src/limits.js'
-import { folder } from '../lib/folder.js'
+} from '../../../src/limits.js'
+import { folder } from '../../lib/folder.js'
 
 const open = (dataDir: string, options: BusOptions = {}): Promise<Bus> =>
   Bus.open({ backend: 'cpu', threads: 1, dataDir, fsync: 'off', ...options })
