@@ -70,6 +70,9 @@ t.test('a budget of all, and one of each connection', async (t) => {
   other.emit('close')
   all.reserve(new FakeResponse().reply, size)
   t.equal(all.bytes, 3 * size)
+  const { all: apart } = answers({ answerBudgetPerConnectionBytes: 2 * size })
+  for (let i = 0; i < 3; i++) apart.reserve(new FakeResponse(null).reply, size)
+  t.equal(apart.bytes, 3 * size, 'those without a connection have none in common')
 })
 
 t.test('a reader that takes nothing is cut off; one that takes something, or all, is not', async (t) => {
@@ -77,10 +80,11 @@ t.test('a reader that takes nothing is cut off; one that takes something, or all
   const [stalled, slow, done, ended] = Array.from({ length: 4 }, () => new FakeResponse())
   for (const response of [stalled, slow, done, ended]) {
     Object.assign(response!.socket!, { bytesWritten: 1_000, writableLength: 900 })
-    all.watch(response!.reply)
+    if (response !== stalled) all.watch(response!.reply)
   }
+  all.reserve(stalled!.reply, ANSWER_FREE_BYTES + 1)
   all.watch(stalled!.reply)
-  t.equal(stalled!.listenerCount('close'), 1, 'watched once')
+  t.equal(stalled!.listenerCount('close'), 2, 'watched once, and released')
   Object.assign(done!.socket!, { writableLength: 0 })
   ended!.emit('close')
   const takes = setInterval(() => slow!.socket!.writableLength--, 1)
