@@ -158,8 +158,6 @@ export interface Catalog {
   clearBlocks(): Promise<void>
   /** The block that holds the epoch, or undefined. Rejects when the row is damaged. */
   blockOf(epoch: number): Promise<IndexBlock | undefined>
-  /** Blocks that overlap [from, to], ascending. Rejects when a row is damaged. */
-  blocksBetween(from: number, to: number): Promise<IndexBlock[]>
   /** Forgets blocks whose epochs all come before this one. */
   dropBlocksBefore(epoch: number): Promise<void>
   addCheckpoint(info: CheckpointInfo): Promise<void>

@@ -127,10 +127,6 @@ export class SimCatalog implements Catalog {
     return this.#blocks.find((block) => block.firstEpoch <= epoch && epoch <= block.lastEpoch)
   }
 
-  async blocksBetween(from: number, to: number): Promise<IndexBlock[]> {
-    return this.#blocks.filter((block) => block.lastEpoch >= from && block.firstEpoch <= to)
-  }
-
   async addCheckpoint(info: CheckpointInfo): Promise<void> {
     this.#checkpoints.set(info.epoch, info)
   }
@@ -215,7 +211,6 @@ function lateCatalog(catalog: SimCatalog, scheduler: Scheduler): Catalog {
     clearBlocks: () => inOrder(() => catalog.clearBlocks()),
     dropBlocksBefore: (epoch) => inOrder(() => catalog.dropBlocksBefore(epoch)),
     blockOf: (epoch) => inOrder(() => catalog.blockOf(epoch)),
-    blocksBetween: (from, to) => inOrder(() => catalog.blocksBetween(from, to)),
     addCheckpoint: (info) => inOrder(() => catalog.addCheckpoint(info)),
     removeCheckpoint: (epoch) => inOrder(() => catalog.removeCheckpoint(epoch)),
     close: () => inOrder(() => catalog.close()),

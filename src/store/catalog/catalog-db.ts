@@ -222,17 +222,6 @@ export class CatalogDb {
     return block.lastEpoch >= epoch ? block : undefined
   }
 
-  blocksBetween(from: number, to: number): IndexBlock[] {
-    const rows = this.#db
-      .prepare(
-        `SELECT * FROM block
-         WHERE first_epoch >= coalesce((SELECT max(first_epoch) FROM block WHERE first_epoch <= ?), 0) AND first_epoch <= ?
-         ORDER BY first_epoch`,
-      )
-      .all(from, to) as BlockRow[]
-    return rows.map(blockOfRow).filter((block) => block.lastEpoch >= from)
-  }
-
   addCheckpoint(info: CheckpointInfo): void {
     const { epoch, pages, bytes, newBytes, ms, file } = info
     this.#db

@@ -10,7 +10,6 @@ type Method =
   | 'clearBlocks'
   | 'dropBlocksBefore'
   | 'blockOf'
-  | 'blocksBetween'
   | 'addCheckpoint'
   | 'removeCheckpoint'
   | 'close'

@@ -21,7 +21,6 @@ export function catalogIn(dir: string): Catalog {
     clearBlocks: () => done('clearBlocks'),
     dropBlocksBefore: (epoch) => done('dropBlocksBefore', epoch),
     blockOf: (epoch) => call('blockOf', epoch) as Promise<IndexBlock | undefined>,
-    blocksBetween: (from, to) => call('blocksBetween', from, to) as Promise<IndexBlock[]>,
     addCheckpoint: (info) => done('addCheckpoint', info),
     removeCheckpoint: (epoch) => done('removeCheckpoint', epoch),
     close: async () => {

@@ -27,26 +27,6 @@ export function packPages(ids: Iterable<number>): Uint8Array {
   return bytes.slice(0, length)
 }
 
-/** The ids that packPages packed. */
-export function unpackPages(bytes: Uint8Array): number[] {
-  const ids: number[] = []
-  let previous = 0
-  let gap = 0
-  let scale = 1
-  for (const byte of bytes) {
-    gap += (byte & 127) * scale
-    if (byte >= 128) {
-      scale *= 128
-      continue
-    }
-    previous += gap
-    ids.push(previous)
-    gap = 0
-    scale = 1
-  }
-  return ids
-}
-
 /** Gathers records into blocks. */
 export class IndexBlockBuilder {
   #open: { segment: number; offset: number; end: number; firstEpoch: number; lastEpoch: number } | undefined

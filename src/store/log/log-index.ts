@@ -45,7 +45,6 @@ export class LogIndex {
 
   /** Adds the next record of the log. */
   add({ segment, offset, byteLength, record }: PlacedRecord): void {
-    if (this.#isBroken) return
     this.#keep(this.#builder.add(segment, offset, byteLength, record.epoch, record.touchedPages))
   }
 
@@ -57,7 +56,7 @@ export class LogIndex {
   #keep(block: IndexBlock | undefined): void {
     if (block === undefined || this.#isBroken) return
     this.#pending.push(block)
-    if (this.#pending.length >= INDEX_BATCH_ROWS) this.#flush(INDEX_BATCH_ROWS)
+    this.#flush(INDEX_BATCH_ROWS)
   }
 
   /** Hands the durable blocks to the catalog if they are at least this many. */
@@ -74,7 +73,7 @@ export class LogIndex {
   async #store(blocks: readonly IndexBlock[]): Promise<void> {
     try {
       await this.#options.catalog.addBlocks(blocks)
-      this.indexedEpoch = blocks.at(-1)?.lastEpoch ?? this.indexedEpoch
+      this.indexedEpoch = (blocks.at(-1) as IndexBlock).lastEpoch
       this.#pending = this.#pending.filter((block) => block.firstEpoch > this.indexedEpoch)
     } catch (error) {
       this.fail(error)
@@ -102,7 +101,8 @@ export class LogIndex {
       .catch((error: unknown) => this.fail(error))
       .finally(() => {
         this.#catchingUp = undefined
-        this.#flush(0)
+        // A close cuts this short. What waits would then leave a gap behind what is indexed.
+        if (!this.#isClosed) this.#flush(0)
       })
   }
 
@@ -112,10 +112,10 @@ export class LogIndex {
     const hand = async (atLeast: number): Promise<void> => {
       if (blocks.length < atLeast) return
       await this.#options.catalog.addBlocks(blocks)
-      this.indexedEpoch = blocks.at(-1)?.lastEpoch ?? this.indexedEpoch
+      this.indexedEpoch = (blocks.at(-1) as IndexBlock).lastEpoch
       blocks = []
     }
-    let segment = -1
+    let segment: number | undefined
     for await (const placed of this.#options.scan(from, to)) {
       if (this.#isClosed) return
       const ended = placed.segment === segment ? undefined : builder.flush()
@@ -169,12 +169,8 @@ export class LogIndex {
   /** Hands all durable blocks to the catalog and closes it. */
   async close(): Promise<void> {
     await this.#flushing
-    if (this.#catchingUp === undefined) {
-      const last = this.#builder.flush()
-      if (last !== undefined && !this.#isBroken) this.#pending.push(last)
-      this.#flush(0)
-      await this.#flushing
-    }
+    this.endSegment()
+    await this.#flushing
     this.#isClosed = true
     await this.#catchingUp
     await this.#options.catalog.close()
