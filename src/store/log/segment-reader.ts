@@ -22,13 +22,10 @@ import {
   eachSyncedAt,
   isVoidAt,
   peekRecordHeader,
-  RECORD_MAGIC,
   type RecordHeader,
   recordAt,
   recordSound,
-  SEAL_MAGIC,
   type SegmentHeader,
-  VOID_MAGIC,
   viewOf,
 } from './record.js'
 
@@ -279,7 +276,7 @@ export class SegmentScanner {
     const { offset, nextEpoch } = this
     const window = this.#window
     let newest: RecordHeader | undefined
-    for (let from = offset + RECORD_ALIGN_BYTES; from + RECORD_HEADER_BYTES <= this.#sizeBytes; ) {
+    for (let from = offset + RECORD_ALIGN_BYTES; ; ) {
       const header = this.#nextHeader(from)
       if (header === undefined) break
       // A void record is written behind the record of its epoch.
@@ -295,10 +292,7 @@ export class SegmentScanner {
       return { damage: why, newestEpoch }
     }
     const at = window.seek(offset, RECORD_HEADER_BYTES)
-    const whole = window.available(at) >= RECORD_HEADER_BYTES
-    const own = whole
-      ? decodeRecordHeader(window.bytes, window.view, at, this.segment, this.#crc32c)
-      : undefined
+    const own = decodeRecordHeader(window.bytes, window.view, at, this.segment, this.#crc32c)
     if (own?.eachSynced && own.epoch === nextEpoch && this.#lastNonZero() > offset + own.byteLength) {
       return {
         damage: 'a later write was begun, which happens only when it was durable',
@@ -330,12 +324,10 @@ export class SegmentScanner {
       const index = window.seek(at, span)
       const last = index + span - RECORD_HEADER_BYTES
       for (let i = index; i <= last; i += RECORD_ALIGN_BYTES) {
-        const magic = window.view.getUint32(i, true)
-        if (magic !== RECORD_MAGIC && magic !== VOID_MAGIC && magic !== SEAL_MAGIC) continue
         const header = decodeRecordHeader(window.bytes, window.view, i, this.segment, this.#crc32c)
         if (header !== undefined) return { ...header, offset: at + (i - index) }
       }
-      at += (Math.floor((span - RECORD_HEADER_BYTES) / RECORD_ALIGN_BYTES) + 1) * RECORD_ALIGN_BYTES
+      at += span - RECORD_HEADER_BYTES + RECORD_ALIGN_BYTES
     }
     return undefined
   }
@@ -360,8 +352,9 @@ export function isZero(bytes: Uint8Array): boolean {
   return true
 }
 
+/** The bytes are not all zero. */
 function endOfNonZero(bytes: Uint8Array): number {
   let end = bytes.length
-  while (end > 0 && bytes[end - 1] === 0) end--
+  while (bytes[end - 1] === 0) end--
   return end
 }

@@ -1,6 +1,8 @@
 /**
  * The index of the log while the store is open: what the catalog is told and when, where a read may begin
  * meanwhile, and what happens when the catalog fails.
+ *
+ * Long because each state of the index is met by each call.
  */
 import t from 'tap'
 import { INDEX_BATCH_ROWS, INDEX_BLOCK_BYTES } from '../../../src/limits.js'
