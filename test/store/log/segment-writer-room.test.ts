@@ -1,7 +1,7 @@
 /** Room for records: rotation to the next segment, zeros ahead, the folder, and the close. */
 import t from 'tap'
 import { crc32c } from '../../../src/ffi/library.js'
-import { LOG_ZERO_MARGIN_BYTES, LOG_ZERO_PIECE_BYTES } from '../../../src/limits.js'
+import { FOLDER_CHECK_APPEND_MS, LOG_ZERO_MARGIN_BYTES, LOG_ZERO_PIECE_BYTES } from '../../../src/limits.js'
 import { encodeSegmentHeader, recordBytes } from '../../../src/store/log/record.js'
 import { segmentName } from '../../../src/store/log/segment-file.js'
 import { SimDisk } from '../../support/simdisk.js'
@@ -329,8 +329,10 @@ t.test('a folder or a segment that is gone ends the writer', async (t) => {
     plant(disk, state)
     writer.checkHeld()
     t.match(state.failures, [message])
+    const { asked } = state
     writer.checkHeld()
     t.equal(state.failures.length, 1)
+    t.equal(state.asked, asked, 'it is not looked after any more')
     await t.rejects(writer.append(recordOf(2)), { code: 'BUS_FAILED', message })
   }
 })
@@ -345,14 +347,14 @@ t.test('appends look after the folder now and then, not each of them', async (t)
   performance.now = () => ms
   await append(1, 3)
   t.equal(state.asked, 1)
-  ms += 100
+  ms += FOLDER_CHECK_APPEND_MS
   await append(4, 4)
-  t.equal(state.asked, 1, 'a tenth of a second later not yet')
+  t.equal(state.asked, 1, 'not yet')
   ms += 1
   await append(5, 6)
   t.equal(state.asked, 2)
   state.lost = 'gone'
-  ms += 101
+  ms += FOLDER_CHECK_APPEND_MS + 1
   await t.rejects(append(7, 7), { code: 'BUS_FAILED', message: /gone/ })
 })
 
@@ -402,6 +404,18 @@ t.test('the close waits for what is in flight', async (t) => {
   t.equal(other.disk.openCount, 0)
   t.notOk(other.disk.exists(NEXT))
   await run()
+})
+
+t.test('a folder that is lost after the close is no failure', async (t) => {
+  const { writer, state } = await started()
+  await writer.close()
+  state.lost = 'gone'
+  writer.checkHeld()
+  t.same(state.failures, [])
+  const other = await started()
+  other.state.lost = 'gone'
+  await other.writer.close()
+  t.match(other.state.failures, [/gone/], 'before it, it is')
 })
 
 t.test('a close that fails says so and closes the file', async (t) => {
