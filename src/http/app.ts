@@ -2,8 +2,8 @@
  * The HTTP server: a Fastify app over a bus, built apart from listening so that tests can inject requests.
  *
  * Invariants: every request is checked against the schemas in schemas/, and refused if it has a field they do
- * not name; every answer follows these schemas or is a problem document; a request does no work that could be
- * done once at start.
+ * not name; every answer follows these schemas or is a problem document; what serves every request of a route
+ * is made once: at start, or for the first that needs it.
  *
  * Null because callbacks of Node have it.
  *

@@ -18,6 +18,7 @@ import type { LimitGuard } from '../operator-limits.js'
 import { STREAM_PATH } from '../wire/messages.js'
 import type { App, OpenRequests } from './context.js'
 import { handleError, pathOf, sendProblem, shownPath } from './reply/problem.js'
+import { buildSerializer } from './reply/serializers.js'
 import { unroutedAnswerer } from './request/allowed-methods.js'
 import { tooLongBody } from './request/body-budget.js'
 import { Connections } from './request/connections.js'
@@ -101,6 +102,7 @@ export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | un
     // One logger for all requests: making a child for each costs more than the rest of a small request.
     childLoggerFactory: (parent) => parent,
     bodyLimit: limits.values.maxBodyBytes,
+    schemaController: { compilersFactory: { buildSerializer } },
     // A stopping server answers what it still accepts; the framework's own refusal is not a problem document.
     return503OnClosing: false,
     // admitRequests() answers a request without Host with a problem document.

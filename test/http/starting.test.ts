@@ -1,5 +1,6 @@
 /** The server before it is ready: it listens, says how far it is, and can be stopped. */
 import { once } from 'node:events'
+import { cpSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import WebSocket from 'ws'
@@ -11,10 +12,12 @@ import { until } from '../lib/wait.js'
 
 /** Side of a page whose convolution with itself takes some 100 ms. */
 const SIDE = 100
-const EPOCHS = 20
+const EPOCHS = 14
 
-/** A folder without a checkpoint whose replay takes seconds. */
-async function slowFolder(dataDir: string): Promise<void> {
+/** A folder without a checkpoint whose replay takes more than a second. Tests copy it. */
+const SLOW_FOLDER = join(t.testdir(), 'slow')
+
+async function makeSlowFolder(dataDir: string): Promise<void> {
   const limits = { maxStepCostMs: 3_600_000, maxCommitCostMs: 3_600_000 }
   const bus = await Bus.open({ dataDir, backend: 'cpu', fsync: 'off', limits })
   await bus.create('x', { dtype: 'f64', shape: [SIDE, SIDE], fill: 1 })
@@ -22,6 +25,8 @@ async function slowFolder(dataDir: string): Promise<void> {
   for (let i = 1; i <= EPOCHS; i++) await bus.patch('x', { offset: i, values: [i] })
   await bus.close()
 }
+
+await makeSlowFolder(SLOW_FOLDER)
 
 /** Where a server listens that is not ready yet. */
 async function listening(server: Process): Promise<string> {
@@ -35,7 +40,7 @@ const isStarting = async (url: string): Promise<boolean> =>
 
 t.test('a server that recovers says so, and puts requests off', async (t) => {
   const dataDir = join(t.testdir(), 'data')
-  await slowFolder(dataDir)
+  cpSync(SLOW_FOLDER, dataDir, { recursive: true })
   const server = serve(t, ['--data-dir', dataDir])
   const url = await listening(server)
   await until(() => isStarting(url), 'progress')
@@ -47,7 +52,7 @@ t.test('a server that recovers says so, and puts requests off', async (t) => {
   t.match(ready, { status: 503, detail: 'the server is not ready' })
   t.match(
     (await call(url, 'GET', '/v1/status')).detail,
-    /^the server is starting \(\d+ %\): replaying epoch \d+ of 22$/,
+    /^the server is starting \(\d+ %\): replaying epoch \d+ of 16$/,
   )
   t.match(await (await fetch(`${url}/metrics`)).text(), /^mmsb_up 0$/m)
   const write = { method: 'PATCH', headers: { 'content-type': 'application/json' }, body: '{"values":[1]}' }
@@ -71,7 +76,7 @@ t.test('a server that recovers says so, and puts requests off', async (t) => {
 
 t.test('SIGTERM ends a server that recovers, and the next start finds everything', async (t) => {
   const dataDir = join(t.testdir(), 'data')
-  await slowFolder(dataDir)
+  cpSync(SLOW_FOLDER, dataDir, { recursive: true })
   const server = serve(t, ['--data-dir', dataDir])
   const url = await listening(server)
   await until(() => isStarting(url), 'progress')

@@ -1,5 +1,6 @@
 /**
- * Checks requests and messages against the schemas, compiled once at start.
+ * Checks requests and messages against the schemas. Each is compiled when it is first needed: compiling all
+ * of them was a good part of a start.
  *
  * Invariants: a body gets no defaults and no conversions, and loses nothing but the nulls of
  * optional-nulls.ts. A value that fits is walked once; of one that does not, only the first faults are looked
@@ -42,13 +43,16 @@ export const validatorCompiler: FastifySchemaCompiler<TSchema> = ({ schema, http
 type Checked = { readonly value: unknown } | { readonly error: MmsbError }
 
 function compiledCheck(schema: TSchema, where: string): (value: unknown) => Checked {
-  const compiled = Compile(schema)
-  const dropNulls = nullDropper(schema)
-  const faultsOf = faultFinder(schema)
+  let compiled: ReturnType<typeof Compile> | undefined
+  let dropNulls: ReturnType<typeof nullDropper> | undefined
+  let faultsOf: ReturnType<typeof faultFinder> | undefined
   return (given) => {
+    compiled ??= Compile(schema)
     if (compiled.Check(given)) return { value: given }
+    dropNulls ??= nullDropper(schema)
     const value = dropNulls(given)
     if (value !== given && compiled.Check(value)) return { value }
+    faultsOf ??= faultFinder(schema)
     return { error: refusal(faultsOf(value), value, where) }
   }
 }
