@@ -62,7 +62,6 @@ const NOT_CROSSED: Readonly<Record<string, keyof typeof REASONS>> = {
   REPLAY_UNDO_EPOCHS: 'place',
   SEGMENT_FORMAT_VERSION: 'format',
   STOP_REQUESTS_MS: 'pause',
-  STREAM_CATCH_UP_SLICE_MS: 'slice',
   STREAM_GATHER_NAME_BYTES: 'slice',
   STREAM_GATHER_PAGE_BYTES: 'slice',
   STREAM_GOODBYE_MS: 'pause',
