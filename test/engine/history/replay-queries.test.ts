@@ -11,7 +11,9 @@ import {
   readPast,
 } from '../../../src/engine/history/replay-queries.js'
 import type { EpochInfo } from '../../../src/engine/types.js'
+import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { BinaryList } from '../../../src/state/json-parts.js'
+import { PAGE_ID_UNASSIGNED } from '../../../src/wire/frame.js'
 import { type LivePast, pastOf, tellStory } from '../../lib/past.js'
 
 const past = await pastOf(t, tellStory)
@@ -116,7 +118,7 @@ t.test('the record of every epoch', async (t) => {
     t.notOk('void' in info)
     const known = RECORDS[epoch]
     if (known === undefined) continue
-    t.same(
+    t.strictSame(
       info.transactions.map(({ source, intent, ops }) => [source, intent, ops]),
       known,
     )
@@ -193,7 +195,7 @@ t.test('the history of a page', async (t) => {
     const found = historyPast(asker, name, { from: 1, to: newest, limit: 100 })
     t.equal(found.name, name)
     t.equal(found.next, null)
-    t.same(
+    t.strictSame(
       found.versions.map(({ epoch, source, intent }) => [epoch, source, intent]),
       versions,
       name,
@@ -247,3 +249,68 @@ t.test('an answer is bounded in bytes', async (t) => {
   const { epochs, next } = epochsPast(ask(past), { from: 1, to: 5, limit: 100 })
   t.same([epochs.map(({ epoch }) => epoch), next], [[1, 2, 3, 4], 5], 'it ends after 16 MiB')
 })
+
+t.test('lists that are longer than one step through the log', async (t) => {
+  const count = 600
+  const past = await pastOf(t, async (bus) => {
+    await bus.create('x', { dtype: 'u32', shape: [1] })
+    for (let epoch = 2; epoch <= count; epoch++)
+      await bus.patch('x', { offset: 0, values: [epoch] }, { source: epoch % 100 === 0 ? 'ann' : 'bob' })
+  })
+  const asker = ask(past)
+  const ends = (from: number, to: number, limit: number, source?: string): unknown[] => {
+    const query = { from, to, limit, ...(source === undefined ? {} : { source }) }
+    const { epochs, next } = epochsPast(asker, query)
+    t.ok(epochs.every(({ digest, epoch }) => digest === past.epochs[epoch]!.digest))
+    return [epochs[0]?.epoch, epochs.at(-1)?.epoch, epochs.length, next]
+  }
+  // A step has 256 epochs.
+  for (const limit of [255, 256, 257, 512, 513]) {
+    t.strictSame(ends(1, count, limit), [1, limit, limit, limit + 1])
+    t.strictSame(ends(30, count, limit), [30, 29 + limit, limit, 30 + limit])
+    t.strictSame(ends(1, limit, limit), [1, limit, limit, null], 'to the end of the range')
+    t.strictSame(ends(1, limit, count), [1, limit, limit, null])
+  }
+  t.strictSame(ends(1, count, count, 'ann'), [100, 600, 6, null])
+  t.strictSame(ends(1, count, 3, 'ann'), [100, 300, 3, 301])
+  t.strictSame(ends(45, 300, 3, 'ann'), [100, 300, 3, null], 'the last of the range, and of a step')
+  t.strictSame(ends(45, 301, 3, 'ann'), [100, 300, 3, 301])
+})
+
+t.test(
+  'a page that is written in the epoch that makes it, and one that is gone after its epoch',
+  async (t) => {
+    const past = await pastOf(t, async (bus) => {
+      await bus.create('x', { dtype: 'u8', shape: [2] })
+      const { id } = bus.peek('x')
+      const creating = new FrameWriter({ source: 'ann' })
+      const made = {
+        name: 'short',
+        dtype: 'u8',
+        shape: [2],
+        location: 'auto',
+        kind: 'source',
+        fill: 7n,
+      } as const
+      creating.createPage({ ...made, id: PAGE_ID_UNASSIGNED, definition: new Uint8Array(0) })
+      const deleting = new FrameWriter({ source: 'bob' })
+      deleting.deletePage(id + 1)
+      await Promise.all([bus.submit(creating.finish()), bus.submit(deleting.finish())])
+    })
+    const info = epochPast(ask(past), 2)
+    t.strictSame(
+      info.transactions.map(({ source, ops }) => [source, (ops[0] as { page: string }).page]),
+      [
+        ['ann', 'short'],
+        ['bob', 'short'],
+      ],
+      'by its name',
+    )
+    t.same(info.changed, ['short'])
+    const { versions } = historyPast(ask(past), 'short', { from: 1, to: 2, limit: 9 })
+    t.strictSame(
+      versions.map(({ epoch, source }) => [epoch, source]),
+      [[2, 'bob']],
+    )
+  },
+)

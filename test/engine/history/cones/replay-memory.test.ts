@@ -1,6 +1,6 @@
 /** What a replay may hold: larger states of the past are refused, others are read as before. */
 import t from 'tap'
-import { Bus } from '../../../src/index.js'
+import { Bus } from '../../../../src/index.js'
 
 const M = 1024 ** 2
 const LIMIT = { code: 'OUT_OF_MEMORY', extra: { limit: '--max-replay-bytes', max: 8 * M } }
