@@ -51,20 +51,24 @@ const TESTS: readonly string[] = [
 /** What runs under the thread sanitizer. */
 const RACES = ['race threads-meet', 'pool 1 25']
 
+/** Tests of core_test.cpp that also run on the plain x86-64 build, whose loops are others. */
+const PLAIN = ['plain graphs']
+
 /** Programs of native.mk by the first word of a test. */
 const PROGRAMS: Readonly<Record<string, string>> = {
   core: 'core_test',
+  plain: 'core_test',
   race: 'core_race',
   pool: 'pool_race',
 }
 
 /** Tests that are likely to notice a fault in files whose path begins like this. */
 const NEAR: readonly (readonly [start: string, tests: RegExp])[] = [
-  ['exec/undo', /what-if|cancel/],
-  ['exec/past', /what-if|prev/],
-  ['exec/fuse', /property/],
-  ['exec/', /property|partial/],
-  ['ops/', /partial|ops-values/],
+  ['exec/undo', /graphs|what-if|cancel/],
+  ['exec/past', /past|what-if|prev/],
+  ['exec/fuse', /fused|graphs/],
+  ['exec/', /graphs|property|partial/],
+  ['ops/', /graphs|every-run|partial|ops-values/],
   ['abi/', /context|cancel/],
 ]
 /** So much later runs a test that is not near. */
@@ -96,7 +100,7 @@ function testNames(): string[] {
   const source = readFileSync(join(ROOT, 'test/native/core/core_test.cpp'), 'utf8')
   const names = [...source.matchAll(/^ +\{"([a-z0-9-]+)", test\w+\},$/gm)].map(([, name]) => `core ${name}`)
   if (names.length === 0) throw new Error('no test is found in core_test.cpp')
-  return [...names, ...RACES, ...TESTS]
+  return [...names, ...PLAIN, ...RACES, ...TESTS]
 }
 
 function runTest(folder: string, test: string, number: number, limitMs: number) {
@@ -107,7 +111,8 @@ function runTest(folder: string, test: string, number: number, limitMs: number) 
     program === undefined
       ? [process.execPath, '--import', 'tsx', test]
       : [...starter, join(folder, 'build/native', program), ...args]
-  return runProgram(command as [string, ...string[]], folder, { MMSB_FAULT: String(number) }, limitMs)
+  const env = { MMSB_FAULT: String(number), ...(kind === 'plain' ? { MMSB_ISA: 'x86-64' } : {}) }
+  return runProgram(command as [string, ...string[]], folder, env, limitMs)
 }
 
 /** How long each test takes without a fault, in ms. */

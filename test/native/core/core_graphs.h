@@ -439,16 +439,23 @@ static void testEveryRun() {
     plainNumbers = true;
     const std::vector<std::vector<u32>> shapes = {{23}, {4, 6}, {3, 7}, {2, 3, 4}, {12, 2}, {2, 5, 2}};
     const std::vector<u32>& shape = shapes[round % shapes.size()];
-    Graph graph = makeGraph(graphDtype(), shape, shape);
-    const u32 smaller[] = {LINE, COLUMN};
-    for (u32 i = 0; i < 2; i++) {
+    const bool flat = shape.size() == 2;
+    const u32 dtype = graphDtype();
+    Graph graph = makeGraph(dtype, shape, flat ? std::vector<u32>{3, shape[0]} : shape);
+    graph.nodes[PLACES].shape = {1 + below(9)};
+    const auto add = [&](u32 op, u32 first, u32 second, const Bytes& params, const std::vector<u32>& out) {
+      graph.steps.push_back({op, {first, second}, params, {u32(graph.nodes.size()), dtype, out}});
+      graph.nodes.push_back(graph.steps.back().out);
+    };
+    for (const u32 smaller : {LINE, COLUMN}) {
       Ir ir;
-      const u16 x = ir.input(u8(graph.nodes[MAIN].dtype)), y = ir.input(u8(graph.nodes[MAIN].dtype));
-      const Bytes params = ir.blob(ir.add(3, u8(graph.nodes[MAIN].dtype), x, y));
-      graph.steps.push_back(
-          {MMSB_OP_MAP, {MAIN, smaller[i]}, params, {kSources + 1 + i, graph.nodes[MAIN].dtype, shape}});
-      graph.nodes.push_back(graph.steps[i].out);
+      const u16 x = ir.input(u8(dtype)), y = ir.input(u8(dtype));
+      add(MMSB_OP_MAP, MAIN, smaller, ir.blob(ir.add(3, u8(dtype), x, y)), shape);
     }
+    if (flat) add(MMSB_OP_MATMUL, OTHER, MAIN, words({0, 0}), {3, shape[1]});
+    add(MMSB_OP_GATHER, MAIN, PLACES, words({0, 0}), withAxis(shape, 0, graph.nodes[PLACES].elements()));
+    add(MMSB_OP_SCATTER, MAIN, PLACES, words({0, 1}), shape);
+    graph.steps.back().inputs.push_back(graph.steps.back().out.id - 1);
     drawSteps(graph);
     GraphRun live(graph, 1, true), fresh(graph, 1, false);
     std::vector<Bytes> models;
@@ -459,7 +466,7 @@ static void testEveryRun() {
     }
     CHECK(live.context.execute(live.list(true), {}).status == MMSB_OK);
     u32 number = 0;
-    for (const u32 source : {MAIN, LINE, COLUMN, FEW}) {
+    for (const u32 source : {MAIN, LINE, COLUMN, FEW, PLACES}) {
       const Node& node = graph.nodes[source];
       for (u32 at = 0; at < node.elements(); at++) {
         for (u32 end = at + 1; end <= node.elements(); end++) {

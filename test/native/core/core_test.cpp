@@ -237,6 +237,7 @@ static const Test kTests[] = {
     {"box-budget", testBoxBudget},
     {"quantile-ends", testQuantileEnds},
     {"counting", testCounting},
+    {"reduce-shared", testReduceShared},
     {"window-sizes", testWindowSizes},
     {"matmul-end", testMatmulEnd},
 };
