@@ -108,8 +108,9 @@ RACE_OBJECTS := $(NATIVE_DIR)/race_host.o $(NATIVE_DIR)/race_cpu_base.o
 $(NATIVE_DIR)/debug_host.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 	$(CXX) $(NATIVE_FLAGS) $(SANITIZE) -march=x86-64 -DMMSB_PART=1 -c kernels.cu -o $@
 
+# Sizes at which code changes its path are small here, so that small graphs cross them (core/op.cuh).
 $(NATIVE_DIR)/debug_cpu_base.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
-	$(CXX) $(NATIVE_FLAGS) $(SANITIZE) -march=x86-64 -DMMSB_PART=2 -c kernels.cu -o $@
+	$(CXX) $(NATIVE_FLAGS) $(SANITIZE) -DMMSB_SMALL_SIZES -march=x86-64 -DMMSB_PART=2 -c kernels.cu -o $@
 
 $(NATIVE_DIR)/debug_cpu_v3.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 	$(CXX) $(NATIVE_FLAGS) $(SANITIZE) -march=x86-64-v3 -DMMSB_PART=2 -c kernels.cu -o $@

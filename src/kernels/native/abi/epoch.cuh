@@ -96,7 +96,7 @@ static RangeSet changedPages(Exec& exec) {
     order.data[order.count++] = Range{id, i};
   }
   order.capacity = order.count;
-  if (!ascending && order.count <= 32) rangesSortSmall(order.data, order.count);
+  if (!ascending && order.count <= kSortSmallMax) rangesSortSmall(order.data, order.count);
   else if (!ascending) rangesSortRadix(order, arena);
   return order;
 }

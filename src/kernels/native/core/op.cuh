@@ -22,6 +22,14 @@
 #include "ops.h"
 #include "portable/types.cuh"
 
+// A size at which code changes its path. A build with MMSB_SMALL_SIZES has the second one, so that the small
+// graphs of tests cross it. Results must not depend on it.
+#ifdef MMSB_SMALL_SIZES
+#define MMSB_SIZE(USUAL, SMALL) SMALL
+#else
+#define MMSB_SIZE(USUAL, SMALL) USUAL
+#endif
+
 namespace mmsb {
 
 // Records why a call failed, for mmsb_last_error, and returns `status`. Defined by the host part.

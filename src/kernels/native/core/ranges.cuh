@@ -11,7 +11,7 @@ namespace mmsb {
 namespace MMSB_NS {
 
 // Bound on the dirty ranges of a page during a call. The ABI's bound on reported ranges is smaller.
-static const u32 kRangesMax = 65536;
+static const u32 kRangesMax = MMSB_SIZE(65536, 300);
 static const u32 kReportedRangesMax = 256;
 
 static void rangesClose(RangeSet& set, u64 gap) {
@@ -59,23 +59,27 @@ static void rangesSortSmall(Range* data, u32 count) {
   }
 }
 
-// Radix sort, least significant digit first, 11 bits per pass. Skips passes where all digits are equal.
+static const u32 kSortSmallMax = MMSB_SIZE(32, 3);
+static const u32 kSortBits = MMSB_SIZE(11, 3);
+static const u32 kSortDigits = 1u << kSortBits;
+
+// Radix sort, least significant digit first. Skips passes where all digits are equal.
 static void rangesSortRadix(RangeSet& set, Arena& arena) {
   Range* other = static_cast<Range*>(arenaAlloc(arena, u64(set.count) * sizeof(Range)));
   if (other == nullptr) return;
   Range* from = set.data;
   Range* to = other;
-  for (u32 shift = 0; shift < 32; shift += 11) {
-    u32 counts[2048] = {};
-    for (u32 i = 0; i < set.count; i++) counts[(from[i].start >> shift) & 2047]++;
-    if (counts[(from[0].start >> shift) & 2047] == set.count) continue;
+  for (u32 shift = 0; shift < 32; shift += kSortBits) {
+    u32 counts[kSortDigits] = {};
+    for (u32 i = 0; i < set.count; i++) counts[(from[i].start >> shift) & (kSortDigits - 1)]++;
+    if (counts[(from[0].start >> shift) & (kSortDigits - 1)] == set.count) continue;
     u32 sum = 0;
-    for (u32 d = 0; d < 2048; d++) {
+    for (u32 d = 0; d < kSortDigits; d++) {
       const u32 n = counts[d];
       counts[d] = sum;
       sum += n;
     }
-    for (u32 i = 0; i < set.count; i++) to[counts[(from[i].start >> shift) & 2047]++] = from[i];
+    for (u32 i = 0; i < set.count; i++) to[counts[(from[i].start >> shift) & (kSortDigits - 1)]++] = from[i];
     Range* swap = from;
     from = to;
     to = swap;
@@ -88,7 +92,7 @@ static bool rangesSort(RangeSet& set, Arena& arena) {
   bool ascending = true;
   for (u32 i = 1; i < set.count && ascending; i++) ascending = set.data[i - 1].start <= set.data[i].start;
   if (!ascending) {
-    if (set.count <= 32) rangesSortSmall(set.data, set.count);
+    if (set.count <= kSortSmallMax) rangesSortSmall(set.data, set.count);
     else rangesSortRadix(set, arena);
   }
   for (u32 i = 1; i < set.count; i++) {

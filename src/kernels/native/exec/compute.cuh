@@ -12,11 +12,11 @@ namespace mmsb {
 namespace MMSB_NS {
 
 // A shorter job is not worth waking threads for.
-static const f64 kParallelNs = 60000;
-static const f64 kTaskNs = 20000;
-static const u32 kTasksMax = 4096;
+static const f64 kParallelNs = MMSB_SIZE(60000, 300);
+static const f64 kTaskNs = MMSB_SIZE(20000, 100);
+static const u32 kTasksMax = MMSB_SIZE(4096, 5);
 // A step that has computed for about so long looks whether its call is cancelled.
-static const f64 kCancelNs = 2e6;
+static const f64 kCancelNs = MMSB_SIZE(2e6, 100);
 
 static inline u32 blockElementsOf(const Page& page) {
   return dtypeBytes(page.dtype) == 1 ? kBlockElements : kBlockElements / 2;

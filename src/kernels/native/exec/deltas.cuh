@@ -60,7 +60,7 @@ static void applyDenseParallel(Exec& exec, const Delta& delta) {
   PageSlot& slot = *delta.slot;
   Arena& arena = mainArena(exec);
   const u32 size = dtypeBytes(slot.page.dtype);
-  u64 taskElements = (256u << 10) / size;
+  u64 taskElements = MMSB_SIZE(256u << 10, kChunkBytes) / size;
   while (delta.count / taskElements >= kTasksMax - 1) taskElements *= 2;
   const u64 firstCut = taskElements - delta.offset % taskElements;
   const u32 tasks = delta.count <= firstCut ? 1 : u32(1 + (delta.count - firstCut + taskElements - 1) / taskElements);
@@ -126,7 +126,7 @@ static void applyMasked(const Delta& delta, Worker& worker, StoreOut& out) {
 
 // Several deltas may write the same element, so their changes are known only after the last. If they are many
 // for the size of the page, a copy of the page is kept; else the bytes that each delta overwrites.
-static const u64 kSnapshotBytes = 256;  // bytes of the page per delta
+static const u64 kSnapshotBytes = MMSB_SIZE(256, 16);  // bytes of the page per delta
 
 static bool prepareRepeats(Exec& exec, PageSlot& slot, const Delta& delta) {
   const u64 writes = slot.deltaCount + (delta.kind == DELTA_DENSE ? 0 : u64(delta.valueCount) / 4);
@@ -192,7 +192,7 @@ static void exactChanges(PageSlot& slot, const RangeSet& spans, Arena& arena) {
            u64(span.count) * size);
   }
   StoreOut out = makeStoreOut(&arena, false);
-  const u32 piece = (1u << 20) / size;
+  const u32 piece = MMSB_SIZE(1u << 20, 64) / size;
   for (u32 i = 0; i < spans.count; i++) {
     const Range span = spans.data[i];
     for (u32 at = 0; at < span.count; at += piece) {

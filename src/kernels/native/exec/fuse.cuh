@@ -12,10 +12,10 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kFuseSteps = 16;
-static const u32 kFuseTile = 16384;  // elements: whole chunks of every dtype
-static const u32 kFuseElements =
-    8 * kFuseTile;  // least size of a page, and of the work of the first step; smaller pages stay in the cache anyway
+static const u32 kFuseSteps = MMSB_SIZE(16, 3);
+static const u32 kFuseTile = MMSB_SIZE(16384, 4096);  // elements: whole chunks of every dtype
+// Least size of a page, and of the work of the first step. Smaller pages stay in the cache anyway.
+static const u32 kFuseElements = MMSB_SIZE(8 * kFuseTile, 40);
 
 struct FuseStep {
   Step* step;

@@ -43,7 +43,7 @@ struct BoxSink {
   u64 budget;
 };
 
-static const u64 kBoxRunsMax = 1u << 20;
+static const u64 kBoxRunsMax = MMSB_SIZE(1u << 20, 10);
 
 static inline BoxSink makeBoxSink(RangeSet& out, Arena& arena, const Extent& extent) {
   return BoxSink{&out, &arena, extent, kBoxRunsMax};

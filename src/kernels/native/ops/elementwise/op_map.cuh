@@ -137,7 +137,7 @@ static int32_t prepareMap(Step& step) {
 // ---- dirty elements ---------------------------------------------------------------------------------------
 
 // Approximate limit on the ranges for one input. Above it, one range covers them all.
-static const u32 kMapRangesMax = 4096;
+static const u32 kMapRangesMax = MMSB_SIZE(4096, 6);
 
 struct MapDirty {
   const MapState* state;

@@ -14,9 +14,9 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kLaneGroup = 256;   // neighbouring lanes that a scan processes together
-static const u32 kSortGroup = 16;    // the same for a sort
-static const u32 kLaneBlock = 1024;  // elements of a contiguous lane processed at once
+static const u32 kLaneGroup = MMSB_SIZE(256, 4);   // neighbouring lanes that a scan processes together
+static const u32 kSortGroup = MMSB_SIZE(16, 2);    // the same for a sort
+static const u32 kLaneBlock = MMSB_SIZE(1024, 8);  // elements of a contiguous lane processed at once
 
 typedef void (*LaneGroupFn)(const Step& step, u32 lane, u32 width, u32 from, Worker& worker, StoreOut& out);
 
@@ -220,7 +220,7 @@ static int32_t prepareScan(Step& step) {
 
 // ---- sort -------------------------------------------------------------------------------------------------
 
-static const u32 kSortInsertMax = 32;
+static const u32 kSortInsertMax = MMSB_SIZE(32, 3);
 
 template <class K>
 static void sortKeysShort(K* keys, u32 count) {

@@ -12,7 +12,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kSelectBlock = 1024;
+static const u32 kSelectBlock = MMSB_SIZE(1024, 8);
 
 // Widens `count` elements of a lane from element `first` on, to f64 if `asFloat`.
 static void laneBlock(const Page& input, const Lanes& lanes, u32 lane, u32 first, u32 count, bool asFloat, void* to) {
@@ -44,8 +44,8 @@ static void laneBlock(const Page& input, const Lanes& lanes, u32 lane, u32 first
 
 // ---- quantile ---------------------------------------------------------------------------------------------
 
-static const u32 kSelectBuffer = 1u << 15;  // lanes of at most this many values are selected in memory
-static const u32 kSelectBits = 11;          // bits of a key per pass over a longer lane
+static const u32 kSelectBuffer = MMSB_SIZE(1u << 15, 16);  // lanes of at most this many values are selected in memory
+static const u32 kSelectBits = MMSB_SIZE(11, 3);           // bits of a key per pass over a longer lane
 
 struct SelectScratch {
   u64 keys[kSelectBuffer];

@@ -14,7 +14,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kIndexBlock = 1024;
+static const u32 kIndexBlock = MMSB_SIZE(1024, 8);
 
 // Reads the indices [first, first + count) as 0 .. n - 1, or kNowhere.
 static void readIndices(const Page& indices, u32 n, u32 first, u32 count, u32* to) {
@@ -101,7 +101,7 @@ static void computeGather(const Step& step, u32 start, u32 count, void* out, voi
 }
 
 // Up to this many boxes of x are compared with each index. More boxes are joined along the axis.
-static const u32 kGatherBoxes = 8;
+static const u32 kGatherBoxes = MMSB_SIZE(8, 2);
 
 static void dirtyGather(const Step& step, u32 input, const RangeSet& changed, RangeSet& out, Arena& arena) {
   const Indexed& g = *static_cast<const Indexed*>(step.state);
@@ -401,8 +401,8 @@ static void countElements(const Counting& c, const Page& x, u64 from, u64 end, u
   }
 }
 
-static const u64 kCountTaskElements = 1u << 18;
-static const u32 kCountTasks = 32;
+static const u64 kCountTaskElements = MMSB_SIZE(1u << 18, 50);
+static const u32 kCountTasks = MMSB_SIZE(32, 3);
 
 struct CountJob {
   const Counting* counting;

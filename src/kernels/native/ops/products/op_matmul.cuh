@@ -14,12 +14,12 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kMatRows = 96;  // rows of a task's tile
-static const u32 kMatColumns = 128;
-static const u32 kMatDepth = 256;        // values of k processed at once
-static const u32 kMatPanel = 16;         // columns of one call of the inner kernel
-static const u32 kMatGroup = 6;          // rows of one call
-static const u32 kMatUnpackedRows = 12;  // for at most this many rows, b is not packed
+static const u32 kMatRows = MMSB_SIZE(96, 7);  // rows of a task's tile
+static const u32 kMatColumns = MMSB_SIZE(128, 32);
+static const u32 kMatDepth = MMSB_SIZE(256, 5);        // values of k processed at once
+static const u32 kMatPanel = 16;                       // columns of one call of the inner kernel
+static const u32 kMatGroup = 6;                        // rows of one call
+static const u32 kMatUnpackedRows = MMSB_SIZE(12, 2);  // for at most this many rows, b is not packed
 
 // ---- the inner kernel -------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kReduceColumns = 64;  // neighbouring outputs processed together
+static const u32 kReduceColumns = MMSB_SIZE(64, 4);  // neighbouring outputs processed together
 
 struct ColumnScratch {
   u64 lanes[kReduceLanes * kReduceColumns];

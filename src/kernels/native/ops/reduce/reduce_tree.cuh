@@ -6,7 +6,7 @@
 namespace mmsb {
 namespace MMSB_NS {
 
-static const u32 kReduceTreeMin = 4 * kReduceBlock;
+static const u32 kReduceTreeMin = MMSB_SIZE(4, 1) * kReduceBlock;
 
 static inline bool hasTree(const Reduce& r) {
   return !r.columns && r.reducedCount == 1 && r.reduced[0].stride == 1 && r.n >= kReduceTreeMin;
