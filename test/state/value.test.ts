@@ -183,3 +183,11 @@ t.test('fill bits are those of one element, zero-extended', async (t) => {
     t.equal(fillToJson(dtype, fillBits(dtype, value)), value)
   }
 })
+
+t.test('a NaN of a list is always the same one, a NaN of an array keeps its bits', async (t) => {
+  const odd = new Float64Array(BigUint64Array.of(0xfff8_0000_0001_2345n).buffer)
+  const bits = (bytes: Uint8Array): bigint => new DataView(bytes.buffer).getBigUint64(0, true)
+  t.equal(bits(encodeValues('f64', [odd[0]!])), 0x7ff8_0000_0000_0000n)
+  t.equal(bits(encodeValues('f64', odd)), 0xfff8_0000_0001_2345n)
+  t.equal(bits(encodeValues('f64', [1])), 0x3ff0_0000_0000_0000n)
+})

@@ -280,3 +280,62 @@ t.test('consecutive frames are split by their lengths', async (t) => {
     )
   }
 })
+
+/** All that a frame says, to compare. */
+function meaning(bytes: Uint8Array): string {
+  const { key, source, intent, preconditions, commands } = decodeFrame(bytes)
+  const told = commands.map((command) =>
+    command.type === COMMAND_DELTA
+      ? [command.kind, command.encoding, command.dtypeCode, command.count, decodeDeltaForJson(command)]
+      : command,
+  )
+  const asText = (_: string, value: unknown): unknown => (typeof value === 'bigint' ? `${value}` : value)
+  return JSON.stringify([key, source, intent, preconditions, told], asText)
+}
+
+t.test('every byte of a frame means something: padding is 0, and no field is ignored', async (t) => {
+  const bytes = sample()
+  const said = meaning(bytes)
+  for (let at = 0; at < bytes.length; at++) {
+    for (const flip of [1, 0x80]) {
+      const turned = Uint8Array.from(bytes)
+      turned[at]! ^= flip
+      let told = 'refused'
+      const text = refusal(() => {
+        useFrame(turned)
+        told = meaning(turned)
+      })
+      t.ok(text !== 'accepted' || told !== said, `byte ${at} with ${flip} turned: ${told.slice(0, 20)}`)
+    }
+  }
+})
+
+t.test('a command of a header alone is looked at; less than that is the end', async (t) => {
+  const frame = (extra: number[]): Uint8Array => {
+    const bytes = Buffer.concat([new FrameWriter().finish(), Buffer.from(extra)])
+    bytes.writeUInt32LE(bytes.length, 4)
+    bytes.writeUInt32LE(1, 12)
+    return bytes
+  }
+  t.match(
+    refusal(() => decodeFrame(frame([9, 0, 0, 0, 8, 0, 0, 0]))),
+    /command 0: there is no command type 9/,
+  )
+  t.match(
+    refusal(() => decodeFrame(frame([]))),
+    /command 0 of 1: the frame ends at byte 32/,
+  )
+})
+
+t.test('a mask of several runs is the bits that it was made of', async (t) => {
+  const mask = new Uint8Array(100)
+  mask.fill(255, 10, 12)
+  mask.fill(255, 40, 41)
+  mask[60] = 0b0001_1000
+  const writer = new FrameWriter()
+  writer.delta(1, 'u8', 800, { mask, values: new Array(26).fill(1) })
+  const [delta] = decodeFrame(writer.finish()).commands
+  t.match(delta, { type: COMMAND_DELTA, kind: 2, encoding: 1 })
+  if (delta?.type === COMMAND_DELTA)
+    t.equal(decodeDeltaForJson(delta).mask, Buffer.from(mask).toString('base64'))
+})
