@@ -36,9 +36,14 @@ for (const protocol of ['binary', 'json'] as const) {
     const writers: Writer[] = [mine.writer(), mine.writer(), mine.writer()]
     const closed: Promise<void>[] = []
     const told: Promise<string>[] = []
+    /** The number of the writer of each transaction. */
+    const numbers: number[] = []
+    const count = [0, 1, 2]
     for (let i = 0; i < WRITES; i++) {
       const which = i % writers.length
+      numbers.push(count[which]!)
       const write = writers[which]!.transact({
+        source: String(i),
         ops: [{ page: 'log', offset: i, values: [1], merge: 'add' }],
         ...(isRefused(i) ? { expect: [{ page: 'fixed', version: 9999 }] } : {}),
       })
@@ -50,9 +55,12 @@ for (const protocol of ['binary', 'json'] as const) {
       if (i % 100 === 50) {
         closed.push(writers[which]!.close())
         writers[which] = mine.writer()
+        count[which]! += writers.length
       }
-      if (i % 150 === 120) {
-        await told[i - 20]
+      if (i % 150 === 120) await told[i - 20]
+      if (i % 150 === 129) {
+        // Those of this turn have left, and are lost on their way.
+        for (let step = 0; step < 3; step++) await undefined
         proxy.cut()
       }
       if (i % 10 === 0) await sleep(1)
@@ -67,6 +75,18 @@ for (const protocol of ['binary', 'json'] as const) {
       told.map((_, i) => (isRefused(i) ? 0 : 1)),
       'each happened once, or not at all',
     )
+    const { epochs } = await bus.epochs({ limit: 1000 })
+    const decided = epochs.flatMap(({ transactions }) =>
+      transactions.map(({ source }) => Number(source ?? 'of the test')),
+    )
+    for (const number of new Set(numbers)) {
+      const calls = numbers.flatMap((of, i) => (of === number && !isRefused(i) ? [i] : []))
+      t.same(
+        decided.filter((i) => calls.includes(i)),
+        calls,
+        `writer ${number}: in the order of its calls`,
+      )
+    }
     t.ok(proxy.accepted > WRITES / 150, `${proxy.accepted} connections`)
   })
 }
