@@ -107,6 +107,7 @@ t.test('what is behind a large message waits for it, in order', async (t) => {
   t.same([sink.queuedBytes, sink.sharedBytes, used(), sink.isCongested], [5, 0, 0, false])
   sink.send('3', small)
   t.equal(outlet.log.at(-1), 'progress 3', 'at once again')
+  t.equal(order.length, 3, 'which is not worth a call')
 })
 
 t.test('what is encoded later is counted once for all that wait for it', async (t) => {
