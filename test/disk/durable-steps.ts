@@ -26,7 +26,8 @@ const CHUNKS = 12
 const LENGTH = 900
 /** Nothing has changed since the checkpoint before, so no other one needs the file of this one. */
 const IDLE_EPOCH = 15
-const NEWEST_EPOCH = 37
+/** At least as many as fit into one. */
+const EPOCHS_OF_A_SEGMENT = 14
 /** A place in the second record of a segment. */
 const SECOND_RECORD = 4096 + 1100
 
@@ -121,24 +122,29 @@ async function offline(): Promise<void> {
   const folder = { dir, disk, crc32c }
   await cutFolder(folder, planCut(folder, 34))
   mark('the log is cut')
-  damage(newestSegment(), SECOND_RECORD)
+  const longer = await open()
+  await append(longer, longer.newestEpoch + EPOCHS_OF_A_SEGMENT)
+  await longer.close()
+  damage(segmentBeforeEnd(2), SECOND_RECORD)
   await repairLog(folder, checkFolder(folder))
-  mark('the log is repaired')
+  mark('the log is repaired, and the segment behind it is gone')
   const store = await open()
-  await append(store, NEWEST_EPOCH)
-  await store.checkpoint(sourceAt(NEWEST_EPOCH))
+  const newest = store.newestEpoch + 3
+  await append(store, newest)
+  await store.checkpoint(sourceAt(newest))
   await store.close()
   mark('the store is closed after a repair')
-  const checkpoint = path.join(dir, 'checkpoints', checkpointName(NEWEST_EPOCH))
-  damage(newestSegment(), SECOND_RECORD)
+  const checkpoint = path.join(dir, 'checkpoints', checkpointName(newest))
+  damage(segmentBeforeEnd(1), SECOND_RECORD)
   damage(checkpoint, fs.statSync(checkpoint).size / 2)
   await repairLog(folder, checkFolder(folder))
   mark('the log is repaired before its newest checkpoint')
 }
 
-const newestSegment = (): string => {
+/** The file of the newest segment, or of one before it. */
+const segmentBeforeEnd = (back: number): string => {
   const names = fs.readdirSync(path.join(dir, 'log')).filter((name) => name.endsWith('.seg'))
-  return path.join(dir, 'log', names.at(-1) as string)
+  return path.join(dir, 'log', names.at(-back) as string)
 }
 
 /** Breaks some bytes of a file, durably. */

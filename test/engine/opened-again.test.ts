@@ -111,6 +111,29 @@ const REFUSALS: readonly Refusal[] = [
     },
   },
   {
+    // The newest checkpoint is sound, and open when this is noticed.
+    what: 'a log that lacks epochs that the index has',
+    error: { code: 'BUS_FAILED', message: /but the index shows/ },
+    make: (dataDir) => {
+      const last = segments(dataDir).at(-1) as string
+      fs.renameSync(last, `${last}.aside`)
+      return () => fs.renameSync(`${last}.aside`, last)
+    },
+  },
+  {
+    what: 'a history that cannot be read or replaced',
+    error: { code: 'BUS_FAILED', message: /history\.json cannot be written/ },
+    make(dataDir) {
+      const file = path.join(dataDir, 'history.json')
+      fs.renameSync(file, `${file}.aside`)
+      fs.mkdirSync(file)
+      return () => {
+        fs.rmdirSync(file)
+        fs.renameSync(`${file}.aside`, file)
+      }
+    },
+  },
+  {
     what: 'a decision to cut that cannot be read',
     error: { code: 'BUS_FAILED', message: /cut\.json/ },
     make(dataDir) {

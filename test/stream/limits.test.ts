@@ -49,6 +49,8 @@ t.test('patterns of one connection and of all', async (t) => {
   t.throws(() => other.subscribe('2', { pages: ['d'] }), refused('OVERLOADED', '--max-patterns'))
   t.equal(new Map(bus.limits.uses()).get('maxPatterns'), 6)
   one.unsubscribe('1')
+  one.subscribe('3', { pages: ['d', 'e', 'f'] })
+  one.unsubscribe('3')
   other.close()
   t.equal(new Map(bus.limits.uses()).get('maxPatterns'), 0)
 })

@@ -92,8 +92,9 @@ export class CheckpointScheduler {
   }
 
   #onTime(): void {
-    const { committer, ticksMs } = this.#deps
-    if (committer.epoch > this.#lastEpoch && ticksMs() - this.#lastMs >= this.#everyMs) this.#start()
+    const { committer, store, ticksMs } = this.#deps
+    const hasNew = committer.epoch > (store.checkpoints().at(-1)?.epoch ?? 0)
+    if (hasNew && ticksMs() - this.#lastMs >= this.#everyMs) this.#start()
     else this.#making = this.#making.then(() => this.#retain())
   }
 
@@ -125,7 +126,7 @@ export class CheckpointScheduler {
     const share = (every: number): number => (Number.isFinite(every) ? every - every / STEPS : 0)
     this.#lastEpoch = committer.epoch - share(this.#everyEpochs)
     this.#lastBytes = store.appendedBytes - share(this.#everyBytes)
-    this.#lastMs = this.#deps.ticksMs()
+    this.#lastMs = this.#deps.ticksMs() - share(this.#everyMs)
   }
 
   async #make(onProgress?: (percent: number) => void): Promise<CheckpointInfo> {

@@ -56,6 +56,8 @@ for (const protocol of PROTOCOLS) {
     const mirror = await client({ protocol }).mirror('a')
     const told: string[] = []
     mirror.onHistoryChange(({ code }) => told.push(code))
+    const end = mirror.onHistoryChange(() => told.push('a listener that was ended'))
+    end()
     t.same([...mirror.values], [2, 2, 2, 2])
     t.equal(mirror.epoch, second.epoch, 'both have the same epoch, with other bytes')
     const waiting = mirror.until(first.epoch + 1)

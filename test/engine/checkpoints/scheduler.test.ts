@@ -113,10 +113,16 @@ t.test('by age: elapsed time counts, not what the clock shows', async (t) => {
   mock.timers.enable({ apis: ['setInterval'] })
   t.teardown(() => mock.timers.reset())
   let [ticksMs, clockMs] = [1_000, 1_700_000_000_000]
+  let [attempts, isFull] = [0, false]
   const bus = await openOnSim(t, {
     disk: new SimDisk(),
     options: { retention: { maxAgeMs: 400_000 }, checkpoints: { everyEpochs: 0, everyBytes: 0 } },
     host: { nowMs: () => clockMs, ticksMs: () => ticksMs },
+    ask: async (request, handle) => {
+      if (request.type === 'begin') attempts++
+      if (isFull) throw noRoom()
+      return handle(request)
+    },
   })
   const made = async (): Promise<number> => {
     mock.timers.tick(RETENTION_INTERVAL_MS)
@@ -133,4 +139,13 @@ t.test('by age: elapsed time counts, not what the clock shows', async (t) => {
   t.equal(await made(), 1, 'no epoch since then')
   await commits(bus, 1)
   t.equal(await made(), 2)
+  await commits(bus, 1)
+  isFull = true
+  ticksMs += 100_000
+  t.same([await made(), attempts], [2, 3], 'this one fails')
+  isFull = false
+  ticksMs += 24_999
+  t.same([await made(), attempts], [2, 3], 'the next is due after a quarter of the time, and no sooner')
+  ticksMs += 1
+  t.same([await made(), attempts], [3, 4], 'also when nothing was committed since')
 })

@@ -100,6 +100,22 @@ t.test('forwards by records, backwards by undoing', async (t) => {
   timeline.close()
 })
 
+t.test('partials of a long reduction are those of the epoch that was stepped back to', async (t) => {
+  const length = 8 * 1024
+  const long = await pastOf(t, async (bus) => {
+    await bus.create('x', { dtype: 'f64', shape: [length], fill: 1 })
+    await bus.derive('sum', { op: 'reduce', inputs: { x: 'x' }, fn: 'sum' })
+    await bus.patch('x', { offset: 5, values: [3] })
+    await bus.patch('x', { offset: length - 1, values: [100] })
+  })
+  const timeline = new Timeline({ reader: long.reader })
+  for (const epoch of [4, 2, 3, 4]) {
+    timeline.seek(epoch)
+    t.equal(hex(timeline.digest), long.epochs[epoch]!.digest, `epoch ${epoch}`)
+  }
+  timeline.close()
+})
+
 t.test('what cannot be undone is rebuilt from the nearest checkpoint', async (t) => {
   const { timeline, reads } = spied(story)
   timeline.seek(newest)

@@ -70,6 +70,7 @@ t.test('an event stream is a connection, and no request in flight', async (t) =>
   )
   const later = await Client.open(port)
   later.socket.terminate()
+  t.equal(used(served), 0, 'neither is one that has ended')
 })
 
 t.test('one connection serves one request after the other, until the server stops', async (t) => {

@@ -117,6 +117,9 @@ t.test('epochs whose values nobody asked for are held without them', async (t) =
   )
   t.equal(recent.messageOf(VIEW, 1, true), VALUES_MISSING)
   t.match(recent.messageOf(VIEW, 1, false), { epoch: 1 })
+  recent.add(3, [{ change: change(4), values: undefined }])
+  t.notOk(recent.reaches(isA, 1, true), 'the newest of all lacks them')
+  t.ok(recent.reaches(isA, 3, true))
 })
 
 /** Elements of a page of 1 MiB. */
