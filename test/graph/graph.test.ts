@@ -94,8 +94,11 @@ t.test('what is derived after a plan was made is in the next one, whatever it de
   t.same([...graph.plan([0]).pages], [4, 2, 3], 'a past')
   graph.setStep(2, 77, 1)
   t.same([...graph.plan([0]).steps], [1004, 77, 1003], 'another step')
+  graph.setCost(3, 50)
+  const { totalCostNs } = graph
   graph.remove(3)
   t.same([...graph.plan([0]).pages], [4, 2], 'one that is gone')
+  t.equal(graph.totalCostNs, totalCostNs - 50, 'and its cost with it')
 })
 
 t.test('a chain of 100,000 pages plans without recursion', async (t) => {

@@ -113,6 +113,17 @@ t.test('a slow reader: lossless ends with where to resume, latest folds', async 
   await latest.return?.()
 })
 
+t.test('a reader that is behind by a little misses nothing, however much comes in the end', async (t) => {
+  const bus = await open(t)
+  const size = STREAM_QUEUE_MAX_BYTES / 4
+  await bus.create('big', { dtype: 'u8', shape: [size] })
+  const subscription = bus.subscribe({ pages: ['big'], policy: 'lossless' })
+  for (let i = 1; i <= 6; i++) {
+    const { epoch } = await bus.write('big', new Uint8Array(size).fill(i))
+    t.match(await subscription.next(), { value: { epoch } }, `change ${i}`)
+  }
+})
+
 t.test('bad options are refused at once, a past epoch by the first next', async (t) => {
   const bus = await open(t)
   t.throws(() => bus.subscribe({ pages: [] }), { code: 'INVALID_REQUEST' })
