@@ -122,6 +122,9 @@ async function offline(): Promise<void> {
   const folder = { dir, disk, crc32c }
   await cutFolder(folder, planCut(folder, 34))
   mark('the log is cut')
+  damage(segmentBeforeEnd(1), SECOND_RECORD)
+  await repairLog(folder, checkFolder(folder))
+  mark('the log is repaired')
   const longer = await open()
   await append(longer, longer.newestEpoch + EPOCHS_OF_A_SEGMENT)
   await longer.close()

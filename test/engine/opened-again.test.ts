@@ -37,13 +37,15 @@ function openFiles(dir: string): string[] {
   return [...new Set(files)].sort()
 }
 
-/** A folder with several segments, a checkpoint and some epochs behind it. */
+/** A folder with several segments, and a checkpoint of an epoch before the last of them. */
 async function filled(dataDir: string): Promise<Held> {
   const bus = await EngineBus.open({ ...OPTIONS, dataDir })
   await bus.create('a', { dtype: 'f64', shape: [100] })
   await bus.derive('b', { op: 'map', inputs: { a: 'a' }, expr: 'a + 1' })
-  for (let i = 0; i < 30; i++) await bus.write('a', new Float64Array(100).fill(i))
-  await bus.checkpoint()
+  for (let i = 0; i < 30; i++) {
+    await bus.write('a', new Float64Array(100).fill(i))
+    if (i === 9) await bus.checkpoint()
+  }
   for (let i = 0; i < 10; i++) await bus.patch('a', { offset: i, values: [-i] }, { key: `k${i}` })
   const { epoch, digest } = bus.status()
   await bus.close()

@@ -324,18 +324,6 @@ t.test('a page whose window shows nothing of a change is not in the message', as
   t.match(live.sink.got.at(-1), { type: 'unsubscribed', epoch: 5 }, 'epochs outside the window are behind it')
 })
 
-t.test('a fold of which a window shows nothing is no change', async (t) => {
-  const folded = new Conflation(1)
-  const ranges = Uint32Array.of(0, 1)
-  folded.add(1, [{ pageId: 1, page: 'a', kind: 'source', dtype: 'u8', shape: [4], ranges }])
-  const gather = (): Uint8Array => Uint8Array.of(1)
-  t.match(folded.finish('values', gather), { first: 1, epoch: 1 })
-  t.equal(
-    folded.finish('values', gather, () => undefined),
-    undefined,
-  )
-})
-
 t.test('what is folded and then deleted or made anew, seen through a window', async (t) => {
   const { bus, connect } = setup()
   const { sink, connection } = connect()
