@@ -45,7 +45,8 @@ compiled-tests: build
 	@npx esbuild $(shell find $(TEST_FOLDERS) -name '*.ts') --outdir=$(COMPILED) --outbase=. --format=esm --platform=node \
 	  --sourcemap --log-level=warning
 
-test: compiled-tests $(EMULATED_PROGRAMS) ## run every test, or some: TESTS="test/store test/wire"
+test: compiled-tests ## run every test, or some: TESTS="test/store test/wire"
+	@$(MAKE) --no-print-directory -j2 $(EMULATED_PROGRAMS)
 	MMSB_TESTS='$(TESTS)' $(TAP) $(TAP_ARGS) $(COMPILED)/test/all.js
 
 test-quick: compiled-tests ## run what is likeliest to notice your changes, in a minute; since a commit: BASE=main

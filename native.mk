@@ -163,7 +163,7 @@ fuzz: build $(NATIVE_DIR)/libmmsb_debug.so ## damaged files through check, open,
 	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" node --import tsx test/fuzz/fuzz.test.ts
 
 # The CUDA backend for machines without a GPU: its code compiled for the host over test/native/cuda_emulator.h.
-EMULATED := -g -O2 -DMMSB_HAS_CUDA -DMMSB_CUDA_ARCHS='"\"emulated\""'
+EMULATED := -O2 -DMMSB_HAS_CUDA -DMMSB_CUDA_ARCHS='"\"emulated\""'
 EMULATED_PROGRAMS = $(NATIVE_DIR)/core_emulated $(NATIVE_DIR)/libmmsb_emulated.so $(NATIVE_DIR)/rtc_run
 EMULATED_OBJECTS := $(NATIVE_DIR)/emulated_host.o $(NATIVE_DIR)/emulated_cuda.o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o
 
@@ -174,7 +174,7 @@ $(NATIVE_DIR)/emulated_cuda.o: $(NATIVE_SOURCES) test/native/cuda_emulator.h nat
 	$(CXX) $(NATIVE_FLAGS) $(EMULATED) -march=x86-64 -DMMSB_PART=3 -include test/native/cuda_emulator.h -c kernels.cu -o $@
 
 $(NATIVE_DIR)/core_emulated: $(CORE_TEST_SOURCES) $(EMULATED_OBJECTS) native.mk
-	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -g -O2 -ffp-contract=off test/native/core/core_test.cpp $(EMULATED_OBJECTS) -o $@ -lpthread
+	$(CXX) $(NATIVE_INCLUDE) -std=c++17 -O2 -ffp-contract=off test/native/core/core_test.cpp $(EMULATED_OBJECTS) -o $@ -lpthread
 
 # The same as a library, for tests that load it through the ABI (MMSB_LIBRARY).
 $(NATIVE_DIR)/libmmsb_emulated.so: $(EMULATED_OBJECTS) native.mk

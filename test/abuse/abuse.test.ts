@@ -25,7 +25,7 @@ t.test('abusers do not stop, drown or fool the polite', { timeout: TIMEOUT_MS },
     shares: SHARES,
     processes: 2,
     quietMs: 500,
-    abuseMs: 4_500,
+    abuseMs: 3_000,
     say: (line) => t.comment(line),
   })
   const found = verdicts(
