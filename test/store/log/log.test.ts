@@ -6,6 +6,7 @@ import t from 'tap'
 import { crc32c } from '../../../src/ffi/library.js'
 import { LOG_READ_BYTES } from '../../../src/limits.js'
 import {
+  inspectingLog,
   inspectLog,
   type LogFindings,
   openLog,
@@ -191,6 +192,27 @@ t.test('torn bytes are counted; damage says what a cut would lose', async (t) =>
   t.match(inspected(disk).damage, /the record of epoch 3 is missing \(/)
 })
 
+t.test(
+  'a long inspection may be interrupted, after some small records and after each large one',
+  async (t) => {
+    const { writer, disk } = await started({ segmentBytes: 8 * LOG_READ_BYTES, fsync: 'off' })
+    for (let epoch = 1; epoch <= 130; epoch++) await writer.append(recordOf(epoch))
+    const pausesOf = (): number => {
+      let pauses = 0
+      const work = inspectingLog(folderOf(disk), () => {})
+      for (let step = work.next(); step.done !== true; step = work.next()) pauses++
+      return pauses
+    }
+    t.equal(pausesOf(), 2)
+    const exact = LOG_READ_BYTES - recordBytes(0, 2)
+    await writer.append(recordOf(131, exact))
+    t.equal(pausesOf(), 2)
+    await writer.append(recordOf(132, exact + 1))
+    t.equal(pausesOf(), 3)
+    await writer.close()
+  },
+)
+
 // ---- opening -------------------------------------------------------------------------------------
 
 function optionsOf(disk: SimDisk): SegmentWriterOptions {
@@ -341,6 +363,13 @@ t.test('records from any epoch to any other, across segments', async (t) => {
     }
   }
   t.equal(disk.openCount, 0)
+  const { open } = disk
+  disk.open = (file, flags) => {
+    t.not(file, fileOf(7), 'a segment of later epochs is not opened')
+    return open.call(disk, file, flags)
+  }
+  t.equal([...recordsAfter(folderOf(disk), segments, 3, 6)].length, 3)
+  disk.open = open
   const bad = Uint8Array.from(disk.bytesOf(fileOf(4)))
   bad[START + 100] = (bad[START + 100] as number) ^ 1
   disk.put(fileOf(4), bad)

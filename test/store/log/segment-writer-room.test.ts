@@ -157,6 +157,19 @@ t.test('a rotation that fails ends the writer', async (t) => {
   }
 })
 
+t.test('a header whose sync fails is not given its name', async (t) => {
+  const { writer, disk, append } = await started({ segmentBytes: 16 * 1024, fsync: 'off' })
+  await append(1, 1, 3000)
+  let syncs = 0
+  disk.fault = (call, file) => {
+    // Before it, the record that is there and the room of the new segment are synced.
+    if (call === 'sync' && file === NEXT && ++syncs === 3) fail('EIO')
+  }
+  const message = /a new log segment could not be begun: EIO/
+  await t.rejects(writer.append(recordOf(2, 12_000)), { code: 'BUS_FAILED', message })
+  t.notOk(disk.exists(fileOf(2)))
+})
+
 t.test('a folder that is lost while the next segment is begun ends the writer', async (t) => {
   const { writer, disk, state, append } = await started({ segmentBytes: 16 * 1024 })
   await append(1, 1, 3000)
