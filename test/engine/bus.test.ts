@@ -2,7 +2,11 @@
 import t, { type Test } from 'tap'
 import type { CommitEvent } from '../../src/engine/types.js'
 import { Bus } from '../../src/index.js'
+import { WRITE_PIECE_BYTES } from '../../src/limits.js'
 import { turn } from '../lib/wait.js'
+import { openOnSim } from '../support/sim-bus.js'
+import { SimCatalog } from '../support/sim-world.js'
+import { SimDisk } from '../support/simdisk.js'
 
 async function open(t: Test): Promise<Bus> {
   const bus = await Bus.open({ backend: 'cpu', threads: 1 })
@@ -283,4 +287,47 @@ t.test('a closed bus takes nothing', async (t) => {
   await closed
   await t.rejects(async () => bus.patch('x', { values: [1] }), { code: 'BUS_FAILED' })
   t.throws(() => bus.read('x'), { code: 'BUS_FAILED' })
+})
+
+t.test('a write of many pieces is repeated under its key, and checked as a whole', async (t) => {
+  const bus = await open(t)
+  const size = WRITE_PIECE_BYTES + 1_000
+  await bus.create('big', { dtype: 'u8', shape: [size] })
+  const values = new Uint8Array(size).fill(3)
+  const first = await bus.write('big', values, { key: 'k' })
+  t.strictSame(first, { epoch: 3, version: 3, page: 'big' })
+  t.strictSame(await bus.write('big', values, { key: 'k' }), first)
+  t.equal(bus.epoch, 3, 'nothing was written again')
+  await t.rejects(bus.write('big', values.subarray(1), { key: 'k' }), { code: 'IDEMPOTENCY_MISMATCH' })
+  await t.rejects(bus.write('big', values.subarray(1), { key: 'l' }), { code: 'INVALID_DELTA' })
+  await t.rejects(bus.write('big', values.subarray(1)), { code: 'INVALID_DELTA' })
+  t.equal(bus.epoch, 3, 'no piece of a wrong write is committed')
+  t.match(await bus.write('big', values.fill(4)), { epoch: 5 }, 'without a key as well')
+})
+
+t.test('closing finishes what is computed, however long it takes', async (t) => {
+  const bus = await open(t)
+  await bus.create('m', { dtype: 'f64', shape: [90, 90], fill: 1 })
+  await bus.derive('conv', { op: 'conv', inputs: { x: 'm', kernel: 'm' }, boundary: 'wrap' })
+  const answer = bus.patch('m', { offset: 0, values: [2] })
+  await turn()
+  await bus.close()
+  t.match(await answer, { epoch: 3 })
+})
+
+t.test('a clock that is behind the log is reported when the folder is opened', async (t) => {
+  const disk = new SimDisk()
+  const catalog = new SimCatalog()
+  const now = 1_700_000_000_000
+  const openedAt = async (nowMs: number): Promise<string[]> => {
+    const notices: string[] = []
+    const options = { onNotice: ({ message }: { message: string }) => void notices.push(message) }
+    const bus = await openOnSim(t, { disk, catalog, host: { nowMs: () => nowMs }, options })
+    if (bus.epoch === 0) await bus.create('x', { dtype: 'u8', shape: [1] })
+    await bus.close()
+    return notices.filter((notice) => notice.includes('behind the log'))
+  }
+  t.same(await openedAt(now), [])
+  t.same(await openedAt(now), [])
+  t.match(await openedAt(now - 3_600_000), [/the clock is 3600.0 s behind the log/])
 })

@@ -33,6 +33,7 @@ async function bench(t: Test): Promise<Bench> {
   const state = await stateWith(t, PAGES)
   const [keys, timings] = [new IdempotencyKeys(new LimitGuard()), new StageTimings()]
   const publisher = new Publisher(state, keys, timings)
+  t.same(publisher.digest, state.context.stateDigest(), 'before anything is recovered')
   publisher.startFrom(1, state.context.stateDigest(), 100)
   return { state, publisher, keys, timings }
 }

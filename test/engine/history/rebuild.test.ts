@@ -4,6 +4,7 @@ import {
   checkDigest,
   emptyProgress,
   loadCheckpoint,
+  loadingCheckpoint,
   type Progress,
   replayRecord,
 } from '../../../src/engine/history/rebuild.js'
@@ -184,4 +185,24 @@ t.test('whoever watches sees versions before they move, and what was made and de
   t.ok(told.includes('11: + - for good'), 'a function')
   t.ok(told.includes('13: + -b'))
   t.equal(told.at(-1), '16: +e -none')
+})
+
+t.test('many pages are loaded in slices', async (t) => {
+  const count = 300
+  const many = await pastOf(t, async (bus) => {
+    const definition = { dtype: 'u8', shape: [1] } as const
+    await bus.createMany(Array.from({ length: count }, (_, i) => ({ name: `p${i}`, definition })))
+    await bus.checkpoint()
+  })
+  const checkpoint = many.reader.openCheckpoint(1) as CheckpointReader
+  const state = emptyState(t)
+  let bytes = 0
+  const loading = loadingCheckpoint(state, checkpoint, undefined, { onBytes: (more) => (bytes += more) })
+  let pauses = 0
+  while (loading.next().done !== true) pauses++
+  // Reading definitions, making records, and installing pages: a few dozen at a time.
+  t.ok(pauses >= (2 * count) / 64, `${pauses} pauses`)
+  t.equal(state.registry.size, count)
+  t.ok(bytes <= count)
+  checkpoint.close()
 })
