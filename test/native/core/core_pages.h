@@ -40,8 +40,9 @@ static void testPages() {
 
 static void testReuse() {
   Context c;
+  const u32 pages = rounds(300);
   for (u32 round = 0; round < 4; round++) {
-    for (u32 i = 0; i < 300; i++) {
+    for (u32 i = 0; i < pages; i++) {
       const u32 count = 1 + (i * 37 + round * 11) % 20000;
       c.create(i, U8, {count});
       CHECK(c.read(i, count) == Bytes(count));
@@ -49,7 +50,7 @@ static void testReuse() {
       c.write(i, U8, noise);
       CHECK(c.digest(i) == modelPageDigest(noise));
     }
-    for (u32 i = 0; i < 300; i++) CHECK(mmsb_pages_destroy(c.ctx, &i, 1) == MMSB_OK);
+    for (u32 i = 0; i < pages; i++) CHECK(mmsb_pages_destroy(c.ctx, &i, 1) == MMSB_OK);
   }
 }
 
@@ -365,7 +366,7 @@ static void testCoarsening() {
 
 static void testManyPages() {
   Context c;
-  std::vector<mmsb_page_desc> descs(5000);
+  std::vector<mmsb_page_desc> descs(testBackend == MMSB_BACKEND_CPU ? 5000 : 2500);
   for (u32 i = 0; i < descs.size(); i++) {
     memset(&descs[i], 0, sizeof descs[i]);
     descs[i].id = i * 3 + 1;
@@ -384,7 +385,7 @@ static void testManyPages() {
     frame.delta(descs[i].id, 1, 0, U32, 4, 0, 300, 300, indices);
   }
   const Result result = c.execute({}, frame.done());
-  CHECK(result.status == MMSB_OK && result.changes.size() == 4999 && result.raw.size() > 1 << 16);
+  CHECK(result.status == MMSB_OK && result.changes.size() == descs.size() - 1 && result.raw.size() > 1 << 16);
   for (size_t i = 1; i < result.changes.size(); i++) CHECK(result.changes[i].page > result.changes[i - 1].page);
   for (const Change& change : result.changes) CHECK(change.ranges == (Ranges{{0, 599}}));
 }
