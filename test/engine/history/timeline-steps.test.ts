@@ -266,7 +266,7 @@ t.test('it looks up from time to time, and an interrupted way goes on from there
   }
   const { timeline, reads } = spied(long, { onPause })
   timeline.seek(2 * REPLAY_CANCEL_EPOCHS)
-  t.ok(pauses.includes(REPLAY_CANCEL_EPOCHS) || pauses.length > 2)
+  t.ok(pauses.length >= 2, `${pauses.length} pauses`)
   t.ok(pauses.every((epoch, i) => epoch - (pauses[i - 1] ?? 0) <= REPLAY_CANCEL_EPOCHS))
   timeline.close()
   pauses = []
