@@ -160,6 +160,8 @@ t.test('of long lists the wrong items are named, by their own places', async (t)
       )
   }
   t.equal(messageOf(schema, { v: ones(31) }), 'body.v: must not have more than 30 items')
+  const closed = Type.Object({ v: Type.Array(Type.Integer(), { maxItems: 30 }) }, strict)
+  t.equal(messageOf(closed, { v: ones(30), color: 1 }), 'body: unknown field "color"')
   const rows = Array.from({ length: 12 }, () => ({ r: ones(20) }))
   rows[10] = { r: ones(20).with(17, 'x') }
   t.equal(messageOf(schema, { v: [], q: rows }), 'body.q.10.r.17: must be integer')
