@@ -355,7 +355,9 @@ for (const protocol of ['binary', 'json'] as const) {
 }
 
 t.test('a limited number is unanswered at a time; the others wait here', async (t) => {
-  const { writer, socket } = writing(t, 'binary')
+  const clock = clockOf(t)
+  const rig = writing(t, 'binary')
+  const { writer, socket } = rig
   const writes = Array.from({ length: 2_051 }, (_, i) => writer.patch('a', one(i % 256)))
   await settled()
   t.equal(all(socket).length, 2_048)
@@ -369,6 +371,15 @@ t.test('a limited number is unanswered at a time; the others wait here', async (
     ['key2049', [1]],
   ])
   t.equal(writer.pending, 2_049)
+  socket.lose()
+  clock.pass(clock.waits[0]!)
+  rig.socket.accept()
+  await settled()
+  t.same(
+    all(rig.socket).map((sent) => (sent as [string])[0]),
+    Array.from({ length: 2_048 }, (_, i) => `key${i + 2}`),
+    'those that waited come behind those that were sent before',
+  )
 })
 
 t.test('frames are joined up to 1 MiB; a transaction has at most 16 MiB', async (t) => {
