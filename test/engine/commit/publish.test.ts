@@ -35,6 +35,7 @@ async function bench(t: Test): Promise<Bench> {
   const publisher = new Publisher(state, keys, timings)
   t.same(publisher.digest, state.context.stateDigest(), 'before anything is recovered')
   publisher.startFrom(1, state.context.stateDigest(), 100)
+  t.same([publisher.epoch, publisher.timestampMs], [1, 100])
   return { state, publisher, keys, timings }
 }
 
