@@ -37,14 +37,16 @@ export async function startServer(options: ServeOptions): Promise<void> {
   releaseMemorySoon()
   const logger = pino({ level: options.logLevel }, pino.destination({ dest: 2, sync: true }))
   const opening = new Opening(options, logger)
+  let stoppable = beforeListening(opening)
+  let admin: AdminListener | undefined
+  stopOnSignal(() => endingWith(stoppable, admin), logger)
   const starting = await listen(options, opening, logger)
   const port = starting.port() as number
-  const present: Present = { stoppable: whileStarting(starting, opening), report: starting.report }
-  let admin: AdminListener | undefined
-  stopOnSignal(() => endingWith(present.stoppable, admin), logger)
+  stoppable = whileStarting(starting, opening)
+  let report: Report = starting.report
   let bus: Bus
   try {
-    admin = await listenForAdmin(options, () => present.report, logger)
+    admin = await listenForAdmin(options, () => report, logger)
     bus = await opening.open()
   } catch (error) {
     // The signal that ended it ends the process too.
@@ -60,18 +62,12 @@ export async function startServer(options: ServeOptions): Promise<void> {
   })
   if (opening.isEnded) return
   await server.takeOver(starting)
-  present.stoppable = whileOpen(server, bus)
-  present.report = server.report
+  stoppable = whileOpen(server, bus)
+  report = server.report
   const { epoch, fsync, readOnly } = bus.status()
   const { dataDir } = options.bus
   logger.info({ version: VERSION, epoch, ...(readOnly ? { readOnly } : { fsync }), dataDir }, 'ready')
   process.stdout.write(`mmsb listening on http://${authority(options.host)}:${port}\n`)
-}
-
-/** What stands for the server in its present state. */
-interface Present {
-  stoppable: Stoppable
-  report: Report
 }
 
 /** Opens the bus, and follows how far that has come. */
@@ -123,6 +119,12 @@ class Opening {
     await bus?.close()
   }
 }
+
+const beforeListening = (opening: Opening): Stoppable => ({
+  closeServer: () => opening.end(),
+  cutOff: () => {},
+  closeBus: async () => {},
+})
 
 const whileStarting = (starting: StartingApp, opening: Opening): Stoppable => ({
   // Nothing that a client can wait for is under way.

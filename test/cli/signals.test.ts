@@ -1,9 +1,30 @@
 /** Signals and restarts of the real server. */
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import t from 'tap'
 import { until } from '../lib/wait.js'
 import { Client } from '../stream/helpers.js'
-import { call, serve } from './process.js'
+import { call, ENTRY, serve } from './process.js'
+
+/** Sends SIGTERM to its own process in the moment in which the server says where it listens. */
+const AT_ONCE = `
+  import fs from 'node:fs'
+  const { writeSync } = fs
+  fs.writeSync = (...args) => {
+    const written = writeSync(...args)
+    if (String(args[1]).includes('Server listening at')) process.kill(process.pid, 'SIGTERM')
+    return written
+  }`
+
+t.test('SIGTERM in the moment in which the server begins to listen', async (t) => {
+  const options = ['--import', `data:text/javascript,${encodeURIComponent(AT_ONCE)}`]
+  const server = spawn(
+    process.execPath,
+    [...options, ENTRY, 'serve', '--port', '0', '--data-dir', t.testdir()],
+    { stdio: 'ignore' },
+  )
+  t.same(await once(server, 'exit'), [0, null])
+})
 
 t.test(
   'SIGTERM: requests in flight are answered, WebSockets are closed with 1001, nothing is lost',
