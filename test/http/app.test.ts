@@ -137,6 +137,16 @@ t.test(
   },
 )
 
+t.test('the document has the routes for clients, each with its answers, and no other', async (t) => {
+  const { call } = await serve(t)
+  const { paths } = (await call('GET', '/openapi.json')).body as { paths: Record<string, object> }
+  t.same(
+    ['/', '/openapi.json', '/v1/pages/{name}'].map((path) => path in paths),
+    [false, false, true],
+  )
+  t.match(paths['/v1/pages/{name}'], { get: { responses: { 200: {}, 404: {} } } })
+})
+
 // ---- errors -----------------------------------------------------------------------------------------------
 
 t.test('any error becomes one for the client; faults of the server are told to it alone', async (t) => {
