@@ -137,9 +137,9 @@ export function derivedOfLogged(
     opCode,
     opVersion,
     inputs,
-    params: definition.params.slice(),
+    params: new Uint8Array(definition.params),
     derive: derivationOf(definition, nameOf),
-    definition: bytes.slice(),
+    definition: new Uint8Array(bytes),
     // A guess, until price.ts estimates it.
     costNs: elements,
     ...(asks === undefined ? {} : { asks }),

@@ -131,7 +131,7 @@ export class StreamSession {
     if (this.#isStopping) return
     if (this.#behind === undefined) this.#submit(frames)
     else {
-      const copy = frames.slice()
+      const copy = new Uint8Array(frames)
       this.#behind.push(() => this.#submit(copy))
     }
     this.#holdBack()

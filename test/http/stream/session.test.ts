@@ -201,7 +201,7 @@ t.test('messages behind a large one wait until it is parsed, in order', async (t
   fakes.text({ type: 'unsubscribe', id: '2' })
   fakes.text(large('3'))
   fakes.frame('frame 4')
-  const shared = Uint8Array.from(Buffer.from('frame 5'))
+  const shared = Buffer.from('frame 5')
   fakes.isLeased = false
   fakes.session.onFrames(shared)
   fakes.isLeased = true
