@@ -219,14 +219,14 @@ t.test('an answer that stops in its middle costs one try; a slow one does not', 
   const values = Float64Array.from({ length: 2 ** 20 }, (_, i) => i)
   await direct.create('large', { dtype: 'f64', shape: [values.length] })
   await direct.write('large', values)
-  const proxy = await startProxy(t, port)
   for (const protocol of ['binary', 'json'] as const) {
+    // A proxy of its own: a connection to the same address that is still open would be used again.
+    const proxy = await startProxy(t, port)
     const bus = connect(proxy.url, { protocol, tryTimeoutMs: 1_000, timeoutMs: 60_000 })
     t.teardown(() => bus.close())
     proxy.freezeOneAfter(2 ** 20)
-    const { accepted } = proxy
     t.ok(bytesOf((await bus.read('large')).values).equals(bytesOf(values)), protocol)
-    t.ok(proxy.accepted >= accepted + 2, 'another connection was needed')
+    t.ok(proxy.accepted >= 2, 'another connection was needed')
   }
   // Each part comes in time, all of them together take longer than a try.
   const slow: typeof fetch = async () => {
@@ -242,7 +242,7 @@ t.test('an answer that stops in its middle costs one try; a slow one does not', 
     const headers = { 'content-type': 'application/octet-stream', 'mmsb-epoch': '2', etag: '"0.v2"' }
     return new Response(parts, { headers: { ...headers, 'mmsb-dtype': 'u8', 'mmsb-shape': '48' } })
   }
-  const patient = connect(proxy.url, { fetch: slow, tryTimeoutMs: 1_000, retries: 0 })
+  const patient = connect('http://127.0.0.1:1', { fetch: slow, tryTimeoutMs: 1_000, retries: 0 })
   t.teardown(() => patient.close())
   t.equal((await patient.read('large')).values.length, 48)
 })

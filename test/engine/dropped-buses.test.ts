@@ -22,7 +22,7 @@ function outcome(body: string): unknown {
 }
 
 t.test('1,000 buses that were opened and closed leave less than 100 MB', { timeout: 100_000 }, async (t) => {
-  const [before, after, last] = outcome(`
+  const [before, after, some, last] = outcome(`
     const one = async () => {
       const bus = await Bus.open({ backend: 'cpu', threads: 2 })
       await bus.create('a', { dtype: 'f64', shape: [1000] })
@@ -35,15 +35,20 @@ t.test('1,000 buses that were opened and closed leave less than 100 MB', { timeo
     const before = held()
     for (let i = 0; i < 1000; i++) await one()
     const after = held()
-    for (let i = 0; i < 1000; i++) await Bus.open({ threads: 2, dataDir: '/dev/null/data' }).catch(() => {})
-    console.log(JSON.stringify([before, after, held()]))`) as {
+    const refused = () => Bus.open({ threads: 2, dataDir: '/dev/null/data' }).catch(() => {})
+    // Memory is in pieces at first, whatever is given back.
+    for (let i = 0; i < 1000; i++) await refused()
+    const some = held()
+    for (let i = 0; i < 3000; i++) await refused()
+    console.log(JSON.stringify([before, after, some, held()]))`) as {
     rss: number
     threads: number
     descriptors: number
   }[]
   t.ok(after!.rss - before!.rss < 100e6, `${Math.round((after!.rss - before!.rss) / 1e6)} MB`)
-  const refusedBytes = last!.rss - after!.rss
-  t.ok(refusedBytes < 20e6, `1,000 that were refused leave ${Math.round(refusedBytes / 1e6)} MB`)
+  // One that keeps its native memory keeps 40 kB.
+  const refusedBytes = last!.rss - some!.rss
+  t.ok(refusedBytes < 70e6, `3,000 that were refused leave ${Math.round(refusedBytes / 1e6)} MB`)
   t.equal(after!.descriptors, before!.descriptors)
   t.equal(after!.threads, before!.threads)
 })

@@ -68,7 +68,8 @@ export class CatchUp {
     const untilMs = clock.nowMs() + STREAM_CATCH_UP_SLICE_MS
     for (let steps = 1; !this.#isWaiting && !this.#isOver && this.#reader.hasRoom(); steps++) {
       this.#step()
-      if (steps % STEPS_PER_LOOK === 0 && clock.nowMs() >= untilMs) this.#rest()
+      const isLook = steps % STEPS_PER_LOOK === 0 && !this.#isWaiting && !this.#isOver
+      if (isLook && clock.nowMs() >= untilMs) this.#rest()
     }
   }
 

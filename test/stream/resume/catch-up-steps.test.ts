@@ -200,6 +200,27 @@ t.test('it rests when a slice of time is over, and stopped while it rests it doe
   }
 })
 
+t.test('time that is over while a piece is asked for does not ask for it twice', async (t) => {
+  const last = 200
+  for (let pieceEpochs = 60; pieceEpochs < 66; pieceEpochs++) {
+    const { deps, bus, clock } = setup(last, last - 10)
+    bus.pieceEpochs = pieceEpochs
+    bus.pieceTurns = 3
+    let nowMs = 0
+    const passing = () => (nowMs += STREAM_CATCH_UP_SLICE_MS)
+    const slow = Object.create(clock, { nowMs: { value: passing } }) as FakeClock
+    slow.soon = (run) => clock.soon(run)
+    const reader = new Reader()
+    new CatchUp({ ...deps, clock: slow }, { view: VIEW, after: 1, needsValues: true }, reader).pump()
+    for (let i = 0; i < 10; i++) {
+      clock.advance(1)
+      await settled()
+    }
+    const epochs = Array.from({ length: last - 1 }, (_, i) => i + 2)
+    t.same(reader.got, [...epochs, 'live'], `pieces of ${pieceEpochs} epochs`)
+  }
+})
+
 // ---- pieces that are shared -------------------------------------------------------------------------------
 
 t.test('readers of one piece share it; the last that waits and leaves cancels it', async (t) => {
