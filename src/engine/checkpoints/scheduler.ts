@@ -58,7 +58,7 @@ export class CheckpointScheduler {
     this.#everyEpochs = every(checkpoints.everyEpochs ?? CHECKPOINT_EVERY_EPOCHS, retention.maxEpochs)
     this.#everyBytes = every(checkpoints.everyBytes ?? CHECKPOINT_EVERY_BYTES, retention.maxBytes)
     this.#everyMs = every(0, retention.maxAgeMs)
-    this.#lastEpoch = deps.store.checkpoints().at(-1)?.epoch ?? 0
+    this.#lastEpoch = this.#newestEpoch
     this.#lastBytes = deps.store.appendedBytes - deps.replayedBytes
     this.#lastMs = deps.ticksMs()
     deps.committer.onPublished = () => this.#look()
@@ -67,6 +67,11 @@ export class CheckpointScheduler {
       this.#timer.unref()
     }
     this.#look()
+  }
+
+  /** The epoch of the newest checkpoint; 0 without one. */
+  get #newestEpoch(): number {
+    return this.#deps.store.checkpoints().at(-1)?.epoch ?? 0
   }
 
   /** Makes a checkpoint of the newest epoch, after those requested before. */
@@ -85,15 +90,15 @@ export class CheckpointScheduler {
 
   /** Makes the checkpoint at close. The queue must be empty and the log still open. */
   async close(): Promise<void> {
-    const { options, committer, store } = this.#deps
+    const { options, committer } = this.#deps
     if (options.checkpoints?.atClose !== true || committer.epoch === 0) return
-    if (store.checkpoints().at(-1)?.epoch === committer.epoch) return
+    if (this.#newestEpoch === committer.epoch) return
     await this.#make().catch((error: unknown) => this.#warn('the checkpoint at close failed', error))
   }
 
   #onTime(): void {
-    const { committer, store, ticksMs } = this.#deps
-    const hasNew = committer.epoch > (store.checkpoints().at(-1)?.epoch ?? 0)
+    const { committer, ticksMs } = this.#deps
+    const hasNew = committer.epoch > this.#newestEpoch
     if (hasNew && ticksMs() - this.#lastMs >= this.#everyMs) this.#start()
     else this.#making = this.#making.then(() => this.#retain())
   }

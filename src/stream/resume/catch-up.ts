@@ -66,10 +66,10 @@ export class CatchUp {
   pump(): void {
     const { clock } = this.#deps
     const untilMs = clock.nowMs() + STREAM_CATCH_UP_SLICE_MS
-    for (let steps = 1; !this.#isWaiting && !this.#isOver && this.#reader.hasRoom(); steps++) {
-      this.#step()
-      const isLook = steps % STEPS_PER_LOOK === 0 && !this.#isWaiting && !this.#isOver
-      if (isLook && clock.nowMs() >= untilMs) this.#rest()
+    for (let steps = 0; !this.#isWaiting && !this.#isOver && this.#reader.hasRoom(); steps++) {
+      // Before a step: a step may have asked for a piece, and only its arrival ends that waiting.
+      if (steps > 0 && steps % STEPS_PER_LOOK === 0 && clock.nowMs() >= untilMs) this.#rest()
+      else this.#step()
     }
   }
 
