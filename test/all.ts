@@ -5,9 +5,8 @@
  * The runner would load its hooks into every process and every thread of a test, which takes longer than most
  * tests. So it runs only this file, and this one starts the tests without them.
  */
-import { readdirSync } from 'node:fs'
-import { join } from 'node:path'
 import t from 'tap'
+import { filesUnder } from './house/source.js'
 import { programArgs, ROOT } from './lib/place.js'
 import { readReach } from './mutants/typescript/reach.js'
 
@@ -17,9 +16,7 @@ const WANTED = (process.env.MMSB_TESTS ?? '').split(' ').filter(Boolean)
 const JOBS = Number(process.env.TAP_JOBS)
 const TIMEOUT_MS = 1000 * Number(process.env.TAP_TIMEOUT)
 
-const all = readdirSync(join(ROOT, 'test'), { recursive: true, encoding: 'utf8' })
-  .filter((path) => path.endsWith('.test.ts'))
-  .map((path) => `test/${path}`)
+const all = filesUnder('test').filter((path) => path.endsWith('.test.ts'))
 const isBelow = (path: string, place: string): boolean =>
   `${path}/`.startsWith(`${place.replace(/\/$/, '')}/`)
 for (const place of WANTED) {

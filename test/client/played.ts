@@ -12,13 +12,17 @@ import {
 } from '../../src/client/stream/connection.js'
 import { messageBody, messageHead } from '../../src/http/stream/binary-messages.js'
 import type { StreamMessage } from '../../src/stream/messages.js'
-import { turn } from '../lib/wait.js'
+import { turns } from '../lib/wait.js'
 
 export type Json = Readonly<Record<string, unknown>>
 
-/** Lets promises settle that depend on each other. */
-export async function settled(): Promise<void> {
-  for (let i = 0; i < 5; i++) await turn()
+/** What became of a promise: what is shown of its answer, the code of its error, or `pending`. */
+export async function fate<T>(
+  promise: Promise<T>,
+  shown: (answer: T) => unknown = () => 'done',
+): Promise<unknown> {
+  const pending = turns().then(() => 'pending')
+  return Promise.race([promise.then(shown, (error: { code?: string }) => error?.code ?? error), pending])
 }
 
 /** One socket. The test is the server at its other end. */

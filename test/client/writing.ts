@@ -6,7 +6,8 @@ import { MmsbError as ServerError } from '../../src/errors.js'
 import { ackMessage, refusalMessage } from '../../src/http/stream/binary-messages.js'
 import { deltaValues } from '../../src/state/delta.js'
 import { decodeFrame, splitFrames } from '../../src/state/frame/reader.js'
-import { type PlayedSocket, played, settled } from './played.js'
+import { turns } from '../lib/wait.js'
+import { fate, type PlayedSocket, played } from './played.js'
 
 export const HISTORY = `${'ab'.repeat(16)}.${'cd'.repeat(8)}`
 
@@ -95,17 +96,7 @@ export function answer(socket: PlayedSocket, protocol: Protocol, number: number,
 
 /** What became of each promise. */
 export async function fates(promises: readonly Promise<unknown>[]): Promise<unknown[]> {
-  await settled()
-  const pending = settled().then(() => 'pending')
-  return Promise.all(
-    promises.map((promise) =>
-      Promise.race([
-        promise.then(
-          (answer) => (answer as { epoch: number } | undefined)?.epoch ?? 'done',
-          ({ code }) => code,
-        ),
-        pending,
-      ]),
-    ),
-  )
+  await turns()
+  const shown = (answer: unknown) => (answer as { epoch: number } | undefined)?.epoch ?? 'done'
+  return Promise.all(promises.map((promise) => fate(promise, shown)))
 }

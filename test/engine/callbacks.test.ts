@@ -2,6 +2,7 @@
 import { getEventListeners } from 'node:events'
 import t from 'tap'
 import { Bus, type BusOptions } from '../../src/index.js'
+import { turn } from '../lib/wait.js'
 
 const boom = (): never => {
   throw new Error('boom')
@@ -67,7 +68,7 @@ t.test('onNotice and onFailure that throw do not reach the bus', async (t) => {
   bus.onCommit(boom)
   bus.onFailure(boom)
   await bus.create('a', { dtype: 'u8', shape: [4] })
-  await new Promise((resolve) => setImmediate(resolve))
+  await turn()
   t.match(warnings, [/onNotice has thrown: Error: boom/])
 })
 

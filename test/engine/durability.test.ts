@@ -146,7 +146,7 @@ t.test('a synchronous read sees only durable epochs, and the log stays in order'
   const wrong: unknown[] = []
   for (let i = 0; i < 200; i++) {
     const write = bus.patch('n', { values: [1], merge: 'add' })
-    await new Promise((resolve) => setImmediate(resolve))
+    await turn()
     const seen = bus.read('n')[0] as number
     if (seen !== published.get(bus.epoch))
       wrong.push({ epoch: bus.epoch, seen, published: published.get(bus.epoch) })

@@ -9,6 +9,7 @@ import { NativeContext } from '../../src/ffi/context.js'
 import { buildInfo, crc32c, deviceCount, nativeCatalogue } from '../../src/ffi/library.js'
 import { FrameWriter } from '../../src/state/frame/writer.js'
 import { DTYPE_INFO } from '../../src/wire/dtype.js'
+import { turn } from '../lib/wait.js'
 
 const f32 = DTYPE_INFO.f32.code
 
@@ -162,7 +163,7 @@ t.test('what an execution on another thread reads outlives a garbage collection'
   t.ok(isRunning, 'collected while it ran')
   t.ok(bytes.deref() !== undefined)
   await done
-  await new Promise((resolve) => setImmediate(resolve))
+  await turn()
   collect()
   t.equal(bytes.deref(), undefined, 'and is let go afterwards')
 })

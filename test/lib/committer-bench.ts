@@ -11,35 +11,13 @@ import type { CommitEvent, CommitResult, WriteOptions } from '../../src/engine/t
 import { MmsbError } from '../../src/errors.js'
 import { LimitGuard, type Limits } from '../../src/operator-limits.js'
 import type { Store } from '../../src/store/store.js'
+import type { LogRecord } from '../../src/store/types.js'
 import { stateWith } from './engine-state.js'
-
-/** A promise that the test settles. */
-export class Gate {
-  readonly promise: Promise<void>
-  open!: () => void
-  fail!: (error: Error) => void
-
-  constructor() {
-    this.promise = new Promise((resolve, reject) => {
-      this.open = resolve
-      this.fail = reject
-    })
-    this.promise.catch(() => {})
-  }
-}
-
-interface Appended {
-  readonly epoch: number
-  readonly timestampMs: number
-  readonly digestBefore: Uint8Array
-  readonly frameCount: number
-  readonly frames: Uint8Array
-  readonly touchedPages: Uint32Array
-}
+import { Gate } from './gate.js'
 
 /** A log that does what the test says. */
 class FakeStore {
-  readonly appends: (Appended & Gate)[] = []
+  readonly appends: (LogRecord & Gate)[] = []
   readonly calls: string[] = []
   reserving: Gate | undefined
   reserveError: Error | undefined
@@ -54,7 +32,7 @@ class FakeStore {
     if (this.reserveError !== undefined) throw this.reserveError
     return this.reserving?.promise
   }
-  append(record: Appended): Promise<void> {
+  append(record: LogRecord): Promise<void> {
     const gate = new Gate()
     this.appends.push(Object.assign(gate, record, { frames: Uint8Array.from(record.frames) }))
     this.calls.push(`append ${record.epoch}`)

@@ -75,3 +75,12 @@ export class Draw {
     return Array.from({ length: rank }, () => this.pick(sizes))
   }
 }
+
+/** Draws whole numbers below a bound, the same ones for the same seed. */
+export function randomFrom(seed: number): (below: number) => number {
+  let state = seed
+  return (below) => {
+    state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff
+    return (state >> 8) % below
+  }
+}

@@ -3,6 +3,8 @@
  * the past, on this thread.
  */
 import type { Test } from 'tap'
+import { Timelines } from '../../src/engine/history/cones/timelines.js'
+import type { Asker } from '../../src/engine/history/replay-queries.js'
 import type { BusOptions, CommitEvent } from '../../src/engine/types.js'
 import { crc32c } from '../../src/ffi/library.js'
 import { Bus } from '../../src/index.js'
@@ -64,6 +66,38 @@ export async function pastOf(
   t.teardown(() => reader.close())
   return { dir, reader, epochs }
 }
+
+/** A caller of the replay, with states of its own. */
+export const asker = ({ reader }: LivePast): Asker => ({
+  timelines: new Timelines({ reader, onPause: () => {} }),
+  caller: 1,
+})
+
+/** A reader that writes down what is read through it, and what was since the last question. */
+export function spied(reader: HistoryReader) {
+  const reads: string[] = []
+  const noted = <Args extends unknown[], T>(text: (...args: Args) => string, read: (...args: Args) => T) => {
+    return (...args: Args): T => {
+      reads.push(text(...args))
+      return read(...args)
+    }
+  }
+  const spy = {
+    get firstEpoch() {
+      return reader.firstEpoch
+    },
+    checkpointEpochs: () => reader.checkpointEpochs(),
+    openCheckpoint: noted(checkpointText, (epoch) => reader.openCheckpoint(epoch)),
+    checkpointPages: noted(checkpointText, (epoch) => reader.checkpointPages(epoch)),
+    records: noted(
+      (from: number, to: number) => `${from}..${to}`,
+      (from, to) => reader.records(from, to),
+    ),
+  } as unknown as HistoryReader
+  return { reader: spy, reads: () => reads.splice(0).join(' ') }
+}
+
+const checkpointText = (epoch: number): string => `checkpoint ${epoch}`
 
 /** A story in which every kind of command and several kinds of pages appear. */
 export async function tellStory(bus: Bus): Promise<void> {

@@ -14,6 +14,11 @@ export function turn(): Promise<void> {
   return setImmediate()
 }
 
+/** So many of them: lets promises settle that depend on each other. */
+export async function turns(count = 5): Promise<void> {
+  for (let i = 0; i < count; i++) await turn()
+}
+
 /**
  * The shortest of at most five times, in ms, of the same thing: it is done again until it took less than the
  * bound. Any one try may be slow because the machine has other work; a fault makes every try slow.

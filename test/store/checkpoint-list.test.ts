@@ -3,6 +3,8 @@ import t from 'tap'
 import type { CheckpointRequest } from '../../src/store/checkpoint/tasks.js'
 import { CheckpointList } from '../../src/store/checkpoint-list.js'
 import type { Catalog, CheckpointInfo, CheckpointSource } from '../../src/store/types.js'
+import { Gate } from '../lib/gate.js'
+import { turns } from '../lib/wait.js'
 import { noCatalog } from './helpers.js'
 
 const infoOf = (epoch: number): CheckpointInfo => ({
@@ -59,20 +61,6 @@ function listOf(epochs: readonly number[], verified?: number, keptMax = 32) {
 const fail = (text: string) => () => {
   throw new Error(text)
 }
-/** Lets everything happen that waits for nothing else. */
-async function settle(): Promise<void> {
-  for (let i = 0; i < 10; i++) await new Promise((resolve) => setImmediate(resolve))
-}
-
-/** A step that waits until it may go on. */
-function held() {
-  let go!: () => void
-  const gone = new Promise<void>((resolve) => {
-    go = resolve
-  })
-  return { go, wait: () => gone }
-}
-
 t.test('checkpoints are listed oldest first, and the list is a copy', async (t) => {
   const { list } = listOf([30, 10, 20])
   t.same(list.epochs(), [10, 20, 30])
@@ -124,16 +112,16 @@ t.test('a writing that fails leaves the list as it was and ends the thread', asy
   for (const step of ['begin on 10', 'sync', 'end 20']) {
     const { list, told, answers, sync } = listOf([10])
     answers.set(step, fail('no'))
-    const stopped = held()
+    const stopped = new Gate()
     answers.set('stop', stopped.wait)
     let isOver = false
     const written = list.write(sourceOf(20), sync).catch((error: Error) => {
       isOver = true
       return error
     })
-    await settle()
+    await turns(10)
     t.notOk(isOver, 'the thread has ended when the failure is told')
-    stopped.go()
+    stopped.open()
     t.match(await written, { code: 'INTERNAL', message: /checkpoint of epoch 20 could not be written: no/ })
     t.same(told().slice(-2), ['abandon', 'stop'])
     t.same(list.epochs(), [10])
@@ -155,12 +143,12 @@ t.test('a catalog that does not list it is no failure', async (t) => {
 
 t.test('files are collected only after the catalog has let go of them', async (t) => {
   const { list, told, answers, sync } = listOf([10, 20, 30], undefined, 3)
-  const unlisted = held()
+  const unlisted = new Gate()
   answers.set('unlist 20', unlisted.wait)
   const written = list.write(sourceOf(40), sync)
-  await settle()
+  await turns(10)
   t.equal(told().at(-1), 'unlist 20')
-  unlisted.go()
+  unlisted.open()
   await written
   t.same(told(), ['collect 10,30,40'])
 })
@@ -180,7 +168,7 @@ t.test('a catalog that does not let go is no failure; files that cannot be remov
 t.test('jobs run one after the other, also behind one that fails', async (t) => {
   const { list } = listOf([])
   const order: string[] = []
-  const first = held()
+  const first = new Gate()
   const one = list.inTurn(async () => {
     order.push('one begins')
     await first.wait()
@@ -192,9 +180,9 @@ t.test('jobs run one after the other, also behind one that fails', async (t) => 
     return 2
   })
   one.catch(() => {})
-  await settle()
+  await turns(10)
   t.same(order, ['one begins'])
-  first.go()
+  first.open()
   await t.rejects(one, /one/)
   t.equal(await two, 2)
   t.same(order, ['one begins', 'one ends', 'two'])
@@ -202,23 +190,23 @@ t.test('jobs run one after the other, also behind one that fails', async (t) => 
 
 t.test('the close waits for the jobs, then ends the thread', async (t) => {
   const { list, told, answers, sync } = listOf([])
-  const ended = held()
+  const ended = new Gate()
   answers.set('end 5', ended.wait)
   void list.inTurn(() => list.write(sourceOf(5), sync))
   let isClosed = false
   const closed = list.close().then(() => {
     isClosed = true
   })
-  await settle()
+  await turns(10)
   t.notOk(isClosed)
   t.notOk(told().includes('stop'))
-  const stopped = held()
+  const stopped = new Gate()
   answers.set('stop', stopped.wait)
-  ended.go()
-  await settle()
+  ended.open()
+  await turns(10)
   t.equal(told().at(-1), 'stop')
   t.notOk(isClosed, 'not before the thread has ended')
-  stopped.go()
+  stopped.open()
   await closed
   const idle = listOf([1])
   await idle.list.close()

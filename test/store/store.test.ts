@@ -12,6 +12,7 @@ import { type Disk, realDisk } from '../../src/store/os/disk.js'
 import type { FolderLock } from '../../src/store/os/lock.js'
 import type { Store } from '../../src/store/store.js'
 import type { Catalog, CheckpointSource, Notice } from '../../src/store/types.js'
+import { turn } from '../lib/wait.js'
 import { NO_LOCK, SimDisk } from '../support/simdisk.js'
 import {
   appendAll,
@@ -26,7 +27,6 @@ import {
 } from './helpers.js'
 
 const SMALL = { segmentBytes: 8192 }
-const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 function fail(text: string): never {
   throw new Error(text)
@@ -336,7 +336,7 @@ t.test('what the store holds: segments, bytes, the oldest and newest epoch', asy
   const store = await openStore('/sim', { disk, ...SMALL })
   t.match(store.stats(), { bytes: 4096, segments: 1, records: 0, minEpoch: 1, newestEpoch: 0, failure: null })
   await appendAll(store, 1, 12, 1000)
-  await settle()
+  await turn()
   const { segments, bytes, records, newestEpoch } = store.stats()
   t.same([records, newestEpoch, store.newestEpoch], [12, 12, 12])
   const names = disk.files.filter((file) => file.endsWith('.seg'))

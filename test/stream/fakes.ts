@@ -73,6 +73,14 @@ export class FakeClock implements StreamClock {
   }
 }
 
+/** Lets answers about the past arrive. */
+export async function answered(clock: FakeClock): Promise<void> {
+  for (let i = 0; i < 40; i++) {
+    await turn()
+    clock.advance(1)
+  }
+}
+
 export const FAKE_HISTORY = `${'ab'.repeat(16)}.${'cd'.repeat(8)}`
 
 /** A bus of u32 pages that commits on request, and can be stopped with an epoch in flight. */

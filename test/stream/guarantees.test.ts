@@ -7,6 +7,7 @@ import t from 'tap'
 import { patternSet } from '../../src/state/pattern.js'
 import { hubOf } from '../../src/stream/hub.js'
 import { listen, type Served, serve } from '../http/helpers.js'
+import { randomFrom } from '../lib/draw.js'
 import { folder } from '../lib/folder.js'
 import { digestOf, Follower, type Habit } from '../support/follower.js'
 import { Client, type Message } from './helpers.js'
@@ -65,14 +66,6 @@ class Record {
           .join(),
       ])
       .filter(([, text]) => text !== '')
-  }
-}
-
-function randomFrom(seed: number): (below: number) => number {
-  let state = seed
-  return (below) => {
-    state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff
-    return (state >> 8) % below
   }
 }
 

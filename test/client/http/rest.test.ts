@@ -4,7 +4,8 @@
  */
 import t, { type Test } from 'tap'
 import { baseOf, type Call, type RestOptions, readJson, restOf } from '../../../src/client/http/rest.js'
-import { clockOf, settled } from '../played.js'
+import { turns } from '../../lib/wait.js'
+import { clockOf, fate } from '../played.js'
 
 interface Sent {
   readonly url: string
@@ -35,15 +36,15 @@ function calling(t: Test, options: RestOptions = {}, whenBack?: () => Promise<vo
         answer: (status, body = {}, headers = {}) => {
           const text = typeof body === 'string' ? body : JSON.stringify(body)
           resolve(new Response(text, { status, headers: { 'content-length': `${text.length}`, ...headers } }))
-          return settled()
+          return turns()
         },
         give: (response) => {
           resolve(response)
-          return settled()
+          return turns()
         },
         fail: (error) => {
           reject(error)
-          return settled()
+          return turns()
         },
       })
     })
@@ -59,18 +60,6 @@ function calling(t: Test, options: RestOptions = {}, whenBack?: () => Promise<vo
     return made
   }
   return { clock, sent, histories, rest, call }
-}
-
-/** What became of a call. */
-async function fate(call: Promise<unknown>): Promise<unknown> {
-  const pending = settled().then(() => 'pending')
-  return Promise.race([
-    call.then(
-      () => 'done',
-      (error: { code?: string }) => error?.code ?? error,
-    ),
-    pending,
-  ])
 }
 
 const NETWORK = new TypeError('fetch failed', {
@@ -145,10 +134,10 @@ t.test('a call that was put off took no effect, and is tried again when the serv
   const made = call({ isRepeatable: false })
   await sent[0]!.answer(503, { code: 'OVERLOADED', detail: '' }, { 'retry-after': '2' })
   clock.pass(2_049)
-  await settled()
+  await turns()
   t.equal(sent.length, 1)
   clock.pass(1)
-  await settled()
+  await turns()
   t.equal(sent.length, 2)
   await sent[1]!.answer(200)
   t.equal(await fate(made), 'done')
@@ -165,7 +154,7 @@ t.test('without an answer only what is harmless is tried again, later each time'
     await sent[i]!.fail(NETWORK)
     waits.push(clock.waits[0]!)
     clock.pass(waits.at(-1)!)
-    await settled()
+    await turns()
   }
   t.same(waits, [50, 100, 200, 400])
   await sent[4]!.answer(200)
@@ -188,7 +177,7 @@ t.test('without an answer only what is harmless is tried again, later each time'
   const limited = few.call()
   await few.sent[0]!.fail(NETWORK)
   clock.pass(50)
-  await settled()
+  await turns()
   await few.sent[1]!.fail(NETWORK)
   t.equal(await fate(limited), 'NETWORK')
   t.same(clock.waits, [])
@@ -198,18 +187,18 @@ t.test('an attempt has its time, and all of them together have theirs', async (t
   const { sent, call, clock } = calling(t)
   const made = call()
   clock.pass(9_999)
-  await settled()
+  await turns()
   t.equal(sent[0]!.init.signal!.aborted, false)
   clock.pass(1)
-  await settled()
+  await turns()
   t.equal(sent[0]!.init.signal!.aborted, true, 'a third of 30 s')
   clock.pass(50)
-  await settled()
+  await turns()
   t.equal(sent.length, 2)
   clock.pass(10_000)
-  await settled()
+  await turns()
   clock.pass(100)
-  await settled()
+  await turns()
   t.equal(sent.length, 3)
   clock.pass(9_849)
   t.equal(await fate(made), 'pending')
@@ -217,10 +206,10 @@ t.test('an attempt has its time, and all of them together have theirs', async (t
   t.equal(await fate(made), 'TIMEOUT')
   const short = call({ timeoutMs: 3_000 })
   clock.pass(1_999)
-  await settled()
+  await turns()
   t.equal(sent.at(-1)!.init.signal!.aborted, false)
   clock.pass(1)
-  await settled()
+  await turns()
   t.equal(sent.at(-1)!.init.signal!.aborted, true, 'at least 2 s')
   clock.pass(1_000)
   t.equal(await fate(short), 'TIMEOUT')
@@ -239,7 +228,7 @@ t.test('an attempt has its time, and all of them together have theirs', async (t
   const own = calling(t, { timeoutMs: 500, tryTimeoutMs: 100 })
   const quick = own.call()
   clock.pass(100)
-  await settled()
+  await turns()
   await t.rejects(Promise.race([quick, Promise.reject(own.sent[0]!.init.signal!.reason)]), {
     code: 'TIMEOUT',
   })
@@ -265,23 +254,23 @@ t.test(
     for (const part of ['a', 'b', 'c']) {
       clock.pass(900)
       body.enqueue(Buffer.from(part))
-      await settled()
+      await turns()
     }
     t.equal(await fate(made), 'pending')
     clock.pass(1_000)
-    await settled()
+    await turns()
     clock.pass(50)
-    await settled()
+    await turns()
     t.equal(sent.length, 2, 'nothing came for so long')
     await parts(1)
     body.enqueue(Buffer.from('whole'))
-    await settled()
+    await turns()
     body.close()
     t.equal(await made, 'whole')
     const again = call({ read: () => Promise.reject(new Error('lost in its middle')) })
     await sent[2]!.answer(200)
     clock.pass(50)
-    await settled()
+    await turns()
     t.equal(sent.length, 4, 'the connection was lost')
     t.equal(await fate(again), 'pending')
   },
@@ -315,12 +304,12 @@ t.test('a call waits while somebody else looks for the server', async (t) => {
   const made = call()
   await sent[0]!.fail(NETWORK)
   clock.pass(5_000)
-  await settled()
+  await turns()
   t.equal(sent.length, 1)
   back()
-  await settled()
+  await turns()
   clock.pass(50)
-  await settled()
+  await turns()
   t.equal(sent.length, 2)
   await sent[1]!.answer(200)
   t.equal(await fate(made), 'done')
@@ -334,7 +323,7 @@ t.test('a call waits while somebody else looks for the server', async (t) => {
   call({ isProbe: true })
   await sent[3]!.fail(NETWORK)
   clock.pass(50)
-  await settled()
+  await turns()
   t.equal(sent.length, 5, 'the one that looks for it does not wait')
   const busy = call()
   await sent[5]!.answer(503, { code: 'OVERLOADED', detail: '' }, { 'retry-after': '0' })

@@ -4,7 +4,8 @@ import type { Message, PageForm } from '../../../src/client/codec/message.js'
 import { MmsbError } from '../../../src/client/errors.js'
 import { MmsbError as ServerError } from '../../../src/errors.js'
 import { ackMessage, refusalMessage } from '../../../src/http/stream/binary-messages.js'
-import { binary, clockOf, type Heard, opened, settled, user } from '../played.js'
+import { turns } from '../../lib/wait.js'
+import { binary, clockOf, type Heard, opened, user } from '../played.js'
 
 type Answer = Extract<Message, { type: 'ack' }>
 
@@ -19,7 +20,7 @@ t.test('a message goes to the user of its id, and to nobody once that is forgott
     mine.messages.length = 0
     other.messages.length = 0
     for (const id of ids) socket.say({ type: 'progress', id, epoch: 5 })
-    await settled()
+    await turns()
     return [...mine.messages, ...other.messages]
   }
   const progress = (id: string) => ({ type: 'progress', id, epoch: 5 })
@@ -108,31 +109,31 @@ t.test('text is decoded in order, also when a form has to be asked for', async (
   socket.say(change(1, 'a'))
   socket.say({ type: 'progress', id, epoch: 2 })
   socket.say(binary(id, { type: 'progress', epoch: 3 }))
-  await settled()
+  await turns()
   t.same(forms(), [], 'all wait for the first')
   asked.shift()![1]({ dtype: 'f32', shape: [4] })
-  await settled()
+  await turns()
   t.same(forms(), [[1, 'f32', [4]], 'progress', 'progress'])
   socket.say(binary(id, { type: 'progress', epoch: 3 }))
   t.same(forms(), ['progress'], 'nothing waits any more')
   socket.say({ type: 'progress', id, epoch: 3 })
-  await settled()
+  await turns()
   socket.say(binary(id, { type: 'progress', epoch: 3 }))
   t.same(forms(), ['progress', 'progress'])
   socket.say(change(4, 'a'))
-  await settled()
+  await turns()
   t.same(forms(), [[4, 'f32', [4]]])
   t.same(asked, [], 'it is known')
   socket.say({ type: 'progress', id, epoch: 5 })
   socket.say(change(5, 'a', {}, other))
-  await settled()
+  await turns()
   socket.say(binary(id, { type: 'progress', epoch: 6 }))
-  await settled()
+  await turns()
   t.same(forms(), ['progress'], 'the end of an earlier one is not the end of all')
   const [[page, answer]] = asked as [(typeof asked)[number]]
   t.equal(page, 'a', 'another subscription may see another page')
   answer({ dtype: 'u8', shape: [2] })
-  await settled()
+  await turns()
   t.same(forms(), [[5, 'u8', [2]], 'progress'])
 })
 
@@ -145,7 +146,7 @@ t.test('what is known of a page ends with its deletion and with its subscription
   const say = async (page: string, more = {}): Promise<unknown> => {
     const changes = [{ page, kind: 'source', ...more }]
     socket.say({ type: 'change', id, epoch: 1, first: 1, changes })
-    await settled()
+    await turns()
     const message = mine.messages.pop()
     return message?.type === 'change' ? message.change.changes[0]!.shape : message
   }
@@ -174,14 +175,14 @@ t.test('what cannot be decoded fails all users', async (t) => {
     const other = user('other')
     all.connection.attach(other)
     all.socket.say(data)
-    await settled()
+    await turns()
     for (const { failures } of [all.mine, other]) t.match(failures, [{ code: 'PROTOCOL' }])
     t.equal(all.connection.isUp, false)
     t.same(all.socket.ended, [1000])
   }
   const refusing = opened(t)
   refusing.socket.say({ type: 'error', code: 'FORBIDDEN', detail: 'go away', status: 403 })
-  await settled()
+  await turns()
   t.match(refusing.mine.failures, [{ code: 'FORBIDDEN', status: 403 }], 'an error for nobody is for all')
   t.same(refusing.socket.ended, [1000])
 })
@@ -197,7 +198,7 @@ t.test('a page that cannot be asked for because the network is gone renews the c
     const { mine, socket, connection } = opened(t, { formOf: () => Promise.reject(error) })
     connection.idFor(mine, 's')
     socket.say(change)
-    await settled()
+    await turns()
     t.same(mine.calls, isLost ? ['user up', 'user down'] : ['user up', 'user failed'], code)
     t.same(mine.failures, isLost ? [] : [error])
     connection.failAll(undefined)
@@ -224,7 +225,7 @@ t.test('messages of a lost socket are dropped, those that still wait for a form 
     const { onmessage } = old!
     old!.say(change('a'))
     old!.say(change('b'))
-    await settled()
+    await turns()
     old!.lose()
     clock.pass(clock.waits[0]!)
     all.socket.accept()
@@ -233,12 +234,12 @@ t.test('messages of a lost socket are dropped, those that still wait for a form 
     old!.say(binary(id, { type: 'progress', epoch: 3 }))
     old!.lose()
     onmessage?.({ data: JSON.stringify({ type: 'progress', id, epoch: 3 }) } as never)
-    await settled()
+    await turns()
     t.same([mine.messages, mine.failures], [[], []], ending)
     t.equal(asked.length, 1, 'nothing more is asked for them')
     t.equal(connection.isUp, true)
     all.socket.say({ type: 'progress', id, epoch: 4 })
-    await settled()
+    await turns()
     t.match(mine.messages, [{ epoch: 4 }])
     connection.failAll(undefined)
   }

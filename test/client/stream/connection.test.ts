@@ -4,7 +4,8 @@
 import t from 'tap'
 import { MmsbError } from '../../../src/client/errors.js'
 import type { Connection, ConnectionUser } from '../../../src/client/stream/connection.js'
-import { clockOf, type Heard, opened, played, settled, user } from '../played.js'
+import { turns } from '../../lib/wait.js'
+import { clockOf, type Heard, opened, played, user } from '../played.js'
 
 const HISTORY = `${'ab'.repeat(16)}.${'cd'.repeat(8)}`
 const OTHER = `${'12'.repeat(16)}.${'34'.repeat(8)}`
@@ -56,7 +57,7 @@ t.test('the last user closes it; a peer that does not answer the close is cut of
     t.same(socket.ended, answers ? [1000] : [1000, 'terminated'])
     socket.say({ type: 'progress', id: 's1', epoch: 1 })
     socket.accept()
-    await settled()
+    await turns()
     t.same(mine.calls, ['user up'], 'later messages are for nobody')
     t.equal(connection.isUp, false)
     t.same(clock.waits, [])
@@ -85,7 +86,7 @@ t.test('a lost connection is opened again, later each time until a message comes
   }
   t.same(waits, [50, 100, 200, 400, 800, 1600, 2000, 2000])
   t.same(mine.calls, ['user up', 'user down'], 'it is down once')
-  await settled()
+  await turns()
   t.same(calls, Array(7).fill('probe'), 'why it could not be opened is asked each time')
   t.same(
     all.sockets.map(({ ended }) => ended),
@@ -94,16 +95,16 @@ t.test('a lost connection is opened again, later each time until a message comes
   all.socket.accept()
   t.same(mine.calls, ['user up', 'user down', 'user up'])
   all.socket.say({ type: 'error', id, code: 'OVERLOADED', detail: '' })
-  await settled()
+  await turns()
   all.socket.lose()
   t.same(clock.waits, [2000], 'a server that only refuses gets no quicker attempts')
   clock.pass(2000)
   all.socket.accept()
   all.socket.say({ type: 'progress', id, epoch: 1 })
-  await settled()
+  await turns()
   all.socket.lose()
   t.same(clock.waits, [50])
-  await settled()
+  await turns()
   t.equal(calls.length, 7, 'a connection that was open is not asked about')
 })
 
@@ -187,7 +188,7 @@ t.test('a connection is asked for under the history that is known', async (t) =>
   const told = async (what: string, tell: (of: ReturnType<typeof opened>) => void): Promise<void> => {
     const all = opened(t)
     tell(all)
-    await settled()
+    await turns()
     t.equal(all.sockets.length, 1, `${what}: the open socket is right`)
     t.equal(all.connection.history, HISTORY)
     all.socket.lose()
@@ -197,7 +198,7 @@ t.test('a connection is asked for under the history that is known', async (t) =>
     t.equal(all.sockets.length, 2)
     t.equal(all.connection.isUp, true)
     all.socket.say({ type: 'subscribed', id: 's1', epoch: 1, history: OTHER })
-    await settled()
+    await turns()
     t.equal(all.connection.history, HISTORY, 'what a message says later is for its user')
     t.same(all.calls, [])
     all.connection.failAll(undefined)
@@ -262,7 +263,7 @@ t.test('a server that refuses the connection fails all users, unless one was ope
     clock.pass(clock.waits[0]!)
     if (isLate) all.socket.accept()
     answer(error)
-    await settled()
+    await turns()
     t.same(mine.failures, isLate ? [] : [error])
     t.equal(all.connection.isUp, isLate)
     all.connection.failAll(undefined)
@@ -271,10 +272,10 @@ t.test('a server that refuses the connection fails all users, unless one was ope
 
 /** What becomes of a promise. */
 async function stateOf(promise: Promise<void> | undefined): Promise<string> {
-  await settled()
+  await turns()
   return promise === undefined
     ? 'none'
-    : Promise.race([promise.then(() => 'back'), settled().then(() => 'away')])
+    : Promise.race([promise.then(() => 'back'), turns().then(() => 'away')])
 }
 
 t.test('requests wait for a server that is looked for', async (t) => {

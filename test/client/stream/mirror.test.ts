@@ -12,7 +12,8 @@ import {
   mirrorOf,
   mirrorSetOf,
 } from '../../../src/client/stream/mirror.js'
-import { clockOf, type Json, played, settled } from '../played.js'
+import { turns } from '../../lib/wait.js'
+import { clockOf, fate, type Json, played } from '../played.js'
 
 const OTHER = `${'12'.repeat(16)}.${'34'.repeat(8)}`
 
@@ -34,7 +35,7 @@ function mirroring(t: Test, options: MirrorOptions = {}, readWhole?: MirrorDeps[
   all.sockets[0]?.accept()
   const say = async (message: Json): Promise<void> => {
     all.socket.say({ id: all.socket.told.at(-1)?.id, ...message })
-    await settled()
+    await turns()
   }
   return {
     ...all,
@@ -50,7 +51,7 @@ function mirroring(t: Test, options: MirrorOptions = {}, readWhole?: MirrorDeps[
     tooLarge: async (): Promise<void> => {
       await say({ type: 'error', code: 'PAYLOAD_TOO_LARGE', detail: '' })
       all.socket.accept()
-      await settled()
+      await turns()
     },
     snapshot: (epoch: number, values: number[]) =>
       say({ type: 'snapshot', epoch, pages: { a: { dtype: 'u8', shape: [values.length], values } } }),
@@ -74,16 +75,8 @@ async function mirrored(t: Test, options?: MirrorOptions) {
 const valuesOf = (set: MirrorSet): number[] => [...(set.pages.get('a')!.values as Uint8Array)]
 
 /** What became of each promise. */
-async function fates(promises: readonly Promise<unknown>[]): Promise<unknown[]> {
-  const ends = promises.map((promise) =>
-    promise.then(
-      () => 'reached',
-      (error: { code?: string }) => error?.code ?? error,
-    ),
-  )
-  await settled()
-  return Promise.all(ends.map((end) => Promise.race([end, Promise.resolve('pending')])))
-}
+const fates = (promises: readonly Promise<unknown>[]): Promise<unknown[]> =>
+  Promise.all(promises.map((promise) => fate(promise, () => 'reached')))
 
 t.test('it is ready with the first snapshot, and then follows', async (t) => {
   const all = mirroring(t, { maxRate: 4 })
@@ -262,7 +255,7 @@ t.test('pages too large for a message are read one by one, and brought to one ep
     [['a', 'b*']],
   )
   reads[0]!.end(wholeOf(7, 9, [1, 2]))
-  await settled()
+  await turns()
   t.match(all.socket.told.at(-1), { type: 'subscribe', from: 7, policy: 'latest' })
   await change(8, 5)
   t.same(await fates([ready]), ['pending'], 'its pages belong to different epochs')
@@ -278,12 +271,12 @@ t.test('pages too large for a message are read one by one, and brought to one ep
   t.equal(set.isConnected, false)
   t.equal(reads.length, 2, 'at once: it had worked')
   reads[1]!.end(wholeOf(12, 12, [3]))
-  await settled()
+  await turns()
   t.same([set.epoch, valuesOf(set), told], [12, [3], [['snapshot', 12, 1]]], 'complete at once')
   await tooLarge()
   t.equal(reads.length, 3)
   reads[2]!.end(wholeOf(13, 15, [3]))
-  await settled()
+  await turns()
   await snapshot(14, [9, 9])
   t.same([set.epoch, valuesOf(set)], [14, [9, 9]], 'a snapshot is whole')
   await change(15, 8)
@@ -312,15 +305,15 @@ t.test('pages that are too large again and again are read later each time', asyn
     const before = reads
     await tooLarge()
     clock.pass(waitMs - 1)
-    await settled()
+    await turns()
     t.equal(reads, before)
     clock.pass(1)
-    await settled()
+    await turns()
     t.equal(reads, before + 1)
   }
   await tooLarge()
   close()
-  await settled()
+  await turns()
   t.same(await fates([ready]), ['CLOSED'])
   t.equal(ended.length, 1)
   clock.pass(10_000)
@@ -344,7 +337,7 @@ t.test('what ends it while its pages are read', async (t) => {
   closed.close()
   t.equal(signal!.aborted, true)
   end(wholeOf(7, 7, [1]))
-  await settled()
+  await turns()
   t.same(await fates([closed.ready]), ['CLOSED'])
   t.same(closed.socket.ended, [1000])
   t.same(closed.socket.told, [], 'no other subscription')

@@ -6,7 +6,8 @@ import t, { type Test } from 'tap'
 import type { Change } from '../../../src/client/node.js'
 import { ResumingSubscription } from '../../../src/client/stream/resuming-subscription.js'
 import type { SubscribeOptions } from '../../../src/client/types.js'
-import { clockOf, type Json, played, settled } from '../played.js'
+import { turns } from '../../lib/wait.js'
+import { clockOf, type Json, played } from '../played.js'
 
 const HISTORY = `${'ab'.repeat(16)}.${'cd'.repeat(8)}`
 const OTHER = `${'12'.repeat(16)}.${'34'.repeat(8)}`
@@ -60,7 +61,7 @@ function subscribing(t: Test, options: SubscribeOptions, canRestart = false) {
     },
     say: async (message: Json): Promise<void> => {
       all.socket.say({ id: asked().id, history: HISTORY, ...message })
-      await settled()
+      await turns()
     },
     lose: () => all.socket.lose(),
   }
@@ -165,7 +166,7 @@ async function running(t: Test, options: Partial<SubscribeOptions> = {}, canRest
 
 /** What became of a promise. */
 async function fate(promise: Promise<unknown>): Promise<unknown> {
-  const pending = settled().then(() => 'pending')
+  const pending = turns().then(() => 'pending')
   return Promise.race([
     promise.then(
       () => 'done',

@@ -5,7 +5,8 @@
 import t, { type Test } from 'tap'
 import { type Subscription, subscriptionOf } from '../../../src/client/stream/subscription.js'
 import type { SubscribeOptions } from '../../../src/client/types.js'
-import { type Json, played, settled } from '../played.js'
+import { turns } from '../../lib/wait.js'
+import { fate, type Json, played } from '../played.js'
 
 /** What the queue counts for a change of one page, besides its values. */
 const OVERHEAD = 128
@@ -22,7 +23,7 @@ function reading(t: Test, options: Partial<SubscribeOptions> = {}, queueMaxBytes
   all.sockets[0]?.accept()
   const say = async (message: Json): Promise<void> => {
     all.socket.say({ id: all.socket.told.at(-1)?.id, epoch: 0, ...message })
-    await settled()
+    await turns()
   }
   return {
     subscription,
@@ -41,17 +42,11 @@ function reading(t: Test, options: Partial<SubscribeOptions> = {}, queueMaxBytes
 
 /** What the reader gets next: an epoch, `done`, a code, or `pending`. */
 async function next(subscription: Subscription): Promise<unknown> {
-  return fate(subscription.next())
+  return readOf(subscription.next())
 }
 
-async function fate(promise: Promise<IteratorResult<{ readonly epoch: number }>>): Promise<unknown> {
-  const pending = settled().then(() => 'pending')
-  const read = promise.then(
-    ({ done, value }) => (done === true ? 'done' : value.epoch),
-    (error: { code?: string }) => error.code ?? error,
-  )
-  return Promise.race([read, pending])
-}
+const readOf = (promise: Promise<IteratorResult<{ readonly epoch: number }>>): Promise<unknown> =>
+  fate(promise, ({ done, value }) => (done === true ? 'done' : value.epoch))
 
 t.test('changes wait for the reader, and readers for changes, in order', async (t) => {
   const { subscription, change, say } = reading(t)
@@ -72,7 +67,7 @@ t.test('changes wait for the reader, and readers for changes, in order', async (
   await change(6)
   t.equal(subscription.epoch, 6)
   await change(7)
-  t.same(await Promise.all(waiting.map(fate)), [6, 7])
+  t.same(await Promise.all(waiting.map(readOf)), [6, 7])
   t.equal(await next(subscription), 'pending')
 })
 
@@ -143,7 +138,7 @@ t.test('closed, it is done: also for who waits, whatever was queued', async (t) 
     await change(1)
     if (end === 'close') subscription.close()
     else t.same(await subscription.return?.(), { done: true, value: undefined })
-    t.same(await Promise.all(waiting.map(fate)), [1, 'done'], end)
+    t.same(await Promise.all(waiting.map(readOf)), [1, 'done'], end)
     t.equal(await next(subscription), 'done')
     subscription.close()
     t.same(ended, [subscription.close], 'its client hears of it once')
@@ -168,7 +163,7 @@ t.test('an error comes after what was queued, once', async (t) => {
   const waiting = [other.subscription.next(), other.subscription.next()]
   for (const read of waiting) read.catch(() => {})
   await other.say({ type: 'error', code: 'FORBIDDEN', detail: '' })
-  t.same(await Promise.all(waiting.map(fate)), ['FORBIDDEN', 'done'])
+  t.same(await Promise.all(waiting.map(readOf)), ['FORBIDDEN', 'done'])
 })
 
 t.test('a signal ends it with its reason, and drops what was queued', async (t) => {

@@ -5,7 +5,8 @@ import type { Delta } from '../../../src/client/types.js'
 import { ackMessage } from '../../../src/http/stream/binary-messages.js'
 import { decodeFrame, splitFrames } from '../../../src/state/frame/reader.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../../src/wire/limits.js'
-import { clockOf, type Json, settled } from '../played.js'
+import { turns } from '../../lib/wait.js'
+import { clockOf, type Json } from '../played.js'
 import { all, answer, fates, HISTORY, writing } from '../writing.js'
 
 const OTHER = `${'12'.repeat(16)}.${'34'.repeat(8)}`
@@ -26,7 +27,7 @@ for (const protocol of ['binary', 'json'] as const) {
       writer.patch('a', one(5)),
     ]
     t.equal(writer.pending, 4)
-    await settled()
+    await turns()
     t.same(all(socket), [
       ['key0', [1]],
       ['key1', [2], [3]],
@@ -73,11 +74,11 @@ for (const protocol of ['binary', 'json'] as const) {
       writer.patch('a', bytes(5)),
     ]
     const closed = writer.close()
-    await settled()
+    await turns()
     t.equal(writer.pending, 5)
     t.same(all(socket), [['key0', [1]]])
     asked[1]!.reject(new MmsbError({ code: 'PAGE_NOT_FOUND', detail: '' }))
-    await settled()
+    await turns()
     t.equal(all(socket).length, 1)
     asked[0]!.resolve(known as never)
     t.same(await fates(writes), ['pending', 'pending', 'pending', 'PAGE_NOT_FOUND', 'pending'])
@@ -99,18 +100,18 @@ for (const protocol of ['binary', 'json'] as const) {
     const { writer, connection } = all5
     const forgotten = t.capture(connection, 'forget', connection.forget)
     const writes = [1, 2, 3].map((value) => writer.patch('a', one(value)))
-    await settled()
+    await turns()
     const [old] = all5.sockets
     answer(old!, protocol, 2, 20)
-    await settled()
+    await turns()
     old!.lose()
     writes.push(writer.patch('a', one(4)))
-    await settled()
+    await turns()
     t.equal(writer.pending, 3)
     clock.pass(clock.waits[0]!)
     t.same(all5.socket.sent, [])
     all5.socket.accept()
-    await settled()
+    await turns()
     t.same(all(all5.socket), [
       ['key0', [1]],
       ['key2', [3]],
@@ -140,12 +141,12 @@ for (const protocol of ['binary', 'json'] as const) {
     writer.patch('slow', bytes(1))
     writer.patch('slower', bytes(2))
     pages[0]!({ id: 6, dtype: 'u8', elements: 64 } as never)
-    await settled()
+    await turns()
     writer.patch('a', bytes(3))
-    await settled()
+    await turns()
     t.same(all(socket), [['key0', [1]]], 'one still waits')
     pages[1]!({ id: 7, dtype: 'u8', elements: 64 } as never)
-    await settled()
+    await turns()
     t.same(all(socket).slice(1), [
       ['key1', [2]],
       ['key2', [3]],
@@ -167,25 +168,25 @@ for (const protocol of ['binary', 'json'] as const) {
       })
       t.notOk(calls.includes('ask'), 'not before there is something to send')
       void writer.patch('a', one(1))
-      await settled()
+      await turns()
       void writer.patch('a', one(2))
-      await settled()
+      await turns()
       t.same(socket.sent, [])
       t.equal(calls.filter((call) => call === 'ask').length, 1)
       end()
-      await settled()
+      await turns()
       t.same(all(socket), [
         ['key0', [1]],
         ['key1', [2]],
       ])
       void writer.patch('a', one(3))
-      await settled()
+      await turns()
       t.equal(all(socket).length, 3)
       t.equal(calls.filter((call) => call === 'ask').length, 1)
     }
     const known = writing(t, protocol)
     void known.writer.patch('a', one(1))
-    await settled()
+    await turns()
     t.notOk(known.calls.includes('ask'))
   })
 
@@ -201,7 +202,7 @@ for (const protocol of ['binary', 'json'] as const) {
     const { writer, connection } = all6
     const bytes = (page: string, value: number) => ({ ops: [{ page, values: Uint8Array.of(value) }] })
     const writes = [writer.transact(bytes('a', 1), { key: 'own' }), writer.transact(bytes('a', 2))]
-    await settled()
+    await turns()
     t.equal(all(all6.socket).length, 2)
     writes.push(writer.transact(bytes('slow', 3), { key: 'slow' }), writer.transact(bytes('slow', 4)))
     id = 6
@@ -209,10 +210,10 @@ for (const protocol of ['binary', 'json'] as const) {
     for (const resolve of forms.splice(0)) resolve()
     t.same(await fates(writes), ['pending', 'HISTORY_CHANGED', 'pending', 'HISTORY_CHANGED'])
     for (const resolve of forms.splice(0)) resolve()
-    await settled()
+    await turns()
     clock.pass(clock.waits[0]!)
     all6.socket.accept()
-    await settled()
+    await turns()
     t.same(all(all6.socket), [
       ['own', [1]],
       ['slow', [3]],
@@ -227,10 +228,10 @@ for (const protocol of ['binary', 'json'] as const) {
     const closed = writer.close()
     connection.learn(HISTORY)
     for (const resolve of forms.splice(0)) resolve()
-    await settled()
+    await turns()
     clock.pass(clock.waits[0]!)
     all6.socket.accept()
-    await settled()
+    await turns()
     answer(all6.socket, protocol, 1, 7)
     answer(all6.socket, protocol, 2, 8)
     t.same(await fates([writes[0]!, writes[2]!, closed]), [7, 8, 'done'], 'as often as it changes')
@@ -242,7 +243,7 @@ for (const protocol of ['binary', 'json'] as const) {
       const { writer, connection, calls } = writing(t, protocol)
       const write = writer.patch('a', one(1))
       const closed = writer.close()
-      await settled()
+      await turns()
       connection.learn(OTHER)
       t.same(await fates([write, closed]), ['HISTORY_CHANGED', 'done'])
       t.equal(calls.at(-1), 'end')
@@ -261,14 +262,14 @@ for (const protocol of ['binary', 'json'] as const) {
     })
     const values = Float32Array.of(1, 2)
     void writer.patch('a', { values })
-    await settled()
+    await turns()
     t.same(calls, ['page a', 'page a', 'forget a', 'page a'].slice(calls.length === 3 ? 1 : 0))
     t.same(all(socket), [['key0', [1, 2]]])
     known = pages[2]!
     await t.rejects(writer.patch('a', { values: Float64Array.of(1) }), { code: 'INVALID_DELTA' })
     t.equal(writer.pending, 1)
     void writer.patch('a', { values })
-    await settled()
+    await turns()
     t.equal(all(socket).length, 2)
   })
 
@@ -336,7 +337,7 @@ for (const protocol of ['binary', 'json'] as const) {
       })
       const bytes = { values: Uint8Array.of(1) }
       const sent = Array.from({ length: 2_049 }, () => writer.patch('a', bytes))
-      await settled()
+      await turns()
       const waiting = writer.patch('slow', bytes)
       connection.failAll(new MmsbError({ code: 'FORBIDDEN', detail: '' }))
       t.equal(writer.pending, 1, 'its page is not known yet')
@@ -359,13 +360,13 @@ t.test('a limited number is unanswered at a time; the others wait here', async (
   const rig = writing(t, 'binary')
   const { writer, socket } = rig
   const writes = Array.from({ length: 2_051 }, (_, i) => writer.patch('a', one(i % 256)))
-  await settled()
+  await turns()
   t.equal(all(socket).length, 2_048)
   t.equal(writer.pending, 2_051)
   answer(socket, 'binary', 1, 5)
   answer(socket, 'binary', 2, 'PRECONDITION_FAILED')
   await t.rejects(writes[1]!, { code: 'PRECONDITION_FAILED' })
-  await settled()
+  await turns()
   t.same(all(socket).slice(2_048), [
     ['key2048', [0]],
     ['key2049', [1]],
@@ -374,7 +375,7 @@ t.test('a limited number is unanswered at a time; the others wait here', async (
   socket.lose()
   clock.pass(clock.waits[0]!)
   rig.socket.accept()
-  await settled()
+  await turns()
   t.same(
     all(rig.socket).map((sent) => (sent as [string])[0]),
     Array.from({ length: 2_048 }, (_, i) => `key${i + 2}`),
@@ -393,24 +394,24 @@ t.test('frames are joined up to 1 MiB; a transaction has at most 16 MiB', async 
   const sizes = (): number[] => socket.sent.splice(0).map(({ length }) => length)
   void frameOf(MIB / 2)
   void frameOf(MIB / 2)
-  await settled()
+  await turns()
   t.same(sizes(), [MIB])
   void frameOf(MIB / 2)
   void frameOf(MIB / 2)
   void frameOf(80)
   void frameOf(88)
-  await settled()
+  await turns()
   t.same(sizes(), [MIB, 168])
   void frameOf(80)
   void frameOf(MIB)
   void frameOf(80)
-  await settled()
+  await turns()
   t.same(sizes(), [80, MIB, 80])
   t.equal(writer.pending, 9)
   socket.say(ackMessage([{ first: 1, count: 9 }], 5))
   t.equal(writer.pending, 0, 'each has its number')
   void frameOf(STREAM_MESSAGE_MAX_BYTES)
-  await settled()
+  await turns()
   t.same(sizes(), [STREAM_MESSAGE_MAX_BYTES])
   const values = new Uint8Array(STREAM_MESSAGE_MAX_BYTES - 71)
   await t.rejects(writer.transact({ ops: [{ page: 'a', values }] }, { key: 'key' }), {
@@ -423,10 +424,10 @@ t.test('frames are joined up to 1 MiB; a transaction has at most 16 MiB', async 
 t.test('in JSON a page is asked for only where there is a typed array', async (t) => {
   const { writer, socket, calls } = writing(t, 'json')
   void writer.transact({ ops: [op(1)], expect: [{ page: 'b', version: 1 }] })
-  await settled()
+  await turns()
   t.same(calls, [])
   void writer.transact({ ops: [op(1), { page: 'c', values: Uint8Array.of(2) }] })
-  await settled()
+  await turns()
   t.same(calls, ['page c'])
   t.match(socket.told as Json[], [
     { type: 'transaction', key: 'key0', expect: [{ page: 'b', version: 1 }] },
@@ -438,7 +439,7 @@ t.test('in JSON a page is asked for only where there is a typed array', async (t
       { page: 'c', values: [4] },
     ],
   })
-  await settled()
+  await turns()
   t.match(socket.told[2], { ops: [{ values: [3] }, { values: [4] }] })
   calls.length = 1
   await t.rejects(writer.patch('c', { values: [{}] as never }), { code: 'INVALID_DELTA' })

@@ -2,6 +2,7 @@
 import t from 'tap'
 import { EngineBus } from '../../../src/engine/bus.js'
 import type { BusOptions } from '../../../src/engine/types.js'
+import { turn } from '../../lib/wait.js'
 
 const COUNT = 200
 /** An expression that takes milliseconds to compile; each number gives another one. */
@@ -55,7 +56,7 @@ t.test('a function that changes between slices makes all of them compile again',
   const bus = await prepared({ limits: { maxCompileTimeMs: 3_600_000 } })
   t.teardown(() => bus.close())
   const created = bus.createMany(pages(30, long))
-  await new Promise((resolve) => setImmediate(resolve))
+  await turn()
   await bus.defineFunction('f', { params: ['a', 'b'], expr: 'a * 0 + b * 0 + 5' })
   await created
   for (const name of ['y0', 'y29']) t.equal(Number((bus.read(name) as Float64Array)[0]), 500)

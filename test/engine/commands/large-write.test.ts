@@ -2,6 +2,7 @@
 import t from 'tap'
 import { Bus } from '../../../src/index.js'
 import { WRITE_PIECE_BYTES } from '../../../src/limits.js'
+import { turn } from '../../lib/wait.js'
 
 const bytesOf = ({ buffer }: { buffer: ArrayBufferLike }): Buffer => Buffer.from(buffer)
 
@@ -23,7 +24,7 @@ t.test(
     t.equal(bus.epoch, 4)
 
     const write = bus.write('big', values.fill(7))
-    await new Promise((resolve) => setImmediate(resolve))
+    await turn()
     await bus.patch('big', { offset: 0, values: [9] })
     await t.rejects(write, { code: 'PRECONDITION_FAILED' }, 'another writer came between')
   },

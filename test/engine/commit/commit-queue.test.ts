@@ -8,6 +8,7 @@ import { DeviceLost } from '../../../src/ffi/library.js'
 import { QUEUE_MAX_BYTES, QUEUE_MAX_TRANSACTIONS, STAGED_AT_ONCE_MAX } from '../../../src/limits.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 import type { Slab } from '../../../src/state/slab.js'
+import { turn } from '../../lib/wait.js'
 
 /** What staging does with a transaction, and how much of the batch it takes. */
 interface Plan {
@@ -73,8 +74,6 @@ function queued(...plans: Plan[]): { queue: CommitQueue; ends: string[] } {
   return { queue, ends }
 }
 
-const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
-
 t.test('in order, as far as the batch has room', async (t) => {
   const { queue } = queued({ name: 'a' }, { name: 'b', bytes: 16 }, { name: 'c', bytes: 24 }, { name: 'd' })
   t.same([queue.count, queue.bytes, queue.isEmpty], [4, 56, false])
@@ -107,7 +106,7 @@ t.test('one that must wait ends the batch and comes first in the next', async (t
 t.test('a refused one gets its error, and the others go on', async (t) => {
   const { queue, ends } = queued({ name: 'a', answer: new Error('no') }, { name: 'b' }, { name: 'c' })
   t.same(fill(queue, new FakeBatch()), ['b', 'c'])
-  await settled()
+  await turn()
   t.same(ends, ['a: no'])
   t.same([queue.count, queue.bytes], [0, 0])
 })
@@ -121,7 +120,7 @@ t.test('where the device is lost, everything stays queued but what was refused',
     { name: 'd' },
   )
   t.throws(() => fill(queue, new FakeBatch()), lost)
-  await settled()
+  await turn()
   t.same(ends, ['b: no'])
   t.same([queue.count, queue.bytes], [3, 24])
 })
@@ -154,7 +153,7 @@ t.test('what all are refused with is an error of their own', async (t) => {
   for (const name of ['a', 'b']) queue.add(pendingOf({ name })).catch((error: Error) => errors.push(error))
   queue.refuseAll(() => new Error('over'))
   t.same([queue.count, queue.bytes, queue.isEmpty], [0, 0, true])
-  await settled()
+  await turn()
   t.same(
     errors.map(({ message }) => message),
     ['over', 'over'],

@@ -10,8 +10,9 @@ import type { CommitEvent } from '../../../src/engine/types.js'
 import { MmsbError } from '../../../src/errors.js'
 import { START_AT_BYTES } from '../../../src/limits.js'
 import { LimitGuard } from '../../../src/operator-limits.js'
-import { Bench, bench, Gate, PAGES } from '../../lib/committer-bench.js'
+import { Bench, bench, PAGES } from '../../lib/committer-bench.js'
 import { stateWith } from '../../lib/engine-state.js'
+import { Gate } from '../../lib/gate.js'
 import { turn, until } from '../../lib/wait.js'
 
 t.test('an epoch is published once its record is durable, not before', async (t) => {

@@ -14,6 +14,7 @@ import type { DeltaInput } from '../../../src/state/types.js'
 import { bytesOf } from '../../lib/bytes.js'
 import { Draw } from '../../lib/draw.js'
 import { folder } from '../../lib/folder.js'
+import { turn } from '../../lib/wait.js'
 import { Scheduler, SIM_DIR, SimCatalog, simWorld } from '../../support/sim-world.js'
 import { SimDisk } from '../../support/simdisk.js'
 
@@ -242,7 +243,7 @@ t.test('what was logged is what was sent: memory that is used again has been wri
     next[which]! += bus.submitAll(senders[which]!, next[which]!, Buffer.concat(frames)).numbers
     // A read publishes the epoch in flight before its write has come back.
     if (round % 3 === 0) bus.read('p', { count: 1 })
-    if (round % 5 === 0) await new Promise((resolve) => setImmediate(resolve))
+    if (round % 5 === 0) await turn()
   }
   for (const [i, sender] of senders.entries()) await sender.all(next[i]! - 1)
   const { epoch, digest } = bus.status()

@@ -9,6 +9,7 @@ import { Bus } from '../../../src/index.js'
 import type { TypedArray } from '../../../src/wire/dtype.js'
 import { bytesOf } from '../../lib/bytes.js'
 import { Draw, type PageSketch } from '../../lib/draw.js'
+import { turn, turns } from '../../lib/wait.js'
 import { drawDelta, drawDerivation, drawSources } from '../../property/random.js'
 
 const open = (threads = 1): Promise<Bus> => Bus.open({ backend: 'cpu', threads })
@@ -226,7 +227,7 @@ t.test('a what-if that reads much leaves the event loop its turns', async (t) =>
     const other = bus.patch('s1', { offset: 1, values: [turns] })
     while (!isDone) {
       turns++
-      await new Promise((resolve) => setImmediate(resolve))
+      await turn()
     }
     t.same([...((await tried).pages.s1?.values ?? [])], [5, 0, 0, 0])
     if (read.length === 1) shortest = turns
@@ -241,7 +242,7 @@ t.test('a synchronous read ends a what-if that is being read; a stop too', async
   await bus.create('big', { dtype: 'u8', shape: [64 * 1024 ** 2], fill: 3 })
   const input = { ops: [{ page: 'big', offset: 0, values: [5] }], read: ['big'] }
   const tried = bus.whatIf(input)
-  for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve))
+  await turns(5)
   t.equal(bus.read('big', { count: 1 })[0], 3)
   t.equal((await tried).pages.big?.values[0], 5)
   // Enough that it is still being read after three turns, however long a slice is on this machine.
@@ -250,7 +251,7 @@ t.test('a synchronous read ends a what-if that is being read; a stop too', async
   const left = new AbortController()
   const cancelled = bus.whatIf({ ...input, read: ['big', ...others] }, { signal: left.signal })
   const refused = t.rejects(cancelled, { code: 'COST_EXCEEDED' })
-  for (let i = 0; i < 3; i++) await new Promise((resolve) => setImmediate(resolve))
+  await turns(3)
   left.abort()
   await refused
   t.equal(bus.read('big', { count: 1 })[0], 3)

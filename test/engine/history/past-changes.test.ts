@@ -1,12 +1,11 @@
 /** Past changes are what listeners got when they were live: kinds, ranges, values, order and time. */
 import t from 'tap'
-import { Timelines } from '../../../src/engine/history/cones/timelines.js'
 import { pastEpochs } from '../../../src/engine/history/past-changes.js'
 import type { PastEpoch, PastEpochsQuery } from '../../../src/engine/types.js'
 import { PAST_ANSWER_BYTES } from '../../../src/limits.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { PAGE_ID_UNASSIGNED } from '../../../src/wire/frame.js'
-import { type LiveEpoch, type LivePast, pastOf, tellStory } from '../../lib/past.js'
+import { asker, type LiveEpoch, type LivePast, pastOf, tellStory } from '../../lib/past.js'
 
 const creating = (name: string): Uint8Array => {
   const writer = new FrameWriter({})
@@ -31,9 +30,7 @@ const past = await pastOf(t, async (bus) => {
 const { epochs } = past
 const newest = epochs.length - 1
 
-function ask({ reader }: LivePast = past): { timelines: Timelines; caller: number } {
-  return { timelines: new Timelines({ reader, onPause: () => {} }), caller: 1 }
-}
+const ask = (of: LivePast = past) => asker(of)
 
 type Shown = readonly [epoch: number, timestampMs: number, changes: readonly unknown[]]
 

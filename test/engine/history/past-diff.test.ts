@@ -1,17 +1,14 @@
 /** A difference between two epochs names exactly the elements whose bytes differ. */
 import t from 'tap'
-import { Timelines } from '../../../src/engine/history/cones/timelines.js'
 import { diffPast } from '../../../src/engine/history/past-diff.js'
 import type { DiffResult } from '../../../src/engine/types.js'
-import { type LiveEpoch, type LivePast, pastOf, tellStory } from '../../lib/past.js'
+import { asker, type LiveEpoch, type LivePast, pastOf, tellStory } from '../../lib/past.js'
 
 const past = await pastOf(t, tellStory)
 const { epochs } = past
 const newest = epochs.length - 1
 
-function ask({ reader }: LivePast = past): { timelines: Timelines; caller: number } {
-  return { timelines: new Timelines({ reader, onPause: () => {} }), caller: 1 }
-}
+const ask = (of: LivePast = past) => asker(of)
 
 /** The same, from what was live. A page is another one if its id is. */
 function expected(from: LiveEpoch, to: LiveEpoch): DiffResult['pages'] {

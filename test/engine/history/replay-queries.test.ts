@@ -2,7 +2,6 @@
  * Questions about the past, answered on this thread, are what was live: values, versions, records, cursors.
  */
 import t from 'tap'
-import { Timelines } from '../../../src/engine/history/cones/timelines.js'
 import {
   epochPast,
   epochsPast,
@@ -14,16 +13,13 @@ import type { EpochInfo } from '../../../src/engine/types.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { BinaryList } from '../../../src/state/json-parts.js'
 import { PAGE_ID_UNASSIGNED } from '../../../src/wire/frame.js'
-import { type LivePast, pastOf, tellStory } from '../../lib/past.js'
+import { asker, type LivePast, pastOf, tellStory } from '../../lib/past.js'
 
 const past = await pastOf(t, tellStory)
 const { epochs } = past
 const newest = epochs.length - 1
 
-/** States of their own for each test. */
-function ask({ reader }: LivePast = past): { timelines: Timelines; caller: number } {
-  return { timelines: new Timelines({ reader, onPause: () => {} }), caller: 1 }
-}
+const ask = (of: LivePast = past) => asker(of)
 
 const changedIn = (epoch: number): string[] =>
   [...new Set(epochs[epoch]!.changes.map(({ page }) => page))].sort()

@@ -6,9 +6,8 @@ import t, { type Test } from 'tap'
 import { Interrupted, Timeline, type TimelineOptions } from '../../../src/engine/history/timeline.js'
 import { hex } from '../../../src/engine/pages/describe.js'
 import { REPLAY_CANCEL_EPOCHS } from '../../../src/limits.js'
-import type { HistoryReader } from '../../../src/store/history.js'
 import { DTYPE_INFO } from '../../../src/wire/dtype.js'
-import { type LivePast, pastOf, tellStory } from '../../lib/past.js'
+import { type LivePast, pastOf, spied, tellStory } from '../../lib/past.js'
 
 const CHECKPOINT = 9
 
@@ -25,24 +24,9 @@ const newest = story.epochs.length - 1
 const [loaded] = story.reader.checkpointEpochs() as [number]
 
 /** A timeline, and what it has read since the last question. */
-function spied({ reader }: LivePast, options: Partial<TimelineOptions> = {}) {
-  const reads: string[] = []
-  const spy = {
-    get firstEpoch() {
-      return reader.firstEpoch
-    },
-    checkpointEpochs: () => reader.checkpointEpochs(),
-    openCheckpoint(epoch: number) {
-      reads.push(`checkpoint ${epoch}`)
-      return reader.openCheckpoint(epoch)
-    },
-    records(from: number, to: number) {
-      reads.push(`${from}..${to}`)
-      return reader.records(from, to)
-    },
-  } as unknown as HistoryReader
-  const timeline = new Timeline({ reader: spy, ...options })
-  return { timeline, reads: () => reads.splice(0).join(' ') }
+function stepping({ reader }: LivePast, options: Partial<TimelineOptions> = {}) {
+  const { reader: spy, reads } = spied(reader)
+  return { timeline: new Timeline({ reader: spy, ...options }), reads }
 }
 
 /** The state is that of the epoch, but for pages that it need not hold. */
@@ -67,7 +51,7 @@ function isAt(t: Test, timeline: Timeline, epoch: number, names?: readonly strin
 }
 
 t.test('forwards by records, backwards by undoing', async (t) => {
-  const { timeline, reads } = spied(story)
+  const { timeline, reads } = stepping(story)
   t.equal(timeline.epoch, undefined)
   t.equal(timeline.pageBytes, 0)
   t.throws(() => timeline.digest, { code: 'INTERNAL' })
@@ -117,7 +101,7 @@ t.test('partials of a long reduction are those of the epoch that was stepped bac
 })
 
 t.test('what cannot be undone is rebuilt from the nearest checkpoint', async (t) => {
-  const { timeline, reads } = spied(story)
+  const { timeline, reads } = stepping(story)
   timeline.seek(newest)
   t.equal(reads(), `checkpoint ${loaded} ${loaded + 1}..${newest}`)
   isAt(t, timeline, newest)
@@ -142,7 +126,7 @@ t.test('what cannot be undone is rebuilt from the nearest checkpoint', async (t)
 
 t.test('so many epochs can be undone, and no more', async (t) => {
   for (const undoEpochs of [0, 1, 3]) {
-    const { timeline, reads } = spied(story, { undoEpochs })
+    const { timeline, reads } = stepping(story, { undoEpochs })
     timeline.seek(8)
     reads()
     t.ok(timeline.reaches(8 - undoEpochs))
@@ -169,7 +153,7 @@ t.test('what is kept of deleted pages is bounded in bytes', async (t) => {
     [7_999, 5],
     [0, 6],
   ] as const) {
-    const { timeline, reads } = spied(past, { undoBytes })
+    const { timeline, reads } = stepping(past, { undoBytes })
     timeline.seek(6)
     reads()
     for (let epoch = 0; epoch <= 6; epoch++)
@@ -183,7 +167,7 @@ t.test('what is kept of deleted pages is bounded in bytes', async (t) => {
 
 t.test('a far way ahead is not jumped if every record is wanted', async (t) => {
   for (const neverJump of [false, true]) {
-    const { timeline, reads } = spied(story, { neverJump })
+    const { timeline, reads } = stepping(story, { neverJump })
     timeline.seek(2)
     timeline.seek(loaded + 3)
     t.equal(reads(), `1..2 3..${loaded + 3}`, 'a near one is walked')
@@ -192,7 +176,7 @@ t.test('a far way ahead is not jumped if every record is wanted', async (t) => {
 })
 
 t.test('who watches sees every epoch on the way, once', async (t) => {
-  const { timeline } = spied(story)
+  const { timeline } = stepping(story)
   const seen: number[] = []
   const watch = ({ record }: { record: { epoch: number } }) => seen.push(record.epoch)
   timeline.seek(4, watch)
@@ -219,7 +203,7 @@ t.test('who watches sees every epoch on the way, once', async (t) => {
 
 t.test('with a cone it holds no other pages, and skips what does not touch it', async (t) => {
   const { c, d } = { ...story.epochs[12]!.pages }
-  const { timeline, reads } = spied(story, { cone: new Set([c!.id, d!.id]) })
+  const { timeline, reads } = stepping(story, { cone: new Set([c!.id, d!.id]) })
   const seen: number[] = []
   timeline.seek(17, ({ record }) => seen.push(record.epoch))
   t.same(
@@ -244,7 +228,7 @@ t.test('with a cone it holds no other pages, and skips what does not touch it', 
 
 t.test('a cone of pages that read the past', async (t) => {
   const { a, step } = { ...story.epochs[3]!.pages }
-  const { timeline } = spied(story, { cone: new Set([a!.id, step!.id]) })
+  const { timeline } = stepping(story, { cone: new Set([a!.id, step!.id]) })
   const epochs = story.epochs.map((_, epoch) => epoch)
   for (const epoch of [...epochs, ...epochs.toReversed()]) {
     timeline.seek(epoch)
@@ -264,7 +248,7 @@ t.test('it looks up from time to time, and an interrupted way goes on from there
     pauses.push(epoch)
     if (error !== undefined) throw error
   }
-  const { timeline, reads } = spied(long, { onPause })
+  const { timeline, reads } = stepping(long, { onPause })
   timeline.seek(2 * REPLAY_CANCEL_EPOCHS)
   t.ok(pauses.length >= 2, `${pauses.length} pauses`)
   t.ok(pauses.every((epoch, i) => epoch - (pauses[i - 1] ?? 0) <= REPLAY_CANCEL_EPOCHS))
@@ -285,7 +269,7 @@ t.test('it looks up from time to time, and an interrupted way goes on from there
 })
 
 t.test('a state that is handed over is not closed', async (t) => {
-  const { timeline, reads } = spied(story)
+  const { timeline, reads } = stepping(story)
   t.throws(() => timeline.release(), { code: 'INTERNAL' })
   timeline.seek(4)
   const { registry, context } = timeline.release()

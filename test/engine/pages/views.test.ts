@@ -4,6 +4,7 @@
  */
 import t, { type Test } from 'tap'
 import { Bus } from '../../../src/index.js'
+import { turn } from '../../lib/wait.js'
 
 const SIDE = 900
 
@@ -42,7 +43,7 @@ t.test('views show the published epoch and do not wait for the one in flight', a
   })
   let looks = 0
   for (let i = 0; !isDone; i++) {
-    await new Promise((resolve) => setImmediate(resolve))
+    await turn()
     // A view that waited would publish the epoch, and nothing more could be looked at.
     const now = views(bus)
     if (isDone) break

@@ -11,6 +11,7 @@ import {
 import { bytesOf, type CheckpointJob, writeCheckpoint } from '../../../src/store/checkpoint/feed-pages.js'
 import type { CheckpointRequest } from '../../../src/store/checkpoint/tasks.js'
 import type { CheckpointPage, CheckpointSource } from '../../../src/store/types.js'
+import { turn, turns } from '../../lib/wait.js'
 
 const CHUNK = CHECKPOINT_CHUNK_BYTES
 const pageOf = (id: number, bytes: number, version = 50, createdEpoch = 1): CheckpointPage => ({
@@ -202,13 +203,13 @@ t.test('so many pieces are away at most, and the log is synced only after all of
   const { job, state, answers, steps, content } = jobOf([pageOf(7, 4 * 10 * CHUNK)])
   state.delay = true
   const written = writeCheckpoint(job)
-  for (let i = 0; i < 30; i++) await new Promise((resolve) => setImmediate(resolve))
+  await turns(30)
   t.equal(answers.length, CHECKPOINT_PIECES_IN_FLIGHT)
   t.same(steps, ['begin'])
   while (!steps.includes('end')) {
     if (answers.length === 1) t.notOk(steps.includes('sync') || steps.includes('read'))
     answers.shift()?.()
-    await new Promise((resolve) => setImmediate(resolve))
+    await turn()
   }
   await written
   t.equal(state.most, CHECKPOINT_PIECES_IN_FLIGHT)
@@ -222,7 +223,7 @@ t.test('the source is asked before each piece, and told how far it was read', as
     { base: 40 },
     {
       ready: async () => {
-        await new Promise((resolve) => setImmediate(resolve))
+        await turn()
         seen.push('ready')
       },
       read: () => seen.push('read'),

@@ -9,6 +9,8 @@ import { INDEX_BATCH_ROWS, INDEX_BLOCK_BYTES } from '../../../src/limits.js'
 import { packPages } from '../../../src/store/log/index-blocks.js'
 import { LogIndex, type PlacedRecord } from '../../../src/store/log/log-index.js'
 import type { Catalog, IndexBlock } from '../../../src/store/types.js'
+import { Gate } from '../../lib/gate.js'
+import { turn, turns } from '../../lib/wait.js'
 import { noCatalog } from '../helpers.js'
 
 /** A record that makes a block by itself, or one of several. The segment begins every 100 epochs. */
@@ -26,9 +28,6 @@ const blockOf = (epoch: number): IndexBlock => {
 }
 const blocks = (from: number, to: number): IndexBlock[] =>
   Array.from({ length: to - from + 1 }, (_, i) => blockOf(from + i))
-
-/** Lets everything happen that waits for nothing else. */
-const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 /** A catalog that notes what it is told, and answers when it may. */
 class Notes {
@@ -95,31 +94,20 @@ function started() {
   return { index, notes, state, add }
 }
 
-/** A promise that is settled from outside. */
-function gate() {
-  let open!: () => void
-  let fail!: (error: Error) => void
-  const opened = new Promise<void>((resolve, reject) => {
-    open = resolve
-    fail = reject
-  })
-  return { open, fail, wait: () => opened }
-}
-
 t.test('blocks are handed over in batches, in order, each once', async (t) => {
   const { index, notes, add } = started()
   add(1, INDEX_BATCH_ROWS - 1)
-  await settle()
+  await turn()
   t.same(notes.told, [], 'one fewer than a batch waits')
   add(64, 64)
-  await settle()
+  await turn()
   t.same(notes.told, ['add 1-64'])
   t.equal(index.indexedEpoch, 64)
   add(65, 127)
-  await settle()
+  await turn()
   t.same(notes.told, [])
   add(128, 128)
-  await settle()
+  await turn()
   t.same(notes.told, ['add 65-128'])
   t.strictSame(notes.added, blocks(1, 128))
   t.equal(index.indexedEpoch, 128)
@@ -129,21 +117,21 @@ t.test('only durable blocks are handed over', async (t) => {
   const { index, notes, state, add } = started()
   state.durable = 63
   add(1, 64)
-  await settle()
+  await turn()
   t.same(notes.told, [], '63 of 64 are durable: that is no batch')
   state.durable = 64
   add(65, 65)
-  await settle()
+  await turn()
   t.same(notes.told, ['add 1-64'])
   t.equal(index.indexedEpoch, 64)
   state.durable = 65
   index.endSegment()
-  await settle()
+  await turn()
   t.same(notes.told, ['add 65-65'])
   state.durable = 65
   add(66, 66)
   index.endSegment()
-  await settle()
+  await turn()
   t.same(notes.told, [], 'there is nothing durable')
   t.equal(index.indexedEpoch, 65)
 })
@@ -153,12 +141,12 @@ t.test('the end of a segment ends its block and hands over what there is', async
   index.add(placed(1, 100))
   index.add(placed(2, 100))
   index.endSegment()
-  await settle()
+  await turn()
   t.same(notes.told, ['add 1-2'])
   index.add(placed(3))
   index.endSegment()
   index.endSegment()
-  await settle()
+  await turn()
   t.same(notes.told, ['add 3-3'], 'no block without records')
   t.strictSame(
     notes.added.map(({ offset, end }) => [offset, end]),
@@ -171,20 +159,20 @@ t.test('the end of a segment ends its block and hands over what there is', async
 
 t.test('one batch at a time; what comes meanwhile goes with the next', async (t) => {
   const { index, notes, add } = started()
-  const first = gate()
+  const first = new Gate()
   notes.gate.addBlocks = first.wait
   add(1, 64)
   add(65, 140)
   index.endSegment()
-  await settle()
+  await turn()
   t.same(notes.told, ['add 1-64'])
   t.equal(index.indexedEpoch, 0, 'not before the catalog has them')
   first.open()
-  await settle()
+  await turn()
   t.equal(index.indexedEpoch, 64)
   t.same(notes.told, [])
   add(141, 141)
-  await settle()
+  await turn()
   t.same(notes.told, ['add 65-141'])
   t.strictSame(notes.added, blocks(1, 141))
 })
@@ -192,7 +180,7 @@ t.test('one batch at a time; what comes meanwhile goes with the next', async (t)
 t.test('where a read may begin: the block being built, one that waits, one of the catalog', async (t) => {
   const { index, notes, add } = started()
   add(1, 64)
-  await settle()
+  await turn()
   add(65, 66)
   index.add(placed(67, 100))
   index.add(placed(68, 100))
@@ -214,7 +202,7 @@ t.test('a catalog that fails ends the index, not the log', async (t) => {
     throw new Error('the disk is full')
   }
   add(1, 64)
-  await settle()
+  await turn()
   const said = 'warn: the log index has stopped; reads of old epochs will be slower: the disk is full'
   t.same(state.notices, [said])
   t.same(notes.told, ['add 1-64'])
@@ -222,7 +210,7 @@ t.test('a catalog that fails ends the index, not the log', async (t) => {
   add(65, 200)
   index.endSegment()
   index.fail(new Error('again'))
-  await settle()
+  await turn()
   t.same(notes.told, [], 'it is told nothing more')
   t.same(state.notices, [said], 'and it is said once')
   for (const epoch of [1, 64, 65, 200]) t.equal(await index.blockOf(epoch), undefined)
@@ -251,7 +239,7 @@ t.test('a block that was being built when the index failed goes on', async (t) =
   await index.rebuild()
   index.add(placed(5, 100))
   index.endSegment()
-  await settle()
+  await turn()
   t.same(notes.told, ['clear', 'add 1-2', 'add 3-5'])
   t.same([...(notes.added.at(-1)?.pages ?? [])], [3, 1, 1], 'with the pages of all its records')
 })
@@ -259,17 +247,17 @@ t.test('a block that was being built when the index failed goes on', async (t) =
 t.test('the scan of older records waits for the catalog, which may fail', async (t) => {
   const { index, notes, state } = started()
   state.log = Array.from({ length: 130 }, (_, i) => placed(i + 1))
-  const adding = gate()
+  const adding = new Gate()
   notes.gate.addBlocks = adding.wait
   let newest = 0
   state.beforeRecord = async (epoch) => {
     newest = epoch
   }
   index.catchUp(1, 130)
-  await settle()
+  await turn()
   t.same([newest, index.indexedEpoch], [64, 0])
   adding.fail(new Error('full'))
-  await settle()
+  await turn()
   t.same([newest, index.indexedEpoch], [64, 0])
   t.match(state.notices, [/has stopped; .*: full/])
   t.same(notes.told, ['add 1-64'])
@@ -286,22 +274,22 @@ t.test('a catalog that fails is not told the block that was being built', async 
 t.test('what an older run left out is indexed while records come', async (t) => {
   const { index, notes, state, add } = started()
   state.log = Array.from({ length: 230 }, (_, i) => placed(i + 1))
-  const at70 = gate()
-  const at100 = gate()
+  const at70 = new Gate()
+  const at100 = new Gate()
   state.beforeRecord = (epoch) =>
     epoch === 70 ? at70.wait() : epoch === 100 ? at100.wait() : Promise.resolve()
   index.catchUp(5, 230)
   add(231, 300)
   index.endSegment()
-  await settle()
+  await turn()
   t.same(state.scans, ['5-230'])
   t.same(notes.told, ['add 5-68'], 'records that come meanwhile wait')
   t.equal(index.indexedEpoch, 68)
   at70.open()
-  await settle()
+  await turn()
   t.same(notes.told, [])
   at100.open()
-  for (let i = 0; i < 5; i++) await settle()
+  await turns(5)
   t.same(notes.told, ['add 69-132', 'add 133-196', 'add 197-230', 'add 231-300'])
   t.strictSame(notes.added, blocks(5, 300))
   t.equal(index.indexedEpoch, 300)
@@ -312,7 +300,7 @@ t.test('blocks that are indexed later end with their segments', async (t) => {
   const { index, notes, state } = started()
   state.log = [99, 100, 101, 102].map((epoch) => placed(epoch, 100))
   index.catchUp(99, 102)
-  for (let i = 0; i < 3; i++) await settle()
+  await turns(3)
   t.same(
     notes.added.map(({ segment, firstEpoch, lastEpoch }) => [segment, firstEpoch, lastEpoch]),
     [
@@ -333,14 +321,14 @@ t.test('nothing to index: what waits is handed over if it is a batch', async (t)
     add(1, count)
     state.durable = count
     index.catchUp(1, 0)
-    await settle()
+    await turn()
     t.same(notes.told, told)
     t.same(state.scans, [])
   }
   const { index, state } = started()
   state.log = [placed(1)]
   index.catchUp(1, 1)
-  await settle()
+  await turn()
   t.same(state.scans, ['1-1'], 'a single epoch')
   t.equal(index.indexedEpoch, 1)
 })
@@ -353,7 +341,7 @@ t.test('a log that cannot be read ends the index', async (t) => {
   }
   index.catchUp(1, 1)
   add(2, 2)
-  await settle()
+  await turn()
   t.same(state.notices, ['warn: the log index has stopped; reads of old epochs will be slower: gone'])
   t.same(notes.told, [])
   t.equal(await index.blockOf(2), undefined)
@@ -363,26 +351,26 @@ t.test('a damaged row: the index is built again from the log', async (t) => {
   const { index, notes, state, add } = started()
   state.log = Array.from({ length: 66 }, (_, i) => placed(i + 1))
   add(1, 64)
-  await settle()
+  await turn()
   add(65, 65)
   index.add(placed(66, 100))
   t.same(notes.told, ['add 1-64'])
   notes.gate.blockOf = async () => {
     throw new Error('a row is damaged')
   }
-  const scanned = gate()
+  const scanned = new Gate()
   state.beforeRecord = (epoch) => (epoch === 1 ? scanned.wait() : Promise.resolve())
   t.equal(await index.blockOf(3), undefined, 'the read begins at the start of the segment')
-  await settle()
+  await turn()
   t.same(notes.told, ['ask 3', 'clear'])
   t.equal(index.indexedEpoch, 0)
   t.equal(await index.blockOf(4), undefined)
-  await settle()
+  await turn()
   t.same(notes.told, ['ask 4'], 'it is built once')
   const said = 'warn: the log index is damaged and is being rebuilt: a row is damaged'
   t.same(state.notices, [said, said])
   scanned.open()
-  for (let i = 0; i < 3; i++) await settle()
+  await turns(3)
   t.same(state.scans, ['1-64'], 'up to the first that waits')
   t.same(notes.told, ['add 1-64', 'add 65-65'])
   t.strictSame(notes.added, blocks(1, 65))
@@ -412,7 +400,7 @@ t.test('building again revives an index that had failed, and waits for what is u
   state.log = [placed(1)]
   await index.rebuild()
   t.same(notes.told, ['clear', 'add 1-1'])
-  const adding = gate()
+  const adding = new Gate()
   notes.gate.addBlocks = adding.wait
   state.durable = 65
   add(2, 65)
@@ -420,13 +408,13 @@ t.test('building again revives an index that had failed, and waits for what is u
   const rebuilt = index.rebuild().then(() => {
     done = true
   })
-  await settle()
+  await turn()
   t.same(notes.told, ['add 2-65'], 'the batch that is on its way comes first')
   state.log = Array.from({ length: 65 }, (_, i) => placed(i + 1))
   adding.open()
-  const clearing = gate()
+  const clearing = new Gate()
   notes.gate = { clearBlocks: clearing.wait }
-  await settle()
+  await turn()
   t.same(notes.told, ['clear'])
   t.same(state.scans, ['1-1'], 'nothing is scanned before the old rows are gone')
   t.notOk(done)
@@ -440,11 +428,11 @@ t.test('building again waits for the scan that is under way', async (t) => {
   const { index, notes, state } = started()
   state.log = [placed(1), placed(2)]
   state.durable = 2
-  const second = gate()
+  const second = new Gate()
   state.beforeRecord = (epoch) => (epoch === 2 ? second.wait() : Promise.resolve())
   index.catchUp(1, 2)
   const rebuilt = index.rebuild()
-  await settle()
+  await turn()
   t.same(notes.told, [])
   second.open()
   await rebuilt
@@ -462,7 +450,7 @@ t.test('a rebuilding that fails ends the index', async (t) => {
     },
   }
   t.equal(await index.blockOf(1), undefined)
-  await settle()
+  await turn()
   t.match(state.notices, [/damaged/, /has stopped; .*: not cleared/])
   t.equal(await index.blockOf(1), undefined)
   t.same(notes.told, ['ask 1', 'clear'])
@@ -470,7 +458,7 @@ t.test('a rebuilding that fails ends the index', async (t) => {
 
 t.test('closing hands over all that is durable, then closes the catalog', async (t) => {
   const { index, notes, state, add } = started()
-  const adding = gate()
+  const adding = new Gate()
   notes.gate.addBlocks = adding.wait
   add(1, 64)
   add(65, 66)
@@ -479,12 +467,12 @@ t.test('closing hands over all that is durable, then closes the catalog', async 
   const closed = index.close().then(() => {
     done = true
   })
-  await settle()
+  await turn()
   t.same(notes.told, ['add 1-64'])
   adding.open()
-  const rest = gate()
+  const rest = new Gate()
   notes.gate.addBlocks = rest.wait
-  await settle()
+  await turn()
   t.same(notes.told, ['add 65-67'], 'with the block that was being built')
   t.notOk(done)
   rest.open()
@@ -504,14 +492,14 @@ t.test('closing leaves out what is not durable', async (t) => {
 t.test('closing while older records are indexed stops at the next one, without a gap', async (t) => {
   const { index, notes, state, add } = started()
   state.log = Array.from({ length: 70 }, (_, i) => placed(i + 1))
-  const at70 = gate()
+  const at70 = new Gate()
   state.beforeRecord = (epoch) => (epoch === 70 ? at70.wait() : Promise.resolve())
   index.catchUp(1, 70)
   add(71, 71)
   index.add(placed(72, 100))
-  await settle()
+  await turn()
   const closed = index.close()
-  await settle()
+  await turn()
   t.same(notes.told, ['add 1-64'], 'the catalog is open as long as the scan runs')
   at70.open()
   await closed

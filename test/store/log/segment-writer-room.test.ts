@@ -4,9 +4,10 @@ import { crc32c } from '../../../src/ffi/library.js'
 import { FOLDER_CHECK_APPEND_MS, LOG_ZERO_MARGIN_BYTES, LOG_ZERO_PIECE_BYTES } from '../../../src/limits.js'
 import { encodeSegmentHeader, recordBytes } from '../../../src/store/log/record.js'
 import { segmentName } from '../../../src/store/log/segment-file.js'
+import { turn } from '../../lib/wait.js'
 import { SimDisk } from '../../support/simdisk.js'
 import { plain } from '../helpers.js'
-import { fail, fileOf, found, isDone, NEXT, Noted, recordOf, SIZE, START, settle, started } from './writer.js'
+import { fail, fileOf, found, isDone, NEXT, Noted, recordOf, SIZE, START, started } from './writer.js'
 
 // ---- room and rotation ---------------------------------------------------------------------------
 
@@ -37,7 +38,7 @@ t.test('room is what a record, a void record and a seal need, to the byte', asyn
 t.test('the next segment begins after everything before it is durable', async (t) => {
   const { writer, disk, state, append } = await started({ fsync: 'off', segmentBytes: 8192 })
   await append(1, 2, 1500)
-  await settle()
+  await turn()
   disk.calls.length = 0
   const end = writer.end
   await writer.append(recordOf(3, 1500))
@@ -73,10 +74,10 @@ t.test('the next segment is made ahead once half of this one is used', async (t)
   const half = 32 * 1024
   await append(1, 1, half - START - recordBytes(0, 2))
   t.equal(writer.end, half)
-  await settle()
+  await turn()
   t.notOk(disk.exists(NEXT), 'half is not more than half')
   await append(2, 2)
-  await settle()
+  await turn()
   t.ok(disk.exists(NEXT))
   disk.fault = (call) => call === 'allocate' && fail('allocated again')
   await append(3, 3, half)
@@ -84,7 +85,7 @@ t.test('the next segment is made ahead once half of this one is used', async (t)
   t.notOk(disk.exists(NEXT))
   disk.fault = undefined
   await append(4, 4, half)
-  await settle()
+  await turn()
   t.ok(disk.exists(NEXT), 'and so does the next one')
   await writer.close()
   t.notOk(disk.exists(NEXT), 'the close removes it')
@@ -94,7 +95,7 @@ t.test('the next segment is made ahead once half of this one is used', async (t)
 t.test('a segment made ahead that is too small is replaced by one that fits', async (t) => {
   const { writer, disk, append, state } = await started({ segmentBytes: 8192 })
   await append(1, 2, 1500)
-  await settle()
+  await turn()
   t.ok(disk.exists(NEXT))
   const bytes = recordBytes(20_000, 2)
   await append(3, 3, 20_000)
@@ -108,7 +109,7 @@ t.test('a segment made ahead that is too small is replaced by one that fits', as
 t.test('a full disk refuses the record and leaves the writer as it was', async (t) => {
   const { writer, disk, append, state } = await started({ segmentBytes: 8192, roomBytes: 8192 + 100 })
   await append(1, 2, 1500)
-  await settle()
+  await turn()
   t.notOk(disk.exists(NEXT), 'what was tried ahead is gone, and no failure')
   const full = { code: 'LOG_FULL', message: /no room for a log segment of 8192 bytes/ }
   await t.rejects(writer.append(recordOf(3, 1500)), full)
@@ -146,7 +147,7 @@ t.test('a rotation that fails ends the writer', async (t) => {
     const { writer, disk, state, append } = await started({ segmentBytes: 16 * 1024 })
     // Less than half: nothing is made ahead.
     await append(1, 1, 3000)
-    await settle()
+    await turn()
     plant(disk)
     await t.rejects(writer.append(recordOf(2, 12_000)), { code: 'BUS_FAILED', message }, what)
     t.same(state.failures.length, 1, what)
@@ -196,7 +197,7 @@ t.test('a rotation waits for the write in flight; appends wait for the rotation'
   t.equal(state.rotated.length, 0)
   await step()
   await first
-  await settle()
+  await turn()
   t.ok(writer.reserve(10) instanceof Promise, 'a small one waits too')
   const second = writer.append(recordOf(2, 10))
   t.notOk(await isDone(reserved))
@@ -443,7 +444,7 @@ t.test('a close that fails says so and closes the file', async (t) => {
 t.test('a file of the name of the next segment that is not its own stays', async (t) => {
   const { writer, disk, append } = await started({ segmentBytes: 8192 })
   await append(1, 2, 1500)
-  await settle()
+  await turn()
   disk.remove(NEXT)
   disk.put(NEXT, Uint8Array.of(1))
   await writer.close()

@@ -7,8 +7,9 @@ import { LOG_SYNC_INTERVAL_MS, RECORD_GATHER_MAX_BYTES, RECORD_MAX_BYTES } from 
 import { recordBytes } from '../../../src/store/log/record.js'
 import { segmentName } from '../../../src/store/log/segment-file.js'
 import type { LogRecord } from '../../../src/store/types.js'
+import { turn } from '../../lib/wait.js'
 import { plain } from '../helpers.js'
-import { fail, fileOf, found, isDone, recordOf, SIZE, START, settle, started } from './writer.js'
+import { fail, fileOf, found, isDone, recordOf, SIZE, START, started } from './writer.js'
 
 // ---- appends -------------------------------------------------------------------------------------
 
@@ -16,7 +17,7 @@ t.test('an append counts when it is written, not before', async (t) => {
   const begunMs = performance.now()
   const { writer, disk, state, step } = await started({ held: true })
   const done = writer.append(recordOf(1))
-  await settle()
+  await turn()
   t.same([writer.newestEpoch, writer.durableEpoch, writer.end], [0, 0, START])
   await step()
   t.same(disk.told, [`write ${START} ${segmentName(1)}`])

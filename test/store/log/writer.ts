@@ -5,6 +5,7 @@ import { inspectLog, openLog, type SegmentEntry } from '../../../src/store/log/l
 import { recordBytes, type SegmentHeader } from '../../../src/store/log/record.js'
 import { segmentName } from '../../../src/store/log/segment-file.js'
 import type { FsyncPolicy, LogRecord } from '../../../src/store/types.js'
+import { turn } from '../../lib/wait.js'
 import { SimDisk, type SimDiskOptions } from '../../support/simdisk.js'
 import { framesOf, plain } from '../helpers.js'
 
@@ -12,7 +13,6 @@ export const LOG = '/sim/log'
 export const fileOf = (firstEpoch: number): string => `${LOG}/${segmentName(firstEpoch)}`
 export const NEXT = `${LOG}/next.tmp`
 export const START = SEGMENT_HEADER_BYTES
-export const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 export const recordOf = (epoch: number, length = 100): LogRecord => ({
   ...{ epoch, timestampMs: 1000 + epoch, digestBefore: framesOf(epoch + 1, 16), frameCount: 1 },
@@ -122,10 +122,10 @@ export async function started(options: Options = {}) {
   /** Lets the oldest call take effect, or be answered. */
   const step = async (): Promise<void> => {
     tasks.shift()?.()
-    await settle()
+    await turn()
   }
   const run = async (): Promise<void> => {
-    await settle()
+    await turn()
     while (tasks.length > 0) await step()
   }
   const release = (): void => {
@@ -160,6 +160,6 @@ export async function isDone(promise: Promise<unknown>): Promise<boolean> {
       done = true
     },
   )
-  await settle()
+  await turn()
   return done
 }

@@ -11,7 +11,7 @@ import { RecentEpochs } from '../../../src/stream/resume/recent-epochs.js'
 import { ReplayedEpochs } from '../../../src/stream/resume/replayed-epochs.js'
 import { SharedView } from '../../../src/stream/views/shared-view.js'
 import { viewportsOf } from '../../../src/stream/views/viewport.js'
-import { turn } from '../../lib/wait.js'
+import { turn, turns } from '../../lib/wait.js'
 import { create, FAKE_HISTORY, FakeBus, FakeClock, FakeCursorStore, set } from '../fakes.js'
 
 const PATTERNS = patternSet(['a'])
@@ -52,10 +52,6 @@ class Reader {
   fail = (error: unknown): void => void this.got.push(`failed: ${(error as Error).message}`)
 }
 
-const settled = async (): Promise<void> => {
-  for (let i = 0; i < 5; i++) await turn()
-}
-
 t.test('what is in memory comes at once, then it is live', async (t) => {
   const { deps, bus } = setup(5, 2)
   const reader = new Reader()
@@ -74,7 +70,7 @@ t.test('the log first, a piece at a time; where memory begins, memory', async (t
   catchUp.pump()
   catchUp.pump()
   t.same([reader.got, bus.asked], [[], 1], 'it waits for one piece')
-  await settled()
+  await turns()
   t.same(reader.got, [2, 3, 4, 5, 6, 7, 8, 9, 'live'])
   t.equal(bus.asked, 2)
   t.equal(catchUp.at, 9)
@@ -86,11 +82,11 @@ t.test('it takes as much as there is room for, and goes on from there', async (t
   reader.room = 2
   const catchUp = new CatchUp(deps, { view: VIEW, after: 1, needsValues: true }, reader)
   catchUp.pump()
-  await settled()
+  await turns()
   t.same([reader.got, catchUp.at], [[2, 3], 3])
   reader.room = 4
   catchUp.pump()
-  await settled()
+  await turns()
   t.same([reader.got, catchUp.at], [[2, 3, 4, 5, 6, 7], 7])
   reader.room = 2
   catchUp.pump()
@@ -107,7 +103,7 @@ t.test('values that memory does not have are replayed', async (t) => {
   const reader = new Reader()
   new CatchUp(deps, { view: VIEW, after: 4, needsValues: true }, reader).pump()
   t.same([reader.got, bus.asked], [[5], 1])
-  await settled()
+  await turns()
   t.same(reader.got, [5, 6, 'live'])
   const without = new Reader()
   new CatchUp(deps, { view: VIEW, after: 4, needsValues: false }, without).pump()
@@ -121,7 +117,7 @@ t.test('epochs that change nothing for it are passed over', async (t) => {
   const reader = new Reader()
   const catchUp = new CatchUp(deps, { view: VIEW, after: 2, needsValues: true }, reader)
   catchUp.pump()
-  await settled()
+  await turns()
   t.same([reader.got, catchUp.at], [[3, 'live'], 6])
 })
 
@@ -130,7 +126,7 @@ t.test('a replay that fails ends it', async (t) => {
   bus.pastChanges = () => Promise.reject(new MmsbError('EPOCH_COMPACTED', 'gone'))
   const reader = new Reader()
   new CatchUp(deps, { view: VIEW, after: 1, needsValues: true }, reader).pump()
-  await settled()
+  await turns()
   t.same(reader.got, ['failed: gone'])
 })
 
@@ -168,7 +164,7 @@ t.test('once stopped it hears nothing, and its replay is cancelled', async (t) =
     catchUp.pump()
     catchUp.stop()
     t.equal(signal!.aborted, true)
-    await settled()
+    await turns()
     catchUp.pump()
     t.same(reader.got, [])
   }
@@ -214,7 +210,7 @@ t.test('time that is over while a piece is asked for does not ask for it twice',
     new CatchUp({ ...deps, clock: slow }, { view: VIEW, after: 1, needsValues: true }, reader).pump()
     for (let i = 0; i < 10; i++) {
       clock.advance(1)
-      await settled()
+      await turns()
     }
     const epochs = Array.from({ length: last - 1 }, (_, i) => i + 2)
     t.same(reader.got, [...epochs, 'live'], `pieces of ${pieceEpochs} epochs`)

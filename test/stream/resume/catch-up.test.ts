@@ -2,7 +2,7 @@
 import t from 'tap'
 import { STREAM_CATCH_UP_SLICE_MS } from '../../../src/limits.js'
 import { turn } from '../../lib/wait.js'
-import { type FakeSink, set, setup } from '../fakes.js'
+import { answered, type FakeSink, set, setup } from '../fakes.js'
 
 /** Messages between two looks at the clock. */
 const STEPS = 64
@@ -70,14 +70,6 @@ t.test('who leaves while it waits for its turn, or for the log, is not sent anyt
   }
 })
 
-/** Lets answers about the past arrive. */
-async function settle(clock: ReturnType<typeof setup>['clock']): Promise<void> {
-  for (let i = 0; i < 40; i++) {
-    await turn()
-    clock.advance(1)
-  }
-}
-
 const told = ({ got }: FakeSink) =>
   got.filter(({ type }) => type === 'change').map(({ epoch, changes }) => [epoch, changes?.[0]?.values])
 
@@ -91,7 +83,7 @@ t.test(
     for (let i = 5; i < 8; i++) bus.commit(set('a', [0, i]))
     const { sink, connection } = connect()
     connection.subscribe('s', { pages: ['a'], from: 1 })
-    await settle(clock)
+    await answered(clock)
     t.same(
       told(sink),
       [2, 3, 4, 5, 6, 7].map((epoch) => [epoch, [epoch]]),
@@ -106,7 +98,7 @@ t.test('pieces of the log in which nothing changed for it are behind it too', as
   for (let i = 0; i < 10; i++) bus.commit(set('b', [0, i + 1]))
   const { sink, connection } = connect()
   connection.subscribe('s', { pages: ['a'], from: 1 })
-  await settle(clock)
+  await answered(clock)
   t.equal(bus.asked, Math.ceil((bus.epoch - 1) / bus.pieceEpochs))
   bus.commit(set('a', [0, 9]))
   t.same(told(sink), [
@@ -130,6 +122,6 @@ t.test('one that leaves does not take the log from another that waits for the sa
   t.equal(bus.asked, 1, 'asked once for both')
   first.connection.unsubscribe('s')
   t.notOk(signal?.aborted)
-  await settle(clock)
+  await answered(clock)
   t.equal(told(second.sink).length, 6)
 })

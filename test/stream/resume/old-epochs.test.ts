@@ -5,10 +5,8 @@
 import t from 'tap'
 import { STREAM_QUEUE_MAX_BYTES } from '../../../src/limits.js'
 import type { Connection } from '../../../src/stream/connection.js'
+import { turn, turns } from '../../lib/wait.js'
 import { create, FAKE_HISTORY, type FakeSink, remove, set, setup } from '../fakes.js'
-
-/** Runs all pending promises. */
-const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 t.test('from an old epoch: the messages a live reader got, then live, whatever the boundary', async (t) => {
   let seed = 11
@@ -43,7 +41,7 @@ t.test('from an old epoch: the messages a live reader got, then live, whatever t
         if (bus.asked === asked && from < bus.epoch) fromMemory++
         readers.push(reader)
       }
-      if (random(3) > 0) await settled()
+      if (random(3) > 0) await turn()
       for (const { sink, connection } of readers) {
         if (sink.queuedBytes === 0 || random(3) > 0) continue
         sink.queuedBytes = 0
@@ -55,7 +53,7 @@ t.test('from an old epoch: the messages a live reader got, then live, whatever t
       sink.queuedBytes = 0
       connection.drained()
     }
-    for (let i = 0; i < 100; i++) await settled()
+    await turns(100)
     const all = live.sink.got.filter(({ type }) => type === 'change')
     for (const { from, sink } of readers) {
       t.same(sink.got[0], { type: 'subscribed', id: 'm', epoch: from, history: FAKE_HISTORY })

@@ -7,19 +7,11 @@ import t from 'tap'
 import { Bus } from '../../../src/index.js'
 import { hubOf } from '../../../src/stream/hub.js'
 import type { Change } from '../../../src/stream/subscribe.js'
+import { randomFrom } from '../../lib/draw.js'
 import { folder } from '../../lib/folder.js'
 
 const openBus = (dataDir: string): Promise<Bus> =>
   Bus.open({ dataDir, backend: 'cpu', threads: 1, fsync: 'off' })
-
-/** Pseudo-random numbers, the same in every run. */
-function randomFrom(seed: number): (below: number) => number {
-  let state = seed
-  return (below) => {
-    state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff
-    return (state >> 8) % below
-  }
-}
 
 /**
  * One random commit: changes values, some to what they were; creates or deletes a page; redefines a function.

@@ -12,8 +12,7 @@ import {
 } from '../../../src/limits.js'
 import type { ChangeMessage, StreamMessage } from '../../../src/stream/messages.js'
 import { STREAM_PROGRESS_INTERVAL_MS } from '../../../src/wire/limits.js'
-import { turn } from '../../lib/wait.js'
-import { create, FakeSink, remove, set, setup } from '../fakes.js'
+import { answered, create, FakeSink, remove, set, setup } from '../fakes.js'
 import { Mirror } from '../helpers.js'
 
 type World = ReturnType<typeof setup>
@@ -27,14 +26,6 @@ const upTo = (first: number, last: number): number[] =>
 /** Epochs that change page `a`, each to its own number. */
 function write({ bus }: World, count: number): void {
   for (let i = 0; i < count; i++) bus.commit(set('a', [0, bus.epoch + 1]))
-}
-
-/** Lets answers about the past arrive. */
-async function settle({ clock }: World): Promise<void> {
-  for (let i = 0; i < 40; i++) {
-    await turn()
-    clock.advance(1)
-  }
 }
 
 /** A reader that goes on after this epoch. */
@@ -63,9 +54,9 @@ t.test('ordered: what is committed while a reader catches up comes after what it
     const reader = resumed(world, 1, place === 'memory' ? STREAM_CATCH_UP_QUEUE_BYTES : 0)
     write(world, 2)
     t.same(epochsOf(reader.sink), [], `${place}: nothing before what was missed`)
-    await settle(world)
+    await answered(world.clock)
     drain(reader)
-    await settle(world)
+    await answered(world.clock)
     write(world, 1)
     t.same(epochsOf(reader.sink), upTo(2, bus.epoch), place)
     t.same(
@@ -112,7 +103,7 @@ t.test('unique: over connections that are lost at any message, nothing is missin
     for (let session = 0; session < 8; session++) {
       write(world, 3)
       const { sink, connection } = resumed(world, from)
-      await settle(world)
+      await answered(world.clock)
       // What it was sent after these messages is lost with the connection.
       const told = epochsOf(sink).slice(0, taken)
       connection.close()
@@ -120,7 +111,7 @@ t.test('unique: over connections that are lost at any message, nothing is missin
       from = told.at(-1) ?? from
     }
     const { sink } = resumed(world, from)
-    await settle(world)
+    await answered(world.clock)
     t.same([...epochs, ...epochsOf(sink)], upTo(2, world.bus.epoch), `${taken} messages a connection`)
   }
 })
@@ -135,7 +126,7 @@ t.test('reliable: every epoch comes, from memory, from the log, and where both m
   for (const from of [inMemory, inMemory + 1, inMemory - 1, 1]) {
     const { asked } = world.bus
     const { sink } = resumed(world, from)
-    await settle(world)
+    await answered(world.clock)
     t.same(epochsOf(sink), upTo(from + 1, world.bus.epoch), `from ${from}`)
     t.equal(
       world.bus.asked > asked,
@@ -166,7 +157,7 @@ t.test('atomic: an epoch is one message with every page that moved, live and lat
   world.clock.advance(STREAM_LINGER_MS + STREAM_PROGRESS_INTERVAL_MS)
   const last = world.connect()
   last.connection.subscribe('s', { pages: ['*'], from: 1 })
-  await settle(world)
+  await answered(world.clock)
   t.same(seen(last.sink), moved, 'from the log')
 })
 
@@ -248,7 +239,7 @@ t.test('bookmarkable: a reader without changes is told the newest epoch, and goe
   bus.commit(set('b', [0, 7]))
   const again = world.connect()
   again.connection.subscribe('s', { pages: ['b'], from: epoch! })
-  await settle(world)
+  await answered(world.clock)
   t.same(epochsOf(again.sink), [bus.epoch])
 })
 
@@ -272,9 +263,9 @@ t.test('who applies what it receives has the pages, wherever it begins among the
       reader.sink.isCongested = (i + k) % 4 > 1
       if (!reader.sink.isCongested) reader.connection.drained()
     }
-    if (i % 5 === 0) await settle(world)
+    if (i % 5 === 0) await answered(world.clock)
   }
-  await settle(world)
+  await answered(world.clock)
   const pages = Object.fromEntries(bus.pageNames().map((name) => [name, bus.values(name)]))
   for (const [i, reader] of readers.entries()) {
     drain(reader)
@@ -315,7 +306,7 @@ t.test('of readers that take nothing a bounded amount is queued, and others get 
     t.equal(epochsOf(good.sink).at(-1), bus.epoch, 'within the commit')
     if (i === 5) late = stuck('lossless', 2)
   }
-  await settle(world)
+  await answered(world.clock)
   t.equal(lossless.most, STREAM_QUEUE_MAX_BYTES, 'up to the bound, and then no more')
   t.ok(latest.most <= STREAM_FREE_BYTES + bytes, `${latest.most} bytes`)
   t.ok(late!.most > 0 && late!.most <= STREAM_CATCH_UP_QUEUE_BYTES + bytes, `${late?.most} bytes`)

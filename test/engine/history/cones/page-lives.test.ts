@@ -3,7 +3,7 @@ import t from 'tap'
 import { PageLives } from '../../../../src/engine/history/cones/page-lives.js'
 import { MmsbError } from '../../../../src/errors.js'
 import type { HistoryReader } from '../../../../src/store/history.js'
-import { pastOf, tellStory } from '../../../lib/past.js'
+import { pastOf, spied, tellStory } from '../../../lib/past.js'
 
 const past = await pastOf(t, async (bus) => {
   let made: Promise<unknown> | undefined
@@ -18,24 +18,12 @@ const newest = epochs.length - 1
 const [checkpoint] = reader.checkpointEpochs() as [number]
 
 /** Lives that write down what they read. */
-function spied(changes: Partial<HistoryReader> = {}) {
-  const reads: string[] = []
+function livesOf(changes: Partial<HistoryReader> = {}) {
   const pauses: number[] = []
-  const spy = {
-    firstEpoch: reader.firstEpoch,
-    checkpointEpochs: () => reader.checkpointEpochs(),
-    checkpointPages(epoch: number) {
-      reads.push(`checkpoint ${epoch}`)
-      return reader.checkpointPages(epoch)
-    },
-    records(from: number, to: number) {
-      reads.push(`${from}..${to}`)
-      return reader.records(from, to)
-    },
-  } as unknown as HistoryReader
+  const { reader: spy, reads } = spied(reader)
   Object.defineProperties(spy, Object.getOwnPropertyDescriptors(changes))
   const lives = new PageLives(spy, (epoch) => pauses.push(epoch))
-  return { lives, pauses, reads: () => reads.splice(0).join(' ') }
+  return { lives, pauses, reads }
 }
 
 /** Ids of the pages of a name that lived, were made or were deleted in from..to, as it was live. */
@@ -52,7 +40,7 @@ function expected(name: string, from: number, to: number): number[] {
 const NAMES = ['a', 'b', 'c', 'd', 'e', 'none', 'step', 'nobody']
 
 t.test('names in any range of epochs', async (t) => {
-  const { lives } = spied()
+  const { lives } = livesOf()
   lives.cover(1, newest)
   for (let from = 0; from <= newest; from++) {
     for (let to = from; to <= newest; to += 3) {
@@ -73,7 +61,7 @@ t.test('names in any range of epochs', async (t) => {
 })
 
 t.test('what pages derive from, when they were made, and their bytes', async (t) => {
-  const { lives } = spied()
+  const { lives } = livesOf()
   lives.cover(0, newest)
   const { a, b, step, c } = { ...epochs[8]!.pages }
   const { d } = { ...epochs[12]!.pages }
@@ -90,7 +78,7 @@ t.test('what pages derive from, when they were made, and their bytes', async (t)
 })
 
 t.test('only records that are not known are read', async (t) => {
-  const { lives, reads, pauses } = spied()
+  const { lives, reads, pauses } = livesOf()
   t.equal(lives.through, -1)
   lives.cover(3, 5)
   t.equal(reads(), '1..5')
@@ -110,7 +98,7 @@ t.test('only records that are not known are read', async (t) => {
 })
 
 t.test('from a checkpoint on, and from the beginning again for what came before it', async (t) => {
-  const { lives, reads } = spied()
+  const { lives, reads } = livesOf()
   lives.cover(checkpoint + 1, checkpoint + 3)
   t.equal(reads(), `checkpoint ${checkpoint} ${checkpoint + 1}..${checkpoint + 3}`)
   const { id } = epochs[checkpoint]!.pages.a!
@@ -127,23 +115,23 @@ t.test('from a checkpoint on, and from the beginning again for what came before 
 })
 
 t.test('a damaged checkpoint is passed over', async (t) => {
-  const { lives, reads } = spied({ checkpointPages: () => undefined })
+  const { lives, reads } = livesOf({ checkpointPages: () => undefined })
   lives.cover(checkpoint + 1, checkpoint + 1)
   t.equal(reads(), `1..${checkpoint + 1}`)
 })
 
 t.test('what the log no longer has', async (t) => {
   const first = checkpoint + 1
-  const { lives } = spied({ firstEpoch: first } as Partial<HistoryReader>)
+  const { lives } = livesOf({ firstEpoch: first } as Partial<HistoryReader>)
   lives.cover(checkpoint, newest)
   t.same(lives.named(['a'], checkpoint, newest), expected('a', checkpoint, newest))
   t.throws(() => lives.cover(checkpoint - 1, newest), { code: 'EPOCH_COMPACTED' })
   t.throws(
-    () => spied({ firstEpoch: 2, checkpointEpochs: () => [] } as Partial<HistoryReader>).lives.cover(5, 6),
+    () => livesOf({ firstEpoch: 2, checkpointEpochs: () => [] } as Partial<HistoryReader>).lives.cover(5, 6),
     MmsbError,
   )
   let shrunkFirst = 1
-  const shrunk = spied({
+  const shrunk = livesOf({
     get firstEpoch() {
       return shrunkFirst
     },
