@@ -38,12 +38,18 @@ run: build ## serve on http://127.0.0.1:7411
 	node bin/mmsb.js serve
 
 # Tests are compiled once, not by tsx in every process and thread. They find src/ as built, and their data through
-# test/lib/place.ts.
+# test/lib/place.ts. The hundreds of modules of tap become one, under a name that tap leaves out of stacks; React, which
+# tap loads to print elements, becomes a stub. So a test begins 0.15 s of processor time earlier.
 compiled-tests: build
-	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)
-	@ln -s ../../dist $(COMPILED)/src && ln -s ../../bin $(COMPILED)/bin
+	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)/node_modules/@tapjs/tap $(COMPILED)/node_modules/react-element-to-jsx-string
+	@ln -s ../../dist $(COMPILED)/src && ln -s ../../bin $(COMPILED)/bin && ln -s @tapjs/tap $(COMPILED)/node_modules/tap
 	@npx esbuild $(shell find $(TEST_FOLDERS) -name '*.ts') --outdir=$(COMPILED) --outbase=. --format=esm --platform=node \
 	  --sourcemap --log-level=warning
+	@echo '{ "type": "module", "exports": "./index.js" }' >$(COMPILED)/node_modules/tap/package.json
+	@echo "export * from 'tap'; export { default } from 'tap'" | npx esbuild --bundle --format=esm --platform=node --log-level=warning \
+	  --banner:js="import { createRequire as toRequire } from 'node:module'; const require = toRequire(import.meta.url)" \
+	  --outfile=$(COMPILED)/node_modules/tap/index.js
+	@echo 'module.exports = { default: String }' >$(COMPILED)/node_modules/react-element-to-jsx-string/index.js
 
 test: compiled-tests ## run every test, or some: TESTS="test/store test/wire"
 	@$(MAKE) --no-print-directory -j2 $(EMULATED_PROGRAMS)
