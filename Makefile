@@ -28,7 +28,14 @@ $(BUILD)/.ts: $(TS_SOURCES) tsconfig.json node_modules/.installed
 	npx tsc -p tsconfig.json
 	@touch $@
 
-build: node_modules/.installed $(BUILD)/.ts $(LIB) ## install packages and build everything
+# One module in place of the 700 of the schema library (src/http/typebox.ts).
+$(BUILD)/.typebox: $(BUILD)/.ts
+	@npx esbuild src/http/typebox.ts --bundle --format=esm --platform=node --log-level=warning --allow-overwrite \
+	  --banner:js="/* $$(cat node_modules/typebox/license) */" --outfile=dist/http/typebox.js
+	@rm -f dist/http/typebox.js.map
+	@touch $@
+
+build: node_modules/.installed $(BUILD)/.ts $(BUILD)/.typebox $(LIB) ## install packages and build everything
 
 include native.mk
 

@@ -64,7 +64,7 @@ const FLOORS: Floors = {
     ['past', 'replay-worker'],
   ],
   'src/http': [
-    ['answers', 'health'],
+    ['answers', 'health', 'typebox'],
     ['context'],
     ['metrics', 'reply'],
     ['request', 'schemas'],

@@ -2,14 +2,19 @@
  * Who may load what: one room for each native package, no package in the client but `ws` (in Node alone), and
  * files, sockets, clocks and randomness handed in to the lower rooms. Tests find files through one place.
  */
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import ts from 'typescript'
-import { ROOT } from '../lib/place.js'
+import { moduleUrl, NODE_ARGS, ROOT } from '../lib/place.js'
 import { type Source, sourcesOf, sourcesUnder } from './source.js'
 
-/** Package to the one room that may import it. */
-const ONLY: Readonly<Record<string, string>> = { koffi: 'src/ffi/', 'better-sqlite3': 'src/store/' }
+/** Package to the one room or file that may import it. */
+const ONLY: Readonly<Record<string, string>> = {
+  koffi: 'src/ffi/',
+  'better-sqlite3': 'src/store/',
+  typebox: 'src/http/typebox.ts',
+}
 /** Rooms to which the outside is handed in, if they see it at all. */
 const PURE = /^src\/(errors\.ts|limits\.ts|wire\/|state\/|kernels\/|graph\/)/
 const IMPURE_IMPORT = /^(node:)?(fs|net|http|https|child_process|worker_threads|os|crypto|timers)(\/.*)?$/
@@ -20,9 +25,10 @@ const NODE_CLIENT = 'src/client/node.ts'
 
 function trespassing(sources: readonly Source[]): string[] {
   return sources.flatMap(({ path, imports }) =>
-    imports
-      .filter(({ name }) => ONLY[name] !== undefined && !path.startsWith(ONLY[name]))
-      .map(({ name }) => `${path} -> ${name}: only ${ONLY[name]} may`),
+    imports.flatMap(({ name }) => {
+      const only = ONLY[name.split('/')[0] as string]
+      return only === undefined || path.startsWith(only) ? [] : [`${path} -> ${name}: only ${only} may`]
+    }),
   )
 }
 
@@ -77,9 +83,15 @@ t.test('imports and calls that a room may not make are found', async (t) => {
       sourcesOf({
         'src/http/a.ts': "import koffi from 'koffi'",
         'src/ffi/a.ts': "import koffi from 'koffi'",
+        'src/http/typebox.ts': "import { Check } from 'typebox/value'",
+        'src/http/b.ts': "import type { TSchema } from 'typebox'\nimport { Check } from 'typebox/value'",
       }),
     ),
-    ['src/http/a.ts -> koffi: only src/ffi/ may'],
+    [
+      'src/http/a.ts -> koffi: only src/ffi/ may',
+      'src/http/b.ts -> typebox: only src/http/typebox.ts may',
+      'src/http/b.ts -> typebox/value: only src/http/typebox.ts may',
+    ],
   )
   const pure = { 'src/state/a.ts': "import 'node:fs/promises'\n// Date.now()\nconst text = 'Math.random'" }
   t.same(impure(sourcesOf(pure)), ['src/state/a.ts -> node:fs/promises'])
@@ -101,8 +113,14 @@ t.test('imports and calls that a room may not make are found', async (t) => {
 
 const all = sourcesUnder('src')
 
-t.test('koffi is known to ffi alone, SQLite to store alone', async (t) => {
+t.test('koffi is known to ffi alone, SQLite to store alone, the schema library to one file', async (t) => {
   t.same(trespassing(all), [])
+})
+
+t.test('the build makes one module of the schema library', { skip: NODE_ARGS.length > 0 }, async (t) => {
+  const built = readFileSync(new URL(moduleUrl('src/http/typebox.ts')), 'utf8')
+  t.match(built, /The MIT License[\s\S]*Copyright/)
+  t.notMatch(built, /^import /m)
 })
 
 t.test('files, clocks and randomness are handed to the lower rooms', async (t) => {

@@ -4,12 +4,12 @@ import { connect as connectSocket, type Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { Value } from 'typebox/value'
 import { Answers } from '../../src/http/answers.js'
 import { answerWhileReading, mayBeLarge } from '../../src/http/reply/early-answer.js'
 import { renderParts, renderPieces } from '../../src/http/reply/json-values.js'
 import { PagesBody } from '../../src/http/schemas/pages.js'
 import { UnsubscribeMessage } from '../../src/http/schemas/stream.js'
+import { Check } from '../../src/http/typebox.js'
 import {
   ANSWER_FREE_BYTES,
   HTTP_HEADERS_MAX_BYTES,
@@ -125,11 +125,11 @@ t.test('pages in one request, and the length of an id', async (t) => {
   const pages = (count: number) => ({
     pages: Array.from({ length: count }, (_, i) => ({ name: `p${i}`, dtype: 'u8', shape: [1] })),
   })
-  t.ok(Value.Check(PagesBody, pages(PAGES_AT_ONCE_MAX)))
-  t.notOk(Value.Check(PagesBody, pages(PAGES_AT_ONCE_MAX + 1)))
+  t.ok(Check(PagesBody, pages(PAGES_AT_ONCE_MAX)))
+  t.notOk(Check(PagesBody, pages(PAGES_AT_ONCE_MAX + 1)))
   const message = (length: number) => ({ type: 'unsubscribe', id: 'x'.repeat(length) })
-  t.ok(Value.Check(UnsubscribeMessage, message(STREAM_ID_MAX_LENGTH)))
-  t.notOk(Value.Check(UnsubscribeMessage, message(STREAM_ID_MAX_LENGTH + 1)))
+  t.ok(Check(UnsubscribeMessage, message(STREAM_ID_MAX_LENGTH)))
+  t.notOk(Check(UnsubscribeMessage, message(STREAM_ID_MAX_LENGTH + 1)))
 })
 
 t.test('all that is counted up comes down when those who caused it are gone', async (t) => {

@@ -2,11 +2,12 @@
  * The AsyncAPI 3.0 document of the stream, made from the schemas that check what clients send. It is written
  * from the server's side: `receive` is what clients send.
  */
-import type { TSchema } from 'typebox'
+
 import { BINARY_PROTOCOL, JSON_PROTOCOL, STREAM_PATH } from '../../wire/messages.js'
 import type { App } from '../context.js'
 import { withNulls } from '../request/optional-nulls.js'
 import { CLIENT_MESSAGES, SERVER_MESSAGES } from '../schemas/stream-messages.js'
+import type { TSchema } from '../typebox.js'
 
 const JSON_TYPE = 'application/json'
 const BINARY_TYPE = 'application/octet-stream'

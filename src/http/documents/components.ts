@@ -5,7 +5,7 @@
  * stays what it is from release to release, since clients' programs use it. The schemas that check requests
  * know nothing of this: a schema of the document is replaced by a reference if it equals a named one.
  */
-import type { TSchema } from 'typebox'
+
 import { withNulls } from '../request/optional-nulls.js'
 import * as common from '../schemas/common.js'
 import * as data from '../schemas/data.js'
@@ -14,6 +14,7 @@ import * as pages from '../schemas/pages.js'
 import * as state from '../schemas/state.js'
 import * as stream from '../schemas/stream.js'
 import * as time from '../schemas/time.js'
+import type { TSchema } from '../typebox.js'
 
 /** In answers; and in requests where they have no optional field. */
 const ANSWERS: Readonly<Record<string, TSchema>> = {

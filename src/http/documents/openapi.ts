@@ -7,12 +7,12 @@
 import fastifySwagger from '@fastify/swagger'
 import fastifySwaggerUi from '@fastify/swagger-ui'
 import type { RouteOptions } from 'fastify'
-import type { TSchema } from 'typebox'
 import { ERRORS, type ErrorCode } from '../../errors.js'
 import type { App } from '../context.js'
 import { writes } from '../reply/read-only.js'
 import { withNulls } from '../request/optional-nulls.js'
 import { Problem } from '../schemas/common.js'
+import type { TSchema } from '../typebox.js'
 import { COMPONENTS, withReferences } from './components.js'
 
 declare module 'fastify' {

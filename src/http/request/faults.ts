@@ -7,8 +7,7 @@
  *
  * Invariants: a value that does not fit has at least one fault. Paths are those of the given value.
  */
-import type { TSchema } from 'typebox'
-import { Compile } from 'typebox/compile'
+import { Compile, type TSchema } from '../typebox.js'
 
 export interface SchemaFault {
   readonly keyword: string

@@ -7,8 +7,7 @@
  *
  * Null because JSON has it.
  */
-import type { TSchema } from 'typebox'
-import { Value } from 'typebox/value'
+import { Check, type TSchema } from '../typebox.js'
 
 /** Where below a schema nulls are dropped; undefined for a schema without fields. */
 interface NullRules {
@@ -38,7 +37,7 @@ export function nullDropper(schema: TSchema): (value: unknown) => unknown {
 function rulesOf({ properties = {}, items, anyOf = [] }: FieldSchema): NullRules | undefined {
   const fields = new Map<string, Field>()
   for (const [name, schema] of Object.entries(properties))
-    fields.set(name, { takesNull: Value.Check(schema, null), rules: rulesOf(schema) })
+    fields.set(name, { takesNull: Check(schema, null), rules: rulesOf(schema) })
   const own = { fields, items: items === undefined ? undefined : rulesOf(items) }
   const rules = anyOf.reduce((sum: NullRules, branch) => merged(sum, rulesOf(branch)), own)
   return rules.fields.size === 0 && rules.items === undefined ? undefined : rules
@@ -98,7 +97,7 @@ export function withNulls(schema: TSchema): TSchema {
 
 function orNull(schema: TSchema): TSchema {
   const { type, ...rest } = schema as { readonly type?: string | readonly string[] }
-  if (Value.Check(schema, null)) return schema
+  if (Check(schema, null)) return schema
   const isPlain = type !== undefined && !('enum' in rest || 'const' in rest)
   return isPlain ? { type: [type, 'null'].flat(), ...rest } : { anyOf: [schema, { type: 'null' }] }
 }

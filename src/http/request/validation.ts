@@ -8,9 +8,8 @@
  * converted where the schema asks for one. An error names the field.
  */
 import type { FastifySchemaCompiler } from 'fastify'
-import type { TSchema } from 'typebox'
-import { Compile } from 'typebox/compile'
 import { MmsbError } from '../../errors.js'
+import { Compile, type TSchema } from '../typebox.js'
 import { faultFinder, type SchemaFault } from './faults.js'
 import { nullDropper } from './optional-nulls.js'
 

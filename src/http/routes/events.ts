@@ -4,7 +4,6 @@
  */
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import Type from 'typebox'
 import { MmsbError } from '../../errors.js'
 import type { LimitGuard } from '../../operator-limits.js'
 import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js'
@@ -17,6 +16,7 @@ import { compileCheck } from '../request/validation.js'
 import { EventsQuery, Slice } from '../schemas/stream.js'
 import { encodingOf } from '../stream/large-messages.js'
 import { type MessageEncoder, SocketSink } from '../stream/socket-sink.js'
+import { Type } from '../typebox.js'
 
 /** The id of the only subscription of a response. */
 const ID = 'events'

@@ -1,11 +1,12 @@
 /** Functions that expressions can call: define, list, describe, delete. */
-import type Type from 'typebox'
+
 import type { EngineBus } from '../../engine/bus.js'
 import type { App, AppContext } from '../context.js'
 import { joined, listed, slicedBody } from '../reply/sliced-body.js'
 import { NameParams } from '../schemas/common.js'
 import { NoQuery } from '../schemas/data.js'
 import { FunctionAnswer, FunctionBody, FunctionList, FunctionView } from '../schemas/functions.js'
+import type { Type } from '../typebox.js'
 
 export function functionRoutes(app: App, { bus, answers }: AppContext): void {
   app.put(

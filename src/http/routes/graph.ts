@@ -1,9 +1,10 @@
 /** The dependency graph, as JSON for programs or as text for drawing. */
-import Type from 'typebox'
+
 import type { App, AppContext } from '../context.js'
 import { toDot, toJson, toMermaid } from '../reply/graph-text.js'
 import { joined, slicedBody } from '../reply/sliced-body.js'
 import { GraphAnswer, GraphQuery } from '../schemas/state.js'
+import { Type } from '../typebox.js'
 
 const Text = Type.String()
 

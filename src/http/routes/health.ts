@@ -1,11 +1,11 @@
 /** For monitoring: liveness, readiness, metrics. */
 import type { Registry } from 'prom-client'
-import Type from 'typebox'
 import { MmsbError } from '../../errors.js'
 import type { App, AppContext } from '../context.js'
 import { healthOf } from '../health.js'
 import { NoQuery } from '../schemas/data.js'
 import { Alive, Ready, Started } from '../schemas/state.js'
+import { Type } from '../typebox.js'
 
 export function healthRoutes(app: App, context: AppContext, metrics: Registry): void {
   const { bus } = context

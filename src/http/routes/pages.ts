@@ -1,5 +1,5 @@
 /** Pages: create, list, describe, delete. */
-import type Type from 'typebox'
+
 import type { EngineBus } from '../../engine/bus.js'
 import type { CreateResult } from '../../engine/types.js'
 import type { ErrorCode } from '../../errors.js'
@@ -17,6 +17,7 @@ import {
   PagesAnswer,
   PagesBody,
 } from '../schemas/pages.js'
+import type { Type } from '../typebox.js'
 
 const CREATE_PROBLEMS: readonly ErrorCode[] = [
   'PAGE_NOT_FOUND',

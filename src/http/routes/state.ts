@@ -1,10 +1,11 @@
 /** The state of the server: status, statistics, checkpoints. */
-import type Type from 'typebox'
+
 import type { CheckpointInfo } from '../../store/types.js'
 import type { App, AppContext } from '../context.js'
 import { healthOf } from '../health.js'
 import { NoQuery } from '../schemas/data.js'
 import { Checkpoint, CheckpointList, StatsAnswer, StatusAnswer } from '../schemas/state.js'
+import type { Type } from '../typebox.js'
 
 export function stateRoutes(app: App, context: AppContext): void {
   const { bus, hub } = context

@@ -1,9 +1,10 @@
 /** Named durable subscriptions: list, describe, delete. The stream creates them and moves their cursors. */
-import type Type from 'typebox'
+
 import type { App, AppContext } from '../context.js'
 import { NameParams } from '../schemas/common.js'
 import { NoQuery } from '../schemas/data.js'
 import { DurableGone, DurableList, DurableSubscription } from '../schemas/stream.js'
+import type { Type } from '../typebox.js'
 
 type SubscriptionView = Type.Static<typeof DurableSubscription>
 

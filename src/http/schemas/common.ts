@@ -2,12 +2,13 @@
  * Schema pieces that routes share. The same objects validate requests, compile response serialisers, appear
  * in OpenAPI and give the handlers their types. Every object refuses fields it does not name.
  */
-import Type, { type Static } from 'typebox'
+
 import { ERRORS } from '../../errors.js'
 import { PAGE_MAX_ELEMENTS } from '../../limits.js'
 import { DTYPES } from '../../wire/dtype.js'
 import { HISTORY_PATTERN } from '../../wire/messages.js'
 import { LOCATIONS, MERGES, NAME_PATTERN, PAGE_KINDS, PAGE_MAX_RANK } from '../../wire/page.js'
+import { type Static, Type } from '../typebox.js'
 
 /** Options of every object: an unknown field is a mistake of the caller and never ignored. */
 export const CLOSED = { additionalProperties: false } as const

@@ -2,7 +2,7 @@
  * Requests and answers of the data routes, `/v1/read` and transactions. The stream's `transaction` has the
  * same fields.
  */
-import Type from 'typebox'
+import { Type } from '../typebox.js'
 import {
   CLOSED,
   DtypeName,

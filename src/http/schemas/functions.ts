@@ -1,6 +1,7 @@
 /** Requests and answers of the function routes. */
-import Type from 'typebox'
+
 import { FUNCTION_MAX_PARAMETERS } from '../../limits.js'
+import { Type } from '../typebox.js'
 import { CLOSED, Epoch, Name } from './common.js'
 
 export const FunctionBody = Type.Object(

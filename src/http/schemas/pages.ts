@@ -1,7 +1,8 @@
 /** Requests and answers of the page routes. */
-import Type from 'typebox'
+
 import { PAGES_AT_ONCE_MAX } from '../../limits.js'
 import { NAME_PATTERN } from '../../wire/page.js'
+import { Type } from '../typebox.js'
 import {
   CLOSED,
   Digest,

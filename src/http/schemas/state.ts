@@ -1,6 +1,7 @@
 /** Answers of the graph, status, statistics, checkpoint and health routes. */
-import Type from 'typebox'
+
 import { FSYNC_MODES } from '../../engine/arguments.js'
+import { Type } from '../typebox.js'
 import { CLOSED, Digest, Epoch, History, Name, PageKindName } from './common.js'
 
 export const GraphQuery = Type.Object(

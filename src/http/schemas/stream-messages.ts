@@ -2,9 +2,10 @@
  * The JSON messages of the stream in both directions, by type: for the server's checks and for
  * /asyncapi.json. The binary protocol has the same messages in the layout of docs/internals/FORMAT.md.
  */
-import Type, { type TSchema } from 'typebox'
+
 import { ERRORS } from '../../errors.js'
 import type { StreamMessage } from '../../stream/messages.js'
+import { type TSchema, Type } from '../typebox.js'
 import { CLOSED, DtypeName, Epoch, History, Name, Values } from './common.js'
 import { CommitMessage, SubscribeMessage, TransactionMessage, UnsubscribeMessage } from './stream.js'
 

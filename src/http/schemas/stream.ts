@@ -1,7 +1,7 @@
 /**
  * Messages a client may send on the stream, the query of its server-sent events, and durable subscriptions.
  */
-import Type, { type Static } from 'typebox'
+
 import {
   PAGE_MAX_ELEMENTS,
   STREAM_ID_MAX_LENGTH,
@@ -10,6 +10,7 @@ import {
 } from '../../limits.js'
 import { DATA_MODES, POLICIES, STARTS } from '../../wire/messages.js'
 import { PAGE_MAX_RANK } from '../../wire/page.js'
+import { type Static, Type } from '../typebox.js'
 import { CLOSED, Epoch, History, Name } from './common.js'
 import { transactionFields } from './data.js'
 

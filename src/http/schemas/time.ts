@@ -1,6 +1,7 @@
 /** Requests and answers of the routes for past epochs, verification and what-if. */
-import Type from 'typebox'
+
 import { HISTORY_LIMIT_MAX } from '../../limits.js'
+import { Type } from '../typebox.js'
 import {
   CLOSED,
   Digest,

@@ -1,9 +1,9 @@
 /** The AsyncAPI document is complete and describes what the stream accepts and sends. */
 import { readFileSync } from 'node:fs'
 import t from 'tap'
-import type { TSchema } from 'typebox'
 import { compileCheck } from '../../../src/http/request/validation.js'
 import { SERVER_MESSAGES } from '../../../src/http/schemas/stream-messages.js'
+import type { TSchema } from '../../../src/http/typebox.js'
 import { jsonHead, jsonTail } from '../../../src/stream/messages.js'
 import { ROOT } from '../../lib/place.js'
 import { Client } from '../../stream/helpers.js'

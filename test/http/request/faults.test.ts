@@ -1,11 +1,10 @@
 /** Explaining why a value does not fit: the same faults as the library lists, in a time that stays short. */
 import t from 'tap'
-import type { TSchema } from 'typebox'
-import { Compile } from 'typebox/compile'
 import { faultFinder } from '../../../src/http/request/faults.js'
 import { compileCheck } from '../../../src/http/request/validation.js'
 import { DeltaBody, TransactionBody } from '../../../src/http/schemas/data.js'
 import { PageBody, PagesBody } from '../../../src/http/schemas/pages.js'
+import { Compile, type TSchema } from '../../../src/http/typebox.js'
 
 const source = { dtype: 'f32', shape: [4] }
 const named = (count: number): object[] =>

@@ -2,8 +2,7 @@
  * null for an optional field means that the field is absent: in every body and message, and in the documents.
  */
 import t from 'tap'
-import type { TSchema } from 'typebox'
-import { Compile } from 'typebox/compile'
+import { Compile, type TSchema } from '../../../src/http/typebox.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { Client } from '../../stream/helpers.js'
 import { isProblem, listen, type Served, SOURCE, serve } from '../helpers.js'

@@ -1,8 +1,8 @@
 /** Checks of requests: what fits, what is converted, which nulls are dropped, and what an error says. */
 import t from 'tap'
-import { type TSchema, Type } from 'typebox'
 import { nullDropper, withNulls } from '../../../src/http/request/optional-nulls.js'
 import { compileCheck, presentBody, validatorCompiler } from '../../../src/http/request/validation.js'
+import { type TSchema, Type } from '../../../src/http/typebox.js'
 
 const INVALID = { code: 'INVALID_REQUEST' }
 
