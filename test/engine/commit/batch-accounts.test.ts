@@ -367,6 +367,14 @@ t.test('which changes of functions go together, and which are stale', async (t) 
   t.equal(batch.stage({ ...write('y'), redefines: [] }), 'staged', 'one that redefines nothing')
   t.equal(batch.stage(unused), 'staged')
   t.ok(batch.isOneWay, 'although no page has another definition')
+  const mixed = new Batch(4, state)
+  mixed.stage(
+    await creating(state, {
+      z: { derive: { op: 'map', inputs: { now: 'x', old: { prev: 'x' } }, expr: 'now - old' } },
+    }),
+  )
+  t.ok(mixed.isOneWay, 'a page that reads the past, and the present first')
+  mixed.abandon()
   t.equal(batch.stage(await creating(state, { z: { dtype: 'u8', shape: [1] } })), 'later')
   t.equal(batch.stage(unused), 'later')
   batch.abandon()
