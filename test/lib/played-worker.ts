@@ -1,6 +1,6 @@
 /** Worker threads that the test plays: what was sent to them, and the answers that it gives. */
 import { EventEmitter } from 'node:events'
-import { createRequire, syncBuiltinESMExports } from 'node:module'
+import { syncBuiltinESMExports } from 'node:module'
 import type { Test } from 'tap'
 
 export class PlayedWorker<Message extends { readonly id: number }, Data> extends EventEmitter {
@@ -50,7 +50,7 @@ export class PlayedWorker<Message extends { readonly id: number }, Data> extends
 export function playThreads<Message extends { readonly id: number }, Data>(
   t: Test,
 ): PlayedWorker<Message, Data>[] {
-  const threads = createRequire(import.meta.url)('node:worker_threads') as { Worker: unknown }
+  const threads = process.getBuiltinModule('node:worker_threads') as { Worker: unknown }
   const { Worker } = threads
   const started: PlayedWorker<Message, Data>[] = []
   threads.Worker = class extends PlayedWorker<Message, Data> {

@@ -25,7 +25,7 @@ interface Outcome {
 async function lose(dir: string, kind: 'durable' | 'memory'): Promise<Outcome> {
   rmSync(join(dir, 'lost'), { force: true })
   const env = { MMSB_LIBRARY: `${ROOT}${EMULATED}`, MMSB_EMULATED_LOST: join(dir, 'lost') }
-  const args = [...programArgs('test/engine/history/cpu-failover.ts'), dir, kind]
+  const args = [...programArgs('test/support/cpu-failover.ts'), dir, kind]
   const { stdout } = await run(process.execPath, args, { cwd: ROOT, env: { ...process.env, ...env } })
   return JSON.parse(stdout) as Outcome
 }

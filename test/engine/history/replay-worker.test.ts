@@ -3,7 +3,7 @@
  * shares with the thread that asks.
  */
 import { EventEmitter } from 'node:events'
-import { createRequire, syncBuiltinESMExports } from 'node:module'
+import { syncBuiltinESMExports } from 'node:module'
 import { constants } from 'node:os'
 import t, { type Test } from 'tap'
 import { Timelines } from '../../../src/engine/history/cones/timelines.js'
@@ -65,7 +65,6 @@ let started = 0
 
 /** Starts the thread on this one. */
 async function start(t: Test, given: Partial<ReplayWorkerData> = {}) {
-  const require = createRequire(import.meta.url)
   const port = new Port()
   const data = {
     dir: past.dir,
@@ -79,9 +78,13 @@ async function start(t: Test, given: Partial<ReplayWorkerData> = {}) {
   }
   const priorities: unknown[][] = []
   const setPriority = (...args: unknown[]): unknown => priorities.push(args)
-  const restoreThreads = replace(require('node:worker_threads'), { parentPort: port, workerData: data })
-  const restorePriority = replace(require('node:os'), { setPriority })
+  const restoreThreads = replace(process.getBuiltinModule('node:worker_threads'), {
+    parentPort: port,
+    workerData: data,
+  })
+  const restorePriority = replace(process.getBuiltinModule('node:os'), { setPriority })
   syncBuiltinESMExports()
+  // Each time another instance of the module.
   await import(`${moduleUrl('src/engine/history/replay-worker.ts')}?${++started}`)
   restoreThreads()
   restorePriority()

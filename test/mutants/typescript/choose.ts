@@ -18,7 +18,7 @@ const KILLED = 3
 /** How much likelier a test that reaches the function notices than one that may not. */
 const DOUBT = 2
 
-/** The files of the house that a file loads: not types, but workers that it starts by name. */
+/** The files of the house that a file loads: not types, but workers and modules that it starts by name. */
 function loadedBy({ path, tree, text }: Source): string[] {
   const found: string[] = []
   const add = (name: string): void => {
@@ -33,6 +33,7 @@ function loadedBy({ path, tree, text }: Source): string[] {
     if (isType !== true && from !== undefined && ts.isStringLiteral(from)) add(from.text)
   }
   for (const [, name] of text.matchAll(/startWorker\('([a-z-]+)'/g)) add(`./${name}.js`)
+  for (const [, file] of text.matchAll(/moduleUrl\('([\w./-]+\.ts)'/g)) found.push(file as string)
   return found
 }
 

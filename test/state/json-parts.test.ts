@@ -1,8 +1,8 @@
 /** Answers about the past as parts of JSON: the same text as the answer as an object, with binary lists. */
 import t from 'tap'
-import { Bus } from '../../../src/index.js'
-import type { JsonParts } from '../../../src/state/json-parts.js'
-import { valuesToJsonText } from '../../../src/state/value.js'
+import { Bus } from '../../src/index.js'
+import type { JsonParts } from '../../src/state/json-parts.js'
+import { valuesToJsonText } from '../../src/state/value.js'
 
 const textOf = ({ parts }: JsonParts): string =>
   parts

@@ -7,10 +7,10 @@
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { MmsbError } from '../../../src/errors.js'
-import { Bus } from '../../../src/index.js'
-import { Draw, type PageSketch } from '../../lib/draw.js'
-import { drawDelta, drawDerivation, drawSources } from '../../property/random.js'
+import { MmsbError } from '../../src/errors.js'
+import { Bus } from '../../src/index.js'
+import { Draw, type PageSketch } from '../lib/draw.js'
+import { drawDelta, drawDerivation, drawSources } from '../property/random.js'
 
 const [dir, kind] = process.argv.slice(2) as [string, string]
 const notices: string[] = []
