@@ -34,6 +34,15 @@ export interface CheckpointBase {
 /** Opens the base. Throws when it, or a file it refers to, is missing or not sound. */
 export function openBase(folder: CheckpointFolder, epoch: number, busId: string): CheckpointBase {
   const family = openFamily(folder, epoch, busId)
+  try {
+    return baseOf(folder, epoch, family)
+  } catch (error) {
+    closeFamily(family)
+    throw error
+  }
+}
+
+function baseOf(folder: CheckpointFolder, epoch: number, family: readonly FileTables[]): CheckpointBase {
   const rows = new Map((family[0] as FileTables).rows.map((row) => [row.id, row]))
   const known = new Map<string, BaseChunk>()
   const liveBytes = family.map(() => 0)

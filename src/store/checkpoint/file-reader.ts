@@ -209,9 +209,7 @@ export class CheckpointFile implements CheckpointReader {
       )) {
         // A chunk that is stored once may be used by a whole page.
         for (const [i, { slot, pageId, offset }] of used.entries()) {
-          const entry = chunkEntry(chunks, slot)
-          if (entry !== undefined)
-            onChunk(pageId, offset, data.subarray(entry.offset, entry.offset + entry.length))
+          onChunk(pageId, offset, bytesOf(data, chunkEntry(chunks, slot) as ChunkEntry))
           if (i % CHUNKS_PER_CHECK === 0) yield
         }
       }
@@ -336,7 +334,10 @@ function usesFor(packs: PackUses, wants: (pageId: number) => boolean): PackUses 
   return uses
 }
 
-/** A pack that has used chunks. */
+const bytesOf = (data: Buffer, { offset, length }: ChunkEntry): Buffer =>
+  data.subarray(offset, offset + length)
+
+/** A pack that has used chunks: entries of its list, as findingUses has seen. */
 interface UsedPack {
   readonly pack: number
   readonly data: Buffer
@@ -356,9 +357,8 @@ function* packsOf({ db, packs }: FileTables, uses: PackUses): Generator<UsedPack
 function* verifyChunks(tables: FileTables, uses: PackUses, isOwn: boolean): Sliced<void> {
   for (const { pack, data, chunks, used } of packsOf(tables, uses)) {
     for (const slot of new Set(used.map((use) => use.slot))) {
-      const entry = chunkEntry(chunks, slot)
-      const bytes = entry === undefined ? data : data.subarray(entry.offset, entry.offset + entry.length)
-      if (entry !== undefined && chunkHash(bytes).equals(entry.hash)) continue
+      const entry = chunkEntry(chunks, slot) as ChunkEntry
+      if (chunkHash(bytesOf(data, entry)).equals(entry.hash)) continue
       const where = isOwn ? '' : ` of the file ${tables.stem}`
       throw new Damage(`chunk ${slot} of pack ${pack}${where} does not match its hash`)
     }
