@@ -63,6 +63,31 @@ t.test('what is not shared counts as it is queued; little does not count', async
   t.equal(used(), 0)
 })
 
+t.test('what was queued for a connection that closes makes room for those who wait', async (t) => {
+  const { all, used, clock } = queues()
+  const [sink, other] = [new SlowSink(), new SlowSink()]
+  sink.queuedBytes = M
+  all.observe(sink)
+  other.queuedBytes = 2 * STREAM_FREE_BYTES
+  all.observe(other)
+  const piece = new Uint8Array(M)
+  all.hold(sink, piece)
+  const release = all.hold(other, piece)
+  t.equal(used(), 2 * M + 2 * STREAM_FREE_BYTES)
+  let ran = 0
+  all.whenRoom(() => ran++)
+  all.gone(sink)
+  t.equal(used(), M + 2 * STREAM_FREE_BYTES, 'the other holds the piece still')
+  clock.advance(1)
+  t.equal(ran, 0)
+  release()
+  t.equal(used(), 2 * STREAM_FREE_BYTES)
+  clock.advance(1)
+  t.equal(ran, 1)
+  all.gone(other)
+  t.equal(used(), 0)
+})
+
 t.test('those who wait for room go on one after another', async (t) => {
   const { all, clock } = queues()
   const sink = new SlowSink()
