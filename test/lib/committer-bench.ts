@@ -58,6 +58,8 @@ export class Bench {
   nowMs = 1_000
   ticksMs = 0
   onThread = false
+  /** Executions on another thread that have ended, in whatever way. */
+  executionsEnded = 0
   /** What the event loop was asked to do soon. */
   #soon: (() => void)[] = []
 
@@ -73,7 +75,13 @@ export class Bench {
       ticksMs: () => this.ticksMs,
       soon: (callback) => this.#soon.push(callback),
       hasThreads: true,
-      executions: { goesToThread: () => this.onThread, ended: (execution) => execution },
+      executions: {
+        goesToThread: () => this.onThread,
+        ended: (execution) =>
+          execution.finally(() => {
+            this.executionsEnded++
+          }),
+      },
       store: {},
     })
     this.committer.startFrom({ epoch: 1, digest: state.context.stateDigest(), timestampMs: 500, answers: [] })

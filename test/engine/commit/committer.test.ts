@@ -343,6 +343,8 @@ t.test('an execution on another thread', async (t) => {
     const b = await bench(t, { isDurable })
     const { committer, store } = b
     b.onThread = true
+    let looked = 0
+    committer.observe({ absorb: () => looked++, saveWhole() {} })
     const first = b.write(1)
     b.soon()
     t.same([committer.isQuiet, committer.isExecutionOpen], [false, true])
@@ -357,8 +359,11 @@ t.test('an execution on another thread', async (t) => {
     committer.settle()
     t.same([committer.epoch, b.value('twice')], [3, 4], 'a synchronous read waits for it')
     t.ok(committer.isQuiet)
+    t.equal(looked, 2, 'what each has overwritten is looked at before the next')
     store.appends[1]?.open()
+    await until(() => b.executionsEnded === 2, 'the end of the execution')
     await turn()
+    t.equal(looked, 2, 'once')
     const last = b.write(3)
     b.soon()
     await until(() => (isDurable ? store.appends.length === 3 : true), 'the append')
@@ -390,7 +395,12 @@ t.test('a commit that is cancelled becomes void, and the next one follows', asyn
     b.write(7)
     t.ok(committer.cancelCommit())
     t.notOk(committer.cancelCommit(), 'once')
-    store.appends[0]?.open()
+    if (isDurable) {
+      await until(() => b.executionsEnded === 1, 'the end of the execution')
+      await turn()
+      t.same(store.calls, ['reserve true', 'append 2'], 'the record is not there yet that becomes void')
+      store.appends[0]!.open()
+    }
     await t.rejects(answer, { code: 'COST_EXCEEDED' })
     t.same(state.context.stateDigest(), digest, 'everything is as before')
     t.same(committer.digest, digest)
