@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import type { Test } from 'tap'
+import { plainEnvironment } from '../lib/environment.js'
 import { ROOT } from '../lib/place.js'
 import { sleep } from '../lib/wait.js'
 
@@ -10,8 +11,6 @@ const READY = /^mmsb listening on (http:\/\/\S+)$/m
 /** Runs a command of root without its power over the permissions of files. */
 const UNPRIVILEGED = 'setpriv --bounding-set=-dac_override,-dac_read_search,-fowner'
 const WAIT_MS = 60_000
-/** Of the environment of whoever runs the tests, no more than this: the rest may change what is printed. */
-const INHERITED = ['PATH', 'HOME', 'TMPDIR', 'LD_LIBRARY_PATH', 'NODE_V8_COVERAGE'] as const
 
 export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>
@@ -38,13 +37,9 @@ export class Process {
     const bound = isBoundByPermissions && process.getuid?.() === 0 ? `${UNPRIVILEGED} ` : ''
     // The test runner loads itself into every process of Node through NODE_ARGS: half a second each.
     const command = `unset NODE_ARGS; ${prelude === undefined ? '' : `${prelude}; `}exec ${bound}"$@"`
-    const inherited = INHERITED.flatMap((name) => {
-      const value = process.env[name]
-      return value === undefined ? [] : [[name, value] as const]
-    })
     // Without its start-up files, which bash reads where it believes to be at the far end of a network.
     this.child = spawn('bash', ['--norc', '-c', command, 'mmsb', process.execPath, ENTRY, ...args], {
-      env: { ...Object.fromEntries(inherited), ...env },
+      env: { ...plainEnvironment(), ...env },
       ...(cwd === undefined ? {} : { cwd }),
     })
     this.child.stdout!.on('data', (chunk: Buffer) => {

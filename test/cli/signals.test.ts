@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import t from 'tap'
+import { plainEnvironment } from '../lib/environment.js'
 import { until } from '../lib/wait.js'
 import { Client } from '../stream/helpers.js'
 import { call, ENTRY, serve } from './process.js'
@@ -21,7 +22,7 @@ t.test('SIGTERM in the moment in which the server begins to listen', async (t) =
   const server = spawn(
     process.execPath,
     [...options, ENTRY, 'serve', '--port', '0', '--data-dir', t.testdir()],
-    { stdio: 'ignore' },
+    { stdio: 'ignore', env: plainEnvironment() },
   )
   t.same(await once(server, 'exit'), [0, null])
 })

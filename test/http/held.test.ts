@@ -14,6 +14,7 @@ import WebSocket from 'ws'
 import { Bus } from '../../src/index.js'
 import { BINARY_PROTOCOL, JSON_PROTOCOL, MESSAGE_CODES } from '../../src/wire/messages.js'
 import { ENTRY } from '../cli/process.js'
+import { plainEnvironment } from '../lib/environment.js'
 
 /**
  * In ms of processor time: what an answer of /livez waits for, at most. On an idle machine 150 are
@@ -52,9 +53,8 @@ class MeteredServer {
   #stderr = ''
 
   constructor(t: Test, dataDir: string) {
-    const { NODE_OPTIONS: _, ...env } = process.env
     this.child = fork(ENTRY, ['serve', '--port', '0', '--fsync', 'off', '--data-dir', dataDir], {
-      env,
+      env: plainEnvironment(),
       execArgv: ['--import', `data:text/javascript,${encodeURIComponent(METER)}`],
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     })

@@ -1,6 +1,7 @@
 /** Reading a folder beside its writer: records from any epoch, where a read begins, and what is missing. */
 import fs from 'node:fs'
 import path from 'node:path'
+import Database from 'better-sqlite3'
 import t from 'tap'
 import { crc32c } from '../../src/ffi/library.js'
 import { LOG_READ_BYTES, SEGMENT_HEADER_BYTES } from '../../src/limits.js'
@@ -138,6 +139,23 @@ t.test('an index says where to begin; a wrong one does no harm', async (t) => {
   )
   t.equal(reads[0], SEGMENT_HEADER_BYTES)
   without.close()
+})
+
+t.test('a segment that the index does not know yet is read from its start', async (t) => {
+  const dir = scratch()
+  const store = await openStore(dir, { segmentBytes: 2 ** 20, fsync: 'off' })
+  await appendAll(store, 1, 25, 100_000)
+  await store.close()
+  const names = fs.readdirSync(path.join(dir, 'log')).sort()
+  t.ok(names.length >= 3)
+  const last = Number.parseInt(names.at(-1)!, 10)
+  const db = new Database(path.join(dir, 'catalog.db'))
+  t.ok(db.prepare('DELETE FROM block WHERE last_epoch >= ?').run(last - 2).changes > 0)
+  db.close()
+  const reader = new HistoryReader({ dir, crc32c, isOffline: true })
+  t.same(read(reader, last + 1, last + 1), [last + 1])
+  t.same(read(reader, last - 1, 25), epochsTo(25, last - 1))
+  reader.close()
 })
 
 t.test('epochs that are not in the log any more, and a log that is not there', async (t) => {

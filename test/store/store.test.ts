@@ -409,6 +409,44 @@ t.test('epochs that are not there, or not any more', async (t) => {
   t.same(state, { openFiles: 0, openCheckpoints: 0 })
 })
 
+t.test('the segment with the first epoch after the checkpoint stays, the one before it goes', async (t) => {
+  const store = await partsIn(scratch()).open()
+  await appendAll(store, 1, 15, 1000)
+  for (const epoch of [5, 12, 15]) await store.checkpoint(sourceOf(epoch))
+  t.equal(store.bytesSince(3), store.bytesSince(0) - store.bytesSince(12), 'three epochs in a segment')
+  for (const [epochs, anchor, minEpoch] of [
+    [10, 5, 4],
+    [3, 12, 13],
+  ] as const) {
+    await store.retain({ maxEpochs: epochs })
+    t.equal(store.checkpoints()[0]?.epoch, anchor)
+    t.equal(store.minEpoch, minEpoch)
+    t.same(epochsIn(store, anchor), epochsTo(15, anchor + 1), 'what the checkpoint needs is there')
+  }
+  await store.close()
+})
+
+t.test('a folder that is lost while a checkpoint is written gets none, and keeps all it has', async (t) => {
+  const dir = scratch()
+  const { open, steps } = partsIn(dir)
+  let isLost = false
+  const store = await open({ lock: () => ({ ...NO_LOCK, lost: () => (isLost ? 'it is gone' : undefined) }) })
+  await appendAll(store, 1, 15, 1000)
+  for (const epoch of [5, 12]) await store.checkpoint(sourceOf(epoch))
+  const files = (): string[] => fs.readdirSync(path.join(dir, 'checkpoints')).sort()
+  const before = files()
+  const onRead = (): void => {
+    isLost = true
+  }
+  const source = { ...sourceOf(15), onRead }
+  await t.rejects(store.checkpoint(source), { code: 'BUS_FAILED', message: /it is gone/ })
+  t.same(files(), before)
+  steps.length = 0
+  t.equal(await store.retain({ maxEpochs: 1 }), 0)
+  t.same([steps, files()], [[], before])
+  await store.close()
+})
+
 t.test('the index is built again on request', async (t) => {
   const { dir } = await folder()
   const { open } = partsIn(dir)

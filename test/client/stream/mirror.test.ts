@@ -2,6 +2,7 @@
  * Mirrors on a connection whose other end is the test: their epoch, who waits for it, what ends them, and
  * pages too large for a message.
  */
+import { getEventListeners } from 'node:events'
 import t, { type Test } from 'tap'
 import { MmsbError } from '../../../src/client/errors.js'
 import type { WholePages } from '../../../src/client/stream/large-snapshot.js'
@@ -132,6 +133,13 @@ t.test('who waits for an epoch waits no longer than for it', async (t) => {
     [1, { signal: 1 }, /^signal: 1/],
   ] as const)
     await t.rejects(set.until(epoch as number, options as object), { code: 'INVALID_REQUEST', detail })
+  t.equal(getEventListeners(signal, 'abort').length, 0)
+  const long = new AbortController().signal
+  const last = [set.until(8, { signal: long }), set.until(9, { signal: long })]
+  t.equal(getEventListeners(long, 'abort').length, 1)
+  await say({ type: 'progress', epoch: 9 })
+  t.same(await fates(last), ['reached', 'reached'])
+  t.equal(getEventListeners(long, 'abort').length, 0, 'nobody waits for the signal any more')
   t.throws(() => set.onChange(5 as never), { detail: /^listener: 5 is not a function/ } as never)
   t.throws(() => set.onHistoryChange(5 as never), { detail: /^listener: 5 is not a function/ } as never)
 })
@@ -281,6 +289,48 @@ t.test('pages too large for a message are read one by one, and brought to one ep
   t.same([set.epoch, valuesOf(set)], [14, [9, 9]], 'a snapshot is whole')
   await change(15, 8)
   t.same([set.epoch, valuesOf(set)], [15, [8, 9]])
+})
+
+t.test('of the changes meanwhile, each page takes those it was read before', async (t) => {
+  const page = wholeOf(7, 9, [1, 2]).pages[0]!
+  const whole = { from: 7, pages: [page, { ...page, name: 'b1', version: 7, values: Uint8Array.of(3, 4) }] }
+  const { ready, say, tooLarge } = mirroring(t, {}, async () => whole)
+  await tooLarge()
+  const known = { kind: 'source', dtype: 'u8', shape: [2], ranges: [[0, 1]] }
+  for (const [epoch, value] of [
+    [8, 50],
+    [9, 60],
+  ] as const) {
+    const changes = ['a', 'b1'].map((name) => ({ ...known, page: name, values: [value] }))
+    await say({ type: 'change', epoch, first: epoch, changes })
+  }
+  const set = await ready
+  t.same(
+    [...set.pages].map(([name, { values }]) => [name, ...(values as Uint8Array)]),
+    [
+      ['a', 1, 2],
+      ['b1', 60, 4],
+    ],
+  )
+})
+
+t.test('a listener that throws keeps the change from nobody', async (t) => {
+  const { set, change } = await mirrored(t)
+  const told: unknown[] = []
+  const later: (() => void)[] = []
+  const { restore } = t.intercept(globalThis, 'queueMicrotask', {
+    value: (run: () => void) => later.push(run),
+  })
+  set.onChange(() => {
+    throw new Error('mine')
+  })
+  set.onChange(({ epoch }) => told.push(epoch))
+  await change(6, 1)
+  await change(7, 1)
+  restore()
+  t.same([told, set.epoch], [[6, 7], 7])
+  t.equal(later.length, 2)
+  for (const run of later) t.throws(run, /mine/, 'it is uncaught')
 })
 
 t.test('a progress message completes it too', async (t) => {

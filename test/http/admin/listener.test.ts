@@ -6,6 +6,7 @@ import t from 'tap'
 import { Bus } from '../../../src/index.js'
 import { ADMIN_STALLED_MS, STOP_GRACE_MS } from '../../../src/limits.js'
 import { call, run, serve } from '../../cli/process.js'
+import { plainEnvironment } from '../../lib/environment.js'
 import { programArgs } from '../../lib/place.js'
 import { sleep, until } from '../../lib/wait.js'
 
@@ -19,8 +20,7 @@ async function held(
   t: Parameters<typeof serve>[0],
 ): Promise<{ child: ChildProcess; url: string; admin: string }> {
   const args = [...programArgs('test/http/admin/held-server.ts'), join(t.testdir(), 'data')]
-  const { NODE_OPTIONS: _, ...env } = process.env
-  const child = spawn(process.execPath, args, { env })
+  const child = spawn(process.execPath, args, { env: plainEnvironment() })
   t.teardown(() => child.kill('SIGKILL'))
   let stdout = ''
   while (!stdout.includes('mmsb listening on')) stdout += (await once(child.stdout, 'data'))[0]

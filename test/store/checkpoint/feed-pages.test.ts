@@ -15,7 +15,7 @@ import { turn, turns } from '../../lib/wait.js'
 
 const CHUNK = CHECKPOINT_CHUNK_BYTES
 const pageOf = (id: number, bytes: number, version = 50, createdEpoch = 1): CheckpointPage => ({
-  ...{ id, bytes, version, createdEpoch, meta: Uint8Array.of(id & 255) },
+  ...{ id, bytes, version, createdEpoch, meta: Uint8Array.of(0, id & 255).subarray(1) },
 })
 
 interface Piece {
@@ -43,6 +43,10 @@ function jobOf(
             length: request.bytes.length,
           })
           t.equal(transfer?.[0], request.bytes.buffer)
+          const areOwn = request.pages.every(({ id, meta: { buffer } }) => {
+            return buffer.byteLength === 1 && new Uint8Array(buffer)[0] === (id & 255)
+          })
+          t.ok(areOwn, 'what is sent of a page is a copy of it alone')
           for (let at = 0; at < request.bytes.length; at += CHUNK) content.push(request.bytes[at] as number)
           state.away++
           state.most = Math.max(state.most, state.away)
