@@ -276,9 +276,9 @@ class MirrorState implements SubscriptionOwner {
    */
   async #reload(): Promise<void> {
     this.isConnected = false
-    if (this.#reloads++ > 0) await sleep(backoffMs(this.#reloads), this.#ended.signal)
     const { connection, readWhole } = this.#deps
-    // While it is attached, the connection looks for a server that is away, and the reads wait for that.
+    // It holds the connection for the next subscription. While it is attached, the connection looks for a
+    // server that is away, and the reads wait for that.
     const keeper: ConnectionUser = {
       isListening: false,
       up: () => {},
@@ -288,6 +288,7 @@ class MirrorState implements SubscriptionOwner {
     }
     connection.attach(keeper)
     try {
+      if (this.#reloads++ > 0) await sleep(backoffMs(this.#reloads), this.#ended.signal)
       const whole = await readWhole(this.#patterns, this.#ended.signal)
       if (this.#end !== undefined) return
       this.#largeSnapshot = new LargeSnapshot(whole)

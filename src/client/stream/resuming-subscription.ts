@@ -137,10 +137,14 @@ export class ResumingSubscription implements ConnectionUser {
 
   end(): void {
     if (this.#isOver) return
+    this.#stop()
+    this.#connection.detach(this)
+  }
+
+  #stop(): void {
     this.#isOver = true
     for (const { reject } of this.#commits.splice(0)) reject(closedError('subscription'))
     this.#leave()
-    this.#connection.detach(this)
   }
 
   up(): void {
@@ -162,8 +166,10 @@ export class ResumingSubscription implements ConnectionUser {
 
   fail(error: unknown): void {
     if (this.#isOver) return
-    this.end()
+    this.#stop()
     this.#owner.failed(error)
+    // Last, since an owner that begins anew does so on this connection, which its last user closes.
+    this.#connection.detach(this)
   }
 
   receive(message: Message): void {

@@ -5,6 +5,7 @@
 import { getEventListeners } from 'node:events'
 import t, { type Test } from 'tap'
 import { MmsbError } from '../../../src/client/errors.js'
+import { SILENCE_MAX_MS } from '../../../src/client/limits.js'
 import type { WholePages } from '../../../src/client/stream/large-snapshot.js'
 import {
   type MirrorDeps,
@@ -48,12 +49,8 @@ function mirroring(t: Test, options: MirrorOptions = {}, readWhole?: MirrorDeps[
       return all.socket
     },
     say,
-    /** The server says that the snapshot is too large. The client makes another connection. */
-    tooLarge: async (): Promise<void> => {
-      await say({ type: 'error', code: 'PAYLOAD_TOO_LARGE', detail: '' })
-      all.socket.accept()
-      await turns()
-    },
+    /** The server says that the snapshot is too large. */
+    tooLarge: () => say({ type: 'error', code: 'PAYLOAD_TOO_LARGE', detail: '' }),
     snapshot: (epoch: number, values: number[]) =>
       say({ type: 'snapshot', epoch, pages: { a: { dtype: 'u8', shape: [values.length], values } } }),
     change: (epoch: number, value: number) =>
@@ -342,6 +339,45 @@ t.test('a progress message completes it too', async (t) => {
   t.equal((await ready).epoch, 9)
 })
 
+t.test('the connection stays while the pages are read, and carries the next subscription', async (t) => {
+  let read = (_whole: WholePages): void => {}
+  const all = mirroring(t, {}, () => {
+    return new Promise((resolve) => {
+      read = resolve
+    })
+  })
+  for (const round of [1, 2]) {
+    await all.tooLarge()
+    // Nothing has to arrive meanwhile.
+    all.clock.pass(10 * SILENCE_MAX_MS)
+    await turns()
+    t.same([all.sockets.length, all.socket.ended], [1, []], `round ${round}`)
+    read(wholeOf(7, 7, [1]))
+    await turns()
+    t.match(all.socket.told.at(-1), { type: 'subscribe', from: 7 })
+    t.equal((await all.ready).isConnected, true)
+    t.same([all.sockets.length, all.socket.ended], [1, []], `round ${round}`)
+    t.equal(all.ended.length, 0)
+  }
+  all.close()
+  t.same(all.socket.ended, [1000], 'nobody else holds it')
+})
+
+t.test('who waits listens to its signal no longer than it waits', async (t) => {
+  for (const how of ['reached', 'closed', 'aborted']) {
+    const { set, change } = await mirrored(t)
+    const controller = new AbortController()
+    const { signal } = controller
+    const wait = set.until(6, { signal }).catch(() => {})
+    t.equal(getEventListeners(signal, 'abort').length, 1)
+    if (how === 'reached') await change(6, 1)
+    else if (how === 'closed') set.close()
+    else controller.abort()
+    await wait
+    t.equal(getEventListeners(signal, 'abort').length, 0, how)
+  }
+})
+
 t.test('pages that are too large again and again are read later each time', async (t) => {
   t.intercept(Math, 'random', { value: () => 1 })
   let reads = 0
@@ -390,7 +426,7 @@ t.test('what ends it while its pages are read', async (t) => {
   await turns()
   t.same(await fates([closed.ready]), ['CLOSED'])
   t.same(closed.socket.ended, [1000])
-  t.same(closed.socket.told, [], 'no other subscription')
+  t.equal(closed.socket.told.filter(({ type }) => type === 'subscribe').length, 1, 'no other subscription')
   const refused = mirroring(t, {}, () => new Promise(() => {}))
   await refused.tooLarge()
   refused.connection.failAll(new MmsbError({ code: 'FORBIDDEN', detail: '' }))
