@@ -8,6 +8,7 @@
  * a quarter of the usual distance.
  */
 import { CHECKPOINT_EVERY_BYTES, CHECKPOINT_EVERY_EPOCHS, RETENTION_INTERVAL_MS } from '../../limits.js'
+import { textOf } from '../../store/os/errors.js'
 import type { Store } from '../../store/store.js'
 import type { CheckpointInfo } from '../../store/types.js'
 import type { Committer } from '../commit/committer.js'
@@ -161,8 +162,7 @@ export class CheckpointScheduler {
   }
 
   #warn(what: string, error: unknown): void {
-    const why = error instanceof Error ? error.message : String(error)
-    this.#deps.options.onNotice?.({ level: 'warn', message: `${what}: ${why}` })
+    this.#deps.options.onNotice?.({ level: 'warn', message: `${what}: ${textOf(error)}` })
   }
 
   /** The state must be at rest. */

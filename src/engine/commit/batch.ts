@@ -207,7 +207,7 @@ export class Batch {
   abandon(): void {
     const { graph, context } = this.#state
     for (const { page, step } of this.#redefined) {
-      graph.setStep(page.id, page.step as number, page.derived?.costNs ?? 0)
+      graph.setStep(page.id, page.step as number, derivedOf(page).costNs)
       context.destroyStep(step)
     }
     for (const page of this.deleted.toReversed()) {
@@ -226,12 +226,8 @@ export class Batch {
       context.destroyStep(page.step as number)
       registry.redefine(page, derived, step)
     }
-    for (const page of this.created) {
-      if (!this.#deletedIds.has(page.id)) registry.add(page)
-    }
-    for (const page of this.deleted) {
-      if (registry.byId(page.id) !== undefined) registry.remove(page)
-    }
+    for (const page of this.created) registry.add(page)
+    for (const page of this.deleted) registry.remove(page)
     destroy(this.#state, this.deleted, unreadPasts(graph, this.deleted))
   }
 
@@ -326,8 +322,7 @@ export class Batch {
     for (const page of creates) added += ownBytes(page)
     const elementBytes = bytesToCreate(graph, creates, pageOf)
     for (const { id, derived } of redefines) {
-      const old = this.#live(id).derived
-      added += definitionBytes(derived) - (old === undefined ? 0 : definitionBytes(old))
+      added += definitionBytes(derived) - definitionBytes(derivedOf(this.#live(id)))
     }
     if (change !== undefined) {
       const old = registry.functions.get(change.name)
@@ -364,7 +359,7 @@ export class Batch {
     )
     if (refusal !== undefined) {
       for (const { page, step } of done) {
-        graph.setStep(page.id, page.step as number, page.derived?.costNs ?? 0)
+        graph.setStep(page.id, page.step as number, derivedOf(page).costNs)
         context.destroyStep(step)
       }
       throw refusal
@@ -470,6 +465,9 @@ function preconditionFailed(page: PageRecord, expected: number): MmsbError {
     { page: page.name, expected, actual: page.version },
   )
 }
+
+/** Only pages with a definition are redefined. */
+const derivedOf = (page: PageRecord): DerivedRecord => page.derived as DerivedRecord
 
 /** A page with the definition and the step that it gets at publish. */
 interface Redefined {

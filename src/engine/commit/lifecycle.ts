@@ -4,7 +4,9 @@
  *
  * Invariant: the first failure stays; nothing resumes after it.
  */
+
 import { MmsbError, readOnly } from '../../errors.js'
+import { textOf } from '../../store/os/errors.js'
 
 export class Lifecycle {
   readonly #listeners = new Set<(reason: string) => void>()
@@ -71,7 +73,7 @@ export class Lifecycle {
   /** Returns whether this is the first failure; the caller then cleans up and calls `tellFailure`. */
   fail(error: unknown): boolean {
     if (this.#failure !== undefined) return false
-    this.#failure = error instanceof Error ? error.message : String(error)
+    this.#failure = textOf(error)
     return true
   }
 

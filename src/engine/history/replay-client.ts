@@ -8,6 +8,7 @@
 import { type ErrorCode, MmsbError } from '../../errors.js'
 import { RETRY_AFTER_SECONDS } from '../../limits.js'
 import type { LimitGuard } from '../../operator-limits.js'
+import { textOf } from '../../store/os/errors.js'
 import type { FileIdentity } from '../../store/os/lock.js'
 import { startWorker, WorkerClient } from '../../store/os/worker.js'
 import { type Caller, CallerQueue } from '../caller-queue.js'
@@ -249,8 +250,9 @@ export class ReplayClient {
 
   #lost(error: unknown): MmsbError {
     if (this.#closed) return new MmsbError('BUS_FAILED', 'The bus is closed.')
-    const why = error instanceof Error ? error.message : String(error)
-    return new MmsbError('INTERNAL', `The replay thread has ended: ${why}`, undefined, { cause: error })
+    return new MmsbError('INTERNAL', `The replay thread has ended: ${textOf(error)}`, undefined, {
+      cause: error,
+    })
   }
 
   async #endThread(): Promise<void> {

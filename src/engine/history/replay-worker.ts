@@ -14,6 +14,7 @@ import { REPLAY_IDLE_MS, REPLAY_NICE } from '../../limits.js'
 import { BinaryList, type JsonParts, jsonParts } from '../../state/json-parts.js'
 import { valuesToJson } from '../../state/value.js'
 import { HistoryReader } from '../../store/history.js'
+import { textOf } from '../../store/os/errors.js'
 import type { EpochInfo, EpochList, EpochOp, PageHistory } from '../types.js'
 import { Timelines } from './cones/timelines.js'
 import { pastEpochs } from './past-changes.js'
@@ -121,7 +122,7 @@ function failureOf(error: unknown): ReplayAnswer {
     return { failure: { code: error.code, detail: error.message, extra: error.extra } }
   }
   if (error instanceof TooLong) return { failure: { code: 'COST_EXCEEDED', detail: error.message } }
-  return { failure: { code: 'INTERNAL', detail: error instanceof Error ? error.message : String(error) } }
+  return { failure: { code: 'INTERNAL', detail: textOf(error) } }
 }
 
 parentPort?.on('message', ({ id, number, caller, limitMs, request }: ReplayMessage) => {

@@ -151,16 +151,15 @@ t.test('the estimate of a transaction', async (t) => {
 })
 
 t.test('an epoch has room for as much as a commit may cost', async (t) => {
-  const { state, write, costOf } = await bench(t)
-  const ofX = costOf('twice') + costOf('u') + costOf('v')
-  const room = (ns: number): string => {
-    const costs = new NotedCosts(new LimitGuard({ maxCommitCostMs: ns / 1e6 }), String)
-    costs.isLow = true
+  const { state, graph, registry, write } = await bench(t)
+  const ofX = graph.plan([registry.require('x').id]).costNs
+  const room = (commitNs: number): string => {
+    const costs = Object.assign(new NotedCosts(guard, String), { commitNs, isLow: true })
     const batch = new Batch(4, state, costs)
     return [write('x'), write('x'), write('y'), write('x')].map((one) => batch.stage(one)).join(' ')
   }
   t.equal(room(ofX / 2), 'staged later later later', 'the first one, whatever it costs, but no other')
-  t.equal(room(2 * ofX * 1.000001), 'staged staged staged later')
+  t.equal(room(2 * ofX), 'staged staged staged later')
   t.equal(room(1.5 * ofX), 'staged later staged later', 'what did not join does not count')
 })
 
@@ -329,6 +328,40 @@ t.test('a page that is made and deleted in one epoch', async (t) => {
   t.strictSame([...steps], [])
 })
 
+t.test('a page that reads the past of one that is deleted', async (t) => {
+  const { state, registry } = await bench(t)
+  const reading: Definitions['z'] = {
+    derive: { op: 'map', inputs: { old: { prev: 'y' } }, expr: 'old' },
+  }
+  commit(state, 4, await creating(state, { old: reading }))
+  const late = await creating(state, { late: reading })
+  const batch = new Batch(5, state)
+  batch.stage(pendingOfDeletes([registry.require('old').id, registry.require('y').id]))
+  t.equal(
+    codeOf(() => batch.stage(late)),
+    'PAGE_NOT_FOUND',
+  )
+  batch.abandon()
+})
+
+t.test('a refused deletion names five pages that read the page', async (t) => {
+  const { state, registry } = await bench(t)
+  const derive = { op: 'map', inputs: { y: 'y' }, expr: 'y' } as const
+  const readers = (from: number, to: number): Definitions =>
+    Object.fromEntries(Array.from({ length: to - from }, (_, i) => [`r${from + i}`, { derive }]))
+  const refusal = (): string => {
+    try {
+      return new Batch(9, state).stage(pendingOfDeletes([registry.require('y').id]))
+    } catch (error) {
+      return (error as MmsbError).message
+    }
+  }
+  commit(state, 4, await creating(state, readers(0, 5)))
+  t.equal(refusal(), 'Page "y" is an input of "r0", "r1", "r2", "r3", "r4".')
+  commit(state, 5, await creating(state, readers(5, 6)))
+  t.equal(refusal(), 'Page "y" is an input of "r0", "r1", "r2", "r3", "r4" and 1 more.')
+})
+
 t.test('in slices, the same is staged', async (t) => {
   const { state, write } = await bench(t)
   const batch = new Batch(4, state)
@@ -347,6 +380,8 @@ t.test('in slices, the same is staged', async (t) => {
   t.ok(pauses(batch.staging(made)) >= 2, 'many pages are looked at, and made, in slices')
   t.equal(batch.created.length, 256)
   t.ok(batch.graphBefore !== undefined)
+  atOnce(batch.preparing())
+  t.equal(batch.plan(), batch.plan(), 'the plan is made once')
   batch.abandon()
   const fewer = new Batch(4, state)
   t.equal(pauses(fewer.staging({ ...made, creates: made.creates.slice(0, 255) })), 0)
