@@ -103,13 +103,13 @@ function formed(request: ReplayRequest, value: unknown): unknown {
   return { epochs: epochs.map(plainEpoch), next }
 }
 
-/** Buffers that can be transferred instead of copied. */
+/** Buffers of the pages read, or of the parts of JSON, which can be transferred instead of copied. */
 function buffersOf(value: unknown): ArrayBuffer[] {
   const { parts } = value as Partial<JsonParts>
   const items: readonly unknown[] = Array.isArray(value) ? value : (parts ?? [])
-  return items.flatMap((item) => {
-    const bytes = item instanceof Uint8Array ? item : (item as { values?: ArrayBufferView }).values
-    return bytes === undefined ? [] : (bytes.buffer as ArrayBuffer)
+  return items.map((item) => {
+    const bytes = item instanceof Uint8Array ? item : (item as { values: ArrayBufferView }).values
+    return bytes.buffer as ArrayBuffer
   })
 }
 

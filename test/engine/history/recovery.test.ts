@@ -86,6 +86,7 @@ async function recovering(t: Test, given: Given = {}) {
   }
   context.executeAsync = (...args) => {
     steps.push('thread')
+    told.push('on a thread')
     return executeAsync(...args)
   }
   const { now } = performance
@@ -219,8 +220,8 @@ t.test('what may take long is executed on another thread, and is told before', a
   t.same(steps, ['here', 'here', 'thread'])
   t.equal(recovered.epoch, 3)
   t.strictSame(
-    told.slice(0, 2),
-    ['replaying 33: replaying epoch 1 of 3', 'replaying 66: replaying epoch 2 of 3'],
+    told.slice(0, 3),
+    ['replaying 33: replaying epoch 1 of 3', 'replaying 99: replaying epoch 3 of 3', 'on a thread'],
     'before it begins',
   )
   const { steps: without } = await recovering(t, { of: large, to: 3, hasThreads: false })
