@@ -7,16 +7,38 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import t, { type Test } from 'tap'
+import { type VerifyOptions, verifyPast } from '../../../src/engine/history/verify.js'
 import { verifyFolder } from '../../../src/engine/history/verify-folder.js'
 import type { VerifyResult } from '../../../src/engine/types.js'
 import { NativeContext } from '../../../src/ffi/context.js'
 import { crc32c } from '../../../src/ffi/library.js'
-import { Bus } from '../../../src/index.js'
+import { Bus, MmsbError } from '../../../src/index.js'
 import { RECORD_HEADER_BYTES } from '../../../src/limits.js'
+import type { CheckpointFile } from '../../../src/store/checkpoint/file-reader.js'
+import type { HistoryReader } from '../../../src/store/history.js'
 import { encodeRecordHeader } from '../../../src/store/log/record.js'
 import { readSegmentHeader, SegmentScanner } from '../../../src/store/log/segment-reader.js'
 import { realDisk } from '../../../src/store/os/disk.js'
 import { folder } from '../../lib/folder.js'
+import { pastOf, spied } from '../../lib/past.js'
+
+const CHECKPOINTS = [9, 14]
+const story = await pastOf(t, async (bus) => {
+  await bus.create('a', { dtype: 'i32', shape: [6], fill: 3 }) // 1
+  await bus.derive('b', { op: 'map', inputs: { x: 'a' }, expr: 'x * 2' }) // 2
+  await bus.create('c', { dtype: 'f64', shape: [2, 2] }) // 3
+  await bus.derive('d', { op: 'map', inputs: { x: 'c' }, expr: 'x + 1' }) // 4
+  await bus.derive('step', { op: 'map', inputs: { now: 'c', old: { prev: 'c' } }, expr: 'now - old' }) // 5
+  await bus.create('none', { dtype: 'u8', shape: [0] }) // 6
+  await bus.create('e', { dtype: 'u8', shape: [4], fill: 1 }) // 7
+  await bus.patch('a', { values: [3] }) // 8: the same bytes
+  for (const page of ['a', 'e', 'c', 'e', 'e', 'a', 'a', 'e', 'c', 'a', 'e', 'a']) {
+    const { epoch } = await bus.patch(page, { values: [bus.epoch] })
+    if (CHECKPOINTS.includes(epoch)) await bus.checkpoint()
+  }
+})
+const [first, second] = story.reader.checkpointEpochs().reverse() as [number, number]
+const newest = story.epochs.length - 1
 
 const MADE = 40
 const CHECKPOINT = 20
@@ -191,4 +213,221 @@ t.test('a flipped bit in a row of the index, and of the list of checkpoints', as
     inDatabase(join(dir, 'catalog.db'), 'UPDATE checkpoint SET pages = pages | 64'),
   )
   t.match(list, { ok: false, divergence: null, problems: [/^catalog.db: .*checkpoint 20/] })
+})
+
+// ---- what is read and compared ----------------------------------------------------------------------------
+
+/** A checkpoint as it is, but for what is given. `bytesOf` changes what it holds of a page. */
+function checkpointOf(
+  file: CheckpointFile,
+  { digest, bytesOf }: { digest?: Uint8Array; bytesOf?: (pageId: number, bytes: Uint8Array) => Uint8Array },
+): CheckpointFile {
+  const loading: CheckpointFile['loading'] = (onChunk, wants) =>
+    file.loading((id, offset, bytes) => onChunk(id, offset, bytesOf?.(id, bytes) ?? bytes), wants)
+  const load: CheckpointFile['load'] = (onChunk) => {
+    for (const _ of loading(onChunk));
+  }
+  const header = digest === undefined ? file.header : { ...file.header, digest }
+  return {
+    header,
+    pages: file.pages,
+    info: file.info,
+    loading,
+    load,
+    close: () => file.close(),
+  } as CheckpointFile
+}
+
+/**
+ * The reader of the story, but for what is given; `open` gets each checkpoint and how often it was opened.
+ */
+function readerWith({
+  open = (file) => file,
+  ...rest
+}: Partial<Pick<HistoryReader, 'records' | 'checkpointEpochs'>> & {
+  open?: (file: CheckpointFile, epoch: number, times: number) => CheckpointFile | string
+}) {
+  const { reader, reads } = spied(story.reader)
+  const opened: number[] = []
+  let left = 0
+  const openCheckpoint = (epoch: number): CheckpointFile | string => {
+    opened.push(epoch)
+    const file = reader.openCheckpoint(epoch)
+    if (typeof file === 'string') return file
+    const given = open(file, epoch, opened.filter((one) => one === epoch).length)
+    if (typeof given === 'string') {
+      file.close()
+      return given
+    }
+    left++
+    const close = given.close.bind(given)
+    return Object.assign(checkpointOf(given, {}), {
+      close: () => {
+        left--
+        close()
+      },
+    })
+  }
+  const { checkpointEpochs, records, checkpointPages } = reader
+  const own = { firstEpoch: reader.firstEpoch, checkpointEpochs, records, checkpointPages, openCheckpoint }
+  return { reader: { ...own, ...rest } as unknown as HistoryReader, reads, left: () => left }
+}
+
+const verified = (reader: HistoryReader, options: Partial<VerifyOptions> = {}): VerifyResult =>
+  verifyPast({ reader, from: 0, to: newest, ...options })
+
+t.test('it replays from one checkpoint to the next, and leaves none open', async (t) => {
+  t.same([first, second], CHECKPOINTS)
+  for (const [from, to, wanted] of [
+    [0, newest, '1..9 10..14 15..20'],
+    [0, second, '1..9 10..14'],
+    [0, second - 1, '1..9 10..13'],
+    [3, first, '1..3 4..9'],
+    [3, first - 1, '1..3 4..8'],
+    [first, newest, 'checkpoint 9 10..14 15..20'],
+    [first + 1, newest, 'checkpoint 9 10..10 11..14 15..20'],
+    [second, second, 'checkpoint 14'],
+    [second + 2, newest, 'checkpoint 14 15..16 17..20'],
+  ] as const) {
+    const { reader, reads, left } = readerWith({})
+    t.strictSame(verified(reader, { from, to }), {
+      ...{ ok: true, from, to, epochs: to - from, divergence: null, problems: [] },
+    })
+    t.equal(reads(), `checkpoint 9 checkpoint 14 ${wanted}`)
+    t.equal(left(), 0)
+  }
+})
+
+t.test('the digest of each checkpoint within the range is compared, both ends included', async (t) => {
+  const digest = new Uint8Array(16)
+  const at = (epoch: number, from: number, to: number) => {
+    // Only what is recorded is wrong, not what is loaded or compared afterwards.
+    const { reader, left } = readerWith({
+      open: (file, opened, times) =>
+        opened === epoch && times === 1 ? checkpointOf(file, { digest }) : file,
+    })
+    const { ok, divergence, epochs } = verified(reader, { from, to })
+    t.equal(ok, divergence === null)
+    t.equal(left(), 0)
+    if (divergence === null) return 'sound'
+    t.equal(divergence.page, null, 'no page differs')
+    t.match(divergence.detail, new RegExp(`digest at epoch ${epoch} is [0-9a-f]{32}, recorded was 0{32}\\.`))
+    return `${divergence.epoch} after ${epochs}`
+  }
+  t.equal(at(first, 0, newest), '9 after 9')
+  t.equal(at(second, 0, newest), '14 after 14')
+  t.equal(at(first, first, newest), '9 after 0')
+  t.equal(at(second, first, second), '14 after 5')
+  t.equal(at(first, first + 1, newest), 'sound')
+  t.equal(at(second, 0, second - 1), 'sound')
+})
+
+t.test('the digest that the caller knows is that of the last epoch', async (t) => {
+  const { reader } = readerWith({})
+  const digest = Uint8Array.from(Buffer.from(story.epochs[newest]!.digest, 'hex'))
+  t.match(verified(reader, { digest }), { ok: true })
+  const wrong = digest.with(3, digest[3]! ^ 1)
+  t.match(verified(reader, { digest: wrong }), { ok: false, epochs: newest, divergence: { epoch: newest } })
+  t.match(verified(reader, { digest: wrong, to: second }), { ok: true }, 'that of a checkpoint is known')
+})
+
+t.test('the page that differs from a checkpoint', async (t) => {
+  const idOf = (name: string): number => story.epochs[second]!.pages[name]!.id
+  const other = (names: readonly string[], text?: string) => {
+    const ids = names.map(idOf)
+    const bytesOf = (id: number, bytes: Uint8Array): Uint8Array =>
+      ids.includes(id) ? bytes.with(bytes.length - 1, bytes.at(-1)! ^ 1) : bytes
+    const { reader, left } = readerWith({
+      open: (file, epoch, times) => {
+        if (epoch !== second) return file
+        if (times === 1) return checkpointOf(file, { digest: new Uint8Array(16) })
+        return text ?? checkpointOf(file, { bytesOf })
+      },
+    })
+    const { divergence } = verified(reader)
+    t.equal(left(), 0)
+    t.equal(divergence?.epoch, second)
+    return divergence?.page
+  }
+  t.equal(other(['a']), 'a')
+  t.equal(other(['c', 'd']), 'c', 'the first one')
+  t.equal(other(['d', 'c', 'a']), 'a')
+  t.equal(other([]), null)
+  t.equal(other(['a'], 'it is gone'), null)
+})
+
+t.test('a checkpoint that cannot be read is a problem, unless it is gone', async (t) => {
+  const open = (file: CheckpointFile, epoch: number): CheckpointFile | string =>
+    epoch === first ? 'broken' : file
+  const { reader } = readerWith({ open })
+  const problems = ['checkpoint 9: broken']
+  t.strictSame(verified(reader), {
+    ok: false,
+    from: 0,
+    to: newest,
+    epochs: newest,
+    divergence: null,
+    problems,
+  })
+  let lists = 0
+  const { reader: without } = readerWith({
+    open,
+    checkpointEpochs: () => (lists++ === 0 ? [second, first] : [second]),
+  })
+  t.match(verified(without), { ok: true, problems: [] })
+})
+
+t.test('a log that cannot be followed: the epoch it names, or the one before and its page', async (t) => {
+  const failing = (after: number, error: Error) => {
+    const { reader } = readerWith({
+      *records(from, to) {
+        for (const record of story.reader.records(from, to)) {
+          if (record.epoch > after) throw error
+          yield record
+        }
+      },
+    })
+    return () => verified(reader, { from: 1 })
+  }
+  const odd = new MmsbError('INTERNAL', 'odd')
+  const found = (after: number, error: Error = odd) => {
+    const { ok, divergence, epochs } = failing(after, error)()
+    t.notOk(ok)
+    t.equal(divergence?.detail, 'odd')
+    return [divergence?.epoch, divergence?.page, epochs]
+  }
+  t.strictSame(found(13), [13, 'e', 12], 'it changed one page')
+  t.strictSame(found(9), [9, null, 8], 'it changed two')
+  t.strictSame(found(8), [8, null, 7], 'it changed none')
+  t.strictSame(found(0), [1, null, 0])
+  t.strictSame(found(15, new MmsbError('INTERNAL', 'odd', { epoch: 17 })), [17, null, 16])
+  t.throws(failing(15, new MmsbError('EPOCH_COMPACTED', 'gone')), { code: 'EPOCH_COMPACTED' })
+  t.throws(failing(15, new TypeError('no')), { name: 'TypeError' })
+})
+
+t.test('it may be bounded in memory, ended, and tells where it is', async (t) => {
+  const { reader } = readerWith({})
+  t.throws(() => verified(reader, { quotaBytes: 10 }), { code: 'OUT_OF_MEMORY' })
+  const cancelledBy = new Int32Array(new SharedArrayBuffer(4)).fill(1)
+  t.throws(() => verified(reader, { cancelledBy }), { code: 'COST_EXCEEDED' })
+  const { now } = performance
+  let nowMs = 0
+  performance.now = () => (nowMs += 20)
+  const told: number[] = []
+  verified(reader, { from: 3, onPause: (epoch) => told.push(epoch) })
+  performance.now = now
+  t.same(
+    told,
+    Array.from({ length: newest }, (_, i) => i + 1),
+  )
+})
+
+t.test('pages of more than one piece', async (t) => {
+  const size = 1024 ** 2
+  const { reader, epochs } = await pastOf(t, async (bus) => {
+    for (const length of [size - 1, size, size + 1])
+      await bus.create(`p${length}`, { dtype: 'u8', shape: [length], fill: 3 })
+    await bus.patch(`p${size + 1}`, { offset: size, values: [7] })
+  })
+  t.match(verifyPast({ reader, from: 0, to: epochs.length - 1 }), { ok: true })
 })
