@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { EngineBus } from '../../src/engine/bus.js'
 import { Bus } from '../../src/index.js'
+import { plainEnvironment } from '../lib/environment.js'
 import { ROOT } from '../lib/place.js'
 import { blocksOf, readDocument, tableRowsOf } from './markdown.js'
 import { runProgram } from './program.js'
@@ -51,5 +52,6 @@ t.test('a program bundled with --external:mmsb runs', async (t) => {
   const esbuild = join(ROOT, 'node_modules/.bin/esbuild')
   const flags = ['--bundle', '--platform=node', '--format=esm', '--external:mmsb', '--outfile=out.mjs']
   execFileSync(esbuild, ['program.ts', ...flags], { cwd: dir, stdio: 'pipe' })
-  t.equal(execFileSync(process.execPath, ['out.mjs'], { cwd: dir, encoding: 'utf8' }).trim(), '7,0 0,0')
+  const options = { cwd: dir, encoding: 'utf8', env: plainEnvironment() } as const
+  t.equal(execFileSync(process.execPath, ['out.mjs'], options).trim(), '7,0 0,0')
 })

@@ -8,12 +8,16 @@ import { withLimitsTable } from '../../scripts/limits-table.js'
 import { OPS } from '../../src/kernels/op-catalogue.js'
 import { LIMIT_NAMES, OPERATOR_LIMITS } from '../../src/operator-limits.js'
 import { CATALOG_SCHEMA_VERSION } from '../../src/store/catalog/catalog-db.js'
+import { plainEnvironment } from '../lib/environment.js'
 import { ROOT } from '../lib/place.js'
 import { readDocument, tableRowsOf } from './markdown.js'
 
 const OPERATIONS = readDocument('docs/guide/OPERATIONS.md')
 const help = (...args: string[]): string =>
-  execFileSync(process.execPath, [`${ROOT}/bin/mmsb.js`, ...args, '--help'], { encoding: 'utf8' })
+  execFileSync(process.execPath, [`${ROOT}/bin/mmsb.js`, ...args, '--help'], {
+    encoding: 'utf8',
+    env: plainEnvironment(),
+  })
 
 t.test('the tables of flags are the help of `mmsb serve`', async (t) => {
   const shown = [...help('serve').matchAll(/^ {2}(--\S+(?: [A-Z:]+)?) {2,}(.+)$/gm)].map(([, flag, text]) => {

@@ -2,11 +2,13 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { dirname } from 'node:path'
+import { plainEnvironment } from '../lib/environment.js'
 
 /** Its exit code and what it wrote to standard output. */
 export async function runProgram(file: string): Promise<{ code: number | null; output: string }> {
   const child = spawn(process.execPath, ['--import', 'tsx', file], {
     cwd: dirname(file),
+    env: plainEnvironment(),
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   let output = ''

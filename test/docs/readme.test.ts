@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t from 'tap'
 import { type Server, startServer } from '../../examples/server.js'
+import { plainEnvironment } from '../lib/environment.js'
 import { ROOT } from '../lib/place.js'
 import { sleep } from '../lib/wait.js'
 import { type Block, blocksOf, readDocument } from './markdown.js'
@@ -25,7 +26,11 @@ const WAIT_MS = 45_000
 
 /** A shell that keeps its variables from block to block. */
 class Shell {
-  readonly #bash = spawn('bash', ['-s'], { cwd: ROOT, stdio: ['pipe', 'pipe', 'inherit'] })
+  readonly #bash = spawn('bash', ['--norc', '-s'], {
+    cwd: ROOT,
+    env: plainEnvironment(),
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
   readonly #lines = createInterface({ input: this.#bash.stdout })[Symbol.asyncIterator]()
 
   async run(script: string): Promise<{ output: string; code: number }> {
@@ -53,6 +58,7 @@ interface Watcher {
 function startWatcher(command: string, server: Server): Watcher {
   const child = spawn('bash', ['-c', `exec ${command.trim()} --url ${server.url}`], {
     cwd: ROOT,
+    env: plainEnvironment(),
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   const lines: string[] = []
