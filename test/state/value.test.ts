@@ -1,6 +1,7 @@
 /** Values of deltas, to and from JSON: the range of each dtype, and refusals that name the position. */
 import fc from 'fast-check'
 import t from 'tap'
+import { JSON_PIECE_ELEMENTS } from '../../src/limits.js'
 import type { DeltaValues } from '../../src/state/types.js'
 import {
   encodeValues,
@@ -9,6 +10,7 @@ import {
   parseValue,
   valuesToJson,
   valuesToJsonText,
+  valuesToJsonTexts,
 } from '../../src/state/value.js'
 import { DTYPE_INFO, DTYPES, type Dtype, type TypedArray } from '../../src/wire/dtype.js'
 import { refusal } from '../lib/refusal.js'
@@ -162,6 +164,32 @@ t.test('the rules of JSON output', async (t) => {
   t.equal(valuesToJsonText('u64', BigUint64Array.of(2n ** 64n - 1n, 0n)), '["18446744073709551615","0"]')
   t.equal(valuesToJsonText('bool', Uint8Array.of(0, 1, 1)), '[false,true,true]')
   for (const dtype of DTYPES) t.equal(valuesToJsonText(dtype, decode(dtype, new Uint8Array(0))), '[]')
+})
+
+t.test('-0 keeps its sign wherever it lies, and so do the names of what is not finite', async (t) => {
+  for (const odd of [-0, Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+    const text = Object.is(odd, -0) ? '-0.0' : `"${odd}"`
+    for (const [dtype, values] of [
+      ['f32', new Float32Array(5).fill(1.5)],
+      ['f64', new Float64Array(5).fill(1.5)],
+    ] as const)
+      for (let at = 0; at < values.length; at++) {
+        const wanted = new Array<string>(values.length).fill('1.5')
+        wanted[at] = text
+        t.equal(valuesToJsonText(dtype, values.slice().fill(odd, at, at + 1)), `[${wanted}]`)
+      }
+  }
+})
+
+t.test('in parts it is the same text: at the end of a part, before it and behind it', async (t) => {
+  const most = JSON_PIECE_ELEMENTS
+  for (const length of [0, 1, most - 1, most, most + 1])
+    for (const parts of [1, 2]) {
+      const values = Float64Array.from({ length: length * parts }, (_, i) => i)
+      const texts = [...valuesToJsonTexts('f64', values)]
+      t.equal(texts.join(''), `[${values.join(',')}]`, `${values.length} elements`)
+      t.equal(texts.length, 2 + Math.ceil(values.length / most))
+    }
 })
 
 t.test('fill bits are those of one element, zero-extended', async (t) => {

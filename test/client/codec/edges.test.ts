@@ -33,6 +33,26 @@ t.test('a change that states dtype and shape is not asked about; a deletion need
   })
 })
 
+t.test('a NaN of a list is always the same one; bytes of bools are 0 or 1', async (t) => {
+  for (const [dtype, odd, one] of [
+    ['f32', new Float32Array(Uint32Array.of(0xffc1_2345).buffer), new Float32Array([Number.NaN])],
+    ['f64', new Float64Array(BigUint64Array.of(0xfff8_0000_0001_2345n).buffer), [Number.NaN]],
+  ] as const) {
+    const page = { id: 1, dtype, elements: 1 }
+    const bytes = (values: ArrayLike<number>) =>
+      encodeFrame({}, [{ page, delta: { values: values as never } }])
+    const plain = new Uint8Array(bytes(one))
+    t.same(bytes([...odd]), plain, dtype)
+    t.same(bytes(['NaN'] as never), plain)
+    t.notSame(bytes(odd), plain, 'an array keeps its bits')
+  }
+  const bools = { id: 1, dtype: 'bool', elements: 3 } as const
+  const frame = (...values: number[]) =>
+    encodeFrame({}, [{ page: bools, delta: { values: Uint8Array.from(values) } }])
+  t.ok(frame(0, 1, 1).length > 0)
+  t.throws(() => frame(0, 1, 2), { code: 'INVALID_DELTA', detail: /^values\[2\]: 2 is not/ } as never)
+})
+
 t.test('float pages have no merges of bits, other pages have all', async (t) => {
   for (const dtype of ['f32', 'f64', 'i32'] as const) {
     const taken = MERGES.filter((merge) => {
