@@ -34,14 +34,19 @@ struct Fiber {
   void* stackPointer;
   char* stack;
   State state;
+  unsigned turn;  // how many barriers of its warp it has passed, modulo 2
 };
+
+static const unsigned kNobody = ~0u;
 
 static Fiber fibers[kThreadsMax];
 static void* scheduler;
-static unsigned current;
+static unsigned current, threadCount;
 static void (*body)(void*);
 static void* bodyArgument;
-static uint64_t warpSlots[kThreadsMax];
+// What threads of a warp tell each other. Between two barriers some threads read what was told before the first, while others
+// write what is told at the second; so there are two sets, in turn.
+static uint64_t warpSlots[2][kThreadsMax];
 static int blockVote;
 
 extern "C" void mmsb_emulated_switch(void** save, void* load);
@@ -51,10 +56,18 @@ __asm__(
     "movq %rsp, (%rdi)\nmovq %rsi, %rsp\n"
     "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n");
 
+static unsigned nextReady();
+
+// Goes on with the next thread at once. By way of the scheduler it would be two switches, which the processor predicts wrongly,
+// and most of the time of a kernel goes into them.
 static void pause(State state) {
   Fiber& own = fibers[current];
   own.state = state;
-  mmsb_emulated_switch(&own.stackPointer, scheduler);
+  const unsigned next = nextReady();
+  if (next == current) return;
+  current = next;
+  threadIdx = {next, 0, 0};
+  mmsb_emulated_switch(&own.stackPointer, next == kNobody ? scheduler : fibers[next].stackPointer);
 }
 
 static void fiberMain() {
@@ -72,6 +85,7 @@ static void startFiber(unsigned number) {
   for (int i = 0; i < 6; i++) *--top = nullptr;
   fiber.stackPointer = top;
   fiber.state = READY;
+  fiber.turn = 0;
 }
 
 // True if all threads of [first, end) that have not finished wait in `state`; then they may continue.
@@ -87,30 +101,32 @@ static bool release(unsigned first, unsigned end, State state) {
   return waiting;
 }
 
-static void runBlock(unsigned threads) {
-  for (unsigned i = 0; i < threads; i++) startFiber(i);
-  for (;;) {
-    bool ran = false, alive = false;
-    for (unsigned i = 0; i < threads; i++) {
-      if (fibers[i].state != READY) {
-        alive = alive || fibers[i].state != DONE;
-        continue;
-      }
-      ran = alive = true;
-      current = i;
-      threadIdx = {i % blockDim.x, i / blockDim.x, 0};
-      mmsb_emulated_switch(&scheduler, fibers[i].stackPointer);
+// The next thread after the current one that can run, in rounds over the block; kNobody when all have finished.
+static unsigned nextReady() {
+  for (unsigned i = current + 1;; i = 0) {
+    for (; i < threadCount; i++) {
+      if (fibers[i].state == READY) return i;
     }
-    if (!alive) return;
-    bool released = release(0, threads, AT_BLOCK);
-    for (unsigned w = 0; w < threads; w += 32) {
-      released = release(w, w + 32 < threads ? w + 32 : threads, AT_WARP) || released;
+    bool released = release(0, threadCount, AT_BLOCK);
+    for (unsigned w = 0; w < threadCount; w += 32) {
+      released = release(w, w + 32 < threadCount ? w + 32 : threadCount, AT_WARP) || released;
     }
-    if (!ran && !released) {
+    if (released) continue;
+    for (i = 0; i < threadCount; i++) {
+      if (fibers[i].state == DONE) continue;
       fprintf(stderr, "emulated CUDA: a barrier that not all threads reach\n");
       abort();
     }
+    return kNobody;
   }
+}
+
+static void runBlock(unsigned threads) {
+  threadCount = threads;
+  for (unsigned i = 0; i < threads; i++) startFiber(i);
+  current = 0;
+  threadIdx = {0, 0, 0};
+  mmsb_emulated_switch(&scheduler, fibers[0].stackPointer);
 }
 
 template <class Body>
@@ -168,17 +184,28 @@ static inline int __syncthreads_or(int vote) {
   __syncthreads();
   return result;
 }
-static inline void __syncwarp(unsigned = 0xffffffffu) { emulated::pause(emulated::AT_WARP); }
+static inline void __syncwarp(unsigned = 0xffffffffu) {
+  emulated::fibers[emulated::current].turn ^= 1;
+  emulated::pause(emulated::AT_WARP);
+}
+
+// Tells the warp a value; returns what each of the block told.
+template <class T>
+static inline const uint64_t* emulatedExchange(T value) {
+  const unsigned own = emulated::current;
+  uint64_t* slots = emulated::warpSlots[emulated::fibers[own].turn];
+  slots[own] = 0;
+  memcpy(&slots[own], &value, sizeof value);
+  __syncwarp();
+  return slots;
+}
 
 template <class T>
 static inline T emulatedShuffle(T value, unsigned from) {
   const unsigned own = emulated::current;
-  emulated::warpSlots[own] = 0;
-  memcpy(&emulated::warpSlots[own], &value, sizeof value);
-  __syncwarp();
+  const uint64_t* slots = emulatedExchange(value);
   T result;
-  memcpy(&result, &emulated::warpSlots[from < 32 ? (own & ~31u) + from : own], sizeof result);
-  __syncwarp();
+  memcpy(&result, &slots[from < 32 ? (own & ~31u) + from : own], sizeof result);
   return result;
 }
 template <class T>
@@ -195,21 +222,17 @@ static inline T __shfl_sync(unsigned, T value, int lane) {
 }
 
 static inline unsigned __match_any_sync(unsigned, unsigned value) {
-  const unsigned own = emulated::current, first = own & ~31u;
-  emulated::warpSlots[own] = value;
-  __syncwarp();
+  const unsigned first = emulated::current & ~31u;
+  const uint64_t* slots = emulatedExchange(value) + first;
   unsigned peers = 0;
-  for (unsigned i = 0; i < 32; i++) peers |= (emulated::warpSlots[first + i] == value ? 1u : 0u) << i;
-  __syncwarp();
+  for (unsigned i = 0; i < 32; i++) peers |= (slots[i] == value ? 1u : 0u) << i;
   return peers;
 }
 static inline unsigned __ballot_sync(unsigned, int vote) {
-  const unsigned own = emulated::current, first = own & ~31u;
-  emulated::warpSlots[own] = vote != 0 ? 1 : 0;
-  __syncwarp();
+  const unsigned first = emulated::current & ~31u;
+  const uint64_t* slots = emulatedExchange(vote != 0) + first;
   unsigned votes = 0;
-  for (unsigned i = 0; i < 32; i++) votes |= unsigned(emulated::warpSlots[first + i]) << i;
-  __syncwarp();
+  for (unsigned i = 0; i < 32; i++) votes |= unsigned(slots[i]) << i;
   return votes;
 }
 static inline int __all_sync(unsigned mask, int vote) { return __ballot_sync(mask, vote) == 0xffffffffu; }
