@@ -177,9 +177,11 @@ export function wrapComments(text: string): string {
  * word cannot be broken.
  */
 export function wideCommentLines(text: string): number[] {
-  const tree = ts.createSourceFile('a.ts', text, ts.ScriptTarget.ES2023, true)
   const lines = text.split('\n')
   const wide = new Set<number>()
+  // Most files have no wide line at all, and parsing them all takes seconds.
+  if (!lines.some((line) => widthOf(line) > COLUMNS)) return []
+  const tree = ts.createSourceFile('a.ts', text, ts.ScriptTarget.ES2023, true)
   for (const { pos, end } of commentRangesOf(text, tree)) {
     const from = tree.getLineAndCharacterOfPosition(pos).line
     const to = tree.getLineAndCharacterOfPosition(end).line

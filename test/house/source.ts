@@ -54,12 +54,21 @@ export function filesUnder(folder: string): string[] {
     .sort()
 }
 
+/** Parsed once, though all rules read them: test/all.ts runs the tests of the house in one process. */
+const parsed = new Map<string, Source>()
+
+function parsedSource(path: string): Source {
+  const source = parsed.get(path) ?? sourceOf(path, readFileSync(join(ROOT, path), 'utf8'))
+  parsed.set(path, source)
+  return source
+}
+
 /** Every TypeScript file below some folders of the house. */
 export function sourcesUnder(...folders: string[]): Source[] {
   return folders
     .flatMap(filesUnder)
     .filter((path) => path.endsWith('.ts'))
-    .map((path) => sourceOf(path, readFileSync(join(ROOT, path), 'utf8')))
+    .map(parsedSource)
 }
 
 /**

@@ -44,8 +44,8 @@ static void* scheduler;
 static unsigned current, threadCount;
 static void (*body)(void*);
 static void* bodyArgument;
-// What threads of a warp tell each other. Between two barriers some threads read what was told before the first, while others
-// write what is told at the second; so there are two sets, in turn.
+// What threads of a warp tell each other. Between two barriers some threads read what was told before the
+// first, while others write what is told at the second; so there are two sets, in turn.
 static uint64_t warpSlots[2][kThreadsMax];
 static int blockVote;
 
@@ -58,8 +58,8 @@ __asm__(
 
 static unsigned nextReady();
 
-// Goes on with the next thread at once. By way of the scheduler it would be two switches, which the processor predicts wrongly,
-// and most of the time of a kernel goes into them.
+// Goes on with the next thread at once. By way of the scheduler it would be two switches, which the
+// processor predicts wrongly; most of the time of a kernel would go into them.
 static void pause(State state) {
   Fiber& own = fibers[current];
   own.state = state;
