@@ -101,7 +101,7 @@ static bool release(unsigned first, unsigned end, State state) {
   return waiting;
 }
 
-// The next thread after the current one that can run, in rounds over the block; kNobody when all have finished.
+// The next thread after the current one that can run, in rounds over the block; kNobody when all are done.
 static unsigned nextReady() {
   for (unsigned i = current + 1;; i = 0) {
     for (; i < threadCount; i++) {
