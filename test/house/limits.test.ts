@@ -32,7 +32,6 @@ const REASONS = {
 
 const NOT_CROSSED: Readonly<Record<string, keyof typeof REASONS>> = {
   ACCEPTS_PER_TURN: 'slice',
-  ADMIN_BEAT_MS: 'pause',
   ADMIN_METRICS_WAIT_MS: 'pause',
   ANSWER_SLICE_MS: 'slice',
   CHECKPOINT_SAVED_MAX_BYTES: 'large',
