@@ -74,7 +74,8 @@ export function readReach(): Map<string, Recorded> {
     }
     if (!name.startsWith(' ')) path = name
     const key = name.startsWith(' ') ? `${path}#${name.slice(1)}` : name
-    for (const number of numbersOf(bits)) reach.get(tests[number]!)!.reached!.add(key)
+    // Whoever changes a test much writes `?` behind its time; what it reached before says nothing then.
+    for (const number of numbersOf(bits)) reach.get(tests[number]!)?.reached?.add(key)
   }
   return reach
 }
