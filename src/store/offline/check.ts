@@ -256,9 +256,9 @@ function bestRepair(
     const from = pointOf(folder, segments, epoch + 1)
     if (from === undefined) continue
     const rest = walkFrom(folder, segments, from)
-    if (best !== undefined && rest.end.epoch <= best.to.epoch) continue
     if (folder.replay?.(epoch, rest.end.epoch - 1) !== undefined) continue
-    const lost = rest.isDamaged ? lossOf(rest.end.epoch, rest.newestEpoch) : 'no epoch'
+    const newestEpoch = Math.max(rest.newestEpoch, walk.newestEpoch)
+    const lost = rest.isDamaged ? lossOf(rest.end.epoch, newestEpoch) : 'no epoch'
     const loses = `${lost}, and the history before epoch ${epoch}, which checkpoint ${epoch} replaces`
     best = { from, to: rest.end, checkpoint: epoch, loses }
   }

@@ -19,16 +19,16 @@ const filesBelow = (dir: string): string[] =>
     .sort()
 
 t.test('log and checkpoints are copied, listed with size and hash, and nothing else', async (t) => {
-  const { dir, place, busId } = await smallFolder(t, [12, 20])
+  const { dir, place, busId } = await smallFolder(t, [12, EPOCHS])
   for (const name of ['next.tmp', nameOf(EPOCHS + 1), 'x.db'])
     fs.writeFileSync(path.join(dir, 'checkpoints', name), 'x')
   fs.renameSync(path.join(dir, 'checkpoints', nameOf(12)), path.join(dir, 'checkpoints', nameOf(12, 'old')))
   const copy = path.join(place, 'copies', 'copy')
   const info = await backupFolder(access, dir, copy)
-  t.match(info, { format: 2, busId, epoch: EPOCHS, checkpoints: [20] })
+  t.match(info, { format: 2, busId, epoch: EPOCHS, checkpoints: [EPOCHS] })
   t.same(readManifest(copy), info)
   const kept = [...segmentsOf(dir).map(({ file }) => `log/${path.basename(file)}`)]
-  const checkpoints = [nameOf(12, 'old'), nameOf(20)].map((name) => `checkpoints/${name}`)
+  const checkpoints = [nameOf(12, 'old'), nameOf(EPOCHS)].map((name) => `checkpoints/${name}`)
   t.same(filesBelow(copy), ['backup.json', ...checkpoints, ...kept].sort())
   t.same(info.files!.map((file) => file.path).sort(), [...checkpoints, ...kept].sort())
   for (const { path: name, bytes, sha256 } of info.files!) {

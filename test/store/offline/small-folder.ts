@@ -10,7 +10,7 @@ import { type Disk, realDisk } from '../../../src/store/os/disk.js'
 import type { Store } from '../../../src/store/store.js'
 import { folder } from '../../lib/folder.js'
 import { turn } from '../../lib/wait.js'
-import { appendAll, crc32c, framesOf, openStore } from '../helpers.js'
+import { appendAll, crc32c, framesOf, openStore, scratch } from '../helpers.js'
 
 /** The epochs of a small folder; each segment holds about five. */
 export const EPOCHS = 30
@@ -23,15 +23,13 @@ export function openSmall(dir: string): Promise<Store> {
   })
 }
 
-/** Fills `data` in a temporary folder, with checkpoints of these epochs. */
-export async function smallFolder(
-  t: Test,
-  checkpoints: readonly number[] = [],
-): Promise<{ place: string; dir: string; busId: string }> {
-  const place = folder(t)
-  const dir = path.join(place, 'data')
-  const store = await openSmall(dir)
-  for (const epoch of [...checkpoints, EPOCHS]) {
+/** Folders that were filled already, by their checkpoints. */
+const filled = new Map<string, Promise<{ from: string; busId: string }>>()
+
+async function fill(checkpoints: readonly number[]): Promise<{ from: string; busId: string }> {
+  const from = scratch()
+  const store = await openSmall(from)
+  for (const epoch of new Set([...checkpoints, EPOCHS])) {
     await appendAll(store, store.newestEpoch + 1, epoch, 600)
     if (!checkpoints.includes(epoch)) continue
     await store.checkpoint({
@@ -41,7 +39,21 @@ export async function smallFolder(
     })
   }
   await store.close()
-  return { place, dir, busId: store.busId }
+  return { from, busId: store.busId }
+}
+
+/** `data` in a temporary folder, with checkpoints of these epochs. */
+export async function smallFolder(
+  t: Test,
+  checkpoints: readonly number[] = [],
+): Promise<{ place: string; dir: string; busId: string }> {
+  const made = filled.get(checkpoints.join()) ?? fill(checkpoints)
+  filled.set(checkpoints.join(), made)
+  const { from, busId } = await made
+  const place = folder(t)
+  const dir = path.join(place, 'data')
+  fs.cpSync(from, dir, { recursive: true })
+  return { place, dir, busId }
 }
 
 /** The segments of a folder, oldest first: file and first epoch. */
