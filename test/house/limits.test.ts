@@ -37,7 +37,6 @@ const NOT_CROSSED: Readonly<Record<string, keyof typeof REASONS>> = {
   CHECKPOINT_SAVED_MAX_BYTES: 'large',
   COMPILE_SLICE_MS: 'slice',
   DIGEST_CHUNK_BYTES: 'format',
-  FOLDER_CHECK_INTERVAL_MS: 'pause',
   HISTORY_SCAN_EPOCHS: 'large',
   HTTP_DEFAULT_PORT: 'told',
   HTTP_ERROR_LINGER_MS: 'pause',

@@ -15,8 +15,7 @@ import {
   readCursors,
 } from '../../../src/store/cursors/cursor-db.js'
 import { smallVolume } from '../../disk/volume.js'
-import { folder } from '../../lib/folder.js'
-import { openFilesIn } from '../../lib/open-files.js'
+import { folder, openFilesIn } from '../../lib/folder.js'
 
 const ROW: CursorRow = { name: 'reader', epoch: 7, definition: '{}', createdMs: 1, seenMs: 2 }
 

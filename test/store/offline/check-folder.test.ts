@@ -6,7 +6,7 @@ import { type CheckedFolder, type CheckReport, checkFolder } from '../../../src/
 import { repairLog } from '../../../src/store/offline/repair.js'
 import { realDisk } from '../../../src/store/os/disk.js'
 import type { LogRecord } from '../../../src/store/types.js'
-import { openFilesIn } from '../../lib/open-files.js'
+import { openFilesIn } from '../../lib/folder.js'
 import { appendAll, crc32c, epochsIn, epochsTo } from '../helpers.js'
 import {
   breakRecords,

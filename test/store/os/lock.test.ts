@@ -11,8 +11,7 @@ import {
   lockFolder,
   lockForReading,
 } from '../../../src/store/os/lock.js'
-import { folder } from '../../lib/folder.js'
-import { openFilesIn } from '../../lib/open-files.js'
+import { folder, openFilesIn } from '../../lib/folder.js'
 
 const HELD: LockDescriptor = () => 0
 /** EOPNOTSUPP: the file system cannot lock a folder. */
