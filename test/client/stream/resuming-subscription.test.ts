@@ -7,7 +7,7 @@ import type { Change } from '../../../src/client/node.js'
 import { ResumingSubscription } from '../../../src/client/stream/resuming-subscription.js'
 import type { SubscribeOptions } from '../../../src/client/types.js'
 import { turns } from '../../lib/wait.js'
-import { clockOf, type Json, played } from '../played.js'
+import { clockOf, fate, type Json, played } from '../played.js'
 
 const HISTORY = `${'ab'.repeat(16)}.${'cd'.repeat(8)}`
 const OTHER = `${'12'.repeat(16)}.${'34'.repeat(8)}`
@@ -164,18 +164,6 @@ async function running(t: Test, options: Partial<SubscribeOptions> = {}, canRest
   return { ...all, id, say, change, again }
 }
 
-/** What became of a promise. */
-async function fate(promise: Promise<unknown>): Promise<unknown> {
-  const pending = turns().then(() => 'pending')
-  return Promise.race([
-    promise.then(
-      () => 'done',
-      ({ code }) => code,
-    ),
-    pending,
-  ])
-}
-
 t.test('it asks for what its options say, and for nothing that is of the client only', async (t) => {
   const { signal } = new AbortController()
   const options = { pages: ['a', 'b*'], data: 'none', policy: 'latest', maxRate: 3, signal } as const
@@ -309,13 +297,13 @@ t.test('a commit is sent, and resolves when the server has it', async (t) => {
     [8, 9, 10].map((epoch) => ({ type: 'commit', id, epoch })),
   )
   await say({ type: 'committed', epoch: 9 })
-  t.same(await Promise.all(commits.map(fate)), ['done', 'done', 'pending'])
+  t.same(await Promise.all(commits.map((commit) => fate(commit))), ['done', 'done', 'pending'])
   await change(11)
   t.same(said(), [], 'what was sent is not sent again')
   const end = subscription.commit(11)
   t.same(said(), [{ type: 'commit', id, epoch: 11 }])
   subscription.end()
-  t.same(await Promise.all([commits[2]!, end].map(fate)), ['CLOSED', 'CLOSED'])
+  t.same(await Promise.all([commits[2]!, end].map((commit) => fate(commit))), ['CLOSED', 'CLOSED'])
 })
 
 t.test('after a loss a commit waits until the server has come to its epoch again', async (t) => {
@@ -332,7 +320,7 @@ t.test('after a loss a commit waits until the server has come to its epoch again
   await say({ type: 'progress', id, epoch: 9 })
   t.same(said(), [{ type: 'commit', id, epoch: 9 }])
   await say({ type: 'committed', id, epoch: 9 })
-  t.same(await Promise.all(commits.map(fate)), ['done', 'done', 'pending'])
+  t.same(await Promise.all(commits.map((commit) => fate(commit))), ['done', 'done', 'pending'])
   const next = again()
   said()
   await say({ type: 'subscribed', id: next, epoch: 12 })
@@ -342,6 +330,38 @@ t.test('after a loss a commit waits until the server has come to its epoch again
   subscription.commit(9).catch(() => {})
   t.same(said(), [], 'nothing runs that could commit')
   commits[2]!.catch(() => {})
+})
+
+t.test('a commit between a new connection and its first answer waits, of whichever epoch', async (t) => {
+  for (const epoch of [0, 1, 8]) {
+    const { subscription, change, said, again, say } = await running(t, { durable: 'd', from: 'now' })
+    await change(8)
+    const id = again()
+    said()
+    const commit = subscription.commit(epoch)
+    t.same(said(), [], 'the server does not know yet that it has come so far')
+    await say({ type: 'subscribed', id, epoch: 8 })
+    t.same(said(), [{ type: 'commit', id, epoch }])
+    await say({ type: 'progress', id, epoch: 9 })
+    t.same(said(), [], 'once')
+    await say({ type: 'committed', id, epoch })
+    t.equal(await fate(commit), 'done')
+  }
+})
+
+t.test('what is not for it is not heard, and ids that are over are forgotten', async (t) => {
+  const { subscription, connection, heard, id, say } = await running(t)
+  const forgotten = t.capture(connection, 'forget', connection.forget.bind(connection))
+  subscription.receive({ type: 'progress', id: 'another', epoch: 9 })
+  subscription.receive({ type: 'ack', sequence: 1, count: 1, epoch: 9 } as never)
+  t.same(heard(), [])
+  subscription.receive({ type: 'progress', id, epoch: 9 })
+  t.same(heard(), ['progress 9'])
+  await say({ type: 'overflow', epoch: 9, resumeFrom: 9 })
+  t.same(
+    forgotten().map(({ args }) => args[0]),
+    [id],
+  )
 })
 
 t.test('a commit that the server would refuse is refused here', async (t) => {
