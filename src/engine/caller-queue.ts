@@ -43,8 +43,9 @@ export class CallerQueue<T> {
   /** Returns false when the request does not wait. */
   remove(caller: Caller, request: T): boolean {
     const own = this.#waiting.get(caller)
-    const at = own?.indexOf(request) ?? -1
-    if (own === undefined || at < 0) return false
+    if (own === undefined) return false
+    const at = own.indexOf(request)
+    if (at < 0) return false
     own.splice(at, 1)
     this.#size--
     if (own.length === 0) this.#waiting.delete(caller)

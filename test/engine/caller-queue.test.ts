@@ -25,6 +25,7 @@ t.test('what is removed is not served', async (t) => {
   queue.push('b', 'b2')
   t.equal(queue.remove('a', 'a1'), true)
   t.equal(queue.remove('a', 'a1'), false)
+  t.equal(queue.remove('b', 'a1'), false, 'it is not one of the caller')
   t.equal(queue.remove('b', 'b1'), true)
   t.equal(queue.size, 1)
   t.same(queue.clear(), ['b2'])

@@ -152,10 +152,7 @@ export class CheckpointScheduler {
   async #retain(): Promise<void> {
     const { store, options, needs } = this.#deps
     if (options.retention === undefined) return
-    const lowest = (): number | undefined => {
-      const epochs = [...needs].flatMap((need) => need() ?? [])
-      return epochs.length === 0 ? undefined : Math.min(...epochs)
-    }
+    const lowest = (): number => Math.min(...[...needs].map((need) => need() ?? Number.POSITIVE_INFINITY))
     await store
       .retain(options.retention, lowest)
       .catch((error: unknown) => this.#warn('retention failed', error))

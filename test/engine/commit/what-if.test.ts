@@ -4,8 +4,12 @@
  * not see each other.
  */
 import t from 'tap'
+import { readingDuringDryRun } from '../../../src/engine/commit/what-if.js'
+import type { EngineState } from '../../../src/engine/pages/engine-state.js'
+import type { PageRecord } from '../../../src/engine/pages/registry.js'
 import { MmsbError } from '../../../src/errors.js'
 import { Bus } from '../../../src/index.js'
+import { READ_SLICE_BYTES } from '../../../src/limits.js'
 import type { TypedArray } from '../../../src/wire/dtype.js'
 import { bytesOf } from '../../lib/bytes.js'
 import { Draw, type PageSketch } from '../../lib/draw.js'
@@ -256,4 +260,38 @@ t.test('a synchronous read ends a what-if that is being read; a stop too', async
   await refused
   t.equal(bus.read('big', { count: 1 })[0], 3)
   await bus.close()
+})
+
+t.test('large pages, and many small ones, are read in slices', async (t) => {
+  const reads: string[] = []
+  const context = {
+    readPage: (id: number, offset: number, piece: Float64Array) => {
+      reads.push(`${id} ${offset} ${piece.byteLength}`)
+      piece.fill(id)
+    },
+  }
+  const state = { context } as unknown as EngineState
+  const slice = READ_SLICE_BYTES
+  const page = (id: number, elements: number) =>
+    ({ id, name: `p${id}`, dtype: 'f64', shape: [elements], elements, version: 3 }) as unknown as PageRecord
+  const pauses = (pages: readonly PageRecord[]): unknown[] => {
+    const reading = readingDuringDryRun(state, pages, new Set([1]), 9)
+    for (let count = 0; ; count++) {
+      const step = reading.next()
+      if (step.done === true) return [count, step.value]
+    }
+  }
+  const [count, found] = pauses([page(1, slice / 4 + 1), page(2, 1), page(3, 0)]) as [number, object]
+  t.strictSame(reads, [`1 0 ${slice}`, `1 ${slice} ${slice}`, `1 ${2 * slice} 8`, '2 0 8'])
+  t.equal(count, 2)
+  t.match(found, {
+    epoch: 9,
+    pages: {
+      p1: { version: 9, epoch: 9, shape: [slice / 4 + 1] },
+      p2: { version: 3, values: Float64Array.of(2) },
+      p3: { version: 3, values: new Float64Array(0) },
+    },
+  })
+  const small = (pages: number): unknown => pauses(Array.from({ length: pages }, (_, i) => page(i, 1)))[0]
+  t.strictSame([small(200), small(256), small(600)], [0, 1, 2], 'a page takes time too')
 })

@@ -127,3 +127,19 @@ t.test('one answer is bounded in time', async (t) => {
   t.equal(epochs.length, through)
   t.equal(pastEpochs(ask(), { after: 9, to: newest, pages: ['*'], values: true }, 0).through, 9, 'not before')
 })
+
+t.test('only the pages that match are held, with a look ahead', async (t) => {
+  const asker = ask()
+  const asked: unknown[] = []
+  const get = asker.timelines.get.bind(asker.timelines)
+  asker.timelines.get = (wanted) => {
+    asked.push(wanted)
+    return get(wanted)
+  }
+  pastEpochs(asker, { after: 3, to: 9, pages: ['a', 'st*'], values: true })
+  pastEpochs(asker, { after: 3, to: newest, pages: ['a', '*'], values: true })
+  t.match(asked, [
+    { caller: 1, from: 3, to: 9, ahead: 9, wanted: { key: /a/ } },
+    { caller: 1, from: 3, to: newest, ahead: newest, wanted: 'all' },
+  ])
+})

@@ -2,6 +2,7 @@
 import t from 'tap'
 import { diffPast } from '../../../src/engine/history/past-diff.js'
 import type { DiffResult } from '../../../src/engine/types.js'
+import { NativeContext } from '../../../src/ffi/context.js'
 import { asker, type LiveEpoch, type LivePast, pastOf, tellStory } from '../../lib/past.js'
 
 const past = await pastOf(t, tellStory)
@@ -108,4 +109,25 @@ t.test('more changed places than are kept apart', async (t) => {
       expected(epochs[from]!, epochs[to]!),
       `${from} to ${to}`,
     )
+})
+
+t.test('of many changed places, the smallest gaps between them are closed', async (t) => {
+  const [places, far] = [5_000, 900_000]
+  const past = await pastOf(t, async (bus) => {
+    await bus.create('x', { dtype: 'u8', shape: [1_000_000] })
+    const indices = Uint32Array.from({ length: places }, (_, i) => (i === 0 ? 0 : far + 3 * i))
+    await bus.transact({ ops: [{ page: 'x', indices, values: new Uint8Array(places).fill(7) }] })
+  })
+  const { gather } = NativeContext.prototype
+  let bytes = 0
+  NativeContext.prototype.gather = function (this: NativeContext, id, ranges, out) {
+    bytes += out.byteLength
+    gather.call(this, id, ranges, out)
+  }
+  t.teardown(() => {
+    NativeContext.prototype.gather = gather
+  })
+  const { pages } = diffPast(ask(past), 1, 2, undefined)
+  t.equal(pages.x!.ranges.length, places)
+  t.ok(bytes >= 2 * places && bytes <= 2 * 3 * places, `${bytes} bytes were compared`)
 })

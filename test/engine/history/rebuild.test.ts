@@ -7,6 +7,7 @@ import {
   loadingCheckpoint,
   type Progress,
   replayRecord,
+  stagingRecord,
 } from '../../../src/engine/history/rebuild.js'
 import { IdempotencyKeys } from '../../../src/engine/idempotency/keys.js'
 import { hex } from '../../../src/engine/pages/describe.js'
@@ -201,8 +202,39 @@ t.test('many pages are loaded in slices', async (t) => {
   let pauses = 0
   while (loading.next().done !== true) pauses++
   // Reading definitions, making records, and installing pages: a few dozen at a time.
-  t.ok(pauses >= (2 * count) / 64, `${pauses} pauses`)
+  t.ok(pauses >= (2 * count) / 64 && pauses < count / 4, `${pauses} pauses`)
   t.equal(state.registry.size, count)
   t.ok(bytes <= count)
   checkpoint.close()
+})
+
+t.test('records of many pages are staged in slices', async (t) => {
+  const count = 300
+  const many = await pastOf(t, async (bus) => {
+    await bus.create('x', { dtype: 'u8', shape: [1] })
+    await bus.defineFunction('f', { params: ['x'], expr: 'x' })
+    const definition = { derive: { op: 'map', inputs: { x: 'x' }, expr: 'f(x)' } }
+    await bus.createMany(Array.from({ length: count }, (_, i) => ({ name: `p${i}`, definition })))
+    await bus.defineFunction('f', { params: ['x'], expr: 'x + x' })
+  })
+  const pausesOf = (isPriced: boolean): number[] => {
+    const state = emptyState(t)
+    const progress = { ...emptyProgress(state), isPriced }
+    return Array.from(many.reader.records(1, 4), (record) => {
+      const staging = stagingRecord(state, record, progress)
+      for (let pauses = 0; ; pauses++) {
+        const step = staging.next()
+        if (step.done !== true) continue
+        const { plan, frames, finish } = step.value
+        finish(state.context.execute(plan.steps, frames))
+        return pauses
+      }
+    })
+  }
+  const [priced, unpriced] = [pausesOf(true), pausesOf(false)]
+  t.same(priced.slice(0, 2), unpriced.slice(0, 2))
+  // Whatever a slice is for: some dozens to some hundreds of pages.
+  for (const pauses of priced.slice(2)) t.ok(pauses >= count / 64 && pauses < count / 4, `${pauses} pauses`)
+  for (const [i, pauses] of priced.slice(2).entries())
+    t.equal(pauses - unpriced[i + 2]!, Math.floor(count / 64), 'estimates too')
 })

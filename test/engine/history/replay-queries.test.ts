@@ -310,3 +310,25 @@ t.test(
     )
   },
 )
+
+t.test('a state is asked for where the answer begins', async (t) => {
+  const asker = ask()
+  const asked: unknown[] = []
+  const get = asker.timelines.get.bind(asker.timelines)
+  asker.timelines.get = (wanted) => {
+    asked.push([wanted.wanted, wanted.from, wanted.to])
+    return get(wanted)
+  }
+  epochsPast(asker, { from: 5, to: 9, limit: 3 })
+  epochPast(asker, 7)
+  historyPast(asker, 'a', { from: 4, to: 8, limit: 3 })
+  readPast(asker, 6, [{ name: 'a' }, { name: 'c' }])
+  peekPast(asker, 6, 'a')
+  t.strictSame(asked, [
+    ['all', 4, 9],
+    ['all', 6, 7],
+    [{ names: ['a'] }, 3, 8],
+    [{ names: ['a', 'c'] }, 6, 6],
+    [{ names: ['a'] }, 6, 6],
+  ])
+})

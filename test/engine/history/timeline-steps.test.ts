@@ -165,6 +165,22 @@ t.test('what is kept of deleted pages is bounded in bytes', async (t) => {
   }
 })
 
+t.test('what was kept before an epoch that cannot be undone takes no room', async (t) => {
+  const past = await pastOf(t, async (bus) => {
+    for (const name of ['x', 'y']) await bus.create(name, { dtype: 'u8', shape: [4_000], fill: 1 })
+    await bus.delete('x') // 3
+    await bus.defineFunction('f', { params: ['v'], expr: 'v' }) // 4
+    await bus.delete('y') // 5
+  })
+  const { timeline, reads } = stepping(past, { undoBytes: 4_000 })
+  timeline.seek(5)
+  reads()
+  timeline.seek(4)
+  t.equal(reads(), '', 'there was room for one')
+  t.equal(hex(timeline.digest), past.epochs[4]!.digest)
+  timeline.close()
+})
+
 t.test('a far way ahead is not jumped if every record is wanted', async (t) => {
   for (const neverJump of [false, true]) {
     const { timeline, reads } = stepping(story, { neverJump })
