@@ -168,7 +168,6 @@ export class StreamHub implements ConnectionHub {
       }
     }
     shared.subscribers.add(subscriber)
-    shared.idleSinceMs = undefined
     this.#idle.delete(shared)
     return shared
   }

@@ -1,5 +1,6 @@
 /** The bus in memory: writes, transactions, batches, idempotency keys, pages and their refusals. */
 import t, { type Test } from 'tap'
+import { EngineBus } from '../../src/engine/bus.js'
 import type { CommitEvent } from '../../src/engine/types.js'
 import { Bus } from '../../src/index.js'
 import { WRITE_PIECE_BYTES } from '../../src/limits.js'
@@ -56,11 +57,26 @@ t.test('cutoff: a page that keeps its bytes keeps its version and starts nothing
     events.map((event) => event.changes.map((change) => [change.page, change.kind, [...change.ranges]])),
     [[['x', 'source', [2, 1]]]],
   )
-  await bus.patch('x', { offset: 2, values: [9] })
+  const same = await bus.patch('x', { offset: 2, values: [9] })
+  t.strictSame(same, { epoch: epoch + 1, version: epoch, page: 'x' }, 'the answer has the version that stays')
   t.same(ran(bus), [], 'the same bytes start nothing')
   t.equal(bus.page('x').version, epoch, 'and move no version')
   t.equal(bus.epoch, epoch + 1, 'though the commit is an epoch')
   t.same(events[1]?.changes, [])
+})
+
+t.test('the newest epoch by its number is read like the present', async (t) => {
+  const bus = await open(t)
+  await bus.create('x', { dtype: 'u8', shape: [2], fill: 7 })
+  const { epoch } = bus
+  const wanted = { name: 'x', epoch, version: epoch }
+  t.match(await bus.data('x', { epoch }), { ...wanted, values: Uint8Array.of(7, 7) })
+  t.match(await bus.peekAt('x', epoch), wanted)
+  t.match(await bus.readMany(['x'], { epoch }), { epoch, pages: { x: wanted } })
+  const [read] = await Promise.all([bus.data('x', { epoch }), bus.patch('x', { values: [8] })])
+  t.match(read, { ...wanted, values: Uint8Array.of(7, 7) }, 'while the next one is on its way')
+  await t.rejects(bus.data('x', { epoch }), { code: 'EPOCH_COMPACTED' })
+  await t.rejects(bus.data('x', { epoch: epoch + 2 }), { code: 'EPOCH_NOT_FOUND' })
 })
 
 t.test('one refused transaction of a batch does not touch the others', async (t) => {
@@ -330,4 +346,28 @@ t.test('a clock that is behind the log is reported when the folder is opened', a
   t.same(await openedAt(now), [])
   t.same(await openedAt(now), [])
   t.match(await openedAt(now - 3_600_000), [/the clock is 3600.0 s behind the log/])
+})
+
+t.test('the status names the device, where there is one', async (t) => {
+  const nothing = (): void => {}
+  const statusWith = (device: object) => {
+    const lifecycle = { isReadOnly: false, beginClose: nothing }
+    const committer = { epoch: 3, digest: Uint8Array.of(1, 2), lifecycle, close: nothing }
+    const context = { deviceInfo: () => ({ name: 'a device' }), close: nothing }
+    const state = { registry: { size: 4 }, context }
+    const past = { minEpoch: 2, close: nothing }
+    const parts = { committer, state, device, historyId: 'h', past, fsync: 'off' }
+    const bus = new EngineBus(parts as unknown as ConstructorParameters<typeof EngineBus>[0])
+    t.teardown(() => bus.close())
+    return bus.status()
+  }
+  const { version, uptimeMs, ...rest } = statusWith({ backend: 'cpu' })
+  t.ok(version.length > 0 && uptimeMs >= 0)
+  const of = { history: 'h', epoch: 3, digest: '0102', pages: 4, fsync: 'off', readOnly: false, minEpoch: 2 }
+  t.strictSame(rest as object, { ...of, backend: 'cpu' })
+  t.match(statusWith({ backend: 'cuda' }), { ...of, backend: 'cuda', device: { name: 'a device' } })
+  const loss = { epoch: 2, reason: 'lost' }
+  const lost = statusWith({ backend: 'cpu', loss })
+  t.strictSame(lost.deviceLoss as object, loss)
+  t.notOk('device' in lost)
 })

@@ -6,6 +6,7 @@ import type { Test } from 'tap'
 import type { Pending } from '../../src/engine/commands/pending.js'
 import { pendingOfDelta } from '../../src/engine/commands/transactions.js'
 import { Committer } from '../../src/engine/commit/committer.js'
+import type { FailOver } from '../../src/engine/commit/device-failover.js'
 import type { EngineState } from '../../src/engine/pages/engine-state.js'
 import type { CommitEvent, CommitResult, WriteOptions } from '../../src/engine/types.js'
 import { MmsbError } from '../../src/errors.js'
@@ -50,6 +51,10 @@ class FakeStore {
   }
 }
 
+const noDevice = (): never => {
+  throw new Error('there is no device')
+}
+
 export class Bench {
   readonly store = new FakeStore()
   readonly committer: Committer
@@ -65,11 +70,12 @@ export class Bench {
 
   constructor(
     readonly state: EngineState,
-    { limits = {}, isDurable = true }: { limits?: Partial<Limits>; isDurable?: boolean } = {},
+    {
+      limits = {},
+      isDurable = true,
+      failOver = noDevice,
+    }: { limits?: Partial<Limits>; isDurable?: boolean; failOver?: FailOver } = {},
   ) {
-    const failOver = (): void => {
-      throw new Error('there is no device')
-    }
     this.committer = new Committer(state, new LimitGuard(limits), failOver, {
       nowMs: () => this.nowMs,
       ticksMs: () => this.ticksMs,

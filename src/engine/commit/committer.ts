@@ -526,14 +526,13 @@ export class Committer {
 
   /** An execution was cancelled: once the record of its epoch is written, the epoch becomes void. */
   async #void(flight: EpochInFlight): Promise<void> {
-    // A synchronous read has done it already.
-    if (this.#inFlight !== flight) return
     try {
       await flight.appended
     } catch (error) {
       this.#fail(flight, error)
       return
     }
+    // A synchronous read may have done it already.
     if (this.#inFlight === flight) this.#endVoid(flight)
   }
 

@@ -5,9 +5,17 @@
 import { mock } from 'node:test'
 import t from 'tap'
 import type { EngineBus } from '../../../src/engine/bus.js'
+import {
+  CheckpointScheduler,
+  type CheckpointSchedulerDeps,
+} from '../../../src/engine/checkpoints/scheduler.js'
 import type { BusOptions } from '../../../src/engine/types.js'
-import { RETENTION_INTERVAL_MS } from '../../../src/limits.js'
-import { turn } from '../../lib/wait.js'
+import {
+  CHECKPOINT_EVERY_BYTES,
+  CHECKPOINT_EVERY_EPOCHS,
+  RETENTION_INTERVAL_MS,
+} from '../../../src/limits.js'
+import { turn, turns } from '../../lib/wait.js'
 import { openOnSim } from '../../support/sim-bus.js'
 import { SimDisk } from '../../support/simdisk.js'
 
@@ -148,4 +156,78 @@ t.test('by age: elapsed time counts, not what the clock shows', async (t) => {
   t.same([await made(), attempts], [2, 3], 'the next is due after a quarter of the time, and no sooner')
   ticksMs += 1
   t.same([await made(), attempts], [3, 4], 'also when nothing was committed since')
+})
+
+/** A scheduler whose log has so much behind its newest checkpoint, and which checkpoints it begins. */
+function played(options: BusOptions, { epoch = 1, newest = 0, behindBytes = 0 } = {}) {
+  const begun: number[] = []
+  const committer = {
+    epoch,
+    onPublished: () => {},
+    idle: () => {
+      begun.push(committer.epoch)
+      return new Promise<void>(() => {})
+    },
+  }
+  const store = { appendedBytes: 7e9, checkpoints: () => (newest === 0 ? [] : [{ epoch: newest }]) }
+  const deps = { options, committer, store, replayedBytes: behindBytes, ticksMs: () => 0 }
+  const scheduler = new CheckpointScheduler(deps as unknown as CheckpointSchedulerDeps)
+  return { scheduler, committer, store, begun }
+}
+
+t.test('how far a checkpoint is from the last one, if nothing is said', async (t) => {
+  const begunAt = async (behind: Parameters<typeof played>[1], options = {}): Promise<number> => {
+    const { begun } = played(options, behind)
+    await turns()
+    return begun.length
+  }
+  t.equal(await begunAt({ epoch: CHECKPOINT_EVERY_EPOCHS - 1 }), 0)
+  t.equal(await begunAt({ epoch: CHECKPOINT_EVERY_EPOCHS }), 1)
+  t.equal(await begunAt({ epoch: CHECKPOINT_EVERY_EPOCHS + 4, newest: 5 }), 0)
+  t.equal(await begunAt({ epoch: CHECKPOINT_EVERY_EPOCHS + 5, newest: 5 }), 1)
+  t.equal(await begunAt({ behindBytes: CHECKPOINT_EVERY_BYTES - 1 }), 0)
+  t.equal(await begunAt({ behindBytes: CHECKPOINT_EVERY_BYTES }), 1)
+  const never = { checkpoints: { everyEpochs: 0, everyBytes: 0 } }
+  t.equal(await begunAt({ epoch: 1e9, behindBytes: 1e15 }, never), 0)
+  const part = { ...never, retention: { maxEpochs: 40 } }
+  t.equal(await begunAt({ epoch: 9 }, part), 0)
+  t.equal(await begunAt({ epoch: 10 }, part), 1, 'a quarter of what is kept')
+})
+
+t.test('it looks after every epoch, and begins no second one meanwhile', async (t) => {
+  const { committer, store, begun } = played({ checkpoints: { everyEpochs: 10, everyBytes: 100 } })
+  committer.epoch = 9
+  committer.onPublished()
+  store.appendedBytes += 99
+  committer.onPublished()
+  await turns()
+  t.same(begun, [])
+  store.appendedBytes++
+  committer.onPublished()
+  await turns()
+  committer.epoch = 50
+  committer.onPublished()
+  await turns()
+  t.same(begun, [9])
+  const closing = played({ checkpoints: { everyEpochs: 10 } })
+  void closing.scheduler.idle()
+  closing.committer.epoch = 60
+  closing.committer.onPublished()
+  await turns()
+  t.same(closing.begun, [], 'none when the bus closes')
+})
+
+t.test('a checkpoint at close: if it is asked for, and something is new', async (t) => {
+  const atClose = async (checkpoints: BusOptions['checkpoints'], behind: object): Promise<number> => {
+    const { scheduler, begun } = played(checkpoints === undefined ? {} : { checkpoints }, behind)
+    void scheduler.close()
+    await turns()
+    return begun.length
+  }
+  t.equal(await atClose(undefined, { epoch: 5 }), 0)
+  t.equal(await atClose({ atClose: false }, { epoch: 5 }), 0)
+  t.equal(await atClose({ atClose: true }, { epoch: 5 }), 1)
+  t.equal(await atClose({ atClose: true }, { epoch: 5, newest: 4 }), 1)
+  t.equal(await atClose({ atClose: true }, { epoch: 5, newest: 5 }), 0)
+  t.equal(await atClose({ atClose: true }, { epoch: 0 }), 0)
 })

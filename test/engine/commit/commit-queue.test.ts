@@ -264,6 +264,26 @@ t.test('of a run that is refused, only the frames that must be', async (t) => {
   t.same(heard.slice(1), [`1+1 (${bytes}) in 3`, `3+1 (${bytes}) in 3`])
 })
 
+t.test('after an error that is not of a transaction, those that were not refused are counted', async (t) => {
+  const { queue, ends } = queued({ name: 'refused', bytes: 16, answer: new Error('no') })
+  queue
+    .add(pendingOf({ name: 'lost', bytes: 24, answer: new DeviceLost('BUS_FAILED', 'gone') }))
+    .catch(() => {})
+  const { sender } = listener()
+  const slab = runSlabs.withRoom(4_096)
+  let bytes = 24
+  for (let i = 1; i <= 3; i++) {
+    const { at, length } = put(slab, 1)
+    queue.addPlain(sender, i, slab, at, length)
+    bytes += length
+  }
+  t.throws(() => queue.fill(new FakeBatch() as unknown as Batch), { message: 'gone' })
+  t.same([queue.count, queue.bytes], [1 + 3, bytes])
+  await turn()
+  t.same(ends, ['refused: no'])
+  queue.refuseAll(() => new Error('over'))
+})
+
 t.test('a run knows its pages, once each, its deltas and its bytes', async (t) => {
   const { sender } = listener()
   const slab = runSlabs.withRoom(4_096)

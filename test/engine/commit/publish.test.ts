@@ -1,4 +1,7 @@
-/** What becomes visible at once when an epoch is published: versions, structure, events, answers. */
+/**
+ * What becomes visible at once when an epoch is published: versions, structure, events, answers. And how an
+ * epoch ends otherwise: taken back, or executed again because the device was lost.
+ */
 import t, { type Test } from 'tap'
 import type { Pending } from '../../../src/engine/commands/pending.js'
 import {
@@ -12,8 +15,11 @@ import { IdempotencyKeys } from '../../../src/engine/idempotency/keys.js'
 import type { EngineState } from '../../../src/engine/pages/engine-state.js'
 import { StageTimings } from '../../../src/engine/stage-timings.js'
 import type { CommitEvent } from '../../../src/engine/types.js'
+import { DeviceLost } from '../../../src/ffi/library.js'
 import { LimitGuard } from '../../../src/operator-limits.js'
+import { Bench as CommitterBench } from '../../lib/committer-bench.js'
 import { creating, stateWith } from '../../lib/engine-state.js'
+import { turns, until } from '../../lib/wait.js'
 
 const PAGES = {
   x: { dtype: 'i32', shape: [4] },
@@ -193,4 +199,135 @@ t.test('a void epoch moves number and time, and nothing else', async (t) => {
   t.same([publisher.epoch, publisher.timestampMs, publisher.lastResult], [3, 300, undefined])
   t.equal(publisher.digest, digest)
   t.same(events, [{ epoch: 3, timestampMs: 300, changes: [] }])
+})
+
+// ---- other ends of an epoch -------------------------------------------------------------------------------
+
+/** Computing `slow` takes long enough to be cancelled, and is estimated to. */
+const SLOW = {
+  ...PAGES,
+  m: { dtype: 'f64', shape: [90, 90], fill: 1 },
+  slow: { derive: { op: 'conv', inputs: { x: 'm', kernel: 'm' }, boundary: 'wrap' } },
+  was: { derive: { op: 'map', inputs: { x: { prev: 'm' } }, expr: 'x' } },
+} as const
+
+async function slowBench(t: Test, isDurable = true) {
+  const b = new CommitterBench(await stateWith(t, SLOW), { isDurable, limits: { maxCommitTimeMs: 60_000 } })
+  const { graph, registry } = b.state
+  const { id, step } = registry.require('slow')
+  graph.setStep(id, step!, 1e9)
+  b.onThread = true
+  const page = registry.require('m')
+  const answer = b.committer.commit(pendingOfDelta(page, { offset: 0, values: [2] }, {}, undefined))
+  answer.catch(() => {})
+  b.soon()
+  return { ...b, b, committer: b.committer, page, answer }
+}
+
+t.test('a synchronous read ends an epoch that was cancelled', async (t) => {
+  for (const isDurable of [true, false]) {
+    const { b, committer, answer, state, page } = await slowBench(t, isDurable)
+    const digest = committer.digest
+    t.ok(committer.cancelCommit())
+    committer.settle()
+    t.equal(committer.staged, undefined, 'it is over')
+    t.same(state.context.stateDigest(), digest)
+    t.equal(page.version, 1)
+    t.equal(committer.epoch, isDurable ? 2 : 1)
+    if (isDurable) t.same(b.store.calls, ['reserve true', 'append 2', 'complete', 'void 2'])
+    await t.rejects(answer, { code: 'COST_EXCEEDED' })
+    b.store.appends[0]?.open()
+    await turns()
+    t.equal(committer.epoch, isDurable ? 2 : 1, 'once')
+    t.equal(b.store.calls.filter((call) => call.startsWith('void')).length, isDurable ? 1 : 0)
+    b.onThread = false
+    const next = b.write(7)
+    b.soon()
+    await until(() => !isDurable || b.store.appends.length === 2, 'the next append')
+    b.store.appends[1]?.open()
+    await next
+    t.equal(b.value('twice'), 14)
+  }
+})
+
+t.test('what overwrites more than is kept cannot be cancelled', async (t) => {
+  for (const [bytes, isCancelled] of [
+    [90 * 90 * 8, true],
+    [2 ** 30, false],
+  ] as const) {
+    const b = new CommitterBench(await stateWith(t, SLOW), { limits: { maxCommitTimeMs: 60_000 } })
+    const slow = b.state.registry.require('slow')
+    b.state.graph.setStep(slow.id, slow.step!, 1e9)
+    Object.assign(slow, { bytes })
+    b.onThread = true
+    const page = b.state.registry.require('m')
+    const answer = b.committer.commit(pendingOfDelta(page, { offset: 0, values: [2] }, {}, undefined))
+    b.soon()
+    t.equal(b.committer.cancelCommit(), isCancelled, `${bytes} bytes`)
+    b.store.appends[0]!.open()
+    if (isCancelled) await t.rejects(answer, { code: 'COST_EXCEEDED' })
+    else t.match(await answer, { epoch: 2 })
+    Object.assign(slow, { bytes: 90 * 90 * 8 })
+  }
+})
+
+t.test('a synchronous read waits for no execution where none runs', async (t) => {
+  const b = new CommitterBench(await stateWith(t, PAGES))
+  b.state.context.waitSync = () => {
+    throw new Error('nothing runs')
+  }
+  b.write(1)
+  b.soon()
+  b.committer.settle()
+  t.equal(b.committer.epoch, 2)
+  b.store.appends[0]!.open()
+  await until(() => b.ended.length === 1, 'the answer')
+})
+
+t.test(
+  'an epoch whose writers are all there again starts before the answers of the one before',
+  async (t) => {
+    const b = new CommitterBench(await stateWith(t, PAGES))
+    b.write(1)
+    b.write(2)
+    b.soon()
+    b.write(3)
+    b.write(4)
+    t.equal(b.soonCount, 0)
+    b.store.appends[0]!.open()
+    await until(() => b.ended.length === 2, 'the answers')
+    t.match(b.store.appends[1], { epoch: 3, frameCount: 2 }, 'nobody has asked the event loop')
+    b.store.appends[1]!.open()
+    await until(() => b.ended.length === 4, 'the other answers')
+  },
+)
+
+t.test('an epoch that the log has is executed again when the device is lost', async (t) => {
+  const reasons: string[] = []
+  const failOver = (reason: string): void => {
+    reasons.push(reason)
+  }
+  const b = new CommitterBench(await stateWith(t, PAGES), { failOver })
+  const { context } = b.state
+  const execute = context.execute.bind(context)
+  let losses = 1
+  context.execute = (...args) => {
+    if (losses-- > 0) throw new DeviceLost('BUS_FAILED', 'lost')
+    return execute(...args)
+  }
+  b.write(1)
+  b.soon()
+  b.write(2)
+  t.equal(b.soonCount, 0)
+  b.store.appends[0]!.open()
+  await until(() => b.ended.length === 1, 'the answer')
+  t.strictSame([reasons, b.ended, b.value('twice')], [['lost'], ['1: 2'], 2])
+  t.equal(b.events.length, 1)
+  t.equal(b.committer.lifecycle.failure, undefined)
+  t.equal(b.soonCount, 1, 'what is queued follows')
+  b.ticksMs += 1_000
+  b.soon()
+  b.store.appends[1]!.open()
+  await until(() => b.ended.length === 2, 'the next answer')
+  t.equal(b.value('twice'), 4)
 })
