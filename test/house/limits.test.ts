@@ -12,8 +12,6 @@ import { type Source, sourcesOf, sourcesUnder } from './source.js'
 
 /** Constants that are too large to be crossed, and the option that shrinks them. */
 const OPTIONS: Readonly<Record<string, string>> = {
-  CHECKPOINT_EVERY_BYTES: 'everyBytes',
-  CHECKPOINT_EVERY_EPOCHS: 'everyEpochs',
   CHECKPOINTS_KEPT: 'checkpointsKept',
   DURABLE_HOLD_BYTES: 'durableHoldBytes',
   DURABLE_HOLD_MS: 'durableHoldMs',
@@ -34,7 +32,6 @@ const NOT_CROSSED: Readonly<Record<string, keyof typeof REASONS>> = {
   ACCEPTS_PER_TURN: 'slice',
   ADMIN_METRICS_WAIT_MS: 'pause',
   ANSWER_SLICE_MS: 'slice',
-  CHECKPOINT_SAVED_MAX_BYTES: 'large',
   COMPILE_SLICE_MS: 'slice',
   DIGEST_CHUNK_BYTES: 'format',
   HISTORY_SCAN_EPOCHS: 'large',

@@ -12,6 +12,8 @@ import {
   writingFunction,
 } from '../../../src/engine/commands/transactions.js'
 import { Batch } from '../../../src/engine/commit/batch.js'
+import { stageInSlices } from '../../../src/engine/commit/stage-in-slices.js'
+import { REAL_HOST } from '../../../src/engine/host.js'
 import { CostLimits } from '../../../src/engine/pages/cost-limits.js'
 import type { EngineState } from '../../../src/engine/pages/engine-state.js'
 import { functionBytes } from '../../../src/engine/pages/function-table.js'
@@ -424,4 +426,33 @@ t.test('which changes of functions go together, and which are stale', async (t) 
   const log = new Batch(4, state)
   t.equal(log.stage({ ...logged, redefines: [u!] }), 'staged', 'what the log holds is final')
   log.abandon()
+})
+
+t.test('in slices, a refusal at any place leaves nothing', async (t) => {
+  const { state, graph, context, steps } = await bench(t)
+  const made = await creating(state, {
+    s: { dtype: 'i32', shape: [8] },
+    a: { derive: { op: 'map', inputs: { x: { prev: 's' } }, expr: 'x' } },
+  })
+  const traces = () => [context.memory().pageBytes, graph.edgeCount, graph.pasts.length, steps.size]
+  const before = traces()
+  const stopped = new Error('stopped')
+  let refusals = 0
+  for (let at = 1; ; at++) {
+    let asked = 0
+    const refusal = (): Error | undefined => (++asked === at ? stopped : undefined)
+    const batch = new Batch(4, state)
+    const error = await stageInSlices(batch, made, REAL_HOST, refusal).catch((error: unknown) => error)
+    if (asked < at) {
+      t.equal(error, undefined, 'it was never refused')
+      t.equal(batch.created.length, 2)
+      t.equal(batch.plan(), batch.plan(), 'it has its plan')
+      batch.abandon()
+      break
+    }
+    refusals++
+    t.equal(error, stopped, `refusal ${at}`)
+    t.strictSame(traces(), before, `refusal ${at}`)
+  }
+  t.ok(refusals >= 4, 'before, while and after it is planned')
 })
