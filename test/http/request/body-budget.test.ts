@@ -1,9 +1,11 @@
 /** Half-sent bodies: what they may hold in memory, in all and on one connection. */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
+import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { boundPort } from '../../../src/http/framework.js'
+import { until } from '../../lib/wait.js'
 import { serve } from '../helpers.js'
 
 const M = 2 ** 20
@@ -73,4 +75,69 @@ t.test('a body larger than the budget is read when it is alone', async (t) => {
   const held = await send(LENGTH, 3 * M)
   const other = await send(LENGTH, 2 * M)
   t.match(await Promise.race([answer(held), answer(other)]), /^HTTP\/1\.1 503 /)
+})
+
+/** Sends a head, waits for what the server says to it, and only then sends the body. */
+async function continued(t: Test, port: number, head: readonly string[], body: Buffer): Promise<string[]> {
+  const socket = connect(port, '127.0.0.1')
+  t.teardown(() => socket.destroy())
+  const said: string[] = []
+  socket.on('data', (chunk) => said.push(String(chunk)))
+  socket.write(`${['PUT /v1/pages/x/data HTTP/1.1', 'host: localhost', ...head].join('\r\n')}\r\n\r\n`)
+  await until(() => said.length > 0, 'the server says something')
+  if (/^HTTP\/1\.1 100 /.test(said[0]!)) {
+    socket.write(body)
+    await until(() => said.join('').includes('\r\n\r\n{'), 'the answer')
+  }
+  return said.join('').split(/(?=HTTP\/1\.1 )/)
+}
+
+t.test('a client that asks before it sends is answered before it sends', async (t) => {
+  const { bus, server } = await serve(t, { limits: { maxBodyBytes: 5 * M, maxJsonBytes: 2 * M } })
+  await server.listen('127.0.0.1', 0)
+  const port = boundPort(server.app)!
+  await bus.create('x', { dtype: 'u8', shape: [4 * M] })
+  await bus.create('small', { dtype: 'u8', shape: [4] })
+  const octets = 'content-type: application/octet-stream'
+  for (const expect of ['100-continue', '100-Continue']) {
+    const large = [octets, LENGTH, `expect: ${expect}`]
+    const said = await continued(t, port, large, Buffer.alloc(4 * M, 3))
+    t.match(said, [/^HTTP\/1\.1 100 /, /^HTTP\/1\.1 200 /], 'a large body')
+  }
+  const json = ['content-type: application/json', 'content-length: 12', 'expect: 100-continue']
+  const small = await continued(t, port, json, Buffer.from('{"values":1}'))
+  t.match(small, [/^HTTP\/1\.1 100 /, /^HTTP\/1\.1 400 /], 'a small one')
+  const tooLong = [octets, `content-length: ${5 * M + 1}`, 'expect: 100-continue']
+  t.match(await continued(t, port, tooLong, Buffer.alloc(0)), [/^HTTP\/1\.1 413 /])
+  const missing = ['content-type: application/json', `content-length: ${2 * M + 1}`, 'expect: 100-continue']
+  t.match(await continued(t, port, missing, Buffer.alloc(0)), [/^HTTP\/1\.1 413 /])
+})
+
+t.test('how long a body may be, announced and not, is a matter of its type', async (t) => {
+  const { bus, server } = await serve(t, { limits: { maxBodyBytes: 3 * M, maxJsonBytes: M } })
+  await bus.create('x', { dtype: 'u8', shape: [4 * M] })
+  const patch = async (type: string, bytes: number, isAnnounced: boolean): Promise<number> => {
+    const payload = Buffer.alloc(bytes, ' ')
+    if (type.includes('json')) payload.write('{"values":[1]}')
+    const headers = isAnnounced ? {} : { 'transfer-encoding': 'chunked' }
+    const { statusCode } = await server.app.inject({
+      method: 'PATCH',
+      url: '/v1/pages/x/data',
+      headers: { 'content-type': type, ...headers },
+      payload: isAnnounced ? payload : Readable.from([payload.subarray(0, 20_000), payload.subarray(20_000)]),
+    })
+    return statusCode
+  }
+  for (const isAnnounced of [true, false]) {
+    const how = isAnnounced ? 'announced' : 'in chunks'
+    for (const [type, most] of [
+      ['application/octet-stream', 3 * M],
+      ['application/json', M],
+      ['application/json; charset=utf-8', M],
+    ] as const) {
+      t.equal(await patch(type, most, isAnnounced), 200, `${type} ${how}`)
+      t.equal(await patch(type, most + 1, isAnnounced), 413, `${type} ${how}, one more`)
+    }
+  }
+  t.same(new Map(bus.limits.uses()).get('requestBudgetBytes'), 0, 'nothing is held')
 })

@@ -148,6 +148,8 @@ t.test('what a small text may hold', async (t) => {
   t.strictSame(await parse(Buffer.of(0xef, 0xbb, 0xbf, 0x31)), 1, 'a byte order mark')
   t.strictSame(await parse(`\ufeff["${LONG}"]`), [LONG], 'and before a large one')
   t.match(await refusalOf(`\ufeff\ufeff1`), /is not JSON/, 'one mark')
+  t.strictSame(await parse('"\u03bf"'), '\u03bf', 'a letter that ends like a mark')
+  t.match(await refusalOf(Buffer.of(0xef, 0xbb, 0x80, 0x31)), /is not JSON/, 'one that begins like it')
   for (const text of ['', ' ', 'nul', '1 2', '{"a":1,}', '[1]]'])
     t.match(await refusalOf(text), /^INVALID_REQUEST body: is not JSON/)
   const quoted = await refusalOf(`"${'y'.repeat(5_000)}`)
@@ -155,6 +157,9 @@ t.test('what a small text may hold', async (t) => {
 })
 
 t.test('escapes, and brackets and commas in texts, between pieces', async (t) => {
+  const commas = Array.from({ length: 12_000 }, () => '",[,,,,,,,,,,,,"').join()
+  for (const text of [`[${commas}]`, `{"a":[${commas},[1]],"b":[${commas}]}`])
+    t.strictSame(await parse(text), JSON.parse(text), 'no text is cut')
   const odd = String.raw`"\\\"[{,}]:\\"`
   const many = Array.from({ length: 12_000 }, (_, i) => (i % 3 === 0 ? odd : `${i}`)).join()
   const texts = [
