@@ -42,7 +42,10 @@ t.test('other files, and arrays that no page can hold, are refused', async (t) =
     ])
   }
   const good = "{'descr': '<i2', 'fortran_order': False, 'shape': (3,), }"
-  t.match(decodeNpyHeader(text(good, 2)), { dtype: 'i16', shape: [3] })
+  for (const version of [1, 2, 3])
+    t.match(decodeNpyHeader(text(good, version)), { dtype: 'i16', shape: [3] }, `version ${version}`)
+  for (const version of [0, 4])
+    t.throws(() => decodeNpyHeader(text(good, version)), { message: /version \d is not known/ })
   t.match(
     decodeNpyHeader(text(good.replace('False', 'True'))),
     { shape: [3], isFortran: false },

@@ -234,7 +234,7 @@ export function* recordsAfter(
   fromEpoch: number,
   newestEpoch: number,
 ): Generator<LogRecord> {
-  for (let i = segmentOf(segments, fromEpoch + 1); i < segments.length; i++) {
+  for (let i = segmentOf(segments, fromEpoch + 1); ; i++) {
     const entry = segments[i]
     if (entry === undefined || entry.header.firstEpoch > newestEpoch) return
     const last = Math.min(newestEpoch, (segments[i + 1]?.header.firstEpoch ?? newestEpoch + 1) - 1)

@@ -22,10 +22,15 @@ export function openCopy(dir: string, name: string): Database.Database {
       fs.chmodSync(path.join(place, name + ending), PRIVATE_FILE)
     }
     const db = new Database(path.join(place, name), { timeout: 100 })
-    // Reads the write-ahead log, which is not found once the copy is removed.
-    db.pragma('locking_mode = EXCLUSIVE')
-    db.pragma('wal_checkpoint(TRUNCATE)')
-    return db
+    try {
+      // Reads the write-ahead log, which is not found once the copy is removed.
+      db.pragma('locking_mode = EXCLUSIVE')
+      db.pragma('wal_checkpoint(TRUNCATE)')
+      return db
+    } catch (error) {
+      db.close()
+      throw error
+    }
   } finally {
     fs.rmSync(place, { recursive: true, force: true })
   }

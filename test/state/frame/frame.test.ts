@@ -251,6 +251,40 @@ t.test('more than a frame holds is PAYLOAD_TOO_LARGE before it is encoded', asyn
   )
 })
 
+t.test('a frame takes so many commands and no more', async (t) => {
+  const writer = new FrameWriter()
+  for (let i = 0; i < FRAME_MAX_COMMANDS; i++) writer.deletePage(i)
+  t.match(
+    refusal(() => writer.deletePage(1)),
+    /^PAYLOAD_TOO_LARGE a transaction has at most 1000000 commands/,
+  )
+})
+
+t.test('a command that was refused half-way leaves nothing where the next one is written', async (t) => {
+  const name = 'abc'
+  const page = { id: 9, name, dtype: 'f32', shape: [3], location: 'auto', kind: 'source', fill: 0n } as const
+  const commands: Record<string, (writer: FrameWriter) => void> = {
+    'create a page': (writer) => writer.createPage({ ...page, definition: Uint8Array.of(1) }),
+    'delete a page': (writer) => writer.deletePage(7),
+    'define a function': (writer) => writer.defineFunction('f', Uint8Array.of(1, 2, 3)),
+    'dense values': (writer) => writer.delta(1, 'u8', 40, { values: [1, 2, 3] }),
+    'sparse values': (writer) => writer.delta(1, 'u8', 40, { indices: [5], values: [1] }),
+    'a mask': (writer) => writer.delta(1, 'u8', 9, { mask: Uint8Array.of(1, 1), values: [1, 2] }),
+  }
+  for (const [what, command] of Object.entries(commands)) {
+    const clean = new FrameWriter()
+    command(clean)
+    const writer = new FrameWriter()
+    const values = [...new Array(20).fill(-1.1), 'x'] as number[]
+    t.match(
+      refusal(() => writer.delta(1, 'f64', 40, { values })),
+      /^INVALID/,
+    )
+    command(writer)
+    t.same(writer.finish(), clean.finish(), what)
+  }
+})
+
 /** A page and a delta of any kind that fits it, with the writes it makes. */
 const anyDelta = fc
   .record({
