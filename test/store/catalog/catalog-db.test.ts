@@ -229,3 +229,11 @@ t.test('a reader finds the last block that begins before an epoch, and changes n
   t.same(none.findings(), { state: 'lost', why: 'it is missing' })
   t.same(none.problems(), [])
 })
+
+t.test('the checksums of rows stay what they were in earlier releases', async (t) => {
+  const db = new Database(path.join(filled(t), CATALOG_NAME), { readonly: true })
+  const blocks = db.prepare('SELECT sum FROM block ORDER BY first_epoch').pluck().all()
+  t.same(blocks, [2_027_753_307, 2_478_863_835, 1_068_117_506])
+  t.equal(db.prepare('SELECT sum FROM checkpoint WHERE epoch = 12').pluck().get(), 783_306_694)
+  db.close()
+})
