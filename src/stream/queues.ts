@@ -36,7 +36,7 @@ interface Watched {
   ownBytes: number
   readonly holds: Set<Hold>
   /** What the reader had taken at the last look, and when it had taken less. */
-  takenBytes: number
+  takenBytes: number | undefined
   sinceMs: number
 }
 
@@ -113,7 +113,7 @@ export class StreamQueues {
     let entry = this.#watched.get(sink)
     if (entry === undefined) {
       const sinceMs = this.#clock.nowMs()
-      entry = { ownBytes: 0, holds: new Set(), takenBytes: sink.takenBytes ?? 0, sinceMs }
+      entry = { ownBytes: 0, holds: new Set(), takenBytes: sink.takenBytes, sinceMs }
       this.#watched.set(sink, entry)
       this.#startLooking()
     }
@@ -159,7 +159,7 @@ export class StreamQueues {
     const nowMs = this.#clock.nowMs()
     for (const [sink, entry] of this.#watched) {
       this.observe(sink)
-      const takenBytes = sink.takenBytes ?? 0
+      const { takenBytes } = sink
       if (takenBytes !== entry.takenBytes || sink.queuedBytes === 0) {
         entry.takenBytes = takenBytes
         entry.sinceMs = nowMs
