@@ -110,7 +110,7 @@ function joined(ranges: readonly number[]): number[] {
 function gather(timeline: Timeline, page: PageRecord, ranges: Uint32Array): Uint8Array {
   const count = totalElements(ranges)
   const out = new Uint8Array(count * DTYPE_INFO[page.dtype].sizeBytes)
-  if (count > 0) timeline.context.gather(page.id, ranges, out)
+  timeline.context.gather(page.id, ranges, out)
   return out
 }
 

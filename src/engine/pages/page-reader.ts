@@ -84,7 +84,7 @@ export class PageReader {
     checkRange(page, offset, count)
     const { sizeBytes, view } = DTYPE_INFO[page.dtype]
     const out = view(new ArrayBuffer(count * sizeBytes), 0, count)
-    if (count > 0) this.#deps.state.context.readPage(page.id, offset * sizeBytes, out)
+    this.#deps.state.context.readPage(page.id, offset * sizeBytes, out)
     return out
   }
 
@@ -95,7 +95,7 @@ export class PageReader {
     const count = totalElements(ranges)
     const { sizeBytes, view } = DTYPE_INFO[page.dtype]
     const out = view(new ArrayBuffer(count * sizeBytes), 0, count)
-    if (count > 0) this.#deps.state.context.gather(pageId, ranges, out)
+    this.#deps.state.context.gather(pageId, ranges, out)
     return out
   }
 

@@ -90,6 +90,8 @@ t.test('a page, and parts of it', async (t) => {
   const { id } = state.registry.require('x')
   t.strictSame(reader.gather(id, Uint32Array.of(1, 2, 5, 1)), Uint8Array.of(1, 2, 5))
   t.strictSame(reader.gather(id, new Uint32Array(0)), new Uint8Array(0))
+  const wide = state.registry.require('wide').id
+  t.strictSame(reader.gather(wide, Uint32Array.of(0, 1, 3, 1)), Int32Array.of(0x03020100, 0x0f0e0d0c))
   t.equal(
     codeOf(() => reader.gather(9_999_999, Uint32Array.of(0, 1))),
     'PAGE_NOT_FOUND',
@@ -171,6 +173,7 @@ t.test('a list of names: prefix, cursor, limit', async (t) => {
   t.equal(list({ prefix: 'b', limit: 4 }), 'b b1 b2 b3 > .', 'others follow, but not of the prefix')
   t.equal(list({ prefix: 'b', limit: 3 }), 'b b1 b2 > b2')
   t.equal(list({ prefix: 'b', limit: 3, cursor: 'b2' }), 'b3 > .')
+  t.equal(list({ prefix: 'b', cursor: 'b' }), 'b1 b2 b3 > .', 'a cursor that is the prefix')
   t.equal(list({ prefix: 'b', limit: 2, cursor: 'a' }), 'b b1 > b1', 'a cursor before the prefix')
   t.equal(list({ prefix: 'bb' }), ' > .')
   t.equal(list({ prefix: 'z' }), ' > .')
