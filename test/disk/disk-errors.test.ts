@@ -6,6 +6,7 @@
 import { chmodSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { Bus } from '../../src/index.js'
 import { call, type Process, run, serve } from '../cli/process.js'
 import { until } from '../lib/wait.js'
 import { builtLibrary } from './preload.js'
@@ -56,15 +57,13 @@ async function stopped(t: Test, { server, dataDir, end }: Failing, acknowledged:
   t.match(await call(url, 'GET', '/v1/read?pages=a'), { status: 503, code: 'BUS_FAILED' })
   t.match(server.stderr, /EIO/)
   await server.end('SIGTERM')
-  const again = serve(t, ['--data-dir', dataDir])
-  const { pages } = (await call(await again.ready(), 'GET', '/v1/read?pages=a,b')) as {
-    pages: Record<'a' | 'b', { values: number[] }>
-  }
-  const value = pages.a.values[0] as number
+  // In this process: the recovery is the same, and a server needs fifteen times as long to start.
+  const bus = await Bus.open({ dataDir, backend: 'cpu' })
+  const value = bus.read('a')[0] as number
   t.ok(value === acknowledged || value === acknowledged + 1, `${value} after ${acknowledged}`)
-  t.equal(pages.b.values[0], value + 1)
-  t.match(await patch(await again.ready(), 5), { epoch: Number })
-  t.equal(await again.end(), 0)
+  t.equal(bus.read('b')[0], value + 1)
+  t.match(await bus.patch('a', { values: [5] }), { epoch: Number })
+  await bus.close()
 }
 
 t.test('a write to the log fails', async (t) => {
@@ -110,9 +109,9 @@ t.test('the sync of the data folder fails at the start: it is not opened', async
   t.equal(await server.exited, 1)
   t.match(server.stderr, /data folder .* cannot be used: EIO/)
   end()
-  const again = serve(t, ['--data-dir', dataDir])
-  t.match(await call(await again.ready(), 'GET', '/readyz'), { ready: true })
-  t.equal(await again.end(), 0)
+  const bus = await Bus.open({ dataDir, backend: 'cpu' })
+  t.equal(bus.epoch, 0)
+  await bus.close()
 })
 
 for (const [kind, path] of [
