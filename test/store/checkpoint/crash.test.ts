@@ -13,7 +13,7 @@ import { Store } from '../../../src/store/store.js'
 import type { CheckpointSource } from '../../../src/store/types.js'
 import { SIM_DIR, SimCatalog, simFolder } from '../../support/sim-world.js'
 import { type CrashPolicy, NO_LOCK, SimDisk, type SimDiskOptions } from '../../support/simdisk.js'
-import { appendAll, crc32c, framesOf } from '../helpers.js'
+import { appendAll, crc32c, epochsTo, framesOf } from '../helpers.js'
 
 const CHUNK = 64 * 1024
 const CHUNKS = 12
@@ -135,6 +135,46 @@ t.test('off at every sync', async (t) => {
   }
   t.comment(`${runs} crashes`)
   t.ok(runs > 100)
+})
+
+t.test('segments that are removed together leave no gap, whichever removals a crash keeps', async (t) => {
+  const removing = async (options: SimDiskOptions) => {
+    const [disk, catalog] = [new SimDisk(options), new SimCatalog()]
+    const seen = { syncsBefore: 0, removed: 0 }
+    const work = async (): Promise<void> => {
+      const store = await openOn(disk, catalog)
+      await appendAll(store, 1, 50, 900)
+      for (const epoch of [45, 50]) await store.checkpoint(sourceAt(epoch))
+      seen.syncsBefore = disk.syncs
+      seen.removed = await store.retain({ maxEpochs: 1 })
+    }
+    const done = work().catch((error: unknown) => {
+      if (!disk.dead) throw error
+    })
+    await Promise.race([done, disk.died])
+    return { disk, catalog, ...seen }
+  }
+  const whole = await removing({})
+  t.ok(whole.removed >= 4, `${whole.removed} segments go`)
+  for (let n = whole.syncsBefore + 1; n <= whole.disk.syncs + 1; n++) {
+    const { disk, catalog } = await removing({ dieAtSync: n })
+    for (let seed = 1; seed <= 6; seed++) {
+      const name = `sync ${n}, seed ${seed}`
+      const after = disk.crash({ seed })
+      const store = await openOn(after, catalog.copy()).catch((error: unknown) => t.fail(`${name}: ${error}`))
+      if (typeof store === 'boolean') continue
+      t.same([store.recovery.checkpointEpoch, store.newestEpoch], [50, 50], name)
+      // A gap would be found by the first reader of the past.
+      try {
+        const epochs = [...store.records(store.minEpoch - 1)].map(({ epoch }) => epoch)
+        t.same(epochs, epochsTo(50, store.minEpoch), name)
+      } catch (error) {
+        t.fail(`${name}: ${error}`)
+      }
+      store.openCheckpoint()?.close()
+      await store.close()
+    }
+  }
 })
 
 t.test('a checkpoint that is complete stays, whatever fails after it', async (t) => {
