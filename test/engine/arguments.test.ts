@@ -4,7 +4,7 @@
  */
 import { runInNewContext } from 'node:vm'
 import t, { type Test } from 'tap'
-import { BACKENDS, FSYNC_MODES } from '../../src/engine/arguments.js'
+import * as checks from '../../src/engine/arguments.js'
 import { Bus, MmsbError } from '../../src/index.js'
 
 // What programs without types, or with wrong ones, hand in.
@@ -62,7 +62,7 @@ t.test('options of a bus: unknown names and values say which, what came and what
   }
   t.equal(await refusal(() => Bus.open({ backend: 'cpu', threads: undefined } as Anything)), 'accepted')
   t.equal(await refusal(() => Bus.open({ backend: 'cpu', threads: 1, checkpoints: {} })), 'accepted')
-  t.same([BACKENDS, FSYNC_MODES], [BACKENDS.toSorted(), ['always', 'interval', 'off']])
+  t.same([checks.BACKENDS, checks.FSYNC_MODES], [checks.BACKENDS.toSorted(), ['always', 'interval', 'off']])
 })
 
 type Call = [what: string, call: (bus: Bus, given: Anything) => unknown, given: readonly unknown[]]
@@ -184,4 +184,128 @@ t.test('the message says where', async (t) => {
     [() => bus.create('x', undefined as Anything), 'definition: is missing'],
   ] as const)
     t.equal(await refusal(call), `INVALID_REQUEST ${message}`)
+})
+
+t.test('each check takes what is right, to its bounds, and says what is wrong', async (t) => {
+  const { isText, isFlag, isCallable, isNumber, isTexts, isSignal, isOneOf, isWhole } = checks
+  const whole = isWhole(2, 5)
+  for (const [check, right, wrong] of [
+    [isText, ['a'], ['', 5, undefined, null]],
+    [isFlag, [true, false], ['true', 0, undefined]],
+    [isCallable, [() => 1], [{}, 'f', undefined]],
+    [isNumber, [0, -1.5, Number.NaN], ['1', 1n, undefined]],
+    [isTexts, [[], ['a'], ['a', '']], ['a', [5], ['a', 5], undefined]],
+    [isSignal, [new AbortController().signal], [{}, undefined, null]],
+    [isOneOf(['a', 'b']), ['a', 'b'], ['c', '', undefined]],
+    [whole, [2, 3, 5], [1, 6, 2.5, '3', Number.NaN, 2n]],
+    [isWhole(0), [0, Number.MAX_SAFE_INTEGER], [-1, 2 ** 53]],
+  ] as const) {
+    for (const value of right) t.equal(check(value, ''), undefined, String(value))
+    for (const value of wrong) t.match(check(value, ''), /^is not \S/, String(value))
+  }
+  t.equal(whole(9, ''), 'is not a whole number from 2 to 5')
+})
+
+t.test('arguments by themselves', async (t) => {
+  const said = (run: () => void): string => {
+    try {
+      run()
+      return 'fine'
+    } catch (error) {
+      return error instanceof MmsbError && error.code === 'INVALID_REQUEST' ? error.message : `raw ${error}`
+    }
+  }
+  const names = 'offset, indices, mask, values, merge'
+  const none = 'there is no such field of'
+  const { checkPatch, checkWrite, checkFrame, checkFunctionBody, checkTransaction, checkWhatIf } = checks
+  const { checkDefinition, checkDefinitions, checkBusOptions, checkFields, isFlag } = checks
+  const op = { page: 'p', offset: 1, indices: [1], mask: [1], values: [1], merge: 'add' }
+  const { page: _, ...delta } = op
+  const options = { key: 'k', source: 's', intent: 1, expectVersion: 0 }
+  const transaction = { ops: [op], expect: [{ page: 'p', version: 0 }], source: 's', intent: 1, key: 'k' }
+  const page = { name: 'x', definition: { dtype: 'u8', shape: [1], location: 'cpu', fill: 1 } }
+  for (const [run, wanted] of [
+    [() => checkPatch('p', delta, options), 'fine'],
+    [() => checkPatch('p', {}, {}), 'fine'],
+    [() => checkPatch(undefined, {}, {}), 'name: is missing'],
+    [() => checkPatch('p', { ofset: 1 }, {}), `ofset: ${none} delta; there are ${names}`],
+    [() => checkPatch('p', { page: 'p' }, {}), `page: ${none} delta; there are ${names}`],
+    [
+      () => checkPatch('p', {}, { keys: 1 }),
+      `keys: ${none} options; there are key, source, intent, expectVersion`,
+    ],
+    [() => checkPatch('p', {}, { key: 5 }), 'key: 5 is not a string'],
+    [() => checkPatch('p', {}, { source: 5 }), 'source: 5 is not a string'],
+    [() => checkPatch('p', {}, { expectVersion: -1 }), /^expectVersion: -1 is not a whole number from 0 to /],
+    [() => checkWrite('p', [1], options), 'fine'],
+    [() => checkWrite('p', new Float32Array(1), {}), 'fine'],
+    [() => checkWrite('p', 'text', {}), 'values: "text" is not a list'],
+    [() => checkWrite(5, [1], {}), 'name: 5 is not a string'],
+    [() => checkWrite('p', [1], { when: 1 }), /^when: there is no such field of options/],
+    [() => checkFrame(new Uint8Array(1)), 'fine'],
+    [() => checkFrame(Buffer.from('a')), 'fine'],
+    [() => checkFrame(undefined), 'frame: is missing'],
+    [() => checkFrame(new Uint16Array(1)), /^frame: .* is not a Uint8Array$/],
+    [() => checkFunctionBody('f', { params: [], expr: 'x' }), 'fine'],
+    [() => checkFunctionBody(5, { params: [], expr: 'x' }), 'name: 5 is not a string'],
+    [() => checkFunctionBody('f', { params: ['a', 5], expr: 'x' }), 'params[1]: 5 is not a string'],
+    [() => checkFunctionBody('f', { params: [] }), 'expr: is missing'],
+    [() => checkFunctionBody('f', { expr: 'x' }), 'params: is missing'],
+    [
+      () => checkFunctionBody('f', { params: [], expr: 'x', e: 1 }),
+      `e: ${none} function; there are params, expr`,
+    ],
+    [() => checkTransaction(transaction), 'fine'],
+    [() => checkTransaction({ ops: [] }), 'fine'],
+    [
+      () => checkTransaction({ ops: [], op: 1 }),
+      `op: ${none} transaction; there are ops, expect, source, intent, key`,
+    ],
+    [() => checkTransaction({ ops: [], key: 5 }), 'key: 5 is not a string'],
+    [() => checkTransaction({ ops: [op, { page: 5 }] }), 'ops[1].page: 5 is not a string'],
+    [() => checkTransaction({ ops: [null] }), 'ops[0]: null is not an object'],
+    [() => checkTransaction({ ops: [{ page: 'p', at: 1 }] }), `at: ${none} ops[0]; there are ${names}, page`],
+    [() => checkTransaction({ ops: [], expect: [5] }), 'expect[0]: 5 is not an object'],
+    [() => checkTransaction({ ops: [], expect: [{ version: 1 }] }), 'expect[0].page: is missing'],
+    [
+      () =>
+        checkTransaction({
+          ops: [],
+          expect: [
+            { page: 'p', version: 0 },
+            { page: 'p', version: 0.5 },
+          ],
+        }),
+      /^expect\[1\]\.version: 0\.5 is not a whole number from 0 to /,
+    ],
+    [() => checkWhatIf({ ops: [op], read: ['p'] }), 'fine'],
+    [() => checkWhatIf({ ops: [], read: ['p', 5] }), 'read[1]: 5 is not a string'],
+    [() => checkWhatIf({ ops: [5], read: [] }), 'ops[0]: 5 is not an object'],
+    [() => checkWhatIf({ ops: [], read: [], key: 'k' }), `key: ${none} what-if; there are ops, read`],
+    [() => checkDefinition('x', page.definition), 'fine'],
+    [() => checkDefinition('x', { derive: {}, dtype: 'u8', shape: [1], location: 'cpu' }), 'fine'],
+    [
+      () => checkDefinition('x', { derive: {}, fill: 1 }),
+      /^fill: .*; there are derive, dtype, shape, location$/,
+    ],
+    [() => checkDefinition('x', { size: 1 }), /^size: .*; there are dtype, shape, location, fill$/],
+    [() => checkDefinitions([page]), 'fine'],
+    [() => checkDefinitions([page, 5]), 'pages[1]: 5 is not an object'],
+    [() => checkDefinitions([page, { name: 'y' }]), 'definition: is missing'],
+    [() => checkDefinitions({}), /^pages: .* is not a list$/],
+    [() => checkBusOptions({ dataDir: 'd', readOnly: true, untilEpoch: 3 }), 'fine'],
+    [() => checkBusOptions({ dataDir: 'd', readOnly: false }), 'fine'],
+    [() => checkBusOptions({ readOnly: true }), 'readOnly: there is no dataDir to read'],
+    [() => checkBusOptions({ dataDir: 'd', untilEpoch: 3 }), 'untilEpoch: needs readOnly'],
+    [
+      () => checkBusOptions({ limits: { maxPages: 0 } }),
+      /^limits\.maxPages: 0 is not a whole number from 1 to /,
+    ],
+    [() => checkFields('it', { a: undefined, b: true }, { a: isFlag, b: isFlag }), 'fine'],
+    [() => checkFields('it', { toString: 1 }, { a: isFlag }), `toString: ${none} it; there are a`],
+    [() => checkFields('it', { a: 5 }, { a: isFlag }, 'in.'), 'in.a: 5 is not true or false'],
+  ] as const) {
+    if (typeof wanted === 'string') t.equal(said(run), wanted)
+    else t.match(said(run), wanted)
+  }
 })
