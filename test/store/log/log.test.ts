@@ -383,6 +383,13 @@ t.test('records from any epoch to any other, across segments', async (t) => {
   )
   t.throws(reading, { code: 'BUS_FAILED', message })
   t.same(read, [1, 2, 3])
+  for (const [newest, lost] of [
+    [4, 'epoch 4 and any after it'],
+    [5, 'epochs 4 to 5'],
+  ] as const) {
+    const until = () => [...recordsAfter(folderOf(disk), segments, 3, newest)]
+    t.throws(until, { message: new RegExp(`would lose ${lost} where`) })
+  }
   t.equal(disk.openCount, 0)
 })
 

@@ -190,6 +190,25 @@ t.test('every fault is told, also behind the first', async (t) => {
   t.match(problems[0], `log/${path.basename(segmentsOf(dir)[1]!.file)}, offset 4096: `)
 })
 
+t.test('without a catalog, as many epochs are lost as the segments show', async (t) => {
+  const { dir } = await smallFolder(t)
+  breakRecords(dir, 2)
+  fs.rmSync(path.join(dir, 'catalog.db'))
+  t.equal(checkFolder(at(dir)).repair?.loses, `epochs 2 to ${firsts.at(-1)! - 1}`)
+})
+
+t.test('faults of the catalog, the cursors and checkpoint files are told too', async (t) => {
+  const { dir } = await smallFolder(t, [12])
+  fs.writeFileSync(path.join(dir, 'cursors.db'), 'text '.repeat(999))
+  fs.writeFileSync(path.join(dir, 'catalog.db'), 'text '.repeat(999))
+  fs.writeFileSync(path.join(dir, 'checkpoints', `${'7'.padStart(20, '0')}.old`), 'text '.repeat(999))
+  fs.writeFileSync(path.join(dir, 'checkpoints', 'next.tmp'), 'text')
+  const { problems, repair } = checkFolder(at(dir))
+  t.match(problems, [/^checkpoints\/0+7\.old: /, /^catalog\.db: /, /^cursors\.db: /])
+  t.equal(problems.length, 3)
+  t.equal(repair, undefined)
+})
+
 t.test('a log shorter than what is known to be durable', async (t) => {
   const shorter = async (
     checkpoints: readonly number[],

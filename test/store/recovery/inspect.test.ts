@@ -300,6 +300,22 @@ t.test('damage of the log refuses, whatever the rest is', async (t) => {
   t.same([found.at, found.list], [undefined, []])
 })
 
+t.test('damage of the first record refuses to read even nothing', async (t) => {
+  const found = await inspect({
+    untilEpoch: 0,
+    before: (dir) => {
+      fs.rmSync(path.join(dir, 'checkpoints'), { recursive: true })
+      const [first, ...later] = fs.readdirSync(path.join(dir, 'log')).sort()
+      for (const name of later) fs.rmSync(path.join(dir, 'log', name))
+      const file = path.join(dir, 'log', first as string)
+      const bytes = fs.readFileSync(file)
+      bytes[4200] = (bytes[4200] as number) ^ 1
+      fs.writeFileSync(file, bytes)
+    },
+  })
+  t.match(found, { row: 'R1', refusal: /the record of epoch 1 is damaged/ })
+})
+
 t.test('read until an epoch, what comes later counts as not there', async (t) => {
   const found = await inspect({ untilEpoch: 12 })
   t.match(found, { row: 'A', at: 12, list: ['12 99', '6 99'], log: { newestEpoch: 12 } })
