@@ -1,6 +1,7 @@
 /** The AsyncAPI document is complete and describes what the stream accepts and sends. */
 import { readFileSync } from 'node:fs'
 import t from 'tap'
+import { MmsbError } from '../../../src/errors.js'
 import { compileCheck } from '../../../src/http/request/validation.js'
 import { SERVER_MESSAGES } from '../../../src/http/schemas/stream-messages.js'
 import type { TSchema } from '../../../src/http/typebox.js'
@@ -92,6 +93,7 @@ t.test('what the server sends fits what the document says of it', async (t) => {
     { type: 'progress', epoch: 4 },
     { type: 'overflow', resumeFrom: 3 },
     { type: 'committed', epoch: 3 },
+    { type: 'error', error: new MmsbError('EPOCH_COMPACTED', 'gone', { minEpoch: 4 }) },
   ] as const
   const said = others.map((message) => JSON.parse(jsonHead(message.type, 's') + jsonTail(message)) as object)
   const seen = new Set<string>()
