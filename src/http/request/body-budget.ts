@@ -5,7 +5,8 @@
  * when the announced length has no room. A body counts as its bytes arrive and until the request is answered,
  * because they are kept until then. One that no longer fits is refused with OVERLOADED.
  *
- * Invariant: small bodies are not counted and cost nothing here; connections and timeouts bound them.
+ * Invariant: small bodies are not counted, and cost no more here than a look at their length; connections and
+ * timeouts bound them.
  *
  * Null because callbacks of the framework have it.
  */
@@ -29,8 +30,10 @@ declare module 'fastify' {
 }
 
 /** The error for a body that is announced to be too long for its type. */
-export const tooLongBody = (request: IncomingMessage, limits: LimitGuard): MmsbError | undefined =>
-  mayBeLarge(request) ? tooLong(request, Number(request.headers['content-length'] ?? 0), limits) : undefined
+export function tooLongBody(request: IncomingMessage, limits: LimitGuard): MmsbError | undefined {
+  const length = request.headers['content-length']
+  return length === undefined ? undefined : tooLong(request, Number(length), limits)
+}
 
 function tooLong({ headers }: IncomingMessage, bytes: number, limits: LimitGuard): MmsbError | undefined {
   const { maxBodyBytes, maxJsonBytes } = limits.values

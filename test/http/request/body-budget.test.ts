@@ -67,6 +67,16 @@ t.test('half-sent bodies share a budget, which ends with them', async (t) => {
   t.equal(bus.read('x')[0], 1)
 })
 
+t.test('a body that does not say how long it is is refused when it finds no room', async (t) => {
+  const limits = { requestBudgetBytes: 4 * M, requestBudgetPerConnectionBytes: 4 * M }
+  const { bus, send, answer } = await start(t, limits)
+  const chunk = Buffer.concat([Buffer.from(`${(2.5 * M).toString(16)}\r\n`), Buffer.alloc(2.5 * M)])
+  const sockets = [await send('transfer-encoding: chunked', 0), await send('transfer-encoding: chunked', 0)]
+  for (const socket of sockets) socket.write(chunk)
+  t.match(await Promise.race(sockets.map(answer)), /^HTTP\/1\.1 503 .*"limit":"--request-budget"/s)
+  t.equal(bus.epoch, 1)
+})
+
 t.test('a body larger than the budget is read when it is alone', async (t) => {
   const limits = { requestBudgetBytes: M, requestBudgetPerConnectionBytes: 64 * 1024 }
   const { send, answer } = await start(t, limits)
@@ -113,31 +123,53 @@ t.test('a client that asks before it sends is answered before it sends', async (
   t.match(await continued(t, port, missing, Buffer.alloc(0)), [/^HTTP\/1\.1 413 /])
 })
 
-t.test('how long a body may be, announced and not, is a matter of its type', async (t) => {
-  const { bus, server } = await serve(t, { limits: { maxBodyBytes: 3 * M, maxJsonBytes: M } })
-  await bus.create('x', { dtype: 'u8', shape: [4 * M] })
-  const patch = async (type: string, bytes: number, isAnnounced: boolean): Promise<number> => {
-    const payload = Buffer.alloc(bytes, ' ')
-    if (type.includes('json')) payload.write('{"values":[1]}')
-    const headers = isAnnounced ? {} : { 'transfer-encoding': 'chunked' }
-    const { statusCode } = await server.app.inject({
-      method: 'PATCH',
-      url: '/v1/pages/x/data',
-      headers: { 'content-type': type, ...headers },
-      payload: isAnnounced ? payload : Readable.from([payload.subarray(0, 20_000), payload.subarray(20_000)]),
-    })
-    return statusCode
-  }
-  for (const isAnnounced of [true, false]) {
-    const how = isAnnounced ? 'announced' : 'in chunks'
-    for (const [type, most] of [
-      ['application/octet-stream', 3 * M],
-      ['application/json', M],
-      ['application/json; charset=utf-8', M],
-    ] as const) {
-      t.equal(await patch(type, most, isAnnounced), 200, `${type} ${how}`)
-      t.equal(await patch(type, most + 1, isAnnounced), 413, `${type} ${how}, one more`)
-    }
-  }
-  t.same(new Map(bus.limits.uses()).get('requestBudgetBytes'), 0, 'nothing is held')
+t.test('another expectation is ignored', async (t) => {
+  const { bus, server } = await serve(t)
+  await server.listen('127.0.0.1', 0)
+  await bus.create('x', { dtype: 'u8', shape: [1] })
+  const socket = connect(boundPort(server.app)!, '127.0.0.1')
+  t.teardown(() => socket.destroy())
+  const head = ['PATCH /v1/pages/x/data HTTP/1.1', 'host: localhost', 'content-type: application/json']
+  socket.write(`${[...head, 'expect: tea', 'content-length: 14'].join('\r\n')}\r\n\r\n{"values":[1]}`)
+  t.match(String((await once(socket, 'data'))[0]), /^HTTP\/1\.1 200 /)
 })
+
+// Above and below the size from which on a body counts as large.
+for (const [maxBodyBytes, maxJsonBytes] of [
+  [3 * M, M],
+  [4_096, 2_048],
+] as const) {
+  t.test(`how long a body may be is a matter of its type: ${maxBodyBytes}, ${maxJsonBytes}`, async (t) => {
+    const { bus, server } = await serve(t, { limits: { maxBodyBytes, maxJsonBytes } })
+    await bus.create('x', { dtype: 'u8', shape: [4 * M] })
+    const patch = async (type: string, bytes: number, isAnnounced: boolean): Promise<unknown[]> => {
+      const payload = Buffer.alloc(bytes, ' ')
+      if (type.includes('json')) payload.write('{"values":[1]}')
+      const headers = isAnnounced ? {} : { 'transfer-encoding': 'chunked' }
+      const answer = await server.app.inject({
+        method: 'PATCH',
+        url: '/v1/pages/x/data',
+        headers: { 'content-type': type, ...headers },
+        payload: isAnnounced ? payload : Readable.from([payload.subarray(0, 1_000), payload.subarray(1_000)]),
+      })
+      return [answer.statusCode, answer.json().limit]
+    }
+    for (const isAnnounced of [true, false]) {
+      const how = isAnnounced ? 'announced' : 'in chunks'
+      for (const [type, most, flag] of [
+        ['application/octet-stream', maxBodyBytes, '--max-body-bytes'],
+        ['application/json', maxJsonBytes, '--max-json-bytes'],
+        ['application/json; charset=utf-8', maxJsonBytes, '--max-json-bytes'],
+      ] as const) {
+        t.same(await patch(type, most, isAnnounced), [200, undefined], `${type} ${how}`)
+        t.same(await patch(type, most + 1, isAnnounced), [413, flag], `${type} ${how}, one more`)
+      }
+    }
+    const refusals = new Map(bus.limits.refusals())
+    t.same(
+      ['maxBodyBytes', 'maxJsonBytes'].map((name) => refusals.get(name as 'maxBodyBytes')),
+      [2, 4],
+    )
+    t.same(new Map(bus.limits.uses()).get('requestBudgetBytes'), 0, 'nothing is held')
+  })
+}

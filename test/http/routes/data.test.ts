@@ -134,6 +134,11 @@ t.test('the version the client has: 304', async (t) => {
   t.equal(await status('*'), 304)
   t.equal(await status(tag(1)), 200)
   t.equal(await status('v2'), 400)
+  // Such a tag names no history, so the request has to.
+  const old = { 'if-none-match': '"v2"' }
+  const named = { ...old, 'mmsb-history': served.bus.historyId }
+  t.equal((await call('GET', '/v1/pages/a/data', undefined, old)).status, 200)
+  t.equal((await call('GET', '/v1/pages/a/data', undefined, named)).status, 304)
   const same = await call('GET', '/v1/pages/a/data', undefined, { 'if-none-match': tag(2) })
   t.match(same.headers, { etag: tag(2), 'mmsb-epoch': '2' })
   t.equal(same.raw.length, 0)
@@ -147,6 +152,31 @@ t.test('an epoch: the newest, one to come, one gone by', async (t) => {
     const gone = await call('GET', `${url}epoch=1`)
     isProblem(t, gone, 'EPOCH_COMPACTED')
     t.equal(gone.body.minEpoch, (await call('GET', '/v1/status')).body.minEpoch)
+  }
+})
+
+t.test('an epoch gone by, of a page that is gone and of one that is another now', async (t) => {
+  const served = await serve(t, { dataDir: t.testdir(), fsync: 'off' })
+  const { call, bus } = served
+  for (const name of ['gone', 'other']) await bus.create(name, { dtype: 'u8', shape: [2] })
+  for (const name of ['gone', 'other']) await bus.patch(name, { values: [1, 2] })
+  for (const name of ['gone', 'other']) await bus.delete(name)
+  await bus.create('other', { dtype: 'f64', shape: [] })
+  isProblem(t, await call('GET', '/v1/pages/gone/data'), 'PAGE_NOT_FOUND')
+  for (const [name, version] of [
+    ['gone', 3],
+    ['other', 4],
+  ] as const) {
+    const url = `/v1/pages/${name}/data?epoch=4`
+    const { status, raw, headers } = await call('GET', url)
+    t.match({ status, raw: [...raw], headers }, { status: 200, raw: [1, 2], headers: { 'mmsb-epoch': '4' } })
+    const tag = tagsOf(served)(version)
+    const same = await call('GET', url, undefined, { 'if-none-match': tag })
+    t.match(same, { status: 304, headers: { etag: tag, 'mmsb-epoch': '4' } })
+    const part = await call('GET', `${url}&offset=1`, undefined, { accept: 'application/json' })
+    t.match(part.body, { name, dtype: 'u8', epoch: 4, version, offset: 1, values: [2] })
+    const read = await call('GET', `/v1/read?pages=${name}&epoch=4`)
+    t.match(read.body, { epoch: 4, pages: { [name]: { dtype: 'u8', version, values: [1, 2] } } })
   }
 })
 
