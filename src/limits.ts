@@ -211,6 +211,10 @@ export const STREAM_PRESSED_BYTES_PER_S = 1024 ** 2
 /** Bytes of snapshots that are kept to be shared by readers that ask before the next change. */
 export const STREAM_SNAPSHOTS_KEPT_BYTES = 64 * 1024 ** 2
 export const STREAM_PATTERNS_MAX = 256
+/** How long a ticket for a WebSocket or an event stream counts. */
+export const TICKET_MS = 30_000
+/** Tickets that may wait to be used. */
+export const TICKETS_MAX = 10_000
 /** Windows of one subscription, and separate runs of elements that one window may consist of. */
 export const STREAM_VIEWPORTS_MAX = 256
 export const STREAM_VIEWPORT_RUNS_MAX = 65_536

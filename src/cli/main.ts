@@ -49,6 +49,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'move pages to the newest versions of their ops',
     load: async () => (await import('./commands/migrate.js')).migrate,
   },
+  token: {
+    summary: 'make, list and revoke the tokens of a token file',
+    load: async () => (await import('./commands/token.js')).token,
+  },
   verify: {
     summary: 'replay a data folder and compare digests',
     load: async () => (await import('./commands/verify.js')).verify,

@@ -1,5 +1,23 @@
 /** Requests of a command to a running server. A problem document becomes an error of one line. */
-import { StartError, UsageError } from './flags.js'
+import { readPrivate } from '../auth/private-file.js'
+import { type Flag, type ParsedFlags, StartError, UsageError } from './flags.js'
+
+export const TOKEN_FILE_FLAG: Flag = {
+  value: 'FILE',
+  help: 'file that holds the token for the server of --url',
+  env: 'MMSB_TOKEN_FILE',
+}
+
+/** The token that the flags name; undefined if there is none. @throws StartError */
+export function tokenOf({ values }: ParsedFlags): string | undefined {
+  const file = values.get('token-file')?.text
+  if (file === undefined) return undefined
+  try {
+    return readPrivate(file).trim()
+  } catch (error) {
+    throw new StartError((error as Error).message, { cause: error })
+  }
+}
 
 /** What stands before the host is hidden even where the text is no URL. */
 const withoutCredentials = (url: string): string => url.replace(/\/\/[^/@]*@/, '//***@')
@@ -10,14 +28,15 @@ export class Remote {
   readonly #headers: Readonly<Record<string, string>>
 
   /** @throws UsageError when `url` is not a URL */
-  constructor(url: string) {
+  constructor(url: string, token?: string) {
     if (!URL.canParse(url))
       throw new UsageError(`--url: ${JSON.stringify(withoutCredentials(url))} is not a URL`)
     const parsed = new URL(url)
     const { username, password } = parsed
     const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
-    this.#headers =
-      credentials === ':' ? {} : { authorization: `Basic ${Buffer.from(credentials).toString('base64')}` }
+    if (token !== undefined) this.#headers = { authorization: `Bearer ${token}` }
+    else if (credentials === ':') this.#headers = {}
+    else this.#headers = { authorization: `Basic ${Buffer.from(credentials).toString('base64')}` }
     parsed.username = ''
     parsed.password = ''
     this.#base = parsed.href.replace(/\/+$/, '')

@@ -17,10 +17,11 @@ import { guardFor } from '../http/request/origin-guard.js'
 import { buildStartingApp, type StartingApp } from '../http/starting.js'
 import { Bus, type BusOptions } from '../index.js'
 import { LimitGuard } from '../operator-limits.js'
+import { Access, type AccessFiles } from './access.js'
 import { type Address, StartError } from './flags.js'
 import { type Stoppable, stopOnSignal } from './stopping.js'
 
-export interface ServeOptions {
+export interface ServeOptions extends AccessFiles {
   readonly port: number
   readonly host: string
   readonly logLevel: LevelWithSilent
@@ -40,7 +41,8 @@ export async function startServer(options: ServeOptions): Promise<void> {
   let stoppable = beforeListening(opening)
   let admin: AdminListener | undefined
   stopOnSignal(() => endingWith(stoppable, admin), logger)
-  const starting = await listen(options, opening, logger)
+  const access = new Access(options)
+  const starting = await listen(options, access, opening, logger)
   const port = starting.port() as number
   stoppable = whileStarting(starting, opening)
   let report: Report = starting.report
@@ -58,16 +60,21 @@ export async function startServer(options: ServeOptions): Promise<void> {
     bus,
     guard: guardFor(options, () => port),
     allowedOrigins: options.allowedOrigins,
+    authenticator: access.authenticator,
+    tls: access.tls,
     logger: logger as FastifyBaseLogger,
   })
   if (opening.isEnded) return
   await server.takeOver(starting)
+  access.reloadOnSignal(server.renewTls, logger)
   stoppable = whileOpen(server, bus)
   report = server.report
   const { epoch, fsync, readOnly } = bus.status()
   const { dataDir } = options.bus
   logger.info({ version: VERSION, epoch, ...(readOnly ? { readOnly } : { fsync }), dataDir }, 'ready')
-  process.stdout.write(`mmsb listening on http://${authority(options.host)}:${port}\n`)
+  process.stdout.write(
+    `mmsb listening on ${access.tls === undefined ? 'http' : 'https'}://${authority(options.host)}:${port}\n`,
+  )
 }
 
 /** Opens the bus, and follows how far that has come. */
@@ -139,13 +146,19 @@ const whileOpen = (server: MmsbApp, bus: Bus): Stoppable => ({
   closeBus: (graceMs) => bus.close({ graceMs }),
 })
 
-async function listen(options: ServeOptions, opening: Opening, logger: Logger): Promise<StartingApp> {
+async function listen(
+  options: ServeOptions,
+  { tls }: Access,
+  opening: Opening,
+  logger: Logger,
+): Promise<StartingApp> {
   const { host, port, allowedOrigins } = options
   const starting: StartingApp = await buildStartingApp({
     limits: new LimitGuard(options.bus.limits),
     health: () => opening.health,
     guard: guardFor(options, () => starting.port()),
     allowedOrigins,
+    tls,
     logger: logger as FastifyBaseLogger,
   })
   try {

@@ -44,6 +44,7 @@ import type { PageForm } from './codec/message.js'
 import { octetsOf } from './codec/values.js'
 import { closedError, invalidRequest, MmsbError } from './errors.js'
 import { pageDataOf, readAnswerOf } from './http/answers.js'
+import { Credentials } from './http/credentials.js'
 import { newKey, Requests } from './http/requests.js'
 import { baseOf, type Rest, type RestOptions, readJson, restOf } from './http/rest.js'
 import { PROBE_TIMEOUT_MS, SILENCE_MAX_MS, TIMER_MAX_MS } from './limits.js'
@@ -102,6 +103,10 @@ export interface ClientOptions extends RestOptions {
 
 const OPTIONS: Checks = {
   headers: isAny,
+  token: (value) =>
+    typeof value === 'function' || (typeof value === 'string' && /^[!-~]+$/.test(value))
+      ? undefined
+      : 'is neither a token nor a function that gives one',
   fetch: isCallable,
   timeoutMs: isAtLeastZero,
   tryTimeoutMs: isAtLeastZero,
@@ -137,17 +142,20 @@ export class Client {
     checkFields('options', options, OPTIONS, 'options.')
     this.url = baseOf(url)
     this.#options = options
+    const credentials = new Credentials(options.token)
     this.#rest = restOf(
       this.url,
       options,
       (history) => this.#connection.learn(history),
       () => this.#connection.whenBack(),
+      credentials,
     )
     this.#requests = new Requests(this.#rest)
     this.#connection = new Connection({
       url: `${this.url.replace(/^http/, 'ws')}${STREAM_PATH}`,
       protocol: options.protocol ?? 'binary',
       open,
+      credentials,
       probe: () => this.#probe(),
       formOf: (page, epoch) => this.#formOf(page, epoch),
       onHistoryChanged: () => this.#knownPages.forgetAll(),

@@ -5,8 +5,8 @@ import { WebSocket } from 'ws'
 import { Client, type ClientOptions } from './client.js'
 import type { OpenSocket, SocketLike } from './stream/connection.js'
 
-const openSocket: OpenSocket = (url, protocol) =>
-  new WebSocket(url, protocol, { perMessageDeflate: false }) as unknown as SocketLike
+const openSocket: OpenSocket = (url, protocols) =>
+  new WebSocket(url, protocols, { perMessageDeflate: false }) as unknown as SocketLike
 
 /**
  * A client of the server at `url`, such as `http://127.0.0.1:7411`. Sends nothing until the first call.

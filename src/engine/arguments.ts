@@ -32,6 +32,10 @@ export const isTexts: Check = (value) =>
   Array.isArray(value) && value.every((text) => typeof text === 'string')
     ? undefined
     : 'is not a list of names'
+export const isTextLists: Check = (value) =>
+  Array.isArray(value) && value.every((list) => isTexts(list, '') === undefined)
+    ? undefined
+    : 'is not a list of lists of names'
 /** Also one of another realm. */
 export const isSignal: Check = (value) =>
   Object.prototype.toString.call(value) === '[object AbortSignal]' ? undefined : 'is not an AbortSignal'

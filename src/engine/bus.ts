@@ -24,6 +24,7 @@ import type { LimitGuard } from '../operator-limits.js'
 import { alignedCopyOf } from '../state/bytes.js'
 import { decodeFrame } from '../state/frame/reader.js'
 import type { JsonParts } from '../state/json-parts.js'
+import type { PatternSet } from '../state/pattern.js'
 import type {
   DeltaInput,
   DeltaValues,
@@ -44,6 +45,7 @@ import {
   checkWrite,
 } from './arguments.js'
 import type { NamedDefinition } from './commands/define-pages.js'
+import { keptFrame, refuseFrame } from './commands/frame-access.js'
 import type { Migration } from './commands/functions.js'
 import { commitPieces, type Piece, piecesOf } from './commands/large-write.js'
 import type { Pending } from './commands/pending.js'
@@ -75,6 +77,7 @@ import type {
   EpochInfo,
   EpochList,
   ExecutionLog,
+  FrameAccess,
   FunctionInfo,
   GraphEdge,
   GraphNode,
@@ -102,6 +105,7 @@ export interface WriteContent {
   /** The delta must cover the whole page. */
   readonly isWhole?: boolean
   readonly expectVersion?: number | undefined
+  readonly source?: string
 }
 
 export class EngineBus {
@@ -126,7 +130,7 @@ export class EngineBus {
     this.#ingest = new FrameIngest({
       registry: parts.state.registry,
       committer: parts.committer,
-      submit: (frame) => this.#submit(frame),
+      submit: (frame, access) => this.#submit(frame, access),
     })
   }
 
@@ -297,10 +301,10 @@ export class EngineBus {
         page ??= this.#writable(name)
         return page
       }
-      const { delta, isWhole, expectVersion } = make(target)
+      const { delta, isWhole, expectVersion, source } = make(target)
       if (!isRepeat) this.#parts.committer.lifecycle.refuseWrites()
       if (isWhole === true) checkWhole(target(), delta.values)
-      const meta = key === undefined ? NO_META : { key }
+      const meta = key === undefined && source === undefined ? NO_META : metaOf(key, source)
       return pendingOfDelta(target(), delta, meta, expectVersion)
     })
     return patchResult(name, result)
@@ -356,12 +360,14 @@ export class EngineBus {
   }
 
   /** Throws at once what can be refused at once, unlike `submit`, which rejects. */
-  #submit(frame: Uint8Array): Promise<CommitResult> {
+  #submit(frame: Uint8Array, access?: FrameAccess): Promise<CommitResult> {
     const { committer, state, definitions } = this.#parts
     committer.lifecycle.refuseWrites()
-    const decoded = decodeFrame(alignedCopyOf(frame))
+    const given = decodeFrame(alignedCopyOf(frame))
+    const decoded = access === undefined ? given : keptFrame(given, access)
     const first = committer.firstUse(decoded.key)
     if (first !== undefined) return answerToRepeatedFrame(decoded.key as string, first, decoded.bytes)
+    if (access !== undefined) refuseFrame(decoded, access, state.registry)
     const pending = pendingOfFrame(state.registry, decoded, definitions.takePageId)
     for (const record of pending.creates) definitions.refuseWithoutDevice(record)
     return committer.commit(pending)
@@ -370,10 +376,10 @@ export class EngineBus {
   /**
    * Commits the frames of a message, one behind the other, each a transaction of its own, numbered from
    * `first` on. The bytes are untrusted and copied. The sender gets one answer for every number; refusals
-   * come before this returns.
+   * come before this returns. Without `access` the sender may do everything.
    */
-  submitAll(sender: Sender, first: number, message: Uint8Array): IngestResult {
-    return this.#ingest.take(sender, first, message)
+  submitAll(sender: Sender, first: number, message: Uint8Array, access?: FrameAccess): IngestResult {
+    return this.#ingest.take(sender, first, message, access)
   }
 
   /**
@@ -505,6 +511,12 @@ export class EngineBus {
     return this.#parts.state.registry.require(name)
   }
 
+  /** The page and every page that derives from it. Throws PAGE_NOT_FOUND. */
+  withDependents(name: string): string[] {
+    const { registry, graph } = this.#parts.state
+    return graph.withDependents(registry.require(name).id).flatMap((id) => registry.byId(id)?.name ?? [])
+  }
+
   /** Whether a page has this name now. */
   hasPage(name: string): boolean {
     return this.#parts.state.registry.byName(name) !== undefined
@@ -515,13 +527,16 @@ export class EngineBus {
     return this.#parts.state.registry.names()
   }
 
-  /** Pages sorted by name: those that start with `prefix`, after `cursor`, at most `limit` (default 100). */
-  pages(options: { prefix?: string; limit?: number; cursor?: string } = {}): {
-    pages: PageInfo[]
-    next: string | null
-  } {
+  /**
+   * Pages sorted by name: those that start with `prefix`, after `cursor`, at most `limit` (default 100); only
+   * `visible` ones.
+   */
+  pages(
+    options: { prefix?: string; limit?: number; cursor?: string } = {},
+    visible?: PatternSet,
+  ): { pages: PageInfo[]; next: string | null } {
     this.#parts.committer.lifecycle.refuseWhenFailed()
-    const { pages, next } = this.#parts.pages.list(options)
+    const { pages, next } = this.#parts.pages.list(options, visible)
     return { pages, next: next ?? null }
   }
 
@@ -531,10 +546,13 @@ export class EngineBus {
     return { nodes: [...nodes], edges: [...edges] }
   }
 
-  /** The same as lists that are made while they are read; they show the epoch of this call. */
-  graphLists(): { nodes: Iterable<GraphNode>; edges: Iterable<GraphEdge> } {
+  /**
+   * The same of `visible` pages, as lists that are made while they are read; they show the epoch
+   * of this call.
+   */
+  graphLists(visible?: PatternSet): { nodes: Iterable<GraphNode>; edges: Iterable<GraphEdge> } {
     this.#parts.committer.lifecycle.refuseWhenFailed()
-    return this.#parts.pages.graph()
+    return this.#parts.pages.graph(visible)
   }
 
   // ---- the past -------------------------------------------------------------------------------------------
@@ -788,6 +806,13 @@ async function closeParts({ committer, past, durable, state }: BusParts): Promis
 }
 
 const NO_META = {}
+const metaOf = (
+  key: string | undefined,
+  source: string | undefined,
+): Pick<WriteOptions, 'key' | 'source'> => ({
+  ...(key === undefined ? {} : { key }),
+  ...(source === undefined ? {} : { source }),
+})
 
 const byName = (pages: readonly PageData[]): Record<string, PageData> =>
   Object.fromEntries(pages.map((page) => [page.name, page]))

@@ -16,6 +16,7 @@ import {
   isFlag,
   isNumber,
   isSignal,
+  isTextLists,
   isTexts,
   isWhole,
 } from './arguments.js'
@@ -66,6 +67,7 @@ const epoch = one('epoch', isNumber)
 const RANGE: Checks<ReadRange> = { offset: isNumber, count: isNumber }
 const PAST: Checks<PastOptions> = { signal: isSignal, caller: isCaller }
 const past = optional(fields('options', PAST))
+const visible = optional(one('visible', isPatternSet))
 const SPAN = { from: isNumber, to: isNumber }
 
 /** A method, and its arguments in order. */
@@ -86,7 +88,12 @@ const CALLS: Readonly<Record<Method, Call>> = {
   refuseWrite: throws(name, optional(one('key', isString)), one('bytes', isWhole(0))),
   transact: rejects(checkedByMethod),
   submit: rejects(checkedByMethod),
-  submitAll: throws(one('sender', isObject), one('first', isWhole(0)), checkFrame),
+  submitAll: throws(
+    one('sender', isObject),
+    one('first', isWhole(0)),
+    checkFrame,
+    optional(one('access', isObject)),
+  ),
   whatIf: rejects(checkedByMethod, past),
   read: throws(name, optional(fields('options', { ...RANGE, epoch: isNumber }))),
   readAt: rejects(name, epoch, optional(fields('options', { ...RANGE, ...PAST }))),
@@ -96,11 +103,15 @@ const CALLS: Readonly<Record<Method, Call>> = {
   gather: throws(one('pageId', isWhole(0)), one('ranges', isRanges)),
   page: throws(name),
   peek: throws(name),
+  withDependents: throws(name),
   hasPage: throws(name),
   pageNames: throws(),
-  pages: throws(optional(fields('options', { prefix: isString, limit: isWhole(1), cursor: isString }))),
+  pages: throws(
+    optional(fields('options', { prefix: isString, limit: isWhole(1), cursor: isString })),
+    visible,
+  ),
   graph: throws(),
-  graphLists: throws(),
+  graphLists: throws(visible),
   epochInfo: rejects(epoch, past),
   epochs: rejects(
     optional(fields('query', { ...SPAN, page: isString, source: isString, limit: isNumber })),
@@ -110,7 +121,13 @@ const CALLS: Readonly<Record<Method, Call>> = {
   diff: rejects(fields('query', { ...SPAN, pages: isTexts }), past),
   pastJson: rejects(one('question', isObject), past),
   pastChanges: rejects(
-    fields<PastEpochsQuery>('query', { after: isEpoch, to: isEpoch, pages: isTexts, values: isFlag }),
+    fields<PastEpochsQuery>('query', {
+      after: isEpoch,
+      to: isEpoch,
+      pages: isTexts,
+      visible: isTextLists,
+      values: isFlag,
+    }),
     past,
   ),
   verify: rejects(optional(fields('query', SPAN)), past),
@@ -126,6 +143,11 @@ const CALLS: Readonly<Record<Method, Call>> = {
   checkpoints: throws(),
   cancelCommit: throws(),
   close: rejects(optional(fields('options', { graceMs: isWhole(0) }))),
+}
+
+function isPatternSet(value: unknown): string | undefined {
+  const { matches } = Object(value) as { readonly matches?: unknown }
+  return typeof matches === 'function' ? undefined : 'is not a set of patterns'
 }
 
 function isObject(value: unknown): string | undefined {

@@ -47,6 +47,20 @@ export interface Sender {
   refused(number: number, error: unknown): void
 }
 
+/** What the sender of frames may do, and under which names its frames are kept. */
+export interface FrameAccess {
+  /** Whether it may write this page. Asked for every frame. */
+  mayWrite(page: { readonly id: number; readonly name: string }): boolean
+  /**
+   * Throws FORBIDDEN or PAGE_NOT_FOUND unless it may do this to a page; `name` is undefined if there is none.
+   */
+  require(verb: 'read' | 'write' | 'define', name: string | undefined, id: number): void
+  /** The idempotency key under which a frame with this one is kept. */
+  keyOf(key: string): string
+  /** The source under which a frame with this one is kept. */
+  sourceOf(source: string | undefined): string
+}
+
 /** Options of a write to one page. */
 export interface WriteOptions {
   /** Idempotency key: a repeat gets the first answer. */
@@ -196,6 +210,8 @@ export interface PastEpochsQuery {
   readonly to: number
   /** Names and patterns, as in a subscription. */
   readonly pages: readonly string[]
+  /** Of these only the pages that match a pattern of each of these lists. */
+  readonly visible?: readonly (readonly string[])[]
   readonly values: boolean
 }
 

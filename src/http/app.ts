@@ -7,18 +7,22 @@
  *
  * Null because callbacks of Node have it.
  *
- * Floors, lowest first: answers, health; context; metrics, reply; request, schemas; framework, stream;
- * admin, routes, documents; app; starting.
+ * Floors, lowest first: answers, health; context; metrics, reply; request, schemas; authentication;
+ * framework, stream; admin, routes, documents; app; starting.
  */
+import { Server as SecureServer } from 'node:tls'
 import type { FastifyBaseLogger } from 'fastify'
+import type { Authenticator } from '../auth/authenticator.js'
+import { Tickets } from '../auth/tickets.js'
 import type { EngineBus } from '../engine/bus.js'
 import { VERSION } from '../engine/version.js'
 import { hubOf } from '../stream/hub.js'
 import { Answers } from './answers.js'
+import { authenticate } from './authentication.js'
 import type { App, AppContext } from './context.js'
 import { asyncApiRoute } from './documents/asyncapi.js'
 import { registerOpenApi } from './documents/openapi.js'
-import { type Admission, admitRequests, createFastify, listenOn } from './framework.js'
+import { type Admission, admitRequests, createFastify, listenOn, type Tls } from './framework.js'
 import { healthOf, type Report } from './health.js'
 import { createMetrics } from './metrics.js'
 import { historyGuard } from './reply/history.js'
@@ -35,12 +39,17 @@ import { pageRoutes } from './routes/pages.js'
 import { stateRoutes } from './routes/state.js'
 import { streamRoutes } from './routes/stream.js'
 import { subscriptionRoutes } from './routes/subscriptions.js'
+import { ticketRoutes } from './routes/tickets.js'
 import { timeRoutes } from './routes/time.js'
 import { transactionRoutes } from './routes/transactions.js'
 import type { StreamServer } from './stream/websocket.js'
 
 export interface AppOptions extends Admission {
   readonly bus: EngineBus
+  /** Says who sends a request. Default: everybody may do everything. */
+  readonly authenticator?: Authenticator | undefined
+  /** Default: plain HTTP. */
+  readonly tls?: Tls | undefined
   /** A WebSocket that is silent for longer than this is closed. */
   readonly pingIntervalMs?: number
   /** Gets errors inside the server. Default: they are dropped. */
@@ -67,6 +76,8 @@ export interface MmsbApp {
   ): Promise<void>
   /** Serves where the other app listens, and its connections, from now on. */
   takeOver(other: Serving): Promise<void>
+  /** Uses another certificate for connections that come from now on. @throws Error if it is not one */
+  renewTls(tls: Tls): void
   /** Ends the connections that are still open. */
   cutOff(): void
   /** Finishes requests under way, closes streams, stops listening. The bus stays open. */
@@ -76,12 +87,21 @@ export interface MmsbApp {
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   const { bus } = options
-  const bare = createFastify(bus.limits, options.logger)
+  const bare = createFastify(bus.limits, options.logger, options.tls)
   const { app, connections, upgrades } = bare
   const answers = new Answers(bus.limits)
-  const context: AppContext = { bus, hub: hubOf(bus), answers, openRequests: connections, isStopping: false }
+  const context: AppContext = {
+    bus,
+    hub: hubOf(bus),
+    answers,
+    authenticator: options.authenticator,
+    tickets: new Tickets(),
+    openRequests: connections,
+    isStopping: false,
+  }
   bus.limits.measure('maxOpenRequests', () => connections.count)
   admitRequests(bare, bus.limits, options)
+  authenticate(app, context)
   if (bus.isReadOnly) app.addHook('onRequest', refuseWrite)
   limitBodies(app, bus.limits)
   app.addHook(
@@ -90,13 +110,14 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   )
   await registerOpenApi(app, VERSION)
   asyncApiRoute(app, VERSION)
-  pageRoutes(app, context)
-  transactionRoutes(app, context)
+  pageRoutes(app)
+  transactionRoutes(app)
   functionRoutes(app, context)
   graphRoutes(app, context)
   stateRoutes(app, context)
   timeRoutes(app, context)
   subscriptionRoutes(app, context)
+  ticketRoutes(app, context)
   const metrics = createMetrics(context)
   healthRoutes(app, context, metrics)
   const endEvents = eventRoutes(app, context)
@@ -106,7 +127,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
       done(null, body)
     })
     dataReadRoutes(scope, context)
-    dataWriteRoutes(scope, context)
+    dataWriteRoutes(scope)
   })
   const stream = await streamRoutes(app, context, upgrades.inOrder, options.pingIntervalMs)
   await app.ready()
@@ -122,6 +143,9 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     listen: (host, port, addressesOf) => listenOn(bare, host, port, addressesOf),
     report: { health: () => healthOf(context), metrics: () => metrics.metrics() },
     takeOver: (other) => connections.takeOver(other.connections),
+    renewTls: (tls) => {
+      if (app.server instanceof SecureServer) app.server.setSecureContext(tls)
+    },
     cutOff: () => connections.cutOff(),
     close,
   }

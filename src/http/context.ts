@@ -10,6 +10,8 @@ import type {
   RawRequestDefaultExpression,
   RawServerDefault,
 } from 'fastify'
+import type { Authenticator } from '../auth/authenticator.js'
+import type { Tickets } from '../auth/tickets.js'
 import type { EngineBus } from '../engine/bus.js'
 import type { StreamHub } from '../stream/hub.js'
 import type { Answers } from './answers.js'
@@ -35,6 +37,9 @@ export interface OpenRequests {
 export interface AppContext {
   readonly bus: EngineBus
   readonly hub: StreamHub
+  /** Undefined: everybody may do everything. */
+  readonly authenticator: Authenticator | undefined
+  readonly tickets: Tickets
   /** Answers in flight. */
   readonly answers: Answers
   readonly openRequests: OpenRequests

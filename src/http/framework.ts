@@ -94,8 +94,22 @@ export interface BareApp {
   readonly upgrades: Upgrades
 }
 
-export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | undefined): BareApp {
+/** The certificate of a server, and its key, in PEM. */
+export interface Tls {
+  readonly cert: string
+  readonly key: string
+}
+
+export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | undefined, tls?: Tls): BareApp {
   const { headersTimeoutMs, bodyTimeoutMs, idleTimeoutMs } = limits.values
+  // admitRequests() answers a request without Host with a problem document.
+  const server = {
+    maxHeaderSize: HTTP_HEADERS_MAX_BYTES,
+    requireHostHeader: false,
+    headersTimeout: Math.min(headersTimeoutMs, bodyTimeoutMs),
+    connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+  }
+  const secured = { ...server, ...tls, minVersion: 'TLSv1.2', handshakeTimeout: headersTimeoutMs } as const
   const app = Fastify({
     ...(logger === undefined ? {} : { loggerInstance: logger }),
     logController: new LogController({ disableRequestLogging: true }),
@@ -105,13 +119,8 @@ export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | un
     schemaController: { compilersFactory: { buildSerializer } },
     // A stopping server answers what it still accepts; the framework's own refusal is not a problem document.
     return503OnClosing: false,
-    // admitRequests() answers a request without Host with a problem document.
-    http: {
-      maxHeaderSize: HTTP_HEADERS_MAX_BYTES,
-      requireHostHeader: false,
-      headersTimeout: Math.min(headersTimeoutMs, bodyTimeoutMs),
-      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
-    },
+    // The types know HTTPS as another kind of app; nothing that the routes use differs.
+    ...((tls === undefined ? { http: server } : { https: secured }) as { readonly http: typeof server }),
     // Node answers these with 408 through clientErrorHandler.
     requestTimeout: bodyTimeoutMs,
     keepAliveTimeout: idleTimeoutMs,

@@ -14,7 +14,7 @@ import { type Health, type Report, startingError } from './health.js'
 import { createStartingMetrics } from './metrics.js'
 import { pathOf, sendProblem } from './reply/problem.js'
 
-export interface StartingOptions extends Pick<AppOptions, 'allowedOrigins' | 'guard' | 'logger'> {
+export interface StartingOptions extends Pick<AppOptions, 'allowedOrigins' | 'guard' | 'logger' | 'tls'> {
   readonly limits: LimitGuard
   readonly health: () => Health
 }
@@ -32,7 +32,7 @@ export interface StartingApp extends Serving {
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildStartingApp(options: StartingOptions): Promise<StartingApp> {
   const { health } = options
-  const bare = createFastify(options.limits, options.logger)
+  const bare = createFastify(options.limits, options.logger, options.tls)
   const { app, connections } = bare
   admitRequests(bare, options.limits, options)
   const metrics = createStartingMetrics(health)

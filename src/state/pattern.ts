@@ -15,6 +15,11 @@ export interface PatternSet {
   readonly key: string
   /** Sorted, none twice. */
   readonly patterns: readonly string[]
+  /**
+   * A name matches if each of these lists has a pattern that it matches. One list, unless sets were
+   * intersected.
+   */
+  readonly lists: readonly (readonly string[])[]
   /** The names that match, sorted, where no pattern has a `*`. */
   readonly names?: readonly string[]
   matches(name: string): boolean
@@ -33,9 +38,29 @@ export function patternSet(patterns: readonly string[]): PatternSet {
   return {
     key: unique.join(','),
     patterns: unique,
+    lists: [unique],
     ...(wild.length === 0 ? { names: unique } : {}),
     matches: (name) => exact.has(name) || wild.some((pattern) => matchesWild(pattern, name)),
   }
+}
+
+/**
+ * The names that match both sets. Its patterns are those of `a`: whoever shows them shows what was asked for.
+ */
+export function intersect(a: PatternSet, b: PatternSet): PatternSet {
+  const names = a.names?.filter((name) => b.matches(name)) ?? b.names?.filter((name) => a.matches(name))
+  return {
+    key: `${a.key}&${b.key}`,
+    patterns: a.patterns,
+    lists: [...a.lists, ...b.lists],
+    ...(names === undefined ? {} : { names }),
+    matches: (name) => a.matches(name) && b.matches(name),
+  }
+}
+
+/** The set of `lists`: see PatternSet. @throws MmsbError INVALID_REQUEST */
+export function patternSetOf(lists: readonly (readonly string[])[]): PatternSet {
+  return lists.map((list) => patternSet(list)).reduce(intersect)
 }
 
 function checkPattern(pattern: string): void {

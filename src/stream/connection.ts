@@ -28,10 +28,22 @@ export interface ConnectionHub extends SubscriptionHub {
   reaches(patterns: PatternSet, needsValues: boolean, after: number): boolean
 }
 
+/** What the reader of a connection may see. */
+export interface Reader {
+  /** Undefined: every page. */
+  readonly readable: PatternSet | undefined
+  /** The name under which a durable subscription of the reader is stored. */
+  ownName(durable: string): string
+}
+
+/** A reader who may see everything. */
+export const ANY_READER: Reader = { readable: undefined, ownName: (durable) => durable }
+
 export class Connection implements SubscriptionOwner {
   readonly hub: ConnectionHub
   readonly sink: Sink
   readonly #subscriptions = new Map<string, Subscription>()
+  readonly #reader: Reader
   readonly #onClose: () => void
   /** Subscriptions whose snapshot waits for room in the queue, oldest first. */
   #waiting: Subscription[] = []
@@ -44,10 +56,15 @@ export class Connection implements SubscriptionOwner {
   /** Patterns of its subscriptions. */
   #patterns = 0
 
-  constructor(hub: ConnectionHub, sink: Sink, onClose: () => void) {
+  constructor(hub: ConnectionHub, sink: Sink, reader: Reader, onClose: () => void) {
     this.hub = hub
     this.sink = sink
+    this.#reader = reader
     this.#onClose = onClose
+  }
+
+  get readable(): PatternSet | undefined {
+    return this.#reader.readable
   }
 
   get isClosed(): boolean {
@@ -79,7 +96,9 @@ export class Connection implements SubscriptionOwner {
    * Starts a subscription; its messages go to the sink. @throws MmsbError INVALID_REQUEST, EPOCH_NOT_FOUND,
    * OVERLOADED, QUOTA_EXCEEDED
    */
-  subscribe(id: string, options: SubscribeOptions): void {
+  subscribe(id: string, given: SubscribeOptions): void {
+    const options =
+      given.durable === undefined ? given : { ...given, durable: this.#reader.ownName(given.durable) }
     if (this.#subscriptions.has(id)) {
       throw new MmsbError(
         'INVALID_REQUEST',

@@ -29,7 +29,7 @@ import type { PatternSet } from '../state/pattern.js'
 import type { TypedArray } from '../wire/dtype.js'
 import { STREAM_PROGRESS_INTERVAL_MS } from '../wire/limits.js'
 import { type StreamClock, systemClock } from './clock.js'
-import { Connection, type ConnectionHub } from './connection.js'
+import { ANY_READER, Connection, type ConnectionHub, type Reader } from './connection.js'
 import { type ChangeMessage, PagePart } from './messages.js'
 import { StreamQueues } from './queues.js'
 import { DurableReaders, type DurableView } from './resume/durable-readers.js'
@@ -118,11 +118,11 @@ export class StreamHub implements ConnectionHub {
     return limits.refusal('maxConnections', `${connections} connections of the stream are open already`)
   }
 
-  /** @throws MmsbError OVERLOADED */
-  connect(sink: Sink): Connection {
+  /** Without a reader, it may see and name everything. @throws MmsbError OVERLOADED */
+  connect(sink: Sink, reader: Reader = ANY_READER): Connection {
     const refused = this.refusal()
     if (refused !== undefined) throw refused
-    const connection = new Connection(this, sink, () => {
+    const connection = new Connection(this, sink, reader, () => {
       this.held.connections--
       this.#connections.delete(connection)
     })

@@ -8,7 +8,7 @@
 import type { PageShape } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
 import { STREAM_CATCH_UP_QUEUE_BYTES, STREAM_CHANGE_MAX_BYTES, STREAM_RATE_MAX_HZ } from '../limits.js'
-import { type PatternSet, patternSet } from '../state/pattern.js'
+import { intersect, type PatternSet, patternSet } from '../state/pattern.js'
 import { STREAM_PROGRESS_INTERVAL_MS } from '../wire/limits.js'
 import { Conflation } from './conflation.js'
 import type { ChangeMessage, Gather, StreamMessage } from './messages.js'
@@ -37,6 +37,8 @@ export interface SubscriptionOwner {
   readonly sink: Sink
   /** Whether a message with so many bytes of values can be queued. */
   hasRoom(valueBytes: number): boolean
+  /** The pages that the reader may see; undefined: all. */
+  readonly readable: PatternSet | undefined
   /** Throws OVERLOADED or QUOTA_EXCEEDED when one more subscription with so many patterns is too many. */
   refuseOverLimits(patterns: number): void
   /** Calls `drained` of its subscriptions, and serves snapshots, once the budget of all queues has room. */
@@ -85,7 +87,8 @@ export class Subscription implements Subscriber, NamedSubscription {
     this.id = id
     this.durable = durable
     this.#connection = connection
-    const patterns = patternSet(pages)
+    const wanted = patternSet(pages)
+    const patterns = connection.readable === undefined ? wanted : intersect(wanted, connection.readable)
     const viewports = viewportsOf(options.slice, patterns)
     this.weight = patterns.patterns.length + viewports.weight
     connection.refuseOverLimits(this.weight)

@@ -7,6 +7,12 @@
 export const STREAM_PATH = '/v1/stream'
 export const JSON_PROTOCOL = 'mmsb.v1.json'
 export const BINARY_PROTOCOL = 'mmsb.v1.bin'
+/**
+ * A browser sends its token as one more subprotocol: this and the token in base64url. It is not sent back.
+ */
+export const BEARER_PROTOCOL = 'mmsb.bearer.'
+/** The code with which a WebSocket is closed whose token has expired or was taken away. */
+export const LOGIN_ENDED = 4401
 
 /** The name of a history: the id of a bus and a generation. */
 export const HISTORY_PATTERN = '^[0-9a-f]{32}\\.[0-9a-f]{16}$'

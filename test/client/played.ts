@@ -40,9 +40,9 @@ export class PlayedSocket implements SocketLike {
   readonly protocol: string
   readonly terminate?: () => void
 
-  constructor(url: string, protocol: string, canTerminate: boolean) {
+  constructor(url: string, protocol: string | string[], canTerminate: boolean) {
     this.url = url
-    this.protocol = protocol
+    this.protocol = String(protocol)
     if (canTerminate) this.terminate = () => this.ended.push('terminated')
   }
 

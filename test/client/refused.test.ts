@@ -25,7 +25,7 @@ function refused(t: Test) {
         },
       })
     })
-  const open = (url: string, protocol: string): PlayedSocket => {
+  const open = (url: string, protocol: string | string[]): PlayedSocket => {
     const socket = new PlayedSocket(url, protocol, true)
     sockets.push(socket)
     return socket

@@ -12,10 +12,11 @@ import { NAME_PATTERN } from '../../wire/page.js'
 import { epochOf, type FlagTable, flagsOrHelp, HELP_FLAG, StartError, UsageError } from '../flags.js'
 import { writeNpy } from '../npy-files.js'
 import { print } from '../output.js'
-import { Remote } from '../remote.js'
+import { Remote, TOKEN_FILE_FLAG, tokenOf } from '../remote.js'
 
 const FLAGS: FlagTable = {
   url: { value: 'URL', help: 'server to read from, such as http://127.0.0.1:7411' },
+  'token-file': TOKEN_FILE_FLAG,
   'data-dir': { value: 'DIR', help: 'or a data folder that no server has open' },
   out: { value: 'DIR', help: 'folder to write the files to', standard: '.' },
   epoch: { value: 'EPOCH', help: 'epoch to read', standard: 'the newest' },
@@ -38,7 +39,7 @@ export async function exportPages(args: readonly string[]): Promise<void> {
   const out = resolve(values.get('out')?.text ?? '.')
   mkdirSync(out, { recursive: true })
   if (dir !== undefined) await fromFolder(resolve(dir), out, epoch, names)
-  else await fromServer(new Remote(url as string), out, epoch, names)
+  else await fromServer(new Remote(url as string, tokenOf(flags)), out, epoch, names)
 }
 
 function printFile(file: string, dtype: Dtype, shape: readonly number[], epoch: number): void {

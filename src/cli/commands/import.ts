@@ -9,10 +9,11 @@ import type { TypedArray } from '../../wire/dtype.js'
 import { type FlagTable, flagsOrHelp, HELP_FLAG, UsageError } from '../flags.js'
 import { type NpyFile, withNpy } from '../npy-files.js'
 import { print } from '../output.js'
-import { Remote } from '../remote.js'
+import { Remote, TOKEN_FILE_FLAG, tokenOf } from '../remote.js'
 
 const FLAGS: FlagTable = {
   url: { value: 'URL', help: 'server to write to, such as http://127.0.0.1:7411' },
+  'token-file': TOKEN_FILE_FLAG,
   'data-dir': { value: 'DIR', help: 'or a data folder that no server has open' },
   files: { value: 'FILES', help: 'files, separated by commas; NAME.npy becomes page NAME' },
   help: HELP_FLAG,
@@ -34,7 +35,7 @@ export async function importPages(args: readonly string[]): Promise<void> {
     throw new UsageError('give either --url or --data-dir, and not both')
   if (files === undefined) throw new UsageError('--files is missing')
   if (url !== undefined) {
-    await importInto(serverTarget(new Remote(url)), files)
+    await importInto(serverTarget(new Remote(url, tokenOf(flags))), files)
     return
   }
   const bus = await Bus.open({ dataDir: resolve(dir as string), backend: 'cpu' })

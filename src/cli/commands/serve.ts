@@ -2,7 +2,6 @@
 import { availableParallelism } from 'node:os'
 import { BACKENDS, FSYNC_MODES } from '../../engine/arguments.js'
 import type { BusOptions } from '../../engine/types.js'
-import { isLoopback } from '../../http/request/origin-guard.js'
 import {
   CHECKPOINT_EVERY_BYTES,
   CHECKPOINT_EVERY_EPOCHS,
@@ -13,6 +12,7 @@ import {
   SEGMENT_BYTES_MIN,
   THREADS_MAX,
 } from '../../limits.js'
+import { AUTH_FLAGS, authOf } from '../auth-flags.js'
 import {
   type Address,
   addressOf,
@@ -128,9 +128,7 @@ const FLAGS: FlagTable = {
     help: 'with --until-epoch: discard the epochs after N first, and open for writing; what is cut goes to a folder cut-M beside the log',
   },
   'read-only': { help: 'write nothing at all: refuse every write, let other readers open the folder too' },
-  insecure: {
-    help: 'allow any address, Host and Origin: anyone who reaches the port may do anything',
-  },
+  ...AUTH_FLAGS,
   help: HELP_FLAG,
 }
 
@@ -174,19 +172,20 @@ function serveOptions(flags: ParsedFlags): ServeOptions {
     const value = flags.values.get(name)
     return value === undefined ? otherwise : parse(value)
   }
-  const isInsecure = flags.switches.has('insecure')
   const host = read('host', ({ text }) => text, '127.0.0.1')
   const admin = read<Address | undefined>('admin-listen', addressOf, undefined)
-  if (!isInsecure) {
-    refuseReachable('--host', host)
-    if (admin !== undefined) refuseReachable('--admin-listen', admin.host)
-  }
+  const { tokenFile, tls, isInsecure } = authOf(flags, [
+    ['--host', host],
+    ...(admin === undefined ? [] : ([['--admin-listen', admin.host]] as const)),
+  ])
   const memoryLimitBytes = read<number | undefined>('memory-limit', bytesOf, undefined)
   return {
     port: read('port', (value) => integerOf(value, 0, 65_535), HTTP_DEFAULT_PORT),
     host,
     logLevel: read('log-level', (value) => choiceOf(value, LOG_LEVELS), 'info'),
     isInsecure,
+    ...(tokenFile === undefined ? {} : { tokenFile }),
+    ...(tls === undefined ? {} : { tls }),
     ...(admin === undefined ? {} : { admin }),
     allowedOrigins: read('allow-origin', originsOf, new Set<string>()),
     bus: {
@@ -214,13 +213,6 @@ function serveOptions(flags: ParsedFlags): ServeOptions {
 }
 
 /** @throws UsageError */
-function refuseReachable(flag: string, host: string): void {
-  if (isLoopback(host)) return
-  throw new UsageError(
-    `${flag}: ${host} can be reached from other machines, and this server has no authentication; use 127.0.0.1, or --insecure if you trust the network`,
-  )
-}
-
 const wholeNumber = (value: Given): number => integerOf(value, 0, Number.MAX_SAFE_INTEGER)
 
 type Read = <T>(name: string, parse: (value: Given) => T, otherwise: T) => T

@@ -20,10 +20,16 @@ import {
 } from '../limits.js'
 import type { CallOptions } from '../types.js'
 import { backoffMs, deadline, sleep } from './backoff.js'
+import { Credentials, type TokenSource } from './credentials.js'
 
 export interface RestOptions {
   /** Sent with every HTTP request, for example credentials. The WebSocket does not send them. */
   readonly headers?: Readonly<Record<string, string>> | Headers | undefined
+  /**
+   * The token of a server with authentication, sent with requests and by the WebSocket; or a function that
+   * gives one, which is asked again when the server accepts the token no longer.
+   */
+  readonly token?: TokenSource | undefined
   /** Used instead of the platform's `fetch`. */
   readonly fetch?: typeof fetch | undefined
   /** Bounds all attempts of a call together; default: 30 s, Infinity: no limit. */
@@ -69,42 +75,23 @@ export function restOf(
   options: RestOptions,
   onHistory: (history: string) => void = () => {},
   whenBack: () => Promise<void> | undefined = () => undefined,
+  credentials = new Credentials(options.token),
 ): Rest {
   const ended = new AbortController()
   const retries = options.retries ?? Infinity
-  const send = options.fetch ?? fetch
-  const always = headersOf(options.headers)
+  const sender = { base, send: options.fetch ?? fetch, always: headersOf(options.headers), onHistory }
 
+  /** Sends the call, with another token if the server does not accept the first. */
   async function attempt<T>(call: Call<T>, tryMs: number, signal: AbortSignal): Promise<T> {
-    const { method, headers, body } = call
-    const where = `${method} ${base}${call.path}`
-    const type = typeof body === 'string' ? 'application/json' : 'application/octet-stream'
-    const limit = deadline(tryMs, [signal])
-    let response: Response
+    const given = credentials.get()
+    // A promise for nothing would delay every call.
+    const token = given instanceof Promise ? await given : given
     try {
-      response = await send(urlOf(base, call), {
-        method,
-        headers: {
-          accept: 'application/json',
-          ...(body === undefined ? {} : { 'content-type': type }),
-          ...always,
-          ...headers,
-        },
-        ...(body === undefined ? {} : { body: body as NonNullable<RequestInit['body']> }),
-        signal: limit.signal,
-      })
-      response = watched(response, () => limit.restart())
-      const history = response.headers.get(HISTORY_HEADER)
-      if (history) onHistory(history)
-      if (response.ok) return await call.read(response, where)
-      throw await refusalOf(response, where)
-    } catch (cause) {
-      if (signal.aborted) throw signal.reason
-      if (cause instanceof MmsbError && cause !== limit.signal.reason) throw cause
-      const why = limit.signal.aborted ? `none within ${tryMs} ms` : reasonOf(cause)
-      throw new MmsbError({ code: 'NETWORK', detail: `${where}: no answer: ${why}` }, { cause })
-    } finally {
-      limit.end()
+      return await sendOnce(sender, call, { token, tryMs, signal })
+    } catch (error) {
+      const isRefused = error instanceof MmsbError && error.status === 401
+      if (!isRefused || !credentials.renew(token)) throw error
+      return sendOnce(sender, call, { token: await credentials.get(), tryMs, signal })
     }
   }
 
@@ -132,6 +119,53 @@ export function restOf(
   }
 
   return { call, close: () => ended.abort(closedError()) }
+}
+
+/** What all calls of a client have in common. */
+interface Sender {
+  readonly base: string
+  readonly send: typeof fetch
+  readonly always: Readonly<Record<string, string>>
+  readonly onHistory: (history: string) => void
+}
+
+/** Sends a call once. @throws MmsbError NETWORK when no answer begins within `tryMs`, or none arrives */
+async function sendOnce<T>(
+  { base, send, always, onHistory }: Sender,
+  call: Call<T>,
+  { token, tryMs, signal }: { token: string | undefined; tryMs: number; signal: AbortSignal },
+): Promise<T> {
+  const { method, headers, body } = call
+  const where = `${method} ${base}${call.path}`
+  const type = typeof body === 'string' ? 'application/json' : 'application/octet-stream'
+  const limit = deadline(tryMs, [signal])
+  let response: Response
+  try {
+    response = await send(urlOf(base, call), {
+      method,
+      headers: {
+        accept: 'application/json',
+        ...(body === undefined ? {} : { 'content-type': type }),
+        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+        ...always,
+        ...headers,
+      },
+      ...(body === undefined ? {} : { body: body as NonNullable<RequestInit['body']> }),
+      signal: limit.signal,
+    })
+    response = watched(response, () => limit.restart())
+    const history = response.headers.get(HISTORY_HEADER)
+    if (history) onHistory(history)
+    if (response.ok) return await call.read(response, where)
+    throw await refusalOf(response, where)
+  } catch (cause) {
+    if (signal.aborted) throw signal.reason
+    if (cause instanceof MmsbError && cause !== limit.signal.reason) throw cause
+    const why = limit.signal.aborted ? `none within ${tryMs} ms` : reasonOf(cause)
+    throw new MmsbError({ code: 'NETWORK', detail: `${where}: no answer: ${why}` }, { cause })
+  } finally {
+    limit.end()
+  }
 }
 
 const isAway = (error: unknown): boolean => error instanceof MmsbError && error.code === 'NETWORK'

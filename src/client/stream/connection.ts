@@ -20,10 +20,11 @@
  * Null because a WebSocket without a handler has it.
  */
 
-import { BINARY_PROTOCOL, JSON_PROTOCOL } from '../../wire/messages.js'
+import { BEARER_PROTOCOL, BINARY_PROTOCOL, JSON_PROTOCOL, LOGIN_ENDED } from '../../wire/messages.js'
 import { decodeBinary, decodeText, type FormOf, type Message, type PageForm } from '../codec/message.js'
 import { historyChanged, MmsbError, protocolError } from '../errors.js'
 import { backoffMs } from '../http/backoff.js'
+import type { Credentials } from '../http/credentials.js'
 import { CLOSE_TIMEOUT_MS, CONNECT_TIMEOUT_MS, SILENCE_MAX_MS } from '../limits.js'
 
 /** The part of the browser's WebSocket that the client uses. */
@@ -39,7 +40,8 @@ export interface SocketLike {
   terminate?(): void
 }
 
-export type OpenSocket = (url: string, protocol: string) => SocketLike
+/** `protocols`: the subprotocol, and where a token is sent the one that carries it. */
+export type OpenSocket = (url: string, protocols: string | string[]) => SocketLike
 
 export interface ConnectionUser {
   /** Whether this user has a subscription, so that the server must send something every few seconds. */
@@ -62,6 +64,7 @@ export interface ConnectionOptions {
   readonly url: string
   readonly protocol: 'binary' | 'json'
   readonly open: OpenSocket
+  readonly credentials?: Credentials
   /**
    * After a failed attempt: the error if every attempt will fail, undefined if the server answers; rejects
    * when it does not.
@@ -75,6 +78,12 @@ export interface ConnectionOptions {
 
 const PROTOCOLS = { binary: BINARY_PROTOCOL, json: JSON_PROTOCOL } as const
 const NORMAL = 1000
+
+/** UTF-8 in base64url, because a subprotocol has few characters. */
+function bearerOf(token: string): string {
+  const text = btoa(token).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
+  return `${BEARER_PROTOCOL}${text}`
+}
 
 export class Connection {
   readonly protocol: 'binary' | 'json'
@@ -92,6 +101,8 @@ export class Connection {
   #isUp = false
   /** Requests that wait until the server is back, instead of trying by themselves. */
   readonly #waiting: (() => void)[] = []
+  /** The function `token` is being asked. */
+  #isAsking = false
   #attempts = 0
   #lastId = 0
   /** Number of the last frame sent on this connection. */
@@ -149,7 +160,7 @@ export class Connection {
   attach(user: ConnectionUser): void {
     this.#users.add(user)
     if (this.#isUp) user.up()
-    else if (this.#socket === undefined && this.#retryTimer === undefined) this.#open()
+    else if (this.#socket === undefined && this.#retryTimer === undefined && !this.#isAsking) this.#open()
   }
 
   detach(user: ConnectionUser): void {
@@ -195,10 +206,16 @@ export class Connection {
   }
 
   #open(): void {
-    const { url, open } = this.#options
+    const { url, open, credentials } = this.#options
+    const token = credentials?.get()
+    if (token instanceof Promise) {
+      this.#openWith(token)
+      return
+    }
     this.#socketHistory = this.#history
     const query = this.#history === undefined ? '' : `?history=${this.#history}`
-    const socket = open(url + query, PROTOCOLS[this.protocol])
+    const protocol = PROTOCOLS[this.protocol]
+    const socket = open(url + query, token === undefined ? protocol : [protocol, bearerOf(token)])
     this.#socket = socket
     socket.binaryType = 'arraybuffer'
     this.#connectTimer = setTimeout(() => this.#lost(socket), CONNECT_TIMEOUT_MS)
@@ -206,7 +223,25 @@ export class Connection {
     socket.onmessage = (event: { data: unknown }) => this.#onData(socket, event.data)
     // A close follows every error, and is handled there.
     socket.onerror = () => {}
-    socket.onclose = () => this.#lost(socket)
+    socket.onclose = (event: { code?: number } | undefined) => {
+      if (event?.code === LOGIN_ENDED) credentials?.renew(token)
+      this.#lost(socket)
+    }
+  }
+
+  /** Opens once there is a token. */
+  #openWith(token: Promise<string>): void {
+    this.#isAsking = true
+    token.then(
+      () => {
+        this.#isAsking = false
+        if (this.#users.size > 0 && this.#socket === undefined) this.#open()
+      },
+      (error: unknown) => {
+        this.#isAsking = false
+        this.failAll(error)
+      },
+    )
   }
 
   #onOpen(): void {

@@ -12,14 +12,14 @@ import type { Slab } from '../../state/slab.js'
 import { align8 } from '../../wire/align.js'
 import { FRAME_HEADER_BYTES } from '../../wire/frame.js'
 import type { PageRecord, Registry } from '../pages/registry.js'
-import type { CommitResult, Sender } from '../types.js'
+import type { CommitResult, FrameAccess, Sender } from '../types.js'
 import type { Committer } from './committer.js'
 import { runSlabs } from './frame-run.js'
 
 export interface FrameIngestDeps {
   readonly registry: Registry
   readonly committer: Committer
-  readonly submit: (frame: Uint8Array) => Promise<CommitResult>
+  readonly submit: (frame: Uint8Array, access: FrameAccess | undefined) => Promise<CommitResult>
 }
 
 /** The outcome of a message. */
@@ -35,15 +35,17 @@ export interface IngestResult {
 export class FrameIngest {
   readonly #deps: FrameIngestDeps
   #page: PageRecord | undefined
+  #access: FrameAccess | undefined
 
   constructor(deps: FrameIngestDeps) {
     this.#deps = deps
   }
 
-  /** Queues or refuses the frames of a message, numbered from `first` on. */
-  take(sender: Sender, first: number, message: Uint8Array): IngestResult {
+  /** Queues or refuses the frames of a message, numbered from `first` on. Without `access` all is allowed. */
+  take(sender: Sender, first: number, message: Uint8Array, access?: FrameAccess): IngestResult {
     const taken: IngestResult = { numbers: 0, frames: 0, bytes: 0 }
     this.#page = undefined
+    this.#access = access
     for (let at = 0; at < message.length; ) at = this.#takePiece(sender, first, message, at, taken)
     return taken
   }
@@ -100,6 +102,7 @@ export class FrameIngest {
     if (this.#page?.id === id) return this.#page
     const page = this.#deps.registry.byId(id)
     if (page === undefined || page.kind === 'derived') return undefined
+    if (this.#access !== undefined && !this.#access.mayWrite(page)) return undefined
     this.#page = page
     return page
   }
@@ -107,7 +110,7 @@ export class FrameIngest {
   #submit(sender: Sender, number: number, frame: Uint8Array, taken: IngestResult): void {
     const bytes = frame.byteLength
     try {
-      this.#deps.submit(frame).then(
+      this.#deps.submit(frame, this.#access).then(
         ({ epoch }) => sender.committed(number, 1, bytes, epoch),
         (error: unknown) => sender.failed(number, 1, bytes, error),
       )

@@ -6,7 +6,7 @@
  * how far it got.
  */
 import { PAST_ANSWER_BYTES, PAST_ANSWER_EPOCHS, PAST_LOOK_AHEAD_EPOCHS } from '../../limits.js'
-import { patternSet } from '../../state/pattern.js'
+import { patternSetOf } from '../../state/pattern.js'
 import { NO_RANGES, totalElements } from '../../state/ranges.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
 import type { PageRecord } from '../pages/registry.js'
@@ -71,15 +71,15 @@ export function pastEpochs(
   query: PastEpochsQuery,
   sliceMs?: number,
 ): PastEpochs {
-  const { after, pages, values } = query
+  const { after, pages, visible = [], values } = query
   const untilMs = performance.now() + (sliceMs ?? Number.POSITIVE_INFINITY)
-  const { matches, key } = patternSet(pages)
+  const { matches, key } = patternSetOf([pages, ...visible])
   const to = Math.min(query.to, after + PAST_ANSWER_EPOCHS)
   const epochs: PastEpoch[] = []
   let bytes = 0
   if (after >= to) return { epochs, through: after }
   const ahead = Math.min(query.to, after + PAST_LOOK_AHEAD_EPOCHS)
-  const wanted = pages.includes('*') ? 'all' : { key, matches }
+  const wanted = pages.includes('*') && visible.length === 0 ? 'all' : { key, matches }
   const timeline = timelines.get({ caller, wanted, from: after, to, ahead })
   const through = timeline.walk(
     after,

@@ -27,13 +27,14 @@ type Pages = ReadonlyMap<number, PageRecord>
  * neither has.
  */
 export function diffPast(
-  { timelines, caller }: Asker,
+  { timelines, caller, visible }: Asker,
   from: number,
   to: number,
   names: readonly string[] | undefined,
 ): DiffResult {
   const wanted = names === undefined ? undefined : new Set(names)
-  const isWanted = (name: string): boolean => wanted?.has(name) ?? true
+  const isWanted = (name: string): boolean =>
+    (wanted?.has(name) ?? true) && (visible === undefined || visible.matches(name))
   const timeline = timelines.get({ caller, wanted: names === undefined ? 'all' : { names }, from, to })
   timeline.seek(from)
   const before = pagesOf(timeline)

@@ -62,8 +62,10 @@ interface RangeQuery {
   readonly limit?: number
 }
 
-/** A question whose answer may be JSON. */
-export type PastQuestion =
+/**
+ * A question whose answer may be JSON. It shows only pages that match a pattern of each list of `visible`.
+ */
+export type PastQuestion = { readonly visible?: readonly (readonly string[])[] } & (
   | { readonly kind: 'epoch'; readonly epoch: number }
   | {
       readonly kind: 'epochs'
@@ -74,6 +76,7 @@ export type PastQuestion =
       readonly kind: 'diff'
       readonly query: { readonly from: number; readonly to?: number; readonly pages?: readonly string[] }
     }
+)
 
 /** The requests whose answer may be JSON. */
 type RecordRequest = Extract<ReplayRequest, { readonly kind: PastQuestion['kind'] }>
@@ -230,7 +233,8 @@ export class Past {
   async json(question: PastQuestion, options: PastOptions): Promise<JsonParts> {
     const request = this.#requestOf(question)
     if (request === undefined) return jsonParts({ epochs: [], next: null })
-    return this.#ask({ ...request, asJson: true }, options)
+    const { visible } = question
+    return this.#ask({ ...request, asJson: true, ...(visible === undefined ? {} : { visible }) }, options)
   }
 
   /** Undefined when there are no epochs to search. */

@@ -15,9 +15,11 @@ import { type Caller, CallerQueue } from '../caller-queue.js'
 import type { PastEpochsQuery, PastOptions } from '../types.js'
 import type { EpochQuery, PastRead } from './replay-queries.js'
 
-/** `asJson`: the answer is JsonParts instead of an object. */
 interface Form {
+  /** The answer is JsonParts instead of an object. */
   readonly asJson?: boolean
+  /** It shows only pages that match a pattern of each of these lists. */
+  readonly visible?: readonly (readonly string[])[]
 }
 
 export type ReplayRequest =

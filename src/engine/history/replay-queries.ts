@@ -14,6 +14,7 @@ import { type DeltaJson, describeDelta } from '../../state/delta.js'
 import type { Command, DeltaCommand, Frame } from '../../state/frame/frame.js'
 import { decodeFrame, splitFrames } from '../../state/frame/reader.js'
 import { BinaryList } from '../../state/json-parts.js'
+import type { PatternSet } from '../../state/pattern.js'
 import { fillToJson } from '../../state/value.js'
 import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import {
@@ -43,6 +44,8 @@ export interface PastRead {
 export interface Asker {
   readonly timelines: Timelines
   readonly caller: number
+  /** The pages that the answer may show; undefined: all. */
+  readonly visible?: PatternSet | undefined
 }
 
 /** Moves a state that holds the pages of these names to the epoch. */
@@ -88,16 +91,20 @@ function valuesOf(timeline: Timeline, page: PageRecord, offset: number, count: n
 // ---- epochs -----------------------------------------------------------------------------------------------
 
 /** The transactions of one epoch and the pages they changed; lists of deltas are BinaryLists. */
-export function epochPast({ timelines, caller }: Asker, epoch: number): EpochInfo {
+export function epochPast({ timelines, caller, visible }: Asker, epoch: number): ShownEpoch {
   const timeline = timelines.get({ caller, wanted: 'all', from: epoch - 1, to: epoch })
   timeline.seek(epoch - 1)
   let info: Omit<EpochInfo, 'digest'> | undefined
   timeline.seek(epoch, (replayed) => {
-    info = describeEpoch(new EpochView(timeline, replayed))
+    info = describeEpoch(new EpochView(timeline, replayed, visible))
   })
   if (info === undefined) throw new MmsbError('INTERNAL', `Epoch ${epoch} was not replayed.`)
-  return { ...info, digest: hex(timeline.digest) }
+  return visible === undefined ? { ...info, digest: hex(timeline.digest) } : info
 }
+
+/** What may be shown of an epoch: without the digest of all pages, unless all may be shown. */
+type ShownEpoch = Omit<EpochInfo, 'digest'> & { readonly digest?: string }
+type ShownEpochs = Omit<EpochList, 'epochs'> & { readonly epochs: readonly ShownEpoch[] }
 
 export interface EpochQuery {
   readonly from: number
@@ -110,16 +117,21 @@ export interface EpochQuery {
 }
 
 /** The epochs of a range that match, ascending; lists of deltas are BinaryLists. */
-export function epochsPast({ timelines, caller }: Asker, query: EpochQuery): EpochList {
-  const epochs: EpochInfo[] = []
+export function epochsPast({ timelines, caller, visible }: Asker, query: EpochQuery): ShownEpochs {
+  const epochs: (EpochInfo & { digest: string })[] = []
   const timeline = timelines.get({ caller, wanted: 'all', from: query.from - 1, to: query.to })
-  const next = scan(timeline, query, epochs, (view) => {
+  const next = scan(timeline, query, epochs, visible, (view) => {
+    if (view.isHidden) return undefined
     if (query.page !== undefined && !view.changedNames().includes(query.page)) return undefined
-    if (query.source !== undefined && !view.frames().some(({ source }) => source === query.source))
+    if (
+      query.source !== undefined &&
+      !view.frames().some((frame) => view.showsAll(frame) && frame.source === query.source)
+    )
       return undefined
     return describeEpoch(view)
   })
-  return { epochs, next: next ?? null }
+  const shown = visible === undefined ? epochs : epochs.map(({ digest: _, ...info }) => info)
+  return { epochs: shown, next: next ?? null }
 }
 
 /** Visits epochs until enough are found; returns where to continue, or undefined at the end of the range. */
@@ -127,6 +139,7 @@ function scan<T>(
   timeline: Timeline,
   { from, to, limit }: Pick<EpochQuery, 'from' | 'to' | 'limit'>,
   found: (T & { digest: string })[],
+  visible: PatternSet | undefined,
   look: (view: EpochView) => T | undefined,
 ): number | undefined {
   const last = Math.min(to, from + HISTORY_SCAN_EPOCHS - 1)
@@ -150,7 +163,7 @@ function scan<T>(
         stop = replayed.record.epoch
         return
       }
-      waiting = look(new EpochView(timeline, replayed))
+      waiting = look(new EpochView(timeline, replayed, visible))
       if (waiting !== undefined) bytes += replayed.record.frames.byteLength
     })
     take(timeline.digest)
@@ -169,8 +182,10 @@ class EpochView {
   readonly replayed: ReplayedEpoch
   #frames: Frame[] | undefined
   readonly #created = new Map<number, PageRecord>()
+  readonly #visible: PatternSet | undefined
 
-  constructor(timeline: Timeline, replayed: ReplayedEpoch) {
+  constructor(timeline: Timeline, replayed: ReplayedEpoch, visible: PatternSet | undefined) {
+    this.#visible = visible
     this.#timeline = timeline
     this.replayed = replayed
     for (const page of replayed.created) this.#created.set(page.id, page)
@@ -193,7 +208,43 @@ class EpochView {
     return this.page(id)?.name ?? `#${id}`
   }
 
-  /** Pages whose bytes changed, and those created and deleted, sorted. */
+  /** Whether a page may be shown. */
+  shows(name: string): boolean {
+    return this.#visible === undefined || this.#visible.matches(name)
+  }
+
+  /** Whether everything that a transaction names may be shown. Functions belong to no page. */
+  showsAll(frame: Frame): boolean {
+    return this.#visible === undefined || frame.commands.every((command) => this.#showsCommand(command))
+  }
+
+  /** Whether a command may be shown. */
+  #showsCommand(command: Command): boolean {
+    switch (command.type) {
+      case COMMAND_CREATE_PAGE:
+        return this.shows(command.name)
+      case COMMAND_DELTA:
+      case COMMAND_DELETE_PAGE:
+      case COMMAND_REDEFINE_PAGE:
+        return this.shows(this.name(command.pageId))
+      default:
+        return this.#visible === undefined
+    }
+  }
+
+  /** The commands of a transaction that may be shown. */
+  shownCommands(frame: Frame): readonly Command[] {
+    if (this.#visible === undefined) return frame.commands
+    return frame.commands.filter((command) => this.#showsCommand(command))
+  }
+
+  /** Whether nothing of the epoch may be shown. */
+  get isHidden(): boolean {
+    if (this.#visible === undefined || this.replayed.record.isVoid === true) return false
+    return this.changedNames().length === 0 && this.frames().every((f) => this.shownCommands(f).length === 0)
+  }
+
+  /** Pages whose bytes changed, and those created and deleted, sorted; of those that may be shown. */
   changedNames(): string[] {
     const names = new Set<string>()
     // Pasts change too, but are not pages.
@@ -203,7 +254,7 @@ class EpochView {
     })
     for (const { name } of this.replayed.created) names.add(name)
     for (const { name } of this.replayed.deleted) names.add(name)
-    return [...names].sort()
+    return [...names].filter((name) => this.shows(name)).sort()
   }
 }
 
@@ -213,12 +264,23 @@ function describeEpoch(view: EpochView): Omit<EpochInfo, 'digest'> {
     epoch: record.epoch,
     timestamp: new Date(record.timestampMs).toISOString(),
     ...(record.isVoid === true ? { void: true } : {}),
-    transactions: view.frames().map((frame) => ({
-      source: frame.source ?? null,
-      intent: frame.intent ?? null,
-      ops: frame.commands.flatMap((command) => opOf(view, command) ?? []),
-    })),
+    transactions: view.frames().flatMap((frame) => transactionOf(view, frame) ?? []),
     changed: view.changedNames(),
+  }
+}
+
+/**
+ * What may be shown of a transaction. Its source and intent belong to all of it, so they are shown only with
+ * all of it.
+ */
+function transactionOf(view: EpochView, frame: Frame): EpochInfo['transactions'][number] | undefined {
+  const commands = view.shownCommands(frame)
+  if (commands.length === 0 && frame.commands.length > 0) return undefined
+  const isWhole = view.showsAll(frame)
+  return {
+    source: (isWhole ? frame.source : undefined) ?? null,
+    intent: (isWhole ? frame.intent : undefined) ?? null,
+    ops: commands.flatMap((command) => opOf(view, command) ?? []),
   }
 }
 
@@ -242,7 +304,8 @@ function opOf(view: EpochView, command: Command): EpochOp | undefined {
       const base = { op: 'create', page: name, dtype, shape: [...shape], location } as const
       if (kind === 'source') return { ...base, fill: fillToJson(dtype, command.fill) }
       const derived = recordOfLoggedCreate(command, (id) => view.name(id)).derived
-      return { ...base, ...(derived === undefined ? {} : { derive: derived.derive }) }
+      const isShown = derived?.inputs.every(({ id, prev }) => view.shows(view.name(prev ?? id))) === true
+      return { ...base, ...(isShown ? { derive: derived.derive } : {}) }
     }
     case COMMAND_DELETE_PAGE:
       return { op: 'delete', page: view.name(command.pageId) }
@@ -263,7 +326,7 @@ function opOf(view: EpochView, command: Command): EpochOp | undefined {
 
 /** The versions of a page in a range of epochs, ascending. */
 export function historyPast(
-  { timelines, caller }: Asker,
+  { timelines, caller, visible }: Asker,
   name: string,
   query: Pick<EpochQuery, 'from' | 'to' | 'limit'>,
 ): PageHistory {
@@ -272,10 +335,11 @@ export function historyPast(
   const timeline = timelines.get({ caller, wanted: { names: [name] }, from, to })
   type Version = PageHistory['versions'][number]
   const found: (Version & { digest: string })[] = []
-  const next = scan<Version>(timeline, query, found, (view) => {
+  const next = scan<Version>(timeline, query, found, visible, (view) => {
     if (!view.changedNames().includes(name)) return undefined
     const { record } = view.replayed
-    const origin = originOf(view, name)
+    const last = originOf(view, name)
+    const origin = last !== undefined && view.showsAll(last) ? last : undefined
     return {
       epoch: record.epoch,
       timestamp: new Date(record.timestampMs).toISOString(),

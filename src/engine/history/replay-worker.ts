@@ -12,6 +12,7 @@ import { MmsbError } from '../../errors.js'
 import { crc32c, ExecutionCancelled } from '../../ffi/library.js'
 import { REPLAY_IDLE_MS, REPLAY_NICE } from '../../limits.js'
 import { BinaryList, type JsonParts, jsonParts } from '../../state/json-parts.js'
+import { patternSetOf } from '../../state/pattern.js'
 import { valuesToJson } from '../../state/value.js'
 import { HistoryReader } from '../../store/history.js'
 import { textOf } from '../../store/os/errors.js'
@@ -54,7 +55,9 @@ const reader = new HistoryReader({ dir, identity, crc32c, isOffline: isReadOnly 
 const timelines = new Timelines({ reader, quotaBytes, cancelledBy: ended, onPause: pause })
 
 function answer(caller: number, request: ReplayRequest): unknown {
-  const asker = { timelines, caller }
+  const visible =
+    'visible' in request && request.visible !== undefined ? patternSetOf(request.visible) : undefined
+  const asker = { timelines, caller, visible }
   switch (request.kind) {
     case 'peek':
       return peekPast(asker, request.epoch, request.name)

@@ -62,7 +62,8 @@ export function pageInfo(
 }
 
 /**
- * Nodes by level, then name; edges by target, then role: of `pages`, which are in the order of their names.
+ * Nodes by level, then name; edges by target, then role: of `pages` and between them, which are in the order
+ * of their names.
  * What it reads of a page never changes, so the lists may be read while epochs are published.
  */
 export function graphView(pages: readonly PageRecord[]): {
@@ -100,7 +101,9 @@ function* edgesOf(pages: readonly PageRecord[]): Generator<GraphEdge> {
   for (const level of byLevel(pages)) {
     for (const page of level ?? []) {
       for (const { role, id, prev } of page.derived?.inputs ?? []) {
-        const edge = { from: names.get(prev ?? id) ?? '', to: page.name }
+        const from = names.get(prev ?? id)
+        if (from === undefined) continue
+        const edge = { from, to: page.name }
         yield prev === undefined
           ? { ...edge, input: role }
           : { ...edge, input: inputOfPast(role) ?? role, prev: true }

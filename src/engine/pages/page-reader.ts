@@ -8,6 +8,7 @@
 import { MmsbError } from '../../errors.js'
 import { READ_SLICE_BYTES } from '../../limits.js'
 import type { Sliced } from '../../slices.js'
+import type { PatternSet } from '../../state/pattern.js'
 import { totalElements } from '../../state/ranges.js'
 import { DTYPE_INFO, type TypedArray } from '../../wire/dtype.js'
 import type { Location } from '../../wire/page.js'
@@ -99,13 +100,13 @@ export class PageReader {
     return out
   }
 
-  /** Pages sorted by name: those that start with `prefix`, after `cursor`, at most `limit`. */
-  list({ prefix = '', limit = 100, cursor }: { prefix?: string; limit?: number; cursor?: string }): {
-    pages: PageInfo[]
-    next: string | undefined
-  } {
+  /** Pages sorted by name: those that start with `prefix`, after `cursor`, at most `limit`, all `visible`. */
+  list(
+    { prefix = '', limit = 100, cursor }: { prefix?: string; limit?: number; cursor?: string },
+    visible?: PatternSet,
+  ): { pages: PageInfo[]; next: string | undefined } {
     const { registry } = this.#deps.state
-    const sorted = registry.names()
+    const sorted = this.#visibleNames(visible)
     const first = cursor === undefined || cursor < prefix ? lowerBound(sorted, prefix) : after(sorted, cursor)
     const names = sorted.slice(first, first + limit)
     const end = names.findIndex((name) => !name.startsWith(prefix))
@@ -150,9 +151,18 @@ export class PageReader {
     return pageInfo(page, { registry, graph, staged, version, location, digest: hex(digest) })
   }
 
-  graph(): { nodes: Iterable<GraphNode>; edges: Iterable<GraphEdge> } {
+  graph(visible?: PatternSet): { nodes: Iterable<GraphNode>; edges: Iterable<GraphEdge> } {
     const { registry } = this.#deps.state
-    return graphView(registry.names().map((name) => registry.require(name)))
+    return graphView(this.#visibleNames(visible).map((name) => registry.require(name)))
+  }
+
+  /** Names of the pages that may be seen, sorted. */
+  #visibleNames(visible: PatternSet | undefined): readonly string[] {
+    const { registry } = this.#deps.state
+    if (visible === undefined) return registry.names()
+    if (visible.names !== undefined)
+      return visible.names.filter((name) => registry.byName(name) !== undefined)
+    return registry.names().filter((name) => visible.matches(name))
   }
 
   /** Where a page's bytes lie. */

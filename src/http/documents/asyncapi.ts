@@ -92,7 +92,7 @@ const binaryMessage = ({ name, summary }: typeof FRAMES): object => ({
 })
 
 export function asyncApiRoute(app: App, version: string): void {
-  app.get('/asyncapi.json', { schema: { hide: true } }, (request, reply) => {
+  app.get('/asyncapi.json', { schema: { hide: true }, config: { needs: 'nothing' } }, (request, reply) => {
     void reply.send(asyncApiOf(version, request.headers.host ?? ''))
   })
 }

@@ -75,6 +75,7 @@ const ANSWERS: Readonly<Record<string, TSchema>> = {
   Subscription: stream.DurableSubscription,
   SubscriptionList: stream.DurableList,
   DeletedSubscription: stream.DurableGone,
+  Ticket: stream.Ticket,
 }
 
 /** In requests, where an optional field may also be null. */

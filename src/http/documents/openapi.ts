@@ -65,11 +65,16 @@ export async function registerOpenApi(app: App, version: string): Promise<void> 
       url,
     }),
   })
-  await app.register(fastifySwaggerUi, { routePrefix: '/docs' })
-  app.get('/', { schema: { hide: true } }, (_request, reply) => {
+  await app.register(async (scope: App) => {
+    scope.addHook('onRoute', (route) => {
+      route.config = { ...route.config, needs: 'nothing' }
+    })
+    await scope.register(fastifySwaggerUi, { routePrefix: '/docs' })
+  })
+  app.get('/', { schema: { hide: true }, config: { needs: 'nothing' } }, (_request, reply) => {
     void reply.redirect('/docs')
   })
-  app.get('/openapi.json', { schema: { hide: true } }, (_request, reply) => {
+  app.get('/openapi.json', { schema: { hide: true }, config: { needs: 'nothing' } }, (_request, reply) => {
     void reply.send(app.swagger())
   })
 }

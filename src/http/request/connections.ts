@@ -12,6 +12,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { createServer, Server as Listener, type ListenOptions, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
+import { Server as SecureServer } from 'node:tls'
 import { duplicateDescriptor } from '../../ffi/library.js'
 import { ACCEPTS_PER_TURN, LISTEN_BACKLOG, STOP_ARRIVAL_GRACE_MS } from '../../limits.js'
 import type { OpenRequests } from '../context.js'
@@ -44,7 +45,10 @@ export class Connections implements OpenRequests {
   constructor(server: Server) {
     this.#server = server
     this.#listeners = [server]
-    server.on('connection', (socket) => this.#onConnection(socket))
+    // Under TLS the requests come on another socket than the one that was accepted. It counts from the end of
+    // its handshake; until then the time limit of the handshake bounds it.
+    const event = server instanceof SecureServer ? 'secureConnection' : 'connection'
+    server.on(event, (socket: Socket) => this.#onConnection(socket))
     // Before the framework's listener, which may answer at once.
     server.prependListener('request', (request, response) => this.#onRequest(request, response))
     server.on('upgrade', (_request, socket) => this.#open.delete(socket))

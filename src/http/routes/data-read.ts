@@ -6,7 +6,7 @@
  * lie in memory.
  */
 import type { IncomingHttpHeaders } from 'node:http'
-import type { EngineBus } from '../../engine/bus.js'
+import type { ClientBus } from '../../auth/guarded-bus.js'
 import type { PageData, PageShape, PastOptions } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
 import { OCTETS_PIECE_BYTES, READ_SLICE_BYTES } from '../../limits.js'
@@ -36,7 +36,7 @@ interface DataQueryValues {
 
 /** A request for elements, and the page as it was when the request came. */
 interface DataRequest {
-  readonly bus: EngineBus
+  readonly bus: ClientBus
   readonly answers: Answers
   readonly page: PageShape
   readonly query: DataQueryValues
@@ -45,7 +45,7 @@ interface DataRequest {
   readonly past: PastOptions
 }
 
-export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
+export function dataReadRoutes(app: App, { answers }: AppContext): void {
   app.get(
     '/v1/pages/:name/data',
     {
@@ -59,6 +59,7 @@ export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
         querystring: DataQuery,
       },
       config: {
+        needs: ['read'],
         produces: { [OCTETS]: Octets, [JSON_TYPE]: DataAnswer },
         statuses: { 200: 'The page', 206: 'The requested part', 304: 'The client has this version already' },
         headers: {
@@ -77,7 +78,7 @@ export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
       },
     },
     async (request, reply) => {
-      const { headers, params, query } = request
+      const { bus, headers, params, query } = request
       const { epoch } = query
       const now = epoch === undefined ? bus.peek(params.name) : undefined
       // Only what takes long is worth cancelling.
@@ -112,12 +113,14 @@ export function dataReadRoutes(app: App, { bus, answers }: AppContext): void {
         querystring: ReadQuery,
       },
       config: {
+        needs: ['read'],
         produces: { [JSON_TYPE]: ReadAnswer },
         statuses: { 200: 'The pages' },
         problems: ['PAGE_NOT_FOUND', 'EPOCH_NOT_FOUND', 'EPOCH_COMPACTED', 'HISTORY_CHANGED'],
       },
     },
     async (request, reply) => {
+      const { bus } = request
       const wanted = request.query.epoch
       const names = [...new Set(request.query.pages.split(','))]
       const past = pastOptionsOf(reply)
@@ -223,7 +226,7 @@ const outside = (page: PageShape, what: string): MmsbError =>
     },
   )
 
-function describeData(reply: Reply, bus: EngineBus, { dtype, shape, version, epoch }: PageData): void {
+function describeData(reply: Reply, bus: ClientBus, { dtype, shape, version, epoch }: PageData): void {
   void reply
     .header('etag', etagOf(bus.historyId, version))
     .header('mmsb-epoch', epoch)

@@ -8,13 +8,14 @@
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyRequest } from 'fastify'
-import type { EngineBus, WriteContent } from '../../engine/bus.js'
+import type { ClientBus } from '../../auth/guarded-bus.js'
+import type { WriteContent } from '../../engine/bus.js'
 import type { PageShape } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
 import type { DeltaInput, DeltaValues } from '../../state/types.js'
 import type { TypedArray } from '../../wire/dtype.js'
 import type { Merge } from '../../wire/page.js'
-import type { App, AppContext } from '../context.js'
+import type { App } from '../context.js'
 import { answerWith, idempotencyKey, WRITE_PROBLEMS } from '../reply/write-answer.js'
 import { expectedVersion } from '../request/negotiate.js'
 import { typedArrayOf } from '../request/octet-stream.js'
@@ -29,8 +30,8 @@ const WRITE_HEADERS = {
     'For an octet-stream body: refuse it with INVALID_DELTA unless the page has this dtype, or one of those listed.',
 }
 
-export function dataWriteRoutes(app: App, { bus }: AppContext): void {
-  const refuseBody = ({ params, headers }: FastifyRequest, bytes: number): void =>
+export function dataWriteRoutes(app: App): void {
+  const refuseBody = ({ bus, params, headers }: FastifyRequest, bytes: number): void =>
     bus.refuseWrite((params as { name: string }).name, keyOf(headers), bytes)
   app.patch(
     '/v1/pages/:name/data',
@@ -46,10 +47,10 @@ export function dataWriteRoutes(app: App, { bus }: AppContext): void {
         body: octetOr(DeltaBody),
         response: { 200: WriteAnswer },
       },
-      config: { headers: WRITE_HEADERS, problems: WRITE_PROBLEMS, refuseBody },
+      config: { needs: ['write'], headers: WRITE_HEADERS, problems: WRITE_PROBLEMS, refuseBody },
     },
     (request, reply) => {
-      const { params, headers, query } = request
+      const { bus, params, headers, query } = request
       const make = (page: () => PageShape): WriteContent => {
         const delta = deltaOf(presentBody(request.body), query, headers, page)
         return { delta, expectVersion: expectedVersionOf(bus, params.name, headers) }
@@ -70,10 +71,10 @@ export function dataWriteRoutes(app: App, { bus }: AppContext): void {
         body: octetOr(WholePageBody),
         response: { 200: WriteAnswer },
       },
-      config: { headers: WRITE_HEADERS, problems: WRITE_PROBLEMS, refuseBody },
+      config: { needs: ['write'], headers: WRITE_HEADERS, problems: WRITE_PROBLEMS, refuseBody },
     },
     (request, reply) => {
-      const { params, headers } = request
+      const { bus, params, headers } = request
       const make = (page: () => PageShape): WriteContent => {
         const body = presentBody(request.body) as Buffer | { values: DeltaValues }
         const values = Buffer.isBuffer(body) ? elementsOf(body, headers, page()) : body.values
@@ -90,7 +91,7 @@ function keyOf(headers: IncomingHttpHeaders): string | undefined {
   return key === undefined ? undefined : idempotencyKey(key)
 }
 
-function expectedVersionOf(bus: EngineBus, name: string, headers: IncomingHttpHeaders): number | undefined {
+function expectedVersionOf(bus: ClientBus, name: string, headers: IncomingHttpHeaders): number | undefined {
   const header = headers['if-match']
   if (header === undefined) return undefined
   const actual = (): number => bus.peek(name).version

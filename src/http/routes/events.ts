@@ -4,13 +4,16 @@
  */
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import { loginEnded } from '../../auth/authenticator.js'
+import { readerOf } from '../../auth/guarded-bus.js'
 import { MmsbError } from '../../errors.js'
 import type { LimitGuard } from '../../operator-limits.js'
 import { jsonHead, jsonTail, type StreamMessage } from '../../stream/messages.js'
 import type { StreamQueues } from '../../stream/queues.js'
 import type { SubscribeOptions } from '../../stream/types.js'
 import { HISTORY_HEADER } from '../../wire/messages.js'
-import type { App, AppContext } from '../context.js'
+import { whileLoggedIn } from '../authentication.js'
+import type { App, AppContext, Reply } from '../context.js'
 import { parseSmallJson } from '../request/json.js'
 import { compileCheck } from '../request/validation.js'
 import { EventsQuery, Slice } from '../schemas/stream.js'
@@ -39,6 +42,7 @@ export function eventRoutes(app: App, context: AppContext): () => void {
         querystring: EventsQuery,
       },
       config: {
+        needs: ['read'],
         produces: { 'text/event-stream': Type.String() },
         statuses: { 200: 'Events. The data of each is a message of the stream' },
         headers: { 'last-event-id': 'The last epoch the client has seen. Overrides `from`.' },
@@ -60,18 +64,13 @@ export function eventRoutes(app: App, context: AppContext): () => void {
       }
       // The response begins with the first message. Until then subscribe() may throw and be answered with a
       // problem document.
-      const sink = new EventSink(
-        raw,
-        context.hub.queues,
-        () => {
-          reply.hijack()
-          context.openRequests.exclude(raw)
-          raw.writeHead(200, { ...HEADERS, [HISTORY_HEADER]: context.bus.historyId })
-        },
-        end,
-      )
-      const connection = context.hub.connect(sink)
+      const sink = new EventSink(raw, context.hub.queues, () => begin(reply, context), end)
+      const connection = context.hub.connect(sink, readerOf(request.bus))
       open.add(end)
+      raw.on(
+        'close',
+        whileLoggedIn(request, context, () => sink.send(ID, loginEndedMessage())),
+      )
       raw.on('close', end)
       raw.on('close', () => sink.gone())
       raw.on('drain', () => connection.drained())
@@ -94,6 +93,14 @@ export function eventRoutes(app: App, context: AppContext): () => void {
     for (const end of [...open]) end()
   }
 }
+
+function begin(reply: Reply, { bus, openRequests }: AppContext): void {
+  reply.hijack()
+  openRequests.exclude(reply.raw)
+  reply.raw.writeHead(200, { ...HEADERS, [HISTORY_HEADER]: bus.historyId })
+}
+
+const loginEndedMessage = (): StreamMessage => ({ type: 'error', error: loginEnded() })
 
 class EventSink extends SocketSink {
   readonly #begin: () => void

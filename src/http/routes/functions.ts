@@ -1,6 +1,5 @@
 /** Functions that expressions can call: define, list, describe, delete. */
-
-import type { EngineBus } from '../../engine/bus.js'
+import type { ClientBus } from '../../auth/guarded-bus.js'
 import type { App, AppContext } from '../context.js'
 import { joined, listed, slicedBody } from '../reply/sliced-body.js'
 import { NameParams } from '../schemas/common.js'
@@ -8,7 +7,7 @@ import { NoQuery } from '../schemas/data.js'
 import { FunctionAnswer, FunctionBody, FunctionList, FunctionView } from '../schemas/functions.js'
 import type { Type } from '../typebox.js'
 
-export function functionRoutes(app: App, { bus, answers }: AppContext): void {
+export function functionRoutes(app: App, { answers }: AppContext): void {
   app.put(
     '/v1/functions/:name',
     {
@@ -24,10 +23,11 @@ export function functionRoutes(app: App, { bus, answers }: AppContext): void {
         response: { 200: FunctionAnswer },
       },
       config: {
+        needs: ['functions', 'define'],
         problems: ['INVALID_EXPRESSION', 'SHAPE_MISMATCH', 'COST_EXCEEDED', 'QUOTA_EXCEEDED', 'LOG_FULL'],
       },
     },
-    (request) => bus.defineFunction(request.params.name, request.body),
+    (request) => request.bus.defineFunction(request.params.name, request.body),
   )
 
   app.get(
@@ -40,12 +40,13 @@ export function functionRoutes(app: App, { bus, answers }: AppContext): void {
         querystring: NoQuery,
       },
       config: {
+        needs: 'login',
         produces: { 'application/json': FunctionList },
         statuses: { 200: 'The functions' },
       },
     },
-    (_request, reply) => {
-      const list = bus.functionList()
+    (request, reply) => {
+      const list = request.bus.functionList()
       answers.watch(reply)
       void reply.type('application/json; charset=utf-8').send(slicedBody(joined(listText(list))))
     },
@@ -62,10 +63,10 @@ export function functionRoutes(app: App, { bus, answers }: AppContext): void {
         querystring: NoQuery,
         response: { 200: FunctionView },
       },
-      config: { problems: ['NOT_FOUND'] },
+      config: { needs: 'login', problems: ['NOT_FOUND'] },
     },
     (request, reply) => {
-      void reply.send(bus.function(request.params.name) as Type.Static<typeof FunctionView>)
+      void reply.send(request.bus.function(request.params.name) as Type.Static<typeof FunctionView>)
     },
   )
 
@@ -81,14 +82,14 @@ export function functionRoutes(app: App, { bus, answers }: AppContext): void {
         querystring: NoQuery,
         response: { 200: FunctionAnswer },
       },
-      config: { problems: ['NOT_FOUND', 'PAGE_IN_USE', 'LOG_FULL'] },
+      config: { needs: ['functions'], problems: ['NOT_FOUND', 'PAGE_IN_USE', 'LOG_FULL'] },
     },
-    (request) => bus.deleteFunction(request.params.name),
+    (request) => request.bus.deleteFunction(request.params.name),
   )
 }
 
 /** `{"worldAge":1,"functions":[...]}`, a function at a time. */
-function* listText({ worldAge, functions }: ReturnType<EngineBus['functionList']>): Generator<string> {
+function* listText({ worldAge, functions }: ReturnType<ClientBus['functionList']>): Generator<string> {
   yield `{"worldAge":${worldAge},"functions":[`
   yield* listed(functions)
   yield ']}'

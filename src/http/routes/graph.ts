@@ -8,7 +8,7 @@ import { Type } from '../typebox.js'
 
 const Text = Type.String()
 
-export function graphRoutes(app: App, { bus, answers }: AppContext): void {
+export function graphRoutes(app: App, { answers }: AppContext): void {
   app.get(
     '/v1/graph',
     {
@@ -19,12 +19,13 @@ export function graphRoutes(app: App, { bus, answers }: AppContext): void {
         querystring: GraphQuery,
       },
       config: {
+        needs: ['read'],
         produces: { 'application/json': GraphAnswer, 'text/vnd.graphviz': Text, 'text/vnd.mermaid': Text },
         statuses: { 200: 'The graph' },
       },
     },
     (request, reply) => {
-      const graph = bus.graphLists()
+      const graph = request.bus.graphLists()
       const { format = 'json' } = request.query
       const { type, textOf } = FORMATS[format]
       answers.watch(reply)

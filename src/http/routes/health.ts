@@ -20,6 +20,7 @@ export function healthRoutes(app: App, context: AppContext, metrics: Registry): 
         querystring: NoQuery,
         response: { 200: Alive },
       },
+      config: { needs: 'nothing' },
     },
     (_request, reply) => {
       void reply.send({ alive: true })
@@ -36,7 +37,7 @@ export function healthRoutes(app: App, context: AppContext, metrics: Registry): 
         querystring: NoQuery,
         response: { 200: Ready },
       },
-      config: { problems: ['BUS_FAILED'] },
+      config: { needs: 'nothing', problems: ['BUS_FAILED'] },
     },
     (_request, reply) => {
       // Why stands in /v1/status and on the admin listener: this route is open to everybody.
@@ -56,6 +57,7 @@ export function healthRoutes(app: App, context: AppContext, metrics: Registry): 
         querystring: NoQuery,
         response: { 200: Started },
       },
+      config: { needs: 'nothing' },
     },
     (_request, reply) => {
       const { state, percent } = healthOf(context)
@@ -76,7 +78,11 @@ function metricsRoute(app: App, metrics: Registry): void {
         tags: ['health'],
         querystring: NoQuery,
       },
-      config: { produces: { 'text/plain': Type.String() }, statuses: { 200: 'Text format 0.0.4' } },
+      config: {
+        needs: ['metrics'],
+        produces: { 'text/plain': Type.String() },
+        statuses: { 200: 'Text format 0.0.4' },
+      },
     },
     async (_request, reply) => reply.type(metrics.contentType).send(await metrics.metrics()),
   )

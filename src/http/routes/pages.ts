@@ -1,10 +1,9 @@
 /** Pages: create, list, describe, delete. */
-
-import type { EngineBus } from '../../engine/bus.js'
+import type { ClientBus } from '../../auth/guarded-bus.js'
 import type { CreateResult } from '../../engine/types.js'
 import type { ErrorCode } from '../../errors.js'
 import type { DerivedDefinition, PageDefinition, SourceDefinition } from '../../state/types.js'
-import type { App, AppContext } from '../context.js'
+import type { App } from '../context.js'
 import { NameParams } from '../schemas/common.js'
 import { NoQuery } from '../schemas/data.js'
 import {
@@ -32,7 +31,7 @@ const CREATE_PROBLEMS: readonly ErrorCode[] = [
   'LOG_FULL',
 ]
 
-export function pageRoutes(app: App, { bus }: AppContext): void {
+export function pageRoutes(app: App): void {
   app.put(
     '/v1/pages/:name',
     {
@@ -47,13 +46,18 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
         response: { 200: Page, 201: Page },
       },
       config: {
+        needs: ['define', 'read'],
         answers: { 200: 'The page exists already with the same definition', 201: 'Created' },
         problems: CREATE_PROBLEMS,
       },
     },
     async (request, reply) => {
       const { name } = request.params
-      const { created, page } = await create(bus, name, request.body as SourceDefinition | DerivedDefinition)
+      const { created, page } = await create(
+        request.bus,
+        name,
+        request.body as SourceDefinition | DerivedDefinition,
+      )
       return reply.code(created ? 201 : 200).send(page as Type.Static<typeof Page>)
     },
   )
@@ -71,14 +75,14 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
         body: PagesBody,
         response: { 201: PagesAnswer },
       },
-      config: { answers: { 201: 'Created' }, problems: CREATE_PROBLEMS },
+      config: { needs: ['define', 'read'], answers: { 201: 'Created' }, problems: CREATE_PROBLEMS },
     },
     async (request, reply) => {
       const pages = request.body.pages.map(({ name, ...definition }) => ({
         name,
         definition: definition as PageDefinition,
       }))
-      const created = await bus.createMany(pages)
+      const created = await request.bus.createMany(pages)
       return reply.code(201).send(created as Type.Static<typeof PagesAnswer>)
     },
   )
@@ -93,9 +97,10 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
         querystring: PageListQuery,
         response: { 200: PageList },
       },
+      config: { needs: ['read'] },
     },
     (request, reply) => {
-      void reply.send(bus.pages(request.query) as Type.Static<typeof PageList>)
+      void reply.send(request.bus.pages(request.query) as Type.Static<typeof PageList>)
     },
   )
 
@@ -110,10 +115,10 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
         querystring: NoQuery,
         response: { 200: Page },
       },
-      config: { problems: ['PAGE_NOT_FOUND'] },
+      config: { needs: ['read'], problems: ['PAGE_NOT_FOUND'] },
     },
     (request, reply) => {
-      void reply.send(bus.page(request.params.name) as Type.Static<typeof Page>)
+      void reply.send(request.bus.page(request.params.name) as Type.Static<typeof Page>)
     },
   )
 
@@ -129,17 +134,17 @@ export function pageRoutes(app: App, { bus }: AppContext): void {
         querystring: DeleteQuery,
         response: { 200: EpochAnswer },
       },
-      config: { problems: ['PAGE_NOT_FOUND', 'PAGE_IN_USE', 'LOG_FULL'] },
+      config: { needs: ['define'], problems: ['PAGE_NOT_FOUND', 'PAGE_IN_USE', 'LOG_FULL'] },
     },
     async (request) => {
       const { cascade } = request.query
-      return bus.delete(request.params.name, cascade === undefined ? {} : { cascade })
+      return request.bus.delete(request.params.name, cascade === undefined ? {} : { cascade })
     },
   )
 }
 
 function create(
-  bus: EngineBus,
+  bus: ClientBus,
   name: string,
   definition: SourceDefinition | DerivedDefinition,
 ): Promise<CreateResult> {

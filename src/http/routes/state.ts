@@ -8,7 +8,8 @@ import { Checkpoint, CheckpointList, StatsAnswer, StatusAnswer } from '../schema
 import type { Type } from '../typebox.js'
 
 export function stateRoutes(app: App, context: AppContext): void {
-  const { bus, hub } = context
+  checkpointRoutes(app)
+  const { hub } = context
   app.get(
     '/v1/status',
     {
@@ -19,8 +20,9 @@ export function stateRoutes(app: App, context: AppContext): void {
         querystring: NoQuery,
         response: { 200: StatusAnswer },
       },
+      config: { needs: 'login' },
     },
-    (_request, reply) => {
+    ({ bus }, reply) => {
       const { state, reason } = healthOf(context)
       const status = { ...bus.status(), state, ...(reason === undefined ? {} : { reason }) }
       void reply.send(status as Type.Static<typeof StatusAnswer>)
@@ -37,14 +39,19 @@ export function stateRoutes(app: App, context: AppContext): void {
         querystring: NoQuery,
         response: { 200: StatsAnswer },
       },
+      config: { needs: 'login' },
     },
-    (_request, reply) => {
-      void reply.send({ ...bus.stats(), subscriptions: { ...hub.stats() } } as Type.Static<
-        typeof StatsAnswer
-      >)
+    ({ bus, login }, reply) => {
+      const stats = bus.stats()
+      // Who reads and what is late belongs to all readers together.
+      const seesAll = login === undefined || login.principal.scopes.allowsAll('read')
+      const answer = seesAll ? { ...stats, subscriptions: { ...hub.stats() } } : stats
+      void reply.send(answer as Type.Static<typeof StatsAnswer>)
     },
   )
+}
 
+function checkpointRoutes(app: App): void {
   app.post(
     '/v1/checkpoints',
     {
@@ -55,9 +62,9 @@ export function stateRoutes(app: App, context: AppContext): void {
         querystring: NoQuery,
         response: { 201: Checkpoint },
       },
-      config: { answers: { 201: 'Written and durable' }, problems: ['LOG_FULL'] },
+      config: { needs: ['admin'], answers: { 201: 'Written and durable' }, problems: ['LOG_FULL'] },
     },
-    async (_request, reply) => reply.code(201).send(viewOf(await bus.checkpoint())),
+    async ({ bus }, reply) => reply.code(201).send(viewOf(await bus.checkpoint())),
   )
 
   app.get(
@@ -70,8 +77,9 @@ export function stateRoutes(app: App, context: AppContext): void {
         querystring: NoQuery,
         response: { 200: CheckpointList },
       },
+      config: { needs: ['admin'] },
     },
-    (_request, reply) => {
+    ({ bus }, reply) => {
       void reply.send({ checkpoints: bus.checkpoints().map(viewOf) })
     },
   )

@@ -54,13 +54,13 @@ export async function streamRoutes(
         tags: ['stream'],
         querystring: OfHistoryQuery,
       },
-      config: { statuses: { 101: 'Switching protocols' }, problems: ['HISTORY_CHANGED'] },
+      config: { needs: 'login', statuses: { 101: 'Switching protocols' }, problems: ['HISTORY_CHANGED'] },
       onRequest: (request, reply, next) => {
         const refused = request.ws ? stream.refusalOf(request.raw) : undefined
         if (refused === undefined) next()
         else void sendProblem(reply, refused)
       },
-      wsHandler: (webSocket, request) => stream.serve(webSocket, request.raw.socket),
+      wsHandler: (webSocket, request) => stream.serve(webSocket, request),
       handler: (_request, reply) => {
         void reply.header('upgrade', 'websocket')
         throw new MmsbError('INVALID_REQUEST', 'this is a WebSocket: send an Upgrade request')

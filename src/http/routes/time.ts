@@ -27,7 +27,7 @@ const JSON_TYPE = 'application/json'
 const JSON_UTF8 = 'application/json; charset=utf-8'
 const PAST_PROBLEMS: readonly ErrorCode[] = ['EPOCH_NOT_FOUND', 'EPOCH_COMPACTED', 'HISTORY_CHANGED']
 
-export function timeRoutes(app: App, { bus, answers }: AppContext): void {
+export function timeRoutes(app: App, { answers }: AppContext): void {
   app.get(
     '/v1/epochs/:epoch',
     {
@@ -39,13 +39,13 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         querystring: OfHistoryQuery,
       },
       config: {
+        needs: ['history'],
         produces: { [JSON_TYPE]: EpochEntry },
         statuses: { 200: 'The transactions of the epoch and the pages it changed' },
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) =>
-      sendPast({ bus, answers }, reply, { kind: 'epoch', epoch: request.params.epoch }),
+    async (request, reply) => sendPast(answers, reply, { kind: 'epoch', epoch: request.params.epoch }),
   )
 
   app.get(
@@ -60,12 +60,13 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         querystring: EpochsQuery,
       },
       config: {
+        needs: ['history'],
         produces: { [JSON_TYPE]: EpochsAnswer },
         statuses: { 200: 'The epochs' },
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) => sendPast({ bus, answers }, reply, { kind: 'epochs', query: request.query }),
+    async (request, reply) => sendPast(answers, reply, { kind: 'epochs', query: request.query }),
   )
 
   app.get(
@@ -80,13 +81,14 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         querystring: HistoryQuery,
       },
       config: {
+        needs: ['read', 'history'],
         produces: { [JSON_TYPE]: HistoryAnswer },
         statuses: { 200: 'The versions: the epochs in which its bytes changed' },
         problems: ['PAGE_NOT_FOUND', ...PAST_PROBLEMS],
       },
     },
     async (request, reply) =>
-      sendPast({ bus, answers }, reply, { kind: 'history', name: request.params.name, query: request.query }),
+      sendPast(answers, reply, { kind: 'history', name: request.params.name, query: request.query }),
   )
 
   app.get(
@@ -101,6 +103,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         querystring: DiffQuery,
       },
       config: {
+        needs: ['read', 'history'],
         produces: { [JSON_TYPE]: DiffAnswer },
         statuses: { 200: 'The differences' },
         problems: ['PAGE_NOT_FOUND', ...PAST_PROBLEMS],
@@ -113,7 +116,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         ...(to === undefined ? {} : { to }),
         ...(pages === undefined ? {} : { pages: pages.split(',') }),
       }
-      return sendPast({ bus, answers }, reply, { kind: 'diff', query })
+      return sendPast(answers, reply, { kind: 'diff', query })
     },
   )
 
@@ -135,13 +138,14 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         body: VerifyBody,
       },
       config: {
+        needs: ['admin'],
         onlyAsks: true,
         produces: { [JSON_TYPE]: VerifyAnswer },
         statuses: { 200: 'The findings; `ok` is true if there are none' },
         problems: PAST_PROBLEMS,
       },
     },
-    async (request, reply) => bus.verify(request.body, pastOptionsOf(reply)),
+    async (request, reply) => request.bus.verify(request.body, pastOptionsOf(reply)),
   )
 
   app.post(
@@ -157,6 +161,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
         body: WhatIfBody,
       },
       config: {
+        needs: ['write', 'read'],
         onlyAsks: true,
         produces: { [JSON_TYPE]: ReadAnswer },
         statuses: { 200: 'The pages as they would be' },
@@ -164,6 +169,7 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
       },
     },
     async (request, reply) => {
+      const { bus } = request
       const { ops, read } = request.body
       const names = [...new Set(read)]
       answers.reserve(
@@ -182,11 +188,11 @@ export function timeRoutes(app: App, { bus, answers }: AppContext): void {
 
 /** Answers with JSON that the replay thread made. */
 async function sendPast(
-  { bus, answers }: Pick<AppContext, 'bus' | 'answers'>,
+  answers: AppContext['answers'],
   reply: Reply,
   question: PastQuestion,
 ): Promise<Reply> {
-  const { parts } = await bus.pastJson(question, pastOptionsOf(reply))
+  const { parts } = await reply.request.bus.pastJson(question, pastOptionsOf(reply))
   answers.reserve(reply, bytesOfParts(parts))
   return reply.header('content-type', JSON_UTF8).send(renderParts(parts))
 }

@@ -1,11 +1,11 @@
 /** Several deltas in one transaction. */
 import type { TransactionInput } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
-import type { App, AppContext } from '../context.js'
+import type { App } from '../context.js'
 import { idempotencyKey, WRITE_PROBLEMS } from '../reply/write-answer.js'
 import { NoQuery, TransactionAnswer, TransactionBody } from '../schemas/data.js'
 
-export function transactionRoutes(app: App, { bus }: AppContext): void {
+export function transactionRoutes(app: App): void {
   app.post(
     '/v1/transactions',
     {
@@ -20,6 +20,7 @@ export function transactionRoutes(app: App, { bus }: AppContext): void {
         response: { 200: TransactionAnswer },
       },
       config: {
+        needs: ['write'],
         headers: {
           'idempotency-key':
             'A repeat with the same key gets the first answer; anything else under it is refused.',
@@ -28,6 +29,7 @@ export function transactionRoutes(app: App, { bus }: AppContext): void {
       },
     },
     async (request) => {
+      const { bus } = request
       const body = request.body as TransactionInput
       const header = request.headers['idempotency-key']
       if (header === undefined) return bus.transact(body)

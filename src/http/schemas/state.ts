@@ -31,7 +31,7 @@ export const StatusAnswer = Type.Object(
     version: Type.String(),
     history: History,
     epoch: Epoch,
-    digest: Digest,
+    digest: Type.Optional(Digest),
     backend: Type.Enum(['cpu', 'cuda']),
     device: Type.Optional(Type.Object({}, { additionalProperties: true })),
     deviceLoss: Type.Optional(DeviceLoss),
@@ -59,27 +59,35 @@ export const DeltaCounts = Type.Object(
   CLOSED,
 )
 export const GraphSize = Type.Object(
-  { nodes: Type.Integer(), edges: Type.Integer(), depth: Type.Integer() },
+  { nodes: Type.Integer(), edges: Type.Integer(), depth: Type.Optional(Type.Integer()) },
   CLOSED,
 )
 export const QueueSize = Type.Object({ transactions: Type.Integer(), bytes: Type.Integer() }, CLOSED)
 export const LogStats = Type.Object({ appendUs: Durations }, { additionalProperties: true })
 
-/** Open: later versions add fields, and readers ignore unknown ones. */
+/**
+ * Open: later versions add fields, and readers ignore unknown ones. A principal that may not read all pages
+ * gets the counts of those that it may read, and no more.
+ */
 export const StatsAnswer = Type.Object(
   {
     epoch: Epoch,
     pages: Type.Object({}, { additionalProperties: true }),
-    deltas: DeltaCounts,
+    deltas: Type.Optional(DeltaCounts),
     graph: GraphSize,
-    timings: Type.Record(Type.String(), Durations, {
-      description: 'Duration of each stage of a write since start.',
-    }),
-    queue: QueueSize,
-    log: Type.Union([LogStats, Type.Null()], {
-      description: '`appendUs`: how long the newest appends took to become durable. null if there is no log.',
-    }),
-    subscriptions: Type.Object({}, { additionalProperties: true }),
+    timings: Type.Optional(
+      Type.Record(Type.String(), Durations, {
+        description: 'Duration of each stage of a write since start.',
+      }),
+    ),
+    queue: Type.Optional(QueueSize),
+    log: Type.Optional(
+      Type.Union([LogStats, Type.Null()], {
+        description:
+          '`appendUs`: how long the newest appends took to become durable. null if there is no log.',
+      }),
+    ),
+    subscriptions: Type.Optional(Type.Object({}, { additionalProperties: true })),
   },
   { additionalProperties: true },
 )

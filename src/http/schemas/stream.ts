@@ -1,7 +1,7 @@
 /**
  * Messages a client may send on the stream, the query of its server-sent events, and durable subscriptions.
  */
-
+import { PRINCIPAL_PATTERN } from '../../auth/tokens.js'
 import {
   PAGE_MAX_ELEMENTS,
   STREAM_ID_MAX_LENGTH,
@@ -9,7 +9,7 @@ import {
   STREAM_RATE_MAX_HZ,
 } from '../../limits.js'
 import { DATA_MODES, POLICIES, STARTS } from '../../wire/messages.js'
-import { PAGE_MAX_RANK } from '../../wire/page.js'
+import { NAME_PATTERN, PAGE_MAX_RANK } from '../../wire/page.js'
 import { type Static, Type } from '../typebox.js'
 import { CLOSED, Epoch, History, Name } from './common.js'
 import { transactionFields } from './data.js'
@@ -78,10 +78,22 @@ export type CommitMessage = Static<typeof CommitMessage>
 export type TransactionMessage = Static<typeof TransactionMessage>
 export type EventsQuery = Static<typeof EventsQuery>
 
+export const Ticket = Type.Object(
+  { ticket: Type.String({ description: 'Counts once.' }), expiresAt: Type.String() },
+  CLOSED,
+)
+
+/** A name, or for those with `admin` a name of another principal. */
+const DurableName = Type.String({
+  pattern: `^(${PRINCIPAL_PATTERN.slice(1, -1)}/)?${NAME_PATTERN.slice(1)}`,
+  description: 'The name; `PRINCIPAL/NAME` for one of another principal',
+})
+export const DurableParams = Type.Object({ name: DurableName }, CLOSED)
+
 /** A named durable subscription. */
 export const DurableSubscription = Type.Object(
   {
-    name: Name,
+    name: DurableName,
     pages: Type.Array(Type.String()),
     epoch: Type.Union([Epoch, Type.Null()], {
       description: 'The last epoch committed; null until its first snapshot is committed.',
@@ -95,4 +107,4 @@ export const DurableSubscription = Type.Object(
   CLOSED,
 )
 export const DurableList = Type.Object({ subscriptions: Type.Array(DurableSubscription) }, CLOSED)
-export const DurableGone = Type.Object({ name: Name }, CLOSED)
+export const DurableGone = Type.Object({ name: DurableName }, CLOSED)

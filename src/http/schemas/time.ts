@@ -114,7 +114,7 @@ export const EpochEntry = Type.Object(
     ),
     transactions: Type.Array(LoggedTransaction),
     changed: Type.Array(Name),
-    digest: Digest,
+    digest: Type.Optional(Digest),
   },
   CLOSED,
 )

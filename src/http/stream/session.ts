@@ -7,6 +7,7 @@
  * Messages are handled in their order: those behind a large one wait until it is parsed.
  */
 import type { RawData, WebSocket } from 'ws'
+import type { ClientBus } from '../../auth/guarded-bus.js'
 import type { Lease } from '../../byte-budget.js'
 import type { Sender, TransactionInput } from '../../engine/types.js'
 import { MmsbError } from '../../errors.js'
@@ -38,6 +39,8 @@ const CHECKS = {
 
 export interface SessionDeps {
   readonly context: AppContext
+  /** The bus as the client may use it. */
+  readonly bus: ClientBus
   readonly socket: WebSocket
   readonly sink: SocketSink
   readonly connection: Connection
@@ -258,10 +261,10 @@ export class StreamSession {
   }
 
   #transact(id: string, transaction: TransactionInput, bytes: number): void {
-    const { context, sink } = this.#deps
+    const { bus, sink } = this.#deps
     this.#track(
       bytes,
-      () => context.bus.transact(transaction),
+      () => bus.transact(transaction),
       (epoch) => sink.write(textFrame(`${jsonHead('ack', id)},"epoch":${epoch}}`)),
       (error) => this.#sendError(id, error),
     )
@@ -279,7 +282,7 @@ export class StreamSession {
   }
 
   #submit(message: Uint8Array): void {
-    const { numbers, frames, bytes } = this.#deps.context.bus.submitAll(this.#sender, this.#sequence, message)
+    const { numbers, frames, bytes } = this.#deps.bus.submitAll(this.#sender, this.#sequence, message)
     this.#sequence += numbers
     this.#inFlight += frames
     this.#bytesInFlight += bytes

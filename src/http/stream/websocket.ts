@@ -7,14 +7,17 @@
  */
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
-import type { FastifyBaseLogger } from 'fastify'
+import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import { type ServerOptions, WebSocket } from 'ws'
+import { loginEnded } from '../../auth/authenticator.js'
+import { readerOf } from '../../auth/guarded-bus.js'
 import { ByteBudget } from '../../byte-budget.js'
 import { MmsbError } from '../../errors.js'
 import { HTTP_ERROR_LINGER_MS, STREAM_GOODBYE_MS, STREAM_PING_INTERVAL_MS } from '../../limits.js'
-import type { Connection } from '../../stream/connection.js'
+import type { Connection, Reader } from '../../stream/connection.js'
 import { STREAM_MESSAGE_MAX_BYTES } from '../../wire/limits.js'
-import { BINARY_PROTOCOL, JSON_PROTOCOL } from '../../wire/messages.js'
+import { BINARY_PROTOCOL, JSON_PROTOCOL, LOGIN_ENDED } from '../../wire/messages.js'
+import { whileLoggedIn } from '../authentication.js'
 import type { AppContext } from '../context.js'
 import { attachFastReceiver, type FastReceiver } from './fast-receiver.js'
 import { Receiving } from './receiving.js'
@@ -101,18 +104,21 @@ export class StreamServer {
   }
 
   /** Serves a WebSocket whose handshake is done. */
-  serve(webSocket: WebSocket, socket: Socket): void {
+  serve(webSocket: WebSocket, request: FastifyRequest): void {
+    const { bus } = request
+    const { socket } = request.raw
     const isBinary = webSocket.protocol === BINARY_PROTOCOL
     const { queues } = this.#context.hub
     const encoder = isBinary ? BINARY_ENCODER : JSON_ENCODER
     const sink = new SocketSink(socket, { queues, link: socket, encoder })
-    const connection = this.#connect(webSocket, sink)
+    const connection = this.#connect(webSocket, sink, readerOf(bus))
     if (connection === undefined) return
     const receiving = new Receiving(this.#messages, (error) => endReceiving(webSocket, socket, error))
     // Before the library's listener, so that a message that ends in this piece is counted from here on.
     socket.prependListener('data', (piece: Buffer) => receiving.onPiece(piece.length))
     const session = new StreamSession({
       context: this.#context,
+      bus,
       socket: webSocket,
       sink,
       connection,
@@ -137,6 +143,8 @@ export class StreamServer {
       receiving.onControl(data.length)
     })
     webSocket.on('ping', (data) => receiving.onControl(data.length))
+    const end = (): void => webSocket.close(LOGIN_ENDED, loginEnded().message)
+    webSocket.on('close', whileLoggedIn(request, this.#context, end))
     webSocket.on('close', () => {
       this.#open.delete(webSocket)
       this.#pastFastMessages += receiver?.messages ?? 0
@@ -147,9 +155,9 @@ export class StreamServer {
   }
 
   /** Others may have come since the handshake began. */
-  #connect(webSocket: WebSocket, sink: SocketSink): Connection | undefined {
+  #connect(webSocket: WebSocket, sink: SocketSink, reader: Reader): Connection | undefined {
     try {
-      return this.#context.hub.connect(sink)
+      return this.#context.hub.connect(sink, reader)
     } catch (error) {
       webSocket.close(TRY_AGAIN_LATER, (error as MmsbError).message)
       return undefined

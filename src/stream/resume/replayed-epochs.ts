@@ -55,7 +55,8 @@ export class ReplayedEpochs {
 
   #ask(key: string, caller: object, view: SharedView, after: number, needsValues: boolean): Shared {
     const controller = new AbortController()
-    const query = { after, to: this.#bus.epoch, pages: view.patterns.patterns, values: needsValues }
+    const [pages = [], ...visible] = view.patterns.lists
+    const query = { after, to: this.#bus.epoch, pages, visible, values: needsValues }
     const piece = this.#bus
       .pastChanges(query, { signal: controller.signal, caller })
       .then(({ epochs, through }) => ({

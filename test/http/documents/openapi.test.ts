@@ -31,6 +31,7 @@ const OPERATIONS = {
   'PUT /v1/pages/{name}/data': 'writePage',
   'GET /v1/read': 'readPages',
   'POST /v1/transactions': 'commitTransaction',
+  'POST /v1/tickets': 'createTicket',
   'POST /v1/whatif': 'whatIf',
   'GET /v1/epochs': 'listEpochs',
   'GET /v1/epochs/{epoch}': 'getEpoch',

@@ -44,7 +44,11 @@ t.test('every route that writes is READ_ONLY; those that read say what they alwa
     ),
   )
   const untried = listed.filter((route) => !route.startsWith('GET ') && !tried.has(route))
-  t.same(untried.sort(), ['POST /v1/verify', 'POST /v1/whatif'], 'every other route only reads')
+  t.same(
+    untried.sort(),
+    ['POST /v1/tickets', 'POST /v1/verify', 'POST /v1/whatif'],
+    'every other route only reads',
+  )
 
   t.match((await call('GET', '/readyz')).body, { ready: true, epoch: 2, readOnly: true })
   t.match((await call('GET', '/v1/status')).body, { epoch: 2, readOnly: true, state: 'ready' })

@@ -94,6 +94,7 @@ class Fakes {
       },
     }
     this.session = new StreamSession({
+      bus,
       context: {
         bus,
         hub: {

@@ -1,0 +1,495 @@
+/**
+ * The bus as one principal may use it. Every face uses it instead of the bus, so what a principal may do is
+ * decided here and nowhere else.
+ *
+ * Invariants: what a principal may not read does not exist for it: the answer is that of a page that is not
+ * there, before anything is looked up. What it may read but not do is FORBIDDEN, and the answer names the
+ * scope that is missing. Idempotency keys belong to the principal, and `source` begins with its id.
+ *
+ * Null because answers of the bus have it.
+ */
+import { createHash } from 'node:crypto'
+import type { EngineBus, WriteContent } from '../engine/bus.js'
+import type { NamedDefinition } from '../engine/commands/define-pages.js'
+import type { IngestResult } from '../engine/commit/frame-ingest.js'
+import type { PastQuestion } from '../engine/history/past.js'
+import type {
+  BusStats,
+  BusStatus,
+  CommitResult,
+  CreateResult,
+  FrameAccess,
+  FunctionInfo,
+  GraphEdge,
+  GraphNode,
+  PageData,
+  PageInfo,
+  PageShape,
+  PastOptions,
+  PatchResult,
+  ReadRange,
+  Sender,
+  TransactionInput,
+  VerifyResult,
+  WhatIfInput,
+  WhatIfResult,
+} from '../engine/types.js'
+import { MmsbError } from '../errors.js'
+import type { FunctionBody } from '../kernels/expression/names.js'
+import type { LimitGuard } from '../operator-limits.js'
+import type { JsonParts } from '../state/json-parts.js'
+import { intersect, type PatternSet, patternSet } from '../state/pattern.js'
+import type { Derivation, DerivedDefinition, PageDefinition, SourceDefinition } from '../state/types.js'
+import type { CheckpointInfo } from '../store/types.js'
+import { ANY_READER, type Reader } from '../stream/connection.js'
+import { FRAME_KEY_MAX_BYTES } from '../wire/frame.js'
+import type { Principal } from './principals.js'
+import type { Verb } from './scopes.js'
+
+/** What the faces use of a bus. */
+export type ClientBus = Pick<
+  EngineBus,
+  | 'checkpoint'
+  | 'checkpoints'
+  | 'create'
+  | 'createMany'
+  | 'data'
+  | 'defineFunction'
+  | 'delete'
+  | 'deleteFunction'
+  | 'derive'
+  | 'epoch'
+  | 'function'
+  | 'functionList'
+  | 'graphLists'
+  | 'historyId'
+  | 'isReadOnly'
+  | 'limits'
+  | 'page'
+  | 'pages'
+  | 'pastJson'
+  | 'peek'
+  | 'peekAt'
+  | 'readMany'
+  | 'refuseWrite'
+  | 'submitAll'
+  | 'transact'
+  | 'verify'
+  | 'whatIf'
+  | 'writeOnce'
+> & {
+  status(): Omit<BusStatus, 'digest'> & { readonly digest?: string }
+  stats(): ShownStats
+}
+
+/** Statistics; of a principal that may not read all pages, only those of the pages that it may read. */
+export type ShownStats =
+  | BusStats
+  | {
+      readonly epoch: number
+      readonly pages: Pick<BusStats['pages'], 'count' | 'source' | 'derived' | 'bytes'>
+      readonly graph: Pick<BusStats['graph'], 'nodes' | 'edges'>
+    }
+
+/** Names whose answers are remembered. */
+const REMEMBERED_MAX = 100_000
+
+export class GuardedBus implements ClientBus, FrameAccess, Reader {
+  readonly principal: Principal
+  readonly #bus: EngineBus
+  /** By page id; the name of an id never changes. */
+  readonly #writable = new Map<number, boolean>()
+
+  constructor(bus: EngineBus, principal: Principal) {
+    this.#bus = bus
+    this.principal = principal
+  }
+
+  get epoch(): number {
+    return this.#bus.epoch
+  }
+
+  get limits(): LimitGuard {
+    return this.#bus.limits
+  }
+
+  get historyId(): string {
+    return this.#bus.historyId
+  }
+
+  get isReadOnly(): boolean {
+    return this.#bus.isReadOnly
+  }
+
+  /** The pages that the principal may read; undefined if it may read all. */
+  get readable(): PatternSet | undefined {
+    const { scopes } = this.principal
+    return scopes.allowsAll('read') ? undefined : (scopes.pagesOf('read') ?? NO_PAGES)
+  }
+
+  // ---- what is allowed ------------------------------------------------------------------------------------
+
+  #reads(name: string): boolean {
+    return this.principal.scopes.allows('read', name)
+  }
+
+  /** Throws FORBIDDEN or PAGE_NOT_FOUND unless this is allowed. */
+  #require(verb: Verb, name: string): void {
+    if (this.principal.scopes.allows(verb, name)) return
+    throw this.#reads(name) ? missing(`${verb}:${name}`) : noPage(name)
+  }
+
+  #requireAll(verb: Verb): void {
+    if (!this.principal.scopes.allowsAll(verb)) throw missing(`${verb}:*`)
+  }
+
+  /** Reading the past needs `history` beside `read`. */
+  #requirePast(name: string): void {
+    this.#require('read', name)
+    this.#require('history', name)
+  }
+
+  mayWrite({ id, name }: { readonly id: number; readonly name: string }): boolean {
+    const known = this.#writable.get(id)
+    if (known !== undefined) return known
+    if (this.#writable.size >= REMEMBERED_MAX) this.#writable.clear()
+    const may = this.principal.scopes.allows('write', name)
+    this.#writable.set(id, may)
+    return may
+  }
+
+  require(verb: 'read' | 'write' | 'define', name: string | undefined, id: number): void {
+    if (name !== undefined && this.principal.scopes.allows(verb, name)) return
+    // A page that may not be read is as one that is not there, whose name nobody knows.
+    throw name !== undefined && this.#reads(name)
+      ? missing(`${verb}:${name}`)
+      : new MmsbError('PAGE_NOT_FOUND', `There is no page with id ${id}.`)
+  }
+
+  keyOf(key: string): string {
+    const own = `${this.principal.id}/${key}`
+    if (Buffer.byteLength(own) <= FRAME_KEY_MAX_BYTES || Buffer.byteLength(key) > FRAME_KEY_MAX_BYTES)
+      return own
+    return `${this.principal.id}/sha256:${createHash('sha256').update(key).digest('hex')}`
+  }
+
+  sourceOf(source: string | undefined): string {
+    return source === undefined ? this.principal.id : `${this.principal.id}/${source}`
+  }
+
+  /** The name under which a durable subscription of the principal is stored. */
+  ownName(durable: string): string {
+    return `${this.principal.id}/${durable}`
+  }
+
+  // ---- defining -------------------------------------------------------------------------------------------
+
+  async create(name: string, definition: SourceDefinition): Promise<CreateResult> {
+    this.#require('define', name)
+    return this.#created(await this.#guard(name, this.#bus.create(name, definition)))
+  }
+
+  async derive(
+    name: string,
+    derive: Derivation,
+    options: Omit<DerivedDefinition, 'derive'> = {},
+  ): Promise<CreateResult> {
+    this.#require('define', name)
+    this.#requireInputs(derive)
+    return this.#created(await this.#guard(name, this.#bus.derive(name, derive, options)))
+  }
+
+  async createMany(pages: readonly NamedDefinition[]): Promise<{ epoch: number; pages: PageInfo[] }> {
+    for (const { name, definition } of pages) {
+      this.#require('define', name)
+      if (isDerived(definition)) this.#requireInputs(definition.derive)
+    }
+    const created = await this.#guard(undefined, this.#bus.createMany(pages))
+    return { ...created, pages: created.pages.map((page) => this.#shown(page)) }
+  }
+
+  /** Deriving from a page reads it. */
+  #requireInputs({ inputs }: Derivation): void {
+    for (const name of namesIn(inputs)) this.#require('read', name)
+  }
+
+  async delete(name: string, options: { cascade?: boolean } = {}): Promise<{ epoch: number }> {
+    this.#require('define', name)
+    if (options.cascade === true) {
+      const { scopes } = this.principal
+      if (this.#bus.withDependents(name).some((other) => !scopes.allows('define', other)))
+        throw missing('define', 'on every page that derives from it')
+    }
+    return this.#guard(name, this.#bus.delete(name, options))
+  }
+
+  async defineFunction(name: string, body: FunctionBody): Promise<{ epoch: number; worldAge: number }> {
+    this.#requireAll('functions')
+    this.#requireUsers(name)
+    return this.#guard(undefined, this.#bus.defineFunction(name, body))
+  }
+
+  async deleteFunction(name: string): Promise<{ epoch: number; worldAge: number }> {
+    this.#requireAll('functions')
+    return this.#guard(undefined, this.#bus.deleteFunction(name))
+  }
+
+  /** Redefining a function recomputes the pages that use it. */
+  #requireUsers(name: string): void {
+    const { scopes } = this.principal
+    if (scopes.allowsAll('define')) return
+    let users: readonly string[] = []
+    try {
+      users = this.#bus.function(name).pages
+    } catch (error) {
+      if (!(error instanceof MmsbError) || error.code !== 'NOT_FOUND') throw error
+    }
+    if (users.some((page) => !scopes.allows('define', page)))
+      throw missing('define', 'on every page that uses the function')
+  }
+
+  function(name: string): FunctionInfo {
+    const info = this.#bus.function(name)
+    const shown = this.#shownFunction(info)
+    if (shown !== undefined) return shown
+    throw new MmsbError('NOT_FOUND', `There is no function "${name}".`)
+  }
+
+  functionList(): { worldAge: number; functions: Iterable<FunctionInfo> } {
+    const { worldAge, functions } = this.#bus.functionList()
+    return { worldAge, functions: mapped(functions, (info) => this.#shownFunction(info)) }
+  }
+
+  /** A function is shown to those who define functions, and to those who read a page that uses it. */
+  #shownFunction(info: FunctionInfo): FunctionInfo | undefined {
+    const pages = info.pages.filter((page) => this.#reads(page))
+    return pages.length > 0 || this.principal.scopes.allowsAny('functions') ? { ...info, pages } : undefined
+  }
+
+  // ---- writing --------------------------------------------------------------------------------------------
+
+  writeOnce(
+    name: string,
+    key: string | undefined,
+    make: (page: () => PageShape) => WriteContent,
+  ): Promise<PatchResult> {
+    this.#require('write', name)
+    const source = this.principal.id
+    const own = (page: () => PageShape): WriteContent => {
+      const content = make(page)
+      if (content.expectVersion !== undefined) this.#require('read', name)
+      return { ...content, source }
+    }
+    return this.#bus.writeOnce(name, key === undefined ? undefined : this.keyOf(key), own)
+  }
+
+  refuseWrite(name: string, key: string | undefined, bytes: number): void {
+    this.#require('write', name)
+    this.#bus.refuseWrite(name, key === undefined ? undefined : this.keyOf(key), bytes)
+  }
+
+  transact(transaction: TransactionInput): Promise<CommitResult> {
+    const { ops, expect = [], key, source } = transaction
+    for (const { page } of ops) this.#require('write', page)
+    for (const { page } of expect) this.#require('read', page)
+    return this.#bus.transact({
+      ...transaction,
+      source: this.sourceOf(source),
+      ...(key === undefined ? {} : { key: this.keyOf(key) }),
+    })
+  }
+
+  submitAll(sender: Sender, first: number, message: Uint8Array): IngestResult {
+    return this.#bus.submitAll(sender, first, message, this)
+  }
+
+  async whatIf(input: WhatIfInput, options: PastOptions = {}): Promise<WhatIfResult> {
+    for (const { page } of input.ops) this.#require('write', page)
+    for (const name of input.read) this.#require('read', name)
+    return this.#guard(undefined, this.#bus.whatIf(input, options))
+  }
+
+  // ---- reading --------------------------------------------------------------------------------------------
+
+  page(name: string): PageInfo {
+    this.#require('read', name)
+    return this.#shown(this.#bus.page(name))
+  }
+
+  peek(name: string): PageShape {
+    this.#require('read', name)
+    return this.#bus.peek(name)
+  }
+
+  async peekAt(name: string, epoch: number, options: PastOptions = {}): Promise<PageShape> {
+    this.#requirePast(name)
+    return this.#bus.peekAt(name, epoch, options)
+  }
+
+  async data(name: string, options: ReadRange & { epoch?: number } & PastOptions = {}): Promise<PageData> {
+    if (options.epoch === undefined) this.#require('read', name)
+    else this.#requirePast(name)
+    return this.#bus.data(name, options)
+  }
+
+  async readMany(
+    names: readonly string[],
+    options: { epoch?: number } & PastOptions = {},
+  ): Promise<{ epoch: number; pages: Record<string, PageData> }> {
+    for (const name of names) {
+      if (options.epoch === undefined) this.#require('read', name)
+      else this.#requirePast(name)
+    }
+    return this.#bus.readMany(names, options)
+  }
+
+  pages(options: { prefix?: string; limit?: number; cursor?: string } = {}): {
+    pages: PageInfo[]
+    next: string | null
+  } {
+    const { pages, next } = this.#bus.pages(options, this.readable)
+    return { pages: pages.map((page) => this.#shown(page)), next }
+  }
+
+  graphLists(): { nodes: Iterable<GraphNode>; edges: Iterable<GraphEdge> } {
+    return this.#bus.graphLists(this.readable)
+  }
+
+  // ---- the past -------------------------------------------------------------------------------------------
+
+  async pastJson(question: PastQuestion, options: PastOptions = {}): Promise<JsonParts> {
+    const { scopes } = this.principal
+    const named = namesOf(question)
+    for (const name of named) this.#requirePast(name)
+    if (named.length === 0 && !scopes.allowsAny('history')) throw missing('history:*')
+    if (scopes.allowsAll('read') && scopes.allowsAll('history')) return this.#bus.pastJson(question, options)
+    const visible = intersect(scopes.pagesOf('read') ?? NO_PAGES, scopes.pagesOf('history') ?? NO_PAGES)
+    return this.#bus.pastJson({ ...question, visible: visible.lists }, options)
+  }
+
+  async verify(query: { from?: number; to?: number } = {}, options: PastOptions = {}): Promise<VerifyResult> {
+    this.#requireAll('admin')
+    return this.#bus.verify(query, options)
+  }
+
+  async checkpoint(): Promise<CheckpointInfo> {
+    this.#requireAll('admin')
+    return this.#bus.checkpoint()
+  }
+
+  checkpoints(): CheckpointInfo[] {
+    this.#requireAll('admin')
+    return this.#bus.checkpoints()
+  }
+
+  // ---- status ---------------------------------------------------------------------------------------------
+
+  status(): ReturnType<ClientBus['status']> {
+    const { digest, pages, ...status } = this.#bus.status()
+    const { readable } = this
+    if (readable === undefined) return { ...status, pages, digest }
+    return { ...status, pages: this.#shownNames(readable).length }
+  }
+
+  stats(): ShownStats {
+    const { readable } = this
+    if (readable === undefined) return this.#bus.stats()
+    const pages = { count: 0, source: 0, derived: 0, bytes: 0 }
+    for (const name of this.#shownNames(readable)) {
+      const { kind, bytes } = this.#bus.peek(name)
+      pages.count++
+      pages[kind]++
+      pages.bytes += bytes
+    }
+    let edges = 0
+    for (const _ of this.graphLists().edges) edges++
+    return { epoch: this.epoch, pages, graph: { nodes: pages.count, edges } }
+  }
+
+  #shownNames(readable: PatternSet): readonly string[] {
+    const names = readable.names?.filter((name) => this.#bus.hasPage(name)) ?? this.#bus.pageNames()
+    return names.filter((name) => readable.matches(name))
+  }
+
+  // ---- what is shown --------------------------------------------------------------------------------------
+
+  #created(result: CreateResult): CreateResult {
+    return { ...result, page: this.#shown(result.page) }
+  }
+
+  /** A description without the names of other pages that may not be read. */
+  #shown(info: PageInfo): PageInfo {
+    const inputs = info.inputs.filter((name) => this.#reads(name))
+    const dependents = info.dependents.filter((name) => this.#reads(name))
+    if (inputs.length === info.inputs.length) return { ...info, dependents }
+    const { derive: _, ...rest } = info
+    return { ...rest, inputs, dependents }
+  }
+
+  /** The error of a definition or deletion, without what it says of pages that may not be read. */
+  async #guard<T>(name: string | undefined, work: Promise<T>): Promise<T> {
+    try {
+      return await work
+    } catch (error) {
+      const isPlain = this.readable === undefined || !(error instanceof MmsbError)
+      throw isPlain ? error : this.#shownError(error as MmsbError, name)
+    }
+  }
+
+  #shownError(error: MmsbError, name: string | undefined): MmsbError {
+    const page = name === undefined ? 'The page' : `Page "${name}"`
+    switch (error.code) {
+      case 'PAGE_IN_USE':
+        return new MmsbError(error.code, `${page} is an input of other pages, or is used by them.`)
+      case 'GRAPH_CYCLE':
+        return new MmsbError(error.code, 'The definition would close a cycle.')
+      case 'COST_EXCEEDED':
+        return new MmsbError(error.code, 'The work is estimated to cost more than the limit.')
+      case 'PAGE_EXISTS':
+        if (name !== undefined && this.#reads(name)) return error
+        return new MmsbError(error.code, `${page} exists with another definition.`)
+      default:
+        return error
+    }
+  }
+}
+
+/** What the user of a bus may see of the stream. */
+export const readerOf = (bus: ClientBus): Reader => (bus instanceof GuardedBus ? bus : ANY_READER)
+
+/** Matches no name: none begins with a hyphen. */
+const NO_PAGES = patternSet(['-'])
+
+const noPage = (name: string): MmsbError => new MmsbError('PAGE_NOT_FOUND', `There is no page "${name}".`)
+
+const missing = (scope: string, where = ''): MmsbError =>
+  new MmsbError('FORBIDDEN', `This needs the scope ${scope}${where === '' ? '' : ` ${where}`}.`, { scope })
+
+const isDerived = (definition: PageDefinition): definition is DerivedDefinition => 'derive' in definition
+
+/** The names of pages in the inputs of a definition. */
+function namesIn(inputs: unknown): string[] {
+  if (typeof inputs === 'string') return [inputs]
+  return Object.values(Object(inputs) as Readonly<Record<string, unknown>>).flatMap(namesIn)
+}
+
+/** The pages that a question names. */
+function namesOf(question: PastQuestion): readonly string[] {
+  switch (question.kind) {
+    case 'epoch':
+      return []
+    case 'epochs':
+      return question.query.page === undefined ? [] : [question.query.page]
+    case 'history':
+      return [question.name]
+    case 'diff':
+      return question.query.pages ?? []
+  }
+}
+
+function* mapped<T>(items: Iterable<T>, map: (item: T) => T | undefined): Generator<T> {
+  for (const item of items) {
+    const shown = map(item)
+    if (shown !== undefined) yield shown
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * The token file: the principals that log in with tokens of this server.
+ *
+ *   {"principals":[{"id":"desk","sha256":["<64 hex
+ *   digits>"],"scopes":["read:risk.*"],"expires":"2027-01-01T00:00:00Z"}]}
+ *
+ * A principal may have several hashes, so that a new token works before the old one is taken away.
+ *
+ * Invariants: the file is used whole or not at all; it is replaced whole, and only its owner can read it.
+ */
+import { randomBytes } from 'node:crypto'
+import fs from 'node:fs'
+import path from 'node:path'
+import { MmsbError } from '../errors.js'
+import type { Principal } from './principals.js'
+import { readPrivate, unusable } from './private-file.js'
+import { Scopes } from './scopes.js'
+import { hashOf, newToken, PRINCIPAL_PATTERN } from './tokens.js'
+
+const PRIVATE_FILE = 0o600
+const HASHES_MAX = 2
+const FIELDS: ReadonlySet<string> = new Set(['id', 'sha256', 'scopes', 'expires'])
+
+/** One entry of the file. */
+export interface TokenEntry {
+  readonly id: string
+  readonly sha256: readonly string[]
+  readonly scopes: readonly string[]
+  /** ISO 8601. */
+  readonly expires?: string
+}
+
+/** Principals by the hash of their token. */
+export type Tokens = ReadonlyMap<string, Principal>
+
+/** @throws MmsbError INVALID_REQUEST if the file cannot be read, is not private, or has a mistake */
+export function readTokens(file: string): Tokens {
+  const tokens = new Map<string, Principal>()
+  for (const { id, sha256, scopes, expires } of readEntries(file)) {
+    const expiresMs = expires === undefined ? undefined : Date.parse(expires)
+    const principal = { id, scopes: new Scopes(scopes), expiresMs }
+    for (const hash of sha256) tokens.set(hash, principal)
+  }
+  return tokens
+}
+
+/** The entries of the file, checked. @throws MmsbError INVALID_REQUEST */
+export function readEntries(file: string): readonly TokenEntry[] {
+  const text = readPrivate(file)
+  let content: unknown
+  try {
+    content = JSON.parse(text)
+  } catch {
+    // The message of the parser would quote the file.
+    throw unusable(file, 'is not JSON')
+  }
+  const list = (Object(content) as { principals?: unknown }).principals
+  if (!Array.isArray(list)) throw unusable(file, 'has no list "principals"')
+  const entries = list.map((entry, i) => checkedEntry(file, entry, i))
+  const hashes = entries.flatMap(({ sha256 }) => sha256)
+  if (new Set(entries.map(({ id }) => id)).size < entries.length)
+    throw unusable(file, 'names a principal twice')
+  if (new Set(hashes).size < hashes.length) throw unusable(file, 'has a hash twice')
+  return entries
+}
+
+/**
+ * Adds a token for a principal, who becomes known with it, and answers the token. A principal that has one
+ * keeps it beside the new one, and gets the new scopes.
+ * @throws MmsbError INVALID_REQUEST
+ */
+export function addToken(
+  file: string,
+  { id, scopes, expires }: Omit<TokenEntry, 'sha256'>,
+): { token: string; scopes: readonly string[] } {
+  const entries = fs.existsSync(file) ? readEntries(file) : []
+  const known = entries.find((entry) => entry.id === id)
+  const token = newToken(id)
+  const sha256 = [...(known?.sha256 ?? []), hashOf(token)]
+  if (sha256.length > HASHES_MAX) {
+    throw new MmsbError(
+      'INVALID_REQUEST',
+      `principal ${JSON.stringify(id)} has ${HASHES_MAX} tokens already; revoke the older one first`,
+    )
+  }
+  const entry = checkedEntry(
+    file,
+    {
+      id,
+      sha256,
+      scopes: scopes.length === 0 ? (known?.scopes ?? []) : scopes,
+      ...(expires === undefined ? {} : { expires }),
+    },
+    entries.length,
+  )
+  writeEntries(file, [...entries.filter((other) => other.id !== id), entry])
+  return { token, scopes: entry.scopes }
+}
+
+/** Takes tokens away: all of a principal, or the older one. @throws MmsbError NOT_FOUND, INVALID_REQUEST */
+export function revokeToken(file: string, id: string, which: 'all' | 'older'): void {
+  const entries = readEntries(file)
+  const entry = entries.find((other) => other.id === id)
+  if (entry === undefined) throw new MmsbError('NOT_FOUND', `no principal ${JSON.stringify(id)} in ${file}`)
+  const others = entries.filter((other) => other !== entry)
+  const sha256 = which === 'all' ? [] : entry.sha256.slice(-1)
+  writeEntries(file, sha256.length === 0 ? others : [...others, { ...entry, sha256 }])
+}
+
+function checkedEntry(file: string, given: unknown, index: number): TokenEntry {
+  const refuse = (what: string): never => {
+    throw unusable(file, `principals[${index}]: ${what}`)
+  }
+  if (Object(given) !== given) return refuse('is not an object')
+  const unknown = Object.keys(given as object).find((field) => !FIELDS.has(field))
+  if (unknown !== undefined) refuse(`unknown field ${JSON.stringify(unknown.slice(0, 50))}`)
+  const { id, sha256, scopes, expires } = given as Record<string, unknown>
+  if (typeof id !== 'string' || !new RegExp(PRINCIPAL_PATTERN).test(id)) refuse('id is not a name')
+  if (!isTexts(sha256) || sha256.length === 0 || !sha256.every((hash) => /^[0-9a-f]{64}$/.test(hash)))
+    refuse('sha256 is not a list of hashes, each of 64 hexadecimal digits')
+  if (!isTexts(scopes)) refuse('scopes is not a list of texts')
+  if (expires !== undefined && (typeof expires !== 'string' || Number.isNaN(Date.parse(expires))))
+    refuse('expires is not a time such as 2027-01-01T00:00:00Z')
+  try {
+    new Scopes(scopes as string[])
+  } catch (error) {
+    refuse((error as Error).message)
+  }
+  return given as TokenEntry
+}
+
+const isTexts = (value: unknown): value is string[] =>
+  Array.isArray(value) && value.every((item) => typeof item === 'string')
+
+function writeEntries(file: string, entries: readonly TokenEntry[]): void {
+  const draft = path.join(path.dirname(file), `.${path.basename(file)}.${randomBytes(6).toString('hex')}`)
+  const text = `${JSON.stringify({ principals: entries }, undefined, 2)}\n`
+  try {
+    const fd = fs.openSync(draft, 'wx', PRIVATE_FILE)
+    try {
+      fs.writeFileSync(fd, text)
+      fs.fsyncSync(fd)
+    } finally {
+      fs.closeSync(fd)
+    }
+    fs.renameSync(draft, file)
+  } catch (error) {
+    fs.rmSync(draft, { force: true })
+    throw unusable(file, `cannot be written: ${(error as NodeJS.ErrnoException).code}`)
+  }
+}

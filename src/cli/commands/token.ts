@@ -1,0 +1,76 @@
+/** `mmsb token`: the principals of a token file and their tokens. */
+import { addToken, readEntries, revokeToken } from '../../auth/token-file.js'
+import { AUTH_FILE_FLAG } from '../auth-flags.js'
+import { type FlagTable, flagsOrHelp, HELP_FLAG, type ParsedFlags, UsageError } from '../flags.js'
+
+const USAGE = `mmsb token create ID --auth-file FILE --scope SCOPES [--expires TIME]
+       mmsb token list --auth-file FILE
+       mmsb token revoke ID --auth-file FILE [--older]
+
+A running server takes the change over on SIGHUP. SCOPES are separated by commas, such as
+read:risk.*,write:desk.orders; the verbs are read, write, define, history, functions, admin and metrics.`
+
+const FLAGS: FlagTable = {
+  'auth-file': AUTH_FILE_FLAG,
+  scope: { value: 'SCOPES', help: 'create: what the principal may do; default: what it could do before' },
+  expires: { value: 'TIME', help: 'create: when its tokens end, such as 2027-01-31T00:00:00Z' },
+  older: { help: 'revoke: only the older one of two tokens' },
+  json: { help: 'print JSON' },
+  help: HELP_FLAG,
+}
+
+export async function token([action, ...rest]: readonly string[]): Promise<void> {
+  const hasId = action === 'create' || action === 'revoke'
+  const id = hasId && rest[0]?.startsWith('-') === false ? rest[0] : undefined
+  const flags = flagsOrHelp(
+    action === undefined || action.startsWith('-')
+      ? [action ?? '--help']
+      : rest.slice(id === undefined ? 0 : 1),
+    USAGE,
+    FLAGS,
+  )
+  if (flags === undefined) return
+  const file = flags.values.get('auth-file')?.text
+  if (file === undefined) throw new UsageError('--auth-file is missing')
+  if (hasId && id === undefined) throw new UsageError(`token ${action}: the principal is missing`)
+  switch (action) {
+    case 'create':
+      create(file, id as string, flags)
+      return
+    case 'list':
+      list(file, flags)
+      return
+    case 'revoke':
+      revokeToken(file, id as string, flags.switches.has('older') ? 'older' : 'all')
+      return
+    default:
+      throw new UsageError(`unknown action ${JSON.stringify(action)}: use create, list or revoke`)
+  }
+}
+
+function create(file: string, id: string, { values, switches }: ParsedFlags): void {
+  const scopes =
+    values
+      .get('scope')
+      ?.text.split(',')
+      .map((scope) => scope.trim()) ?? []
+  const expires = values.get('expires')?.text
+  const made = addToken(file, { id, scopes, ...(expires === undefined ? {} : { expires }) })
+  if (switches.has('json')) {
+    process.stdout.write(`${JSON.stringify({ id, ...made })}\n`)
+    return
+  }
+  process.stderr.write(`mmsb: the token of ${id}; it is shown only now\n`)
+  process.stdout.write(`${made.token}\n`)
+}
+
+function list(file: string, { switches }: ParsedFlags): void {
+  const entries = readEntries(file)
+  if (switches.has('json')) {
+    const shown = entries.map(({ sha256, ...entry }) => ({ ...entry, tokens: sha256.length }))
+    process.stdout.write(`${JSON.stringify(shown)}\n`)
+    return
+  }
+  for (const { id, sha256, scopes, expires = 'never' } of entries)
+    process.stdout.write(`${id}  tokens ${sha256.length}  expires ${expires}  ${scopes.join(' ')}\n`)
+}

@@ -1,0 +1,147 @@
+/**
+ * Who sends a request, and what the route needs them to be allowed.
+ *
+ * Invariants: every route says what it needs (`config.needs`); an app with one that does not cannot start. A
+ * request is judged before its body is read and before a page is looked up. Handlers get the bus of the
+ * sender's principal as `request.bus`; what it may do with which page is decided there
+ * (src/auth/guarded-bus.ts).
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import { type Login, unauthorized, watchLogin } from '../auth/authenticator.js'
+import { type ClientBus, GuardedBus } from '../auth/guarded-bus.js'
+import type { Principal } from '../auth/principals.js'
+import type { Verb } from '../auth/scopes.js'
+import type { Tickets } from '../auth/tickets.js'
+import { MmsbError } from '../errors.js'
+import { BEARER_PROTOCOL, STREAM_PATH } from '../wire/messages.js'
+import type { App, AppContext } from './context.js'
+import { sendProblem } from './reply/problem.js'
+
+/**
+ * What a route needs: nothing; a known sender; or a verb on the pages that it names. Verbs that do not look
+ * at pages are needed as a whole.
+ */
+export type Needs = 'nothing' | 'login' | readonly Verb[]
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    readonly needs?: Needs
+  }
+  interface FastifyRequest {
+    /** The bus as the sender may use it. */
+    readonly bus: ClientBus
+    /** Set where the sender may not use all of the bus. */
+    guardedBus: GuardedBus | undefined
+    /** Undefined on a server without authentication. */
+    login: Login | undefined
+  }
+}
+
+/** Verbs that are judged here, because no page decides. */
+const WITHOUT_PAGES: ReadonlySet<Verb> = new Set(['admin', 'metrics'])
+
+const CHALLENGE = 'Bearer realm="mmsb"'
+
+/** Gives requests their bus, and refuses those that may not use the route. */
+export function authenticate(app: App, { bus, authenticator, tickets }: AppContext): void {
+  app.decorateRequest('guardedBus', undefined)
+  app.decorateRequest('bus', {
+    getter(this: FastifyRequest) {
+      return this.guardedBus ?? bus
+    },
+  })
+  app.decorateRequest('login', undefined)
+  const routes: RouteOptions[] = []
+  app.addHook('onRoute', (route) => {
+    routes.push(route)
+  })
+  app.addHook('onReady', (done) => {
+    const undecided = routes.filter(({ config }) => config?.needs === undefined)
+    // A mistake of the program: nobody can know who may use them.
+    if (undecided.length > 0)
+      done(new Error(`routes that do not say what they need: ${undecided.map(({ url }) => url).join(', ')}`))
+    else done()
+  })
+  if (authenticator === undefined) return
+  const buses = new WeakMap<Principal, GuardedBus>()
+  const busOf = (principal: Principal): GuardedBus => {
+    let own = buses.get(principal)
+    if (own === undefined) {
+      own = new GuardedBus(bus, principal)
+      buses.set(principal, own)
+    }
+    return own
+  }
+  app.addHook('onRequest', (request, reply, next) => {
+    const { needs } = request.routeOptions.config
+    if (needs === 'nothing') {
+      next()
+      return
+    }
+    try {
+      const login = ticketLogin(request, tickets) ?? authenticator.login(credentialOf(request.headers))
+      request.login = login
+      request.guardedBus = busOf(login.principal)
+      refuseWithout(needs, login.principal)
+      next()
+    } catch (error) {
+      void refuse(reply, error)
+    }
+  })
+}
+
+function refuseWithout(needs: Needs | undefined, { scopes }: Principal): void {
+  if (needs === undefined || typeof needs === 'string') return
+  for (const verb of needs) {
+    if (!WITHOUT_PAGES.has(verb) || scopes.allowsAll(verb)) continue
+    throw new MmsbError('FORBIDDEN', `This needs the scope ${verb}:*.`, { scope: `${verb}:*` })
+  }
+}
+
+function refuse(reply: FastifyReply, error: unknown): FastifyReply {
+  if (!(error instanceof MmsbError)) throw error
+  if (error.code === 'UNAUTHORIZED') void reply.header('www-authenticate', CHALLENGE)
+  return sendProblem(reply, error)
+}
+
+/** Where a ticket counts. */
+const TICKET_PATHS: ReadonlySet<string> = new Set([STREAM_PATH, '/v1/events'])
+
+/** The login of the ticket that a request sends. It is used up then. @throws MmsbError UNAUTHORIZED */
+function ticketLogin(request: FastifyRequest, tickets: Tickets): Login | undefined {
+  if (!TICKET_PATHS.has(request.routeOptions.url ?? '')) return undefined
+  const query = request.query as { ticket?: unknown }
+  const { ticket } = query
+  if (ticket === undefined) return undefined
+  // The schemas of the routes do not know it.
+  delete query.ticket
+  const login = typeof ticket === 'string' ? tickets.redeem(ticket) : undefined
+  if (login === undefined) throw unauthorized('ticket: is not one that counts.')
+  return login
+}
+
+/** The token of a request: in Authorization, or for a WebSocket of a browser among the subprotocols. */
+function credentialOf(headers: IncomingHttpHeaders): string {
+  const { authorization } = headers
+  if (authorization !== undefined) {
+    const token = /^Bearer +([^\s]+) *$/i.exec(authorization)?.[1]
+    if (token !== undefined) return token
+    throw unauthorized('Authorization: is not "Bearer TOKEN".')
+  }
+  const offered = headers.upgrade === undefined ? '' : (headers['sec-websocket-protocol'] ?? '')
+  const bearer = offered.split(',').find((protocol) => protocol.trim().startsWith(BEARER_PROTOCOL))
+  if (bearer !== undefined)
+    return Buffer.from(bearer.trim().slice(BEARER_PROTOCOL.length), 'base64url').toString('utf8')
+  throw unauthorized('This server needs credentials.')
+}
+
+/** Calls back once, when the login of a request counts no longer. Returns what stops watching. */
+export function whileLoggedIn(
+  { login }: FastifyRequest,
+  { authenticator }: AppContext,
+  onEnd: () => void,
+): () => void {
+  if (login === undefined || authenticator === undefined) return () => {}
+  return watchLogin(authenticator, login, onEnd)
+}
