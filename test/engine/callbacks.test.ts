@@ -122,6 +122,8 @@ t.test('nothing that has ended listens to a signal any more', async (t) => {
   for (let i = 0; i < 3; i++) await bus.data('a', { epoch: 1, signal })
   await t.rejects(bus.data('b', { epoch: 1, signal }), { code: 'PAGE_NOT_FOUND' })
   t.equal(getEventListeners(signal, 'abort').length, 0, 'reads of the past')
+  await bus.whatIf({ ops: [{ page: 'a', values: [2] }], read: ['a'] }, { signal })
+  t.equal(getEventListeners(signal, 'abort').length, 0, 'a what-if')
   const left = bus.subscribe({ pages: ['a'], signal })
   await left.return?.()
   t.throws(() => bus.subscribe({ pages: ['a'], from: 99, signal }), { code: 'EPOCH_NOT_FOUND' })

@@ -18,6 +18,7 @@ import {
   STREAM_VIEWPORTS_MAX,
 } from '../../src/limits.js'
 import { patternSet } from '../../src/state/pattern.js'
+import { checkSubscribeOptions } from '../../src/stream/options.js'
 import { RecentEpochs } from '../../src/stream/resume/recent-epochs.js'
 import { ReplayedEpochs } from '../../src/stream/resume/replayed-epochs.js'
 import { viewportsOf } from '../../src/stream/views/viewport.js'
@@ -64,6 +65,9 @@ t.test('the rate of a subscription', async (t) => {
     refusal(() => connection.subscribe(`s${maxRate}`, { pages: ['a'], policy: 'latest', maxRate }))
   t.equal(ask(STREAM_RATE_MAX_HZ), 'accepted')
   t.match(ask(STREAM_RATE_MAX_HZ + 1), /^INVALID_REQUEST maxRate: 1001 is not in/)
+  const check = (maxRate: number): string => refusal(() => checkSubscribeOptions({ pages: ['a'], maxRate }))
+  t.equal(check(STREAM_RATE_MAX_HZ), 'accepted')
+  t.match(check(STREAM_RATE_MAX_HZ + 1), /maxRate.*1001.*is not a number above 0/)
 })
 
 t.test('recent epochs: how many, and how many bytes; both come down', async (t) => {

@@ -113,6 +113,7 @@ const OTHERS = [
   'stats',
   'status',
   'subscribe',
+  'withDependents',
 ]
 
 const functionsOf = (prototype: object): string[] =>

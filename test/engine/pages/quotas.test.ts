@@ -63,6 +63,11 @@ t.test('the bytes of pages: elements, pasts, empty pages, definitions, functions
   await bus.create('a', bytes(24 * K))
   t.equal(useOf(bus, 'maxPageBytes'), 24 * K + PAGE_OWN_BYTES + 1)
   await t.rejects(bus.create('b', bytes(38 * K)), full)
+  const left = 64 * K - (24 * K + PAGE_OWN_BYTES + 1)
+  await t.rejects(bus.create('b', bytes(left - (PAGE_OWN_BYTES + 1) + 1)), full, 'one byte too many')
+  await bus.create('b', bytes(left - (PAGE_OWN_BYTES + 1)))
+  t.equal(useOf(bus, 'maxPageBytes'), 64 * K, 'all of it')
+  await bus.delete('b')
   // Its own elements would fit, with the past that it reads they do not.
   const past = { op: 'map', inputs: { x: { prev: 'a' } }, expr: 'any(x)' }
   await t.rejects(bus.derive('b', { ...past, expr: 'x' }), full)

@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
 import type { ErrorCode } from '../../../src/errors.js'
+import { typedArrayOf } from '../../../src/http/request/octet-stream.js'
 import { DTYPES } from '../../../src/wire/dtype.js'
 import { Client } from '../../stream/helpers.js'
 import { listen, type Method, type Served, serve } from '../helpers.js'
@@ -486,4 +487,14 @@ t.test('any bytes at any route that takes them', async (t) => {
     { numRuns: 500 },
   )
   t.ok(taken > 20 && refused > 100, `${taken} taken, ${refused} refused`)
+})
+
+t.test('the bytes of a body are elements wherever they lie in memory', async (t) => {
+  const bytes = Uint8Array.from({ length: 32 }, (_, i) => i * 7)
+  for (const offset of [0, 1, 4, 8]) {
+    const body = bytes.subarray(offset, offset + 16)
+    const wanted = new Float64Array(body.slice().buffer)
+    t.same(typedArrayOf('f64', body), wanted, `from byte ${offset}`)
+  }
+  t.throws(() => typedArrayOf('f64', bytes.subarray(0, 12)), { code: 'INVALID_DELTA' })
 })

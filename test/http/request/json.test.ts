@@ -38,6 +38,8 @@ t.test('a large text parses as JSON.parse does', async (t) => {
     t.strictSame(await parse(text), JSON.parse(text))
   }
   t.strictSame(await parse('\ufeff[1]'), [1], 'a byte order mark is skipped')
+  t.strictSame(await parse('"\u00ffa"'), '\u00ffa', 'and nothing that has a byte in common with it')
+  await t.rejects(parse('\ufec0[1]'), { code: 'INVALID_REQUEST' })
   t.strictSame(await parse('["\ufffd"]'), ['\ufffd'], 'what stands for a fault elsewhere is no fault itself')
 })
 

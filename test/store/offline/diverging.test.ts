@@ -9,6 +9,7 @@ import { frameProblem, replayFolder } from '../../../src/engine/history/check-re
 import { verifyFolder } from '../../../src/engine/history/verify-folder.js'
 import { checkFolder } from '../../../src/store/offline/check.js'
 import { repairLog } from '../../../src/store/offline/repair.js'
+import { openFilesIn } from '../../lib/folder.js'
 import { forgeRecord } from '../../support/forge.js'
 import { copyOf, open, place, type Sample, sampleOf, segments } from './sample.js'
 
@@ -35,6 +36,7 @@ t.test('a state that diverges from the log is found, and the log can be cut ther
   await repairLog(place(dir), report)
   t.same(checkFolder(deep(dir)).problems, [])
   t.match(verifyFolder({ dir }), { ok: true, to: 39 })
+  t.same(openFilesIn(dir), [], 'nothing stays open')
   const bus = await open(dir)
   t.equal(bus.status().digest, source.digests.get(39))
   await bus.close()
