@@ -45,6 +45,7 @@ import { ANY_READER, type Reader } from '../stream/connection.js'
 import { FRAME_KEY_MAX_BYTES } from '../wire/frame.js'
 import type { Principal } from './principals.js'
 import type { Verb } from './scopes.js'
+import { shieldedSender, shownError } from './shown-errors.js'
 
 /** What the faces use of a bus. */
 export type ClientBus = Pick<
@@ -99,6 +100,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
   readonly #bus: EngineBus
   /** By page id; the name of an id never changes. */
   readonly #writable = new Map<number, boolean>()
+  readonly #senders = new WeakMap<Sender, Sender>()
 
   constructor(bus: EngineBus, principal: Principal) {
     this.#bus = bus
@@ -280,7 +282,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
       if (content.expectVersion !== undefined) this.#require('read', name)
       return { ...content, source }
     }
-    return this.#bus.writeOnce(name, key === undefined ? undefined : this.keyOf(key), own)
+    return this.#shield(this.#bus.writeOnce(name, key === undefined ? undefined : this.keyOf(key), own))
   }
 
   refuseWrite(name: string, key: string | undefined, bytes: number): void {
@@ -292,15 +294,16 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
     const { ops, expect = [], key, source } = transaction
     for (const { page } of ops) this.#require('write', page)
     for (const { page } of expect) this.#require('read', page)
-    return this.#bus.transact({
+    const own = {
       ...transaction,
       source: this.sourceOf(source),
       ...(key === undefined ? {} : { key: this.keyOf(key) }),
-    })
+    }
+    return this.#shield(this.#bus.transact(own))
   }
 
   submitAll(sender: Sender, first: number, message: Uint8Array): IngestResult {
-    return this.#bus.submitAll(sender, first, message, this)
+    return this.#bus.submitAll(this.#shieldedSender(sender), first, message, this)
   }
 
   async whatIf(input: WhatIfInput, options: PastOptions = {}): Promise<WhatIfResult> {
@@ -426,30 +429,29 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
     return { ...rest, inputs, dependents }
   }
 
-  /** The error of a definition or deletion, without what it says of pages that may not be read. */
+  /** A write whose error says nothing of pages that may not be read. */
+  #shield<T>(work: Promise<T>): Promise<T> {
+    return this.readable === undefined ? work : this.#guard(undefined, work)
+  }
+
+  /** The same for frames: one for each connection, so that messages cost no more. */
+  #shieldedSender(sender: Sender): Sender {
+    if (this.readable === undefined) return sender
+    let shielded = this.#senders.get(sender)
+    if (shielded === undefined) {
+      shielded = shieldedSender(sender)
+      this.#senders.set(sender, shielded)
+    }
+    return shielded
+  }
+
+  /** The error of a definition, deletion or write, without what it says of pages that may not be read. */
   async #guard<T>(name: string | undefined, work: Promise<T>): Promise<T> {
     try {
       return await work
     } catch (error) {
       const isPlain = this.readable === undefined || !(error instanceof MmsbError)
-      throw isPlain ? error : this.#shownError(error as MmsbError, name)
-    }
-  }
-
-  #shownError(error: MmsbError, name: string | undefined): MmsbError {
-    const page = name === undefined ? 'The page' : `Page "${name}"`
-    switch (error.code) {
-      case 'PAGE_IN_USE':
-        return new MmsbError(error.code, `${page} is an input of other pages, or is used by them.`)
-      case 'GRAPH_CYCLE':
-        return new MmsbError(error.code, 'The definition would close a cycle.')
-      case 'COST_EXCEEDED':
-        return new MmsbError(error.code, 'The work is estimated to cost more than the limit.')
-      case 'PAGE_EXISTS':
-        if (name !== undefined && this.#reads(name)) return error
-        return new MmsbError(error.code, `${page} exists with another definition.`)
-      default:
-        return error
+      throw isPlain ? error : shownError(error as MmsbError, name, name !== undefined && this.#reads(name))
     }
   }
 }

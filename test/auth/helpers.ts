@@ -3,6 +3,7 @@ import path from 'node:path'
 import type { Test } from 'tap'
 import { TokenAuthenticator } from '../../src/auth/authenticator.js'
 import { addToken } from '../../src/auth/token-file.js'
+import type { BusOptions } from '../../src/index.js'
 import { type Served, serve } from '../http/helpers.js'
 
 export interface Guarded extends Served {
@@ -17,6 +18,7 @@ export interface Guarded extends Served {
 export async function serveTo(
   t: Test,
   principals: Readonly<Record<string, readonly string[]>>,
+  options: BusOptions = {},
 ): Promise<Guarded> {
   const dir = t.testdir()
   const file = path.join(dir, 'tokens.json')
@@ -24,7 +26,11 @@ export async function serveTo(
     Object.entries(principals).map(([id, scopes]) => [id, addToken(file, { id, scopes }).token]),
   )
   const authenticator = new TokenAuthenticator(file)
-  const served = await serve(t, { dataDir: path.join(dir, 'data'), fsync: 'off' }, { authenticator })
+  const served = await serve(
+    t,
+    { dataDir: path.join(dir, 'data'), fsync: 'off', ...options },
+    { authenticator },
+  )
   return {
     ...served,
     tokens,

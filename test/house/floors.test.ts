@@ -43,7 +43,7 @@ const FLOORS: Floors = {
     ['main'],
   ],
   'src/auth': [
-    ['private-file', 'scopes', 'tokens'],
+    ['private-file', 'scopes', 'shown-errors', 'tokens'],
     ['principals'],
     ['token-file'],
     ['authenticator', 'guarded-bus'],

@@ -60,6 +60,7 @@ export class StreamSession {
   #bytesInFlight = 0
   #isPaused = false
   #isStopping = false
+  #isEnded = false
   /** The sequence number of the next frame. */
   #sequence = 1
   /** Frames committed in #ackedEpoch that have not been acknowledged yet. */
@@ -97,6 +98,12 @@ export class StreamSession {
     return new Promise((resolve) => {
       this.#onIdle = resolve
     })
+  }
+
+  /** Ignores further messages, and those that are not handled yet. */
+  end(): void {
+    this.#isStopping = true
+    this.#isEnded = true
   }
 
   #onMessage(data: RawData, isBinary: boolean): void {
@@ -203,6 +210,7 @@ export class StreamSession {
   }
 
   #onParsed(message: unknown, bytes: number): void {
+    if (this.#isEnded) return
     let id: string | undefined
     try {
       const fields = checkObject(message)
@@ -282,6 +290,7 @@ export class StreamSession {
   }
 
   #submit(message: Uint8Array): void {
+    if (this.#isEnded) return
     const { numbers, frames, bytes } = this.#deps.bus.submitAll(this.#sender, this.#sequence, message)
     this.#sequence += numbers
     this.#inFlight += frames

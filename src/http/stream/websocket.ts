@@ -143,7 +143,12 @@ export class StreamServer {
       receiving.onControl(data.length)
     })
     webSocket.on('ping', (data) => receiving.onControl(data.length))
-    const end = (): void => webSocket.close(LOGIN_ENDED, loginEnded().message)
+    const end = (): void => {
+      // The client may take its time to answer the closing handshake. Nothing may pass until then.
+      session.end()
+      connection.close()
+      webSocket.close(LOGIN_ENDED, loginEnded().message)
+    }
     webSocket.on('close', whileLoggedIn(request, this.#context, end))
     webSocket.on('close', () => {
       this.#open.delete(webSocket)
