@@ -93,6 +93,12 @@ const REST: readonly Row[] = [
   ['patch', ['a', { offset: 1n, values: [1] }], 'INVALID_REQUEST', /^offset: 1 is not a safe integer/],
   ['patch', ['a', { indices: [1n], values: [1] }], 'INVALID_REQUEST', /^indices\[0\]: 1 /],
   ['patch', ['a', { indices: '01', values: [1, 2] }], 'INVALID_REQUEST', /^indices: "01"/],
+  [
+    'patch',
+    ['a', { indices: new DataView(new ArrayBuffer(8)), values: [1] }],
+    'INVALID_REQUEST',
+    /^indices: /,
+  ],
   ['patch', ['b', { mask: [2, 0], values: [1] }], 'INVALID_REQUEST', /^mask: a list/],
   ['patch', ['a', { merge: 1n, values: [1] }], 'INVALID_REQUEST', /^merge: 1 /],
   [

@@ -15,6 +15,10 @@ t.test('a duration counts in its bucket and every larger one', (t) => {
   t.equal(append.count, 5)
   t.ok(Math.abs(append.sumSeconds - 11.003020001) < 1e-9)
   t.match(commit, { count: 0, sumSeconds: 0 })
+  const summary = timings.summary()
+  t.same(summary.commit, { count: 0, p50: 0, p99: 0, max: 0 })
+  t.equal(summary.append.count, 5)
+  t.ok(Math.abs(summary.append.p50 - 10) < 1, `${summary.append.p50} us`)
   t.same(
     [...commit.counts],
     STAGE_BOUNDS_SECONDS.map(() => 0),

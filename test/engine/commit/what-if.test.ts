@@ -3,6 +3,7 @@
  * byte, digest, version, execution log or kept partial, whatever the graph. Concurrent what-ifs do
  * not see each other.
  */
+import { getEventListeners } from 'node:events'
 import t from 'tap'
 import { readingDuringDryRun } from '../../../src/engine/commit/what-if.js'
 import type { EngineState } from '../../../src/engine/pages/engine-state.js'
@@ -258,6 +259,7 @@ t.test('a synchronous read ends a what-if that is being read; a stop too', async
   await turns(3)
   left.abort()
   await refused
+  t.equal(getEventListeners(left.signal, 'abort').length, 0)
   t.equal(bus.read('big', { count: 1 })[0], 3)
   await bus.close()
 })

@@ -1,5 +1,6 @@
 /** What a scan of our own frames says of them, and that it never reads past them. */
 import t from 'tap'
+import { pickDeltas } from '../../../src/state/frame/pick.js'
 import { scanFrames } from '../../../src/state/frame/scan.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { COMMAND_DELTA, FRAME_HEADER_BYTES } from '../../../src/wire/frame.js'
@@ -101,4 +102,20 @@ t.test('bytes that end inside a frame, or frames of the wrong length, are refuse
     refusal(() => scanFrames(Buffer.concat([delta, Buffer.alloc(FRAME_HEADER_BYTES)]))),
     new RegExp(`the one at byte ${delta.length} does not end`),
   )
+})
+
+t.test('deltas are picked from whole frames alone', async (t) => {
+  t.same(
+    pickDeltas(deltas, () => false),
+    new Uint8Array(0),
+  )
+  for (const length of [1, 8, FRAME_HEADER_BYTES - 1]) {
+    t.throws(
+      () => pickDeltas(delta.subarray(0, length), () => true),
+      { code: 'INVALID_REQUEST' },
+      `${length} bytes`,
+    )
+    const cut = Buffer.concat([delta, delta.subarray(0, length)])
+    t.throws(() => pickDeltas(cut, () => true), { code: 'INVALID_REQUEST' }, `and ${length} bytes more`)
+  }
 })

@@ -3,7 +3,7 @@ import t from 'tap'
 import { crc32c } from '../../../src/ffi/library.js'
 import { FOLDER_CHECK_APPEND_MS, LOG_ZERO_MARGIN_BYTES, LOG_ZERO_PIECE_BYTES } from '../../../src/limits.js'
 import { encodeSegmentHeader, recordBytes } from '../../../src/store/log/record.js'
-import { segmentName } from '../../../src/store/log/segment-file.js'
+import { createSegment, type SegmentOptions, segmentName } from '../../../src/store/log/segment-file.js'
 import { turn } from '../../lib/wait.js'
 import { SimDisk } from '../../support/simdisk.js'
 import { plain } from '../helpers.js'
@@ -451,3 +451,28 @@ t.test('a file of the name of the next segment that is not its own stays', async
   t.ok(disk.exists(NEXT))
   t.equal(disk.openCount, 0)
 })
+
+// ---- a segment that cannot be made ---------------------------------------------------------------
+
+for (const [failing, closed] of [
+  [1, []],
+  [2, [11]],
+] as const) {
+  t.test(`the disk fails when the file is opened the ${failing}. time`, async (t) => {
+    let opens = 0
+    const done: string[] = []
+    const disk = {
+      remove: () => done.push('remove'),
+      open: () => {
+        if (++opens === failing) throw Object.assign(new Error('no such device'), { code: 'EIO' })
+        return 10 + opens
+      },
+      close: (fd: number) => done.push(`close ${fd}`),
+      allocate: () => 0,
+      sync: (_fd: number, then: (error: Error | null) => void) => then(null),
+    }
+    const options = { disk, logDir: '/log', fsync: 'always' } as unknown as SegmentOptions
+    await t.rejects(createSegment(options, 4096), { code: 'BUS_FAILED', message: /no such device/ })
+    t.same(done, ['remove', ...closed.map((fd) => `close ${fd}`), 'remove'])
+  })
+}
