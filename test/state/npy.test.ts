@@ -67,6 +67,9 @@ t.test('other files, and arrays that no page can hold, are refused', async (t) =
     t.throws(() => decodeNpyHeader(text(good.replace("'<i2'", descr))), why, descr)
   }
   const bad = [
+    text(good.replace("'fortran_order': False, ", '')),
+    text(good.replace("'shape': (3,), ", '')),
+    text(good.replace("'descr': '<i2', ", '')),
     new Uint8Array(0),
     Buffer.from('PK\x03\x04 and so on'),
     text(good).subarray(0, 40),
