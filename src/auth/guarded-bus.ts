@@ -131,9 +131,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
 
   // ---- what is allowed ------------------------------------------------------------------------------------
 
-  #reads(name: string): boolean {
-    return this.principal.scopes.allows('read', name)
-  }
+  readonly #reads = (name: string): boolean => this.principal.scopes.allows('read', name)
 
   /** Throws FORBIDDEN or PAGE_NOT_FOUND unless this is allowed. */
   #require(verb: Verb, name: string): void {
@@ -416,7 +414,11 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
 
   // ---- what is shown --------------------------------------------------------------------------------------
 
+  /** A definition is not the way to read a page that was there before. */
   #created(result: CreateResult): CreateResult {
+    const { name } = result.page
+    if (!result.created && !this.#reads(name))
+      throw new MmsbError('PAGE_EXISTS', `Page "${name}" exists already.`)
     return { ...result, page: this.#shown(result.page) }
   }
 
@@ -439,7 +441,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
     if (this.readable === undefined) return sender
     let shielded = this.#senders.get(sender)
     if (shielded === undefined) {
-      shielded = shieldedSender(sender)
+      shielded = shieldedSender(sender, this.#reads)
       this.#senders.set(sender, shielded)
     }
     return shielded
@@ -451,7 +453,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
       return await work
     } catch (error) {
       const isPlain = this.readable === undefined || !(error instanceof MmsbError)
-      throw isPlain ? error : shownError(error as MmsbError, name, name !== undefined && this.#reads(name))
+      throw isPlain ? error : shownError(error as MmsbError, this.#reads, name)
     }
   }
 }

@@ -7,8 +7,11 @@
 import type { Sender } from '../engine/types.js'
 import { MmsbError } from '../errors.js'
 
-/** `name` is the page that the caller defines or deletes, `readsIt` whether it may read that one. */
-export function shownError(error: MmsbError, name?: string, readsIt = false): MmsbError {
+/** Whether the caller may read a page. */
+export type Reads = (name: string) => boolean
+
+/** `name` is the page that the caller defines or deletes. */
+export function shownError(error: MmsbError, reads: Reads, name?: string): MmsbError {
   const { code } = error
   const page = name === undefined ? 'The page' : `Page "${name}"`
   switch (code) {
@@ -26,15 +29,27 @@ export function shownError(error: MmsbError, name?: string, readsIt = false): Mm
     case 'OUT_OF_MEMORY':
       return new MmsbError(code, 'There is not enough memory for this.')
     case 'PAGE_EXISTS':
-      return readsIt ? error : new MmsbError(code, `${page} exists with another definition.`)
+      return name !== undefined && reads(name)
+        ? error
+        : new MmsbError(code, `${page} exists with another definition.`)
+    case 'INVALID_EXPRESSION':
+    case 'SHAPE_MISMATCH': {
+      // A changed function does not fit a page that uses it.
+      const user = error.extra?.page
+      if (typeof user !== 'string' || reads(user)) return error
+      return new MmsbError(
+        code,
+        'A page that uses the function does not compile with it, or gets another dtype.',
+      )
+    }
     default:
       return error
   }
 }
 
 /** A sender of frames whose errors are those of `shownError`. */
-export function shieldedSender(sender: Sender): Sender {
-  const shown = (error: unknown): unknown => (error instanceof MmsbError ? shownError(error) : error)
+export function shieldedSender(sender: Sender, reads: Reads): Sender {
+  const shown = (error: unknown): unknown => (error instanceof MmsbError ? shownError(error, reads) : error)
   return {
     committed: (first, count, bytes, epoch) => sender.committed(first, count, bytes, epoch),
     failed: (first, count, bytes, error) => sender.failed(first, count, bytes, shown(error)),

@@ -148,7 +148,7 @@ const whileOpen = (server: MmsbApp, bus: Bus): Stoppable => ({
 
 async function listen(
   options: ServeOptions,
-  { tls }: Access,
+  { tls, authenticator }: Access,
   opening: Opening,
   logger: Logger,
 ): Promise<StartingApp> {
@@ -156,6 +156,7 @@ async function listen(
   const starting: StartingApp = await buildStartingApp({
     limits: new LimitGuard(options.bus.limits),
     health: () => opening.health,
+    needsLogin: authenticator !== undefined,
     guard: guardFor(options, () => starting.port()),
     allowedOrigins,
     tls,

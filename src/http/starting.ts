@@ -17,6 +17,8 @@ import { pathOf, sendProblem } from './reply/problem.js'
 export interface StartingOptions extends Pick<AppOptions, 'allowedOrigins' | 'guard' | 'logger' | 'tls'> {
   readonly limits: LimitGuard
   readonly health: () => Health
+  /** Metrics are then for those with a token, whom nothing here knows. */
+  readonly needsLogin?: boolean
 }
 
 export interface StartingApp extends Serving {
@@ -31,7 +33,7 @@ export interface StartingApp extends Serving {
 
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildStartingApp(options: StartingOptions): Promise<StartingApp> {
-  const { health } = options
+  const { health, needsLogin = false } = options
   const bare = createFastify(options.limits, options.logger, options.tls)
   const { app, connections } = bare
   admitRequests(bare, options.limits, options)
@@ -41,6 +43,7 @@ export async function buildStartingApp(options: StartingOptions): Promise<Starti
       case '/livez':
         return reply.send({ alive: true })
       case '/metrics':
+        if (needsLogin) return sendProblem(reply, startingError(health()))
         return reply.type(metrics.contentType).send(await metrics.metrics())
       case '/readyz':
         return sendProblem(reply, new MmsbError('OVERLOADED', 'the server is not ready'))

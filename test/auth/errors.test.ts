@@ -96,3 +96,31 @@ t.test('nothing passes a WebSocket whose token is gone, even if it stays open', 
     t.same([...bus.read('mine.a')], [0, 5], `nothing is written, ${protocol}`)
   }
 })
+
+t.test('who may define a page or a function does not read foreign pages with that', async (t) => {
+  const { bus, call, as } = await serveTo(t, { definer: ['functions:*', 'define:*'] })
+  const source = { dtype: 'f64', shape: [2] } as const
+  await bus.create('theirs.a', source)
+  await bus.defineFunction('f', { params: ['x'], expr: 'x + 1' })
+  await bus.derive('theirs.f', { op: 'map', inputs: { a: 'theirs.a' }, expr: 'f(a)' })
+  const put = async (url: string, body: object): Promise<string> =>
+    JSON.stringify((await call('PUT', url, body, as('definer'))).body)
+  const again = await put('/v1/pages/theirs.a', source)
+  t.match(again, /PAGE_EXISTS/)
+  t.notMatch(again, /"version"|"digest"/)
+  const other = await put('/v1/functions/f', { params: ['x', 'y'], expr: 'x + y' })
+  t.match(other, /INVALID_EXPRESSION/)
+  const dtype = await put('/v1/functions/f', { params: ['x'], expr: 'x > 1' })
+  t.match(dtype, /SHAPE_MISMATCH/)
+  t.notMatch(other + dtype, /theirs|f64/)
+})
+
+t.test('a transaction without deltas shows its source and intent to those who see everything', async (t) => {
+  const { bus, call, as } = await serveTo(t, { mine: [...MINE, 'history:*'], all: ['read:*', 'history:*'] })
+  await bus.create('mine.a', { dtype: 'f64', shape: [2] })
+  const { epoch } = await bus.transact({ ops: [], source: 'owner', intent: { about: 'theirs.a' } })
+  const shown = async (id: string): Promise<unknown> =>
+    (await call('GET', `/v1/epochs/${epoch}`, undefined, as(id))).body.transactions
+  t.same(await shown('mine'), [])
+  t.match(await shown('all'), [{ source: 'owner', intent: { about: 'theirs.a' } }])
+})

@@ -46,3 +46,18 @@ t.test('it says how far it is, and puts everything else off', async (t) => {
   await starting.close()
   await t.rejects(ask('/livez'))
 })
+
+t.test('with authentication its metrics are put off too', async (t) => {
+  const starting = await buildStartingApp({
+    limits: new LimitGuard(),
+    health: () => ({ state: 'recovering', percent: 40 }),
+    guard: openGuard,
+    allowedOrigins: new Set(),
+    needsLogin: true,
+  })
+  t.teardown(() => starting.close())
+  await starting.listen('127.0.0.1', 0)
+  const { status } = await fetch(`http://127.0.0.1:${starting.port()}/metrics`)
+  t.equal(status, 503)
+  t.match(await starting.report.metrics(), /^mmsb_up 0$/m, 'the admin listener still has them')
+})

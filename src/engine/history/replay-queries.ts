@@ -213,9 +213,13 @@ class EpochView {
     return this.#visible === undefined || this.#visible.matches(name)
   }
 
-  /** Whether everything that a transaction names may be shown. Functions belong to no page. */
-  showsAll(frame: Frame): boolean {
-    return this.#visible === undefined || frame.commands.every((command) => this.#showsCommand(command))
+  /**
+   * Whether everything that a transaction does may be shown. Functions belong to no page, and a transaction
+   * that does nothing names none that could be read.
+   */
+  showsAll({ commands }: Frame): boolean {
+    if (this.#visible === undefined) return true
+    return commands.length > 0 && commands.every((command) => this.#showsCommand(command))
   }
 
   /** Whether a command may be shown. */
@@ -275,8 +279,8 @@ function describeEpoch(view: EpochView): Omit<EpochInfo, 'digest'> {
  */
 function transactionOf(view: EpochView, frame: Frame): EpochInfo['transactions'][number] | undefined {
   const commands = view.shownCommands(frame)
-  if (commands.length === 0 && frame.commands.length > 0) return undefined
   const isWhole = view.showsAll(frame)
+  if (commands.length === 0 && !isWhole) return undefined
   return {
     source: (isWhole ? frame.source : undefined) ?? null,
     intent: (isWhole ? frame.intent : undefined) ?? null,
