@@ -7,7 +7,7 @@
  * (src/auth/guarded-bus.ts).
  */
 import type { IncomingHttpHeaders } from 'node:http'
-import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyReply, FastifyRequest, onRequestHookHandler, RouteOptions } from 'fastify'
 import { type Login, unauthorized, watchLogin } from '../auth/authenticator.js'
 import { type ClientBus, GuardedBus } from '../auth/guarded-bus.js'
 import type { Principal } from '../auth/principals.js'
@@ -16,7 +16,7 @@ import type { Tickets } from '../auth/tickets.js'
 import { MmsbError } from '../errors.js'
 import { BEARER_PROTOCOL, STREAM_PATH } from '../wire/messages.js'
 import type { App, AppContext } from './context.js'
-import { sendProblem } from './reply/problem.js'
+import { pathOf, sendProblem } from './reply/problem.js'
 
 /**
  * What a route needs: nothing; a known sender; or a verb on the pages that it names. Verbs that do not look
@@ -38,6 +38,12 @@ declare module 'fastify' {
   }
 }
 
+/** The login of the last request of a connection. */
+interface Seen {
+  readonly authorization: string
+  readonly login: Login
+}
+
 /** Verbs that are judged here, because no page decides. */
 const WITHOUT_PAGES: ReadonlySet<Verb> = new Set(['admin', 'metrics'])
 
@@ -53,12 +59,17 @@ export function authenticate(app: App, { bus, authenticator, tickets }: AppConte
   })
   app.decorateRequest('login', undefined)
   const routes: RouteOptions[] = []
+  const open = new OpenPaths()
   app.addHook('onRoute', (route) => {
     routes.push(route)
+    const hooks = route.onRequest === undefined ? [] : [route.onRequest].flat()
+    // After the hook of the app, which knows the sender by then.
+    if (authenticator !== undefined) route.onRequest = [...hooks, whoMay(route)]
   })
   app.addHook('onReady', (done) => {
     const undecided = routes.filter(({ config }) => config?.needs === undefined)
     // A mistake of the program: nobody can know who may use them.
+    for (const { url, config } of routes) if (config?.needs === 'nothing') open.add(url)
     if (undecided.length > 0)
       done(new Error(`routes that do not say what they need: ${undecided.map(({ url }) => url).join(', ')}`))
     else done()
@@ -73,22 +84,65 @@ export function authenticate(app: App, { bus, authenticator, tickets }: AppConte
     }
     return own
   }
+  // A connection nearly always sends one token. It is looked up when it comes first, and remembered with its
+  // connection alone, so that nobody can find out another one's by how long a comparison takes.
+  const seen = new WeakMap<object, Seen>()
+  const loginOf = (request: FastifyRequest): Login => {
+    const { authorization } = request.headers
+    const { socket } = request.raw
+    const known = seen.get(socket)
+    if (known !== undefined && known.authorization === authorization && known.login.isValid())
+      return known.login
+    const login = authenticator.login(credentialOf(request.headers))
+    if (authorization !== undefined) seen.set(socket, { authorization, login })
+    return login
+  }
   app.addHook('onRequest', (request, reply, next) => {
-    const { needs } = request.routeOptions.config
-    if (needs === 'nothing') {
+    // The framework would make the options of the route anew for every request.
+    if (open.has(pathOf(request.url))) {
       next()
       return
     }
     try {
-      const login = ticketLogin(request, tickets) ?? authenticator.login(credentialOf(request.headers))
+      const login = ticketLogin(request, tickets) ?? loginOf(request)
       request.login = login
       request.guardedBus = busOf(login.principal)
-      refuseWithout(needs, login.principal)
       next()
     } catch (error) {
       void refuse(reply, error)
     }
   })
+}
+
+/**
+ * Paths that need nothing, as they are written in a URL: one that is written in another way needs a login.
+ */
+class OpenPaths {
+  readonly #paths = new Set<string>()
+  readonly #prefixes: string[] = []
+
+  /** `url` is that of a route; what follows a `*` may be anything. */
+  add(url: string): void {
+    if (url.endsWith('*')) this.#prefixes.push(url.slice(0, -1))
+    else this.#paths.add(url)
+  }
+
+  has(path: string): boolean {
+    return this.#paths.has(path) || this.#prefixes.some((prefix) => path.startsWith(prefix))
+  }
+}
+
+/** A hook that refuses those who lack what a route needs, as far as no page decides. */
+function whoMay(route: RouteOptions): onRequestHookHandler {
+  return (request, reply, next) => {
+    const { login } = request
+    try {
+      if (login !== undefined) refuseWithout(route.config?.needs, login.principal)
+      next()
+    } catch (error) {
+      void refuse(reply, error)
+    }
+  }
 }
 
 function refuseWithout(needs: Needs | undefined, { scopes }: Principal): void {
@@ -110,7 +164,7 @@ const TICKET_PATHS: ReadonlySet<string> = new Set([STREAM_PATH, '/v1/events'])
 
 /** The login of the ticket that a request sends. It is used up then. @throws MmsbError UNAUTHORIZED */
 function ticketLogin(request: FastifyRequest, tickets: Tickets): Login | undefined {
-  if (!TICKET_PATHS.has(request.routeOptions.url ?? '')) return undefined
+  if (!request.url.includes('ticket') || !TICKET_PATHS.has(request.routeOptions.url ?? '')) return undefined
   const query = request.query as { ticket?: unknown }
   const { ticket } = query
   if (ticket === undefined) return undefined

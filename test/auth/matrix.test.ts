@@ -230,3 +230,15 @@ t.test('exactly the scopes that an operation needs are enough', async (t) => {
     else t.equal(statusCode, wanted, `${operation}: ${detailOf(body)}`)
   }
 })
+
+t.test('a path that is written in another way opens nothing', async (t) => {
+  const { inject, as } = await served(t)
+  const statusOf = async (url: string, headers = {}): Promise<number> =>
+    (await inject({ url, headers })).statusCode
+  for (const url of ['/%6Detrics', '/%76%31/checkpoints', '/metrics?x=/livez']) {
+    t.equal(await statusOf(url), url.startsWith('/%76') ? await statusOf('/v1/checkpoints') : 401, url)
+    t.ok([400, 403, 404].includes(await statusOf(url, as('stranger'))), url)
+  }
+  t.ok([401, 404].includes(await statusOf('/docs/../v1/pages')), 'no way up')
+  t.equal(await statusOf('/%6Civez'), 401, 'and one that is open may need a token')
+})
