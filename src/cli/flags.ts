@@ -2,9 +2,9 @@
  * Flags of a command: one table defines what is parsed, what the help says and which environment variables
  * count.
  *
- * Invariants: an unknown flag is an error, never ignored; a flag wins over its environment variable; an error
- * names the flag or variable that held the bad value. Nothing here reads the process or writes to it, but for
- * `flagsOrHelp`.
+ * Invariants: an unknown flag is an error, never ignored; of a flag that is given twice the last value
+ * counts, or all if it is a list. A flag wins over its environment variable; an error names the flag or
+ * variable that held the bad value. Nothing here reads the process or writes to it, but for `flagsOrHelp`.
  */
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -17,6 +17,8 @@ export interface Flag {
   readonly env?: string
   /** The default, as the help shows it; the command applies it. */
   readonly standard?: string
+  /** Its values are separated by commas, and those of a flag that is given again are added. */
+  readonly isList?: boolean
 }
 
 export type FlagTable = Readonly<Record<string, Flag>>
@@ -54,18 +56,19 @@ export function parseFlags(args: readonly string[], table: FlagTable, env: NodeJ
   const options = Object.fromEntries(
     Object.entries(table).map(([name, { value }]) => [
       name,
-      { type: value === undefined ? ('boolean' as const) : ('string' as const) },
+      { type: value === undefined ? ('boolean' as const) : ('string' as const), multiple: true as const },
     ]),
   )
   const { values } = parse(args, options)
   const given = new Map<string, Given>()
   const switches = new Set<string>()
   for (const [name, flag] of Object.entries(table)) {
-    const fromFlag = values[name]
+    const all = values[name] ?? []
     const fromEnv = flag.env === undefined ? undefined : env[flag.env]
-    if (fromFlag === '') throw new UsageError(`--${name}: is empty`)
-    if (fromFlag === true) switches.add(name)
-    else if (typeof fromFlag === 'string') given.set(name, { text: fromFlag, from: `--${name}` })
+    if (all.includes('')) throw new UsageError(`--${name}: is empty`)
+    if (all[0] === true) switches.add(name)
+    else if (all.length > 0)
+      given.set(name, { text: flag.isList === true ? all.join(',') : String(all.at(-1)), from: `--${name}` })
     else if (flag.value !== undefined && fromEnv !== undefined && fromEnv !== '') {
       given.set(name, { text: fromEnv, from: flag.env as string })
     }
@@ -75,8 +78,8 @@ export function parseFlags(args: readonly string[], table: FlagTable, env: NodeJ
 
 function parse(
   args: readonly string[],
-  options: Record<string, { type: 'boolean' | 'string' }>,
-): { values: Record<string, string | boolean | undefined> } {
+  options: Record<string, { type: 'boolean' | 'string'; multiple: true }>,
+): { values: Record<string, (string | boolean)[] | undefined> } {
   try {
     return parseArgs({ args: [...args], options, strict: true, allowPositionals: false })
   } catch (error) {

@@ -37,6 +37,19 @@ t.test('what must be given before other machines can reach a server', async (t) 
   t.throws(() => judge(['--auth', 'maybe']), /--auth: "maybe" is not one of none, token/)
 })
 
+t.test('of a flag that is given twice the last value counts, or all if it is a list', async (t) => {
+  const table = {
+    one: { value: 'X', help: '' },
+    many: { value: 'X', help: '', isList: true },
+    on: { help: '' },
+  }
+  const many = parseFlags(['--many', 'a,b', '--many', 'c', '--on', '--on'], table, {})
+  t.same(many.values.get('many'), { text: 'a,b,c', from: '--many' })
+  t.ok(many.switches.has('on'))
+  t.equal(parseFlags(['--one', '1', '--one', '2'], table, {}).values.get('one')?.text, '2')
+  t.throws(() => parseFlags(['--many', 'a', '--many', ''], table, {}), /--many: is empty/)
+})
+
 t.test('tokens are made, listed, used, changed while a server runs, and taken away', async (t) => {
   const dir = t.testdir()
   const file = join(dir, 'tokens.json')
@@ -45,7 +58,9 @@ t.test('tokens are made, listed, used, changed while a server runs, and taken aw
     t.equal(code, 0, stderr)
     return stdout.trim()
   }
-  const first = await token('create', 'desk', '--scope', 'read:desk.*, define:desk.*, history:*')
+  const first = await token(
+    ...['create', 'desk', '--scope', 'read:desk.*, define:desk.*', '--scope', 'history:*'],
+  )
   t.equal(statSync(file).mode & 0o777, 0o600)
   t.equal(await token('list'), 'desk  tokens 1  expires never  read:desk.* define:desk.* history:*')
   const listed = JSON.parse(await token('list', '--json')) as object[]

@@ -102,6 +102,7 @@ const FLAGS: FlagTable = {
   },
   'log-level': { value: 'LEVEL', help: LOG_LEVELS.join(', '), env: 'MMSB_LOG_LEVEL', standard: 'info' },
   'allow-origin': {
+    isList: true,
     value: 'ORIGINS',
     help: 'origins of web pages that may use this server, separated by commas, such as http://localhost:5173',
     env: 'MMSB_ALLOW_ORIGIN',

@@ -8,11 +8,15 @@ const USAGE = `mmsb token create ID --auth-file FILE --scope SCOPES [--expires T
        mmsb token revoke ID --auth-file FILE [--older]
 
 A running server takes the change over on SIGHUP. SCOPES are separated by commas, such as
-read:risk.*,write:desk.orders; the verbs are read, write, define, history, functions, admin and metrics.`
+read:risk.*,write:desk.orders, or --scope is given for each; the verbs are read, write, define, history, functions, admin and metrics.`
 
 const FLAGS: FlagTable = {
   'auth-file': AUTH_FILE_FLAG,
-  scope: { value: 'SCOPES', help: 'create: what the principal may do; default: what it could do before' },
+  scope: {
+    value: 'SCOPES',
+    isList: true,
+    help: 'create: what the principal may do; default: what it could do before',
+  },
   expires: { value: 'TIME', help: 'create: when its tokens end, such as 2027-01-31T00:00:00Z' },
   older: { help: 'revoke: only the older one of two tokens' },
   json: { help: 'print JSON' },
