@@ -215,6 +215,21 @@ export const STREAM_PATTERNS_MAX = 256
 export const TICKET_MS = 30_000
 /** Tickets that may wait to be used. */
 export const TICKETS_MAX = 10_000
+
+/** Tokens of an issuer: by how much clocks may differ. */
+export const JWT_SKEW_SECONDS = 30
+/**
+ * A document of the issuer has at most so many bytes, and so many keys; all of it must arrive in this time.
+ */
+export const ISSUER_DOCUMENT_MAX_BYTES = 256 * 1024
+export const ISSUER_KEYS_MAX = 100
+export const ISSUER_TIMEOUT_MS = 5_000
+/**
+ * Its keys are read again after this time; a key that is not known yet makes it sooner, but not
+ * before the pause.
+ */
+export const ISSUER_REFRESH_MS = 5 * 60_000
+export const ISSUER_PAUSE_MS = 10_000
 /** Windows of one subscription, and separate runs of elements that one window may consist of. */
 export const STREAM_VIEWPORTS_MAX = 256
 export const STREAM_VIEWPORT_RUNS_MAX = 65_536

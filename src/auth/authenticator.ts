@@ -18,8 +18,11 @@ export interface Login {
 }
 
 export interface Authenticator {
-  /** `credential` is the token, without "Bearer". @throws MmsbError UNAUTHORIZED */
-  login(credential: string): Login
+  /**
+   * `credential` is the token, without "Bearer". A promise where keys of somebody else are needed.
+   * @throws MmsbError UNAUTHORIZED
+   */
+  login(credential: string): Login | Promise<Login>
   /** Calls back after what counts has changed, so that open streams look again. Returns what ends that. */
   onChange(listener: () => void): () => void
 }

@@ -7,8 +7,8 @@
  *
  * Null because callbacks of Node have it.
  *
- * Floors, lowest first: answers, health; context; metrics, reply; request, schemas; authentication;
- * framework, stream; admin, routes, documents; app; starting.
+ * Floors, lowest first: answers, challenge, health; context; metrics, reply; request, schemas;
+ * authentication; framework, stream; admin, routes, documents; app; starting.
  */
 import { Server as SecureServer } from 'node:tls'
 import type { FastifyBaseLogger } from 'fastify'
@@ -19,9 +19,11 @@ import { VERSION } from '../engine/version.js'
 import { hubOf } from '../stream/hub.js'
 import { Answers } from './answers.js'
 import { authenticate } from './authentication.js'
+import type { ProtectedResource } from './challenge.js'
 import type { App, AppContext } from './context.js'
 import { asyncApiRoute } from './documents/asyncapi.js'
 import { registerOpenApi } from './documents/openapi.js'
+import { protectedResourceRoute } from './documents/protected-resource.js'
 import { type Admission, admitRequests, createFastify, listenOn, type Tls } from './framework.js'
 import { healthOf, type Report } from './health.js'
 import { createMetrics } from './metrics.js'
@@ -48,6 +50,8 @@ export interface AppOptions extends Admission {
   readonly bus: EngineBus
   /** Says who sends a request. Default: everybody may do everything. */
   readonly authenticator?: Authenticator | undefined
+  /** Set where the authenticator accepts the tokens of an issuer. */
+  readonly resource?: ProtectedResource | undefined
   /** Default: plain HTTP. */
   readonly tls?: Tls | undefined
   /** A WebSocket that is silent for longer than this is closed. */
@@ -96,6 +100,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     answers,
     authenticator: options.authenticator,
     tickets: new Tickets(),
+    resource: options.resource,
     openRequests: connections,
     isStopping: false,
   }
@@ -110,6 +115,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   )
   await registerOpenApi(app, VERSION)
   asyncApiRoute(app, VERSION)
+  if (options.resource !== undefined) protectedResourceRoute(app, options.resource)
   pageRoutes(app)
   transactionRoutes(app)
   functionRoutes(app, context)

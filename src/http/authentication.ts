@@ -8,15 +8,16 @@
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyReply, FastifyRequest, onRequestHookHandler, RouteOptions } from 'fastify'
-import { type Login, unauthorized, watchLogin } from '../auth/authenticator.js'
+import { type Authenticator, type Login, unauthorized, watchLogin } from '../auth/authenticator.js'
 import { type ClientBus, GuardedBus } from '../auth/guarded-bus.js'
 import type { Principal } from '../auth/principals.js'
 import type { Verb } from '../auth/scopes.js'
 import type { Tickets } from '../auth/tickets.js'
 import { MmsbError } from '../errors.js'
 import { BEARER_PROTOCOL, STREAM_PATH } from '../wire/messages.js'
+import { addChallenge } from './challenge.js'
 import type { App, AppContext } from './context.js'
-import { pathOf, sendProblem } from './reply/problem.js'
+import { handleError, pathOf } from './reply/problem.js'
 
 /**
  * What a route needs: nothing; a known sender; or a verb on the pages that it names. Verbs that do not look
@@ -41,16 +42,15 @@ declare module 'fastify' {
 /** The login of the last request of a connection. */
 interface Seen {
   readonly authorization: string
-  readonly login: Login
+  /** A promise while it is found out. */
+  login: Login | Promise<Login>
 }
 
 /** Verbs that are judged here, because no page decides. */
 const WITHOUT_PAGES: ReadonlySet<Verb> = new Set(['admin', 'metrics'])
 
-const CHALLENGE = 'Bearer realm="mmsb"'
-
 /** Gives requests their bus, and refuses those that may not use the route. */
-export function authenticate(app: App, { bus, authenticator, tickets }: AppContext): void {
+export function authenticate(app: App, { bus, authenticator, tickets, resource }: AppContext): void {
   app.decorateRequest('guardedBus', undefined)
   app.decorateRequest('bus', {
     getter(this: FastifyRequest) {
@@ -84,35 +84,60 @@ export function authenticate(app: App, { bus, authenticator, tickets }: AppConte
     }
     return own
   }
-  // A connection nearly always sends one token. It is looked up when it comes first, and remembered with its
-  // connection alone, so that nobody can find out another one's by how long a comparison takes.
-  const seen = new WeakMap<object, Seen>()
-  const loginOf = (request: FastifyRequest): Login => {
-    const { authorization } = request.headers
-    const { socket } = request.raw
-    const known = seen.get(socket)
-    if (known !== undefined && known.authorization === authorization && known.login.isValid())
-      return known.login
-    const login = authenticator.login(credentialOf(request.headers))
-    if (authorization !== undefined) seen.set(socket, { authorization, login })
-    return login
-  }
+  app.decorate('addChallenge', (request, reply, error) => addChallenge(request, reply, error, resource))
+  const loginOf = loginsOf(authenticator)
   app.addHook('onRequest', (request, reply, next) => {
     // The framework would make the options of the route anew for every request.
     if (open.has(pathOf(request.url))) {
       next()
       return
     }
-    try {
-      const login = ticketLogin(request, tickets) ?? loginOf(request)
+    const admit = (login: Login): void => {
       request.login = login
       request.guardedBus = busOf(login.principal)
       next()
+    }
+    try {
+      const login = ticketLogin(request, tickets) ?? loginOf(request)
+      // A promise for what is known already would delay every request.
+      if (login instanceof Promise) login.then(admit, (error) => void refuse(request, reply, error))
+      else admit(login)
     } catch (error) {
-      void refuse(reply, error)
+      void refuse(request, reply, error)
     }
   })
 }
+
+/** Finds out who sends a request. */
+function loginsOf(authenticator: Authenticator): (request: FastifyRequest) => Login | Promise<Login> {
+  // A connection nearly always sends one token. It is looked up when it comes first, and remembered with its
+  // connection alone, so that nobody can find out another one's by how long a comparison takes.
+  const seen = new WeakMap<object, Seen>()
+  return ({ headers, raw: { socket } }) => {
+    const { authorization } = headers
+    const known = seen.get(socket)
+    // Requests of one connection that come at once stay in their order if they wait for the same promise.
+    if (known !== undefined && known.authorization === authorization && counts(known.login))
+      return known.login
+    const login = authenticator.login(credentialOf(headers))
+    if (authorization === undefined) return login
+    const found: Seen = { authorization, login }
+    seen.set(socket, found)
+    if (login instanceof Promise) {
+      login.then(
+        (known) => {
+          found.login = known
+        },
+        () => {
+          if (seen.get(socket) === found) seen.delete(socket)
+        },
+      )
+    }
+    return login
+  }
+}
+
+const counts = (login: Login | Promise<Login>): boolean => login instanceof Promise || login.isValid()
 
 /**
  * Paths that need nothing, as they are written in a URL: one that is written in another way needs a login.
@@ -140,7 +165,7 @@ function whoMay(route: RouteOptions): onRequestHookHandler {
       if (login !== undefined) refuseWithout(route.config?.needs, login.principal)
       next()
     } catch (error) {
-      void refuse(reply, error)
+      void refuse(request, reply, error)
     }
   }
 }
@@ -153,10 +178,8 @@ function refuseWithout(needs: Needs | undefined, { scopes }: Principal): void {
   }
 }
 
-function refuse(reply: FastifyReply, error: unknown): FastifyReply {
-  if (!(error instanceof MmsbError)) throw error
-  if (error.code === 'UNAUTHORIZED') void reply.header('www-authenticate', CHALLENGE)
-  return sendProblem(reply, error)
+function refuse(request: FastifyRequest, reply: FastifyReply, error: unknown): FastifyReply {
+  return handleError(error, request, reply)
 }
 
 /** Where a ticket counts. */

@@ -15,6 +15,7 @@ import type { Tickets } from '../auth/tickets.js'
 import type { EngineBus } from '../engine/bus.js'
 import type { StreamHub } from '../stream/hub.js'
 import type { Answers } from './answers.js'
+import type { ProtectedResource } from './challenge.js'
 
 /** The Fastify instance with types that follow the schemas. */
 export type App = FastifyInstance<
@@ -40,6 +41,8 @@ export interface AppContext {
   /** Undefined: everybody may do everything. */
   readonly authenticator: Authenticator | undefined
   readonly tickets: Tickets
+  /** Set where the tokens of an issuer count. */
+  readonly resource: ProtectedResource | undefined
   /** Answers in flight. */
   readonly answers: Answers
   readonly openRequests: OpenRequests

@@ -47,7 +47,7 @@ const FLOORS: Floors = {
     ['principals'],
     ['token-file'],
     ['authenticator', 'guarded-bus'],
-    ['tickets'],
+    ['combined', 'jwt', 'tickets'],
   ],
   'src/client': [
     ['errors', 'limits', 'types'],
@@ -82,7 +82,7 @@ const FLOORS: Floors = {
     ['past', 'replay-worker'],
   ],
   'src/http': [
-    ['answers', 'health', 'typebox'],
+    ['answers', 'challenge', 'health', 'typebox'],
     ['context'],
     ['metrics', 'reply'],
     ['request', 'schemas'],

@@ -37,6 +37,8 @@ const NOT_CROSSED: Readonly<Record<string, keyof typeof REASONS>> = {
   HISTORY_SCAN_EPOCHS: 'large',
   HTTP_DEFAULT_PORT: 'told',
   HTTP_ERROR_LINGER_MS: 'pause',
+  ISSUER_PAUSE_MS: 'pause',
+  ISSUER_REFRESH_MS: 'pause',
   JSON_SLICE_MS: 'slice',
   LISTEN_BACKLOG: 'told',
   PAST_ANSWER_EPOCHS: 'slice',

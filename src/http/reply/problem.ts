@@ -12,6 +12,13 @@ import { HTTP_BODY_MAX_BYTES } from '../../wire/limits.js'
 import { NAME_MAX_LENGTH } from '../../wire/page.js'
 import { answerWhileReading, mayBeLarge } from './early-answer.js'
 
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Set on a server with authentication: adds to a refusal what its client can do about it. */
+    addChallenge?: (request: FastifyRequest, reply: FastifyReply, error: MmsbError) => void
+  }
+}
+
 export const PROBLEM_TYPE = 'application/problem+json; charset=utf-8'
 
 /** The framework's messages may quote the request: only so much of them is shown. */
@@ -57,10 +64,9 @@ export function handleError(error: unknown, request: FastifyRequest, reply: Fast
   // has been read. After a refused upgrade it is needed: see request/upgrades.ts.
   const { complete, headers } = request.raw
   if (complete && headers.upgrade === undefined) void reply.removeHeader('connection')
-  return sendProblem(
-    reply,
-    toMmsbError(error, (cause) => request.log.error({ err: cause }, 'internal error')),
-  )
+  const shown = toMmsbError(error, (cause) => request.log.error({ err: cause }, 'internal error'))
+  request.server.addChallenge?.(request, reply, shown)
+  return sendProblem(reply, shown)
 }
 
 /** The path of a URL, without its query. */
