@@ -7,43 +7,63 @@
 import { readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
 import type { Logger } from 'pino'
-import { TokenAuthenticator } from '../auth/authenticator.js'
+import { type Authenticator, TokenAuthenticator } from '../auth/authenticator.js'
+import { CombinedAuthenticator } from '../auth/combined.js'
+import type { OnNotice } from '../auth/jwt/issuer-keys.js'
+import { JwtAuthenticator } from '../auth/jwt/jwt-authenticator.js'
 import { readPrivate, unusable } from '../auth/private-file.js'
+import type { ProtectedResource } from '../http/challenge.js'
 import type { Tls } from '../http/framework.js'
-import type { TlsFiles } from './auth-flags.js'
+import type { Oidc, TlsFiles } from './auth-flags.js'
 import { StartError } from './flags.js'
 
 export interface AccessFiles {
-  /** Undefined: everybody may do everything. */
-  readonly tokenFile?: string
+  /** Undefined: its tokens do not count. With neither tokens nor an issuer everybody may do everything. */
+  readonly tokenFile?: string | undefined
+  readonly oidc?: Oidc | undefined
+  readonly publicUrl?: string | undefined
   /** Undefined: plain HTTP. */
-  readonly tls?: TlsFiles
+  readonly tls?: TlsFiles | undefined
 }
 
 export class Access {
-  readonly authenticator: TokenAuthenticator | undefined
+  /** Undefined: everybody may do everything. */
+  readonly authenticator: Authenticator | undefined
+  readonly resource: ProtectedResource | undefined
   readonly tls: Tls | undefined
   readonly #files: AccessFiles
+  readonly #tokens: TokenAuthenticator | undefined
+  readonly #jwt: JwtAuthenticator | undefined
 
   /** @throws StartError if a file cannot be used */
-  constructor(files: AccessFiles) {
+  constructor(files: AccessFiles, logger: Logger) {
     this.#files = files
+    const { tokenFile, oidc, publicUrl, tls } = files
     try {
-      this.authenticator = files.tokenFile === undefined ? undefined : new TokenAuthenticator(files.tokenFile)
-      this.tls = files.tls === undefined ? undefined : readTls(files.tls)
+      this.#tokens = tokenFile === undefined ? undefined : new TokenAuthenticator(tokenFile)
+      this.tls = tls === undefined ? undefined : readTls(tls)
     } catch (error) {
       throw new StartError((error as Error).message, { cause: error })
     }
+    const onNotice: OnNotice = ({ level, message }) => logger[level](message)
+    this.#jwt = oidc === undefined ? undefined : new JwtAuthenticator({ ...oidc, onNotice })
+    this.resource = oidc === undefined ? undefined : { issuer: oidc.issuer, publicUrl }
+    const isOpen = this.#tokens === undefined && this.#jwt === undefined
+    this.authenticator = isOpen
+      ? undefined
+      : new CombinedAuthenticator({ tokens: this.#tokens, jwt: this.#jwt })
   }
 
   /** Reads the files again on SIGHUP. `renewTls` uses another certificate from now on. */
   reloadOnSignal(renewTls: (tls: Tls) => void, logger: Logger): void {
     const { tokenFile, tls: tlsFiles } = this.#files
-    if (tokenFile === undefined && tlsFiles === undefined) return
+    if (this.authenticator === undefined && tlsFiles === undefined) return
     process.on('SIGHUP', () => {
+      // The issuer is asked in the background; what it answers has nothing to do with the files.
+      this.#jwt?.reload()
       try {
         const tls = tlsFiles === undefined ? undefined : readTls(tlsFiles)
-        this.authenticator?.reload()
+        this.#tokens?.reload()
         if (tls !== undefined) renewTls(tls)
         logger.info({ tokenFile, ...tlsFiles }, 'tokens and certificate were read again')
       } catch (error) {

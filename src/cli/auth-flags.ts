@@ -1,4 +1,5 @@
 /** Flags that say who may use a server, and how it may be reached. */
+import { issuerFault } from '../auth/jwt/issuer-document.js'
 import { isLoopback } from '../http/request/origin-guard.js'
 import { choiceOf, type Flag, type FlagTable, type ParsedFlags, UsageError } from './flags.js'
 
@@ -11,11 +12,27 @@ export const AUTH_FILE_FLAG: Flag = {
 export const AUTH_FLAGS: FlagTable = {
   auth: {
     value: 'HOW',
-    help: 'none: everybody may do everything; token: callers send a token of --auth-file',
+    help: 'none: everybody may do everything; token: callers send a token of --auth-file; jwt: one of --oidc-issuer; or several of these, separated by commas',
     env: 'MMSB_AUTH',
     standard: 'none',
   },
   'auth-file': AUTH_FILE_FLAG,
+  'oidc-issuer': {
+    value: 'URL',
+    help: 'issuer of JSON Web Tokens (OpenID Connect, OAuth 2), such as https://login.example.com',
+    env: 'MMSB_OIDC_ISSUER',
+  },
+  'oidc-audience': {
+    value: 'NAME',
+    help: 'what these tokens must name as their audience: this server',
+    env: 'MMSB_OIDC_AUDIENCE',
+  },
+  'public-url': {
+    value: 'URL',
+    help: 'address at which clients reach this server, such as https://bus.example.com',
+    env: 'MMSB_PUBLIC_URL',
+    standard: 'the Host of each request',
+  },
   'tls-cert': {
     value: 'FILE',
     help: 'certificate of the server with its chain, in PEM: it then speaks HTTPS alone',
@@ -36,9 +53,19 @@ export interface TlsFiles {
   readonly key: string
 }
 
+/** An issuer of tokens. */
+export interface Oidc {
+  readonly issuer: string
+  readonly audience: string
+}
+
 export interface AuthOptions {
-  /** The token file; undefined: no authentication. */
+  /** Undefined: its tokens do not count. */
   readonly tokenFile: string | undefined
+  /** Undefined: tokens of an issuer do not count. */
+  readonly oidc: Oidc | undefined
+  /** Without a trailing slash. */
+  readonly publicUrl: string | undefined
   /** Undefined: plain HTTP. */
   readonly tls: TlsFiles | undefined
   /** Any Host and Origin. */
@@ -50,21 +77,84 @@ export function authOf(
   flags: ParsedFlags,
   listens: readonly (readonly [flag: string, host: string])[],
 ): AuthOptions {
-  const { values, switches } = flags
-  const given = values.get('auth')
-  const isToken = given !== undefined && choiceOf(given, ['none', 'token']) === 'token'
-  const tokenFile = values.get('auth-file')?.text
-  if (isToken && tokenFile === undefined) throw new UsageError('--auth token needs --auth-file')
-  if (!isToken && tokenFile !== undefined) throw new UsageError('--auth-file needs --auth token')
+  const ways = waysOf(flags)
   const tls = tlsOf(flags)
+  const tokenFile = tokenFileOf(flags, ways)
+  const oidc = oidcOf(flags, ways)
+  const publicUrl = publicUrlOf(flags)
+  const isInsecure = refuseOpenDoors(flags, listens, { asksWho: ways.size > 0, isSecret: tls !== undefined })
+  return { tokenFile, oidc, publicUrl, tls, isInsecure }
+}
+
+const WAYS = ['none', 'token', 'jwt'] as const
+type Way = Exclude<(typeof WAYS)[number], 'none'>
+
+/** How callers may say who they are; empty: they need not. @throws UsageError */
+function waysOf({ values }: ParsedFlags): ReadonlySet<Way> {
+  const given = values.get('auth')
+  if (given === undefined) return new Set()
+  const { from } = given
+  const ways = given.text.split(',').map((part) => choiceOf({ from, text: part.trim() }, WAYS))
+  if (!ways.includes('none')) return new Set(ways as Way[])
+  if (ways.length > 1) throw new UsageError(`${from}: none cannot stand beside another one`)
+  return new Set()
+}
+
+/** @throws UsageError */
+function tokenFileOf({ values }: ParsedFlags, ways: ReadonlySet<Way>): string | undefined {
+  const file = values.get('auth-file')?.text
+  const isNeeded = ways.has('token')
+  if (isNeeded && file === undefined) throw new UsageError('--auth token needs --auth-file')
+  if (!isNeeded && file !== undefined) throw new UsageError('--auth-file needs --auth token')
+  return file
+}
+
+/** @throws UsageError */
+function oidcOf({ values }: ParsedFlags, ways: ReadonlySet<Way>): Oidc | undefined {
+  const issuer = values.get('oidc-issuer')
+  const audience = values.get('oidc-audience')?.text
+  if (!ways.has('jwt')) {
+    if (issuer !== undefined) throw new UsageError('--oidc-issuer needs --auth jwt')
+    if (audience !== undefined) throw new UsageError('--oidc-audience needs --auth jwt')
+    return undefined
+  }
+  if (issuer === undefined) throw new UsageError('--auth jwt needs --oidc-issuer')
+  if (audience === undefined) throw new UsageError('--auth jwt needs --oidc-audience')
+  const fault = issuerFault(issuer.text)
+  if (fault !== undefined) throw new UsageError(`${issuer.from}: ${JSON.stringify(issuer.text)} ${fault}`)
+  return { issuer: issuer.text, audience }
+}
+
+/** @throws UsageError */
+function publicUrlOf({ values }: ParsedFlags): string | undefined {
+  const given = values.get('public-url')
+  if (given === undefined) return undefined
+  const { text, from } = given
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  // What else a URL may have cannot stand before a path.
+  if (url !== undefined && /^https?:$/.test(url.protocol) && url.href === `${url.origin}${url.pathname}`)
+    return url.href.replace(/\/+$/, '')
+  throw new UsageError(`${from}: ${JSON.stringify(text)} is not a URL such as https://bus.example.com`)
+}
+
+/**
+ * Refuses addresses that other machines can reach unless callers say who they are and nobody can listen, or
+ * the flags allow that. Answers whether any Host and Origin may be used.
+ * @throws UsageError
+ */
+function refuseOpenDoors(
+  { switches }: ParsedFlags,
+  listens: readonly (readonly [flag: string, host: string])[],
+  { asksWho, isSecret }: { asksWho: boolean; isSecret: boolean },
+): boolean {
   const isInsecure = switches.has('insecure')
-  const allowsAnybody = isToken || isInsecure || switches.has('insecure-no-auth')
+  const allowsAnybody = asksWho || isInsecure || switches.has('insecure-no-auth')
   const allowsPlain =
-    isInsecure || switches.has('insecure-no-tls') || (!isToken && switches.has('insecure-no-auth'))
+    isInsecure || switches.has('insecure-no-tls') || (!asksWho && switches.has('insecure-no-auth'))
   for (const [flag, host] of listens) {
     if (isLoopback(host)) continue
     // The admin listener speaks plain HTTP, and answers no request that has a token.
-    const isSafe = allowsPlain || tls !== undefined
+    const isSafe = allowsPlain || isSecret
     const reachable = `${flag}: ${host} can be reached from other machines, and`
     if (!allowsAnybody) {
       throw new UsageError(
@@ -77,7 +167,7 @@ export function authOf(
       )
     }
   }
-  return { tokenFile: isToken ? tokenFile : undefined, tls, isInsecure: allowsAnybody }
+  return allowsAnybody
 }
 
 /** @throws UsageError */

@@ -41,7 +41,7 @@ export async function startServer(options: ServeOptions): Promise<void> {
   let stoppable = beforeListening(opening)
   let admin: AdminListener | undefined
   stopOnSignal(() => endingWith(stoppable, admin), logger)
-  const access = new Access(options)
+  const access = new Access(options, logger)
   const starting = await listen(options, access, opening, logger)
   const port = starting.port() as number
   stoppable = whileStarting(starting, opening)
@@ -61,6 +61,7 @@ export async function startServer(options: ServeOptions): Promise<void> {
     guard: guardFor(options, () => port),
     allowedOrigins: options.allowedOrigins,
     authenticator: access.authenticator,
+    resource: access.resource,
     tls: access.tls,
     logger: logger as FastifyBaseLogger,
   })

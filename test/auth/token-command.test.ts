@@ -9,11 +9,13 @@ import { run, serve } from '../cli/process.js'
 import { until } from '../lib/wait.js'
 
 t.test('what must be given before other machines can reach a server', async (t) => {
-  const judge = (args: readonly string[], host = '0.0.0.0') =>
-    authOf(parseFlags(args, AUTH_FLAGS, {}), [
+  const judge = (args: readonly string[], host = '0.0.0.0') => {
+    const { tokenFile, tls, isInsecure } = authOf(parseFlags(args, AUTH_FLAGS, {}), [
       ['--host', '127.0.0.1'],
       ['--admin-listen', host],
     ])
+    return { tokenFile, tls, isInsecure }
+  }
   const token = ['--auth', 'token', '--auth-file', 'f']
   t.throws(() => judge([]), /--admin-listen: 0\.0\.0\.0 can be reached.*no authentication/)
   t.throws(() => judge(['--insecure-no-tls']), /no authentication/)

@@ -175,7 +175,7 @@ function serveOptions(flags: ParsedFlags): ServeOptions {
   }
   const host = read('host', ({ text }) => text, '127.0.0.1')
   const admin = read<Address | undefined>('admin-listen', addressOf, undefined)
-  const { tokenFile, tls, isInsecure } = authOf(flags, [
+  const { isInsecure, ...access } = authOf(flags, [
     ['--host', host],
     ...(admin === undefined ? [] : ([['--admin-listen', admin.host]] as const)),
   ])
@@ -185,8 +185,7 @@ function serveOptions(flags: ParsedFlags): ServeOptions {
     host,
     logLevel: read('log-level', (value) => choiceOf(value, LOG_LEVELS), 'info'),
     isInsecure,
-    ...(tokenFile === undefined ? {} : { tokenFile }),
-    ...(tls === undefined ? {} : { tls }),
+    ...access,
     ...(admin === undefined ? {} : { admin }),
     allowedOrigins: read('allow-origin', originsOf, new Set<string>()),
     bus: {
