@@ -19,13 +19,30 @@ export interface Flag {
   readonly standard?: string
   /** Its values are separated by commas, and those of a flag that is given again are added. */
   readonly isList?: boolean
+  /** The values that it takes; for completion. */
+  readonly choices?: readonly string[]
 }
 
 export type FlagTable = Readonly<Record<string, Flag>>
 
+/** What `--help` shows of a command, and what completion in a shell offers. */
+export interface CommandHelp {
+  /** The forms of the command, one per line, and what else to say before the flags. */
+  readonly usage: string
+  readonly flags: FlagTable
+  /** Command lines to copy, each with what it does. */
+  readonly examples: readonly (readonly [line: string, what: string])[]
+  /** What follows the name of the command, such as `check` of `mmsb log check`. */
+  readonly verbs?: readonly string[]
+  /** What the operands are, for completion: nothing is offered unless they are files or folders. */
+  readonly operands?: 'files' | 'folders'
+}
+
 const DEFAULT_DATA_DIR = './data'
 
 export const HELP_FLAG: Flag = { help: 'print this help' }
+
+export const JSON_FLAG: Flag = { help: 'print JSON, one value per line' }
 
 export const DATA_DIR_FLAG: Flag = {
   value: 'DIR',
@@ -91,19 +108,56 @@ function parse(
  * The flags of a command line; undefined when they ask for help, which is then on standard output.
  * @throws UsageError
  */
-export function flagsOrHelp(
-  args: readonly string[],
-  usage: string,
-  table: FlagTable,
-): ParsedFlags | undefined {
-  const flags = parseFlags(args, table, process.env)
+export function flagsOrHelp(args: readonly string[], help: CommandHelp): ParsedFlags | undefined {
+  const flags = parseFlags(args, help.flags, process.env)
   if (!flags.switches.has('help')) return flags
-  process.stdout.write(helpText(usage, table))
+  process.stdout.write(helpText(help))
   return undefined
 }
 
-export function helpText(usage: string, table: FlagTable): string {
-  return `usage: ${usage}\n\n${describeFlags(table)}\n`
+export interface CommandLine extends ParsedFlags {
+  readonly operands: readonly string[]
+}
+
+/**
+ * The same for a command that also has operands, which may stand anywhere. A negative number is an operand,
+ * and so is everything after `--`. @throws UsageError
+ */
+export function lineOrHelp(args: readonly string[], help: CommandHelp): CommandLine | undefined {
+  const operands: string[] = []
+  const rest: string[] = []
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i]!
+    if (arg === '--') {
+      operands.push(...args.slice(i + 1))
+      break
+    }
+    if (!isFlag(arg)) {
+      operands.push(arg)
+      continue
+    }
+    rest.push(arg)
+    const takesValue = arg.startsWith('--') && help.flags[arg.slice(2)]?.value !== undefined
+    if (takesValue && i + 1 < args.length) rest.push(args[++i]!)
+  }
+  const flags = flagsOrHelp(rest, help)
+  return flags === undefined ? undefined : { ...flags, operands }
+}
+
+const isFlag = (arg: string): boolean => /^-[^\d.]/.test(arg) && !/^-inf/i.test(arg)
+
+/** The one operand of a command. @throws UsageError */
+export function operandOf({ operands }: CommandLine, what: string): string {
+  const [operand, extra] = operands
+  if (operand === undefined) throw new UsageError(`${what} is missing`)
+  if (extra !== undefined) throw new UsageError(`unexpected argument ${JSON.stringify(extra)}`)
+  return operand
+}
+
+export function helpText({ usage, flags, examples }: CommandHelp): string {
+  const width = Math.max(...examples.map(([line]) => line.length))
+  const lines = examples.map(([line, what]) => `  ${line.padEnd(width)}  ${what}`)
+  return `usage: ${usage}\n\n${describeFlags(flags)}\n\nexamples:\n${lines.join('\n')}\n`
 }
 
 /** The folder that `--data-dir` names, as an absolute path. */

@@ -3,68 +3,16 @@
  * failed, 2 when it was called wrongly.
  */
 import { VERSION } from '../engine/version.js'
+import { COMMANDS, type Command } from './command-table.js'
 import { UsageError } from './flags.js'
-import { report } from './output.js'
-
-interface Command {
-  readonly summary: string
-  /** Loads the command's file, so that `--help` and one command do not load the others. */
-  readonly load: () => Promise<(args: readonly string[]) => Promise<void>>
-}
-
-const COMMANDS: Readonly<Record<string, Command>> = {
-  serve: {
-    summary: 'serve the bus over HTTP and WebSocket',
-    load: async () => (await import('./commands/serve.js')).serve,
-  },
-  backup: {
-    summary: 'copy a data folder; its server may be running',
-    load: async () => (await import('./commands/backup.js')).backup,
-  },
-  restore: {
-    summary: 'make a data folder from a backup',
-    load: async () => (await import('./commands/restore.js')).restore,
-  },
-  export: {
-    summary: 'write pages as .npy files',
-    load: async () => (await import('./commands/export.js')).exportPages,
-  },
-  import: {
-    summary: 'write .npy files to pages',
-    load: async () => (await import('./commands/import.js')).importPages,
-  },
-  events: {
-    summary: 'export change events to a file, or print such a file',
-    load: async () => (await import('./commands/events.js')).events,
-  },
-  log: {
-    summary: 'check a data folder, and repair its log',
-    load: async () => (await import('./commands/log.js')).log,
-  },
-  index: {
-    summary: 'rebuild the index of a log',
-    load: async () => (await import('./commands/index-rebuild.js')).index,
-  },
-  migrate: {
-    summary: 'move pages to the newest versions of their ops',
-    load: async () => (await import('./commands/migrate.js')).migrate,
-  },
-  token: {
-    summary: 'make, list and revoke the tokens of a token file',
-    load: async () => (await import('./commands/token.js')).token,
-  },
-  verify: {
-    summary: 'replay a data folder and compare digests',
-    load: async () => (await import('./commands/verify.js')).verify,
-  },
-}
+import { allowClosedPipe, report } from './output.js'
 
 const help = (): string => `mmsb ${VERSION}: a durable, deterministic state bus
 
 usage: mmsb COMMAND [OPTIONS]
 
 ${Object.entries(COMMANDS)
-  .map(([name, { summary }]) => `  ${name.padEnd(10)}${summary}`)
+  .map(([name, { summary }]) => `  ${name.padEnd(12)}${summary}`)
   .join('\n')}
 
   mmsb COMMAND --help    print the options of a command
@@ -120,6 +68,7 @@ async function dispatch([name, ...rest]: readonly string[]): Promise<void> {
   if (name === undefined) throw new UsageError('a command is missing')
   const command = commandOf(name)
   if (command === undefined) throw new UsageError(`unknown command ${JSON.stringify(name)}`)
-  const runCommand = await command.load()
+  const { run: runCommand } = await command.load()
+  allowClosedPipe()
   await runCommand(rest.map((arg) => (arg === '-h' ? '--help' : arg)))
 }

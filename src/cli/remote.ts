@@ -1,6 +1,15 @@
-/** Requests of a command to a running server. A problem document becomes an error of one line. */
+/**
+ * The server that a command talks to. Everything goes through `mmsb/client`; an error of the client becomes
+ * one line, which names the server without its credentials.
+ *
+ * A call is not repeated: whoever stands at the terminal wants to know at once that the server is away.
+ */
+import { Agent, fetch as fetchByUndici } from 'undici'
 import { readPrivate } from '../auth/private-file.js'
-import { type Flag, type ParsedFlags, StartError, UsageError } from './flags.js'
+import type { Client } from '../client/client.js'
+import { connect, MmsbError } from '../client/node.js'
+import { HTTP_DEFAULT_PORT } from '../limits.js'
+import { durationOf, type Flag, type FlagTable, type ParsedFlags, StartError, UsageError } from './flags.js'
 
 export const TOKEN_FILE_FLAG: Flag = {
   value: 'FILE',
@@ -8,74 +17,127 @@ export const TOKEN_FILE_FLAG: Flag = {
   env: 'MMSB_TOKEN_FILE',
 }
 
-/** The token that the flags name; undefined if there is none. @throws StartError */
-export function tokenOf({ values }: ParsedFlags): string | undefined {
-  const file = values.get('token-file')?.text
-  if (file === undefined) return undefined
-  try {
-    return readPrivate(file).trim()
-  } catch (error) {
-    throw new StartError((error as Error).message, { cause: error })
-  }
+const STANDARD_TIMEOUT_MS = 30_000
+
+const DEFAULT_URL = `http://127.0.0.1:${HTTP_DEFAULT_PORT}`
+
+/** The flags of commands that always talk to a server. */
+export const SERVER_FLAGS: FlagTable = {
+  url: { value: 'URL', help: 'address of the server', env: 'MMSB_URL', standard: DEFAULT_URL },
+  'token-file': TOKEN_FILE_FLAG,
+  timeout: { value: 'TIME', help: 'how long to wait for an answer, such as 5s', standard: '30s' },
+}
+
+export interface Server {
+  readonly client: Client
+  /** The address without credentials, so that it may be printed. */
+  readonly url: string
 }
 
 /** What stands before the host is hidden even where the text is no URL. */
 const withoutCredentials = (url: string): string => url.replace(/\/\/[^/@]*@/, '//***@')
 
-export class Remote {
-  /** Without credentials, so that it may be printed. */
-  readonly #base: string
-  readonly #headers: Readonly<Record<string, string>>
-
-  /** @throws UsageError when `url` is not a URL */
-  constructor(url: string, token?: string) {
-    if (!URL.canParse(url))
-      throw new UsageError(`--url: ${JSON.stringify(withoutCredentials(url))} is not a URL`)
-    const parsed = new URL(url)
-    const { username, password } = parsed
-    const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
-    if (token !== undefined) this.#headers = { authorization: `Bearer ${token}` }
-    else if (credentials === ':') this.#headers = {}
-    else this.#headers = { authorization: `Basic ${Buffer.from(credentials).toString('base64')}` }
-    parsed.username = ''
-    parsed.password = ''
-    this.#base = parsed.href.replace(/\/+$/, '')
-  }
-
-  /** @throws StartError when the server cannot be reached or refuses */
-  async request(
-    method: string,
-    path: string,
-    body?: Uint8Array | object,
-    accept?: string,
-  ): Promise<Response> {
-    const isRaw = body instanceof Uint8Array
-    const type = isRaw ? 'application/octet-stream' : 'application/json'
-    let response: Response
+/**
+ * Calls `work` with the server that the flags name, and closes the connection afterwards. `standardTimeoutMs`
+ * counts without `--timeout`. @throws StartError when the server cannot be reached or refuses; UsageError
+ * when the client refused what was asked for
+ */
+export async function withServer<T>(
+  flags: ParsedFlags,
+  work: (server: Server) => Promise<T>,
+  standardTimeoutMs = STANDARD_TIMEOUT_MS,
+): Promise<T> {
+  const { url, headers } = addressOf(flags.values.get('url')?.text ?? DEFAULT_URL)
+  const token = tokenOf(flags)
+  const timeout = flags.values.get('timeout')
+  const agent = new Agent({ headersTimeout: 0, bodyTimeout: 0 })
+  try {
+    const client = connect(url, {
+      headers,
+      ...(token === undefined ? {} : { token }),
+      timeoutMs: timeout === undefined ? standardTimeoutMs : durationOf(timeout),
+      tryTimeoutMs: Number.POSITIVE_INFINITY,
+      retries: 0,
+      fetch: patientFetch(agent),
+    })
     try {
-      response = await fetch(this.#base + path, {
-        method,
-        headers: {
-          ...this.#headers,
-          ...(body === undefined ? {} : { 'content-type': type }),
-          ...(accept === undefined ? {} : { accept }),
-        },
-        ...(body === undefined ? {} : { body: isRaw ? new Uint8Array(body) : JSON.stringify(body) }),
-      })
-    } catch (error) {
-      const cause = (error as Error).cause
-      throw new StartError(
-        `cannot reach ${this.#base}: ${cause instanceof Error ? cause.message : String(error)}`,
-      )
+      return await work({ client, url })
+    } finally {
+      await client.close()
     }
-    if (response.ok) return response
-    const problem = (await response.json().catch(() => ({}))) as { code?: string; detail?: string }
-    throw new StartError(
-      `${method} ${path}: ${problem.code ?? response.status} ${problem.detail ?? ''}`.trim(),
-    )
+  } catch (error) {
+    throw error instanceof MmsbError ? explained(error, url) : error
+  } finally {
+    void agent.destroy()
   }
+}
 
-  async json<T>(path: string): Promise<T> {
-    return (await (await this.request('GET', path, undefined, 'application/json')).json()) as T
+/** A checkpoint may take longer than the five minutes after which the fetch of Node gives up. */
+const patientFetch = (dispatcher: Agent): typeof fetch =>
+  ((input: string, init: object) => fetchByUndici(input, { ...init, dispatcher })) as unknown as typeof fetch
+
+/** @throws UsageError when `text` is not a URL of a server */
+function addressOf(text: string): { url: string; headers: Readonly<Record<string, string>> } {
+  if (!URL.canParse(text))
+    throw new UsageError(`--url: ${JSON.stringify(withoutCredentials(text))} is not a URL`)
+  const parsed = new URL(text)
+  const { username, password } = parsed
+  const credentials = `${decoded(username)}:${decoded(password)}`
+  const isNamed = credentials !== ':'
+  parsed.username = ''
+  parsed.password = ''
+  return {
+    url: parsed.href.replace(/\/+$/, ''),
+    headers: isNamed ? { authorization: `Basic ${Buffer.from(credentials).toString('base64')}` } : {},
   }
+}
+
+/** @throws UsageError */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    throw new UsageError('--url: write % in a user or password as %25')
+  }
+}
+
+/**
+ * The token that the flags name; undefined if there is none. The file is read again when the server no longer
+ * accepts the token, which may have been replaced since. @throws StartError
+ */
+function tokenOf({ values }: ParsedFlags): (() => string) | undefined {
+  const file = values.get('token-file')?.text
+  if (file === undefined) return undefined
+  const read = (): string => {
+    try {
+      return readPrivate(file).trim()
+    } catch (error) {
+      throw new StartError((error as Error).message, { cause: error })
+    }
+  }
+  let first: string | undefined = read()
+  return () => {
+    const token = first ?? read()
+    first = undefined
+    return token
+  }
+}
+
+/** An error of the client, in words for the terminal. */
+export function explained({ code, status, detail, hint, cause }: MmsbError, url: string): Error {
+  // The token file could not be read again.
+  if (cause instanceof StartError) return cause
+  if (status === 0) {
+    if (code === 'INVALID_REQUEST' || code === 'INVALID_DELTA') return new UsageError(detail)
+    if (code === 'NETWORK') {
+      const why = detail.replace(/^.*?: no answer: /, '')
+      return new StartError(`cannot reach ${url}: ${why}; is the server running there?`)
+    }
+    if (code === 'TIMEOUT') return new StartError(`${url} has not answered in time; --timeout sets the time`)
+    if (code === 'PROTOCOL') return new StartError(`${url} does not answer as an mmsb server does: ${detail}`)
+  }
+  const advice = code === 'UNAUTHORIZED' ? 'Give a token with --token-file.' : hint
+  return new StartError(
+    advice === '' ? `${code}: ${detail}` : `${code}: ${detail}. ${advice}`.replace('..', '.'),
+  )
 }

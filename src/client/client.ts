@@ -81,6 +81,7 @@ import type {
   ReadAnswer,
   ReadOptions,
   SourceDefinition,
+  Stats,
   Status,
   SubscribeOptions,
   Transaction,
@@ -411,7 +412,7 @@ export class Client {
   }
 
   /** Counters and timings of the server. */
-  async stats(options: CallOptions = {}): Promise<Readonly<Record<string, unknown>>> {
+  async stats(options: CallOptions = {}): Promise<Stats> {
     return this.#requests.get('/v1/stats', options)
   }
 

@@ -258,15 +258,79 @@ export interface Status {
   /** The history that the epochs belong to. It changes when epoch numbers may be used again. */
   readonly history: string
   readonly epoch: number
-  readonly digest: string
+  /** Absent for a principal that may not read all pages. */
+  readonly digest?: string
   readonly backend: 'cpu' | 'cuda'
   readonly device?: Readonly<Record<string, unknown>>
+  /** The GPU failed at this epoch, and the CPU goes on. */
+  readonly deviceLoss?: { readonly epoch: number; readonly reason: string }
   readonly pages: number
   readonly fsync: 'always' | 'interval' | 'off'
   /** Every write is refused with READ_ONLY. */
   readonly readOnly: boolean
   readonly uptimeMs: number
   readonly minEpoch: number
+  readonly state: 'ready' | 'stopping' | 'failed'
+  /** Why the server is not ready. */
+  readonly reason?: string
+}
+
+/** `count` durations in microseconds. */
+export interface Durations {
+  readonly count: number
+  readonly p50: number
+  readonly p99: number
+  readonly max: number
+}
+
+/**
+ * Counters and timings of the server. Later versions add fields. A principal that may not read all pages gets
+ * the counts of those that it may read, and no more.
+ */
+export interface Stats {
+  readonly epoch: number
+  readonly pages: {
+    readonly count: number
+    readonly source: number
+    readonly derived: number
+    readonly bytes: number
+    /** This and the quota are absent for a principal that may not read all pages. */
+    readonly byLocation?: Readonly<
+      Record<'cpu' | 'gpu' | 'unified', { readonly count: number; readonly bytes: number }>
+    >
+    /** What the pages may have together. */
+    readonly quotaBytes?: number
+  }
+  readonly graph: { readonly nodes: number; readonly edges: number; readonly depth?: number }
+  readonly deltas?: { readonly dense: number; readonly sparse: number; readonly masked: number }
+  /** The stages of a write since the start. */
+  readonly timings?: Readonly<Record<string, Durations>>
+  readonly queue?: { readonly transactions: number; readonly bytes: number }
+  /** Null if there is no log. */
+  readonly log?: null | {
+    /** How long the newest appends took to become durable. */
+    readonly appendUs: Durations
+    readonly bytes: number
+    readonly segments: number
+    readonly minEpoch: number
+    readonly newestEpoch: number
+    readonly durableEpoch: number
+    readonly failure: string | null
+  }
+  readonly subscriptions?: {
+    readonly connections: number
+    readonly subscriptions: number
+    readonly delivered: number
+    readonly conflated: number
+    readonly overflows: number
+    readonly durable: readonly {
+      readonly name: string
+      readonly epoch: number | null
+      readonly lag: number | null
+      readonly connected: boolean
+      readonly held: boolean
+    }[]
+  }
 }
 
 /** What a subscription asks for: see docs/guide/STREAM.md. */

@@ -16,31 +16,41 @@ import {
 } from '../../state/event-file.js'
 import { valuesToJsonText } from '../../state/value.js'
 import {
+  type CommandHelp,
   DATA_DIR_FLAG,
   dataDirOf,
   epochOf,
-  type FlagTable,
   HELP_FLAG,
   helpText,
+  JSON_FLAG,
   parseFlags,
   StartError,
   UsageError,
 } from '../flags.js'
-import { print, progress } from '../output.js'
+import { print, progress, reader, result } from '../output.js'
 
-const EXPORT_FLAGS: FlagTable = {
-  'data-dir': DATA_DIR_FLAG,
-  from: { value: 'EPOCH', help: 'first epoch', standard: '1' },
-  to: { value: 'EPOCH', help: 'last epoch', standard: 'the newest' },
-  help: HELP_FLAG,
+export const HELP: CommandHelp = {
+  usage: `mmsb events export FILE [OPTIONS]
+       mmsb events replay FILE`,
+  flags: {
+    'data-dir': DATA_DIR_FLAG,
+    from: { value: 'EPOCH', help: 'first epoch', standard: '1' },
+    to: { value: 'EPOCH', help: 'last epoch', standard: 'the newest' },
+    json: JSON_FLAG,
+    help: HELP_FLAG,
+  },
+  examples: [
+    ['mmsb events export day.ev --data-dir ./data --from 1 --to 100', 'write the changes of 100 epochs'],
+    ['mmsb events replay day.ev', 'print them, one line of JSON per epoch'],
+  ],
+  verbs: ['export', 'replay'],
+  operands: 'files',
 }
-const USAGE = `mmsb events export FILE [OPTIONS]
-       mmsb events replay FILE`
 
 export async function events(args: readonly string[]): Promise<void> {
   const [verb, file, ...rest] = args
   if (args.includes('--help')) {
-    process.stdout.write(helpText(USAGE, EXPORT_FLAGS))
+    process.stdout.write(helpText(HELP))
     return
   }
   if ((verb !== 'export' && verb !== 'replay') || file === undefined || file.startsWith('-')) {
@@ -50,12 +60,15 @@ export async function events(args: readonly string[]): Promise<void> {
     exportEvents(file, rest)
     return
   }
-  parseFlags(rest, {}, process.env)
-  for (const event of eventsIn(file)) print(lineOf(event))
+  parseFlags(rest, { json: JSON_FLAG }, process.env)
+  for (const event of eventsIn(file)) {
+    print(lineOf(event))
+    if (reader.isGone) return
+  }
 }
 
 function exportEvents(file: string, args: readonly string[]): void {
-  const flags = parseFlags(args, EXPORT_FLAGS, process.env)
+  const flags = parseFlags(args, HELP.flags, process.env)
   const from = epochOf(flags, 'from', 1) ?? 1
   const folder = new OfflineFolder(dataDirOf(flags), from - 1)
   try {
@@ -75,7 +88,7 @@ function exportEvents(file: string, args: readonly string[]): void {
     } finally {
       closeSync(fd)
     }
-    print(`${file}: epochs ${from} to ${to}`)
+    result(flags, { file, from, to }, `${file}: epochs ${from} to ${to}`)
   } finally {
     folder.close()
   }

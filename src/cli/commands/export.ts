@@ -6,13 +6,23 @@
  */
 import { mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import type { Client } from '../../client/client.js'
 import { OfflineFolder } from '../../engine/history/offline-folder.js'
-import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
+import type { Dtype } from '../../wire/dtype.js'
 import { NAME_PATTERN } from '../../wire/page.js'
-import { epochOf, type FlagTable, flagsOrHelp, HELP_FLAG, StartError, UsageError } from '../flags.js'
+import {
+  type CommandHelp,
+  epochOf,
+  type FlagTable,
+  flagsOrHelp,
+  HELP_FLAG,
+  JSON_FLAG,
+  StartError,
+  UsageError,
+} from '../flags.js'
 import { writeNpy } from '../npy-files.js'
-import { print } from '../output.js'
-import { Remote, TOKEN_FILE_FLAG, tokenOf } from '../remote.js'
+import { result } from '../output.js'
+import { TOKEN_FILE_FLAG, withServer } from '../remote.js'
 
 const FLAGS: FlagTable = {
   url: { value: 'URL', help: 'server to read from, such as http://127.0.0.1:7411' },
@@ -21,13 +31,26 @@ const FLAGS: FlagTable = {
   out: { value: 'DIR', help: 'folder to write the files to', standard: '.' },
   epoch: { value: 'EPOCH', help: 'epoch to read', standard: 'the newest' },
   pages: { value: 'NAMES', help: 'pages to export, separated by commas', standard: 'all' },
+  json: JSON_FLAG,
   help: HELP_FLAG,
 }
+
+export const HELP: CommandHelp = {
+  usage: 'mmsb export (--url URL | --data-dir DIR) [OPTIONS]',
+  flags: FLAGS,
+  examples: [
+    ['mmsb export --url http://127.0.0.1:7411 --out ./pages', 'every page of a server'],
+    ['mmsb export --data-dir ./data --epoch 100 --pages a,b', 'two pages of a folder, as of epoch 100'],
+  ],
+}
+
+/** Pages per request while the names are read. */
+const LIST_PART = 1_000
 
 const PAGE_NAME = new RegExp(NAME_PATTERN)
 
 export async function exportPages(args: readonly string[]): Promise<void> {
-  const flags = flagsOrHelp(args, 'mmsb export (--url URL | --data-dir DIR) [OPTIONS]', FLAGS)
+  const flags = flagsOrHelp(args, HELP)
   if (flags === undefined) return
   const { values } = flags
   const url = values.get('url')?.text
@@ -36,19 +59,31 @@ export async function exportPages(args: readonly string[]): Promise<void> {
     throw new UsageError('give either --url or --data-dir, and not both')
   const epoch = epochOf(flags, 'epoch', 0)
   const names = values.get('pages')?.text.split(',')
-  const out = resolve(values.get('out')?.text ?? '.')
-  mkdirSync(out, { recursive: true })
+  const folder = resolve(values.get('out')?.text ?? '.')
+  mkdirSync(folder, { recursive: true })
+  const out: Printing = {
+    dir: folder,
+    say: (page, file, dtype, shape, epoch) =>
+      result(
+        flags,
+        { page, file, dtype, shape, epoch },
+        `${file}: ${dtype}[${shape.join(',')}] as of epoch ${epoch}`,
+      ),
+  }
   if (dir !== undefined) await fromFolder(resolve(dir), out, epoch, names)
-  else await fromServer(new Remote(url as string, tokenOf(flags)), out, epoch, names)
+  else
+    await withServer(flags, ({ client }) => fromServer(client, out, epoch, names), Number.POSITIVE_INFINITY)
 }
 
-function printFile(file: string, dtype: Dtype, shape: readonly number[], epoch: number): void {
-  print(`${file}: ${dtype}[${shape.join(',')}] as of epoch ${epoch}`)
+interface Printing {
+  /** Folder of the files. */
+  readonly dir: string
+  say(page: string, file: string, dtype: Dtype, shape: readonly number[], epoch: number): void
 }
 
 async function fromFolder(
   dir: string,
-  out: string,
+  out: Printing,
   epoch: number | undefined,
   names: readonly string[] | undefined,
 ): Promise<void> {
@@ -56,9 +91,9 @@ async function fromFolder(
   try {
     const pages = names === undefined ? folder.pages() : names.map((name) => folder.page(name))
     for (const { name, dtype, shape } of pages) {
-      const file = join(out, `${name}.npy`)
+      const file = join(out.dir, `${name}.npy`)
       await writeNpy(file, dtype, shape, async (offset, count) => folder.read(name, offset, count))
-      printFile(file, dtype, shape, folder.epoch)
+      out.say(name, file, dtype, shape, folder.epoch)
     }
   } finally {
     folder.close()
@@ -66,25 +101,26 @@ async function fromFolder(
 }
 
 async function fromServer(
-  remote: Remote,
-  out: string,
+  client: Client,
+  out: Printing,
   wanted: number | undefined,
   given: readonly string[] | undefined,
 ): Promise<void> {
-  const status = await remote.json<{ epoch: number; minEpoch: number }>('/v1/status')
+  const status = await client.status()
   const epoch = wanted ?? status.epoch
-  const names = given ?? (await namesAt(remote, epoch, status.minEpoch))
+  const names = given ?? (await namesAt(client, epoch, status.minEpoch))
   for (const name of names) {
     if (!PAGE_NAME.test(name))
       throw new StartError(`the server sent ${JSON.stringify(name)}, which is no page name`)
-    const path = `/v1/pages/${encodeURIComponent(name)}/data?epoch=${epoch}`
-    const { dtype, shape } = await remote.json<{ dtype: Dtype; shape: number[] }>(`${path}&offset=0&count=0`)
-    const file = join(out, `${name}.npy`)
-    await writeNpy(file, dtype, shape, async (offset, count) => {
-      const response = await remote.request('GET', `${path}&offset=${offset}&count=${count}`)
-      return DTYPE_INFO[dtype].view(await response.arrayBuffer(), 0, count)
-    })
-    printFile(file, dtype, shape, epoch)
+    const { dtype, shape } = await client.read(name, { epoch, count: 0 })
+    const file = join(out.dir, `${name}.npy`)
+    await writeNpy(
+      file,
+      dtype,
+      shape,
+      async (offset, count) => (await client.read(name, { epoch, offset, count })).values,
+    )
+    out.say(name, file, dtype, shape, epoch)
   }
 }
 
@@ -92,17 +128,14 @@ async function fromServer(
  * Names of the pages of an epoch. Where the empty state can still be read, they are what differs from it,
  * which includes pages deleted since; else they are today's pages that existed then.
  */
-async function namesAt(remote: Remote, epoch: number, minEpoch: number): Promise<string[]> {
-  if (minEpoch === 0) {
-    const { pages } = await remote.json<{ pages: Record<string, unknown> }>(`/v1/diff?from=0&to=${epoch}`)
-    return Object.keys(pages)
-  }
+async function namesAt(client: Client, epoch: number, minEpoch: number): Promise<string[]> {
+  if (minEpoch === 0) return Object.keys((await client.diff({ from: 0, to: epoch })).pages)
   const names: string[] = []
   for (let cursor: string | null = ''; cursor !== null; ) {
-    const after: string = cursor === '' ? '' : `&cursor=${encodeURIComponent(cursor)}`
-    const list = await remote.json<{ pages: { name: string; createdEpoch: number }[]; next: string | null }>(
-      `/v1/pages?limit=1000${after}`,
-    )
+    const list: Awaited<ReturnType<Client['pages']>> = await client.pages({
+      limit: LIST_PART,
+      ...(cursor === '' ? {} : { cursor }),
+    })
     for (const { name, createdEpoch } of list.pages) if (createdEpoch <= epoch) names.push(name)
     cursor = list.next
   }

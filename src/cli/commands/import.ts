@@ -4,19 +4,38 @@
  * pieces, one epoch each.
  */
 import { resolve } from 'node:path'
+import type { Client } from '../../client/client.js'
 import { Bus } from '../../index.js'
 import type { TypedArray } from '../../wire/dtype.js'
-import { type FlagTable, flagsOrHelp, HELP_FLAG, UsageError } from '../flags.js'
+import {
+  type CommandHelp,
+  type FlagTable,
+  flagsOrHelp,
+  HELP_FLAG,
+  JSON_FLAG,
+  type ParsedFlags,
+  UsageError,
+} from '../flags.js'
 import { type NpyFile, withNpy } from '../npy-files.js'
-import { print } from '../output.js'
-import { Remote, TOKEN_FILE_FLAG, tokenOf } from '../remote.js'
+import { result } from '../output.js'
+import { TOKEN_FILE_FLAG, withServer } from '../remote.js'
 
 const FLAGS: FlagTable = {
   url: { value: 'URL', help: 'server to write to, such as http://127.0.0.1:7411' },
   'token-file': TOKEN_FILE_FLAG,
   'data-dir': { value: 'DIR', help: 'or a data folder that no server has open' },
   files: { value: 'FILES', help: 'files, separated by commas; NAME.npy becomes page NAME' },
+  json: JSON_FLAG,
   help: HELP_FLAG,
+}
+
+export const HELP: CommandHelp = {
+  usage: 'mmsb import (--url URL | --data-dir DIR) --files FILES',
+  flags: FLAGS,
+  examples: [
+    ['mmsb import --url http://127.0.0.1:7411 --files prices.npy,qty.npy', 'write pages prices and qty'],
+    ['mmsb import --data-dir ./data --files prices.npy', 'write into a folder that no server has open'],
+  ],
 }
 
 interface Target {
@@ -25,7 +44,7 @@ interface Target {
 }
 
 export async function importPages(args: readonly string[]): Promise<void> {
-  const flags = flagsOrHelp(args, 'mmsb import (--url URL | --data-dir DIR) --files FILES', FLAGS)
+  const flags = flagsOrHelp(args, HELP)
   if (flags === undefined) return
   const { values } = flags
   const url = values.get('url')?.text
@@ -35,18 +54,22 @@ export async function importPages(args: readonly string[]): Promise<void> {
     throw new UsageError('give either --url or --data-dir, and not both')
   if (files === undefined) throw new UsageError('--files is missing')
   if (url !== undefined) {
-    await importInto(serverTarget(new Remote(url, tokenOf(flags))), files)
+    await withServer(
+      flags,
+      ({ client }) => importInto(flags, targetOf(client), files),
+      Number.POSITIVE_INFINITY,
+    )
     return
   }
   const bus = await Bus.open({ dataDir: resolve(dir as string), backend: 'cpu' })
   try {
-    await importInto(busTarget(bus), files)
+    await importInto(flags, targetOf(bus), files)
   } finally {
     await bus.close()
   }
 }
 
-async function importInto(target: Target, files: readonly string[]): Promise<void> {
+async function importInto(flags: ParsedFlags, target: Target, files: readonly string[]): Promise<void> {
   for (const file of files) {
     await withNpy(file, async (npy) => {
       await target.create(npy)
@@ -54,30 +77,21 @@ async function importInto(target: Target, files: readonly string[]): Promise<voi
       await npy.eachPiece(async (offset, values) => {
         epoch = await target.write(npy.name, offset, values)
       })
-      print(`${npy.name}: ${npy.dtype}[${npy.shape.join(',')}] in epoch ${epoch}`)
+      const { name, dtype, shape } = npy
+      result(
+        flags,
+        { page: name, dtype, shape, epoch },
+        `${name}: ${dtype}[${shape.join(',')}] in epoch ${epoch}`,
+      )
     })
   }
 }
 
-function busTarget(bus: Bus): Target {
+function targetOf(bus: Bus | Client): Target {
   return {
     create: async ({ name, dtype, shape }) => {
       await bus.create(name, { dtype, shape })
     },
     write: async (name, offset, values) => (await bus.patch(name, { offset, values })).epoch,
-  }
-}
-
-function serverTarget(remote: Remote): Target {
-  const pathOf = (name: string): string => `/v1/pages/${encodeURIComponent(name)}`
-  return {
-    create: async ({ name, dtype, shape }) => {
-      await remote.request('PUT', pathOf(name), { dtype, shape })
-    },
-    write: async (name, offset, values) => {
-      const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
-      const response = await remote.request('PATCH', `${pathOf(name)}/data?offset=${offset}`, bytes)
-      return ((await response.json()) as { epoch: number }).epoch
-    },
   }
 }

@@ -5,23 +5,20 @@
 import { allocateFile, crc32c, lockDescriptor } from '../../ffi/library.js'
 import { Store } from '../../store/store.js'
 import { existingDataDirOf } from '../data-folder.js'
-import { DATA_DIR_FLAG, type FlagTable, flagsOrHelp, HELP_FLAG, helpText, UsageError } from '../flags.js'
-import { print, report } from '../output.js'
+import { type CommandHelp, DATA_DIR_FLAG, flagsOrHelp, HELP_FLAG, JSON_FLAG, UsageError } from '../flags.js'
+import { report, result } from '../output.js'
 
-const FLAGS: FlagTable = {
-  'data-dir': DATA_DIR_FLAG,
-  help: HELP_FLAG,
+export const HELP: CommandHelp = {
+  usage: 'mmsb index rebuild [OPTIONS]',
+  flags: { 'data-dir': DATA_DIR_FLAG, json: JSON_FLAG, help: HELP_FLAG },
+  examples: [['mmsb index rebuild --data-dir ./data', 'rebuild the index of ./data']],
+  verbs: ['rebuild'],
 }
-const USAGE = 'mmsb index rebuild [OPTIONS]'
 
 export async function index(args: readonly string[]): Promise<void> {
   const [verb, ...rest] = args
-  if (verb === '--help') {
-    process.stdout.write(helpText(USAGE, FLAGS))
-    return
-  }
-  if (verb !== 'rebuild') throw new UsageError(`usage: ${USAGE}`)
-  const flags = flagsOrHelp(rest, USAGE, FLAGS)
+  if (verb !== 'rebuild' && verb !== '--help') throw new UsageError(`usage: ${HELP.usage}`)
+  const flags = flagsOrHelp(verb === '--help' ? args : rest, HELP)
   if (flags === undefined) return
   const dir = existingDataDirOf(flags)
   const store = await Store.open({
@@ -37,5 +34,7 @@ export async function index(args: readonly string[]): Promise<void> {
   } finally {
     await store.close()
   }
-  print(`ok: the index covers epochs ${store.minEpoch} to ${store.stats().indexedEpoch}`)
+  const { minEpoch } = store
+  const { indexedEpoch } = store.stats()
+  result(flags, { minEpoch, indexedEpoch }, `ok: the index covers epochs ${minEpoch} to ${indexedEpoch}`)
 }

@@ -5,13 +5,17 @@
 import { Bus } from '../../index.js'
 import { OPERATOR_LIMITS } from '../../operator-limits.js'
 import { existingDataDirOf } from '../data-folder.js'
-import { DATA_DIR_FLAG, type FlagTable, flagsOrHelp, HELP_FLAG } from '../flags.js'
-import { print, progress, report } from '../output.js'
+import { type CommandHelp, DATA_DIR_FLAG, flagsOrHelp, HELP_FLAG, JSON_FLAG } from '../flags.js'
+import { print, printJson, progress, report } from '../output.js'
 
-const FLAGS: FlagTable = { 'data-dir': DATA_DIR_FLAG, help: HELP_FLAG }
+export const HELP: CommandHelp = {
+  usage: 'mmsb migrate [OPTIONS]',
+  flags: { 'data-dir': DATA_DIR_FLAG, json: JSON_FLAG, help: HELP_FLAG },
+  examples: [['mmsb migrate --data-dir ./data', 'move every page of ./data']],
+}
 
 export async function migrate(args: readonly string[]): Promise<void> {
-  const flags = flagsOrHelp(args, 'mmsb migrate [OPTIONS]', FLAGS)
+  const flags = flagsOrHelp(args, HELP)
   if (flags === undefined) return
   const dataDir = existingDataDirOf(flags)
   // All pages that move are computed in one epoch, however long that takes.
@@ -27,18 +31,20 @@ export async function migrate(args: readonly string[]): Promise<void> {
   })
   try {
     const { epoch, pages } = await bus.migrate()
-    for (const { page, op, from, to } of pages) {
+    const isJson = flags.switches.has('json')
+    if (isJson) printJson({ epoch, pages })
+    for (const { page, op, from, to } of isJson ? [] : pages) {
       const change = from === to ? `${op} compiled anew` : `${op} ${from} -> ${to}`
       print(`${page}: ${change}`)
     }
     if (epoch === undefined) {
-      print('every page has the newest version of its op')
+      if (!isJson) print('every page has the newest version of its op')
       return
     }
     report('writing a checkpoint')
     const say = progress()
     await bus.checkpoint({ onProgress: (percent) => say(() => `writing a checkpoint: ${percent} %`) })
-    print(`${pages.length} pages moved in epoch ${epoch}; checkpoint written`)
+    if (!isJson) print(`${pages.length} pages moved in epoch ${epoch}; checkpoint written`)
   } finally {
     await bus.close()
   }

@@ -17,6 +17,7 @@ import {
   type Address,
   addressOf,
   bytesOf,
+  type CommandHelp,
   choiceOf,
   DATA_DIR_FLAG,
   dataDirOf,
@@ -50,8 +51,20 @@ const FLAGS: FlagTable = {
     standard: 'nowhere',
   },
   'data-dir': DATA_DIR_FLAG,
-  backend: { value: 'NAME', help: 'auto, cpu or cuda', env: 'MMSB_BACKEND', standard: 'auto' },
-  fsync: { value: 'WHEN', help: 'always, interval or off', env: 'MMSB_FSYNC', standard: 'always' },
+  backend: {
+    value: 'NAME',
+    help: 'auto, cpu or cuda',
+    env: 'MMSB_BACKEND',
+    standard: 'auto',
+    choices: BACKENDS,
+  },
+  fsync: {
+    value: 'WHEN',
+    help: 'always, interval or off',
+    env: 'MMSB_FSYNC',
+    standard: 'always',
+    choices: FSYNC_MODES,
+  },
   'memory-limit': {
     value: 'SIZE',
     help: 'maximum bytes of all pages together, such as 8g',
@@ -100,7 +113,13 @@ const FLAGS: FlagTable = {
     env: 'MMSB_SEGMENT_BYTES',
     standard: `${SEGMENT_BYTES / 1024 ** 2}m`,
   },
-  'log-level': { value: 'LEVEL', help: LOG_LEVELS.join(', '), env: 'MMSB_LOG_LEVEL', standard: 'info' },
+  'log-level': {
+    value: 'LEVEL',
+    help: LOG_LEVELS.join(', '),
+    env: 'MMSB_LOG_LEVEL',
+    standard: 'info',
+    choices: LOG_LEVELS,
+  },
   'allow-origin': {
     isList: true,
     value: 'ORIGINS',
@@ -133,8 +152,17 @@ const FLAGS: FlagTable = {
   help: HELP_FLAG,
 }
 
+export const HELP: CommandHelp = {
+  usage: 'mmsb serve [OPTIONS]',
+  flags: FLAGS,
+  examples: [
+    ['mmsb serve --data-dir ./data', 'serve ./data on http://127.0.0.1:7411'],
+    ['mmsb serve --data-dir ./data --until-epoch 100', 'serve it as it was, for reading'],
+  ],
+}
+
 export async function serve(args: readonly string[]): Promise<void> {
-  const flags = flagsOrHelp(args, 'mmsb serve [OPTIONS]', FLAGS)
+  const flags = flagsOrHelp(args, HELP)
   if (flags === undefined) return
   const options = serveOptions(flags)
   const until = cutOf(flags)

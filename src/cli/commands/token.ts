@@ -1,7 +1,15 @@
 /** `mmsb token`: the principals of a token file and their tokens. */
 import { addToken, readEntries, revokeToken } from '../../auth/token-file.js'
 import { AUTH_FILE_FLAG } from '../auth-flags.js'
-import { type FlagTable, flagsOrHelp, HELP_FLAG, type ParsedFlags, UsageError } from '../flags.js'
+import {
+  type CommandHelp,
+  flagsOrHelp,
+  HELP_FLAG,
+  JSON_FLAG,
+  type ParsedFlags,
+  UsageError,
+} from '../flags.js'
+import { print, printJson, report } from '../output.js'
 
 const USAGE = `mmsb token create ID --auth-file FILE --scope SCOPES [--expires TIME]
        mmsb token list --auth-file FILE
@@ -10,17 +18,29 @@ const USAGE = `mmsb token create ID --auth-file FILE --scope SCOPES [--expires T
 A running server takes the change over on SIGHUP. SCOPES are separated by commas, such as
 read:risk.*,write:desk.orders, or --scope is given for each; the verbs are read, write, define, history, functions, admin and metrics.`
 
-const FLAGS: FlagTable = {
-  'auth-file': AUTH_FILE_FLAG,
-  scope: {
-    value: 'SCOPES',
-    isList: true,
-    help: 'create: what the principal may do; default: what it could do before',
+export const HELP: CommandHelp = {
+  usage: USAGE,
+  flags: {
+    'auth-file': AUTH_FILE_FLAG,
+    scope: {
+      value: 'SCOPES',
+      isList: true,
+      help: 'create: what the principal may do; default: what it could do before',
+    },
+    expires: { value: 'TIME', help: 'create: when its tokens end, such as 2027-01-31T00:00:00Z' },
+    older: { help: 'revoke: only the older one of two tokens' },
+    json: JSON_FLAG,
+    help: HELP_FLAG,
   },
-  expires: { value: 'TIME', help: 'create: when its tokens end, such as 2027-01-31T00:00:00Z' },
-  older: { help: 'revoke: only the older one of two tokens' },
-  json: { help: 'print JSON' },
-  help: HELP_FLAG,
+  examples: [
+    [
+      "mmsb token create desk --auth-file tokens.json --scope 'read:risk.*'",
+      'make a token; it is printed once',
+    ],
+    ['mmsb token list --auth-file tokens.json', 'who may do what'],
+    ['mmsb token revoke desk --auth-file tokens.json', 'take all tokens of desk away'],
+  ],
+  verbs: ['create', 'list', 'revoke'],
 }
 
 export async function token([action, ...rest]: readonly string[]): Promise<void> {
@@ -30,8 +50,7 @@ export async function token([action, ...rest]: readonly string[]): Promise<void>
     action === undefined || action.startsWith('-')
       ? [action ?? '--help']
       : rest.slice(id === undefined ? 0 : 1),
-    USAGE,
-    FLAGS,
+    HELP,
   )
   if (flags === undefined) return
   const file = flags.values.get('auth-file')?.text
@@ -45,7 +64,7 @@ export async function token([action, ...rest]: readonly string[]): Promise<void>
       list(file, flags)
       return
     case 'revoke':
-      revokeToken(file, id as string, flags.switches.has('older') ? 'older' : 'all')
+      revoke(file, id as string, flags)
       return
     default:
       throw new UsageError(`unknown action ${JSON.stringify(action)}: use create, list or revoke`)
@@ -61,20 +80,25 @@ function create(file: string, id: string, { values, switches }: ParsedFlags): vo
   const expires = values.get('expires')?.text
   const made = addToken(file, { id, scopes, ...(expires === undefined ? {} : { expires }) })
   if (switches.has('json')) {
-    process.stdout.write(`${JSON.stringify({ id, ...made })}\n`)
+    printJson({ id, ...made })
     return
   }
-  process.stderr.write(`mmsb: the token of ${id}; it is shown only now\n`)
-  process.stdout.write(`${made.token}\n`)
+  report(`the token of ${id}; it is shown only now`)
+  print(made.token)
 }
 
 function list(file: string, { switches }: ParsedFlags): void {
   const entries = readEntries(file)
   if (switches.has('json')) {
-    const shown = entries.map(({ sha256, ...entry }) => ({ ...entry, tokens: sha256.length }))
-    process.stdout.write(`${JSON.stringify(shown)}\n`)
+    printJson(entries.map(({ sha256, ...entry }) => ({ ...entry, tokens: sha256.length })))
     return
   }
   for (const { id, sha256, scopes, expires = 'never' } of entries)
-    process.stdout.write(`${id}  tokens ${sha256.length}  expires ${expires}  ${scopes.join(' ')}\n`)
+    print(`${id}  tokens ${sha256.length}  expires ${expires}  ${scopes.join(' ')}`)
+}
+
+function revoke(file: string, id: string, { switches }: ParsedFlags): void {
+  const which = switches.has('older') ? 'older' : 'all'
+  revokeToken(file, id, which)
+  if (switches.has('json')) printJson({ id, revoked: which })
 }

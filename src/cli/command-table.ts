@@ -1,0 +1,115 @@
+/** The commands of `mmsb`, by name. The file of a command is loaded only when it is used. */
+import type { CommandHelp } from './flags.js'
+
+export interface LoadedCommand {
+  readonly help: CommandHelp
+  readonly run: (args: readonly string[]) => Promise<void>
+}
+
+export interface Command {
+  readonly summary: string
+  readonly load: () => Promise<LoadedCommand>
+}
+
+export type CommandTable = Readonly<Record<string, Command>>
+
+export const COMMANDS: CommandTable = {
+  serve: {
+    summary: 'serve the bus over HTTP and WebSocket',
+    load: async () => {
+      const { HELP, serve } = await import('./commands/serve.js')
+      return { help: HELP, run: serve }
+    },
+  },
+  status: {
+    summary: 'say how a running server is',
+    load: async () => {
+      const { HELP, status } = await import('./commands/remote/status.js')
+      return { help: HELP, run: status }
+    },
+  },
+  stats: {
+    summary: 'print counts, sizes and timings of a server',
+    load: async () => {
+      const { HELP, stats } = await import('./commands/remote/stats.js')
+      return { help: HELP, run: stats }
+    },
+  },
+  checkpoint: {
+    summary: 'make a running server write a checkpoint',
+    load: async () => {
+      const { HELP, checkpoint } = await import('./commands/remote/checkpoint.js')
+      return { help: HELP, run: checkpoint }
+    },
+  },
+  backup: {
+    summary: 'copy a data folder; its server may be running',
+    load: async () => {
+      const { HELP, backup } = await import('./commands/backup.js')
+      return { help: HELP, run: backup }
+    },
+  },
+  restore: {
+    summary: 'make a data folder from a backup',
+    load: async () => {
+      const { HELP, restore } = await import('./commands/restore.js')
+      return { help: HELP, run: restore }
+    },
+  },
+  export: {
+    summary: 'write pages as .npy files',
+    load: async () => {
+      const { HELP, exportPages } = await import('./commands/export.js')
+      return { help: HELP, run: exportPages }
+    },
+  },
+  import: {
+    summary: 'write .npy files to pages',
+    load: async () => {
+      const { HELP, importPages } = await import('./commands/import.js')
+      return { help: HELP, run: importPages }
+    },
+  },
+  events: {
+    summary: 'export change events to a file, or print such a file',
+    load: async () => {
+      const { HELP, events } = await import('./commands/events.js')
+      return { help: HELP, run: events }
+    },
+  },
+  log: {
+    summary: 'check a data folder, and repair its log',
+    load: async () => {
+      const { HELP, log } = await import('./commands/log.js')
+      return { help: HELP, run: log }
+    },
+  },
+  index: {
+    summary: 'rebuild the index of a log',
+    load: async () => {
+      const { HELP, index } = await import('./commands/index-rebuild.js')
+      return { help: HELP, run: index }
+    },
+  },
+  migrate: {
+    summary: 'move pages to the newest versions of their ops',
+    load: async () => {
+      const { HELP, migrate } = await import('./commands/migrate.js')
+      return { help: HELP, run: migrate }
+    },
+  },
+  token: {
+    summary: 'make, list and revoke the tokens of a token file',
+    load: async () => {
+      const { HELP, token } = await import('./commands/token.js')
+      return { help: HELP, run: token }
+    },
+  },
+  verify: {
+    summary: 'replay a data folder and compare digests',
+    load: async () => {
+      const { HELP, verify } = await import('./commands/verify.js')
+      return { help: HELP, run: verify }
+    },
+  },
+}

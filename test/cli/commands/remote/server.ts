@@ -1,0 +1,30 @@
+/** A served bus for the commands of this folder: `a`, its double `b`, and a counter of 64-bit integers. */
+import type { Test } from 'tap'
+import { type Client, connect } from '../../../../src/client/node.js'
+import { type Process, run, serve } from '../../process.js'
+
+export interface Served {
+  readonly url: string
+  readonly client: Client
+  readonly server: Process
+  readonly dataDir: string
+  /** Runs a command with `--url`. */
+  readonly mmsb: (...args: string[]) => ReturnType<typeof run>
+}
+
+export async function served(t: Test, ...flags: string[]): Promise<Served> {
+  const dataDir = t.testdir()
+  const server = serve(t, ['--data-dir', dataDir, ...flags])
+  const url = await server.ready()
+  const client = connect(url)
+  t.teardown(() => client.close())
+  await client.create('a', { dtype: 'f64', shape: [2, 3] })
+  await client.derive('b', { op: 'map', inputs: { a: 'a' }, expr: 'a * 2' })
+  await client.create('n', { dtype: 'i64', shape: [2] })
+  await client.write('a', [1, 2, 3, 4, 5, 6])
+  await client.write('n', [-1n, 9007199254740993n])
+  return { url, client, server, dataDir, mmsb: (...args) => run([...args, '--url', url]) }
+}
+
+/** The JSON of a command that printed one line. */
+export const jsonOf = <T>({ stdout }: { readonly stdout: string }): T => JSON.parse(stdout) as T
