@@ -9,7 +9,7 @@
  * Null because answers of the bus have it.
  */
 import { createHash } from 'node:crypto'
-import type { EngineBus, WriteContent } from '../engine/bus.js'
+import type { EngineBus, WriteContent, WriteOrigin } from '../engine/bus.js'
 import type { NamedDefinition } from '../engine/commands/define-pages.js'
 import type { IngestResult } from '../engine/commit/frame-ingest.js'
 import type { PastQuestion } from '../engine/history/past.js'
@@ -102,9 +102,12 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
   readonly #writable = new Map<number, boolean>()
   readonly #senders = new WeakMap<Sender, Sender>()
 
+  readonly #origin: WriteOrigin
+
   constructor(bus: EngineBus, principal: Principal) {
     this.#bus = bus
     this.principal = principal
+    this.#origin = { source: principal.id, requireRead: (page) => this.#require('read', page) }
   }
 
   get epoch(): number {
@@ -274,13 +277,8 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
     make: (page: () => PageShape) => WriteContent,
   ): Promise<PatchResult> {
     this.#require('write', name)
-    const source = this.principal.id
-    const own = (page: () => PageShape): WriteContent => {
-      const content = make(page)
-      if (content.expectVersion !== undefined) this.#require('read', name)
-      return { ...content, source }
-    }
-    return this.#shield(this.#bus.writeOnce(name, key === undefined ? undefined : this.keyOf(key), own))
+    const ownKey = key === undefined ? undefined : this.keyOf(key)
+    return this.#shield(this.#bus.writeOnce(name, ownKey, make, this.#origin))
   }
 
   refuseWrite(name: string, key: string | undefined, bytes: number): void {

@@ -105,7 +105,13 @@ export interface WriteContent {
   /** The delta must cover the whole page. */
   readonly isWhole?: boolean
   readonly expectVersion?: number | undefined
-  readonly source?: string
+}
+
+/** Who sends a write, on a server that knows. One object for all writes of a principal. */
+export interface WriteOrigin {
+  readonly source: string
+  /** Throws unless the sender may read the page: a precondition tells of it. */
+  requireRead(page: string): void
 }
 
 export class EngineBus {
@@ -247,7 +253,7 @@ export class EngineBus {
   async patch(name: string, delta: DeltaInput, options: WriteOptions = {}): Promise<PatchResult> {
     checkPatch(name, delta, options)
     this.#parts.committer.lifecycle.refuseWrites()
-    const make = (): Pending => pendingOfDelta(this.#writable(name), delta, options, options.expectVersion)
+    const make = (): Pending => pendingOfDelta(this.#writable(name), delta, options)
     return patchResult(name, await this.#once(name, options.key, make))
   }
 
@@ -264,7 +270,7 @@ export class EngineBus {
     const pendingOf = (offset: number, part: DeltaValues, given: WriteOptions): Pending => {
       const page = this.#writable(name)
       if (part === values) checkWhole(page, values)
-      return pendingOfDelta(page, { offset, values: part }, given, given.expectVersion)
+      return pendingOfDelta(page, { offset, values: part }, given)
     }
     const { key } = options
     const page = state.registry.byName(name)
@@ -293,6 +299,7 @@ export class EngineBus {
     name: string,
     key: string | undefined,
     make: (page: () => PageShape) => WriteContent,
+    origin?: WriteOrigin,
   ): Promise<PatchResult> {
     if (this.isReadOnly) throw readOnly()
     const result = await this.#once(name, key, (isRepeat) => {
@@ -301,11 +308,11 @@ export class EngineBus {
         page ??= this.#writable(name)
         return page
       }
-      const { delta, isWhole, expectVersion, source } = make(target)
+      const { delta, isWhole, expectVersion } = make(target)
+      if (expectVersion !== undefined) origin?.requireRead(name)
       if (!isRepeat) this.#parts.committer.lifecycle.refuseWrites()
       if (isWhole === true) checkWhole(target(), delta.values)
-      const meta = key === undefined && source === undefined ? NO_META : metaOf(key, source)
-      return pendingOfDelta(target(), delta, meta, expectVersion)
+      return pendingOfDelta(target(), delta, { key, source: origin?.source, expectVersion })
     })
     return patchResult(name, result)
   }
@@ -804,15 +811,6 @@ async function closeParts({ committer, past, durable, state }: BusParts): Promis
     state.context.close()
   }
 }
-
-const NO_META = {}
-const metaOf = (
-  key: string | undefined,
-  source: string | undefined,
-): Pick<WriteOptions, 'key' | 'source'> => ({
-  ...(key === undefined ? {} : { key }),
-  ...(source === undefined ? {} : { source }),
-})
 
 const byName = (pages: readonly PageData[]): Record<string, PageData> =>
   Object.fromEntries(pages.map((page) => [page.name, page]))

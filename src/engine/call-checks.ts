@@ -84,7 +84,12 @@ const CALLS: Readonly<Record<Method, Call>> = {
   functionList: throws(),
   patch: rejects(checkedByMethod, checkedByMethod, checkedByMethod),
   write: rejects(checkedByMethod, checkedByMethod, checkedByMethod),
-  writeOnce: rejects(name, optional(one('key', isString)), one('make', isCallable)),
+  writeOnce: rejects(
+    name,
+    optional(one('key', isString)),
+    one('make', isCallable),
+    optional(one('origin', isObject)),
+  ),
   refuseWrite: throws(name, optional(one('key', isString)), one('bytes', isWhole(0))),
   transact: rejects(checkedByMethod),
   submit: rejects(checkedByMethod),

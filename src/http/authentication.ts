@@ -85,20 +85,26 @@ export function authenticate(app: App, { bus, authenticator, tickets, resource }
     return own
   }
   app.decorate('addChallenge', (request, reply, error) => addChallenge(request, reply, error, resource))
-  const loginOf = loginsOf(authenticator)
+  const logins = new Logins(authenticator)
   app.addHook('onRequest', (request, reply, next) => {
-    // The framework would make the options of the route anew for every request.
-    if (open.has(pathOf(request.url))) {
-      next()
-      return
-    }
     const admit = (login: Login): void => {
       request.login = login
       request.guardedBus = busOf(login.principal)
       next()
     }
     try {
-      const login = ticketLogin(request, tickets) ?? loginOf(request)
+      // Nearly every request comes on a connection that is known, so that is asked before anything else.
+      const known = ticketLogin(request, tickets) ?? logins.known(request)
+      if (known !== undefined) {
+        admit(known)
+        return
+      }
+      // The framework would make the options of the route anew for every request.
+      if (open.has(pathOf(request.url))) {
+        next()
+        return
+      }
+      const login = logins.find(request)
       // A promise for what is known already would delay every request.
       if (login instanceof Promise) login.then(admit, (error) => void refuse(request, reply, error))
       else admit(login)
@@ -108,28 +114,43 @@ export function authenticate(app: App, { bus, authenticator, tickets, resource }
   })
 }
 
-/** Finds out who sends a request. */
-function loginsOf(authenticator: Authenticator): (request: FastifyRequest) => Login | Promise<Login> {
-  // A connection nearly always sends one token. It is looked up when it comes first, and remembered with its
-  // connection alone, so that nobody can find out another one's by how long a comparison takes.
-  const seen = new WeakMap<object, Seen>()
-  return ({ headers, raw: { socket } }) => {
+/**
+ * Finds out who sends a request. A connection nearly always sends one token. It is looked up when it comes
+ * first, and remembered with its connection alone, so that nobody can find out another one's by how long a
+ * comparison takes.
+ */
+class Logins {
+  readonly #authenticator: Authenticator
+  readonly #seen = new WeakMap<object, Seen>()
+
+  constructor(authenticator: Authenticator) {
+    this.#authenticator = authenticator
+  }
+
+  /** The login that the connection had before, if it sends the same token and that counts. */
+  known({ headers, raw }: FastifyRequest): Login | undefined {
+    const seen = this.#seen.get(raw.socket)
+    if (seen === undefined || seen.authorization !== headers.authorization) return undefined
+    const { login } = seen
+    return !(login instanceof Promise) && login.isValid() ? login : undefined
+  }
+
+  find({ headers, raw: { socket } }: FastifyRequest): Login | Promise<Login> {
     const { authorization } = headers
-    const known = seen.get(socket)
+    const seen = this.#seen.get(socket)
     // Requests of one connection that come at once stay in their order if they wait for the same promise.
-    if (known !== undefined && known.authorization === authorization && counts(known.login))
-      return known.login
-    const login = authenticator.login(credentialOf(headers))
+    if (seen !== undefined && seen.authorization === authorization && counts(seen.login)) return seen.login
+    const login = this.#authenticator.login(credentialOf(headers))
     if (authorization === undefined) return login
     const found: Seen = { authorization, login }
-    seen.set(socket, found)
+    this.#seen.set(socket, found)
     if (login instanceof Promise) {
       login.then(
         (known) => {
           found.login = known
         },
         () => {
-          if (seen.get(socket) === found) seen.delete(socket)
+          if (this.#seen.get(socket) === found) this.#seen.delete(socket)
         },
       )
     }

@@ -40,7 +40,9 @@ export function patternSet(patterns: readonly string[]): PatternSet {
     patterns: unique,
     lists: [unique],
     ...(wild.length === 0 ? { names: unique } : {}),
-    matches: (name) => exact.has(name) || wild.some((pattern) => matchesWild(pattern, name)),
+    matches: wild.includes('*')
+      ? () => true
+      : (name) => exact.has(name) || wild.some((pattern) => matchesWild(pattern, name)),
   }
 }
 

@@ -106,7 +106,7 @@ export class Bench {
 
   pending(name: string, value: number, options: WriteOptions = {}): Pending {
     const page = this.state.registry.require(name)
-    return pendingOfDelta(page, { offset: 0, values: [value] }, options, options.expectVersion)
+    return pendingOfDelta(page, { offset: 0, values: [value] }, options)
   }
 
   /** Queues a write; how it ended appears in `ended` under its value. */

@@ -99,16 +99,17 @@ export function pendingOfDeletes(ids: readonly number[]): Pending {
   return { ...EMPTY, frame: writer.finish(), key: undefined, deletes: ids }
 }
 
+/** WriteOptions, whose fields may also be undefined. */
+type DeltaOptions = { readonly [option in keyof WriteOptions]: WriteOptions[option] | undefined }
+
 /** One delta to one page, which can be written: the hot path of PATCH. */
 export function pendingOfDelta(
   page: PageRecord,
   delta: DeltaInput,
-  meta: TransactionMeta,
-  expectVersion: number | undefined,
+  { key, source, intent, expectVersion }: DeltaOptions,
 ): Pending {
   const preconditions =
     expectVersion === undefined ? NO_PRECONDITIONS : [{ pageId: page.id, version: expectVersion }]
-  const { key, source, intent } = meta
   const writer = new FrameWriter({ key, source, intent, expect: preconditions })
   writer.delta(page.id, page.dtype, page.elements, delta)
   // Written out, because spreading an object would take longer than everything above.

@@ -114,24 +114,22 @@ export class FrameWriter {
     source: string | undefined,
     intent: unknown,
   ): void {
-    const texts = [
-      textBytes(key, 'key', FRAME_KEY_MAX_BYTES),
-      textBytes(source, 'source', FRAME_SOURCE_MAX_BYTES),
-      textBytes(intentText(intent), 'intent', FRAME_INTENT_MAX_BYTES),
-    ] as const
+    const keyBytes = textBytes(key, 'key', FRAME_KEY_MAX_BYTES)
+    const sourceBytes = bytesOfSource(source)
+    const intentBytes = textBytes(intentText(intent), 'intent', FRAME_INTENT_MAX_BYTES)
     if (expect.length > FRAME_MAX_PRECONDITIONS) {
       throw new MmsbError(
         'PAYLOAD_TOO_LARGE',
         `${expect.length} preconditions; at most ${FRAME_MAX_PRECONDITIONS}`,
       )
     }
-    const textsBytes = texts.reduce((sum, text) => sum + align8(text.length), 0)
+    const textsBytes = align8(keyBytes.length) + align8(sourceBytes.length) + align8(intentBytes.length)
     let at = this.#reserve(expect.length * FRAME_PRECONDITION_BYTES + textsBytes)
     const words = this.#words
     const word = this.#start >>> 2
     words[word + HEADER_PRECONDITIONS] = expect.length
-    words[word + HEADER_TEXTS] = texts[0].length | (texts[1].length << 16)
-    words[word + HEADER_INTENT] = texts[2].length
+    words[word + HEADER_TEXTS] = keyBytes.length | (sourceBytes.length << 16)
+    words[word + HEADER_INTENT] = intentBytes.length
     for (const { pageId, version } of expect) {
       words[at >>> 2] = pageId
       words[(at >>> 2) + 1] = 0
@@ -139,8 +137,9 @@ export class FrameWriter {
       words[(at >>> 2) + 3] = Math.floor(version / 2 ** 32)
       at += FRAME_PRECONDITION_BYTES
     }
-    for (const text of texts) at = this.#putPadded(at, text)
-    this.#end = at
+    at = this.#putPadded(at, keyBytes)
+    at = this.#putPadded(at, sourceBytes)
+    this.#end = this.#putPadded(at, intentBytes)
   }
 
   /** Adds a create-page command. `definition` is empty for a source page. */
@@ -367,8 +366,10 @@ export class FrameWriter {
 
   /** Writes bytes and zeros up to a multiple of 8; returns the end. */
   #putPadded(at: number, bytes: Uint8Array): number {
+    if (bytes.length === 0) return at
     const end = at + align8(bytes.length)
-    if (end > at) this.#bytes.fill(0, end - 8, end)
+    this.#words[(end >>> 2) - 2] = 0
+    this.#words[(end >>> 2) - 1] = 0
     this.#bytes.set(bytes, at)
     return end
   }
@@ -382,6 +383,19 @@ export class FrameWriter {
     this.#words[word + HEADER_COMMANDS] = this.#commandCount
     return this.#bytes.subarray(this.#start, this.#end)
   }
+}
+
+/** Many frames in a row have the same source. */
+let lastSource = ''
+let lastSourceBytes: Uint8Array = NO_BYTES
+
+function bytesOfSource(source: string | undefined): Uint8Array {
+  if (source === undefined) return NO_BYTES
+  if (source !== lastSource) {
+    lastSourceBytes = textBytes(source, 'source', FRAME_SOURCE_MAX_BYTES)
+    lastSource = source
+  }
+  return lastSourceBytes
 }
 
 function textBytes(text: string | undefined, what: string, mostBytes: number): Uint8Array {

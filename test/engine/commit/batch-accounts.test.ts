@@ -94,7 +94,7 @@ async function bench(t: Test) {
   const costs = new NotedCosts(guard, String)
   const quotas = new NotedQuotas(guard, state)
   const write = (name: string): Pending =>
-    pendingOfDelta(registry.require(name), { offset: 0, values: [3] }, {}, undefined)
+    pendingOfDelta(registry.require(name), { offset: 0, values: [3] }, {})
   const first = (name: string): number => {
     const out = new Int32Array(1)
     context.readPage(registry.require(name).id, 0, out)

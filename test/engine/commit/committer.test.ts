@@ -113,7 +113,7 @@ t.test('so much is queued that it starts at once', async (t) => {
   const b = new Bench(await stateWith(t, { ...PAGES, big: { dtype: 'u8', shape: [START_AT_BYTES] } }))
   const page = b.state.registry.require('big')
   const pending = (length: number): Pending =>
-    pendingOfDelta(page, { offset: 0, values: new Uint8Array(length) }, {}, undefined)
+    pendingOfDelta(page, { offset: 0, values: new Uint8Array(length) }, {})
   const small = b.committer.commit(pending(1_000))
   t.equal(b.store.appends.length, 0)
   const large = b.committer.commit(pending(START_AT_BYTES - 1_000))
@@ -390,7 +390,7 @@ t.test('a commit that is cancelled becomes void, and the next one follows', asyn
     const digest = committer.digest
     b.onThread = true
     const page = state.registry.require('m')
-    const answer = committer.commit(pendingOfDelta(page, { offset: 0, values: [2] }, { key: 'k' }, undefined))
+    const answer = committer.commit(pendingOfDelta(page, { offset: 0, values: [2] }, { key: 'k' }))
     b.soon()
     b.write(7)
     t.ok(committer.cancelCommit())

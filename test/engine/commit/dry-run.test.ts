@@ -98,7 +98,7 @@ class Bench {
   prepare(changes: Partial<DryRun<number>> = {}): Omit<DryRun<number>, 'context'> {
     const { registry, graph } = this.state
     const x = registry.require('x')
-    const pending = pendingOfDelta(x, { offset: 0, values: [5] }, {}, undefined)
+    const pending = pendingOfDelta(x, { offset: 0, values: [5] }, {})
     const read = (): number => this.value('twice')
     return {
       plan: graph.plan([x.id]),

@@ -67,7 +67,7 @@ function flightOf(
 }
 
 const write = ({ registry }: EngineState, page: string, values: number[], key?: string): Pending =>
-  pendingOfDelta(registry.require(page), { offset: 0, values }, key === undefined ? {} : { key }, undefined)
+  pendingOfDelta(registry.require(page), { offset: 0, values }, key === undefined ? {} : { key })
 
 const shown = ({ changes }: CommitEvent): unknown[] =>
   changes.map(({ page, kind, ranges }) => `${page} ${kind} ${[...ranges]}`)
@@ -218,7 +218,7 @@ async function slowBench(t: Test, isDurable = true) {
   graph.setStep(id, step!, 1e9)
   b.onThread = true
   const page = registry.require('m')
-  const answer = b.committer.commit(pendingOfDelta(page, { offset: 0, values: [2] }, {}, undefined))
+  const answer = b.committer.commit(pendingOfDelta(page, { offset: 0, values: [2] }, {}))
   answer.catch(() => {})
   b.soon()
   return { ...b, b, committer: b.committer, page, answer }
@@ -261,7 +261,7 @@ t.test('what overwrites more than is kept cannot be cancelled', async (t) => {
     Object.assign(slow, { bytes })
     b.onThread = true
     const page = b.state.registry.require('m')
-    const answer = b.committer.commit(pendingOfDelta(page, { offset: 0, values: [2] }, {}, undefined))
+    const answer = b.committer.commit(pendingOfDelta(page, { offset: 0, values: [2] }, {}))
     b.soon()
     t.equal(b.committer.cancelCommit(), isCancelled, `${bytes} bytes`)
     b.store.appends[0]!.open()

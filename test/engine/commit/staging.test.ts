@@ -32,7 +32,7 @@ const PAGES = {
 const idOf = (state: EngineState, name: string): number => state.registry.require(name).id
 
 const write = (state: EngineState, page: string, expectVersion?: number): Pending =>
-  pendingOfDelta(state.registry.require(page), { offset: 0, values: [3] }, {}, expectVersion)
+  pendingOfDelta(state.registry.require(page), { offset: 0, values: [3] }, { expectVersion })
 
 const expecting = (state: EngineState, page: string, version: number): Pending => ({
   ...write(state, 'y'),
