@@ -187,7 +187,7 @@ t.test('the message says where', async (t) => {
 })
 
 t.test('each check takes what is right, to its bounds, and says what is wrong', async (t) => {
-  const { isText, isFlag, isCallable, isNumber, isTexts, isSignal, isOneOf, isWhole } = checks
+  const { isText, isFlag, isCallable, isNumber, isTexts, isTextLists, isSignal, isOneOf, isWhole } = checks
   const whole = isWhole(2, 5)
   for (const [check, right, wrong] of [
     [isText, ['a'], ['', 5, undefined, null]],
@@ -195,6 +195,7 @@ t.test('each check takes what is right, to its bounds, and says what is wrong', 
     [isCallable, [() => 1], [{}, 'f', undefined]],
     [isNumber, [0, -1.5, Number.NaN], ['1', 1n, undefined]],
     [isTexts, [[], ['a'], ['a', '']], ['a', [5], ['a', 5], undefined]],
+    [isTextLists, [[], [[]], [['a'], ['b', 'c']]], ['a', ['a'], [[5]], [['a'], 'b'], [undefined], {}]],
     [isSignal, [new AbortController().signal], [{}, undefined, null]],
     [isOneOf(['a', 'b']), ['a', 'b'], ['c', '', undefined]],
     [whole, [2, 3, 5], [1, 6, 2.5, '3', Number.NaN, 2n]],

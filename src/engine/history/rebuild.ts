@@ -87,7 +87,7 @@ export function loadCheckpoint(
   answers: IdempotencyKeys | undefined,
   cone?: Cone,
 ): Progress {
-  return atOnce(loadingCheckpoint(state, reader, answers, { ...(cone === undefined ? {} : { cone }) }))
+  return atOnce(loadingCheckpoint(state, reader, answers, { cone }))
 }
 
 /** The same in slices. `onBytes` gets the bytes of each piece that was loaded. */
@@ -95,7 +95,7 @@ export function* loadingCheckpoint(
   state: EngineState,
   reader: CheckpointReader,
   answers: IdempotencyKeys | undefined,
-  { cone, onBytes }: { readonly cone?: Cone; readonly onBytes?: (count: number) => void },
+  { cone, onBytes }: { readonly cone?: Cone | undefined; readonly onBytes?: (count: number) => void },
 ): Sliced<Progress> {
   const { header } = reader
   // Pasts have no definition; the pages that read them name the page that each belongs to.

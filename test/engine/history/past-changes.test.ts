@@ -1,5 +1,6 @@
 /** Past changes are what listeners got when they were live: kinds, ranges, values, order and time. */
 import t from 'tap'
+import { OfflineFolder } from '../../../src/engine/history/offline-folder.js'
 import { pastEpochs } from '../../../src/engine/history/past-changes.js'
 import type { PastEpoch, PastEpochsQuery } from '../../../src/engine/types.js'
 import { PAST_ANSWER_BYTES } from '../../../src/limits.js'
@@ -142,4 +143,16 @@ t.test('only the pages that match are held, with a look ahead', async (t) => {
     { caller: 1, from: 3, to: 9, ahead: 9, wanted: { key: /a/ } },
     { caller: 1, from: 3, to: newest, ahead: newest, wanted: 'all' },
   ])
+})
+
+t.test('a folder lists its pages by name, whenever they were made', async (t) => {
+  const { dir } = await pastOf(t, async (bus) => {
+    for (const name of ['c', 'a', 'd', 'b']) await bus.create(name, { dtype: 'u8', shape: [1] })
+  })
+  const offline = new OfflineFolder(dir)
+  t.teardown(() => offline.close())
+  t.strictSame(
+    offline.pages().map(({ name }) => name),
+    ['a', 'b', 'c', 'd'],
+  )
 })

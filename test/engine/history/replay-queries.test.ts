@@ -12,6 +12,7 @@ import {
 import type { EpochInfo } from '../../../src/engine/types.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
 import { BinaryList } from '../../../src/state/json-parts.js'
+import { patternSetOf } from '../../../src/state/pattern.js'
 import { PAGE_ID_UNASSIGNED } from '../../../src/wire/frame.js'
 import { asker, type LivePast, pastOf, tellStory } from '../../lib/past.js'
 
@@ -331,4 +332,16 @@ t.test('a state is asked for where the answer begins', async (t) => {
     [{ names: ['a', 'c'] }, 6, 6],
     [{ names: ['a'] }, 6, 6],
   ])
+})
+
+t.test('whoever sees only some pages gets no digest of all of them', async (t) => {
+  const some = { ...ask(), visible: patternSetOf([['a', 'step']]) }
+  const { epochs: all } = epochsPast(ask(), { from: 1, to: newest, limit: 100 })
+  t.ok(all.every(({ digest, epoch }) => digest === epochs[epoch]!.digest))
+  const { epochs: shown } = epochsPast(some, { from: 1, to: newest, limit: 100 })
+  t.ok(shown.length > 0)
+  for (const info of shown) {
+    t.notOk('digest' in info, `epoch ${info.epoch}`)
+    t.strictSame(plain(epochPast(some, info.epoch)), plain(info))
+  }
 })

@@ -19,7 +19,7 @@ import type { HistoryReader } from '../../../src/store/history.js'
 import { encodeRecordHeader } from '../../../src/store/log/record.js'
 import { readSegmentHeader, SegmentScanner } from '../../../src/store/log/segment-reader.js'
 import { realDisk } from '../../../src/store/os/disk.js'
-import { folder } from '../../lib/folder.js'
+import { folder, openFilesIn } from '../../lib/folder.js'
 import { pastOf, spied } from '../../lib/past.js'
 
 const CHECKPOINTS = [9, 14]
@@ -195,6 +195,28 @@ t.test('a flipped bit in a chunk of a checkpoint', async (t) => {
     inDatabase(checkpointFile(dir), "UPDATE pack SET data = CAST(x'01' || substr(data, 2) AS BLOB)"),
   )
   t.match(result, { ok: false, divergence: null, problems: [/^checkpoint 20: .*chunk/] })
+})
+
+t.test('a range of one epoch is verified too', async (t) => {
+  const dir = folder(t)
+  cpSync(await original, dir, { recursive: true })
+  const at = { from: CHECKPOINT, to: CHECKPOINT }
+  t.match(verifyFolder({ dir, ...at }), { ok: true, ...at, epochs: 0 })
+  inDatabase(checkpointFile(dir), "UPDATE pack SET data = CAST(x'01' || substr(data, 2) AS BLOB)")
+  t.match(verifyFolder({ dir, ...at }), { ok: false, problems: [/^checkpoint 20: .*chunk/] })
+})
+
+t.test('the index is closed, whatever the result is', async (t) => {
+  const dir = folder(t)
+  cpSync(await original, dir, { recursive: true })
+  for (const to of [MADE, MADE + 1]) {
+    try {
+      verifyFolder({ dir, from: 5, to })
+    } catch (error) {
+      t.match(error, { code: 'EPOCH_NOT_FOUND' })
+    }
+    t.same([...openFilesIn('/mmsb-read-'), ...openFilesIn(dir)], [])
+  }
 })
 
 t.test('a flipped bit in a row of a checkpoint', async (t) => {

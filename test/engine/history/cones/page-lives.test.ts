@@ -2,6 +2,7 @@
 import t from 'tap'
 import { PageLives } from '../../../../src/engine/history/cones/page-lives.js'
 import { MmsbError } from '../../../../src/errors.js'
+import { REPLAY_LIVES_JUMP_EPOCHS } from '../../../../src/limits.js'
 import type { HistoryReader } from '../../../../src/store/history.js'
 import { pastOf, spied, tellStory } from '../../../lib/past.js'
 
@@ -145,4 +146,33 @@ t.test('what the log no longer has', async (t) => {
     `checkpoint ${checkpoint} ${checkpoint + 1}..${checkpoint + 1}`,
     'it begins anew behind the gap',
   )
+})
+
+t.test('far ahead, a checkpoint is begun from, also one at the very epoch', async (t) => {
+  const near = 3 + REPLAY_LIVES_JUMP_EPOCHS
+  for (const [from, at, wanted] of [
+    [near, near, `4..${near}`],
+    [near + 1, near + 2, `4..${near + 1}`],
+    [near + 1, near + 1, `checkpoint ${near + 1}`],
+    [near + 2, near + 1, `checkpoint ${near + 1} ${near + 2}..${near + 2}`],
+  ] as const) {
+    const read: string[] = []
+    let made: number[] = []
+    const { lives } = livesOf({
+      checkpointEpochs: () => made,
+      checkpointPages: (epoch) => {
+        read.push(`checkpoint ${epoch}`)
+        return []
+      },
+      *records(from, to) {
+        read.push(`${from}..${to}`)
+        if (to === 3) yield* reader.records(from, to)
+      },
+    })
+    lives.cover(1, 3)
+    read.length = 0
+    made = [at]
+    lives.cover(from, from)
+    t.equal(read.join(' '), wanted, `at ${from}, with checkpoint ${at}`)
+  }
 })
