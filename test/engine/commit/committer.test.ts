@@ -393,6 +393,8 @@ t.test('a commit that is cancelled becomes void, and the next one follows', asyn
     const answer = committer.commit(pendingOfDelta(page, { offset: 0, values: [2] }, { key: 'k' }))
     b.soon()
     b.write(7)
+    const published: number[] = []
+    committer.onPublished = () => published.push(committer.epoch)
     t.ok(committer.cancelCommit())
     t.notOk(committer.cancelCommit(), 'once')
     if (isDurable) {
@@ -409,6 +411,7 @@ t.test('a commit that is cancelled becomes void, and the next one follows', asyn
     t.equal(committer.epoch, isDurable ? 2 : 1)
     t.same(b.events, isDurable ? [{ epoch: 2, timestampMs: 1_000, changes: [] }] : [])
     if (isDurable) t.same(store.calls, ['reserve true', 'append 2', 'void 2'])
+    t.same(published, isDurable ? [2] : [], 'checkpoints count an epoch that the log keeps')
     b.soon()
     await until(() => !isDurable || store.appends.length === 2, 'the next append')
     store.appends[1]?.open()

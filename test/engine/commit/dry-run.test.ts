@@ -2,6 +2,7 @@
  * A dry run shows what would be and leaves nothing behind: on this thread or another one, where overwritten
  * bytes are kept and where they are not, whether it ends, fails, or is cancelled.
  */
+import { getEventListeners } from 'node:events'
 import t, { type Test } from 'tap'
 import { pendingOfDelta } from '../../../src/engine/commands/transactions.js'
 import { type DryRun, DryRuns } from '../../../src/engine/commit/dry-run.js'
@@ -244,6 +245,7 @@ t.test('one whose caller leaves is cancelled and undone', async (t) => {
     }
     show()
     await t.rejects(run, { code: 'COST_EXCEEDED' }, when)
+    t.equal(getEventListeners(left.signal, 'abort').length, 0)
     await isClean(t, b, digest)
     left.abort()
     await isClean(t, b, digest)
@@ -251,6 +253,7 @@ t.test('one whose caller leaves is cancelled and undone', async (t) => {
   const b = await bench(t, { onThread: true })
   const later = new AbortController()
   t.equal(await b.runs.run(() => b.prepare(), later.signal), 10)
+  t.equal(getEventListeners(later.signal, 'abort').length, 0)
   const show = b.hide()
   const next = b.runs.run(() => b.prepare())
   while (!b.runs.isRunning) await turn()

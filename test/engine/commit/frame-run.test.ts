@@ -142,6 +142,27 @@ t.test('a message does what its frames do one by one', async (t) => {
   for (const name of ['a', 'b', 'flags', 'sum']) t.same(together.read(name), alone.read(name), name)
 })
 
+t.test('plain frames of a message are queued together, also to one page in a row', async (t) => {
+  const bus = await open(t)
+  for (const name of ['a', 'b']) await bus.create(name, { dtype: 'f32', shape: [ELEMENTS] })
+  const [a, b] = [bus.page('a').id, bus.page('b').id]
+  const answers: [first: number, count: number][] = []
+  let heard = 0
+  const sender: Sender = {
+    committed: (first, count) => {
+      answers.push([first, count])
+      heard += count
+    },
+    failed: (_first, _count, _bytes, error) => t.error(error as Error),
+    refused: (_number, error) => t.error(error as Error),
+  }
+  const input = { offset: 0, values: [1, 2] }
+  const sent = [a, a, a, b, b, a].map((id) => frame(id, input))
+  t.same(bus.submitAll(sender, 1, Buffer.concat(sent)), { numbers: 6, frames: 6, bytes: 6 * sent[0]!.length })
+  while (heard < sent.length) await turn()
+  t.same(answers, [[1, 6]], 'one answer for all')
+})
+
 t.test('frames to a page that is deleted before them are refused, the others are not', async (t) => {
   const bus = await open(t)
   await bus.create('doomed', { dtype: 'f32', shape: [4] })

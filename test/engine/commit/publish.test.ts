@@ -104,6 +104,7 @@ t.test('versions move to the epoch where bytes changed, and events say where', a
   t.match(b.keys.firstUse('k'), { answer: { epoch: 2, pages: { y: 1 } } })
   const { commit } = b.timings.summary()
   t.equal(commit.count, 2)
+  t.ok(Math.abs(commit.max - 5_000) < 500, `queued at 7 ms, answered at 12: ${commit.max} us`)
 })
 
 t.test('pages that are made and deleted, some of them in the same epoch', async (t) => {

@@ -5,7 +5,7 @@
 import t, { type Test } from 'tap'
 import { Interrupted, Timeline, type TimelineOptions } from '../../../src/engine/history/timeline.js'
 import { hex } from '../../../src/engine/pages/describe.js'
-import { REPLAY_CANCEL_EPOCHS } from '../../../src/limits.js'
+import { REPLAY_CANCEL_EPOCHS, REPLAY_CANCEL_MS } from '../../../src/limits.js'
 import { DTYPE_INFO } from '../../../src/wire/dtype.js'
 import { type LivePast, pastOf, spied, tellStory } from '../../lib/past.js'
 
@@ -282,6 +282,31 @@ t.test('it looks up from time to time, and an interrupted way goes on from there
   error = new Error('broken')
   t.throws(() => timeline.seek(2 * REPLAY_CANCEL_EPOCHS), { message: 'broken' })
   t.equal(timeline.epoch, undefined, 'after another error it holds nothing')
+})
+
+t.test('it looks up after some time as well, counted from the last time', async (t) => {
+  const epochs = 6 * REPLAY_CANCEL_MS
+  const long = await pastOf(t, async (bus) => {
+    await bus.create('x', { dtype: 'u32', shape: [1] })
+    while (bus.epoch < epochs) await bus.patch('x', { values: [bus.epoch] })
+  })
+  const pauses: number[] = []
+  const { timeline } = stepping(long, { onPause: (epoch) => pauses.push(epoch) })
+  const { now } = performance
+  let nowMs = 0
+  performance.now = () => nowMs++
+  try {
+    timeline.seek(epochs)
+  } finally {
+    performance.now = now
+  }
+  timeline.close()
+  // Whatever else asks for the time makes it go faster.
+  t.ok(pauses.length >= 3, `pauses at ${pauses}`)
+  t.ok(
+    pauses.every((epoch, i) => epoch - (pauses[i - 1] ?? 0) >= REPLAY_CANCEL_MS / 4),
+    `pauses at ${pauses}`,
+  )
 })
 
 t.test('a state that is handed over is not closed', async (t) => {
