@@ -132,7 +132,7 @@ async function listening(
   const ready = new Promise<Pick<Server, 'url' | 'adminUrl'>>((resolve) => {
     let adminUrl: string | undefined
     lines.on('line', (line) => {
-      const [, admin, url] = /^mmsb (admin )?listening on (http:\/\/\S+)$/.exec(line) ?? []
+      const [, admin, url] = /^mmsb (admin )?listening on (https?:\/\/\S+)$/.exec(line) ?? []
       if (admin !== undefined) adminUrl = url
       else if (url !== undefined) resolve({ url, adminUrl })
     })

@@ -1,10 +1,16 @@
 /**
  * The route PATCH /v1/pages/:name/data on a bare Fastify that does nothing: it parses the body, as JSON or as
- * bytes, and answers an object of the same shape through a response schema. No log, no state, no checks.
+ * bytes, and answers an object of the same shape through a response schema. No log, no state, no checks. With
+ * the files of a certificate and its key as arguments it speaks TLS.
  */
-import Fastify from 'fastify'
+import { readFileSync } from 'node:fs'
+import Fastify, { type FastifyInstance } from 'fastify'
 
-const app = Fastify({ logger: false })
+const [cert, key] = process.argv.slice(2).map((file) => readFileSync(file))
+const app: FastifyInstance =
+  cert === undefined || key === undefined
+    ? Fastify({ logger: false })
+    : (Fastify({ logger: false, https: { cert, key } }) as unknown as FastifyInstance)
 let epoch = 0
 
 app.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) => {

@@ -12,6 +12,7 @@ export const ROWS: Readonly<Record<string, () => Promise<Row>>> = {
   costs: async () => (await import('../rows/costs.js')).costs,
   deltas: async () => (await import('../rows/deltas.js')).deltas,
   rest: async () => (await import('../rows/rest.js')).rest,
+  access: async () => (await import('../rows/access.js')).access,
   websocket: async () => (await import('../rows/websocket.js')).websocket,
   latency: async () => (await import('../rows/latency.js')).latency,
   idle: async () => (await import('../rows/idle.js')).idle,
