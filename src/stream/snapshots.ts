@@ -195,10 +195,12 @@ class Gathering implements Subscriber {
     return this.#isSelected && this.#partial === undefined && this.#missing.size === 0
   }
 
-  /** Finds the pages that match. Returns what is left of the slice. @throws MmsbError PAYLOAD_TOO_LARGE */
+  /**
+   * Finds the pages that match. Returns what is left of the slice. Once all are found, it checks their size
+   * in every slice, because commits may create more. @throws MmsbError PAYLOAD_TOO_LARGE
+   */
   #select(allowance: number): number {
     let left = allowance
-    if (this.#isSelected) return left
     const { patterns } = this.#view
     while (this.#namesSeen < this.#names.length && left > 0) {
       const name = this.#names[this.#namesSeen++]!
@@ -305,11 +307,6 @@ class Gathering implements Subscriber {
       const { page, kind } = change
       if (this.#partial?.page.name === page) this.#partial = undefined
       this.#miss(page, kind === 'created')
-    }
-    try {
-      if (this.#isSelected) this.#refuseTooLarge()
-    } catch (error) {
-      this.#failure = error
     }
   }
 

@@ -124,7 +124,7 @@ export class StreamServer {
       connection,
       isBinary,
       onInternal: (cause) => this.#log.error({ err: cause }, 'internal error'),
-      takenBytes: () => socket.bytesWritten - socket.writableLength,
+      takenBytes: () => sink.takenBytes,
       receiving,
     })
     const receiver = isBinary ? this.#attach(webSocket, session) : undefined
