@@ -100,6 +100,34 @@ t.test('a reader that takes nothing is cut off; one that takes something, or all
   for (const response of [stalled, slow, done]) response!.emit('close')
 })
 
+t.test('the time of a reader begins anew with each byte that it takes', async (t) => {
+  const clock = { nowMs: 0, look: (): void => {} }
+  t.intercept(performance, 'now', { value: () => clock.nowMs })
+  const setInterval = (look: () => void): object => {
+    clock.look = look
+    return { unref: () => {} }
+  }
+  t.intercept(globalThis, 'setInterval', { value: setInterval as typeof globalThis.setInterval })
+  const { all } = answers()
+  const slow = new FakeResponse()
+  const { socket } = slow
+  Object.assign(socket!, { bytesWritten: 1_000, writableLength: 900 })
+  all.watch(slow.reply)
+  for (const [passedMs, taken, isCut] of [
+    [0, 1, false],
+    [IDLE_MS - 1, 0, false],
+    [1, 1, false],
+    [IDLE_MS - 1, 0, false],
+    [1, 0, true],
+  ] as const) {
+    clock.nowMs += passedMs
+    socket!.writableLength -= taken
+    clock.look()
+    t.equal(socket!.isCut, isCut, `at ${clock.nowMs} ms`)
+  }
+  slow.emit('close')
+})
+
 t.test('while one answer is left, it is looked at; after the last, nothing runs', async (t) => {
   const { all } = answers()
   const [first, last] = [new FakeResponse(), new FakeResponse()]

@@ -175,6 +175,38 @@ t.test('another address leads to the same server', async (t) => {
   t.same(await Promise.all([taken, first].map(isRefused)), [true, true])
 })
 
+t.test(
+  'an answer never waits in the system for more bytes, whichever listener took its connection',
+  async (t) => {
+    const { connections, got, port } = await started(t)
+    const probe = createListener()
+    probe.listen(0, '127.0.0.1')
+    await once(probe, 'listening')
+    const other = (probe.address() as AddressInfo).port
+    probe.close()
+    await once(probe, 'close')
+    await connections.listenAlso('127.0.0.1', other)
+    const first = await peerOf(t, port())
+    first.ask('/0')
+    const { request, response } = await got(0)
+    response.end()
+    const { _handle: handle } = request.socket as unknown as { _handle: { setNoDelay(is: boolean): void } }
+    const calls = t.capture(Object.getPrototypeOf(handle), 'setNoDelay', handle.setNoDelay)
+    for (const [i, at] of [port(), other].entries()) {
+      const peer = await peerOf(t, at)
+      peer.ask(`/${i + 1}`)
+      const { response } = await got(i + 1)
+      response.end()
+      t.same(
+        calls().map(({ args }) => args[0]),
+        [true],
+        `listener ${i}`,
+      )
+    }
+    await connections.stop()
+  },
+)
+
 t.test('another server takes over what is open, and each request is answered once', async (t) => {
   const before = await started(t)
   const after = await started(t, false)

@@ -29,6 +29,26 @@ t.test('a path that the framework refuses leaves the connection open', async (t)
   await app.close()
 })
 
+t.test('a small JSON body reaches its route without waiting for a promise', async (t) => {
+  const { app } = createFastify(new LimitGuard(), undefined)
+  let isLater = false
+  app.addHook('preParsing', (_request, _reply, payload, done) => {
+    // Called before the framework hears of the end; the tick comes before any promise.
+    payload.once('end', () => {
+      process.nextTick(() => {
+        isLater = true
+      })
+    })
+    done(null, payload)
+  })
+  app.post('/', (_request, reply) => reply.send({ isLater }))
+  const post = (payload: string) =>
+    app.inject({ method: 'POST', url: '/', payload, headers: { 'content-type': 'application/json' } })
+  t.same((await post('[1]')).json(), { isLater: false })
+  t.same((await post(`["${'x'.repeat(150_000)}"]`)).json(), { isLater: true }, 'a large one waits')
+  await app.close()
+})
+
 t.test('JSON of both sizes, none, and too much', async (t) => {
   const limits = new LimitGuard({ maxJsonBytes: 200_000 })
   const { app } = createFastify(limits, undefined)

@@ -96,6 +96,19 @@ t.test('every metric follows the conventions', async (t) => {
   }
 })
 
+t.test('one answer shows one state of the bus, the next answer that of its own time', async (t) => {
+  const { bus, call } = await serve(t)
+  const reads = t.capture(bus, 'stats', bus.stats)
+  const epoch = async (): Promise<number> => {
+    const text = String((await call('GET', '/metrics')).raw)
+    return parse(text).find(({ name }) => name === 'mmsb_epoch')!.samples[0]!.value
+  }
+  t.equal(await epoch(), 0)
+  t.equal(reads().length, 1)
+  await bus.create('a', { dtype: 'f32', shape: [4] })
+  t.equal(await epoch(), 1)
+})
+
 t.test('the rules find what is wrong', (t) => {
   const faults = (text: string): string[] => parse(text).flatMap(faultsOf)
   const family = (name: string, type: string, samples: string): string =>

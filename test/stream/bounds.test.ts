@@ -23,9 +23,31 @@ import { RecentEpochs } from '../../src/stream/resume/recent-epochs.js'
 import { ReplayedEpochs } from '../../src/stream/resume/replayed-epochs.js'
 import { viewportsOf } from '../../src/stream/views/viewport.js'
 import { refusal } from '../lib/refusal.js'
-import { create, set, setup } from './fakes.js'
+import { create, remove, set, setup } from './fakes.js'
 
 const names = (count: number): string[] => Array.from({ length: count }, (_, i) => `p${i}`)
+
+t.test('pages that are gone are not kept', async (t) => {
+  const { bus, hub, connect } = setup()
+  connect().connection.subscribe('s', { pages: ['*'] })
+  for (const name of names(20)) {
+    bus.commit(create(name, 1))
+    bus.commit(remove(name))
+  }
+  bus.commit(set('a', [0, 1]))
+  // A view that comes is shown the pages that the hub knows.
+  const seen: string[] = []
+  const patterns = {
+    ...patternSet(['none*']),
+    matches: (name: string) => {
+      seen.push(name)
+      return false
+    },
+  }
+  const view = { patterns, viewports: viewportsOf(undefined, patterns), mode: 'none' } as const
+  hub.enter(view, { prepare() {}, offer() {}, fail() {} })
+  t.same(seen, ['a'])
+})
 
 t.test('patterns of one subscription', async (t) => {
   const make = (count: number): string => refusal(() => patternSet(names(count)))

@@ -1,5 +1,6 @@
 /** Snapshots that are gathered in slices, while commits go on. */
 import t from 'tap'
+import { STREAM_GATHER_SLICE_BYTES } from '../../src/limits.js'
 import type { StreamBus } from '../../src/stream/types.js'
 import { Draw } from '../lib/draw.js'
 import { create, type FakeBus, type FakeSink, remove, set, setup } from './fakes.js'
@@ -72,6 +73,34 @@ for (let seed = 1; seed <= 6; seed++) {
     t.match(sink.got[2], { type: 'change', epoch: bus.epoch, changes: [{ page: 'q' }] })
   })
 }
+
+t.test('a slice gathers a few MiB, the last one the rest', async (t) => {
+  const { bus, clock, connect } = setup()
+  bus.commit(create('big', 4 * M))
+  const { gather } = bus
+  let bytes = 0
+  bus.gather = (...asked) => {
+    const values = gather.apply(bus, asked)
+    bytes += values.byteLength
+    return values
+  }
+  const slice = (): number => {
+    bytes = 0
+    t.ok(clock.step())
+    return bytes
+  }
+  const { sink, connection } = connect()
+  connection.subscribe('s', { pages: ['big'], from: 'snapshot' })
+  const sizes: number[] = [bytes]
+  while (sink.got.length === 0 && sizes.length < 100) {
+    // Each change makes it begin again, so that it never ends by itself.
+    if (bytes > 0) bus.commit(set('big', [0, bus.epoch]))
+    sizes.push(slice())
+  }
+  const whole = 4 * M * 4
+  t.ok(sizes.length > 10 && sizes.slice(0, -1).every((size) => size <= STREAM_GATHER_SLICE_BYTES), `${sizes}`)
+  t.ok(sizes.at(-1)! >= whole, 'in the end it is gathered in one go')
+})
 
 t.test('a window: what changes outside raises its version', async (t) => {
   const { bus, clock, connect } = setup()

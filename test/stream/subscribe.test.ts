@@ -113,6 +113,24 @@ t.test('a slow reader: lossless ends with where to resume, latest folds', async 
   await latest.return?.()
 })
 
+t.test('changes without values fill a queue as well', async (t) => {
+  const bus = await open(t)
+  const names = Array.from({ length: 2_000 }, (_, i) => `p${i}`)
+  await bus.createMany(names.map((name) => ({ name, definition: { dtype: 'u8', shape: [1] } })))
+  const subscription = bus.subscribe({ pages: ['p*'], data: 'none' })
+  const from = bus.epoch
+  for (let i = 1; i <= 100; i++) await bus.transact({ ops: names.map((page) => ({ page, values: [i] })) })
+  let count = 0
+  const error: unknown = await (async () => {
+    for await (const { epoch } of subscription) {
+      count = epoch - from
+      if (count === 100) break
+    }
+  })().catch((cause: unknown) => cause)
+  t.match(error, { code: 'OVERLOADED', extra: { resumeFrom: from + count } })
+  t.ok(count > 0 && count < 100, `${count} epochs were queued`)
+})
+
 t.test('a reader that is behind by a little misses nothing, however much comes in the end', async (t) => {
   const bus = await open(t)
   const size = STREAM_QUEUE_MAX_BYTES / 4

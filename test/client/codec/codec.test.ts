@@ -382,6 +382,25 @@ t.test('a message cut at any byte, or with any byte changed, is PROTOCOL or a me
   t.same([...seen].sort(), ['PROTOCOL', 'decoded'])
 })
 
+t.test('a message that claims bytes of the next one, or an odd length, is PROTOCOL', async (t) => {
+  const change = { page: 'qty', pageId: 1, kind: 'source', dtype: 'i32', shape: [5_000] } as const
+  const parts = [new PagePart({ ...change, ranges: Uint32Array.of(1_234, 2) }, () => Int32Array.of(42, -1))]
+  const one = Buffer.from(wire('s', new ChangeMessage(7, 7, parts, 'values')))
+  const two = (first: Buffer): ArrayBuffer => Uint8Array.from(Buffer.concat([first, one])).buffer
+  t.equal(decodeBinary(two(one)).length, 2)
+  const greedy = Buffer.from(one)
+  const countAt = greedy.indexOf(Buffer.from(Uint32Array.of(1_234, 2).buffer)) + 4
+  greedy.writeUInt32LE(3, countAt)
+  t.throws(() => decodeBinary(two(greedy)), { code: 'PROTOCOL', detail: /values go past the end/ } as never)
+  const marker = Buffer.from(wire('x', { type: 'progress', epoch: 3 }))
+  for (const extra of [1, 4, 7]) {
+    const odd = Buffer.concat([marker, Buffer.alloc(extra)])
+    odd.writeUInt32LE(odd.length, 4)
+    const detail = new RegExp(`^a message of ${odd.length} bytes inside one of ${odd.length}`)
+    t.throws(() => decodeBinary(Uint8Array.from(odd).buffer), { code: 'PROTOCOL', detail } as never)
+  }
+})
+
 t.test('values of JSON answers get their array', async (t) => {
   for (const dtype of DTYPES) {
     const array = DTYPE_INFO[dtype].view(encodeSome(dtype, Uint8Array.of(1, 2, 3, 4), 4), 0, 4)

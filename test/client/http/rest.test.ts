@@ -233,6 +233,9 @@ t.test('an attempt has its time, and all of them together have theirs', async (t
     code: 'TIMEOUT',
   })
   t.equal(own.sent[0]!.init.signal!.aborted, true)
+  const last = calling(t, { tryTimeoutMs: 100, retries: 0 }).call()
+  clock.pass(100)
+  await t.rejects(last, { code: 'NETWORK', detail: 'GET http://x/p: no answer: none within 100 ms' })
 })
 
 t.test(

@@ -4,6 +4,8 @@
 import t from 'tap'
 import { MmsbError } from '../../../src/client/errors.js'
 import type { Connection, ConnectionUser } from '../../../src/client/stream/connection.js'
+import { ResumingSubscription } from '../../../src/client/stream/resuming-subscription.js'
+import type { SubscribeOptions } from '../../../src/client/types.js'
 import { turns } from '../../lib/wait.js'
 import { clockOf, type Heard, opened, played, user } from '../played.js'
 
@@ -315,4 +317,28 @@ t.test('requests wait for a server that is looked for', async (t) => {
   answering.lose()
   t.equal(await stateOf(until), 'back', 'it answers requests')
   t.same(answering.mine.failures, [])
+})
+
+t.test('an owner that ends what failed, and begins anew, keeps the connection', async (t) => {
+  const { connection, sockets } = played(t)
+  const options: SubscribeOptions = { pages: ['a'] }
+  const nobody = { change() {}, progress() {}, connected() {} }
+  const next = new ResumingSubscription(connection, options, false, { ...nobody, failed() {} })
+  const failing = new ResumingSubscription(connection, options, false, {
+    ...nobody,
+    failed: () => {
+      failing.end()
+      next.start()
+    },
+  })
+  failing.start()
+  sockets[0]!.accept()
+  failing.fail(new Error('refused'))
+  t.same([sockets.length, sockets[0]!.ended], [1, []])
+  t.same(
+    sockets[0]!.told.map(({ type }) => type),
+    ['subscribe', 'unsubscribe', 'subscribe'],
+  )
+  next.end()
+  t.same(sockets[0]!.ended, [1000])
 })

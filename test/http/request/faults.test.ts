@@ -4,7 +4,7 @@ import { faultFinder } from '../../../src/http/request/faults.js'
 import { compileCheck } from '../../../src/http/request/validation.js'
 import { DeltaBody, TransactionBody } from '../../../src/http/schemas/data.js'
 import { PageBody, PagesBody } from '../../../src/http/schemas/pages.js'
-import { Compile, type TSchema } from '../../../src/http/typebox.js'
+import { Compile, type TSchema, Type } from '../../../src/http/typebox.js'
 
 const source = { dtype: 'f32', shape: [4] }
 const named = (count: number): object[] =>
@@ -66,6 +66,23 @@ t.test('the path of a fault is that of the given value', (t) => {
   )
   const inputs = Object.fromEntries([...Array.from({ length: 50 }, (_, i) => [`i${i}`, 'a']), ['bad', 7]])
   t.match(messageOf(PageBody, { derive: { op: 'map', inputs } }), /^body\.derive\.inputs\.bad: /)
+  t.end()
+})
+
+t.test('beside an unknown field no list is searched; beside one that only seems unknown it is', (t) => {
+  const list = Type.Array(Type.Number())
+  const wrong = [...Array(20).fill(1), 'x']
+  const closed = faultFinder(Type.Object({ list }, { additionalProperties: false }))
+  const paths = closed({ list: wrong, other: 1 }).map(({ instancePath }) => instancePath)
+  t.same(paths, ['/other', ''])
+  // A field that fits its own pattern, but not the other one.
+  const byPattern: TSchema = {
+    type: 'object',
+    properties: { list },
+    patternProperties: { '^n': Type.Number(), '^s': Type.String() },
+    additionalProperties: false,
+  }
+  t.match(faultFinder(byPattern)({ list: wrong, n1: 1 }), [{ instancePath: '/list/20' }])
   t.end()
 })
 

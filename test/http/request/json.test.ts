@@ -75,6 +75,28 @@ t.test('a large text that is not JSON is refused wherever the fault is', async (
   }
 })
 
+t.test('a large text that ends too early is refused before any of it is parsed', async (t) => {
+  for (const text of [`[${numbers(20_000)}`, `{"a":"${LONG}`, `["${LONG}\\"]`])
+    t.equal(await refusalOf(text), 'INVALID_REQUEST body: is not JSON: it ends too early')
+})
+
+t.test('the first look at a large text gives way after each piece', async (t) => {
+  // Each look at this clock ends a slice.
+  let nowMs = 0
+  t.intercept(performance, 'now', { value: () => (nowMs += 1000) })
+  const pieces = 8
+  let turns = 0
+  let isOver = false
+  const count = (): void => {
+    turns++
+    if (!isOver) setImmediate(count)
+  }
+  setImmediate(count)
+  t.strictSame(await parse(`[${' '.repeat(pieces * JSON_PIECE_BYTES - 2)}]`), [])
+  isOver = true
+  t.ok(turns >= pieces - 1, `${turns} turns of the event loop`)
+})
+
 t.test('size, depth and counts have limits', async (t) => {
   const limits = new LimitGuard({ maxJsonBytes: 100_000, maxJsonDepth: 8 })
   const nested = (depth: number, inside = ''): string => '['.repeat(depth) + inside + ']'.repeat(depth)
@@ -150,7 +172,8 @@ t.test('what a small text may hold', async (t) => {
   t.strictSame(await parse(Buffer.of(0xef, 0xbb, 0xbf, 0x31)), 1, 'a byte order mark')
   t.strictSame(await parse(`\ufeff["${LONG}"]`), [LONG], 'and before a large one')
   t.match(await refusalOf(`\ufeff\ufeff1`), /is not JSON/, 'one mark')
-  t.strictSame(await parse('"\u03bf"'), '\u03bf', 'a letter that ends like a mark')
+  for (const long of ['', LONG])
+    t.strictSame(await parse(`"\u03bf${long}"`), `\u03bf${long}`, 'a letter that ends like a mark')
   t.match(await refusalOf(Buffer.of(0xef, 0xbb, 0x80, 0x31)), /is not JSON/, 'one that begins like it')
   for (const text of ['', ' ', 'nul', '1 2', '{"a":1,}', '[1]]'])
     t.match(await refusalOf(text), /^INVALID_REQUEST body: is not JSON/)

@@ -1,5 +1,7 @@
 /** Past epochs, differences, verification and what-if over HTTP, in the public format. */
 import t, { type Test } from 'tap'
+import { DiffAnswer } from '../../../src/http/schemas/time.js'
+import { Compile } from '../../../src/http/typebox.js'
 import { folder } from '../../lib/folder.js'
 import { isProblem, listen, type Served, serve, tagsOf } from '../helpers.js'
 
@@ -154,6 +156,14 @@ t.test('what differs between two epochs', async (t) => {
     to: 6,
     pages: { a: { ranges: [[1, 1]] } },
   })
+  for (const [range, of] of [
+    ['from=1&to=4', { created: true }],
+    ['from=4&to=6', { deleted: true }],
+  ] as const) {
+    const { body } = await call('GET', `/v1/diff?${range}&pages=b`)
+    t.match(body, { pages: { b: of } })
+    t.ok(Compile(DiffAnswer).Check(body), `${range}: as the schema says`)
+  }
   isProblem(t, await call('GET', '/v1/diff?from=4&pages=z'), 'PAGE_NOT_FOUND')
   isProblem(t, await call('GET', '/v1/diff?from=4&to=2'), 'INVALID_REQUEST')
   isProblem(t, await call('GET', '/v1/diff'), 'INVALID_REQUEST')

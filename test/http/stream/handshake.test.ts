@@ -72,6 +72,20 @@ t.test('an upgrade behind a request under way is answered after it', async (t) =
   t.match(refused, /^HTTP\/1.1 200 .*HTTP\/1.1 200 .*HTTP\/1.1 404 .*NOT_FOUND/s)
 })
 
+t.test('an upgrade behind a large answer waits until all of it has left', async (t) => {
+  const { port, bus } = await streamServer(t)
+  const elements = 4 * 1024 ** 2
+  await bus.create('large', { dtype: 'u8', shape: [elements] })
+  const read =
+    'GET /v1/pages/large/data HTTP/1.1\r\nhost: localhost\r\naccept: application/octet-stream\r\n\r\n'
+  const upgrade =
+    'GET /v1/other HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n'
+  const text = await sentAtOnce(port, read + upgrade)
+  t.match(text.slice(0, 100), /^HTTP\/1.1 200 /)
+  t.equal(text.split('\0').length - 1, elements)
+  t.match(text.slice(text.lastIndexOf('\0') + 1), /^HTTP\/1.1 404 /)
+})
+
 t.test('a refused handshake ends its connection', async (t) => {
   const { port } = await streamServer(t)
   for (const path of ['/v1/stream?x=1', '/v1/status', '/none', '/%zz']) {

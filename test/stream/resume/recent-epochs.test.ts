@@ -84,6 +84,17 @@ t.test('at most so many bytes, and as many epochs as fit', async (t) => {
   t.ok(recent.after < last && recent.after > last - 4, 'the last few small ones stay')
 })
 
+t.test('the ranges of a change count as well', async (t) => {
+  const bytesOf = (pairs: number): number => {
+    const recent = new RecentEpochs()
+    recent.begin(0)
+    const ranges = Uint32Array.from({ length: 2 * pairs }, (_, i) => (i % 2 === 0 ? i : 1))
+    recent.add(1, [{ change: { ...change(2 * pairs), ranges }, values: undefined }])
+    return recent.bytes
+  }
+  t.equal(bytesOf(1000) - bytesOf(10), 990 * 8)
+})
+
 t.test('an epoch larger than the bound is not held, and those after it are', async (t) => {
   const recent = new RecentEpochs()
   recent.begin(7)
