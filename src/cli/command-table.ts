@@ -42,6 +42,27 @@ export const COMMANDS: CommandTable = {
       return { help: HELP, run: checkpoint }
     },
   },
+  get: {
+    summary: 'print a page, or write it to a .npy file',
+    load: async () => {
+      const { HELP, get } = await import('./commands/remote/get.js')
+      return { help: HELP, run: get }
+    },
+  },
+  set: {
+    summary: 'write values to a page',
+    load: async () => {
+      const { HELP, set } = await import('./commands/remote/set.js')
+      return { help: HELP, run: set }
+    },
+  },
+  watch: {
+    summary: 'print the changes of pages as they come',
+    load: async () => {
+      const { HELP, watch } = await import('./commands/remote/watch.js')
+      return { help: HELP, run: watch }
+    },
+  },
   backup: {
     summary: 'copy a data folder; its server may be running',
     load: async () => {

@@ -6,7 +6,8 @@ import { DTYPE_INFO, type Dtype, type TypedArray } from '../wire/dtype.js'
 import { StartError } from './flags.js'
 import { progress } from './output.js'
 
-const PIECE_BYTES = 16 * 1024 ** 2
+/** Elements are read and written in pieces of this size. */
+export const PIECE_BYTES = 16 * 1024 ** 2
 
 /** Reads `count` elements of a page from `offset`. */
 export type ReadElements = (offset: number, count: number) => Promise<TypedArray>
@@ -59,6 +60,20 @@ export interface NpyFile {
   eachPiece(visit: (offset: number, values: TypedArray) => Promise<void>): Promise<void>
 }
 
+/** Where the bytes of a .npy file come from. */
+export interface NpyBytes {
+  /** For messages. */
+  readonly name: string
+  readonly size: number
+  /** Fills `out` from this position, as far as there are bytes; returns how many. */
+  read(out: Uint8Array, at: number): number
+}
+
+/** What a .npy file begins with. */
+const MAGIC = Buffer.from('\x93NUMPY', 'latin1')
+
+export const isNpy = (bytes: Uint8Array): boolean => MAGIC.equals(bytes.subarray(0, MAGIC.length))
+
 /**
  * Opens a file for import. @throws StartError, naming the file, when it cannot be read or holds no array for
  * a page
@@ -66,41 +81,47 @@ export interface NpyFile {
 export async function withNpy<T>(file: string, work: (npy: NpyFile) => Promise<T>): Promise<T> {
   const fd = namingFile(file, () => openSync(file, 'r'))
   try {
-    const head = new Uint8Array(NPY_HEADER_MAX_BYTES + 16)
-    const { dtype, shape, dataOffset, isBigEndian, isFortran } = namingFile(file, () => {
-      const got = readSync(fd, head, 0, head.length, 0)
-      return decodeNpyHeader(head.subarray(0, got))
-    })
-    const { sizeBytes, view } = DTYPE_INFO[dtype]
-    const elements = shape.reduce((product, size) => product * size, 1)
-    if (fstatSync(fd).size !== dataOffset + elements * sizeBytes) {
-      throw new StartError(`${file}: its length does not match ${elements} elements of ${dtype}`)
-    }
-    const readAt = (offset: number, count: number): Uint8Array<ArrayBuffer> => {
-      const bytes = new Uint8Array(count * sizeBytes)
-      for (let done = 0; done < bytes.length; ) {
-        const read = readSync(fd, bytes, done, bytes.length - done, dataOffset + offset * sizeBytes + done)
-        if (read === 0) throw new StartError(`${file}: it shrank while it was read`)
-        done += read
-      }
-      if (isBigEndian) swapBytes(bytes, sizeBytes)
-      return bytes
-    }
-    const whole = isFortran ? fromFortran(readAt(0, elements), shape, sizeBytes) : undefined
-    const eachPiece: NpyFile['eachPiece'] = async (visit) => {
-      const piece = PIECE_BYTES / sizeBytes
-      const say = progress()
-      for (let offset = 0; offset < elements; offset += piece) {
-        const count = Math.min(piece, elements - offset)
-        const [bytes, at] = whole === undefined ? [readAt(offset, count), 0] : [whole, offset * sizeBytes]
-        await visit(offset, view(bytes.buffer, at, count))
-        say(() => `${file}: ${percent(offset + count, elements)}`)
-      }
-    }
-    return await work({ name: basename(file).replace(/\.npy$/, ''), dtype, shape, elements, eachPiece })
+    const size = namingFile(file, () => fstatSync(fd).size)
+    const read: NpyBytes['read'] = (out, at) => readSync(fd, out, 0, out.length, at)
+    return await work(npyFrom({ name: file, size, read }))
   } finally {
     closeSync(fd)
   }
+}
+
+/** @throws StartError, naming the file, when it holds no array for a page */
+export function npyFrom({ name: file, size, read }: NpyBytes): NpyFile {
+  const head = new Uint8Array(NPY_HEADER_MAX_BYTES + 16)
+  const { dtype, shape, dataOffset, isBigEndian, isFortran } = namingFile(file, () =>
+    decodeNpyHeader(head.subarray(0, read(head, 0))),
+  )
+  const { sizeBytes, view } = DTYPE_INFO[dtype]
+  const elements = shape.reduce((product, extent) => product * extent, 1)
+  if (size !== dataOffset + elements * sizeBytes)
+    throw new StartError(`${file}: its length does not match ${elements} elements of ${dtype}`)
+  const readAt = (offset: number, count: number): Uint8Array<ArrayBuffer> => {
+    const bytes = new Uint8Array(count * sizeBytes)
+    for (let done = 0; done < bytes.length; ) {
+      const got = read(bytes.subarray(done), dataOffset + offset * sizeBytes + done)
+      if (got === 0) throw new StartError(`${file}: it shrank while it was read`)
+      done += got
+    }
+    if (isBigEndian) swapBytes(bytes, sizeBytes)
+    return bytes
+  }
+  let whole: Uint8Array<ArrayBuffer> | undefined
+  const eachPiece: NpyFile['eachPiece'] = async (visit) => {
+    if (isFortran) whole ??= fromFortran(readAt(0, elements), shape, sizeBytes)
+    const piece = PIECE_BYTES / sizeBytes
+    const say = progress()
+    for (let offset = 0; offset < elements; offset += piece) {
+      const count = Math.min(piece, elements - offset)
+      const [bytes, at] = whole === undefined ? [readAt(offset, count), 0] : [whole, offset * sizeBytes]
+      await visit(offset, view(bytes.buffer, at, count))
+      say(() => `${file}: ${percent(offset + count, elements)}`)
+    }
+  }
+  return { name: basename(file).replace(/\.npy$/, ''), dtype, shape, elements, eachPiece }
 }
 
 function swapBytes(bytes: Uint8Array<ArrayBuffer>, sizeBytes: number): void {

@@ -123,6 +123,17 @@ function tokenOf({ values }: ParsedFlags): (() => string) | undefined {
   }
 }
 
+/** What to do, where the advice of the server is for those who write requests. */
+const ADVICE: Readonly<Record<string, string>> = {
+  UNAUTHORIZED: 'Give a token with --token-file.',
+  PAGE_NOT_FOUND: '',
+  EPOCH_NOT_FOUND: '`mmsb status` shows the newest epoch.',
+  EPOCH_COMPACTED: '`mmsb status` shows the oldest epoch that can be read.',
+  INVALID_REQUEST: '',
+  INVALID_DELTA: '',
+  PRECONDITION_FAILED: 'Read the page again, and decide anew.',
+}
+
 /** An error of the client, in words for the terminal. */
 export function explained({ code, status, detail, hint, cause }: MmsbError, url: string): Error {
   // The token file could not be read again.
@@ -136,8 +147,7 @@ export function explained({ code, status, detail, hint, cause }: MmsbError, url:
     if (code === 'TIMEOUT') return new StartError(`${url} has not answered in time; --timeout sets the time`)
     if (code === 'PROTOCOL') return new StartError(`${url} does not answer as an mmsb server does: ${detail}`)
   }
-  const advice = code === 'UNAUTHORIZED' ? 'Give a token with --token-file.' : hint
-  return new StartError(
-    advice === '' ? `${code}: ${detail}` : `${code}: ${detail}. ${advice}`.replace('..', '.'),
-  )
+  const advice = ADVICE[code] ?? hint
+  const sentence = /[.!?]$/.test(detail) ? detail : `${detail}.`
+  return new StartError(advice === '' ? `${code}: ${detail}` : `${code}: ${sentence} ${advice}`)
 }

@@ -1,6 +1,7 @@
 /** A served bus for the commands of this folder: `a`, its double `b`, and a counter of 64-bit integers. */
 import type { Test } from 'tap'
 import { type Client, connect } from '../../../../src/client/node.js'
+import { folder } from '../../../lib/folder.js'
 import { type Process, run, serve } from '../../process.js'
 
 export interface Served {
@@ -9,11 +10,11 @@ export interface Served {
   readonly server: Process
   readonly dataDir: string
   /** Runs a command with `--url`. */
-  readonly mmsb: (...args: string[]) => ReturnType<typeof run>
+  readonly mmsb: (command: string, ...args: string[]) => ReturnType<typeof run>
 }
 
 export async function served(t: Test, ...flags: string[]): Promise<Served> {
-  const dataDir = t.testdir()
+  const dataDir = folder(t)
   const server = serve(t, ['--data-dir', dataDir, ...flags])
   const url = await server.ready()
   const client = connect(url)
@@ -23,7 +24,7 @@ export async function served(t: Test, ...flags: string[]): Promise<Served> {
   await client.create('n', { dtype: 'i64', shape: [2] })
   await client.write('a', [1, 2, 3, 4, 5, 6])
   await client.write('n', [-1n, 9007199254740993n])
-  return { url, client, server, dataDir, mmsb: (...args) => run([...args, '--url', url]) }
+  return { url, client, server, dataDir, mmsb: (command, ...args) => run([command, '--url', url, ...args]) }
 }
 
 /** The JSON of a command that printed one line. */
