@@ -163,6 +163,11 @@ export const ERRORS = {
     title: 'The server failed unexpectedly',
     hint: "The server's log has the details; please report it.",
   },
+  AUDIT_FAILED: {
+    status: ERROR_STATUS.AUDIT_FAILED,
+    title: 'The audit trail cannot be written',
+    hint: "Nothing was done. The server's log says why; writing goes on when the disk takes the trail again.",
+  },
   OVERLOADED: {
     status: ERROR_STATUS.OVERLOADED,
     title: 'The server is overloaded',

@@ -320,6 +320,23 @@ export const LISTEN_BACKLOG = 1024
 /** Clients that are accepted in one turn of the event loop, at most. */
 export const ACCEPTS_PER_TURN = 32
 
+/** Audit trail: names and other texts are cut to this length in a line. */
+export const AUDIT_TEXT_MAX_LENGTH = 256
+/** Bytes of entries that wait to be written; beyond, entries are lost. */
+export const AUDIT_QUEUE_MAX_BYTES = 8 * 1024 ** 2
+/** Where nobody waits for a line, lines are synced at most this often. */
+export const AUDIT_SYNC_MS = 100
+/** How long a writer waits for another process that writes to the same folder. */
+export const AUDIT_LOCK_WAIT_MS = 2_000
+/**
+ * Failed logins: the time over which they are counted, how many of an address, and of all addresses together,
+ * get a line of their own in that time, and for how many addresses the others are counted apart.
+ */
+export const AUDIT_LOGINS_MS = 60_000
+export const AUDIT_LOGINS_OF_ADDRESS = 5
+export const AUDIT_LOGINS_MAX = 100
+export const AUDIT_LOGIN_ADDRESSES_MAX = 100
+
 /** Admin listener: how often the main thread shows that its event loop runs. */
 export const ADMIN_BEAT_MS = 50
 /** How long a scrape waits for metrics of now before it gets the last ones. */

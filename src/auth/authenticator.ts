@@ -46,8 +46,12 @@ export class TokenAuthenticator implements Authenticator {
     return { principal, isValid: () => !isOver(principal) && this.#tokens.get(hash) === principal }
   }
 
-  /** Reads the file again. If it cannot be used, what counted goes on to count. @throws MmsbError */
-  reload(): void {
+  /**
+   * Reads the file again; returns the ids of the principals whose tokens or scopes have changed. If it cannot
+   * be used, what counted goes on to count. @throws MmsbError
+   */
+  reload(): readonly string[] {
+    const before = this.#tokens
     const tokens = new Map<string, Principal>()
     for (const [hash, principal] of readTokens(this.#file)) {
       const known = this.#tokens.get(hash)
@@ -56,6 +60,7 @@ export class TokenAuthenticator implements Authenticator {
     }
     this.#tokens = tokens
     for (const listener of this.#listeners) listener()
+    return changedIds(before, tokens)
   }
 
   onChange(listener: () => void): () => void {
@@ -99,6 +104,17 @@ export const loginEnded = (): MmsbError =>
 export const unauthorized = (detail: string): MmsbError => new MmsbError('UNAUTHORIZED', detail)
 
 const isOver = ({ expiresMs }: Principal): boolean => expiresMs !== undefined && Date.now() >= expiresMs
+
+/** The ids of those who have a token in one of two files that is not the same in the other. */
+function changedIds(before: Tokens, after: Tokens): readonly string[] {
+  const ids = new Set<string>()
+  for (const [one, other] of [
+    [before, after],
+    [after, before],
+  ] as const)
+    for (const [hash, principal] of one) if (other.get(hash) !== principal) ids.add(principal.id)
+  return [...ids].sort()
+}
 
 const isSame = (a: Principal, b: Principal): boolean =>
   a.id === b.id && a.expiresMs === b.expiresMs && a.scopes.texts.join() === b.scopes.texts.join()

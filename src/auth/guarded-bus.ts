@@ -18,6 +18,7 @@ import type {
   BusStatus,
   CommitResult,
   CreateResult,
+  DeleteResult,
   FrameAccess,
   FunctionInfo,
   GraphEdge,
@@ -216,7 +217,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
     for (const name of namesIn(inputs)) this.#require('read', name)
   }
 
-  async delete(name: string, options: { cascade?: boolean } = {}): Promise<{ epoch: number }> {
+  async delete(name: string, options: { cascade?: boolean } = {}): Promise<DeleteResult> {
     this.#require('define', name)
     if (options.cascade === true) {
       const { scopes } = this.principal

@@ -7,6 +7,7 @@
 import { readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
 import type { Logger } from 'pino'
+import type { Auditor } from '../audit/auditor.js'
 import { type Authenticator, TokenAuthenticator } from '../auth/authenticator.js'
 import { CombinedAuthenticator } from '../auth/combined.js'
 import type { OnNotice } from '../auth/jwt/issuer-keys.js'
@@ -55,7 +56,7 @@ export class Access {
   }
 
   /** Reads the files again on SIGHUP. `renewTls` uses another certificate from now on. */
-  reloadOnSignal(renewTls: (tls: Tls) => void, logger: Logger): void {
+  reloadOnSignal(renewTls: (tls: Tls) => void, logger: Logger, auditor?: Auditor): void {
     const { tokenFile, tls: tlsFiles } = this.#files
     if (this.authenticator === undefined && tlsFiles === undefined) return
     process.on('SIGHUP', () => {
@@ -63,11 +64,15 @@ export class Access {
       this.#jwt?.reload()
       try {
         const tls = tlsFiles === undefined ? undefined : readTls(tlsFiles)
-        this.#tokens?.reload()
+        const changed = this.#tokens?.reload() ?? []
         if (tls !== undefined) renewTls(tls)
         logger.info({ tokenFile, ...tlsFiles }, 'tokens and certificate were read again')
+        void auditor?.note({ action: 'reload', outcome: 'done' })
+        for (const target of changed)
+          void auditor?.note({ action: 'changePrincipal', outcome: 'done', target })
       } catch (error) {
         const { message } = error as Error
+        void auditor?.note({ action: 'reload', outcome: 'failed', code: 'INVALID_REQUEST' })
         logger.error(`tokens and certificate were not taken over, the old ones go on to count: ${message}`)
       }
     })

@@ -119,6 +119,13 @@ export const COMMANDS: CommandTable = {
       return { help: HELP, run: migrate }
     },
   },
+  audit: {
+    summary: 'check the audit trail of a data folder',
+    load: async () => {
+      const { audit, HELP } = await import('./commands/audit.js')
+      return { help: HELP, run: audit }
+    },
+  },
   token: {
     summary: 'make, list and revoke the tokens of a token file',
     load: async () => {

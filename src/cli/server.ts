@@ -8,6 +8,7 @@
  */
 import type { FastifyBaseLogger } from 'fastify'
 import { type LevelWithSilent, type Logger, pino } from 'pino'
+import type { Auditor } from '../audit/auditor.js'
 import { VERSION } from '../engine/version.js'
 import { releaseMemorySoon } from '../ffi/library.js'
 import { type AdminListener, startAdmin } from '../http/admin/listener.js'
@@ -19,6 +20,7 @@ import { Bus, type BusOptions } from '../index.js'
 import { LimitGuard } from '../operator-limits.js'
 import { Access, type AccessFiles } from './access.js'
 import { type Address, StartError } from './flags.js'
+import { type AuditOptions, openAuditor } from './serving/auditing.js'
 import { type Stoppable, stopOnSignal } from './stopping.js'
 
 export interface ServeOptions extends AccessFiles {
@@ -28,6 +30,8 @@ export interface ServeOptions extends AccessFiles {
   /** Any host, any Host header, any Origin. */
   readonly isInsecure: boolean
   readonly allowedOrigins: ReadonlySet<string>
+  /** Absent: no audit trail. */
+  readonly audit?: AuditOptions
   /** Where health and metrics are served by a thread of their own; absent: nowhere. */
   readonly admin?: Address
   readonly bus: BusOptions & { readonly dataDir: string }
@@ -56,8 +60,13 @@ export async function startServer(options: ServeOptions): Promise<void> {
     await Promise.all([starting.close(), admin?.close()])
     throw error
   }
+  const { audit } = options
+  const { dataDir } = options.bus
+  // A folder that is only read gets no trail.
+  const auditor = bus.isReadOnly || audit === undefined ? undefined : openAuditor(dataDir, audit, logger)
   const server = await buildApp({
     bus,
+    auditor,
     guard: guardFor(options, () => port),
     allowedOrigins: options.allowedOrigins,
     authenticator: access.authenticator,
@@ -67,11 +76,10 @@ export async function startServer(options: ServeOptions): Promise<void> {
   })
   if (opening.isEnded) return
   await server.takeOver(starting)
-  access.reloadOnSignal(server.renewTls, logger)
-  stoppable = whileOpen(server, bus)
+  access.reloadOnSignal(server.renewTls, logger, auditor)
+  stoppable = whileOpen(server, bus, auditor)
   report = server.report
   const { epoch, fsync, readOnly } = bus.status()
-  const { dataDir } = options.bus
   logger.info({ version: VERSION, epoch, ...(readOnly ? { readOnly } : { fsync }), dataDir }, 'ready')
   process.stdout.write(
     `mmsb listening on ${access.tls === undefined ? 'http' : 'https'}://${authority(options.host)}:${port}\n`,
@@ -141,10 +149,12 @@ const whileStarting = (starting: StartingApp, opening: Opening): Stoppable => ({
   closeBus: () => starting.close(),
 })
 
-const whileOpen = (server: MmsbApp, bus: Bus): Stoppable => ({
+const whileOpen = (server: MmsbApp, bus: Bus, auditor: Auditor | undefined): Stoppable => ({
   closeServer: () => server.close(),
   cutOff: () => server.cutOff(),
-  closeBus: (graceMs) => bus.close({ graceMs }),
+  closeBus: async (graceMs) => {
+    await Promise.all([auditor?.close(), bus.close({ graceMs })])
+  },
 })
 
 async function listen(

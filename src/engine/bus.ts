@@ -73,6 +73,7 @@ import type {
   CommitEvent,
   CommitResult,
   CreateResult,
+  DeleteResult,
   DiffResult,
   EpochInfo,
   EpochList,
@@ -201,7 +202,7 @@ export class EngineBus {
   }
 
   /** Deletes a page; with `cascade` also everything derived from it. Throws PAGE_NOT_FOUND, PAGE_IN_USE. */
-  async delete(name: string, options: { cascade?: boolean } = {}): Promise<{ epoch: number }> {
+  async delete(name: string, options: { cascade?: boolean } = {}): Promise<DeleteResult> {
     return this.#parts.definitions.delete(name, options.cascade === true)
   }
 

@@ -86,6 +86,13 @@ export interface CreateResult {
   readonly page: PageInfo
 }
 
+/** The answer to the deletion of a page. */
+export interface DeleteResult {
+  readonly epoch: number
+  /** Names of what was deleted: the page, and with `cascade` every page that derived from it. */
+  readonly pages: readonly string[]
+}
+
 /** A part of a page, in elements; default: all of it. */
 export interface ReadRange {
   readonly offset?: number

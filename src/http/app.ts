@@ -8,10 +8,11 @@
  * Null because callbacks of Node have it.
  *
  * Floors, lowest first: answers, challenge, health; context; metrics, reply; request, schemas;
- * authentication; framework, stream; admin, routes, documents; app; starting.
+ * authentication, observe; framework, stream; admin, routes, documents; app; starting.
  */
 import { Server as SecureServer } from 'node:tls'
 import type { FastifyBaseLogger } from 'fastify'
+import type { Auditor } from '../audit/auditor.js'
 import type { Authenticator } from '../auth/authenticator.js'
 import { Tickets } from '../auth/tickets.js'
 import type { EngineBus } from '../engine/bus.js'
@@ -27,6 +28,7 @@ import { protectedResourceRoute } from './documents/protected-resource.js'
 import { type Admission, admitRequests, createFastify, listenOn, type Tls } from './framework.js'
 import { healthOf, type Report } from './health.js'
 import { createMetrics } from './metrics.js'
+import { auditRoutes } from './observe/audit.js'
 import { historyGuard } from './reply/history.js'
 import { refuseWrite } from './reply/read-only.js'
 import { limitBodies } from './request/body-budget.js'
@@ -52,6 +54,8 @@ export interface AppOptions extends Admission {
   readonly authenticator?: Authenticator | undefined
   /** Set where the authenticator accepts the tokens of an issuer. */
   readonly resource?: ProtectedResource | undefined
+  /** Gets what belongs into the audit trail. Default: there is none. */
+  readonly auditor?: Auditor | undefined
   /** Default: plain HTTP. */
   readonly tls?: Tls | undefined
   /** A WebSocket that is silent for longer than this is closed. */
@@ -101,12 +105,14 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     authenticator: options.authenticator,
     tickets: new Tickets(),
     resource: options.resource,
+    auditor: options.auditor,
     openRequests: connections,
     isStopping: false,
   }
   bus.limits.measure('maxOpenRequests', () => connections.count)
   admitRequests(bare, bus.limits, options)
   authenticate(app, context)
+  if (options.auditor !== undefined) auditRoutes(app, options.auditor)
   if (bus.isReadOnly) app.addHook('onRequest', refuseWrite)
   limitBodies(app, bus.limits)
   app.addHook(

@@ -50,7 +50,8 @@ interface Seen {
 const WITHOUT_PAGES: ReadonlySet<Verb> = new Set(['admin', 'metrics'])
 
 /** Gives requests their bus, and refuses those that may not use the route. */
-export function authenticate(app: App, { bus, authenticator, tickets, resource }: AppContext): void {
+export function authenticate(app: App, context: AppContext): void {
+  const { bus, authenticator, tickets, resource, auditor } = context
   app.decorateRequest('guardedBus', undefined)
   app.decorateRequest('bus', {
     getter(this: FastifyRequest) {
@@ -86,6 +87,11 @@ export function authenticate(app: App, { bus, authenticator, tickets, resource }
   }
   app.decorate('addChallenge', (request, reply, error) => addChallenge(request, reply, error, resource))
   const logins = new Logins(authenticator)
+  const deny = (request: FastifyRequest, reply: FastifyReply, error: unknown): void => {
+    if (error instanceof MmsbError && error.code === 'UNAUTHORIZED')
+      auditor?.loginFailed({ ip: request.ip, requestId: request.id })
+    void refuse(request, reply, error)
+  }
   app.addHook('onRequest', (request, reply, next) => {
     const admit = (login: Login): void => {
       request.login = login
@@ -106,10 +112,10 @@ export function authenticate(app: App, { bus, authenticator, tickets, resource }
       }
       const login = logins.find(request)
       // A promise for what is known already would delay every request.
-      if (login instanceof Promise) login.then(admit, (error) => void refuse(request, reply, error))
+      if (login instanceof Promise) login.then(admit, (error) => deny(request, reply, error))
       else admit(login)
     } catch (error) {
-      void refuse(request, reply, error)
+      deny(request, reply, error)
     }
   })
 }
@@ -236,10 +242,16 @@ function credentialOf(headers: IncomingHttpHeaders): string {
 
 /** Calls back once, when the login of a request counts no longer. Returns what stops watching. */
 export function whileLoggedIn(
-  { login }: FastifyRequest,
-  { authenticator }: AppContext,
+  { login, id, ip }: FastifyRequest,
+  { authenticator, auditor }: AppContext,
   onEnd: () => void,
 ): () => void {
   if (login === undefined || authenticator === undefined) return () => {}
-  return watchLogin(authenticator, login, onEnd)
+  return watchLogin(authenticator, login, () => {
+    void auditor?.note({
+      ...{ requestId: id, principal: login.principal.id, ip },
+      ...{ action: 'loginEnded', outcome: 'refused', code: 'UNAUTHORIZED' },
+    })
+    onEnd()
+  })
 }

@@ -10,6 +10,7 @@ import type {
   RawRequestDefaultExpression,
   RawServerDefault,
 } from 'fastify'
+import type { Auditor } from '../audit/auditor.js'
 import type { Authenticator } from '../auth/authenticator.js'
 import type { Tickets } from '../auth/tickets.js'
 import type { EngineBus } from '../engine/bus.js'
@@ -43,6 +44,8 @@ export interface AppContext {
   readonly tickets: Tickets
   /** Set where the tokens of an issuer count. */
   readonly resource: ProtectedResource | undefined
+  /** Undefined: there is no audit trail. */
+  readonly auditor: Auditor | undefined
   /** Answers in flight. */
   readonly answers: Answers
   readonly openRequests: OpenRequests

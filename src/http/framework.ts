@@ -17,6 +17,7 @@ import { HTTP_HEADERS_MAX_BYTES, HTTP_PARAM_MAX_LENGTH, LISTEN_BACKLOG, TIMEOUT_
 import type { LimitGuard } from '../operator-limits.js'
 import { STREAM_PATH } from '../wire/messages.js'
 import type { App, OpenRequests } from './context.js'
+import { REQUEST_ID_HEADER, requestIdOf } from './observe/request-id.js'
 import { handleError, pathOf, sendProblem, shownPath } from './reply/problem.js'
 import { buildSerializer } from './reply/serializers.js'
 import { unroutedAnswerer } from './request/allowed-methods.js'
@@ -56,6 +57,7 @@ export function admitRequests(
   const answerUnrouted = unroutedAnswerer(app)
   app.addHook('onRequest', (request, reply, next) => {
     const wantsUpgrade = isUpgrade(request)
+    void reply.header(REQUEST_ID_HEADER, request.id)
     if (wantsUpgrade) closeAfterAnswer(request, reply)
     const refused =
       refusedHeaders(request.raw) ??
@@ -113,6 +115,7 @@ export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | un
   const app = Fastify({
     ...(logger === undefined ? {} : { loggerInstance: logger }),
     logController: new LogController({ disableRequestLogging: true }),
+    genReqId: requestIdOf,
     // One logger for all requests: making a child for each costs more than the rest of a small request.
     childLoggerFactory: (parent) => parent,
     bodyLimit: limits.values.maxBodyBytes,
@@ -129,10 +132,12 @@ export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | un
     routerOptions: { maxParamLength: HTTP_PARAM_MAX_LENGTH },
     frameworkErrors: (error, request, reply) => {
       // No hook runs for these.
+      void reply.header(REQUEST_ID_HEADER, request.id)
       if (upgrades.isUpgrade(request)) closeAfterAnswer(request, reply)
       void handleError(error, request, reply)
     },
   }).withTypeProvider<TypeBoxTypeProvider>()
+  app.decorateReply('problem', undefined)
   app.removeContentTypeParser('text/plain')
   addJsonParser(app, limits)
   app.setValidatorCompiler(validatorCompiler)

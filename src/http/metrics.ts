@@ -3,6 +3,7 @@
  * and cost nothing between scrapes. Each app has its own registry.
  */
 import { Counter, collectDefaultMetrics, Gauge, type Metric as PromMetric, Registry } from 'prom-client'
+import type { Auditor } from '../audit/auditor.js'
 import type { EngineBus } from '../engine/bus.js'
 import { STAGE_BOUNDS_SECONDS } from '../engine/stage-timings.js'
 import type { BusStats } from '../engine/types.js'
@@ -149,7 +150,7 @@ export function createStartingMetrics(health: () => Health): Registry {
 }
 
 /** The registry of an app. */
-export function createMetrics({ bus, hub }: AppContext): Registry {
+export function createMetrics({ bus, hub, auditor }: AppContext): Registry {
   const registry = createRegistry()
   const up = new Gauge({
     name: 'mmsb_up',
@@ -174,6 +175,7 @@ export function createMetrics({ bus, hub }: AppContext): Registry {
   for (const metric of METRICS) register(registry, metric, readOnce)
   registerStages(registry, bus)
   registerLimits(registry, bus.limits)
+  if (auditor !== undefined) registerAudit(registry, auditor)
   return registry
 }
 
@@ -234,6 +236,24 @@ function registerLimits(registry: Registry, limits: LimitGuard): void {
       }
     },
   })
+}
+
+/** Counts of the audit trail, for all callers together. */
+function registerAudit(registry: Registry, auditor: Auditor): void {
+  const counters = [
+    ['mmsb_audit_lines_total', 'Lines written to the audit trail since start', 'lines'],
+    ['mmsb_audit_lost_total', 'Entries that could not be written to the audit trail since start', 'lost'],
+    ['mmsb_refused_logins_total', 'Requests whose credentials were refused since start', 'refusedLogins'],
+  ] as const
+  for (const [name, help, count] of counters) {
+    const counter = new Counter({
+      ...{ name, help, registers: [registry] },
+      collect() {
+        counter.reset()
+        counter.inc(auditor.counts[count])
+      },
+    })
+  }
 }
 
 function register(

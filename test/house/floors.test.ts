@@ -19,7 +19,7 @@ const FLOORS: Floors = {
     ['state'],
     ['kernels', 'ffi'],
     ['graph', 'store'],
-    ['engine'],
+    ['audit', 'engine'],
     ['stream'],
     ['auth'],
     ['http', 'index'],
@@ -36,6 +36,7 @@ const FLOORS: Floors = {
       'limit-flags',
       'npy-files',
       'remote',
+      'serving',
       'stopping',
     ],
     ['server'],
@@ -46,6 +47,7 @@ const FLOORS: Floors = {
   'src/cli/commands': [
     ['remote'],
     [
+      'audit',
       'backup',
       'events',
       'export',
@@ -59,6 +61,8 @@ const FLOORS: Floors = {
       'verify',
     ],
   ],
+  'src/cli/serving': [['auditing']],
+  'src/audit': [['line'], ['files', 'login-failures'], ['trail', 'verify'], ['journal'], ['auditor']],
   'src/auth': [
     ['private-file', 'scopes', 'shown-errors', 'tokens'],
     ['principals'],
@@ -103,7 +107,7 @@ const FLOORS: Floors = {
     ['context'],
     ['metrics', 'reply'],
     ['request', 'schemas'],
-    ['authentication'],
+    ['authentication', 'observe'],
     ['framework', 'stream'],
     ['admin', 'documents', 'routes'],
     ['app'],

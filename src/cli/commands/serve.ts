@@ -33,6 +33,7 @@ import {
 } from '../flags.js'
 import { LIMIT_FLAGS, limitsOf } from '../limit-flags.js'
 import type { ServeOptions } from '../server.js'
+import { AUDIT_FLAGS, auditOf } from '../serving/auditing.js'
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 
@@ -149,6 +150,7 @@ const FLAGS: FlagTable = {
   },
   'read-only': { help: 'write nothing at all: refuse every write, let other readers open the folder too' },
   ...AUTH_FLAGS,
+  ...AUDIT_FLAGS,
   help: HELP_FLAG,
 }
 
@@ -214,6 +216,7 @@ function serveOptions(flags: ParsedFlags): ServeOptions {
     logLevel: read('log-level', (value) => choiceOf(value, LOG_LEVELS), 'info'),
     isInsecure,
     ...access,
+    audit: auditOf(flags),
     ...(admin === undefined ? {} : { admin }),
     allowedOrigins: read('allow-origin', originsOf, new Set<string>()),
     bus: {

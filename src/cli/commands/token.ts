@@ -1,5 +1,8 @@
 /** `mmsb token`: the principals of a token file and their tokens. */
+import { userInfo } from 'node:os'
+import { pino } from 'pino'
 import { addToken, readEntries, revokeToken } from '../../auth/token-file.js'
+import { MmsbError } from '../../errors.js'
 import { AUTH_FILE_FLAG } from '../auth-flags.js'
 import {
   type CommandHelp,
@@ -10,10 +13,13 @@ import {
   UsageError,
 } from '../flags.js'
 import { print, printJson, report } from '../output.js'
+import { openAuditor } from '../serving/auditing.js'
 
 const USAGE = `mmsb token create ID --auth-file FILE --scope SCOPES [--expires TIME]
        mmsb token list --auth-file FILE
        mmsb token revoke ID --auth-file FILE [--older]
+
+With --data-dir, the audit trail of that folder says who made or revoked a token.
 
 A running server takes the change over on SIGHUP. SCOPES are separated by commas, such as
 read:risk.*,write:desk.orders, or --scope is given for each; the verbs are read, write, define, history, functions, admin and metrics.`
@@ -29,6 +35,7 @@ export const HELP: CommandHelp = {
     },
     expires: { value: 'TIME', help: 'create: when its tokens end, such as 2027-01-31T00:00:00Z' },
     older: { help: 'revoke: only the older one of two tokens' },
+    'data-dir': { value: 'DIR', help: 'create, revoke: data folder whose audit trail gets lines' },
     json: JSON_FLAG,
     help: HELP_FLAG,
   },
@@ -58,18 +65,47 @@ export async function token([action, ...rest]: readonly string[]): Promise<void>
   if (hasId && id === undefined) throw new UsageError(`token ${action}: the principal is missing`)
   switch (action) {
     case 'create':
-      create(file, id as string, flags)
+      await audited('createToken', id as string, flags, () => create(file, id as string, flags))
       return
     case 'list':
       list(file, flags)
       return
     case 'revoke':
-      revoke(file, id as string, flags)
+      await audited('revokeToken', id as string, flags, () => revoke(file, id as string, flags))
       return
     default:
       throw new UsageError(`unknown action ${JSON.stringify(action)}: use create, list or revoke`)
   }
 }
+
+/** Does it once the trail says so, and says how it ended. */
+async function audited(
+  action: string,
+  target: string,
+  { values }: ParsedFlags,
+  run: () => void,
+): Promise<void> {
+  const dataDir = values.get('data-dir')?.text
+  if (dataDir === undefined) {
+    run()
+    return
+  }
+  const auditor = openAuditor(dataDir, { fail: 'closed', withWrites: false }, pino({ level: 'silent' }))
+  // Not a principal of the server: those have no slash.
+  const entry = { action, target, principal: `os/${userInfo().username}` }
+  await auditor.begin(entry)
+  try {
+    run()
+    await auditor.note({ ...entry, outcome: 'done' })
+  } catch (error) {
+    await auditor.note({ ...entry, outcome: 'refused', code: codeOf(error) })
+    throw error
+  } finally {
+    await auditor.close()
+  }
+}
+
+const codeOf = (error: unknown): string => (error instanceof MmsbError ? error.code : 'INTERNAL')
 
 function create(file: string, id: string, { values, switches }: ParsedFlags): void {
   const scopes =

@@ -17,7 +17,7 @@ import type { FunctionChange } from '../pages/function-table.js'
 import type { PageReader } from '../pages/page-reader.js'
 import { differenceOf } from '../pages/page-records.js'
 import type { PageRecord } from '../pages/registry.js'
-import type { CommitResult, CreateResult, FunctionInfo, PageInfo } from '../types.js'
+import type { CommitResult, CreateResult, DeleteResult, FunctionInfo, PageInfo } from '../types.js'
 import { CompileBudget } from './compile-budget.js'
 import { definePages, type NamedDefinition } from './define-pages.js'
 import {
@@ -114,15 +114,16 @@ export class Definitions {
   }
 
   /** With `cascade` also every page derived from it. Throws PAGE_NOT_FOUND, PAGE_IN_USE. */
-  async delete(name: string, cascade: boolean): Promise<{ epoch: number }> {
+  async delete(name: string, cascade: boolean): Promise<DeleteResult> {
     const { state, commit, refuseWrites } = this.#deps
     refuseWrites()
     for (;;) {
       const page = state.registry.require(name)
       const ids = cascade ? state.graph.withDependents(page.id) : [page.id]
       try {
+        const pages = ids.map((id) => state.registry.byId(id)?.name ?? `#${id}`)
         const { epoch } = await commit(pendingOfDeletes(ids))
-        return { epoch }
+        return { epoch, pages }
       } catch (error) {
         // A page derived from this one may have been committed or deleted since the list was made: make it
         // again.

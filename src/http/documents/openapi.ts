@@ -37,6 +37,7 @@ const COMMON_PROBLEMS: readonly ErrorCode[] = [
   'INTERNAL',
   'OVERLOADED',
   'BUS_FAILED',
+  'AUDIT_FAILED',
 ]
 
 type Config = NonNullable<RouteOptions['config']>

@@ -25,8 +25,16 @@ export const PROBLEM_TYPE = 'application/problem+json; charset=utf-8'
 const DETAIL_MAX_CHARS = 300
 const PATH_MAX_CHARS = 200
 
+declare module 'fastify' {
+  interface FastifyReply {
+    /** The error that the request is answered with. */
+    problem: MmsbError | undefined
+  }
+}
+
 /** Answers a request with an error. */
 export function sendProblem(reply: FastifyReply, error: MmsbError): FastifyReply {
+  reply.problem = error
   if (error.status === 503) void reply.header('retry-after', RETRY_AFTER_SECONDS)
   if (error.code === 'RANGE_NOT_SATISFIABLE' && typeof error.extra?.bytes === 'number') {
     void reply.header('content-range', `bytes */${error.extra.bytes}`)
@@ -64,7 +72,9 @@ export function handleError(error: unknown, request: FastifyRequest, reply: Fast
   // has been read. After a refused upgrade it is needed: see request/upgrades.ts.
   const { complete, headers } = request.raw
   if (complete && headers.upgrade === undefined) void reply.removeHeader('connection')
-  const shown = toMmsbError(error, (cause) => request.log.error({ err: cause }, 'internal error'))
+  const shown = toMmsbError(error, (cause) =>
+    request.log.error({ err: cause, requestId: request.id }, 'internal error'),
+  )
   request.server.addChallenge?.(request, reply, shown)
   return sendProblem(reply, shown)
 }

@@ -20,6 +20,8 @@ const REQUEST_HEADERS = [
   'mmsb-dtype',
   'mmsb-history',
   'range',
+  'traceparent',
+  'x-request-id',
 ].join(', ')
 const ANSWER_HEADERS = [
   'accept-ranges',
@@ -30,6 +32,7 @@ const ANSWER_HEADERS = [
   'mmsb-history',
   'mmsb-shape',
   'retry-after',
+  'x-request-id',
 ].join(', ')
 
 /**

@@ -14,6 +14,7 @@ import type { SubscribeOptions } from '../../stream/types.js'
 import { HISTORY_HEADER } from '../../wire/messages.js'
 import { whileLoggedIn } from '../authentication.js'
 import type { App, AppContext, Reply } from '../context.js'
+import { REQUEST_ID_HEADER } from '../observe/request-id.js'
 import { parseSmallJson } from '../request/json.js'
 import { compileCheck } from '../request/validation.js'
 import { EventsQuery, Slice } from '../schemas/stream.js'
@@ -64,7 +65,7 @@ export function eventRoutes(app: App, context: AppContext): () => void {
       }
       // The response begins with the first message. Until then subscribe() may throw and be answered with a
       // problem document.
-      const sink = new EventSink(raw, context.hub.queues, () => begin(reply, context), end)
+      const sink = new EventSink(raw, context.hub.queues, () => begin(reply, request.id, context), end)
       const connection = context.hub.connect(sink, readerOf(request.bus))
       open.add(end)
       raw.on(
@@ -94,10 +95,11 @@ export function eventRoutes(app: App, context: AppContext): () => void {
   }
 }
 
-function begin(reply: Reply, { bus, openRequests }: AppContext): void {
+function begin(reply: Reply, requestId: string, { bus, openRequests }: AppContext): void {
   reply.hijack()
   openRequests.exclude(reply.raw)
-  reply.raw.writeHead(200, { ...HEADERS, [HISTORY_HEADER]: bus.historyId })
+  const own = { [HISTORY_HEADER]: bus.historyId, [REQUEST_ID_HEADER]: requestId }
+  reply.raw.writeHead(200, { ...HEADERS, ...own })
 }
 
 const loginEndedMessage = (): StreamMessage => ({ type: 'error', error: loginEnded() })

@@ -6,13 +6,14 @@
  * request.
  */
 import type { EventEmitter } from 'node:events'
-import type { Server } from 'node:http'
+import type { IncomingMessage, Server } from 'node:http'
 import fastifyWebsocket, { type WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { MmsbError } from '../../errors.js'
 import { HISTORY_HEADER, STREAM_PATH } from '../../wire/messages.js'
 import type { App, AppContext } from '../context.js'
+import { REQUEST_ID_HEADER } from '../observe/request-id.js'
 import { sendProblem } from '../reply/problem.js'
 import { endWith } from '../request/malformed-requests.js'
 import { OfHistoryQuery } from '../schemas/data.js'
@@ -41,8 +42,10 @@ export async function streamRoutes(
     scope.websocketServer.on('wsClientError', ({ message }, socket) => {
       endWith(socket, new MmsbError('INVALID_REQUEST', message), { 'sec-websocket-version': '13, 8' })
     })
-    scope.websocketServer.on('headers', (headers) => {
+    const ids = new WeakMap<IncomingMessage, string>()
+    scope.websocketServer.on('headers', (headers, request) => {
       headers.push(`${HISTORY_HEADER}: ${context.bus.historyId}`)
+      headers.push(`${REQUEST_ID_HEADER}: ${ids.get(request)}`)
     })
     scope.route({
       method: 'GET',
@@ -56,6 +59,7 @@ export async function streamRoutes(
       },
       config: { needs: 'login', statuses: { 101: 'Switching protocols' }, problems: ['HISTORY_CHANGED'] },
       onRequest: (request, reply, next) => {
+        ids.set(request.raw, request.id)
         const refused = request.ws ? stream.refusalOf(request.raw) : undefined
         if (refused === undefined) next()
         else void sendProblem(reply, refused)
@@ -75,6 +79,6 @@ function onWebSocketError(error: Error, webSocket: WebSocket, request: FastifyRe
   // A broken frame, bad UTF-8 or an oversize message: the library closes with the right code.
   const { code } = error as NodeJS.ErrnoException
   if (code?.startsWith('WS_ERR_') === true) return
-  request.log.error({ err: error }, 'internal error')
+  request.log.error({ err: error, requestId: request.id }, 'internal error')
   webSocket.terminate()
 }

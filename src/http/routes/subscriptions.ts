@@ -63,7 +63,7 @@ export function subscriptionRoutes(app: App, { hub }: AppContext): void {
         querystring: NoQuery,
         response: { 200: DurableGone },
       },
-      config: { needs: 'login', problems: ['NOT_FOUND'] },
+      config: { needs: 'login', audited: true, problems: ['NOT_FOUND'] },
     },
     async (request) => {
       const { name } = request.params

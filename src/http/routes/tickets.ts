@@ -17,7 +17,13 @@ export function ticketRoutes(app: App, { tickets }: AppContext): void {
         querystring: NoQuery,
         response: { 201: Ticket },
       },
-      config: { needs: 'login', onlyAsks: true, answers: { 201: 'Made' }, problems: ['NOT_FOUND'] },
+      config: {
+        needs: 'login',
+        audited: true,
+        onlyAsks: true,
+        answers: { 201: 'Made' },
+        problems: ['NOT_FOUND'],
+      },
     },
     ({ login }, reply) => {
       if (login === undefined)

@@ -123,7 +123,7 @@ export class StreamServer {
       sink,
       connection,
       isBinary,
-      onInternal: (cause) => this.#log.error({ err: cause }, 'internal error'),
+      onInternal: (cause) => this.#log.error({ err: cause, requestId: request.id }, 'internal error'),
       takenBytes: () => sink.takenBytes,
       receiving,
     })

@@ -15,6 +15,7 @@ type Test = Parameters<typeof serve>[0]
 
 /** Codes that no request can provoke yet, and why. */
 const NOT_YET: Partial<Record<ErrorCode, string>> = {
+  AUDIT_FAILED: 'there is no audit trail here; test/http/observe/audit.test.ts',
   UNAUTHORIZED: 'there are no credentials before there is authentication',
   IDEMPOTENCY_MISMATCH: 'the first write under the key is committed; test/http/routes/data.test.ts',
   FOLDER_LOCKED: 'a server that cannot lock its folder does not start',
