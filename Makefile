@@ -4,18 +4,17 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-BUILD := build
 TS_SOURCES := $(shell find src -name '*.ts' 2>/dev/null)
-NATIVE_SOURCES := kernels.cu $(shell find src/kernels/native -name '*.cuh' -o -name '*.h')
-LIB := $(BUILD)/libmmsb.so
 TAP := npx tap run
 # One test file more than there are cores: tests wait for disks, clocks and servers for part of their time. On two cores
 # all tests take 616 s with three at a time, 694 s with two.
 export TAP_JOBS ?= $(shell echo $$(($$(nproc) + 1)))
-COMPILED := $(BUILD)/tests
+COMPILED = $(BUILD)/tests
 TEST_FOLDERS := test examples bench scripts
 
-.PHONY: help install build native native-all gpu-bundle run compiled-tests test test-quick abuse mutants mutants-record mutants-native demo demo-flights docs bench bench-compare lint format clean
+.PHONY: help install build package-files gpu-bundle run compiled-tests test test-quick abuse mutants mutants-record mutants-native demo demo-flights docs bench bench-compare lint format clean
+
+include native.mk
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,9 +39,7 @@ $(BUILD)/.typebox: $(BUILD)/.ts
 
 build: node_modules/.installed $(BUILD)/.ts $(BUILD)/.typebox $(LIB) ## install packages and build everything
 
-include native.mk
-
-native: $(LIB) ## build the native library: with CUDA where nvcc is found, else for the CPU
+package-files: build $(PREBUILT) ## build what `npm pack` packs: dist/ and the CPU library for those who install from npm
 
 run: build ## serve on http://127.0.0.1:7411
 	node bin/mmsb.js serve
@@ -61,7 +58,7 @@ compiled-tests: build
 	  --outfile=$(COMPILED)/node_modules/tap/index.js
 	@echo 'module.exports = { default: String }' >$(COMPILED)/node_modules/react-element-to-jsx-string/index.js
 
-test: compiled-tests ## run every test, or some: TESTS="test/store test/wire"
+test: compiled-tests package-files ## run every test, or some: TESTS="test/store test/wire"
 	@$(MAKE) --no-print-directory -j2 $(EMULATED_PROGRAMS)
 	MMSB_TESTS='$(TESTS)' $(TAP) $(TAP_ARGS) $(COMPILED)/test/all.js
 
@@ -110,4 +107,4 @@ docs: node_modules/.installed ## write the reference of mmsb and mmsb/client to 
 	npx typedoc
 
 clean: ## remove everything that was built
-	rm -rf dist $(BUILD) .tap
+	rm -rf dist prebuilt $(BUILD) .tap

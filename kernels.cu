@@ -8,6 +8,10 @@
 #error "compile with -DMMSB_PART=1, 2 or 3"
 #endif
 
+#if MMSB_PART != 3
+#include "core/old_glibc.h"
+#endif
+
 #if MMSB_PART == 1
 #define MMSB_NS host
 #include "abi/abi.cuh"

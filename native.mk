@@ -1,6 +1,23 @@
 # The native library. kernels.cu is the only translation unit; it is compiled in parts (see its head). g++ compiles the CPU
 # kernels for x86-64-v3 and for plain x86-64, and the host part; nvcc, if it is found, compiles the CUDA part.
-# `make native` builds for the machine's GPU, or for a default architecture; `make native-all` builds for all.
+# `make native` builds for the machine's GPU, or for a default architecture; `make native-all` builds for all;
+# `make native NVCC=` builds for the CPU alone.
+#
+# The npm package holds this file and all that `make native` needs. It also works by itself, with any shell:
+# make -f native.mk native
+
+.DEFAULT_GOAL := native
+BUILD := build
+LIB := $(BUILD)/libmmsb.so
+NATIVE_SOURCES := kernels.cu $(shell find src/kernels/native -name '*.cuh' -o -name '*.h')
+SAME_FILE := --no-print-directory -f $(firstword $(MAKEFILE_LIST))
+
+.PHONY: native native-all
+native: $(LIB) ## build the native library: with CUDA where nvcc is found, else for the CPU
+
+empty :=
+comma := ,
+space := $(empty) $(empty)
 
 NATIVE_DIR := $(BUILD)/native
 VERSION := $(shell sed -n 's/.*"version": "\(.*\)".*/\1/p' package.json | head -1)
@@ -28,26 +45,43 @@ $(NATIVE_DIR)/host.o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 RTC_HEADERS := $(addprefix portable/,types.cuh math.cuh trig.cuh scalar.cuh scalar_cast.cuh ir_ops.cuh lane.cuh) \
   cuda/memory/cuda_sink.cuh cuda/ops/map_device.cuh
 RTC_SOURCES := $(NATIVE_DIR)/rtc_sources.inc
+RTC_INCLUDE := -I$(NATIVE_DIR) -DMMSB_RTC_SOURCES='"rtc_sources.inc"'
 
 $(RTC_SOURCES): $(RTC_HEADERS:%=src/kernels/native/%) native.mk | $(NATIVE_DIR)
 	@for name in $(RTC_HEADERS); do printf '"%s", R"MMSB_SOURCE(' $$name; cat src/kernels/native/$$name; printf ')MMSB_SOURCE",\n'; done >$@.tmp
+	@mv $@.tmp $@
+
+# ---- for the CPU alone ----------------------------------------------------------------------------------------------
+
+CPU_LIB := $(NATIVE_DIR)/libmmsb_cpu.so
+# Before glibc 2.34, threads were in a library of their own. Naming it lets a library built with a newer glibc load there.
+PTHREAD_FILE := libpthread.so.0
+PTHREAD := $(if $(filter /%,$(shell $(CXX) -print-file-name=$(PTHREAD_FILE))),\
+  -Wl$(comma)--no-as-needed -l:$(PTHREAD_FILE) -Wl$(comma)--as-needed,-lpthread)
+
+# Carries what it needs of the libraries of g++.
+$(CPU_LIB): $(NATIVE_DIR)/host.o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o
+	$(CXX) -shared -static-libstdc++ -static-libgcc -o $@.tmp $^ $(PTHREAD) -lm -Wl,--no-undefined,--exclude-libs,ALL
+	@mv $@.tmp $@
+
+# The library in the npm package, for Linux on x86-64 with glibc.
+PREBUILT := prebuilt/linux-x64/libmmsb.so
+
+$(PREBUILT): $(NATIVE_SOURCES) native.mk | $(LIB)
+	@mkdir -p $(@D)
+	@$(MAKE) $(SAME_FILE) $(CPU_LIB)
+	strip -o $@.tmp $(CPU_LIB)
 	@mv $@.tmp $@
 
 # ---- with CUDA, if nvcc is found ------------------------------------------------------------------------------------
 
 NVCC := $(shell command -v nvcc 2>/dev/null)
 ifeq ($(NVCC),)
-NATIVE_OBJECTS := $(NATIVE_DIR)/host.o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o
-NATIVE_LINK := $(CXX) -shared
-NATIVE_LIBS := -lpthread -lm -Wl,--no-undefined
-CUDA_TAG := cpu
+BUILT_LIB := $(CPU_LIB)
 else
 # The GPU of this machine, as 90 for compute capability 9.0.
 GPU_ARCH := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d '. ')
 CUDA_ARCHS ?= $(if $(GPU_ARCH),$(GPU_ARCH),80)
-empty :=
-comma := ,
-space := $(empty) $(empty)
 CUDA_TAG := $(subst $(space),_,$(strip $(CUDA_ARCHS)))
 # Machine code for each architecture, and PTX for the last one, which newer GPUs translate.
 CUDA_CODE := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
@@ -56,35 +90,33 @@ CUDA_NAMES := $(subst $(space),$(comma),$(foreach a,$(CUDA_ARCHS),\"sm_$(a)\"))
 CUDA_FLAGS := $(NATIVE_INCLUDE) -x cu -std=c++17 -O3 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false --threads 2 -cudart static \
   -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-ffp-contract=off,-fno-strict-aliasing $(CUDA_CODE)
 NATIVE_OBJECTS := $(NATIVE_DIR)/host_$(CUDA_TAG).o $(NATIVE_DIR)/cpu_base.o $(NATIVE_DIR)/cpu_v3.o $(NATIVE_DIR)/cuda_$(CUDA_TAG).o
-# nvcc knows where the static runtime is.
-NATIVE_LINK := $(NVCC) -shared -cudart static
-NATIVE_LIBS := -lpthread -lm -ldl -Xlinker --exclude-libs=ALL -Xlinker --no-undefined
 
 $(NATIVE_DIR)/host_$(CUDA_TAG).o: $(NATIVE_SOURCES) native.mk | $(NATIVE_DIR)
 	$(CXX) $(NATIVE_FLAGS) -march=x86-64 -DMMSB_PART=1 -DMMSB_HAS_CUDA -DMMSB_CUDA_ARCHS='"$(CUDA_NAMES)"' -c kernels.cu -o $@
 
 $(NATIVE_DIR)/cuda_$(CUDA_TAG).o: $(NATIVE_SOURCES) $(RTC_SOURCES) native.mk | $(NATIVE_DIR)
-	$(NVCC) $(CUDA_FLAGS) -DMMSB_PART=3 -DMMSB_HAS_CUDA -DMMSB_RTC_SOURCES='"$(abspath $(RTC_SOURCES))"' -c kernels.cu -o $@
-endif
+	$(NVCC) $(CUDA_FLAGS) -DMMSB_PART=3 -DMMSB_HAS_CUDA $(RTC_INCLUDE) -c kernels.cu -o $@
 
 BUILT_LIB := $(NATIVE_DIR)/libmmsb_$(CUDA_TAG).so
 
+# nvcc knows where the static runtime is.
 $(BUILT_LIB): $(NATIVE_OBJECTS)
-	$(NATIVE_LINK) -o $@.tmp $(NATIVE_OBJECTS) $(NATIVE_LIBS)
+	$(NVCC) -shared -cudart static -o $@.tmp $^ -lpthread -lm -ldl -Xlinker --exclude-libs=ALL -Xlinker --no-undefined
 	@mv $@.tmp $@
+endif
 
 # Compiles two parts at a time; unchanged parts are kept.
 .PHONY: native-parts
 native-parts:
-	@$(MAKE) --no-print-directory -j2 $(BUILT_LIB)
+	@$(MAKE) $(SAME_FILE) -j2 $(BUILT_LIB)
 	@cp $(BUILT_LIB) $(LIB).tmp && mv $(LIB).tmp $(LIB)
 
 $(LIB): $(NATIVE_SOURCES) native.mk
 	@mkdir -p $(BUILD)
-	@$(MAKE) --no-print-directory native-parts
+	@$(MAKE) $(SAME_FILE) native-parts
 
 native-all: ## build the native library for all supported GPUs (sm_75, sm_80, sm_90 and PTX)
-	@$(MAKE) --no-print-directory native-parts CUDA_ARCHS="75 80 90"
+	@$(MAKE) $(SAME_FILE) native-parts CUDA_ARCHS="75 80 90"
 
 # ---- the core's test driver ------------------------------------------------------------------------------------------
 
@@ -186,11 +218,11 @@ RTC_BUILD := $(CXX) $(NATIVE_INCLUDE) -x c++ -std=gnu++17 -O1 -w -ffp-contract=o
 RTC_TEST_SOURCES := test/native/rtc.cpp test/native/vm_cases.h test/native/cuda_emulator.h $(NATIVE_SOURCES)
 
 $(NATIVE_DIR)/rtc: $(RTC_TEST_SOURCES) $(RTC_SOURCES) native.mk
-	$(RTC_BUILD) -DMMSB_RTC_SOURCES='"$(abspath $(RTC_SOURCES))"' test/native/rtc.cpp -o $@ -ldl
+	$(RTC_BUILD) $(RTC_INCLUDE) test/native/rtc.cpp -o $@ -ldl
 
 $(NATIVE_DIR)/rtc_generated.inc: $(NATIVE_DIR)/rtc
 	$< source 0 $(RTC_PROGRAMS) >$@.tmp
 	@mv $@.tmp $@
 
 $(NATIVE_DIR)/rtc_run: $(NATIVE_DIR)/rtc_generated.inc
-	$(RTC_BUILD) -DMMSB_GENERATED='"$(abspath $<)"' test/native/rtc.cpp -o $@ -ldl
+	$(RTC_BUILD) -I$(NATIVE_DIR) -DMMSB_GENERATED='"$(notdir $<)"' test/native/rtc.cpp -o $@ -ldl

@@ -133,6 +133,13 @@ export const COMMANDS: CommandTable = {
       return { help: HELP, run: token }
     },
   },
+  'build-native': {
+    summary: 'build the native library for this machine, with CUDA where nvcc is found',
+    load: async () => {
+      const { HELP, buildNative } = await import('./commands/build-native.js')
+      return { help: HELP, run: buildNative }
+    },
+  },
   verify: {
     summary: 'replay a data folder and compare digests',
     load: async () => {

@@ -12,7 +12,7 @@ const help = (): string => `mmsb ${VERSION}: a durable, deterministic state bus
 usage: mmsb COMMAND [OPTIONS]
 
 ${Object.entries(COMMANDS)
-  .map(([name, { summary }]) => `  ${name.padEnd(12)}${summary}`)
+  .map(([name, { summary }]) => `  ${name.padEnd(14)}${summary}`)
   .join('\n')}
 
   mmsb COMMAND --help    print the options of a command

@@ -6,10 +6,10 @@
  *
  * Null because koffi has it for the process itself.
  */
-import koffi from 'koffi'
+import { koffi } from './koffi.js'
 
 /** Ends the process at once. Files are left as after a crash. */
 export function exitNow(code: number): never {
-  koffi.load(null).func('void _exit(int)')(code)
+  koffi().load(null).func('void _exit(int)')(code)
   throw new Error('the process has not ended')
 }

@@ -1,17 +1,15 @@
 /**
- * Loads the native library through koffi and checks that it has the ABI version of this code. The only folder
- * that knows koffi.
+ * Loads the native library through koffi and checks that it has the ABI version of this code.
  *
  * Invariants: nothing is called before the ABI version matched; a status other than 0 becomes an MmsbError;
  * handles are branded, so that a page id cannot be passed for a context.
  *
  * Null because koffi has it for C null pointers, and its callbacks for no error.
  */
-import { existsSync } from 'node:fs'
 import { endianness } from 'node:os'
-import { fileURLToPath } from 'node:url'
-import koffi from 'koffi'
 import { type ErrorCode, MmsbError } from '../errors.js'
+import { koffi } from './koffi.js'
+import { findLibrary, unusableLibrary } from './library-file.js'
 
 /** Must equal MMSB_ABI_VERSION in src/kernels/native/abi.h. */
 const ABI_VERSION = 6
@@ -153,27 +151,26 @@ const STATUS_CODES: Readonly<Record<number, ErrorCode>> = {
   7: 'COST_EXCEEDED',
 }
 
-/** Path of the library: MMSB_LIBRARY, or build/libmmsb.so beside the package's source. */
-function libraryPath(): string {
-  return process.env.MMSB_LIBRARY ?? fileURLToPath(new URL('../../build/libmmsb.so', import.meta.url))
+/** Loads a library file, such as one that was built for another C library. */
+function open(path: string): ReturnType<ReturnType<typeof koffi>['load']> {
+  const { load } = koffi()
+  try {
+    return load(path)
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new MmsbError('INTERNAL', unusableLibrary(path, reason), undefined, { cause })
+  }
 }
 
 function load(): NativeFunctions {
-  const path = libraryPath()
+  const found = findLibrary()
+  if ('missing' in found) throw new MmsbError('INTERNAL', found.missing)
   if (endianness() !== 'LE') throw new MmsbError('INTERNAL', 'MMSB runs on little-endian machines only')
-  if (!existsSync(path)) {
-    throw new MmsbError(
-      'INTERNAL',
-      `The native library is not built: ${path} is missing. Run \`make native\`.`,
-    )
-  }
-  const library = koffi.load(path)
+  const library = open(found.path)
   const version = (library.func('uint32_t mmsb_abi_version()') as () => number)()
   if (version !== ABI_VERSION) {
-    throw new MmsbError(
-      'INTERNAL',
-      `${path} has ABI version ${version}, this code needs ${ABI_VERSION}. Run \`make native\`.`,
-    )
+    const reason = `it has ABI version ${version}, this code needs ${ABI_VERSION}`
+    throw new MmsbError('INTERNAL', unusableLibrary(found.path, reason))
   }
   const functions = Object.entries(SIGNATURES).map(([name, signature]) => [name, library.func(signature)])
   return Object.fromEntries(functions) as NativeFunctions
@@ -238,8 +235,8 @@ let flock: ((fd: number, operation: number) => number) | undefined
  * too. Returns 0 or an errno; does not wait.
  */
 export function lockDescriptor(fd: number, shared = false): number {
-  flock ??= koffi.load(null).func('int flock(int fd, int operation)') as NonNullable<typeof flock>
-  return flock(fd, (shared ? LOCK_SHARED : LOCK_EXCLUSIVE) | LOCK_NOW) === 0 ? 0 : koffi.errno()
+  flock ??= koffi().load(null).func('int flock(int fd, int operation)') as NonNullable<typeof flock>
+  return flock(fd, (shared ? LOCK_SHARED : LOCK_EXCLUSIVE) | LOCK_NOW) === 0 ? 0 : koffi().errno()
 }
 
 let dup: ((fd: number, command: number, least: number) => number) | undefined
@@ -249,7 +246,7 @@ const DUPLICATE_CLOSED_ON_EXEC = 1030
  * Another descriptor of the same open file or socket (fcntl F_DUPFD_CLOEXEC). Returns -1 if there is no room.
  */
 export function duplicateDescriptor(fd: number): number {
-  dup ??= koffi.load(null).func('int fcntl(int fd, int command, int least)') as NonNullable<typeof dup>
+  dup ??= koffi().load(null).func('int fcntl(int fd, int command, int least)') as NonNullable<typeof dup>
   return dup(fd, DUPLICATE_CLOSED_ON_EXEC, 0)
 }
 
@@ -270,7 +267,7 @@ const MALLOC_SETTINGS: readonly (readonly [parameter: number, value: number])[] 
 export function releaseMemorySoon(): void {
   let mallopt: (parameter: number, value: number) => number
   try {
-    mallopt = koffi.load(null).func('int mallopt(int parameter, int value)') as typeof mallopt
+    mallopt = koffi().load(null).func('int mallopt(int parameter, int value)') as typeof mallopt
   } catch {
     // Only the C library of GNU has it; others give memory back anyway.
     return

@@ -14,7 +14,7 @@ const FLOORS: Floors = {
   src: [
     ['wire'],
     ['client', 'errors', 'limits', 'slices'],
-    ['operator-limits'],
+    ['installed-package', 'operator-limits'],
     ['byte-budget'],
     ['state'],
     ['kernels', 'ffi'],
@@ -49,6 +49,7 @@ const FLOORS: Floors = {
     [
       'audit',
       'backup',
+      'build-native',
       'events',
       'export',
       'import',

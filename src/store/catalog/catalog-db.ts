@@ -11,9 +11,10 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
 import { isDiskTrouble, textOf } from '../os/errors.js'
 import { createPrivate } from '../os/private-files.js'
+import { openDatabase } from '../os/sqlite.js'
 import type { CatalogFindings, CheckpointInfo, IndexBlock } from '../types.js'
 
 export const CATALOG_NAME = 'catalog.db'
@@ -146,7 +147,7 @@ export class CatalogDb {
 
   #connect(): Database.Database {
     createPrivate(this.#file)
-    const db = new Database(this.#file, { timeout: 1000 })
+    const db = openDatabase(this.#file, { timeout: 1000 })
     try {
       db.pragma('journal_mode = WAL')
       db.pragma('synchronous = FULL')

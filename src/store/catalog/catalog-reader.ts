@@ -7,9 +7,10 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
 import { openCopy } from '../os/database-copy.js'
 import { textOf } from '../os/errors.js'
+import { openDatabase } from '../os/sqlite.js'
 import type { CatalogFindings, IndexBlock } from '../types.js'
 import {
   type BlockRow,
@@ -57,7 +58,7 @@ export class CatalogReader {
 
   #open(): Database.Database {
     if (this.#isOffline) return openCopy(this.#dir, CATALOG_NAME)
-    return new Database(this.#file, { readonly: true, timeout: 100 })
+    return openDatabase(this.#file, { readonly: true, timeout: 100 })
   }
 
   /** What the catalog holds. Changes nothing, unlike CatalogDb.open. */

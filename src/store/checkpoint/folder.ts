@@ -6,8 +6,9 @@
  */
 import fs from 'node:fs'
 import path from 'node:path'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
 import { createPrivate } from '../os/private-files.js'
+import { openDatabase } from '../os/sqlite.js'
 import { CHECKPOINT_ENDING, checkpointStem, RETIRED_ENDING } from './format.js'
 
 /** A checkpoint file being written. */
@@ -75,7 +76,7 @@ export function checkpointFolder(dir: string): CheckpointFolder {
   }
   return {
     list: () => (fs.existsSync(dir) ? fs.readdirSync(dir).sort() : []),
-    open: (name) => new Database(at(name), { readonly: true, fileMustExist: true }),
+    open: (name) => openDatabase(at(name), { readonly: true, fileMustExist: true }),
     sizeBytes: (name) => fs.statSync(at(name)).size,
     create: () => draftIn(at(DRAFT_NAME), at, syncDir),
     rename: (from, to) => fs.renameSync(at(from), at(to)),
@@ -87,7 +88,7 @@ export function checkpointFolder(dir: string): CheckpointFolder {
 function draftIn(file: string, at: (name: string) => string, syncDir: () => void): CheckpointDraft {
   fs.rmSync(file, { force: true })
   createPrivate(file)
-  const db = new Database(file)
+  const db = openDatabase(file)
   let named = file
   let fd = -1
   let syncing = false

@@ -10,10 +10,11 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
 import { openCopy } from '../os/database-copy.js'
 import { isDiskTrouble, textOf } from '../os/errors.js'
 import { createPrivate } from '../os/private-files.js'
+import { openDatabase } from '../os/sqlite.js'
 
 export const CURSORS_NAME = 'cursors.db'
 const APPLICATION_ID = 0x4d4d_5352 // "MMSR"
@@ -75,7 +76,7 @@ export class CursorDb {
   #connect(): Database.Database {
     const isNew = !fs.existsSync(this.#file)
     createPrivate(this.#file)
-    const db = new Database(this.#file, { timeout: 1000 })
+    const db = openDatabase(this.#file, { timeout: 1000 })
     try {
       // No other process opens it, so the index of the WAL can stay in memory. As a file it could not be made
       // on a full disk.

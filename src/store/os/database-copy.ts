@@ -7,8 +7,9 @@
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
 import { PRIVATE_FILE } from './private-files.js'
+import { openDatabase } from './sqlite.js'
 
 /** Opens a copy of a database and its write-ahead log. Throws what copying and opening throw. */
 export function openCopy(dir: string, name: string): Database.Database {
@@ -21,7 +22,7 @@ export function openCopy(dir: string, name: string): Database.Database {
       // A copy has the mode of its file, and SQLite must be able to write the copy.
       fs.chmodSync(path.join(place, name + ending), PRIVATE_FILE)
     }
-    const db = new Database(path.join(place, name), { timeout: 100 })
+    const db = openDatabase(path.join(place, name), { timeout: 100 })
     try {
       // Reads the write-ahead log, which is not found once the copy is removed.
       db.pragma('locking_mode = EXCLUSIVE')

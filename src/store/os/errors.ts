@@ -3,6 +3,7 @@
  * the store throws.
  */
 import { MmsbError } from '../../errors.js'
+import { UnusablePackage } from '../../installed-package.js'
 
 export function systemCode(error: unknown): string {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
@@ -35,24 +36,9 @@ export function textOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
 
-/** That SQLite's addon was built for another Node, which is no fault of the folder; else undefined. */
-function addonFault(error: unknown): MmsbError | undefined {
-  if (systemCode(error) !== 'ERR_DLOPEN_FAILED') return undefined
-  const { version, versions } = process
-  const why = textOf(error).replaceAll(/\s+/g, ' ')
-  return new MmsbError(
-    'INTERNAL',
-    `better-sqlite3 cannot be loaded by Node ${version} (NODE_MODULE_VERSION ${versions.modules}): ${why} ` +
-      'Use the Node it was installed with, or run `npm rebuild better-sqlite3`.',
-    undefined,
-    { cause: error },
-  )
-}
-
-/** The store has stopped, or must not start; INTERNAL if the cause is an addon that cannot be loaded. */
+/** The store has stopped, or must not start; or the cause, if that is an addon that cannot be loaded. */
 export function busFailed(detail: string, cause?: unknown): MmsbError {
-  const fault = addonFault(cause)
-  if (fault !== undefined) return fault
+  if (cause instanceof UnusablePackage) return cause
   return new MmsbError('BUS_FAILED', detail, undefined, cause === undefined ? undefined : { cause })
 }
 

@@ -12,11 +12,12 @@
 import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import Database from 'better-sqlite3'
+import type Database from 'better-sqlite3'
 import { MmsbError } from '../../errors.js'
 import { FOLDER_CHECK_INTERVAL_MS } from '../../limits.js'
 import { busFailed, folderLocked, systemCode, textOf } from './errors.js'
 import { createPrivate, PRIVATE_FILE } from './private-files.js'
+import { openDatabase } from './sqlite.js'
 
 const LOCK_NAME = 'lock.db'
 const HOLDER_NAME = 'holder.txt'
@@ -114,7 +115,7 @@ function lockItself(
 function lockDatabase(dir: string, timeoutMs = 0): Database.Database {
   const file = path.join(dir, LOCK_NAME)
   createPrivate(file)
-  const db = new Database(file, { timeout: timeoutMs })
+  const db = openDatabase(file, { timeout: timeoutMs })
   try {
     // The disk may be full, so the write lock is taken without writing: a journal on disk would be begun at
     // once.
