@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net'
 import t from 'tap'
 import { COMMANDS } from '../../../../src/cli/command-table.js'
 import { run } from '../../process.js'
+import { ended } from './server.js'
 
 /** Operands that a command needs. */
 const OPERANDS: Readonly<Record<string, readonly string[]>> = { get: ['a'], set: ['a', '1'], watch: ['a'] }
@@ -33,15 +34,16 @@ t.test('nobody listens there', async (t) => {
   const url = `http://127.0.0.1:${await freePort()}`
   const commands = await serverCommands()
   t.ok(commands.length >= 6)
-  for (const command of commands) {
-    const { code, stdout, stderr } = await run([...command, '--url', url.replace('//', '//me:secret@')])
-    t.same([code, stdout], [1, ''], command.join(' '))
-    t.match(
-      stderr,
-      /^mmsb: cannot reach http:\/\/127\.0\.0\.1:\d+: [^\n]*ECONNREFUSED[^\n]*; is the server running there\?\n$/,
-    )
-    t.notMatch(stderr, /secret/)
+  for (const [name, ...operands] of commands) {
+    const { run: command } = await COMMANDS[name!]!.load()
+    const { code, line } = await ended(command, [...operands, '--url', url.replace('//', '//me:secret@')])
+    t.equal(code, 1, String(name))
+    t.match(line, /^cannot reach http:\/\/127\.0\.0\.1:\d+: .*ECONNREFUSED.*; is the server running there\?$/)
+    t.notMatch(line, /secret/)
   }
+  const { code, stdout, stderr } = await run(['status', '--url', url])
+  t.same([code, stdout], [1, ''])
+  t.match(stderr, /^mmsb: cannot reach [^\n]+\n$/)
 })
 
 t.test('somebody else listens there, or nobody answers', async (t) => {
@@ -54,19 +56,21 @@ t.test('somebody else listens there, or nobody answers', async (t) => {
     server.close()
   })
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  for (const command of await serverCommands()) {
-    const other = await run([...command, '--url', url])
-    t.same([other.code, other.stdout], [1, ''], command.join(' '))
-    t.match(other.stderr, /^mmsb: http:\S+ does not answer as an mmsb server does: [^\n]+\n$/)
-    t.notMatch(other.stderr, '\u001b')
-    const silent = await run([...command, '--url', `${url}/silent`, '--timeout', '300ms'])
-    t.same([silent.code, silent.stdout], [1, ''], command.join(' '))
-    t.match(silent.stderr, /^mmsb: http:\S+ has not answered in time; --timeout sets the time\n$/)
+  for (const [name, ...operands] of await serverCommands()) {
+    const { run: command } = await COMMANDS[name!]!.load()
+    const other = await ended(command, [...operands, '--url', url])
+    t.equal(other.code, 1, String(name))
+    t.match(other.line, /^http:\S+ does not answer as an mmsb server does: /)
+    const silent = await ended(command, [...operands, '--url', `${url}/silent`, '--timeout', '100ms'])
+    t.equal(silent.code, 1, String(name))
+    t.match(silent.line, /^http:\S+ has not answered in time; --timeout sets the time$/)
   }
+  t.notMatch((await run(['status', '--url', url])).stderr, '\u001b')
 })
 
 t.test('wrong usage', async (t) => {
-  for (const command of await serverCommands()) {
+  for (const [name, ...operands] of await serverCommands()) {
+    const { run: command } = await COMMANDS[name!]!.load()
     for (const [flags, message] of [
       [['--url', 'http//me:secret@x'], /--url: .* is not a URL/],
       [['--url', 'ftp://me:secret@x'], /does not begin with http/],
@@ -74,13 +78,15 @@ t.test('wrong usage', async (t) => {
       [['--timeout', 'soon'], /--timeout: "soon" is not a time/],
       [['--fly'], /--fly/],
     ] as const) {
-      const { code, stdout, stderr } = await run([...command, ...flags])
-      t.same([code, stdout], [2, ''], `${command[0]} ${flags.join(' ')}`)
-      t.match(stderr, message)
-      t.match(stderr, new RegExp(`^mmsb: [^\\n]+\\nmmsb: see \`mmsb ${command[0]} --help\`\\n$`))
-      t.notMatch(stderr, /secret/)
+      const { code, line } = await ended(command, [...operands, ...flags])
+      t.equal(code, 2, `${name} ${flags.join(' ')}`)
+      t.match(line, message)
+      t.notMatch(line, /secret/)
     }
   }
+  const { code, stdout, stderr } = await run(['status', '--timeout', 'soon'])
+  t.same([code, stdout], [2, ''])
+  t.match(stderr, /^mmsb: --timeout: "soon" [^\n]+\nmmsb: see `mmsb status --help`\n$/)
 })
 
 t.test('the help of every command has an example that begins as the command does', async (t) => {

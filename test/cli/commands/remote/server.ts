@@ -1,5 +1,6 @@
 /** A served bus for the commands of this folder: `a`, its double `b`, and a counter of 64-bit integers. */
 import type { Test } from 'tap'
+import { UsageError } from '../../../../src/cli/flags.js'
 import { type Client, connect } from '../../../../src/client/node.js'
 import { folder } from '../../../lib/folder.js'
 import { type Process, run, serve } from '../../process.js'
@@ -29,3 +30,16 @@ export async function served(t: Test, ...flags: string[]): Promise<Served> {
 
 /** The JSON of a command that printed one line. */
 export const jsonOf = <T>({ stdout }: { readonly stdout: string }): T => JSON.parse(stdout) as T
+
+/** How a command ended that was called in this process: its exit code, and the line of its error. */
+export async function ended(
+  command: (args: readonly string[]) => Promise<void>,
+  args: readonly string[],
+): Promise<{ readonly code: number; readonly line: string }> {
+  try {
+    await command(args)
+    return { code: 0, line: '' }
+  } catch (error) {
+    return { code: error instanceof UsageError ? 2 : 1, line: (error as Error).message }
+  }
+}

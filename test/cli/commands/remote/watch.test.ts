@@ -4,11 +4,12 @@
  */
 import { execFile } from 'node:child_process'
 import t from 'tap'
+import { watch } from '../../../../src/cli/commands/remote/watch.js'
 import { connect } from '../../../../src/client/node.js'
 import { plainEnvironment } from '../../../lib/environment.js'
 import { until } from '../../../lib/wait.js'
 import { ENTRY, Process, serve } from '../../process.js'
-import { served } from './server.js'
+import { ended, served } from './server.js'
 
 t.test('one line for each page that an epoch changed', async (t) => {
   const { mmsb, client } = await served(t)
@@ -121,19 +122,19 @@ t.test('a server that is killed and comes back: every epoch once', async (t) => 
 })
 
 t.test('a history that is gone, a page that is no pattern, a limit', async (t) => {
-  const { mmsb } = await served(t)
+  const { url } = await served(t)
   for (const [args, code, message] of [
-    [['a', '--from', '99'], 1, /^mmsb: EPOCH_NOT_FOUND: [^\n]+\n$/],
-    [['(a'], 1, /^mmsb: INVALID_REQUEST: pages: "\(a" is neither a page name nor a pattern[^\n]+\n$/],
+    [['a', '--from', '99'], 1, /^EPOCH_NOT_FOUND: [^\n]+$/],
+    [['(a'], 1, /^INVALID_REQUEST: pages: "\(a" is neither a page name nor a pattern[^\n]+$/],
     [['a', '--from', 'then'], 2, /--from: "then" is not now, snapshot or an epoch/],
     [['a', '--data', 'all'], 2, /--data: "all" is not one of none, ranges, values/],
     [['a', '--policy', 'all'], 2, /--policy: "all" is not one of lossless, latest/],
     [['a', '--limit', '0'], 2, /--limit: "0"/],
     [[], 2, /PATTERN is missing/],
   ] as const) {
-    const done = await mmsb('watch', ...args)
-    t.same([done.code, done.stdout], [code, ''], args.join(' '))
-    t.match(done.stderr, message)
+    const done = await ended(watch, ['--url', url, ...args])
+    t.equal(done.code, code, args.join(' '))
+    t.match(done.line, message)
   }
 })
 
