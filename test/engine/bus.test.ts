@@ -2,6 +2,7 @@
 import t, { type Test } from 'tap'
 import { EngineBus } from '../../src/engine/bus.js'
 import type { CommitEvent } from '../../src/engine/types.js'
+import { deviceCount } from '../../src/ffi/library.js'
 import { Bus } from '../../src/index.js'
 import { WRITE_PIECE_BYTES } from '../../src/limits.js'
 import { turn } from '../lib/wait.js'
@@ -38,6 +39,14 @@ t.test('a write moves source and derived pages in one epoch', async (t) => {
     epoch: 3,
     pages: { prices: { version: 3 }, twice: { version: 3 } },
   })
+})
+
+t.test('without a wish it runs where it can', async (t) => {
+  for (const options of [{}, { backend: 'auto' }] as const) {
+    const bus = await Bus.open({ ...options, threads: 1 })
+    t.equal(bus.status().backend, deviceCount() === 0 ? 'cpu' : 'cuda')
+    await bus.close()
+  }
 })
 
 t.test('cutoff: a page that keeps its bytes keeps its version and starts nothing', async (t) => {

@@ -233,6 +233,24 @@ t.test('refused, then opened', async (t) => {
   }
 })
 
+t.test('given up while the state is recovered: the reason comes as it is', async (t) => {
+  const dataDir = path.join(folder(t), 'data')
+  const held = await filled(dataDir)
+  const given = new AbortController()
+  const reason = new Error('no longer wanted')
+  let ms = 0
+  const opening = EngineBus.open(
+    { ...OPTIONS, dataDir, signal: given.signal, onProgress: () => given.abort(reason) },
+    { ...REAL_HOST, ticksMs: () => (ms += 1000) },
+  )
+  const refused = await opening.then(
+    (bus) => bus.close().then(() => 'opened'),
+    (error: unknown) => error,
+  )
+  t.equal(refused, reason)
+  await opens(t, dataDir, held)
+})
+
 /** The real disk, whose n-th call from now on fails; without n, it counts. */
 function failingDisk(nth: number): Disk & { calls: number } {
   const real = realDisk()

@@ -209,6 +209,34 @@ t.test('a start that is given up rejects with the reason', async (t) => {
   t.same(steps, ['close catalog', 'unlock'])
 })
 
+t.test('the folder is let go only when the catalog is closed', async (t) => {
+  const { dir } = await folder()
+  const { open, steps } = partsIn(
+    dir,
+    { syncDir: async (d) => (d.endsWith('log') ? fail('EIO') : undefined) },
+    {
+      close: async () => {
+        await turn()
+        steps.push('closed')
+      },
+    },
+  )
+  await t.rejects(open(), { code: 'BUS_FAILED' })
+  t.same(steps, ['closed', 'unlock'])
+})
+
+t.test('nothing is removed after the close', async (t) => {
+  const { open, steps } = partsIn(scratch())
+  const store = await open()
+  await appendAll(store, 1, 15, 1000)
+  for (const epoch of [5, 12, 15]) await store.checkpoint(sourceOf(epoch))
+  await store.close()
+  steps.length = 0
+  t.equal(await store.retain({ maxEpochs: 1 }), 0)
+  t.same(steps, [])
+  t.equal(store.checkpoints().length, 3)
+})
+
 t.test('a catalog that cannot be begun costs the index, not the start', async (t) => {
   const { dir } = await folder()
   const { open, notices } = partsIn(dir, {}, { begin: async () => fail('full') })

@@ -1,7 +1,11 @@
 /** Reads of many bytes: copied in slices while commits go on, and yet of one epoch. */
 import { setImmediate as turn } from 'node:timers/promises'
 import t from 'tap'
+import type { PageRecord } from '../../../src/engine/pages/registry.js'
+import { steadyCopy } from '../../../src/engine/pages/steady-copy.js'
+import type { NativeContext } from '../../../src/ffi/context.js'
 import { Bus } from '../../../src/index.js'
+import { READ_SLICE_BYTES } from '../../../src/limits.js'
 
 const ELEMENTS = 2 ** 20
 
@@ -79,4 +83,30 @@ t.test('the event loop is free while a large page is copied', async (t) => {
   await bus.data('x')
   isDone = true
   t.ok(turns >= 16, `${turns} turns went by`)
+})
+
+t.test('a part of a page is copied a slice at a time, each element once', async (t) => {
+  const reads: [offset: number, bytes: number][] = []
+  const context = {
+    readPage: (_id: number, offset: number, into: Float64Array) => {
+      reads.push([offset, into.byteLength])
+      into.fill(offset)
+    },
+  } as unknown as NativeContext
+  const commits = {
+    lifecycle: { refuseWhenFailed: () => {} },
+    idle: async () => {},
+    hold: <T>(work: () => Promise<T>) => work(),
+    onCommit: () => () => {},
+  }
+  const slice = READ_SLICE_BYTES
+  const page = { id: 1, name: 'x', dtype: 'f64' } as PageRecord
+  const targets = [{ page, offset: slice / 8, count: (2.5 * slice) / 8 }]
+  const values = await steadyCopy({ context, commits, targets, signal: undefined }, ([copied]) => copied!)
+  t.strictSame(reads, [
+    [slice, slice],
+    [2 * slice, slice],
+    [3 * slice, slice / 2],
+  ])
+  t.same([values[0], values[slice / 8], values.at(-1)], [slice, 2 * slice, 3 * slice])
 })

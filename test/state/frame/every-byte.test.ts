@@ -3,6 +3,7 @@ import t from 'tap'
 import { decodeDeltaForJson, validateDelta } from '../../../src/state/delta.js'
 import { decodeFrame } from '../../../src/state/frame/reader.js'
 import { FrameWriter } from '../../../src/state/frame/writer.js'
+import type { DeltaInput } from '../../../src/state/types.js'
 import { DTYPES } from '../../../src/wire/dtype.js'
 import { COMMAND_DELTA } from '../../../src/wire/frame.js'
 import { refusal } from '../../lib/refusal.js'
@@ -86,3 +87,21 @@ t.test('a mask of several runs is the bits that it was made of', async (t) => {
   if (delta?.type === COMMAND_DELTA)
     t.equal(decodeDeltaForJson(delta).mask, Buffer.from(mask).toString('base64'))
 })
+
+t.test(
+  'indices and values whose memory was given away are refused, also where none are needed',
+  async (t) => {
+    const gone = new Uint32Array(4)
+    structuredClone(gone.buffer, { transfer: [gone.buffer] })
+    const write = (input: DeltaInput): void => new FrameWriter({}).delta(1, 'f32', 40, input)
+    t.throws(() => write({ indices: gone, values: [] }), {
+      code: 'INVALID_DELTA',
+      message: /^indices.*detached/,
+    })
+    t.throws(() => write({ indices: [], values: gone }), {
+      code: 'INVALID_DELTA',
+      message: /^values.*detached/,
+    })
+    t.doesNotThrow(() => write({ indices: [], values: [] }))
+  },
+)

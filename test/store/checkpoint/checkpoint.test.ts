@@ -263,3 +263,15 @@ t.test('the catalog in its thread: the index finds epochs, and a damaged row mak
   t.match(third.recovery, { row: 'A', notes: [] })
   await third.close()
 })
+
+t.test('more checkpoints than are kept', async (t) => {
+  const store = await openStore(scratch(), { checkpointsKept: 3 })
+  for (let epoch = 1; epoch <= 6; epoch++) {
+    await appendAll(store, epoch, epoch)
+    await store.checkpoint(stateOf(epoch, new Map([[1, framesOf(epoch, 90)]])).source)
+  }
+  const kept = store.checkpoints().map(({ epoch }) => epoch)
+  t.equal(kept.length, 3)
+  t.equal(kept.at(-1), 6)
+  await store.close()
+})

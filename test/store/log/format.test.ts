@@ -53,6 +53,22 @@ t.test('the documented record is decoded', async (t) => {
   t.same(plain(recordAt(bytes, viewOf(bytes), 0)), plain(RECORD))
 })
 
+t.test('a record is decoded wherever it lies in memory', async (t) => {
+  const bytes = documented()
+  for (const at of [0, 1, 2, 4, 7]) {
+    const memory = new Uint8Array(bytes.length + at)
+    memory.set(bytes, at)
+    for (const [within, from] of [
+      [memory.subarray(at), 0],
+      [memory, at],
+    ] as const) {
+      const record = recordAt(within, viewOf(within), from)
+      t.same(plain(record), plain(RECORD), `at byte ${at}`)
+      t.equal(record.touchedPages.buffer === memory.buffer, at % 4 === 0, 'a view where that is possible')
+    }
+  }
+})
+
 t.test('the documented record is the one written', async (t) => {
   const bytes = new Uint8Array(recordBytes(8, 1))
   bytes.set(RECORD.frames, 64)

@@ -263,10 +263,11 @@ t.test('zeros are written ahead of small appends, a piece at a time', async (t) 
   await second
   t.same(disk.told, [piece(START + SIZE)], 'no more of them are needed yet')
   // Behind half of the piece the next one follows it.
-  const large = from + LOG_ZERO_PIECE_BYTES / 2 - writer.end - 64 - 16
+  const large = from + LOG_ZERO_PIECE_BYTES / 2 - writer.end - 64 - 8
   const third = writer.append(recordOf(3, large))
   await run()
   await third
+  await run()
   t.equal(disk.told.length, 1, 'a large record calls for none')
   const fourth = writer.append(recordOf(4))
   await run()

@@ -16,6 +16,7 @@ import { fail, fileOf, found, isDone, recordOf, SIZE, START, started } from './w
 t.test('an append counts when it is written, not before', async (t) => {
   const begunMs = performance.now()
   const { writer, disk, state, step } = await started({ held: true })
+  t.strictSame(writer.durations.stats(), { count: 0, p50: 0, p99: 0, max: 0 })
   const done = writer.append(recordOf(1))
   await turn()
   t.same([writer.newestEpoch, writer.durableEpoch, writer.end], [0, 0, START])

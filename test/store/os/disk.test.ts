@@ -149,6 +149,17 @@ t.test('a read that fails says so, and one of no bytes asks nobody', async (t) =
   t.equal(calls, 0)
   await t.rejects(disk.read(fd, new Uint8Array(4), 4, 0), /bad block/)
   t.equal(calls, 1)
+  const { readSync } = fs
+  let syncCalls = 0
+  const counting = (...args: Parameters<typeof readSync>): number => {
+    syncCalls++
+    return readSync(...args)
+  }
+  replace(t, { readSync: counting })
+  t.equal(disk.readSync(fd, new Uint8Array(4), 4, 0), 4)
+  t.equal(syncCalls, 1, 'what is complete is not asked for more')
+  t.equal(disk.readSync(fd, new Uint8Array(1), 0, 0), 0)
+  t.equal(syncCalls, 1)
 })
 
 t.test('room is reserved by the system, or by zeros', async (t) => {

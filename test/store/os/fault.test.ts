@@ -5,6 +5,7 @@ import { fork } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
+import { textOf } from '../../../src/store/os/errors.js'
 import { lockFolder } from '../../../src/store/os/lock.js'
 import { moduleUrl, NODE_ARGS } from '../../lib/place.js'
 import { turn } from '../../lib/wait.js'
@@ -326,4 +327,15 @@ t.test('a synchronous completion needs room reserved before', async (t) => {
   await appended
   store.completeSync()
   await store.close()
+})
+
+t.test('what was thrown is told, whatever it is', async (t) => {
+  t.equal(textOf(new RangeError('too far')), 'too far')
+  t.strictSame(['text', undefined, null, 5, { message: 'no error' }].map(textOf), [
+    'text',
+    'undefined',
+    'null',
+    '5',
+    '[object Object]',
+  ])
 })

@@ -166,6 +166,15 @@ t.test('the holder is asked to look from time to time, until the release', async
   t.equal(checks, 2)
 })
 
+t.test('looking from time to time does not keep the process alive', async (t) => {
+  const timeouts = (): number => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
+  const before = timeouts()
+  const lock = lockFolder(dataFolder(t), HELD)
+  lock.watch({ checkHeld: () => {} })
+  t.equal(timeouts(), before)
+  lock.release()
+})
+
 t.test('readers: of a folder that is locked itself there may be several', async (t) => {
   const dir = dataFolder(t)
   lockFolder(dir, HELD).release()
