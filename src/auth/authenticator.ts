@@ -5,9 +5,10 @@
  * A token is looked up by its SHA-256, so that the time of the search tells nothing about it. A reload takes
  * effect whole or not at all.
  */
+import type { X509Certificate } from 'node:crypto'
 import { MmsbError } from '../errors.js'
 import type { Principal } from './principals.js'
-import { readTokens, type Tokens } from './token-file.js'
+import { type AuthFile, readAuthFile } from './token-file.js'
 import { hashOf, isToken } from './tokens.js'
 
 /** A caller that has been recognized. */
@@ -23,50 +24,72 @@ export interface Authenticator {
    * @throws MmsbError UNAUTHORIZED
    */
   login(credential: string): Login | Promise<Login>
+  /** Logins of clients that send no token. Absent: they say nothing by their certificate. */
+  readonly certificates?: CertificateLogins | undefined
   /** Calls back after what counts has changed, so that open streams look again. Returns what ends that. */
   onChange(listener: () => void): () => void
 }
 
-/** Accepts the tokens of a token file. */
+/** Logins by the certificate that a client shows in its TLS handshake. */
+export interface CertificateLogins {
+  /** @throws MmsbError UNAUTHORIZED */
+  login(certificate: X509Certificate): Login
+  /** Ends all of them: other authorities count from now on. */
+  endAll(): void
+}
+
+/** Accepts the tokens of a token file, and knows its principals. */
 export class TokenAuthenticator implements Authenticator {
   readonly #file: string
-  #tokens: Tokens
+  #content: AuthFile
   readonly #listeners = new Set<() => void>()
 
   /** @throws MmsbError INVALID_REQUEST if the file cannot be used */
   constructor(file: string) {
     this.#file = file
-    this.#tokens = readTokens(file)
+    this.#content = readAuthFile(file)
   }
 
   login(credential: string): Login {
     const hash = isToken(credential) ? hashOf(credential) : ''
-    const principal = this.#tokens.get(hash)
+    const principal = this.#content.tokens.get(hash)
     if (principal === undefined || isOver(principal)) throw unauthorized('The credentials are not accepted.')
-    return { principal, isValid: () => !isOver(principal) && this.#tokens.get(hash) === principal }
+    return { principal, isValid: () => !isOver(principal) && this.#content.tokens.get(hash) === principal }
+  }
+
+  /** The principal that a certificate names; see certificate-names.ts. */
+  principalNamed(name: string): Principal | undefined {
+    return this.#content.names.get(name)
   }
 
   /**
-   * Reads the file again; returns the ids of the principals whose tokens or scopes have changed. If it cannot
-   * be used, what counted goes on to count. @throws MmsbError
+   * Reads the file again; returns the ids of the principals whose tokens, certificates or scopes have
+   * changed. If it cannot be used, what counted goes on to count. @throws MmsbError
    */
   reload(): readonly string[] {
-    const before = this.#tokens
-    const tokens = new Map<string, Principal>()
-    for (const [hash, principal] of readTokens(this.#file)) {
-      const known = this.#tokens.get(hash)
-      // An unchanged principal stays the same object, so that its streams go on.
-      tokens.set(hash, known !== undefined && isSame(known, principal) ? known : principal)
-    }
-    this.#tokens = tokens
+    const { tokens, names } = readAuthFile(this.#file)
+    const before = this.#content
+    this.#content = { tokens: kept(before.tokens, tokens), names: kept(before.names, names) }
     for (const listener of this.#listeners) listener()
-    return changedIds(before, tokens)
+    return changedIds(before, this.#content)
   }
 
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
   }
+}
+
+/** An unchanged principal stays the same object, so that its streams go on. */
+function kept(
+  before: ReadonlyMap<string, Principal>,
+  now: ReadonlyMap<string, Principal>,
+): ReadonlyMap<string, Principal> {
+  const entries = [...now].map(([key, principal]): [string, Principal] => {
+    const known = before.get(key)
+    return [key, known !== undefined && isSame(known, principal) ? known : principal]
+  })
+  return new Map(entries)
 }
 
 /** The longest time that a timer of Node can wait. */
@@ -105,14 +128,16 @@ export const unauthorized = (detail: string): MmsbError => new MmsbError('UNAUTH
 
 const isOver = ({ expiresMs }: Principal): boolean => expiresMs !== undefined && Date.now() >= expiresMs
 
-/** The ids of those who have a token in one of two files that is not the same in the other. */
-function changedIds(before: Tokens, after: Tokens): readonly string[] {
+/** The ids of those of whom one of two files says something that the other one does not. */
+function changedIds(before: AuthFile, after: AuthFile): readonly string[] {
   const ids = new Set<string>()
   for (const [one, other] of [
-    [before, after],
-    [after, before],
+    [before.tokens, after.tokens],
+    [after.tokens, before.tokens],
+    [before.names, after.names],
+    [after.names, before.names],
   ] as const)
-    for (const [hash, principal] of one) if (other.get(hash) !== principal) ids.add(principal.id)
+    for (const [key, principal] of one) if (other.get(key) !== principal) ids.add(principal.id)
   return [...ids].sort()
 }
 

@@ -1,5 +1,6 @@
 /** Several ways to log in, at one server. */
 import { type Authenticator, type Login, unauthorized } from './authenticator.js'
+import type { NamedCertificates } from './certificates.js'
 import { isToken } from './tokens.js'
 
 export interface Ways {
@@ -7,13 +8,17 @@ export interface Ways {
   readonly tokens?: Authenticator | undefined
   /** Tokens of an issuer. */
   readonly jwt?: Authenticator | undefined
+  readonly certificates?: NamedCertificates | undefined
 }
 
 export class CombinedAuthenticator implements Authenticator {
   readonly #ways: Ways
 
+  readonly certificates: NamedCertificates | undefined
+
   constructor(ways: Ways) {
     this.#ways = ways
+    this.certificates = ways.certificates
   }
 
   login(credential: string): Login | Promise<Login> {
@@ -25,8 +30,8 @@ export class CombinedAuthenticator implements Authenticator {
   }
 
   onChange(listener: () => void): () => void {
-    const { tokens, jwt } = this.#ways
-    const ends = [tokens, jwt].map((way) => way?.onChange(listener))
+    const { tokens, jwt, certificates } = this.#ways
+    const ends = [tokens, jwt, certificates].map((way) => way?.onChange(listener))
     return () => {
       for (const end of ends) end?.()
     }

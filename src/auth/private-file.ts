@@ -22,6 +22,15 @@ export function readPrivate(file: string): string {
   }
 }
 
+/** The text of a file that anybody may read. @throws MmsbError INVALID_REQUEST */
+export function readPublic(file: string): string {
+  try {
+    return fs.readFileSync(file, 'utf8')
+  } catch (error) {
+    throw unusable(file, `cannot be read: ${(error as NodeJS.ErrnoException).code}`)
+  }
+}
+
 /** The error for a file that cannot be used; `what` says what is wrong with it. */
 export const unusable = (file: string, what: string): MmsbError =>
   new MmsbError('INVALID_REQUEST', `${file} ${what}`)

@@ -1,10 +1,12 @@
 /**
- * The token file: the principals that log in with tokens of this server.
+ * The token file: the principals that log in with tokens of this server, or with certificates.
  *
  *   {"principals":[{"id":"desk","sha256":["<64 hex
- *   digits>"],"scopes":["read:risk.*"],"expires":"2027-01-01T00:00:00Z"}]}
+ *   digits>"],"scopes":["read:risk.*"],"expires":"2027-01-01T00:00:00Z",
+ *   "certificates":["desk.example.com"]}]}
  *
  * A principal may have several hashes, so that a new token works before the old one is taken away.
+ * `certificates` are names in certificates; where it is missing, the id is such a name.
  *
  * Invariants: the file is used whole or not at all; it is replaced whole, and only its owner can read it.
  */
@@ -12,6 +14,7 @@ import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import { MmsbError } from '../errors.js'
+import { CERTIFICATE_NAME, nameKey } from './certificate-names.js'
 import type { Principal } from './principals.js'
 import { readPrivate, unusable } from './private-file.js'
 import { Scopes } from './scopes.js'
@@ -19,29 +22,39 @@ import { hashOf, newToken, PRINCIPAL_PATTERN } from './tokens.js'
 
 const PRIVATE_FILE = 0o600
 const HASHES_MAX = 2
-const FIELDS: ReadonlySet<string> = new Set(['id', 'sha256', 'scopes', 'expires'])
+const FIELDS: ReadonlySet<string> = new Set(['id', 'sha256', 'scopes', 'expires', 'certificates'])
 
 /** One entry of the file. */
 export interface TokenEntry {
   readonly id: string
-  readonly sha256: readonly string[]
+  /** Missing: no token counts, certificates alone. */
+  readonly sha256?: readonly string[]
   readonly scopes: readonly string[]
   /** ISO 8601. */
   readonly expires?: string
+  readonly certificates?: readonly string[]
 }
 
 /** Principals by the hash of their token. */
 export type Tokens = ReadonlyMap<string, Principal>
 
+/** What a file says: principals by the hashes of their tokens, and by the names of their certificates. */
+export interface AuthFile {
+  readonly tokens: Tokens
+  readonly names: ReadonlyMap<string, Principal>
+}
+
 /** @throws MmsbError INVALID_REQUEST if the file cannot be read, is not private, or has a mistake */
-export function readTokens(file: string): Tokens {
+export function readAuthFile(file: string): AuthFile {
   const tokens = new Map<string, Principal>()
-  for (const { id, sha256, scopes, expires } of readEntries(file)) {
+  const names = new Map<string, Principal>()
+  for (const { id, sha256 = [], scopes, expires, certificates = [id] } of readEntries(file)) {
     const expiresMs = expires === undefined ? undefined : Date.parse(expires)
     const principal = { id, scopes: new Scopes(scopes), expiresMs }
     for (const hash of sha256) tokens.set(hash, principal)
+    for (const name of certificates) names.set(nameKey(name), principal)
   }
-  return tokens
+  return { tokens, names }
 }
 
 /** The entries of the file, checked. @throws MmsbError INVALID_REQUEST */
@@ -57,10 +70,12 @@ export function readEntries(file: string): readonly TokenEntry[] {
   const list = (Object(content) as { principals?: unknown }).principals
   if (!Array.isArray(list)) throw unusable(file, 'has no list "principals"')
   const entries = list.map((entry, i) => checkedEntry(file, entry, i))
-  const hashes = entries.flatMap(({ sha256 }) => sha256)
+  const hashes = entries.flatMap(({ sha256 = [] }) => sha256)
+  const names = entries.flatMap(({ id, certificates = [id] }) => certificates.map(nameKey))
   if (new Set(entries.map(({ id }) => id)).size < entries.length)
     throw unusable(file, 'names a principal twice')
   if (new Set(hashes).size < hashes.length) throw unusable(file, 'has a hash twice')
+  if (new Set(names).size < names.length) throw unusable(file, 'gives the name of a certificate twice')
   return entries
 }
 
@@ -71,7 +86,7 @@ export function readEntries(file: string): readonly TokenEntry[] {
  */
 export function addToken(
   file: string,
-  { id, scopes, expires }: Omit<TokenEntry, 'sha256'>,
+  { id, scopes, expires }: Omit<TokenEntry, 'sha256' | 'certificates'>,
 ): { token: string; scopes: readonly string[] } {
   const entries = fs.existsSync(file) ? readEntries(file) : []
   const known = entries.find((entry) => entry.id === id)
@@ -90,6 +105,7 @@ export function addToken(
       sha256,
       scopes: scopes.length === 0 ? (known?.scopes ?? []) : scopes,
       ...(expires === undefined ? {} : { expires }),
+      ...(known?.certificates === undefined ? {} : { certificates: known.certificates }),
     },
     entries.length,
   )
@@ -97,14 +113,20 @@ export function addToken(
   return { token, scopes: entry.scopes }
 }
 
-/** Takes tokens away: all of a principal, or the older one. @throws MmsbError NOT_FOUND, INVALID_REQUEST */
+/**
+ * Takes tokens away: all of a principal, or the older one. A principal that keeps neither a token nor a
+ * certificate goes. @throws MmsbError NOT_FOUND, INVALID_REQUEST
+ */
 export function revokeToken(file: string, id: string, which: 'all' | 'older'): void {
   const entries = readEntries(file)
   const entry = entries.find((other) => other.id === id)
   if (entry === undefined) throw new MmsbError('NOT_FOUND', `no principal ${JSON.stringify(id)} in ${file}`)
   const others = entries.filter((other) => other !== entry)
-  const sha256 = which === 'all' ? [] : entry.sha256.slice(-1)
-  writeEntries(file, sha256.length === 0 ? others : [...others, { ...entry, sha256 }])
+  const { sha256: hashes = [], ...rest } = entry
+  const sha256 = which === 'all' ? [] : hashes.slice(-1)
+  const isNamed = entry.certificates !== undefined
+  const kept = sha256.length > 0 ? [{ ...rest, sha256 }] : isNamed ? [rest] : []
+  writeEntries(file, [...others, ...kept])
 }
 
 function checkedEntry(file: string, given: unknown, index: number): TokenEntry {
@@ -114,13 +136,18 @@ function checkedEntry(file: string, given: unknown, index: number): TokenEntry {
   if (Object(given) !== given) return refuse('is not an object')
   const unknown = Object.keys(given as object).find((field) => !FIELDS.has(field))
   if (unknown !== undefined) refuse(`unknown field ${JSON.stringify(unknown.slice(0, 50))}`)
-  const { id, sha256, scopes, expires } = given as Record<string, unknown>
+  const { id, sha256, scopes, expires, certificates } = given as Record<string, unknown>
   if (typeof id !== 'string' || !new RegExp(PRINCIPAL_PATTERN).test(id)) refuse('id is not a name')
-  if (!isTexts(sha256) || sha256.length === 0 || !sha256.every((hash) => /^[0-9a-f]{64}$/.test(hash)))
+  if (sha256 !== undefined && !isHashes(sha256))
     refuse('sha256 is not a list of hashes, each of 64 hexadecimal digits')
   if (!isTexts(scopes)) refuse('scopes is not a list of texts')
   if (expires !== undefined && (typeof expires !== 'string' || Number.isNaN(Date.parse(expires))))
     refuse('expires is not a time such as 2027-01-01T00:00:00Z')
+  if (
+    certificates !== undefined &&
+    !(isTexts(certificates) && certificates.every((n) => CERTIFICATE_NAME.test(n)))
+  )
+    refuse('certificates is not a list of names such as desk.example.com or spiffe://example.com/desk')
   try {
     new Scopes(scopes as string[])
   } catch (error) {
@@ -131,6 +158,9 @@ function checkedEntry(file: string, given: unknown, index: number): TokenEntry {
 
 const isTexts = (value: unknown): value is string[] =>
   Array.isArray(value) && value.every((item) => typeof item === 'string')
+
+const isHashes = (value: unknown): boolean =>
+  isTexts(value) && value.length > 0 && value.every((hash) => /^[0-9a-f]{64}$/.test(hash))
 
 function writeEntries(file: string, entries: readonly TokenEntry[]): void {
   const draft = path.join(path.dirname(file), `.${path.basename(file)}.${randomBytes(6).toString('hex')}`)

@@ -1,25 +1,27 @@
 /**
- * The files that say who may reach a server and how: the token file, the certificate and its key. They are
- * read at the start, and again on SIGHUP.
+ * The files that say who may reach a server and how: the token file, the certificate and its key, and the
+ * authorities of clients. They are read at the start, and again on SIGHUP.
  *
  * Invariant: they are taken over together or not at all; if one has a mistake, what counted goes on to count.
  */
-import { readFileSync } from 'node:fs'
+import { X509Certificate } from 'node:crypto'
 import { createSecureContext } from 'node:tls'
 import type { Logger } from 'pino'
 import type { Auditor } from '../audit/auditor.js'
 import { type Authenticator, TokenAuthenticator } from '../auth/authenticator.js'
+import { NamedCertificates } from '../auth/certificates.js'
 import { CombinedAuthenticator } from '../auth/combined.js'
 import type { OnNotice } from '../auth/jwt/issuer-keys.js'
 import { JwtAuthenticator } from '../auth/jwt/jwt-authenticator.js'
-import { readPrivate, unusable } from '../auth/private-file.js'
+import { readPrivate, readPublic, unusable } from '../auth/private-file.js'
 import type { ProtectedResource } from '../http/challenge.js'
 import type { Tls } from '../http/framework.js'
-import type { Oidc, TlsFiles } from './auth-flags.js'
+import type { Oidc, TlsFiles, Way } from './auth-flags.js'
 import { StartError } from './flags.js'
 
 export interface AccessFiles {
-  /** Undefined: its tokens do not count. With neither tokens nor an issuer everybody may do everything. */
+  /** Empty: everybody may do everything. */
+  readonly ways?: ReadonlySet<Way>
   readonly tokenFile?: string | undefined
   readonly oidc?: Oidc | undefined
   readonly publicUrl?: string | undefined
@@ -33,15 +35,15 @@ export class Access {
   readonly resource: ProtectedResource | undefined
   readonly tls: Tls | undefined
   readonly #files: AccessFiles
-  readonly #tokens: TokenAuthenticator | undefined
+  readonly #principals: TokenAuthenticator | undefined
   readonly #jwt: JwtAuthenticator | undefined
 
   /** @throws StartError if a file cannot be used */
   constructor(files: AccessFiles, logger: Logger) {
     this.#files = files
-    const { tokenFile, oidc, publicUrl, tls } = files
+    const { ways = new Set(), tokenFile, oidc, publicUrl, tls } = files
     try {
-      this.#tokens = tokenFile === undefined ? undefined : new TokenAuthenticator(tokenFile)
+      this.#principals = tokenFile === undefined ? undefined : new TokenAuthenticator(tokenFile)
       this.tls = tls === undefined ? undefined : readTls(tls)
     } catch (error) {
       throw new StartError((error as Error).message, { cause: error })
@@ -49,10 +51,17 @@ export class Access {
     const onNotice: OnNotice = ({ level, message }) => logger[level](message)
     this.#jwt = oidc === undefined ? undefined : new JwtAuthenticator({ ...oidc, onNotice })
     this.resource = oidc === undefined ? undefined : { issuer: oidc.issuer, publicUrl }
-    const isOpen = this.#tokens === undefined && this.#jwt === undefined
-    this.authenticator = isOpen
-      ? undefined
-      : new CombinedAuthenticator({ tokens: this.#tokens, jwt: this.#jwt })
+    this.authenticator = ways.size === 0 ? undefined : this.#combined(ways)
+  }
+
+  #combined(ways: ReadonlySet<Way>): Authenticator {
+    const principals = this.#principals
+    return new CombinedAuthenticator({
+      tokens: ways.has('token') ? principals : undefined,
+      jwt: this.#jwt,
+      certificates:
+        ways.has('mtls') && principals !== undefined ? new NamedCertificates(principals) : undefined,
+    })
   }
 
   /** Reads the files again on SIGHUP. `renewTls` uses another certificate from now on. */
@@ -64,7 +73,7 @@ export class Access {
       this.#jwt?.reload()
       try {
         const tls = tlsFiles === undefined ? undefined : readTls(tlsFiles)
-        const changed = this.#tokens?.reload() ?? []
+        const changed = this.#principals?.reload() ?? []
         if (tls !== undefined) renewTls(tls)
         logger.info({ tokenFile, ...tlsFiles }, 'tokens and certificate were read again')
         void auditor?.note({ action: 'reload', outcome: 'done' })
@@ -79,19 +88,33 @@ export class Access {
   }
 }
 
-/** @throws MmsbError INVALID_REQUEST if the files cannot be read, or are not a certificate and its key */
-function readTls({ cert: certFile, key: keyFile }: TlsFiles): Tls {
-  let cert: string
-  try {
-    cert = readFileSync(certFile, 'utf8')
-  } catch (error) {
-    throw unusable(certFile, `cannot be read: ${(error as NodeJS.ErrnoException).code}`)
-  }
+/** @throws MmsbError INVALID_REQUEST if the files cannot be read, or are not what they should be */
+function readTls({ cert: certFile, key: keyFile, clientCa }: TlsFiles): Tls {
+  const cert = readPublic(certFile)
   const key = readPrivate(keyFile)
   try {
     createSecureContext({ cert, key })
   } catch (error) {
     throw unusable(certFile, `and ${keyFile} are not a certificate and its key: ${(error as Error).message}`)
   }
-  return { cert, key }
+  return { cert, key, ...(clientCa === undefined ? {} : { ca: readAuthorities(clientCa) }) }
 }
+
+/** The certificates of authorities. Node passes over what is none. */
+function readAuthorities(file: string): string {
+  const text = readPublic(file)
+  const blocks = text.match(CERTIFICATE) ?? []
+  if (blocks.length === 0) throw unusable(file, 'has no certificate in PEM')
+  for (const block of blocks) {
+    let isAuthority: boolean
+    try {
+      isAuthority = new X509Certificate(block).ca
+    } catch {
+      throw unusable(file, 'has a certificate that cannot be read')
+    }
+    if (!isAuthority) throw unusable(file, 'has a certificate that is not one of an authority')
+  }
+  return text
+}
+
+const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g

@@ -5,14 +5,14 @@ import { choiceOf, type Flag, type FlagTable, type ParsedFlags, UsageError } fro
 
 export const AUTH_FILE_FLAG: Flag = {
   value: 'FILE',
-  help: 'token file: principals, their scopes, and the hashes of their tokens',
+  help: 'principals, their scopes, the hashes of their tokens, and the names in their certificates',
   env: 'MMSB_AUTH_FILE',
 }
 
 export const AUTH_FLAGS: FlagTable = {
   auth: {
     value: 'HOW',
-    help: 'none: everybody may do everything; token: callers send a token of --auth-file; jwt: one of --oidc-issuer; or several of these, separated by commas',
+    help: 'none: everybody may do everything; token: callers send a token of --auth-file; jwt: one of --oidc-issuer; mtls: they show a certificate; or several of these, separated by commas',
     env: 'MMSB_AUTH',
     standard: 'none',
   },
@@ -39,6 +39,11 @@ export const AUTH_FLAGS: FlagTable = {
     env: 'MMSB_TLS_CERT',
   },
   'tls-key': { value: 'FILE', help: 'private key of --tls-cert, in PEM', env: 'MMSB_TLS_KEY' },
+  'tls-client-ca': {
+    value: 'FILE',
+    help: 'authorities of the certificates of clients, in PEM, for --auth mtls',
+    env: 'MMSB_TLS_CLIENT_CA',
+  },
   'insecure-no-auth': {
     help: 'without --auth, allow any address, Host and Origin: anyone who reaches the port may do anything',
   },
@@ -51,6 +56,7 @@ export const AUTH_FLAGS: FlagTable = {
 export interface TlsFiles {
   readonly cert: string
   readonly key: string
+  readonly clientCa?: string | undefined
 }
 
 /** An issuer of tokens. */
@@ -60,7 +66,9 @@ export interface Oidc {
 }
 
 export interface AuthOptions {
-  /** Undefined: its tokens do not count. */
+  /** Empty: callers need not say who they are. */
+  readonly ways: ReadonlySet<Way>
+  /** Undefined: neither its tokens nor certificates count. */
   readonly tokenFile: string | undefined
   /** Undefined: tokens of an issuer do not count. */
   readonly oidc: Oidc | undefined
@@ -78,18 +86,19 @@ export function authOf(
   listens: readonly (readonly [flag: string, host: string])[],
 ): AuthOptions {
   const ways = waysOf(flags)
-  const tls = tlsOf(flags)
+  const tls = tlsOf(flags, ways)
   const tokenFile = tokenFileOf(flags, ways)
   const oidc = oidcOf(flags, ways)
   const publicUrl = publicUrlOf(flags)
   const isInsecure = refuseOpenDoors(flags, listens, { asksWho: ways.size > 0, isSecret: tls !== undefined })
-  return { tokenFile, oidc, publicUrl, tls, isInsecure }
+  return { ways, tokenFile, oidc, publicUrl, tls, isInsecure }
 }
 
-const WAYS = ['none', 'token', 'jwt'] as const
-type Way = Exclude<(typeof WAYS)[number], 'none'>
+const WAYS = ['none', 'token', 'jwt', 'mtls'] as const
+/** How callers may say who they are. */
+export type Way = Exclude<(typeof WAYS)[number], 'none'>
 
-/** How callers may say who they are; empty: they need not. @throws UsageError */
+/** @throws UsageError */
 function waysOf({ values }: ParsedFlags): ReadonlySet<Way> {
   const given = values.get('auth')
   if (given === undefined) return new Set()
@@ -103,9 +112,10 @@ function waysOf({ values }: ParsedFlags): ReadonlySet<Way> {
 /** @throws UsageError */
 function tokenFileOf({ values }: ParsedFlags, ways: ReadonlySet<Way>): string | undefined {
   const file = values.get('auth-file')?.text
-  const isNeeded = ways.has('token')
-  if (isNeeded && file === undefined) throw new UsageError('--auth token needs --auth-file')
-  if (!isNeeded && file !== undefined) throw new UsageError('--auth-file needs --auth token')
+  const [user] = (['token', 'mtls'] as const).filter((way) => ways.has(way))
+  if (user !== undefined && file === undefined) throw new UsageError(`--auth ${user} needs --auth-file`)
+  if (user === undefined && file !== undefined)
+    throw new UsageError('--auth-file needs --auth token or --auth mtls')
   return file
 }
 
@@ -171,11 +181,15 @@ function refuseOpenDoors(
 }
 
 /** @throws UsageError */
-function tlsOf({ values }: ParsedFlags): TlsFiles | undefined {
+function tlsOf({ values }: ParsedFlags, ways: ReadonlySet<Way>): TlsFiles | undefined {
   const cert = values.get('tls-cert')?.text
   const key = values.get('tls-key')?.text
-  if (cert === undefined && key === undefined) return undefined
-  if (cert === undefined) throw new UsageError('--tls-key needs --tls-cert')
+  const clientCa = values.get('tls-client-ca')?.text
+  if (clientCa !== undefined && !ways.has('mtls')) throw new UsageError('--tls-client-ca needs --auth mtls')
+  if (clientCa === undefined && ways.has('mtls')) throw new UsageError('--auth mtls needs --tls-client-ca')
+  if (cert === undefined && key !== undefined) throw new UsageError('--tls-key needs --tls-cert')
+  if (cert === undefined && clientCa !== undefined) throw new UsageError('--tls-client-ca needs --tls-cert')
+  if (cert === undefined) return undefined
   if (key === undefined) throw new UsageError('--tls-cert needs --tls-key')
-  return { cert, key }
+  return { cert, key, ...(clientCa === undefined ? {} : { clientCa }) }
 }

@@ -5,16 +5,29 @@
  * A call is not repeated: whoever stands at the terminal wants to know at once that the server is away.
  */
 import { Agent, fetch as fetchByUndici } from 'undici'
-import { readPrivate } from '../auth/private-file.js'
+import { readPrivate, readPublic } from '../auth/private-file.js'
 import type { Client } from '../client/client.js'
 import { connect, MmsbError } from '../client/node.js'
 import { HTTP_DEFAULT_PORT } from '../limits.js'
 import { durationOf, type Flag, type FlagTable, type ParsedFlags, StartError, UsageError } from './flags.js'
 
-export const TOKEN_FILE_FLAG: Flag = {
+const TOKEN_FILE_FLAG: Flag = {
   value: 'FILE',
   help: 'file that holds the token for the server of --url',
   env: 'MMSB_TOKEN_FILE',
+}
+
+/** How a command reaches a server whose flag is `--url`. */
+export const ACCESS_FLAGS: FlagTable = {
+  'token-file': TOKEN_FILE_FLAG,
+  ca: {
+    value: 'FILE',
+    help: 'authorities that certify the server, in PEM',
+    env: 'MMSB_CA',
+    standard: 'those of Node',
+  },
+  cert: { value: 'FILE', help: 'certificate to show the server, in PEM', env: 'MMSB_CERT' },
+  key: { value: 'FILE', help: 'private key of --cert, in PEM', env: 'MMSB_KEY' },
 }
 
 const STANDARD_TIMEOUT_MS = 30_000
@@ -24,7 +37,7 @@ const DEFAULT_URL = `http://127.0.0.1:${HTTP_DEFAULT_PORT}`
 /** The flags of commands that always talk to a server. */
 export const SERVER_FLAGS: FlagTable = {
   url: { value: 'URL', help: 'address of the server', env: 'MMSB_URL', standard: DEFAULT_URL },
-  'token-file': TOKEN_FILE_FLAG,
+  ...ACCESS_FLAGS,
   timeout: { value: 'TIME', help: 'how long to wait for an answer, such as 5s', standard: '30s' },
 }
 
@@ -50,10 +63,12 @@ export async function withServer<T>(
   const { url, headers } = addressOf(flags.values.get('url')?.text ?? DEFAULT_URL)
   const token = tokenOf(flags)
   const timeout = flags.values.get('timeout')
-  const agent = new Agent({ headersTimeout: 0, bodyTimeout: 0 })
+  const tls = tlsOf(flags, url)
+  const agent = new Agent({ headersTimeout: 0, bodyTimeout: 0, connect: tls })
   try {
     const client = connect(url, {
       headers,
+      ...tls,
       ...(token === undefined ? {} : { token }),
       timeoutMs: timeout === undefined ? standardTimeoutMs : durationOf(timeout),
       tryTimeoutMs: Number.POSITIVE_INFINITY,
@@ -132,6 +147,25 @@ const ADVICE: Readonly<Record<string, string>> = {
   INVALID_REQUEST: '',
   INVALID_DELTA: '',
   PRECONDITION_FAILED: 'Read the page again, and decide anew.',
+}
+
+/** The files that the flags name. The client checks them. @throws StartError, UsageError */
+function tlsOf({ values }: ParsedFlags, url: string): { ca?: string; cert?: string; key?: string } {
+  // An environment for one server may stay set while another one is asked in plain HTTP.
+  const [ca, cert, key] = (['ca', 'cert', 'key'] as const).map((name) => {
+    const given = values.get(name)
+    return given?.from === `--${name}` || url.startsWith('https:') ? given?.text : undefined
+  })
+  if (cert === undefined && key !== undefined) throw new UsageError('--key needs --cert')
+  if (cert !== undefined && key === undefined) throw new UsageError('--cert needs --key')
+  try {
+    return {
+      ...(ca === undefined ? {} : { ca: readPublic(ca) }),
+      ...(cert === undefined || key === undefined ? {} : { cert: readPublic(cert), key: readPrivate(key) }),
+    }
+  } catch (error) {
+    throw new StartError((error as Error).message, { cause: error })
+  }
 }
 
 /** An error of the client, in words for the terminal. */

@@ -84,6 +84,7 @@ import type {
   Stats,
   Status,
   SubscribeOptions,
+  TlsOptions,
   Transaction,
   TransactionAnswer,
   Values,
@@ -93,7 +94,7 @@ import type {
 } from './types.js'
 
 /** Options of `connect`. */
-export interface ClientOptions extends RestOptions {
+export interface ClientOptions extends RestOptions, TlsOptions {
   /** Subprotocol of the WebSocket; default: `binary`. */
   readonly protocol?: 'binary' | 'json'
   /** Bytes of values that may be queued for the reader of a subscription; default: 16 MiB. */
@@ -102,12 +103,18 @@ export interface ClientOptions extends RestOptions {
   readonly silenceMaxMs?: number
 }
 
+/** node.ts takes these away. */
+const inNodeOnly = (): string => 'can be given in Node only'
+
 const OPTIONS: Checks = {
   headers: isAny,
   token: (value) =>
     typeof value === 'function' || (typeof value === 'string' && /^[!-~]+$/.test(value))
       ? undefined
       : 'is neither a token nor a function that gives one',
+  ca: inNodeOnly,
+  cert: inNodeOnly,
+  key: inNodeOnly,
   fetch: isCallable,
   timeoutMs: isAtLeastZero,
   tryTimeoutMs: isAtLeastZero,

@@ -118,6 +118,18 @@ export interface Transaction {
   readonly intent?: unknown
 }
 
+/** One or more certificates, or a key, in PEM. */
+export type Pem = string | Uint8Array
+
+/** What a client knows for TLS. In Node only: a browser has its own. */
+export interface TlsOptions {
+  /** Certificates of the authorities that the server may be certified by; default: those of Node. */
+  readonly ca?: Pem
+  /** The certificate that the client shows, with its chain, and its private key. */
+  readonly cert?: Pem
+  readonly key?: Pem
+}
+
 /** Options of every call over HTTP. */
 export interface CallOptions {
   readonly signal?: AbortSignal

@@ -7,8 +7,8 @@
  *
  * Null because callbacks of Node have it.
  *
- * Floors, lowest first: answers, challenge, health; context; metrics, reply; request, schemas;
- * authentication, observe; framework, stream; admin, routes, documents; app; starting.
+ * Floors, lowest first: answers, challenge, client-certificates, health; context; metrics, reply; request,
+ * schemas; authentication, observe; framework, stream; admin, routes, documents; app; starting.
  */
 import { Server as SecureServer } from 'node:tls'
 import type { FastifyBaseLogger } from 'fastify'
@@ -21,6 +21,7 @@ import { hubOf } from '../stream/hub.js'
 import { Answers } from './answers.js'
 import { authenticate } from './authentication.js'
 import type { ProtectedResource } from './challenge.js'
+import { ClientCertificates } from './client-certificates.js'
 import type { App, AppContext } from './context.js'
 import { asyncApiRoute } from './documents/asyncapi.js'
 import { registerOpenApi } from './documents/openapi.js'
@@ -33,6 +34,7 @@ import { historyGuard } from './reply/history.js'
 import { refuseWrite } from './reply/read-only.js'
 import { limitBodies } from './request/body-budget.js'
 import type { Connections } from './request/connections.js'
+import { NO_ORIGINS } from './request/origin-guard.js'
 import { dataReadRoutes } from './routes/data-read.js'
 import { dataWriteRoutes } from './routes/data-write.js'
 import { eventRoutes } from './routes/events.js'
@@ -106,6 +108,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     tickets: new Tickets(),
     resource: options.resource,
     auditor: options.auditor,
+    certificates: certificatesOf(app, options),
     openRequests: connections,
     isStopping: false,
   }
@@ -155,10 +158,32 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     listen: (host, port, addressesOf) => listenOn(bare, host, port, addressesOf),
     report: { health: () => healthOf(context), metrics: () => metrics.metrics() },
     takeOver: (other) => connections.takeOver(other.connections),
-    renewTls: (tls) => {
-      if (app.server instanceof SecureServer) app.server.setSecureContext(tls)
-    },
+    renewTls: renewerOf(app, context, options.tls),
     cutOff: () => connections.cutOff(),
     close,
+  }
+}
+
+function certificatesOf(
+  app: App,
+  { authenticator, allowedOrigins = NO_ORIGINS }: AppOptions,
+): ClientCertificates | undefined {
+  if (authenticator?.certificates === undefined) return undefined
+  return new ClientCertificates(app.server, authenticator.certificates, allowedOrigins)
+}
+
+/** Puts another certificate to use, and other authorities of client certificates. */
+function renewerOf(
+  { server }: App,
+  { certificates }: AppContext,
+  first: Tls | undefined,
+): (tls: Tls) => void {
+  let ca = first?.ca
+  return (tls: Tls): void => {
+    if (!(server instanceof SecureServer)) return
+    server.setSecureContext({ ...tls, minVersion: 'TLSv1.2' })
+    if (tls.ca === ca) return
+    ca = tls.ca
+    certificates?.renew()
   }
 }

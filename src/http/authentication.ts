@@ -13,9 +13,11 @@ import { type ClientBus, GuardedBus } from '../auth/guarded-bus.js'
 import type { Principal } from '../auth/principals.js'
 import type { Verb } from '../auth/scopes.js'
 import type { Tickets } from '../auth/tickets.js'
+import type { EngineBus } from '../engine/bus.js'
 import { MmsbError } from '../errors.js'
 import { BEARER_PROTOCOL, STREAM_PATH } from '../wire/messages.js'
 import { addChallenge } from './challenge.js'
+import type { ClientCertificates } from './client-certificates.js'
 import type { App, AppContext } from './context.js'
 import { handleError, pathOf } from './reply/problem.js'
 
@@ -51,7 +53,7 @@ const WITHOUT_PAGES: ReadonlySet<Verb> = new Set(['admin', 'metrics'])
 
 /** Gives requests their bus, and refuses those that may not use the route. */
 export function authenticate(app: App, context: AppContext): void {
-  const { bus, authenticator, tickets, resource, auditor } = context
+  const { bus, authenticator, tickets, certificates, auditor } = context
   app.decorateRequest('guardedBus', undefined)
   app.decorateRequest('bus', {
     getter(this: FastifyRequest) {
@@ -76,17 +78,12 @@ export function authenticate(app: App, context: AppContext): void {
     else done()
   })
   if (authenticator === undefined) return
-  const buses = new WeakMap<Principal, GuardedBus>()
-  const busOf = (principal: Principal): GuardedBus => {
-    let own = buses.get(principal)
-    if (own === undefined) {
-      own = new GuardedBus(bus, principal)
-      buses.set(principal, own)
-    }
-    return own
-  }
-  app.decorate('addChallenge', (request, reply, error) => addChallenge(request, reply, error, resource))
-  const logins = new Logins(authenticator)
+  const busOf = busesOf(bus)
+  app.decorate('addChallenge', (request, reply, error) => {
+    addChallenge(request, reply, error, context.resource)
+    if (certificates?.isStale(request.raw.socket) === true) void reply.header('connection', 'close')
+  })
+  const logins = new Logins(authenticator, certificates)
   const deny = (request: FastifyRequest, reply: FastifyReply, error: unknown): void => {
     if (error instanceof MmsbError && error.code === 'UNAUTHORIZED')
       auditor?.loginFailed({ ip: request.ip, requestId: request.id })
@@ -120,6 +117,19 @@ export function authenticate(app: App, context: AppContext): void {
   })
 }
 
+/** Makes the bus of each principal, once. */
+function busesOf(bus: EngineBus): (principal: Principal) => GuardedBus {
+  const buses = new WeakMap<Principal, GuardedBus>()
+  return (principal) => {
+    let own = buses.get(principal)
+    if (own === undefined) {
+      own = new GuardedBus(bus, principal)
+      buses.set(principal, own)
+    }
+    return own
+  }
+}
+
 /**
  * Finds out who sends a request. A connection nearly always sends one token. It is looked up when it comes
  * first, and remembered with its connection alone, so that nobody can find out another one's by how long a
@@ -127,10 +137,12 @@ export function authenticate(app: App, context: AppContext): void {
  */
 class Logins {
   readonly #authenticator: Authenticator
+  readonly #certificates: ClientCertificates | undefined
   readonly #seen = new WeakMap<object, Seen>()
 
-  constructor(authenticator: Authenticator) {
+  constructor(authenticator: Authenticator, certificates: ClientCertificates | undefined) {
     this.#authenticator = authenticator
+    this.#certificates = certificates
   }
 
   /** The login that the connection had before, if it sends the same token and that counts. */
@@ -141,12 +153,16 @@ class Logins {
     return !(login instanceof Promise) && login.isValid() ? login : undefined
   }
 
-  find({ headers, raw: { socket } }: FastifyRequest): Login | Promise<Login> {
+  find({ raw }: FastifyRequest): Login | Promise<Login> {
+    const { headers, socket } = raw
     const { authorization } = headers
     const seen = this.#seen.get(socket)
     // Requests of one connection that come at once stay in their order if they wait for the same promise.
     if (seen !== undefined && seen.authorization === authorization && counts(seen.login)) return seen.login
-    const login = this.#authenticator.login(credentialOf(headers))
+    const credential = credentialOf(headers)
+    const login =
+      credential === undefined ? this.#certificates?.loginOf(raw) : this.#authenticator.login(credential)
+    if (login === undefined) throw unauthorized('This server needs credentials.')
     if (authorization === undefined) return login
     const found: Seen = { authorization, login }
     this.#seen.set(socket, found)
@@ -225,8 +241,11 @@ function ticketLogin(request: FastifyRequest, tickets: Tickets): Login | undefin
   return login
 }
 
-/** The token of a request: in Authorization, or for a WebSocket of a browser among the subprotocols. */
-function credentialOf(headers: IncomingHttpHeaders): string {
+/**
+ * The token of a request: in Authorization, or for a WebSocket of a browser among the subprotocols. Undefined
+ * if it has none.
+ */
+function credentialOf(headers: IncomingHttpHeaders): string | undefined {
   const { authorization } = headers
   if (authorization !== undefined) {
     const token = /^Bearer +([^\s]+) *$/i.exec(authorization)?.[1]
@@ -235,9 +254,8 @@ function credentialOf(headers: IncomingHttpHeaders): string {
   }
   const offered = headers.upgrade === undefined ? '' : (headers['sec-websocket-protocol'] ?? '')
   const bearer = offered.split(',').find((protocol) => protocol.trim().startsWith(BEARER_PROTOCOL))
-  if (bearer !== undefined)
-    return Buffer.from(bearer.trim().slice(BEARER_PROTOCOL.length), 'base64url').toString('utf8')
-  throw unauthorized('This server needs credentials.')
+  if (bearer === undefined) return undefined
+  return Buffer.from(bearer.trim().slice(BEARER_PROTOCOL.length), 'base64url').toString('utf8')
 }
 
 /** Calls back once, when the login of a request counts no longer. Returns what stops watching. */

@@ -17,6 +17,7 @@ import type { EngineBus } from '../engine/bus.js'
 import type { StreamHub } from '../stream/hub.js'
 import type { Answers } from './answers.js'
 import type { ProtectedResource } from './challenge.js'
+import type { ClientCertificates } from './client-certificates.js'
 
 /** The Fastify instance with types that follow the schemas. */
 export type App = FastifyInstance<
@@ -41,6 +42,8 @@ export interface AppContext {
   readonly hub: StreamHub
   /** Undefined: everybody may do everything. */
   readonly authenticator: Authenticator | undefined
+  /** Undefined: nobody logs in with a certificate. */
+  readonly certificates: ClientCertificates | undefined
   readonly tickets: Tickets
   /** Set where the tokens of an issuer count. */
   readonly resource: ProtectedResource | undefined

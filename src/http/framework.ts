@@ -100,6 +100,8 @@ export interface BareApp {
 export interface Tls {
   readonly cert: string
   readonly key: string
+  /** Authorities of client certificates; undefined: clients are not asked for one. */
+  readonly ca?: string | undefined
 }
 
 export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | undefined, tls?: Tls): BareApp {
@@ -111,7 +113,15 @@ export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | un
     headersTimeout: Math.min(headersTimeoutMs, bodyTimeoutMs),
     connectionsCheckingInterval: TIMEOUT_CHECK_MS,
   }
-  const secured = { ...server, ...tls, minVersion: 'TLSv1.2', handshakeTimeout: headersTimeoutMs } as const
+  const secured = {
+    ...server,
+    ...tls,
+    minVersion: 'TLSv1.2',
+    handshakeTimeout: headersTimeoutMs,
+    requestCert: tls?.ca !== undefined,
+    // An answer can say what is wrong with a certificate; an end of the handshake cannot.
+    rejectUnauthorized: false,
+  } as const
   const app = Fastify({
     ...(logger === undefined ? {} : { loggerInstance: logger }),
     logController: new LogController({ disableRequestLogging: true }),

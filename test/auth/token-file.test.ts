@@ -3,7 +3,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { TokenAuthenticator } from '../../src/auth/authenticator.js'
-import { addToken, readEntries, readTokens, revokeToken } from '../../src/auth/token-file.js'
+import { addToken, readAuthFile, readEntries, revokeToken } from '../../src/auth/token-file.js'
 import { hashOf, isToken, newToken } from '../../src/auth/tokens.js'
 
 const fileIn = (dir: string): string => path.join(dir, 'tokens.json')
@@ -31,7 +31,7 @@ t.test('the file holds hashes, and only its owner can read it', async (t) => {
   t.notOk(text.includes(token))
   t.notOk(text.includes(token.split('_').at(-1) as string))
   t.same(readEntries(file), [{ ...principal, sha256: [hashOf(token)] }])
-  t.equal(readTokens(file).get(hashOf(token))?.id, 'desk')
+  t.equal(readAuthFile(file).tokens.get(hashOf(token))?.id, 'desk')
   t.same(fs.readdirSync(path.dirname(file)), ['tokens.json'], 'no draft stays')
 })
 
@@ -42,13 +42,13 @@ t.test('a new token works beside the old one, which can then be taken away', asy
   const second = addToken(file, { id: 'desk', scopes: [] }).token
   t.same(readEntries(file).find(({ id }) => id === 'desk')?.scopes, principal.scopes, 'the scopes stay')
   t.same(
-    [first, second].map((token) => readTokens(file).get(hashOf(token))?.id),
+    [first, second].map((token) => readAuthFile(file).tokens.get(hashOf(token))?.id),
     ['desk', 'desk'],
   )
   t.throws(() => addToken(file, principal), { code: 'INVALID_REQUEST', message: /revoke the older one/ })
   revokeToken(file, 'desk', 'older')
   t.same(
-    [first, second].map((token) => readTokens(file).get(hashOf(token))?.id),
+    [first, second].map((token) => readAuthFile(file).tokens.get(hashOf(token))?.id),
     [undefined, 'desk'],
   )
   revokeToken(file, 'desk', 'all')
@@ -79,14 +79,14 @@ t.test('a file that cannot be trusted is refused, and says why without quoting i
   ]
   for (const [content, message] of cases) {
     fs.writeFileSync(file, typeof content === 'string' ? content : JSON.stringify(content), { mode: 0o600 })
-    t.throws(() => readTokens(file), { code: 'INVALID_REQUEST', message }, String(message))
+    t.throws(() => readAuthFile(file).tokens, { code: 'INVALID_REQUEST', message }, String(message))
   }
   fs.writeFileSync(file, JSON.stringify({ principals: [entry] }))
   for (const mode of [0o604, 0o640, 0o602]) {
     fs.chmodSync(file, mode)
-    t.throws(() => readTokens(file), { message: /can be read by others/ })
+    t.throws(() => readAuthFile(file).tokens, { message: /can be read by others/ })
   }
-  t.throws(() => readTokens(`${file}.none`), { message: /cannot be read: ENOENT/ })
+  t.throws(() => readAuthFile(`${file}.none`).tokens, { message: /cannot be read: ENOENT/ })
 })
 
 t.test('a reload counts whole or not at all, and ends what it takes away', async (t) => {

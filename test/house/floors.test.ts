@@ -65,11 +65,12 @@ const FLOORS: Floors = {
   'src/cli/serving': [['auditing']],
   'src/audit': [['line'], ['files', 'login-failures'], ['trail', 'verify'], ['journal'], ['auditor']],
   'src/auth': [
-    ['private-file', 'scopes', 'shown-errors', 'tokens'],
+    ['certificate-names', 'private-file', 'scopes', 'shown-errors', 'tokens'],
     ['principals'],
     ['token-file'],
     ['authenticator', 'guarded-bus'],
-    ['combined', 'jwt', 'tickets'],
+    ['certificates', 'jwt', 'tickets'],
+    ['combined'],
   ],
   'src/client': [
     ['errors', 'limits', 'types'],
@@ -77,7 +78,7 @@ const FLOORS: Floors = {
     ['codec'],
     ['http'],
     ['stream'],
-    ['client'],
+    ['client', 'node-tls'],
     ['browser', 'node', 'index'],
   ],
   'src/engine': [
@@ -104,7 +105,7 @@ const FLOORS: Floors = {
     ['past', 'replay-worker'],
   ],
   'src/http': [
-    ['answers', 'challenge', 'health', 'typebox'],
+    ['answers', 'challenge', 'client-certificates', 'health', 'typebox'],
     ['context'],
     ['metrics', 'reply'],
     ['request', 'schemas'],

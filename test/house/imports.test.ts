@@ -1,5 +1,5 @@
 /**
- * Who may load what: one room for each native package, no package in the client but `ws` (in Node alone), and
+ * Who may load what: one room for each native package, packages in the client in Node alone, and
  * files, sockets, clocks and randomness handed in to the lower rooms. Tests find files through one place.
  */
 import { readFileSync } from 'node:fs'
@@ -21,7 +21,11 @@ const IMPURE_IMPORT = /^(node:)?(fs|net|http|https|child_process|worker_threads|
 const IMPURE_CALL = /\b(Date\.now|new Date\b|Math\.random|performance\.now|process\.(env|hrtime))/
 /** What a browser loads; it has no Node and no package. */
 const PORTABLE = /^src\/(wire|client)\//
-const NODE_CLIENT = 'src/client/node.ts'
+/** What only Node loads, and the packages that it may import. */
+const NODE_CLIENT: Readonly<Record<string, readonly string[]>> = {
+  'src/client/node.ts': ['ws'],
+  'src/client/node-tls.ts': ['node:crypto', 'node:tls', 'undici'],
+}
 
 function trespassing(sources: readonly Source[]): string[] {
   return sources.flatMap(({ path, imports }) =>
@@ -62,7 +66,7 @@ function codeOf({ text }: Source): string {
   return code
 }
 
-/** The client imports itself, and what client and server agree on; of packages `ws`, in Node. */
+/** The client imports itself, and what client and server agree on; packages only in Node. */
 function unportable(sources: readonly Source[]): string[] {
   return sources
     .filter(({ path }) => PORTABLE.test(path))
@@ -70,7 +74,7 @@ function unportable(sources: readonly Source[]): string[] {
       imports
         .filter(({ name, target }) =>
           target === undefined
-            ? path !== NODE_CLIENT || name !== 'ws'
+            ? NODE_CLIENT[path]?.includes(name) !== true
             : !PORTABLE.test(target) || (path.startsWith('src/wire/') && !target.startsWith('src/wire/')),
         )
         .map(({ name }) => `${path} -> ${name}`),
@@ -100,12 +104,14 @@ t.test('imports and calls that a room may not make are found', async (t) => {
   ])
   const client = {
     'src/client/a.ts': "import 'ws'\nimport '../wire/b.js'\nimport './b.js'\nimport '../state/value.js'",
-    'src/client/node.ts': "import { WebSocket } from 'ws'",
+    'src/client/node.ts': "import { WebSocket } from 'ws'\nimport 'undici'\nimport 'node:fs'",
     'src/wire/b.ts': "import 'node:buffer'\nimport '../client/a.js'",
   }
   t.same(unportable(sourcesOf(client)), [
     'src/client/a.ts -> ws',
     'src/client/a.ts -> ../state/value.js',
+    'src/client/node.ts -> undici',
+    'src/client/node.ts -> node:fs',
     'src/wire/b.ts -> node:buffer',
     'src/wire/b.ts -> ../client/a.js',
   ])
@@ -135,7 +141,7 @@ t.test('tests find files through lib/place.ts, wherever they were compiled to', 
   )
 })
 
-t.test('the client loads no package but ws, and that in Node alone; browsers have all it uses', async (t) => {
+t.test('the client loads packages in Node alone; browsers have all it uses', async (t) => {
   t.ok(all.filter(({ path }) => path.startsWith('src/client/')).length > 5)
   t.same(unportable(all), [])
   const program = ts.createProgram([join(ROOT, 'src/client/index.ts')], {

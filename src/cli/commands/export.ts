@@ -22,11 +22,11 @@ import {
 } from '../flags.js'
 import { writeNpy } from '../npy-files.js'
 import { result } from '../output.js'
-import { TOKEN_FILE_FLAG, withServer } from '../remote.js'
+import { ACCESS_FLAGS, withServer } from '../remote.js'
 
 const FLAGS: FlagTable = {
   url: { value: 'URL', help: 'server to read from, such as http://127.0.0.1:7411' },
-  'token-file': TOKEN_FILE_FLAG,
+  ...ACCESS_FLAGS,
   'data-dir': { value: 'DIR', help: 'or a data folder that no server has open' },
   out: { value: 'DIR', help: 'folder to write the files to', standard: '.' },
   epoch: { value: 'EPOCH', help: 'epoch to read', standard: 'the newest' },

@@ -18,11 +18,11 @@ import {
 } from '../flags.js'
 import { type NpyFile, withNpy } from '../npy-files.js'
 import { result } from '../output.js'
-import { TOKEN_FILE_FLAG, withServer } from '../remote.js'
+import { ACCESS_FLAGS, withServer } from '../remote.js'
 
 const FLAGS: FlagTable = {
   url: { value: 'URL', help: 'server to write to, such as http://127.0.0.1:7411' },
-  'token-file': TOKEN_FILE_FLAG,
+  ...ACCESS_FLAGS,
   'data-dir': { value: 'DIR', help: 'or a data folder that no server has open' },
   files: { value: 'FILES', help: 'files, separated by commas; NAME.npy becomes page NAME' },
   json: JSON_FLAG,

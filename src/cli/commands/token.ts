@@ -126,10 +126,10 @@ function create(file: string, id: string, { values, switches }: ParsedFlags): vo
 function list(file: string, { switches }: ParsedFlags): void {
   const entries = readEntries(file)
   if (switches.has('json')) {
-    printJson(entries.map(({ sha256, ...entry }) => ({ ...entry, tokens: sha256.length })))
+    printJson(entries.map(({ sha256 = [], ...entry }) => ({ ...entry, tokens: sha256.length })))
     return
   }
-  for (const { id, sha256, scopes, expires = 'never' } of entries)
+  for (const { id, sha256 = [], scopes, expires = 'never' } of entries)
     print(`${id}  tokens ${sha256.length}  expires ${expires}  ${scopes.join(' ')}`)
 }
 
