@@ -35,6 +35,13 @@ export const COMMANDS: CommandTable = {
       return { help: HELP, run: stats }
     },
   },
+  top: {
+    summary: 'show how busy a server is, again and again',
+    load: async () => {
+      const { HELP, top } = await import('./commands/remote/top.js')
+      return { help: HELP, run: top }
+    },
+  },
   checkpoint: {
     summary: 'make a running server write a checkpoint',
     load: async () => {
