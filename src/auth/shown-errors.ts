@@ -51,6 +51,7 @@ export function shownError(error: MmsbError, reads: Reads, name?: string): MmsbE
 export function shieldedSender(sender: Sender, reads: Reads): Sender {
   const shown = (error: unknown): unknown => (error instanceof MmsbError ? shownError(error, reads) : error)
   return {
+    watch: sender.watch,
     committed: (first, count, bytes, epoch) => sender.committed(first, count, bytes, epoch),
     failed: (first, count, bytes, error) => sender.failed(first, count, bytes, shown(error)),
     refused: (number, error) => sender.refused(number, shown(error)),

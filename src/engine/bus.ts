@@ -45,7 +45,7 @@ import {
   checkWrite,
 } from './arguments.js'
 import type { NamedDefinition } from './commands/define-pages.js'
-import { keptFrame, refuseFrame } from './commands/frame-access.js'
+import { keptFrame, refuseFrame, tellPages } from './commands/frame-access.js'
 import type { Migration } from './commands/functions.js'
 import { commitPieces, type Piece, piecesOf } from './commands/large-write.js'
 import type { Pending } from './commands/pending.js'
@@ -56,7 +56,7 @@ import {
   writablePage,
 } from './commands/transactions.js'
 import { queueFull } from './commit/commit-queue.js'
-import { FrameIngest, type IngestResult } from './commit/frame-ingest.js'
+import { FrameIngest, type IngestResult, type ToldPages } from './commit/frame-ingest.js'
 import { prepareWhatIf, readingDuringDryRun } from './commit/what-if.js'
 import type { Cursors } from './durable-cursors.js'
 import { noFolder, type PastQuestion } from './history/past.js'
@@ -137,7 +137,7 @@ export class EngineBus {
     this.#ingest = new FrameIngest({
       registry: parts.state.registry,
       committer: parts.committer,
-      submit: (frame, access) => this.#submit(frame, access),
+      submit: (frame, access, told) => this.#submit(frame, access, told),
     })
   }
 
@@ -368,10 +368,11 @@ export class EngineBus {
   }
 
   /** Throws at once what can be refused at once, unlike `submit`, which rejects. */
-  #submit(frame: Uint8Array, access?: FrameAccess): Promise<CommitResult> {
+  #submit(frame: Uint8Array, access?: FrameAccess, told?: ToldPages): Promise<CommitResult> {
     const { committer, state, definitions } = this.#parts
     committer.lifecycle.refuseWrites()
     const given = decodeFrame(alignedCopyOf(frame))
+    if (told !== undefined) tellPages(given, state.registry, told.withWrites, told.saw)
     const decoded = access === undefined ? given : keptFrame(given, access)
     const first = committer.firstUse(decoded.key)
     if (first !== undefined) return answerToRepeatedFrame(decoded.key as string, first, decoded.bytes)

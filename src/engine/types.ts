@@ -39,12 +39,21 @@ export interface TransactionInput {
  * frame. The calls must not throw.
  */
 export interface Sender {
+  /** Is told which pages the frames change. */
+  readonly watch?: FrameWatch | undefined
   /** `count` frames from number `first` on, of `bytes` bytes together, were committed. */
   committed(first: number, count: number, bytes: number, epoch: number): void
   /** The frames were queued, but not committed. */
   failed(first: number, count: number, bytes: number, error: unknown): void
   /** The frame was not queued. */
   refused(number: number, error: unknown): void
+}
+
+/** Is told what frames do, by their number, before they are answered. */
+export interface FrameWatch {
+  /** Whether written pages are told; if not, only those that are created or deleted. */
+  readonly withWrites: boolean
+  saw(number: number, page: string): void
 }
 
 /** What the sender of frames may do, and under which names its frames are kept. */

@@ -12,6 +12,20 @@ export function keptFrame({ bytes, key, source }: Frame, access: FrameAccess): F
   return decodeFrame(restamp(bytes, { key: ownKey, source: access.sourceOf(source) }))
 }
 
+/** Tells the pages that a frame creates or deletes, and with `withWrites` those that it writes. */
+export function tellPages(
+  frame: Frame,
+  registry: Registry,
+  withWrites: boolean,
+  saw: (page: string) => void,
+): void {
+  eachCommand(frame, (cursor) => {
+    if (cursor.type === COMMAND_CREATE_PAGE) saw((commandAt(frame, cursor) as CreatePageCommand).name)
+    else if (cursor.type === COMMAND_DELETE_PAGE || (withWrites && cursor.type === COMMAND_DELTA))
+      saw(registry.byId(cursor.pageId)?.name ?? `#${cursor.pageId}`)
+  })
+}
+
 /** Throws FORBIDDEN or PAGE_NOT_FOUND unless the sender may do all that the frame does. */
 export function refuseFrame(frame: Frame, access: FrameAccess, registry: Registry): void {
   const demand = (verb: 'read' | 'write' | 'define', id: number): void =>

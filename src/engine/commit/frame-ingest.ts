@@ -12,14 +12,24 @@ import type { Slab } from '../../state/slab.js'
 import { align8 } from '../../wire/align.js'
 import { FRAME_HEADER_BYTES } from '../../wire/frame.js'
 import type { PageRecord, Registry } from '../pages/registry.js'
-import type { CommitResult, FrameAccess, Sender } from '../types.js'
+import type { CommitResult, FrameAccess, FrameWatch, Sender } from '../types.js'
 import type { Committer } from './committer.js'
 import { runSlabs } from './frame-run.js'
 
 export interface FrameIngestDeps {
   readonly registry: Registry
   readonly committer: Committer
-  readonly submit: (frame: Uint8Array, access: FrameAccess | undefined) => Promise<CommitResult>
+  readonly submit: (
+    frame: Uint8Array,
+    access: FrameAccess | undefined,
+    told: ToldPages | undefined,
+  ) => Promise<CommitResult>
+}
+
+/** Is told the pages of one frame. */
+export interface ToldPages {
+  readonly withWrites: boolean
+  readonly saw: (page: string) => void
 }
 
 /** The outcome of a message. */
@@ -36,6 +46,9 @@ export class FrameIngest {
   readonly #deps: FrameIngestDeps
   #page: PageRecord | undefined
   #access: FrameAccess | undefined
+  /** Is told every page of plain frames, of the frame with this number. */
+  #watch: FrameWatch | undefined
+  #number = 0
 
   constructor(deps: FrameIngestDeps) {
     this.#deps = deps
@@ -46,6 +59,7 @@ export class FrameIngest {
     const taken: IngestResult = { numbers: 0, frames: 0, bytes: 0 }
     this.#page = undefined
     this.#access = access
+    this.#watch = sender.watch?.withWrites === true ? sender.watch : undefined
     for (let at = 0; at < message.length; ) at = this.#takePiece(sender, first, message, at, taken)
     return taken
   }
@@ -91,7 +105,9 @@ export class FrameIngest {
   #join(sender: Sender, number: number, slab: Slab, at: number, length: number): boolean {
     const { committer } = this.#deps
     if (!committer.lifecycle.isWritable || !committer.hasRoom(length)) return false
-    if (!isPlainFrame(slab, at, length, this.#pageOf)) return false
+    this.#number = number
+    const pageOf = this.#watch === undefined ? this.#pageOf : this.#watchedPageOf
+    if (!isPlainFrame(slab, at, length, pageOf)) return false
     committer.commitPlain(sender, number, slab, at, length)
     slab.used = at + length
     return true
@@ -107,10 +123,16 @@ export class FrameIngest {
     return page
   }
 
+  readonly #watchedPageOf = (id: number): PageRecord | undefined => {
+    const page = this.#pageOf(id)
+    if (page !== undefined) this.#watch?.saw(this.#number, page.name)
+    return page
+  }
+
   #submit(sender: Sender, number: number, frame: Uint8Array, taken: IngestResult): void {
     const bytes = frame.byteLength
     try {
-      this.#deps.submit(frame, this.#access).then(
+      this.#deps.submit(frame, this.#access, told(sender.watch, number)).then(
         ({ epoch }) => sender.committed(number, 1, bytes, epoch),
         (error: unknown) => sender.failed(number, 1, bytes, error),
       )
@@ -122,6 +144,9 @@ export class FrameIngest {
     taken.bytes += bytes
   }
 }
+
+const told = (watch: FrameWatch | undefined, number: number): ToldPages | undefined =>
+  watch && { withWrites: watch.withWrites, saw: (page) => watch.saw(number, page) }
 
 const noFrame = (): MmsbError =>
   new MmsbError('INVALID_REQUEST', 'the message holds no frame where one should start')

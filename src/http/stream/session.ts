@@ -21,6 +21,7 @@ import type { Connection } from '../../stream/connection.js'
 import { jsonHead, jsonTail } from '../../stream/messages.js'
 import type { SubscribeOptions } from '../../stream/types.js'
 import type { AppContext } from '../context.js'
+import { framesIn, type SessionAudit } from '../observe/session-audit.js'
 import { toMmsbError } from '../reply/problem.js'
 import { isSmallJson, parseJson, parseSmallJson } from '../request/json.js'
 import { compileCheck } from '../request/validation.js'
@@ -49,6 +50,8 @@ export interface SessionDeps {
   /** How many of the bytes written to the client have reached the network. */
   readonly takenBytes: () => number
   readonly receiving: Receiving
+  /** Undefined: there is no audit trail. */
+  readonly audit?: SessionAudit | undefined
 }
 
 export class StreamSession {
@@ -56,6 +59,7 @@ export class StreamSession {
   isAlive = true
   #takenBytes = 0
   readonly #deps: SessionDeps
+  readonly #sender: Sender
   #inFlight = 0
   #bytesInFlight = 0
   #isPaused = false
@@ -72,6 +76,7 @@ export class StreamSession {
 
   constructor(deps: SessionDeps) {
     this.#deps = deps
+    this.#sender = this.#makeSender(deps.audit)
     deps.socket.on('message', (data, isBinary) => this.#onMessage(data, isBinary))
   }
 
@@ -193,20 +198,38 @@ export class StreamSession {
   }
 
   #onLargeText(bytes: Buffer): void {
+    const parsing = parseJson(bytes, 'message', this.#deps.context.bus.limits)
+    this.#holdOthers(bytes.length, parsing, {
+      proceed: (message) => this.#onParsed(message, bytes.length),
+      refuse: (error) => this.#sendError(undefined, error),
+    })
+  }
+
+  /** Waits for something about a message of `bytes` bytes; the messages behind it wait too. */
+  #holdOthers<T>(
+    bytes: number,
+    work: Promise<T>,
+    { proceed, refuse }: { proceed: (result: T) => void; refuse: (error: unknown) => void },
+  ): void {
     this.#behind = []
     this.#inFlight++
-    this.#bytesInFlight += bytes.length
-    parseJson(bytes, 'message', this.#deps.context.bus.limits)
+    this.#bytesInFlight += bytes
+    work
       .then(
-        (message) => this.#onParsed(message, bytes.length),
-        (error: unknown) => this.#sendError(undefined, error),
+        (result) => {
+          const behind = this.#behind ?? []
+          this.#behind = undefined
+          proceed(result)
+          for (const handle of behind) this.#inOrder(handle)
+        },
+        (error: unknown) => {
+          const behind = this.#behind ?? []
+          this.#behind = undefined
+          refuse(error)
+          for (const handle of behind) this.#inOrder(handle)
+        },
       )
-      .finally(() => {
-        const behind = this.#behind ?? []
-        this.#behind = undefined
-        for (const handle of behind) this.#inOrder(handle)
-        this.#settle(1, bytes.length)
-      })
+      .finally(() => this.#settle(1, bytes))
   }
 
   #onParsed(message: unknown, bytes: number): void {
@@ -269,12 +292,27 @@ export class StreamSession {
   }
 
   #transact(id: string, transaction: TransactionInput, bytes: number): void {
-    const { bus, sink } = this.#deps
+    const { audit } = this.#deps
+    if (audit?.mustBeginTransactions !== true) this.#transactNow(id, transaction, bytes)
+    else {
+      this.#holdOthers(bytes, audit.beginTransaction(transaction.ops), {
+        proceed: () => this.#transactNow(id, transaction, bytes),
+        refuse: (error) => this.#sendError(id, error),
+      })
+    }
+  }
+
+  #transactNow(id: string, transaction: TransactionInput, bytes: number): void {
+    const { bus, sink, audit } = this.#deps
+    const { ops } = transaction
     this.#track(
       bytes,
       () => bus.transact(transaction),
-      (epoch) => sink.write(textFrame(`${jsonHead('ack', id)},"epoch":${epoch}}`)),
-      (error) => this.#sendError(id, error),
+      (epoch) =>
+        afterLine(audit?.transactionEnded(ops, { epoch }), () =>
+          sink.write(textFrame(`${jsonHead('ack', id)},"epoch":${epoch}}`)),
+        ),
+      (error) => afterLine(audit?.transactionEnded(ops, { error }), () => this.#sendError(id, error)),
     )
   }
 
@@ -290,6 +328,22 @@ export class StreamSession {
   }
 
   #submit(message: Uint8Array): void {
+    const { audit } = this.#deps
+    if (audit?.mustBegin(message) !== true) {
+      this.#submitNow(message)
+      return
+    }
+    // The memory is used again once this returns.
+    const copy = new Uint8Array(message)
+    this.#holdOthers(copy.length, audit.beginFrames(), {
+      proceed: () => this.#submitNow(copy),
+      refuse: (error) => {
+        for (const _ of framesIn(copy)) this.#refuse(this.#sequence++, error)
+      },
+    })
+  }
+
+  #submitNow(message: Uint8Array): void {
     if (this.#isEnded) return
     const { numbers, frames, bytes } = this.#deps.bus.submitAll(this.#sender, this.#sequence, message)
     this.#sequence += numbers
@@ -297,16 +351,25 @@ export class StreamSession {
     this.#bytesInFlight += bytes
   }
 
-  readonly #sender: Sender = {
-    committed: (first, count, bytes, epoch) => {
-      this.#acknowledge({ first, count }, epoch)
-      this.#settle(count, bytes)
-    },
-    failed: (first, count, bytes, error) => {
-      for (let i = 0; i < count; i++) this.#refuse(first + i, error)
-      this.#settle(count, bytes)
-    },
-    refused: (sequence, error) => this.#refuse(sequence, error),
+  /** What the bus tells of the frames. */
+  #makeSender(audit: SessionAudit | undefined): Sender {
+    return {
+      watch: audit?.watch,
+      committed: (first, count, bytes, epoch) =>
+        afterLine(audit?.framesEnded(first, count, { epoch }), () => {
+          this.#acknowledge({ first, count }, epoch)
+          this.#settle(count, bytes)
+        }),
+      failed: (first, count, bytes, error) =>
+        afterLine(audit?.framesEnded(first, count, { error }), () => {
+          for (let i = 0; i < count; i++) this.#refuse(first + i, error)
+          this.#settle(count, bytes)
+        }),
+      refused: (sequence, error) => {
+        void audit?.framesEnded(sequence, 1, { error })
+        this.#refuse(sequence, error)
+      },
+    }
   }
 
   #refuse(sequence: number, error: unknown): void {
@@ -373,6 +436,12 @@ export class StreamSession {
   #toError(cause: unknown): MmsbError {
     return toMmsbError(cause, this.#deps.onInternal)
   }
+}
+
+/** Goes on when a line is written, if one has to be waited for. */
+function afterLine(line: Promise<void> | undefined, run: () => void): void {
+  if (line === undefined) run()
+  else void line.then(run)
 }
 
 function checkObject(message: unknown): { readonly type?: unknown; readonly id?: unknown } {

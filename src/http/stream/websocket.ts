@@ -19,6 +19,8 @@ import { STREAM_MESSAGE_MAX_BYTES } from '../../wire/limits.js'
 import { BINARY_PROTOCOL, JSON_PROTOCOL, LOGIN_ENDED } from '../../wire/messages.js'
 import { whileLoggedIn } from '../authentication.js'
 import type { AppContext } from '../context.js'
+import { senderOf } from '../observe/audit.js'
+import { SessionAudit } from '../observe/session-audit.js'
 import { attachFastReceiver, type FastReceiver } from './fast-receiver.js'
 import { Receiving } from './receiving.js'
 import { StreamSession } from './session.js'
@@ -108,6 +110,7 @@ export class StreamServer {
     const { bus } = request
     const { socket } = request.raw
     const isBinary = webSocket.protocol === BINARY_PROTOCOL
+    const { auditor } = this.#context
     const { queues } = this.#context.hub
     const encoder = isBinary ? BINARY_ENCODER : JSON_ENCODER
     const sink = new SocketSink(socket, { queues, link: socket, encoder })
@@ -126,6 +129,7 @@ export class StreamServer {
       onInternal: (cause) => this.#log.error({ err: cause, requestId: request.id }, 'internal error'),
       takenBytes: () => sink.takenBytes,
       receiving,
+      audit: auditor === undefined ? undefined : new SessionAudit(auditor, senderOf(request)),
     })
     const receiver = isBinary ? this.#attach(webSocket, session) : undefined
     this.#open.set(webSocket, { session, receiver })
