@@ -94,3 +94,27 @@ t.test('tokens are rotated under a subscriber, and nothing is lost', async (t) =
   t.equal(asked, 4, 'one token at first, and one after each rotation')
   t.equal(bus.peek('mine.a').version, bus.epoch)
 })
+
+t.test(
+  'a function whose tokens no longer count is asked again once, and then the error is given',
+  async (t) => {
+    const { client, tokens, file, authenticator } = await served(t)
+    let asked = 0
+    const stuck = client(() => {
+      asked++
+      return tokens.mine as string
+    })
+    const subscription = stuck.subscribe({ pages: ['*'], from: 'snapshot' })[Symbol.asyncIterator]()
+    t.match(await subscription.next(), { value: { type: 'snapshot' } })
+    t.equal(asked, 1)
+    const lost = subscription.next()
+    lost.catch(() => {})
+    revokeToken(file, 'mine', 'all')
+    authenticator.reload()
+    await t.rejects(lost, { code: 'UNAUTHORIZED' })
+    // Once for the new WebSocket, and once for the call that finds out why there is none.
+    t.equal(asked, 3)
+    await t.rejects(stuck.page('mine.a'), { code: 'UNAUTHORIZED', status: 401 })
+    t.ok(asked <= 5, `${asked}`)
+  },
+)

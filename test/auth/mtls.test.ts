@@ -1,6 +1,8 @@
 /** A server whose clients show certificates. */
+import { once } from 'node:events'
 import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
-import { Agent, request } from 'node:https'
+import type { IncomingMessage } from 'node:http'
+import { Agent, get, request } from 'node:https'
 import { join } from 'node:path'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import t, { type Test } from 'tap'
@@ -54,25 +56,34 @@ interface Asked {
   readonly status: number
   readonly detail: string
   readonly connection: string | undefined
+  readonly ticket: string
+}
+
+interface AskOptions {
+  readonly method?: string
+  readonly path?: string
+  readonly headers?: object
+  readonly agent?: Agent
 }
 
 const ask = (
   { url, ca }: World,
   pair?: Pair,
-  { headers = {}, agent, path = '/v1/pages/a' }: { headers?: object; agent?: Agent; path?: string } = {},
+  { method = 'GET', headers = {}, agent, path = '/v1/pages/a' }: AskOptions = {},
 ): Promise<Asked> =>
   new Promise((resolve, reject) => {
     const shown = pair === undefined ? {} : pemOf(pair)
     const sent = request(
       `${url}${path}`,
-      { ca, ...shown, agent: agent ?? false, headers: headers as Record<string, string> },
+      { method, ca, ...shown, agent: agent ?? false, headers: headers as Record<string, string> },
       (response) => {
         let text = ''
         response.on('data', (part) => (text += part))
         response.on('end', () => {
           const { connection } = response.headers
           const detail = /"detail":"([^"]*)/.exec(text)?.[1] ?? ''
-          resolve({ status: response.statusCode ?? 0, detail, connection })
+          const ticket = /"ticket":"([^"]*)/.exec(text)?.[1] ?? ''
+          resolve({ status: response.statusCode ?? 0, detail, connection, ticket })
         })
       },
     )
@@ -93,6 +104,16 @@ t.test('programs use the bus with a certificate, on every door', async (t) => {
   await client.writer().transact({ ops: [{ page: 'a', values: [3, 4] }] })
   t.same([...(await client.read('a')).values], [3, 4])
   t.match(JSON.stringify((await client.epochs()).epochs), /"source":"desk"/)
+
+  const sent = get(`${url}/v1/events?pages=*&from=snapshot`, { ca, ...pemOf(desk), agent: false })
+  const [events] = (await once(sent, 'response')) as [IncomingMessage]
+  t.match(String(await once(events, 'data')), /"snapshot"|"subscribed"/)
+  events.destroy()
+  const ticket = await ask(here, desk, { method: 'POST', path: '/v1/tickets' })
+  t.equal(ticket.status, 201)
+  const socket = new WebSocket(`${url.replace('https', 'wss')}/v1/stream?ticket=${ticket.ticket}`, { ca })
+  t.teardown(() => socket.terminate())
+  await once(socket, 'open')
 
   const reader = clients.certify('reader', { san: 'DNS:reader.example.com' })
   t.equal((await ask(here, reader)).status, 200)
