@@ -10,9 +10,7 @@
  */
 import { createHash } from 'node:crypto'
 import type { EngineBus, WriteContent, WriteOrigin } from '../engine/bus.js'
-import type { NamedDefinition } from '../engine/commands/define-pages.js'
-import type { IngestResult } from '../engine/commit/frame-ingest.js'
-import type { PastQuestion } from '../engine/history/past.js'
+import type { IngestResult, NamedDefinition, PastQuestion } from '../engine/call-types.js'
 import type {
   BusStats,
   BusStatus,

@@ -44,9 +44,8 @@ import {
   checkWhatIf,
   checkWrite,
 } from './arguments.js'
-import type { NamedDefinition } from './commands/define-pages.js'
+import type { IngestResult, Migration, NamedDefinition, PastQuestion } from './call-types.js'
 import { keptFrame, refuseFrame, tellPages } from './commands/frame-access.js'
-import type { Migration } from './commands/functions.js'
 import { commitPieces, type Piece, piecesOf } from './commands/large-write.js'
 import type { Pending } from './commands/pending.js'
 import {
@@ -56,10 +55,10 @@ import {
   writablePage,
 } from './commands/transactions.js'
 import { queueFull } from './commit/commit-queue.js'
-import { FrameIngest, type IngestResult, type ToldPages } from './commit/frame-ingest.js'
+import { FrameIngest, type ToldPages } from './commit/frame-ingest.js'
 import { prepareWhatIf, readingDuringDryRun } from './commit/what-if.js'
 import type { Cursors } from './durable-cursors.js'
-import { noFolder, type PastQuestion } from './history/past.js'
+import { noFolder } from './history/past.js'
 import type { Host } from './host.js'
 import { answerToRepeat, answerToRepeatedFrame } from './idempotency/repeats.js'
 import { type BusParts, openParts } from './open-bus.js'
@@ -121,11 +120,7 @@ export class EngineBus {
   readonly #startedMs = performance.now()
   #closed: Promise<void> | undefined
 
-  /**
-   * Opens a bus. With `dataDir` it recovers what the folder holds and logs every commit there; without, it
-   * lives in memory only. Throws INVALID_REQUEST for an unknown option or value, UNSUPPORTED_LOCATION for
-   * `cuda` without a device, and an error of the store when the folder is locked, damaged or not writable.
-   */
+  /** @internal As Bus.open of src/index.ts; tests give a host. */
   static async open(options: BusOptions = {}, host?: Host): Promise<EngineBus> {
     return new EngineBus(await openParts(options, host))
   }
@@ -723,7 +718,7 @@ export class EngineBus {
     this.#parts.committer.between(run)
   }
 
-  /** Named durable readers; undefined when the bus is in memory only. */
+  /** @internal Named durable readers; undefined when the bus is in memory only. */
   get cursors(): Cursors | undefined {
     return this.#parts.durable?.cursors
   }

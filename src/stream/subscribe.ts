@@ -6,6 +6,7 @@
  * queue is bounded like that of any reader: a lossless iterator that falls behind ends with OVERLOADED, whose
  * `resumeFrom` is the last epoch that was delivered completely.
  */
+/// <reference lib="esnext.disposable" preserve="true" />
 import { isSignal } from '../engine/arguments.js'
 import type { PageChange } from '../engine/types.js'
 import { MmsbError } from '../errors.js'

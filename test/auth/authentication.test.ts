@@ -3,14 +3,13 @@ import t from 'tap'
 import { TokenAuthenticator } from '../../src/auth/authenticator.js'
 import { Tickets } from '../../src/auth/tickets.js'
 import { addToken } from '../../src/auth/token-file.js'
-import { openParts } from '../../src/engine/open-bus.js'
 import { authenticate } from '../../src/http/authentication.js'
 import type { AppContext } from '../../src/http/context.js'
 import { createFastify } from '../../src/http/framework.js'
 import { Bus } from '../../src/index.js'
 
 t.test('all requests of a principal work with one bus, those of another with another', async (t) => {
-  const bus = new Bus(await openParts({ backend: 'cpu', threads: 1 }))
+  const bus = await Bus.open({ backend: 'cpu', threads: 1 })
   const { app } = createFastify(bus.limits, undefined)
   t.teardown(async () => {
     await app.close()

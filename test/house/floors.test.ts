@@ -83,7 +83,7 @@ const FLOORS: Floors = {
   ],
   'src/engine': [
     ['caller-queue', 'durable-cursors', 'host', 'stage-timings', 'version'],
-    ['types'],
+    ['call-types', 'types'],
     ['arguments', 'callbacks', 'clock-watch', 'pages'],
     ['arguments', 'callbacks', 'pages'],
     ['idempotency'],

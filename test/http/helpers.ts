@@ -2,7 +2,6 @@
 import type { InjectOptions, LightMyRequestResponse } from 'fastify'
 import type { Test } from 'tap'
 import type { Host } from '../../src/engine/host.js'
-import { openParts } from '../../src/engine/open-bus.js'
 import type { BusOptions } from '../../src/engine/types.js'
 import type { ErrorCode } from '../../src/errors.js'
 import { ERRORS } from '../../src/errors.js'
@@ -36,7 +35,7 @@ export async function serve(
   host?: Host,
 ): Promise<Served> {
   const options: BusOptions = { backend: 'cpu', threads: 1, ...busOptions }
-  const bus = new Bus(await openParts(options, host))
+  const bus = await (host === undefined ? Bus.open(options) : Bus.open(options, host))
   const server = await buildApp({ bus, ...appOptions })
   t.teardown(async () => {
     await server.close()

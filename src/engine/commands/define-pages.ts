@@ -9,6 +9,7 @@ import type { Graph } from '../../graph/graph.js'
 import type { InputPage, PastPage } from '../../kernels/inputs.js'
 import { checkShape } from '../../state/shape.js'
 import type { PageDefinition } from '../../state/types.js'
+import type { NamedDefinition } from '../call-types.js'
 import { derivedRecord, isDerivedDefinition, sourceRecord } from '../pages/page-records.js'
 import type { PageRecord, Registry } from '../pages/registry.js'
 import type { CompileBudget } from './compile-budget.js'
@@ -18,11 +19,6 @@ export interface DefinePagesDeps {
   readonly graph: Graph
   readonly takePageId: () => number
   readonly budget: CompileBudget
-}
-
-export interface NamedDefinition {
-  readonly name: string
-  readonly definition: PageDefinition
 }
 
 /**

@@ -12,6 +12,7 @@ import { PAGE_ID_MAX, STAGED_AT_ONCE_MAX } from '../../limits.js'
 import type { LimitGuard } from '../../operator-limits.js'
 import { atOnce, type Sliced, Slices } from '../../slices.js'
 import type { PageDefinition } from '../../state/types.js'
+import type { Migration, NamedDefinition } from '../call-types.js'
 import type { EngineState } from '../pages/engine-state.js'
 import type { FunctionChange } from '../pages/function-table.js'
 import type { PageReader } from '../pages/page-reader.js'
@@ -19,13 +20,12 @@ import { differenceOf } from '../pages/page-records.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { CommitResult, CreateResult, DeleteResult, FunctionInfo, PageInfo } from '../types.js'
 import { CompileBudget } from './compile-budget.js'
-import { definePages, type NamedDefinition } from './define-pages.js'
+import { definePages } from './define-pages.js'
 import {
   definitionChange,
   findingMigrations,
   functionInfo,
   functionInfos,
-  type Migration,
   pagesUsing,
   readingCalls,
   redefinitions,

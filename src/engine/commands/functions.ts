@@ -13,6 +13,7 @@ import type { LimitGuard } from '../../operator-limits.js'
 import type { Sliced } from '../../slices.js'
 import { sameShape } from '../../state/shape.js'
 import type { Dtype } from '../../wire/dtype.js'
+import type { Migrated } from '../call-types.js'
 import type { FunctionChange, FunctionRecord, FunctionTable } from '../pages/function-table.js'
 import type { DerivedRecord, PageRecord, Registry } from '../pages/registry.js'
 import type { FunctionInfo } from '../types.js'
@@ -118,21 +119,6 @@ export async function redefinitions(
     if (budget.isSliceOver) await budget.pause()
   }
   return list
-}
-
-/** A page whose definition takes another version of its op, or other versions of functions. */
-export interface Migrated {
-  readonly page: string
-  readonly op: string
-  readonly from: number
-  readonly to: number
-}
-
-export interface Migration {
-  /** The epoch that moved the pages; undefined where there were none. */
-  readonly epoch: number | undefined
-  /** By id. */
-  readonly pages: readonly Migrated[]
 }
 
 /**

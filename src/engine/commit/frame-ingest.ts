@@ -5,12 +5,14 @@
  * frame that is not plain is submitted like any other frame (src/engine/commands/transactions.ts), which says
  * what is wrong with it.
  */
+
 import { MmsbError } from '../../errors.js'
 import { RUN_FRAME_MAX_BYTES } from '../../limits.js'
 import { frameLengthAt, isPlainFrame } from '../../state/frame/plain.js'
 import type { Slab } from '../../state/slab.js'
 import { align8 } from '../../wire/align.js'
 import { FRAME_HEADER_BYTES } from '../../wire/frame.js'
+import type { IngestResult } from '../call-types.js'
 import type { PageRecord, Registry } from '../pages/registry.js'
 import type { CommitResult, FrameAccess, FrameWatch, Sender } from '../types.js'
 import type { Committer } from './committer.js'
@@ -30,16 +32,6 @@ export interface FrameIngestDeps {
 export interface ToldPages {
   readonly withWrites: boolean
   readonly saw: (page: string) => void
-}
-
-/** The outcome of a message. */
-export interface IngestResult {
-  /** Numbers used: one for each frame, and one for bytes that are not a frame. */
-  numbers: number
-  /** Frames that were queued; their answers follow. */
-  frames: number
-  /** Bytes of the queued frames. */
-  bytes: number
 }
 
 export class FrameIngest {

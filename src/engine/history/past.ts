@@ -22,6 +22,7 @@ import { type JsonParts, jsonParts } from '../../state/json-parts.js'
 import { busFailed } from '../../store/os/errors.js'
 import type { FileIdentity } from '../../store/os/lock.js'
 import type { ReadableStore } from '../../store/read-only.js'
+import type { PastQuestion, RangeQuery } from '../call-types.js'
 import type { Committer } from '../commit/committer.js'
 import type { Registry } from '../pages/registry.js'
 import type {
@@ -55,28 +56,6 @@ export interface PastDeps {
   readonly folder: DataFolder | undefined
   readonly limits: LimitGuard
 }
-
-interface RangeQuery {
-  readonly from?: number
-  readonly to?: number
-  readonly limit?: number
-}
-
-/**
- * A question whose answer may be JSON. It shows only pages that match a pattern of each list of `visible`.
- */
-export type PastQuestion = { readonly visible?: readonly (readonly string[])[] } & (
-  | { readonly kind: 'epoch'; readonly epoch: number }
-  | {
-      readonly kind: 'epochs'
-      readonly query: RangeQuery & { readonly page?: string; readonly source?: string }
-    }
-  | { readonly kind: 'history'; readonly name: string; readonly query: RangeQuery }
-  | {
-      readonly kind: 'diff'
-      readonly query: { readonly from: number; readonly to?: number; readonly pages?: readonly string[] }
-    }
-)
 
 /** The requests whose answer may be JSON. */
 type RecordRequest = Extract<ReplayRequest, { readonly kind: PastQuestion['kind'] }>

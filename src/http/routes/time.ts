@@ -1,6 +1,6 @@
 /** Past epochs, what-if, and verification of the log. */
 
-import type { PastQuestion } from '../../engine/history/past.js'
+import type { PastQuestion } from '../../engine/call-types.js'
 import type { TransactionInput } from '../../engine/types.js'
 import type { ErrorCode } from '../../errors.js'
 import type { App, AppContext, Reply } from '../context.js'

@@ -4,7 +4,7 @@
  */
 
 import t, { type Test } from 'tap'
-import type { NamedDefinition } from '../../../src/engine/commands/define-pages.js'
+import type { NamedDefinition } from '../../../src/engine/call-types.js'
 import type { PageData } from '../../../src/engine/types.js'
 import { Bus } from '../../../src/index.js'
 import { Draw } from '../../lib/draw.js'

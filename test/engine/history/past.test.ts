@@ -3,8 +3,9 @@
  * answers them.
  */
 import t from 'tap'
+import type { PastQuestion } from '../../../src/engine/call-types.js'
 import type { Committer } from '../../../src/engine/commit/committer.js'
-import { Past, type PastQuestion } from '../../../src/engine/history/past.js'
+import { Past } from '../../../src/engine/history/past.js'
 import type { Registry } from '../../../src/engine/pages/registry.js'
 import { MmsbError } from '../../../src/errors.js'
 import { HISTORY_LIMIT_MAX } from '../../../src/limits.js'
