@@ -70,6 +70,13 @@ export const COMMANDS: CommandTable = {
       return { help: HELP, run: watch }
     },
   },
+  doctor: {
+    summary: 'check a data folder and its machine, or a running server',
+    load: async () => {
+      const { HELP, doctor } = await import('./commands/doctor/doctor.js')
+      return { help: HELP, run: doctor }
+    },
+  },
   backup: {
     summary: 'copy a data folder; its server may be running',
     load: async () => {

@@ -45,7 +45,7 @@ const FLOORS: Floors = {
     ['main'],
   ],
   'src/cli/commands': [
-    ['remote'],
+    ['doctor', 'remote'],
     [
       'audit',
       'backup',
