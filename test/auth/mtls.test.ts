@@ -1,6 +1,6 @@
 /** A server whose clients show certificates. */
 import { once } from 'node:events'
-import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { Agent, get, request } from 'node:https'
 import { join } from 'node:path'
@@ -298,6 +298,41 @@ async function status(socket: TLSSocket, t: Test): Promise<number> {
   await new Promise((resolve, reject) => socket.once('close', resolve).once('error', reject))
   return Number(/^HTTP\/1.1 (\d+)/.exec(text)?.[1])
 }
+
+t.test('commands take certificates from files, and name the file that is wrong', async (t) => {
+  const here = await world(t)
+  const { url, clients, dir } = here
+  const ca = join(dir, 'servers.pem')
+  const desk = clients.certify('desk', { san: 'URI:spiffe://p/desk' })
+  const status = async (
+    args: string[],
+    env: Record<string, string> = {},
+  ): Promise<{ code: number | string; text: string }> => {
+    const { code, stdout, stderr } = await run(['status', '--url', url, ...args], { env })
+    return { code, text: code === 0 ? stdout : stderr }
+  }
+  const files = { MMSB_CA: ca, MMSB_CERT: desk.cert, MMSB_KEY: desk.key }
+  t.equal((await status([], files)).code, 0, 'from the environment')
+  for (const [args, code, text] of [
+    [[], 1, /cannot reach .*certificate/],
+    [['--ca', ca], 1, /UNAUTHORIZED/],
+    [['--ca', ca, '--cert', desk.cert], 2, /--cert needs --key/],
+    [['--ca', ca, '--key', desk.key], 2, /--key needs --cert/],
+    [['--ca', join(dir, 'none.pem')], 1, /none\.pem cannot be read: ENOENT/],
+    [['--ca', desk.key], 2, /is not a certificate in PEM/],
+    [['--ca', ca, '--cert', ca, '--key', desk.key], 2, /is not a certificate that fits/],
+  ] as [string[], number, RegExp][]) {
+    const answer = await status(args)
+    t.equal(answer.code, code, `${args.join(' ')}: ${answer.text}`)
+    t.match(answer.text, text)
+  }
+  chmodSync(desk.key, 0o644)
+  t.match((await status([], files)).text, /desk\.key can be read by others/)
+  const plain = await run(['status', '--url', 'http://127.0.0.1:1'], { env: files })
+  t.match(plain.stderr, /cannot reach http:/, 'an environment for another server is passed over')
+  const asked = await run(['status', '--url', 'http://127.0.0.1:1', '--ca', ca])
+  t.match(asked.stderr, /needs a URL with https/)
+})
 
 t.test('flags of client certificates need each other', async (t) => {
   const judge = (...args: string[]) => authOf(parseFlags(args, AUTH_FLAGS, {}), [])

@@ -1,6 +1,6 @@
 /** The issuer of the guide, a real one, and a server that takes its tokens: all as processes. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
@@ -147,6 +147,13 @@ t.test('an issuer that is down at the start, and one whose keys are all new', as
   server.child.kill('SIGHUP')
   await until(async () => (await ask(second)) === 200, 'a token with the new key')
   t.equal(await ask(first), 401, 'the old key is gone')
+  const trail = join(dir, 'data', 'audit')
+  const lines = (): string =>
+    readdirSync(trail)
+      .map((name) => readFileSync(join(trail, name), 'utf8'))
+      .join('')
+  await until(() => lines().includes('"action":"login"'), 'the line about the refused login')
+  t.notMatch(lines() + server.stderr, new RegExp(first.split('.')[2]!), 'no token stands in a file')
 })
 
 t.test('a subscriber outlives many tokens', async (t) => {
