@@ -7,13 +7,14 @@
  * with 0. Idle connections do not delay this.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import { type LevelWithSilent, type Logger, pino } from 'pino'
+import type { LevelWithSilent, Logger } from 'pino'
 import type { Auditor } from '../audit/auditor.js'
 import { VERSION } from '../engine/version.js'
 import { releaseMemorySoon } from '../ffi/library.js'
 import { type AdminListener, startAdmin } from '../http/admin/listener.js'
 import { buildApp, type MmsbApp } from '../http/app.js'
 import type { Health, Report } from '../http/health.js'
+import { createLogger } from '../http/observe/logging.js'
 import { guardFor } from '../http/request/origin-guard.js'
 import { buildStartingApp, type StartingApp } from '../http/starting.js'
 import { Bus, type BusOptions } from '../index.js'
@@ -40,7 +41,7 @@ export interface ServeOptions extends AccessFiles {
 /** Starts the server, which then runs until a signal. @throws StartError */
 export async function startServer(options: ServeOptions): Promise<void> {
   releaseMemorySoon()
-  const logger = pino({ level: options.logLevel }, pino.destination({ dest: 2, sync: true }))
+  const logger = createLogger(options.logLevel)
   const opening = new Opening(options, logger)
   let stoppable = beforeListening(opening)
   let admin: AdminListener | undefined

@@ -30,6 +30,7 @@ import { type Admission, admitRequests, createFastify, listenOn, type Tls } from
 import { healthOf, type Report } from './health.js'
 import { createMetrics } from './metrics.js'
 import { auditRoutes } from './observe/audit.js'
+import { logRequests } from './observe/logging.js'
 import { historyGuard } from './reply/history.js'
 import { refuseWrite } from './reply/read-only.js'
 import { limitBodies } from './request/body-budget.js'
@@ -114,6 +115,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   }
   bus.limits.measure('maxOpenRequests', () => connections.count)
   admitRequests(bare, bus.limits, options)
+  logRequests(app)
   authenticate(app, context)
   if (options.auditor !== undefined) auditRoutes(app, options.auditor)
   if (bus.isReadOnly) app.addHook('onRequest', refuseWrite)

@@ -1,9 +1,9 @@
 /** The thread of the admin listener: it listens, and answers while the main thread is held. */
 import { parentPort, workerData } from 'node:worker_threads'
 import type { FastifyBaseLogger } from 'fastify'
-import { pino } from 'pino'
 import { ADMIN_METRICS_WAIT_MS } from '../../limits.js'
 import { LimitGuard } from '../../operator-limits.js'
+import { createLogger } from '../observe/logging.js'
 import { guardFor } from '../request/origin-guard.js'
 import { type AdminApp, buildAdminApp } from './app.js'
 import type { AdminData, FromAdmin, MetricsSnapshot, ToAdmin } from './messages.js'
@@ -44,8 +44,7 @@ function promiseWithResolver(): { readonly promise: Promise<void>; readonly reso
 async function start(): Promise<AdminApp> {
   const admin: AdminApp = await buildAdminApp({
     limits: new LimitGuard(data.limits),
-    // Standard error of a worker goes through the main thread; the descriptor does not.
-    logger: pino({ level: data.logLevel }, pino.destination({ dest: 2, sync: true })) as FastifyBaseLogger,
+    logger: createLogger(data.logLevel) as FastifyBaseLogger,
     guard: guardFor(data, () => admin.port()),
     allowedOrigins: data.allowedOrigins,
     health: () => health,

@@ -132,6 +132,7 @@ export class StreamServer {
       audit: auditor === undefined ? undefined : new SessionAudit(auditor, senderOf(request)),
     })
     const receiver = isBinary ? this.#attach(webSocket, session) : undefined
+    this.#log.debug({ ...senderOf(request), protocol: webSocket.protocol }, 'stream opened')
     this.#open.set(webSocket, { session, receiver })
     const onDrain = (): void => {
       connection.drained()
@@ -157,6 +158,7 @@ export class StreamServer {
     webSocket.on('close', () => {
       this.#open.delete(webSocket)
       this.#pastFastMessages += receiver?.messages ?? 0
+      this.#log.debug(senderOf(request), 'stream closed')
       connection.close()
       sink.gone()
       receiving.end()
