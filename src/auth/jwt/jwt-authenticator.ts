@@ -71,8 +71,8 @@ export class JwtAuthenticator implements Authenticator {
       return payload
     } catch (error) {
       if (error instanceof MmsbError) throw error
-      if (error instanceof errors.JOSEError) throw refused(faultOf(error))
-      throw error
+      // The library throws other errors for keys that are too short, or broken.
+      throw refused(error instanceof errors.JOSEError ? faultOf(error) : 'its key cannot be used')
     }
   }
 }

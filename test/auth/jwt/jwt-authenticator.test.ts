@@ -1,5 +1,6 @@
 /** Which tokens of an issuer count, and what those are told whose tokens do not. */
-import { CompactSign, exportSPKI, generateKeyPair } from 'jose'
+import { generateKeyPairSync } from 'node:crypto'
+import { CompactSign, exportJWK, exportSPKI, generateKeyPair } from 'jose'
 import t, { type Test } from 'tap'
 import { JwtAuthenticator } from '../../../src/auth/jwt/jwt-authenticator.js'
 import { principalOf } from '../../../src/auth/jwt/subject.js'
@@ -137,6 +138,31 @@ t.test('a signature that is not by a private key of the issuer does not count', 
   for (const [what, token, message] of cases)
     await t.rejects(authenticator.login(token), { code: 'UNAUTHORIZED', message }, what)
   t.equal((await authenticator.login(good)).principal.id, 'desk')
+})
+
+t.test('a key that is too short or broken verifies nothing, and harms no other key', async (t) => {
+  const [good, bad] = [await signingKey('good'), await signingKey('bad', 'RS256')]
+  const { publicKey } = generateKeyPairSync('rsa', { modulusLength: 1024 })
+  const { n: _n, ...withoutModulus } = bad.jwk
+  const point = { kty: 'EC', crv: 'P-256', x: 'AAAA', y: 'AAAA', alg: 'ES256', kid: 'bad' }
+  for (const [jwk, key] of [
+    [{ ...publicKey.export({ format: 'jwk' }), kid: 'bad', alg: 'RS256' }, bad],
+    [withoutModulus, bad],
+    [{ ...bad.jwk, n: 7 }, bad],
+    [{ ...bad.jwk, use: 'enc' }, bad],
+    [{ ...bad.jwk, ...(await exportJWK(bad.privateKey)) }, bad],
+    [point, { ...(await signingKey('bad')) }],
+  ] as [object, SigningKey][]) {
+    const issuer = await Issuer.start(t, [good])
+    issuer.keys.push(jwk)
+    const authenticator = new JwtAuthenticator({ issuer: issuer.url, audience: AUDIENCE })
+    t.teardown(() => authenticator.close())
+    await t.rejects(authenticator.login(await issuer.token(key)), {
+      code: 'UNAUTHORIZED',
+      message: /its key cannot be used|has no such key|its signature is wrong|is not a signed/,
+    })
+    t.equal((await authenticator.login(await issuer.token(good))).isValid(), true)
+  }
 })
 
 t.test('a secret among the keys of the issuer signs nothing', async (t) => {
