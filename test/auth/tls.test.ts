@@ -1,5 +1,4 @@
 /** A server that speaks HTTPS. */
-import { execFileSync } from 'node:child_process'
 import { chmodSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { Agent, request } from 'node:https'
 import { connect as connectPlain } from 'node:net'
@@ -9,24 +8,7 @@ import t, { type Test } from 'tap'
 import { WebSocket } from 'ws'
 import { run, serve } from '../cli/process.js'
 import { until } from '../lib/wait.js'
-
-interface Pair {
-  readonly cert: string
-  readonly key: string
-}
-
-/** A certificate of its own, for 127.0.0.1. */
-function certificate(dir: string, name: string): Pair {
-  const cert = join(dir, `${name}.pem`)
-  const key = join(dir, `${name}.key`)
-  const subject = ['-subj', `/CN=${name}`, '-addext', 'subjectAltName=IP:127.0.0.1']
-  const keyArgs = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', key]
-  execFileSync('openssl', ['req', '-x509', '-days', '2', '-out', cert, ...keyArgs, ...subject], {
-    stdio: 'pipe',
-  })
-  chmodSync(key, 0o600)
-  return { cert, key }
-}
+import { certificate, type Pair } from '../support/certificate.js'
 
 const flagsOf = ({ cert, key }: Pair): string[] => ['--tls-cert', cert, '--tls-key', key]
 

@@ -3,6 +3,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { TokenAuthenticator } from '../../src/auth/authenticator.js'
+import { isPrivate } from '../../src/auth/private-file.js'
 import { addToken, readAuthFile, readEntries, revokeToken } from '../../src/auth/token-file.js'
 import { hashOf, isToken, newToken } from '../../src/auth/tokens.js'
 
@@ -145,4 +146,29 @@ t.test('an expired token is as one that never was', async (t) => {
   }
   t.equal(messageOf(dead), messageOf(newToken('nobody')))
   t.equal(messageOf('x'), messageOf(newToken('nobody')))
+})
+
+// ---- who may be able to read a file with secrets ----------------------------------------------------------
+
+const ROOT_USER = 0
+const SERVER = 7411
+
+t.test('a file of the user is for the user alone', async (t) => {
+  for (const user of [ROOT_USER, SERVER]) {
+    for (const mode of [0o600, 0o400, 0o700]) t.ok(isPrivate({ mode, uid: user }, user), mode.toString(8))
+    for (const mode of [0o640, 0o440, 0o620, 0o610, 0o604, 0o602, 0o601])
+      t.notOk(isPrivate({ mode, uid: user }, user), mode.toString(8))
+  }
+})
+
+t.test('root may lend a file to the group of the server', async (t) => {
+  for (const mode of [0o440, 0o640, 0o400])
+    t.ok(isPrivate({ mode, uid: ROOT_USER }, SERVER), mode.toString(8))
+  for (const mode of [0o460, 0o450, 0o444, 0o442, 0o441])
+    t.notOk(isPrivate({ mode, uid: ROOT_USER }, SERVER), mode.toString(8))
+})
+
+t.test('anybody else may not', async (t) => {
+  t.ok(isPrivate({ mode: 0o600, uid: 1 }, SERVER))
+  t.notOk(isPrivate({ mode: 0o640, uid: 1 }, SERVER))
 })

@@ -10,6 +10,7 @@ const OF_THE_WHOLE = [
   'abuse',
   'conformance',
   'crash',
+  'deploy',
   'disk',
   'docs',
   'examples',
