@@ -153,6 +153,11 @@ export const ERRORS = {
     title: 'The idempotency key belongs to another request',
     hint: 'Use a new key for a new request; repeat a request unchanged.',
   },
+  RATE_LIMITED: {
+    status: ERROR_STATUS.RATE_LIMITED,
+    title: 'A rate that is allowed is used up',
+    hint: 'Repeat it after the number of seconds that Retry-After gives, and send less often.',
+  },
   HEADERS_TOO_LARGE: {
     status: ERROR_STATUS.HEADERS_TOO_LARGE,
     title: 'The request line and headers are larger than the limit',

@@ -7,6 +7,7 @@
  */
 import type { X509Certificate } from 'node:crypto'
 import { MmsbError } from '../errors.js'
+import { NO_LIMITS, type PrincipalLimits } from './limits/principal-limits.js'
 import type { Principal } from './principals.js'
 import { type AuthFile, readAuthFile } from './token-file.js'
 import { hashOf, isToken } from './tokens.js'
@@ -42,12 +43,19 @@ export interface CertificateLogins {
 export class TokenAuthenticator implements Authenticator {
   readonly #file: string
   #content: AuthFile
+  #limits: ReadonlyMap<string, PrincipalLimits>
   readonly #listeners = new Set<() => void>()
 
   /** @throws MmsbError INVALID_REQUEST if the file cannot be used */
   constructor(file: string) {
     this.#file = file
     this.#content = readAuthFile(file)
+    this.#limits = limitsOf(this.#content)
+  }
+
+  /** The limits that the file gives, by the id of a principal. */
+  get limits(): ReadonlyMap<string, PrincipalLimits> {
+    return this.#limits
   }
 
   login(credential: string): Login {
@@ -69,6 +77,7 @@ export class TokenAuthenticator implements Authenticator {
   reload(): readonly string[] {
     const { tokens, names } = readAuthFile(this.#file)
     const before = this.#content
+    this.#limits = limitsOf({ tokens, names })
     this.#content = { tokens: kept(before.tokens, tokens), names: kept(before.names, names) }
     for (const listener of this.#listeners) listener()
     return changedIds(before, this.#content)
@@ -91,6 +100,9 @@ function kept(
   })
   return new Map(entries)
 }
+
+const limitsOf = ({ tokens, names }: AuthFile): ReadonlyMap<string, PrincipalLimits> =>
+  new Map([...tokens.values(), ...names.values()].map(({ id, limits = NO_LIMITS }) => [id, limits]))
 
 /** The longest time that a timer of Node can wait. */
 const TIMER_MAX_MS = 2 ** 31 - 1

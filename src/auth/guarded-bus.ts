@@ -8,7 +8,7 @@
  *
  * Null because answers of the bus have it.
  */
-import { createHash } from 'node:crypto'
+import type { Admission } from '../engine/admission.js'
 import type { EngineBus, WriteContent, WriteOrigin } from '../engine/bus.js'
 import type { IngestResult, NamedDefinition, PastQuestion } from '../engine/call-types.js'
 import type {
@@ -38,13 +38,18 @@ import type { FunctionBody } from '../kernels/expression/names.js'
 import type { LimitGuard } from '../operator-limits.js'
 import type { JsonParts } from '../state/json-parts.js'
 import { intersect, type PatternSet, patternSet } from '../state/pattern.js'
-import type { Derivation, DerivedDefinition, PageDefinition, SourceDefinition } from '../state/types.js'
+import type { Derivation, DerivedDefinition, SourceDefinition } from '../state/types.js'
 import type { CheckpointInfo } from '../store/types.js'
 import { ANY_READER, type Reader } from '../stream/connection.js'
-import { FRAME_KEY_MAX_BYTES } from '../wire/frame.js'
+import type { ReaderLimits } from '../stream/reader-limits.js'
+import { isDerived, namesIn, namesOf } from './guard/named-pages.js'
+import { mapped, missing, noPage, ownKey } from './guard/own.js'
+import { shieldedSender, shownError } from './guard/shown-errors.js'
+import { Metering } from './limits/metering.js'
+import type { PrincipalUsage } from './limits/usage.js'
+import type { PrincipalUsages } from './limits/usages.js'
 import type { Principal } from './principals.js'
 import type { Verb } from './scopes.js'
-import { shieldedSender, shownError } from './shown-errors.js'
 
 /** What the faces use of a bus. */
 export type ClientBus = Pick<
@@ -100,13 +105,35 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
   /** By page id; the name of an id never changes. */
   readonly #writable = new Map<number, boolean>()
   readonly #senders = new WeakMap<Sender, Sender>()
-
   readonly #origin: WriteOrigin
+  readonly #metering: Metering
 
-  constructor(bus: EngineBus, principal: Principal) {
+  /** Without `usages` nothing that the principal uses is counted. */
+  constructor(bus: EngineBus, principal: Principal, usages?: PrincipalUsages) {
     this.#bus = bus
     this.principal = principal
-    this.#origin = { source: principal.id, requireRead: (page) => this.#require('read', page) }
+    const metering = new Metering(principal, usages)
+    this.#metering = metering
+    this.#origin = {
+      source: principal.id,
+      requireRead: (page) => this.#require('read', page),
+      get admission() {
+        return metering.admission
+      },
+    }
+  }
+
+  /** What the principal uses of its limits. */
+  get usage(): PrincipalUsage | undefined {
+    return this.#metering.usage
+  }
+
+  get admission(): Admission | undefined {
+    return this.#metering.admission
+  }
+
+  get readerLimits(): ReaderLimits | undefined {
+    return this.usage
   }
 
   get epoch(): number {
@@ -169,10 +196,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
   }
 
   keyOf(key: string): string {
-    const own = `${this.principal.id}/${key}`
-    if (Buffer.byteLength(own) <= FRAME_KEY_MAX_BYTES || Buffer.byteLength(key) > FRAME_KEY_MAX_BYTES)
-      return own
-    return `${this.principal.id}/sha256:${createHash('sha256').update(key).digest('hex')}`
+    return ownKey(this.principal.id, key)
   }
 
   sourceOf(source: string | undefined): string {
@@ -188,7 +212,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
 
   async create(name: string, definition: SourceDefinition): Promise<CreateResult> {
     this.#require('define', name)
-    return this.#created(await this.#guard(name, this.#bus.create(name, definition)))
+    return this.#created(await this.#guard(name, this.#bus.create(name, definition, this.admission)))
   }
 
   async derive(
@@ -198,7 +222,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
   ): Promise<CreateResult> {
     this.#require('define', name)
     this.#requireInputs(derive)
-    return this.#created(await this.#guard(name, this.#bus.derive(name, derive, options)))
+    return this.#created(await this.#guard(name, this.#bus.derive(name, derive, options, this.admission)))
   }
 
   async createMany(pages: readonly NamedDefinition[]): Promise<{ epoch: number; pages: PageInfo[] }> {
@@ -206,7 +230,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
       this.#require('define', name)
       if (isDerived(definition)) this.#requireInputs(definition.derive)
     }
-    const created = await this.#guard(undefined, this.#bus.createMany(pages))
+    const created = await this.#guard(undefined, this.#bus.createMany(pages, this.admission))
     return { ...created, pages: created.pages.map((page) => this.#shown(page)) }
   }
 
@@ -222,18 +246,18 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
       if (this.#bus.withDependents(name).some((other) => !scopes.allows('define', other)))
         throw missing('define', 'on every page that derives from it')
     }
-    return this.#guard(name, this.#bus.delete(name, options))
+    return this.#guard(name, this.#bus.delete(name, options, this.admission))
   }
 
   async defineFunction(name: string, body: FunctionBody): Promise<{ epoch: number; worldAge: number }> {
     this.#requireAll('functions')
     this.#requireUsers(name)
-    return this.#guard(undefined, this.#bus.defineFunction(name, body))
+    return this.#guard(undefined, this.#bus.defineFunction(name, body, this.admission))
   }
 
   async deleteFunction(name: string): Promise<{ epoch: number; worldAge: number }> {
     this.#requireAll('functions')
-    return this.#guard(undefined, this.#bus.deleteFunction(name))
+    return this.#guard(undefined, this.#bus.deleteFunction(name, this.admission))
   }
 
   /** Redefining a function recomputes the pages that use it. */
@@ -282,6 +306,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
 
   refuseWrite(name: string, key: string | undefined, bytes: number): void {
     this.#require('write', name)
+    if (key === undefined) this.usage?.refuseWrites()
     this.#bus.refuseWrite(name, key === undefined ? undefined : this.keyOf(key), bytes)
   }
 
@@ -294,7 +319,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
       source: this.sourceOf(source),
       ...(key === undefined ? {} : { key: this.keyOf(key) }),
     }
-    return this.#shield(this.#bus.transact(own))
+    return this.#shield(this.#bus.transact(own, this.admission))
   }
 
   submitAll(sender: Sender, first: number, message: Uint8Array): IngestResult {
@@ -304,7 +329,7 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
   async whatIf(input: WhatIfInput, options: PastOptions = {}): Promise<WhatIfResult> {
     for (const { page } of input.ops) this.#require('write', page)
     for (const name of input.read) this.#require('read', name)
-    return this.#guard(undefined, this.#bus.whatIf(input, options))
+    return this.#guard(undefined, this.#bus.whatIf(input, options, this.admission))
   }
 
   // ---- reading --------------------------------------------------------------------------------------------
@@ -321,13 +346,16 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
 
   async peekAt(name: string, epoch: number, options: PastOptions = {}): Promise<PageShape> {
     this.#requirePast(name)
-    return this.#bus.peekAt(name, epoch, options)
+    return this.#bus.peekAt(name, epoch, this.#metering.past(options))
   }
 
   async data(name: string, options: ReadRange & { epoch?: number } & PastOptions = {}): Promise<PageData> {
-    if (options.epoch === undefined) this.#require('read', name)
-    else this.#requirePast(name)
-    return this.#bus.data(name, options)
+    if (options.epoch === undefined) {
+      this.#require('read', name)
+      return this.#bus.data(name, options)
+    }
+    this.#requirePast(name)
+    return this.#bus.data(name, { ...options, ...this.#metering.past(options) })
   }
 
   async readMany(
@@ -338,7 +366,8 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
       if (options.epoch === undefined) this.#require('read', name)
       else this.#requirePast(name)
     }
-    return this.#bus.readMany(names, options)
+    if (options.epoch === undefined) return this.#bus.readMany(names, options)
+    return this.#bus.readMany(names, { ...options, ...this.#metering.past(options) })
   }
 
   pages(options: { prefix?: string; limit?: number; cursor?: string } = {}): {
@@ -360,14 +389,15 @@ export class GuardedBus implements ClientBus, FrameAccess, Reader {
     const named = namesOf(question)
     for (const name of named) this.#requirePast(name)
     if (named.length === 0 && !scopes.allowsAny('history')) throw missing('history:*')
-    if (scopes.allowsAll('read') && scopes.allowsAll('history')) return this.#bus.pastJson(question, options)
+    if (scopes.allowsAll('read') && scopes.allowsAll('history'))
+      return this.#bus.pastJson(question, this.#metering.past(options))
     const visible = intersect(scopes.pagesOf('read') ?? NO_PAGES, scopes.pagesOf('history') ?? NO_PAGES)
-    return this.#bus.pastJson({ ...question, visible: visible.lists }, options)
+    return this.#bus.pastJson({ ...question, visible: visible.lists }, this.#metering.past(options))
   }
 
   async verify(query: { from?: number; to?: number } = {}, options: PastOptions = {}): Promise<VerifyResult> {
     this.#requireAll('admin')
-    return this.#bus.verify(query, options)
+    return this.#bus.verify(query, this.#metering.past(options))
   }
 
   async checkpoint(): Promise<CheckpointInfo> {
@@ -460,37 +490,3 @@ export const readerOf = (bus: ClientBus): Reader => (bus instanceof GuardedBus ?
 
 /** Matches no name: none begins with a hyphen. */
 const NO_PAGES = patternSet(['-'])
-
-const noPage = (name: string): MmsbError => new MmsbError('PAGE_NOT_FOUND', `There is no page "${name}".`)
-
-const missing = (scope: string, where = ''): MmsbError =>
-  new MmsbError('FORBIDDEN', `This needs the scope ${scope}${where === '' ? '' : ` ${where}`}.`, { scope })
-
-const isDerived = (definition: PageDefinition): definition is DerivedDefinition => 'derive' in definition
-
-/** The names of pages in the inputs of a definition. */
-function namesIn(inputs: unknown): string[] {
-  if (typeof inputs === 'string') return [inputs]
-  return Object.values(Object(inputs) as Readonly<Record<string, unknown>>).flatMap(namesIn)
-}
-
-/** The pages that a question names. */
-function namesOf(question: PastQuestion): readonly string[] {
-  switch (question.kind) {
-    case 'epoch':
-      return []
-    case 'epochs':
-      return question.query.page === undefined ? [] : [question.query.page]
-    case 'history':
-      return [question.name]
-    case 'diff':
-      return question.query.pages ?? []
-  }
-}
-
-function* mapped<T>(items: Iterable<T>, map: (item: T) => T | undefined): Generator<T> {
-  for (const item of items) {
-    const shown = map(item)
-    if (shown !== undefined) yield shown
-  }
-}

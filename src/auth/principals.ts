@@ -1,4 +1,5 @@
 /** A caller with an identity. */
+import type { PrincipalLimits } from './limits/principal-limits.js'
 import { EVERY_SCOPE, Scopes } from './scopes.js'
 
 export interface Principal {
@@ -9,6 +10,8 @@ export interface Principal {
   readonly scopes: Scopes
   /** When the credentials end, in milliseconds since 1970; undefined if they do not. */
   readonly expiresMs?: number | undefined
+  /** What the token file says of its limits; see LimitBook for what counts. */
+  readonly limits?: PrincipalLimits | undefined
 }
 
 /** Who everybody is where nobody has to say who they are. */

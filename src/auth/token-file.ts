@@ -3,7 +3,7 @@
  *
  *   {"principals":[{"id":"desk","sha256":["<64 hex
  *   digits>"],"scopes":["read:risk.*"],"expires":"2027-01-01T00:00:00Z",
- *   "certificates":["desk.example.com"]}]}
+ *   "certificates":["desk.example.com"],"limits":{"pages":100}}]}
  *
  * A principal may have several hashes, so that a new token works before the old one is taken away.
  * `certificates` are names in certificates; where it is missing, the id is such a name.
@@ -15,6 +15,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { MmsbError } from '../errors.js'
 import { CERTIFICATE_NAME, nameKey } from './certificate-names.js'
+import { limitsFault, type PrincipalLimits } from './limits/principal-limits.js'
 import type { Principal } from './principals.js'
 import { readPrivate, unusable } from './private-file.js'
 import { Scopes } from './scopes.js'
@@ -22,7 +23,7 @@ import { hashOf, newToken, PRINCIPAL_PATTERN } from './tokens.js'
 
 const PRIVATE_FILE = 0o600
 const HASHES_MAX = 2
-const FIELDS: ReadonlySet<string> = new Set(['id', 'sha256', 'scopes', 'expires', 'certificates'])
+const FIELDS: ReadonlySet<string> = new Set(['id', 'sha256', 'scopes', 'expires', 'certificates', 'limits'])
 
 /** One entry of the file. */
 export interface TokenEntry {
@@ -33,6 +34,7 @@ export interface TokenEntry {
   /** ISO 8601. */
   readonly expires?: string
   readonly certificates?: readonly string[]
+  readonly limits?: PrincipalLimits
 }
 
 /** Principals by the hash of their token. */
@@ -48,9 +50,9 @@ export interface AuthFile {
 export function readAuthFile(file: string): AuthFile {
   const tokens = new Map<string, Principal>()
   const names = new Map<string, Principal>()
-  for (const { id, sha256 = [], scopes, expires, certificates = [id] } of readEntries(file)) {
+  for (const { id, sha256 = [], scopes, expires, certificates = [id], limits } of readEntries(file)) {
     const expiresMs = expires === undefined ? undefined : Date.parse(expires)
-    const principal = { id, scopes: new Scopes(scopes), expiresMs }
+    const principal = { id, scopes: new Scopes(scopes), expiresMs, limits }
     for (const hash of sha256) tokens.set(hash, principal)
     for (const name of certificates) names.set(nameKey(name), principal)
   }
@@ -81,16 +83,17 @@ export function readEntries(file: string): readonly TokenEntry[] {
 
 /**
  * Adds a token for a principal, who becomes known with it, and answers the token. A principal that has one
- * keeps it beside the new one, and gets the new scopes.
+ * keeps it beside the new one, and gets the new scopes and limits, where some are given.
  * @throws MmsbError INVALID_REQUEST
  */
 export function addToken(
   file: string,
-  { id, scopes, expires }: Omit<TokenEntry, 'sha256' | 'certificates'>,
+  { id, scopes, expires, limits }: Omit<TokenEntry, 'sha256' | 'certificates'>,
 ): { token: string; scopes: readonly string[] } {
   const entries = fs.existsSync(file) ? readEntries(file) : []
   const known = entries.find((entry) => entry.id === id)
   const token = newToken(id)
+  const itsLimits = limits ?? known?.limits
   const sha256 = [...(known?.sha256 ?? []), hashOf(token)]
   if (sha256.length > HASHES_MAX) {
     throw new MmsbError(
@@ -106,6 +109,7 @@ export function addToken(
       scopes: scopes.length === 0 ? (known?.scopes ?? []) : scopes,
       ...(expires === undefined ? {} : { expires }),
       ...(known?.certificates === undefined ? {} : { certificates: known.certificates }),
+      ...(itsLimits === undefined ? {} : { limits: itsLimits }),
     },
     entries.length,
   )
@@ -136,7 +140,7 @@ function checkedEntry(file: string, given: unknown, index: number): TokenEntry {
   if (Object(given) !== given) return refuse('is not an object')
   const unknown = Object.keys(given as object).find((field) => !FIELDS.has(field))
   if (unknown !== undefined) refuse(`unknown field ${JSON.stringify(unknown.slice(0, 50))}`)
-  const { id, sha256, scopes, expires, certificates } = given as Record<string, unknown>
+  const { id, sha256, scopes, expires, certificates, limits } = given as Record<string, unknown>
   if (typeof id !== 'string' || !new RegExp(PRINCIPAL_PATTERN).test(id)) refuse('id is not a name')
   if (sha256 !== undefined && !isHashes(sha256))
     refuse('sha256 is not a list of hashes, each of 64 hexadecimal digits')
@@ -148,6 +152,8 @@ function checkedEntry(file: string, given: unknown, index: number): TokenEntry {
     !(isTexts(certificates) && certificates.every((n) => CERTIFICATE_NAME.test(n)))
   )
     refuse('certificates is not a list of names such as desk.example.com or spiffe://example.com/desk')
+  const fault = limits === undefined ? undefined : limitsFault(limits)
+  if (fault !== undefined) refuse(fault)
   try {
     new Scopes(scopes as string[])
   } catch (error) {

@@ -13,6 +13,9 @@ import { NamedCertificates } from '../auth/certificates.js'
 import { CombinedAuthenticator } from '../auth/combined.js'
 import type { OnNotice } from '../auth/jwt/issuer-keys.js'
 import { JwtAuthenticator } from '../auth/jwt/jwt-authenticator.js'
+import { readDefaultLimits } from '../auth/limits/default-limits.js'
+import { type GivenLimits, LimitBook } from '../auth/limits/limit-book.js'
+import { NO_LIMITS } from '../auth/limits/principal-limits.js'
 import { readPrivate, readPublic, unusable } from '../auth/private-file.js'
 import type { ProtectedResource } from '../http/challenge.js'
 import type { Tls } from '../http/framework.js'
@@ -24,6 +27,8 @@ export interface AccessFiles {
   readonly ways?: ReadonlySet<Way>
   readonly tokenFile?: string | undefined
   readonly oidc?: Oidc | undefined
+  /** Limits of principals, as JSON or the name of a file. */
+  readonly principalLimits?: string | undefined
   readonly publicUrl?: string | undefined
   /** Undefined: plain HTTP. */
   readonly tls?: TlsFiles | undefined
@@ -34,6 +39,8 @@ export class Access {
   readonly authenticator: Authenticator | undefined
   readonly resource: ProtectedResource | undefined
   readonly tls: Tls | undefined
+  /** Undefined: nobody is asked who they are, so there is nothing to count. */
+  readonly limits: LimitBook | undefined
   readonly #files: AccessFiles
   readonly #principals: TokenAuthenticator | undefined
   readonly #jwt: JwtAuthenticator | undefined
@@ -45,6 +52,8 @@ export class Access {
     try {
       this.#principals = tokenFile === undefined ? undefined : new TokenAuthenticator(tokenFile)
       this.tls = tls === undefined ? undefined : readTls(tls)
+      const given = this.#givenLimits()
+      this.limits = ways.size === 0 ? undefined : new LimitBook(given)
     } catch (error) {
       throw new StartError((error as Error).message, { cause: error })
     }
@@ -64,6 +73,13 @@ export class Access {
     })
   }
 
+  /** @throws MmsbError INVALID_REQUEST if the defaults cannot be used */
+  #givenLimits(): GivenLimits {
+    const { principalLimits } = this.#files
+    const defaults = principalLimits === undefined ? NO_LIMITS : readDefaultLimits(principalLimits)
+    return { defaults, own: this.#principals?.limits }
+  }
+
   /** Reads the files again on SIGHUP. `renewTls` uses another certificate from now on. */
   reloadOnSignal(renewTls: (tls: Tls) => void, logger: Logger, auditor?: Auditor): void {
     const { tokenFile, tls: tlsFiles } = this.#files
@@ -73,7 +89,9 @@ export class Access {
       this.#jwt?.reload()
       try {
         const tls = tlsFiles === undefined ? undefined : readTls(tlsFiles)
+        const { defaults } = this.#givenLimits()
         const changed = this.#principals?.reload() ?? []
+        this.limits?.replace({ defaults, own: this.#principals?.limits })
         if (tls !== undefined) renewTls(tls)
         logger.info({ tokenFile, ...tlsFiles }, 'tokens and certificate were read again')
         void auditor?.note({ action: 'reload', outcome: 'done' })

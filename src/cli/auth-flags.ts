@@ -27,6 +27,11 @@ export const AUTH_FLAGS: FlagTable = {
     help: 'what these tokens must name as their audience: this server',
     env: 'MMSB_OIDC_AUDIENCE',
   },
+  'principal-limits': {
+    value: 'LIMITS',
+    help: 'what each principal may use, for those to whom the token file gives no limits: JSON such as {"pages":1000}, or a file of it',
+    env: 'MMSB_PRINCIPAL_LIMITS',
+  },
   'public-url': {
     value: 'URL',
     help: 'address at which clients reach this server, such as https://bus.example.com',
@@ -72,6 +77,8 @@ export interface AuthOptions {
   readonly tokenFile: string | undefined
   /** Undefined: tokens of an issuer do not count. */
   readonly oidc: Oidc | undefined
+  /** Limits of principals, as JSON or the name of a file. */
+  readonly principalLimits: string | undefined
   /** Without a trailing slash. */
   readonly publicUrl: string | undefined
   /** Undefined: plain HTTP. */
@@ -90,8 +97,11 @@ export function authOf(
   const tokenFile = tokenFileOf(flags, ways)
   const oidc = oidcOf(flags, ways)
   const publicUrl = publicUrlOf(flags)
+  const principalLimits = flags.values.get('principal-limits')?.text
+  if (principalLimits !== undefined && ways.size === 0)
+    throw new UsageError('--principal-limits needs --auth')
   const isInsecure = refuseOpenDoors(flags, listens, { asksWho: ways.size > 0, isSecret: tls !== undefined })
-  return { ways, tokenFile, oidc, publicUrl, tls, isInsecure }
+  return { ways, tokenFile, oidc, principalLimits, publicUrl, tls, isInsecure }
 }
 
 const WAYS = ['none', 'token', 'jwt', 'mtls'] as const

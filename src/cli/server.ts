@@ -72,6 +72,7 @@ export async function startServer(options: ServeOptions): Promise<void> {
     allowedOrigins: options.allowedOrigins,
     authenticator: access.authenticator,
     resource: access.resource,
+    principalLimits: access.limits,
     tls: access.tls,
     logger: logger as FastifyBaseLogger,
   })

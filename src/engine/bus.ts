@@ -34,6 +34,7 @@ import type {
 } from '../state/types.js'
 import type { CheckpointInfo } from '../store/types.js'
 import { DTYPE_INFO, type TypedArray } from '../wire/dtype.js'
+import type { Admission } from './admission.js'
 import {
   checkDefinition,
   checkDefinitions,
@@ -45,6 +46,7 @@ import {
   checkWrite,
 } from './arguments.js'
 import type { IngestResult, Migration, NamedDefinition, PastQuestion } from './call-types.js'
+import { commitAdmitted } from './commands/admitting.js'
 import { keptFrame, refuseFrame, tellPages } from './commands/frame-access.js'
 import { commitPieces, type Piece, piecesOf } from './commands/large-write.js'
 import type { Pending } from './commands/pending.js'
@@ -63,6 +65,7 @@ import type { Host } from './host.js'
 import { answerToRepeat, answerToRepeatedFrame } from './idempotency/repeats.js'
 import { type BusParts, openParts } from './open-bus.js'
 import { executionLogOf, hex, statsOf } from './pages/describe.js'
+import type { PageTallies } from './pages/page-tallies.js'
 import type { PageRecord } from './pages/registry.js'
 import type { Stage, StageHistogram } from './stage-timings.js'
 import type {
@@ -112,6 +115,8 @@ export interface WriteOrigin {
   readonly source: string
   /** Throws unless the sender may read the page: a precondition tells of it. */
   requireRead(page: string): void
+  /** Undefined: its writes are not limited. */
+  readonly admission?: Admission | undefined
 }
 
 export class EngineBus {
@@ -132,6 +137,7 @@ export class EngineBus {
     this.#ingest = new FrameIngest({
       registry: parts.state.registry,
       committer: parts.committer,
+      costNsOf: (pageId) => parts.state.graph.plan([pageId]).costNs,
       submit: (frame, access, told) => this.#submit(frame, access, told),
     })
   }
@@ -155,6 +161,11 @@ export class EngineBus {
     return this.#parts.historyId
   }
 
+  /** Counts of pages by name. */
+  get tallies(): PageTallies {
+    return this.#parts.tallies
+  }
+
   /** Every write is refused with READ_ONLY: the bus was opened so. */
   get isReadOnly(): boolean {
     return this.#parts.committer.lifecycle.isReadOnly
@@ -171,9 +182,9 @@ export class EngineBus {
    * Creates a source page filled with `fill` (default 0). Throws PAGE_EXISTS when another definition has the
    * name.
    */
-  async create(name: string, definition: SourceDefinition): Promise<CreateResult> {
+  async create(name: string, definition: SourceDefinition, admission?: Admission): Promise<CreateResult> {
     checkDefinition(name, definition)
-    return this.#parts.definitions.create(name, definition)
+    return this.#parts.definitions.create(name, definition, admission)
   }
 
   /** Creates a derived page; it holds its values when this resolves. */
@@ -181,24 +192,32 @@ export class EngineBus {
     name: string,
     derive: Derivation,
     options: Omit<DerivedDefinition, 'derive'> = {},
+    admission?: Admission,
   ): Promise<CreateResult> {
     const definition = { derive, ...options }
     checkDefinition(name, definition)
-    return this.#parts.definitions.create(name, definition)
+    return this.#parts.definitions.create(name, definition, admission)
   }
 
   /**
    * Creates many pages in one epoch, or none. A derived page may use pages before it in the list as inputs,
    * and read the past of any page in the list.
    */
-  async createMany(pages: readonly NamedDefinition[]): Promise<{ epoch: number; pages: PageInfo[] }> {
+  async createMany(
+    pages: readonly NamedDefinition[],
+    admission?: Admission,
+  ): Promise<{ epoch: number; pages: PageInfo[] }> {
     checkDefinitions(pages)
-    return this.#parts.definitions.createMany(pages)
+    return this.#parts.definitions.createMany(pages, admission)
   }
 
   /** Deletes a page; with `cascade` also everything derived from it. Throws PAGE_NOT_FOUND, PAGE_IN_USE. */
-  async delete(name: string, options: { cascade?: boolean } = {}): Promise<DeleteResult> {
-    return this.#parts.definitions.delete(name, options.cascade === true)
+  async delete(
+    name: string,
+    options: { cascade?: boolean } = {},
+    admission?: Admission,
+  ): Promise<DeleteResult> {
+    return this.#parts.definitions.delete(name, options.cascade === true, admission)
   }
 
   /**
@@ -206,9 +225,13 @@ export class EngineBus {
    * through other functions, is recompiled and recomputed in the same epoch, or nothing changes. Throws
    * INVALID_EXPRESSION, INVALID_REQUEST, and SHAPE_MISMATCH when a page's dtype would change.
    */
-  async defineFunction(name: string, body: FunctionBody): Promise<{ epoch: number; worldAge: number }> {
+  async defineFunction(
+    name: string,
+    body: FunctionBody,
+    admission?: Admission,
+  ): Promise<{ epoch: number; worldAge: number }> {
     checkFunctionBody(name, body)
-    return this.#parts.definitions.defineFunction(name, body)
+    return this.#parts.definitions.defineFunction(name, body, admission)
   }
 
   /**
@@ -221,8 +244,8 @@ export class EngineBus {
   }
 
   /** Throws NOT_FOUND, and PAGE_IN_USE while pages or other functions use it. */
-  async deleteFunction(name: string): Promise<{ epoch: number; worldAge: number }> {
-    return this.#parts.definitions.deleteFunction(name)
+  async deleteFunction(name: string, admission?: Admission): Promise<{ epoch: number; worldAge: number }> {
+    return this.#parts.definitions.deleteFunction(name, admission)
   }
 
   /** A function and its users. Throws NOT_FOUND. */
@@ -298,7 +321,7 @@ export class EngineBus {
     origin?: WriteOrigin,
   ): Promise<PatchResult> {
     if (this.isReadOnly) throw readOnly()
-    const result = await this.#once(name, key, (isRepeat) => {
+    const pendingOf = (isRepeat: boolean): Pending => {
       let page: PageRecord | undefined
       const target = (): PageRecord => {
         page ??= this.#writable(name)
@@ -309,8 +332,8 @@ export class EngineBus {
       if (!isRepeat) this.#parts.committer.lifecycle.refuseWrites()
       if (isWhole === true) checkWhole(target(), delta.values)
       return pendingOfDelta(target(), delta, { key, source: origin?.source, expectVersion })
-    })
-    return patchResult(name, result)
+    }
+    return patchResult(name, await this.#once(name, key, pendingOf, origin?.admission))
   }
 
   /**
@@ -330,11 +353,22 @@ export class EngineBus {
    * Commits a write to one page, or gives the answer of the write that it repeats. Throws at once what can be
    * refused at once: its callers are asynchronous, and a promise of its own would be one more for each write.
    */
-  #once(name: string, key: string | undefined, make: (isRepeat: boolean) => Pending): Promise<CommitResult> {
+  #once(
+    name: string,
+    key: string | undefined,
+    make: (isRepeat: boolean) => Pending,
+    admission?: Admission,
+  ): Promise<CommitResult> {
     const { committer, state } = this.#parts
     const first = committer.firstUse(key)
-    if (first === undefined) return committer.commit(make(false))
+    if (first === undefined) return this.#commit(make(false), admission)
     return answerToRepeat(key as string, first, [name], state.registry, () => make(true).frame)
+  }
+
+  #commit(pending: Pending, admission: Admission | undefined): Promise<CommitResult> {
+    const { committer, state } = this.#parts
+    if (admission === undefined) return committer.commit(pending)
+    return commitAdmitted(pending, admission, state, (admitted) => committer.commit(admitted))
   }
 
   #writable(name: string): PageRecord {
@@ -342,14 +376,14 @@ export class EngineBus {
   }
 
   /** Commits deltas to several pages together, or none of them. */
-  transact(transaction: TransactionInput): Promise<CommitResult> {
+  transact(transaction: TransactionInput, admission?: Admission): Promise<CommitResult> {
     checkTransaction(transaction)
     const { committer, state } = this.#parts
     committer.lifecycle.refuseWrites()
     const { key, ops } = transaction
     const make = (): Pending => pendingOfTransaction(state.registry, transaction)
     const first = committer.firstUse(key)
-    if (first === undefined) return committer.commit(make())
+    if (first === undefined) return this.#commit(make(), admission)
     const names = ops.map(({ page }) => page)
     return answerToRepeat(key as string, first, names, state.registry, () => make().frame)
   }
@@ -374,7 +408,7 @@ export class EngineBus {
     if (access !== undefined) refuseFrame(decoded, access, state.registry)
     const pending = pendingOfFrame(state.registry, decoded, definitions.takePageId)
     for (const record of pending.creates) definitions.refuseWithoutDevice(record)
-    return committer.commit(pending)
+    return this.#commit(pending, access?.admission)
   }
 
   /**
@@ -391,20 +425,24 @@ export class EngineBus {
    * visible to anyone else. The cost depends on the pages derived from the written ones, not on the size of
    * the state. Throws what the transaction would throw, and PAGE_NOT_FOUND.
    */
-  async whatIf(input: WhatIfInput, options: PastOptions = {}): Promise<WhatIfResult> {
+  async whatIf(input: WhatIfInput, options: PastOptions = {}, admission?: Admission): Promise<WhatIfResult> {
     checkWhatIf(input)
     const { committer, state } = this.#parts
-    return committer.dryRun(() => {
-      const { pages, ...prepared } = prepareWhatIf(state, input)
-      return {
-        ...prepared,
-        collect: (result) => {
-          const changed = new Set<number>()
-          result.eachChangedId((id) => changed.add(id))
-          return readingDuringDryRun(state, pages, changed, committer.epoch + 1)
-        },
-      }
-    }, options.signal)
+    return committer.dryRun(
+      () => {
+        const { pages, ...prepared } = prepareWhatIf(state, input)
+        return {
+          ...prepared,
+          collect: (result) => {
+            const changed = new Set<number>()
+            result.eachChangedId((id) => changed.add(id))
+            return readingDuringDryRun(state, pages, changed, committer.epoch + 1)
+          },
+        }
+      },
+      options.signal,
+      admission,
+    )
   }
 
   // ---- reading --------------------------------------------------------------------------------------------
@@ -435,12 +473,14 @@ export class EngineBus {
    * of then.
    */
   async data(name: string, options: ReadRange & { epoch?: number } & PastOptions = {}): Promise<PageData> {
-    const { epoch, signal, caller, ...range } = options
+    const { epoch, signal, caller, onServed, ...range } = options
     return this.#atEpoch(
       epoch,
       async () => (await this.#parts.pages.dataOfMany([{ name, ...range }], signal)).pages[0] as PageData,
       async (epoch) =>
-        (await this.#parts.past.read(epoch, [{ name, ...range }], { signal, caller }))[0] as PageData,
+        (
+          await this.#parts.past.read(epoch, [{ name, ...range }], { signal, caller, onServed })
+        )[0] as PageData,
     )
   }
 

@@ -7,6 +7,7 @@
  */
 import { MmsbError } from '../errors.js'
 import { showValue } from '../state/value.js'
+import type { Admission } from './admission.js'
 import {
   type Check,
   type Checks,
@@ -65,19 +66,24 @@ const name = one('name', isString)
 const isEpoch = isWhole(0)
 const epoch = one('epoch', isNumber)
 const RANGE: Checks<ReadRange> = { offset: isNumber, count: isNumber }
-const PAST: Checks<PastOptions> = { signal: isSignal, caller: isCaller }
+const PAST: Checks<PastOptions> = { signal: isSignal, caller: isCaller, onServed: isCallable }
 const past = optional(fields('options', PAST))
+const isAdmission: Check = (value) => {
+  const { admit, admitsPlain } = Object(value) as Partial<Admission>
+  return isCallable(admit, '') ?? isCallable(admitsPlain, '')
+}
+const admission = optional(one('admission', isAdmission))
 const visible = optional(one('visible', isPatternSet))
 const SPAN = { from: isNumber, to: isNumber }
 
 /** A method, and its arguments in order. */
 const CALLS: Readonly<Record<Method, Call>> = {
-  create: rejects(checkedByMethod, checkedByMethod),
-  derive: rejects(checkedByMethod, checkedByMethod, checkedByMethod),
-  createMany: rejects(checkedByMethod),
-  delete: rejects(name, optional(fields('options', { cascade: isFlag }))),
-  defineFunction: rejects(checkedByMethod, checkedByMethod),
-  deleteFunction: rejects(name),
+  create: rejects(checkedByMethod, checkedByMethod, admission),
+  derive: rejects(checkedByMethod, checkedByMethod, checkedByMethod, admission),
+  createMany: rejects(checkedByMethod, admission),
+  delete: rejects(name, optional(fields('options', { cascade: isFlag })), admission),
+  defineFunction: rejects(checkedByMethod, checkedByMethod, admission),
+  deleteFunction: rejects(name, admission),
   migrate: rejects(),
   function: throws(name),
   functions: throws(),
@@ -91,7 +97,7 @@ const CALLS: Readonly<Record<Method, Call>> = {
     optional(one('origin', isObject)),
   ),
   refuseWrite: throws(name, optional(one('key', isString)), one('bytes', isWhole(0))),
-  transact: rejects(checkedByMethod),
+  transact: rejects(checkedByMethod, admission),
   submit: rejects(checkedByMethod),
   submitAll: throws(
     one('sender', isObject),
@@ -99,7 +105,7 @@ const CALLS: Readonly<Record<Method, Call>> = {
     checkFrame,
     optional(one('access', isObject)),
   ),
-  whatIf: rejects(checkedByMethod, past),
+  whatIf: rejects(checkedByMethod, past, admission),
   read: throws(name, optional(fields('options', { ...RANGE, epoch: isNumber }))),
   readAt: rejects(name, epoch, optional(fields('options', { ...RANGE, ...PAST }))),
   data: rejects(name, optional(fields('options', { ...RANGE, ...PAST, epoch: isNumber }))),

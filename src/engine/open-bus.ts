@@ -22,6 +22,7 @@ import { checkBusOptions } from './arguments.js'
 import { type Callbacks, callbacksOf } from './callbacks.js'
 import { CheckpointScheduler } from './checkpoints/scheduler.js'
 import { reportClockBehind, watchedHost } from './clock-watch.js'
+import { commitAdmitted } from './commands/admitting.js'
 import { Definitions } from './commands/definitions.js'
 import { Committer } from './commit/committer.js'
 import { Cursors } from './durable-cursors.js'
@@ -31,6 +32,7 @@ import { type Recovered, recover } from './history/recovery.js'
 import { type Host, REAL_HOST } from './host.js'
 import type { EngineState } from './pages/engine-state.js'
 import { PageReader } from './pages/page-reader.js'
+import { PageTallies } from './pages/page-tallies.js'
 import { pricePages } from './pages/price.js'
 import { Registry } from './pages/registry.js'
 import type { BusOptions, BusStatus, FsyncMode } from './types.js'
@@ -56,6 +58,7 @@ export interface BusParts {
   readonly state: EngineState
   readonly committer: Committer
   readonly pages: PageReader
+  readonly tallies: PageTallies
   readonly definitions: Definitions
   readonly past: Past
   readonly needs: HistoryNeeds
@@ -211,15 +214,17 @@ async function assemble({
     state,
     committer,
     pages,
+    tallies: new PageTallies(state.registry),
     definitions: new Definitions(
       {
         state,
         limits,
         pages,
         // Compiling and writing may have paused since the last question.
-        commit: (pending) => {
+        commit: (pending, admission) => {
           committer.lifecycle.refuseWrites()
-          return committer.commit(pending)
+          if (admission === undefined) return committer.commit(pending)
+          return commitAdmitted(pending, admission, state, (admitted) => committer.commit(admitted))
         },
         refuseWrites: () => committer.lifecycle.refuseWrites(),
         hasDevice,

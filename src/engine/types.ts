@@ -11,6 +11,7 @@ import type { DeltaInput, Derivation, Expectation } from '../state/types.js'
 import type { RetentionLimits, StoreStats } from '../store/types.js'
 import type { Dtype, TypedArray } from '../wire/dtype.js'
 import type { Location, PageKind } from '../wire/page.js'
+import type { Admission } from './admission.js'
 import type { Stage, StageSummary } from './stage-timings.js'
 
 export type {
@@ -68,6 +69,8 @@ export interface FrameAccess {
   keyOf(key: string): string
   /** The source under which a frame with this one is kept. */
   sourceOf(source: string | undefined): string
+  /** Undefined: its commits are not limited. */
+  readonly admission?: Admission | undefined
 }
 
 /** Options of a write to one page. */
@@ -117,6 +120,8 @@ export interface PastOptions {
    * without one belong to one caller together.
    */
   readonly caller?: object | string | undefined
+  /** Calls back with the milliseconds for which a thread was busy with it. */
+  readonly onServed?: ((ms: number) => void) | undefined
 }
 
 /** Deltas to try, and the pages to read afterwards. */

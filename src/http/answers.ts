@@ -6,7 +6,7 @@
  */
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import type { FastifyReply } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { ByteBudget } from '../byte-budget.js'
 import { ANSWER_FREE_BYTES } from '../limits.js'
 import type { LimitGuard } from '../operator-limits.js'
@@ -42,13 +42,28 @@ export class Answers {
     return this.#budget.used
   }
 
-  /** Makes room for an answer that holds so many bytes until it is sent. Throws OVERLOADED. */
-  reserve({ raw }: FastifyReply, bytes: number): void {
+  /** Makes room for an answer that holds so many bytes until it is sent. Throws OVERLOADED, RATE_LIMITED. */
+  reserve({ raw, request }: FastifyReply, bytes: number): void {
     if (bytes <= ANSWER_FREE_BYTES) return
-    const { release } = this.#budget.take(raw.socket ?? raw, bytes)
+    const release = this.#take(request, raw, bytes)
     raw.once('finish', release)
     raw.once('close', release)
     this.#watch(raw)
+  }
+
+  /** Returns what gives the bytes back. */
+  #take({ guardedBus }: FastifyRequest, raw: ServerResponse, bytes: number): () => void {
+    const own = guardedBus?.usage?.takeAnswer(bytes)
+    try {
+      const { release } = this.#budget.take(raw.socket ?? raw, bytes)
+      return () => {
+        release()
+        own?.()
+      }
+    } catch (error) {
+      own?.()
+      throw error
+    }
   }
 
   /** For an answer that is made while it is sent: cuts its reader off when it stops reading. */

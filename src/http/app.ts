@@ -14,6 +14,8 @@ import { Server as SecureServer } from 'node:tls'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Auditor } from '../audit/auditor.js'
 import type { Authenticator } from '../auth/authenticator.js'
+import type { LimitBook } from '../auth/limits/limit-book.js'
+import { PrincipalUsages } from '../auth/limits/usages.js'
 import { Tickets } from '../auth/tickets.js'
 import type { EngineBus } from '../engine/bus.js'
 import { VERSION } from '../engine/version.js'
@@ -55,6 +57,8 @@ export interface AppOptions extends Admission {
   readonly bus: EngineBus
   /** Says who sends a request. Default: everybody may do everything. */
   readonly authenticator?: Authenticator | undefined
+  /** The limits of principals. Default: they have none, and what they use is not counted. */
+  readonly principalLimits?: LimitBook | undefined
   /** Set where the authenticator accepts the tokens of an issuer. */
   readonly resource?: ProtectedResource | undefined
   /** Gets what belongs into the audit trail. Default: there is none. */
@@ -75,6 +79,8 @@ export interface Serving {
 export interface MmsbApp {
   readonly app: App
   readonly stream: StreamServer
+  /** What principals use of their limits. */
+  readonly usages: PrincipalUsages | undefined
   readonly report: Report
   /**
    * Listens on one port of `host`; for `localhost` on each of its addresses. Fails if the first address is
@@ -110,6 +116,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     resource: options.resource,
     auditor: options.auditor,
     certificates: certificatesOf(app, options),
+    usages: options.principalLimits && new PrincipalUsages(options.principalLimits, bus.tallies),
     openRequests: connections,
     isStopping: false,
   }
@@ -157,6 +164,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   return {
     app,
     stream,
+    usages: context.usages,
     listen: (host, port, addressesOf) => listenOn(bare, host, port, addressesOf),
     report: { health: () => healthOf(context), metrics: () => metrics.metrics() },
     takeOver: (other) => connections.takeOver(other.connections),

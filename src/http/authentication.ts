@@ -10,6 +10,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyReply, FastifyRequest, onRequestHookHandler, RouteOptions } from 'fastify'
 import { type Authenticator, type Login, unauthorized, watchLogin } from '../auth/authenticator.js'
 import { type ClientBus, GuardedBus } from '../auth/guarded-bus.js'
+import type { PrincipalUsages } from '../auth/limits/usages.js'
 import type { Principal } from '../auth/principals.js'
 import type { Verb } from '../auth/scopes.js'
 import type { Tickets } from '../auth/tickets.js'
@@ -53,7 +54,7 @@ const WITHOUT_PAGES: ReadonlySet<Verb> = new Set(['admin', 'metrics'])
 
 /** Gives requests their bus, and refuses those that may not use the route. */
 export function authenticate(app: App, context: AppContext): void {
-  const { bus, authenticator, tickets, certificates, auditor } = context
+  const { bus, authenticator, tickets, certificates, auditor, usages } = context
   app.decorateRequest('guardedBus', undefined)
   app.decorateRequest('bus', {
     getter(this: FastifyRequest) {
@@ -78,7 +79,7 @@ export function authenticate(app: App, context: AppContext): void {
     else done()
   })
   if (authenticator === undefined) return
-  const busOf = busesOf(bus)
+  const busOf = busesOf(bus, usages)
   app.decorate('addChallenge', (request, reply, error) => {
     addChallenge(request, reply, error, context.resource)
     if (certificates?.isStale(request.raw.socket) === true) void reply.header('connection', 'close')
@@ -118,12 +119,12 @@ export function authenticate(app: App, context: AppContext): void {
 }
 
 /** Makes the bus of each principal, once. */
-function busesOf(bus: EngineBus): (principal: Principal) => GuardedBus {
+function busesOf(bus: EngineBus, usages: PrincipalUsages | undefined): (principal: Principal) => GuardedBus {
   const buses = new WeakMap<Principal, GuardedBus>()
   return (principal) => {
     let own = buses.get(principal)
     if (own === undefined) {
-      own = new GuardedBus(bus, principal)
+      own = new GuardedBus(bus, principal, usages)
       buses.set(principal, own)
     }
     return own

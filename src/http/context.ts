@@ -12,6 +12,7 @@ import type {
 } from 'fastify'
 import type { Auditor } from '../audit/auditor.js'
 import type { Authenticator } from '../auth/authenticator.js'
+import type { PrincipalUsages } from '../auth/limits/usages.js'
 import type { Tickets } from '../auth/tickets.js'
 import type { EngineBus } from '../engine/bus.js'
 import type { StreamHub } from '../stream/hub.js'
@@ -49,6 +50,8 @@ export interface AppContext {
   readonly resource: ProtectedResource | undefined
   /** Undefined: there is no audit trail. */
   readonly auditor: Auditor | undefined
+  /** What principals use of their limits; undefined where nothing is counted. */
+  readonly usages: PrincipalUsages | undefined
   /** Answers in flight. */
   readonly answers: Answers
   readonly openRequests: OpenRequests

@@ -4,6 +4,7 @@
  */
 import { Counter, collectDefaultMetrics, Gauge, type Metric as PromMetric, Registry } from 'prom-client'
 import type { Auditor } from '../audit/auditor.js'
+import type { PrincipalUsages } from '../auth/limits/usages.js'
 import type { EngineBus } from '../engine/bus.js'
 import { STAGE_BOUNDS_SECONDS } from '../engine/stage-timings.js'
 import type { BusStats } from '../engine/types.js'
@@ -150,7 +151,7 @@ export function createStartingMetrics(health: () => Health): Registry {
 }
 
 /** The registry of an app. */
-export function createMetrics({ bus, hub, auditor }: AppContext): Registry {
+export function createMetrics({ bus, hub, auditor, usages }: AppContext): Registry {
   const registry = createRegistry()
   const up = new Gauge({
     name: 'mmsb_up',
@@ -176,6 +177,7 @@ export function createMetrics({ bus, hub, auditor }: AppContext): Registry {
   registerStages(registry, bus)
   registerLimits(registry, bus.limits)
   if (auditor !== undefined) registerAudit(registry, auditor)
+  if (usages !== undefined) registerPrincipalLimits(registry, usages)
   return registry
 }
 
@@ -254,6 +256,20 @@ function registerAudit(registry: Registry, auditor: Auditor): void {
       },
     })
   }
+}
+
+/** How often principals reach their limits, all of them together. */
+function registerPrincipalLimits(registry: Registry, usages: PrincipalUsages): void {
+  const refused = new Counter({
+    name: 'mmsb_principal_limit_refusals_total',
+    help: 'Requests, connections and pages refused for a limit of a principal since start',
+    labelNames: ['limit'],
+    registers: [registry],
+    collect() {
+      refused.reset()
+      for (const [limit, count] of usages.refusals()) refused.inc({ limit }, count)
+    },
+  })
 }
 
 function register(

@@ -11,6 +11,7 @@ import { historyChanged, MmsbError, readOnly } from '../errors.js'
 import { STREAM_FREE_BYTES, STREAM_QUEUE_MAX_BYTES } from '../limits.js'
 import type { PatternSet } from '../state/pattern.js'
 import type { StreamMessage } from './messages.js'
+import type { ReaderLimits } from './reader-limits.js'
 import type { DurableReaders } from './resume/durable-readers.js'
 import type { Snapshots } from './snapshots.js'
 import { endOf, Subscription, type SubscriptionHub, type SubscriptionOwner } from './subscription.js'
@@ -34,6 +35,8 @@ export interface Reader {
   readonly readable: PatternSet | undefined
   /** The name under which a durable subscription of the reader is stored. */
   ownName(durable: string): string
+  /** Undefined: only what limits everybody. */
+  readonly readerLimits?: ReaderLimits | undefined
 }
 
 /** A reader who may see everything. */
@@ -44,6 +47,7 @@ export class Connection implements SubscriptionOwner {
   readonly sink: Sink
   readonly #subscriptions = new Map<string, Subscription>()
   readonly #reader: Reader
+  readonly limits: ReaderLimits | undefined
   readonly #onClose: () => void
   /** Subscriptions whose snapshot waits for room in the queue, oldest first. */
   #waiting: Subscription[] = []
@@ -60,6 +64,8 @@ export class Connection implements SubscriptionOwner {
     this.hub = hub
     this.sink = sink
     this.#reader = reader
+    this.limits = reader.readerLimits
+    this.limits?.hold('connections', 1)
     this.#onClose = onClose
   }
 
@@ -140,6 +146,7 @@ export class Connection implements SubscriptionOwner {
         'maxPatterns',
         `all subscriptions name ${held.patterns} pages and patterns already`,
       )
+    this.limits?.refuseSubscription()
   }
 
   #add(subscription: Subscription): void {
@@ -153,6 +160,7 @@ export class Connection implements SubscriptionOwner {
     const { held } = this.hub
     this.#patterns += patterns
     held.subscriptions += subscriptions
+    this.limits?.hold('subscriptions', subscriptions)
     held.patterns += patterns
   }
 
@@ -270,6 +278,7 @@ export class Connection implements SubscriptionOwner {
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
+    this.limits?.hold('connections', -1)
     for (const subscription of this.#subscriptions.values()) {
       subscription.stop()
       this.hub.durables.detach(subscription)

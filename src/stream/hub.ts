@@ -110,17 +110,17 @@ export class StreamHub implements ConnectionHub {
     bus.limits.measure('maxPatterns', () => held.patterns)
   }
 
-  /** Why no more connections are taken now; undefined when they are. */
-  refusal(): MmsbError | undefined {
+  /** Why no more connections are taken from a reader now; undefined when they are. */
+  refusal(reader: Reader = ANY_READER): MmsbError | undefined {
     const { limits } = this.bus
     const { connections } = this.held
-    if (connections < limits.values.maxConnections) return undefined
+    if (connections < limits.values.maxConnections) return reader.readerLimits?.connectionRefusal()
     return limits.refusal('maxConnections', `${connections} connections of the stream are open already`)
   }
 
-  /** Without a reader, it may see and name everything. @throws MmsbError OVERLOADED */
+  /** Without a reader, it may see and name everything. @throws MmsbError OVERLOADED, QUOTA_EXCEEDED */
   connect(sink: Sink, reader: Reader = ANY_READER): Connection {
-    const refused = this.refusal()
+    const refused = this.refusal(reader)
     if (refused !== undefined) throw refused
     const connection = new Connection(this, sink, reader, () => {
       this.held.connections--

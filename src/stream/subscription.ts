@@ -13,6 +13,7 @@ import { STREAM_PROGRESS_INTERVAL_MS } from '../wire/limits.js'
 import { Conflation } from './conflation.js'
 import type { ChangeMessage, Gather, StreamMessage } from './messages.js'
 import type { StreamQueues } from './queues.js'
+import type { ReaderLimits } from './reader-limits.js'
 import { CatchUp, type CatchUpDeps } from './resume/catch-up.js'
 import type { NamedSubscription } from './resume/durable-readers.js'
 import type { Sink, StreamBus, SubscribeOptions } from './types.js'
@@ -37,6 +38,8 @@ export interface SubscriptionOwner {
   readonly sink: Sink
   /** Whether a message with so many bytes of values can be queued. */
   hasRoom(valueBytes: number): boolean
+  /** What limits the reader alone. */
+  readonly limits: ReaderLimits | undefined
   /** The pages that the reader may see; undefined: all. */
   readonly readable: PatternSet | undefined
   /** Throws OVERLOADED or QUOTA_EXCEEDED when one more subscription with so many patterns is too many. */
@@ -123,7 +126,7 @@ export class Subscription implements Subscriber, NamedSubscription {
     sink.send(this.id, { type: 'subscribed', epoch: after, history: hub.bus.historyId })
     this.#catchUp = new CatchUp(
       hub,
-      { view, after, needsValues: this.needsValues },
+      { view, after, needsValues: this.needsValues, limits: this.#connection.limits },
       {
         hasRoom: () => this.#isLatest || this.#hasRoomToCatchUp,
         take: (message) => this.#takeMissed(message),

@@ -34,7 +34,11 @@ export interface StreamBus {
   readonly cursors: Cursors | undefined
   pastChanges(
     query: PastEpochsQuery,
-    options: { readonly signal: AbortSignal; readonly caller: object },
+    options: {
+      readonly signal: AbortSignal
+      readonly caller: object
+      readonly onServed?: ((ms: number) => void) | undefined
+    },
   ): Promise<PastEpochs>
 }
 

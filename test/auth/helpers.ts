@@ -2,6 +2,8 @@
 import path from 'node:path'
 import type { Test } from 'tap'
 import { TokenAuthenticator } from '../../src/auth/authenticator.js'
+import { LimitBook } from '../../src/auth/limits/limit-book.js'
+import type { PrincipalLimits } from '../../src/auth/limits/principal-limits.js'
 import { addToken } from '../../src/auth/token-file.js'
 import type { BusOptions } from '../../src/index.js'
 import { type Served, serve } from '../http/helpers.js'
@@ -11,6 +13,7 @@ export interface Guarded extends Served {
   as(id: string): Record<string, string>
   readonly tokens: Readonly<Record<string, string>>
   readonly authenticator: TokenAuthenticator
+  readonly limits: LimitBook
   readonly file: string
 }
 
@@ -19,22 +22,28 @@ export async function serveTo(
   t: Test,
   principals: Readonly<Record<string, readonly string[]>>,
   options: BusOptions = {},
+  limitsOf: Readonly<Record<string, PrincipalLimits>> = {},
 ): Promise<Guarded> {
   const dir = t.testdir()
   const file = path.join(dir, 'tokens.json')
   const tokens = Object.fromEntries(
-    Object.entries(principals).map(([id, scopes]) => [id, addToken(file, { id, scopes }).token]),
+    Object.entries(principals).map(([id, scopes]) => [
+      id,
+      addToken(file, { id, scopes, limits: limitsOf[id] ?? {} }).token,
+    ]),
   )
   const authenticator = new TokenAuthenticator(file)
+  const limits = new LimitBook({ defaults: {}, own: authenticator.limits })
   const served = await serve(
     t,
     { dataDir: path.join(dir, 'data'), fsync: 'off', ...options },
-    { authenticator },
+    { authenticator, principalLimits: limits },
   )
   return {
     ...served,
     tokens,
     authenticator,
+    limits,
     file,
     as: (id) => ({ authorization: `Bearer ${tokens[id]}` }),
   }

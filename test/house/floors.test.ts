@@ -65,9 +65,10 @@ const FLOORS: Floors = {
   'src/cli/serving': [['auditing']],
   'src/audit': [['line'], ['files', 'login-failures'], ['trail', 'verify'], ['journal'], ['auditor']],
   'src/auth': [
-    ['certificate-names', 'private-file', 'scopes', 'shown-errors', 'tokens'],
+    ['certificate-names', 'private-file', 'scopes', 'tokens'],
     ['principals'],
-    ['token-file'],
+    ['limits'],
+    ['guard', 'token-file'],
     ['authenticator', 'guarded-bus'],
     ['certificates', 'jwt', 'tickets'],
     ['combined'],
@@ -82,7 +83,7 @@ const FLOORS: Floors = {
     ['browser', 'node', 'index'],
   ],
   'src/engine': [
-    ['caller-queue', 'durable-cursors', 'host', 'stage-timings', 'version'],
+    ['admission', 'caller-queue', 'durable-cursors', 'host', 'stage-timings', 'version'],
     ['call-types', 'types'],
     ['arguments', 'callbacks', 'clock-watch', 'pages'],
     ['arguments', 'callbacks', 'pages'],
@@ -132,7 +133,7 @@ const FLOORS: Floors = {
     ['store'],
   ],
   'src/stream': [
-    ['clock', 'messages'],
+    ['clock', 'messages', 'reader-limits'],
     ['conflation', 'views'],
     ['types'],
     ['options'],

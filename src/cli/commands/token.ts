@@ -1,12 +1,14 @@
 /** `mmsb token`: the principals of a token file and their tokens. */
 import { userInfo } from 'node:os'
 import { pino } from 'pino'
+import { limitsFault, type PrincipalLimits } from '../../auth/limits/principal-limits.js'
 import { addToken, readEntries, revokeToken } from '../../auth/token-file.js'
 import { MmsbError } from '../../errors.js'
 import { AUTH_FILE_FLAG } from '../auth-flags.js'
 import {
   type CommandHelp,
   flagsOrHelp,
+  type Given,
   HELP_FLAG,
   JSON_FLAG,
   type ParsedFlags,
@@ -15,7 +17,7 @@ import {
 import { print, printJson, report } from '../output.js'
 import { openAuditor } from '../serving/auditing.js'
 
-const USAGE = `mmsb token create ID --auth-file FILE --scope SCOPES [--expires TIME]
+const USAGE = `mmsb token create ID --auth-file FILE --scope SCOPES [--expires TIME] [--limits JSON]
        mmsb token list --auth-file FILE
        mmsb token revoke ID --auth-file FILE [--older]
 
@@ -34,6 +36,10 @@ export const HELP: CommandHelp = {
       help: 'create: what the principal may do; default: what it could do before',
     },
     expires: { value: 'TIME', help: 'create: when its tokens end, such as 2027-01-31T00:00:00Z' },
+    limits: {
+      value: 'JSON',
+      help: 'create: what the principal may use, such as {"pages":100}; default: what it could use before',
+    },
     older: { help: 'revoke: only the older one of two tokens' },
     'data-dir': { value: 'DIR', help: 'create, revoke: data folder whose audit trail gets lines' },
     json: JSON_FLAG,
@@ -114,13 +120,32 @@ function create(file: string, id: string, { values, switches }: ParsedFlags): vo
       ?.text.split(',')
       .map((scope) => scope.trim()) ?? []
   const expires = values.get('expires')?.text
-  const made = addToken(file, { id, scopes, ...(expires === undefined ? {} : { expires }) })
+  const limits = limitsOf(values.get('limits'))
+  const made = addToken(file, {
+    ...{ id, scopes },
+    ...(expires === undefined ? {} : { expires }),
+    ...(limits === undefined ? {} : { limits }),
+  })
   if (switches.has('json')) {
     printJson({ id, ...made })
     return
   }
   report(`the token of ${id}; it is shown only now`)
   print(made.token)
+}
+
+/** @throws UsageError */
+function limitsOf(given: Given | undefined): PrincipalLimits | undefined {
+  if (given === undefined) return undefined
+  let limits: unknown
+  try {
+    limits = JSON.parse(given.text)
+  } catch {
+    throw new UsageError(`${given.from}: is not JSON such as {"pages":100}`)
+  }
+  const fault = limitsFault(limits)
+  if (fault !== undefined) throw new UsageError(`${given.from}: ${fault}`)
+  return limits as PrincipalLimits
 }
 
 function list(file: string, { switches }: ParsedFlags): void {

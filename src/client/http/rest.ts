@@ -2,7 +2,7 @@
  * Calls over HTTP: sends, retries, and turns refusals into MmsbError.
  *
  * Invariants: a call that may have taken effect is retried only if that is harmless (`isRepeatable`: reads,
- * and writes with an idempotency key). A call that the server put off (503 with Retry-After) is always
+ * and writes with an idempotency key). A call that the server put off (503 or 429 with Retry-After) is always
  * retried, because it took no effect. All attempts of a call share one deadline, and retries go on until
  * then. An attempt that may be retried is given up when no answer begins in time, or no part of it comes: its
  * connection may be dead.
@@ -89,7 +89,7 @@ export function restOf(
     try {
       return await sendOnce(sender, call, { token, tryMs, signal })
     } catch (error) {
-      const isRefused = error instanceof MmsbError && error.status === 401
+      const isRefused = error instanceof MmsbError && (error.status === 401 || error.extra.login === 'failed')
       if (!isRefused || !credentials.renew(token)) throw error
       return sendOnce(sender, call, { token: await credentials.get(), tryMs, signal })
     }
@@ -237,7 +237,8 @@ async function refusalOf(response: Response, where: string): Promise<MmsbError> 
   if (typeof fields.code !== 'string') {
     return new MmsbError({ code: 'PROTOCOL', detail: `${where}: status ${status}`, status })
   }
-  const seconds = status === 503 ? Number(response.headers.get('retry-after') ?? Number.NaN) : Number.NaN
+  const isPutOff = status === 503 || status === 429
+  const seconds = isPutOff ? Number(response.headers.get('retry-after') ?? Number.NaN) : Number.NaN
   return problemError(seconds >= 0 ? { ...fields, retryAfterMs: seconds * 1000 } : fields, status)
 }
 

@@ -12,6 +12,7 @@ import { PAGE_ID_MAX, STAGED_AT_ONCE_MAX } from '../../limits.js'
 import type { LimitGuard } from '../../operator-limits.js'
 import { atOnce, type Sliced, Slices } from '../../slices.js'
 import type { PageDefinition } from '../../state/types.js'
+import type { Admission } from '../admission.js'
 import type { Migration, NamedDefinition } from '../call-types.js'
 import type { EngineState } from '../pages/engine-state.js'
 import type { FunctionChange } from '../pages/function-table.js'
@@ -40,7 +41,7 @@ export interface DefinitionsDeps {
   readonly state: EngineState
   readonly pages: PageReader
   readonly limits: LimitGuard
-  readonly commit: (pending: Pending) => Promise<CommitResult>
+  readonly commit: (pending: Pending, admission?: Admission) => Promise<CommitResult>
   /** Throws BUS_FAILED when the bus takes no more writes. */
   readonly refuseWrites: () => void
   /** Whether pages can be placed in device memory now. */
@@ -71,15 +72,19 @@ export class Definitions {
   // ---- pages ----------------------------------------------------------------------------------------------
 
   /** Throws PAGE_EXISTS when a page with another definition has the name. */
-  create(name: string, definition: PageDefinition): Promise<CreateResult> {
+  create(name: string, definition: PageDefinition, admission?: Admission): Promise<CreateResult> {
     return this.#untilFresh(() =>
       this.#withRecords([{ name, definition }], async ([record], functionsAge) =>
-        this.#createOne(record as PageRecord, functionsAge),
+        this.#createOne(record as PageRecord, functionsAge, admission),
       ),
     )
   }
 
-  async #createOne(record: PageRecord, functionsAge: number): Promise<CreateResult> {
+  async #createOne(
+    record: PageRecord,
+    functionsAge: number,
+    admission: Admission | undefined,
+  ): Promise<CreateResult> {
     const { registry } = this.#deps.state
     this.#refuseCycle(record)
     this.refuseWithoutDevice(record)
@@ -87,7 +92,7 @@ export class Definitions {
     if (existing !== undefined) return this.#existing(existing, record)
     try {
       const pending = atOnce(writingCreates([record], functionsAge))
-      const { epoch } = await this.#deps.commit(pending)
+      const { epoch } = await this.#deps.commit(pending, admission)
       return { epoch, created: true, page: this.#deps.pages.info(record) }
     } catch (error) {
       // A page of this name may have been committed since it was looked up.
@@ -99,13 +104,16 @@ export class Definitions {
   }
 
   /** All of them in one epoch, or none. */
-  async createMany(pages: readonly NamedDefinition[]): Promise<{ epoch: number; pages: PageInfo[] }> {
+  async createMany(
+    pages: readonly NamedDefinition[],
+    admission?: Admission,
+  ): Promise<{ epoch: number; pages: PageInfo[] }> {
     const { commit, pages: reader } = this.#deps
     const made = await this.#untilFresh(() =>
       this.#withRecords(pages, async (records, functionsAge) => {
         for (const record of records) this.refuseWithoutDevice(record)
         const pending = await inSlices(records.length, writingCreates(records, functionsAge))
-        const { epoch } = await commit(pending)
+        const { epoch } = await commit(pending, admission)
         const infos = await inSlices(records.length, reader.describing(records))
         return { created: true, epoch, pages: infos }
       }),
@@ -114,7 +122,7 @@ export class Definitions {
   }
 
   /** With `cascade` also every page derived from it. Throws PAGE_NOT_FOUND, PAGE_IN_USE. */
-  async delete(name: string, cascade: boolean): Promise<DeleteResult> {
+  async delete(name: string, cascade: boolean, admission?: Admission): Promise<DeleteResult> {
     const { state, commit, refuseWrites } = this.#deps
     refuseWrites()
     for (;;) {
@@ -122,7 +130,7 @@ export class Definitions {
       const ids = cascade ? state.graph.withDependents(page.id) : [page.id]
       try {
         const pages = ids.map((id) => state.registry.byId(id)?.name ?? `#${id}`)
-        const { epoch } = await commit(pendingOfDeletes(ids))
+        const { epoch } = await commit(pendingOfDeletes(ids), admission)
         return { epoch, pages }
       } catch (error) {
         // A page derived from this one may have been committed or deleted since the list was made: make it
@@ -201,7 +209,11 @@ export class Definitions {
   // ---- functions ------------------------------------------------------------------------------------------
 
   /** Defines a function, or redefines it together with every page that uses it. */
-  defineFunction(name: string, body: FunctionBody): Promise<{ epoch: number; worldAge: number }> {
+  defineFunction(
+    name: string,
+    body: FunctionBody,
+    admission?: Admission,
+  ): Promise<{ epoch: number; worldAge: number }> {
     return this.#untilFresh(async () => {
       const { registry } = this.#deps.state
       const known = registry.functions.get(name)
@@ -210,26 +222,27 @@ export class Definitions {
       await this.#readCalls()
       const change = definitionChange(registry.functions, name, body, this.#deps.limits)
       const budget = new CompileBudget(this.#deps.limits)
-      return this.#commitChange(change, await redefinitions(registry, change, budget))
+      return this.#commitChange(change, await redefinitions(registry, change, budget), admission)
     })
   }
 
   /** Throws NOT_FOUND, and PAGE_IN_USE while pages or other functions use it. */
-  deleteFunction(name: string): Promise<{ epoch: number; worldAge: number }> {
+  deleteFunction(name: string, admission?: Admission): Promise<{ epoch: number; worldAge: number }> {
     return this.#untilFresh(async () => {
       this.#deps.state.registry.functions.require(name)
       await this.#readCalls()
       const { functions } = this.#deps.state.registry
-      return this.#commitChange({ name, body: undefined, worldAge: functions.worldAge + 1 }, [])
+      return this.#commitChange({ name, body: undefined, worldAge: functions.worldAge + 1 }, [], admission)
     })
   }
 
   async #commitChange(
     change: FunctionChange,
     redefines: readonly Redefinition[],
+    admission: Admission | undefined,
   ): Promise<{ epoch: number; worldAge: number }> {
     const pending = await inSlices(redefines.length, writingFunction(change, redefines))
-    const { epoch } = await this.#deps.commit(pending)
+    const { epoch } = await this.#deps.commit(pending, admission)
     return { epoch, worldAge: change.worldAge }
   }
 

@@ -22,6 +22,7 @@ import { START_AT_BYTES } from '../../limits.js'
 import type { LimitGuard } from '../../operator-limits.js'
 import type { Slab } from '../../state/slab.js'
 import type { Store } from '../../store/store.js'
+import type { Admission } from '../admission.js'
 import type { Pending, Submission } from '../commands/pending.js'
 import { type Host, REAL_HOST } from '../host.js'
 import { fingerprintOf } from '../idempotency/fingerprint.js'
@@ -483,8 +484,12 @@ export class Committer {
    * twice. A long dry run executes on another thread while commits wait; a synchronous read finishes it
    * first, others wait for it. It is cancelled when the signal aborts.
    */
-  dryRun<T>(prepare: () => Omit<DryRun<T>, 'context'>, signal?: AbortSignal): Promise<T> {
-    return this.#dryRuns.run(prepare, signal)
+  dryRun<T>(
+    prepare: () => Omit<DryRun<T>, 'context'>,
+    signal?: AbortSignal,
+    admission?: Admission,
+  ): Promise<T> {
+    return this.#dryRuns.run(prepare, signal, admission)
   }
 
   // ---- cancelling -----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import type { Plan } from '../../graph/graph.js'
 import { atOnce, type Sliced, Slices } from '../../slices.js'
 import { FrameWriter } from '../../state/frame/writer.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
+import type { Admission } from '../admission.js'
 import type { CostLimits } from '../pages/cost-limits.js'
 import type { PageRecord } from '../pages/registry.js'
 import type { Executor } from './executor.js'
@@ -34,6 +35,9 @@ export interface DryRun<T> {
   /** It reads so much that the event loop needs its turns meanwhile. */
   readonly isLarge: boolean
 }
+
+/** What it adds to the bus. */
+const NOTHING = { bytes: 0, creates: [], functions: undefined }
 
 export interface DryRunsDeps {
   readonly context: NativeContext
@@ -74,13 +78,18 @@ export class DryRuns {
   }
 
   /** See Committer.dryRun. */
-  async run<T>(prepare: () => Omit<DryRun<T>, 'context'>, signal?: AbortSignal): Promise<T> {
+  async run<T>(
+    prepare: () => Omit<DryRun<T>, 'context'>,
+    signal?: AbortSignal,
+    admission?: Admission,
+  ): Promise<T> {
     const { context, executor, gate, lifecycle, costs, stop } = this.#deps
     await gate.idle()
     lifecycle.refuseWhenStopped()
     const dryRun = { context, ...prepare() }
     const refusal = costs.refusal(dryRun.plan)
     if (refusal !== undefined) throw refusal
+    admission?.admit({ ...NOTHING, costNs: () => dryRun.plan.costNs })
     try {
       if (!dryRun.isLarge && !executor.needsThread(dryRun.plan, dryRun.frames)) return runDry(dryRun)
       return await gate.hold(async () => {

@@ -21,6 +21,8 @@ import { runSlabs } from './frame-run.js'
 export interface FrameIngestDeps {
   readonly registry: Registry
   readonly committer: Committer
+  /** Estimated nanoseconds of what a write of this page makes necessary. */
+  readonly costNsOf: (pageId: number) => number
   readonly submit: (
     frame: Uint8Array,
     access: FrameAccess | undefined,
@@ -100,10 +102,15 @@ export class FrameIngest {
     this.#number = number
     const pageOf = this.#watch === undefined ? this.#pageOf : this.#watchedPageOf
     if (!isPlainFrame(slab, at, length, pageOf)) return false
+    const admission = this.#access?.admission
+    if (admission !== undefined && !admission.admitsPlain(length, this.#costNs)) return false
     committer.commitPlain(sender, number, slab, at, length)
     slab.used = at + length
     return true
   }
+
+  /** Of the page that was looked up last. */
+  readonly #costNs = (): number => (this.#page === undefined ? 0 : this.#deps.costNsOf(this.#page.id))
 
   readonly #pageOf = (id: number): PageRecord | undefined => {
     // Consecutive frames often write the same page: look it up once.

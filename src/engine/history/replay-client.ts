@@ -90,6 +90,7 @@ interface Job {
   readonly request: ReplayRequest
   readonly caller: Caller
   readonly signal: AbortSignal | undefined
+  readonly onServed: ((ms: number) => void) | undefined
   readonly resolve: (value: unknown) => void
   readonly reject: (error: unknown) => void
 }
@@ -148,14 +149,21 @@ export class ReplayClient {
    * Resolves with the answer. Rejects with OVERLOADED when too many requests wait, COST_EXCEEDED when the
    * replay takes too long, and with what serving the request throws.
    */
-  async ask<T>(request: ReplayRequest, { signal, caller = PROGRAM }: PastOptions = {}): Promise<T> {
+  async ask<T>(request: ReplayRequest, { signal, caller = PROGRAM, onServed }: PastOptions = {}): Promise<T> {
     if (this.#closed) throw new MmsbError('BUS_FAILED', 'The bus is closed.')
     if (signal?.aborted === true) throw cancelled()
     this.#refuseWhenFull(caller)
     let abort: (() => void) | undefined
     try {
       return await new Promise<T>((resolve, reject) => {
-        const job = { request, caller, signal, resolve: resolve as (value: unknown) => void, reject }
+        const job = {
+          request,
+          caller,
+          signal,
+          onServed,
+          resolve: resolve as (value: unknown) => void,
+          reject,
+        }
         abort = () => this.#cancel(job)
         signal?.addEventListener('abort', abort)
         this.#waiting.push(caller, job)
@@ -206,6 +214,7 @@ export class ReplayClient {
     const { request, caller, signal, resolve, reject } = job
     const number = ++this.#number
     const limitMs = this.#options.limits?.values.maxReplayTimeMs
+    const startedMs = performance.now()
     this.#served = job
     Atomics.store(this.#data.ended, 0, this.#closed ? 1 : 0)
     const timer = limitMs === undefined ? undefined : setTimeout(() => this.#endStep(), STEP_TIMES * limitMs)
@@ -227,6 +236,7 @@ export class ReplayClient {
       reject(error instanceof MmsbError ? error : this.#lost(error))
     } finally {
       clearTimeout(timer)
+      job.onServed?.(performance.now() - startedMs)
       this.#served = undefined
     }
   }

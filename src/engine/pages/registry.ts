@@ -66,7 +66,15 @@ export const ownBytes = ({ name, derived }: Pick<PageRecord, 'name' | 'derived'>
 /** The part of it that a redefinition changes. */
 export const definitionBytes = ({ definition }: DerivedRecord): number => 2 * definition.byteLength
 
+/** Hears of pages that come and go. */
+export interface RegistryWatcher {
+  changed(page: PageRecord, by: 1 | -1): void
+  /** All pages may be others. */
+  replaced(): void
+}
+
 export class Registry {
+  watcher: RegistryWatcher | undefined
   /** The functions that users defined. */
   functions = new FunctionTable()
   readonly #byName = new Map<string, PageRecord>()
@@ -95,7 +103,11 @@ export class Registry {
     this.#added.clear()
     this.#removed.clear()
     this.#ownBytes = 0
+    const { watcher } = this
+    this.watcher = undefined
     for (const record of other.all()) this.add(record)
+    this.watcher = watcher
+    watcher?.replaced()
   }
 
   byName(name: string): PageRecord | undefined {
@@ -119,6 +131,7 @@ export class Registry {
     this.#byId.set(record.id, record)
     this.#ownBytes += ownBytes(record)
     if (!isTaken && !this.#removed.delete(record.name)) this.#added.add(record.name)
+    this.watcher?.changed(record, 1)
   }
 
   remove(record: PageRecord): void {
@@ -127,7 +140,9 @@ export class Registry {
       this.#byName.delete(record.name)
       if (!this.#added.delete(record.name)) this.#removed.add(record.name)
     }
-    if (this.#byId.delete(record.id)) this.#ownBytes -= ownBytes(record)
+    if (!this.#byId.delete(record.id)) return
+    this.#ownBytes -= ownBytes(record)
+    this.watcher?.changed(record, -1)
   }
 
   /** Gives a page another definition and step. */

@@ -35,6 +35,7 @@ const COMMON_PROBLEMS: readonly ErrorCode[] = [
   'INVALID_REQUEST',
   'FORBIDDEN',
   'INTERNAL',
+  'RATE_LIMITED',
   'OVERLOADED',
   'BUS_FAILED',
   'AUDIT_FAILED',

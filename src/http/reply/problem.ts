@@ -35,7 +35,8 @@ declare module 'fastify' {
 /** Answers a request with an error. */
 export function sendProblem(reply: FastifyReply, error: MmsbError): FastifyReply {
   reply.problem = error
-  if (error.status === 503) void reply.header('retry-after', RETRY_AFTER_SECONDS)
+  const waitS = retryAfterOf(error)
+  if (waitS !== undefined) void reply.header('retry-after', waitS)
   if (error.code === 'RANGE_NOT_SATISFIABLE' && typeof error.extra?.bytes === 'number') {
     void reply.header('content-range', `bytes */${error.extra.bytes}`)
   }
@@ -51,16 +52,23 @@ export function sendProblem(reply: FastifyReply, error: MmsbError): FastifyReply
     .send(answerWhileReading(raw, text))
 }
 
+/** After how many seconds a refused request may be sent again; undefined where that would not help. */
+function retryAfterOf({ status, extra }: MmsbError): number | undefined {
+  if (status === 429) return typeof extra?.retryAfterS === 'number' ? extra.retryAfterS : RETRY_AFTER_SECONDS
+  return status === 503 ? RETRY_AFTER_SECONDS : undefined
+}
+
 /** An error as a complete HTTP response, the last on its connection. */
 export function rawProblem(error: MmsbError, headers: Readonly<Record<string, string>>): string {
   const problem = problemOf(error)
   const body = JSON.stringify(problem)
+  const waitS = retryAfterOf(error)
   const lines = [
     `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`,
     `content-type: ${PROBLEM_TYPE}`,
     `content-length: ${Buffer.byteLength(body)}`,
     'connection: close',
-    ...(problem.status === 503 ? [`retry-after: ${RETRY_AFTER_SECONDS}`] : []),
+    ...(waitS === undefined ? [] : [`retry-after: ${waitS}`]),
     ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
   ]
   return `${lines.join('\r\n')}\r\n\r\n${body}`

@@ -47,7 +47,7 @@ export function eventRoutes(app: App, context: AppContext): () => void {
         produces: { 'text/event-stream': Type.String() },
         statuses: { 200: 'Events. The data of each is a message of the stream' },
         headers: { 'last-event-id': 'The last epoch the client has seen. Overrides `from`.' },
-        problems: ['EPOCH_NOT_FOUND', 'HISTORY_CHANGED'],
+        problems: ['EPOCH_NOT_FOUND', 'HISTORY_CHANGED', 'QUOTA_EXCEEDED'],
       },
     },
     (request, reply) => {

@@ -10,6 +10,7 @@ import type { IncomingMessage, Server } from 'node:http'
 import fastifyWebsocket, { type WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
+import { readerOf } from '../../auth/guarded-bus.js'
 import { MmsbError } from '../../errors.js'
 import { HISTORY_HEADER, STREAM_PATH } from '../../wire/messages.js'
 import type { App, AppContext } from '../context.js'
@@ -57,10 +58,14 @@ export async function streamRoutes(
         tags: ['stream'],
         querystring: OfHistoryQuery,
       },
-      config: { needs: 'login', statuses: { 101: 'Switching protocols' }, problems: ['HISTORY_CHANGED'] },
+      config: {
+        needs: 'login',
+        statuses: { 101: 'Switching protocols' },
+        problems: ['HISTORY_CHANGED', 'QUOTA_EXCEEDED'],
+      },
       onRequest: (request, reply, next) => {
         ids.set(request.raw, request.id)
-        const refused = request.ws ? stream.refusalOf(request.raw) : undefined
+        const refused = request.ws ? stream.refusalOf(request.raw, readerOf(request.bus)) : undefined
         if (refused === undefined) next()
         else void sendProblem(reply, refused)
       },

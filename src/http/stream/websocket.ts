@@ -92,9 +92,9 @@ export class StreamServer {
   }
 
   /** Why a WebSocket cannot be opened for this request; undefined when it can. */
-  refusalOf({ headers }: IncomingMessage): MmsbError | undefined {
+  refusalOf({ headers }: IncomingMessage, reader: Reader): MmsbError | undefined {
     if (this.#context.isStopping) return new MmsbError('OVERLOADED', 'the server is stopping')
-    const full = this.#context.hub.refusal()
+    const full = this.#context.hub.refusal(reader)
     if (full !== undefined) return full
     const offered = headers['sec-websocket-protocol']
     if (offered === undefined || offered.split(',').some((p) => PROTOCOLS.includes(p.trim())))

@@ -9,6 +9,7 @@
 import { STREAM_CATCH_UP_SLICE_MS } from '../../limits.js'
 import type { StreamClock } from '../clock.js'
 import type { ChangeMessage } from '../messages.js'
+import type { ReaderLimits } from '../reader-limits.js'
 import type { SharedView } from '../views/shared-view.js'
 import { type RecentEpochs, VALUES_MISSING } from './recent-epochs.js'
 import type { Piece, ReplayedEpochs } from './replayed-epochs.js'
@@ -20,6 +21,13 @@ export interface CatchUpDeps {
   readonly clock: StreamClock
   readonly recent: RecentEpochs
   readonly replayed: ReplayedEpochs
+}
+
+export interface CatchUpOptions {
+  readonly view: SharedView
+  readonly after: number
+  readonly needsValues: boolean
+  readonly limits?: ReaderLimits | undefined
 }
 
 export interface CatchUpReader {
@@ -35,6 +43,7 @@ export class CatchUp {
   readonly #deps: CatchUpDeps
   readonly #view: SharedView
   readonly #needsValues: boolean
+  readonly #limits: ReaderLimits | undefined
   readonly #reader: CatchUpReader
   #isOver = false
   #at: number
@@ -47,12 +56,13 @@ export class CatchUp {
 
   constructor(
     deps: CatchUpDeps,
-    { view, after, needsValues }: { view: SharedView; after: number; needsValues: boolean },
+    { view, after, needsValues, limits }: CatchUpOptions,
     reader: CatchUpReader,
   ) {
     this.#deps = deps
     this.#view = view
     this.#needsValues = needsValues
+    this.#limits = limits
     this.#reader = reader
     this.#at = after
   }
@@ -128,7 +138,23 @@ export class CatchUp {
 
   #ask(): void {
     this.#isWaiting = true
-    const { piece, release } = this.#deps.replayed.read(this, this.#view, this.#at, this.#needsValues)
+    const waitMs = this.#limits?.replayWaitMs ?? 0
+    if (waitMs === 0) {
+      this.#askNow()
+      return
+    }
+    // What the reader has used up comes back by itself.
+    this.#cancelTimer = this.#deps.clock.after(waitMs, () => this.#ask())
+  }
+
+  #askNow(): void {
+    const { piece, release } = this.#deps.replayed.read(
+      this,
+      this.#view,
+      this.#at,
+      this.#needsValues,
+      this.#limits?.replayed,
+    )
     this.#release = release
     piece.then(
       (got) => {

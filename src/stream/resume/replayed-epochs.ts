@@ -33,17 +33,20 @@ export class ReplayedEpochs {
   }
 
   /**
-   * The view's messages after epoch `after`, as many as one piece holds. Readers take turns. Call `release`
-   * when done or no longer waiting.
+   * The view's messages after epoch `after`, as many as one piece holds. Readers take turns. Call
+   * `release` when done or no longer waiting. `onServed` hears how long a replay took, from the reader
+   * that asked first.
    */
   read(
     reader: object,
     view: SharedView,
     after: number,
     needsValues: boolean,
+    onServed?: (ms: number) => void,
   ): { readonly piece: Promise<Piece>; readonly release: () => void } {
     const key = `${after} ${needsValues} ${view.key}`
-    const shared = this.#shared.get(key) ?? this.#ask(key, reader, view, after, needsValues)
+    const shared =
+      this.#shared.get(key) ?? this.#ask(key, { caller: reader, onServed }, view, after, needsValues)
     shared.waiting++
     const release = (): void => {
       if (--shared.waiting > 0 || shared.isDone) return
@@ -53,12 +56,18 @@ export class ReplayedEpochs {
     return { piece: shared.piece, release }
   }
 
-  #ask(key: string, caller: object, view: SharedView, after: number, needsValues: boolean): Shared {
+  #ask(
+    key: string,
+    reader: { readonly caller: object; readonly onServed: ((ms: number) => void) | undefined },
+    view: SharedView,
+    after: number,
+    needsValues: boolean,
+  ): Shared {
     const controller = new AbortController()
     const [pages = [], ...visible] = view.patterns.lists
     const query = { after, to: this.#bus.epoch, pages, visible, values: needsValues }
     const piece = this.#bus
-      .pastChanges(query, { signal: controller.signal, caller })
+      .pastChanges(query, { signal: controller.signal, ...reader })
       .then(({ epochs, through }) => ({
         messages: epochs.flatMap((epoch) => messageOf(view, epoch, needsValues) ?? []),
         through,

@@ -17,6 +17,7 @@ type Test = Parameters<typeof serve>[0]
 const NOT_YET: Partial<Record<ErrorCode, string>> = {
   AUDIT_FAILED: 'there is no audit trail here; test/http/observe/audit.test.ts',
   UNAUTHORIZED: 'there are no credentials before there is authentication',
+  RATE_LIMITED: 'nobody has limits of their own here; test/auth/limits/rates.test.ts',
   IDEMPOTENCY_MISMATCH: 'the first write under the key is committed; test/http/routes/data.test.ts',
   FOLDER_LOCKED: 'a server that cannot lock its folder does not start',
   READ_ONLY: 'the bus takes writes here; test/http/reply/read-only.test.ts',

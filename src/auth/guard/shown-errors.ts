@@ -4,8 +4,9 @@
  * Invariant: no name, count, size or cost of a page that it may not read. Errors whose texts speak of pages
  * that the caller did not name are made anew.
  */
-import type { Sender } from '../engine/types.js'
-import { MmsbError } from '../errors.js'
+import type { Sender } from '../../engine/types.js'
+import { MmsbError } from '../../errors.js'
+import { PRINCIPAL_LIMITS } from '../limits/principal-limits.js'
 
 /** Whether the caller may read a page. */
 export type Reads = (name: string) => boolean
@@ -24,6 +25,8 @@ export function shownError(error: MmsbError, reads: Reads, name?: string): MmsbE
     case 'QUOTA_EXCEEDED': {
       // Which limit it is may be known, but not how much of it all pages together use.
       const { limit, max } = error.extra ?? {}
+      // One of its own limits.
+      if (typeof limit === 'string' && Object.hasOwn(PRINCIPAL_LIMITS, limit)) return error
       return new MmsbError(code, 'All pages together would be more than a limit allows.', { limit, max })
     }
     case 'OUT_OF_MEMORY':

@@ -1,0 +1,36 @@
+/** What one login of a principal uses of the limits of the principal. */
+import type { Admission } from '../../engine/admission.js'
+import type { PastOptions } from '../../engine/types.js'
+import type { Principal } from '../principals.js'
+import type { PrincipalUsage } from './usage.js'
+import type { PrincipalUsages } from './usages.js'
+
+export class Metering {
+  readonly #principal: Principal
+  readonly #usages: PrincipalUsages | undefined
+  #usage: PrincipalUsage | undefined
+
+  constructor(principal: Principal, usages: PrincipalUsages | undefined) {
+    this.#principal = principal
+    this.#usages = usages
+  }
+
+  /** Undefined where nothing is counted. */
+  get usage(): PrincipalUsage | undefined {
+    if (this.#usage === undefined || this.#usage.isEnded) this.#usage = this.#usages?.of(this.#principal)
+    return this.#usage
+  }
+
+  /** Undefined while nothing limits its commits. */
+  get admission(): Admission | undefined {
+    return this.usage?.admission
+  }
+
+  /** Options of a request that may have the past replayed. @throws MmsbError RATE_LIMITED */
+  past(options: PastOptions): PastOptions {
+    const { usage } = this
+    if (usage?.limits.replaySecondsPerMinute === undefined) return options
+    usage.refuseReplay()
+    return { ...options, onServed: usage.replayed }
+  }
+}

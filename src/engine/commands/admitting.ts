@@ -1,0 +1,47 @@
+/** What a pending transaction asks for, where its sender is limited. */
+import type { Graph } from '../../graph/graph.js'
+import type { Admission, Work } from '../admission.js'
+import { talliedBytes } from '../pages/page-tallies.js'
+import type { Registry } from '../pages/registry.js'
+import type { CommitResult } from '../types.js'
+import type { Pending } from './pending.js'
+
+const NO_CREATES: Work['creates'] = []
+
+/** Commits a transaction if its sender may. Throws what `admission` throws. */
+export function commitAdmitted(
+  pending: Pending,
+  admission: Admission,
+  { registry, graph }: { readonly registry: Registry; readonly graph: Graph },
+  commit: (pending: Pending) => Promise<CommitResult>,
+): Promise<CommitResult> {
+  const { creates } = pending
+  const release = admission.admit({
+    bytes: pending.frame.byteLength,
+    creates: creates.length === 0 ? NO_CREATES : creates.map((page) => ({ bytes: talliedBytes(page) })),
+    functions: functionsAfter(pending, registry),
+    costNs: () => costOf(pending, graph),
+  })
+  if (release === undefined) return commit(pending)
+  try {
+    return commit(pending).finally(release)
+  } catch (error) {
+    release()
+    throw error
+  }
+}
+
+function functionsAfter({ change }: Pending, { functions }: Registry): number | undefined {
+  const isNew = change?.body !== undefined && functions.get(change.name) === undefined
+  return isNew ? functions.size + 1 : undefined
+}
+
+/** The estimate of all steps that a transaction makes necessary, as if each were computed completely. */
+function costOf({ writes, creates, redefines = [] }: Pending, graph: Graph): number {
+  const fresh = new Map<number, number>()
+  for (const { id, derived } of creates) if (derived !== undefined) fresh.set(id, derived.costNs)
+  for (const { id, derived } of redefines) fresh.set(id, derived.costNs)
+  if (fresh.size > 0) return graph.costOf(writes, fresh).costNs
+  // Plans are kept, and the epoch is likely to need this one.
+  return graph.plan(writes.length < 2 ? writes : writes.toSorted((a, b) => a - b)).costNs
+}
