@@ -222,13 +222,6 @@ export const PRINCIPAL_USAGES_KEPT = 1_000
  * Patterns of names that one principal may define, over all its tokens; beyond, all pages count as its own.
  */
 export const PRINCIPAL_PATTERNS_MAX = 1_024
-/**
- * Failed logins of one address: so many at once, and so many a minute; and of how many addresses they count.
- */
-export const LOGIN_FAILURES_AT_ONCE = 30
-export const LOGIN_FAILURES_PER_MINUTE = 30
-export const LOGIN_FAILURE_ADDRESSES_MAX = 10_000
-
 /** Tokens of an issuer: by how much clocks may differ. */
 export const JWT_SKEW_SECONDS = 30
 /**

@@ -106,11 +106,10 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   const { bus } = options
   const bare = createFastify(bus.limits, options.logger, options.tls)
   const { app, connections, upgrades } = bare
-  const answers = new Answers(bus.limits)
   const context: AppContext = {
     bus,
     hub: hubOf(bus),
-    answers,
+    answers: new Answers(bus.limits),
     authenticator: options.authenticator,
     tickets: new Tickets(),
     resource: options.resource,

@@ -66,8 +66,8 @@ const FLOORS: Floors = {
   'src/audit': [['line'], ['files', 'login-failures'], ['trail', 'verify'], ['journal'], ['auditor']],
   'src/auth': [
     ['certificate-names', 'private-file', 'scopes', 'tokens'],
-    ['principals'],
     ['limits'],
+    ['principals'],
     ['guard', 'token-file'],
     ['authenticator', 'guarded-bus'],
     ['certificates', 'jwt', 'tickets'],

@@ -1,5 +1,5 @@
 /** The pages that a caller names in a definition or a question. */
-import type { PastQuestion } from '../../engine/history/past.js'
+import type { PastQuestion } from '../../engine/call-types.js'
 import type { DerivedDefinition, PageDefinition } from '../../state/types.js'
 
 export const isDerived = (definition: PageDefinition): definition is DerivedDefinition =>

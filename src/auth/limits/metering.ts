@@ -1,16 +1,15 @@
 /** What one login of a principal uses of the limits of the principal. */
 import type { Admission } from '../../engine/admission.js'
 import type { PastOptions } from '../../engine/types.js'
-import type { Principal } from '../principals.js'
 import type { PrincipalUsage } from './usage.js'
-import type { PrincipalUsages } from './usages.js'
+import type { Limited, PrincipalUsages } from './usages.js'
 
 export class Metering {
-  readonly #principal: Principal
+  readonly #principal: Limited
   readonly #usages: PrincipalUsages | undefined
   #usage: PrincipalUsage | undefined
 
-  constructor(principal: Principal, usages: PrincipalUsages | undefined) {
+  constructor(principal: Limited, usages: PrincipalUsages | undefined) {
     this.#principal = principal
     this.#usages = usages
   }

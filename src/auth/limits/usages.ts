@@ -6,11 +6,17 @@
  */
 import type { PageTallies } from '../../engine/pages/page-tallies.js'
 import { PRINCIPAL_USAGES_KEPT } from '../../limits.js'
-import type { Principal } from '../principals.js'
+import type { Scopes } from '../scopes.js'
 import type { LimitBook } from './limit-book.js'
 import { PRINCIPAL_LIMIT_NAMES, type PrincipalLimitName } from './principal-limits.js'
 import type { Ticks } from './token-bucket.js'
 import { PrincipalUsage } from './usage.js'
+
+/** A principal, as far as its limits are concerned. */
+export interface Limited {
+  readonly id: string
+  readonly scopes: Scopes
+}
 
 export class PrincipalUsages {
   readonly #book: LimitBook
@@ -29,7 +35,7 @@ export class PrincipalUsages {
     })
   }
 
-  of({ id, scopes }: Principal): PrincipalUsage {
+  of({ id, scopes }: Limited): PrincipalUsage {
     const usage = this.#usages.get(id) ?? this.#add(id)
     usage.mayDefine(scopes.pagesOf('define')?.patterns ?? [])
     return usage

@@ -124,7 +124,7 @@ t.test('a refusal is what the server said; one without its code is PROTOCOL', as
     { code: 'BUS_FAILED' },
     'it does not say when',
   )
-  t.match(await refused(429, { code: 'INTERNAL', detail: '' }, { 'retry-after': '1' }), { code: 'INTERNAL' })
+  t.match(await refused(422, { code: 'INTERNAL', detail: '' }, { 'retry-after': '1' }), { code: 'INTERNAL' })
   t.equal(sent.length, 6, 'none is tried again')
   t.same(clock.waits, [], 'and nothing is left of any')
 })
@@ -139,10 +139,16 @@ t.test('a call that was put off took no effect, and is tried again when the serv
   clock.pass(1)
   await turns()
   t.equal(sent.length, 2)
-  await sent[1]!.answer(200)
+  await sent[1]!.answer(429, { code: 'RATE_LIMITED', detail: '' }, { 'retry-after': '7' })
+  clock.pass(7_099)
+  await turns()
+  t.equal(sent.length, 2)
+  clock.pass(1)
+  await turns()
+  await sent[2]!.answer(200)
   t.equal(await fate(made), 'done')
   const late = call({ isRepeatable: false, timeoutMs: 1_000 })
-  await sent[2]!.answer(503, { code: 'OVERLOADED', detail: '' }, { 'retry-after': '2' })
+  await sent[3]!.answer(503, { code: 'OVERLOADED', detail: '' }, { 'retry-after': '2' })
   t.equal(await fate(late), 'OVERLOADED', 'there is no time for it')
 })
 
