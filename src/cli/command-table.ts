@@ -1,4 +1,5 @@
 /** The commands of `mmsb`, by name. The file of a command is loaded only when it is used. */
+import type { CompletedCommand } from './commands/completion/commands.js'
 import type { CommandHelp } from './flags.js'
 
 export interface LoadedCommand {
@@ -161,4 +162,19 @@ export const COMMANDS: CommandTable = {
       return { help: HELP, run: verify }
     },
   },
+  completion: {
+    summary: 'print the completion of these commands for a shell',
+    load: async () => {
+      const { HELP, completion } = await import('./commands/completion/completion.js')
+      return { help: HELP, run: (args) => completion(args, describeAll) }
+    },
+  },
+}
+
+/** The commands with their help. */
+async function describeAll(): Promise<CompletedCommand[]> {
+  const described: CompletedCommand[] = []
+  for (const [name, { summary, load }] of Object.entries(COMMANDS))
+    described.push({ name, summary, help: (await load()).help })
+  return described
 }

@@ -45,7 +45,7 @@ const FLOORS: Floors = {
     ['main'],
   ],
   'src/cli/commands': [
-    ['doctor', 'remote'],
+    ['completion', 'doctor', 'remote'],
     [
       'audit',
       'backup',

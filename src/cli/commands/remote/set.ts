@@ -53,7 +53,6 @@ Without --at the values are the whole page.`,
     ['mmsb set prices @prices.npy', 'write a file of NumPy'],
     ['mmsb get a --npy - | mmsb set b - --create auto', 'copy a page'],
   ],
-  operands: 'files',
 }
 
 /** What is to be written: an array with its form, or text whose values take the page's dtype. */
