@@ -1,7 +1,16 @@
 /** Flags that say who may use a server, and how it may be reached. */
 import { issuerFault } from '../auth/jwt/issuer-document.js'
 import { isLoopback } from '../http/request/origin-guard.js'
-import { choiceOf, type Flag, type FlagTable, type ParsedFlags, UsageError } from './flags.js'
+import {
+  choiceOf,
+  type Flag,
+  type FlagTable,
+  type Given,
+  hostsOf,
+  networksOf,
+  type ParsedFlags,
+  UsageError,
+} from './flags.js'
 
 export const AUTH_FILE_FLAG: Flag = {
   value: 'FILE',
@@ -37,6 +46,20 @@ export const AUTH_FLAGS: FlagTable = {
     help: 'address at which clients reach this server, such as https://bus.example.com',
     env: 'MMSB_PUBLIC_URL',
     standard: 'the Host of each request',
+  },
+  'allow-host': {
+    value: 'NAMES',
+    isList: true,
+    help: 'names that clients and proxies may send in Host, separated by commas, such as bus.example.com; health probes need none',
+    env: 'MMSB_ALLOW_HOST',
+    standard: 'loopback names without --auth, any with it',
+  },
+  'trust-proxy': {
+    value: 'NETWORKS',
+    isList: true,
+    help: 'addresses of proxies whose X-Forwarded headers are believed, separated by commas, such as 127.0.0.1,10.0.0.0/8',
+    env: 'MMSB_TRUST_PROXY',
+    standard: 'none',
   },
   'tls-cert': {
     value: 'FILE',
@@ -85,6 +108,10 @@ export interface AuthOptions {
   readonly tls: TlsFiles | undefined
   /** Any Host and Origin. */
   readonly isInsecure: boolean
+  /** Lower-case; further names for Host. */
+  readonly allowedHosts: ReadonlySet<string>
+  /** Addresses and networks. */
+  readonly trustedProxies: readonly string[]
 }
 
 /** @throws UsageError, also when the server could be reached by those whom the flags do not keep out */
@@ -101,7 +128,13 @@ export function authOf(
   if (principalLimits !== undefined && ways.size === 0)
     throw new UsageError('--principal-limits needs --auth')
   const isInsecure = refuseOpenDoors(flags, listens, { asksWho: ways.size > 0, isSecret: tls !== undefined })
-  return { ways, tokenFile, oidc, principalLimits, publicUrl, tls, isInsecure }
+  const read = <T>(name: string, parse: (given: Given) => T, otherwise: T): T => {
+    const given = flags.values.get(name)
+    return given === undefined ? otherwise : parse(given)
+  }
+  const allowedHosts = read('allow-host', hostsOf, new Set<string>())
+  const trustedProxies = read('trust-proxy', networksOf, [])
+  return { ways, tokenFile, oidc, principalLimits, publicUrl, tls, isInsecure, allowedHosts, trustedProxies }
 }
 
 const WAYS = ['none', 'token', 'jwt', 'mtls'] as const

@@ -6,6 +6,7 @@
  * counts, or all if it is a list. A flag wins over its environment variable; an error names the flag or
  * variable that held the bad value. Nothing here reads the process or writes to it, but for `flagsOrHelp`.
  */
+import { isIP, isIPv6 } from 'node:net'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 
@@ -241,4 +242,30 @@ export function originsOf({ text, from }: Given): ReadonlySet<string> {
     )
   }
   return new Set(origins)
+}
+
+/** Names or addresses as they stand in Host, without a port; lower-case. @throws UsageError */
+export function hostsOf({ text, from }: Given): ReadonlySet<string> {
+  const hosts = text.split(',').map((part) => part.trim().toLowerCase())
+  for (const host of hosts) {
+    if (/^[a-z0-9._-]+$/.test(host) || (host.startsWith('[') && isIPv6(host.slice(1, -1)))) continue
+    throw new UsageError(
+      `${from}: ${JSON.stringify(host)} is not a name such as bus.example.com, without a port`,
+    )
+  }
+  return new Set(hosts)
+}
+
+/** IP addresses, and networks as CIDR writes them. @throws UsageError */
+export function networksOf({ text, from }: Given): readonly string[] {
+  const networks = text.split(',').map((part) => part.trim())
+  for (const network of networks) {
+    const [address = '', prefix = '0', ...rest] = network.split('/')
+    const bits = isIP(address) === 6 ? 128 : 32
+    if (isIP(address) > 0 && rest.length === 0 && /^\d{1,3}$/.test(prefix) && Number(prefix) <= bits) continue
+    throw new UsageError(
+      `${from}: ${JSON.stringify(network)} is neither an IP address nor a network such as 10.0.0.0/8`,
+    )
+  }
+  return networks
 }

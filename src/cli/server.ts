@@ -33,6 +33,8 @@ export interface ServeOptions extends AccessFiles {
   readonly allowedOrigins: ReadonlySet<string>
   /** Absent: no audit trail. */
   readonly audit?: AuditOptions
+  readonly allowedHosts?: ReadonlySet<string> | undefined
+  readonly trustedProxies?: readonly string[] | undefined
   /** Where health and metrics are served by a thread of their own; absent: nowhere. */
   readonly admin?: Address
   readonly bus: BusOptions & { readonly dataDir: string }
@@ -70,6 +72,7 @@ export async function startServer(options: ServeOptions): Promise<void> {
     auditor,
     guard: guardFor(options, () => port),
     allowedOrigins: options.allowedOrigins,
+    trustedProxies: options.trustedProxies,
     authenticator: access.authenticator,
     resource: access.resource,
     principalLimits: access.limits,
@@ -165,13 +168,14 @@ async function listen(
   opening: Opening,
   logger: Logger,
 ): Promise<StartingApp> {
-  const { host, port, allowedOrigins } = options
+  const { host, port, allowedOrigins, trustedProxies } = options
   const starting: StartingApp = await buildStartingApp({
     limits: new LimitGuard(options.bus.limits),
     health: () => opening.health,
     needsLogin: authenticator !== undefined,
     guard: guardFor(options, () => starting.port()),
     allowedOrigins,
+    trustedProxies,
     tls,
     logger: logger as FastifyBaseLogger,
   })
@@ -199,12 +203,12 @@ async function listenForAdmin(
   report: () => Report,
   logger: Logger,
 ): Promise<AdminListener | undefined> {
-  const { admin: address, isInsecure, allowedOrigins, logLevel } = options
+  const { admin: address, isInsecure, allowedOrigins, allowedHosts, logLevel } = options
   if (address === undefined) return undefined
   const { host, port } = address
   try {
     const admin = await startAdmin({
-      ...{ host, port, isInsecure, allowedOrigins, logLevel, report },
+      ...{ host, port, isInsecure, allowedOrigins, allowedHosts, logLevel, report },
       limits: new LimitGuard(options.bus.limits).values,
       onFault: (error) => logger.error({ err: error }, 'the admin listener failed'),
     })

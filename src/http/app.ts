@@ -11,7 +11,6 @@
  * schemas; authentication, observe; framework, stream; admin, routes, documents; app; starting.
  */
 import { Server as SecureServer } from 'node:tls'
-import type { FastifyBaseLogger } from 'fastify'
 import type { Auditor } from '../audit/auditor.js'
 import type { Authenticator } from '../auth/authenticator.js'
 import type { LimitBook } from '../auth/limits/limit-book.js'
@@ -26,9 +25,17 @@ import type { ProtectedResource } from './challenge.js'
 import { ClientCertificates } from './client-certificates.js'
 import type { App, AppContext } from './context.js'
 import { asyncApiRoute } from './documents/asyncapi.js'
-import { registerOpenApi } from './documents/openapi.js'
+import { openApiRoutes, registerOpenApi } from './documents/openapi.js'
 import { protectedResourceRoute } from './documents/protected-resource.js'
-import { type Admission, admitRequests, createFastify, listenOn, type Tls } from './framework.js'
+import { shownScope } from './documents/shown.js'
+import {
+  type Admission,
+  admitRequests,
+  createFastify,
+  type FrameworkOptions,
+  listenOn,
+  type Tls,
+} from './framework.js'
 import { healthOf, type Report } from './health.js'
 import { createMetrics } from './metrics.js'
 import { auditRoutes } from './observe/audit.js'
@@ -53,7 +60,7 @@ import { timeRoutes } from './routes/time.js'
 import { transactionRoutes } from './routes/transactions.js'
 import type { StreamServer } from './stream/websocket.js'
 
-export interface AppOptions extends Admission {
+export interface AppOptions extends Admission, FrameworkOptions {
   readonly bus: EngineBus
   /** Says who sends a request. Default: everybody may do everything. */
   readonly authenticator?: Authenticator | undefined
@@ -63,12 +70,8 @@ export interface AppOptions extends Admission {
   readonly resource?: ProtectedResource | undefined
   /** Gets what belongs into the audit trail. Default: there is none. */
   readonly auditor?: Auditor | undefined
-  /** Default: plain HTTP. */
-  readonly tls?: Tls | undefined
   /** A WebSocket that is silent for longer than this is closed. */
   readonly pingIntervalMs?: number
-  /** Gets errors inside the server. Default: they are dropped. */
-  readonly logger?: FastifyBaseLogger
 }
 
 /** An app whose listeners and connections another one may take over. */
@@ -104,7 +107,7 @@ export interface MmsbApp {
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   const { bus } = options
-  const bare = createFastify(bus.limits, options.logger, options.tls)
+  const bare = createFastify(bus.limits, options)
   const { app, connections, upgrades } = bare
   const context: AppContext = {
     bus,
@@ -130,9 +133,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     'preHandler',
     historyGuard(() => context.bus.historyId),
   )
-  await registerOpenApi(app, VERSION)
-  asyncApiRoute(app, VERSION)
-  if (options.resource !== undefined) protectedResourceRoute(app, options.resource)
+  await documentRoutes(app, options)
   pageRoutes(app)
   transactionRoutes(app)
   functionRoutes(app, context)
@@ -195,4 +196,13 @@ function renewerOf(
     ca = tls.ca
     certificates?.renew()
   }
+}
+
+async function documentRoutes(app: App, { resource }: AppOptions): Promise<void> {
+  await registerOpenApi(app, VERSION)
+  await shownScope(app, async (scope) => {
+    await openApiRoutes(scope)
+    asyncApiRoute(scope, VERSION)
+    if (resource !== undefined) protectedResourceRoute(scope, resource)
+  })
 }

@@ -8,7 +8,7 @@
  * Null because callbacks of Node have it.
  */
 import { lookup } from 'node:dns/promises'
-import { ServerResponse } from 'node:http'
+import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyBaseLogger, type FastifyRequest, LogController } from 'fastify'
@@ -19,6 +19,7 @@ import { STREAM_PATH } from '../wire/messages.js'
 import type { App, OpenRequests } from './context.js'
 import { REQUEST_ID_HEADER, requestIdOf } from './observe/request-id.js'
 import { handleError, pathOf, sendProblem, shownPath } from './reply/problem.js'
+import { NOT_KEPT_HEADERS } from './reply/safety-headers.js'
 import { buildSerializer } from './reply/serializers.js'
 import { unroutedAnswerer } from './request/allowed-methods.js'
 import { tooLongBody } from './request/body-budget.js'
@@ -56,12 +57,13 @@ export function admitRequests(
   const guard = options.guard ?? loopbackGuard('127.0.0.1', () => boundPort(app), allowedOrigins)
   const answerUnrouted = unroutedAnswerer(app)
   app.addHook('onRequest', (request, reply, next) => {
+    if (isRead(request.raw)) void reply.headers(NOT_KEPT_HEADERS)
     const wantsUpgrade = isUpgrade(request)
     void reply.header(REQUEST_ID_HEADER, request.id)
     if (wantsUpgrade) closeAfterAnswer(request, reply)
     const refused =
       refusedHeaders(request.raw) ??
-      guard(request.headers, request.url) ??
+      refusedOrigin(guard, request) ??
       oneTooMany(request, connections, limits) ??
       tooLongBody(request.raw, limits)
     const { origin } = request.headers
@@ -76,7 +78,15 @@ export function admitRequests(
   })
 }
 
-/** These answer when nothing else does. */
+const isRead = ({ method }: IncomingMessage): boolean => method === 'GET' || method === 'HEAD'
+
+/** Probes of an orchestrator name the server by whatever address they reach it at. */
+function refusedOrigin(guard: Guard, { headers, url, raw }: FastifyRequest): MmsbError | undefined {
+  const refused = guard(headers, url)
+  return refused !== undefined && isRead(raw) && HEALTH.has(pathOf(url)) ? undefined : refused
+}
+
+/** These answer when nothing else does, and everybody. */
 const HEALTH: ReadonlySet<string> = new Set(['/livez', '/readyz', '/startupz'])
 
 /** The error for a request above the number that may be read or answered at once. */
@@ -104,7 +114,18 @@ export interface Tls {
   readonly ca?: string | undefined
 }
 
-export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | undefined, tls?: Tls): BareApp {
+/** What the framework is told at its start. */
+export interface FrameworkOptions {
+  /** Gets errors inside the server. Default: they are dropped. */
+  readonly logger?: FastifyBaseLogger | undefined
+  /** Default: plain HTTP. */
+  readonly tls?: Tls | undefined
+  /** Addresses and networks (CIDR) of proxies whose X-Forwarded headers count. Default: none. */
+  readonly trustedProxies?: readonly string[] | undefined
+}
+
+export function createFastify(limits: LimitGuard, options: FrameworkOptions): BareApp {
+  const { logger, tls, trustedProxies = [] } = options
   const { headersTimeoutMs, bodyTimeoutMs, idleTimeoutMs } = limits.values
   // admitRequests() answers a request without Host with a problem document.
   const server = {
@@ -126,6 +147,7 @@ export function createFastify(limits: LimitGuard, logger: FastifyBaseLogger | un
     ...(logger === undefined ? {} : { loggerInstance: logger }),
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: requestIdOf,
+    ...(trustedProxies.length === 0 ? {} : { trustProxy: [...trustedProxies] }),
     // One logger for all requests: making a child for each costs more than the rest of a small request.
     childLoggerFactory: (parent) => parent,
     bodyLimit: limits.values.maxBodyBytes,

@@ -14,7 +14,8 @@ import { type Health, type Report, startingError } from './health.js'
 import { createStartingMetrics } from './metrics.js'
 import { pathOf, sendProblem } from './reply/problem.js'
 
-export interface StartingOptions extends Pick<AppOptions, 'allowedOrigins' | 'guard' | 'logger' | 'tls'> {
+export interface StartingOptions
+  extends Pick<AppOptions, 'allowedOrigins' | 'guard' | 'logger' | 'tls' | 'trustedProxies'> {
   readonly limits: LimitGuard
   readonly health: () => Health
   /** Metrics are then for those with a token, whom nothing here knows. */
@@ -34,7 +35,7 @@ export interface StartingApp extends Serving {
 /** Builds the app; it is ready for `inject` and `listen` when this resolves. */
 export async function buildStartingApp(options: StartingOptions): Promise<StartingApp> {
   const { health, needsLogin = false } = options
-  const bare = createFastify(options.limits, options.logger, options.tls)
+  const bare = createFastify(options.limits, options)
   const { app, connections } = bare
   admitRequests(bare, options.limits, options)
   const metrics = createStartingMetrics(health)

@@ -10,7 +10,7 @@ import { Bus } from '../../src/index.js'
 
 t.test('all requests of a principal work with one bus, those of another with another', async (t) => {
   const bus = await Bus.open({ backend: 'cpu', threads: 1 })
-  const { app } = createFastify(bus.limits, undefined)
+  const { app } = createFastify(bus.limits, {})
   t.teardown(async () => {
     await app.close()
     await bus.close()

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { AUTH_FLAGS, authOf } from '../../src/cli/auth-flags.js'
 import { exportPages } from '../../src/cli/commands/export.js'
-import { parseFlags } from '../../src/cli/flags.js'
+import { hostsOf, networksOf, parseFlags } from '../../src/cli/flags.js'
 import { run, serve } from '../cli/process.js'
 import { until } from '../lib/wait.js'
 
@@ -50,6 +50,22 @@ t.test('of a flag that is given twice the last value counts, or all if it is a l
   t.ok(many.switches.has('on'))
   t.equal(parseFlags(['--one', '1', '--one', '2'], table, {}).values.get('one')?.text, '2')
   t.throws(() => parseFlags(['--many', 'a', '--many', ''], table, {}), /--many: is empty/)
+})
+
+t.test('names for Host, and networks of proxies', async (t) => {
+  const hosts = (text: string) => [...hostsOf({ text, from: '--allow-host' })]
+  t.same(hosts('Bus.example.com, 10.0.0.7,[::1]'), ['bus.example.com', '10.0.0.7', '[::1]'])
+  for (const bad of ['', 'a b', 'bus.example.com:443', 'https://a', 'a,,b', '::1', '[x]', '*'])
+    t.throws(() => hosts(bad), /^--allow-host: .* is not a name such as bus\.example\.com/, bad)
+  const networks = (text: string) => networksOf({ text, from: '--trust-proxy' })
+  t.same(networks('127.0.0.1, 10.0.0.0/8,fd00::/8,::1/128'), [
+    '127.0.0.1',
+    '10.0.0.0/8',
+    'fd00::/8',
+    '::1/128',
+  ])
+  for (const bad of ['', 'x', '10.0.0.0/33', '::/129', '10.0.0.0/', '1.2.3.4/8/8', '10.0.0/8', 'a,127.0.0.1'])
+    t.throws(() => networks(bad), /--trust-proxy: .* is neither an IP address nor a network/, bad)
 })
 
 t.test('tokens are made, listed, used, changed while a server runs, and taken away', async (t) => {

@@ -22,6 +22,7 @@ const OF_THE_WHOLE = [
   'native',
   'numpy',
   'property',
+  'proxy',
   'reference',
   'sim',
   'support',

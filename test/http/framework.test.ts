@@ -9,7 +9,7 @@ t.test('the times of a connection are those of the operator; headers take no lon
     [9_000, 5_000, 5_000],
   ] as const) {
     const limits = new LimitGuard({ headersTimeoutMs, bodyTimeoutMs, idleTimeoutMs: 7_000 })
-    const { server } = createFastify(limits, undefined).app
+    const { server } = createFastify(limits, {}).app
     t.equal(server.headersTimeout, wantedMs)
     t.equal(server.requestTimeout, bodyTimeoutMs)
     t.equal(server.keepAliveTimeout, 7_000)
@@ -18,7 +18,7 @@ t.test('the times of a connection are those of the operator; headers take no lon
 })
 
 t.test('a path that the framework refuses leaves the connection open', async (t) => {
-  const { app } = createFastify(new LimitGuard(), undefined)
+  const { app } = createFastify(new LimitGuard(), {})
   app.get('/:name', async () => ({}))
   for (const url of ['/%', `/${'x'.repeat(4_000)}`]) {
     const { statusCode, headers } = await app.inject(url)
@@ -30,7 +30,7 @@ t.test('a path that the framework refuses leaves the connection open', async (t)
 })
 
 t.test('a small JSON body reaches its route without waiting for a promise', async (t) => {
-  const { app } = createFastify(new LimitGuard(), undefined)
+  const { app } = createFastify(new LimitGuard(), {})
   let isLater = false
   app.addHook('preParsing', (_request, _reply, payload, done) => {
     // Called before the framework hears of the end; the tick comes before any promise.
@@ -51,7 +51,7 @@ t.test('a small JSON body reaches its route without waiting for a promise', asyn
 
 t.test('JSON of both sizes, none, and too much', async (t) => {
   const limits = new LimitGuard({ maxJsonBytes: 200_000 })
-  const { app } = createFastify(limits, undefined)
+  const { app } = createFastify(limits, {})
   app.post('/', async ({ body }) => ({ kind: typeof body, length: JSON.stringify(body ?? '').length }))
   const post = (payload: string) =>
     app.inject({ method: 'POST', url: '/', payload, headers: { 'content-type': 'application/json' } })

@@ -41,7 +41,7 @@ export interface AdminApp {
 /** Builds the app; it is ready to listen when this resolves. */
 export async function buildAdminApp(options: AdminAppOptions): Promise<AdminApp> {
   const { health, stalledMs } = options
-  const bare = createFastify(options.limits, options.logger)
+  const bare = createFastify(options.limits, options)
   const { app, connections } = bare
   admitRequests(bare, options.limits, options)
   app.get('/livez', (_request, reply) => reply.send({ alive: true, stalledMs: stalledMs() }))

@@ -9,6 +9,8 @@ export interface AdminData {
   /** Any Host and Origin. */
   readonly isInsecure: boolean
   readonly allowedOrigins: ReadonlySet<string>
+  /** Lower-case; further names for Host. */
+  readonly allowedHosts?: ReadonlySet<string> | undefined
   readonly limits: Limits
   readonly logLevel: string
   /** See pulse.ts. */

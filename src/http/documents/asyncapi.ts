@@ -23,8 +23,13 @@ const BINARY = {
     'mmsb.v1.bin: acks and refusals of frames by sequence number, and all messages of subscriptions, in the layout of docs/internals/FORMAT.md.',
 }
 
-/** `host`: the address of the server, as the request names it. */
-export function asyncApiOf(version: string, host: string): object {
+/** Where the stream is, as the request names it. */
+export interface StreamServerAddress {
+  readonly host: string
+  readonly protocol: 'ws' | 'wss'
+}
+
+export function asyncApiOf(version: string, here: StreamServerAddress): object {
   const received = Object.keys(CLIENT_MESSAGES)
   const sent = Object.keys(SERVER_MESSAGES)
   return {
@@ -36,7 +41,7 @@ export function asyncApiOf(version: string, host: string): object {
       license: { name: 'Apache-2.0' },
     },
     defaultContentType: JSON_TYPE,
-    servers: { here: { host, protocol: 'ws' } },
+    servers: { here },
     channels: {
       stream: {
         address: STREAM_PATH,
@@ -92,7 +97,8 @@ const binaryMessage = ({ name, summary }: typeof FRAMES): object => ({
 })
 
 export function asyncApiRoute(app: App, version: string): void {
-  app.get('/asyncapi.json', { schema: { hide: true }, config: { needs: 'nothing' } }, (request, reply) => {
-    void reply.send(asyncApiOf(version, request.headers.host ?? ''))
+  app.get('/asyncapi.json', { schema: { hide: true } }, (request, reply) => {
+    const protocol = request.protocol === 'https' ? 'wss' : 'ws'
+    void reply.send(asyncApiOf(version, { host: request.host, protocol }))
   })
 }

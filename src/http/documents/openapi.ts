@@ -67,19 +67,23 @@ export async function registerOpenApi(app: App, version: string): Promise<void> 
       url,
     }),
   })
-  await app.register(async (scope: App) => {
-    scope.addHook('onRoute', (route) => {
-      route.config = { ...route.config, needs: 'nothing' }
-    })
-    await scope.register(fastifySwaggerUi, { routePrefix: '/docs' })
-  })
-  app.get('/', { schema: { hide: true }, config: { needs: 'nothing' } }, (_request, reply) => {
+}
+
+/** The document, and a page that shows it. */
+export async function openApiRoutes(scope: App): Promise<void> {
+  await scope.register(fastifySwaggerUi, { routePrefix: '/docs' })
+  scope.get('/', HIDDEN, (_request, reply) => {
     void reply.redirect('/docs')
   })
-  app.get('/openapi.json', { schema: { hide: true }, config: { needs: 'nothing' } }, (_request, reply) => {
-    void reply.send(app.swagger())
+  let text: string | undefined
+  scope.get('/openapi.json', HIDDEN, (_request, reply) => {
+    // All routes are there by the first request, and none comes later.
+    text ??= JSON.stringify(scope.swagger())
+    void reply.type('application/json; charset=utf-8').send(text)
   })
 }
+
+const HIDDEN = { schema: { hide: true } }
 
 /** The config of a route. A route that writes can also answer READ_ONLY. */
 function withReadOnly({ method, config = {} }: RouteOptions): Config {

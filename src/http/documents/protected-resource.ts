@@ -6,7 +6,7 @@ import { type ProtectedResource, RESOURCE_PATH, resourceUrl } from '../challenge
 import type { App } from '../context.js'
 
 export function protectedResourceRoute(app: App, resource: ProtectedResource): void {
-  app.get(RESOURCE_PATH, { schema: { hide: true }, config: { needs: 'nothing' } }, (request, reply) => {
+  app.get(RESOURCE_PATH, { schema: { hide: true } }, (request, reply) => {
     const url = resourceUrl(request, resource)
     if (url === undefined) throw new MmsbError('INVALID_REQUEST', 'Host: is not the address of a server')
     void reply.send({

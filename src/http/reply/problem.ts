@@ -11,6 +11,7 @@ import { RETRY_AFTER_SECONDS } from '../../limits.js'
 import { HTTP_BODY_MAX_BYTES } from '../../wire/limits.js'
 import { NAME_MAX_LENGTH } from '../../wire/page.js'
 import { answerWhileReading, mayBeLarge } from './early-answer.js'
+import { SAFETY_HEADERS } from './safety-headers.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -42,7 +43,7 @@ export function sendProblem(reply: FastifyReply, error: MmsbError): FastifyReply
   }
   const problem = problemOf(error)
   const text = JSON.stringify(problem)
-  void reply.code(problem.status).header('content-type', PROBLEM_TYPE)
+  void reply.code(problem.status).header('content-type', PROBLEM_TYPE).headers(SAFETY_HEADERS)
   const { method, raw } = reply.request
   // Not all requests that tests inject know whether they are complete.
   const isArriving = raw.complete === false && method !== 'HEAD'
@@ -69,6 +70,7 @@ export function rawProblem(error: MmsbError, headers: Readonly<Record<string, st
     `content-length: ${Buffer.byteLength(body)}`,
     'connection: close',
     ...(waitS === undefined ? [] : [`retry-after: ${waitS}`]),
+    ...Object.entries(SAFETY_HEADERS).map(([name, value]) => `${name}: ${value}`),
     ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
   ]
   return `${lines.join('\r\n')}\r\n\r\n${body}`

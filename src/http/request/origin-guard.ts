@@ -7,7 +7,7 @@
  * that says `Sec-Fetch-Site: cross-site` is refused like a foreign Origin, unless a user follows a link to
  * the start page, the dashboard or the documents. Any port is accepted in `Host`, so that tunnels work. An
  * `Origin` must equal `Host`, or be a loopback name with the server's port, or be one of the origins allowed
- * when the server was started.
+ * when the server was started. Further names for `Host` may be allowed then too: those of a proxy.
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import { isIPv4 } from 'node:net'
@@ -28,25 +28,44 @@ export type Guard = (headers: IncomingHttpHeaders, url?: string) => MmsbError | 
 /** Accepts every request, as `--insecure` asks for. */
 export const openGuard: Guard = () => undefined
 
+const NO_HOSTS: ReadonlySet<string> = new Set()
+const LOOPBACK_NAMES = ['localhost', '127.0.0.1', '[::1]'] as const
+
+/** Accepts these names in `Host`, and those of this machine; any `Origin`. Names are lower-case. */
+export function hostGuard(allowedHosts: ReadonlySet<string>): Guard {
+  const isKnown = hostCheck(new Set([...LOOPBACK_NAMES, ...allowedHosts]))
+  return ({ host }) => (isKnown(host) ? undefined : foreign('Host', host ?? 'none'))
+}
+
+/** Whether a `Host` names one of these, with any port. */
+function hostCheck(hosts: ReadonlySet<string>): (host: string | undefined) => boolean {
+  // Clients send few distinct values of Host: the next one nearly always equals the last good one.
+  let lastGood: string | undefined
+  return (host) => {
+    if (host === undefined) return false
+    if (host === lastGood) return true
+    if (!hosts.has(withoutPort(host.toLowerCase()))) return false
+    lastGood = host
+    return true
+  }
+}
+
 /**
  * A guard for a server bound to the loopback host `boundHost`. `port()` is the port it listens on, undefined
- * before listen. Requests from pages of `allowedOrigins` are accepted too.
+ * before listen. Requests from pages of `allowedOrigins` are accepted too, and `allowedHosts`, lower-case, in
+ * `Host`.
  */
 export function loopbackGuard(
   boundHost: string,
   port: () => number | undefined,
   allowedOrigins: ReadonlySet<string> = NO_ORIGINS,
+  allowedHosts: ReadonlySet<string> = NO_HOSTS,
 ): Guard {
-  const hosts = new Set(['localhost', '127.0.0.1', '[::1]', bracketed(boundHost.toLowerCase())])
-  // Clients send few distinct values of Host: the next one nearly always equals the last good one.
-  let lastGoodHost = ''
+  const hosts = new Set([...LOOPBACK_NAMES, bracketed(boundHost.toLowerCase()), ...allowedHosts])
+  const isKnown = hostCheck(hosts)
   return (headers, url = '') => {
     const { host, origin } = headers
-    if (host === undefined) return foreign('Host', 'none')
-    if (host !== lastGoodHost) {
-      if (!hosts.has(withoutPort(host.toLowerCase()))) return foreign('Host', host)
-      lastGoodHost = host
-    }
+    if (host === undefined || !isKnown(host)) return foreign('Host', host ?? 'none')
     if (origin !== undefined && allowedOrigins.has(origin)) return undefined
     if (isCrossSite(headers) && !isVisit(headers, url)) return foreign('Sec-Fetch-Site', 'cross-site')
     if (origin === undefined) return undefined
@@ -82,18 +101,25 @@ function isOwnOrigin(
 }
 
 /** The guard of a server that listens on `host`. */
-export const guardFor = (
+export function guardFor(
   {
     isInsecure,
     host,
     allowedOrigins,
+    allowedHosts = NO_HOSTS,
   }: {
     readonly isInsecure: boolean
     readonly host: string
     readonly allowedOrigins: ReadonlySet<string>
+    readonly allowedHosts?: ReadonlySet<string> | undefined
   },
   port: () => number | undefined,
-): Guard => (isInsecure ? openGuard : loopbackGuard(host, port, allowedOrigins))
+): Guard {
+  if (!isInsecure) return loopbackGuard(host, port, allowedOrigins, allowedHosts)
+  return allowedHosts.size === 0
+    ? openGuard
+    : hostGuard(new Set([bracketed(host.toLowerCase()), ...allowedHosts]))
+}
 
 const foreign = (header: string, value: string): MmsbError =>
   new MmsbError(

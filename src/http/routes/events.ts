@@ -15,6 +15,7 @@ import { HISTORY_HEADER } from '../../wire/messages.js'
 import { whileLoggedIn } from '../authentication.js'
 import type { App, AppContext, Reply } from '../context.js'
 import { REQUEST_ID_HEADER } from '../observe/request-id.js'
+import { NOT_KEPT_HEADERS } from '../reply/safety-headers.js'
 import { parseSmallJson } from '../request/json.js'
 import { compileCheck } from '../request/validation.js'
 import { EventsQuery, Slice } from '../schemas/stream.js'
@@ -24,7 +25,7 @@ import { Type } from '../typebox.js'
 
 /** The id of the only subscription of a response. */
 const ID = 'events'
-const HEADERS = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-store' }
+const HEADERS = { 'content-type': 'text/event-stream; charset=utf-8', ...NOT_KEPT_HEADERS }
 
 type Slices = NonNullable<SubscribeOptions['slice']>
 const checkSlice = compileCheck<Slices>(Slice, 'query.slice')
