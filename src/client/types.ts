@@ -342,6 +342,16 @@ export interface Stats {
       readonly connected: boolean
       readonly held: boolean
     }[]
+    /** The subscriptions that are farthest behind; servers of earlier releases do not name them. */
+    readonly late?: readonly {
+      readonly id: string
+      /** The first of its names and patterns. */
+      readonly pages: readonly string[]
+      /** Epochs that it has not been sent yet. */
+      readonly lag: number
+      /** Bytes that were sent, and that the reader or its network has not taken. */
+      readonly queuedBytes: number
+    }[]
   }
 }
 

@@ -39,6 +39,21 @@ export interface Reader {
   readonly readerLimits?: ReaderLimits | undefined
 }
 
+/** A subscription whose reader is behind. */
+export interface LateSubscription {
+  /** As its client chose it. */
+  readonly id: string
+  /** The first of its names and patterns. */
+  readonly pages: readonly string[]
+  /** Epochs that it has not been sent: it catches up, or folds them. */
+  readonly lag: number
+  /** Bytes that were sent on its connection, and that the reader or its network has not taken. */
+  readonly queuedBytes: number
+}
+
+/** Names and patterns that are shown of one of them. */
+const LATE_PATTERNS = 3
+
 /** A reader who may see everything. */
 export const ANY_READER: Reader = { readable: undefined, ownName: (durable) => durable }
 
@@ -87,6 +102,19 @@ export class Connection implements SubscriptionOwner {
     if (queues.hasRoom(this.sink, valueBytes)) return true
     queues.countRefusal()
     return false
+  }
+
+  /** Its subscriptions whose reader is behind. */
+  late(): LateSubscription[] {
+    const { queuedBytes } = this.sink
+    const { epoch } = this.hub.bus
+    const late: LateSubscription[] = []
+    for (const { id, patterns, position } of this.#subscriptions.values()) {
+      const lag = epoch - position
+      if (lag === 0 && queuedBytes === 0) continue
+      late.push({ id, pages: patterns.patterns.slice(0, LATE_PATTERNS), lag, queuedBytes })
+    }
+    return late
   }
 
   waitForRoom(): void {

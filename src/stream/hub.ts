@@ -29,7 +29,13 @@ import type { PatternSet } from '../state/pattern.js'
 import type { TypedArray } from '../wire/dtype.js'
 import { STREAM_PROGRESS_INTERVAL_MS } from '../wire/limits.js'
 import { type StreamClock, systemClock } from './clock.js'
-import { ANY_READER, Connection, type ConnectionHub, type Reader } from './connection.js'
+import {
+  ANY_READER,
+  Connection,
+  type ConnectionHub,
+  type LateSubscription,
+  type Reader,
+} from './connection.js'
 import { type ChangeMessage, PagePart } from './messages.js'
 import { StreamQueues } from './queues.js'
 import { DurableReaders, type DurableView } from './resume/durable-readers.js'
@@ -152,6 +158,17 @@ export class StreamHub implements ConnectionHub {
       ...this.counters,
       durable,
     }
+  }
+
+  /**
+   * The subscriptions that are farthest behind, at most so many. Looks at all of them, so it is for those who
+   * ask, not for each scrape.
+   */
+  farthestBehind(most: number): LateSubscription[] {
+    return [...this.#connections]
+      .flatMap((connection) => connection.late())
+      .sort((a, b) => b.lag - a.lag || b.queuedBytes - a.queuedBytes)
+      .slice(0, most)
   }
 
   enter(view: View, subscriber: Subscriber): SharedView {

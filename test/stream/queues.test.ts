@@ -229,3 +229,29 @@ t.test('snapshots that are kept to be shared are bounded', async (t) => {
   t.ok(hub.keptSnapshotBytes <= 64 * M, `${hub.keptSnapshotBytes} bytes`)
   t.ok(hub.keptSnapshotBytes >= 32 * M)
 })
+
+t.test('who is behind is known: by epochs, and by what waits in the queue', async (t) => {
+  const { bus, connect, hub } = setup()
+  const quick = connect()
+  quick.connection.subscribe('quick', { pages: ['a'] })
+  const lossless = connect()
+  lossless.connection.subscribe('queued', { pages: ['a', 'b*', 'c', 'd'] })
+  const folding = connect()
+  folding.connection.subscribe('folding', { pages: ['a'], policy: 'latest' })
+  t.same(hub.farthestBehind(9), [])
+  folding.sink.isCongested = true
+  for (let i = 1; i <= 3; i++) bus.commit(set('a', [0, i]))
+  lossless.sink.queuedBytes = 700
+  t.same(hub.farthestBehind(9), [
+    { id: 'folding', pages: ['a'], lag: 3, queuedBytes: 0 },
+    { id: 'queued', pages: ['a', 'b*', 'c'], lag: 0, queuedBytes: 700 },
+  ])
+  t.same(
+    hub.farthestBehind(1).map(({ id }) => id),
+    ['folding'],
+  )
+  folding.sink.isCongested = false
+  folding.connection.drained()
+  lossless.connection.close()
+  t.same(hub.farthestBehind(9), [])
+})

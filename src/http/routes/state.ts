@@ -7,6 +7,9 @@ import { NoQuery } from '../schemas/data.js'
 import { Checkpoint, CheckpointList, StatsAnswer, StatusAnswer } from '../schemas/state.js'
 import type { Type } from '../typebox.js'
 
+/** Subscriptions that statistics name. */
+const LATE_SHOWN = 20
+
 export function stateRoutes(app: App, context: AppContext): void {
   checkpointRoutes(app)
   const { hub } = context
@@ -45,7 +48,9 @@ export function stateRoutes(app: App, context: AppContext): void {
       const stats = bus.stats()
       // Who reads and what is late belongs to all readers together.
       const seesAll = login === undefined || login.principal.scopes.allowsAll('read')
-      const answer = seesAll ? { ...stats, subscriptions: { ...hub.stats() } } : stats
+      const answer = seesAll
+        ? { ...stats, subscriptions: { ...hub.stats(), late: hub.farthestBehind(LATE_SHOWN) } }
+        : stats
       void reply.send(answer as Type.Static<typeof StatsAnswer>)
     },
   )

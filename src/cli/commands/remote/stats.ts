@@ -35,6 +35,9 @@ export function statsLines(now: Stats): string[] {
     ...(subscriptions === undefined || subscriptions.durable.length === 0
       ? []
       : ['', ...durableLines(subscriptions.durable)]),
+    ...(subscriptions?.late === undefined || subscriptions.late.length === 0
+      ? []
+      : ['', ...lateLines(subscriptions.late)]),
   ]
 }
 
@@ -93,4 +96,17 @@ export function durableLines(durable: NonNullable<Stats['subscriptions']>['durab
       held ? '' : 'history not kept',
     ])
   return columns([['durable reader', 'epoch', 'lag', '', ''], ...rows], [1, 2])
+}
+
+type Late = NonNullable<NonNullable<Stats['subscriptions']>['late']>
+
+/** One line for each subscription that is behind, as the server orders them. */
+export function lateLines(late: Late): string[] {
+  const rows = late.map(({ id, pages, lag, queuedBytes }) => [
+    pages.join(','),
+    id,
+    String(lag),
+    sizeText(queuedBytes),
+  ])
+  return columns([['late subscription', 'id', 'lag', 'queued'], ...rows], [2, 3])
 }

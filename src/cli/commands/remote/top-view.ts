@@ -8,7 +8,7 @@
  */
 import type { Page, Stats, Status } from '../../../client/types.js'
 import { columns, counted, sizeText, timeText } from '../../output.js'
-import { durableLines } from './stats.js'
+import { durableLines, lateLines } from './stats.js'
 import { formText } from './values.js'
 
 export interface Sample {
@@ -126,16 +126,18 @@ function stageLines(shown: Shown): ScreenLine[] {
 function streamLines(shown: Shown, rows: number): ScreenLine[] {
   const { subscriptions } = shown.now.stats
   if (subscriptions === undefined) return []
-  const { connections, subscriptions: count, conflated, overflows, durable } = subscriptions
+  const { connections, subscriptions: count, conflated, overflows, durable, late = [] } = subscriptions
   const { delivered } = ratesOf(shown)
   const text = `stream ${counted(connections, 'connection')}, ${counted(count, 'subscription')}  messages/s ${rateText(delivered)}  folded ${conflated}  ${counted(overflows, 'overflow')}`
-  if (durable.length === 0) return [{ text }]
-  // A third of the screen, so that pages are seen too.
-  const lines = durableLines(durable)
-  const most = Math.max(2, Math.floor(rows / 3))
-  const rest = lines.length - most
-  return [{ text }, ...heads(rest > 0 ? [...lines.slice(0, most), `... ${rest} more`] : lines)]
+  const lists = [durable.length > 0 ? durableLines(durable) : [], late.length > 0 ? lateLines(late) : []]
+  // A quarter of the screen for each, so that pages are seen too.
+  const most = Math.max(2, Math.floor(rows / 4))
+  return [{ text }, ...lists.flatMap((lines) => heads(shortened(lines, most)))]
 }
+
+/** The first lines, and how many more there are. */
+const shortened = (lines: readonly string[], most: number): readonly string[] =>
+  lines.length <= most ? lines : [...lines.slice(0, most), `... ${lines.length - most} more`]
 
 function pageLines(pages: readonly Page[], room: number): ScreenLine[] {
   if (pages.length === 0) return []
@@ -175,7 +177,8 @@ export function lineOf(shown: Shown): string {
   if (stats.queue !== undefined) parts.push(`queue ${stats.queue.transactions}`)
   if (stats.subscriptions !== undefined) {
     parts.push(`subscriptions ${stats.subscriptions.subscriptions}`, `messages/s ${rateText(delivered)}`)
-    const lags = stats.subscriptions.durable.map(({ lag }) => lag ?? 0)
+    const { durable, late = [] } = stats.subscriptions
+    const lags = [...durable, ...late].map(({ lag }) => lag ?? 0)
     if (lags.length > 0) parts.push(`lag ${Math.max(...lags)}`)
   }
   return parts.join('  ')

@@ -103,6 +103,7 @@ t.test('no rates at first, after a restart, and of another history', async (t) =
 })
 
 t.test('a small screen keeps the beginning; readers leave room for pages', async (t) => {
+  const late = [{ id: 's1', pages: ['risk.*', 'x'], lag: 40, queuedBytes: 2048 }]
   const durable = Array.from({ length: 30 }, (_, i) => ({
     name: `reader${i}`,
     epoch: 70 + i,
@@ -117,7 +118,7 @@ t.test('a small screen keeps the beginning; readers leave room for pages', async
   })
   const shown = shownOf(
     sample(1_000),
-    sample(2_000, { subscriptions: { ...STATS.subscriptions!, durable } }, { uptimeMs: 11_000 }),
+    sample(2_000, { subscriptions: { ...STATS.subscriptions!, durable, late } }, { uptimeMs: 11_000 }),
     pages,
   )
   for (const rows of [1, 3, 8, 24, 60]) t.ok(screenOf(shown, rows).length <= rows, String(rows))
@@ -125,7 +126,8 @@ t.test('a small screen keeps the beginning; readers leave room for pages', async
   t.match(text, /^reader0 +70 +30 +connected$/m)
   t.match(text, /^\.\.\. \d+ more$/m)
   t.match(text, /^page0 +source/m)
-  t.match(lineOf(shown), /lag 30$/)
+  t.match(text, /^risk\.\*,x +s1 +40 +2\.0 KiB$/m)
+  t.match(lineOf(shown), /lag 40$/)
 })
 
 t.test(
