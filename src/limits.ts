@@ -222,6 +222,12 @@ export const PRINCIPAL_USAGES_KEPT = 1_000
  * Patterns of names that one principal may define, over all its tokens; beyond, all pages count as its own.
  */
 export const PRINCIPAL_PATTERNS_MAX = 1_024
+/** Failed logins of one address: so many at once, and so many a minute. */
+export const LOGIN_FAILURES_AT_ONCE = 30
+export const LOGIN_FAILURES_PER_MINUTE = 30
+/** Addresses whose failures are remembered. */
+export const LOGIN_FAILURE_ADDRESSES_MAX = 10_000
+
 /** Tokens of an issuer: by how much clocks may differ. */
 export const JWT_SKEW_SECONDS = 30
 /**

@@ -10,6 +10,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyReply, FastifyRequest, onRequestHookHandler, RouteOptions } from 'fastify'
 import { type Authenticator, type Login, unauthorized, watchLogin } from '../auth/authenticator.js'
 import { type ClientBus, GuardedBus } from '../auth/guarded-bus.js'
+import { FailedLogins } from '../auth/limits/failed-logins.js'
 import type { PrincipalUsages } from '../auth/limits/usages.js'
 import type { Principal } from '../auth/principals.js'
 import type { Verb } from '../auth/scopes.js'
@@ -85,10 +86,16 @@ export function authenticate(app: App, context: AppContext): void {
     if (certificates?.isStale(request.raw.socket) === true) void reply.header('connection', 'close')
   })
   const logins = new Logins(authenticator, certificates)
+  const failures = new FailedLogins()
   const deny = (request: FastifyRequest, reply: FastifyReply, error: unknown): void => {
-    if (error instanceof MmsbError && error.code === 'UNAUTHORIZED')
-      auditor?.loginFailed({ ip: request.ip, requestId: request.id })
-    void refuse(request, reply, error)
+    if (!(error instanceof MmsbError) || error.code !== 'UNAUTHORIZED') {
+      void refuse(request, reply, error)
+      return
+    }
+    auditor?.loginFailed({ ip: request.ip, requestId: request.id })
+    // Who sends no credentials has not tried any.
+    const waitS = hasCredentials(request) ? failures.add(request.ip) : undefined
+    void refuse(request, reply, waitS === undefined ? error : tooManyFailures(waitS))
   }
   app.addHook('onRequest', (request, reply, next) => {
     const admit = (login: Login): void => {
@@ -258,6 +265,18 @@ function credentialOf(headers: IncomingHttpHeaders): string | undefined {
   if (bearer === undefined) return undefined
   return Buffer.from(bearer.trim().slice(BEARER_PROTOCOL.length), 'base64url').toString('utf8')
 }
+
+function hasCredentials({ headers, url }: FastifyRequest): boolean {
+  const isInProtocols = headers['sec-websocket-protocol']?.includes(BEARER_PROTOCOL) === true
+  return headers.authorization !== undefined || isInProtocols || url.includes('ticket')
+}
+
+/** `login` says that this means what 401 does: other credentials may be sent at once. */
+const tooManyFailures = (retryAfterS: number): MmsbError =>
+  new MmsbError('RATE_LIMITED', 'Too many logins from this address have failed.', {
+    login: 'failed',
+    retryAfterS,
+  })
 
 /** Calls back once, when the login of a request counts no longer. Returns what stops watching. */
 export function whileLoggedIn(
