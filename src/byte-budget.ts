@@ -2,7 +2,8 @@
  * A budget of bytes: how many may be in flight at once, in all and for each owner.
  *
  * Invariants: what is more than a budget is let in while nothing else uses that budget, so that nothing is
- * refused for ever. Everything taken is given back once. Knows nothing of what the bytes are.
+ * refused for ever. Everything taken is given back once. A refusal does not say how much others use. Knows
+ * nothing of what the bytes are.
  */
 import type { LimitGuard, LimitName } from './operator-limits.js'
 
@@ -72,7 +73,7 @@ export class ByteBudget {
       throw this.#limits.refusal(this.#each, `${own} bytes of ${this.#what} are in flight on this connection`)
     }
     if (this.#used > held && this.#used + bytes > values[this.#all]) {
-      throw this.#limits.refusal(this.#all, `${this.#used} bytes of ${this.#what} are in flight`)
+      throw this.#limits.refusal(this.#all, `too many bytes of ${this.#what} are in flight`)
     }
   }
 

@@ -346,7 +346,7 @@ export class EngineBus {
     if (committer.firstUse(key) !== undefined) return
     committer.lifecycle.refuseWrites()
     this.#writable(name)
-    if (!committer.hasRoom(bytes)) throw queueFull(committer.queued.transactions)
+    if (!committer.hasRoom(bytes)) throw queueFull()
   }
 
   /**

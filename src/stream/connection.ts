@@ -168,12 +168,9 @@ export class Connection implements SubscriptionOwner {
       throw limits.refusal('maxPatternsPerConnection', detail)
     }
     if (held.subscriptions >= values.maxSubscriptions)
-      throw limits.refusal('maxSubscriptions', `${held.subscriptions} subscriptions are open already`)
+      throw limits.refusal('maxSubscriptions', 'too many subscriptions are open already')
     if (held.patterns + patterns > values.maxPatterns)
-      throw limits.refusal(
-        'maxPatterns',
-        `all subscriptions name ${held.patterns} pages and patterns already`,
-      )
+      throw limits.refusal('maxPatterns', 'all subscriptions name too many pages and patterns already')
     this.limits?.refuseSubscription()
   }
 

@@ -121,7 +121,7 @@ export class StreamHub implements ConnectionHub {
     const { limits } = this.bus
     const { connections } = this.held
     if (connections < limits.values.maxConnections) return reader.readerLimits?.connectionRefusal()
-    return limits.refusal('maxConnections', `${connections} connections of the stream are open already`)
+    return limits.refusal('maxConnections', 'too many connections of the stream are open already')
   }
 
   /** Without a reader, it may see and name everything. @throws MmsbError OVERLOADED, QUOTA_EXCEEDED */

@@ -124,3 +124,26 @@ t.test('a transaction without deltas shows its source and intent to those who se
   t.same(await shown('mine'), [])
   t.match(await shown('all'), [{ source: 'owner', intent: { about: 'theirs.a' } }])
 })
+
+t.test('refusals for what all share do not say how much others use', async (t) => {
+  const guarded = await serveTo(
+    t,
+    { mine: MINE, all: ['read:*'] },
+    { limits: { maxSubscriptions: 3, maxConnections: 2, maxPatterns: 3 } },
+  )
+  const { port, url } = await listen(guarded)
+  const connect = (id: string): Promise<Client> =>
+    Client.open(port, ['mmsb.v1.json'], { headers: guarded.as(id) })
+  const [mine, all] = [await connect('mine'), await connect('all')]
+  await all.ask({ type: 'subscribe', id: 'a', pages: ['a', 'b'] })
+  const patterns = await mine.ask({ type: 'subscribe', id: 'b', pages: ['c', 'd'] })
+  for (const id of ['c', 'd']) await all.ask({ type: 'subscribe', id, pages: [id] })
+  const subscriptions = await mine.ask({ type: 'subscribe', id: 'e', pages: ['e'] })
+  const events = await fetch(`${url}/v1/events?pages=*`, { headers: guarded.as('mine') })
+  const connections = (await events.json()) as { code: string; detail: string }
+  for (const { code, detail } of [patterns, subscriptions, connections]) {
+    t.equal(code, 'OVERLOADED')
+    t.notMatch(detail, /\d/)
+  }
+  await Promise.all([mine.close(), all.close()])
+})

@@ -15,9 +15,9 @@ import type { CommitResult, Sender } from '../types.js'
 import type { Batch } from './batch.js'
 import { FrameRun } from './frame-run.js'
 
-/** The error for a transaction for which there is no room; `count` others wait. */
-export const queueFull = (count: number): MmsbError =>
-  new MmsbError('OVERLOADED', `${count} transactions are waiting.`, { retryAfterS: 1 })
+/** The error for a transaction for which there is no room. How much others use is not for every caller. */
+export const queueFull = (): MmsbError =>
+  new MmsbError('OVERLOADED', 'Too many transactions are waiting.', { retryAfterS: 1 })
 
 export class CommitQueue {
   #submissions: Submission[] = []

@@ -223,7 +223,7 @@ export class Committer {
    * the queue is full.
    */
   commit(pending: Pending): Promise<CommitResult> {
-    if (!this.#queue.hasRoom(pending.frame.byteLength)) throw queueFull(this.#queue.count)
+    if (!this.#queue.hasRoom(pending.frame.byteLength)) throw queueFull()
     const answer = this.#queue.add(pending)
     if (pending.key !== undefined) this.#keys.expect(pending.key, fingerprintOf(pending.frame), answer)
     if (this.#isMuch && this.#inFlight === undefined && !this.#gate.isHeld) this.#startEpoch()

@@ -181,7 +181,7 @@ export class ReplayClient {
     const { size } = this.#waiting
     const { maxPastRequests, maxPastRequestsPerConnection } = limits.values
     if (size >= maxPastRequests) {
-      const detail = `${size} requests about the past are waiting.`
+      const detail = 'Too many requests about the past are waiting.'
       throw limits.refusal('maxPastRequests', detail, { retryAfterS: RETRY_AFTER_SECONDS })
     }
     const own = this.#waiting.sizeOf(caller)

@@ -158,7 +158,7 @@ t.test('requests that wait are bounded, in all and of each caller but the progra
   for (const epoch of [5, 6, 7]) void ask(epoch)
   t.strictSame(await news(), ['7: OVERLOADED'])
   t.match(await errorOf(client.ask({ kind: 'epoch', epoch: 1 }, { caller: 'new' })), {
-    message: '4 requests about the past are waiting.',
+    message: 'Too many requests about the past are waiting.',
     extra: { limit: '--max-past-requests', max: 4, retryAfterS: 1 },
   })
   answer('a')
