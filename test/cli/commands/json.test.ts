@@ -21,6 +21,9 @@ async function makeFolder(dir: string): Promise<void> {
   await bus.close()
 }
 
+// Many processes, one after the other.
+t.setTimeout(120_000)
+
 t.test('of a sound folder', async (t) => {
   const dir = t.testdir()
   const data = join(dir, 'data')

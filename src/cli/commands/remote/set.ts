@@ -79,11 +79,18 @@ export async function set(args: readonly string[]): Promise<void> {
 }
 
 async function withInput<T>(given: string, work: (input: Input) => Promise<T>): Promise<T> {
-  if (given === '-') return work(inputOf('standard input', readFileSync(0)))
+  if (given === '-') return work(inputOf('standard input', await standardInput()))
   if (!given.startsWith('@')) return work({ text: given })
   const file = given.slice(1)
   if (file.endsWith('.npy')) return withNpy(file, (npy) => work({ npy }))
   return work(inputOf(file, readFileSync(file)))
+}
+
+/** Not by readFileSync, which fails where another program has made the input one that does not wait. */
+async function standardInput(): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  for await (const chunk of process.stdin) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks)
 }
 
 function inputOf(name: string, bytes: Buffer): Input {

@@ -77,6 +77,9 @@ const CASES: readonly (readonly [line: string, yes: readonly string[], no: reado
   ['mmsb doctor f', ['folder'], ['my data']],
 ]
 
+// Many processes, one after the other.
+t.setTimeout(120_000)
+
 for (const shell of Object.keys(SHELLS)) {
   const isHere = spawnSync(shell, ['-c', 'true']).error === undefined
   const skip = !isHere && process.env.CI === undefined && `skipped: ${shell} is not installed`

@@ -42,6 +42,9 @@ const stateOf = (dir: string): string[] =>
     return [name, mode, mtimeMs, sum].join(' ')
   })
 
+// Many processes, one after the other.
+t.setTimeout(120_000)
+
 t.test('a sound folder: all is well, and nothing is changed', async (t) => {
   const dir = folder(t)
   await fill(dir)

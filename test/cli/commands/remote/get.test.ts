@@ -3,6 +3,9 @@ import t from 'tap'
 import { get } from '../../../../src/cli/commands/remote/get.js'
 import { ended, jsonOf, served } from './server.js'
 
+// Many processes, one after the other.
+t.setTimeout(120_000)
+
 t.test('get: whole, a part, the past, JSON', async (t) => {
   const { mmsb, client } = await served(t)
   await client.patch('a', { offset: 4, values: [Number.NaN] })

@@ -6,6 +6,9 @@ import { set } from '../../../../src/cli/commands/remote/set.js'
 import { encodeNpyHeader } from '../../../../src/state/npy.js'
 import { ended, jsonOf, served } from './server.js'
 
+// Many processes, one after the other.
+t.setTimeout(120_000)
+
 t.test('set: the whole, parts, merges, versions, new pages', async (t) => {
   const { mmsb, client } = await served(t)
   const page = async (name: string): Promise<unknown[]> => [...(await client.read(name)).values]

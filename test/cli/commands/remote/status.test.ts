@@ -6,6 +6,9 @@ import type { Checkpoint, Stats, Status } from '../../../../src/client/types.js'
 import { run, serve } from '../../process.js'
 import { jsonOf, served } from './server.js'
 
+// Many processes, one after the other.
+t.setTimeout(120_000)
+
 t.test('status: what the server says of itself', async (t) => {
   const { mmsb, url, client } = await served(t)
   const { code, stdout, stderr } = await mmsb('status')

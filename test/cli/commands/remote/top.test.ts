@@ -1,11 +1,14 @@
 /** `mmsb top` against a real server: in a terminal, in a pipe, once, and while the server is away. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { plainEnvironment } from '../../../lib/environment.js'
+import { folder } from '../../../lib/folder.js'
 import { ROOT } from '../../../lib/place.js'
 import { until } from '../../../lib/wait.js'
-import { ENTRY, Process, serve } from '../../process.js'
+import { ENTRY, Process, run, serve } from '../../process.js'
 import { jsonOf, served } from './server.js'
 
 const TERMINAL = `${ROOT}test/cli/commands/remote/terminal.py`
@@ -53,6 +56,9 @@ class Terminal {
 }
 
 const keys = (text: string): string => `keys ${Buffer.from(text, 'latin1').toString('hex')}`
+
+// Many processes, one after the other.
+t.setTimeout(120_000)
 
 t.test('in a terminal: a screen that is renewed, follows the size, and leaves no trace', async (t) => {
   const { url, client } = await served(t)
@@ -117,6 +123,23 @@ t.test('each way to end it restores the terminal', async (t) => {
   )
   stopped.act(keys('q'))
   t.same(await stopped.end(), { code: 0, isRestored: true })
+})
+
+t.test('a token that is taken away ends it, with the reason behind the restored terminal', async (t) => {
+  const dir = folder(t)
+  const auth = ['--auth-file', join(dir, 'tokens.json')]
+  const made = await run(['token', 'create', 'desk', '--scope', 'read:*', ...auth])
+  const file = join(dir, 'desk.token')
+  writeFileSync(file, made.stdout, { mode: 0o600 })
+  const server = serve(t, ['--data-dir', join(dir, 'data'), '--auth', 'token', ...auth])
+  const url = await server.ready()
+  const flags = ['--interval', '100ms', '--url', url, '--token-file', file]
+  const terminal = new Terminal(t, 24, 80, ['top', ...flags])
+  await until(() => terminal.screen.length > 1, 'a screen')
+  t.equal((await run(['token', 'revoke', 'desk', ...auth])).code, 0)
+  server.child.kill('SIGHUP')
+  t.same(await terminal.end(), { code: 1, isRestored: true })
+  t.match(terminal.output.split(RESTORED)[1], /^mmsb: UNAUTHORIZED: .* Give a token with --token-file\.\r\n$/)
 })
 
 t.test('in a pipe: one line each time, and it goes on when the server comes back', async (t) => {

@@ -11,6 +11,9 @@ import { until } from '../../../lib/wait.js'
 import { ENTRY, Process, serve } from '../../process.js'
 import { ended, served } from './server.js'
 
+// Many processes, one after the other.
+t.setTimeout(120_000)
+
 t.test('one line for each page that an epoch changed', async (t) => {
   const { mmsb, client } = await served(t)
   await client.patch('a', { indices: [0, 2], values: [10, 30] })
@@ -119,6 +122,19 @@ t.test('a server that is killed and comes back: every epoch once', async (t) => 
   await until(() => watching.stderr.includes('connected again'), 'the line about the connection')
   t.equal(watching.stderr, `mmsb: the connection to ${url} was lost; trying again\nmmsb: connected again\n`)
   t.equal(await watching.end('SIGINT'), 'SIGINT')
+})
+
+t.test('a server that comes back with another history ends it', async (t) => {
+  const { client, server, dataDir, url } = await served(t)
+  const watching = new Process(['watch', 'a', '--from', '5', '--url', url])
+  t.teardown(() => watching.end('SIGKILL'))
+  await client.patch('a', { values: [0] })
+  await until(() => watching.stdout !== '', 'the change')
+  await server.end()
+  await serve(t, ['--data-dir', dataDir, '--port', new URL(url).port, '--until-epoch', '5', '--cut']).ready()
+  t.equal(await watching.exited, 1)
+  t.match(watching.stderr, /^mmsb: HISTORY_CHANGED: [^\n]+$/m)
+  t.equal(watching.stdout, 'epoch 6  a  [0] = 0\n')
 })
 
 t.test('a history that is gone, a page that is no pattern, a limit', async (t) => {
