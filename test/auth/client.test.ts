@@ -118,3 +118,23 @@ t.test(
     t.ok(asked <= 5, `${asked}`)
   },
 )
+
+t.test(
+  'where too many logins have failed, another token passes, and the same one is not sent again',
+  async (t) => {
+    const { client, tokens, url } = await served(t)
+    let status = 0
+    while (status !== 429) {
+      const answer = await fetch(`${url}/v1/status`, { headers: { authorization: 'Bearer bad' } })
+      await answer.arrayBuffer()
+      status = answer.status
+    }
+    const startMs = performance.now()
+    await t.rejects(client('nonsense').status(), { code: 'RATE_LIMITED', extra: { login: 'failed' } })
+    t.ok(performance.now() - startMs < 10_000, 'at once')
+    let asked = 0
+    const source = (): string => (asked++ === 0 ? 'old' : (tokens.mine as string))
+    t.ok(await client(source).status())
+    t.equal(asked, 2)
+  },
+)

@@ -237,7 +237,8 @@ async function refusalOf(response: Response, where: string): Promise<MmsbError> 
   if (typeof fields.code !== 'string') {
     return new MmsbError({ code: 'PROTOCOL', detail: `${where}: status ${status}`, status })
   }
-  const isPutOff = status === 503 || status === 429
+  // The same token would fail again.
+  const isPutOff = status === 503 || (status === 429 && fields.login !== 'failed')
   const seconds = isPutOff ? Number(response.headers.get('retry-after') ?? Number.NaN) : Number.NaN
   return problemError(seconds >= 0 ? { ...fields, retryAfterMs: seconds * 1000 } : fields, status)
 }
