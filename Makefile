@@ -12,7 +12,7 @@ export TAP_JOBS ?= $(shell echo $$(($$(nproc) + 1)))
 COMPILED = $(BUILD)/tests
 TEST_FOLDERS := test examples bench scripts
 
-.PHONY: help install build package-files gpu-bundle run compiled-tests test test-quick abuse mutants mutants-record mutants-native demo demo-flights docs bench bench-compare lint format clean
+.PHONY: help install build package-files gpu-bundle run compiled-tests test test-quick abuse mutants mutants-record mutants-native demo demo-flights docs image-check bench bench-compare lint format clean
 
 include native.mk
 
@@ -88,6 +88,9 @@ bench: build ## measure beside baselines (see docs/internals/BENCHMARKS.md)
 
 bench-compare: build ## is this build slower than another checkout's? BEFORE=../other (built)
 	npx tsx bench/compare.ts --before '$(BEFORE)' $(BENCH_ARGS)
+
+image-check: node_modules/.installed ## the steps of deploy/docker/Dockerfile without docker, and the image they make; needs root and debootstrap
+	npx tsx test/deploy/try-image.ts
 
 lint: node_modules/.installed ## types, style, format and the rules of the house
 	npx tsc -p tsconfig.check.json
