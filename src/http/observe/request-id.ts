@@ -17,6 +17,8 @@ export function requestIdOf({ headers }: IncomingMessage): string {
 }
 
 const COUNTER_MAX = 0xfff
+/** Written once, because each request needs one. */
+const COUNTS = Array.from({ length: COUNTER_MAX + 1 }, (_, count) => count.toString(16).padStart(3, '0'))
 const random = Buffer.alloc(8)
 let lastMs = 0
 let counter = 0
@@ -31,7 +33,7 @@ export function newRequestId(): string {
   const nowMs = Date.now()
   if (nowMs > lastMs || counter === COUNTER_MAX) begin(Math.max(nowMs, lastMs + 1))
   else counter++
-  return `${head}-7${counter.toString(16).padStart(3, '0')}-${tail}`
+  return `${head}-7${COUNTS[counter]}-${tail}`
 }
 
 function begin(ms: number): void {
