@@ -349,6 +349,9 @@ export const AUDIT_LOGINS_OF_ADDRESS = 5
 export const AUDIT_LOGINS_MAX = 100
 export const AUDIT_LOGIN_ADDRESSES_MAX = 100
 
+/** Traces: epochs whose times are kept for the requests that they answer. */
+export const TRACED_EPOCHS_MAX = 4_096
+
 /** Admin listener: how often the main thread shows that its event loop runs. */
 export const ADMIN_BEAT_MS = 50
 /** How long a scrape waits for metrics of now before it gets the last ones. */

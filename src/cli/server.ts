@@ -8,13 +8,14 @@
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { LevelWithSilent, Logger } from 'pino'
-import type { Auditor } from '../audit/auditor.js'
+import { type Host, REAL_HOST } from '../engine/host.js'
 import { VERSION } from '../engine/version.js'
 import { releaseMemorySoon } from '../ffi/library.js'
 import { type AdminListener, startAdmin } from '../http/admin/listener.js'
 import { buildApp, type MmsbApp } from '../http/app.js'
 import type { Health, Report } from '../http/health.js'
 import { createLogger } from '../http/observe/logging.js'
+import type { Tracing } from '../http/observe/tracing.js'
 import { guardFor } from '../http/request/origin-guard.js'
 import { buildStartingApp, type StartingApp } from '../http/starting.js'
 import { Bus, type BusOptions } from '../index.js'
@@ -22,6 +23,7 @@ import { LimitGuard } from '../operator-limits.js'
 import { Access, type AccessFiles } from './access.js'
 import { type Address, StartError } from './flags.js'
 import { type AuditOptions, openAuditor } from './serving/auditing.js'
+import { startTracing } from './serving/tracing.js'
 import { type Stoppable, stopOnSignal } from './stopping.js'
 
 export interface ServeOptions extends AccessFiles {
@@ -35,6 +37,8 @@ export interface ServeOptions extends AccessFiles {
   readonly audit?: AuditOptions
   readonly allowedHosts?: ReadonlySet<string> | undefined
   readonly trustedProxies?: readonly string[] | undefined
+  /** Undefined: nothing is traced. */
+  readonly otlpEndpoint?: string | undefined
   /** Where health and metrics are served by a thread of their own; absent: nowhere. */
   readonly admin?: Address
   readonly bus: BusOptions & { readonly dataDir: string }
@@ -44,7 +48,9 @@ export interface ServeOptions extends AccessFiles {
 export async function startServer(options: ServeOptions): Promise<void> {
   releaseMemorySoon()
   const logger = createLogger(options.logLevel)
-  const opening = new Opening(options, logger)
+  const { otlpEndpoint } = options
+  const tracing = otlpEndpoint === undefined ? undefined : await startTracing(otlpEndpoint, logger)
+  const opening = new Opening(options, logger, tracing)
   let stoppable = beforeListening(opening)
   let admin: AdminListener | undefined
   stopOnSignal(() => endingWith(stoppable, admin), logger)
@@ -70,6 +76,7 @@ export async function startServer(options: ServeOptions): Promise<void> {
   const server = await buildApp({
     bus,
     auditor,
+    tracing,
     guard: guardFor(options, () => port),
     allowedOrigins: options.allowedOrigins,
     trustedProxies: options.trustedProxies,
@@ -82,7 +89,7 @@ export async function startServer(options: ServeOptions): Promise<void> {
   if (opening.isEnded) return
   await server.takeOver(starting)
   access.reloadOnSignal(server.renewTls, logger, auditor)
-  stoppable = whileOpen(server, bus, auditor)
+  stoppable = whileOpen(server, bus, [auditor, tracing])
   report = server.report
   const { epoch, fsync, readOnly } = bus.status()
   logger.info({ version: VERSION, epoch, ...(readOnly ? { readOnly } : { fsync }), dataDir }, 'ready')
@@ -95,12 +102,14 @@ export async function startServer(options: ServeOptions): Promise<void> {
 class Opening {
   readonly #options: ServeOptions
   readonly #logger: Logger
+  readonly #host: Host
   readonly #ended = new AbortController()
   #progress = { percent: 0, reason: 'opening the data folder' }
   #opened: Promise<Bus> | undefined
 
-  constructor(options: ServeOptions, logger: Logger) {
+  constructor(options: ServeOptions, logger: Logger, tracing: Tracing | undefined) {
     this.#options = options
+    this.#host = tracing === undefined ? REAL_HOST : { ...REAL_HOST, onEpoch: tracing.epochs.note }
     this.#logger = logger
   }
 
@@ -118,14 +127,17 @@ class Opening {
   async open(): Promise<Bus> {
     const { bus } = this.#options
     const { signal } = this.#ended
-    this.#opened = Bus.open({
-      ...bus,
-      signal,
-      onNotice: ({ level, message }) => this.#logger[level](message),
-      onProgress: ({ percent, detail }) => {
-        this.#progress = { percent, reason: detail }
+    this.#opened = Bus.open(
+      {
+        ...bus,
+        signal,
+        onNotice: ({ level, message }) => this.#logger[level](message),
+        onProgress: ({ percent, detail }) => {
+          this.#progress = { percent, reason: detail }
+        },
       },
-    })
+      this.#host,
+    )
     try {
       return await this.#opened
     } catch (error) {
@@ -154,11 +166,15 @@ const whileStarting = (starting: StartingApp, opening: Opening): Stoppable => ({
   closeBus: () => starting.close(),
 })
 
-const whileOpen = (server: MmsbApp, bus: Bus, auditor: Auditor | undefined): Stoppable => ({
+const whileOpen = (
+  server: MmsbApp,
+  bus: Bus,
+  others: readonly ({ close(): Promise<void> } | undefined)[],
+): Stoppable => ({
   closeServer: () => server.close(),
   cutOff: () => server.cutOff(),
   closeBus: async (graceMs) => {
-    await Promise.all([auditor?.close(), bus.close({ graceMs })])
+    await Promise.all([bus.close({ graceMs }), ...others.map((other) => other?.close())])
   },
 })
 

@@ -16,8 +16,22 @@ export interface Host {
   readonly hasThreads: boolean
   /** Decides about executions on another thread. Absent: their estimates do, and they end when they end. */
   readonly executions?: ExecutionHost
+  /** Is told of every epoch that is published. Must be quick and must not throw. Absent: nobody is. */
+  readonly onEpoch?: (times: EpochTimes) => void
   /** Disk, randomness, timers, lock, catalog and checkpoints, where they are not the real ones. */
   readonly store: Partial<StoreOptions>
+}
+
+/** When something began, and when it ended, by `ticksMs`. */
+export type Stretch = readonly [startMs: number, endMs: number]
+
+/** When the stages of an epoch ran. */
+export interface EpochTimes {
+  readonly epoch: number
+  /** Undefined in memory. */
+  readonly append: Stretch | undefined
+  readonly execute: Stretch
+  readonly publish: Stretch
 }
 
 export interface ExecutionHost {

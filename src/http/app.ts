@@ -40,6 +40,7 @@ import { healthOf, type Report } from './health.js'
 import { createMetrics } from './metrics.js'
 import { auditRoutes } from './observe/audit.js'
 import { logRequests } from './observe/logging.js'
+import { type Tracing, traceRequests } from './observe/tracing.js'
 import { historyGuard } from './reply/history.js'
 import { refuseWrite } from './reply/read-only.js'
 import { limitBodies } from './request/body-budget.js'
@@ -70,6 +71,8 @@ export interface AppOptions extends Admission, FrameworkOptions {
   readonly resource?: ProtectedResource | undefined
   /** Gets what belongs into the audit trail. Default: there is none. */
   readonly auditor?: Auditor | undefined
+  /** Default: nothing is traced. */
+  readonly tracing?: Tracing | undefined
   /** A WebSocket that is silent for longer than this is closed. */
   readonly pingIntervalMs?: number
 }
@@ -125,6 +128,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   bus.limits.measure('maxOpenRequests', () => connections.count)
   admitRequests(bare, bus.limits, options)
   logRequests(app)
+  if (options.tracing !== undefined) traceRequests(app, options.tracing)
   authenticate(app, context)
   if (options.auditor !== undefined) auditRoutes(app, options.auditor)
   if (bus.isReadOnly) app.addHook('onRequest', refuseWrite)
@@ -153,7 +157,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
     dataReadRoutes(scope, context)
     dataWriteRoutes(scope)
   })
-  const stream = await streamRoutes(app, context, upgrades.inOrder, options.pingIntervalMs)
+  const stream = await streamRoutes(app, context, upgrades.inOrder, options)
   await app.ready()
   const close = async (): Promise<void> => {
     context.isStopping = true

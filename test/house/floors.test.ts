@@ -62,7 +62,7 @@ const FLOORS: Floors = {
       'verify',
     ],
   ],
-  'src/cli/serving': [['auditing']],
+  'src/cli/serving': [['auditing', 'tracing']],
   'src/audit': [['line'], ['files', 'login-failures'], ['trail', 'verify'], ['journal'], ['auditor']],
   'src/auth': [
     ['certificate-names', 'private-file', 'scopes', 'tokens'],

@@ -34,6 +34,7 @@ import {
 import { LIMIT_FLAGS, limitsOf } from '../limit-flags.js'
 import type { ServeOptions } from '../server.js'
 import { AUDIT_FLAGS, auditOf } from '../serving/auditing.js'
+import { otlpEndpointOf, TRACING_FLAGS } from '../serving/tracing.js'
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 
@@ -151,6 +152,7 @@ const FLAGS: FlagTable = {
   'read-only': { help: 'write nothing at all: refuse every write, let other readers open the folder too' },
   ...AUTH_FLAGS,
   ...AUDIT_FLAGS,
+  ...TRACING_FLAGS,
   help: HELP_FLAG,
 }
 
@@ -217,6 +219,7 @@ function serveOptions(flags: ParsedFlags): ServeOptions {
     isInsecure,
     ...access,
     audit: auditOf(flags),
+    otlpEndpoint: otlpEndpointOf(flags),
     ...(admin === undefined ? {} : { admin }),
     allowedOrigins: read('allow-origin', originsOf, new Set<string>()),
     bus: {

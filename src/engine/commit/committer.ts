@@ -24,7 +24,7 @@ import type { Slab } from '../../state/slab.js'
 import type { Store } from '../../store/store.js'
 import type { Admission } from '../admission.js'
 import type { Pending, Submission } from '../commands/pending.js'
-import { type Host, REAL_HOST } from '../host.js'
+import { type EpochTimes, type Host, REAL_HOST } from '../host.js'
 import { fingerprintOf } from '../idempotency/fingerprint.js'
 import { type AnsweredKey, type FirstUse, IdempotencyKeys } from '../idempotency/keys.js'
 import { CostLimits } from '../pages/cost-limits.js'
@@ -292,6 +292,8 @@ export class Committer {
       isExecuting: false,
       isAppending: false,
       appended: undefined,
+      appendStartedMs: undefined,
+      appendEndedMs: undefined,
       result: undefined,
       event: undefined,
       isFailingOver: false,
@@ -375,6 +377,7 @@ export class Committer {
     const plan = batch.plan()
     flight.isAppending = true
     const startedMs = this.#host.ticksMs()
+    flight.appendStartedMs = startedMs
     const appended = store.append({
       epoch: batch.epoch,
       timestampMs: flight.timestampMs,
@@ -398,6 +401,7 @@ export class Committer {
       if (failed !== undefined) throw failed.error
     }
     const nowMs = this.#host.ticksMs()
+    flight.appendEndedMs = nowMs
     this.timings.record('append', nowMs - startedMs)
     this.#groupCommit.published(nowMs - startedMs, batch.frameCount, this.#queue.count, nowMs)
     // The next epoch starts before the writers of this one are answered: the disk works meanwhile.
@@ -475,6 +479,7 @@ export class Committer {
     for (let i = 0; i < submissions.length; i++) submissions[i]?.resolve(answers[i] as CommitResult)
     this.#gate.wake()
     this.timings.record('publish', performance.now() - startedMs)
+    this.#host.onEpoch?.(timesOf(flight, startedMs))
   }
 
   // ---- dry runs -------------------------------------------------------------------------------------------
@@ -659,6 +664,22 @@ export class Committer {
 
 const stopping = (): MmsbError =>
   new MmsbError('BUS_FAILED', 'The bus is stopping; the commit was cancelled.')
+
+/** When the stages of an epoch ran that is being published since `publishedMs`. */
+function timesOf(
+  { batch, result, appendStartedMs, appendEndedMs }: EpochInFlight,
+  publishedMs: number,
+): EpochTimes {
+  const executeMs = (result?.execNs ?? 0) / 1e6
+  // Execution begins when the append does.
+  const startedMs = appendStartedMs ?? publishedMs - executeMs
+  return {
+    epoch: batch.epoch,
+    append: appendStartedMs === undefined ? undefined : [appendStartedMs, appendEndedMs ?? publishedMs],
+    execute: [startedMs, startedMs + executeMs],
+    publish: [publishedMs, performance.now()],
+  }
+}
 
 /** Bytes of the pages that a plan may overwrite. */
 function bytesOf({ registry }: EngineState, plan: Plan): number {

@@ -31,6 +31,9 @@ export interface EpochInFlight {
   /** The log was asked to append the epoch. */
   isAppending: boolean
   appended: Promise<void> | undefined
+  /** When the log was asked, and when it had appended; undefined before that. */
+  appendStartedMs: number | undefined
+  appendEndedMs: number | undefined
   result: ExecuteResult | undefined
   /** The event for listeners, once it was made. */
   event: CommitEvent | undefined

@@ -18,16 +18,16 @@ import { REQUEST_ID_HEADER } from '../observe/request-id.js'
 import { sendProblem } from '../reply/problem.js'
 import { endWith } from '../request/malformed-requests.js'
 import { OfHistoryQuery } from '../schemas/data.js'
-import { StreamServer, WEBSOCKET_OPTIONS } from '../stream/websocket.js'
+import { type StreamOptions, StreamServer, WEBSOCKET_OPTIONS } from '../stream/websocket.js'
 
 /** The route. `upgrades` emits the upgrade requests that it may get. */
 export async function streamRoutes(
   app: App,
   context: AppContext,
   upgrades: EventEmitter,
-  pingIntervalMs?: number,
+  options: StreamOptions,
 ): Promise<StreamServer> {
-  const stream = new StreamServer(context, app.log, pingIntervalMs)
+  const stream = new StreamServer(context, app.log, options)
   await app.register(async (scope: App) => {
     await scope.register(fastifyWebsocket, {
       // The same module, which its type declarations describe twice: for import and, as here, for require.

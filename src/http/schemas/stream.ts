@@ -46,7 +46,14 @@ export const SubscribeMessage = Type.Object(
 export const UnsubscribeMessage = Type.Object({ type: Type.Literal('unsubscribe'), id: Id }, CLOSED)
 export const CommitMessage = Type.Object({ type: Type.Literal('commit'), id: Id, epoch: Epoch }, CLOSED)
 export const TransactionMessage = Type.Object(
-  { type: Type.Literal('transaction'), id: Id, ...transactionFields },
+  {
+    type: Type.Literal('transaction'),
+    id: Id,
+    ...transactionFields,
+    traceparent: Type.Optional(
+      Type.String({ maxLength: 512, description: 'The trace it belongs to (W3C Trace Context).' }),
+    ),
+  },
   CLOSED,
 )
 

@@ -22,6 +22,7 @@ import { jsonHead, jsonTail } from '../../stream/messages.js'
 import type { SubscribeOptions } from '../../stream/types.js'
 import type { AppContext } from '../context.js'
 import { framesIn, type SessionAudit } from '../observe/session-audit.js'
+import type { SessionTrace } from '../observe/tracing.js'
 import { toMmsbError } from '../reply/problem.js'
 import { isSmallJson, parseJson, parseSmallJson } from '../request/json.js'
 import { compileCheck } from '../request/validation.js'
@@ -52,6 +53,8 @@ export interface SessionDeps {
   readonly receiving: Receiving
   /** Undefined: there is no audit trail. */
   readonly audit?: SessionAudit | undefined
+  /** Undefined: nothing is traced. */
+  readonly trace?: SessionTrace | undefined
 }
 
 export class StreamSession {
@@ -269,8 +272,8 @@ export class StreamSession {
         return
       }
       case 'transaction': {
-        const { type: _type, id, ...transaction } = CHECKS.transaction(message)
-        this.#transact(id, transaction as TransactionInput, bytes)
+        const { type: _type, id, traceparent, ...transaction } = CHECKS.transaction(message)
+        this.#transact(id, transaction as TransactionInput, bytes, traceparent)
         return
       }
       default:
@@ -291,28 +294,34 @@ export class StreamSession {
     )
   }
 
-  #transact(id: string, transaction: TransactionInput, bytes: number): void {
+  #transact(id: string, transaction: TransactionInput, bytes: number, traceparent?: string): void {
     const { audit } = this.#deps
-    if (audit?.mustBeginTransactions !== true) this.#transactNow(id, transaction, bytes)
+    if (audit?.mustBeginTransactions !== true) this.#transactNow(id, transaction, bytes, traceparent)
     else {
       this.#holdOthers(bytes, audit.beginTransaction(transaction.ops), {
-        proceed: () => this.#transactNow(id, transaction, bytes),
+        proceed: () => this.#transactNow(id, transaction, bytes, traceparent),
         refuse: (error) => this.#sendError(id, error),
       })
     }
   }
 
-  #transactNow(id: string, transaction: TransactionInput, bytes: number): void {
+  #transactNow(id: string, transaction: TransactionInput, bytes: number, traceparent?: string): void {
     const { bus, sink, audit } = this.#deps
+    const traced = this.#deps.trace?.begin(traceparent)
     const { ops } = transaction
     this.#track(
       bytes,
       () => bus.transact(transaction),
-      (epoch) =>
+      (epoch) => {
+        traced?.({ epoch })
         afterLine(audit?.transactionEnded(ops, { epoch }), () =>
           sink.write(textFrame(`${jsonHead('ack', id)},"epoch":${epoch}}`)),
-        ),
-      (error) => afterLine(audit?.transactionEnded(ops, { error }), () => this.#sendError(id, error)),
+        )
+      },
+      (error) => {
+        traced?.({ error })
+        afterLine(audit?.transactionEnded(ops, { error }), () => this.#sendError(id, error))
+      },
     )
   }
 

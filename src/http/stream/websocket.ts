@@ -21,6 +21,7 @@ import { whileLoggedIn } from '../authentication.js'
 import type { AppContext } from '../context.js'
 import { senderOf } from '../observe/audit.js'
 import { SessionAudit } from '../observe/session-audit.js'
+import { SessionTrace, type Tracing } from '../observe/tracing.js'
 import { attachFastReceiver, type FastReceiver } from './fast-receiver.js'
 import { Receiving } from './receiving.js'
 import { StreamSession } from './session.js'
@@ -61,7 +62,14 @@ interface OpenWebSocket {
   readonly receiver: FastReceiver | undefined
 }
 
+export interface StreamOptions {
+  /** A WebSocket that is silent for longer than this is closed. */
+  readonly pingIntervalMs?: number
+  readonly tracing?: Tracing | undefined
+}
+
 export class StreamServer {
+  readonly #tracing: Tracing | undefined
   readonly #context: AppContext
   readonly #log: FastifyBaseLogger
   readonly #open = new Map<WebSocket, OpenWebSocket>()
@@ -72,7 +80,9 @@ export class StreamServer {
   #pastFastMessages = 0
   #hasWarned = false
 
-  constructor(context: AppContext, log: FastifyBaseLogger, pingIntervalMs = STREAM_PING_INTERVAL_MS) {
+  constructor(context: AppContext, log: FastifyBaseLogger, options: StreamOptions = {}) {
+    const { pingIntervalMs = STREAM_PING_INTERVAL_MS, tracing } = options
+    this.#tracing = tracing
     this.#context = context
     this.#log = log
     this.#messages = new ByteBudget(context.bus.limits, {
@@ -129,6 +139,7 @@ export class StreamServer {
       onInternal: (cause) => this.#log.error({ err: cause, requestId: request.id }, 'internal error'),
       takenBytes: () => sink.takenBytes,
       receiving,
+      trace: this.#tracing && new SessionTrace(this.#tracing, request),
       audit: auditor === undefined ? undefined : new SessionAudit(auditor, senderOf(request)),
     })
     const receiver = isBinary ? this.#attach(webSocket, session) : undefined

@@ -55,7 +55,14 @@ function flightOf(
   for (const pending of pendings) batch.stage(pending)
   const submissions = pendings.map((pending) => ({ pending, queuedAtMs: 7, resolve() {}, reject() {} }))
   const result = state.context.execute(batch.plan().steps, batch.frames(frameBuffers()))
-  const none = { appended: undefined, plan: undefined, cancelled: undefined, event: undefined }
+  const none = {
+    appended: undefined,
+    appendStartedMs: undefined,
+    appendEndedMs: undefined,
+    plan: undefined,
+    cancelled: undefined,
+    event: undefined,
+  }
   const flags = {
     isStaging: false,
     isExecuting: false,
