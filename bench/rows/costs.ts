@@ -32,7 +32,7 @@ function costCase(
   const given = Object.values(parameters).map((value) => ` ${String(value)}`)
   return {
     name: `${op}${given.join('')}, ${shapes.join(', ')}`,
-    derive: { ...derive, inputs: Object.fromEntries(drawn.map(([role]) => [role, role])) },
+    derive: { ...derive, inputs: Object.fromEntries(drawn.map(([role]) => [role, role])) } as Derivation,
     pages: Object.fromEntries(drawn),
   }
 }

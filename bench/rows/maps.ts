@@ -107,7 +107,7 @@ async function besideNumpy(
 
 async function chain(context: Context, count: number, pages: BenchPages): Promise<Result[]> {
   const derivations = Array.from({ length: CHAIN }, (_, i) => ({
-    op: 'map',
+    op: 'map' as const,
     inputs: { x: i === 0 ? 'x' : `y${i - 1}` },
     expr: `x * 0.75 + ${i + 1}`,
   }))

@@ -78,7 +78,7 @@ function one(
   const own = page(dtype, shape, low, high)
   return {
     name,
-    derive: { ...derive, inputs: { x: 'x' } },
+    derive: { ...derive, inputs: { x: 'x' } } as Derivation,
     pages: { x: own },
     make: drawn('x', own, low, high) + (numpy.make ?? ''),
     run: numpy.run,
@@ -104,7 +104,7 @@ function many(
   const roles = Object.fromEntries(Object.keys(inputs).map((role) => [role, role]))
   return {
     name,
-    derive: { ...derive, inputs: roles },
+    derive: { ...derive, inputs: roles } as Derivation,
     pages,
     make: make + (numpy.make ?? ''),
     run: numpy.run,

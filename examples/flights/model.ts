@@ -22,7 +22,7 @@ export function pagesFor(airports: number): NamedDefinition[] {
     name,
     derive: { op: 'map', inputs, expr },
   })
-  const top = (name: string, output: string): NamedDefinition => ({
+  const top = (name: string, output: 'indices' | 'values'): NamedDefinition => ({
     name,
     derive: { op: 'topk', inputs: { x: 'flights.ranked' }, k: TOP, axis: 0, output },
   })

@@ -54,9 +54,13 @@ export function plainLife(cells: Uint8Array, size: number): Uint8Array {
 /** Creates the pages and puts the first generation into `life`. */
 export async function startLife(bus: Bus, size: number, cells: Uint8Array): Promise<void> {
   const shape = [size, size]
-  const neighbours = { op: 'conv', inputs: { x: { prev: 'life' }, kernel: 'around' }, boundary: 'wrap' }
+  const neighbours = {
+    op: 'conv' as const,
+    inputs: { x: { prev: 'life' }, kernel: 'around' },
+    boundary: 'wrap' as const,
+  }
   const rule = {
-    op: 'map',
+    op: 'map' as const,
     inputs: { seed: 'seed', n: 'neighbours', self: 'life' },
     expr: 'seed or n == 3 or (n == 2 and prev(self))',
   }

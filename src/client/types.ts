@@ -5,8 +5,10 @@
  */
 import type { Dtype, TypedArray } from '../wire/dtype.js'
 import type { DataMode, Policy } from '../wire/messages.js'
+import type { Derivation } from '../wire/ops.js'
 import type { ChangeKind, Location, Merge, PageKind } from '../wire/page.js'
 
+export type { Derivation, DerivationInput } from '../wire/ops.js'
 export type { Location, Merge } from '../wire/page.js'
 
 /**
@@ -43,16 +45,6 @@ export interface SourceDefinition {
   readonly shape: readonly number[]
   readonly location?: Location
   readonly fill?: number | bigint | string | boolean
-}
-
-/**
- * An op, its inputs by role (a page, or its state in the epoch before), and the op's parameters:
- * docs/guide/OPS.md.
- */
-export interface Derivation {
-  readonly op: string
-  readonly inputs: Readonly<Record<string, string | { readonly prev: string }>>
-  readonly [parameter: string]: unknown
 }
 
 /** Options of a derived page. */

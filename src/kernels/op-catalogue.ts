@@ -12,9 +12,10 @@ import { MmsbError } from '../errors.js'
 import { DEFINITION_MAX_BYTES, IR_MAX_INPUTS, PAGE_ID_MAX } from '../limits.js'
 import { isZero } from '../state/bytes.js'
 import { checkExtent, formatShape, sameShape } from '../state/shape.js'
-import type { Derivation } from '../state/types.js'
+import type { Derivation, UncheckedDerivation } from '../state/types.js'
 import { align8 } from '../wire/align.js'
 import { type Dtype, isDtype } from '../wire/dtype.js'
+import type { OpName } from '../wire/ops.js'
 import { checkInputName, inputOfPast } from './expression/names.js'
 import { calledFunctions } from './expression/user-functions.js'
 import {
@@ -36,10 +37,21 @@ import { type Fields, invalidRequest, type Op, type OpInput } from './ops/op.js'
 import { REDUCE_OPS } from './ops/reduce.js'
 import { SELECT_OPS } from './ops/select.js'
 
+const BY_NAME: { readonly [N in OpName]: Op<N> } = {
+  ...COPY_OPS,
+  ...MAP_OPS,
+  ...REDUCE_OPS,
+  ...MATMUL_OPS,
+  ...SELECT_OPS,
+  ...LANE_OPS,
+  ...CONV_OPS,
+  ...INDEXED_OPS,
+  ...MOVE_OPS,
+}
+
 /** Every op, by name, in the order of the codes. */
 export const OPS: ReadonlyMap<string, Op> = new Map(
-  [COPY_OPS, MAP_OPS, REDUCE_OPS, MATMUL_OPS, SELECT_OPS, LANE_OPS, CONV_OPS, INDEXED_OPS, MOVE_OPS]
-    .flat()
+  Object.values<Op>(BY_NAME)
     .sort((a, b) => a.code - b.code)
     .map((op) => [op.name, op]),
 )
@@ -84,7 +96,7 @@ export interface CompiledDerivation {
  *   pastOf throw
  */
 export function compileDerivation(
-  derive: Derivation,
+  derive: UncheckedDerivation,
   inputOf: (pageName: string) => InputPage,
   options: CompileOptions = {},
 ): CompiledDerivation {
@@ -111,7 +123,7 @@ export function compileDerivation(
     dtype,
     shape: plan.shape,
     params: plan.block,
-    canonical: { op: op.name, inputs: shownInputs(inputs), ...plan.parameters },
+    canonical: { op: op.name, inputs: shownInputs(inputs), ...plan.parameters } as Derivation,
     costPerElementNs: plan.costPerElementNs,
     ...(callsFunctions && options.dtype !== undefined ? { asks: options.dtype } : {}),
   }
@@ -127,7 +139,7 @@ export function sameDerivation(a: Derivation, b: Derivation): boolean {
   return !ordersInputs || Object.keys(a.inputs).join() === Object.keys(b.inputs).join()
 }
 
-function opOf(derive: Derivation): Op {
+function opOf(derive: UncheckedDerivation): Op {
   if (typeof derive !== 'object' || derive === null || Array.isArray(derive)) {
     throw invalidRequest('derive must be an object')
   }
@@ -145,7 +157,7 @@ function parameterNames(op: Op): string[] {
   return op.parameters.map((name) => name.replace('?', ''))
 }
 
-function parametersOf(derive: Derivation, op: Op): Fields {
+function parametersOf(derive: UncheckedDerivation, op: Op): Fields {
   const { op: _, inputs: __, ...given } = derive
   const known = parameterNames(op)
   for (const name of Object.keys(given)) {
@@ -163,7 +175,7 @@ function parametersOf(derive: Derivation, op: Op): Fields {
 }
 
 /** The inputs in the order of the native step: role, name of the page, and whether its past is meant. */
-function readRoles(derive: Derivation, op: Op): RoleInput[] {
+function readRoles(derive: UncheckedDerivation, op: Op): RoleInput[] {
   const { inputs } = derive
   if (typeof inputs !== 'object' || inputs === null || Array.isArray(inputs)) {
     throw invalidRequest('inputs must be an object of page names by role')
@@ -366,5 +378,5 @@ export function derivationOf(definition: LoggedDefinition, nameOf: (id: number) 
       definition.inputs.map(({ role, id, prev }) => ({ role, page: nameOf(prev ?? id), prev })),
     ),
     ...definition.parameters,
-  }
+  } as Derivation
 }

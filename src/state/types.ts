@@ -3,7 +3,10 @@
  * dtypes and nothing else.
  */
 import type { Dtype, TypedArray } from '../wire/dtype.js'
+import type { Derivation, DerivationInput } from '../wire/ops.js'
 import type { Location, Merge } from '../wire/page.js'
+
+export type { Derivation, DerivationInput } from '../wire/ops.js'
 
 /**
  * Values of a delta: a typed array of the page's dtype, or numbers, bigints, decimal strings, "NaN",
@@ -37,11 +40,8 @@ export interface SourceDefinition {
   readonly fill?: number | bigint | string | boolean
 }
 
-/** An input: a page by name, or its value in the previous epoch. */
-export type DerivationInput = string | { readonly prev: string }
-
-/** The `derive` object of the API: an op, its inputs by role and the op's parameters. */
-export interface Derivation {
+/** The `derive` object as it comes from outside: nothing of it is checked. */
+export interface UncheckedDerivation {
   readonly op: string
   readonly inputs: Readonly<Record<string, DerivationInput>>
   readonly [parameter: string]: unknown

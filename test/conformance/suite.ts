@@ -5,7 +5,13 @@
  * no test framework, so that it also runs from a bundle on a machine without one.
  */
 
-import type { BusOptions, CommitEvent, TransactionInput, WhatIfResult } from '../../src/engine/types.js'
+import type {
+  BusOptions,
+  CommitEvent,
+  Derivation,
+  TransactionInput,
+  WhatIfResult,
+} from '../../src/engine/types.js'
 import { MmsbError } from '../../src/errors.js'
 import { Bus } from '../../src/index.js'
 import { DTYPE_INFO, DTYPES, type Dtype } from '../../src/wire/dtype.js'
@@ -141,7 +147,7 @@ async function opCase(left: BusOptions, right: BusOptions, dtype: Dtype, length:
     for (const { name, dtype, shape } of pages) await both(pair, (bus) => bus.create(name, { dtype, shape }))
     for (const [, record] of OP_RECORDS) {
       for (const [name, derive] of record.conformance(dtype, length))
-        await both(pair, (bus) => bus.derive(name, derive))
+        await both(pair, (bus) => bus.derive(name, derive as Derivation))
     }
     compare(pair, 'zeros', problems)
     for (const { name, dtype, shape } of pages) {

@@ -211,7 +211,7 @@ t.test('ids that no page was created with are given again', async (t) => {
   await t.rejects(bus.create('g', { dtype: 'u8', shape: [2], location: 'gpu' }), {
     code: 'UNSUPPORTED_LOCATION',
   })
-  const past = { op: 'map', inputs: { p: { prev: 'a' } }, expr: 'p +' }
+  const past = { op: 'map' as const, inputs: { p: { prev: 'a' } }, expr: 'p +' }
   await t.rejects(bus.derive('d', past), { code: 'INVALID_EXPRESSION' })
   await t.rejects(
     bus.createMany([

@@ -2,7 +2,7 @@
 import { fullStep, NativeContext } from '../../src/ffi/context.js'
 import { type CompiledDerivation, compileDerivation } from '../../src/kernels/op-catalogue.js'
 import { elementCount } from '../../src/state/shape.js'
-import type { Derivation } from '../../src/state/types.js'
+import type { UncheckedDerivation } from '../../src/state/types.js'
 import { DTYPE_INFO, type Dtype, type TypedArray } from '../../src/wire/dtype.js'
 import type { TestPage } from '../reference/ops/record.js'
 
@@ -17,7 +17,7 @@ export class NativeRunner {
    * what the compiler throws.
    */
   run(
-    derive: Derivation,
+    derive: UncheckedDerivation,
     pages: Readonly<Record<string, TestPage>>,
     dtype?: Dtype,
     version?: number,

@@ -8,7 +8,7 @@ import { fullStep, NativeContext } from '../../src/ffi/context.js'
 import { compileDerivation } from '../../src/kernels/op-catalogue.js'
 import { FrameWriter } from '../../src/state/frame/writer.js'
 import { elementCount } from '../../src/state/shape.js'
-import type { Derivation } from '../../src/state/types.js'
+import type { UncheckedDerivation } from '../../src/state/types.js'
 import { DTYPE_INFO, DTYPES, type Dtype, type TypedArray } from '../../src/wire/dtype.js'
 import {
   bitsOf,
@@ -65,14 +65,14 @@ const EXPRESSIONS = [
   'bool(a)',
   'f32(a)',
   'f64(a)',
-].map((expr): Derivation => ({ op: 'map', inputs: { a: 'x', b: 'y' }, expr }))
+].map((expr): UncheckedDerivation => ({ op: 'map', inputs: { a: 'x', b: 'y' }, expr }))
 
 const X = { x: 'x' }
 const GRID = { x: 'grid' }
 const REDUCTIONS = ['sum', 'prod', 'min', 'max', 'mean', 'var', 'any', 'all', 'count', 'argmin', 'argmax']
 
 /** Over x and y [length], grid [length, 3], taps [4], places i32 [length]. */
-const OTHERS: readonly Derivation[] = [
+const OTHERS: readonly UncheckedDerivation[] = [
   { op: 'copy', inputs: X },
   ...DTYPES.map((dtype) => ({ op: 'cast', inputs: X, dtype })),
   ...REDUCTIONS.flatMap((fn) => [
@@ -161,7 +161,7 @@ function pagesOf(dtype: FloatDtype, length: number, placement: Placement): Recor
 }
 
 interface Step {
-  readonly derive: Derivation
+  readonly derive: UncheckedDerivation
   readonly number: number
   readonly outId: number
   readonly out: Page
@@ -191,7 +191,7 @@ class Bench {
   readonly #names: readonly string[]
   readonly #steps: Step[]
 
-  constructor(pages: Readonly<Record<string, Page>>, derivations: readonly Derivation[]) {
+  constructor(pages: Readonly<Record<string, Page>>, derivations: readonly UncheckedDerivation[]) {
     this.#names = Object.keys(pages)
     this.#create(1, Object.values(pages))
     const input = (name: string) => ({ id: this.#names.indexOf(name) + 1, ...pages[name]! })
@@ -258,7 +258,7 @@ class Bench {
 
 /** What the reference gives. */
 function wantedOf(
-  derive: Derivation,
+  derive: UncheckedDerivation,
   pages: Readonly<Record<string, Page>>,
   places: readonly number[] | undefined,
 ): readonly (number | bigint)[] {
@@ -269,7 +269,7 @@ function wantedOf(
 }
 
 function difference(
-  derive: Derivation,
+  derive: UncheckedDerivation,
   { dtype, values }: Page,
   wanted: readonly (number | bigint)[],
 ): string[] {

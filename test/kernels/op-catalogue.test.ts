@@ -8,9 +8,9 @@ import { native } from '../../src/ffi/library.js'
 import { FUNCTION_NAMES } from '../../src/kernels/expression/functions.js'
 import { CONSTANTS, KEYWORDS } from '../../src/kernels/expression/names.js'
 import { OPS } from '../../src/kernels/op-catalogue.js'
-import { REDUCE_FUNCTIONS } from '../../src/kernels/ops/reduce.js'
-import type { Derivation } from '../../src/state/types.js'
+import type { UncheckedDerivation } from '../../src/state/types.js'
 import { DTYPES, type Dtype } from '../../src/wire/dtype.js'
+import { REDUCE_FUNCTIONS } from '../../src/wire/ops.js'
 import { ROOT } from '../lib/place.js'
 import { refusal } from '../lib/refusal.js'
 import { OP_RECORDS } from '../reference/records.js'
@@ -34,7 +34,7 @@ t.test('ops have the codes and versions of the native library', async (t) => {
 const OPS_PAGE = readFileSync(`${ROOT}docs/guide/OPS.md`, 'utf8')
 
 /** A definition as the page writes it: its pages are placeholders without quotes. */
-function shownDefinition({ op, inputs, ...parameters }: Derivation): string {
+function shownDefinition({ op, inputs, ...parameters }: UncheckedDerivation): string {
   const json = (value: unknown): string =>
     JSON.stringify(value, undefined, 1)
       .replace(/\[\s+|\s+\]/g, (end) => end.trim())

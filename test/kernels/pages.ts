@@ -2,7 +2,7 @@
 import { MmsbError } from '../../src/errors.js'
 import type { InputPage } from '../../src/kernels/inputs.js'
 import { compileDerivation } from '../../src/kernels/op-catalogue.js'
-import type { Derivation } from '../../src/state/types.js'
+import type { UncheckedDerivation } from '../../src/state/types.js'
 import type { Dtype } from '../../src/wire/dtype.js'
 
 export const PAGES: Readonly<Record<string, InputPage>> = {
@@ -20,7 +20,7 @@ export const PAGES: Readonly<Record<string, InputPage>> = {
 }
 
 export const compile = (derive: Record<string, unknown>, dtype?: Dtype) =>
-  compileDerivation(derive as Derivation, pageOf, { dtype })
+  compileDerivation(derive as UncheckedDerivation, pageOf, { dtype })
 
 export const pageOf = (name: string): InputPage => {
   const page = PAGES[name]

@@ -4,7 +4,7 @@
  */
 import t from 'tap'
 import { Bus } from '../../src/index.js'
-import type { DeltaInput, Derivation } from '../../src/state/types.js'
+import type { DeltaInput, Derivation, UncheckedDerivation } from '../../src/state/types.js'
 import type { Dtype, TypedArray } from '../../src/wire/dtype.js'
 import { Draw } from '../lib/draw.js'
 import { drawDelta } from '../property/random.js'
@@ -55,7 +55,7 @@ async function openPages(): Promise<Bus> {
 t.test('a small change computes the elements that may change, and no others', async (t) => {
   const bus = await openPages()
   for (const [name, derive, source, expected] of RULES) {
-    await bus.derive('out', derive)
+    await bus.derive('out', derive as Derivation)
     const before = bus.read(source)
     await bus.patch(source, CHANGES[source])
     const { steps } = bus.executionLog()
@@ -71,7 +71,7 @@ t.test('a small change computes the elements that may change, and no others', as
 })
 
 /** Over pages of many blocks, which the engine's random graphs do not have. */
-const LONG: readonly Derivation[] = OP_RECORDS.flatMap(([, { long }]) => long)
+const LONG = OP_RECORDS.flatMap(([, { long }]) => long) as readonly Derivation[]
 
 const LENGTH = 10_007
 const SHAPES: Readonly<Record<string, readonly number[]>> = {
@@ -161,7 +161,7 @@ t.test('long pages: a change gives the bits of a full computation', async (t) =>
   }
 })
 
-const reads = (derive: Derivation, name: string): boolean =>
+const reads = (derive: UncheckedDerivation, name: string): boolean =>
   Object.values(derive.inputs as Record<string, string>).includes(name)
 
 t.test('long pages: the bits of the reference', async (t) => {

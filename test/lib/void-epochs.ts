@@ -8,7 +8,7 @@ import type { TypedArray } from '../../src/wire/dtype.js'
 /** Side of x. A conv of it with itself takes some 30 ms, and is cancelled after 1 ms. */
 const SIDE = 90
 const ELEMENTS = SIDE * SIDE
-const CONV = { op: 'conv', inputs: { x: 'x', kernel: 'x' }, boundary: 'wrap' }
+const CONV = { op: 'conv' as const, inputs: { x: 'x', kernel: 'x' }, boundary: 'wrap' as const }
 
 export interface EpochState {
   readonly digest: string

@@ -3,7 +3,7 @@
  * pages held in the epoch before and functions that users define are written out first, so that a definition
  * is one of the catalogue over plain pages; the same definitions let a bus compute everything from scratch.
  */
-import type { Derivation } from '../../src/state/types.js'
+import type { Derivation, UncheckedDerivation } from '../../src/state/types.js'
 import type { PageSketch } from '../lib/draw.js'
 import { isExact, isNear, type ReferencePage, referenceEval, sameElement } from '../reference/evaluate.js'
 import { recordOf } from '../reference/records.js'
@@ -18,7 +18,7 @@ export interface FunctionSketch {
 export const pastName = (page: string): string => `was.${page}`
 
 /** The definition without `prev`, over pages and their pasts. */
-export function withoutPrev(derive: Derivation): Derivation {
+export function withoutPrev(derive: UncheckedDerivation): Derivation {
   const expr = typeof derive.expr === 'string' ? derive.expr : ''
   const plain = expr.replace(/prev\((\w+)\)/g, 'prev_$1')
   const inputs: Record<string, string> = {}
@@ -29,7 +29,7 @@ export function withoutPrev(derive: Derivation): Derivation {
     if (!usesPast || new RegExp(`\\b${role}\\b`).test(plain)) inputs[role] = page
     if (usesPast) inputs[`prev_${role}`] = pastName(page)
   }
-  return { ...derive, inputs, ...(expr === '' ? {} : { expr: plain }) }
+  return { ...derive, inputs, ...(expr === '' ? {} : { expr: plain }) } as Derivation
 }
 
 /** The arguments of the call whose opening parenthesis is at `open`, and where it ends. */
@@ -64,7 +64,11 @@ export function inlined(text: string, functions: readonly FunctionSketch[]): str
 }
 
 /** Elements that the reference looks at, roughly. */
-function workOf(derive: Derivation, inputs: Readonly<Record<string, ReferencePage>>, out: number): number {
+function workOf(
+  derive: UncheckedDerivation,
+  inputs: Readonly<Record<string, ReferencePage>>,
+  out: number,
+): number {
   const sizes = Object.values(inputs).map(({ values }) => values.length)
   const perElement = recordOf(derive.op).work?.(inputs) ?? 1
   return out * perElement + sizes.reduce((sum, size) => sum + size, 0)
@@ -83,8 +87,8 @@ export function disagreement(
   pageOf: (name: string) => ReferencePage,
   functions: readonly FunctionSketch[],
 ): string | undefined {
-  const plain = withoutPrev(page.derive as Derivation)
-  const derive: Derivation =
+  const plain: UncheckedDerivation = withoutPrev(page.derive as UncheckedDerivation)
+  const derive: UncheckedDerivation =
     typeof plain.expr === 'string' ? { ...plain, expr: inlined(plain.expr, functions) } : plain
   const inputs = Object.fromEntries(
     Object.entries(derive.inputs).map(([role, name]) => [role, pageOf(name as string)]),

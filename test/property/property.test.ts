@@ -38,7 +38,7 @@ const BODIES: readonly FunctionSketch[] = [
 
 /** Puts calls of users' functions and pasts into a definition, now and then. */
 function embellish(draw: Draw, derive: Derivation): Derivation {
-  if (typeof derive.expr === 'string') {
+  if (derive.op === 'map') {
     let { expr } = derive
     if (draw.chance(0.25) && isExact(derive)) expr = `mixed(${expr}, ${draw.pick(['b', '1', '0.5 * a'])})`
     if (draw.chance(0.3)) expr = expr.replace(/\b(a|b)\b/, 'prev($1)')
@@ -46,7 +46,8 @@ function embellish(draw: Draw, derive: Derivation): Derivation {
   }
   if (!draw.chance(0.2)) return derive
   const role = draw.pick(Object.keys(derive.inputs))
-  return { ...derive, inputs: { ...derive.inputs, [role]: { prev: derive.inputs[role] as string } } }
+  const inputs: Record<string, unknown> = { ...derive.inputs }
+  return { ...derive, inputs: { ...inputs, [role]: { prev: inputs[role] } } } as Derivation
 }
 
 /** A filter: a page that reads its own past. */

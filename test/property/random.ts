@@ -27,7 +27,7 @@ const WEIGHTED = OP_RECORDS.flatMap(
 
 /** A derivation of some existing pages, or undefined when the draw does not fit them. */
 export function drawDerivation(draw: Draw, pages: readonly PageSketch[]): Derivation | undefined {
-  return draw.pick(WEIGHTED).overPages(draw, pages)
+  return draw.pick(WEIGHTED).overPages(draw, pages) as Derivation | undefined
 }
 
 const MERGES_FLOAT: readonly Merge[] = ['set', 'set', 'add', 'min', 'max']

@@ -8,7 +8,7 @@
  * (docs/internals/DETERMINISM.md).
  */
 
-import type { Derivation } from '../../src/state/types.js'
+import type { UncheckedDerivation } from '../../src/state/types.js'
 import type { Dtype } from '../../src/wire/dtype.js'
 import { castScalar, toElement, toScalar } from './element.js'
 import { namesCalled, readTree } from './expression.js'
@@ -33,7 +33,7 @@ export interface ReferenceResult {
  * `version`: of the op, absent: the newest.
  */
 export function referenceEval(
-  derive: Derivation,
+  derive: UncheckedDerivation,
   inputs: Readonly<Record<string, ReferencePage>>,
   dtype?: Dtype,
   version?: number,
@@ -53,7 +53,7 @@ export function referenceEval(
 const INEXACT = new Set(['exp', 'log', 'log2', 'sin', 'cos', 'tan', 'tanh', 'pow', '**'])
 
 /** Whether the result must be equal bit for bit; else within a few units in the last place. */
-export function isExact(derive: Derivation): boolean {
+export function isExact(derive: UncheckedDerivation): boolean {
   return derive.op !== 'map' || !namesCalled(readTree(String(derive.expr))).some((name) => INEXACT.has(name))
 }
 

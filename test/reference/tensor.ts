@@ -1,6 +1,6 @@
 /** Arrays of any rank over plain lists, and where their elements lie. For tests only. */
 
-import type { Derivation } from '../../src/state/types.js'
+import type { UncheckedDerivation } from '../../src/state/types.js'
 import type { Dtype } from '../../src/wire/dtype.js'
 import { castScalar, type Scalar } from './element.js'
 
@@ -11,7 +11,7 @@ export interface Tensor {
   readonly values: readonly Scalar[]
 }
 
-export type ReferenceOp = (inputs: Readonly<Record<string, Tensor>>, derive: Derivation) => Tensor
+export type ReferenceOp = (inputs: Readonly<Record<string, Tensor>>, derive: UncheckedDerivation) => Tensor
 
 export const sizeOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1)
 

@@ -44,8 +44,8 @@ export function callsOf({ derived }: PageRecord): readonly string[] {
   if (derived === undefined) return []
   let calls = CALLS.get(derived)
   if (calls === undefined) {
-    const { expr } = derived.derive
-    calls = typeof expr === 'string' ? calledFunctions(expr) : []
+    const { derive } = derived
+    calls = derive.op === 'map' ? calledFunctions(derive.expr) : []
     CALLS.set(derived, calls)
   }
   return calls

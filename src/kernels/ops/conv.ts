@@ -2,28 +2,25 @@
 
 import { elementCount, formatShape } from '../../state/shape.js'
 import { DTYPE_INFO } from '../../wire/dtype.js'
+import { BOUNDARIES, METRICS } from '../../wire/ops.js'
 import { promoteDtypes } from '../promotion.js'
 import {
   commonDtypeOf,
   defineOp,
   invalidRequest,
   nameOfWord,
-  type Op,
   readChoice,
   readWords,
   shapeMismatch,
   wordBlock,
 } from './op.js'
 
-const BOUNDARIES = ['zero', 'wrap', 'edge'] as const
-const METRICS = ['dot', 'l2', 'cosine'] as const
-
-const convOp = defineOp<{ readonly boundary: (typeof BOUNDARIES)[number] }>({
+const convOp = defineOp<'conv', { readonly boundary: (typeof BOUNDARIES)[number] }>({
   name: 'conv',
   code: 9,
   version: 1,
   roles: ['x', 'kernel'],
-  parameters: ['boundary?'],
+  parameters: { boundary: 'optional' },
   dirtyRule: 'near',
   example: { op: 'conv', inputs: { x: 'P', kernel: 'Q' }, boundary: 'zero' },
   read: (fields) => ({ boundary: readChoice(fields, 'boundary', BOUNDARIES, 'zero') }),
@@ -54,12 +51,12 @@ const convOp = defineOp<{ readonly boundary: (typeof BOUNDARIES)[number] }>({
     1 + (DTYPE_INFO[dtype].kind === 'float' ? 0.5 : 1) * elementCount(kernel!.shape),
 })
 
-const distanceOp = defineOp<{ readonly metric: (typeof METRICS)[number] }>({
+const distanceOp = defineOp<'distance', { readonly metric: (typeof METRICS)[number] }>({
   name: 'distance',
   code: 20,
   version: 2,
   roles: ['queries', 'vectors'],
-  parameters: ['metric'],
+  parameters: { metric: 'required' },
   dirtyRule: 'matmul',
   example: { op: 'distance', inputs: { queries: 'P', vectors: 'Q' }, metric: 'l2' },
   read: (fields) => ({ metric: readChoice(fields, 'metric', METRICS) }),
@@ -91,4 +88,4 @@ const distanceOp = defineOp<{ readonly metric: (typeof METRICS)[number] }>({
   costPerElementNs: (_, [queries]) => 15 + 0.3 * queries!.shape[queries!.shape.length - 1]!,
 })
 
-export const CONV_OPS: readonly Op[] = [convOp, distanceOp]
+export const CONV_OPS = { conv: convOp, distance: distanceOp }

@@ -1,15 +1,15 @@
 /** copy and cast: each element by itself. */
 import { isDtype } from '../../wire/dtype.js'
-import { defineOp, invalidRequest, moveNs, type Op, readDtype, readWords } from './op.js'
+import { defineOp, invalidRequest, moveNs, readDtype, readWords } from './op.js'
 
 const NO_BLOCK = new Uint8Array(0)
 
-const copyOp = defineOp<undefined>({
+const copyOp = defineOp<'copy', undefined>({
   name: 'copy',
   code: 1,
   version: 1,
   roles: ['x'],
-  parameters: [],
+  parameters: {},
   dirtyRule: 'elementwise',
   example: { op: 'copy', inputs: { x: 'P' } },
   read: () => undefined,
@@ -28,7 +28,7 @@ const castOp = defineOp({
   code: 2,
   version: 1,
   roles: ['x'],
-  parameters: ['dtype'],
+  parameters: { dtype: 'required' },
   dirtyRule: 'elementwise',
   example: { op: 'cast', inputs: { x: 'P' }, dtype: 'u8' },
   givesDtype: true,
@@ -50,4 +50,4 @@ const castOp = defineOp({
   costPerElementNs: () => 2.2,
 })
 
-export const COPY_OPS: readonly Op[] = [copyOp, castOp]
+export const COPY_OPS = { copy: copyOp, cast: castOp }

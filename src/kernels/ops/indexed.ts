@@ -9,7 +9,6 @@ import {
   type Fields,
   invalidRequest,
   nameOfWord,
-  type Op,
   type OpInput,
   readChoice,
   readInteger,
@@ -39,12 +38,12 @@ function gatheredShape(x: OpInput, axis: number, indices: OpInput): number[] {
   return shape
 }
 
-const gatherOp = defineOp<{ readonly axis: number }>({
+const gatherOp = defineOp<'gather', { readonly axis: number }>({
   name: 'gather',
   code: 12,
   version: 1,
   roles: ['x', 'indices'],
-  parameters: ['axis?'],
+  parameters: { axis: 'optional' },
   dirtyRule: 'indexed',
   example: { op: 'gather', inputs: { x: 'P', indices: 'Q' }, axis: 0 },
   read: (fields, [x]) => ({ axis: readAxis(fields, x!) }),
@@ -64,12 +63,12 @@ interface ScatterParams {
   readonly merge: Merge
 }
 
-const scatterOp = defineOp<ScatterParams>({
+const scatterOp = defineOp<'scatter', ScatterParams>({
   name: 'scatter',
   code: 13,
   version: 1,
   roles: ['x', 'indices', 'values'],
-  parameters: ['axis?', 'merge?'],
+  parameters: { axis: 'optional', merge: 'optional' },
   dirtyRule: 'indexed',
   example: { op: 'scatter', inputs: { x: 'P', indices: 'Q', values: 'R' }, axis: 0, merge: 'set' },
   read: (fields, [x]) => ({ axis: readAxis(fields, x!), merge: readChoice(fields, 'merge', MERGES, 'set') }),
@@ -95,12 +94,12 @@ const scatterOp = defineOp<ScatterParams>({
     1 + (20 * elementCount(indices!.shape)) / Math.max(1, elementCount(x!.shape)),
 })
 
-const bincountOp = defineOp<{ readonly length: number }>({
+const bincountOp = defineOp<'bincount', { readonly length: number }>({
   name: 'bincount',
   code: 14,
   version: 1,
   roles: ['x'],
-  parameters: ['length'],
+  parameters: { length: 'required' },
   dirtyRule: 'all',
   example: { op: 'bincount', inputs: { x: 'P' }, length: 256 },
   read: (fields) => ({ length: readInteger(fields, 'length', 0, PAGE_MAX_ELEMENTS) }),
@@ -138,12 +137,12 @@ function hasWidth(low: number, high: number, bins: number): boolean {
   return Number.isFinite(bins / range) && range / bins > 0
 }
 
-const histogramOp = defineOp<HistogramParams>({
+const histogramOp = defineOp<'histogram', HistogramParams>({
   name: 'histogram',
   code: 15,
   version: 1,
   roles: ['x'],
-  parameters: ['bins', 'range'],
+  parameters: { bins: 'required', range: 'required' },
   dirtyRule: 'all',
   example: { op: 'histogram', inputs: { x: 'P' }, bins: 10, range: [0, 1] },
   read: (fields) => {
@@ -177,4 +176,9 @@ const histogramOp = defineOp<HistogramParams>({
   costPerElementNs: ({ bins }, [x]) => 2 + (5 * elementCount(x!.shape)) / bins,
 })
 
-export const INDEXED_OPS: readonly Op[] = [gatherOp, scatterOp, bincountOp, histogramOp]
+export const INDEXED_OPS = {
+  gather: gatherOp,
+  scatter: scatterOp,
+  bincount: bincountOp,
+  histogram: histogramOp,
+}

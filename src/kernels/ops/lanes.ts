@@ -2,6 +2,7 @@
 import { WINDOW_MAX_SIZE } from '../../limits.js'
 import { elementCount, normalizeAxis } from '../../state/shape.js'
 import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
+import { REDUCE_FUNCTIONS, SCAN_FUNCTIONS, WINDOW_FUNCTIONS } from '../../wire/ops.js'
 import {
   checkBlockAxis,
   defineOp,
@@ -9,7 +10,6 @@ import {
   flagOfWord,
   invalidRequest,
   nameOfWord,
-  type Op,
   type OpInput,
   readBoolean,
   readChoice,
@@ -17,13 +17,10 @@ import {
   readWords,
   wordBlock,
 } from './op.js'
-import { REDUCE_FUNCTIONS } from './reduce.js'
 
 /** Elements that the native code computes at once. */
 const WINDOW_BLOCK = 2048
 
-const SCAN_FUNCTIONS = ['sum', 'prod', 'min', 'max'] as const
-const WINDOW_FUNCTIONS = ['sum', 'min', 'max', 'mean'] as const
 type LaneFunction = (typeof SCAN_FUNCTIONS)[number] | (typeof WINDOW_FUNCTIONS)[number]
 
 /** The dtype of the reduction of the same name. */
@@ -51,12 +48,12 @@ interface ScanParams {
   readonly axis: number
 }
 
-const scanOp = defineOp<ScanParams>({
+const scanOp = defineOp<'scan', ScanParams>({
   name: 'scan',
   code: 8,
   version: 1,
   roles: ['x'],
-  parameters: ['axis?', 'fn'],
+  parameters: { axis: 'optional', fn: 'required' },
   dirtyRule: 'after',
   example: { op: 'scan', inputs: { x: 'P' }, fn: 'sum', axis: 0 },
   read: (fields, [x]) => ({ fn: readChoice(fields, 'fn', SCAN_FUNCTIONS), axis: readAxis(fields, x!) }),
@@ -80,12 +77,12 @@ interface WindowParams {
   readonly axis: number
 }
 
-const windowOp = defineOp<WindowParams>({
+const windowOp = defineOp<'window', WindowParams>({
   name: 'window',
   code: 10,
   version: 1,
   roles: ['x'],
-  parameters: ['axis?', 'fn', 'size'],
+  parameters: { axis: 'optional', fn: 'required', size: 'required' },
   dirtyRule: 'near',
   example: { op: 'window', inputs: { x: 'P' }, fn: 'mean', size: 5, axis: 0 },
   read: (fields, [x]) => ({
@@ -120,12 +117,12 @@ interface SortParams {
   readonly descending: boolean
 }
 
-const sortOp = defineOp<SortParams>({
+const sortOp = defineOp<'sort', SortParams>({
   name: 'sort',
   code: 11,
   version: 1,
   roles: ['x'],
-  parameters: ['axis?', 'descending?'],
+  parameters: { axis: 'optional', descending: 'optional' },
   dirtyRule: 'rows',
   example: { op: 'sort', inputs: { x: 'P' }, axis: 0, descending: false },
   read: (fields, [x]) => ({
@@ -145,4 +142,4 @@ const sortOp = defineOp<SortParams>({
   costPerElementNs: () => 16,
 })
 
-export const LANE_OPS: readonly Op[] = [scanOp, windowOp, sortOp]
+export const LANE_OPS = { scan: scanOp, window: windowOp, sort: sortOp }

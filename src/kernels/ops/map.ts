@@ -2,7 +2,7 @@
 import { broadcastShapes } from '../../state/shape.js'
 import { compileExpression } from '../expression/compile.js'
 import { decodeIr, encodeIr, type Ir, type IrOp, resultDtype } from '../expression/ir.js'
-import { defineOp, invalidRequest, moveNs, type Op, readString } from './op.js'
+import { defineOp, invalidRequest, moveNs, readString } from './op.js'
 
 interface MapParams {
   /** Shown to people; a replay runs the IR. */
@@ -26,12 +26,12 @@ const FUNCTION_NS: Readonly<Partial<Record<IrOp, number>>> = {
 /** The changed elements of a result of truth values often form many short runs. */
 const RUNS_NS = 2.5
 
-const mapOp = defineOp<MapParams>({
+const mapOp = defineOp<'map', MapParams>({
   name: 'map',
   code: 3,
   version: 1,
   roles: 'named',
-  parameters: ['expr'],
+  parameters: { expr: 'required' },
   dirtyRule: 'elementwise',
   example: { op: 'map', inputs: { a: 'P', b: 'Q' }, expr: 'a * b + 1' },
   givesDtype: true,
@@ -64,4 +64,4 @@ const mapOp = defineOp<MapParams>({
     ),
 })
 
-export const MAP_OPS: readonly Op[] = [mapOp]
+export const MAP_OPS = { map: mapOp }

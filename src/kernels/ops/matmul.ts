@@ -2,12 +2,12 @@
 
 import { broadcastShapes, formatShape } from '../../state/shape.js'
 import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
+import { SEMIRINGS } from '../../wire/ops.js'
 import { promoteDtypes } from '../promotion.js'
 import {
   defineOp,
   invalidRequest,
   nameOfWord,
-  type Op,
   type OpInput,
   readChoice,
   readWords,
@@ -15,8 +15,6 @@ import {
   wordBlock,
 } from './op.js'
 
-/** In the order of mmsb_semiring. */
-export const SEMIRINGS = ['plus_times', 'min_plus', 'max_plus', 'or_and'] as const
 export type Semiring = (typeof SEMIRINGS)[number]
 
 const PANEL_ROWS = 10
@@ -70,12 +68,12 @@ function matmulShape(a: OpInput, b: OpInput): number[] {
   return [...batch, ...rows, ...columns]
 }
 
-const matmulOp = defineOp<MatmulParams>({
+const matmulOp = defineOp<'matmul', MatmulParams>({
   name: 'matmul',
   code: 5,
   version: 1,
   roles: ['a', 'b'],
-  parameters: ['semiring?'],
+  parameters: { semiring: 'optional' },
   dirtyRule: 'matmul',
   example: { op: 'matmul', inputs: { a: 'P', b: 'Q' }, semiring: 'plus_times' },
   read: (fields) => ({ semiring: readChoice(fields, 'semiring', SEMIRINGS, 'plus_times') }),
@@ -100,4 +98,4 @@ const matmulOp = defineOp<MatmulParams>({
   },
 })
 
-export const MATMUL_OPS: readonly Op[] = [matmulOp]
+export const MATMUL_OPS = { matmul: matmulOp }

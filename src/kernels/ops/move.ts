@@ -16,7 +16,6 @@ import {
   invalidRequest,
   maskOfAxes,
   moveNs,
-  type Op,
   type OpInput,
   readAxes,
   readIntegers,
@@ -47,12 +46,12 @@ function readPermutation(fields: Fields, x: OpInput): number[] {
   return axes
 }
 
-const transposeOp = defineOp<{ readonly axes: readonly number[] }>({
+const transposeOp = defineOp<'transpose', { readonly axes: readonly number[] }>({
   name: 'transpose',
   code: 16,
   version: 1,
   roles: ['x'],
-  parameters: ['axes?'],
+  parameters: { axes: 'optional' },
   dirtyRule: 'moved',
   example: { op: 'transpose', inputs: { x: 'P' }, axes: [1, 0] },
   read: (fields, [x]) => ({ axes: readPermutation(fields, x!) }),
@@ -102,12 +101,12 @@ function readShape(fields: Fields, x: OpInput): number[] {
   return shape.map((size, axis) => (axis === open ? elements / rest : size))
 }
 
-const reshapeOp = defineOp<{ readonly shape: readonly number[] }>({
+const reshapeOp = defineOp<'reshape', { readonly shape: readonly number[] }>({
   name: 'reshape',
   code: 17,
   version: 1,
   roles: ['x'],
-  parameters: ['shape'],
+  parameters: { shape: 'required' },
   dirtyRule: 'elementwise',
   example: { op: 'reshape', inputs: { x: 'P' }, shape: [2, -1] },
   read: (fields, [x]) => ({ shape: readShape(fields, x!) }),
@@ -186,12 +185,12 @@ function stopOf({ start, count, step }: AxisSlice): number | null {
   return step > 0 ? last + 1 : last === 0 ? null : last - 1
 }
 
-const sliceOp = defineOp<{ readonly axes: readonly AxisSlice[] }>({
+const sliceOp = defineOp<'slice', { readonly axes: readonly AxisSlice[] }>({
   name: 'slice',
   code: 18,
   version: 1,
   roles: ['x'],
-  parameters: ['start?', 'step?', 'stop?'],
+  parameters: { start: 'optional', step: 'optional', stop: 'optional' },
   dirtyRule: 'moved',
   example: { op: 'slice', inputs: { x: 'P' }, start: [1, null], stop: [9, -1], step: [2, -1] },
   read: (fields, [x]) => ({ axes: readSlices(fields, x!) }),
@@ -231,12 +230,12 @@ const sliceOp = defineOp<{ readonly axes: readonly AxisSlice[] }>({
 
 // ---- flip -------------------------------------------------------------------------------------------------
 
-const flipOp = defineOp<{ readonly axes: readonly number[] }>({
+const flipOp = defineOp<'flip', { readonly axes: readonly number[] }>({
   name: 'flip',
   code: 21,
   version: 1,
   roles: ['x'],
-  parameters: ['axes?'],
+  parameters: { axes: 'optional' },
   dirtyRule: 'moved',
   example: { op: 'flip', inputs: { x: 'P' }, axes: [0] },
   read: (fields, [x]) => ({ axes: readAxes(fields.axes, x!) }),
@@ -256,13 +255,13 @@ const flipOp = defineOp<{ readonly axes: readonly number[] }>({
 
 // ---- concat -----------------------------------------------------------------------------------------------
 
-const concatOp = defineOp<{ readonly axis: number }>({
+const concatOp = defineOp<'concat', { readonly axis: number }>({
   name: 'concat',
   code: 19,
   version: 1,
   roles: 'named',
   ordersInputs: true,
-  parameters: ['axis?'],
+  parameters: { axis: 'optional' },
   dirtyRule: 'moved',
   example: { op: 'concat', inputs: { a: 'P', b: 'Q' }, axis: 0 },
   read: (fields, [first]) => ({ axis: normalizeAxis(fields.axis === undefined ? 0 : fields.axis, first!) }),
@@ -299,4 +298,10 @@ const concatOp = defineOp<{ readonly axis: number }>({
   costPerElementNs: (_, __, { dtype }) => 0.3 + moveNs(dtype),
 })
 
-export const MOVE_OPS: readonly Op[] = [transposeOp, reshapeOp, sliceOp, flipOp, concatOp]
+export const MOVE_OPS = {
+  transpose: transposeOp,
+  reshape: reshapeOp,
+  slice: sliceOp,
+  flip: flipOp,
+  concat: concatOp,
+}

@@ -8,8 +8,9 @@
  */
 import { MmsbError } from '../../errors.js'
 import { formatShape, type NamedShape, normalizeAxes } from '../../state/shape.js'
-import type { Derivation } from '../../state/types.js'
+import type { UncheckedDerivation } from '../../state/types.js'
 import { DTYPE_INFO, type Dtype, isDtype } from '../../wire/dtype.js'
+import type { Derivation, OpName, OpParameters, OpTypes } from '../../wire/ops.js'
 import { PAGE_MAX_RANK } from '../../wire/page.js'
 import type { FunctionLookup } from '../expression/names.js'
 import { promoteDtypes } from '../promotion.js'
@@ -39,8 +40,19 @@ export interface OpResult {
  */
 export type DirtyRule = 'elementwise' | 'rows' | 'matmul' | 'moved' | 'after' | 'near' | 'indexed' | 'all'
 
-interface OpSpec<P> {
-  readonly name: string
+/** Which parameters must be given. */
+type ParameterTable<N extends OpName> = {
+  readonly [K in keyof OpParameters<N>]-?: Record<never, unknown> extends Pick<OpParameters<N>, K>
+    ? 'optional'
+    : 'required'
+}
+
+/**
+ * `N` is the op in the table of types (src/wire/ops.ts), which its roles, parameters and
+ * canonical form match.
+ */
+interface OpSpec<N extends OpName, P> {
+  readonly name: N
   /** MMSB_OP_... in ops.h. */
   readonly code: number
   /**
@@ -49,14 +61,13 @@ interface OpSpec<P> {
    */
   readonly version: number
   /** Names of the inputs in the native order; 'named': one or more, named by the user. */
-  readonly roles: readonly string[] | 'named'
+  readonly roles: OpTypes[N]['roles']
   /** The order of named inputs counts. */
   readonly ordersInputs?: true
-  /** Names of the parameters, in alphabetical order; optional ones end in '?'. */
-  readonly parameters: readonly string[]
+  readonly parameters: ParameterTable<N>
   readonly dirtyRule: DirtyRule
   /** A definition with every parameter, for docs/guide/OPS.md. Its pages are P, Q and R. */
-  readonly example: Derivation
+  readonly example: Derivation<N> & Required<OpParameters<N>>
   /**
    * The op computes the dtype that a definition asks for. Without this the native executor casts the result.
    */
@@ -74,7 +85,7 @@ interface OpSpec<P> {
   /** The shape and dtype rule. @throws MmsbError SHAPE_MISMATCH */
   infer(params: P, inputs: readonly OpInput[]): OpResult
   /** The parameters in canonical form, defaults filled in. */
-  show(params: P): Readonly<Record<string, unknown>>
+  show(params: P): OpParameters<N>
   /** The block of ops.h; a multiple of 8 bytes. */
   encode(params: P): Uint8Array
   /**
@@ -98,15 +109,16 @@ export interface OpPlan extends OpResult {
 }
 
 /** An op of the catalogue. Callers do not see the type of its parameters. */
-export interface Op {
-  readonly name: string
+export interface Op<N extends OpName = OpName> {
+  readonly name: N
   readonly code: number
   readonly version: number
   readonly roles: readonly string[] | 'named'
   readonly ordersInputs: boolean
+  /** Names of the parameters, in alphabetical order; optional ones end in '?'. */
   readonly parameters: readonly string[]
   readonly dirtyRule: DirtyRule
-  readonly example: Derivation
+  readonly example: UncheckedDerivation
   readonly givesDtype: boolean
   compile(
     fields: Fields,
@@ -121,8 +133,11 @@ export interface Op {
 /** Estimated time to read, compare, write and hash an element that only moves. */
 export const moveNs = (dtype: Dtype): number => 0.2 + 0.14 * DTYPE_INFO[dtype].sizeBytes
 
-export function defineOp<P>(spec: OpSpec<P>): Op {
-  const { name, code, version, roles, parameters, dirtyRule, example } = spec
+export function defineOp<N extends OpName, P>(spec: OpSpec<N, P>): Op<N> {
+  const { name, code, version, roles, dirtyRule, example } = spec
+  const parameters = Object.entries(spec.parameters)
+    .map(([parameter, needed]) => (needed === 'optional' ? `${parameter}?` : parameter))
+    .sort()
   const plan = (params: P, inputs: readonly OpInput[], block: Uint8Array): OpPlan => {
     const result = spec.infer(params, inputs)
     return {

@@ -2,6 +2,7 @@
 
 import { elementCount, formatShape } from '../../state/shape.js'
 import { DTYPE_INFO, type Dtype } from '../../wire/dtype.js'
+import { REDUCE_FUNCTIONS } from '../../wire/ops.js'
 import {
   axesOfMask,
   checkBlockAxes,
@@ -10,7 +11,6 @@ import {
   invalidRequest,
   maskOfAxes,
   nameOfWord,
-  type Op,
   readAxes,
   readBoolean,
   readChoice,
@@ -19,20 +19,6 @@ import {
   wordBlock,
 } from './op.js'
 
-/** In the order of mmsb_reduce_fn. */
-export const REDUCE_FUNCTIONS = [
-  'sum',
-  'prod',
-  'min',
-  'max',
-  'mean',
-  'var',
-  'any',
-  'all',
-  'count',
-  'argmin',
-  'argmax',
-] as const
 export type ReduceFunction = (typeof REDUCE_FUNCTIONS)[number]
 
 interface ReduceParams {
@@ -79,12 +65,12 @@ function reducedShape(shape: readonly number[], axes: readonly number[], keepdim
     : shape.filter((_, axis) => !axes.includes(axis))
 }
 
-const reduceOp = defineOp<ReduceParams>({
+const reduceOp = defineOp<'reduce', ReduceParams>({
   name: 'reduce',
   code: 4,
   version: 1,
   roles: ['x'],
-  parameters: ['axes?', 'fn', 'keepdims?'],
+  parameters: { axes: 'optional', fn: 'required', keepdims: 'optional' },
   dirtyRule: 'rows',
   example: { op: 'reduce', inputs: { x: 'P' }, fn: 'sum', axes: [1], keepdims: false },
   read: (fields, [x]) => ({
@@ -118,4 +104,4 @@ const reduceOp = defineOp<ReduceParams>({
     8 + ((ELEMENT_NS[fn] ?? 0.5) * elementCount(x!.shape)) / Math.max(1, elementCount(shape)),
 })
 
-export const REDUCE_OPS: readonly Op[] = [reduceOp]
+export const REDUCE_OPS = { reduce: reduceOp }

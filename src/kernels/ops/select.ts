@@ -1,13 +1,13 @@
 /** quantile and topk: choose from the elements along an axis by their order. */
 import { elementCount, formatShape, normalizeAxis } from '../../state/shape.js'
 import type { Dtype } from '../../wire/dtype.js'
+import { TOPK_OUTPUTS } from '../../wire/ops.js'
 import {
   checkBlockAxis,
   defineOp,
   flagOfWord,
   invalidRequest,
   nameOfWord,
-  type Op,
   readBoolean,
   readChoice,
   readInteger,
@@ -25,12 +25,12 @@ interface QuantileParams {
 
 const ALL_ELEMENTS = 0xffff_ffff // -1 as i32
 
-const quantileOp = defineOp<QuantileParams>({
+const quantileOp = defineOp<'quantile', QuantileParams>({
   name: 'quantile',
   code: 6,
   version: 2,
   roles: ['x'],
-  parameters: ['axis?', 'q'],
+  parameters: { axis: 'optional', q: 'required' },
   dirtyRule: 'rows',
   example: { op: 'quantile', inputs: { x: 'P' }, q: 0.05, axis: 0 },
   read: (fields, [x]) => ({
@@ -66,27 +66,25 @@ const quantileOp = defineOp<QuantileParams>({
   },
 })
 
-const OUTPUTS = ['indices', 'values'] as const
-
 interface TopkParams {
   readonly k: number
   readonly axis: number
-  readonly output: (typeof OUTPUTS)[number]
+  readonly output: (typeof TOPK_OUTPUTS)[number]
   readonly largest: boolean
 }
 
-const topkOp = defineOp<TopkParams>({
+const topkOp = defineOp<'topk', TopkParams>({
   name: 'topk',
   code: 7,
   version: 1,
   roles: ['x'],
-  parameters: ['axis?', 'k', 'largest?', 'output'],
+  parameters: { axis: 'optional', k: 'required', largest: 'optional', output: 'required' },
   dirtyRule: 'rows',
   example: { op: 'topk', inputs: { x: 'P' }, k: 10, axis: 0, output: 'indices', largest: true },
   read: (fields, [x]) => ({
     k: readInteger(fields, 'k', 0, 0xffff_ffff),
     axis: normalizeAxis(fields.axis === undefined ? -1 : fields.axis, x!),
-    output: readChoice(fields, 'output', OUTPUTS),
+    output: readChoice(fields, 'output', TOPK_OUTPUTS),
     largest: readBoolean(fields, 'largest', true),
   }),
   infer: ({ k, axis, output }, [x]) => {
@@ -102,13 +100,13 @@ const topkOp = defineOp<TopkParams>({
     }
   },
   show: ({ k, axis, output, largest }) => ({ axis, k, largest, output }),
-  encode: ({ k, axis, output, largest }) => wordBlock(k, axis, OUTPUTS.indexOf(output), largest ? 1 : 0),
+  encode: ({ k, axis, output, largest }) => wordBlock(k, axis, TOPK_OUTPUTS.indexOf(output), largest ? 1 : 0),
   decode: (block) => {
     const [k, axis, output, largest] = readWords(block, 4)
     return {
       k: k!,
       axis: axis!,
-      output: nameOfWord(OUTPUTS, output!, 'output'),
+      output: nameOfWord(TOPK_OUTPUTS, output!, 'output'),
       largest: flagOfWord(largest!, 'largest'),
     }
   },
@@ -117,4 +115,4 @@ const topkOp = defineOp<TopkParams>({
     10 + (x!.shape[axis]! * (2 + 1.5 * Math.log2(Math.max(1, k)))) / Math.max(1, k),
 })
 
-export const SELECT_OPS: readonly Op[] = [quantileOp, topkOp]
+export const SELECT_OPS = { quantile: quantileOp, topk: topkOp }

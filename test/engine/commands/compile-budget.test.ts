@@ -19,7 +19,7 @@ async function prepared(options: BusOptions = {}): Promise<EngineBus> {
 const pages = (count: number, exprOf: (i: number) => string) =>
   Array.from({ length: count }, (_, i) => ({
     name: `y${i}`,
-    definition: { derive: { op: 'map', inputs: { a: 'x' }, expr: exprOf(i) } },
+    definition: { derive: { op: 'map' as const, inputs: { a: 'x' }, expr: exprOf(i) } },
   }))
 
 t.test('one expression of many pages is compiled once', async (t) => {

@@ -21,13 +21,13 @@ function read(frame: Frame) {
 t.test('a page may read the past of a page that comes after it', async (t) => {
   const { reader } = await pastOf(t, async (bus) => {
     await bus.create('known', { dtype: 'f64', shape: [2] }) // 1
-    const derive = { op: 'map', inputs: { x: 'known', y: { prev: 'later' } }, expr: 'x + y' }
+    const derive = { op: 'map' as const, inputs: { x: 'known', y: { prev: 'later' } }, expr: 'x + y' }
     await bus.createMany([
       { name: 'first', definition: { derive, dtype: 'f64', shape: [2] } },
       {
         name: 'later',
         definition: {
-          derive: { op: 'map', inputs: { x: 'first' }, expr: 'x * 2' },
+          derive: { op: 'map' as const, inputs: { x: 'first' }, expr: 'x * 2' },
           dtype: 'f64',
           shape: [2],
         },

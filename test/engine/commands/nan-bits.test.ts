@@ -126,7 +126,7 @@ for (const dtype of DTYPES) {
       const wanted = derive.op === 'cast' ? NANS.f64.one : one
       t.ok(
         bits.every((word) => word === wanted),
-        `${derive.op} ${derive.expr ?? ''}: ${bits.map((word) => word.toString(16))}`,
+        `${JSON.stringify(derive)}: ${bits.map((word) => word.toString(16))}`,
       )
     }
     const before = ops.map((_, i) => bitsOf(bus.read(`d${i}`)))

@@ -55,11 +55,11 @@ t.test('the past of a page that was not there is zeros, whatever it is filled wi
 t.test('a page may read its own past: a filter, a counter', async (t) => {
   const bus = await open(t)
   await bus.create('price', { dtype: 'f32', shape: [2], fill: 10 })
-  const ema = { op: 'map', inputs: { self: 'ema', x: 'price' }, expr: '0.5*x + 0.5*prev(self)' }
+  const ema = { op: 'map' as const, inputs: { self: 'ema', x: 'price' }, expr: '0.5*x + 0.5*prev(self)' }
   const made = await bus.derive('ema', ema)
   t.match(made.page, { dtype: 'f32', shape: [2], inputs: ['price', 'ema'], dependents: ['ema'] })
   t.match(await bus.derive('ema', ema), { created: false, epoch: made.epoch })
-  const count = { op: 'map', inputs: { n: 'count' }, expr: 'prev(n) + 1' }
+  const count = { op: 'map' as const, inputs: { n: 'count' }, expr: 'prev(n) + 1' }
   await bus.derive('count', count, { dtype: 'u32', shape: [] })
   const seen: number[] = []
   for (let i = 0; i < 4; i++) {
@@ -77,8 +77,8 @@ t.test('a page may read its own past: a filter, a counter', async (t) => {
 
 t.test('loops of several pages; the order of their creation in a list', async (t) => {
   const bus = await open(t)
-  const step = { op: 'map', inputs: { n: 'next' }, expr: 'n' }
-  const next = { op: 'map', inputs: { s: { prev: 'state' } }, expr: 's * 2 + 1' }
+  const step = { op: 'map' as const, inputs: { n: 'next' }, expr: 'n' }
+  const next = { op: 'map' as const, inputs: { s: { prev: 'state' } }, expr: 's * 2 + 1' }
   await t.rejects(bus.createMany([{ name: 'next', definition: { derive: next } }]), {
     code: 'PAGE_NOT_FOUND',
   })

@@ -12,7 +12,7 @@ const NO_COST_LIMITS = { maxStepCostMs: 86_400_000, maxCommitCostMs: 86_400_000 
  * Elements of a side of x: its conv is estimated to take so long that every commit of it can be cancelled.
  */
 const SIDE = 120
-const conv = { op: 'conv', inputs: { x: 'x', kernel: 'x' }, boundary: 'wrap' }
+const conv = { op: 'conv' as const, inputs: { x: 'x', kernel: 'x' }, boundary: 'wrap' as const }
 
 async function open(test: Test, options: BusOptions = {}): Promise<EngineBus> {
   const bus = await EngineBus.open({ backend: 'cpu', threads: 2, fsync: 'off', ...options })

@@ -21,7 +21,7 @@ import { turn } from '../../lib/wait.js'
 const PAGES = {
   x: { dtype: 'i32', shape: [2], fill: 1 },
   none: { dtype: 'i32', shape: [0] },
-  twice: { derive: { op: 'map', inputs: { x: 'x' }, expr: 'x * 2' } },
+  twice: { derive: { op: 'map' as const, inputs: { x: 'x' }, expr: 'x * 2' } },
 } as const
 
 interface Options {
@@ -155,7 +155,7 @@ for (const keeps of [true, false]) {
 }
 
 t.test('where nothing is kept, pages that read the past cannot be undone', async (t) => {
-  const pages = { ...PAGES, old: { derive: { op: 'map', inputs: { x: { prev: 'x' } }, expr: 'x' } } }
+  const pages = { ...PAGES, old: { derive: { op: 'map' as const, inputs: { x: { prev: 'x' } }, expr: 'x' } } }
   const b = await bench(t, { keeps: false, pages })
   const digest = b.state.context.stateDigest()
   await t.rejects(

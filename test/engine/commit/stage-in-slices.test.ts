@@ -16,7 +16,7 @@ t.setTimeout(240_000)
 const COUNT = 2 * STAGED_AT_ONCE_MAX
 const DERIVED = Array.from({ length: COUNT }, (_, i) => ({
   name: `d${i}`,
-  definition: { derive: { op: 'map', inputs: { x: 's' }, expr: `scale(x) + ${i}` } },
+  definition: { derive: { op: 'map' as const, inputs: { x: 's' }, expr: `scale(x) + ${i}` } },
 }))
 
 /** Every look at the clock ends a slice. */

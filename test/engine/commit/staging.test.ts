@@ -127,7 +127,10 @@ t.test('a page that others read', async (t) => {
   t.equal(staged(batch, deleting(state, 'old')), 'staged')
   t.equal(staged(batch, deleting(state, 'y')), 'staged')
   const many = Object.fromEntries(
-    Array.from({ length: 7 }, (_, i) => [`r${i}`, { derive: { op: 'map', inputs: { x: 'x' }, expr: 'x' } }]),
+    Array.from({ length: 7 }, (_, i) => [
+      `r${i}`,
+      { derive: { op: 'map' as const, inputs: { x: 'x' }, expr: 'x' } },
+    ]),
   )
   batch.abandon()
   t.same(traces(state), before)

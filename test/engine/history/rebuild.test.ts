@@ -213,7 +213,7 @@ t.test('records of many pages are staged in slices', async (t) => {
   const many = await pastOf(t, async (bus) => {
     await bus.create('x', { dtype: 'u8', shape: [1] })
     await bus.defineFunction('f', { params: ['x'], expr: 'x' })
-    const definition = { derive: { op: 'map', inputs: { x: 'x' }, expr: 'f(x)' } }
+    const definition = { derive: { op: 'map' as const, inputs: { x: 'x' }, expr: 'f(x)' } }
     await bus.createMany(Array.from({ length: count }, (_, i) => ({ name: `p${i}`, definition })))
     await bus.defineFunction('f', { params: ['x'], expr: 'x + x' })
   })

@@ -14,7 +14,7 @@ async function open(test: Test, options: BusOptions = {}): Promise<EngineBus> {
   return bus
 }
 
-const conv = { op: 'conv', inputs: { x: 'x', kernel: 'x' }, boundary: 'wrap' }
+const conv = { op: 'conv' as const, inputs: { x: 'x', kernel: 'x' }, boundary: 'wrap' as const }
 
 /** The refusal, with its limit and estimate. */
 async function refused(test: Test, work: Promise<unknown>, limit: string): Promise<number> {

@@ -69,9 +69,9 @@ t.test('the bytes of pages: elements, pasts, empty pages, definitions, functions
   t.equal(useOf(bus, 'maxPageBytes'), 64 * K, 'all of it')
   await bus.delete('b')
   // Its own elements would fit, with the past that it reads they do not.
-  const past = { op: 'map', inputs: { x: { prev: 'a' } }, expr: 'any(x)' }
+  const past = { op: 'map' as const, inputs: { x: { prev: 'a' } }, expr: 'any(x)' }
   await t.rejects(bus.derive('b', { ...past, expr: 'x' }), full)
-  const last = { op: 'reduce', inputs: { x: { prev: 'a' } }, fn: 'max', axes: [0] }
+  const last = { op: 'reduce' as const, inputs: { x: { prev: 'a' } }, fn: 'max' as const, axes: [0] }
   await bus.derive('last', last as never)
   t.ok((useOf(bus, 'maxPageBytes') as number) > 48 * K + 2 * PAGE_OWN_BYTES + DERIVED_OWN_BYTES)
   // Empty pages cannot go on for ever.

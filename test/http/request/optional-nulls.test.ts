@@ -9,7 +9,7 @@ import { isProblem, listen, type Served, SOURCE, serve } from '../helpers.js'
 
 type Test = Parameters<typeof serve>[0]
 
-const REDUCE = { op: 'reduce', inputs: { x: 'grid' }, fn: 'sum' }
+const REDUCE = { op: 'reduce' as const, inputs: { x: 'grid' }, fn: 'sum' as const }
 
 async function withPages(t: Test): Promise<Served> {
   const served = await serve(t, { dataDir: t.testdir() })

@@ -4,7 +4,7 @@
  * new op is tested as soon as it has one.
  */
 
-import type { Derivation } from '../../../src/state/types.js'
+import type { UncheckedDerivation } from '../../../src/state/types.js'
 import type { Dtype, TypedArray } from '../../../src/wire/dtype.js'
 import type { Draw, PageSketch } from '../../lib/draw.js'
 import type { ReferenceOp } from '../tensor.js'
@@ -18,7 +18,7 @@ export interface TestPage {
 
 /** A definition and the pages it names. */
 export interface Definition {
-  readonly derive: Derivation
+  readonly derive: UncheckedDerivation
   readonly pages: Readonly<Record<string, TestPage>>
 }
 
@@ -47,7 +47,7 @@ export type RefusalCase = readonly [derive: Record<string, unknown>, message: Re
  */
 export type PartialCase = readonly [
   name: string,
-  derive: Derivation,
+  derive: UncheckedDerivation,
   changed: 'grid' | 'line' | 'places',
   count: number,
 ]
@@ -62,7 +62,7 @@ export interface OpRecord {
   /** How often random graphs use the op, compared with the others. Absent: 1. */
   readonly weight?: number
   /** A definition over pages of a random graph; undefined where the draw fits none of them. */
-  overPages(draw: Draw, pages: readonly PageSketch[]): Derivation | undefined
+  overPages(draw: Draw, pages: readonly PageSketch[]): UncheckedDerivation | undefined
   /**
    * A definition with pages made for it, odd values included. Absent for `map` alone, whose expressions have
    * tests of their own.
@@ -79,12 +79,12 @@ export interface OpRecord {
    * Definitions over the long pages of test/kernels/partial.test.ts, for both sides of what the op
    * switches at.
    */
-  readonly long: readonly Derivation[]
+  readonly long: readonly UncheckedDerivation[]
   /**
    * Derived pages of the conformance suite, over x [length], grid [length, 3], weights [3, 5], taps [4] (all
    * of `dtype`), places i32 [length], and what ops before this one in the catalogue have derived there.
    */
-  conformance(dtype: Dtype, length: number): readonly (readonly [string, Derivation])[]
+  conformance(dtype: Dtype, length: number): readonly (readonly [string, UncheckedDerivation])[]
 }
 
 /** The records of a family, by op. */
