@@ -21,6 +21,7 @@ const OF_THE_WHOLE = [
   'mutants',
   'native',
   'numpy',
+  'package',
   'property',
   'proxy',
   'reference',
