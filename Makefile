@@ -26,8 +26,10 @@ node_modules/.installed: package.json package-lock.json
 install: node_modules/.installed
 
 $(BUILD)/.ts: $(TS_SOURCES) tsconfig.json node_modules/.installed
-	@mkdir -p $(BUILD)
+	@mkdir -p $(BUILD) dist
 	npx tsc -p tsconfig.json
+	@# What an earlier build made of sources that are gone would get into the npm package.
+	@find dist -name '*.js' | while read -r made; do name=$${made%.js}; [ -e src/$${name#dist/}.ts ] || rm -f $$name.{js,js.map,d.ts}; done
 	@touch $@
 
 # One module in place of the 700 of the schema library (src/http/typebox.ts).
