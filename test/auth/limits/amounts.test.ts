@@ -6,7 +6,10 @@ import t, { type Test } from 'tap'
 import { WebSocket } from 'ws'
 import type { PrincipalLimits } from '../../../src/auth/limits/principal-limits.js'
 import type { PrincipalUsage } from '../../../src/auth/limits/usage.js'
+import { createCommand, sourceRecord } from '../../../src/engine/pages/page-records.js'
 import { PAGE_OWN_BYTES } from '../../../src/limits.js'
+import { FrameWriter } from '../../../src/state/frame/writer.js'
+import { PAGE_ID_UNASSIGNED } from '../../../src/wire/frame.js'
 import { isProblem, listen } from '../../http/helpers.js'
 import { until } from '../../lib/wait.js'
 import { Client } from '../../stream/helpers.js'
@@ -57,6 +60,31 @@ t.test('pages: those under the names that it may define count, whoever created t
   t.notOk(bus.hasPage('desk.d'))
   const at = await Promise.all(['x', 'y', 'z'].map((name) => put(`desk.${name}`)))
   t.same(at.map(({ status }) => status).sort(), [201, 507, 507], 'those that come at once')
+})
+
+t.test('pages that frames create count too', async (t) => {
+  const limited_ = await limited(t, { pages: 1 })
+  const { as, bus } = limited_
+  const { port } = await listen(limited_)
+  const client = await Client.open(port, ['mmsb.v1.bin'], { headers: as('desk') })
+  const creating = (...names: string[]): Buffer => {
+    const frames = new FrameWriter({})
+    for (const name of names)
+      frames.createPage(
+        createCommand(sourceRecord(PAGE_ID_UNASSIGNED, name, { dtype: 'f64', shape: [1], location: 'cpu' })),
+      )
+    return Buffer.from(frames.finish())
+  }
+  const text = (): string => Buffer.concat(client.binary).toString('latin1')
+  client.send(creating('desk.a', 'desk.b'))
+  await client.until(() => text().includes('"code":"QUOTA_EXCEEDED"'))
+  t.notOk(bus.hasPage('desk.a'))
+  client.send(creating('desk.a'))
+  await until(() => bus.hasPage('desk.a'), 'the page')
+  client.send(creating('desk.b'))
+  await client.until(() => text().split('QUOTA_EXCEEDED').length === 3)
+  t.notOk(bus.hasPage('desk.b'))
+  await client.close()
 })
 
 t.test('page bytes: elements, and what a page takes itself', async (t) => {
@@ -178,4 +206,19 @@ t.test('answers in flight', async (t) => {
   t.equal(small.status, 206)
   const metrics = await (await fetch(`${url}/metrics`, { headers: as('desk') })).text()
   t.match(metrics, /mmsb_principal_limit_refusals_total\{limit="answerBytesInFlight"\} 1/)
+})
+
+t.test('a page whose creation fails does not go on to count', async (t) => {
+  const { call, as } = await serveTo(
+    t,
+    { desk: DESK },
+    { limits: { maxPageBytes: 1024 ** 2 } },
+    { desk: { pages: 1, pageBytes: 2 ** 30 } },
+  )
+  const create = (name: string, elements: number): ReturnType<typeof call> =>
+    call('PUT', `/v1/pages/desk.${name}`, { dtype: 'f64', shape: [elements] }, as('desk'))
+  for (let i = 0; i < 3; i++)
+    t.match((await create('large', 2 ** 20)).body, { code: 'QUOTA_EXCEEDED', limit: '--max-page-bytes' })
+  t.equal((await create('small', 1)).status, 201)
+  t.match((await create('other', 1)).body, { limit: 'pages' })
 })
