@@ -7,7 +7,7 @@ import t from 'tap'
 import { watch } from '../../../../src/cli/commands/remote/watch.js'
 import { connect } from '../../../../src/client/node.js'
 import { plainEnvironment } from '../../../lib/environment.js'
-import { until } from '../../../lib/wait.js'
+import { sleep, until } from '../../../lib/wait.js'
 import { ENTRY, Process, serve } from '../../process.js'
 import { ended, served } from './server.js'
 
@@ -164,7 +164,14 @@ t.test('a pipe that closes ends it quietly', async (t) => {
       else reject(error ?? new Error(stderr))
     })
   })
-  const writing = setInterval(() => void client.patch('a', { values: [1], merge: 'add' }), 50)
-  t.teardown(() => clearInterval(writing))
-  t.equal(await ended, 'epoch 6  a  [0] = 2\n')
+  let hasEnded = false
+  const write = async (): Promise<void> => {
+    for (; !hasEnded; await sleep(50)) await client.patch('a', { values: [1], merge: 'add' })
+  }
+  const writing = write()
+  const printed = await ended.finally(() => {
+    hasEnded = true
+  })
+  await writing
+  t.equal(printed, 'epoch 6  a  [0] = 2\n')
 })
