@@ -64,7 +64,7 @@ test: compiled-tests package-files ## run every test, or some: TESTS="test/store
 	@$(MAKE) --no-print-directory -j2 $(EMULATED_PROGRAMS)
 	MMSB_TESTS='$(TESTS)' $(TAP) $(TAP_ARGS) $(COMPILED)/test/all.js
 
-test-quick: compiled-tests ## run what is likeliest to notice your changes, in a minute; since a commit: BASE=main
+test-quick: compiled-tests package-files ## run what is likeliest to notice your changes, in a minute; since a commit: BASE=main
 	npx tsx scripts/test-quick.ts $(if $(BASE),--base '$(BASE)')
 
 abuse: build ## ten minutes of abusers beside a polite writer and subscriber (see test/abuse/README.md)

@@ -16,6 +16,9 @@ const WANTED = (process.env.MMSB_TESTS ?? '').split(' ').filter(Boolean)
 /** As package.json and the command line tell the runner. */
 const JOBS = Number(process.env.TAP_JOBS)
 const TIMEOUT_MS = 1000 * Number(process.env.TAP_TIMEOUT)
+/** These download packages and compile them. */
+const LONG = 'test/package'
+const LONG_TIMEOUT_MS = 3 * TIMEOUT_MS
 
 const all = filesUnder('test').filter((path) => path.endsWith('.test.ts'))
 const isBelow = (path: string, place: string): boolean =>
@@ -42,7 +45,7 @@ function start(name: string, path: string, ...before: readonly string[]): void {
     name,
     cwd: ROOT,
     buffered: true,
-    timeout: TIMEOUT_MS,
+    timeout: isBelow(path, LONG) ? LONG_TIMEOUT_MS : TIMEOUT_MS,
   })
 }
 
