@@ -145,9 +145,9 @@ t.test('a pod can do little', { skip }, async (t) => {
 })
 
 /** Sends GET over TLS or without; the status. */
-function statusOf(url: string, token: string): Promise<number> {
+function statusOf(url: string, token: string, host?: string): Promise<number> {
   const request = url.startsWith('https:') ? requestTls : requestPlain
-  const headers = { authorization: `Bearer ${token}` }
+  const headers = { authorization: `Bearer ${token}`, ...(host === undefined ? {} : { host }) }
   return new Promise((resolve, reject) => {
     request(url, { headers, agent: false, rejectUnauthorized: false } as object, (response) => {
       response.resume().on('end', () => resolve(response.statusCode!))
@@ -192,6 +192,11 @@ async function startAsPod(t: Test, values: string): Promise<void> {
     t.equal(httpGet!.port, 'admin')
     t.equal(await statusOf(`${admin}${httpGet!.path}`, ''), 200, httpGet!.path!)
   }
+  t.equal(
+    await statusOf(`${admin}/metrics`, '', '10.0.0.7:7412'),
+    200,
+    'Prometheus asks by the address of the pod',
+  )
   t.equal(await server.end(), 0)
 }
 

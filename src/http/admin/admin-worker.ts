@@ -4,7 +4,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { ADMIN_METRICS_WAIT_MS } from '../../limits.js'
 import { LimitGuard } from '../../operator-limits.js'
 import { createLogger } from '../observe/logging.js'
-import { guardFor } from '../request/origin-guard.js'
+import { guardFor, isLoopback } from '../request/origin-guard.js'
 import { type AdminApp, buildAdminApp } from './app.js'
 import type { AdminData, FromAdmin, MetricsSnapshot, ToAdmin } from './messages.js'
 import { stalledMs } from './pulse.js'
@@ -41,11 +41,18 @@ function promiseWithResolver(): { readonly promise: Promise<void>; readonly reso
   return { promise, resolve }
 }
 
+/**
+ * The names of --allow-host are those of a proxy, which is not in front of this listener. On an address that
+ * other machines reach, probes and Prometheus ask by the address of a pod that nobody knows before.
+ */
+const allowedHosts = (): ReadonlySet<string> | undefined =>
+  isLoopback(data.host) ? data.allowedHosts : undefined
+
 async function start(): Promise<AdminApp> {
   const admin: AdminApp = await buildAdminApp({
     limits: new LimitGuard(data.limits),
     logger: createLogger(data.logLevel) as FastifyBaseLogger,
-    guard: guardFor(data, () => admin.port()),
+    guard: guardFor({ ...data, allowedHosts: allowedHosts() }, () => admin.port()),
     allowedOrigins: data.allowedOrigins,
     health: () => health,
     stalledMs: () => stalledMs(data.pulse),
