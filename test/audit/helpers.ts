@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import { filesIn } from '../../src/audit/files.js'
 import { AuditJournal } from '../../src/audit/journal.js'
+import { type Anchors, verifyTrail } from '../../src/audit/verify.js'
 import { lockDescriptor } from '../../src/ffi/library.js'
 import { folder } from '../lib/folder.js'
 
@@ -65,4 +66,10 @@ export function tamper(dir: string, change: (lines: string[]) => readonly string
       .map((line) => `${line}\n`)
       .join(''),
   )
+}
+
+/** Asserts that a trail was not changed, torn by no crash, and has so many lines. */
+export function isSound(t: Test, dir: string, lines: number, anchors?: Anchors): void {
+  const report = verifyTrail(dir, anchors)
+  t.same([report.problems, report.notes, report.lines], [[], [], lines], 'the trail is sound')
 }

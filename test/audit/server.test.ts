@@ -88,7 +88,11 @@ t.test('a disk that fails: closed refuses what must be in the trail, open goes o
     await server.end()
     await verified(t, dataDir, 0)
     const actions = entriesOf(join(dataDir, 'audit')).map(({ action, outcome }) => `${action} ${outcome}`)
-    if (fail === 'closed') t.ok(actions.includes('auditLost failed'), actions.join())
+    if (fail === 'closed') {
+      t.ok(actions.includes('auditLost failed'), actions.join())
+      const pages = entriesOf(join(dataDir, 'audit')).flatMap((entry) => entry.pages ?? [])
+      t.same(pages, ['a', 'a', 'c', 'c'], 'nothing of what was not done')
+    }
     t.match(actions.at(-1), 'createPage done')
   }
 })

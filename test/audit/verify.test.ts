@@ -6,7 +6,7 @@ import { filesIn } from '../../src/audit/files.js'
 import { hashOf } from '../../src/audit/line.js'
 import { verifyTrail } from '../../src/audit/verify.js'
 import { folder } from '../lib/folder.js'
-import { journalIn, linesOf, NOON, tamper, trailOf } from './helpers.js'
+import { isSound, journalIn, linesOf, NOON, tamper, trailOf } from './helpers.js'
 
 const FILE = '2026-11-30.jsonl'
 const SIX = ['one', 'two', 'three', 'four', 'five', 'six']
@@ -105,10 +105,8 @@ t.test('a torn line at the end is no problem; one before the end is', async (t) 
   const dir = await trailOf(t, SIX)
   const file = join(dir, FILE)
   appendFileSync(file, '{"ts":"2026-11')
-  t.match(verifyTrail(dir), {
-    problems: [],
-    notes: [/^2026-11-30\.jsonl:7: 14 bytes of a line that a crash/],
-  })
+  t.same(verifyTrail(dir).problems, [])
+  t.match(verifyTrail(dir).notes, [/^2026-11-30\.jsonl:7: 14 bytes of a line that a crash/])
   writeFileSync(join(dir, '2026-12-01.jsonl'), '')
   t.match(verifyTrail(dir), { problems: [/^2026-11-30\.jsonl:7: 14 bytes that are no line/] })
   rmSync(join(dir, '2026-12-01.jsonl'))
@@ -135,7 +133,8 @@ async function ofThreeDays(t: Test): Promise<string> {
 t.test('the chain goes on over files', async (t) => {
   const dir = await ofThreeDays(t)
   t.same(filesIn(dir), ['2026-11-30.jsonl', '2026-12-01.jsonl', '2026-12-02.jsonl'])
-  t.match(verifyTrail(dir), { problems: [], files: 3, lines: 6, seq: 6 })
+  isSound(t, dir, 6)
+  t.match(verifyTrail(dir), { files: 3, seq: 6 })
   const middle = join(dir, '2026-12-01.jsonl')
   const text = readFileSync(middle, 'utf8')
   rmSync(middle)
@@ -155,7 +154,7 @@ t.test('files that were archived are named by their last line', async (t) => {
   writeFileSync(join(archive, FILE), readFileSync(join(dir, FILE)))
   rmSync(join(dir, FILE))
   t.match(verifyTrail(dir).problems, [/^2026-12-01\.jsonl:1: lines 1 to 2 are missing before line 3/])
-  t.match(verifyTrail(dir, { after: { seq: 2, sha256: last } }), { problems: [], lines: 4 })
+  isSound(t, dir, 4, { after: { seq: 2, sha256: last } })
   const wrong = { seq: 2, sha256: hashOf('x') }
   t.match(verifyTrail(dir, { after: wrong }).problems, [/the beginning: line 2 was edited: line 3/])
 })
