@@ -84,6 +84,8 @@ const plain = (text: string): string =>
     .replace(/"(uptimeMs|epoch)":\d+/g, '')
     .replace(/"(p50|p99|max|count)":[\d.]+/g, '')
 
+t.setTimeout(30_000 + 60 * REQUESTS)
+
 t.test('a foreign page answers as one that never was', async (t) => {
   const { bus, inject, as } = await serveTo(t, {
     narrow: ['read:mine.*', 'write:mine.*', 'define:mine.*', 'history:*'],
