@@ -64,9 +64,9 @@ t.test('JSON is sent in pieces beyond so many values, or bytes', async (t) => {
 t.test('answers count beyond a few bytes, until they have ended', async (t) => {
   const answers = new Answers(new LimitGuard())
   const raw = Object.assign(new EventEmitter(), { socket: null })
-  answers.reserve({ raw } as never, ANSWER_FREE_BYTES)
+  answers.reserve({ raw, request: {} } as never, ANSWER_FREE_BYTES)
   t.equal(answers.bytes, 0)
-  answers.reserve({ raw } as never, ANSWER_FREE_BYTES + 1)
+  answers.reserve({ raw, request: {} } as never, ANSWER_FREE_BYTES + 1)
   t.equal(answers.bytes, ANSWER_FREE_BYTES + 1)
   raw.emit('finish')
   raw.emit('close')

@@ -340,7 +340,6 @@ t.test(
       for (const url of [
         '/v1/pages',
         '/v1/pages/a/data',
-        '/livez',
         '/metrics',
         '/openapi.json',
         '/docs/',
