@@ -54,6 +54,7 @@ export interface Sender {
 export interface FrameWatch {
   /** Whether written pages are told; if not, only those that are created or deleted. */
   readonly withWrites: boolean
+  /** The frame does something to this page. */
   saw(number: number, page: string): void
 }
 
