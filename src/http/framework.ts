@@ -80,13 +80,15 @@ export function admitRequests(
 
 const isRead = ({ method }: IncomingMessage): boolean => method === 'GET' || method === 'HEAD'
 
-/** Probes of an orchestrator name the server by whatever address they reach it at. */
+/** Probes of an orchestrator name the server by whatever address they reach it at; a web page is no probe. */
 function refusedOrigin(guard: Guard, { headers, url, raw }: FastifyRequest): MmsbError | undefined {
   const refused = guard(headers, url)
-  return refused !== undefined && isRead(raw) && HEALTH.has(pathOf(url)) ? undefined : refused
+  if (refused === undefined || !isRead(raw) || !HEALTH.has(pathOf(url))) return refused
+  const isOfPage = headers.origin !== undefined || headers['sec-fetch-site'] === 'cross-site'
+  return isOfPage ? refused : undefined
 }
 
-/** These answer when nothing else does, and everybody. */
+/** These answer when nothing else does. */
 const HEALTH: ReadonlySet<string> = new Set(['/livez', '/readyz', '/startupz'])
 
 /** The error for a request above the number that may be read or answered at once. */
