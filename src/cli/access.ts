@@ -7,7 +7,6 @@
 import { X509Certificate } from 'node:crypto'
 import { createSecureContext } from 'node:tls'
 import type { Logger } from 'pino'
-import type { Auditor } from '../audit/auditor.js'
 import { type Authenticator, TokenAuthenticator } from '../auth/authenticator.js'
 import { NamedCertificates } from '../auth/certificates.js'
 import { CombinedAuthenticator } from '../auth/combined.js'
@@ -80,29 +79,34 @@ export class Access {
     return { defaults, own: this.#principals?.limits }
   }
 
-  /** Reads the files again on SIGHUP. `renewTls` uses another certificate from now on. */
-  reloadOnSignal(renewTls: (tls: Tls) => void, logger: Logger, auditor?: Auditor): void {
-    const { tokenFile, tls: tlsFiles } = this.#files
-    if (this.authenticator === undefined && tlsFiles === undefined) return
-    process.on('SIGHUP', () => {
-      // The issuer is asked in the background; what it answers has nothing to do with the files.
-      this.#jwt?.reload()
-      try {
-        const tls = tlsFiles === undefined ? undefined : readTls(tlsFiles)
-        const { defaults } = this.#givenLimits()
-        const changed = this.#principals?.reload() ?? []
-        this.limits?.replace({ defaults, own: this.#principals?.limits })
-        if (tls !== undefined) renewTls(tls)
-        logger.info({ tokenFile, ...tlsFiles }, 'tokens and certificate were read again')
-        void auditor?.note({ action: 'reload', outcome: 'done' })
-        for (const target of changed)
-          void auditor?.note({ action: 'changePrincipal', outcome: 'done', target })
-      } catch (error) {
-        const { message } = error as Error
-        void auditor?.note({ action: 'reload', outcome: 'failed', code: 'INVALID_REQUEST' })
-        logger.error(`tokens and certificate were not taken over, the old ones go on to count: ${message}`)
-      }
-    })
+  /** Whether there are files to read again. */
+  get hasFiles(): boolean {
+    return this.authenticator !== undefined || this.#files.tls !== undefined
+  }
+
+  /** The files, as the log names them. */
+  get fileNames(): object {
+    const { tokenFile, tls } = this.#files
+    return { tokenFile, ...tls }
+  }
+
+  /**
+   * Reads the files again; `renewTls` uses another certificate from now on. Answers the principals that
+   * changed. @throws MmsbError INVALID_REQUEST if a file cannot be used: then nothing has changed
+   */
+  reload(
+    renewTls: (tls: Tls) => void,
+    { principalLimits }: Pick<AccessFiles, 'principalLimits'> = this.#files,
+  ): readonly string[] {
+    const { tls: tlsFiles } = this.#files
+    // The issuer is asked in the background; what it answers has nothing to do with the files.
+    this.#jwt?.reload()
+    const tls = tlsFiles === undefined ? undefined : readTls(tlsFiles)
+    const defaults = principalLimits === undefined ? NO_LIMITS : readDefaultLimits(principalLimits)
+    const changed = this.#principals?.reload() ?? []
+    this.limits?.replace({ defaults, own: this.#principals?.limits })
+    if (tls !== undefined) renewTls(tls)
+    return changed
   }
 }
 

@@ -22,6 +22,13 @@ export const COMMANDS: CommandTable = {
       return { help: HELP, run: serve }
     },
   },
+  config: {
+    summary: 'check and show the configuration of `mmsb serve`',
+    load: async () => {
+      const { config, HELP } = await import('./commands/config.js')
+      return { help: HELP, run: config }
+    },
+  },
   status: {
     summary: 'say how a running server is',
     load: async () => {

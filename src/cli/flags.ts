@@ -22,6 +22,8 @@ export interface Flag {
   readonly isList?: boolean
   /** The values that it takes; for completion. */
   readonly choices?: readonly string[]
+  /** It asks for one run alone, or is about the command line itself: a configuration file cannot have it. */
+  readonly isOnlyFlag?: true
 }
 
 export type FlagTable = Readonly<Record<string, Flag>>
@@ -41,7 +43,7 @@ export interface CommandHelp {
 
 const DEFAULT_DATA_DIR = './data'
 
-export const HELP_FLAG: Flag = { help: 'print this help' }
+export const HELP_FLAG: Flag = { help: 'print this help', isOnlyFlag: true }
 
 export const JSON_FLAG: Flag = { help: 'print JSON, one value per line' }
 

@@ -23,6 +23,7 @@ import { LimitGuard } from '../operator-limits.js'
 import { Access, type AccessFiles } from './access.js'
 import { type Address, StartError } from './flags.js'
 import { type AuditOptions, openAuditor } from './serving/auditing.js'
+import { type Reread, reloadOnSignal } from './serving/reloading.js'
 import { startTracing } from './serving/tracing.js'
 import { type Stoppable, stopOnSignal } from './stopping.js'
 
@@ -44,8 +45,11 @@ export interface ServeOptions extends AccessFiles {
   readonly bus: BusOptions & { readonly dataDir: string }
 }
 
-/** Starts the server, which then runs until a signal. @throws StartError */
-export async function startServer(options: ServeOptions): Promise<void> {
+/**
+ * Starts the server, which then runs until a signal. `reread` reads the configuration again.
+ * @throws StartError
+ */
+export async function startServer(options: ServeOptions, reread?: Reread): Promise<void> {
   releaseMemorySoon()
   const logger = createLogger(options.logLevel)
   const { otlpEndpoint } = options
@@ -85,10 +89,11 @@ export async function startServer(options: ServeOptions): Promise<void> {
     principalLimits: access.limits,
     tls: access.tls,
     logger: logger as FastifyBaseLogger,
+    mayChangeLevel: reread !== undefined,
   })
   if (opening.isEnded) return
   await server.takeOver(starting)
-  access.reloadOnSignal(server.renewTls, logger, auditor)
+  reloadOnSignal({ access, reread, renewTls: server.renewTls, logger, auditor })
   stoppable = whileOpen(server, bus, [auditor, tracing])
   report = server.report
   const { epoch, fsync, readOnly } = bus.status()

@@ -67,6 +67,8 @@ export interface AppOptions extends Admission, FrameworkOptions {
   readonly authenticator?: Authenticator | undefined
   /** The limits of principals. Default: they have none, and what they use is not counted. */
   readonly principalLimits?: LimitBook | undefined
+  /** Whether the level of the logger may change later. */
+  readonly mayChangeLevel?: boolean | undefined
   /** Set where the authenticator accepts the tokens of an issuer. */
   readonly resource?: ProtectedResource | undefined
   /** Gets what belongs into the audit trail. Default: there is none. */
@@ -127,7 +129,7 @@ export async function buildApp(options: AppOptions): Promise<MmsbApp> {
   }
   bus.limits.measure('maxOpenRequests', () => connections.count)
   admitRequests(bare, bus.limits, options)
-  logRequests(app)
+  logRequests(app, options.mayChangeLevel)
   if (options.tracing !== undefined) traceRequests(app, options.tracing)
   authenticate(app, context)
   if (options.auditor !== undefined) auditRoutes(app, options.auditor)

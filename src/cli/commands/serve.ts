@@ -39,6 +39,12 @@ import { otlpEndpointOf, TRACING_FLAGS } from '../serving/tracing.js'
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 
 const FLAGS: FlagTable = {
+  config: {
+    value: 'FILE',
+    help: 'JSON file whose keys are the long names of these flags; what flags and environment variables give wins over it',
+    env: 'MMSB_CONFIG',
+    isOnlyFlag: true,
+  },
   port: {
     value: 'PORT',
     help: 'port to listen on; 0 picks a free one',
@@ -145,9 +151,11 @@ const FLAGS: FlagTable = {
   'until-epoch': {
     value: 'N',
     help: 'open the folder as it was at epoch N, for reading only',
+    isOnlyFlag: true,
   },
   cut: {
     help: 'with --until-epoch: discard the epochs after N first, and open for writing; what is cut goes to a folder cut-M beside the log',
+    isOnlyFlag: true,
   },
   'read-only': { help: 'write nothing at all: refuse every write, let other readers open the folder too' },
   ...AUTH_FLAGS,
@@ -166,8 +174,9 @@ export const HELP: CommandHelp = {
 }
 
 export async function serve(args: readonly string[]): Promise<void> {
-  const flags = flagsOrHelp(args, HELP)
-  if (flags === undefined) return
+  const given = flagsOrHelp(args, HELP)
+  if (given === undefined) return
+  const flags = await withConfig(given, FLAGS)
   const options = serveOptions(flags)
   const until = cutOf(flags)
   if (until !== undefined) {
@@ -175,7 +184,26 @@ export async function serve(args: readonly string[]): Promise<void> {
     await cutBefore(options.bus.dataDir, until, (line) => void process.stderr.write(`${line}\n`))
   }
   const { startServer } = await import('../server.js')
-  await startServer(options)
+  if (!flags.values.has('config')) return await startServer(options)
+  await startServer(options, async () => {
+    const now = await withConfig(given, FLAGS)
+    return { options: serveOptions(now), changedKeys: changedKeys(flags, now) }
+  })
+}
+
+/** Flags, completed by the configuration file that they name. @throws UsageError */
+export async function withConfig(flags: ParsedFlags, table: FlagTable): Promise<ParsedFlags> {
+  const file = flags.values.get('config')?.text
+  if (file === undefined) return flags
+  const { completedBy, readConfig } = await import('../config/config-file.js')
+  return completedBy(flags, readConfig(file, table))
+}
+
+/** The keys that have another value than before. */
+function changedKeys(before: ParsedFlags, now: ParsedFlags): string[] {
+  const settingIn = ({ values, switches }: ParsedFlags, name: string): string =>
+    values.get(name)?.text ?? String(switches.has(name))
+  return Object.keys(FLAGS).filter((name) => settingIn(before, name) !== settingIn(now, name))
 }
 
 const untilOf = ({ values }: ParsedFlags): number | undefined => {
@@ -200,7 +228,7 @@ function openingOf(flags: ParsedFlags): Pick<BusOptions, 'readOnly' | 'untilEpoc
 }
 
 /** @throws UsageError */
-function serveOptions(flags: ParsedFlags): ServeOptions {
+export function serveOptions(flags: ParsedFlags): ServeOptions {
   const read: Read = (name, parse, otherwise) => {
     const value = flags.values.get(name)
     return value === undefined ? otherwise : parse(value)

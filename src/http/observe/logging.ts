@@ -66,10 +66,16 @@ function errorOf(error: unknown): unknown {
   return { type: name, message, code, stack, cause: cause === undefined ? undefined : errorOf(cause) }
 }
 
-/** Gives every request a line, if the level of the log wants them. */
-export function logRequests(app: App): void {
-  if (app.log.level !== 'debug' && app.log.level !== 'trace') return
+/** Gives every request a line while the level of the log wants them. */
+export function logRequests(app: App, mayChangeLevel = false): void {
+  const isWanted = (): boolean => app.log.level === 'debug' || app.log.level === 'trace'
+  // Where the level stays, requests pay for no hook.
+  if (!mayChangeLevel && !isWanted()) return
   app.addHook('onResponse', (request, reply, done) => {
+    if (!isWanted()) {
+      done()
+      return
+    }
     app.log.debug(
       {
         ...senderOf(request),
