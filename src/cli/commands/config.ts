@@ -126,7 +126,9 @@ function settingOf(key: string, given: ParsedFlags, flags: ParsedFlags): Setting
   const { env, value: placeholder, standard } = SERVE_HELP.flags[key]!
   const held = flags.values.get(key)
   if (held !== undefined) {
-    const { text: value, from } = held
+    const { text, from } = held
+    // A URL may hold a password.
+    const value = text.replace(/\/\/[^/@]*@/, '//***@')
     const source = !given.values.has(key) ? 'file' : from === env ? 'environment' : 'flag'
     return { key, value, source, from }
   }
