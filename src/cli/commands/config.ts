@@ -1,6 +1,8 @@
 /**
  * `mmsb config`: checks a configuration file of `mmsb serve`, prints its schema, and shows what counts and
  * where it comes from. It starts no server and opens none of the files that the settings name.
+ *
+ * Null because JSON has it where nothing is set.
  */
 import { inspectConfig } from '../config/config-file.js'
 import { schemaOf } from '../config/schema.js'
@@ -121,7 +123,6 @@ interface Setting {
   readonly from: string
 }
 
-/** Null because JSON has it: nothing is set. */
 function settingOf(key: string, given: ParsedFlags, flags: ParsedFlags): Setting {
   const { env, value: placeholder, standard } = SERVE_HELP.flags[key]!
   const held = flags.values.get(key)
