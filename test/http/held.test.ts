@@ -64,7 +64,12 @@ class MeteredServer {
     this.child.stderr!.on('data', (chunk) => {
       this.#stderr += chunk
     })
-    t.teardown(() => this.child.kill('SIGKILL'))
+    const exited = once(this.child, 'exit')
+    t.teardown(async () => {
+      // What still writes would be in the way of the folder's removal.
+      this.child.kill('SIGKILL')
+      await exited
+    })
   }
 
   /** It listens, perhaps before it is ready. */

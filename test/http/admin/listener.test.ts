@@ -21,7 +21,11 @@ async function held(
 ): Promise<{ child: ChildProcess; url: string; admin: string }> {
   const args = [...programArgs('test/http/admin/held-server.ts'), join(t.testdir(), 'data')]
   const child = spawn(process.execPath, args, { env: plainEnvironment() })
-  t.teardown(() => child.kill('SIGKILL'))
+  const exited = once(child, 'exit')
+  t.teardown(async () => {
+    child.kill('SIGKILL')
+    await exited
+  })
   let stdout = ''
   while (!stdout.includes('mmsb listening on')) stdout += (await once(child.stdout, 'data'))[0]
   return { child, url: /^mmsb listening on (\S+)$/m.exec(stdout)![1]!, admin: ADMIN.exec(stdout)![1]! }
