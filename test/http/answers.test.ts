@@ -27,7 +27,7 @@ class FakeResponse extends EventEmitter {
     this.socket = socket
   }
   get reply(): FastifyReply {
-    return { raw: this } as unknown as FastifyReply
+    return { raw: this, request: {} } as unknown as FastifyReply
   }
 }
 
