@@ -8,9 +8,9 @@
  *
  * Null because answers of the bus have it.
  */
-import type { Admission } from '../engine/admission.js'
+
 import type { EngineBus, WriteContent, WriteOrigin } from '../engine/bus.js'
-import type { IngestResult, NamedDefinition, PastQuestion } from '../engine/call-types.js'
+import type { Admission, IngestResult, NamedDefinition, PastQuestion } from '../engine/call-types.js'
 import type {
   BusStats,
   BusStatus,

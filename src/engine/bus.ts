@@ -34,7 +34,6 @@ import type {
 } from '../state/types.js'
 import type { CheckpointInfo } from '../store/types.js'
 import { DTYPE_INFO, type TypedArray } from '../wire/dtype.js'
-import type { Admission } from './admission.js'
 import {
   checkDefinition,
   checkDefinitions,
@@ -45,7 +44,7 @@ import {
   checkWhatIf,
   checkWrite,
 } from './arguments.js'
-import type { IngestResult, Migration, NamedDefinition, PastQuestion } from './call-types.js'
+import type { Admission, IngestResult, Migration, NamedDefinition, PastQuestion } from './call-types.js'
 import { commitAdmitted } from './commands/admitting.js'
 import { keptFrame, refuseFrame, tellPages } from './commands/frame-access.js'
 import { commitPieces, type Piece, piecesOf } from './commands/large-write.js'
@@ -367,8 +366,7 @@ export class EngineBus {
 
   #commit(pending: Pending, admission: Admission | undefined): Promise<CommitResult> {
     const { committer, state } = this.#parts
-    if (admission === undefined) return committer.commit(pending)
-    return commitAdmitted(pending, admission, state, (admitted) => committer.commit(admitted))
+    return commitAdmitted(committer, pending, admission, state)
   }
 
   #writable(name: string): PageRecord {

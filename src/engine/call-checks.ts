@@ -7,7 +7,6 @@
  */
 import { MmsbError } from '../errors.js'
 import { showValue } from '../state/value.js'
-import type { Admission } from './admission.js'
 import {
   type Check,
   type Checks,
@@ -22,6 +21,7 @@ import {
   isWhole,
 } from './arguments.js'
 import type { EngineBus } from './bus.js'
+import type { Admission } from './call-types.js'
 import type { PastEpochsQuery, PastOptions, ReadRange } from './types.js'
 
 type Method = {

@@ -223,8 +223,7 @@ async function assemble({
         // Compiling and writing may have paused since the last question.
         commit: (pending, admission) => {
           committer.lifecycle.refuseWrites()
-          if (admission === undefined) return committer.commit(pending)
-          return commitAdmitted(pending, admission, state, (admitted) => committer.commit(admitted))
+          return commitAdmitted(committer, pending, admission, state)
         },
         refuseWrites: () => committer.lifecycle.refuseWrites(),
         hasDevice,

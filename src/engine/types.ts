@@ -11,7 +11,7 @@ import type { DeltaInput, Derivation, Expectation } from '../state/types.js'
 import type { RetentionLimits, StoreStats } from '../store/types.js'
 import type { Dtype, TypedArray } from '../wire/dtype.js'
 import type { Location, PageKind } from '../wire/page.js'
-import type { Admission } from './admission.js'
+import type { Admission } from './call-types.js'
 import type { Stage, StageSummary } from './stage-timings.js'
 
 export type {

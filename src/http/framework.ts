@@ -17,6 +17,7 @@ import { HTTP_HEADERS_MAX_BYTES, HTTP_PARAM_MAX_LENGTH, LISTEN_BACKLOG, TIMEOUT_
 import type { LimitGuard } from '../operator-limits.js'
 import { STREAM_PATH } from '../wire/messages.js'
 import type { App, OpenRequests } from './context.js'
+import { HEALTH_PATHS } from './health.js'
 import { REQUEST_ID_HEADER, requestIdOf } from './observe/request-id.js'
 import { handleError, pathOf, sendProblem, shownPath } from './reply/problem.js'
 import { NOT_KEPT_HEADERS } from './reply/safety-headers.js'
@@ -78,18 +79,15 @@ export function admitRequests(
   })
 }
 
-const isRead = ({ method }: IncomingMessage): boolean => method === 'GET' || method === 'HEAD'
+export const isRead = ({ method }: IncomingMessage): boolean => method === 'GET' || method === 'HEAD'
 
 /** Probes of an orchestrator name the server by whatever address they reach it at; a web page is no probe. */
 function refusedOrigin(guard: Guard, { headers, url, raw }: FastifyRequest): MmsbError | undefined {
   const refused = guard(headers, url)
-  if (refused === undefined || !isRead(raw) || !HEALTH.has(pathOf(url))) return refused
+  if (refused === undefined || !isRead(raw) || !HEALTH_PATHS.has(pathOf(url))) return refused
   const isOfPage = headers.origin !== undefined || headers['sec-fetch-site'] === 'cross-site'
   return isOfPage ? refused : undefined
 }
-
-/** These answer when nothing else does. */
-const HEALTH: ReadonlySet<string> = new Set(['/livez', '/readyz', '/startupz'])
 
 /** The error for a request above the number that may be read or answered at once. */
 function oneTooMany(
@@ -98,7 +96,7 @@ function oneTooMany(
   limits: LimitGuard,
 ): MmsbError | undefined {
   const { maxOpenRequests } = limits.values
-  if (openRequests.count <= maxOpenRequests || HEALTH.has(pathOf(url))) return undefined
+  if (openRequests.count <= maxOpenRequests || HEALTH_PATHS.has(pathOf(url))) return undefined
   return limits.refusal('maxOpenRequests', `${maxOpenRequests} requests are being read or answered`)
 }
 

@@ -6,6 +6,9 @@
  */
 import { MmsbError } from '../errors.js'
 
+/** What probes ask. These answer when nothing else does. */
+export const HEALTH_PATHS: ReadonlySet<string> = new Set(['/livez', '/readyz', '/startupz'])
+
 export type ServerState = 'recovering' | 'ready' | 'stopping' | 'failed'
 
 export interface Health {

@@ -9,7 +9,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { MmsbError } from '../errors.js'
 import type { LimitGuard } from '../operator-limits.js'
 import type { AppOptions, Serving } from './app.js'
-import { admitRequests, boundPort, createFastify, listenOn, routeUpgrades } from './framework.js'
+import { admitRequests, boundPort, createFastify, isRead, listenOn, routeUpgrades } from './framework.js'
 import { type Health, type Report, startingError } from './health.js'
 import { createStartingMetrics } from './metrics.js'
 import { pathOf, sendProblem } from './reply/problem.js'
@@ -40,7 +40,7 @@ export async function buildStartingApp(options: StartingOptions): Promise<Starti
   admitRequests(bare, options.limits, options)
   const metrics = createStartingMetrics(health)
   const answer = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
-    switch (request.method === 'GET' || request.method === 'HEAD' ? pathOf(request.url) : '') {
+    switch (isRead(request.raw) ? pathOf(request.url) : '') {
       case '/livez':
         return reply.send({ alive: true })
       case '/metrics':

@@ -86,8 +86,8 @@ const FLOORS: Floors = {
     ['browser', 'node', 'index'],
   ],
   'src/engine': [
-    ['admission', 'caller-queue', 'durable-cursors', 'host', 'stage-timings', 'version'],
-    ['call-types', 'types'],
+    ['call-types', 'caller-queue', 'durable-cursors', 'host', 'stage-timings', 'version'],
+    ['types'],
     ['arguments', 'callbacks', 'clock-watch', 'pages'],
     ['arguments', 'callbacks', 'pages'],
     ['idempotency'],

@@ -1,5 +1,5 @@
 /** What one login of a principal uses of the limits of the principal. */
-import type { Admission } from '../../engine/admission.js'
+import type { Admission } from '../../engine/call-types.js'
 import type { PastOptions } from '../../engine/types.js'
 import type { PrincipalUsage } from './usage.js'
 import type { Limited, PrincipalUsages } from './usages.js'

@@ -5,7 +5,7 @@
  * there; what was counted is given back once. Rates are counted only where they are limited. A refusal takes
  * nothing.
  */
-import type { Admission, Work } from '../../engine/admission.js'
+import type { Admission, Work } from '../../engine/call-types.js'
 import type { PageTallies, PageTally } from '../../engine/pages/page-tallies.js'
 import type { MmsbError } from '../../errors.js'
 import type { ReaderLimits } from '../../stream/reader-limits.js'

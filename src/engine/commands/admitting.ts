@@ -1,6 +1,6 @@
 /** What a pending transaction asks for, where its sender is limited. */
 import type { Graph } from '../../graph/graph.js'
-import type { Admission, Work } from '../admission.js'
+import type { Admission, Work } from '../call-types.js'
 import { talliedBytes } from '../pages/page-tallies.js'
 import type { Registry } from '../pages/registry.js'
 import type { CommitResult } from '../types.js'
@@ -8,13 +8,19 @@ import type { Pending } from './pending.js'
 
 const NO_CREATES: Work['creates'] = []
 
-/** Commits a transaction if its sender may. Throws what `admission` throws. */
+/** What takes the transactions that are let in. */
+interface Taker {
+  commit(pending: Pending): Promise<CommitResult>
+}
+
+/** Commits a transaction if its sender may; everybody may without `admission`. Throws what that throws. */
 export function commitAdmitted(
+  taker: Taker,
   pending: Pending,
-  admission: Admission,
+  admission: Admission | undefined,
   { registry, graph }: { readonly registry: Registry; readonly graph: Graph },
-  commit: (pending: Pending) => Promise<CommitResult>,
 ): Promise<CommitResult> {
+  if (admission === undefined) return taker.commit(pending)
   const { creates } = pending
   const release = admission.admit({
     bytes: pending.frame.byteLength,
@@ -22,9 +28,9 @@ export function commitAdmitted(
     functions: functionsAfter(pending, registry),
     costNs: () => costOf(pending, graph),
   })
-  if (release === undefined) return commit(pending)
+  if (release === undefined) return taker.commit(pending)
   try {
-    return commit(pending).finally(release)
+    return taker.commit(pending).finally(release)
   } catch (error) {
     release()
     throw error

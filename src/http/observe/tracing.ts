@@ -31,6 +31,7 @@ import type { EpochTimes, Stretch } from '../../engine/host.js'
 import { MmsbError } from '../../errors.js'
 import { TRACED_EPOCHS_MAX } from '../../limits.js'
 import type { App } from '../context.js'
+import { HEALTH_PATHS } from '../health.js'
 import { shownPath } from '../reply/problem.js'
 import { writes } from '../reply/read-only.js'
 
@@ -69,7 +70,7 @@ export class RecentEpochs {
 }
 
 /** Supervisors ask these all the time. */
-const UNTRACED: ReadonlySet<string> = new Set(['/livez', '/readyz', '/startupz', '/metrics'])
+const UNTRACED: ReadonlySet<string> = new Set([...HEALTH_PATHS, '/metrics'])
 
 /** Gives every request a span, and those that write also the spans of their epoch. */
 export function traceRequests(app: App, tracing: Tracing): void {

@@ -3,8 +3,8 @@
  * frames or embeds it, and no cache keeps it.
  *
  * Invariants: what a browser can be made to load or show has them, so every answer to GET and HEAD and every
- * problem. Answers to writes, which only a program reads, go without: they would cost a PATCH some 5 % of its
- * time. Pages and documents, which browsers show and may keep, have others (documents/shown.ts).
+ * problem. Answers to writes, which only a program reads, go without: they cost a PATCH about a
+ * tenth of its time. Pages and documents, which browsers show and may keep, have others (documents/shown.ts).
  */
 
 /** Of problems. */
