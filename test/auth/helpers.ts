@@ -48,3 +48,14 @@ export async function serveTo(
     as: (id) => ({ authorization: `Bearer ${tokens[id]}` }),
   }
 }
+
+/** Creates a page of one element, with a token; answers the status. */
+export async function createPage(url: string, token: string, name: string): Promise<number> {
+  const answer = await fetch(`${url}/v1/pages/${name}`, {
+    method: 'PUT',
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ dtype: 'f64', shape: [1] }),
+  })
+  await answer.arrayBuffer()
+  return answer.status
+}

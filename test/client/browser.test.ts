@@ -8,27 +8,14 @@ import { existsSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join, normalize } from 'node:path'
-import { type Browser, chromium, type Page } from 'playwright-core'
+import type { Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { type Server, startServer } from '../../examples/server.js'
 import { connect } from '../../src/client/node.js'
 import { ROOT } from '../lib/place.js'
+import { launchChromium, skipWithoutChromium as skip } from '../support/chromium.js'
 
 const DIST = `${ROOT}dist`
-const FOUND = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
-const EXECUTABLE = [process.env.MMSB_CHROMIUM ?? '', ...FOUND].find((path) => existsSync(path))
-/** In CI this must not be skipped. */
-const skip = EXECUTABLE === undefined && process.env.CI === undefined && 'skipped: no Chromium'
-const FLAGS = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--disable-dev-shm-usage',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-]
 
 /** Serves the files of the built client, and an empty page. */
 async function serveFiles(t: Test): Promise<string> {
@@ -53,13 +40,7 @@ async function serveFiles(t: Test): Promise<string> {
 }
 
 async function openPage(t: Test, origin: string): Promise<Page> {
-  const browser: Browser = await chromium.launch({
-    ...(EXECUTABLE === undefined ? {} : { executablePath: EXECUTABLE }),
-    headless: true,
-    args: FLAGS,
-    chromiumSandbox: false,
-  })
-  t.teardown(() => browser.close())
+  const browser = await launchChromium(t)
   const page = await browser.newPage()
   await page.goto(origin)
   return page
@@ -108,7 +89,6 @@ async function useClient({ url, protocol }: Wanted): Promise<Record<string, unkn
 }
 
 t.test('in Chromium, from a page of a named origin', { timeout: 90_000, skip }, async (t) => {
-  t.ok(EXECUTABLE, 'there is a Chromium: install Debian’s package, or set MMSB_CHROMIUM')
   const origin = await serveFiles(t)
   const server: Server = await startServer({
     dataDir: t.testdir(),

@@ -4,8 +4,7 @@
  * All steps, in a file system of their own, run with `make image-check`. Docker itself is not part of it.
  */
 import { spawnSync } from 'node:child_process'
-import { chownSync, copyFileSync, existsSync, readdirSync, readFileSync } from 'node:fs'
-import { request } from 'node:https'
+import { chownSync, copyFileSync, existsSync, readdirSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
@@ -13,9 +12,10 @@ import { addToken } from '../../src/auth/token-file.js'
 import { ROOT } from '../lib/place.js'
 import { until } from '../lib/wait.js'
 import { certificate } from '../support/certificate.js'
+import { freePort } from '../support/free-port.js'
 import { Container } from './container.js'
 import { quoted, scriptOf, stagesOf } from './image.js'
-import { freePort, readText } from './tools.js'
+import { askTls, readText } from './tools.js'
 
 t.setTimeout(110_000)
 const DOCKERFILE = 'deploy/docker/Dockerfile'
@@ -123,20 +123,6 @@ function start(
   })
   t.teardown(() => container.end('KILL'))
   return container
-}
-
-function askTls(port: number, ca: string, token: string): Promise<number | string> {
-  return new Promise((resolve) => {
-    const headers = { authorization: `Bearer ${token}` }
-    request(
-      { host: '127.0.0.1', port, path: '/v1/status', ca: readFileSync(ca), headers, agent: false },
-      (response) => {
-        response.resume().on('end', () => resolve(response.statusCode!))
-      },
-    )
-      .on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message))
-      .end()
-  })
 }
 
 const reason = Container.missing()

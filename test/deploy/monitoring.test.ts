@@ -12,7 +12,8 @@ import { type Process, serve } from '../cli/process.js'
 import { plainEnvironment } from '../lib/environment.js'
 import { ROOT } from '../lib/place.js'
 import { sleep, until } from '../lib/wait.js'
-import { freePort, programOf, readText, runProgram, skipWithout } from './tools.js'
+import { freePort } from '../support/free-port.js'
+import { programOf, readText, runProgram, skipWithout } from './tools.js'
 
 t.setTimeout(110_000)
 const RULES = 'deploy/monitoring/mmsb-alerts.yml'

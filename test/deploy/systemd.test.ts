@@ -3,8 +3,7 @@
  * with a systemd of its own, on a machine that begins empty.
  */
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { request } from 'node:https'
+import { copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { addToken, revokeToken } from '../../src/auth/token-file.js'
@@ -12,8 +11,9 @@ import { call } from '../cli/process.js'
 import { ROOT } from '../lib/place.js'
 import { until } from '../lib/wait.js'
 import { certificate } from '../support/certificate.js'
+import { freePort } from '../support/free-port.js'
 import { Machine, noMachine } from './machine.js'
-import { freePort, readText } from './tools.js'
+import { askTls, readText } from './tools.js'
 
 const UNIT = 'deploy/systemd/mmsb.service'
 const DROP_INS = 'deploy/systemd/mmsb.service.d'
@@ -68,21 +68,6 @@ t.test('every setting in the units is one of the server', async (t) => {
 
 const reason = noMachine()
 const skipMachine = reason !== undefined && `skipped: ${reason}`
-
-/** The status of GET /v1/status over TLS with a token; the error's code where there is no answer. */
-function askTls(port: number, ca: string, token: string): Promise<number | string> {
-  return new Promise((resolve) => {
-    const headers = { authorization: `Bearer ${token}` }
-    request(
-      { host: '127.0.0.1', port, path: '/v1/status', ca: readFileSync(ca), headers, agent: false },
-      (response) => {
-        response.resume().on('end', () => resolve(response.statusCode!))
-      },
-    )
-      .on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message))
-      .end()
-  })
-}
 
 interface Installed {
   readonly machine: Machine

@@ -4,7 +4,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { request } from 'node:https'
 import { join } from 'node:path'
 import { plainEnvironment } from '../lib/environment.js'
 import { ROOT } from '../lib/place.js'
@@ -38,13 +38,20 @@ export function runProgram(name: string, ...args: readonly string[]): Ran {
   return { code: status ?? -1, stdout, stderr: error === undefined ? stderr : error.message }
 }
 
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await new Promise((resolve) => server.once('listening', resolve))
-  const { port } = server.address() as { port: number }
-  await new Promise((resolve) => server.close(resolve))
-  return port
-}
-
 /** A file of the checkout. */
 export const readText = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
+
+/** The status of GET /v1/status over TLS with a token; the error's code where there is no answer. */
+export function askTls(port: number, ca: string, token: string): Promise<number | string> {
+  return new Promise((resolve) => {
+    const headers = { authorization: `Bearer ${token}` }
+    request(
+      { host: '127.0.0.1', port, path: '/v1/status', ca: readFileSync(ca), headers, agent: false },
+      (response) => {
+        response.resume().on('end', () => resolve(response.statusCode!))
+      },
+    )
+      .on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message))
+      .end()
+  })
+}

@@ -9,9 +9,9 @@ import { cpSync, existsSync, mkdirSync, realpathSync, rmSync, symlinkSync } from
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { ROOT } from '../lib/place.js'
+import { freePort } from '../support/free-port.js'
 import { Container, runIsolated } from './container.js'
 import { type ContainerConfig, scriptOf, stagesOf } from './image.js'
-import { freePort } from './tools.js'
 
 /**
  * Outside of the checkout, where nothing looks for sources. What it begins with is kept there for

@@ -2,16 +2,17 @@
  * The bus behind nginx, configured as docs/guide/PROXY.md says: TLS, WebSockets, events, and tokens
  * that change.
  */
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { addToken, revokeToken } from '../../src/auth/token-file.js'
 import { serve } from '../cli/process.js'
 import { programArgs, ROOT } from '../lib/place.js'
 import { sleep, until } from '../lib/wait.js'
+import { certificate } from '../support/certificate.js'
+import { freePort } from '../support/free-port.js'
 
 const NGINX = ['/usr/sbin/nginx', 'nginx'].find((name) => spawnSync(name, ['-v']).status === 0)
 const IS_CI = process.env.CI === 'true'
@@ -20,36 +21,16 @@ const skip = NGINX === undefined && !IS_CI ? 'nginx is not installed' : false
 const ROTATIONS = 8
 const BETWEEN_ROTATIONS_MS = 500
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  server.close()
-  await once(server, 'close')
-  return port
-}
-
 /** The configuration of the guide, between these ports and with a certificate for localhost. */
 function configuration(dir: string, port: number, behind: number): string {
   const text = /```nginx\n(.*?)```/s.exec(readFileSync(join(ROOT, 'docs/guide/PROXY.md'), 'utf8'))![1]!
-  const key = [
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:prime256v1',
-    '-nodes',
-    '-keyout',
-    join(dir, 'key'),
-  ]
-  const name = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost']
-  const args = ['req', '-x509', '-days', '2', '-out', join(dir, 'cert'), ...key, ...name]
-  execFileSync('openssl', args, { stdio: 'pipe' })
+  const { cert, key } = certificate(dir, 'nginx', 'DNS:localhost')
   const site = text
     .replace('127.0.0.1:7411', `127.0.0.1:${behind}`)
     .replace('listen 443 ssl', `listen 127.0.0.1:${port} ssl`)
     .replace('bus.example.com;', 'localhost;')
-    .replace('/etc/nginx/bus.example.com.pem', join(dir, 'cert'))
-    .replace('/etc/nginx/bus.example.com.key', join(dir, 'key'))
+    .replace('/etc/nginx/bus.example.com.pem', cert)
+    .replace('/etc/nginx/bus.example.com.key', key)
   const folders = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
   const temporary = folders.map((kind) => `${kind}_temp_path ${join(dir, kind)};`).join(' ')
   return `daemon off; master_process off; pid ${join(dir, 'pid')}; error_log ${join(dir, 'errors')};
@@ -90,7 +71,15 @@ async function behindNginx(t: Test, flags: readonly string[] = []) {
   })
   const url = `https://localhost:${port}`
   const curl = (path: string, ...args: readonly string[]) =>
-    spawnSync('curl', ['-sS', '--max-time', '10', '--cacert', join(dir, 'cert'), ...args, `${url}${path}`])
+    spawnSync('curl', [
+      '-sS',
+      '--max-time',
+      '10',
+      '--cacert',
+      join(dir, 'nginx.pem'),
+      ...args,
+      `${url}${path}`,
+    ])
   await until(() => nginx.exitCode !== null || curl('/livez').status === 0, 'nginx')
   t.equal(nginx.exitCode, null, said)
   const takeOver = (): void => void bus.child.kill('SIGHUP')
@@ -101,7 +90,7 @@ t.setTimeout(120_000)
 t.test('two principals, and a subscriber while tokens are replaced: nothing is lost', { skip }, async (t) => {
   const { dir, url, tokens, renew, takeOver } = await behindNginx(t)
   const client = spawn(process.execPath, [...programArgs('test/proxy/rotating-clients.ts'), url, dir], {
-    env: { ...process.env, NODE_EXTRA_CA_CERTS: join(dir, 'cert') },
+    env: { ...process.env, NODE_EXTRA_CA_CERTS: join(dir, 'nginx.pem') },
     stdio: ['pipe', 'pipe', 'inherit'],
   })
   t.teardown(() => client.kill('SIGKILL'))
@@ -154,7 +143,7 @@ t.test('events, large bodies, pages of a browser, other names, addresses of clie
   const events = spawn('curl', [
     '-sSN',
     '--cacert',
-    join(dir, 'cert'),
+    join(dir, 'nginx.pem'),
     ...as,
     `${url}/v1/events?pages=feed.*`,
   ])

@@ -1,22 +1,11 @@
 /** The pages that the server shows, in a browser that holds them to their own policy. */
-import { existsSync } from 'node:fs'
-import { chromium } from 'playwright-core'
 import t from 'tap'
 import { listen, serve } from '../http/helpers.js'
-
-const FOUND = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
-const executablePath = [process.env.MMSB_CHROMIUM ?? '', ...FOUND].find((path) => existsSync(path))
-/** In CI this must not be skipped. */
-const skip = executablePath === undefined && process.env.CI === undefined && 'skipped: no Chromium'
+import { launchChromium, skipWithoutChromium as skip } from '../support/chromium.js'
 
 t.test('the documentation works, and nothing of it is blocked', { timeout: 90_000, skip }, async (t) => {
   const { url } = await listen(await serve(t))
-  const browser = await chromium.launch({
-    ...(executablePath === undefined ? {} : { executablePath }),
-    args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking'],
-    chromiumSandbox: false,
-  })
-  t.teardown(() => browser.close())
+  const browser = await launchChromium(t)
   const page = await browser.newPage()
   const said: string[] = []
   page.on('console', (message) => {

@@ -1,8 +1,6 @@
 /** The issuer of the guide, a real one, and a server that takes its tokens: all as processes. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import type { AddressInfo } from 'node:net'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { connect } from '../../../src/client/node.js'
@@ -10,14 +8,7 @@ import { type Process, run, serve } from '../../cli/process.js'
 import { plainEnvironment } from '../../lib/environment.js'
 import { ROOT } from '../../lib/place.js'
 import { until } from '../../lib/wait.js'
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
-}
+import { freePort } from '../../support/free-port.js'
 
 const BUS_URL = 'https://bus.example.com'
 

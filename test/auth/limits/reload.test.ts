@@ -5,6 +5,7 @@ import t from 'tap'
 import { addToken, readEntries } from '../../../src/auth/token-file.js'
 import { run, serve } from '../../cli/process.js'
 import { until } from '../../lib/wait.js'
+import { createPage } from '../helpers.js'
 
 t.test('limits of the token file and defaults are read again', async (t) => {
   const dir = t.testdir({ 'limits.json': '{"pages": 1}' })
@@ -16,15 +17,7 @@ t.test('limits of the token file and defaults are read again', async (t) => {
     ...['--auth', 'token', '--auth-file', file, '--principal-limits', defaults],
   ])
   const url = await server.ready()
-  const create = async (token: string, name: string): Promise<number> => {
-    const answer = await fetch(`${url}/v1/pages/${name}`, {
-      method: 'PUT',
-      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-      body: JSON.stringify({ dtype: 'f64', shape: [1] }),
-    })
-    await answer.arrayBuffer()
-    return answer.status
-  }
+  const create = (token: string, name: string): Promise<number> => createPage(url, token, name)
   t.equal(await create(desk, 'desk.1'), 201)
   t.equal(await create(desk, 'desk.2'), 201)
   t.equal(await create(desk, 'desk.3'), 507)

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { addToken } from '../../../src/auth/token-file.js'
 import { HELP } from '../../../src/cli/commands/serve.js'
+import { createPage } from '../../auth/helpers.js'
 import { until } from '../../lib/wait.js'
 import { type Process, run, serve } from '../process.js'
 
@@ -109,16 +110,6 @@ t.test('the schema has every flag that a file may hold, and no other', async (t)
   t.same(Object.keys(properties).sort(), ['$schema', ...wanted].sort())
   for (const name of wanted) t.match(properties[name]?.description, HELP.flags[name]!.help)
 })
-
-async function createPage(url: string, token: string, name: string): Promise<number> {
-  const answer = await fetch(`${url}/v1/pages/${name}`, {
-    method: 'PUT',
-    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-    body: JSON.stringify({ dtype: 'f64', shape: [1] }),
-  })
-  await answer.arrayBuffer()
-  return answer.status
-}
 
 const reload = async (server: Process, text: string): Promise<void> => {
   const seen = server.stderr.split(text).length

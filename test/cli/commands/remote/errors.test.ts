@@ -4,6 +4,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t from 'tap'
 import { COMMANDS } from '../../../../src/cli/command-table.js'
+import { freePort } from '../../../support/free-port.js'
 import { run } from '../../process.js'
 import { ended } from './server.js'
 
@@ -18,16 +19,6 @@ async function serverCommands(): Promise<string[][]> {
     if (help.flags.url?.env === 'MMSB_URL') found.push([name, ...(OPERANDS[name] ?? [])])
   }
   return found
-}
-
-/** A port on which nobody listens. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 t.test('nobody listens there', async (t) => {
