@@ -19,7 +19,10 @@ export function requestIdOf({ headers }: IncomingMessage): string {
 const COUNTER_MAX = 0xfff
 /** Written once, because each request needs one. */
 const COUNTS = Array.from({ length: COUNTER_MAX + 1 }, (_, count) => count.toString(16).padStart(3, '0'))
-const random = Buffer.alloc(8)
+const RANDOM_BYTES = 8
+/** Taken from the system for many milliseconds at once: asking for a few bytes costs as much as for all. */
+const pool = Buffer.alloc(512 * RANDOM_BYTES)
+let poolAt = pool.length
 let lastMs = 0
 let counter = 0
 let head = ''
@@ -41,7 +44,12 @@ function begin(ms: number): void {
   counter = 0
   const time = ms.toString(16).padStart(12, '0')
   head = `${time.slice(0, 8)}-${time.slice(8)}`
-  randomFillSync(random)
+  if (poolAt === pool.length) {
+    randomFillSync(pool)
+    poolAt = 0
+  }
+  const random = pool.subarray(poolAt, poolAt + RANDOM_BYTES)
+  poolAt += RANDOM_BYTES
   // The variant of RFC 9562.
   random[0] = (random[0]! & 0x3f) | 0x80
   const text = random.toString('hex')

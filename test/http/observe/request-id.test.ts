@@ -58,3 +58,17 @@ t.test('answers, errors and refusals carry it', async (t) => {
   t.equal(events.headers.get('x-request-id'), 'mine', 'and so do event streams')
   await events.body?.cancel()
 })
+
+t.test(
+  'new random bits begin each millisecond, and each run of ids that is as long as the counter',
+  async (t) => {
+    const tails = new Set<string>()
+    // More runs than random bits are taken from the system at once for.
+    const runs = 600
+    for (let i = 0; i < runs * 4096; i++) {
+      const id = newRequestId()
+      if (i % 4096 === 0) tails.add(id.slice(19))
+    }
+    t.ok(tails.size >= runs - 1, `${tails.size} of ${runs}`)
+  },
+)
